@@ -1,0 +1,71 @@
+# What a person can do here, one target each. Everything is installed into .venv, pinned with hashes.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first of these that is Python 3.11 or newer; `make PYTHON=/path/to/python` chooses another.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Two workers: what CI has. More help on larger machines: `make test WORKERS=8`.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
+	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench docs lock format clean
+
+help: ## list what can be done
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+run: $(VENV)/installed ## serve on http://localhost:6543 with a demo user and demo clients
+	@$(BIN)/authserver -c development.ini demo
+	@PYTHONWARNINGS='ignore:pkg_resources is deprecated' exec $(BIN)/pserve development.ini
+
+test: $(VENV)/developing ## run every test
+	$(PYTEST) -m "not slow"
+
+check: $(VENV)/developing ## run everything that must hold before a change lands
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	.ci/audit $(BIN)/pip-audit requirements/run.txt
+	$(PYTEST) --cov
+
+bench: $(VENV)/developing ## measure the server (benchmarks/README.md)
+	$(BIN)/python benchmarks/run.py
+
+docs: $(VENV)/developing ## build the documentation into docs/_build/html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+
+lock: $(VENV)/developing ## pin the newest allowed versions in requirements/
+	$(COMPILE) --upgrade --extra postgresql -o requirements/run.txt setup.cfg
+	$(COMPILE) --upgrade -o requirements/development.txt requirements/development.in
+
+format: $(VENV)/developing ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove everything that was made here, the demo database and its secrets too
+	rm -rf $(VENV) .local build dist docs/_build .coverage .coverage.* htmlcov *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found. Install one, or say where it is: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: requirements/run.txt setup.cfg | $(BIN)/python
+	@echo "Installing what the server runs with"
+	@$(INSTALL) --require-hashes -r requirements/run.txt
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/developing: requirements/development.txt setup.cfg | $(BIN)/python
+	@echo "Installing what tests, checks and documentation need"
+	@$(INSTALL) --require-hashes -r requirements/development.txt
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/installed

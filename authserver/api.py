@@ -1,0 +1,44 @@
+"""All that a plugin may import.
+
+    from dataclasses import dataclass
+    from authserver.api import allow, hookimpl
+
+    @dataclass(frozen=True)
+    class NightShift:
+        team: str = "operations"
+
+        @hookimpl
+        def scope_decision(self, client, requested): ...
+"""
+
+from authserver.engine.clients import Credentials
+from authserver.engine.decisions import Decision, allow, deny, narrow
+from authserver.engine.digests import equal, verify_password
+from authserver.engine.login import Identity
+from authserver.engine.records import Client, Consent, RegisteredBy, User
+from authserver.engine.register import INITIAL_ACCESS_TOKEN_REQUIRED, ClientMetadata
+from authserver.engine.uris import canonical_resource, same_loopback_redirect_uri, same_redirect_uri
+from authserver.hookspecs import hookimpl
+from authserver.settings import Secret
+
+__all__ = [
+    "INITIAL_ACCESS_TOKEN_REQUIRED",
+    "Client",
+    "ClientMetadata",
+    "Consent",
+    "Credentials",
+    "Decision",
+    "Identity",
+    "RegisteredBy",
+    "Secret",
+    "User",
+    "allow",
+    "canonical_resource",
+    "deny",
+    "equal",
+    "hookimpl",
+    "narrow",
+    "same_loopback_redirect_uri",
+    "same_redirect_uri",
+    "verify_password",
+]

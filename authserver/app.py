@@ -1,0 +1,140 @@
+"""Puts everything together. Read this first.
+
+`main` is what `pserve` calls; `build` makes the same parts for the command line, without the web.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyramid_tm
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.router import Router
+
+from authserver import plugins as plugin_loader
+from authserver import settings as settings_reader
+from authserver.engine import grants
+from authserver.engine.context import Engine, Parts
+from authserver.engine.keys import SigningKeys
+from authserver.engine.metadata import MetadataCollision, server_metadata
+from authserver.engine.sealing import KeyRing
+from authserver.plugins import PluginSet
+from authserver.settings import Loaded, SettingsError
+from authserver.storage import migrate
+from authserver.storage.database import Database
+
+log = logging.getLogger("authserver")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """The server without its web: settings, plugins, storage and what the engine is made of."""
+
+    loaded: Loaded
+    plugins: PluginSet
+    storage: Database
+    signing_keys: SigningKeys
+    parts: Parts
+    metadata: Mapping[str, Any]
+    insecure: tuple[str, ...]
+
+    @contextmanager
+    def begin(self) -> Iterator[Engine]:
+        """An engine in a transaction of its own, for commands and start-up."""
+        with self.storage.begin() as stores:
+            yield Engine.of(self.parts, stores, datetime.now(UTC))
+
+    def check_database(self) -> None:
+        """Raises SettingsError when the database lacks the tables of this version; StorageBusy when it is away."""
+        if self.storage.revision() != migrate.head():
+            raise SettingsError(["the database is not at this version's migration: run `authserver db upgrade`"])
+
+    def engine(self, request: Request) -> Engine:
+        """The engine of one web request, in the transaction of that request."""
+        return Engine.of(self.parts, self.storage.for_transaction(request.tm), datetime.now(UTC))
+
+
+def main(global_config: Mapping[str, str], **ini: str) -> Router:
+    """The WSGI application of an INI file's `[app:main]` section.
+
+    Raises:
+        SettingsError: settings, plugins or keys cannot be used; every problem is named.
+    """
+    application = build(ini)
+    announce(application)
+    application.check_database()
+    application.signing_keys.prepare(datetime.now(UTC))
+    return make_wsgi_app(application, ini)
+
+
+def build(ini: Mapping[str, str]) -> Application:
+    """Read the settings and make every part; the database is not touched yet."""
+    loaded = settings_reader.load(ini)
+    settings = loaded.settings
+    plugins, insecure_plugins = plugin_loader.load(
+        settings.plugins, loaded.plugin_settings, production=settings.is_production
+    )
+    unknown = [name for name in settings.grant_types if name not in grants.CORE]
+    if unknown:
+        hint = settings_reader.did_you_mean(unknown[0], grants.CORE, "")
+        raise SettingsError([f"authserver.grant_types: {unknown[0]}: no such grant type; {hint}"])
+    ring = KeyRing(settings_reader.key_ring(settings))
+    storage = Database(settings.database_url.value)
+    signing_keys = SigningKeys(storage, ring, settings.signing_algorithm)
+    parts = Parts(
+        settings=settings,
+        policies=plugins,
+        signer=signing_keys,
+        keys=ring,
+        grant_types={name: grants.CORE[name] for name in settings.grant_types},
+    )
+    try:
+        metadata = server_metadata(parts)
+    except (MetadataCollision, plugin_loader.PluginFailed) as error:
+        raise SettingsError([str(error)]) from error
+    return Application(
+        loaded=loaded,
+        plugins=plugins,
+        storage=storage,
+        signing_keys=signing_keys,
+        parts=parts,
+        metadata=metadata,
+        insecure=(*loaded.insecure, *insecure_plugins),
+    )
+
+
+def announce(application: Application) -> None:
+    """Say in the log who decides what, and what is insecure."""
+    for row in application.plugins.table():
+        asked = ", ".join(row["plugins"]) or f"nobody: {row['silence']}"
+        log.info("%s: %s", row["hook"], asked)
+    for line in application.insecure:
+        log.warning("insecure (development only): %s", line)
+
+
+def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
+    """The Pyramid application: packages, the engine on each request, our pages, the plugins' pages."""
+    config = Configurator(
+        settings={
+            **{key: value for key, value in ini.items() if key.startswith("pyramid.")},
+            "tm.manager_hook": pyramid_tm.explicit_manager,
+            "tm.activate_hook": "authserver.web.routes.needs_transaction",
+            "tm.annotate_user": False,
+            "retry.attempts": 3,
+            "retry.activate_hook": "authserver.web.routes.retry_attempts",
+        }
+    )
+    config.registry.application = application
+    config.include("pyramid_retry")
+    config.include("pyramid_tm")
+    config.add_request_method(application.engine, "engine", reify=True)
+    config.include("authserver.web")
+    with config.route_prefix_context(application.loaded.settings.issuer_path):
+        application.plugins.contribute("includeme", config=config)
+    return config.make_wsgi_app()

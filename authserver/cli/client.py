@@ -1,0 +1,155 @@
+"""`authserver client`: the applications that may ask for tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from authserver.cli.configuration import Configuration
+from authserver.cli.printing import json_option, print_json, print_record, print_rows
+from authserver.engine import uris
+from authserver.engine.clients import disable_client
+from authserver.engine.metadata import auth_methods
+from authserver.engine.records import Client
+from authserver.engine.register import ClientMetadata, add_client
+from authserver.settings import did_you_mean
+
+SHOWN_ONCE = "Keep the client secret now: it is not stored readable and will not be shown again."
+
+
+@click.group()
+def client() -> None:
+    """The applications that may ask for tokens."""
+
+
+@client.command()
+@click.option("--name", required=True, help="The name that the consent page shows.")
+@click.option("--redirect-uri", "redirect_uris", multiple=True, metavar="URI", help="May be given several times.")
+@click.option(
+    "--grant-type",
+    "grant_types",
+    multiple=True,
+    metavar="TYPE",
+    help="May be given several times. Without it: authorization_code and refresh_token with a redirect URI, "
+    "client_credentials without.",
+)
+@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="A scope it may have; several times.")
+@click.option(
+    "--auth-method",
+    default="client_secret_basic",
+    show_default=True,
+    help="How it proves who it is; `none` for applications that cannot keep a secret.",
+)
+@click.option(
+    "--application-type",
+    type=click.Choice(["web", "native"]),
+    help="Without it: native when a redirect URI is not https.",
+)
+@click.option("--client-id", help="Without it: a fresh one.")
+@click.option("--first-party", is_flag=True, help="It is ours: `consent_first_party` need not ask.")
+@json_option
+@click.pass_obj
+def add(
+    configuration: Configuration,
+    name: str,
+    redirect_uris: tuple[str, ...],
+    grant_types: tuple[str, ...],
+    scopes: tuple[str, ...],
+    auth_method: str,
+    application_type: str | None,
+    client_id: str | None,
+    first_party: bool,
+    as_json: bool,
+) -> None:
+    """Add an application; its secret is shown once."""
+    if not grant_types:
+        grant_types = ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
+    with configuration.engine() as engine:
+        _known("--grant-type", grant_types, engine.grant_types)
+        _known("--scope", scopes, engine.settings.scope_sentences)
+        _known("--auth-method", [auth_method], auth_methods(engine.policies))
+        metadata = ClientMetadata(
+            client_name=name,
+            redirect_uris=redirect_uris,
+            token_endpoint_auth_method=auth_method,
+            grant_types=grant_types,
+            response_types=("code",) if "authorization_code" in grant_types else (),
+            scopes=scopes,
+            application_type=application_type or ("web" if all(map(uris.is_https, redirect_uris)) else "native"),
+        )
+        added, secret = add_client(engine, metadata, client_id=client_id, first_party=first_party)
+    record = described(added)
+    if secret is not None:
+        record["client_secret"] = secret
+    if as_json:
+        print_json(record)
+        return
+    print_record(record)
+    if secret is not None:
+        click.echo(SHOWN_ONCE, err=True)
+
+
+@client.command("list")
+@json_option
+@click.pass_obj
+def list_clients(configuration: Configuration, as_json: bool) -> None:
+    """List all applications, oldest first."""
+    with configuration.engine() as engine:
+        rows = [described(item) for item in engine.stores.clients.list()]
+    if as_json:
+        print_json(rows)
+    else:
+        columns = ("client_id", "client_name", "token_endpoint_auth_method", "grant_types", "registered_by", "disabled_at")
+        print_rows(rows, columns, empty="There are no clients; add one with `authserver client add --name NAME …`.")
+
+
+@client.command()
+@click.argument("client_id")
+@json_option
+@click.pass_obj
+def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
+    """Show one application."""
+    with configuration.engine() as engine:
+        found = engine.stores.clients.find(client_id)
+    if found is None:
+        raise click.ClickException(f"{client_id}: no such client; see `authserver client list`")
+    (print_json if as_json else print_record)(described(found))
+
+
+@client.command()
+@click.argument("client_id")
+@click.pass_obj
+def disable(configuration: Configuration, client_id: str) -> None:
+    """Lock an application out, and all that was granted to it, from the next request on."""
+    with configuration.engine() as engine:
+        if not disable_client(engine, client_id):
+            raise click.ClickException(f"{client_id}: no such client, or disabled before; see `authserver client list`")
+    click.echo(f"{client_id} is disabled.")
+
+
+def described(client: Client) -> dict[str, Any]:
+    """What may be shown of a client: the members of RFC 7591 by their names there, and our own. No secret."""
+    return {
+        "client_id": client.client_id,
+        "client_name": client.name,
+        "token_endpoint_auth_method": client.auth_method,
+        "grant_types": list(client.grant_types),
+        "redirect_uris": list(client.redirect_uris),
+        "scope": " ".join(client.scopes),
+        "resources": list(client.resources),
+        "application_type": client.application_type,
+        "first_party": client.first_party,
+        "registered_by": str(client.registered_by),
+        "created_at": client.created_at,
+        "disabled_at": client.disabled_at,
+        **client.details,
+    }
+
+
+def _known(option: str, given: Iterable[str], known: Iterable[str]) -> None:
+    known = list(known)
+    for value in given:
+        if value not in known:
+            raise click.UsageError(f"{option} {value}: not offered here; {did_you_mean(value, known, '')}")

@@ -1,0 +1,88 @@
+"""From the INI file to what a command needs, and from what goes wrong to one sentence."""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import sqlalchemy.exc
+from paste.deploy import appconfig
+
+from authserver import settings
+from authserver.engine.context import Engine
+from authserver.engine.errors import Refusal
+from authserver.engine.login import BadUsername
+from authserver.engine.ports import AlreadyExists, StorageUnavailable
+
+if TYPE_CHECKING:
+    from authserver.app import Application
+
+
+class Configuration:
+    """The INI file named by `-c`; read when a command asks for it, so that `--help` needs none."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def ini(self) -> Mapping[str, str]:
+        """The keys of `[app:main]`, as pserve hands them to the application.
+
+        Raises:
+            click.ClickException: there is no such file, or it cannot be read.
+        """
+        if self.path is None:
+            raise click.UsageError("which server? Name its INI file: -c FILE, or AUTHSERVER_CONFIG in the environment")
+        if not self.path.is_file():
+            raise click.ClickException(f"{self.path}: no such file; name the server's INI file with -c FILE")
+        try:
+            section = appconfig(f"config:{self.path.resolve()}", name="main")
+        except (configparser.Error, LookupError, UnicodeDecodeError) as error:
+            raise click.ClickException(f"{self.path}: {' '.join(str(error).split())}") from error
+        own: Mapping[str, str] = section.local_conf
+        return own
+
+    def settings(self) -> settings.Settings:
+        """The server's own settings, without loading its plugins. Raises SettingsError."""
+        return settings.load(self.ini()).settings
+
+    def application(self) -> Application:
+        """The whole server, as it would start. Raises SettingsError."""
+        # Imported here: it brings Pyramid and all, which a usage error need not wait for.
+        from authserver import app
+
+        return app.build(self.ini())
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """An engine in a transaction of its own, committed at the end."""
+        with self.application().begin() as engine:
+            yield engine
+
+
+class OneSentence(click.Group):
+    """A group whose commands end in one clear sentence when something is wrong, never in a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except settings.SettingsError as error:
+            raise click.ClickException("\n       ".join(error.problems)) from error
+        except Refusal as error:
+            raise click.ClickException(error.description) from error
+        except AlreadyExists as error:
+            raise click.ClickException(f"{error}: taken already; choose another") from error
+        except BadUsername as error:
+            raise click.ClickException(str(error)) from error
+        except (StorageUnavailable, sqlalchemy.exc.DBAPIError) as error:
+            cause = getattr(error, "orig", None) or error.__cause__ or error
+            line = str(getattr(cause, "orig", None) or cause).strip().partition("\n")[0]
+            raise click.ClickException(
+                f"the database cannot be used ({line}); is authserver.database_url right, is it running, "
+                "and was `authserver db upgrade` run?"
+            ) from error
+        except OSError as error:
+            raise click.ClickException(f"{error.filename or 'input'}: {error.strerror or error}") from error

@@ -1,0 +1,41 @@
+"""`authserver db`: the database's tables."""
+
+from __future__ import annotations
+
+import click
+
+from authserver.cli.configuration import Configuration
+from authserver.cli.printing import json_option, print_json
+from authserver.storage import migrate
+
+
+@click.group()
+def db() -> None:
+    """The database's tables."""
+
+
+@db.command()
+@click.pass_obj
+def upgrade(configuration: Configuration) -> None:
+    """Bring the database to the state this version expects; safe to run twice."""
+    url = configuration.settings().database_url.value
+    before = migrate.current(url)
+    migrate.upgrade(url)
+    after = migrate.current(url)
+    click.echo(f"The database is at {after}" + (", as it was." if before == after else f"; it was {before or 'empty'}."))
+
+
+@db.command()
+@json_option
+@click.pass_obj
+def current(configuration: Configuration, as_json: bool) -> None:
+    """Say which migration the database is at; exit status 1 when it lacks one."""
+    found, newest = migrate.current(configuration.settings().database_url.value), migrate.head()
+    if as_json:
+        print_json({"current": found, "head": newest, "is_current": found == newest})
+    elif found == newest:
+        click.echo(f"{found}: nothing is lacking.")
+    else:
+        click.echo(f"{found or 'empty'}: run `authserver db upgrade` to reach {newest}.")
+    if found != newest:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,143 @@
+"""`authserver demo`: everything a newcomer needs to see the server work, made once and shown every time."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from authserver import settings
+from authserver.cli.configuration import Configuration
+from authserver.cli.keys import new_ring_entry
+from authserver.engine.context import Engine
+from authserver.engine.login import add_user
+from authserver.engine.register import ClientMetadata, add_client
+
+USERNAME = "demo"
+SERVICE = "demo-service"
+PLAYGROUND = "playground"
+
+
+@click.command()
+@click.pass_obj
+def demo(configuration: Configuration) -> None:
+    """Make development secrets, the database, a demo user and demo clients; print how to try them.
+
+    What is there already is kept. Refused unless authserver.environment is development.
+    """
+    # Imported here: the rest of the command line needs no migrations.
+    from authserver.storage import migrate
+
+    ini = configuration.ini()
+    folder = prepare_files(ini)
+    loaded = configuration.settings()
+    migrate.upgrade(loaded.database_url.value)
+    with configuration.engine() as engine:
+        password = ensure_user(engine, folder)
+        secret = ensure_service(engine, folder)
+        ensure_playground(engine)
+    click.echo(announcement(loaded, password, secret))
+
+
+def prepare_files(ini: Mapping[str, str]) -> Path:
+    """Make the key ring that the INI points at, if it is not there, and return the folder it is in.
+
+    Raises:
+        click.ClickException: this is no development server, or its key ring is no file.
+    """
+    key = "authserver.environment"
+    if settings.resolve(key, ini.get(key, "production")).text != settings.Environment.DEVELOPMENT:
+        raise click.ClickException(f"{key} is not development: there are no demo users and clients in production")
+    kind, _, path = ini.get("authserver.secret_keys", "").strip().partition(":")
+    if kind != "file":
+        raise click.ClickException("authserver.secret_keys: the demo keeps its secrets beside a file:PATH; see development.ini")
+    ring = Path(path)
+    ring.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not ring.exists():
+        write_secret(ring, new_ring_entry())
+    return ring.parent
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that nobody else may read, in place of what is there."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+def ensure_user(engine: Engine, folder: Path) -> str:
+    """Add the demo user unless there, and return the password."""
+    path = folder / "demo.password"
+    if engine.stores.users.find_by_name(USERNAME) is None:
+        password = secrets.token_hex(5)
+        add_user(engine, USERNAME, password, display_name="Demo user")
+        write_secret(path, password)
+    return kept(path)
+
+
+def ensure_service(engine: Engine, folder: Path) -> str:
+    """Add the demo service, a client that acts on its own behalf, unless there, and return its secret."""
+    path = folder / "demo-service.secret"
+    if engine.stores.clients.find(SERVICE) is None:
+        metadata = ClientMetadata(
+            client_name="Demo service",
+            grant_types=("client_credentials",),
+            response_types=(),
+            scopes=tuple(engine.settings.scope_sentences),
+        )
+        _, secret = add_client(engine, metadata, client_id=SERVICE)
+        write_secret(path, secret or "")
+    return kept(path)
+
+
+def ensure_playground(engine: Engine) -> None:
+    """Add the public client that the page at /playground is, unless there."""
+    if engine.stores.clients.find(PLAYGROUND) is None:
+        metadata = ClientMetadata(
+            client_name="Playground",
+            redirect_uris=(f"{engine.settings.issuer}/playground",),
+            token_endpoint_auth_method="none",
+            grant_types=("authorization_code", "refresh_token"),
+            scopes=tuple(engine.settings.scope_sentences),
+            application_type="native",
+        )
+        add_client(engine, metadata, client_id=PLAYGROUND)
+
+
+def kept(path: Path) -> str:
+    """The secret in this file. Raises click.ClickException when somebody removed it."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise click.ClickException(f"{path} is gone; remove {path.parent} to begin anew") from None
+
+
+def announcement(loaded: settings.Settings, password: str, secret: str) -> str:
+    """What a newcomer reads: where it is, who may sign in, what to paste."""
+    issuer = loaded.issuer
+    metadata_url = f"{loaded.issuer_origin}/.well-known/oauth-authorization-server{urlsplit(issuer).path}"
+    scope = next(iter(loaded.scope_sentences), "")
+    registration = '{"client_name": "My application", "redirect_uris": ["http://127.0.0.1/callback"]}'
+    return f"""
+  {loaded.product_name}: DEMO, with a demo user and demo clients; not for anybody else's eyes
+
+  Open          {issuer}/
+  Try OAuth     {issuer}/playground
+  Sign in as    {USERNAME}   password  {password}
+
+  Paste into another terminal:
+
+  # what this server offers
+  curl -s {metadata_url}
+
+  # a token for a service that acts on its own behalf
+  curl -s -u {SERVICE}:{secret} -d grant_type=client_credentials -d scope={scope} {issuer}/oauth/token
+
+  # a new application registers itself
+  curl -s -H 'Content-Type: application/json' -d '{registration}' {issuer}/oauth/register
+"""

@@ -1,0 +1,22 @@
+"""`authserver plugins`: who decides what."""
+
+from __future__ import annotations
+
+import click
+
+from authserver.cli.configuration import Configuration
+from authserver.cli.printing import json_option, print_json, print_rows
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def plugins(configuration: Configuration, as_json: bool) -> None:
+    """Print who decides what: each hook, the plugins it asks in order, and what their silence means."""
+    rows = configuration.application().plugins.table()
+    if as_json:
+        print_json(rows)
+        return
+    readable = [row | {"plugins": ", ".join(row["plugins"]) or "nobody"} for row in rows]
+    print_rows(readable, ("hook", "kind", "plugins", "silence"), empty="There are no hooks.")
+    click.echo("\nAll are asked, in this order: any refusal refuses, every narrowing narrows, the first to allow gives the value.")

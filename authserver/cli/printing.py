@@ -1,0 +1,73 @@
+"""Tables for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--json", "as_json", is_flag=True, help="JSON on stdout, for machines."
+)
+
+
+def print_json(value: object) -> None:
+    """One JSON document and nothing else on stdout; times in ISO 8601."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
+    """A table with one line for each row; `empty` is said when there is none."""
+    found = list(rows)
+    if not found:
+        click.echo(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in found:
+        table.add_row(*(Text(words(row.get(column))) for column in columns))
+    _console().print(table)
+
+
+def print_record(record: Mapping[str, Any]) -> None:
+    """One thing, a line for each thing known of it."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in record.items():
+        table.add_row(name.replace("_", " "), Text(words(value)))
+    _console().print(table)
+
+
+def words(value: object) -> str:
+    """A value as people read it."""
+    match value:
+        case None | "" | () | []:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return value.strftime("%Y-%m-%d %H:%M:%SZ")
+        case list() | tuple():
+            return "\n".join(map(words, value))
+        case _:
+            return str(value)
+
+
+def _console() -> Console:
+    # Made for each print, so that whoever redirects stdout gets it. Piped output is not wrapped at 80 columns.
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,88 @@
+"""Which scopes and resources a request may have: one filter for every grant type (T081).
+
+The policies answer first; the floor after them is never wider than requested, registered and known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from authserver.engine import uris
+from authserver.engine.context import Engine
+from authserver.engine.errors import InvalidScope, InvalidTarget
+from authserver.engine.parameters import Parameters, scope_set
+from authserver.engine.records import Client, User
+
+MAXIMUM_RESOURCES = 10
+
+
+def requested_scopes(parameters: Parameters) -> tuple[str, ...]:
+    """The scopes that a request names, in order; empty when it names none. Raises InvalidScope."""
+    text = parameters.get("scope")
+    return scope_set(text) if text else ()
+
+
+def allowed_scopes(
+    engine: Engine,
+    client: Client,
+    user: User | None,
+    grant_type: str,
+    requested: tuple[str, ...],
+    resources: tuple[str, ...],
+) -> tuple[str, ...]:
+    """The scopes that policies and floor let through, in the order requested.
+
+    Raises:
+        InvalidScope: a policy refuses, nobody allows, or nothing is left.
+    """
+    ruling = engine.ask(
+        "scope_decision",
+        client=client,
+        user=user,
+        grant_type=grant_type,
+        requested=requested,
+        resources=resources,
+    )
+    if not ruling.allowed:
+        raise InvalidScope("The requested scope is not allowed.", reason=ruling.reason)
+    ceiling = requested or client.scopes
+    known = engine.settings.scope_sentences
+    scopes = tuple(
+        scope
+        for scope in dict.fromkeys(ruling.value)
+        if scope in ceiling and scope in client.scopes and scope in known
+    )
+    if not scopes:
+        raise InvalidScope("No scope is left that this client may have.", reason="nothing-left")
+    return scopes
+
+
+def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) -> tuple[str, ...]:
+    """The canonical resources of a request; the default one when it names none (RFC 8707, 2).
+
+    Raises:
+        InvalidTarget: malformed, unknown, not for this client, or no default.
+    """
+    if len(requested) > MAXIMUM_RESOURCES:
+        raise InvalidTarget("Too many resources.", reason="too-many-resources")
+    allowed = []
+    for resource in [uris.canonical_resource(text) for text in requested] or [None]:
+        ruling = engine.ask("resource_decision", client=client, resource=resource)
+        if not ruling.allowed:
+            raise InvalidTarget("The requested resource is not allowed.", reason=ruling.reason)
+        if client.resources and ruling.value not in client.resources:
+            raise InvalidTarget("The requested resource is not allowed.", reason="resource-not-registered")
+        allowed.append(ruling.value)
+    return tuple(dict.fromkeys(allowed))
+
+
+def narrower_resources(requested: Sequence[str], granted: tuple[str, ...]) -> tuple[str, ...]:
+    """The granted resources that a token request names; all of them when it names none (RFC 8707, 2.2).
+
+    Raises:
+        InvalidTarget: one was not granted.
+    """
+    canonical = tuple(dict.fromkeys(uris.canonical_resource(text) for text in requested))
+    if any(resource not in granted for resource in canonical):
+        raise InvalidTarget("The requested resource was not granted.", reason="resource-not-granted")
+    return canonical or granted

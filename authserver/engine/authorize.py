@@ -1,0 +1,441 @@
+"""The authorization endpoint (OAuth 2.1, 4.1): from a request to a question for the user, or an answer for the client.
+
+The pending request travels sealed in the URL, bound to the browser's session, and is checked again at
+every step; nothing about a stranger is stored before someone signs in. It is answered at most once.
+
+Order of checks (T001): client, redirect URI: until here every refusal is a page. Then everything else,
+which is redirected, but only for someone who is signed in (OAuth 2.1, 7.13.2).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from authserver.engine import digests, pkce, strict_json, uris
+from authserver.engine.asking import allowed_resources, allowed_scopes, requested_scopes
+from authserver.engine.context import Engine
+from authserver.engine.decisions import Verdict
+from authserver.engine.errors import (
+    AccessDenied,
+    InvalidRequest,
+    OAuthError,
+    PageError,
+    RedirectError,
+    UnauthorizedClient,
+    UnsupportedResponseType,
+)
+from authserver.engine.issuing import issue_code
+from authserver.engine.parameters import Parameters
+from authserver.engine.records import Client, Consent, EventType, Grant, Token, TokenKind, User
+from authserver.engine.sealing import Unsealable, from_text, to_text
+
+PURPOSE = "authorization-request"
+MAXIMUM_STATE = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Browser:
+    """Who is at the other end: the session a request is bound to, and who is signed in to it."""
+
+    session_id: str = field(repr=False)
+    user: User | None = None
+    authenticated_at: datetime | None = None
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskLogin:
+    """Somebody must sign in first."""
+
+    sealed_request: str = field(repr=False)
+    client: Client
+    redirect_uri: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskConsent:
+    """The user must be asked.
+
+    `scopes` are (name, sentence) pairs; `problem` says why the page comes back: `nothing-ticked` or
+    `not-confirmed`.
+    """
+
+    sealed_request: str = field(repr=False)
+    client: Client
+    redirect_uri: str
+    user: User
+    scopes: tuple[tuple[str, str], ...]
+    resources: tuple[str, ...]
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirect:
+    """The browser goes to the client with the answer."""
+
+    location: str = field(repr=False)
+
+
+Outcome = AskLogin | AskConsent | Redirect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """An authorization request on its way: its parameters, and the id under which it is answered once."""
+
+    request_id: str
+    expires_at: int
+    parameters: Parameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A request whose every part was accepted, with what may be granted to whom."""
+
+    client: Client
+    user: User
+    redirect_uri: str
+    state: str | None
+    code_challenge: str
+    scopes: tuple[str, ...]
+    resources: tuple[str, ...]
+
+
+def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
+    """Take a new authorization request.
+
+    Raises:
+        PageError: client or redirect URI cannot be trusted; nothing is redirected.
+        RedirectError: any other error, for a signed-in user.
+    """
+    lifetime = timedelta(seconds=engine.settings.request_lifetime)
+    pending = Pending(
+        request_id=digests.new_identifier(),
+        expires_at=int((engine.now + lifetime).timestamp()),
+        parameters=parameters,
+    )
+    return _proceed(engine, pending, browser)
+
+
+def resume(engine: Engine, sealed_request: str, browser: Browser) -> Outcome:
+    """Go on with a pending request, after signing in or on returning to a page.
+
+    Raises:
+        PageError: also when it has expired or belongs to another session.
+        RedirectError: as for `begin`.
+    """
+    return _proceed(engine, unseal(engine, sealed_request, browser), browser)
+
+
+def answer(
+    engine: Engine,
+    sealed_request: str,
+    browser: Browser,
+    *,
+    allowed: bool,
+    scopes: Collection[str],
+    confirmed: bool,
+) -> Outcome:
+    """Take the user's answer to the consent page; everything is checked again.
+
+    Args:
+        allowed: whether the user pressed Allow.
+        scopes: the ticked scopes.
+        confirmed: whether the user vouched for a client that nobody here vouches for (E-09).
+
+    Raises:
+        PageError: also when the request was answered before (E-05).
+        RedirectError: `access_denied` when the user declined (E-07), and as for `begin`.
+    """
+    pending = unseal(engine, sealed_request, browser)
+    client, redirect_uri = _accept_target(engine, pending.parameters)
+    if browser.user is None:
+        return AskLogin(sealed_request=sealed_request, client=client, redirect_uri=redirect_uri)
+    engine.journal.user_id = browser.user.user_id
+    checked = _check(engine, pending, client, redirect_uri, browser.user)
+    if not allowed:
+        _answer_once(engine, pending, checked.client)
+        engine.record(EventType.CONSENT_REFUSED, details={"scopes": list(checked.scopes)})
+        declined = RedirectError(
+            AccessDenied("The user declined."), redirect_uri=checked.redirect_uri, state=checked.state
+        )
+        return Redirect(location=error_location(declined, engine.settings.issuer))
+    _consents_already(engine, checked)
+    chosen = tuple(scope for scope in checked.scopes if scope in scopes)
+    if not chosen:
+        return _ask_consent(engine, pending, browser, checked, "nothing-ticked")
+    if client.is_self_registered and not confirmed:
+        return _ask_consent(engine, pending, browser, checked, "not-confirmed")
+    checked = replace(checked, scopes=chosen)
+    engine.stores.consents.remember(_merged_consent(engine, checked))
+    engine.record(EventType.CONSENT_GIVEN, details={"scopes": list(chosen)})
+    return _approve(engine, pending, browser, checked)
+
+
+def rebind(engine: Engine, sealed_request: str, old: Browser, new: Browser) -> str:
+    """The same pending request for the session that sign-in just made.
+
+    Raises:
+        PageError: it has expired or belonged to another session.
+    """
+    return seal(engine, unseal(engine, sealed_request, old), new)
+
+
+def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> AskLogin:
+    """What the sign-in page may say about a pending request: who asks, and where the answer would go.
+
+    Raises:
+        PageError: as for `resume`.
+    """
+    client, redirect_uri = _accept_target(engine, unseal(engine, sealed_request, browser).parameters)
+    return AskLogin(sealed_request=sealed_request, client=client, redirect_uri=redirect_uri)
+
+
+def seal(engine: Engine, pending: Pending, browser: Browser) -> str:
+    """The request as text for a URL, readable by this server for this session only."""
+    plaintext = strict_json.dumps([pending.request_id, pending.expires_at, pending.parameters.encoded()])
+    return to_text(engine.keys.seal(plaintext, purpose=PURPOSE, context=browser.session_id))
+
+
+def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
+    """Read a sealed request back.
+
+    Raises:
+        PageError: it was altered, has expired, or was made for another session (T091).
+    """
+    try:
+        plaintext = engine.keys.open(from_text(sealed_request), purpose=PURPOSE, context=browser.session_id)
+    except Unsealable:
+        raise PageError(
+            InvalidRequest("This request cannot be continued in this browser. Start again.", reason="request-unsealable")
+        ) from None
+    request_id, expires_at, encoded = strict_json.loads(plaintext, limit=200_000)
+    if expires_at <= engine.now.timestamp():
+        raise PageError(InvalidRequest("This request has expired. Start again.", reason="request-expired"))
+    return Pending(request_id=request_id, expires_at=expires_at, parameters=Parameters.parse(encoded))
+
+
+def with_response(redirect_uri: str, issuer: str, *answer: tuple[str, str | None]) -> str:
+    """The redirect URI with the response parameters and `iss` (RFC 9207, 2)."""
+    return uris.with_query(
+        redirect_uri, [(name, value) for name, value in (*answer, ("iss", issuer)) if value is not None]
+    )
+
+
+def error_location(error: RedirectError, issuer: str) -> str:
+    """Where a redirected error leads (OAuth 2.1, 4.1.2.1)."""
+    return with_response(
+        error.redirect_uri,
+        issuer,
+        ("error", error.code),
+        ("error_description", error.description),
+        ("state", error.state),
+    )
+
+
+def silent_approval_is_safe(client: Client, redirect_uri: str) -> bool:
+    """Whether anything proves that it is this client, so that no page is needed (E-12, T088)."""
+    if client.is_self_registered:
+        return False
+    return not client.is_public or (client.first_party and uris.is_https(redirect_uri))
+
+
+def _proceed(engine: Engine, pending: Pending, browser: Browser) -> Outcome:
+    client, redirect_uri = _accept_target(engine, pending.parameters)
+    if browser.user is None:
+        return AskLogin(
+            sealed_request=seal(engine, pending, browser), client=client, redirect_uri=redirect_uri
+        )
+    engine.journal.user_id = browser.user.user_id
+    checked = _check(engine, pending, client, redirect_uri, browser.user)
+    if _consents_already(engine, checked) and silent_approval_is_safe(client, redirect_uri):
+        return _approve(engine, pending, browser, checked)
+    return _ask_consent(engine, pending, browser, checked)
+
+
+def _accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
+    """The client and the redirect URI, or a page."""
+    try:
+        client_id = parameters.require("client_id")
+        client = engine.stores.clients.find(client_id) if _is_visible(client_id) else None
+        if client is None or not client.is_enabled:
+            raise InvalidRequest(
+                "There is no such application here.", reason="client-disabled" if client else "client-unknown"
+            )
+        engine.journal.client_id = client.client_id
+        redirect_uri = parameters.get("redirect_uri")
+        if redirect_uri is None:
+            if len(client.redirect_uris) != 1:
+                raise InvalidRequest("redirect_uri is missing.", reason="redirect-uri-missing")
+            redirect_uri = client.redirect_uris[0]
+        if uris.redirect_uri_problem(redirect_uri):
+            raise InvalidRequest("The redirect_uri is not acceptable.", reason="redirect-uri-malformed")
+        ruling = engine.ask("redirect_uri_decision", client=client, redirect_uri=redirect_uri)
+        if not ruling.allowed:
+            raise InvalidRequest("The redirect_uri is not registered for this application.", reason=ruling.reason)
+    except OAuthError as error:
+        raise PageError(error) from None
+    return client, redirect_uri
+
+
+def _check(engine: Engine, pending: Pending, client: Client, redirect_uri: str, user: User) -> Checked:
+    """Everything else; from here on errors go to the client."""
+    parameters = pending.parameters
+    state: str | None = None
+    try:
+        state = _state(parameters)
+        engine.journal.target = (redirect_uri, state)
+        parameters.refuse_repeated()
+        _check_response(engine, client, parameters)
+        code_challenge = parameters.get("code_challenge")
+        pkce.check_challenge(code_challenge, parameters.get("code_challenge_method"))
+        assert code_challenge is not None  # check_challenge refuses its absence
+        requested = requested_scopes(parameters)
+        resources = allowed_resources(engine, client, parameters.all("resource"))
+        scopes = allowed_scopes(engine, client, user, "authorization_code", requested, resources)
+    except OAuthError as error:
+        raise _redirected(engine, error, client, redirect_uri, state) from None
+    return Checked(
+        client=client,
+        user=user,
+        redirect_uri=redirect_uri,
+        state=state,
+        code_challenge=code_challenge,
+        scopes=scopes,
+        resources=resources,
+    )
+
+
+def _state(parameters: Parameters) -> str | None:
+    state = parameters.get("state")
+    if state is not None and len(state) > MAXIMUM_STATE:
+        raise InvalidRequest(f"state is longer than {MAXIMUM_STATE} characters.", reason="state-too-long")
+    if state is not None and not re.fullmatch(r"[\x20-\x7e]*", state):
+        raise InvalidRequest("state holds characters outside %x20-7E.", reason="state-malformed")
+    return state
+
+
+def _check_response(engine: Engine, client: Client, parameters: Parameters) -> None:
+    """Response type and mode, and whether this client may use them (B-07 to B-09, B-26)."""
+    response_type = parameters.get("response_type")
+    if response_type is None:
+        raise InvalidRequest("response_type is missing.", reason="response-type-missing")
+    if response_type != "code" or "authorization_code" not in engine.grant_types:
+        raise UnsupportedResponseType("Only the response type code is offered.")
+    if "authorization_code" not in client.grant_types or "code" not in client.response_types:
+        raise UnauthorizedClient("This client may not use the authorization code grant.")
+    if parameters.get("response_mode") not in (None, "query"):
+        raise InvalidRequest("Only the response mode query is offered.", reason="response-mode")
+
+
+def _redirected(
+    engine: Engine, error: OAuthError, client: Client, redirect_uri: str, state: str | None
+) -> RedirectError:
+    """The error for the client; nobody is sent unasked where only the client itself vouches (B-17)."""
+    user_id = engine.journal.user_id
+    first_use = user_id is None or engine.stores.consents.find(user_id, client.client_id) is None
+    return RedirectError(
+        error, redirect_uri=redirect_uri, state=state, ask_first=client.is_self_registered and first_use
+    )
+
+
+def _consents_already(engine: Engine, checked: Checked) -> bool:
+    """Whether a policy lets the user pass unasked.
+
+    Raises:
+        RedirectError: a policy refuses, whatever the user would say.
+    """
+    ruling = engine.ask(
+        "consent_decision",
+        client=checked.client,
+        user=checked.user,
+        scopes=checked.scopes,
+        resources=checked.resources,
+        remembered=engine.stores.consents.find(checked.user.user_id, checked.client.client_id),
+    )
+    if ruling.verdict is Verdict.DENY:
+        error = AccessDenied("This is not allowed here.", reason=ruling.reason)
+        raise _redirected(engine, error, checked.client, checked.redirect_uri, checked.state)
+    return ruling.allowed
+
+
+def _ask_consent(
+    engine: Engine, pending: Pending, browser: Browser, checked: Checked, problem: str | None = None
+) -> AskConsent:
+    sentences = engine.settings.scope_sentences
+    return AskConsent(
+        sealed_request=seal(engine, pending, browser),
+        client=checked.client,
+        redirect_uri=checked.redirect_uri,
+        user=checked.user,
+        scopes=tuple((scope, sentences[scope]) for scope in checked.scopes),
+        resources=checked.resources,
+        problem=problem,
+    )
+
+
+def _approve(engine: Engine, pending: Pending, browser: Browser, checked: Checked) -> Redirect:
+    """Store what was agreed, and answer with a code."""
+    _answer_once(engine, pending, checked.client)
+    details: dict[str, object] = {}
+    if browser.authenticated_at is not None:
+        details = {"auth_time": int(browser.authenticated_at.timestamp()), "amr": list(browser.methods)}
+    grant = Grant(
+        grant_id=digests.new_identifier(),
+        client_id=checked.client.client_id,
+        user_id=checked.user.user_id,
+        scopes=checked.scopes,
+        resources=checked.resources,
+        created_at=engine.now,
+        expires_at=engine.now + timedelta(seconds=engine.settings.grant_lifetime),
+        details=details,
+    )
+    code = issue_code(
+        engine, grant, redirect_uri=checked.redirect_uri, code_challenge=checked.code_challenge
+    )
+    return Redirect(
+        location=with_response(
+            checked.redirect_uri, engine.settings.issuer, ("code", code), ("state", checked.state)
+        )
+    )
+
+
+def _answer_once(engine: Engine, pending: Pending, client: Client) -> None:
+    """Mark the request as answered; the second time there is a page instead (E-05)."""
+    first = engine.stores.tokens.add_once(
+        Token(
+            kind=TokenKind.REQUEST,
+            digest=digests.digest(TokenKind.REQUEST, pending.request_id),
+            grant_id=None,
+            client_id=client.client_id,
+            created_at=engine.now,
+            expires_at=engine.now + timedelta(seconds=engine.settings.request_lifetime),
+            claimed_at=engine.now,
+        )
+    )
+    if not first:
+        engine.journal.target = None
+        raise PageError(InvalidRequest("This request was answered already.", reason="request-answered"))
+
+
+def _merged_consent(engine: Engine, checked: Checked) -> Consent:
+    """What the user agreed to for this client so far; anew for other redirect URIs or resources (T089)."""
+    user_id, client = checked.user.user_id, checked.client
+    before = engine.stores.consents.find(user_id, client.client_id)
+    same = before and (before.redirect_uris, before.resources) == (client.redirect_uris, checked.resources)
+    return Consent(
+        user_id=user_id,
+        client_id=client.client_id,
+        scopes=tuple(dict.fromkeys((*(before.scopes if before and same else ()), *checked.scopes))),
+        resources=checked.resources,
+        redirect_uris=client.redirect_uris,
+        granted_at=engine.now,
+    )
+
+
+def _is_visible(text: str) -> bool:
+    """The grammar of a client_id (OAuth 2.1, App. A.1); anything else is not looked up."""
+    return len(text) <= 200 and bool(re.fullmatch(r"[\x20-\x7e]+", text))

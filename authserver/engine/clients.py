@@ -1,0 +1,193 @@
+"""Which client is asking: reading its credentials strictly, and having the policies judge them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from urllib.parse import unquote_to_bytes
+
+from authserver.engine import digests
+from authserver.engine.context import Engine
+from authserver.engine.errors import InvalidClient, InvalidRequest
+from authserver.engine.parameters import Parameters
+from authserver.engine.records import Client, ClientSecret, EventType
+from authserver.engine.sealing import KeyRing
+
+SECRET_PURPOSE = "client-secret"
+
+# How a client of each known method presents itself; others (a certificate, say) bring no credential of these kinds.
+PRESENTATION = {
+    "none": "none",
+    "client_secret_basic": "client_secret_basic",
+    "client_secret_post": "client_secret_post",
+    "private_key_jwt": "client_assertion",
+}
+_SCHEMES = {"basic": "Basic", "bearer": "Bearer", "dpop": "DPoP"}
+_REFUSED = "Client authentication failed."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """How a client presented itself, for `client_auth_decision`.
+
+    Attributes:
+        method: `client_secret_basic`, `client_secret_post`, `client_assertion` or `none`.
+        client_id: who it says it is.
+        secret_matches: whether it sent a secret and that is a live secret of this client.
+        assertion: the client assertion as sent, if any.
+        headers: the request's headers by lower-case name, without those that carry credentials.
+    """
+
+    method: str
+    client_id: str
+    secret_matches: bool = False
+    assertion: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """Credentials as read from the wire, before they were compared with anything."""
+
+    method: str
+    client_id: str
+    secret: str | None = field(default=None, repr=False)
+    assertion: str | None = field(default=None, repr=False)
+    scheme: str = "Basic"
+
+
+def authenticate(engine: Engine, authorization: str | None, parameters: Parameters, headers: Mapping[str, str]) -> Client:
+    """The client that sent this request, by exactly the method it is registered for (OAuth 2.1, 2.4).
+
+    Args:
+        authorization: the Authorization header, if any.
+        parameters: the form body.
+        headers: other headers, for policies that look at them.
+
+    Raises:
+        InvalidRequest: two methods at once, or two different client ids.
+        InvalidClient: anything else; unknown, disabled and wrong secret look and cost the same (J-07).
+    """
+    presented = read_credentials(authorization, parameters)
+    engine.journal.client_id = presented.client_id
+    client = engine.stores.clients.find(presented.client_id)
+    matches = _secret_matches(engine, client, presented)
+    refused = InvalidClient(_REFUSED, reason="client-refused", scheme=presented.scheme)
+    if client is None or not client.is_enabled:
+        refused.reason = "client-unknown" if client is None else "client-disabled"
+        engine.journal.client_id = client.client_id if client else None
+        raise refused
+    if PRESENTATION.get(client.auth_method, presented.method) != presented.method:
+        refused.reason = "method-not-registered"
+        raise refused
+    credentials = Credentials(
+        method=presented.method,
+        client_id=presented.client_id,
+        secret_matches=matches,
+        assertion=presented.assertion,
+        headers=MappingProxyType({k: v for k, v in headers.items() if k not in ("authorization", "cookie")}),
+    )
+    ruling = engine.ask("client_auth_decision", client=client, credentials=credentials)
+    if not ruling.allowed or (presented.secret is not None and not matches):
+        refused.reason = ruling.reason
+        raise refused
+    return client
+
+
+def read_credentials(authorization: str | None, parameters: Parameters) -> Presented:
+    """Read exactly one method of client authentication (J-04, T042, T043).
+
+    Raises:
+        InvalidRequest: several methods, or client ids that differ.
+        InvalidClient: none, or one that cannot be read.
+    """
+    client_id = parameters.get("client_id")
+    secret = parameters.get("client_secret")
+    assertion = parameters.get("client_assertion")
+    if sum(item is not None for item in (authorization, secret, assertion)) > 1:
+        raise InvalidRequest("Use one method of client authentication.", reason="two-methods")
+    if authorization is not None:
+        presented = _read_authorization(authorization)
+        if client_id is not None and client_id != presented.client_id:
+            raise InvalidRequest("The client_id differs from the authenticated client.", reason="client-id-differs")
+        return presented
+    if client_id is None:
+        raise InvalidClient(_REFUSED, reason="client-id-missing")
+    if secret is not None:
+        return Presented("client_secret_post", client_id, secret)
+    if assertion is not None:
+        return Presented("client_assertion", client_id, assertion=assertion)
+    return Presented("none", client_id)
+
+
+def new_secret(keys: KeyRing, client_id: str, now: datetime) -> tuple[str, ClientSecret]:
+    """A fresh client secret and what is stored of it: a keyed digest (R-02)."""
+    secret = digests.new_credential(digests.SECRET)
+    return secret, stored_secret(keys, client_id, secret, now)
+
+
+def stored_secret(keys: KeyRing, client_id: str, secret: str, now: datetime) -> ClientSecret:
+    """What is stored of a secret that somebody else made; it should have at least 128 random bits."""
+    key_id, digest = keys.keyed_digest(f"{client_id}\0{secret}", purpose=SECRET_PURPOSE)
+    return ClientSecret(digest=digest, key_id=key_id, created_at=now)
+
+
+def disable_client(engine: Engine, client_id: str) -> bool:
+    """Disable a client from the next request on (R-09); False when it is unknown or was disabled before."""
+    if not engine.stores.clients.disable(client_id, engine.now):
+        return False
+    engine.journal.client_id = client_id
+    engine.record(EventType.CLIENT_DISABLED)
+    return True
+
+
+def _read_authorization(authorization: str) -> Presented:
+    """The Basic scheme, strictly: canonical base64, a colon, form-encoded halves (J-02, T045)."""
+    scheme, _, encoded = authorization.partition(" ")
+    refused = InvalidClient(_REFUSED, reason="authorization-malformed", scheme=_SCHEMES.get(scheme.lower(), "Basic"))
+    if scheme.lower() != "basic":
+        refused.reason = "authorization-scheme"
+        raise refused
+    try:
+        decoded = base64.b64decode(encoded.strip(" "), validate=True)
+        first, colon, second = decoded.partition(b":")
+        client_id, secret = _form_decode(first), _form_decode(second)
+    except (binascii.Error, ValueError):
+        raise refused from None
+    if not colon or not client_id:
+        raise refused
+    return Presented("client_secret_basic", client_id, secret)
+
+
+def _form_decode(half: bytes) -> str:
+    if re.search(rb"%(?![0-9A-Fa-f]{2})", half):
+        raise ValueError("bad percent escape")
+    text = unquote_to_bytes(half.replace(b"+", b" ")).decode("utf-8")
+    if "\0" in text:
+        raise ValueError("NUL")
+    return text
+
+
+def _secret_matches(engine: Engine, client: Client | None, presented: Presented) -> bool:
+    """Compare with every live secret; an unknown client costs one comparison too (T047)."""
+    if presented.secret is None:
+        return False
+    material = f"{presented.client_id}\0{presented.secret}"
+    live = [
+        secret
+        for secret in (client.secrets if client else ())
+        if secret.expires_at is None or secret.expires_at > engine.now
+    ]
+    if not live:
+        digests.equal(engine.keys.keyed_digest(material, purpose=SECRET_PURPOSE)[1], bytes(32))
+        return False
+    matches = False
+    for secret in live:
+        _, digest = engine.keys.keyed_digest(material, purpose=SECRET_PURPOSE, key_id=secret.key_id)
+        matches |= digests.equal(digest, secret.digest)
+    return matches

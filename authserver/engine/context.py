@@ -1,0 +1,135 @@
+"""What every rule is handed: the parts built at start, the stores of this request, and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from authserver.engine import digests
+from authserver.engine.decisions import Ruling
+from authserver.engine.errors import ServerError
+from authserver.engine.parameters import Parameters
+from authserver.engine.ports import Policies, Signer, Stores
+from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token
+from authserver.engine.sealing import KeyRing
+from authserver.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """What a grant type says may be issued; `engine.issuing` does it.
+
+    Attributes:
+        grant: what the tokens belong to; `is_new` when it is not stored yet.
+        scopes: of the access token.
+        resources: its audience.
+        refreshable: whether a refresh token goes with it.
+        spends: the single-use credential that is claimed for this, if any.
+        presented: the text of a refresh token that is spent; its successor is sealed under it.
+        refresh_token: a successor that was already minted for `spends` and is handed out again.
+    """
+
+    grant: Grant
+    scopes: tuple[str, ...]
+    resources: tuple[str, ...]
+    refreshable: bool = False
+    is_new: bool = False
+    spends: Token | None = None
+    presented: str | None = field(default=None, repr=False)
+    refresh_token: str | None = field(default=None, repr=False)
+
+
+Redeem = Callable[["Engine", Client, Parameters], Issue]
+
+
+@dataclass(slots=True)
+class Journal:
+    """What becomes known of a request while it is decided, for its events and its error answers.
+
+    `target` is set once errors may be redirected: the accepted redirect URI and the state.
+    """
+
+    decisions: list[Ruling] = field(default_factory=list)
+    client_id: str | None = None
+    user_id: str | None = None
+    grant_id: str | None = None
+    target: tuple[str, str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What is built once, at start."""
+
+    settings: Settings
+    policies: Policies
+    signer: Signer
+    keys: KeyRing
+    grant_types: Mapping[str, Redeem]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """One request's view of everything. `now` is the only clock of a rule."""
+
+    settings: Settings
+    policies: Policies
+    signer: Signer
+    keys: KeyRing
+    grant_types: Mapping[str, Redeem]
+    stores: Stores
+    now: datetime
+    journal: Journal
+
+    @classmethod
+    def of(cls, parts: Parts, stores: Stores, now: datetime) -> Engine:
+        """The engine of one request."""
+        return cls(
+            settings=parts.settings,
+            policies=parts.policies,
+            signer=parts.signer,
+            keys=parts.keys,
+            grant_types=parts.grant_types,
+            stores=stores,
+            now=now,
+            journal=Journal(),
+        )
+
+    def ask(self, slot: str, /, **question: Any) -> Ruling:
+        """Ask the policies, and note the ruling for the event table.
+
+        Raises:
+            ServerError: a plugin failed, so nothing may be decided (R-14).
+        """
+        ruling = self.policies.decide(slot, **question)
+        self.journal.decisions.append(ruling)
+        if ruling.failed:
+            raise ServerError("The server could not decide about this request.", reason=ruling.reason)
+        return ruling
+
+    def record(self, type: EventType, *, reason: str = "", details: Mapping[str, Any] = NOTHING) -> None:
+        """Write an event about this request into its transaction."""
+        self.stores.events.add(self.event(type, reason=reason, details=details))
+
+    def event(
+        self,
+        type: EventType,
+        *,
+        reason: str = "",
+        details: Mapping[str, Any] = NOTHING,
+        event_id: str | None = None,
+    ) -> Event:
+        """An event about this request, with all decisions made so far."""
+        journal = self.journal
+        return Event(
+            event_id=event_id or digests.new_identifier(),
+            type=type,
+            at=self.now,
+            client_id=journal.client_id,
+            user_id=journal.user_id,
+            grant_id=journal.grant_id,
+            reason=reason,
+            decisions=tuple(ruling.as_record() for ruling in journal.decisions),
+            details=details,
+        )

@@ -1,0 +1,109 @@
+"""What a policy may answer, and how several answers become one ruling.
+
+Any deny refuses; every narrowing intersects; the first allow gives the value; silence refuses
+(for consent: silence asks the user). A policy that fails has refused, and the ruling says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Verdict(StrEnum):
+    """What one policy said, or what all of them together came to."""
+
+    ALLOW = "allow"
+    NARROW = "narrow"
+    DENY = "deny"
+    SILENT = "silent"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One policy's answer. Made by `allow`, `narrow` and `deny`, never by hand.
+
+    Attributes:
+        verdict: ALLOW, NARROW or DENY.
+        reason: a short stable identifier such as `loopback-port`; it reaches operators, never clients.
+        value: what is allowed, or the most that is allowed; its type depends on the hook.
+    """
+
+    verdict: Verdict
+    reason: str
+    value: Any = None
+
+
+def allow(reason: str, value: Any = None) -> Decision:
+    """Allow, with the value that this hook gives (see its docstring)."""
+    return Decision(Verdict.ALLOW, reason, value)
+
+
+def narrow(reason: str, value: Any) -> Decision:
+    """Do not decide, but let no more than `value` through, whoever allows."""
+    return Decision(Verdict.NARROW, reason, value)
+
+
+def deny(reason: str) -> Decision:
+    """Refuse, whatever the other policies say."""
+    return Decision(Verdict.DENY, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one plugin said to one question, and how long it took to say it."""
+
+    plugin: str
+    verdict: Verdict
+    reason: str
+    microseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The joint answer to one question, with everything that led to it.
+
+    Attributes:
+        slot: the name of the hook that was asked.
+        verdict: ALLOW, DENY, SILENT, or FAILED when a plugin raised or answered with the wrong type.
+        reason: the reason of the answer that decided.
+        decided_by: the plugin whose answer decided, or "" when nobody answered.
+        value: the value of the first allow, after every narrowing.
+        answers: what each plugin said, in the order of the INI.
+    """
+
+    slot: str
+    verdict: Verdict
+    reason: str
+    decided_by: str = ""
+    value: Any = None
+    answers: Sequence[Answer] = ()
+
+    @property
+    def allowed(self) -> bool:
+        return self.verdict is Verdict.ALLOW
+
+    @property
+    def failed(self) -> bool:
+        return self.verdict is Verdict.FAILED
+
+    def as_record(self) -> dict[str, Any]:
+        """The ruling as it is kept in the event table: no values, they may be personal."""
+        return {
+            "slot": self.slot,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "decided_by": self.decided_by,
+            "answers": [
+                {
+                    "plugin": answer.plugin,
+                    "verdict": answer.verdict,
+                    "reason": answer.reason,
+                    "microseconds": answer.microseconds,
+                }
+                for answer in self.answers
+            ],
+        }

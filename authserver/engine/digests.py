@@ -1,0 +1,111 @@
+"""Random credentials, and what is kept in their place.
+
+Credentials that we make have 256 random bits, so one SHA-256 of them is all a database needs;
+Argon2id is for passwords, which people choose.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+
+from cryptography.exceptions import InvalidKey
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+CODE = "as_code_"
+ACCESS = "as_access_"
+REFRESH = "as_refresh_"
+SECRET = "as_secret_"  # noqa: S105 - the prefix that marks one, not a secret
+SESSION = "as_session_"
+
+LONGEST_PASSWORD = 1024  # bytes of UTF-8
+PASSWORD_MEMORY = 19456  # KiB; with two passes and one lane, OWASP's recommendation for Argon2id
+PASSWORD_PASSES = 2
+PASSWORD_LANES = 1
+
+_CHECKSUM_LENGTH = 6
+_RANDOM_AND_CHECKSUM = re.compile(r"[A-Za-z0-9_-]{49}")
+_PASSWORD_HASH = re.compile(
+    r"\$argon2id\$v=19\$m=[0-9]{1,7},t=[0-9]{1,2},p=[0-9]{1,2}\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}"
+)
+
+
+def new_credential(prefix: str) -> str:
+    """A new secret: the prefix, 43 characters of 256 random bits, and 6 of checksum.
+
+    Prefix and checksum let a scanner recognise a leaked one with certainty, offline.
+    """
+    text = prefix + secrets.token_urlsafe(32)
+    return text + _checksum(text)
+
+
+def well_formed(prefix: str, text: str) -> bool:
+    """Whether `new_credential(prefix)` may have made this; what is not need not be looked up."""
+    return (
+        text.startswith(prefix)
+        and _RANDOM_AND_CHECKSUM.fullmatch(text, len(prefix)) is not None
+        and _checksum(text[:-_CHECKSUM_LENGTH]) == text[-_CHECKSUM_LENGTH:]
+    )
+
+
+def new_identifier(prefix: str = "") -> str:
+    """A new public identifier: the prefix and 22 characters of 128 random bits."""
+    return prefix + secrets.token_urlsafe(16)
+
+
+def digest(kind: str, text: str) -> bytes:
+    """What is stored of a credential. The kind is part of it, so no kind passes for another."""
+    return hashlib.sha256(f"{kind}\0{text}".encode("utf-8", "surrogatepass")).digest()
+
+
+def equal(a: bytes | str, b: bytes | str) -> bool:
+    """Compare in a time that does not tell where they differ; never raises, whatever the text."""
+    return hmac.compare_digest(_as_bytes(a), _as_bytes(b))
+
+
+def hash_password(password: str) -> str:
+    """The Argon2id hash to store, with its parameters and salt (a PHC string).
+
+    Raises ValueError above 1024 bytes of UTF-8.
+    """
+    key_material = _as_bytes(password)
+    if len(key_material) > LONGEST_PASSWORD:
+        raise ValueError("the password is longer than 1024 bytes")
+    return Argon2id(
+        salt=secrets.token_bytes(16),
+        length=32,
+        iterations=PASSWORD_PASSES,
+        lanes=PASSWORD_LANES,
+        memory_cost=PASSWORD_MEMORY,
+    ).derive_phc_encoded(key_material)
+
+
+def verify_password(password: str, password_hash: str | None) -> bool:
+    """Whether this is the password of that hash.
+
+    Without a usable hash (unknown user, no password set) the same work is done for nothing, so that
+    the time does not tell who exists. A password above 1024 bytes is refused before any work.
+    """
+    key_material = _as_bytes(password)
+    if len(key_material) > LONGEST_PASSWORD:
+        return False
+    if password_hash is None or not _PASSWORD_HASH.fullmatch(password_hash):
+        hash_password(password)
+        return False
+    try:
+        Argon2id.verify_phc_encoded(key_material, password_hash)
+    except (InvalidKey, ValueError):
+        return False
+    return True
+
+
+def _checksum(text: str) -> str:
+    made = hashlib.sha256(text.encode("ascii")).digest()
+    return base64.urlsafe_b64encode(made)[:_CHECKSUM_LENGTH].decode("ascii")
+
+
+def _as_bytes(text: bytes | str) -> bytes:
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text

@@ -1,0 +1,194 @@
+"""Refusals: exceptions that end a request, each knowing what the client is told and what an operator reads.
+
+`description` is short fixed text for the client (RFC 6749, 5.2: %x20-21, %x23-5B, %x5D-7E);
+`reason` is a stable identifier for the log and the event table. A refusal leaves no writes of the
+request behind; what must outlive it (the revocation of a replayed grant, a counted failure) is named
+on it and done, with the refusal's own event, in a short transaction after the request's was rolled back.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from authserver.engine.records import Token
+
+
+class Refusal(Exception):
+    """Base of all refusals; never raised itself.
+
+    Args:
+        description: for the client.
+        reason: for operators; defaults to the error code.
+        revoke_grant: id of a grant that must die although the request is refused.
+        failed_token: a code for which a wrong proof was shown, to be counted.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        *,
+        reason: str = "",
+        revoke_grant: str | None = None,
+        failed_token: Token | None = None,
+    ) -> None:
+        super().__init__(description)
+        self.description = description
+        self.reason = reason
+        self.revoke_grant = revoke_grant
+        self.failed_token = failed_token
+
+
+class SignInRefused(Refusal):
+    """The user name and password were not accepted; the page says no more than that (T100)."""
+
+
+class OAuthError(Refusal):
+    """An error with a code of the protocol. How it is delivered depends on the endpoint."""
+
+    code: ClassVar[str]
+    status: ClassVar[int] = 400
+
+    def __init__(
+        self,
+        description: str,
+        *,
+        reason: str = "",
+        revoke_grant: str | None = None,
+        failed_token: Token | None = None,
+    ) -> None:
+        super().__init__(
+            description,
+            reason=reason or self.code,
+            revoke_grant=revoke_grant,
+            failed_token=failed_token,
+        )
+
+
+class InvalidRequest(OAuthError):
+    """A parameter is missing, repeated, malformed, or contradicts another."""
+
+    code = "invalid_request"
+
+
+class InvalidClient(OAuthError):
+    """Client authentication failed.
+
+    `scheme` is the scheme of the Authorization header that was used, for the challenge (RFC 9110, 11.6.1).
+    """
+
+    code = "invalid_client"
+    status = 401
+
+    def __init__(self, description: str, *, reason: str = "", scheme: str = "Basic") -> None:
+        super().__init__(description, reason=reason)
+        self.scheme = scheme
+
+
+class InvalidGrant(OAuthError):
+    """The code or refresh token is unknown, used, expired, revoked or somebody else's."""
+
+    code = "invalid_grant"
+
+
+class UnauthorizedClient(OAuthError):
+    """This client may not use this grant or response type."""
+
+    code = "unauthorized_client"
+
+
+class UnsupportedGrantType(OAuthError):
+    """No such grant type here."""
+
+    code = "unsupported_grant_type"
+
+
+class UnsupportedResponseType(OAuthError):
+    """No such response type here."""
+
+    code = "unsupported_response_type"
+
+
+class InvalidScope(OAuthError):
+    """A scope is unknown, malformed, or more than is allowed."""
+
+    code = "invalid_scope"
+
+
+class InvalidTarget(OAuthError):
+    """A resource is malformed, unknown or not allowed (RFC 8707, 2)."""
+
+    code = "invalid_target"
+
+
+class AccessDenied(OAuthError):
+    """The user, or a policy, said no."""
+
+    code = "access_denied"
+    status = 403
+
+
+class ServerError(OAuthError):
+    """Something here failed, a policy plugin for instance: nothing is issued (R-14)."""
+
+    code = "server_error"
+    status = 500
+
+
+class TemporarilyUnavailable(OAuthError):
+    """The server cannot answer now; trying again later may help."""
+
+    code = "temporarily_unavailable"
+    status = 503
+
+
+class InvalidRedirectUri(OAuthError):
+    """A redirect URI cannot be registered (RFC 7591, 3.2.2)."""
+
+    code = "invalid_redirect_uri"
+
+
+class InvalidClientMetadata(OAuthError):
+    """A member of the client metadata cannot be registered (RFC 7591, 3.2.2)."""
+
+    code = "invalid_client_metadata"
+
+
+class InvalidToken(OAuthError):
+    """A bearer token is missing, malformed or not accepted (RFC 6750, 3).
+
+    `sent` says whether one was sent at all: only then the challenge carries an error.
+    """
+
+    code = "invalid_token"
+    status = 401
+
+    def __init__(self, description: str, *, reason: str = "", sent: bool = True) -> None:
+        super().__init__(description, reason=reason)
+        self.sent = sent
+
+
+class PageError(Refusal):
+    """An authorization error that must not be redirected: the user sees it here (OAuth 2.1, 4.1.2.1)."""
+
+    status = 400
+
+    def __init__(self, cause: OAuthError) -> None:
+        super().__init__(cause.description, reason=cause.reason, revoke_grant=cause.revoke_grant)
+        self.code = cause.code
+
+
+class RedirectError(Refusal):
+    """An authorization error for the client, at a redirect URI that has been accepted.
+
+    `ask_first` is set when nobody here vouches for that URI: the user then sees where it leads and
+    goes there by hand (OAuth 2.1, 7.13.2).
+    """
+
+    def __init__(
+        self, cause: OAuthError, *, redirect_uri: str, state: str | None, ask_first: bool = False
+    ) -> None:
+        super().__init__(cause.description, reason=cause.reason, revoke_grant=cause.revoke_grant)
+        self.code = cause.code
+        self.redirect_uri = redirect_uri
+        self.state = state
+        self.ask_first = ask_first

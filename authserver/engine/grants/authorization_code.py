@@ -1,0 +1,81 @@
+"""A client redeems the code that a user's consent gave it (OAuth 2.1, 4.1.3)."""
+
+from __future__ import annotations
+
+from authserver.engine import digests, pkce
+from authserver.engine.asking import allowed_scopes, narrower_resources
+from authserver.engine.context import Engine, Issue
+from authserver.engine.errors import InvalidGrant, InvalidRequest
+from authserver.engine.parameters import Parameters
+from authserver.engine.records import Client, FoundToken, TokenKind
+
+_REFUSED = "The authorization code is not valid."
+# After so many wrong proofs for one code somebody is guessing (T035).
+MAXIMUM_FAILURES = 5
+
+
+def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
+    """Check everything about the code and what it stands for; claiming it comes with issuing.
+
+    Raises:
+        InvalidRequest: `code` or `code_verifier` is missing or malformed.
+        InvalidGrant: the code is not this client's, not live, or not proven; a second, otherwise
+            valid presentation revokes the grant (G-05), an unproven one revokes nothing (G-06).
+        InvalidTarget: a resource that was not granted.
+    """
+    code = parameters.require("code")
+    verifier = parameters.require("code_verifier")
+    if problem := pkce.verifier_problem(verifier):
+        raise InvalidRequest(problem, reason="verifier-malformed")
+    found = _find(engine, client, code)
+    token, grant = found.token, found.grant
+    redirect_uri = parameters.get("redirect_uri")
+    if redirect_uri is not None and redirect_uri != token.details["redirect_uri"]:
+        raise InvalidGrant(_REFUSED, reason="redirect-uri-differs", failed_token=token)
+    if not pkce.verify(token.details["code_challenge"], verifier):
+        raise InvalidGrant(_REFUSED, reason="verifier-wrong", failed_token=token)
+    resources = narrower_resources(parameters.all("resource"), token.resources)
+    if token.claimed_at is not None:
+        burnt = token.failures >= MAXIMUM_FAILURES
+        raise InvalidGrant(
+            _REFUSED,
+            reason="code-burnt" if burnt else "code-replayed",
+            revoke_grant=None if burnt else grant.grant_id,
+        )
+    _recheck(engine, client, found)
+    scopes = allowed_scopes(engine, client, found.user, "authorization_code", token.scopes, resources)
+    return Issue(
+        grant=grant,
+        scopes=scopes,
+        resources=resources,
+        refreshable="refresh_token" in client.grant_types and "refresh_token" in engine.grant_types,
+        spends=token,
+    )
+
+
+def _find(engine: Engine, client: Client, code: str) -> FoundToken:
+    """The code, if it is one of this client's."""
+    if not digests.well_formed(digests.CODE, code):
+        raise InvalidGrant(_REFUSED, reason="code-malformed")
+    found = engine.stores.tokens.find(TokenKind.CODE, digests.digest(TokenKind.CODE, code))
+    if found is None:
+        raise InvalidGrant(_REFUSED, reason="code-unknown")
+    if found.token.client_id != client.client_id:
+        raise InvalidGrant(_REFUSED, reason="code-of-another-client")
+    engine.journal.grant_id = found.grant.grant_id
+    engine.journal.user_id = found.grant.user_id
+    return found
+
+
+def _recheck(engine: Engine, client: Client, found: FoundToken) -> None:
+    """What may have changed since the user agreed (T041)."""
+    token, grant = found.token, found.grant
+    if token.expires_at <= engine.now:
+        raise InvalidGrant(_REFUSED, reason="code-expired")
+    if grant.revoked_at is not None:
+        raise InvalidGrant(_REFUSED, reason="grant-revoked")
+    if found.user is None or not found.user.is_enabled:
+        raise InvalidGrant(_REFUSED, reason="user-disabled")
+    ruling = engine.ask("redirect_uri_decision", client=client, redirect_uri=token.details["redirect_uri"])
+    if not ruling.allowed:
+        raise InvalidGrant(_REFUSED, reason="redirect-uri-withdrawn")

@@ -1,0 +1,96 @@
+"""A client renews its access (OAuth 2.1, 4.3): rotation, retry and reuse as one state machine.
+
+A refresh token is *live* until it is used; then it is *rotated*, and knows its successor. A rotated one
+that comes back is a *retry* while its successor is unused and the window is open: the same successor
+goes out again. Anything else is *reuse*: somebody copied it, so the grant and all its tokens die.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from authserver.engine import digests
+from authserver.engine.asking import allowed_scopes, narrower_resources, requested_scopes
+from authserver.engine.context import Engine, Issue
+from authserver.engine.errors import InvalidGrant, InvalidScope
+from authserver.engine.parameters import Parameters
+from authserver.engine.records import Client, FoundToken, Token, TokenKind
+from authserver.engine.sealing import Unsealable, open_under
+
+_REFUSED = "The refresh token is not valid."
+
+
+def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
+    """Check the refresh token and what it stands for; rotating it comes with issuing.
+
+    Raises:
+        InvalidRequest: `refresh_token` is missing.
+        InvalidGrant: it is not this client's or not live; reuse revokes the grant (I-06).
+        InvalidScope, InvalidTarget: more than was granted (I-10, I-16).
+    """
+    presented = parameters.require("refresh_token")
+    found = _find(engine, client, presented)
+    token, grant = found.token, found.grant
+    requested = requested_scopes(parameters) or token.scopes
+    if any(scope not in token.scopes for scope in requested):
+        raise InvalidScope("The requested scope was not granted.", reason="scope-not-granted")
+    resources = narrower_resources(parameters.all("resource"), token.resources)
+    _check_live(engine, found)
+    successor = _successor_again(engine, token, presented) if token.claimed_at else None
+    scopes = allowed_scopes(engine, client, found.user, "refresh_token", requested, resources)
+    return Issue(
+        grant=grant,
+        scopes=scopes,
+        resources=resources,
+        refreshable=True,
+        spends=token if successor is None else None,
+        presented=presented if successor is None else None,
+        refresh_token=successor,
+    )
+
+
+def _find(engine: Engine, client: Client, presented: str) -> FoundToken:
+    """The refresh token, if it is one of this client's (I-02)."""
+    if not digests.well_formed(digests.REFRESH, presented):
+        raise InvalidGrant(_REFUSED, reason="refresh-token-malformed")
+    found = engine.stores.tokens.find(TokenKind.REFRESH, digests.digest(TokenKind.REFRESH, presented))
+    if found is None:
+        raise InvalidGrant(_REFUSED, reason="refresh-token-unknown")
+    if found.token.client_id != client.client_id:
+        raise InvalidGrant(_REFUSED, reason="refresh-token-of-another-client")
+    engine.journal.grant_id = found.grant.grant_id
+    engine.journal.user_id = found.grant.user_id
+    return found
+
+
+def _check_live(engine: Engine, found: FoundToken) -> None:
+    """Revocation and both lifetimes (I-12, I-13); revocation beats the retry window (T067)."""
+    if found.grant.revoked_at is not None:
+        raise InvalidGrant(_REFUSED, reason="grant-revoked")
+    if found.grant.expires_at <= engine.now:
+        raise InvalidGrant(_REFUSED, reason="grant-expired")
+    if found.user is None or not found.user.is_enabled:
+        raise InvalidGrant(_REFUSED, reason="user-disabled")
+    if found.token.claimed_at is None and found.token.expires_at <= engine.now:
+        raise InvalidGrant(_REFUSED, reason="refresh-token-idle")
+
+
+def _successor_again(engine: Engine, token: Token, presented: str) -> str:
+    """The successor of a token that was just used, for a client that lost the answer (I-08).
+
+    Raises:
+        InvalidGrant: it is reuse, and the grant must be revoked.
+    """
+    reuse = InvalidGrant(_REFUSED, reason="refresh-token-reused", revoke_grant=token.grant_id)
+    window = timedelta(seconds=engine.settings.refresh_token_retry_window)
+    if token.claimed_at is None or token.sealed_successor is None or token.successor_digest is None:
+        raise reuse
+    if not window or engine.now - token.claimed_at > window:
+        raise reuse
+    successor = engine.stores.tokens.find(TokenKind.REFRESH, token.successor_digest)
+    if successor is None or successor.token.claimed_at is not None:
+        raise reuse
+    try:
+        return open_under(presented, token.sealed_successor).decode()
+    except Unsealable:
+        raise reuse from None

@@ -1,0 +1,177 @@
+"""The one place that issues codes and tokens: claim, mint, store digests, write the event; one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from authserver.engine import digests
+from authserver.engine.context import Engine, Issue
+from authserver.engine.records import NOTHING, Client, EventType, Grant, Token, TokenKind
+from authserver.engine.sealing import seal_under
+from authserver.settings import AccessTokenFormat
+
+
+class AlreadyClaimed(Exception):
+    """Another request claimed the same code or refresh token first; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """What the token endpoint answers with (OAuth 2.1, 3.2.3). `expires_in` is in seconds."""
+
+    access_token: str = field(repr=False)
+    expires_in: int
+    scopes: tuple[str, ...]
+    refresh_token: str | None = field(default=None, repr=False)
+
+    def as_json(self) -> dict[str, Any]:
+        answer = {
+            "access_token": self.access_token,
+            "token_type": "Bearer",
+            "expires_in": self.expires_in,
+            "scope": " ".join(self.scopes),
+        }
+        if self.refresh_token is not None:
+            answer["refresh_token"] = self.refresh_token
+        return answer
+
+
+def issue(engine: Engine, client: Client, order: Issue) -> Tokens:
+    """Issue what a grant type said may be issued.
+
+    Raises:
+        AlreadyClaimed: the credential that this spends is spent.
+    """
+    journal = engine.journal
+    journal.client_id, journal.grant_id = client.client_id, order.grant.grant_id
+    journal.user_id = order.grant.user_id
+    refresh_token = _spend(engine, client, order)
+    access_token, expires_at = _access_token(engine, client, order)
+    engine.record(
+        EventType.TOKEN_ISSUED,
+        details={
+            "scopes": list(order.scopes),
+            "resources": list(order.resources),
+            "refresh_token": refresh_token is not None,
+            "retry": order.refresh_token is not None,
+        },
+    )
+    return Tokens(
+        access_token=access_token,
+        expires_in=int((expires_at - engine.now).total_seconds()),
+        scopes=order.scopes,
+        refresh_token=refresh_token,
+    )
+
+
+def issue_code(
+    engine: Engine,
+    grant: Grant,
+    *,
+    redirect_uri: str,
+    code_challenge: str,
+) -> str:
+    """Store a new grant and a code for it; the code goes to the client, its digest stays (B-22, B-23)."""
+    code = digests.new_credential(digests.CODE)
+    engine.stores.grants.add(grant)
+    engine.stores.tokens.add(
+        Token(
+            kind=TokenKind.CODE,
+            digest=digests.digest(TokenKind.CODE, code),
+            grant_id=grant.grant_id,
+            client_id=grant.client_id,
+            scopes=grant.scopes,
+            resources=grant.resources,
+            created_at=engine.now,
+            expires_at=engine.now + timedelta(seconds=engine.settings.code_lifetime),
+            details={"redirect_uri": redirect_uri, "code_challenge": code_challenge},
+        )
+    )
+    engine.journal.grant_id = grant.grant_id
+    engine.record(
+        EventType.CODE_ISSUED, details={"scopes": list(grant.scopes), "resources": list(grant.resources)}
+    )
+    return code
+
+
+def _spend(engine: Engine, client: Client, order: Issue) -> str | None:
+    """Claim what is spent; mint and store the refresh token that comes with the access token, if any."""
+    spends, tokens = order.spends, engine.stores.tokens
+    if not order.refreshable or order.refresh_token is not None:
+        if spends and not tokens.claim(spends, engine.now):
+            raise AlreadyClaimed
+        return order.refresh_token
+    token = digests.new_credential(digests.REFRESH)
+    digest = digests.digest(TokenKind.REFRESH, token)
+    if spends and order.presented:
+        # Only whoever presents the spent token again can read its successor: no key of ours opens it.
+        sealed = seal_under(order.presented, token.encode())
+        claimed = tokens.claim(spends, engine.now, successor_digest=digest, sealed_successor=sealed)
+    else:
+        claimed = spends is None or tokens.claim(spends, engine.now)
+    if not claimed:
+        raise AlreadyClaimed
+    idle = engine.now + timedelta(seconds=engine.settings.refresh_token_idle_lifetime)
+    tokens.add(
+        Token(
+            kind=TokenKind.REFRESH,
+            digest=digest,
+            grant_id=order.grant.grant_id,
+            client_id=client.client_id,
+            # A successor keeps what its predecessor had, however narrow this request was (I-11).
+            scopes=spends.scopes if spends else order.scopes,
+            resources=spends.resources if spends else order.resources,
+            created_at=engine.now,
+            expires_at=min(idle, order.grant.expires_at),
+        )
+    )
+    return token
+
+
+def _access_token(engine: Engine, client: Client, order: Issue) -> tuple[str, datetime]:
+    """A JWT (RFC 9068) or an opaque token, as the resources ask, and when it ends."""
+    settings, grant = engine.settings, order.grant
+    expires_at = min(engine.now + timedelta(seconds=settings.access_token_lifetime), grant.expires_at)
+    opaque = settings.access_token_format is AccessTokenFormat.OPAQUE or any(
+        resource in settings.opaque_resources for resource in order.resources
+    )
+    if not opaque:
+        return engine.signer.sign(_claims(engine, client, order, expires_at), typ="at+jwt"), expires_at
+    token = digests.new_credential(digests.ACCESS)
+    if order.is_new:
+        engine.stores.grants.add(grant)
+    engine.stores.tokens.add(
+        Token(
+            kind=TokenKind.ACCESS,
+            digest=digests.digest(TokenKind.ACCESS, token),
+            grant_id=grant.grant_id,
+            client_id=client.client_id,
+            scopes=order.scopes,
+            resources=order.resources,
+            created_at=engine.now,
+            expires_at=expires_at,
+        )
+    )
+    return token, expires_at
+
+
+def _claims(engine: Engine, client: Client, order: Issue, expires_at: datetime) -> Mapping[str, Any]:
+    """RFC 9068, 2.2. The `jti` begins with the grant id, so a token leads to what was agreed."""
+    grant = order.grant
+    claims: dict[str, Any] = {
+        "iss": engine.settings.issuer,
+        "sub": grant.subject,
+        "aud": order.resources[0] if len(order.resources) == 1 else list(order.resources),
+        "client_id": client.client_id,
+        "iat": int(engine.now.timestamp()),
+        "exp": int(expires_at.timestamp()),
+        "jti": f"{grant.grant_id}.{digests.new_identifier()}",
+        "scope": " ".join(order.scopes),
+    }
+    for name in ("auth_time", "acr", "amr"):
+        if name in grant.details:
+            claims[name] = grant.details[name]
+    return claims

@@ -1,0 +1,191 @@
+"""Signing keys in use: prepared once, so that a token costs little more than the signature itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+from joserfc.util import urlsafe_b64decode
+
+from authserver.engine import strict_json
+from authserver.engine.errors import InvalidToken
+
+ALGORITHMS = ("ES256", "RS256", "EdDSA")
+LONGEST_TOKEN = 8192
+
+# Nothing else is in a header we make, so `jwk`, `jku`, `x5u`, `x5c`, `b64` and `crit` never count.
+_HEADER_MEMBERS = frozenset({"alg", "typ", "kid"})
+_PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "n", "e")
+
+
+def new_signing_key(algorithm: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """A new key for ES256, RS256 or EdDSA: its id, the public JWK to publish, the private JWK to seal.
+
+    The id is the key's thumbprint (RFC 7638). Raises ValueError for another algorithm.
+    """
+    key: ECKey | RSAKey | OKPKey
+    match algorithm:
+        case "ES256":
+            key = ECKey.generate_key("P-256")
+        case "RS256":
+            key = RSAKey.generate_key(2048)
+        case "EdDSA":
+            key = OKPKey.generate_key("Ed25519")
+        case _:
+            raise ValueError(f"{algorithm} is not a signing algorithm here; known: {' '.join(ALGORITHMS)}")
+    kid = key.thumbprint()
+    public = _published(kid, algorithm, key.as_dict(private=False))
+    return kid, public, {**key.as_dict(private=True), **public}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Key:
+    """A prepared key: parsed, with the encoded header of each `typ` it has signed so far."""
+
+    kid: str
+    algorithm: str
+    public: ECKey | RSAKey | OKPKey
+    private: ECKey | RSAKey | OKPKey | None = field(repr=False)
+    headers: dict[str, bytes] = field(default_factory=dict, repr=False)
+
+    def header(self, typ: str) -> bytes:
+        header = self.headers.get(typ)
+        if header is None:
+            encoded = msgspec.json.encode({"alg": self.algorithm, "typ": typ, "kid": self.kid})
+            header = self.headers[typ] = base64.urlsafe_b64encode(encoded).rstrip(b"=") + b"."
+        return header
+
+
+class KeySet:
+    """The signing keys in use: `ports.Signer`, and verification of what it signed.
+
+    Args:
+        keys: (kid, algorithm, public JWK, private JWK or None, active); all are published and verify.
+            Of the active ones of an algorithm the first signs. Raises ValueError when a kid occurs
+            twice, an active key has no private part, or a key does not fit its algorithm.
+        algorithm: what signs unless a caller asks for another; by default that of the first active key.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[tuple[str, str, Mapping[str, Any], Mapping[str, Any] | None, bool]],
+        *,
+        algorithm: str | None = None,
+    ) -> None:
+        self._keys: dict[str, _Key] = {}
+        self._active: dict[str, _Key] = {}
+        published = []
+        for kid, key_algorithm, public, private, active in keys:
+            if kid in self._keys:
+                raise ValueError(f"signing key {kid} occurs twice")
+            if active and private is None:
+                raise ValueError(f"signing key {kid} is active but has no private part")
+            jwk = _published(kid, key_algorithm, public)
+            key = _Key(
+                kid=kid,
+                algorithm=key_algorithm,
+                public=_parse(kid, key_algorithm, jwk),
+                private=None if private is None else _parse(kid, key_algorithm, private),
+            )
+            if key.private is not None and key.private.thumbprint() != key.public.thumbprint():
+                raise ValueError(f"the two parts of signing key {kid} do not belong together")
+            self._keys[kid] = key
+            published.append(jwk)
+            if active:
+                self._active.setdefault(key_algorithm, key)
+        self._jwks = {"keys": published}
+        self._algorithm = algorithm or next(iter(self._active), "")
+
+    @property
+    def algorithm(self) -> str:
+        """What signs by default; "" when no key is active."""
+        return self._algorithm
+
+    def jwks(self) -> Mapping[str, Any]:
+        """The public keys (RFC 7517, 5), always the same object: its bytes may be kept."""
+        return self._jwks
+
+    def sign(self, claims: Mapping[str, Any], *, typ: str, algorithm: str | None = None) -> str:
+        """A compact JWS of the claims, with `alg`, `typ` and `kid` in its header.
+
+        Raises LookupError when no key is active for the algorithm.
+        """
+        key = self._active.get(algorithm or self._algorithm)
+        if key is None:
+            raise LookupError(f"no active signing key for {algorithm or self._algorithm or 'any algorithm'}")
+        signed = key.header(typ) + base64.urlsafe_b64encode(msgspec.json.encode(claims)).rstrip(b"=")
+        signature = JWSRegistry.algorithms[key.algorithm].sign(signed, key.private)
+        return (signed + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode("ascii")
+
+    def verify(self, token: str, *, typ: str) -> dict[str, Any]:
+        """The claims of a token that we signed, with this `typ`; its times and audience are the caller's.
+
+        One token has one spelling: base64url that is not canonical is refused (RFC 4648, 3.5).
+        Raises InvalidToken.
+        """
+        if len(token) > LONGEST_TOKEN or not token.isascii() or token.count(".") != 2:
+            raise _refused("token-malformed")
+        signed, _, signature_text = token.encode("ascii").rpartition(b".")
+        header_text, _, claims_text = signed.partition(b".")
+        try:
+            header = strict_json.loads(urlsafe_b64decode(header_text))
+            signature = urlsafe_b64decode(signature_text)
+            claims_json = urlsafe_b64decode(claims_text)
+        except ValueError:
+            raise _refused("token-malformed") from None
+        if not isinstance(header, dict) or header.keys() != _HEADER_MEMBERS:
+            raise _refused("token-header")
+        key = self._keys.get(header["kid"]) if isinstance(header["kid"], str) else None
+        if key is None:
+            raise _refused("token-key-unknown")
+        if header["alg"] != key.algorithm:
+            raise _refused("token-algorithm")
+        if header["typ"] != typ:
+            raise _refused("token-type")
+        if not JWSRegistry.algorithms[key.algorithm].verify(signed, signature, key.public):
+            raise _refused("token-signature")
+        try:
+            claims = strict_json.loads(claims_json)
+        except ValueError:
+            raise _refused("token-malformed") from None
+        if not isinstance(claims, dict):
+            raise _refused("token-malformed")
+        return claims
+
+
+def _parse(kid: str, algorithm: str, jwk: Mapping[str, Any]) -> ECKey | RSAKey | OKPKey:
+    """The key object, checked to be of the algorithm's type and curve. Raises ValueError."""
+    try:
+        key: ECKey | RSAKey | OKPKey
+        match algorithm:
+            case "ES256":
+                key = ECKey.import_key(dict(jwk))
+            case "RS256":
+                key = RSAKey.import_key(dict(jwk))
+            case "EdDSA":
+                key = OKPKey.import_key(dict(jwk))
+            case _:
+                raise ValueError("unknown algorithm")
+        JWSRegistry.algorithms[algorithm].check_key(key)
+    except (JoseError, LookupError, TypeError, ValueError) as error:
+        # Without the cause: its text may hold parts of the key.
+        raise ValueError(
+            f"signing key {kid} is not a valid {algorithm} key ({type(error).__name__})"
+        ) from None
+    return key
+
+
+def _published(kid: str, algorithm: str, jwk: Mapping[str, Any]) -> dict[str, Any]:
+    """The JWK as published: named members only, so a private one cannot slip through (RFC 7517, 4)."""
+    members = {name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}
+    return {**members, "kid": kid, "alg": algorithm, "use": "sig"}
+
+
+def _refused(reason: str) -> InvalidToken:
+    return InvalidToken("the token is not valid", reason=reason)

@@ -1,0 +1,166 @@
+"""Signing people in and out, and keeping who they are."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from datetime import timedelta
+
+from authserver.engine import digests
+from authserver.engine.context import Engine
+from authserver.engine.errors import SignInRefused
+from authserver.engine.records import EventType, FoundSession, Session, User
+from authserver.settings import Secret
+
+MAXIMUM_PASSWORD_BYTES = 1024
+SESSION_KIND = "session"
+
+_USERNAME = re.compile(r"[^\W_](?:[\w.@+-]*[^\W_])?|[^\W_]")
+
+
+class BadUsername(ValueError):
+    """The name cannot be a user name; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who a login policy says is signing in.
+
+    Attributes:
+        username: the name by which the person is known here.
+        display_name: for the pages; may be empty.
+        methods: how it was proven, as `amr` values (RFC 8176), such as `pwd`.
+    """
+
+    username: str
+    display_name: str = ""
+    methods: tuple[str, ...] = ("pwd",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedIn:
+    """A new session: its id goes to the browser, its digest is stored."""
+
+    session_id: str
+    user: User
+
+
+def sign_in(engine: Engine, username: str, password: Secret, *, previous_session_id: str | None = None) -> SignedIn:
+    """Check a name and password with the policies and begin a new session with a new id (E-17, T098).
+
+    Raises:
+        SignInRefused: with one message for every cause (T100).
+    """
+    refused = SignInRefused("The user name or password is not right.", reason="nobody-answered")
+    try:
+        name = normalise_username(username)
+    except BadUsername:
+        name = ""
+    if len(password.value.encode("utf-8", "surrogatepass")) > MAXIMUM_PASSWORD_BYTES:
+        raise SignInRefused(refused.description, reason="password-too-long")
+    user = engine.stores.users.find_by_name(name) if name else None
+    engine.journal.user_id = user.user_id if user else None
+    ruling = engine.ask("login_decision", username=name, password=password, user=user)
+    if not ruling.allowed:
+        refused.reason = ruling.reason
+        raise refused
+    identity: Identity = ruling.value
+    if user is None or identity.username != user.username:
+        user = _known(engine, identity)
+    if not user.is_enabled:
+        refused.reason = "user-disabled"
+        raise refused
+    if previous_session_id is not None:
+        engine.stores.sessions.end(digests.digest(SESSION_KIND, previous_session_id))
+    session_id = digests.new_credential(digests.SESSION)
+    engine.stores.sessions.add(
+        Session(
+            digest=digests.digest(SESSION_KIND, session_id),
+            user_id=user.user_id,
+            authenticated_at=engine.now,
+            last_seen_at=engine.now,
+            expires_at=engine.now + timedelta(seconds=engine.settings.session_lifetime),
+            details={"amr": list(identity.methods)},
+        )
+    )
+    engine.journal.user_id = user.user_id
+    engine.record(EventType.SIGNED_IN, reason=ruling.reason)
+    return SignedIn(session_id=session_id, user=user)
+
+
+def current_session(engine: Engine, session_id: str) -> FoundSession | None:
+    """The live session of this id, and note at most once a minute that it was seen."""
+    digest = digests.digest(SESSION_KIND, session_id)
+    idle_since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
+    found = engine.stores.sessions.find(digest, engine.now, idle_since)
+    if found and engine.now - found.session.last_seen_at > timedelta(seconds=60):
+        engine.stores.sessions.touch(digest, engine.now)
+    return found
+
+
+def sign_out(engine: Engine, session_id: str) -> None:
+    """End the session of this id; harmless when there is none."""
+    found = current_session(engine, session_id)
+    engine.stores.sessions.end(digests.digest(SESSION_KIND, session_id))
+    if found:
+        engine.journal.user_id = found.user.user_id
+        engine.record(EventType.SIGNED_OUT)
+
+
+def add_user(
+    engine: Engine, username: str, password: str | None, *, display_name: str = "", is_admin: bool = False
+) -> User:
+    """Add a person; without a password only another login policy can let them in.
+
+    Raises:
+        BadUsername: the name, or the password, cannot be used.
+        AlreadyExists: the name is taken.
+    """
+    if password is not None and not 8 <= len(password.encode()) <= MAXIMUM_PASSWORD_BYTES:
+        raise BadUsername(f"a password has 8 to {MAXIMUM_PASSWORD_BYTES} bytes")
+    user = User(
+        user_id=digests.new_identifier("user_"),
+        username=normalise_username(username),
+        display_name=display_name,
+        password_hash=None if password is None else digests.hash_password(password),
+        is_admin=is_admin,
+        created_at=engine.now,
+    )
+    engine.stores.users.add(user)
+    engine.journal.user_id = user.user_id
+    engine.record(EventType.USER_ADDED)
+    return user
+
+
+def disable_user(engine: Engine, username: str) -> bool:
+    """Disable a person from the next request on (R-09); False when unknown or disabled before."""
+    user = engine.stores.users.find_by_name(normalise_username(username))
+    if user is None or not engine.stores.users.disable(user.user_id, engine.now):
+        return False
+    engine.journal.user_id = user.user_id
+    engine.record(EventType.USER_DISABLED)
+    return True
+
+
+def normalise_username(username: str) -> str:
+    """The one form of a user name that is stored and looked up: NFKC and case-folded (T105).
+
+    Raises:
+        BadUsername: empty, over 100 characters, with characters a name has no use for, or in mixed scripts.
+    """
+    name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username.strip()).casefold())
+    if not 1 <= len(name) <= 100 or not _USERNAME.fullmatch(name):
+        raise BadUsername("a user name has 1 to 100 letters, digits and . _ @ + - between them")
+    scripts = {unicodedata.name(character, "").partition(" ")[0] for character in name if character.isalpha()}
+    # Japanese is written in three scripts at once; every other mixture imitates a name.
+    if len(scripts) > 1 and not scripts <= {"CJK", "HIRAGANA", "KATAKANA"}:
+        raise BadUsername("a user name is written in one script")
+    return name
+
+
+def _known(engine: Engine, identity: Identity) -> User:
+    """The user of an identity that a policy vouched for, made at its first sight."""
+    name = normalise_username(identity.username)
+    user = engine.stores.users.find_by_name(name)
+    return user or add_user(engine, name, None, display_name=identity.display_name)

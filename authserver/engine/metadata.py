@@ -1,0 +1,72 @@
+"""The server metadata (RFC 8414), made of what is really switched on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from authserver.engine.context import Parts
+from authserver.engine.ports import Policies
+
+AUTH_METHODS = "token_endpoint_auth_methods_supported"
+
+
+class MetadataCollision(ValueError):
+    """Two sources set the same single-valued member; the message names both."""
+
+
+def server_metadata(parts: Parts) -> dict[str, Any]:
+    """The metadata document. Members that would be empty are left out (A-17).
+
+    Raises:
+        MetadataCollision: a plugin sets a member that is set already.
+    """
+    issuer = parts.settings.issuer
+    hidden = parts.settings.hidden_scopes
+    members: dict[str, Any] = {
+        "issuer": issuer,
+        "authorization_endpoint": f"{issuer}/oauth/authorize",
+        "token_endpoint": f"{issuer}/oauth/token",
+        "jwks_uri": f"{issuer}/oauth/jwks",
+        "scopes_supported": [name for name, _ in parts.settings.scopes if name not in hidden],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": list(parts.grant_types),
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
+    }
+    if registration_is_open(parts.policies):
+        members["registration_endpoint"] = f"{issuer}/oauth/register"
+    owners = dict.fromkeys(members, "the core")
+    for plugin, added in parts.policies.contribute("server_metadata"):
+        for name, value in added.items():
+            if name in members and isinstance(value, list) and isinstance(members[name], list):
+                members[name] = list(dict.fromkeys([*members[name], *value]))
+            elif name in members:
+                raise MetadataCollision(
+                    f"plugin {plugin}: server_metadata sets {name}, which {owners[name]} sets already; remove one"
+                )
+            else:
+                members[name] = value
+                owners[name] = f"plugin {plugin}"
+    return {name: value for name, value in members.items() if value not in (None, [], "")}
+
+
+def auth_methods(policies: Policies) -> tuple[str, ...]:
+    """The methods of client authentication that some plugin offers."""
+    return tuple(
+        method
+        for _, added in policies.contribute("server_metadata")
+        for method in added.get(AUTH_METHODS, ())
+    )
+
+
+def registration_is_open(policies: Policies) -> bool:
+    """Whether a policy serves registration at all (A-14)."""
+    return policies.serves("registration_decision")
+
+
+def well_known_paths(issuer_path: str) -> tuple[str, ...]:
+    """Where the document is served; the first one is RFC 8414's own (A-05), MCP clients try the others (A-06)."""
+    inserted = (f"/.well-known/{name}{issuer_path}" for name in ("oauth-authorization-server", "openid-configuration"))
+    return tuple(dict.fromkeys((*inserted, f"{issuer_path}/.well-known/openid-configuration")))

@@ -1,0 +1,196 @@
+"""What the engine asks of the world: stores that keep records, policies that decide, keys that sign.
+
+Verbs, not CRUD: a store method says what happens and is one statement where that is possible.
+Every method that writes raises `StorageUnavailable` when the storage cannot take it now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Protocol
+
+from authserver.engine.decisions import Ruling
+from authserver.engine.records import (
+    Client,
+    ClientSecret,
+    Consent,
+    Event,
+    FoundSession,
+    FoundToken,
+    Grant,
+    Session,
+    SigningKey,
+    Token,
+    TokenKind,
+    User,
+)
+
+
+class StorageUnavailable(Exception):
+    """The storage is locked, gone or too slow: nothing was kept; trying again may help."""
+
+
+class AlreadyExists(Exception):
+    """A record with this identifier is already kept."""
+
+
+class Clients(Protocol):
+    def find(self, client_id: str) -> Client | None:
+        """The client with its live secrets, disabled or not; one statement."""
+
+    def add(self, client: Client) -> None:
+        """Keep a new client and its secrets. Raises AlreadyExists."""
+
+    def list(self) -> Sequence[Client]:
+        """All clients, oldest first."""
+
+    def disable(self, client_id: str, now: datetime) -> bool:
+        """Disable it; False when it is unknown or was disabled before."""
+
+    def add_secret(self, client_id: str, secret: ClientSecret) -> None:
+        """Keep one more secret for a client."""
+
+    def knows_origin(self, origin: str) -> bool:
+        """Whether an enabled client registered a redirect URI of this web origin (loopback: any port)."""
+
+
+class Users(Protocol):
+    def find(self, user_id: str) -> User | None: ...
+
+    def find_by_name(self, username: str) -> User | None:
+        """The user of this normalised name (see `engine.login.normalise_username`)."""
+
+    def add(self, user: User) -> None:
+        """Raises AlreadyExists when the id or the name is taken."""
+
+    def list(self) -> Sequence[User]:
+        """All users, by name."""
+
+    def disable(self, user_id: str, now: datetime) -> bool:
+        """Disable the user; False when unknown or disabled before."""
+
+
+class Grants(Protocol):
+    def add(self, grant: Grant) -> None: ...
+
+    def find(self, grant_id: str) -> Grant | None: ...
+
+    def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
+        """Revoke it, and with it all its codes and tokens; False when it was not live."""
+
+
+class Tokens(Protocol):
+    def add(self, token: Token) -> None: ...
+
+    def add_once(self, token: Token) -> bool:
+        """Keep it unless its digest is already kept; False then. Safe between processes."""
+
+    def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
+        """The token with its grant and user, live or not; one statement."""
+
+    def claim(
+        self,
+        token: Token,
+        now: datetime,
+        *,
+        successor_digest: bytes | None = None,
+        sealed_successor: bytes | None = None,
+    ) -> bool:
+        """Use a single-use token: one conditional write whose row count decides (R-07).
+
+        False when it was claimed before or its grant is no longer live.
+        """
+
+    def note_failure(self, token: Token, now: datetime, *, limit: int) -> None:
+        """Count one wrong proof for an unclaimed token; at `limit` it counts as claimed (T035)."""
+
+
+class Consents(Protocol):
+    def find(self, user_id: str, client_id: str) -> Consent | None: ...
+
+    def remember(self, consent: Consent) -> None:
+        """Keep it in place of what this user agreed to for this client before."""
+
+
+class Events(Protocol):
+    def add(self, event: Event) -> None: ...
+
+
+class Sessions(Protocol):
+    def add(self, session: Session) -> None: ...
+
+    def find(self, digest: bytes, now: datetime, idle_since: datetime) -> FoundSession | None:
+        """The session if it has neither expired nor idled since before `idle_since`, and its user is enabled."""
+
+    def touch(self, digest: bytes, now: datetime) -> None:
+        """Note that it was seen."""
+
+    def end(self, digest: bytes) -> None:
+        """Forget it; harmless when unknown."""
+
+
+class Keys(Protocol):
+    def list(self) -> Sequence[SigningKey]:
+        """All keys that are not removed, oldest first."""
+
+    def add_first(self, key: SigningKey) -> bool:
+        """Keep an active key unless its algorithm has one already; False then (T113)."""
+
+
+class Stores(Protocol):
+    """All stores of one transaction."""
+
+    @property
+    def clients(self) -> Clients: ...
+    @property
+    def users(self) -> Users: ...
+    @property
+    def grants(self) -> Grants: ...
+    @property
+    def tokens(self) -> Tokens: ...
+    @property
+    def consents(self) -> Consents: ...
+    @property
+    def events(self) -> Events: ...
+    @property
+    def sessions(self) -> Sessions: ...
+    @property
+    def keys(self) -> Keys: ...
+
+
+class Storage(Protocol):
+    """Where stores come from outside a web request's own transaction."""
+
+    def begin(self) -> AbstractContextManager[Stores]:
+        """Stores in a short transaction of their own: committed at the end, rolled back on an exception."""
+
+
+class Policies(Protocol):
+    """The plugins, seen from the engine: a question goes in, one ruling comes out."""
+
+    def serves(self, slot: str, /) -> bool:
+        """Whether any plugin implements the hook `slot`."""
+
+    def decide(self, slot: str, /, **question: Any) -> Ruling:
+        """Ask every plugin that serves the deciding hook `slot` and combine what they say.
+
+        Never raises on account of a plugin: one that fails makes the ruling FAILED.
+        """
+
+    def contribute(self, slot: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
+        """What each plugin adds at the contributing hook `slot`, as (plugin name, value).
+
+        Raises PluginFailed when one of them fails.
+        """
+
+
+class Signer(Protocol):
+    """The signing keys in use."""
+
+    def sign(self, claims: Mapping[str, Any], *, typ: str, algorithm: str | None = None) -> str:
+        """A compact JWS of the claims under the active key, with `typ`, `alg` and `kid` in its header."""
+
+    def jwks(self) -> Mapping[str, Any]:
+        """The public keys (RFC 7517, 5)."""

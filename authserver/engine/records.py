@@ -1,0 +1,248 @@
+"""The things the server remembers, as frozen values. Stores keep them; rules read them.
+
+Times are aware datetimes in UTC. `details` mappings let a feature keep small facts of its own
+(`nonce`, `acr`, `dpop_jkt`) without a migration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class RegisteredBy(StrEnum):
+    """Who vouches for a client: an operator, or nobody but itself (RFC 7591)."""
+
+    OPERATOR = "operator"
+    SELF = "self"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSecret:
+    """A client secret as it is stored: a keyed digest and the id of the key that made it."""
+
+    digest: bytes
+    key_id: str
+    created_at: datetime
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """An application that may ask for tokens (RFC 7591, 2).
+
+    `resources` are the resources it may ask for; empty means every listed one. `details` holds
+    display metadata such as `client_uri`, `policy_uri`, `tos_uri` and `software_id`.
+    """
+
+    client_id: str
+    name: str
+    auth_method: str
+    redirect_uris: tuple[str, ...] = ()
+    grant_types: tuple[str, ...] = ("authorization_code",)
+    response_types: tuple[str, ...] = ("code",)
+    scopes: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    application_type: str = "web"
+    registered_by: RegisteredBy = RegisteredBy.OPERATOR
+    first_party: bool = False
+    created_at: datetime
+    disabled_at: datetime | None = None
+    secrets: tuple[ClientSecret, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it has no credential of its own (OAuth 2.1, 2.1)."""
+        return self.auth_method == "none"
+
+    @property
+    def is_enabled(self) -> bool:
+        return self.disabled_at is None
+
+    @property
+    def is_self_registered(self) -> bool:
+        return self.registered_by is RegisteredBy.SELF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """A person. `user_id` is the `sub` of the tokens: stable, never reassigned, always `user_…`."""
+
+    user_id: str
+    username: str
+    display_name: str = ""
+    password_hash: str | None = field(default=None, repr=False)
+    is_admin: bool = False
+    created_at: datetime
+    disabled_at: datetime | None = None
+
+    @property
+    def is_enabled(self) -> bool:
+        return self.disabled_at is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What was agreed. Every code and token belongs to one; revoke it and they are all dead.
+
+    `user_id` is None when a client acts on its own behalf. `expires_at` is the end that no
+    rotation moves (OAuth 2.1, 4.3.3). `details` carries `auth_time`, `amr` and features' facts.
+    """
+
+    grant_id: str
+    client_id: str
+    user_id: str | None
+    scopes: tuple[str, ...]
+    resources: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+    revoked_reason: str | None = None
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+    @property
+    def subject(self) -> str:
+        """The `sub` of its tokens: the user, or the client itself (RFC 9068, 5)."""
+        return self.user_id or self.client_id
+
+
+class TokenKind(StrEnum):
+    """What a stored credential is; part of its digest, so no kind passes for another."""
+
+    CODE = "code"
+    ACCESS = "access"
+    REFRESH = "refresh"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A credential we may be handed back, known by its digest only.
+
+    `claimed_at` says when a single-use one was used. A rotated refresh token keeps the digest of
+    its successor, and the successor itself sealed under a key that only the presented token gives.
+    `failures` counts wrong proofs for a code. A code's `details` carry `redirect_uri` and
+    `code_challenge`. A token of kind REQUEST marks an authorization request as answered.
+    """
+
+    kind: TokenKind
+    digest: bytes
+    grant_id: str | None
+    client_id: str
+    scopes: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    created_at: datetime
+    expires_at: datetime
+    claimed_at: datetime | None = None
+    successor_digest: bytes | None = None
+    sealed_successor: bytes | None = None
+    failures: int = 0
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundToken:
+    """A token with the grant it belongs to and the user who agreed, read in one statement."""
+
+    token: Token
+    grant: Grant
+    user: User | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent:
+    """What a user last agreed to for one client; growth of any part asks again."""
+
+    user_id: str
+    client_id: str
+    scopes: tuple[str, ...]
+    resources: tuple[str, ...]
+    redirect_uris: tuple[str, ...]
+    granted_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A signed-in browser, known by the digest of its session id."""
+
+    digest: bytes
+    user_id: str
+    authenticated_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundSession:
+    """A live session with its user, read in one statement."""
+
+    session: Session
+    user: User
+
+
+class KeyState(StrEnum):
+    """The life of a signing key."""
+
+    STAGED = "staged"
+    ACTIVE = "active"
+    RETIRING = "retiring"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """A signing key at rest: the public part in the clear, the private part sealed."""
+
+    kid: str
+    algorithm: str
+    public_jwk: Mapping[str, Any]
+    sealed_private_jwk: bytes = field(repr=False)
+    state: KeyState
+    created_at: datetime
+
+
+class EventType(StrEnum):
+    """What can happen, as `subject.outcome`."""
+
+    SIGNED_IN = "sign_in.succeeded"
+    SIGN_IN_REFUSED = "sign_in.refused"
+    SIGNED_OUT = "sign_out.succeeded"
+    CONSENT_GIVEN = "consent.given"
+    CONSENT_REFUSED = "consent.refused"
+    CODE_ISSUED = "code.issued"
+    AUTHORIZATION_REFUSED = "authorization.refused"
+    TOKEN_ISSUED = "token.issued"
+    TOKEN_REFUSED = "token.refused"
+    GRANT_REVOKED = "grant.revoked"
+    CLIENT_REGISTERED = "client.registered"
+    REGISTRATION_REFUSED = "registration.refused"
+    CLIENT_DISABLED = "client.disabled"
+    USER_ADDED = "user.added"
+    USER_DISABLED = "user.disabled"
+    KEY_CREATED = "key.created"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened, with the decisions behind it. Never a secret in any member.
+
+    `decisions` are `Ruling.as_record()` mappings; `details` are small facts such as the grant type.
+    """
+
+    event_id: str
+    type: EventType
+    at: datetime
+    client_id: str | None = None
+    user_id: str | None = None
+    grant_id: str | None = None
+    reason: str = ""
+    decisions: tuple[Mapping[str, Any], ...] = ()
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)

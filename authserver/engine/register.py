@@ -1,0 +1,275 @@
+"""Client metadata, validated once for everybody, and dynamic registration (RFC 7591)."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from authserver.engine import digests, strict_json, uris
+from authserver.engine.clients import new_secret
+from authserver.engine.context import Engine
+from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidScope, InvalidToken
+from authserver.engine.metadata import auth_methods
+from authserver.engine.parameters import scope_set
+from authserver.engine.records import NOTHING, Client, EventType, RegisteredBy
+from authserver.settings import Secret
+
+# The reason a registration policy gives when only the lack of a valid initial access token stands in the way.
+INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
+
+LINKS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
+TEXTS = ("software_id", "software_version")
+MAXIMUM_REDIRECT_URIS = 10
+MAXIMUM_NAME = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientMetadata:
+    """What a client is registered with (RFC 7591, 2). `details` holds links, contacts and software ids."""
+
+    client_name: str = ""
+    redirect_uris: tuple[str, ...] = ()
+    token_endpoint_auth_method: str = "client_secret_basic"
+    grant_types: tuple[str, ...] = ("authorization_code",)
+    response_types: tuple[str, ...] = ("code",)
+    scopes: tuple[str, ...] = ()
+    application_type: str = "web"
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+def register(engine: Engine, body: bytes, bearer: Secret | None, source: str) -> Mapping[str, Any]:
+    """Let a client register itself, if a policy agrees, and say what it got (RFC 7591, 3.2.1).
+
+    Args:
+        body: the JSON object as sent.
+        bearer: the initial access token, if one was sent.
+        source: the network address that it came from.
+
+    Raises:
+        InvalidRedirectUri, InvalidClientMetadata: a member cannot be registered, or a policy refuses.
+        InvalidToken: a policy wants an initial access token and this is none.
+    """
+    metadata = read_metadata(engine, body)
+    ruling = engine.ask("registration_decision", metadata=metadata, bearer=bearer, source=source)
+    if not ruling.allowed:
+        if ruling.reason == INITIAL_ACCESS_TOKEN_REQUIRED:
+            raise InvalidToken(
+                "An initial access token is required.", reason=ruling.reason, sent=bearer is not None
+            )
+        raise InvalidClientMetadata("This registration is not allowed here.", reason=ruling.reason)
+    check_metadata(engine, ruling.value)
+    client, secret = add_client(engine, ruling.value, registered_by=RegisteredBy.SELF)
+    return describe(client, secret)
+
+
+def add_client(
+    engine: Engine,
+    metadata: ClientMetadata,
+    *,
+    client_id: str | None = None,
+    first_party: bool = False,
+    registered_by: RegisteredBy = RegisteredBy.OPERATOR,
+) -> tuple[Client, str | None]:
+    """Keep a new client.
+
+    Args:
+        client_id: chosen by an operator; otherwise a fresh one.
+
+    Returns:
+        The client and its secret, which is not readable again; None for a client without secret.
+
+    Raises:
+        InvalidRedirectUri, InvalidClientMetadata: as for `check_metadata`.
+        AlreadyExists: the client id is taken.
+    """
+    check_metadata(engine, metadata)
+    if client_id is None:
+        client_id = digests.new_identifier("client_")
+    elif not _is_client_id(client_id):
+        raise InvalidClientMetadata("A client_id has up to 100 visible ASCII characters and begins neither with user_ nor https:.")
+    secret, stored = None, None
+    if metadata.token_endpoint_auth_method.startswith("client_secret_"):
+        secret, stored = new_secret(engine.keys, client_id, engine.now)
+    client = Client(
+        client_id=client_id,
+        name=metadata.client_name or client_id,
+        auth_method=metadata.token_endpoint_auth_method,
+        redirect_uris=metadata.redirect_uris,
+        grant_types=metadata.grant_types,
+        response_types=metadata.response_types,
+        scopes=metadata.scopes,
+        application_type=metadata.application_type,
+        registered_by=registered_by,
+        first_party=first_party,
+        created_at=engine.now,
+        secrets=(stored,) if stored else (),
+        details=metadata.details,
+    )
+    engine.stores.clients.add(client)
+    engine.journal.client_id = client_id
+    engine.record(EventType.CLIENT_REGISTERED, details={"registered_by": registered_by})
+    return client, secret
+
+
+def describe(client: Client, secret: str | None) -> dict[str, Any]:
+    """The client information response: everything in effect, nothing null (RFC 7591, 3.2.1)."""
+    answer: dict[str, Any] = {
+        "client_id": client.client_id,
+        "client_id_issued_at": int(client.created_at.timestamp()),
+        "client_name": client.name,
+        "redirect_uris": list(client.redirect_uris),
+        "token_endpoint_auth_method": client.auth_method,
+        "grant_types": list(client.grant_types),
+        "response_types": list(client.response_types),
+        "scope": " ".join(client.scopes),
+        "application_type": client.application_type,
+        **client.details,
+    }
+    if secret is not None:
+        answer |= {"client_secret": secret, "client_secret_expires_at": 0}
+    return {name: value for name, value in answer.items() if value not in ("", [], None)}
+
+
+def read_metadata(engine: Engine, body: bytes) -> ClientMetadata:
+    """Parse and validate client metadata; members that are not ours are ignored (RFC 7591, 2).
+
+    Raises:
+        InvalidClientMetadata, InvalidRedirectUri: naming the member.
+    """
+    try:
+        given = strict_json.loads(body)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise InvalidClientMetadata("The body must be a JSON object of at most 16 kB.")
+    grant_types = _texts(given, "grant_types", ("authorization_code",))
+    redirects = "authorization_code" in grant_types
+    redirect_uris = _texts(given, "redirect_uris", (), error=InvalidRedirectUri)
+    metadata = ClientMetadata(
+        client_name=_text(given, "client_name"),
+        redirect_uris=redirect_uris,
+        token_endpoint_auth_method=_text(given, "token_endpoint_auth_method", "client_secret_basic"),
+        grant_types=grant_types,
+        response_types=_texts(given, "response_types", ("code",) if redirects else ()),
+        scopes=_scopes(given),
+        application_type=_text(given, "application_type") or _application_type(redirect_uris),
+        details=_details(given),
+    )
+    check_metadata(engine, metadata)
+    return metadata
+
+
+def check_metadata(engine: Engine, metadata: ClientMetadata) -> None:
+    """The floor under every registration, by whomever and whatever a policy made of it.
+
+    Raises:
+        InvalidRedirectUri: a redirect URI is missing, superfluous or not registrable.
+        InvalidClientMetadata: any other member.
+    """
+    for grant_type in metadata.grant_types:
+        if grant_type not in engine.grant_types:
+            raise InvalidClientMetadata("grant_types holds a grant type that is not offered.")
+    if metadata.application_type not in ("web", "native"):
+        raise InvalidClientMetadata("application_type must be web or native.")
+    redirects = "authorization_code" in metadata.grant_types
+    if metadata.response_types != (("code",) if redirects else ()):
+        raise InvalidClientMetadata("response_types must be code with authorization_code, and empty without.")
+    if "refresh_token" in metadata.grant_types and not redirects:
+        raise InvalidClientMetadata("refresh_token needs authorization_code among grant_types.")
+    if redirects and not metadata.redirect_uris:
+        raise InvalidRedirectUri("redirect_uris is missing.")
+    if len(metadata.redirect_uris) > MAXIMUM_REDIRECT_URIS:
+        raise InvalidRedirectUri(f"redirect_uris holds more than {MAXIMUM_REDIRECT_URIS} URIs.")
+    for uri in metadata.redirect_uris:
+        problem = uris.redirect_uri_problem(uri, application_type=metadata.application_type)
+        if problem:
+            raise InvalidRedirectUri(f"redirect_uris: {problem}")
+    if metadata.token_endpoint_auth_method not in auth_methods(engine.policies):
+        raise InvalidClientMetadata("token_endpoint_auth_method is not offered.")
+    if metadata.token_endpoint_auth_method == "none" and "client_credentials" in metadata.grant_types:
+        raise InvalidClientMetadata("client_credentials needs a client that authenticates.")
+    known = engine.settings.scope_sentences
+    if any(scope not in known for scope in metadata.scopes):
+        raise InvalidClientMetadata("scope holds a scope that does not exist.")
+    if len(metadata.client_name) > MAXIMUM_NAME or not _is_printable(metadata.client_name):
+        raise InvalidClientMetadata(f"client_name must be up to {MAXIMUM_NAME} printable characters.")
+    for name in LINKS:
+        if name in metadata.details:
+            problem = uris.link_problem(metadata.details[name])
+            if problem:
+                raise InvalidClientMetadata(f"{name}: {problem}")
+
+
+def _application_type(redirect_uris: tuple[str, ...]) -> str:
+    """Web unless a redirect URI is one that only a native app can have (OIDC Registration, 2)."""
+    return "web" if all(uris.is_https(uri) for uri in redirect_uris) else "native"
+
+
+def _text(given: Mapping[str, Any], name: str, default: str = "") -> str:
+    value = given.get(name, default)
+    if not isinstance(value, str) or len(value) > 2000 or not _is_printable(value):
+        raise InvalidClientMetadata(f"{name} must be a string of printable characters.")
+    return value
+
+
+def _texts(
+    given: Mapping[str, Any],
+    name: str,
+    default: tuple[str, ...],
+    error: type[InvalidClientMetadata | InvalidRedirectUri] = InvalidClientMetadata,
+) -> tuple[str, ...]:
+    value = given.get(name, list(default))
+    if not isinstance(value, list) or len(value) > 50 or not all(isinstance(item, str) for item in value):
+        raise error(f"{name} must be an array of strings.")
+    return tuple(dict.fromkeys(value))
+
+
+def _scopes(given: Mapping[str, Any]) -> tuple[str, ...]:
+    text = _text(given, "scope")
+    try:
+        return scope_set(text) if text else ()
+    except InvalidScope:
+        raise InvalidClientMetadata("scope is malformed.") from None
+
+
+def _details(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Display metadata, localised members held to the rule of their base member (T134)."""
+    if "jwks" in given and "jwks_uri" in given:
+        raise InvalidClientMetadata("jwks and jwks_uri exclude each other.")
+    if "software_statement" in given:
+        _text(given, "software_statement")
+    details: dict[str, Any] = {}
+    for name in given:
+        base, hash_mark, _ = name.partition("#")
+        if base in LINKS:
+            text = _text(given, name)
+            problem = uris.link_problem(text)
+            if problem:
+                raise InvalidClientMetadata(f"{base}: {problem}")
+            if not hash_mark:
+                details[name] = text
+        elif base == "client_name" or base in TEXTS:
+            text = _text(given, name)
+            if not hash_mark and base in TEXTS:
+                details[name] = text
+    contacts = _texts(given, "contacts", ())
+    if any(len(contact) > 200 or not _is_printable(contact) for contact in contacts):
+        raise InvalidClientMetadata("contacts must be short printable strings.")
+    if contacts:
+        details["contacts"] = list(contacts)
+    return details
+
+
+def _is_printable(text: str) -> bool:
+    """No control, format, bidi, private-use or unassigned character, and no lone surrogate (T094)."""
+    return not any(unicodedata.category(character)[0] == "C" for character in text)
+
+
+def _is_client_id(text: str) -> bool:
+    return (
+        1 <= len(text) <= 100
+        and all("!" <= character <= "~" for character in text)
+        and not text.startswith(("user_", "https:", "http:"))
+    )

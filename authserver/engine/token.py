@@ -1,0 +1,42 @@
+"""The token endpoint (OAuth 2.1, 3.2): authenticate, known, allowed, redeem, issue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from authserver.engine import issuing
+from authserver.engine.clients import authenticate
+from authserver.engine.context import Engine
+from authserver.engine.errors import InvalidRequest, UnauthorizedClient, UnsupportedGrantType
+from authserver.engine.issuing import AlreadyClaimed, Tokens
+from authserver.engine.parameters import Parameters
+
+
+def exchange(
+    engine: Engine, parameters: Parameters, *, authorization: str | None, headers: Mapping[str, str]
+) -> Tokens:
+    """Answer a token request.
+
+    Args:
+        parameters: the form body.
+        authorization: the Authorization header, if any.
+        headers: other headers by lower-case name, for policies that look at them.
+
+    Raises:
+        OAuthError: any error of OAuth 2.1, 3.2.4; nothing is issued then.
+    """
+    parameters.refuse_repeated()
+    client = authenticate(engine, authorization, parameters, headers)
+    grant_type = parameters.get("grant_type")
+    if grant_type is None:
+        raise InvalidRequest("grant_type is missing.", reason="grant-type-missing")
+    redeem = engine.grant_types.get(grant_type)
+    if redeem is None:
+        raise UnsupportedGrantType("This grant type is not offered.")
+    if grant_type not in client.grant_types:
+        raise UnauthorizedClient("This client may not use this grant type.", reason="grant-type-not-registered")
+    try:
+        return issuing.issue(engine, client, redeem(engine, client, parameters))
+    except AlreadyClaimed:
+        # Another process was quicker. Asked again, the grant sees what it left: a replay, or a retry.
+        return issuing.issue(engine, client, redeem(engine, client, parameters))

@@ -1,0 +1,264 @@
+"""URIs: which may be registered, when two are the same, and what is made of them.
+
+The text decides, never what a parser made of it: parsers drop, fold and reinterpret, each differently.
+So a URI passes a narrow ASCII grammar of RFC 3986 first, one that leaves browsers and Python nothing
+to disagree about, and is compared code point by code point ever after.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+from urllib.parse import quote, unquote_plus, urlencode
+
+from authserver.engine.errors import InvalidTarget
+
+LONGEST_URI = 2048
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "[::1]", "localhost"})
+
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+# What we add to a redirect URI; there already, it would occur twice (OAuth 2.1, 4.1.2).
+_RESPONSE_PARAMETERS = frozenset(
+    {"code", "state", "iss", "error", "error_description", "error_uri", "response"}
+)
+
+_PORT = r"[1-9][0-9]{0,4}"
+# The grammar's characters less three: browsers rewrite `'`, some parsers cut a path at `;` (a query may
+# have it), and nobody shall take `*` for a wildcard.
+_CHARACTER = r"(?:[A-Za-z0-9._~!$&()+,=:@-]|%[0-9A-Fa-f]{2})"
+_PATH_AND_QUERY = rf"((?:/{_CHARACTER}*)*)(?:\?((?:{_CHARACTER}|[/?;])+))?"
+_WEB = re.compile(rf"(https?)://([a-z0-9.-]+|\[[0-9a-f:]+\])(?::({_PORT}))?{_PATH_AND_QUERY}")
+_PRIVATE = re.compile(rf"([a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):(?=/(?!/)){_PATH_AND_QUERY}")
+_LOOPBACK = re.compile(rf"http://(127\.0\.0\.1|\[::1\]|localhost)(?::({_PORT}))?((?:[/?].*)?)", re.DOTALL)
+
+_NOT_ALLOWED = re.compile(r"[^\x21-\x7E]|[\\\"'<>^`{|}]|%(?![0-9A-Fa-f]{2})")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
+_DOT_SEGMENT = re.compile(r"/\.{1,2}(?:/|$)")
+# Encoded dot, slash, backslash, percent (so: double encoding) or control character.
+_DISGUISED = re.compile(r"%(?:[01][0-9A-F]|7F|2[5EF]|5C)", re.IGNORECASE)
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+_RESOURCE_CHARACTER = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
+_RESOURCE = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*):"
+    rf"(?://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:{_PORT})?((?:/{_RESOURCE_CHARACTER}*)*)"
+    rf"|(?!//)((?:{_RESOURCE_CHARACTER}|/)+))"
+    rf"(\?(?:{_RESOURCE_CHARACTER}|[/?])*)?"
+)
+
+
+class _Web(NamedTuple):
+    """An http or https URI of our grammar; `port` is "" when it names none."""
+
+    scheme: str
+    host: str
+    port: str
+    path: str
+    query: str
+
+
+def redirect_uri_problem(uri: str, *, application_type: str | None = None) -> str | None:
+    """Why this redirect URI may not be registered, as a fixed sentence, or None when it may.
+
+    Allowed are https, http to a loopback host, and a private-use scheme with a period in its
+    single-slash form (RFC 8252, 7). A `web` application is held to https on a host that is not
+    loopback (OpenID Connect Registration, 2); `native` and None are not.
+    """
+    if problem := _text_problem(uri):
+        return problem
+    scheme = _SCHEME.match(uri)
+    if scheme is None:
+        return "It must be an absolute URI with a scheme."
+    if scheme[1].lower() not in ("https", "http"):
+        return _private_use_problem(uri, application_type)
+    web = _web(uri)
+    if web is None:
+        return "It must be a complete URI with a valid host in lower case."
+    if web.port == _DEFAULT_PORTS[web.scheme]:
+        return "It must leave out the port that its scheme has by default."
+    if not web.path:
+        return "It must have a path, be it a single slash."
+    if web.scheme == "http" and web.host not in LOOPBACK_HOSTS:
+        return "It must use https unless its host is 127.0.0.1, [::1] or localhost."
+    if application_type == "web" and (web.scheme == "http" or _stays_on_the_device(web.host)):
+        return "A web application must use https and a host that is not loopback."
+    return _path_problem(web.path) or _query_problem(web.query)
+
+
+def same_redirect_uri(registered: str, requested: str) -> bool:
+    """Whether they are equal, code point by code point (OAuth 2.1, 2.3.1; RFC 3986, 6.2.1)."""
+    return registered == requested
+
+
+def same_loopback_redirect_uri(registered: str, requested: str, hosts: Collection[str]) -> bool:
+    """Whether they are equal but for the port of a loopback host in `hosts` (RFC 8252, 7.3).
+
+    Only http; the host is the registered one literally: localhost is not 127.0.0.1.
+    """
+    ours, theirs = _LOOPBACK.fullmatch(registered), _LOOPBACK.fullmatch(requested)
+    if ours is None or theirs is None:
+        return False
+    return (
+        ours[1] in hosts and ours[1] == theirs[1] and int(theirs[2] or "80") <= 65535 and ours[3] == theirs[3]
+    )
+
+
+def is_loopback(uri: str) -> bool:
+    """Whether it is an http or https URI of 127.0.0.1, [::1] or localhost."""
+    web = _web(uri)
+    return web is not None and web.host in LOOPBACK_HOSTS
+
+
+def is_https(uri: str) -> bool:
+    """Whether it is a well-formed https URI."""
+    web = _web(uri)
+    return web is not None and web.scheme == "https"
+
+
+def display_host(uri: str) -> str:
+    """Where this leads, for a person: the host, or the private-use scheme; "" when it is neither."""
+    if web := _web(uri):
+        return web.host
+    private = _PRIVATE.fullmatch(uri)
+    return private[1] if private else ""
+
+
+def origin(uri: str) -> str | None:
+    """The web origin (RFC 6454) of an http or https URI, or None. A loopback origin goes without its port."""
+    web = _web(uri)
+    if web is None:
+        return None
+    implied = web.host in LOOPBACK_HOSTS or web.port == _DEFAULT_PORTS[web.scheme]
+    return _address(web, port="" if implied else web.port)
+
+
+def csp_source(uri: str) -> str:
+    """The narrowest Content-Security-Policy source that lets a form's redirect reach this URI.
+
+    A source cannot name an IPv6 address (CSP Level 3, 2.3.1), so there the scheme alone has to do.
+    Raises ValueError for a URI outside our grammar: it might break out of the policy.
+    """
+    if web := _web(uri):
+        return f"{web.scheme}:" if web.host.startswith("[") else _address(web, port=web.port)
+    private = _PRIVATE.fullmatch(uri)
+    if private is None:
+        raise ValueError("no Content-Security-Policy source can be made of this URI")
+    return f"{private[1]}:"
+
+
+def canonical_resource(uri: str) -> str:
+    """The form in which resources are compared: scheme and host in lower case, an empty path as `/`.
+
+    Everything else counts as written. Raises InvalidTarget when it is not an absolute URI, or has
+    a fragment or userinfo (RFC 8707, 2).
+    """
+    found = _RESOURCE.fullmatch(uri) if len(uri) <= LONGEST_URI else None
+    if found is None:
+        raise InvalidTarget("resource must be an absolute URI without a fragment")
+    scheme, host, port, path, opaque, query = found.groups(default="")
+    if not host:
+        if scheme.lower() in _DEFAULT_PORTS:
+            raise InvalidTarget("resource must be an absolute URI without a fragment")
+        return f"{scheme.lower()}:{opaque}{query}"
+    return f"{scheme.lower()}://{host.lower()}{port}{path or '/'}{query}"
+
+
+def with_query(uri: str, parameters: Iterable[tuple[str, str]]) -> str:
+    """The URI with these parameters after whatever query it has (OAuth 2.1, 2.3)."""
+    added = urlencode(list(parameters), quote_via=quote, safe="")
+    if not added:
+        return uri
+    separator = "" if uri.endswith(("?", "&")) else "&" if "?" in uri else "?"
+    return f"{uri}{separator}{added}"
+
+
+def link_problem(uri: str) -> str | None:
+    """Why a page of ours may not link to this `client_uri`, `logo_uri`, `tos_uri` or `policy_uri`, or None."""
+    if problem := _text_problem(uri):
+        return problem
+    web = _web(uri)
+    if web is None or web.scheme != "https":
+        return "It must be a complete https URI with a valid host in lower case."
+    return _path_problem(web.path)
+
+
+def _text_problem(uri: str) -> str | None:
+    if len(uri) > LONGEST_URI:
+        return "It must have at most 2048 characters."
+    if _NOT_ALLOWED.search(uri):
+        return "It must hold only characters that a URI may hold; others are percent-encoded."
+    if "#" in uri:
+        return "It must not have a fragment."
+    if "*" in uri:
+        return "It must not have a wildcard: there is no pattern matching."
+    if _USERINFO.match(uri):
+        return "It must not have a user name or password."
+    if ";" in uri.partition("?")[0]:
+        return "It must not have a semicolon in its path."
+    return None
+
+
+def _private_use_problem(uri: str, application_type: str | None) -> str | None:
+    if application_type == "web":
+        return "A web application must use https and a host that is not loopback."
+    private = _PRIVATE.fullmatch(uri)
+    if private is None:
+        return (
+            "It must use https, http to a loopback host, or a private-use scheme in lower case with a period "
+            "and a single slash, such as com.example.app:/callback."
+        )
+    return _path_problem(private[2]) or _query_problem(private[3] or "")
+
+
+def _path_problem(path: str) -> str | None:
+    if _DOT_SEGMENT.search(path):
+        return "It must not have dot segments in its path."
+    if _DISGUISED.search(path):
+        return "It must not have an encoded dot, slash, backslash, percent sign or control character in its path."
+    return None
+
+
+def _query_problem(query: str) -> str | None:
+    names = {unquote_plus(pair.partition("=")[0]) for pair in re.split("[&;]", query)}
+    if names & _RESPONSE_PARAMETERS:
+        return "It must not have a parameter of the authorization response in its query."
+    return None
+
+
+def _web(uri: str) -> _Web | None:
+    found = _WEB.fullmatch(uri) if len(uri) <= LONGEST_URI else None
+    if found is None:
+        return None
+    web = _Web(*found.groups(default=""))
+    return web if _is_host(web.host) and int(web.port or "1") <= 65535 else None
+
+
+def _is_host(host: str) -> bool:
+    """Whether every parser takes this host for the same one: DNS labels, or one spelling of an address."""
+    if host.startswith("["):
+        try:
+            address = ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            return False
+        return address.ipv4_mapped is None and str(address) == host[1:-1]
+    labels = host.split(".")
+    if _NUMBER.fullmatch(labels[-1]):  # browsers read this as an IPv4 address, of whatever spelling
+        try:
+            return str(ipaddress.IPv4Address(host)) == host
+        except ValueError:
+            return False
+    return len(host) <= 253 and all(map(_LABEL.fullmatch, labels))
+
+
+def _stays_on_the_device(host: str) -> bool:
+    if host in LOOPBACK_HOSTS or host.endswith(".localhost"):
+        return True
+    return _NUMBER.fullmatch(host.rpartition(".")[2]) is not None and host.startswith("127.")
+
+
+def _address(web: _Web, *, port: str) -> str:
+    return f"{web.scheme}://{web.host}:{port}" if port else f"{web.scheme}://{web.host}"

@@ -1,0 +1,57 @@
+"""A page that is a real public client of this server, so that a newcomer sees OAuth happen.
+
+Everything OAuth happens in the browser (`static/playground.js`), over the same endpoints that any
+other client uses. The server side is one page and its files; it holds no state and issues nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.request import Request
+
+from authserver.api import hookimpl
+
+
+@dataclass(frozen=True)
+class Playground:
+    """Serve `/playground`, where each step of the authorization code flow can be watched.
+
+    Attributes:
+        client_id: a registered public client whose redirect URI is the address of the page.
+        scopes: what the page asks for unless the visitor types something else; empty leaves
+            `scope` out, and the server's default applies.
+        resource: the resource it asks a token for (RFC 8707); empty leaves it out.
+    """
+
+    client_id: str = "playground"
+    scopes: tuple[str, ...] = ()
+    resource: str = ""
+
+    @hookimpl
+    def includeme(self, config: Configurator) -> None:
+        config.add_route("playground", "/playground")
+        config.add_static_view(
+            "playground/static", "authserver.features.playground:static", cache_max_age=300
+        )
+        config.add_view(
+            self.page,
+            route_name="playground",
+            request_method="GET",
+            renderer="authserver.features.playground:templates/playground.jinja2",
+        )
+
+    def page(self, request: Request) -> dict[str, Any]:
+        """The page; what the authorization response brings in the query is read by its script alone."""
+        request.content_security_policy = {"script-src": ["'self'"], "connect-src": ["'self'"]}
+        settings = request.engine.settings
+        return {
+            "client_id": self.client_id,
+            "scope": " ".join(self.scopes),
+            "resource": self.resource,
+            "issuer": settings.issuer,
+            # RFC 8414, 3.1: the well-known part goes between the host and the path of the issuer.
+            "metadata_path": f"/.well-known/oauth-authorization-server{settings.issuer_path}",
+        }

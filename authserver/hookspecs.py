@@ -1,0 +1,272 @@
+"""Every hook there is. Where deployers differ, the engine asks one of these.
+
+A deciding hook returns `allow(reason, value)`, `narrow(reason, value)`, `deny(reason)` or None ("not
+mine"). Any deny refuses, every narrowing narrows, the first allow gives the value, silence refuses.
+Plugins are asked in the order of the INI; an implementation may take fewer arguments than the hook has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pluggy
+from pyramid.config import Configurator
+
+from authserver.engine.clients import Credentials
+from authserver.engine.decisions import Decision
+from authserver.engine.login import Identity
+from authserver.engine.records import Client, Consent, User
+from authserver.engine.register import ClientMetadata
+from authserver.settings import Secret
+
+PROJECT = "authserver"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def client_auth_decision(client: Client, credentials: Credentials) -> Decision | None:
+    """Whether this request comes from that client.
+
+    Arguments:
+        client: the client that the request names; known and enabled.
+        credentials: which method was used and whether a presented secret matches; no secret itself.
+
+    Answers:
+        allow(reason): it does. The engine still refuses a method the client is not registered for,
+            and a secret that does not match.
+        deny(reason): it does not; the client gets `invalid_client`.
+        None: not my method.
+
+    Nobody: refused with `invalid_client`.
+
+    Example::
+
+        @hookimpl
+        def client_auth_decision(self, client, credentials):
+            if credentials.headers.get("x-client-verified") == client.client_id:
+                return allow("gateway-verified")
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision | None:
+    """Whether an authorization response may go to this URI.
+
+    Arguments:
+        client: the client that asks.
+        redirect_uri: as it was sent; well formed.
+
+    Answers:
+        allow(reason): it may. The engine still refuses what could not have been registered.
+        deny(reason): it may not; the user sees an error page and nothing is redirected.
+        None: not mine.
+
+    Nobody: refused with an error page.
+
+    Example::
+
+        @hookimpl
+        def redirect_uri_decision(self, client, redirect_uri):
+            if redirect_uri in client.redirect_uris:
+                return allow("registered-exactly")
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def scope_decision(
+    client: Client, user: User | None, grant_type: str, requested: tuple[str, ...], resources: tuple[str, ...]
+) -> Decision | None:
+    """Which scopes may be granted.
+
+    Arguments:
+        client: the client that asks.
+        user: who would grant; None when the client acts on its own behalf.
+        grant_type: `authorization_code` also while the user is still being asked.
+        requested: what was asked for, in order; empty when the request named none.
+        resources: the canonical resources of the request.
+
+    Answers:
+        allow(reason, scopes): these. The engine still cuts what was not requested or not registered.
+        narrow(reason, scopes): whoever allows, no more than these.
+        deny(reason): none; the client gets `invalid_scope`.
+        None: not mine.
+
+    Nobody: refused with `invalid_scope`.
+
+    Example::
+
+        @hookimpl
+        def scope_decision(self, requested):
+            if "payments" in requested and is_night():
+                return narrow("no-payments-at-night", tuple(s for s in requested if s != "payments"))
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def resource_decision(client: Client, resource: str | None) -> Decision | None:
+    """Whether a token for this resource may be asked for (RFC 8707), and its canonical name.
+
+    Arguments:
+        client: the client that asks.
+        resource: an absolute URI without fragment, scheme and host in lower case; None when the
+            request names none, which asks for the default.
+
+    Answers:
+        allow(reason, resource): it may; the value becomes the audience.
+        deny(reason): it may not; the client gets `invalid_target`.
+        None: not mine.
+
+    Nobody: refused with `invalid_target`.
+
+    Example::
+
+        @hookimpl
+        def resource_decision(self, resource):
+            if resource == "https://api.example.com/":
+                return allow("our-api", resource)
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def consent_decision(
+    client: Client,
+    user: User,
+    scopes: tuple[str, ...],
+    resources: tuple[str, ...],
+    remembered: Consent | None,
+) -> Decision | None:
+    """Whether the user need not be asked again.
+
+    Arguments:
+        client: the client that asks.
+        user: who is signed in.
+        scopes: what would be granted.
+        resources: for which resources.
+        remembered: what this user last agreed to for this client.
+
+    Answers:
+        allow(reason): go ahead without a page. The engine still asks when nothing proves that it is
+            that client: self-registered, or neither confidential nor first-party behind https.
+        deny(reason): refuse; the client gets `access_denied`.
+        None: not mine.
+
+    Nobody: the user is asked.
+
+    Example::
+
+        @hookimpl
+        def consent_decision(self, client):
+            if client.first_party:
+                return allow("first-party")
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def login_decision(username: str, password: Secret, user: User | None) -> Decision | None:
+    """Who is signing in.
+
+    Arguments:
+        username: as typed, normalised.
+        password: as typed.
+        user: the user of that name here; None when there is none.
+
+    Answers:
+        allow(reason, identity): this person; a user is made for an identity not seen before.
+        deny(reason): nobody; the page says that name or password is wrong, whatever the reason.
+        None: not mine.
+
+    Nobody: refused.
+
+    Example::
+
+        @hookimpl
+        def login_decision(self, username, password):
+            if directory.bind(username, password.value):
+                return allow("directory-bind", Identity(username=username))
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def registration_decision(metadata: ClientMetadata, bearer: Secret | None, source: str) -> Decision | None:
+    """Whether a client may register itself (RFC 7591), and with what.
+
+    Arguments:
+        metadata: what it asks for; valid.
+        bearer: the initial access token it sent, if any.
+        source: the network address that the request came from.
+
+    Answers:
+        allow(reason, metadata): it may, with this metadata; the engine validates it again.
+        deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED`, else
+            `invalid_client_metadata`.
+        None: not mine.
+
+    Nobody: registration is closed and its endpoint is not there.
+
+    Example::
+
+        @hookimpl
+        def registration_decision(self, metadata):
+            return allow("scopes-cut", replace(metadata, scopes=("read",)))
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def server_metadata() -> Mapping[str, Any] | None:
+    """Members to add to the server metadata (RFC 8414). Asked once, at start.
+
+    Answers:
+        A mapping: lists are joined with what is there; any other member must be new, else the start
+            stops with both plugins named.
+        None: nothing to add.
+
+    Nobody: the metadata has the members of the core only.
+
+    Example::
+
+        @hookimpl
+        def server_metadata(self):
+            return {"service_documentation": "https://docs.example.com/"}
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def includeme(config: Configurator) -> None:
+    """Add routes, views and static files: Pyramid's own `includeme`. Called once, at start.
+
+    Arguments:
+        config: the Pyramid configurator; conflicts with what is there stop the start.
+
+    Answers:
+        Nothing.
+
+    Nobody: the core's pages only.
+
+    Example::
+
+        @hookimpl
+        def includeme(self, config):
+            config.add_route("about", "/about")
+            config.add_view(about, route_name="about", renderer="string")
+
+    Added in 0.1.
+    """

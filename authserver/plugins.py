@@ -1,0 +1,313 @@
+"""Find, order, check and ask plugins; combine what they decide; keep who said what.
+
+Only what the INI names is loaded, and its order is the order in which plugins are asked. Everything
+that can be prepared is prepared at start: a question only walks a tuple of functions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+import pluggy
+
+from authserver import hookspecs
+from authserver.engine.decisions import Answer, Decision, Ruling, Verdict
+from authserver.engine.login import Identity
+from authserver.engine.register import ClientMetadata
+from authserver.settings import (
+    PLUGIN_PREFIX,
+    Resolved,
+    Secret,
+    SettingsError,
+    did_you_mean,
+    read_fields,
+)
+
+GROUP = "authserver.plugins"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """How the answers to a deciding hook are read.
+
+    Attributes:
+        value: the type an allow must carry; None when it carries nothing.
+        narrows: whether narrow(reason, tuple) is an answer here.
+        silence: what it means when nobody answers, in words.
+    """
+
+    value: type | None
+    silence: str
+    narrows: bool = False
+
+
+SLOTS: Mapping[str, Slot] = {
+    "client_auth_decision": Slot(None, "refused with invalid_client"),
+    "redirect_uri_decision": Slot(None, "refused with an error page"),
+    "scope_decision": Slot(tuple, "refused with invalid_scope", narrows=True),
+    "resource_decision": Slot(str, "refused with invalid_target"),
+    "consent_decision": Slot(None, "the user is asked"),
+    "login_decision": Slot(Identity, "refused"),
+    "registration_decision": Slot(ClientMetadata, "registration is closed"),
+}
+CONTRIBUTING = ("server_metadata", "includeme")
+
+_REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+class PluginFailed(Exception):
+    """A contributing plugin raised; the message names plugin and hook."""
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """One plugin's function for one hook, and which of the hook's arguments it takes."""
+
+    plugin: str
+    function: Callable[..., Any]
+    argnames: tuple[str, ...]
+
+
+class PluginSet:
+    """The loaded plugins; implements `engine.ports.Policies`.
+
+    Args:
+        plugins: (name, plugin) pairs in the order in which they are asked.
+
+    Raises:
+        SettingsError: a plugin is not a frozen value, jumps the queue, or misspells a hook.
+    """
+
+    def __init__(self, plugins: Sequence[tuple[str, object]]) -> None:
+        self.names = tuple(name for name, _ in plugins)
+        self._plugins = dict(plugins)
+        manager = pluggy.PluginManager(hookspecs.PROJECT)
+        manager.add_hookspecs(hookspecs)
+        problems: list[str] = []
+        # pluggy calls last-registered-first; registering backwards keeps its order the order of the INI.
+        for name, plugin in reversed(plugins):
+            try:
+                hash(plugin)
+                manager.register(plugin, name)
+            except TypeError:
+                problems.append(f"plugin {name}: not hashable; make it a frozen dataclass with hashable fields")
+            except (pluggy.PluginValidationError, ValueError) as error:
+                problems.append(f"plugin {name}: {error}")
+        try:
+            manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            known = ", ".join(sorted([*SLOTS, *CONTRIBUTING]))
+            problems.append(f"{error}; known hooks: {known}")
+        self._implementations: dict[str, tuple[Implementation, ...]] = {}
+        for hook in (*SLOTS, *CONTRIBUTING):
+            found = []
+            for implementation in getattr(manager.hook, hook).get_hookimpls():
+                if any((implementation.hookwrapper, implementation.wrapper, implementation.tryfirst, implementation.trylast)):
+                    problems.append(
+                        f"plugin {implementation.plugin_name}: {hook} is marked tryfirst, trylast or wrapper; "
+                        "remove the mark, the order of authserver.plugins decides"
+                    )
+                found.append(
+                    Implementation(implementation.plugin_name, implementation.function, tuple(implementation.argnames))
+                )
+            found.sort(key=lambda item: self.names.index(item.plugin))
+            self._implementations[hook] = tuple(found)
+        if problems:
+            raise SettingsError(problems)
+
+    def serves(self, hook: str) -> bool:
+        """Whether any plugin implements this hook."""
+        return bool(self._implementations[hook])
+
+    def plugin(self, name: str) -> object:
+        """The plugin of this name. Raises KeyError."""
+        return self._plugins[name]
+
+    def decide(self, slot: str, /, **question: Any) -> Ruling:
+        """Ask every plugin of a deciding hook and combine the answers (see `engine.ports.Policies`)."""
+        rules = SLOTS[slot]
+        answers: list[Answer] = []
+        allowed = denied = failed = None
+        value: Any = None
+        ceilings: list[Any] = []
+        narrowed_by = None
+        for implementation in self._implementations[slot]:
+            begun = time.perf_counter_ns()
+            try:
+                decision = implementation.function(*[question[name] for name in implementation.argnames])
+                problem = None if decision is None else _problem(decision, rules)
+            except Exception:
+                log.exception("plugin %s failed in %s: refusing; mend or remove it", implementation.plugin, slot)
+                decision, problem = None, "plugin-raised"
+            else:
+                if problem:
+                    log.error("plugin %s answered %s wrongly (%s): refusing", implementation.plugin, slot, problem)
+            microseconds = (time.perf_counter_ns() - begun) // 1000
+            if problem:
+                answer = Answer(implementation.plugin, Verdict.FAILED, problem, microseconds)
+                failed = failed or answer
+            elif decision is None:
+                answer = Answer(implementation.plugin, Verdict.SILENT, "", microseconds)
+            else:
+                answer = Answer(implementation.plugin, decision.verdict, decision.reason, microseconds)
+                if decision.verdict is Verdict.DENY:
+                    denied = denied or answer
+                elif decision.verdict is Verdict.NARROW:
+                    ceilings.append(decision.value)
+                    narrowed_by = narrowed_by or answer
+                elif allowed is None:
+                    allowed, value = answer, decision.value
+            answers.append(answer)
+        decisive = failed or denied or allowed
+        if decisive is None:
+            return Ruling(slot, Verdict.SILENT, "nobody-answered", answers=answers)
+        if decisive is allowed:
+            for ceiling in ceilings:
+                value = tuple(item for item in value if item in ceiling)
+            decisive = narrowed_by or decisive
+            return Ruling(slot, Verdict.ALLOW, decisive.reason, decisive.plugin, value, answers)
+        return Ruling(slot, decisive.verdict, decisive.reason, decisive.plugin, answers=answers)
+
+    def contribute(self, slot: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
+        """What each plugin adds at a contributing hook, as (plugin name, value), in order."""
+        contributions = []
+        for implementation in self._implementations[slot]:
+            try:
+                value = implementation.function(*[question[name] for name in implementation.argnames])
+            except Exception as error:
+                raise PluginFailed(f"plugin {implementation.plugin} failed in {slot}: {error}") from error
+            if value is not None:
+                contributions.append((implementation.plugin, value))
+        return contributions
+
+    def table(self) -> list[dict[str, Any]]:
+        """Who is asked for what, in which order, and what silence means."""
+        rows = []
+        for hook, implementations in self._implementations.items():
+            slot = SLOTS.get(hook)
+            rows.append(
+                {
+                    "hook": hook,
+                    "kind": "deciding" if slot else "contributing",
+                    "plugins": [item.plugin for item in implementations],
+                    "silence": slot.silence if slot else "nothing is added",
+                }
+            )
+        return rows
+
+
+def load(
+    specifications: Sequence[str], settings: Mapping[str, Mapping[str, Resolved]], *, production: bool
+) -> tuple[PluginSet, list[str]]:
+    """Find every plugin of the INI and make it from its settings.
+
+    Args:
+        specifications: entry point names or `module:Class`, in order.
+        settings: raw texts by plugin name and field.
+        production: whether insecure plugins and settings are refused.
+
+    Returns:
+        The plugins, and what development should announce about them.
+
+    Raises:
+        SettingsError: naming every unknown plugin, setting and other problem.
+    """
+    available = {point.name: point for point in entry_points(group=GROUP)}
+    plugins: list[tuple[str, object]] = []
+    problems: list[str] = []
+    insecure: list[str] = []
+    named: dict[str, str] = {}
+    for specification in specifications:
+        try:
+            name, kind = _find(specification, available)
+        except SettingsError as error:
+            problems += error.problems
+            continue
+        if name in named:
+            problems.append(f"authserver.plugins: {specification} and {named[name]} are both called {name}; keep one")
+            continue
+        named[name] = specification
+        prefix = f"{PLUGIN_PREFIX}{name}."
+        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and _is_frozen(kind)):
+            problems.append(f"authserver.plugins: {specification} is not a frozen dataclass; a plugin is a frozen value")
+            continue
+        values, found = read_fields(kind, settings.get(name, {}), prefix)
+        problems += found
+        insecure += [
+            f"{prefix}{field}: a secret stands in the INI file; give it as env:NAME or file:PATH"
+            for field, raw in settings.get(name, {}).items()
+            if raw.inline and _holds_secret(values.get(field))
+        ]
+        if getattr(kind, "development_only", False):
+            insecure.append(f"authserver.plugins: {name} is for development; remove the line")
+        if not found:
+            try:
+                plugins.append((name, kind(**values)))
+            except (TypeError, ValueError) as error:
+                problems.append(f"{prefix.removesuffix('.')}: {error}")
+    for name in settings:
+        if name not in named:
+            problems.append(
+                f"{PLUGIN_PREFIX}{name}: no such plugin is listed in authserver.plugins; "
+                + did_you_mean(name, named, PLUGIN_PREFIX)
+            )
+    if production:
+        problems += [f"{line} (refused in production)" for line in insecure]
+    if problems:
+        raise SettingsError(problems)
+    return PluginSet(plugins), insecure
+
+
+def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:
+    """The name of a plugin and its class."""
+    module_name, colon, class_name = specification.partition(":")
+    try:
+        if colon:
+            kind: Any = importlib.import_module(module_name)
+            for part in class_name.split("."):
+                kind = getattr(kind, part)
+            return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower(), kind
+        if specification in available:
+            return specification, available[specification].load()
+    except Exception as error:
+        raise SettingsError(
+            [f"authserver.plugins: {specification} cannot be imported: {type(error).__name__}: {error}"]
+        ) from error
+    hint = did_you_mean(specification, available, "")
+    raise SettingsError([f"authserver.plugins: {specification}: no such plugin; {hint}"])
+
+
+def _is_frozen(kind: type) -> bool:
+    return bool(cast(Any, kind).__dataclass_params__.frozen)
+
+
+def _holds_secret(value: object) -> bool:
+    return isinstance(value, Secret) or (isinstance(value, tuple) and any(isinstance(item, Secret) for item in value))
+
+
+def _problem(decision: object, rules: Slot) -> str | None:
+    """Why this is no answer to this hook; None when it is one."""
+    if type(decision) is not Decision:
+        return "wrong-type"
+    if not isinstance(decision.reason, str) or not _REASON.fullmatch(decision.reason):
+        return "bad-reason"
+    if decision.verdict is Verdict.ALLOW and rules.value is not None and not _is_value(decision.value, rules.value):
+        return "wrong-value"
+    if decision.verdict is Verdict.NARROW and not (rules.narrows and _is_value(decision.value, tuple)):
+        return "wrong-value"
+    return None
+
+
+def _is_value(value: object, kind: type) -> bool:
+    if kind is tuple:
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    return isinstance(value, kind)

@@ -1,0 +1,1 @@
+"""The shipped policies: plugins like anyone's, importing `authserver.api` alone."""

@@ -1,0 +1,34 @@
+"""When a user need not be asked again: `consent_decision`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from authserver.api import Client, Consent, Decision, allow, hookimpl
+
+
+@dataclass(frozen=True)
+class ConsentRemembered:
+    """Do not ask for what the user agreed to before, while nothing about it has grown or changed."""
+
+    @hookimpl
+    def consent_decision(
+        self, client: Client, scopes: tuple[str, ...], resources: tuple[str, ...], remembered: Consent | None
+    ) -> Decision | None:
+        if (
+            remembered is not None
+            and set(scopes) <= set(remembered.scopes)
+            and set(resources) <= set(remembered.resources)
+            and client.redirect_uris == remembered.redirect_uris
+        ):
+            return allow("consent-remembered")
+        return None
+
+
+@dataclass(frozen=True)
+class ConsentFirstParty:
+    """Do not ask for an application of the house."""
+
+    @hookimpl
+    def consent_decision(self, client: Client) -> Decision | None:
+        return allow("first-party") if client.first_party else None

@@ -1,0 +1,38 @@
+"""Where an authorization response may go: `redirect_uri_decision`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from authserver.api import Client, Decision, allow, hookimpl, same_loopback_redirect_uri, same_redirect_uri
+
+
+@dataclass(frozen=True)
+class RedirectExact:
+    """Accept a registered redirect URI, character by character (OAuth 2.1, 2.3.1)."""
+
+    @hookimpl
+    def redirect_uri_decision(self, client: Client, redirect_uri: str) -> Decision | None:
+        if any(same_redirect_uri(registered, redirect_uri) for registered in client.redirect_uris):
+            return allow("registered-exactly")
+        return None
+
+
+@dataclass(frozen=True)
+class RedirectLoopback:
+    """Accept a registered loopback address on any port (RFC 8252, 7.3)."""
+
+    hosts: tuple[str, ...] = ("127.0.0.1", "[::1]")
+
+    def __post_init__(self) -> None:
+        unknown = set(self.hosts) - {"127.0.0.1", "[::1]", "localhost"}
+        if unknown:
+            raise ValueError(f"hosts: {', '.join(sorted(unknown))}: not a loopback host; known: 127.0.0.1 [::1] localhost")
+
+    @hookimpl
+    def redirect_uri_decision(self, client: Client, redirect_uri: str) -> Decision | None:
+        if any(
+            same_loopback_redirect_uri(registered, redirect_uri, self.hosts) for registered in client.redirect_uris
+        ):
+            return allow("loopback-port")
+        return None

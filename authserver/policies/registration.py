@@ -1,0 +1,52 @@
+"""Who may register a client: `registration_decision` (RFC 7591)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from authserver.api import (
+    INITIAL_ACCESS_TOKEN_REQUIRED,
+    ClientMetadata,
+    Decision,
+    Secret,
+    allow,
+    deny,
+    equal,
+    hookimpl,
+)
+
+
+@dataclass(frozen=True)
+class RegistrationToken:
+    """Let in whoever brings one of the operator's initial access tokens, with what it asks for."""
+
+    tokens: tuple[Secret, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if any(len(token.value) < 32 for token in self.tokens):
+            raise ValueError("tokens: a token has at least 32 random characters")
+
+    @hookimpl
+    def registration_decision(self, metadata: ClientMetadata, bearer: Secret | None) -> Decision | None:
+        if bearer is not None and any([equal(token.value, bearer.value) for token in self.tokens]):
+            return allow("initial-access-token", metadata)
+        return deny(INITIAL_ACCESS_TOKEN_REQUIRED)
+
+
+@dataclass(frozen=True)
+class RegistrationOpen:
+    """Let anybody register, confined to these scopes and grant types (K-11).
+
+    A request for other scopes gets those of them that are allowed, and one for none gets all of them;
+    a grant type outside the list is refused.
+    """
+
+    scopes: tuple[str, ...] = ()
+    grant_types: tuple[str, ...] = ("authorization_code", "refresh_token")
+
+    @hookimpl
+    def registration_decision(self, metadata: ClientMetadata) -> Decision | None:
+        if not set(metadata.grant_types) <= set(self.grant_types):
+            return deny("grant-type-not-open")
+        scopes = tuple(scope for scope in metadata.scopes or self.scopes if scope in self.scopes)
+        return allow("open-registration", replace(metadata, scopes=scopes))

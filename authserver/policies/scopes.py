@@ -1,0 +1,34 @@
+"""What a token may be good for: `scope_decision`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from authserver.api import Client, Decision, allow, deny, hookimpl
+
+
+@dataclass(frozen=True)
+class ScopesRegistered:
+    """Allow the requested scopes if the client is registered for every one of them."""
+
+    @hookimpl
+    def scope_decision(self, client: Client, requested: tuple[str, ...]) -> Decision | None:
+        if not requested:
+            return None
+        if all(scope in client.scopes for scope in requested):
+            return allow("scopes-registered", requested)
+        return deny("scope-not-registered")
+
+
+@dataclass(frozen=True)
+class ScopesDefault:
+    """Give a request that names no scope these ones, as far as the client is registered for them."""
+
+    scopes: tuple[str, ...] = ()
+
+    @hookimpl
+    def scope_decision(self, client: Client, requested: tuple[str, ...]) -> Decision | None:
+        if requested:
+            return None
+        scopes = tuple(scope for scope in self.scopes if scope in client.scopes)
+        return allow("scopes-default", scopes) if scopes else None

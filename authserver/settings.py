@@ -1,0 +1,378 @@
+"""INI text into frozen typed values. Whatever is unknown, missing, misspelt or insecure is named.
+
+Any value may be `env:NAME` (an environment variable) or `file:PATH` (the text of a file). Fields say
+their own meaning and bounds, so that the documentation and the error messages read the same source.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import os
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "authserver."
+PLUGIN_PREFIX = "authserver.plugin."
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message lists every problem, a line each, with its key."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class Secret:
+    """A value that no repr, log or error message shows.
+
+    No dataclass: msgspec would read one from an object with members, not from text.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    @property
+    def value(self) -> str:
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "(secret)"
+
+
+class Environment(StrEnum):
+    """Whether insecure settings are announced (development) or refused (production)."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class SigningAlgorithm(StrEnum):
+    """Algorithms that sign access tokens."""
+
+    ES256 = "ES256"
+    RS256 = "RS256"
+    EDDSA = "EdDSA"
+
+
+class AccessTokenFormat(StrEnum):
+    """JWT (RFC 9068), or opaque: known to this server only."""
+
+    JWT = "jwt"
+    OPAQUE = "opaque"
+
+
+Text = tuple[str, ...]
+Pairs = tuple[tuple[str, str], ...]
+Seconds = int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting of the server, without its plugins' own."""
+
+    issuer: Annotated[str, Meta(description="The issuer identifier: an https URL (http only for a loopback host), without query, fragment or trailing slash. Every URL we send is built from it, never from the Host header.")]
+    database_url: Annotated[Secret, Meta(description="SQLAlchemy URL of the database: `sqlite:///path` or `postgresql+psycopg://user:password@host/name`.")]
+    secret_keys: Annotated[tuple[Secret, ...], Meta(min_length=1, description="The key ring, `id:base64` of 32 random bytes each. The first one seals and signs; the others still open what they sealed. Make one with `authserver keys secret`.")]
+    environment: Annotated[Environment, Meta(description="`development` announces insecure settings, `production` refuses to start with them.")] = Environment.PRODUCTION
+    plugins: Annotated[Text, Meta(description="The plugins to load, in the order in which they are asked: entry points of the group `authserver.plugins`, or `module:Class`.")] = ()
+    grant_types: Annotated[Text, Meta(description="The grant types of the token endpoint.")] = ("authorization_code", "refresh_token", "client_credentials")
+    scopes: Annotated[Pairs, Meta(description="Every scope there is, a line each: `name = sentence for the consent page`.")] = ()
+    hidden_scopes: Annotated[Text, Meta(description="Scopes that the metadata does not list.")] = ()
+    signing_algorithm: Annotated[SigningAlgorithm, Meta(description="Algorithm of new access tokens: ES256, RS256 or EdDSA.")] = SigningAlgorithm.ES256
+    access_token_format: Annotated[AccessTokenFormat, Meta(description="`jwt` (RFC 9068) or `opaque`.")] = AccessTokenFormat.JWT
+    opaque_resources: Annotated[Text, Meta(description="Resources whose access tokens are opaque although the format is `jwt`.")] = ()
+    code_lifetime: Annotated[Seconds, Meta(ge=10, le=60, description="Seconds in which an authorization code must be redeemed.")] = 60
+    access_token_lifetime: Annotated[Seconds, Meta(ge=10, le=86400, description="Seconds an access token lives.")] = 900
+    refresh_token_idle_lifetime: Annotated[Seconds, Meta(ge=60, le=31536000, description="Seconds after which an unused refresh token dies.")] = 1209600
+    grant_lifetime: Annotated[Seconds, Meta(ge=60, le=315360000, description="Seconds after which a grant ends, however often its tokens were refreshed.")] = 7776000
+    refresh_token_retry_window: Annotated[Seconds, Meta(ge=0, le=120, description="Seconds in which a client that lost an answer may present the refresh token it just used and gets the same successor again; 0 switches this off.")] = 10
+    request_lifetime: Annotated[Seconds, Meta(ge=60, le=3600, description="Seconds a person has for signing in and answering the consent page.")] = 900
+    session_idle_lifetime: Annotated[Seconds, Meta(ge=60, le=2592000, description="Seconds after which an unused browser session ends.")] = 43200
+    session_lifetime: Annotated[Seconds, Meta(ge=60, le=31536000, description="Seconds after which a browser session ends in any case.")] = 604800
+    product_name: Annotated[str, Meta(min_length=1, max_length=60, description="The name that the pages show.")] = "authserver"
+    logo: Annotated[str, Meta(description="Path of an SVG or PNG file shown on the pages; empty for none.")] = ""
+    accent_color: Annotated[str, Meta(pattern=r"^#[0-9a-fA-F]{6}$", description="Colour of buttons and marks, `#rrggbb`; the text on it is made black or white, whichever reads better.")] = "#2f5fd0"
+
+    @property
+    def is_production(self) -> bool:
+        return self.environment is Environment.PRODUCTION
+
+    @property
+    def issuer_path(self) -> str:
+        """The path of the issuer, without a trailing slash; "" for most."""
+        return urlsplit(self.issuer).path
+
+    @property
+    def issuer_origin(self) -> str:
+        parts = urlsplit(self.issuer)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def scope_sentences(self) -> Mapping[str, str]:
+        return MappingProxyType(dict(self.scopes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What an INI section came to.
+
+    Attributes:
+        settings: the server's own settings.
+        plugin_settings: the raw texts of `authserver.plugin.NAME.FIELD`, by plugin name and field.
+        insecure: announced problems, empty in production (they stop the start there).
+    """
+
+    settings: Settings
+    plugin_settings: Mapping[str, Mapping[str, Resolved]]
+    insecure: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The text of a value, and whether it stood in the INI itself."""
+
+    text: str = field(repr=False)
+    inline: bool
+
+
+def load(ini: Mapping[str, str]) -> Loaded:
+    """Read the `[app:main]` section.
+
+    Raises:
+        SettingsError: with every problem found, each naming its key and what to do.
+    """
+    problems: list[str] = []
+    own: dict[str, Resolved] = {}
+    plugin_settings: dict[str, dict[str, Resolved]] = {}
+    known = [item.name for item in fields(Settings)]
+    for key, raw in ini.items():
+        if key.startswith("pyramid."):
+            continue
+        if not key.startswith(PREFIX):
+            problems.append(f"{key}: no such setting; settings begin with `authserver.` or `pyramid.`")
+            continue
+        try:
+            value = resolve(key, raw)
+        except SettingsError as error:
+            problems += error.problems
+            continue
+        if key.startswith(PLUGIN_PREFIX):
+            name, dot, option = key.removeprefix(PLUGIN_PREFIX).rpartition(".")
+            if not dot:
+                problems.append(f"{key}: expected authserver.plugin.NAME.SETTING")
+                continue
+            plugin_settings.setdefault(name, {})[option] = value
+        elif (name := key.removeprefix(PREFIX)) in known:
+            own[name] = value
+        else:
+            problems.append(f"{key}: no such setting; {did_you_mean(name, known, PREFIX)}")
+
+    values, found = read_fields(Settings, own, PREFIX)
+    problems += found
+    if problems:
+        raise SettingsError(problems)
+    settings = Settings(**values)
+    problems = _contradictions(settings)
+    insecure = _insecure(settings, own, ini)
+    if settings.is_production:
+        problems += [f"{line} (refused in production)" for line in insecure]
+    if problems:
+        raise SettingsError(problems)
+    return Loaded(
+        settings=settings,
+        plugin_settings=MappingProxyType(plugin_settings),
+        insecure=tuple(insecure),
+    )
+
+
+def read_fields(owner: type, given: Mapping[str, Resolved], prefix: str) -> tuple[dict[str, Any], list[str]]:
+    """Convert texts to the types of a dataclass's fields.
+
+    Returns:
+        The values by field name, and the problems: unknown, missing and malformed keys under `prefix`.
+    """
+    hints = typing.get_type_hints(owner, include_extras=True)
+    settable = {item.name: item for item in fields(owner) if item.init}
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, value in given.items():
+        if name not in settable:
+            problems.append(f"{prefix}{name}: no such setting; {did_you_mean(name, settable, prefix)}")
+            continue
+        try:
+            values[name] = convert(value.text, hints[name])
+        except (msgspec.ValidationError, ValueError) as error:
+            problems.append(f"{prefix}{name}: {error}")
+    for name, item in settable.items():
+        if name not in given and _is_required(item):
+            problems.append(f"{prefix}{name}: missing; add it to the INI file")
+    return values, problems
+
+
+def convert(text: str, annotation: Any) -> Any:
+    """The text as a value of this type. Raises msgspec.ValidationError or ValueError saying what is wrong.
+
+    Lists are separated by white space; a `tuple[tuple[str, str], ...]` takes a `name = text` line each.
+    """
+    kind = typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+    raw: Any = text.strip()
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        raw = _pairs(raw) if typing.get_origin(item) is tuple else raw.split()
+    elif kind is bool:
+        raw = {"true": True, "false": False}.get(raw.lower(), raw)
+    return msgspec.convert(raw, annotation, strict=False, dec_hook=_decode)
+
+
+def resolve(key: str, raw: str) -> Resolved:
+    """Follow `env:` and `file:`. Raises SettingsError when the variable or file is not there."""
+    text = raw.strip()
+    if text.startswith("env:"):
+        name = text.removeprefix("env:")
+        if name not in os.environ:
+            raise SettingsError([f"{key}: the environment variable {name} is not set"])
+        return Resolved(os.environ[name], inline=False)
+    if text.startswith("file:"):
+        path = Path(text.removeprefix("file:"))
+        try:
+            return Resolved(path.read_text(encoding="utf-8").strip(), inline=False)
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError([f"{key}: cannot read {path}: {error}"]) from None
+    return Resolved(text, inline=True)
+
+
+def key_ring(settings: Settings) -> list[tuple[str, bytes]]:
+    """The key ring as (id, 32 bytes) pairs, first the one that seals. Raises SettingsError."""
+    ring = []
+    for entry in settings.secret_keys:
+        key_id, colon, encoded = entry.value.partition(":")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            key = b""
+        if not colon or not re.fullmatch(r"[A-Za-z0-9._-]{1,32}", key_id) or len(key) != 32:
+            raise SettingsError(
+                ["authserver.secret_keys: each entry is `id:` and the base64 of 32 bytes; "
+                 "make one with `authserver keys secret`"]
+            )
+        ring.append((key_id, key))
+    if len({key_id for key_id, _ in ring}) < len(ring):
+        raise SettingsError(["authserver.secret_keys: two entries have the same id"])
+    return ring
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str) -> str:
+    """A hint: the nearest known names, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3)
+    return ("did you mean " if close else "known: ") + ", ".join(prefix + item for item in close or known)
+
+
+def _is_required(item: Field[Any]) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Secret and isinstance(value, str):
+        if not value:
+            raise ValueError("is empty")
+        return Secret(value)
+    raise ValueError(f"expected {kind.__name__}")
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, equals, value = line.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise ValueError(f"expected `name = text` on each line, found {line!r}")
+        pairs.append((name.strip(), value.strip()))
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return pairs
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    """What no environment can accept."""
+    problems = []
+    issuer = urlsplit(settings.issuer)
+    if (
+        issuer.scheme not in ("https", "http")
+        or not issuer.hostname
+        or "?" in settings.issuer
+        or "#" in settings.issuer
+        or "@" in issuer.netloc
+        or not re.fullmatch(r"[\x21-\x7e]+", settings.issuer)
+    ):
+        problems.append("authserver.issuer: must be a URL such as https://login.example.com, without query or fragment")
+    elif settings.issuer.endswith("/"):
+        problems.append("authserver.issuer: must not end with a slash")
+    elif issuer.scheme == "http" and issuer.hostname not in ("localhost", "127.0.0.1", "::1"):
+        problems.append("authserver.issuer: must be https; http is for localhost, 127.0.0.1 and [::1] only")
+    names = [name for name, _ in settings.scopes]
+    for name in names:
+        if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}", name):
+            problems.append(f"authserver.scopes: {name!r} is not a scope name (RFC 6749, 3.3)")
+    problems += [
+        f"authserver.hidden_scopes: {name}: not among authserver.scopes"
+        for name in settings.hidden_scopes
+        if name not in names
+    ]
+    if settings.logo and not re.search(r"\.(svg|png)$", settings.logo):
+        problems.append("authserver.logo: must be the path of an .svg or .png file")
+    elif settings.logo and not Path(settings.logo).is_file():
+        problems.append(f"authserver.logo: there is no file {settings.logo}")
+    try:
+        key_ring(settings)
+    except SettingsError as error:
+        problems += error.problems
+    return problems
+
+
+def _insecure(settings: Settings, own: Mapping[str, Resolved], ini: Mapping[str, str]) -> list[str]:
+    """What development announces and production refuses."""
+    insecure = []
+    if settings.issuer.startswith("http://"):
+        insecure.append("authserver.issuer: plain http; give an https URL")
+    if own["secret_keys"].inline:
+        insecure.append("authserver.secret_keys: stands in the INI file; give it as env:NAME or file:PATH")
+    if any(_looks_made_up(entry.value) for entry in settings.secret_keys):
+        insecure.append("authserver.secret_keys: not random; make a key with `authserver keys secret`")
+    if own["database_url"].inline and urlsplit(settings.database_url.value).password:
+        insecure.append("authserver.database_url: a password stands in the INI file; give it as env:NAME or file:PATH")
+    for key, value in ini.items():
+        if key.startswith(("pyramid.debug", "pyramid.reload")) and value.strip().lower() in ("true", "1", "yes", "on"):
+            insecure.append(f"{key}: debugging is on; remove the line")
+        if key == "pyramid.includes" and "debugtoolbar" in value:
+            insecure.append("pyramid.includes: the debug toolbar is on; remove it")
+    return insecure
+
+
+def _looks_made_up(entry: str) -> bool:
+    try:
+        key = base64.b64decode(entry.partition(":")[2], validate=True)
+    except binascii.Error:
+        return False
+    # 32 random bytes hold about 30 different values; text and repetition hold far fewer or only letters.
+    return len(set(key)) < 20 or all(32 <= byte < 127 for byte in key)

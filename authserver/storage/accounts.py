@@ -1,0 +1,96 @@
+"""People and their signed-in browsers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from authserver.engine.records import FoundSession, Session, User
+from authserver.storage.rows import Rows
+from authserver.storage.tables import sessions, users
+from authserver.storage.work import Work, insert_new
+
+_USER = Rows(User, users)
+_FIND_USER = select(*_USER.columns).where(users.c.user_id == bindparam("user_id"))
+_FIND_USER_BY_NAME = select(*_USER.columns).where(users.c.username == bindparam("username"))
+_LIST_USERS = select(*_USER.columns).order_by(users.c.username)
+_ADD_USER = insert_new(users)
+_DISABLE_USER = (
+    sa.update(users)
+    .where(users.c.user_id == bindparam("id"), users.c.disabled_at.is_(None))
+    .values(disabled_at=bindparam("now"))
+)
+
+_SESSION = Rows(Session, sessions)
+_SESSION_USER = Rows(User, users, at=_SESSION.end)
+_FIND_SESSION = (
+    select(*_SESSION.columns, *_SESSION_USER.columns)
+    .join_from(sessions, users)
+    .where(
+        sessions.c.digest == bindparam("digest"),
+        sessions.c.expires_at > bindparam("now"),
+        sessions.c.last_seen_at >= bindparam("idle_since"),
+        users.c.disabled_at.is_(None),
+    )
+)
+_ADD_SESSION = insert_new(sessions)
+_TOUCH_SESSION = (
+    sa.update(sessions)
+    .where(sessions.c.digest == bindparam("id"), sessions.c.last_seen_at < bindparam("now"))
+    .values(last_seen_at=bindparam("now"))
+)
+_END_SESSION = sa.delete(sessions).where(sessions.c.digest == bindparam("digest"))
+
+
+class SqlUsers:
+    """`engine.ports.Users` in the database."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def find(self, user_id: str) -> User | None:
+        row = self._work.read(_FIND_USER, {"user_id": user_id}).one_or_none()
+        return _USER.record(row) if row else None
+
+    def find_by_name(self, username: str) -> User | None:
+        if "\0" in username:  # which PostgreSQL would not even compare
+            return None
+        row = self._work.read(_FIND_USER_BY_NAME, {"username": username}).one_or_none()
+        return _USER.record(row) if row else None
+
+    def add(self, user: User) -> None:
+        self._work.add(_ADD_USER, _USER.row(user))
+
+    def list(self) -> Sequence[User]:
+        return [_USER.record(row) for row in self._work.read(_LIST_USERS, {})]
+
+    def disable(self, user_id: str, now: datetime) -> bool:
+        return self._work.write(_DISABLE_USER, {"id": user_id, "now": now}) == 1
+
+
+class SqlSessions:
+    """`engine.ports.Sessions` in the database."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def add(self, session: Session) -> None:
+        self._work.add(_ADD_SESSION, _SESSION.row(session))
+
+    def find(self, digest: bytes, now: datetime, idle_since: datetime) -> FoundSession | None:
+        parameters = {"digest": digest, "now": now, "idle_since": idle_since}
+        row = self._work.read(_FIND_SESSION, parameters).one_or_none()
+        return FoundSession(session=_SESSION.record(row), user=_SESSION_USER.record(row)) if row else None
+
+    def touch(self, digest: bytes, now: datetime) -> None:
+        self._work.write(_TOUCH_SESSION, {"id": digest, "now": now})
+
+    def end(self, digest: bytes) -> None:
+        self._work.write(_END_SESSION, {"digest": digest})

@@ -1,0 +1,151 @@
+"""What was agreed: consents, grants, and the codes and tokens that belong to grants."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from authserver.engine.records import Consent, FoundToken, Grant, Token, TokenKind, User
+from authserver.storage.columns import UtcDateTime
+from authserver.storage.rows import Rows
+from authserver.storage.tables import consents, grants, tokens, users
+from authserver.storage.work import Work, insert_new, insert_or_replace
+
+_CONSENT = Rows(Consent, consents)
+_FIND_CONSENT = select(*_CONSENT.columns).where(
+    consents.c.user_id == bindparam("user_id"), consents.c.client_id == bindparam("client_id")
+)
+_REMEMBER_CONSENT = insert_or_replace(consents)
+
+_GRANT = Rows(Grant, grants)
+_FIND_GRANT = select(*_GRANT.columns).where(grants.c.grant_id == bindparam("grant_id"))
+_ADD_GRANT = insert_new(grants)
+_REVOKE_GRANT = (
+    sa.update(grants)
+    .where(grants.c.grant_id == bindparam("id"), grants.c.revoked_at.is_(None))
+    .values(revoked_at=bindparam("now"), revoked_reason=bindparam("reason"))
+)
+
+_TOKEN = Rows(Token, tokens)
+_TOKEN_GRANT = Rows(Grant, grants, at=_TOKEN.end)
+_TOKEN_USER = Rows(User, users, at=_TOKEN_GRANT.end)
+_ADD_TOKEN = insert_new(tokens)
+_FIND_TOKEN = (
+    select(*_TOKEN.columns, *_TOKEN_GRANT.columns, *_TOKEN_USER.columns)
+    .join_from(tokens, grants)
+    .outerjoin(users, users.c.user_id == grants.c.user_id)
+    .where(tokens.c.kind == bindparam("kind"), tokens.c.digest == bindparam("digest"))
+)
+_THIS_UNCLAIMED = (
+    (tokens.c.kind == bindparam("by_kind"))
+    & (tokens.c.digest == bindparam("by_digest"))
+    & tokens.c.claimed_at.is_(None)
+)
+# The row count is the answer: of two transactions the second one waits for the first and then finds
+# the condition no longer true, under read committed isolation too (R-07).
+_CLAIM = (
+    sa.update(tokens)
+    .where(
+        _THIS_UNCLAIMED,
+        sa.exists().where(grants.c.grant_id == tokens.c.grant_id, grants.c.revoked_at.is_(None)),
+    )
+    .values(
+        claimed_at=bindparam("now"),
+        successor_digest=bindparam("next_digest"),
+        sealed_successor=bindparam("sealed_next"),
+    )
+)
+_NOTE_FAILURE = (
+    sa.update(tokens)
+    .where(_THIS_UNCLAIMED)
+    .values(
+        failures=tokens.c.failures + 1,
+        claimed_at=sa.case(
+            (tokens.c.failures + 1 >= bindparam("limit"), bindparam("now", type_=UtcDateTime)), else_=None
+        ),
+    )
+)
+
+
+class SqlConsents:
+    """`engine.ports.Consents` in the database."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def find(self, user_id: str, client_id: str) -> Consent | None:
+        row = self._work.read(_FIND_CONSENT, {"user_id": user_id, "client_id": client_id}).one_or_none()
+        return _CONSENT.record(row) if row else None
+
+    def remember(self, consent: Consent) -> None:
+        self._work.insert(_REMEMBER_CONSENT, _CONSENT.row(consent))
+
+
+class SqlGrants:
+    """`engine.ports.Grants` in the database."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def add(self, grant: Grant) -> None:
+        self._work.add(_ADD_GRANT, _GRANT.row(grant))
+
+    def find(self, grant_id: str) -> Grant | None:
+        row = self._work.read(_FIND_GRANT, {"grant_id": grant_id}).one_or_none()
+        return _GRANT.record(row) if row else None
+
+    def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
+        """One row changes; its codes and tokens are dead because they are only ever read with it."""
+        return self._work.write(_REVOKE_GRANT, {"id": grant_id, "now": now, "reason": reason}) == 1
+
+
+class SqlTokens:
+    """`engine.ports.Tokens` in the database."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def add(self, token: Token) -> None:
+        self._work.add(_ADD_TOKEN, _TOKEN.row(token))
+
+    def add_once(self, token: Token) -> bool:
+        return self._work.insert(_ADD_TOKEN, _TOKEN.row(token))
+
+    def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
+        row = self._work.read(_FIND_TOKEN, {"kind": kind, "digest": digest}).one_or_none()
+        if row is None:
+            return None
+        return FoundToken(
+            token=_TOKEN.record(row),
+            grant=_TOKEN_GRANT.record(row),
+            user=_TOKEN_USER.record(row) if row[_TOKEN_USER.start] is not None else None,
+        )
+
+    def claim(
+        self,
+        token: Token,
+        now: datetime,
+        *,
+        successor_digest: bytes | None = None,
+        sealed_successor: bytes | None = None,
+    ) -> bool:
+        parameters = {
+            "by_kind": token.kind,
+            "by_digest": token.digest,
+            "now": now,
+            "next_digest": successor_digest,
+            "sealed_next": sealed_successor,
+        }
+        return self._work.write(_CLAIM, parameters) == 1
+
+    def note_failure(self, token: Token, now: datetime, *, limit: int) -> None:
+        parameters = {"by_kind": token.kind, "by_digest": token.digest, "now": now, "limit": limit}
+        self._work.write(_NOTE_FAILURE, parameters)

@@ -1,0 +1,70 @@
+"""Column types: what a record's member looks like in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, Enum, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeDecorator
+
+Json = JSON().with_variant(JSONB(), "postgresql")
+
+
+def choice(kind: type[StrEnum]) -> Enum:
+    """A member of an enumeration, kept as its value in plain text."""
+    return Enum(
+        kind, native_enum=False, length=40, values_callable=lambda each: [item.value for item in each]
+    )
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An instant. Naive values are refused; what comes back is always aware and UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Raises ValueError for a naive datetime: nobody can know which instant it means."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"expected a datetime with a time zone, got the naive {value!r}")
+        # SQLite keeps text without an offset, so it must be UTC before it gets there.
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class SpaceSeparated(TypeDecorator[tuple[str, ...]]):
+    """Scopes, resources or URIs in their order: none of them contains a space (RFC 6749, 3.3; RFC 3986, 2)."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> str | None:
+        """Raises ValueError for an item that would come back as another: empty, or with a space."""
+        if value is None:
+            return None
+        text = " ".join(value)
+        if text.count(" ") != max(len(value) - 1, 0) or "" in value:
+            raise ValueError(f"expected items without spaces, got {value!r}")
+        return text
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...] | None:
+        if value is None:
+            return None
+        return tuple(value.split(" ")) if value else ()
+
+
+def plain(value: Any) -> Any:
+    """What msgspec cannot encode itself: read-only mappings."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} cannot be kept as JSON")

@@ -1,0 +1,162 @@
+"""The database: how it is opened, where transactions begin, and which of its errors are passing ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+import zope.sqlalchemy
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
+from sqlalchemy.orm import Session
+from transaction import TransactionManager
+
+from authserver.engine.ports import Stores
+from authserver.storage.columns import plain
+from authserver.storage.stores import stores_of
+from authserver.storage.work import StorageBusy, Work
+
+__all__ = ["Database", "StorageBusy", "open_engine"]
+
+_encoder = msgspec.json.Encoder(enc_hook=plain)
+
+# Seconds. A thread that waits longer than this for the database answers 503 instead (T114).
+POOL_TIMEOUT = 2.0
+SQLITE_BUSY_TIMEOUT = 5.0
+POSTGRESQL_CONNECT_TIMEOUT = 5
+POSTGRESQL_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c timezone=UTC"
+
+# Primary result codes of SQLite: BUSY, LOCKED, IOERR, FULL, CANTOPEN.
+_SQLITE_UNAVAILABLE = frozenset({5, 6, 10, 13, 14})
+# SQLSTATE classes of PostgreSQL: connection lost, transaction rollback (serialization failure, deadlock),
+# out of resources, operator intervention (shutdown, statement timeout), input/output error.
+_POSTGRESQL_UNAVAILABLE = ("08", "40", "53", "57", "58")
+_LOCK_NOT_AVAILABLE = "55P03"
+_NEVER_REACHED = frozenset({"OperationalError", "ConnectionTimeout"})
+
+
+class Database:
+    """Where stores come from (`engine.ports.Storage`). One a process; safe between threads.
+
+    Args:
+        url: `sqlite:///path` or `postgresql+psycopg://…`.
+        pool_size: connections kept, and at most used; the number of threads of the process is right.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 16) -> None:
+        self.engine = open_engine(url, pool_size=pool_size)
+
+    def for_transaction(self, transaction_manager: TransactionManager) -> Stores:
+        """Stores that take part in the manager's current transaction, from their first statement on.
+
+        Joined as "changed": zope.sqlalchemy cannot see a write by Core, and would roll it back (T107).
+        """
+
+        def join(session: Session) -> None:
+            zope.sqlalchemy.mark_changed(session, transaction_manager)
+
+        return stores_of(Work(Session(self.engine), join))
+
+    @contextmanager
+    def begin(self) -> Iterator[Stores]:
+        """Stores in a short transaction of their own: committed at the end, rolled back on an exception."""
+        session = Session(self.engine)
+        transaction = session.begin()
+        try:
+            yield stores_of(Work(session))
+            transaction.commit()
+        finally:
+            session.close()
+
+    def ping(self) -> None:
+        """Reach the database. Raises StorageBusy."""
+        with self._connect() as connection:
+            connection.execute(sa.select(1)).one()
+
+    def revision(self) -> str | None:
+        """The migration the database is at; None when it is empty. Raises StorageBusy."""
+        with self._connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _connect(self) -> Iterator[sa.Connection]:
+        try:
+            connection = self.engine.connect()
+        except sa.exc.TimeoutError as error:
+            raise StorageBusy("no database connection became free in time") from error
+        with connection:
+            yield connection
+
+
+def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
+    """An engine whose connections are in the driver's autocommit mode and whose passing errors are StorageBusy.
+
+    `skip_autocommit_rollback` must stay off: it would skip the rollback of transactions that `Work` begins.
+    """
+    url = make_url(url)
+    engine = sa.create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT,
+        # LIFO lets connections above the usual load grow old unused, and keeps prepared statements hot.
+        pool_use_lifo=True,
+        connect_args=_connect_args(url),
+        # Statements carry password hashes and sealed secrets; error messages must not (R-04).
+        hide_parameters=True,
+        json_serializer=_dump,
+        json_deserializer=msgspec.json.decode,
+    )
+    event.listen(engine, "handle_error", _translate)
+    if url.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _connect_args(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": SQLITE_BUSY_TIMEOUT}
+    # What the URL says comes last, and wins.
+    options = f"{POSTGRESQL_OPTIONS} {url.query.get('options', '')}".strip()
+    return {"connect_timeout": POSTGRESQL_CONNECT_TIMEOUT, "options": options}
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    # In WAL mode only FULL keeps a committed transaction through a loss of power.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _translate(context: ExceptionContext) -> BaseException | None:
+    """A StorageBusy for what may pass; anything else stays what it is."""
+    error = context.original_exception
+    if context.is_disconnect or _is_passing(error):
+        return StorageBusy(str(error))
+    return None
+
+
+def _is_passing(error: BaseException) -> bool:
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in _SQLITE_UNAVAILABLE  # the upper bits tell variants apart
+    state: str | None = getattr(error, "sqlstate", None)
+    if state is not None:
+        return state.startswith(_POSTGRESQL_UNAVAILABLE) or state == _LOCK_NOT_AVAILABLE
+    # Without a code: PostgreSQL was never reached, or went away in the middle of a sentence.
+    return type(error).__module__.startswith("psycopg") and type(error).__name__ in _NEVER_REACHED
+
+
+def _dump(value: Any) -> str:
+    return _encoder.encode(value).decode()

@@ -1,0 +1,39 @@
+"""The stores of one transaction: the ports of `engine.ports`, each method one prepared statement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from authserver.storage.accounts import SqlSessions, SqlUsers
+from authserver.storage.agreements import SqlConsents, SqlGrants, SqlTokens
+from authserver.storage.clients import SqlClients
+from authserver.storage.ledger import SqlEvents, SqlKeys
+from authserver.storage.work import Work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlStores:
+    """All stores of one transaction (`engine.ports.Stores`)."""
+
+    clients: SqlClients
+    users: SqlUsers
+    grants: SqlGrants
+    tokens: SqlTokens
+    consents: SqlConsents
+    events: SqlEvents
+    sessions: SqlSessions
+    keys: SqlKeys
+
+
+def stores_of(work: Work) -> SqlStores:
+    """The stores that take part in this work."""
+    return SqlStores(
+        clients=SqlClients(work),
+        users=SqlUsers(work),
+        grants=SqlGrants(work),
+        tokens=SqlTokens(work),
+        consents=SqlConsents(work),
+        events=SqlEvents(work),
+        sessions=SqlSessions(work),
+        keys=SqlKeys(work),
+    )

@@ -1,0 +1,204 @@
+"""The tables. Nothing but `authserver.storage` and the migrations sees them.
+
+`client_id` is a foreign key only where the row is about the client's own record: plugins may bring
+clients from elsewhere, which have grants, tokens and consents but no row in `clients`.
+Events refer to nothing, so that they outlive what they tell about.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar, cast
+
+from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, Table, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+
+from authserver.engine.records import EventType, KeyState, RegisteredBy, TokenKind
+from authserver.storage.columns import Json, SpaceSeparated, UtcDateTime, choice
+
+
+class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
+    """Base of all tables."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text(),
+        bytes: LargeBinary(),
+        datetime: UtcDateTime(),
+        tuple[str, ...]: SpaceSeparated(),
+        dict[str, Any]: Json,
+        list[dict[str, Any]]: Json,
+        RegisteredBy: choice(RegisteredBy),
+        TokenKind: choice(TokenKind),
+        KeyState: choice(KeyState),
+        EventType: choice(EventType),
+    }
+
+
+class ClientRow(Base):
+    __tablename__ = "clients"
+
+    client_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    auth_method: Mapped[str]
+    redirect_uris: Mapped[tuple[str, ...]]
+    grant_types: Mapped[tuple[str, ...]]
+    response_types: Mapped[tuple[str, ...]]
+    scopes: Mapped[tuple[str, ...]]
+    resources: Mapped[tuple[str, ...]]
+    application_type: Mapped[str]
+    registered_by: Mapped[RegisteredBy]
+    first_party: Mapped[bool]
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+    details: Mapped[dict[str, Any]]
+
+
+class ClientSecretRow(Base):
+    __tablename__ = "client_secrets"
+
+    client_id: Mapped[str] = mapped_column(
+        ForeignKey("clients.client_id", ondelete="CASCADE"), primary_key=True
+    )
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    key_id: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+
+
+class ClientOriginRow(Base):
+    """The web origins of a client's redirect URIs, as `engine.uris.origin` writes them."""
+
+    __tablename__ = "client_origins"
+
+    origin: Mapped[str] = mapped_column(primary_key=True)
+    client_id: Mapped[str] = mapped_column(
+        ForeignKey("clients.client_id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
+class UserRow(Base):
+    __tablename__ = "users"
+
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    username: Mapped[str] = mapped_column(unique=True)
+    display_name: Mapped[str]
+    password_hash: Mapped[str | None]
+    is_admin: Mapped[bool]
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class GrantRow(Base):
+    __tablename__ = "grants"
+
+    grant_id: Mapped[str] = mapped_column(primary_key=True)
+    client_id: Mapped[str] = mapped_column(index=True)
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.user_id"), index=True)
+    scopes: Mapped[tuple[str, ...]]
+    resources: Mapped[tuple[str, ...]]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    revoked_at: Mapped[datetime | None]
+    revoked_reason: Mapped[str | None]
+    details: Mapped[dict[str, Any]]
+
+
+class TokenRow(Base):
+    __tablename__ = "tokens"
+
+    kind: Mapped[TokenKind] = mapped_column(primary_key=True)
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    grant_id: Mapped[str | None] = mapped_column(
+        ForeignKey("grants.grant_id", ondelete="CASCADE"), index=True
+    )
+    client_id: Mapped[str]
+    scopes: Mapped[tuple[str, ...]]
+    resources: Mapped[tuple[str, ...]]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    claimed_at: Mapped[datetime | None]
+    successor_digest: Mapped[bytes | None]
+    sealed_successor: Mapped[bytes | None]
+    failures: Mapped[int]
+    details: Mapped[dict[str, Any]]
+
+
+class ConsentRow(Base):
+    __tablename__ = "consents"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
+    client_id: Mapped[str] = mapped_column(primary_key=True)
+    scopes: Mapped[tuple[str, ...]]
+    resources: Mapped[tuple[str, ...]]
+    redirect_uris: Mapped[tuple[str, ...]]
+    granted_at: Mapped[datetime]
+
+
+class EventRow(Base):
+    __tablename__ = "events"
+
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    type: Mapped[EventType]
+    at: Mapped[datetime] = mapped_column(index=True)
+    client_id: Mapped[str | None]
+    user_id: Mapped[str | None]
+    grant_id: Mapped[str | None]
+    reason: Mapped[str]
+    decisions: Mapped[list[dict[str, Any]]]
+    details: Mapped[dict[str, Any]]
+
+
+class SessionRow(Base):
+    __tablename__ = "sessions"
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), index=True)
+    authenticated_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    details: Mapped[dict[str, Any]]
+
+
+class SigningKeyRow(Base):
+    __tablename__ = "signing_keys"
+
+    kid: Mapped[str] = mapped_column(primary_key=True)
+    algorithm: Mapped[str]
+    public_jwk: Mapped[dict[str, Any]]
+    sealed_private_jwk: Mapped[bytes]
+    state: Mapped[KeyState]
+    created_at: Mapped[datetime]
+
+
+def _table(row: type[Base]) -> Table:
+    return cast(Table, row.__table__)
+
+
+clients = _table(ClientRow)
+client_secrets = _table(ClientSecretRow)
+client_origins = _table(ClientOriginRow)
+users = _table(UserRow)
+grants = _table(GrantRow)
+tokens = _table(TokenRow)
+consents = _table(ConsentRow)
+events = _table(EventRow)
+sessions = _table(SessionRow)
+signing_keys = _table(SigningKeyRow)
+
+# At most one active key per algorithm, whoever starts at the same time (T113).
+Index(
+    "uq_signing_keys_active_algorithm",
+    signing_keys.c.algorithm,
+    unique=True,
+    sqlite_where=signing_keys.c.state == KeyState.ACTIVE,
+    postgresql_where=signing_keys.c.state == KeyState.ACTIVE,
+)

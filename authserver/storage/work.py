@@ -1,0 +1,115 @@
+"""One transaction's way to the database: read without a transaction, begin one at the first write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy.exc
+from sqlalchemy import Connection, CursorResult, Executable, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+from transaction.interfaces import TransientError
+
+from authserver.engine.ports import AlreadyExists, StorageUnavailable
+
+Row = Mapping[str, Any]
+PerDialect = Mapping[str, Executable]
+
+# SQLite lets a transaction that has read become a writer only if nobody wrote meanwhile, and refuses at
+# once otherwise, busy timeout or not (T110). One that takes the write lock first waits for its turn.
+_BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
+
+
+class StorageBusy(StorageUnavailable, TransientError):  # type: ignore[misc]  # transaction has no types
+    """The database is locked, gone or too slow, or chose this transaction as a victim; a retry may succeed."""
+
+
+class Work:
+    """What one transaction does. Connects at the first statement, begins at the first write.
+
+    The connection is in the driver's autocommit mode, so reads open no transaction and hold no lock.
+    `BEGIN` is sent before the first write; the session's commit or rollback then ends that transaction.
+
+    Args:
+        session: not yet used; ended by whoever made this.
+        join: called once, before the session connects.
+    """
+
+    __slots__ = ("_connection", "_join", "_session", "_writes")
+
+    def __init__(self, session: Session, join: Callable[[Session], None] | None = None) -> None:
+        self._session = session
+        self._join = join
+        self._connection: Connection | None = None
+        self._writes = False
+
+    def read(self, statement: Executable, parameters: Row) -> CursorResult[Any]:
+        """Run a statement that changes nothing. Fetch everything at once."""
+        return self._run(statement, parameters)
+
+    def write(self, statement: Executable, parameters: Row | Sequence[Row]) -> int:
+        """Run a statement that changes rows; how many it changed."""
+        return self._write(statement, parameters).rowcount
+
+    def insert(self, statements: PerDialect, row: Row) -> bool:
+        """Run a statement of `insert_new` or `insert_or_replace`; whether it inserted or replaced."""
+        connection = self._connected()
+        return self._write(statements[connection.dialect.name], row).rowcount == 1
+
+    def add(self, statements: PerDialect, row: Row) -> None:
+        """Insert a new row. Raises AlreadyExists, after which the transaction can still be used."""
+        if not self.insert(statements, row):
+            raise AlreadyExists
+
+    def _write(self, statement: Executable, parameters: Row | Sequence[Row]) -> CursorResult[Any]:
+        if not self._writes:
+            connection = self._connected()
+            self._end_on_error(connection.exec_driver_sql, _BEGIN[connection.dialect.name])
+            self._writes = True
+        return self._run(statement, parameters)
+
+    def _run(self, statement: Executable, parameters: Row | Sequence[Row]) -> CursorResult[Any]:
+        return self._end_on_error(self._connected().execute, statement, parameters)
+
+    def _end_on_error(self, function: Callable[..., CursorResult[Any]], *arguments: Any) -> CursorResult[Any]:
+        try:
+            return function(*arguments)
+        except BaseException:
+            # PostgreSQL answers the COMMIT of a failed transaction with a silent rollback. Once rolled
+            # back here, a later commit of this session raises instead of looking like success.
+            self._session.rollback()
+            raise
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            if self._join is not None:
+                self._join(self._session)
+            try:
+                self._connection = self._session.connection()
+            except sqlalchemy.exc.TimeoutError as error:
+                raise StorageBusy("no database connection became free in time") from error
+        return self._connection
+
+
+def insert_new(table: Table) -> PerDialect:
+    """An INSERT, per dialect, that leaves the table alone when any unique constraint stands against it."""
+    return {
+        "sqlite": sqlite.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
+        "postgresql": postgresql.insert(table)
+        .on_conflict_do_nothing()
+        .execution_options(preserve_rowcount=True),
+    }
+
+
+def insert_or_replace(table: Table) -> PerDialect:
+    """An INSERT, per dialect, that takes the place of the row with the same primary key."""
+    keys = [column.name for column in table.primary_key]
+    others = [column.name for column in table.columns if column.name not in keys]
+    statements: dict[str, Executable] = {}
+    for dialect, module in (("sqlite", sqlite), ("postgresql", postgresql)):
+        insert = module.insert(table)
+        statements[dialect] = insert.on_conflict_do_update(
+            index_elements=keys, set_={name: insert.excluded[name] for name in others}
+        ).execution_options(preserve_rowcount=True)
+    return statements

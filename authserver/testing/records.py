@@ -1,0 +1,126 @@
+"""Records for tests: valid as they are, changed by keyword."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from authserver.engine.records import (
+    Client,
+    Consent,
+    Event,
+    EventType,
+    Grant,
+    KeyState,
+    Session,
+    SigningKey,
+    Token,
+    TokenKind,
+    User,
+)
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def a_client(**changes: Any) -> Client:
+    """A confidential client of an operator, without a secret yet."""
+    values: dict[str, Any] = {
+        "client_id": "reports",
+        "name": "Reports",
+        "auth_method": "client_secret_basic",
+        "redirect_uris": ("https://reports.example/callback",),
+        "grant_types": ("authorization_code", "refresh_token"),
+        "scopes": ("read", "write"),
+        "created_at": NOW,
+    }
+    return Client(**values | changes)
+
+
+def a_user(**changes: Any) -> User:
+    """A person who cannot sign in by password."""
+    values: dict[str, Any] = {
+        "user_id": "user_ada",
+        "username": "ada",
+        "display_name": "Ada Lovelace",
+        "created_at": NOW,
+    }
+    return User(**values | changes)
+
+
+def a_grant(**changes: Any) -> Grant:
+    """What a client acting for itself was granted for a day; give `user_id` for one by a user."""
+    values: dict[str, Any] = {
+        "grant_id": "grant_1",
+        "client_id": "reports",
+        "user_id": None,
+        "scopes": ("read",),
+        "resources": ("https://api.example",),
+        "created_at": NOW,
+        "expires_at": NOW + timedelta(days=1),
+    }
+    return Grant(**values | changes)
+
+
+def a_token(**changes: Any) -> Token:
+    """A code of `grant_1`, good for a minute."""
+    values: dict[str, Any] = {
+        "kind": TokenKind.CODE,
+        "digest": b"digest of a code",
+        "grant_id": "grant_1",
+        "client_id": "reports",
+        "scopes": ("read",),
+        "resources": ("https://api.example",),
+        "created_at": NOW,
+        "expires_at": NOW + timedelta(minutes=1),
+    }
+    return Token(**values | changes)
+
+
+def a_consent(**changes: Any) -> Consent:
+    """What Ada agreed to for the reports."""
+    values: dict[str, Any] = {
+        "user_id": "user_ada",
+        "client_id": "reports",
+        "scopes": ("read",),
+        "resources": (),
+        "redirect_uris": ("https://reports.example/callback",),
+        "granted_at": NOW,
+    }
+    return Consent(**values | changes)
+
+
+def a_session(**changes: Any) -> Session:
+    """Ada's browser, just signed in."""
+    values: dict[str, Any] = {
+        "digest": b"digest of a session id",
+        "user_id": "user_ada",
+        "authenticated_at": NOW,
+        "last_seen_at": NOW,
+        "expires_at": NOW + timedelta(hours=8),
+    }
+    return Session(**values | changes)
+
+
+def a_signing_key(**changes: Any) -> SigningKey:
+    """An active key whose sealed part is no key at all."""
+    values: dict[str, Any] = {
+        "kid": "key-1",
+        "algorithm": "ES256",
+        "public_jwk": {"kty": "EC", "crv": "P-256"},
+        "sealed_private_jwk": b"sealed",
+        "state": KeyState.ACTIVE,
+        "created_at": NOW,
+    }
+    return SigningKey(**values | changes)
+
+
+def an_event(**changes: Any) -> Event:
+    """An issuance, with an id of its own."""
+    values: dict[str, Any] = {
+        "event_id": os.urandom(9).hex(),
+        "type": EventType.TOKEN_ISSUED,
+        "at": NOW,
+        "client_id": "reports",
+    }
+    return Event(**values | changes)

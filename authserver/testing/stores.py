@@ -1,0 +1,300 @@
+"""Stores in memory that keep the same promises as those in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from threading import RLock
+
+from authserver.engine import uris
+from authserver.engine.ports import AlreadyExists, Stores
+from authserver.engine.records import (
+    Client,
+    ClientSecret,
+    Consent,
+    Event,
+    FoundSession,
+    FoundToken,
+    Grant,
+    KeyState,
+    Session,
+    SigningKey,
+    Token,
+    TokenKind,
+    User,
+)
+
+
+@dataclass(slots=True)
+class Tables:
+    """What is kept. A test may look at it: `stores.tables.events`."""
+
+    clients: dict[str, Client] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+    grants: dict[str, Grant] = field(default_factory=dict)
+    tokens: dict[tuple[TokenKind, bytes], Token] = field(default_factory=dict)
+    consents: dict[tuple[str, str], Consent] = field(default_factory=dict)
+    events: dict[str, Event] = field(default_factory=dict)
+    sessions: dict[bytes, Session] = field(default_factory=dict)
+    keys: dict[str, SigningKey] = field(default_factory=dict)
+
+    def copy(self) -> Tables:
+        """The same records in mappings of their own."""
+        return Tables(**{name: dict(getattr(self, name)) for name in self.__slots__})
+
+    def put_back(self, before: Tables) -> None:
+        """Be as `before` again."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(before, name))
+
+
+class MemoryStores:
+    """All stores (`engine.ports.Stores`), and where they come from (`engine.ports.Storage`).
+
+    Writes are kept at once; inside `begin()` they are all undone by an exception, and other threads wait.
+    """
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self._lock = RLock()
+        self.clients = MemoryClients(self.tables, self._lock)
+        self.users = MemoryUsers(self.tables, self._lock)
+        self.grants = MemoryGrants(self.tables, self._lock)
+        self.tokens = MemoryTokens(self.tables, self._lock)
+        self.consents = MemoryConsents(self.tables, self._lock)
+        self.events = MemoryEvents(self.tables, self._lock)
+        self.sessions = MemorySessions(self.tables, self._lock)
+        self.keys = MemoryKeys(self.tables, self._lock)
+
+    @contextmanager
+    def begin(self) -> Iterator[Stores]:
+        """The same stores; whatever the block wrote is undone when it raises."""
+        with self._lock:
+            before = self.tables.copy()
+            try:
+                yield self
+            except BaseException:
+                self.tables.put_back(before)
+                raise
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What every store in memory shares."""
+
+    tables: Tables
+    lock: RLock
+
+
+class MemoryClients(Kept):
+    """`engine.ports.Clients` in memory."""
+
+    def find(self, client_id: str) -> Client | None:
+        client = self.tables.clients.get(client_id)
+        return _with_live_secrets(client) if client else None
+
+    def add(self, client: Client) -> None:
+        with self.lock:
+            if client.client_id in self.tables.clients:
+                raise AlreadyExists
+            self.tables.clients[client.client_id] = client
+
+    def list(self) -> Sequence[Client]:
+        clients = sorted(
+            self.tables.clients.values(), key=lambda client: (client.created_at, client.client_id)
+        )
+        return [_with_live_secrets(client) for client in clients]
+
+    def disable(self, client_id: str, now: datetime) -> bool:
+        with self.lock:
+            client = self.tables.clients.get(client_id)
+            if client is None or not client.is_enabled:
+                return False
+            self.tables.clients[client_id] = replace(client, disabled_at=now)
+            return True
+
+    def add_secret(self, client_id: str, secret: ClientSecret) -> None:
+        with self.lock:
+            client = self.tables.clients[client_id]
+            if any(secret.digest == known.digest for known in client.secrets):
+                raise AlreadyExists
+            secrets = sorted((*client.secrets, secret), key=lambda each: each.created_at)
+            self.tables.clients[client_id] = replace(client, secrets=tuple(secrets))
+
+    def knows_origin(self, origin: str) -> bool:
+        normal = uris.origin(origin)
+        enabled = [client for client in self.tables.clients.values() if client.is_enabled]
+        known = {uris.origin(uri) for client in enabled for uri in client.redirect_uris}
+        return normal is not None and normal in known
+
+
+class MemoryUsers(Kept):
+    """`engine.ports.Users` in memory."""
+
+    def find(self, user_id: str) -> User | None:
+        return self.tables.users.get(user_id)
+
+    def find_by_name(self, username: str) -> User | None:
+        return next((user for user in self.tables.users.values() if user.username == username), None)
+
+    def add(self, user: User) -> None:
+        with self.lock:
+            if user.user_id in self.tables.users or self.find_by_name(user.username):
+                raise AlreadyExists
+            self.tables.users[user.user_id] = user
+
+    def list(self) -> Sequence[User]:
+        return sorted(self.tables.users.values(), key=lambda user: user.username)
+
+    def disable(self, user_id: str, now: datetime) -> bool:
+        with self.lock:
+            user = self.tables.users.get(user_id)
+            if user is None or not user.is_enabled:
+                return False
+            self.tables.users[user_id] = replace(user, disabled_at=now)
+            return True
+
+
+class MemoryGrants(Kept):
+    """`engine.ports.Grants` in memory."""
+
+    def add(self, grant: Grant) -> None:
+        with self.lock:
+            if grant.grant_id in self.tables.grants:
+                raise AlreadyExists
+            self.tables.grants[grant.grant_id] = grant
+
+    def find(self, grant_id: str) -> Grant | None:
+        return self.tables.grants.get(grant_id)
+
+    def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
+        with self.lock:
+            grant = self.tables.grants.get(grant_id)
+            if grant is None or grant.revoked_at is not None:
+                return False
+            self.tables.grants[grant_id] = replace(grant, revoked_at=now, revoked_reason=reason)
+            return True
+
+
+class MemoryTokens(Kept):
+    """`engine.ports.Tokens` in memory."""
+
+    def add(self, token: Token) -> None:
+        if not self.add_once(token):
+            raise AlreadyExists
+
+    def add_once(self, token: Token) -> bool:
+        with self.lock:
+            return self.tables.tokens.setdefault((token.kind, token.digest), token) is token
+
+    def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
+        token = self.tables.tokens.get((kind, digest))
+        grant = self.tables.grants.get(token.grant_id) if token and token.grant_id else None
+        if token is None or grant is None:
+            return None
+        user = self.tables.users.get(grant.user_id) if grant.user_id else None
+        return FoundToken(token=token, grant=grant, user=user)
+
+    def claim(
+        self,
+        token: Token,
+        now: datetime,
+        *,
+        successor_digest: bytes | None = None,
+        sealed_successor: bytes | None = None,
+    ) -> bool:
+        with self.lock:
+            found = self.find(token.kind, token.digest)
+            if found is None or found.token.claimed_at is not None or found.grant.revoked_at is not None:
+                return False
+            self.tables.tokens[token.kind, token.digest] = replace(
+                found.token,
+                claimed_at=now,
+                successor_digest=successor_digest,
+                sealed_successor=sealed_successor,
+            )
+            return True
+
+    def note_failure(self, token: Token, now: datetime, *, limit: int) -> None:
+        with self.lock:
+            kept = self.tables.tokens.get((token.kind, token.digest))
+            if kept is None or kept.claimed_at is not None:
+                return
+            failures = kept.failures + 1
+            claimed_at = now if failures >= limit else None
+            self.tables.tokens[token.kind, token.digest] = replace(
+                kept, failures=failures, claimed_at=claimed_at
+            )
+
+
+class MemoryConsents(Kept):
+    """`engine.ports.Consents` in memory."""
+
+    def find(self, user_id: str, client_id: str) -> Consent | None:
+        return self.tables.consents.get((user_id, client_id))
+
+    def remember(self, consent: Consent) -> None:
+        self.tables.consents[consent.user_id, consent.client_id] = consent
+
+
+class MemoryEvents(Kept):
+    """`engine.ports.Events` in memory."""
+
+    def add(self, event: Event) -> None:
+        with self.lock:
+            if event.event_id in self.tables.events:
+                raise AlreadyExists
+            self.tables.events[event.event_id] = event
+
+
+class MemorySessions(Kept):
+    """`engine.ports.Sessions` in memory."""
+
+    def add(self, session: Session) -> None:
+        with self.lock:
+            if session.digest in self.tables.sessions:
+                raise AlreadyExists
+            self.tables.sessions[session.digest] = session
+
+    def find(self, digest: bytes, now: datetime, idle_since: datetime) -> FoundSession | None:
+        session = self.tables.sessions.get(digest)
+        if session is None or session.expires_at <= now or session.last_seen_at < idle_since:
+            return None
+        user = self.tables.users.get(session.user_id)
+        return FoundSession(session=session, user=user) if user and user.is_enabled else None
+
+    def touch(self, digest: bytes, now: datetime) -> None:
+        with self.lock:
+            session = self.tables.sessions.get(digest)
+            if session is not None and session.last_seen_at < now:
+                self.tables.sessions[digest] = replace(session, last_seen_at=now)
+
+    def end(self, digest: bytes) -> None:
+        self.tables.sessions.pop(digest, None)
+
+
+class MemoryKeys(Kept):
+    """`engine.ports.Keys` in memory."""
+
+    def list(self) -> Sequence[SigningKey]:
+        keys = sorted(self.tables.keys.values(), key=lambda key: (key.created_at, key.kid))
+        return [key for key in keys if key.state is not KeyState.REMOVED]
+
+    def add_first(self, key: SigningKey) -> bool:
+        with self.lock:
+            active = {
+                known.algorithm for known in self.tables.keys.values() if known.state is KeyState.ACTIVE
+            }
+            if key.kid in self.tables.keys or (key.state is KeyState.ACTIVE and key.algorithm in active):
+                return False
+            self.tables.keys[key.kid] = key
+            return True
+
+
+def _with_live_secrets(client: Client) -> Client:
+    # By the clock on the wall, as in the database: nobody hands one in.
+    now = datetime.now(UTC)
+    live = [secret for secret in client.secrets if secret.expires_at is None or secret.expires_at > now]
+    return replace(client, secrets=tuple(live))

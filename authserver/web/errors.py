@@ -1,0 +1,153 @@
+"""Exception views: each refusal in the form its endpoint speaks, and nothing more than the client may know."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pyramid.httpexceptions import HTTPException
+from pyramid.renderers import render_to_response
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.view import exception_view_config, forbidden_view_config, notfound_view_config
+
+from authserver.engine import uris
+from authserver.engine.authorize import error_location
+from authserver.engine.errors import (
+    InvalidClient,
+    InvalidToken,
+    OAuthError,
+    PageError,
+    RedirectError,
+    ServerError,
+    TemporarilyUnavailable,
+)
+from authserver.engine.ports import StorageUnavailable
+from authserver.web.json import json_response
+from authserver.web.pages import see_other
+from authserver.web.routes import Medium, medium_of
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER = "2"
+
+
+@exception_view_config(OAuthError)
+def oauth_error(error: OAuthError, request: Request) -> Response:
+    """An error of an endpoint that clients call (OAuth 2.1, 3.2.4; RFC 7591, 3.2.2; RFC 6750, 3)."""
+    if medium_of(request) is Medium.PAGE:
+        return _failed(request, error)
+    body = {"error": error.code, "error_description": error.description, "error_id": request.error_id}
+    response = json_response(body, status=error.status)
+    match error:
+        case InvalidClient(scheme=scheme):
+            response.headers["WWW-Authenticate"] = f'{scheme} realm="{_realm(request)}"'
+        case InvalidToken(sent=True):
+            response.headers["WWW-Authenticate"] = f'Bearer realm="{_realm(request)}", error="invalid_token"'
+        case InvalidToken():
+            response.headers["WWW-Authenticate"] = f'Bearer realm="{_realm(request)}"'
+        case TemporarilyUnavailable():
+            response.headers["Retry-After"] = RETRY_AFTER
+    return response
+
+
+@exception_view_config(PageError)
+def page_error(error: PageError, request: Request) -> Response:
+    """An authorization error that the user sees here."""
+    return _page(
+        request,
+        error.status,
+        title="This request cannot go on",
+        message=error.description,
+        code=error.code,
+        what_to_do="Go back to the application and start again. If this happens again, tell its makers the error code.",
+    )
+
+
+@exception_view_config(RedirectError)
+def redirect_error(error: RedirectError, request: Request) -> Response:
+    """An authorization error that the client is told, by way of the user where nobody vouches for the URI."""
+    location = error_location(error, request.registry.application.loaded.settings.issuer)
+    if not error.ask_first:
+        return see_other(location)
+    page: dict[str, Any] = {
+        "client_name": None,
+        "target_host": uris.display_host(error.redirect_uri),
+        "target": location,
+        "message": error.description,
+    }
+    response: Response = render_to_response("leave.jinja2", page, request)
+    return response
+
+
+@exception_view_config(StorageUnavailable)
+def storage_unavailable(error: StorageUnavailable, request: Request) -> Response:
+    log.error("storage unavailable: %s", error)
+    return _failed(request, TemporarilyUnavailable("The server is busy. Try again in a moment."))
+
+
+@exception_view_config(Exception)
+def unexpected(error: Exception, request: Request) -> Response:
+    """A fault of ours: the log has it whole, the client gets an id (F-12, B-19)."""
+    log.error("unexpected error, error_id=%s", request.error_id, exc_info=error)
+    return _failed(request, ServerError("The server failed to answer this request."))
+
+
+@notfound_view_config()
+@forbidden_view_config()
+@exception_view_config(HTTPException)
+def http_error(error: HTTPException, request: Request) -> Response:
+    """404, 405, 413 and the like."""
+    if medium_of(request) is Medium.JSON:
+        response = json_response(
+            {"error": "invalid_request", "error_description": error.title, "error_id": request.error_id},
+            status=error.status_int,
+        )
+    else:
+        response = _page(request, error.status_int, title=error.title, message=error.explanation)
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
+
+
+@exception_view_config(UnicodeDecodeError)
+def undecodable(error: UnicodeDecodeError, request: Request) -> Response:
+    """A path that is no UTF-8 is no path of ours (T015)."""
+    return _page(request, 404, title="Not Found", message="There is no such page.")
+
+
+def _failed(request: Request, error: OAuthError) -> Response:
+    """An error that is not the client's: JSON, a redirect once one is possible, else a page."""
+    if medium_of(request) is Medium.JSON:
+        return oauth_error(error, request)
+    target = request.engine.journal.target
+    if target is not None:
+        redirect_uri, state = target
+        return redirect_error(RedirectError(error, redirect_uri=redirect_uri, state=state), request)
+    response = _page(request, error.status, title="Something went wrong", message=error.description, code=error.code)
+    if isinstance(error, TemporarilyUnavailable):
+        response.headers["Retry-After"] = RETRY_AFTER
+    return response
+
+
+def _page(
+    request: Request, status: int, *, title: str, message: str, code: str | None = None, what_to_do: str | None = None
+) -> Response:
+    page = {
+        "title": title,
+        "message": message,
+        "code": code,
+        "what_to_do": what_to_do,
+        "error_id": request.error_id,
+        # A page about a failure must not depend on what may have failed.
+        "signed_in": None,
+        "csrf_token": "",
+    }
+    response: Response = render_to_response("error.jinja2", page, request)
+    response.status_int = status
+    return response
+
+
+def _realm(request: Request) -> str:
+    issuer: str = request.registry.application.loaded.settings.issuer
+    return issuer

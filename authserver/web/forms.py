@@ -1,0 +1,78 @@
+"""Reading requests strictly: a GET from its query alone, a POST from its form body alone (T014)."""
+
+from __future__ import annotations
+
+import re
+
+from pyramid.httpexceptions import HTTPRequestEntityTooLarge
+from pyramid.request import Request
+
+from authserver.engine.errors import InvalidRequest, PageError
+from authserver.engine.parameters import Parameters
+from authserver.settings import Secret
+
+MAXIMUM_BODY = 65_536
+
+_FORM = re.compile(r'application/x-www-form-urlencoded(\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
+_JSON = re.compile(r'application/json(\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
+_TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+
+def read_query(request: Request) -> Parameters:
+    """The parameters of the query. Raises InvalidRequest."""
+    return Parameters.parse(request.environ.get("QUERY_STRING", "").encode("latin-1"))
+
+
+def read_form(request: Request) -> Parameters:
+    """The parameters of a form body.
+
+    Raises:
+        InvalidRequest: another media type (F-02, T083), or a body that is no form.
+    """
+    if not _FORM.fullmatch(request.environ.get("CONTENT_TYPE", "")):
+        raise InvalidRequest("Send application/x-www-form-urlencoded.", reason="content-type")
+    return Parameters.parse(read_body(request))
+
+
+def read_json(request: Request) -> bytes:
+    """A JSON body. Raises InvalidRequest for another media type."""
+    if not _JSON.fullmatch(request.environ.get("CONTENT_TYPE", "")):
+        raise InvalidRequest("Send application/json.", reason="content-type")
+    return read_body(request)
+
+
+def read_page_form(request: Request) -> Parameters:
+    """The parameters of one of our own pages' forms. Raises PageError."""
+    try:
+        return read_form(request)
+    except InvalidRequest as error:
+        raise PageError(error) from None
+
+
+def read_body(request: Request) -> bytes:
+    """The body, if it is not too large; a server in front may not have looked (T136)."""
+    if (request.content_length or 0) > MAXIMUM_BODY:
+        raise HTTPRequestEntityTooLarge()
+    body: bytes = request.body
+    return body
+
+
+def read_bearer(request: Request) -> Secret | None:
+    """The bearer token of the Authorization header (RFC 6750, 2.1); None when there is no such header.
+
+    Anything that is not one well-formed bearer token counts as a token that nobody accepts (T086).
+    """
+    header = request.environ.get("HTTP_AUTHORIZATION")
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    return Secret(token if scheme.lower() == "bearer" and _TOKEN68.fullmatch(token) else "malformed")
+
+
+def headers_of(request: Request) -> dict[str, str]:
+    """The request's headers by lower-case name."""
+    return {
+        name[5:].replace("_", "-").lower(): value
+        for name, value in request.environ.items()
+        if name.startswith("HTTP_")
+    }

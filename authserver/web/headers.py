@@ -1,0 +1,87 @@
+"""The tween around every request: which host and scheme we answer for, and the headers of every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from pyramid.config import Configurator
+from pyramid.registry import Registry
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.tweens import INGRESS
+
+from authserver.web.json import json_response
+from authserver.web.routes import Medium, Origins, medium_of, route_of
+
+PAGE_POLICY: Mapping[str, list[str]] = {
+    "default-src": ["'none'"],
+    "style-src": ["'self'"],
+    "img-src": ["'self'"],
+    "form-action": ["'self'"],
+    "frame-ancestors": ["'none'"],
+    "base-uri": ["'none'"],
+}
+Handler = Callable[[Request], Response]
+
+
+def includeme(config: Configurator) -> None:
+    config.add_request_method(lambda request: {}, "content_security_policy", reify=True)
+    config.add_tween("authserver.web.headers.tween_factory", under=INGRESS, over="authserver.web.refusals.tween_factory")
+
+
+def tween_factory(handler: Handler, registry: Registry) -> Handler:
+    settings = registry.application.loaded.settings
+    issuer = urlsplit(settings.issuer)
+    host = issuer.netloc.lower()
+    hosts = {host, f"{host}:{443 if issuer.scheme == 'https' else 80}"}
+    is_https = issuer.scheme == "https"
+    prefix = f"{settings.issuer_path}/health/"
+
+    def tween(request: Request) -> Response:
+        if not request.environ.get("PATH_INFO", "").startswith(prefix):
+            # Probes reach the health endpoints by address; everything else is asked of the issuer (T138, Q-09).
+            if request.environ.get("HTTP_HOST", "").lower() not in hosts:
+                return _refused("This host is not served here.")
+            if is_https and request.environ["wsgi.url_scheme"] != "https":
+                return _refused("This server answers over https only.")
+        response = handler(request)
+        headers = response.headers
+        headers["X-Content-Type-Options"] = "nosniff"
+        if is_https:
+            headers["Strict-Transport-Security"] = "max-age=31536000"
+        if response.content_type == "text/html" or medium_of(request) is Medium.PAGE:
+            policy = {**PAGE_POLICY, **request.content_security_policy}
+            headers["Content-Security-Policy"] = "; ".join(
+                " ".join([directive, *sources]) for directive, sources in policy.items()
+            )
+            headers["X-Frame-Options"] = "DENY"
+            headers["Referrer-Policy"] = "no-referrer"
+            headers.setdefault("Cache-Control", "no-store")
+        _add_cross_origin(request, response)
+        return response
+
+    return tween
+
+
+def _refused(description: str) -> Response:
+    return json_response({"error": "invalid_request", "error_description": description}, status=400)
+
+
+def _add_cross_origin(request: Request, response: Response) -> None:
+    """CORS (Q-01 to Q-04, T085): never with credentials, the same for errors and successes."""
+    origin = request.environ.get("HTTP_ORIGIN")
+    route = route_of(request)
+    if origin is None or route is None or route.origins is Origins.NONE:
+        return
+    if route.origins is Origins.CLIENTS:
+        response.headers.add("Vary", "Origin")
+        with request.registry.application.storage.begin() as stores:
+            if origin == "null" or not stores.clients.knows_origin(origin):
+                return
+    response.headers["Access-Control-Allow-Origin"] = "*" if route.origins is Origins.ALL else origin
+    response.headers["Access-Control-Expose-Headers"] = "WWW-Authenticate, DPoP-Nonce"
+    if request.method == "OPTIONS":
+        response.headers["Access-Control-Allow-Methods"] = ", ".join(route.methods)
+        response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, DPoP, MCP-Protocol-Version"
+        response.headers["Access-Control-Max-Age"] = "3600"

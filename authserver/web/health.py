@@ -1,0 +1,30 @@
+"""GET /health/live and /health/ready, for whatever restarts and routes."""
+
+from __future__ import annotations
+
+import logging
+
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.view import view_config
+
+from authserver.web.json import json_response
+
+log = logging.getLogger(__name__)
+
+
+@view_config(route_name="live", request_method="GET")
+def live(request: Request) -> Response:
+    """The process answers; the database is not asked (T114)."""
+    return json_response({"status": "ok"})
+
+
+@view_config(route_name="ready", request_method="GET")
+def ready(request: Request) -> Response:
+    """The database answers and has the tables of this version."""
+    try:
+        request.registry.application.check_database()
+    except Exception:
+        log.exception("not ready")
+        return json_response({"status": "unavailable"}, status=503, Retry_After="5")
+    return json_response({"status": "ok"})

@@ -1,0 +1,16 @@
+"""GET /: what this server is, and where things are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyramid.request import Request
+from pyramid.view import view_config
+
+from authserver.web.pages import own_url
+
+
+@view_config(route_name="home", request_method="GET", renderer="home.jinja2")
+def home(request: Request) -> dict[str, Any]:
+    links = [("Server metadata", own_url(request, "metadata")), ("Signing keys", own_url(request, "jwks"))]
+    return {"links": links + request.registry.home_links}

@@ -1,0 +1,96 @@
+"""GET|POST /login and /logout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyramid.renderers import render_to_response
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.view import exception_view_config, view_config
+
+from authserver.engine import authorize, uris
+from authserver.engine.authorize import Browser
+from authserver.engine.errors import InvalidRequest, PageError, SignInRefused
+from authserver.engine.login import sign_in, sign_out
+from authserver.settings import Secret
+from authserver.web.authorize import describe_client
+from authserver.web.forms import read_query
+from authserver.web.pages import allow_redirect_to, own_url, see_own
+from authserver.web.session import begin_session, new_visitor, read_own_form
+
+
+@view_config(route_name="login", request_method="GET")
+def login(request: Request) -> Response:
+    try:
+        sealed = read_query(request).get("request") or ""
+    except InvalidRequest as error:
+        raise PageError(error) from None
+    return _login_page(request, sealed)
+
+
+@view_config(route_name="login", request_method="POST")
+def check_login(request: Request) -> Response:
+    form = read_own_form(request)
+    sealed = form.get("request") or ""
+    if sealed:
+        # A request that cannot go on should not cost a password.
+        authorize.describe_pending(request.engine, sealed, request.browser)
+    signed_in = sign_in(
+        request.engine,
+        form.get("username") or "",
+        Secret(form.get("password") or ""),
+        previous_session_id=request.browser.session_id,
+    )
+    begin_session(request, signed_in.session_id)
+    if not sealed:
+        return see_own(request, "home")
+    new = Browser(session_id=signed_in.session_id)
+    return see_own(request, "consent", request=authorize.rebind(request.engine, sealed, request.browser, new))
+
+
+@exception_view_config(SignInRefused)
+def refuse_login(refusal: SignInRefused, request: Request) -> Response:
+    form = read_own_form(request)
+    response = _login_page(
+        request, form.get("request") or "", username=(form.get("username") or "")[:100], failed=True
+    )
+    response.status_int = 400
+    return response
+
+
+@view_config(route_name="logout", request_method="GET", renderer="sign_out.jinja2")
+def logout(request: Request) -> dict[str, Any]:
+    return {"action": own_url(request, "logout")}
+
+
+@view_config(route_name="logout", request_method="POST", renderer="signed_out.jinja2")
+def confirm_logout(request: Request) -> dict[str, Any]:
+    read_own_form(request)
+    sign_out(request.engine, request.browser.session_id)
+    begin_session(request, new_visitor().session_id)
+    return {}
+
+
+def _login_page(request: Request, sealed_request: str, *, username: str = "", failed: bool = False) -> Response:
+    page: dict[str, Any] = {
+        "action": own_url(request, "login"),
+        "sealed_request": sealed_request,
+        "client_name": None,
+        "client_verified": False,
+        "redirect_host": None,
+        "username": username,
+        "failed": failed,
+    }
+    if sealed_request:
+        pending = authorize.describe_pending(request.engine, sealed_request, request.browser)
+        client = describe_client(pending.client)
+        page |= {
+            "client_name": client["name"],
+            "client_verified": client["verified"],
+            "redirect_host": uris.display_host(pending.redirect_uri),
+        }
+        # Signing in may lead straight on to the client.
+        allow_redirect_to(request, pending.redirect_uri)
+    response: Response = render_to_response("login.jinja2", page, request)
+    return response

@@ -1,0 +1,41 @@
+"""GET /.well-known/… and the JWKS: the same bytes for everybody."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.view import view_config
+
+from authserver.web.json import json_response
+from authserver.web.routes import METADATA_ROUTES
+
+# How long clients may keep these documents, in seconds; a new key is published at least this long before use.
+MAXIMUM_AGE = 300
+
+
+def includeme(config: Configurator) -> None:
+    for route_name in METADATA_ROUTES:
+        if route_name in config.registry.routes:
+            config.add_view(metadata, route_name=route_name, request_method="GET")
+
+
+def metadata(request: Request) -> Response:
+    return _cacheable(request, request.registry.metadata_body)
+
+
+@view_config(route_name="jwks", request_method="GET")
+def jwks(request: Request) -> Response:
+    return _cacheable(request, msgspec.json.encode(request.registry.application.signing_keys.jwks()))
+
+
+def _cacheable(request: Request, body: bytes) -> Response:
+    etag = '"' + hashlib.sha256(body).hexdigest()[:32] + '"'
+    response = json_response(body, cache_control=f"public, max-age={MAXIMUM_AGE}", ETag=etag)
+    if request.environ.get("HTTP_IF_NONE_MATCH") == etag:
+        response.status_int = 304
+        response.body = b""
+    return response

@@ -1,0 +1,169 @@
+"""What all pages share: the product's name and colours, their paths, and redirects."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from pyramid.config import Configurator
+from pyramid.events import BeforeRender
+from pyramid.httpexceptions import HTTPNotFound
+from pyramid.i18n import default_locale_negotiator
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.view import view_config
+
+from authserver.engine import uris
+
+STATIC_MAXIMUM_AGE = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """The addresses that every page may link to."""
+
+    home: str
+    login: str
+    logout: str
+    style: str
+    theme: str
+    favicon: str
+
+
+def includeme(config: Configurator) -> None:
+    """Prepare everything that no request changes."""
+    application: Any = config.registry.application
+    config.add_settings(
+        {
+            "jinja2.directories": "authserver.web:templates",
+            "jinja2.i18n.domain": "authserver",
+            "jinja2.undefined": "strict",
+            "jinja2.trim_blocks": True,
+            "jinja2.lstrip_blocks": True,
+        }
+    )
+    config.include("pyramid_jinja2")
+    config.add_translation_dirs("authserver:locale")
+    config.set_locale_negotiator(negotiate_locale)
+    config.add_subscriber(add_page_values, BeforeRender)
+    config.registry.metadata_body = msgspec.json.encode(application.metadata)
+    config.registry.home_links = []
+    config.registry.static_files = _static_files(application.loaded.settings)
+    config.registry.locales = tuple(
+        sorted(entry.name for entry in (files("authserver") / "locale").iterdir() if entry.is_dir())
+    )
+    config.add_directive("add_home_link", add_home_link)
+
+
+def add_home_link(config: Configurator, label: str, url: str) -> None:
+    """Directive for features: a link on the front page."""
+    config.registry.home_links.append((label, url))
+
+
+def own_url(request: Request, name: str, **query: str) -> str:
+    """The absolute URL of a route, made from the issuer and never from the Host header (A-04)."""
+    settings = request.registry.application.loaded.settings
+    url: str = settings.issuer_origin + request.route_path(name)
+    return f"{url}?{urlencode(query)}" if query else url
+
+
+def see_other(location: str) -> Response:
+    """A redirect to an address that has been accepted; always 303 (B-18)."""
+    response = Response(status=303)
+    response.location = location
+    return response
+
+
+def see_own(request: Request, route_name: str, /, **query: str) -> Response:
+    """A redirect to a page of ours."""
+    return see_other(own_url(request, route_name, **query))
+
+
+def allow_redirect_to(request: Request, redirect_uri: str) -> None:
+    """Let a form of this page end at the client: browsers hold redirects to `form-action` (Q-07)."""
+    request.content_security_policy = {"form-action": ["'self'", uris.csp_source(redirect_uri)]}
+
+
+def negotiate_locale(request: Request) -> str:
+    """The language of the browser, if there is a translation of it."""
+    available = ("en", *request.registry.locales)
+    chosen: str = request.accept_language.lookup(available, default="en")
+    return chosen or default_locale_negotiator(request) or "en"
+
+
+def add_page_values(event: BeforeRender) -> None:
+    """Every template gets these."""
+    request = event["request"]
+    if request is None:
+        return
+    settings = request.registry.application.loaded.settings
+    event.setdefault("product_name", settings.product_name)
+    event.setdefault("logo", own_url(request, "logo") if settings.logo else None)
+    if "signed_in" not in event:
+        event["signed_in"] = request.browser.user
+        event["csrf_token"] = request.form_token
+    event.setdefault("locale", request.locale_name)
+    event.setdefault("paths", _paths(request))
+
+
+@view_config(route_name="style", request_method="GET")
+@view_config(route_name="theme", request_method="GET")
+@view_config(route_name="favicon", request_method="GET")
+@view_config(route_name="logo", request_method="GET")
+def static_file(request: Request) -> Response:
+    found = request.registry.static_files.get(request.matched_route.name)
+    if found is None:
+        raise HTTPNotFound()
+    content_type, body, etag = found
+    response = Response(body=body, content_type=content_type, charset="utf-8" if "text" in content_type else None)
+    response.headers["Cache-Control"] = f"public, max-age={STATIC_MAXIMUM_AGE}"
+    response.headers["ETag"] = f'"{etag}"'
+    return response
+
+
+def _static_files(settings: Any) -> Mapping[str, tuple[str, bytes, str]]:
+    static = files("authserver.web") / "static"
+    accent = settings.accent_color
+    theme = f":root {{ --accent: {accent}; --on-accent: {_readable_on(accent)}; }}\n"
+    bodies = {
+        "style": ("text/css", (static / "style.css").read_bytes()),
+        "theme": ("text/css", theme.encode()),
+        "favicon": ("image/svg+xml", (static / "favicon.svg").read_bytes()),
+    }
+    if settings.logo:
+        kind = "image/svg+xml" if settings.logo.endswith(".svg") else "image/png"
+        bodies["logo"] = (kind, Path(settings.logo).read_bytes())
+    return {
+        name: (kind, body, hashlib.sha256(body).hexdigest()[:16]) for name, (kind, body) in bodies.items()
+    }
+
+
+def _paths(request: Request) -> Paths:
+    static = request.registry.static_files
+    return Paths(
+        home=own_url(request, "home"),
+        login=own_url(request, "login"),
+        logout=own_url(request, "logout"),
+        # The digest of the content in the address makes browsers fetch a changed file at once.
+        style=own_url(request, "style", v=static["style"][2]),
+        theme=own_url(request, "theme", v=static["theme"][2]),
+        favicon=own_url(request, "favicon", v=static["favicon"][2]),
+    )
+
+
+def _readable_on(color: str) -> str:
+    """Black or white, whichever contrasts more (WCAG 2.2, 1.4.3)."""
+
+    def linear(channel: int) -> float:
+        share = channel / 255
+        return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
+
+    red, green, blue = (linear(int(color[start : start + 2], 16)) for start in (1, 3, 5))
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"

@@ -1,0 +1,116 @@
+"""The one route table: every path there is, its methods, how its errors look, and who may call it cross-origin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.httpexceptions import HTTPMethodNotAllowed
+from pyramid.request import Request
+from pyramid.response import Response
+
+from authserver.engine.metadata import registration_is_open, well_known_paths
+
+
+class Medium(StrEnum):
+    """What an endpoint answers with, errors included."""
+
+    PAGE = "page"
+    JSON = "json"
+
+
+class Origins(StrEnum):
+    """Which web origins may read the answers (CORS)."""
+
+    NONE = "none"
+    ALL = "all"
+    CLIENTS = "clients"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path, below the path of the issuer. `stored` says whether it needs the request's transaction."""
+
+    name: str
+    path: str
+    methods: tuple[str, ...]
+    medium: Medium = Medium.PAGE
+    origins: Origins = Origins.NONE
+    stored: bool = True
+
+
+ROUTES = (
+    Route("home", "/", ("GET",)),
+    Route("authorize", "/oauth/authorize", ("GET", "POST")),
+    Route("consent", "/oauth/consent", ("GET", "POST")),
+    Route("token", "/oauth/token", ("POST",), Medium.JSON, Origins.CLIENTS),
+    Route("register", "/oauth/register", ("POST",), Medium.JSON, Origins.ALL),
+    Route("jwks", "/oauth/jwks", ("GET",), Medium.JSON, Origins.ALL, stored=False),
+    Route("login", "/login", ("GET", "POST")),
+    Route("logout", "/logout", ("GET", "POST")),
+    Route("live", "/health/live", ("GET",), Medium.JSON, stored=False),
+    Route("ready", "/health/ready", ("GET",), Medium.JSON, stored=False),
+    Route("style", "/static/style.css", ("GET",), stored=False),
+    Route("theme", "/static/theme.css", ("GET",), stored=False),
+    Route("favicon", "/static/favicon.svg", ("GET",), stored=False),
+    Route("logo", "/static/logo", ("GET",), stored=False),
+)
+
+# The metadata document has up to three addresses; the first is RFC 8414's.
+METADATA_ROUTES = ("metadata", "metadata_openid", "metadata_appended")
+
+
+def includeme(config: Configurator) -> None:
+    """Add every route below the path of the issuer, and an answer to the methods it does not have."""
+    application: Any = config.registry.application
+    prefix = application.loaded.settings.issuer_path
+    metadata = [
+        Route(name, path, ("GET",), Medium.JSON, Origins.ALL, stored=False)
+        for name, path in zip(METADATA_ROUTES, well_known_paths(prefix), strict=False)
+    ]
+    table = {}
+    for route in (*metadata, *(replace(route, path=prefix + route.path) for route in ROUTES)):
+        # What is switched off keeps its name for its view, but matches nothing.
+        is_off = route.name == "register" and not registration_is_open(application.plugins)
+        config.add_route(route.name, route.path, static=is_off)
+        config.add_view(method_not_allowed, route_name=route.name)
+        table[route.name] = route
+        if route.origins is not Origins.NONE:
+            config.add_view(preflight, route_name=route.name, request_method="OPTIONS")
+    config.registry.routes = table
+    config.registry.unstored_paths = frozenset(route.path for route in table.values() if not route.stored)
+
+
+def route_of(request: Request) -> Route | None:
+    """The entry of the route table that this request matched; None before matching and for plugins' pages."""
+    matched = getattr(request, "matched_route", None)
+    return request.registry.routes.get(matched.name) if matched else None
+
+
+def medium_of(request: Request) -> Medium:
+    """How an error of this request is shown."""
+    route = route_of(request)
+    return route.medium if route else Medium.PAGE
+
+
+def needs_transaction(request: Request) -> bool:
+    """Hook of pyramid_tm: whether the request reads or writes records at all."""
+    return request.environ.get("PATH_INFO", "/") not in request.registry.unstored_paths
+
+
+def retry_attempts(request: Request) -> int | None:
+    """Hook of pyramid_retry: one attempt for what has no transaction, else the configured number."""
+    return None if needs_transaction(request) else 1
+
+
+def method_not_allowed(request: Request) -> Response:
+    route = route_of(request)
+    assert route is not None  # only added to routes of the table
+    raise HTTPMethodNotAllowed(headers={"Allow": ", ".join(route.methods)})
+
+
+def preflight(request: Request) -> Response:
+    """Answer a CORS preflight; `web.headers` adds what this origin may do."""
+    return Response(status=204)

@@ -1,0 +1,363 @@
+"""What every set of stores promises, in memory and in both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from authserver.engine.ports import AlreadyExists, Storage, Stores
+from authserver.engine.records import ClientSecret, FoundSession, FoundToken, KeyState, RegisteredBy, TokenKind
+from authserver.storage.database import Database
+from authserver.testing.records import (
+    NOW,
+    a_client,
+    a_consent,
+    a_grant,
+    a_session,
+    a_signing_key,
+    a_token,
+    a_user,
+    an_event,
+)
+from authserver.testing.stores import MemoryStores
+
+LATER = NOW + timedelta(seconds=5)
+IDLE_SINCE = NOW - timedelta(minutes=30)
+
+
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def storage(request: pytest.FixtureRequest) -> Iterator[Storage]:
+    if request.param == "memory":
+        yield MemoryStores()
+        return
+    database = Database(request.getfixturevalue(f"{request.param}_url"))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def stores(storage: Storage) -> Iterator[Stores]:
+    with storage.begin() as stores:
+        yield stores
+
+
+def test_a_client_comes_back_as_it_was(stores: Stores) -> None:
+    client = a_client(
+        redirect_uris=("https://b.example/cb", "https://a.example/cb?x=%20", "com.example.app:/cb"),
+        resources=("https://api.example",),
+        registered_by=RegisteredBy.SELF,
+        first_party=True,
+        disabled_at=LATER,
+        secrets=(
+            ClientSecret(digest=b"\x00\xff first", key_id="k1", created_at=NOW),
+            ClientSecret(digest=b"second", key_id="k2", created_at=LATER),
+        ),
+        details={"client_uri": "https://a.example/", "nested": {"list": [1, "zwölf", None, True]}},
+    )
+    stores.clients.add(client)
+    found = stores.clients.find("reports")
+    assert found == client
+    assert found is not None
+    assert found.created_at.tzinfo is UTC
+
+
+def test_a_client_without_anything_optional_comes_back_as_it_was(stores: Stores) -> None:
+    client = a_client(redirect_uris=(), scopes=(), grant_types=())
+    stores.clients.add(client)
+    assert stores.clients.find("reports") == client
+
+
+@pytest.mark.parametrize("client_id", ["unknown", "", "REPORTS", "reports\0", "x" * 5000, "' OR 1=1 --"])
+def test_an_unknown_client_is_not_found(stores: Stores, client_id: str) -> None:
+    stores.clients.add(a_client())
+    assert stores.clients.find(client_id) is None
+
+
+def test_an_expired_secret_is_not_handed_out(stores: Stores) -> None:
+    """R-05: an overlap ends by itself."""
+    now = datetime.now(UTC)
+    live = ClientSecret(digest=b"live", key_id="k", created_at=now, expires_at=now + timedelta(minutes=5))
+    dead = ClientSecret(digest=b"dead", key_id="k", created_at=now, expires_at=now - timedelta(seconds=1))
+    stores.clients.add(a_client(secrets=(dead,)))
+    found = stores.clients.find("reports")
+    assert found is not None
+    assert found.secrets == ()
+    stores.clients.add_secret("reports", live)
+    found = stores.clients.find("reports")
+    assert found is not None
+    assert found.secrets == (live,)
+    assert [client.secrets for client in stores.clients.list()] == [(live,)]
+
+
+def test_a_client_id_is_taken_once_and_the_work_goes_on(stores: Stores) -> None:
+    stores.clients.add(a_client())
+    with pytest.raises(AlreadyExists):
+        stores.clients.add(a_client(name="Somebody else"))
+    stores.clients.add(a_client(client_id="other"))
+    assert [client.name for client in stores.clients.list()] == ["Reports", "Reports"]
+
+
+def test_clients_are_listed_oldest_first(stores: Stores) -> None:
+    stores.clients.add(a_client(client_id="a", created_at=LATER))
+    stores.clients.add(a_client(client_id="b", created_at=NOW))
+    assert [client.client_id for client in stores.clients.list()] == ["b", "a"]
+
+
+def test_a_client_is_disabled_once(stores: Stores) -> None:
+    """R-09."""
+    stores.clients.add(a_client())
+    assert stores.clients.disable("reports", LATER)
+    assert not stores.clients.disable("reports", LATER + timedelta(days=1))
+    assert not stores.clients.disable("unknown", LATER)
+    assert stores.clients.find("reports") == a_client(disabled_at=LATER)
+
+
+def test_origins_of_enabled_clients_are_known(stores: Stores) -> None:
+    redirect_uris = (
+        "https://a.example/cb",
+        "https://a.example/other",
+        "https://b.example:8443/cb",
+        "http://127.0.0.1:4000/cb",
+        "http://[::1]/cb",
+        "com.example.app:/cb",
+    )
+    stores.clients.add(a_client(redirect_uris=redirect_uris))
+    for origin in ("https://a.example", "https://b.example:8443", "http://127.0.0.1:9", "http://[::1]:5"):
+        assert stores.clients.knows_origin(origin), origin
+    for origin in (
+        "https://b.example",
+        "http://a.example",
+        "https://a.example.evil",
+        "http://localhost:4000",
+        "null",
+        "",
+        "https://a.example\0",
+    ):
+        assert not stores.clients.knows_origin(origin), origin
+    stores.clients.disable("reports", LATER)
+    assert not stores.clients.knows_origin("https://a.example")
+
+
+def test_a_user_is_found_by_id_and_by_name(stores: Stores) -> None:
+    user = a_user(password_hash="$argon2id$…", is_admin=True)
+    stores.users.add(user)
+    assert stores.users.find("user_ada") == user
+    assert stores.users.find_by_name("ada") == user
+    assert stores.users.find("ada") is None
+    assert stores.users.find_by_name("user_ada") is None
+    assert stores.users.find_by_name("ada\0") is None
+
+
+@pytest.mark.parametrize("taken", [{"username": "bob"}, {"user_id": "user_bob"}])
+def test_a_user_id_and_a_username_are_taken_once(stores: Stores, taken: dict[str, str]) -> None:
+    stores.users.add(a_user())
+    with pytest.raises(AlreadyExists):
+        stores.users.add(a_user(**taken))
+    assert stores.users.list() == [a_user()]
+
+
+def test_users_are_listed_by_name_and_disabled_once(stores: Stores) -> None:
+    """R-09."""
+    stores.users.add(a_user(user_id="user_2", username="zoe"))
+    stores.users.add(a_user())
+    assert [user.username for user in stores.users.list()] == ["ada", "zoe"]
+    assert stores.users.disable("user_2", LATER)
+    assert not stores.users.disable("user_2", LATER)
+    assert not stores.users.disable("unknown", LATER)
+    zoe = stores.users.find("user_2")
+    assert zoe is not None
+    assert zoe.disabled_at == LATER
+
+
+def test_a_grant_is_revoked_once_and_its_tokens_show_it(stores: Stores) -> None:
+    grant = a_grant(details={"amr": ["pwd"], "auth_time": 1})
+    stores.grants.add(grant)
+    stores.tokens.add(a_token())
+    assert stores.grants.find("grant_1") == grant
+    assert stores.grants.find("grant_2") is None
+    assert stores.grants.revoke("grant_1", LATER, "code-replayed")
+    assert not stores.grants.revoke("grant_1", LATER + timedelta(days=1), "again")
+    assert not stores.grants.revoke("grant_2", LATER, "unknown")
+    revoked = replace(grant, revoked_at=LATER, revoked_reason="code-replayed")
+    assert stores.grants.find("grant_1") == revoked
+    assert stores.tokens.find(TokenKind.CODE, a_token().digest) == FoundToken(
+        token=a_token(), grant=revoked, user=None
+    )
+
+
+def test_a_token_is_found_with_its_grant_and_user(stores: Stores) -> None:
+    user, grant = a_user(), a_grant(user_id="user_ada")
+    token = a_token(details={"redirect_uri": "https://reports.example/callback", "code_challenge": "x"})
+    stores.users.add(user)
+    stores.grants.add(grant)
+    stores.tokens.add(token)
+    assert stores.tokens.find(TokenKind.CODE, token.digest) == FoundToken(token=token, grant=grant, user=user)
+
+
+def test_a_digest_of_another_kind_is_another_token(stores: Stores) -> None:
+    stores.grants.add(a_grant())
+    stores.tokens.add(a_token())
+    assert stores.tokens.find(TokenKind.REFRESH, a_token().digest) is None
+    refresh = a_token(kind=TokenKind.REFRESH)
+    stores.tokens.add(refresh)
+    assert stores.tokens.claim(refresh, LATER)
+    code = stores.tokens.find(TokenKind.CODE, refresh.digest)
+    assert code is not None
+    assert code.token.claimed_at is None
+
+
+def test_a_token_is_kept_once(stores: Stores) -> None:
+    stores.grants.add(a_grant())
+    stores.tokens.add(a_token())
+    with pytest.raises(AlreadyExists):
+        stores.tokens.add(a_token())
+    assert not stores.tokens.add_once(a_token(scopes=("write",)))
+    found = stores.tokens.find(TokenKind.CODE, a_token().digest)
+    assert found is not None
+    assert found.token == a_token()
+
+
+def test_an_authorization_request_is_answered_once(stores: Stores) -> None:
+    marker = a_token(kind=TokenKind.REQUEST, grant_id=None)
+    assert stores.tokens.add_once(marker)
+    assert not stores.tokens.add_once(marker)
+
+
+def test_a_token_is_claimed_once_and_keeps_its_first_successor(stores: Stores) -> None:
+    """R-07."""
+    stores.grants.add(a_grant())
+    stores.tokens.add(a_token())
+    assert stores.tokens.claim(a_token(), LATER, successor_digest=b"next", sealed_successor=b"sealed")
+    assert not stores.tokens.claim(a_token(), LATER, successor_digest=b"other", sealed_successor=b"other")
+    found = stores.tokens.find(TokenKind.CODE, a_token().digest)
+    assert found is not None
+    assert found.token == a_token(claimed_at=LATER, successor_digest=b"next", sealed_successor=b"sealed")
+
+
+def test_a_token_of_a_revoked_grant_or_none_cannot_be_claimed(stores: Stores) -> None:
+    stores.grants.add(a_grant())
+    stores.tokens.add(a_token())
+    stores.grants.revoke("grant_1", LATER, "user")
+    assert not stores.tokens.claim(a_token(), LATER)
+    assert not stores.tokens.claim(a_token(digest=b"unknown"), LATER)
+
+
+def test_only_the_token_that_is_meant_is_claimed(stores: Stores) -> None:
+    stores.grants.add(a_grant())
+    stores.tokens.add(a_token())
+    stores.tokens.add(a_token(digest=b"other"))
+    assert stores.tokens.claim(a_token(), LATER)
+    other = stores.tokens.find(TokenKind.CODE, b"other")
+    assert other is not None
+    assert other.token.claimed_at is None
+
+
+def test_wrong_proofs_use_a_code_up(stores: Stores) -> None:
+    """T035."""
+    stores.grants.add(a_grant())
+    stores.tokens.add(a_token())
+    for failures in (1, 2):
+        stores.tokens.note_failure(a_token(), LATER, limit=3)
+        found = stores.tokens.find(TokenKind.CODE, a_token().digest)
+        assert found is not None
+        assert found.token == a_token(failures=failures)
+    stores.tokens.note_failure(a_token(), LATER, limit=3)
+    found = stores.tokens.find(TokenKind.CODE, a_token().digest)
+    assert found is not None
+    assert found.token == a_token(failures=3, claimed_at=LATER)
+    assert not stores.tokens.claim(a_token(), LATER)
+
+
+def test_failures_of_a_claimed_token_are_not_counted(stores: Stores) -> None:
+    stores.grants.add(a_grant())
+    stores.tokens.add(a_token())
+    stores.tokens.claim(a_token(), LATER)
+    stores.tokens.note_failure(a_token(), LATER + timedelta(days=1), limit=1)
+    found = stores.tokens.find(TokenKind.CODE, a_token().digest)
+    assert found is not None
+    assert found.token == a_token(claimed_at=LATER)
+
+
+def test_the_last_consent_takes_the_place_of_the_one_before(stores: Stores) -> None:
+    stores.users.add(a_user())
+    stores.consents.remember(a_consent())
+    stores.consents.remember(a_consent(client_id="other"))
+    second = a_consent(scopes=("read", "write"), resources=("https://api.example",), granted_at=LATER)
+    stores.consents.remember(second)
+    assert stores.consents.find("user_ada", "reports") == second
+    assert stores.consents.find("user_ada", "other") == a_consent(client_id="other")
+    assert stores.consents.find("user_ada", "unknown") is None
+
+
+def test_a_session_lives_until_it_expires_or_idles_or_ends(stores: Stores) -> None:
+    user, session = a_user(), a_session(details={"amr": ["pwd"]})
+    stores.users.add(user)
+    stores.sessions.add(session)
+    found = FoundSession(session=session, user=user)
+    assert stores.sessions.find(session.digest, LATER, IDLE_SINCE) == found
+    assert stores.sessions.find(session.digest, LATER, session.last_seen_at) == found
+    assert stores.sessions.find(session.digest, LATER, session.last_seen_at + timedelta(microseconds=1)) is None
+    assert stores.sessions.find(session.digest, session.expires_at, IDLE_SINCE) is None
+    assert stores.sessions.find(b"unknown", LATER, IDLE_SINCE) is None
+    stores.sessions.end(session.digest)
+    stores.sessions.end(session.digest)
+    assert stores.sessions.find(session.digest, LATER, IDLE_SINCE) is None
+
+
+def test_a_session_is_seen_later_never_earlier(stores: Stores) -> None:
+    stores.users.add(a_user())
+    stores.sessions.add(a_session())
+    for seen in (LATER, NOW):
+        stores.sessions.touch(a_session().digest, seen)
+        found = stores.sessions.find(a_session().digest, LATER, IDLE_SINCE)
+        assert found is not None
+        assert found.session == a_session(last_seen_at=LATER)
+
+
+def test_a_disabled_user_has_no_session(stores: Stores) -> None:
+    """R-09."""
+    stores.users.add(a_user())
+    stores.sessions.add(a_session())
+    stores.users.disable("user_ada", LATER)
+    assert stores.sessions.find(a_session().digest, LATER, IDLE_SINCE) is None
+
+
+def test_an_algorithm_has_one_active_key(stores: Stores) -> None:
+    """T113."""
+    assert stores.keys.add_first(a_signing_key())
+    assert not stores.keys.add_first(a_signing_key(kid="key-2"))
+    staged = a_signing_key(kid="key-0", state=KeyState.STAGED, created_at=NOW - timedelta(days=1))
+    rsa = a_signing_key(kid="key-3", algorithm="RS256", created_at=LATER)
+    assert stores.keys.add_first(staged)
+    assert stores.keys.add_first(rsa)
+    assert stores.keys.add_first(a_signing_key(kid="gone", state=KeyState.REMOVED))
+    assert stores.keys.list() == [staged, a_signing_key(), rsa]
+
+
+def test_an_event_is_kept_once(stores: Stores) -> None:
+    event = an_event(decisions=({"slot": "scope_decision", "answers": [{"plugin": "p"}]},))
+    stores.events.add(event)
+    with pytest.raises(AlreadyExists):
+        stores.events.add(event)
+
+
+def test_what_raises_leaves_nothing_behind(storage: Storage) -> None:
+    """T115: of several writes all are kept or none."""
+    with pytest.raises(RuntimeError, match="between"), storage.begin() as stores:
+        stores.grants.add(a_grant())
+        stores.tokens.add(a_token())
+        raise RuntimeError("between two writes")
+    with storage.begin() as stores:
+        assert stores.grants.find("grant_1") is None
+        assert stores.tokens.find(TokenKind.CODE, a_token().digest) is None
+
+
+def test_what_ends_well_is_kept(storage: Storage) -> None:
+    with storage.begin() as stores:
+        stores.grants.add(a_grant())
+        stores.tokens.add(a_token())
+    with storage.begin() as stores:
+        assert stores.tokens.claim(a_token(), LATER)
