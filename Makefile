@@ -40,7 +40,7 @@ docs: $(VENV)/developing ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 lock: $(VENV)/developing ## pin the newest allowed versions in requirements/
-	$(COMPILE) --upgrade --extra postgresql -o requirements/run.txt setup.cfg
+	$(COMPILE) --upgrade --extra postgresql -o requirements/run.txt setup.cfg requirements/run.in
 	$(COMPILE) --upgrade -o requirements/development.txt requirements/development.in
 
 format: $(VENV)/developing ## format the code and mend what can be mended

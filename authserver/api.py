@@ -1,14 +1,14 @@
 """All that a plugin may import.
 
-    from dataclasses import dataclass
-    from authserver.api import allow, hookimpl
+from dataclasses import dataclass
+from authserver.api import allow, hookimpl
 
-    @dataclass(frozen=True)
-    class NightShift:
-        team: str = "operations"
+@dataclass(frozen=True)
+class NightShift:
+    team: str = "operations"
 
-        @hookimpl
-        def scope_decision(self, client, requested): ...
+    @hookimpl
+    def scope_decision(self, client, requested): ...
 """
 
 from authserver.engine.clients import Credentials

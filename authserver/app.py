@@ -53,7 +53,9 @@ class Application:
     def check_database(self) -> None:
         """Raises SettingsError when the database lacks the tables of this version; StorageBusy when it is away."""
         if self.storage.revision() != migrate.head():
-            raise SettingsError(["the database is not at this version's migration: run `authserver db upgrade`"])
+            raise SettingsError(
+                ["the database is not at this version's migration: run `authserver db upgrade`"]
+            )
 
     def engine(self, request: Request) -> Engine:
         """The engine of one web request, in the transaction of that request."""

@@ -15,7 +15,6 @@ from pyramid.config import Configurator
 
 from authserver.engine.clients import Credentials
 from authserver.engine.decisions import Decision
-from authserver.engine.login import Identity
 from authserver.engine.records import Client, Consent, User
 from authserver.engine.register import ClientMetadata
 from authserver.settings import Secret

@@ -59,13 +59,14 @@ SLOTS: Mapping[str, Slot] = {
     "login_decision": Slot(Identity, "refused"),
     "registration_decision": Slot(ClientMetadata, "registration is closed"),
 }
-CONTRIBUTING = ("server_metadata", "includeme")
+# The contributing hooks, and what kind of value each joins.
+CONTRIBUTING: Mapping[str, type] = {"server_metadata": Mapping, "includeme": object}
 
 _REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class PluginFailed(Exception):
-    """A contributing plugin raised; the message names plugin and hook."""
+    """A contributing plugin raised or added what cannot be joined; the message names plugin and hook."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,9 @@ class PluginSet:
                 hash(plugin)
                 manager.register(plugin, name)
             except TypeError:
-                problems.append(f"plugin {name}: not hashable; make it a frozen dataclass with hashable fields")
+                problems.append(
+                    f"plugin {name}: not hashable; make it a frozen dataclass with hashable fields"
+                )
             except (pluggy.PluginValidationError, ValueError) as error:
                 problems.append(f"plugin {name}: {error}")
         try:
@@ -111,13 +114,22 @@ class PluginSet:
         for hook in (*SLOTS, *CONTRIBUTING):
             found = []
             for implementation in getattr(manager.hook, hook).get_hookimpls():
-                if any((implementation.hookwrapper, implementation.wrapper, implementation.tryfirst, implementation.trylast)):
+                if any(
+                    (
+                        implementation.hookwrapper,
+                        implementation.wrapper,
+                        implementation.tryfirst,
+                        implementation.trylast,
+                    )
+                ):
                     problems.append(
                         f"plugin {implementation.plugin_name}: {hook} is marked tryfirst, trylast or wrapper; "
                         "remove the mark, the order of authserver.plugins decides"
                     )
                 found.append(
-                    Implementation(implementation.plugin_name, implementation.function, tuple(implementation.argnames))
+                    Implementation(
+                        implementation.plugin_name, implementation.function, tuple(implementation.argnames)
+                    )
                 )
             found.sort(key=lambda item: self.names.index(item.plugin))
             self._implementations[hook] = tuple(found)
@@ -146,11 +158,15 @@ class PluginSet:
                 decision = implementation.function(*[question[name] for name in implementation.argnames])
                 problem = None if decision is None else _problem(decision, rules)
             except Exception:
-                log.exception("plugin %s failed in %s: refusing; mend or remove it", implementation.plugin, slot)
+                log.exception(
+                    "plugin %s failed in %s: refusing; mend or remove it", implementation.plugin, slot
+                )
                 decision, problem = None, "plugin-raised"
             else:
                 if problem:
-                    log.error("plugin %s answered %s wrongly (%s): refusing", implementation.plugin, slot, problem)
+                    log.error(
+                        "plugin %s answered %s wrongly (%s): refusing", implementation.plugin, slot, problem
+                    )
             microseconds = (time.perf_counter_ns() - begun) // 1000
             if problem:
                 answer = Answer(implementation.plugin, Verdict.FAILED, problem, microseconds)
@@ -186,6 +202,8 @@ class PluginSet:
             except Exception as error:
                 raise PluginFailed(f"plugin {implementation.plugin} failed in {slot}: {error}") from error
             if value is not None:
+                if not isinstance(value, CONTRIBUTING[slot]):
+                    raise PluginFailed(f"plugin {implementation.plugin} failed in {slot}: {type(value).__name__} cannot be added")
                 contributions.append((implementation.plugin, value))
         return contributions
 
@@ -233,12 +251,16 @@ def load(
             problems += error.problems
             continue
         if name in named:
-            problems.append(f"authserver.plugins: {specification} and {named[name]} are both called {name}; keep one")
+            problems.append(
+                f"authserver.plugins: {specification} and {named[name]} are both called {name}; keep one"
+            )
             continue
         named[name] = specification
         prefix = f"{PLUGIN_PREFIX}{name}."
         if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and _is_frozen(kind)):
-            problems.append(f"authserver.plugins: {specification} is not a frozen dataclass; a plugin is a frozen value")
+            problems.append(
+                f"authserver.plugins: {specification} is not a frozen dataclass; a plugin is a frozen value"
+            )
             continue
         values, found = read_fields(kind, settings.get(name, {}), prefix)
         problems += found
@@ -291,16 +313,25 @@ def _is_frozen(kind: type) -> bool:
 
 
 def _holds_secret(value: object) -> bool:
-    return isinstance(value, Secret) or (isinstance(value, tuple) and any(isinstance(item, Secret) for item in value))
+    return isinstance(value, Secret) or (
+        isinstance(value, tuple) and any(isinstance(item, Secret) for item in value)
+    )
 
 
 def _problem(decision: object, rules: Slot) -> str | None:
     """Why this is no answer to this hook; None when it is one."""
     if type(decision) is not Decision:
         return "wrong-type"
-    if not isinstance(decision.reason, str) or not _REASON.fullmatch(decision.reason):
+    # Made by hand, a decision may hold the text "deny", which is no verdict and must not pass for an allow.
+    if not any(decision.verdict is verdict for verdict in (Verdict.ALLOW, Verdict.NARROW, Verdict.DENY)):
+        return "wrong-verdict"
+    if not _REASON.fullmatch(str(decision.reason)):
         return "bad-reason"
-    if decision.verdict is Verdict.ALLOW and rules.value is not None and not _is_value(decision.value, rules.value):
+    if (
+        decision.verdict is Verdict.ALLOW
+        and rules.value is not None
+        and not _is_value(decision.value, rules.value)
+    ):
         return "wrong-value"
     if decision.verdict is Verdict.NARROW and not (rules.narrows and _is_value(decision.value, tuple)):
         return "wrong-value"

@@ -91,28 +91,106 @@ Seconds = int
 class Settings:
     """Every setting of the server, without its plugins' own."""
 
-    issuer: Annotated[str, Meta(description="The issuer identifier: an https URL (http only for a loopback host), without query, fragment or trailing slash. Every URL we send is built from it, never from the Host header.")]
-    database_url: Annotated[Secret, Meta(description="SQLAlchemy URL of the database: `sqlite:///path` or `postgresql+psycopg://user:password@host/name`.")]
-    secret_keys: Annotated[tuple[Secret, ...], Meta(min_length=1, description="The key ring, `id:base64` of 32 random bytes each. The first one seals and signs; the others still open what they sealed. Make one with `authserver keys secret`.")]
-    environment: Annotated[Environment, Meta(description="`development` announces insecure settings, `production` refuses to start with them.")] = Environment.PRODUCTION
-    plugins: Annotated[Text, Meta(description="The plugins to load, in the order in which they are asked: entry points of the group `authserver.plugins`, or `module:Class`.")] = ()
-    grant_types: Annotated[Text, Meta(description="The grant types of the token endpoint.")] = ("authorization_code", "refresh_token", "client_credentials")
-    scopes: Annotated[Pairs, Meta(description="Every scope there is, a line each: `name = sentence for the consent page`.")] = ()
+    issuer: Annotated[
+        str,
+        Meta(
+            description="The issuer identifier: an https URL (http only for a loopback host), without query, fragment or trailing slash. Every URL we send is built from it, never from the Host header."
+        ),
+    ]
+    database_url: Annotated[
+        Secret,
+        Meta(
+            description="SQLAlchemy URL of the database: `sqlite:///path` or `postgresql+psycopg://user:password@host/name`."
+        ),
+    ]
+    secret_keys: Annotated[
+        tuple[Secret, ...],
+        Meta(
+            min_length=1,
+            description="The key ring, `id:base64` of 32 random bytes each. The first one seals and signs; the others still open what they sealed. Make one with `authserver keys secret`.",
+        ),
+    ]
+    environment: Annotated[
+        Environment,
+        Meta(
+            description="`development` announces insecure settings, `production` refuses to start with them."
+        ),
+    ] = Environment.PRODUCTION
+    plugins: Annotated[
+        Text,
+        Meta(
+            description="The plugins to load, in the order in which they are asked: entry points of the group `authserver.plugins`, or `module:Class`."
+        ),
+    ] = ()
+    grant_types: Annotated[Text, Meta(description="The grant types of the token endpoint.")] = (
+        "authorization_code",
+        "refresh_token",
+        "client_credentials",
+    )
+    scopes: Annotated[
+        Pairs, Meta(description="Every scope there is, a line each: `name = sentence for the consent page`.")
+    ] = ()
     hidden_scopes: Annotated[Text, Meta(description="Scopes that the metadata does not list.")] = ()
-    signing_algorithm: Annotated[SigningAlgorithm, Meta(description="Algorithm of new access tokens: ES256, RS256 or EdDSA.")] = SigningAlgorithm.ES256
-    access_token_format: Annotated[AccessTokenFormat, Meta(description="`jwt` (RFC 9068) or `opaque`.")] = AccessTokenFormat.JWT
-    opaque_resources: Annotated[Text, Meta(description="Resources whose access tokens are opaque although the format is `jwt`.")] = ()
-    code_lifetime: Annotated[Seconds, Meta(ge=10, le=60, description="Seconds in which an authorization code must be redeemed.")] = 60
-    access_token_lifetime: Annotated[Seconds, Meta(ge=10, le=86400, description="Seconds an access token lives.")] = 900
-    refresh_token_idle_lifetime: Annotated[Seconds, Meta(ge=60, le=31536000, description="Seconds after which an unused refresh token dies.")] = 1209600
-    grant_lifetime: Annotated[Seconds, Meta(ge=60, le=315360000, description="Seconds after which a grant ends, however often its tokens were refreshed.")] = 7776000
-    refresh_token_retry_window: Annotated[Seconds, Meta(ge=0, le=120, description="Seconds in which a client that lost an answer may present the refresh token it just used and gets the same successor again; 0 switches this off.")] = 10
-    request_lifetime: Annotated[Seconds, Meta(ge=60, le=3600, description="Seconds a person has for signing in and answering the consent page.")] = 900
-    session_idle_lifetime: Annotated[Seconds, Meta(ge=60, le=2592000, description="Seconds after which an unused browser session ends.")] = 43200
-    session_lifetime: Annotated[Seconds, Meta(ge=60, le=31536000, description="Seconds after which a browser session ends in any case.")] = 604800
-    product_name: Annotated[str, Meta(min_length=1, max_length=60, description="The name that the pages show.")] = "authserver"
-    logo: Annotated[str, Meta(description="Path of an SVG or PNG file shown on the pages; empty for none.")] = ""
-    accent_color: Annotated[str, Meta(pattern=r"^#[0-9a-fA-F]{6}$", description="Colour of buttons and marks, `#rrggbb`; the text on it is made black or white, whichever reads better.")] = "#2f5fd0"
+    signing_algorithm: Annotated[
+        SigningAlgorithm, Meta(description="Algorithm of new access tokens: ES256, RS256 or EdDSA.")
+    ] = SigningAlgorithm.ES256
+    access_token_format: Annotated[AccessTokenFormat, Meta(description="`jwt` (RFC 9068) or `opaque`.")] = (
+        AccessTokenFormat.JWT
+    )
+    opaque_resources: Annotated[
+        Text, Meta(description="Resources whose access tokens are opaque although the format is `jwt`.")
+    ] = ()
+    code_lifetime: Annotated[
+        Seconds, Meta(ge=10, le=60, description="Seconds in which an authorization code must be redeemed.")
+    ] = 60
+    access_token_lifetime: Annotated[
+        Seconds, Meta(ge=10, le=86400, description="Seconds an access token lives.")
+    ] = 900
+    refresh_token_idle_lifetime: Annotated[
+        Seconds, Meta(ge=60, le=31536000, description="Seconds after which an unused refresh token dies.")
+    ] = 1209600
+    grant_lifetime: Annotated[
+        Seconds,
+        Meta(
+            ge=60,
+            le=315360000,
+            description="Seconds after which a grant ends, however often its tokens were refreshed.",
+        ),
+    ] = 7776000
+    refresh_token_retry_window: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=120,
+            description="Seconds in which a client that lost an answer may present the refresh token it just used and gets the same successor again; 0 switches this off.",
+        ),
+    ] = 10
+    request_lifetime: Annotated[
+        Seconds,
+        Meta(
+            ge=60, le=3600, description="Seconds a person has for signing in and answering the consent page."
+        ),
+    ] = 900
+    session_idle_lifetime: Annotated[
+        Seconds, Meta(ge=60, le=2592000, description="Seconds after which an unused browser session ends.")
+    ] = 43200
+    session_lifetime: Annotated[
+        Seconds,
+        Meta(ge=60, le=31536000, description="Seconds after which a browser session ends in any case."),
+    ] = 604800
+    product_name: Annotated[
+        str, Meta(min_length=1, max_length=60, description="The name that the pages show.")
+    ] = "authserver"
+    logo: Annotated[
+        str, Meta(description="Path of an SVG or PNG file shown on the pages; empty for none.")
+    ] = ""
+    accent_color: Annotated[
+        str,
+        Meta(
+            pattern=r"^#[0-9a-fA-F]{6}$",
+            description="Colour of buttons and marks, `#rrggbb`; the text on it is made black or white, whichever reads better.",
+        ),
+    ] = "#2f5fd0"
 
     @property
     def is_production(self) -> bool:
@@ -273,8 +351,7 @@ def key_ring(settings: Settings) -> list[tuple[str, bytes]]:
             key = b""
         if not colon or not re.fullmatch(r"[A-Za-z0-9._-]{1,32}", key_id) or len(key) != 32:
             raise SettingsError(
-                ["authserver.secret_keys: each entry is `id:` and the base64 of 32 bytes; "
-                 "make one with `authserver keys secret`"]
+                ["authserver.secret_keys: an entry is no `id:base64`; make one with `authserver keys secret`"]
             )
         ring.append((key_id, key))
     if len({key_id for key_id, _ in ring}) < len(ring):
@@ -325,7 +402,9 @@ def _contradictions(settings: Settings) -> list[str]:
         or "@" in issuer.netloc
         or not re.fullmatch(r"[\x21-\x7e]+", settings.issuer)
     ):
-        problems.append("authserver.issuer: must be a URL such as https://login.example.com, without query or fragment")
+        problems.append(
+            "authserver.issuer: must be a URL such as https://login.example.com, without query or fragment"
+        )
     elif settings.issuer.endswith("/"):
         problems.append("authserver.issuer: must not end with a slash")
     elif issuer.scheme == "http" and issuer.hostname not in ("localhost", "127.0.0.1", "::1"):
@@ -360,9 +439,16 @@ def _insecure(settings: Settings, own: Mapping[str, Resolved], ini: Mapping[str,
     if any(_looks_made_up(entry.value) for entry in settings.secret_keys):
         insecure.append("authserver.secret_keys: not random; make a key with `authserver keys secret`")
     if own["database_url"].inline and urlsplit(settings.database_url.value).password:
-        insecure.append("authserver.database_url: a password stands in the INI file; give it as env:NAME or file:PATH")
+        insecure.append(
+            "authserver.database_url: a password stands in the INI file; give it as env:NAME or file:PATH"
+        )
     for key, value in ini.items():
-        if key.startswith(("pyramid.debug", "pyramid.reload")) and value.strip().lower() in ("true", "1", "yes", "on"):
+        if key.startswith(("pyramid.debug", "pyramid.reload")) and value.strip().lower() in (
+            "true",
+            "1",
+            "yes",
+            "on",
+        ):
             insecure.append(f"{key}: debugging is on; remove the line")
         if key == "pyramid.includes" and "debugtoolbar" in value:
             insecure.append("pyramid.includes: the debug toolbar is on; remove it")

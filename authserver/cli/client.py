@@ -26,7 +26,9 @@ def client() -> None:
 
 @client.command()
 @click.option("--name", required=True, help="The name that the consent page shows.")
-@click.option("--redirect-uri", "redirect_uris", multiple=True, metavar="URI", help="May be given several times.")
+@click.option(
+    "--redirect-uri", "redirect_uris", multiple=True, metavar="URI", help="May be given several times."
+)
 @click.option(
     "--grant-type",
     "grant_types",
@@ -77,7 +79,8 @@ def add(
             grant_types=grant_types,
             response_types=("code",) if "authorization_code" in grant_types else (),
             scopes=scopes,
-            application_type=application_type or ("web" if all(map(uris.is_https, redirect_uris)) else "native"),
+            application_type=application_type
+            or ("web" if all(map(uris.is_https, redirect_uris)) else "native"),
         )
         added, secret = add_client(engine, metadata, client_id=client_id, first_party=first_party)
     record = described(added)
@@ -101,8 +104,17 @@ def list_clients(configuration: Configuration, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
-        columns = ("client_id", "client_name", "token_endpoint_auth_method", "grant_types", "registered_by", "disabled_at")
-        print_rows(rows, columns, empty="There are no clients; add one with `authserver client add --name NAME …`.")
+        columns = (
+            "client_id",
+            "client_name",
+            "token_endpoint_auth_method",
+            "grant_types",
+            "registered_by",
+            "disabled_at",
+        )
+        print_rows(
+            rows, columns, empty="There are no clients; add one with `authserver client add --name NAME …`."
+        )
 
 
 @client.command()
@@ -125,7 +137,9 @@ def disable(configuration: Configuration, client_id: str) -> None:
     """Lock an application out, and all that was granted to it, from the next request on."""
     with configuration.engine() as engine:
         if not disable_client(engine, client_id):
-            raise click.ClickException(f"{client_id}: no such client, or disabled before; see `authserver client list`")
+            raise click.ClickException(
+                f"{client_id}: no such client, or disabled before; see `authserver client list`"
+            )
     click.echo(f"{client_id} is disabled.")
 
 

@@ -35,7 +35,9 @@ class Configuration:
             click.ClickException: there is no such file, or it cannot be read.
         """
         if self.path is None:
-            raise click.UsageError("which server? Name its INI file: -c FILE, or AUTHSERVER_CONFIG in the environment")
+            raise click.UsageError(
+                "which server? Name its INI file: -c FILE, or AUTHSERVER_CONFIG in the environment"
+            )
         if not self.path.is_file():
             raise click.ClickException(f"{self.path}: no such file; name the server's INI file with -c FILE")
         try:
@@ -74,7 +76,7 @@ class OneSentence(click.Group):
         except Refusal as error:
             raise click.ClickException(error.description) from error
         except AlreadyExists as error:
-            raise click.ClickException(f"{error}: taken already; choose another") from error
+            raise click.ClickException("that name or identifier is taken; choose another") from error
         except BadUsername as error:
             raise click.ClickException(str(error)) from error
         except (StorageUnavailable, sqlalchemy.exc.DBAPIError) as error:

@@ -22,7 +22,10 @@ def upgrade(configuration: Configuration) -> None:
     before = migrate.current(url)
     migrate.upgrade(url)
     after = migrate.current(url)
-    click.echo(f"The database is at {after}" + (", as it was." if before == after else f"; it was {before or 'empty'}."))
+    click.echo(
+        f"The database is at {after}"
+        + (", as it was." if before == after else f"; it was {before or 'empty'}.")
+    )
 
 
 @db.command()

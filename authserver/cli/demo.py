@@ -51,10 +51,14 @@ def prepare_files(ini: Mapping[str, str]) -> Path:
     """
     key = "authserver.environment"
     if settings.resolve(key, ini.get(key, "production")).text != settings.Environment.DEVELOPMENT:
-        raise click.ClickException(f"{key} is not development: there are no demo users and clients in production")
+        raise click.ClickException(
+            f"{key} is not development: there are no demo users and clients in production"
+        )
     kind, _, path = ini.get("authserver.secret_keys", "").strip().partition(":")
     if kind != "file":
-        raise click.ClickException("authserver.secret_keys: the demo keeps its secrets beside a file:PATH; see development.ini")
+        raise click.ClickException(
+            "authserver.secret_keys: the demo keeps its secrets beside a file:PATH; see development.ini"
+        )
     ring = Path(path)
     ring.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not ring.exists():

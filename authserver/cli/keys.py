@@ -36,7 +36,11 @@ def list_keys(configuration: Configuration, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
-        print_rows(rows, ("kid", "algorithm", "state", "created_at"), empty="There are none; the server makes one at start.")
+        print_rows(
+            rows,
+            ("kid", "algorithm", "state", "created_at"),
+            empty="There are none; the server makes one at start.",
+        )
 
 
 @keys.command()

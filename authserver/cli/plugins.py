@@ -19,4 +19,6 @@ def plugins(configuration: Configuration, as_json: bool) -> None:
         return
     readable = [row | {"plugins": ", ".join(row["plugins"]) or "nobody"} for row in rows]
     print_rows(readable, ("hook", "kind", "plugins", "silence"), empty="There are no hooks.")
-    click.echo("\nAll are asked, in this order: any refusal refuses, every narrowing narrows, the first to allow gives the value.")
+    click.echo(
+        "\nAll are asked, in this order: any refusal refuses, every narrowing narrows, the first to allow gives the value."
+    )

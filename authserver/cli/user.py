@@ -26,7 +26,12 @@ def user() -> None:
 @json_option
 @click.pass_obj
 def add(
-    configuration: Configuration, name: str, password_stdin: bool, display_name: str, admin: bool, as_json: bool
+    configuration: Configuration,
+    name: str,
+    password_stdin: bool,
+    display_name: str,
+    admin: bool,
+    as_json: bool,
 ) -> None:
     """Add a person; the password is asked for, or read from stdin."""
     if password_stdin:
@@ -61,7 +66,9 @@ def disable(configuration: Configuration, name: str) -> None:
     """Lock a person out, and all that was granted in their name, from the next request on."""
     with configuration.engine() as engine:
         if not disable_user(engine, name):
-            raise click.ClickException(f"{name}: no such user, or disabled before; see `authserver user list`")
+            raise click.ClickException(
+                f"{name}: no such user, or disabled before; see `authserver user list`"
+            )
     click.echo(f"{name} is disabled.")
 
 

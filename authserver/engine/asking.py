@@ -66,7 +66,8 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
     if len(requested) > MAXIMUM_RESOURCES:
         raise InvalidTarget("Too many resources.", reason="too-many-resources")
     allowed = []
-    for resource in [uris.canonical_resource(text) for text in requested] or [None]:
+    canonical: list[str | None] = [uris.canonical_resource(text) for text in requested]
+    for resource in canonical or [None]:
         ruling = engine.ask("resource_decision", client=client, resource=resource)
         if not ruling.allowed:
             raise InvalidTarget("The requested resource is not allowed.", reason=ruling.reason)
@@ -82,7 +83,10 @@ def narrower_resources(requested: Sequence[str], granted: tuple[str, ...]) -> tu
     Raises:
         InvalidTarget: one was not granted.
     """
-    canonical = tuple(dict.fromkeys(uris.canonical_resource(text) for text in requested))
-    if any(resource not in granted for resource in canonical):
+    if not requested:
+        return granted
+    by_form = {uris.canonical_resource(resource): resource for resource in granted}
+    named = [by_form.get(uris.canonical_resource(text)) for text in requested]
+    if None in named:
         raise InvalidTarget("The requested resource was not granted.", reason="resource-not-granted")
-    return canonical or granted
+    return tuple(dict.fromkeys(resource for resource in named if resource is not None))

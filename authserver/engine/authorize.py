@@ -34,6 +34,8 @@ from authserver.engine.sealing import Unsealable, from_text, to_text
 
 PURPOSE = "authorization-request"
 MAXIMUM_STATE = 2048
+# Sealed it must fit into an address, which servers and proxies hold to 16 kB with all headers (T136).
+MAXIMUM_REQUEST = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,8 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
         PageError: client or redirect URI cannot be trusted; nothing is redirected.
         RedirectError: any other error, for a signed-in user.
     """
+    if len(parameters.encoded()) > MAXIMUM_REQUEST:
+        raise PageError(InvalidRequest("The request is too long.", reason="request-too-long"))
     lifetime = timedelta(seconds=engine.settings.request_lifetime)
     pending = Pending(
         request_id=digests.new_identifier(),
@@ -210,9 +214,11 @@ def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
         plaintext = engine.keys.open(from_text(sealed_request), purpose=PURPOSE, context=browser.session_id)
     except Unsealable:
         raise PageError(
-            InvalidRequest("This request cannot be continued in this browser. Start again.", reason="request-unsealable")
+            InvalidRequest(
+                "This request cannot be continued in this browser. Start again.", reason="request-unsealable"
+            )
         ) from None
-    request_id, expires_at, encoded = strict_json.loads(plaintext, limit=200_000)
+    request_id, expires_at, encoded = strict_json.loads(plaintext, limit=2 * MAXIMUM_REQUEST)
     if expires_at <= engine.now.timestamp():
         raise PageError(InvalidRequest("This request has expired. Start again.", reason="request-expired"))
     return Pending(request_id=request_id, expires_at=expires_at, parameters=Parameters.parse(encoded))
@@ -275,7 +281,9 @@ def _accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]
             raise InvalidRequest("The redirect_uri is not acceptable.", reason="redirect-uri-malformed")
         ruling = engine.ask("redirect_uri_decision", client=client, redirect_uri=redirect_uri)
         if not ruling.allowed:
-            raise InvalidRequest("The redirect_uri is not registered for this application.", reason=ruling.reason)
+            raise InvalidRequest(
+                "The redirect_uri is not registered for this application.", reason=ruling.reason
+            )
     except OAuthError as error:
         raise PageError(error) from None
     return client, redirect_uri
@@ -393,9 +401,7 @@ def _approve(engine: Engine, pending: Pending, browser: Browser, checked: Checke
         expires_at=engine.now + timedelta(seconds=engine.settings.grant_lifetime),
         details=details,
     )
-    code = issue_code(
-        engine, grant, redirect_uri=checked.redirect_uri, code_challenge=checked.code_challenge
-    )
+    code = issue_code(engine, grant, redirect_uri=checked.redirect_uri, code_challenge=checked.code_challenge)
     return Redirect(
         location=with_response(
             checked.redirect_uri, engine.settings.issuer, ("code", code), ("state", checked.state)

@@ -61,7 +61,9 @@ class Presented:
     scheme: str = "Basic"
 
 
-def authenticate(engine: Engine, authorization: str | None, parameters: Parameters, headers: Mapping[str, str]) -> Client:
+def authenticate(
+    engine: Engine, authorization: str | None, parameters: Parameters, headers: Mapping[str, str]
+) -> Client:
     """The client that sent this request, by exactly the method it is registered for (OAuth 2.1, 2.4).
 
     Args:
@@ -114,7 +116,9 @@ def read_credentials(authorization: str | None, parameters: Parameters) -> Prese
     if authorization is not None:
         presented = _read_authorization(authorization)
         if client_id is not None and client_id != presented.client_id:
-            raise InvalidRequest("The client_id differs from the authenticated client.", reason="client-id-differs")
+            raise InvalidRequest(
+                "The client_id differs from the authenticated client.", reason="client-id-differs"
+            )
         return presented
     if client_id is None:
         raise InvalidClient(_REFUSED, reason="client-id-missing")
@@ -149,7 +153,9 @@ def disable_client(engine: Engine, client_id: str) -> bool:
 def _read_authorization(authorization: str) -> Presented:
     """The Basic scheme, strictly: canonical base64, a colon, form-encoded halves (J-02, T045)."""
     scheme, _, encoded = authorization.partition(" ")
-    refused = InvalidClient(_REFUSED, reason="authorization-malformed", scheme=_SCHEMES.get(scheme.lower(), "Basic"))
+    refused = InvalidClient(
+        _REFUSED, reason="authorization-malformed", scheme=_SCHEMES.get(scheme.lower(), "Basic")
+    )
     if scheme.lower() != "basic":
         refused.reason = "authorization-scheme"
         raise refused

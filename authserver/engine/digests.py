@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 CODE = "as_code_"
 ACCESS = "as_access_"
 REFRESH = "as_refresh_"
-SECRET = "as_secret_"  # noqa: S105 - the prefix that marks one, not a secret
+SECRET = "as_secret_"
 SESSION = "as_session_"
 
 LONGEST_PASSWORD = 1024  # bytes of UTF-8

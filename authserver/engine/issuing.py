@@ -9,7 +9,7 @@ from typing import Any
 
 from authserver.engine import digests
 from authserver.engine.context import Engine, Issue
-from authserver.engine.records import NOTHING, Client, EventType, Grant, Token, TokenKind
+from authserver.engine.records import Client, EventType, Grant, Token, TokenKind
 from authserver.engine.sealing import seal_under
 from authserver.settings import AccessTokenFormat
 

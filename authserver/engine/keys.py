@@ -56,7 +56,8 @@ class SigningKeys:
         """
         with self._storage.begin() as stores:
             if not any(
-                key.algorithm == self._algorithm and key.state is KeyState.ACTIVE for key in stores.keys.list()
+                key.algorithm == self._algorithm and key.state is KeyState.ACTIVE
+                for key in stores.keys.list()
             ):
                 make_first_key(stores, self._ring, self._algorithm, now)
         self._load()
@@ -124,8 +125,7 @@ def _opened(ring: KeyRing, key: SigningKey) -> dict[str, Any]:
         opened = ring.open(key.sealed_private_jwk, purpose=PURPOSE, context=_context(key.kid))
     except Unsealable:
         raise SettingsError(
-            [f"authserver.secret_keys: no key of the ring opens signing key {key.kid}; "
-             "put back the key that sealed it"]
+            [f"authserver.secret_keys: none opens signing key {key.kid}; put back the one that sealed it"]
         ) from None
     private: dict[str, Any] = strict_json.loads(opened)
     return private

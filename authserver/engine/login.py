@@ -46,7 +46,9 @@ class SignedIn:
     user: User
 
 
-def sign_in(engine: Engine, username: str, password: Secret, *, previous_session_id: str | None = None) -> SignedIn:
+def sign_in(
+    engine: Engine, username: str, password: Secret, *, previous_session_id: str | None = None
+) -> SignedIn:
     """Check a name and password with the policies and begin a new session with a new id (E-17, T098).
 
     Raises:

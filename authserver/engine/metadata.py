@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from authserver.engine.context import Parts
@@ -68,5 +67,7 @@ def registration_is_open(policies: Policies) -> bool:
 
 def well_known_paths(issuer_path: str) -> tuple[str, ...]:
     """Where the document is served; the first one is RFC 8414's own (A-05), MCP clients try the others (A-06)."""
-    inserted = (f"/.well-known/{name}{issuer_path}" for name in ("oauth-authorization-server", "openid-configuration"))
+    inserted = (
+        f"/.well-known/{name}{issuer_path}" for name in ("oauth-authorization-server", "openid-configuration")
+    )
     return tuple(dict.fromkeys((*inserted, f"{issuer_path}/.well-known/openid-configuration")))

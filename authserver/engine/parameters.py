@@ -35,12 +35,12 @@ class Parameters:
     _repeated: frozenset[str] = field(repr=False, compare=False)
 
     @classmethod
-    def parse(cls, encoded: bytes | str) -> Self:
+    def parse(cls, encoded: bytes | str, *, longest: int = LONGEST_TEXT) -> Self:
         """Read application/x-www-form-urlencoded text: a raw query string or a request body.
 
         Only `&` separates: with `;` as well, a proxy and we would read different parameters. Bytes
         must be UTF-8, before and after percent-decoding. Raises InvalidRequest for anything else,
-        for NUL, and beyond 100 parameters or 8192 characters in a name or value.
+        for NUL, and beyond 100 parameters or `longest` characters in a name or value.
         """
         try:
             # Encoding is the check: it fails on the lone surrogates that a decoded string may hold.
@@ -56,7 +56,7 @@ class Parameters:
         except UnicodeError:
             raise InvalidRequest("the parameters are not valid UTF-8") from None
         # Decoding never lengthens, so a short whole has no long part.
-        if len(text) > LONGEST_TEXT and any(len(part) > LONGEST_TEXT for pair in pairs for part in pair):
+        if len(text) > longest and any(len(part) > longest for pair in pairs for part in pair):
             raise InvalidRequest("a parameter is too long")
         values = dict(pairs)
         repeated: frozenset[str] = frozenset()

@@ -88,7 +88,9 @@ def add_client(
     if client_id is None:
         client_id = digests.new_identifier("client_")
     elif not _is_client_id(client_id):
-        raise InvalidClientMetadata("A client_id has up to 100 visible ASCII characters and begins neither with user_ nor https:.")
+        raise InvalidClientMetadata(
+            "A client_id has up to 100 visible ASCII characters and begins neither with user_ nor https:."
+        )
     secret, stored = None, None
     if metadata.token_endpoint_auth_method.startswith("client_secret_"):
         secret, stored = new_secret(engine.keys, client_id, engine.now)

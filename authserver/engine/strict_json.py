@@ -11,7 +11,7 @@ import msgspec
 
 MOST_BYTES = 16384
 DEEPEST = 16
-LONGEST_NUMBER = 19  # digits and sign; what fits a database's integer, and far from quadratic work
+LARGEST_INTEGER = 2**63 - 1  # what a database column holds
 
 # A string, ended or not (so the scan stays linear on any text), or one bracket.
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|([\[{])|[\]}]', re.DOTALL)
@@ -72,9 +72,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > LONGEST_NUMBER:
+    # The length first: converting thousands of digits takes quadratic time.
+    if len(digits) > 20 or abs(number := int(digits)) > LARGEST_INTEGER:
         raise ValueError("the JSON holds a number that is too large")
-    return int(digits)
+    return number
 
 
 def _float(digits: str) -> float:

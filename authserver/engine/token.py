@@ -34,7 +34,9 @@ def exchange(
     if redeem is None:
         raise UnsupportedGrantType("This grant type is not offered.")
     if grant_type not in client.grant_types:
-        raise UnauthorizedClient("This client may not use this grant type.", reason="grant-type-not-registered")
+        raise UnauthorizedClient(
+            "This client may not use this grant type.", reason="grant-type-not-registered"
+        )
     try:
         return issuing.issue(engine, client, redeem(engine, client, parameters))
     except AlreadyClaimed:

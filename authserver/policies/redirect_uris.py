@@ -27,12 +27,15 @@ class RedirectLoopback:
     def __post_init__(self) -> None:
         unknown = set(self.hosts) - {"127.0.0.1", "[::1]", "localhost"}
         if unknown:
-            raise ValueError(f"hosts: {', '.join(sorted(unknown))}: not a loopback host; known: 127.0.0.1 [::1] localhost")
+            raise ValueError(
+                f"hosts: {', '.join(sorted(unknown))}: not a loopback host; known: 127.0.0.1 [::1] localhost"
+            )
 
     @hookimpl
     def redirect_uri_decision(self, client: Client, redirect_uri: str) -> Decision | None:
         if any(
-            same_loopback_redirect_uri(registered, redirect_uri, self.hosts) for registered in client.redirect_uris
+            same_loopback_redirect_uri(registered, redirect_uri, self.hosts)
+            for registered in client.redirect_uris
         ):
             return allow("loopback-port")
         return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from authserver.api import Decision, allow, canonical_resource, deny, hookimpl, narrow
 
@@ -12,31 +13,35 @@ class ResourcesListed:
     """Allow the listed resources (RFC 8707), each with its own scopes.
 
     Attributes:
-        resources: a line each, `URI = scope scope …`, or `URI = *` for every scope.
+        resources: a line each, `URI = scope scope …`, or `URI = *` for every scope. A token's audience
+            is the URI as written here, however a request spells scheme, host and empty path (O-09).
         default: the resource of a request that names none; without it such a request is refused.
     """
 
     resources: tuple[tuple[str, str], ...] = ()
     default: str = ""
+    _by_form: Mapping[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for resource, _ in self.resources:
             try:
-                canonical = canonical_resource(resource)
+                canonical_resource(resource)
             except Exception as error:
                 raise ValueError(f"resources: {resource}: {error}") from None
-            if canonical != resource:
-                raise ValueError(f"resources: {resource}: write it as {canonical}")
         if self.default and self.default not in dict(self.resources):
             raise ValueError(f"default: {self.default} is not among resources")
+        by_form = {canonical_resource(resource): resource for resource, _ in self.resources}
+        if len(by_form) < len(self.resources):
+            raise ValueError("resources: two lines name the same resource")
+        # Prepared at start, so that a question only looks it up.
+        object.__setattr__(self, "_by_form", by_form)
 
     @hookimpl
     def resource_decision(self, resource: str | None) -> Decision | None:
         if resource is None:
             return allow("resource-default", self.default) if self.default else deny("resource-missing")
-        if resource in dict(self.resources):
-            return allow("resource-listed", resource)
-        return None
+        listed = self._by_form.get(resource)
+        return allow("resource-listed", listed) if listed else None
 
     @hookimpl
     def scope_decision(self, resources: tuple[str, ...]) -> Decision | None:

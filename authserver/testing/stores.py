@@ -187,7 +187,10 @@ class MemoryTokens(Kept):
 
     def add_once(self, token: Token) -> bool:
         with self.lock:
-            return self.tables.tokens.setdefault((token.kind, token.digest), token) is token
+            if (token.kind, token.digest) in self.tables.tokens:
+                return False
+            self.tables.tokens[token.kind, token.digest] = token
+            return True
 
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         token = self.tables.tokens.get((kind, digest))

@@ -16,7 +16,7 @@ from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.login import sign_out
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import Client
-from authserver.web.forms import read_form, read_query
+from authserver.web.forms import read_form, read_page_query, read_query
 from authserver.web.pages import allow_redirect_to, own_url, see_other, see_own
 from authserver.web.session import begin_session, new_visitor, read_own_form
 
@@ -33,7 +33,7 @@ def authorize_by_form(request: Request) -> Response:
 
 @view_config(route_name="consent", request_method="GET")
 def consent(request: Request) -> Response:
-    sealed = _readable(read_query, request).get("request") or ""
+    sealed = read_page_query(request).get("request") or ""
     return show(request, engine.resume(request.engine, sealed, request.browser))
 
 

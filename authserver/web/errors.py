@@ -124,14 +124,22 @@ def _failed(request: Request, error: OAuthError) -> Response:
     if target is not None:
         redirect_uri, state = target
         return redirect_error(RedirectError(error, redirect_uri=redirect_uri, state=state), request)
-    response = _page(request, error.status, title="Something went wrong", message=error.description, code=error.code)
+    response = _page(
+        request, error.status, title="Something went wrong", message=error.description, code=error.code
+    )
     if isinstance(error, TemporarilyUnavailable):
         response.headers["Retry-After"] = RETRY_AFTER
     return response
 
 
 def _page(
-    request: Request, status: int, *, title: str, message: str, code: str | None = None, what_to_do: str | None = None
+    request: Request,
+    status: int,
+    *,
+    title: str,
+    message: str,
+    code: str | None = None,
+    what_to_do: str | None = None,
 ) -> Response:
     page = {
         "title": title,

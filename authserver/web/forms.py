@@ -8,22 +8,24 @@ from pyramid.httpexceptions import HTTPRequestEntityTooLarge
 from pyramid.request import Request
 
 from authserver.engine.errors import InvalidRequest, PageError
-from authserver.engine.parameters import Parameters
+from authserver.engine.parameters import LONGEST_TEXT, Parameters
 from authserver.settings import Secret
 
 MAXIMUM_BODY = 65_536
+# The longest pending request that `engine.authorize` seals is shorter.
+LONGEST_SEALED = 16_384
 
 _FORM = re.compile(r'application/x-www-form-urlencoded(\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
 _JSON = re.compile(r'application/json(\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
-def read_query(request: Request) -> Parameters:
+def read_query(request: Request, *, longest: int = LONGEST_TEXT) -> Parameters:
     """The parameters of the query. Raises InvalidRequest."""
-    return Parameters.parse(request.environ.get("QUERY_STRING", "").encode("latin-1"))
+    return Parameters.parse(request.environ.get("QUERY_STRING", "").encode("latin-1"), longest=longest)
 
 
-def read_form(request: Request) -> Parameters:
+def read_form(request: Request, *, longest: int = LONGEST_TEXT) -> Parameters:
     """The parameters of a form body.
 
     Raises:
@@ -31,7 +33,7 @@ def read_form(request: Request) -> Parameters:
     """
     if not _FORM.fullmatch(request.environ.get("CONTENT_TYPE", "")):
         raise InvalidRequest("Send application/x-www-form-urlencoded.", reason="content-type")
-    return Parameters.parse(read_body(request))
+    return Parameters.parse(read_body(request), longest=longest)
 
 
 def read_json(request: Request) -> bytes:
@@ -41,10 +43,18 @@ def read_json(request: Request) -> bytes:
     return read_body(request)
 
 
+def read_page_query(request: Request) -> Parameters:
+    """The parameters in the address of one of our own pages. Raises PageError."""
+    try:
+        return read_query(request, longest=LONGEST_SEALED)
+    except InvalidRequest as error:
+        raise PageError(error) from None
+
+
 def read_page_form(request: Request) -> Parameters:
     """The parameters of one of our own pages' forms. Raises PageError."""
     try:
-        return read_form(request)
+        return read_form(request, longest=LONGEST_SEALED)
     except InvalidRequest as error:
         raise PageError(error) from None
 

@@ -27,7 +27,9 @@ Handler = Callable[[Request], Response]
 
 def includeme(config: Configurator) -> None:
     config.add_request_method(lambda request: {}, "content_security_policy", reify=True)
-    config.add_tween("authserver.web.headers.tween_factory", under=INGRESS, over="authserver.web.refusals.tween_factory")
+    config.add_tween(
+        "authserver.web.headers.tween_factory", under=INGRESS, over="authserver.web.refusals.tween_factory"
+    )
 
 
 def tween_factory(handler: Handler, registry: Registry) -> Handler:
@@ -83,5 +85,7 @@ def _add_cross_origin(request: Request, response: Response) -> None:
     response.headers["Access-Control-Expose-Headers"] = "WWW-Authenticate, DPoP-Nonce"
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = ", ".join(route.methods)
-        response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, DPoP, MCP-Protocol-Version"
+        response.headers["Access-Control-Allow-Headers"] = (
+            "Authorization, Content-Type, DPoP, MCP-Protocol-Version"
+        )
         response.headers["Access-Control-Max-Age"] = "3600"

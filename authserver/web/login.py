@@ -11,22 +11,18 @@ from pyramid.view import exception_view_config, view_config
 
 from authserver.engine import authorize, uris
 from authserver.engine.authorize import Browser
-from authserver.engine.errors import InvalidRequest, PageError, SignInRefused
+from authserver.engine.errors import SignInRefused
 from authserver.engine.login import sign_in, sign_out
 from authserver.settings import Secret
 from authserver.web.authorize import describe_client
-from authserver.web.forms import read_query
+from authserver.web.forms import read_page_query
 from authserver.web.pages import allow_redirect_to, own_url, see_own
 from authserver.web.session import begin_session, new_visitor, read_own_form
 
 
 @view_config(route_name="login", request_method="GET")
 def login(request: Request) -> Response:
-    try:
-        sealed = read_query(request).get("request") or ""
-    except InvalidRequest as error:
-        raise PageError(error) from None
-    return _login_page(request, sealed)
+    return _login_page(request, read_page_query(request).get("request") or "")
 
 
 @view_config(route_name="login", request_method="POST")
@@ -72,7 +68,9 @@ def confirm_logout(request: Request) -> dict[str, Any]:
     return {}
 
 
-def _login_page(request: Request, sealed_request: str, *, username: str = "", failed: bool = False) -> Response:
+def _login_page(
+    request: Request, sealed_request: str, *, username: str = "", failed: bool = False
+) -> Response:
     page: dict[str, Any] = {
         "action": own_url(request, "login"),
         "sealed_request": sealed_request,

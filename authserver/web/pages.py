@@ -66,7 +66,7 @@ def add_home_link(config: Configurator, label: str, url: str) -> None:
     config.registry.home_links.append((label, url))
 
 
-def own_url(request: Request, name: str, **query: str) -> str:
+def own_url(request: Request, name: str, /, **query: str) -> str:
     """The absolute URL of a route, made from the issuer and never from the Host header (A-04)."""
     settings = request.registry.application.loaded.settings
     url: str = settings.issuer_origin + request.route_path(name)
@@ -121,7 +121,9 @@ def static_file(request: Request) -> Response:
     if found is None:
         raise HTTPNotFound()
     content_type, body, etag = found
-    response = Response(body=body, content_type=content_type, charset="utf-8" if "text" in content_type else None)
+    response = Response(
+        body=body, content_type=content_type, charset="utf-8" if "text" in content_type else None
+    )
     response.headers["Cache-Control"] = f"public, max-age={STATIC_MAXIMUM_AGE}"
     response.headers["ETag"] = f'"{etag}"'
     return response

@@ -7,9 +7,7 @@ identifier is stored nowhere; a signed-in session is stored as a digest, and get
 from __future__ import annotations
 
 import base64
-import hmac
 import re
-from urllib.parse import urlsplit
 
 from pyramid.config import Configurator
 from pyramid.request import Request
@@ -69,7 +67,9 @@ def read_own_form(request: Request) -> Parameters:
         token = ""
     settings = request.registry.application.loaded.settings
     if origin not in ("null", settings.issuer_origin) or not digests.equal(token, request.form_token):
-        raise ForgedForm(InvalidRequest("This form is out of date. Go back, reload and try again.", reason="form-token"))
+        raise ForgedForm(
+            InvalidRequest("This form is out of date. Go back, reload and try again.", reason="form-token")
+        )
     return form
 
 
@@ -105,7 +105,7 @@ def _read_cookie(request: Request) -> str | None:
     if len(values) != 1:
         return None
     session_id, _, mac = values[0].strip().partition(".")
-    return session_id if hmac.compare_digest(mac.encode(), _mac(request, session_id, COOKIE_PURPOSE).encode()) else None
+    return session_id if digests.equal(mac, _mac(request, session_id, COOKIE_PURPOSE)) else None
 
 
 def _set_cookie(request: Request, response: Response, session_id: str) -> None:
@@ -126,4 +126,5 @@ def _mac(request: Request, session_id: str, purpose: str) -> str:
 
 
 def _is_https(request: Request) -> bool:
-    return urlsplit(request.registry.application.loaded.settings.issuer).scheme == "https"
+    issuer: str = request.registry.application.loaded.settings.issuer
+    return issuer.startswith("https:")

@@ -9,7 +9,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from authserver.engine.ports import AlreadyExists, Storage, Stores
-from authserver.engine.records import ClientSecret, FoundSession, FoundToken, KeyState, RegisteredBy, TokenKind
+from authserver.engine.records import (
+    ClientSecret,
+    FoundSession,
+    FoundToken,
+    KeyState,
+    RegisteredBy,
+    TokenKind,
+)
 from authserver.storage.database import Database
 from authserver.testing.records import (
     NOW,
@@ -299,7 +306,9 @@ def test_a_session_lives_until_it_expires_or_idles_or_ends(stores: Stores) -> No
     found = FoundSession(session=session, user=user)
     assert stores.sessions.find(session.digest, LATER, IDLE_SINCE) == found
     assert stores.sessions.find(session.digest, LATER, session.last_seen_at) == found
-    assert stores.sessions.find(session.digest, LATER, session.last_seen_at + timedelta(microseconds=1)) is None
+    assert (
+        stores.sessions.find(session.digest, LATER, session.last_seen_at + timedelta(microseconds=1)) is None
+    )
     assert stores.sessions.find(session.digest, session.expires_at, IDLE_SINCE) is None
     assert stores.sessions.find(b"unknown", LATER, IDLE_SINCE) is None
     stores.sessions.end(session.digest)
@@ -346,10 +355,15 @@ def test_an_event_is_kept_once(stores: Stores) -> None:
 
 def test_what_raises_leaves_nothing_behind(storage: Storage) -> None:
     """T115: of several writes all are kept or none."""
-    with pytest.raises(RuntimeError, match="between"), storage.begin() as stores:
-        stores.grants.add(a_grant())
-        stores.tokens.add(a_token())
-        raise RuntimeError("between two writes")
+
+    def fail() -> None:
+        with storage.begin() as stores:
+            stores.grants.add(a_grant())
+            stores.tokens.add(a_token())
+            raise RuntimeError("after two writes")
+
+    with pytest.raises(RuntimeError, match="after two writes"):
+        fail()
     with storage.begin() as stores:
         assert stores.grants.find("grant_1") is None
         assert stores.tokens.find(TokenKind.CODE, a_token().digest) is None

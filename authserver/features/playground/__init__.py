@@ -7,7 +7,7 @@ other client uses. The server side is one page and its files; it holds no state 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pyramid.config import Configurator
 from pyramid.request import Request
@@ -25,6 +25,8 @@ class Playground:
             `scope` out, and the server's default applies.
         resource: the resource it asks a token for (RFC 8707); empty leaves it out.
     """
+
+    development_only: ClassVar[bool] = True
 
     client_id: str = "playground"
     scopes: tuple[str, ...] = ()

@@ -1,0 +1,133 @@
+"""Steps and assertions for stories told through WebTest: each form in which an error is delivered has one."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+from urllib.parse import parse_qsl
+
+from webtest import TestApp, TestResponse
+
+from authserver.engine.records import Client
+from authserver.testing.server import CHALLENGE, ISSUER, PASSWORD, REDIRECT_URI, Server, form_with
+
+# Every table but the signing keys and the events.
+RECORDS = ("clients", "client_secrets", "users", "sessions", "consents", "grants", "tokens")
+
+_DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
+
+
+def records(server: Server) -> dict[str, list[dict[str, Any]]]:
+    """Everything that is stored, for comparison: a refusal leaves it as it was."""
+    return {table: sorted(server.rows(table), key=repr) for table in RECORDS}
+
+
+def register(server: Server, **metadata: Any) -> Client:
+    """A public client that registered itself over HTTP, with one https redirect URI unless said otherwise."""
+    body = {
+        "client_name": "Stranger",
+        "redirect_uris": [REDIRECT_URI],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "token_endpoint_auth_method": "none",
+        "scope": "profile files.read",
+        **metadata,
+    }
+    answer = server.browser().post_json(server.path("/oauth/register"), body)
+    with server.application.begin() as engine:
+        client = engine.stores.clients.find(answer.json["client_id"])
+    assert client is not None
+    return client
+
+
+def sign_in_at(page: TestResponse, username: str = "ann", password: str = PASSWORD) -> TestResponse:
+    """Fill in this sign-in page, with whatever request it carries."""
+    form = form_with(page, "username")
+    form["username"], form["password"] = username, password
+    answer: TestResponse = form.submit(expect_errors=True)
+    return answer
+
+
+def fields_of(page: TestResponse, field: str) -> dict[str, str]:
+    """The hidden fields of the form that has this field: what a script would send."""
+    form = form_with(page, field)
+    return {name: form[name].value for name in ("csrf_token", "request")}
+
+
+def signed_in(server: Server, username: str = "ann") -> TestApp:
+    """A browser in which this user is signed in."""
+    browser = server.browser()
+    answer = server.sign_in(browser, username)
+    assert answer.status_int == 303, answer.text
+    return browser
+
+
+def challenge() -> dict[str, str]:
+    """The PKCE parameters of a correct request."""
+    return {"code_challenge": CHALLENGE, "code_challenge_method": "S256"}
+
+
+def assert_page_error(
+    answer: TestResponse, code: str = "invalid_request", *, status: int = 400, supplied: str = ""
+) -> None:
+    """An error page of ours that leads nowhere, least of all to the URI that was supplied."""
+    assert answer.status_int == status, answer.location or answer.text
+    assert answer.content_type == "text/html"
+    assert "Location" not in answer.headers
+    assert "Refresh" not in answer.headers
+    assert f'<code dir="ltr">{code}</code>' in answer.text
+    lower = answer.text.lower()
+    assert "http-equiv" not in lower
+    assert "<script" not in lower
+    assert "<form" not in lower
+    assert set(re.findall(r'href="(https?://[^/"]+)', answer.text)) <= {ISSUER}
+    if supplied:
+        assert supplied not in answer.text
+        assert html.escape(supplied) not in answer.text
+
+
+def assert_redirect_error(
+    answer: TestResponse, code: str, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz"
+) -> None:
+    """An error for the client: 303 to its URI, with error, state and iss, each once, and no code."""
+    values = assert_response(answer, redirect_uri=redirect_uri, state=state)
+    assert values["error"] == code
+    assert "code" not in values
+    assert _DESCRIPTION.fullmatch(values["error_description"])
+
+
+def assert_code(
+    answer: TestResponse, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz"
+) -> str:
+    """A successful answer for the client; returns the code."""
+    values = assert_response(answer, redirect_uri=redirect_uri, state=state)
+    assert "error" not in values
+    return values["code"]
+
+
+def assert_response(answer: TestResponse, *, redirect_uri: str, state: str | None) -> dict[str, str]:
+    """What every authorization response has; returns its parameters without what the URI had before."""
+    assert answer.status_int == 303, answer.text
+    separator = "&" if "?" in redirect_uri else "?"
+    assert answer.location.startswith(redirect_uri + separator), answer.location
+    pairs = parse_qsl(
+        answer.location.removeprefix(redirect_uri + separator), keep_blank_values=True, strict_parsing=True
+    )
+    values = dict(pairs)
+    assert len(values) == len(pairs)
+    assert values.get("state") == state
+    assert values["iss"] == ISSUER
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    return values
+
+
+def assert_json_error(answer: TestResponse, code: str, *, status: int = 400) -> None:
+    """An error of an endpoint that clients call."""
+    assert answer.status_int == status, answer.text
+    assert answer.content_type == "application/json"
+    assert answer.json["error"] == code
+    assert answer.json.keys() == {"error", "error_description", "error_id"}
+    assert all(isinstance(text, str) and _DESCRIPTION.fullmatch(text) for text in answer.json.values())
+    assert "no-store" in answer.headers["Cache-Control"]
+    assert ("WWW-Authenticate" in answer.headers) == (status == 401)

@@ -1,0 +1,120 @@
+"""Prepare a database for the benchmark.
+
+seed.py setup            migrate, and add the two clients and a user
+seed.py codes N FILE     store N fresh codes and write them to FILE, one a line
+"""
+
+import os
+import sys
+from datetime import timedelta
+
+from settings import CHALLENGE, REDIRECT_URI, RESOURCE, SECRET, ini
+from sqlalchemy import insert
+
+from authserver import app
+from authserver.engine import digests
+from authserver.engine.clients import stored_secret
+from authserver.engine.login import add_user
+from authserver.engine.ports import AlreadyExists
+from authserver.engine.records import Client, Grant, Token, TokenKind
+from authserver.storage import migrate
+from authserver.storage.rows import Rows
+from authserver.storage.tables import grants, tokens
+
+CHUNK = 1000
+
+
+def setup() -> None:
+    """Tables, clients and a user; harmless when they are there."""
+    migrate.upgrade(os.environ["DATABASE_URL"])
+    application = app.build(ini("0"))
+    for client_id, grant_types, redirect_uris in (
+        ("bench-cc", ("client_credentials",), ()),
+        ("bench-code", ("authorization_code", "refresh_token"), (REDIRECT_URI,)),
+    ):
+        try:
+            with application.begin() as engine:
+                engine.stores.clients.add(
+                    Client(
+                        client_id=client_id,
+                        name=client_id,
+                        auth_method="client_secret_basic",
+                        redirect_uris=redirect_uris,
+                        grant_types=grant_types,
+                        response_types=("code",) if redirect_uris else (),
+                        scopes=("read",),
+                        created_at=engine.now,
+                        secrets=(stored_secret(engine.keys, client_id, SECRET, engine.now),),
+                    )
+                )
+        except AlreadyExists:
+            pass
+    try:
+        with application.begin() as engine:
+            add_user(engine, "bench", None)
+    except AlreadyExists:
+        pass
+
+
+def codes(number: int, path: str) -> None:
+    """Store grants and codes in bulk: the exchange is measured, not the making."""
+    application = app.build(ini("0"))
+    with application.begin() as engine:
+        user = engine.stores.users.find_by_name("bench")
+        assert user is not None
+        now = engine.now
+    grant_rows, token_rows = Rows(Grant, grants), Rows(Token, tokens)
+    with open(path, "w") as file:
+        for start in range(0, number, CHUNK):
+            new = [
+                (digests.new_identifier(), digests.new_credential(digests.CODE))
+                for _ in range(min(CHUNK, number - start))
+            ]
+            with application.storage.engine.connect().execution_options(
+                isolation_level="READ COMMITTED"
+            ) as connection:
+                connection.execute(
+                    insert(grants),
+                    [
+                        grant_rows.row(
+                            Grant(
+                                grant_id=grant_id,
+                                client_id="bench-code",
+                                user_id=user.user_id,
+                                scopes=("read",),
+                                resources=(RESOURCE,),
+                                created_at=now,
+                                expires_at=now + timedelta(days=30),
+                            )
+                        )
+                        for grant_id, _ in new
+                    ],
+                )
+                connection.execute(
+                    insert(tokens),
+                    [
+                        token_rows.row(
+                            Token(
+                                kind=TokenKind.CODE,
+                                digest=digests.digest(TokenKind.CODE, code),
+                                grant_id=grant_id,
+                                client_id="bench-code",
+                                scopes=("read",),
+                                resources=(RESOURCE,),
+                                created_at=now,
+                                expires_at=now + timedelta(days=1),
+                                details={"redirect_uri": REDIRECT_URI, "code_challenge": CHALLENGE},
+                            )
+                        )
+                        for grant_id, code in new
+                    ],
+                )
+                connection.commit()
+            file.writelines(f"{code}\n" for _, code in new)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "setup":
+        setup()
+    else:
+        codes(int(sys.argv[2]), sys.argv[3])

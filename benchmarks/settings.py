@@ -1,0 +1,35 @@
+"""The server that is measured: PostgreSQL, JWT access tokens, every shipped policy that production has."""
+
+import base64
+import hashlib
+import os
+
+CHALLENGE = os.environ.get("CHALLENGE", "")
+SECRET = "benchsecret0123456789abcdefABCDEF0123456789"
+REDIRECT_URI = "https://client.example/cb"
+RESOURCE = "https://api.example/"
+
+
+def ini(port: str) -> dict[str, str]:
+    """The settings of one measured server."""
+    return {
+        "authserver.issuer": f"http://127.0.0.1:{port}",
+        "authserver.environment": "development",
+        "authserver.database_url": "env:DATABASE_URL",
+        "authserver.secret_keys": "bench:" + base64.b64encode(hashlib.sha256(b"benchmark").digest()).decode(),
+        "authserver.plugins": """
+            client_secret_basic
+            client_secret_post
+            public_client
+            redirect_exact
+            redirect_loopback
+            scopes_registered
+            resources_listed
+            consent_remembered
+            login_password
+            registration_token
+        """,
+        "authserver.plugin.resources_listed.resources": f"{RESOURCE} = *",
+        "authserver.plugin.resources_listed.default": RESOURCE,
+        "authserver.scopes": "read = Read your data",
+    }

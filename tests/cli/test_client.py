@@ -1,0 +1,107 @@
+"""`authserver client`."""
+
+from __future__ import annotations
+
+import json
+
+
+def add(run, *arguments: str):
+    result = run("client", "add", "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_client_with_a_redirect_uri_may_use_codes_and_refresh_tokens(run) -> None:
+    client = add(
+        run, "--name", "Notes", "--redirect-uri", "https://notes.example/cb", "--scope", "notes.read"
+    )
+    assert client["grant_types"] == ["authorization_code", "refresh_token"]
+    assert client["redirect_uris"] == ["https://notes.example/cb"]
+    assert client["scope"] == "notes.read"
+    assert client["application_type"] == "web"
+    assert client["token_endpoint_auth_method"] == "client_secret_basic"
+    assert client["registered_by"] == "operator"
+
+
+def test_a_client_without_redirect_uri_acts_on_its_own_behalf(run) -> None:
+    assert add(run, "--name", "Backup")["grant_types"] == ["client_credentials"]
+
+
+def test_a_loopback_redirect_uri_makes_a_native_application(run) -> None:
+    client = add(run, "--name", "Editor", "--redirect-uri", "http://127.0.0.1/cb", "--auth-method", "none")
+    assert client["application_type"] == "native"
+    assert "client_secret" not in client
+
+
+def test_a_secret_is_shown_once(run) -> None:
+    """R-02: in the answer to `add`, and never again."""
+    client = add(run, "--name", "Backup", "--client-id", "backup")
+    assert client["client_id"] == "backup"
+    secret = client["client_secret"]
+    assert len(secret) > 40
+    for command in (
+        ["client", "list"],
+        ["client", "list", "--json"],
+        ["client", "show", "backup"],
+        ["client", "show", "backup", "--json"],
+    ):
+        shown = run(*command)
+        assert "backup" in shown.stdout
+        assert secret not in shown.output and 'client_secret"' not in shown.output
+    people = run("client", "add", "--name", "Other")
+    assert "client secret " in people.stdout and "will not be shown again" in people.stderr
+
+
+def test_what_is_not_offered_is_named_with_what_is(run) -> None:
+    for option, value, hint in (
+        ("--scope", "notes.raed", "notes.read"),
+        ("--grant-type", "password", "client_credentials"),
+        ("--auth-method", "client_secret_jwt", "client_secret_basic"),
+    ):
+        result = run("client", "add", "--name", "x", option, value)
+        assert result.exit_code == 2, result.output
+        assert f"{option} {value}: not offered here" in result.stderr and hint in result.stderr
+
+
+def test_an_operator_is_held_to_the_rules_of_registration(run) -> None:
+    """K-05: an http redirect URI, and a public client that would act on its own behalf."""
+    http = run("client", "add", "--name", "x", "--redirect-uri", "http://notes.example/cb")
+    assert http.exit_code == 1 and "redirect_uris" in http.stderr
+    public = run("client", "add", "--name", "x", "--auth-method", "none")
+    assert public.exit_code == 1 and "client_credentials needs a client that authenticates" in public.stderr
+    taken = run("client", "add", "--name", "x", "--client-id", "playground")
+    assert taken.exit_code == 1 and "taken" in taken.stderr
+    assert len(json.loads(run("client", "list", "--json").stdout)) == 2
+
+
+def test_a_disabled_client_is_listed_as_such(run) -> None:
+    """R-09."""
+    assert run("client", "disable", "demo-service").exit_code == 0
+    shown = json.loads(run("client", "show", "demo-service", "--json").stdout)
+    assert shown["disabled_at"] is not None
+    again = run("client", "disable", "demo-service")
+    assert again.exit_code == 1 and "authserver client list" in again.stderr
+
+
+def test_an_unknown_client_leads_to_the_list(run) -> None:
+    result = run("client", "show", "nobody")
+    assert result.exit_code == 1
+    assert "authserver client list" in result.stderr
+
+
+def test_a_first_party_client_is_marked(run) -> None:
+    assert (
+        add(run, "--name", "Ours", "--redirect-uri", "https://ours.example/cb", "--first-party")[
+            "first_party"
+        ]
+        is True
+    )
+    assert add(run, "--name", "Theirs", "--redirect-uri", "https://theirs.example/cb")["first_party"] is False
+
+
+def test_names_from_outside_cannot_draw_on_the_terminal(run) -> None:
+    """A client's name is shown as text: neither markup nor control characters work."""
+    add(run, "--name", "[bold red]Bank[/]", "--client-id", "marked")
+    assert "[bold red]Bank[/]" in run("client", "list").stdout
+    refused = run("client", "add", "--name", "\x1b[2J")
+    assert refused.exit_code == 1 and "printable" in refused.stderr

@@ -1,0 +1,121 @@
+"""What all commands have in common: which server, and how they say that something is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from authserver.cli import main
+
+
+def test_every_command_can_be_asked_for_help() -> None:
+    """Nothing is read or loaded for that: no INI file is named here."""
+    for path in (
+        [],
+        ["db", "upgrade"],
+        ["db", "current"],
+        ["user", "add"],
+        ["user", "list"],
+        ["user", "disable"],
+        ["client", "add"],
+        ["client", "list"],
+        ["client", "show"],
+        ["client", "disable"],
+        ["keys", "list"],
+        ["keys", "secret"],
+        ["plugins"],
+        ["demo"],
+    ):
+        result = CliRunner().invoke(main, [*path, "--help"])
+        assert result.exit_code == 0, path
+        assert result.stdout.startswith("Usage:")
+
+
+def test_the_environment_names_the_ini_file(run, ini, monkeypatch) -> None:
+    monkeypatch.setenv("AUTHSERVER_CONFIG", str(ini))
+    result = CliRunner().invoke(main, ["db", "current"])
+    assert result.exit_code == 0, result.output
+
+
+def test_without_an_ini_file_a_command_says_how_to_name_one(monkeypatch) -> None:
+    monkeypatch.delenv("AUTHSERVER_CONFIG", raising=False)
+    result = CliRunner().invoke(main, ["user", "list"])
+    assert result.exit_code == 2
+    assert "-c FILE" in result.stderr and "AUTHSERVER_CONFIG" in result.stderr
+
+
+def test_a_missing_ini_file_is_named(bare, tmp_path) -> None:
+    result = bare("user", "list", config=tmp_path / "elsewhere.ini")
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'elsewhere.ini'}: no such file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no section\n", "File contains no section headers"),
+        ("[app:other]\nuse = egg:authserver\n", "main"),
+        ("[app:main]\nuse = egg:authserver\nkey = %(nowhere)s\n", "nowhere"),
+    ],
+)
+def test_an_ini_file_that_cannot_be_read_is_one_sentence(bare, tmp_path, text, expected) -> None:
+    path = tmp_path / "broken.ini"
+    path.write_text(text)
+    result = bare("user", "list", config=path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {path}: ") and expected in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_misspelt_setting_is_named_with_the_known_one(run, ini) -> None:
+    """T142: a typing mistake must not leave a default in force unseen."""
+    ini.write_text(ini.read_text().replace("authserver.issuer =", "authserver.isuer ="))
+    result = run("plugins")
+    assert result.exit_code == 1
+    assert "authserver.isuer: no such setting; did you mean authserver.issuer" in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_misspelt_plugin_is_named_with_the_known_one(run, ini) -> None:
+    """T142."""
+    ini.write_text(ini.read_text().replace("    redirect_exact\n", "    redirect_exactly\n"))
+    result = run("plugins")
+    assert result.exit_code == 1
+    assert "redirect_exactly: no such plugin; did you mean redirect_exact" in result.stderr
+
+
+def test_a_database_that_cannot_be_opened_is_one_sentence(run, ini) -> None:
+    ini.write_text(ini.read_text().replace(".local/authserver.sqlite", "nowhere/authserver.sqlite"))
+    for command in (["db", "upgrade"], ["user", "list"]):
+        result = run(*command)
+        assert result.exit_code == 1, result.output
+        assert "unable to open database file" in result.stderr and "authserver.database_url" in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_tables_that_are_not_there_lead_to_db_upgrade(run, ini) -> None:
+    ini.write_text(ini.read_text().replace(".local/authserver.sqlite", ".local/other.sqlite"))
+    result = run("user", "list")
+    assert result.exit_code == 1
+    assert "authserver db upgrade" in result.stderr
+
+
+def test_the_installed_command_prints_nothing_but_its_answer(ini: Path) -> None:
+    """The console script itself, in a process of its own: no warning of a library reaches the terminal."""
+    script = Path(sys.executable).with_name("authserver")
+    if not script.exists():
+        script = Path(sys.executable)  # not installed: the module says the same
+        command = [str(script), "-c", "from authserver.cli import main; main()"]
+    else:
+        command = [str(script)]
+    demo = subprocess.run([*command, "-c", str(ini), "demo"], capture_output=True, text=True, check=True)
+    assert demo.stderr == ""
+    users = subprocess.run(
+        [*command, "-c", str(ini), "user", "list"], capture_output=True, text=True, check=True
+    )
+    assert users.stderr == ""
+    assert users.stdout.splitlines()[1].startswith("demo ")

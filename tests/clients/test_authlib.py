@@ -1,0 +1,115 @@
+"""Authlib, a client and a resource server that know nothing of us."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import pytest
+import requests
+from authlib.integrations.requests_client import OAuth2Session
+from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
+from authlib.oauth2.rfc9068 import JWTBearerTokenValidator
+from joserfc.jwk import KeySet
+
+from authserver.testing.server import ISSUER, RESOURCE, VERIFIER, Server
+
+LOOPBACK = "http://127.0.0.1:49152/callback"
+
+
+class Validator(JWTBearerTokenValidator):
+    """A resource server's reading of an access token (RFC 9068, 4), with the keys that the server publishes."""
+
+    def get_jwks(self) -> Any:
+        return KeySet.import_key_set(requests.get(f"{self.issuer}/oauth/jwks", timeout=10).json())
+
+
+def discover(issuer: str) -> dict[str, Any]:
+    metadata: dict[str, Any] = requests.get(get_well_known_url(issuer, external=True), timeout=10).json()
+    assert metadata["issuer"] == issuer
+    return metadata
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "none"])
+def test_authlib_gets_and_refreshes_tokens_for_a_person(running_server, ann, method):
+    """B-01, F-07, G-01, K-01, PKCE: from registration to a refreshed token, whatever the client authenticates with."""
+    metadata = discover(running_server.issuer)
+    registered = requests.post(
+        metadata["registration_endpoint"],
+        json={
+            "client_name": "Authlib",
+            "redirect_uris": ["http://127.0.0.1/callback"],
+            "grant_types": ["authorization_code", "refresh_token"],
+            "token_endpoint_auth_method": method,
+        },
+        timeout=10,
+    ).json()
+    client = OAuth2Session(
+        registered["client_id"],
+        registered.get("client_secret"),
+        token_endpoint_auth_method=method,
+        scope="profile files.read",
+        redirect_uri=LOOPBACK,
+        code_challenge_method="S256",
+    )
+    url, state = client.create_authorization_url(metadata["authorization_endpoint"], code_verifier=VERIFIER)
+    answer = ann.authorize(url)
+    assert answer.startswith(LOOPBACK + "?")
+    assert parse_qs(urlsplit(answer).query)["iss"] == [running_server.issuer]
+    tokens = client.fetch_token(
+        metadata["token_endpoint"], authorization_response=answer, state=state, code_verifier=VERIFIER
+    )
+    validator = Validator(running_server.issuer, RESOURCE)
+    claims = validator.authenticate_token(tokens["access_token"])
+    validator.validate_token(claims, ["profile files.read"], None)
+    assert claims["client_id"] == registered["client_id"]
+    assert claims["exp"] - time.time() <= tokens["expires_in"]
+
+    refreshed = client.refresh_token(metadata["token_endpoint"])
+    assert refreshed["refresh_token"] != tokens["refresh_token"]
+    assert validator.authenticate_token(refreshed["access_token"])["sub"] == claims["sub"]
+    grants = [
+        grant
+        for grant in running_server.records.rows("grants")
+        if grant["client_id"] == registered["client_id"]
+    ]
+    assert len(grants) == 1
+
+
+def test_authlib_gets_a_token_for_itself(running_server):
+    """H-01: the client credentials grant, without a refresh token."""
+    client, secret = running_server.records.add_client(
+        grant_types=("client_credentials",), scopes=("files.read",)
+    )
+    session = OAuth2Session(client.client_id, secret, scope="files.read")
+    tokens = session.fetch_token(
+        discover(running_server.issuer)["token_endpoint"], grant_type="client_credentials"
+    )
+    claims = Validator(running_server.issuer, RESOURCE).authenticate_token(tokens["access_token"])
+    assert claims["sub"] == claims["client_id"] == client.client_id
+    assert "refresh_token" not in tokens
+
+
+def test_a_client_is_told_that_the_user_declined(running_server, ann):
+    """E-07: a refusal arrives as an OAuth error, with the state."""
+    client, secret = running_server.records.add_client(redirect_uris=("https://client.example/cb",))
+    session = OAuth2Session(client.client_id, secret, redirect_uri="https://client.example/cb", scope="profile")
+    session.code_challenge_method = "S256"
+    metadata = discover(running_server.issuer)
+    url, state = session.create_authorization_url(metadata["authorization_endpoint"], code_verifier=VERIFIER)
+    answer = ann.authorize(url, answer="deny")
+    told = dict(parse_qsl(urlsplit(answer).query))
+    assert (told["error"], told["state"], told["iss"]) == ("access_denied", state, running_server.issuer)
+    assert not [
+        grant for grant in running_server.records.rows("grants") if grant["client_id"] == client.client_id
+    ]
+
+
+def test_authlib_accepts_the_metadata(sqlite_url):
+    """A-01 to A-17: an independent reading of RFC 8414 finds nothing wrong with the document."""
+    server = Server(sqlite_url)
+    found = AuthorizationServerMetadata(server.http.get("/.well-known/oauth-authorization-server").json)
+    found.validate()
+    assert found["issuer"] == ISSUER
+    server.close()

@@ -1,0 +1,522 @@
+"""Redirect URIs, resources and links: hostile corpora and the rules they run into."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from authserver.engine import uris
+from authserver.engine.errors import InvalidTarget
+
+GOOD = [
+    "https://app.example/cb",
+    "https://app.example/",
+    "https://app.example:8443/a/b.c/~d/%C3%A6",
+    "https://app.example/cb?tenant=1&next=/a%20b",
+    "https://xn--bcher-kva.example/cb",
+    "https://192.0.2.7/cb",
+    "https://[2001:db8::1]:8443/cb",
+    "http://127.0.0.1/cb",
+    "http://127.0.0.1:3000/cb",
+    "http://[::1]:3000/cb",
+    "http://localhost:3000/cb?x=1",
+    "com.example.app:/cb",
+    "com.example.app:/oauth/callback?x=1",
+]
+# Pieces of URIs and of attacks on their parsers, to be strung together.
+PIECES = [
+    "https://", "http://", "HTTPS://", "com.example.app:", "javascript:", "data:", "//", "/", "\\", "@", ":", "?", "#",
+    ".", "..", "%2e", "%2E%2e", "%252e", "%2f", "%5c", "%00", "%0d%0a", "%zz", "%", "*", ";", "'", '"', "<", ">", " ",
+    "\t", "\r\n", "\0", "\x7f", "\u00a0", "\u2028", "。", "／", "ℂ", "é", "\ud800", "{", "|", "^", "`", "app.example",
+    "evil.example", "127.0.0.1", "[::1]", "localhost", "0x7f.1", "2130706433", "0177.0.0.1", "127.1", "[::ffff:7f00:1]",
+    "xn--", "-a", "a-", "a..b", ":443", ":80", ":0", ":08", ":65536", ":3000", "cb", "code=1", "state", "&", "=", "x",
+]  # fmt: skip
+ASSEMBLED = st.lists(st.sampled_from(PIECES), max_size=7).map("".join) | st.tuples(
+    st.sampled_from(["https://app.example/", "http://127.0.0.1:3000/", "com.example.app:/"]),
+    st.lists(st.sampled_from(PIECES), max_size=5).map("".join),
+).map("".join)
+HOSTS = ("127.0.0.1", "[::1]", "localhost")
+
+
+@pytest.mark.parametrize("uri", GOOD)
+def test_an_ordinary_redirect_uri_may_be_registered(uri: str) -> None:
+    """C-01, C-14"""
+    assert uris.redirect_uri_problem(uri) is None
+    assert uris.redirect_uri_problem(uri, application_type="native") is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem"),
+    [
+        ("", "absolute"),
+        ("/cb", "absolute"),
+        ("//app.example/cb", "absolute"),
+        ("app.example/cb", "absolute"),
+        ("https://app.example", "must have a path"),
+        ("https://app.example?x=1", "must have a path"),
+        ("https:app.example/cb", "complete"),
+        ("https:/app.example/cb", "complete"),
+        ("https:///app.example/cb", "complete"),
+        ("https://app.example/cb?", "complete"),
+        ("https://" + "a" * 2048 + "/", "2048"),
+        ("https://" + "a" * 64 + ".example/cb", "complete"),
+    ],
+)
+def test_it_must_be_complete_and_absolute(uri: str, problem: str) -> None:
+    """C-01, T007"""
+    assert problem in str(uris.redirect_uri_problem(uri))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["https://*.app.example/cb", "https://app.example/*", "https://app.example/cb?x=*", "com.example.app:/*"],
+)
+def test_there_are_no_wildcards(uri: str) -> None:
+    """C-03, T005"""
+    assert "wildcard" in str(uris.redirect_uri_problem(uri))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://app.example/cb",
+        "http://127.0.0.1.evil.example/cb",
+        "http://localhost.evil.example/cb",
+        "http://127.0.0.2/cb",
+        "http://10.0.0.1/cb",
+        "http://[::2]/cb",
+        "http://sub.localhost/cb",
+    ],
+)
+def test_http_is_for_loopback_hosts_alone(uri: str) -> None:
+    """C-07, C-08"""
+    assert "must use https" in str(uris.redirect_uri_problem(uri))
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://app.example/cb#", "https://app.example/cb#x", "com.example.app:/cb#"]
+)
+def test_a_fragment_is_refused_be_it_empty(uri: str) -> None:
+    """C-09, T004"""
+    assert "fragment" in str(uris.redirect_uri_problem(uri))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "javascript:alert(1)",
+        "JavaScript:alert(1)",
+        "javascript://app.example/%0aalert(1)",
+        "java\tscript:alert(1)",
+        "\x01javascript:alert(1)",
+        " javascript:alert(1)",
+        "data:text/html,x",
+        "data:text/html;base64,PHNjcmlwdD4=",
+        "vbscript:x",
+        "file:///etc/passwd",
+        "blob:https://app.example/1",
+        "about:blank",
+        "filesystem:https://app.example/x",
+        "view-source:https://app.example/",
+        "ws://app.example/cb",
+        "ftp://app.example/cb",
+        "urn:ietf:wg:oauth:2.0:oob",
+        "urn:ietf:wg:oauth:2.0:oob:auto",
+        "myapp:/cb",
+        "myapp://cb",
+        "mailto:a@app.example",
+    ],
+)
+def test_only_three_kinds_of_scheme_are_allowed(uri: str) -> None:
+    """C-10, C-11, T009"""
+    assert uris.redirect_uri_problem(uri)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["javascript", "data", "vbscript", "file", "blob", "about", "urn"]),
+    st.lists(st.booleans(), min_size=10, max_size=10),
+    st.integers(0, 10),
+    st.sampled_from(["", "\t", "\n", "\r", "\0", " ", "\x01", "\u00ad", "%09"]),
+    st.sampled_from([":alert(1)", ":/cb", "://app.example/cb", ":,x"]),
+)
+def test_no_spelling_of_a_script_scheme_is_allowed(
+    scheme: str, upper: list[bool], place: int, inserted: str, rest: str
+) -> None:
+    """C-10, T009"""
+    spelled = "".join(letter.upper() if big else letter for letter, big in zip(scheme, upper, strict=False))
+    uri = spelled[:place] + inserted + spelled[place:] + rest
+    assert uris.redirect_uri_problem(uri)
+    assert uris.link_problem(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["com.example.app:cb", "com.example.app://cb", "com.example.app:///cb", "com.example.app:", "COM.example.app:/cb",
+     "com..app:/cb", ".com:/cb", "com.:/cb", "1com.example:/cb"],
+)  # fmt: skip
+def test_a_private_use_scheme_registers_in_its_single_slash_form_alone(uri: str) -> None:
+    """T010, C-11"""
+    assert uris.redirect_uri_problem(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://user@app.example/cb",
+        "https://user:pass@app.example/cb",
+        "https://app.example@evil.example/cb",
+        "https://@app.example/cb",
+        "http://127.0.0.1:80@evil.example/cb",
+        "https://app.example/ cb",
+        " https://app.example/cb",
+        "https://app.example/cb\n",
+        "https://app.example/cb\t",
+        "https://app.\texample/cb",
+        "https://app.example/\0",
+        "https://app.example/\x7f",
+        "https://app.example/é",
+        "https://app。example/cb",
+        "https://app.example/\ud800",
+        "https://app.example\\cb",
+        "https://evil.example\\.app.example/cb",
+        "https://app.example\\@evil.example/cb",
+        "https://app.example/./cb",
+        "https://app.example/a/../cb",
+        "https://app.example/..",
+        "https://app.example/.",
+        "https://app.example/%2e%2e/cb",
+        "https://app.example/.%2E/cb",
+        "https://app.example/%252e%252e/cb",
+        "https://app.example/a%2fb",
+        "https://app.example/a%5Cb",
+        "https://app.example/%00",
+        "https://app.example/%0d%0aLocation:x",
+        "https://app.example/%zz",
+        "https://app.example/%2",
+        "https://app.example/cb;x=1",
+        "com.example.app:/a/../cb",
+        "com.example.app:/%2e%2e/cb",
+    ],
+)
+def test_what_parsers_read_differently_is_refused(uri: str) -> None:
+    """C-12, T004, T006, T007"""
+    assert uris.redirect_uri_problem(uri)
+
+
+def test_a_refusal_names_what_is_wrong() -> None:
+    """C-12, T004: the registrant is told what to change."""
+    assert "user name" in str(uris.redirect_uri_problem("https://user:pass@app.example/cb"))
+    assert "semicolon" in str(uris.redirect_uri_problem("https://app.example/cb;x=1"))
+    assert "dot segments" in str(uris.redirect_uri_problem("https://app.example/a/../cb"))
+    assert "percent-encoded" in str(uris.redirect_uri_problem("https://app.example\\cb"))
+    assert uris.redirect_uri_problem("https://app.example/cb?a;b=1") is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", ".", "app..example", "app.example.", "-app.example", "app-.example", "app_x.example", "APP.example",
+     "%61pp.example", "127.1", "0x7f.0.0.1", "0177.0.0.1", "2130706433", "1.2.3.4.5", "256.1.1.1", "1.2.3.04",
+     "app.123", "app.0x1", "[::1", "::1", "[::1%25eth0]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]",
+     "[::ffff:7f00:1]", "[2001:DB8::1]", "[v1.x]", "app.example:", "app.example:0", "app.example:08",
+     "app.example:65536", "app.example:+1", "app.example:٣", "app.example:443"],
+)  # fmt: skip
+def test_a_host_has_one_spelling(host: str) -> None:
+    """T007: also those that a browser would rewrite into another host."""
+    assert uris.redirect_uri_problem(f"https://{host}/cb")
+
+
+@pytest.mark.parametrize(
+    "query", ["code=1", "x=1&state=2", "iss", "%63ode=1", "x;error=1", "error_description=x"]
+)
+def test_a_registered_query_leaves_the_response_parameters_to_us(query: str) -> None:
+    """B-15: otherwise they would occur twice."""
+    assert "response" in str(uris.redirect_uri_problem(f"https://app.example/cb?{query}"))
+    assert uris.redirect_uri_problem("https://app.example/cb?encode=1&statement=2") is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://127.0.0.1/cb", "http://localhost:3000/cb", "https://localhost/cb", "https://127.0.0.1/cb",
+     "https://127.0.0.9/cb", "https://[::1]/cb", "https://app.localhost/cb", "com.example.app:/cb"],
+)  # fmt: skip
+def test_a_web_application_is_held_to_https_on_another_machine(uri: str) -> None:
+    """K-12"""
+    assert uris.redirect_uri_problem(uri) is None
+    assert uris.redirect_uri_problem(uri, application_type="native") is None
+    assert "web application" in str(uris.redirect_uri_problem(uri, application_type="web"))
+
+
+def test_a_web_application_may_use_any_https_host() -> None:
+    """K-12"""
+    for uri in ("https://app.example/cb", "https://127.example/cb", "https://192.0.2.1/cb"):
+        assert uris.redirect_uri_problem(uri, application_type="web") is None
+
+
+@settings(max_examples=500, deadline=None)
+@given(ASSEMBLED)
+def test_no_parser_can_misread_an_accepted_uri(uri: str) -> None:
+    """T006, T007, T009: it is plain ASCII, survives being split and joined, and has one host."""
+    problem = uris.redirect_uri_problem(uri)
+    if problem is not None:
+        assert re.fullmatch(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+", problem)
+        return
+    assert re.fullmatch(r"[\x21-\x7E]+", uri)
+    assert not set(uri) & set("\\#*'\"<>`{}|^ ")
+    parts = urlsplit(uri)
+    assert urlunsplit(parts) == uri
+    assert parts.username is None
+    assert not parts.fragment
+    if parts.scheme in ("http", "https"):
+        assert parts.hostname == uris.display_host(uri).strip("[]")
+        assert parts.scheme == "https" or uris.display_host(uri) in HOSTS
+    else:
+        assert "." in parts.scheme
+        assert not parts.netloc
+    assert uris.csp_source(uri)
+
+
+@pytest.mark.parametrize("registered", GOOD)
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_any_change_to_a_registered_uri_is_a_mismatch(registered: str, data: st.DataObject) -> None:
+    """C-02, C-03, T003"""
+    place = data.draw(st.integers(0, len(registered)))
+    width = data.draw(st.integers(0, 3))
+    requested = (
+        registered[:place]
+        + data.draw(st.sampled_from(PIECES) | st.text(max_size=2))
+        + registered[place + width :]
+    )
+    assume(requested != registered)
+    assert not uris.same_redirect_uri(registered, requested)
+    if uris.same_loopback_redirect_uri(registered, requested, HOSTS):
+        port = r"^(http://(?:127\.0\.0\.1|\[::1\]|localhost))(?::[1-9][0-9]{0,4})?(?=[/?])"
+        assert re.sub(port, r"\1", registered) == re.sub(port, r"\1", requested)
+
+
+@pytest.mark.parametrize(
+    ("registered", "requested"),
+    [
+        ("https://app.example/cb", "https://app.example/CB"),
+        ("https://app.example/cb", "https://APP.example/cb"),
+        ("https://app.example/cb", "https://app.example/cb/"),
+        ("https://app.example/cb", "https://app.example:443/cb"),
+        ("https://app.example/cb", "https://app.example/%63b"),
+        ("https://app.example/cb", "https://app.example/cb?x=1"),
+        ("https://app.example/cb?a=1&b=2", "https://app.example/cb?b=2&a=1"),
+        ("https://app.example/cb?a=1", "https://app.example/cb?a=1&b=2"),
+        ("https://app.example/cb", "https://app.example/cb#"),
+        ("https://app.example/cb", "https://app.example/cb;x"),
+        ("https://app.example/\u00e9", "https://app.example/e\u0301"),
+    ],
+)
+def test_equivalent_is_not_equal(registered: str, requested: str) -> None:
+    """C-02, T003, T004, T005"""
+    assert uris.same_redirect_uri(registered, registered)
+    assert not uris.same_redirect_uri(registered, requested)
+    assert not uris.same_loopback_redirect_uri(registered, requested, HOSTS)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@settings(max_examples=30, deadline=None)
+@given(port=st.integers(1, 65535))
+def test_a_loopback_host_may_answer_on_any_port(host: str, port: int) -> None:
+    """C-04, C-05, T008"""
+    requested = f"http://{host}:{port}/cb?x=1"
+    for registered in (f"http://{host}/cb?x=1", f"http://{host}:3000/cb?x=1"):
+        assert uris.same_loopback_redirect_uri(registered, requested, HOSTS)
+        assert uris.same_loopback_redirect_uri(requested, registered, HOSTS)
+        assert not uris.same_loopback_redirect_uri(registered, requested, set(HOSTS) - {host})
+
+
+def test_the_three_loopback_hosts_are_three() -> None:
+    """C-06"""
+    for one in HOSTS:
+        for other in HOSTS:
+            same = uris.same_loopback_redirect_uri(f"http://{one}/cb", f"http://{other}:3000/cb", HOSTS)
+            assert same == (one == other)
+
+
+@pytest.mark.parametrize(
+    "requested",
+    [
+        "http://127.0.0.1.evil.example/cb",
+        "http://127.0.0.1.evil.example:3000/cb",
+        "http://127.0.0.1:3000@evil.example/cb",
+        "http://user@127.0.0.1:3000/cb",
+        "http://127.0.0.1:3000:80/cb",
+        "https://127.0.0.1:3000/cb",
+        "HTTP://127.0.0.1:3000/cb",
+        "http://127.0.0.2:3000/cb",
+        "http://127.1:3000/cb",
+        "http://127.0.0.1:/cb",
+        "http://127.0.0.1:0/cb",
+        "http://127.0.0.1:080/cb",
+        "http://127.0.0.1:65536/cb",
+        "http://127.0.0.1:99999/cb",
+        "http://127.0.0.1:٣٠٠٠/cb",
+        "http://127.0.0.1:+80/cb",
+        "http://127.0.0.1:3000 /cb",
+        "http://127.0.0.1:3000",
+        "http://127.0.0.1:3000/",
+        "http://127.0.0.1:3000/cb/",
+        "http://127.0.0.1:3000/cb?x=1",
+        "http://127.0.0.1:3000/cb?",
+        "http://127.0.0.1:3000/cb#",
+        "http://127.0.0.1:3000/cb\n",
+        "http://127.0.0.1:3000\\@evil.example/cb",
+        "http://127.0.0.1:3000/a/../cb",
+        "http://127.0.0.1:3000//cb",
+        "\nhttp://127.0.0.1:3000/cb",
+    ],
+)
+def test_a_look_alike_of_a_loopback_uri_gets_no_port_freedom(requested: str) -> None:
+    """C-04, C-07, T008"""
+    assert not uris.same_loopback_redirect_uri("http://127.0.0.1/cb", requested, HOSTS)
+    assert not uris.same_loopback_redirect_uri("http://127.0.0.1:3001/cb", requested, HOSTS)
+
+
+def test_no_setting_extends_port_freedom_beyond_loopback() -> None:
+    """C-03, C-07, T008"""
+    for host in ("app.example", "127.0.0.2", "*"):
+        assert not uris.same_loopback_redirect_uri(f"http://{host}/cb", f"http://{host}:3000/cb", {host})
+    assert not uris.same_loopback_redirect_uri("https://localhost/cb", "https://localhost:3000/cb", HOSTS)
+
+
+def test_what_a_uri_tells_a_person_and_a_browser() -> None:
+    """E-09, B-17: the host to show, the web origin, and the source for form-action."""
+    told = {
+        "https://app.example/cb": ("app.example", "https://app.example", "https://app.example"),
+        "https://app.example:8443/cb": (
+            "app.example",
+            "https://app.example:8443",
+            "https://app.example:8443",
+        ),
+        "https://[2001:db8::1]/cb": ("[2001:db8::1]", "https://[2001:db8::1]", "https:"),
+        "http://127.0.0.1:3000/cb": ("127.0.0.1", "http://127.0.0.1", "http://127.0.0.1:3000"),
+        "http://localhost/cb": ("localhost", "http://localhost", "http://localhost"),
+        "http://[::1]:3000/cb": ("[::1]", "http://[::1]", "http:"),
+        "com.example.app:/cb": ("com.example.app", None, "com.example.app:"),
+    }
+    for uri, (host, origin, source) in told.items():
+        assert (uris.display_host(uri), uris.origin(uri), uris.csp_source(uri)) == (host, origin, source)
+
+
+def test_an_origin_header_is_read_like_a_uri() -> None:
+    assert uris.origin("http://localhost:5173") == "http://localhost"
+    assert uris.origin("https://app.example:443") == "https://app.example"
+    assert uris.origin("null") is None
+    assert uris.origin("https://app.example, https://evil.example") is None
+
+
+def test_https_and_loopback_are_told_by_the_whole_uri() -> None:
+    """C-07"""
+    assert uris.is_https("https://app.example/cb")
+    assert not uris.is_https("http://localhost/cb")
+    assert not uris.is_https("https://app.example\\@evil.example/cb")
+    for uri in ("http://127.0.0.1:3000/cb", "http://[::1]/cb", "http://localhost:65535/cb"):
+        assert uris.is_loopback(uri)
+    for uri in (
+        "http://localhost.evil.example/cb",
+        "http://localhost:1@evil.example/cb",
+        "com.example.app:/cb",
+    ):
+        assert not uris.is_loopback(uri)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ASSEMBLED)
+def test_no_uri_breaks_out_of_a_content_security_policy(uri: str) -> None:
+    """T094: it is refused, or its source is one plain token."""
+    try:
+        source = uris.csp_source(uri)
+    except ValueError:
+        return
+    assert re.fullmatch(r"https?:|https?://[a-z0-9.-]+(:[0-9]+)?|[a-z][a-z0-9+-]*(\.[a-z0-9+-]+)+:", source)
+
+
+def test_a_loopback_uri_that_was_accepted_has_a_source_on_every_port() -> None:
+    """T015: the default port, which nobody can register, can still be asked for."""
+    assert uris.same_loopback_redirect_uri("http://localhost/cb", "http://localhost:80/cb", HOSTS)
+    assert uris.csp_source("http://localhost:80/cb") == "http://localhost:80"
+
+
+@pytest.mark.parametrize(
+    ("uri", "canonical"),
+    [
+        ("https://api.example", "https://api.example/"),
+        ("https://api.example/", "https://api.example/"),
+        ("HTTPS://API.Example/Path", "https://api.example/Path"),
+        ("https://api.example?X=1", "https://api.example/?X=1"),
+        ("https://api.example:443/a/", "https://api.example:443/a/"),
+        ("https://[2001:DB8::1]:8443", "https://[2001:db8::1]:8443/"),
+        ("urn:example:API", "urn:example:API"),
+        ("api://0f1e/x", "api://0f1e/x"),
+    ],
+)
+def test_a_resource_has_a_form_for_comparing(uri: str, canonical: str) -> None:
+    """O-02, O-09"""
+    assert uris.canonical_resource(uri) == canonical
+    assert uris.canonical_resource(canonical) == canonical
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["", "api", "/api", "//api.example", "https:", "https:/api", "https:api.example", "https://", "https:///a",
+     "https://api.example#", "https://api.example/#x", "https://u@api.example/", "https://api.example/ x",
+     "https://api.example/é", "https://api.example/%zz", "https://api.example\\x", "https://api.example/\n",
+     "https://api.example:99x/", "urn:a#b", "https://api.example/" + "a" * 2048],
+)  # fmt: skip
+def test_a_resource_that_is_not_absolute_or_has_a_fragment_is_refused(uri: str) -> None:
+    """O-02"""
+    with pytest.raises(InvalidTarget):
+        uris.canonical_resource(uri)
+
+
+def test_the_query_that_a_redirect_uri_has_is_kept() -> None:
+    """B-14"""
+    answer = [("code", "a b&c"), ("state", "æ=%")]
+    encoded = "code=a%20b%26c&state=%C3%A6%3D%25"
+    assert uris.with_query("https://app.example/cb", answer) == f"https://app.example/cb?{encoded}"
+    assert (
+        uris.with_query("https://app.example/cb?x=%2F", answer) == f"https://app.example/cb?x=%2F&{encoded}"
+    )
+    assert uris.with_query("com.example.app:/cb", answer) == f"com.example.app:/cb?{encoded}"
+    assert uris.with_query("https://app.example/cb?", answer) == f"https://app.example/cb?{encoded}"
+    assert uris.with_query("https://app.example/cb", []) == "https://app.example/cb"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(GOOD), st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_a_state_comes_back_exactly_and_cannot_leave_its_place(uri: str, state: str) -> None:
+    """B-13, B-14"""
+    answered = uris.with_query(uri, [("state", state)])
+    assert answered.startswith(uri)
+    assert re.fullmatch(r"[\x21-\x7E]+", answered)
+    assert "#" not in answered
+    assert parse_qsl(answered.partition("?")[2], keep_blank_values=True)[-1] == ("state", state)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["javascript:alert(1)", "data:text/html,x", "JAVASCRIPT://app.example/%0aalert(1)", "http://app.example/",
+     "http://localhost/", "//app.example/", "/terms", "https://", "https://u@app.example/", "https://app.example/ x",
+     "https://app.example/'onclick='x", 'https://app.example/"x', "https://app.example/<x", "https://app.example\\x",
+     "https://app.example/../x", "https://app.example/#x", "com.example.app:/terms", "", "https://evil。example/"],
+)  # fmt: skip
+def test_a_link_is_https_in_the_same_grammar(uri: str) -> None:
+    """T095, K-13"""
+    assert uris.link_problem(uri)
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://app.example", "https://app.example/terms?lang=nb", "https://app.example:8443/"]
+)
+def test_an_ordinary_link_is_allowed(uri: str) -> None:
+    """K-13"""
+    assert uris.link_problem(uri) is None

@@ -1,0 +1,330 @@
+"""Real server processes on one database: started by pserve from one INI, killed without warning, asked over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import psycopg
+import pytest
+from webtest import TestApp
+
+from authserver.engine.records import Client
+from authserver.testing.server import SETTINGS, VERIFIER, Server, basic
+
+Result = TypeVar("Result")
+
+INI = """
+[app:main]
+use = egg:authserver
+{settings}
+
+[server:main]
+use = egg:waitress#main
+listen = 127.0.0.1:%(http_port)s
+threads = 4
+
+[loggers]
+keys = root
+
+[handlers]
+keys = console
+
+[formatters]
+keys =
+
+[logger_root]
+level = WARNING
+handlers = console
+
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back over the wire."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+    seconds: float
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return dict(json.loads(self.body))
+
+
+class ServerProcess:
+    """One server process, whichever process it is at the moment: it may be killed and started again."""
+
+    def __init__(self, ini: Path, log: Path) -> None:
+        self._ini, self._log = ini, log
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start it; `wait` says when it serves."""
+        self.port = free_port()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pyramid.scripts.pserve", str(self._ini), f"http_port={self.port}"],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            )
+
+    def wait(self, seconds: float = 30) -> None:
+        """Until it is ready."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert self._process.poll() is None, f"it did not start:\n{self.log()}"
+            try:
+                if self.get("/health/ready").status == 200:
+                    return
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError(f"not ready after {seconds} s:\n{self.log()}")
+
+    def kill(self) -> None:
+        """kill -9: no handler runs, nothing is flushed."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(timeout=10)
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self.kill()
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def get(self, path: str, headers: dict[str, str] | None = None, timeout: float = 60) -> Answer:
+        return self._ask("GET", path, None, headers or {}, timeout)
+
+    def post(self, path: str, form: dict[str, Any], headers: dict[str, str] | None = None) -> Answer:
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self._ask("POST", path, urlencode(form, doseq=True), {**kind, **(headers or {})}, 60)
+
+    def _ask(
+        self, method: str, path: str, body: str | None, headers: dict[str, str], timeout: float
+    ) -> Answer:
+        """Raises OSError or HTTPException when no whole answer came."""
+        began = time.monotonic()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, {"Connection": "close", **headers})
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read(), time.monotonic() - began)
+        finally:
+            connection.close()
+
+
+@dataclass
+class Cluster:
+    """Several server processes on one database, and one more in this very process that makes codes for them."""
+
+    server: Server
+    processes: list[ServerProcess]
+    _browser: TestApp | None = field(default=None)
+
+    def code(self, client: Client) -> str:
+        """A code of user `ann`, who signs in once."""
+        if self._browser is None:
+            self._browser = self.server.browser()
+        return self.server.code(client, self._browser)
+
+    def any_process(self) -> ServerProcess:
+        return random.choice(self.processes)
+
+    def token(self, process: ServerProcess, client: Client, secret: str | None, **form: Any) -> Answer:
+        assert client.auth_method == "client_secret_basic"
+        headers = {"Authorization": basic(client.client_id, secret or "")}
+        return process.post("/oauth/token", form, headers)
+
+    def redeem(self, process: ServerProcess, client: Client, secret: str | None, code: str) -> Answer:
+        form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER}
+        return self.token(process, client, secret, **form)
+
+    def refresh(self, process: ServerProcess, client: Client, secret: str | None, token: str) -> Answer:
+        return self.token(process, client, secret, grant_type="refresh_token", refresh_token=token)
+
+    def tokens_of(self, grant_id: str, kind: str) -> list[dict[str, Any]]:
+        rows = self.server.rows("tokens")
+        return [row for row in rows if (row["grant_id"], row["kind"]) == (grant_id, kind)]
+
+    def events_of(self, grant_id: str, type: str) -> list[dict[str, Any]]:
+        return [row for row in self.server.events(type) if row["grant_id"] == grant_id]
+
+    def grant(self, grant_id: str) -> dict[str, Any]:
+        return next(row for row in self.server.rows("grants") if row["grant_id"] == grant_id)
+
+
+class Proxy:
+    """Stands between a server and PostgreSQL, on a Unix socket: `cut` and nobody is reached any more."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        self.folder, self._target = folder, target
+        self._path = folder / ".s.PGSQL.5432"
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._listener: socket.socket | None = None
+        self.open()
+
+    def open(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self._path))
+        self._listener.listen(64)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def cut(self) -> None:
+        """Refuse new connections, and end those that there are in the middle of whatever they do."""
+        assert self._listener is not None
+        self._path.unlink(missing_ok=True)
+        self._listener.close()
+        for pair in self._pairs:
+            for end in pair:
+                _shut(end)
+        self._pairs = []
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._target)
+            except OSError:
+                return
+            self._pairs.append((client, server))
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=_carry, args=(source, sink), daemon=True).start()
+
+
+def _carry(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while piece := source.recv(65536):
+            sink.sendall(piece)
+    except OSError:
+        pass
+    _shut(source)
+    _shut(sink)
+
+
+def _shut(end: socket.socket) -> None:
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    end.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run_at_once(count: int, run: Callable[[int], Result]) -> list[Result]:
+    """Run it `count` times in as many threads that start together."""
+    barrier = threading.Barrier(count)
+
+    def start(number: int) -> Result:
+        barrier.wait(timeout=30)
+        return run(number)
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(start, range(count)))
+
+
+@pytest.fixture(scope="session")
+def at_once() -> Callable[[int, Callable[[int], Any]], list[Any]]:
+    return run_at_once
+
+
+@pytest.fixture(scope="session")
+def is_long() -> bool:
+    """Whether `make faults` asks for the long forms."""
+    return os.environ.get("AUTHSERVER_FAULTS") == "long"
+
+
+@contextmanager
+def _serving(folder: Path, database_url: str, count: int) -> Iterator[list[ServerProcess]]:
+    ini = folder / "server.ini"
+    settings = {**SETTINGS, "authserver.database_url": database_url}
+    escaped = {key: value.replace("%", "%%").replace("\n", "\n    ") for key, value in settings.items()}
+    lines = [f"{key} = {value}" for key, value in escaped.items()]
+    ini.write_text(INI.format(settings="\n".join(lines)))
+    processes: list[ServerProcess] = []
+    try:
+        for number in range(count):
+            processes.append(ServerProcess(ini, folder / f"{number}.log"))
+        for process in processes:
+            process.wait()
+        yield processes
+    finally:
+        for process in processes:
+            process.stop()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[[str, int], list[ServerProcess]]]:
+    """Start `count` processes on a database: `serve(url, 2)`; they are gone when the test is over."""
+    running = []
+
+    def start(database_url: str, count: int) -> list[ServerProcess]:
+        running.append(_serving(tmp_path, database_url, count))
+        return running[-1].__enter__()
+
+    yield start
+    for context in running:
+        context.__exit__(None, None, None)
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two server processes on one database, for all tests of a file; once on each kind of database."""
+    folder = tmp_path_factory.mktemp("cluster")
+    url = _new_database(request, folder)
+    server = Server(url)
+    server.add_user("ann")
+    with _serving(folder, url, 2) as processes:
+        cluster = Cluster(server, processes)
+        yield cluster
+        logs = "".join(process.log() for process in processes)
+    server.close()
+    # Kept for the end, so that every test of the file is under it.
+    assert "Traceback" not in logs, logs
+
+
+def _new_database(request: pytest.FixtureRequest, folder: Path) -> str:
+    if request.param == "sqlite":
+        shutil.copyfile(request.getfixturevalue("migrated_sqlite_file"), folder / "authserver.db")
+        return f"sqlite:///{folder / 'authserver.db'}"
+    server, template = (
+        request.getfixturevalue(name) for name in ("postgresql_server", "postgresql_template")
+    )
+    name = f"cluster_{next(_numbers)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    return str(server.replace("postgresql://", "postgresql+psycopg://").replace("/postgres?", f"/{name}?"))

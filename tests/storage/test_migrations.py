@@ -1,0 +1,98 @@
+"""Migrations make exactly the tables that the stores expect, on both databases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from authserver.storage import migrate
+from authserver.storage.database import Database
+from authserver.storage.tables import Base
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/empty.db"
+    return str(request.getfixturevalue("empty_postgresql_url"))
+
+
+def test_an_upgraded_database_is_what_the_tables_say(empty_url: str) -> None:
+    """House rule 24: no difference between migrations and models."""
+    assert migrate.current(empty_url) is None
+    migrate.upgrade(empty_url)
+    assert migrate.current(empty_url) == migrate.head()
+    database = Database(empty_url)
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        # The comparison does not look at the condition of a partial index.
+        (index,) = sa.inspect(connection).get_indexes("signing_keys")
+        assert "active" in str(index["dialect_options"][f"{connection.dialect.name}_where"])
+    assert database.revision() == migrate.head()
+    database.close()
+
+
+def test_upgrading_again_changes_nothing(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    migrate.upgrade(empty_url)
+    assert migrate.current(empty_url) == migrate.head()
+
+
+def test_several_processes_upgrade_one_database(empty_url: str) -> None:
+    """T113 for the tables: whoever comes second waits and finds everything done."""
+    program = "import sys; from authserver.storage import migrate; migrate.upgrade(sys.argv[1])"
+    with ThreadPoolExecutor(3) as threads:
+        runs = [
+            threads.submit(
+                subprocess.run,
+                [sys.executable, "-c", program, empty_url],
+                cwd=CHECKOUT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for _ in range(3)
+        ]
+    assert [run.result().stderr for run in runs if run.result().returncode] == []
+    assert migrate.current(empty_url) == migrate.head()
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty_url: str) -> None:
+    """T115: the last table of the first migration is in the way."""
+    database = Database(empty_url)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE signing_keys (kid TEXT)")
+        with pytest.raises(sa.exc.DBAPIError):
+            migrate.upgrade(empty_url)
+        assert sa.inspect(connection).get_table_names() == ["signing_keys"]
+    database.close()
+
+
+def test_the_alembic_command_reads_the_ini_file(tmp_path: Path) -> None:
+    ini = tmp_path / "server.ini"
+    ini.write_text(
+        "[app:main]\n"
+        f"authserver.database_url = sqlite:///{tmp_path}/by-command.db\n"
+        "[alembic]\n"
+        f"script_location = {CHECKOUT}/alembic\n"
+        "path_separator = os\n"
+    )
+    for arguments in (["upgrade", "head"], ["check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "alembic", "-c", str(ini), *arguments],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert migrate.current(f"sqlite:///{tmp_path}/by-command.db") == migrate.head()

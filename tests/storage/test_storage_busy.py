@@ -1,0 +1,225 @@
+"""Errors that pass: each becomes StorageBusy, which is retried and then answered with 503 (T111, T114)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+import transaction
+
+from authserver.engine.ports import StorageUnavailable
+from authserver.storage import database as storage
+from authserver.storage.database import Database, StorageBusy
+from authserver.testing.records import NOW, a_grant, a_token, a_user, an_event
+
+CUT_ALL = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND datname LIKE 'test_%'
+"""
+LATER = NOW + timedelta(seconds=5)
+
+
+@pytest.fixture
+def postgresql(postgresql_url: str) -> Iterator[Database]:
+    database = Database(postgresql_url)
+    yield database
+    database.close()
+
+
+def test_storage_busy_is_retried_and_then_unavailable() -> None:
+    """T111: pyramid_retry asks the transaction, the web looks for the port's own exception."""
+    assert transaction.TransactionManager().begin().isRetryableError(StorageBusy("locked"))
+    assert isinstance(StorageBusy("locked"), StorageUnavailable)
+
+
+def test_a_lock_that_stays_is_busy_on_sqlite(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T111: and the loser has kept nothing, the winner everything."""
+    monkeypatch.setattr(storage, "SQLITE_BUSY_TIMEOUT", 0.2)
+    database = Database(sqlite_url)
+    with database.begin() as winner:
+        winner.events.add(an_event())
+        with pytest.raises(StorageBusy, match="locked"), database.begin() as loser:
+            loser.events.add(an_event())
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one() == 1
+    database.close()
+
+
+@pytest.mark.postgresql
+def test_a_deadlock_is_busy(postgresql: Database) -> None:
+    """T111: of two that wait for each other one is told, the other one goes on."""
+    with postgresql.begin() as stores:
+        stores.grants.add(a_grant(grant_id="a"))
+        stores.grants.add(a_grant(grant_id="b"))
+    both_hold_one = threading.Barrier(2)
+
+    def revoke(first: str, second: str) -> bool:
+        manager = transaction.TransactionManager(explicit=True)
+        try:
+            with manager:
+                stores = postgresql.for_transaction(manager)
+                stores.grants.revoke(first, LATER, first)
+                both_hold_one.wait(timeout=10)
+                stores.grants.revoke(second, LATER, first)
+        except StorageBusy:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.submit(revoke, "a", "b"), threads.submit(revoke, "b", "a")
+        assert sorted([one.result(timeout=30), other.result(timeout=30)]) == [False, True]
+    with postgresql.begin() as stores:
+        reasons = {grant.revoked_reason for name in "ab" if (grant := stores.grants.find(name))}
+    assert len(reasons) == 1
+
+
+@pytest.mark.postgresql
+def test_a_serialization_failure_is_busy(postgresql: Database) -> None:
+    """T111."""
+    with postgresql.begin() as stores:
+        stores.grants.add(a_grant())
+    with postgresql.engine.connect() as reader:
+        reader.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        reader.exec_driver_sql("SELECT * FROM grants").all()
+        with postgresql.begin() as stores:
+            stores.grants.revoke("grant_1", LATER, "first")
+        with pytest.raises(StorageBusy, match="could not serialize"):
+            reader.exec_driver_sql("UPDATE grants SET revoked_reason = 'second'")
+
+
+@pytest.mark.postgresql
+def test_a_lock_that_stays_is_busy_after_two_seconds_on_postgresql(postgresql: Database) -> None:
+    """T114."""
+    with postgresql.begin() as stores:
+        stores.grants.add(a_grant())
+        stores.tokens.add(a_token())
+    with postgresql.begin() as holder:
+        assert holder.tokens.claim(a_token(), LATER)
+        began = time.monotonic()
+        with pytest.raises(StorageBusy, match="lock timeout"), postgresql.begin() as waiter:
+            waiter.tokens.claim(a_token(), LATER)
+        assert 1.5 < time.monotonic() - began < 4
+
+
+@pytest.mark.postgresql
+def test_a_statement_that_takes_too_long_is_busy(postgresql: Database) -> None:
+    """T114."""
+    with postgresql.engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "5s"
+        connection.exec_driver_sql("SET statement_timeout = '50ms'")
+        with pytest.raises(StorageBusy, match="statement timeout"):
+            connection.exec_driver_sql("SELECT pg_sleep(10)")
+        connection.invalidate()
+
+
+@pytest.mark.postgresql
+def test_a_connection_that_was_cut_is_busy_once(postgresql: Database, postgresql_server: str) -> None:
+    """T111: the pool then connects anew."""
+    postgresql.ping()
+    with psycopg.connect(postgresql_server, autocommit=True) as operator:
+        operator.execute(CUT_ALL)
+    with pytest.raises(StorageBusy):
+        postgresql.ping()
+    postgresql.ping()
+
+
+@pytest.mark.postgresql
+def test_a_transaction_that_is_cut_keeps_nothing(postgresql: Database, postgresql_server: str) -> None:
+    """T109, T111: a commit that fails raises, it does not look like success."""
+    manager = transaction.TransactionManager(explicit=True)
+    manager.begin()
+    postgresql.for_transaction(manager).events.add(an_event())
+    with psycopg.connect(postgresql_server, autocommit=True) as operator:
+        operator.execute(CUT_ALL)
+    with pytest.raises(StorageBusy):
+        manager.commit()
+    manager.abort()
+    with postgresql.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one() == 0
+
+
+def test_a_database_that_is_not_there_is_busy(tmp_path: Path) -> None:
+    """T111, T114."""
+    for url in (
+        f"sqlite:///{tmp_path}/no/such/folder/authserver.db",
+        f"postgresql+psycopg://nobody@/none?host={tmp_path}",
+    ):
+        database = Database(url)
+        with pytest.raises(StorageBusy):
+            database.ping()
+        with pytest.raises(StorageBusy), database.begin() as stores:
+            stores.events.add(an_event())
+        database.close()
+
+
+def test_an_exhausted_pool_is_busy_after_two_seconds(database_url: str) -> None:
+    """T114: for a request as for the readiness check."""
+    database = Database(database_url, pool_size=1)
+
+    def seconds_until_busy(attempt: Callable[[], None]) -> float:
+        began = time.monotonic()
+        with pytest.raises(StorageBusy, match="no database connection"):
+            attempt()
+        return time.monotonic() - began
+
+    with database.begin() as holder, ThreadPoolExecutor(2) as threads:
+        holder.clients.find("reports")
+        waited = list(threads.map(seconds_until_busy, [database.ping, lambda: read_something(database)]))
+    assert all(1.5 < seconds < 4 for seconds in waited), waited
+    database.ping()
+    database.close()
+
+
+def test_a_mistake_is_not_busy(database: Database) -> None:
+    """T111: what no retry mends is not retried."""
+    with database.engine.connect() as connection:
+        for statement in ("SELECT * FROM no_such_table", "SELEC 1"):
+            with pytest.raises(sa.exc.DBAPIError):
+                connection.exec_driver_sql(statement)
+    with pytest.raises(sa.exc.IntegrityError), database.begin() as stores:
+        stores.grants.add(a_grant(user_id=a_user().user_id))
+
+
+def test_sqlite_is_set_up_to_lose_nothing(sqlite_url: str) -> None:
+    """T110: on every connection, not only on the first."""
+    database = Database(sqlite_url)
+    with database.engine.connect() as one, database.engine.connect() as other:
+        for connection in (one, other):
+            settings = {
+                name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+                for name in ("journal_mode", "foreign_keys", "busy_timeout", "synchronous")
+            }
+            assert settings == {
+                "journal_mode": "wal",
+                "foreign_keys": 1,
+                "busy_timeout": 5000,
+                "synchronous": 2,
+            }
+    database.close()
+
+
+@pytest.mark.postgresql
+def test_postgresql_is_set_up_to_answer_in_time(postgresql_url: str) -> None:
+    """T114: and what the URL says wins."""
+    database = Database(postgresql_url)
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "2s"
+        assert connection.exec_driver_sql("SHOW transaction_isolation").scalar_one() == "read committed"
+    database.close()
+    own = Database(f"{postgresql_url}&options=-c%20lock_timeout%3D3s")
+    with own.engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "3s"
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "5s"
+    own.close()
+
+
+def read_something(database: Database) -> None:
+    with database.begin() as stores:
+        stores.clients.find("reports")

@@ -1,0 +1,139 @@
+"""What many do at the same moment, on both databases."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TypeVar
+
+import transaction
+
+from authserver.storage.database import Database
+from authserver.testing.records import NOW, a_client, a_grant, a_signing_key, a_token, an_event
+
+Result = TypeVar("Result")
+LATER = NOW + timedelta(seconds=5)
+
+
+def at_once(count: int, run: Callable[[int], Result]) -> list[Result]:
+    """Run it `count` times in as many threads that start together."""
+    barrier = threading.Barrier(count)
+
+    def start(number: int) -> Result:
+        barrier.wait(timeout=30)
+        return run(number)
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(start, range(count)))
+
+
+def test_of_32_who_claim_a_code_one_gets_it(database: Database) -> None:
+    """R-07, G-04: the losers wait for the winner's commit and then find the code claimed."""
+    with database.begin() as stores:
+        stores.grants.add(a_grant())
+        stores.tokens.add(a_token())
+
+    def redeem(number: int) -> bool:
+        manager = transaction.TransactionManager(explicit=True)
+        with manager:
+            stores = database.for_transaction(manager)
+            found = stores.tokens.find(a_token().kind, a_token().digest)
+            assert found is not None
+            won = stores.tokens.claim(found.token, LATER, successor_digest=str(number).encode())
+            if won:
+                stores.tokens.add(a_token(digest=f"access {number}".encode()))
+            return won
+
+    winners = at_once(32, redeem)
+    assert Counter(winners) == {True: 1, False: 31}
+    with database.begin() as stores:
+        found = stores.tokens.find(a_token().kind, a_token().digest)
+        assert found is not None
+        assert found.token.successor_digest == str(winners.index(True)).encode()
+
+
+def test_a_claim_that_is_rolled_back_is_free_again(database: Database) -> None:
+    """R-07: whoever waited for a claim that came to nothing gets the code."""
+    with database.begin() as stores:
+        stores.grants.add(a_grant())
+        stores.tokens.add(a_token())
+    claimed = threading.Event()
+
+    def first() -> None:
+        with database.begin() as stores:
+            assert stores.tokens.claim(a_token(), LATER)
+            claimed.set()
+            threading.Event().wait(0.2)  # long enough for the other to stand in line
+            raise RuntimeError("the first one fails")
+
+    def second() -> bool:
+        claimed.wait(timeout=10)
+        with database.begin() as stores:
+            return stores.tokens.claim(a_token(), LATER)
+
+    with ThreadPoolExecutor(2) as threads:
+        failed, won = threads.submit(first), threads.submit(second)
+        assert isinstance(failed.exception(timeout=30), RuntimeError)
+        assert won.result(timeout=30)
+
+
+def test_racers_that_read_and_then_write_wait_for_each_other(database: Database) -> None:
+    """T110: on SQLite nobody is told "database is locked" at once."""
+    with database.begin() as stores:
+        stores.clients.add(a_client())
+
+    def race(number: int) -> None:
+        for turn in range(10):
+            manager = transaction.TransactionManager(explicit=True)
+            with manager:
+                stores = database.for_transaction(manager)
+                assert stores.clients.find("reports")
+                stores.events.add(an_event(event_id=f"{number}-{turn}"))
+                assert stores.clients.find("reports")
+
+    at_once(8, race)
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one() == 80
+
+
+def test_of_8_first_signing_keys_one_is_kept(database: Database) -> None:
+    """T113."""
+
+    def start(number: int) -> bool:
+        with database.begin() as stores:
+            return stores.keys.add_first(a_signing_key(kid=f"key-{number}"))
+
+    kept = at_once(8, start)
+    assert Counter(kept) == {True: 1, False: 7}
+    with database.begin() as stores:
+        assert [key.kid for key in stores.keys.list()] == [f"key-{kept.index(True)}"]
+
+
+def test_of_16_answers_to_one_authorization_request_one_counts(database: Database) -> None:
+    """R-07."""
+
+    def answer(_number: int) -> bool:
+        with database.begin() as stores:
+            return stores.tokens.add_once(a_token(grant_id=None))
+
+    assert Counter(at_once(16, answer)) == {True: 1, False: 15}
+
+
+def test_wrong_proofs_at_once_are_all_counted(database: Database) -> None:
+    """T035."""
+    with database.begin() as stores:
+        stores.grants.add(a_grant())
+        stores.tokens.add(a_token())
+
+    def fail(_number: int) -> None:
+        with database.begin() as stores:
+            stores.tokens.note_failure(a_token(), LATER, limit=100)
+
+    at_once(8, fail)
+    with database.begin() as stores:
+        found = stores.tokens.find(a_token().kind, a_token().digest)
+        assert found is not None
+        assert found.token.failures == 8

@@ -1,0 +1,284 @@
+"""What a transaction keeps and what it drops, on both databases, with real commits."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import transaction
+
+from authserver.engine.ports import AlreadyExists, Stores
+from authserver.engine.records import ClientSecret
+from authserver.storage import tables
+from authserver.storage.database import Database
+from authserver.testing.records import (
+    NOW,
+    a_client,
+    a_consent,
+    a_grant,
+    a_session,
+    a_signing_key,
+    a_token,
+    a_user,
+    an_event,
+)
+
+LATER = NOW + timedelta(seconds=5)
+
+WRITES: dict[str, Callable[[Stores], object]] = {
+    "clients.add": lambda stores: stores.clients.add(a_client(client_id="new")),
+    "clients.disable": lambda stores: stores.clients.disable("reports", LATER),
+    "clients.add_secret": lambda stores: stores.clients.add_secret(
+        "reports", ClientSecret(digest=b"d", key_id="k", created_at=NOW)
+    ),
+    "users.add": lambda stores: stores.users.add(a_user(user_id="user_new", username="new")),
+    "users.disable": lambda stores: stores.users.disable("user_ada", LATER),
+    "grants.add": lambda stores: stores.grants.add(a_grant(grant_id="new")),
+    "grants.revoke": lambda stores: stores.grants.revoke("grant_1", LATER, "replayed"),
+    "tokens.add": lambda stores: stores.tokens.add(a_token(digest=b"new")),
+    "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(digest=b"new")),
+    "tokens.claim": lambda stores: stores.tokens.claim(a_token(), LATER),
+    "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), LATER, limit=3),
+    "consents.remember": lambda stores: stores.consents.remember(a_consent()),
+    "events.add": lambda stores: stores.events.add(an_event()),
+    "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
+    "sessions.touch": lambda stores: stores.sessions.touch(a_session().digest, LATER),
+    "sessions.end": lambda stores: stores.sessions.end(a_session().digest),
+    "keys.add_first": lambda stores: stores.keys.add_first(a_signing_key()),
+}
+
+
+@pytest.fixture
+def manager() -> transaction.TransactionManager:
+    return transaction.TransactionManager(explicit=True)
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    with database.begin() as stores:
+        stores.clients.add(a_client())
+        stores.users.add(a_user())
+        stores.grants.add(a_grant())
+        stores.tokens.add(a_token())
+        stores.sessions.add(a_session())
+    return database
+
+
+def contents(database: Database) -> dict[str, list[Any]]:
+    """Every row, seen through a connection of its own."""
+    with database.engine.connect() as connection:
+        return {
+            table.name: connection.execute(sa.select(table).order_by(*table.primary_key)).all()
+            for table in tables.Base.metadata.sorted_tables
+        }
+
+
+def test_every_method_that_writes_is_tried_here(database: Database) -> None:
+    """T107: a new method that writes must join the list above."""
+    reads = {"find", "find_by_name", "list", "knows_origin"}
+    with database.begin() as stores:
+        methods = {
+            f"{port.name}.{method}"
+            for port in fields(stores)  # type: ignore[arg-type]  # a dataclass, which the port does not say
+            for method in vars(type(getattr(stores, port.name)))
+            if not method.startswith("_") and method not in reads
+        }
+    assert methods == set(WRITES)
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_alone_in_a_managed_transaction_is_kept(
+    filled: Database, manager: transaction.TransactionManager, write: str
+) -> None:
+    """T107: zope.sqlalchemy cannot see a write by Core; it is committed all the same."""
+    before = contents(filled)
+    with manager:
+        WRITES[write](filled.for_transaction(manager))
+    assert contents(filled) != before
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_in_an_aborted_transaction_is_gone(
+    filled: Database, manager: transaction.TransactionManager, write: str
+) -> None:
+    """T115: and what was not yet committed, nobody else sees."""
+    before = contents(filled)
+    manager.begin()
+    WRITES[write](filled.for_transaction(manager))
+    assert contents(filled) == before
+    manager.abort()
+    assert contents(filled) == before
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_in_a_short_transaction_is_kept_or_gone_with_it(filled: Database, write: str) -> None:
+    before = contents(filled)
+
+    def fail() -> None:
+        with filled.begin() as stores:
+            WRITES[write](stores)
+            raise RuntimeError("too late")
+
+    with pytest.raises(RuntimeError, match="too late"):
+        fail()
+    assert contents(filled) == before
+    with filled.begin() as stores:
+        WRITES[write](stores)
+    assert contents(filled) != before
+
+
+@pytest.mark.parametrize("stop_after", range(4))
+def test_an_error_between_two_writes_leaves_none_of_them(
+    filled: Database, manager: transaction.TransactionManager, stop_after: int
+) -> None:
+    """T115: all or nothing, wherever it stops."""
+    before = contents(filled)
+
+    def work(stores: Stores) -> None:
+        steps: list[Callable[[], object]] = [
+            lambda: stores.tokens.claim(a_token(), LATER),
+            lambda: stores.tokens.add(a_token(digest=b"access")),
+            lambda: stores.tokens.add(a_token(digest=b"refresh")),
+            lambda: stores.events.add(an_event()),
+        ]
+        for step in steps[: stop_after + 1]:
+            step()
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"), manager:
+        work(filled.for_transaction(manager))
+    with pytest.raises(RuntimeError, match="stopped"), filled.begin() as stores:
+        work(stores)
+    assert contents(filled) == before
+
+
+def test_reads_alone_open_no_transaction(filled: Database, manager: transaction.TransactionManager) -> None:
+    """T110: so they hold no lock, and a write after them cannot be refused for what they saw."""
+    statements = listen(filled)
+    with manager:
+        stores = filled.for_transaction(manager)
+        assert stores.clients.find("reports")
+        assert stores.tokens.find(a_token().kind, a_token().digest)
+        assert not any(statement.startswith("BEGIN") for statement in statements)
+        stores.events.add(an_event())
+        stores.events.add(an_event())
+    assert [statement for statement in statements if statement.startswith("BEGIN")] == [
+        "BEGIN IMMEDIATE" if filled.engine.dialect.name == "sqlite" else "BEGIN"
+    ]
+
+
+def test_an_untouched_transaction_uses_no_connection(
+    filled: Database, manager: transaction.TransactionManager
+) -> None:
+    with manager:
+        filled.for_transaction(manager)
+        assert filled.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # of QueuePool
+
+
+def test_a_client_token_costs_one_read_and_one_write(
+    filled: Database, manager: transaction.TransactionManager
+) -> None:
+    """A token request of `client_credentials` with a JWT: one client lookup, one event, one commit."""
+    statements = listen(filled)
+    with manager:
+        stores = filled.for_transaction(manager)
+        stores.clients.find("reports")
+        stores.events.add(an_event())
+    assert [statement.split()[0] for statement in statements] == ["SELECT", "BEGIN", "INSERT"]
+
+
+@pytest.mark.parametrize("ending", ["commit", "abort"])
+def test_a_connection_goes_back_to_the_pool_clean(
+    filled: Database, manager: transaction.TransactionManager, ending: str
+) -> None:
+    for _ in range(3):
+        manager.begin()
+        filled.for_transaction(manager).events.add(an_event())
+        getattr(manager, ending)()
+        assert filled.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # of QueuePool
+        with filled.engine.connect() as connection:
+            driver: Any = connection.connection.dbapi_connection
+            if connection.dialect.name == "sqlite":
+                assert not driver.in_transaction
+            else:
+                assert driver.info.transaction_status == driver.info.transaction_status.IDLE
+
+
+def test_stores_are_of_no_use_after_their_transaction(
+    filled: Database, manager: transaction.TransactionManager
+) -> None:
+    """T107: a write that no transaction would commit raises."""
+    with manager:
+        stores = filled.for_transaction(manager)
+        stores.clients.find("reports")
+    with pytest.raises(sa.exc.SQLAlchemyError):
+        stores.events.add(an_event())
+
+
+def test_a_failed_statement_cannot_be_swallowed(
+    filled: Database, manager: transaction.TransactionManager
+) -> None:
+    """T115: PostgreSQL would answer the commit with a silent rollback, SQLite would keep half."""
+    before = contents(filled)
+
+    def half(stores: Stores) -> None:
+        stores.events.add(an_event())
+        with contextlib.suppress(sa.exc.IntegrityError):
+            stores.tokens.add(a_token(digest=b"x", grant_id="no such grant"))
+
+    with pytest.raises(sa.exc.SQLAlchemyError), manager:
+        half(filled.for_transaction(manager))
+    with pytest.raises(sa.exc.SQLAlchemyError), filled.begin() as stores:
+        half(stores)
+    assert contents(filled) == before
+
+
+def test_a_taken_name_leaves_the_rest_of_the_transaction_intact(filled: Database) -> None:
+    with filled.begin() as stores:
+        stores.events.add(an_event(event_id="before"))
+        with pytest.raises(AlreadyExists):
+            stores.users.add(a_user())
+        stores.events.add(an_event(event_id="after"))
+    assert [row.event_id for row in contents(filled)["events"]] == ["after", "before"]
+
+
+def test_an_event_is_kept_with_the_decisions_behind_it(filled: Database) -> None:
+    """R-12."""
+    event = an_event(
+        user_id="user_ada",
+        grant_id="grant_1",
+        reason="loopback-port",
+        decisions=({"slot": "scope_decision", "answers": [{"plugin": "p", "microseconds": 3}]},),
+        details={"grant_type": "refresh_token"},
+    )
+    with filled.begin() as stores:
+        stores.events.add(event)
+    (row,) = contents(filled)["events"]
+    kept = row._asdict()
+    assert kept.pop("decisions") == list(event.decisions)
+    assert kept == {
+        item.name: getattr(event, item.name) for item in fields(event) if item.name != "decisions"
+    }
+
+
+def test_no_error_message_carries_what_was_to_be_stored(filled: Database) -> None:
+    """R-04."""
+    with pytest.raises(sa.exc.IntegrityError) as caught, filled.begin() as stores:
+        stores.tokens.add(a_token(digest=b"x", grant_id="nowhere", sealed_successor=b"very secret"))
+    assert "very secret" not in str(caught.value)
+
+
+def listen(database: Database) -> list[str]:
+    """The statements that are sent from now on, as they are sent."""
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
+        statements.append(statement)
+
+    sa.event.listen(database.engine, "before_cursor_execute", note)
+    return statements

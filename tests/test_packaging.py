@@ -1,0 +1,184 @@
+"""The package as others get it: what it holds, what it is pinned to, and that it runs from nothing."""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+import venv
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+LOCKS = ("run.txt", "development.txt")
+
+
+def setup_cfg() -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser()
+    parser.read(CHECKOUT / "setup.cfg")
+    return parser
+
+
+def pins(lock: str) -> dict[str, str]:
+    """The version of each package of a lock file."""
+    text = (CHECKOUT / "requirements" / lock).read_text()
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", text, re.MULTILINE))
+
+
+def test_every_folder_with_code_is_a_listed_package() -> None:
+    """A folder that is forgotten in setup.cfg works in the checkout and is missing from the wheel."""
+    listed = set(setup_cfg()["options"]["packages"].split())
+    folders = {file.parent for file in (CHECKOUT / "authserver").rglob("*.py")}
+    here = {".".join(folder.relative_to(CHECKOUT).parts) for folder in folders}
+    assert listed == here | {"authserver.migrations", "authserver.migrations.versions"}
+
+
+def test_the_migrations_do_not_shadow_the_alembic_package() -> None:
+    assert not (CHECKOUT / "alembic" / "__init__.py").exists()
+
+
+def test_setup_cfg_is_not_silenced() -> None:
+    """A [project] table in pyproject.toml would replace all of it."""
+    assert "project" not in tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_pinned_package_has_hashes_and_no_place_to_come_from(lock: str) -> None:
+    """What is installed is what was checked, from whichever index the installer uses."""
+    text = (CHECKOUT / "requirements" / lock).read_text()
+    for block in re.split(r"\n(?=\S)", re.sub(r"(?m)^\s*#.*\n?", "", text).strip()):
+        assert re.fullmatch(r"[a-z0-9-]+==\S+( \\\n +--hash=sha256:[0-9a-f]{64})+\n?", block), block[:80]
+
+
+def test_both_lock_files_agree() -> None:
+    """The tests run with exactly what the server runs with."""
+    run, development = pins("run.txt"), pins("development.txt")
+    assert len(run) > 30
+    assert run.items() <= development.items()
+
+
+def test_every_dependency_is_pinned() -> None:
+    parser = setup_cfg()
+    lines = parser["options"]["install_requires"] + parser["options.extras_require"]["postgresql"]
+    names = re.findall(r"(?m)^([A-Za-z][\w.]*)", lines.replace("# ", "#"))
+    run = pins("run.txt")
+    assert len(names) > 15
+    for name in names:
+        assert re.sub(r"[._]", "-", name).lower() in run, name
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source distribution as whoever packages us would."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    leave_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "docs", "tests")
+    shutil.copytree(CHECKOUT, source, ignore=leave_out)
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_package_and_the_migrations(wheel: Path) -> None:
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    for folder, place in (("authserver", "authserver"), ("alembic", "authserver/migrations")):
+        for file in (CHECKOUT / folder).rglob("*"):
+            if file.is_file() and "__pycache__" not in file.parts:
+                assert f"{place}/{file.relative_to(CHECKOUT / folder).as_posix()}" in packed
+    top = {name.partition("/")[0] for name in packed}
+    assert top == {"authserver", next(name for name in top if name.endswith(".dist-info"))}
+
+
+@pytest.mark.slow
+def test_installed_into_an_empty_environment_it_migrates_starts_and_issues_a_token(
+    wheel: Path, tmp_path: Path
+) -> None:
+    """With the pinned dependencies alone, away from the checkout."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    programs = tmp_path / "venv" / "bin"
+    install = [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    run(*install, "--require-hashes", "-r", CHECKOUT / "requirements" / "run.txt", cwd=tmp_path)
+    run(*install, "--no-deps", wheel, cwd=tmp_path)
+    run(programs / "python", "-m", "pip", "check", cwd=tmp_path)
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    issuer = f"http://localhost:{port}"
+    ini = tmp_path / "server.ini"
+    ini.write_text((CHECKOUT / "development.ini").read_text().replace("localhost:6543", f"localhost:{port}"))
+    authserver = [programs / "authserver", "-c", ini]
+
+    folder = tmp_path / ".local"
+    folder.mkdir()
+    (folder / "secret_keys").write_text(run(*authserver, "keys", "secret", cwd=tmp_path))
+    run(*authserver, "db", "upgrade", cwd=tmp_path)
+    added = run(
+        *authserver, "client", "add", "--name", "Backup", "--scope", "notes.read", "--json", cwd=tmp_path
+    )
+    client = json.loads(added)
+
+    with serving([programs / "pserve", ini], f"{issuer}/health/ready", cwd=tmp_path):
+        basic = base64.b64encode(f"{client['client_id']}:{client['client_secret']}".encode()).decode()
+        request = urllib.request.Request(
+            f"{issuer}/oauth/token",
+            data=b"grant_type=client_credentials&scope=notes.read",
+            headers={"Authorization": f"Basic {basic}"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:
+            answer = json.load(response)
+    assert answer["token_type"] == "Bearer" and answer["scope"] == "notes.read"
+    assert answer["access_token"].count(".") == 2
+
+
+def run(*command: object, cwd: Path) -> str:
+    """The standard output of a command that must succeed, in an environment that knows nothing of the checkout."""
+    done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def environment() -> Mapping[str, str]:
+    hidden = ("PYTHON", "COV", "VIRTUAL_ENV", "AUTHSERVER")
+    return {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+
+
+@contextmanager
+def serving(command: list[object], ready: str, *, cwd: Path) -> Iterator[None]:
+    """A server in a process of its own, from when it is ready to the end of the block."""
+    log = cwd / "server.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            list(map(str, command)), cwd=cwd, stdout=output, stderr=output, env=environment()
+        )
+    try:
+        for _ in range(300):
+            assert process.poll() is None, log.read_text()
+            try:
+                urllib.request.urlopen(ready, timeout=5).close()
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        else:
+            raise AssertionError(f"not ready in time:\n{log.read_text()}")
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
