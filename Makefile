@@ -31,7 +31,7 @@ check: $(VENV)/developing ## run everything that must hold before a change lands
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	.ci/audit $(BIN)/pip-audit requirements/run.txt
-	$(PYTEST) --cov
+	$(PYTEST) --cov=authserver
 
 bench: $(VENV)/developing ## measure the server (benchmarks/README.md)
 	$(BIN)/python benchmarks/run.py

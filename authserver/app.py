@@ -16,6 +16,7 @@ import pyramid_tm
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.router import Router
+from sqlalchemy.exc import ArgumentError
 
 from authserver import plugins as plugin_loader
 from authserver import settings as settings_reader
@@ -87,7 +88,7 @@ def build(ini: Mapping[str, str]) -> Application:
         hint = settings_reader.did_you_mean(unknown[0], grants.CORE, "")
         raise SettingsError([f"authserver.grant_types: {unknown[0]}: no such grant type; {hint}"])
     ring = KeyRing(settings_reader.key_ring(settings))
-    storage = Database(settings.database_url.value)
+    storage = _open_database(settings.database_url.value)
     signing_keys = SigningKeys(storage, ring, settings.signing_algorithm)
     parts = Parts(
         settings=settings,
@@ -109,6 +110,17 @@ def build(ini: Mapping[str, str]) -> Application:
         metadata=metadata,
         insecure=(*loaded.insecure, *insecure_plugins),
     )
+
+
+def _open_database(url: str) -> Database:
+    """The database of this URL; nothing of the URL is repeated, there may be a password in it."""
+    try:
+        return Database(url)
+    except ImportError as error:
+        problem = f"its driver is not installed ({error.name}); for PostgreSQL: pip install 'authserver[postgresql]'"
+    except (ArgumentError, ValueError):
+        problem = "expected sqlite:///path or postgresql+psycopg://user:password@host/name"
+    raise SettingsError([f"authserver.database_url: {problem}"])
 
 
 def announce(application: Application) -> None:

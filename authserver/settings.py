@@ -25,6 +25,20 @@ from msgspec import Meta
 
 PREFIX = "authserver."
 PLUGIN_PREFIX = "authserver.plugin."
+# What may be set of Pyramid itself; `pyramid.tweens`, for one, would take our own tweens away.
+PYRAMID_PREFIX = "pyramid."
+PYRAMID = (
+    "debug_all",
+    "debug_authorization",
+    "debug_notfound",
+    "debug_routematch",
+    "debug_templates",
+    "default_locale_name",
+    "includes",
+    "reload_all",
+    "reload_assets",
+    "reload_templates",
+)
 
 
 class SettingsError(Exception):
@@ -81,6 +95,10 @@ class AccessTokenFormat(StrEnum):
     JWT = "jwt"
     OPAQUE = "opaque"
 
+
+_PASSWORD_IN_URL = re.compile(r"://[^/]*:.+@|[?&]password=")
+# What Pyramid takes for true.
+_ON = ("t", "true", "y", "yes", "on", "1")
 
 Text = tuple[str, ...]
 Pairs = tuple[tuple[str, str], ...]
@@ -245,7 +263,9 @@ def load(ini: Mapping[str, str]) -> Loaded:
     plugin_settings: dict[str, dict[str, Resolved]] = {}
     known = [item.name for item in fields(Settings)]
     for key, raw in ini.items():
-        if key.startswith("pyramid."):
+        if key.startswith(PYRAMID_PREFIX):
+            if (name := key.removeprefix(PYRAMID_PREFIX)) not in PYRAMID:
+                problems.append(f"{key}: no such setting; {did_you_mean(name, PYRAMID, PYRAMID_PREFIX)}")
             continue
         if not key.startswith(PREFIX):
             problems.append(f"{key}: no such setting; settings begin with `authserver.` or `pyramid.`")
@@ -393,22 +413,8 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 def _contradictions(settings: Settings) -> list[str]:
     """What no environment can accept."""
     problems = []
-    issuer = urlsplit(settings.issuer)
-    if (
-        issuer.scheme not in ("https", "http")
-        or not issuer.hostname
-        or "?" in settings.issuer
-        or "#" in settings.issuer
-        or "@" in issuer.netloc
-        or not re.fullmatch(r"[\x21-\x7e]+", settings.issuer)
-    ):
-        problems.append(
-            "authserver.issuer: must be a URL such as https://login.example.com, without query or fragment"
-        )
-    elif settings.issuer.endswith("/"):
-        problems.append("authserver.issuer: must not end with a slash")
-    elif issuer.scheme == "http" and issuer.hostname not in ("localhost", "127.0.0.1", "::1"):
-        problems.append("authserver.issuer: must be https; http is for localhost, 127.0.0.1 and [::1] only")
+    if problem := _issuer_problem(settings.issuer):
+        problems.append(f"authserver.issuer: {problem}")
     names = [name for name, _ in settings.scopes]
     for name in names:
         if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}", name):
@@ -429,6 +435,26 @@ def _contradictions(settings: Settings) -> list[str]:
     return problems
 
 
+def _issuer_problem(issuer: str) -> str | None:
+    """Why this is no issuer identifier (RFC 8414, 2); None when it is one."""
+    try:
+        parts = urlsplit(issuer)
+        is_url = bool(parts.hostname) and parts.port != 0 and not parts.netloc.endswith(":")
+    except ValueError:
+        is_url = False
+    if not is_url or not re.fullmatch(r"https?://[\x21-\x7e]+", issuer) or re.search(r"[?#@]", issuer):
+        return "must be a URL such as https://login.example.com, without query or fragment"
+    if issuer.endswith("/"):
+        return "must not end with a slash"
+    # Routes are made of the path: nothing in it may mean anything to a router, a proxy or a browser.
+    segments = parts.path.split("/")[1:]
+    if any(not re.fullmatch(r"[A-Za-z0-9._~-]+", item) or item in (".", "..") for item in segments):
+        return "its path may hold letters, digits and . _ ~ - between single slashes"
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        return "must be https; http is for localhost, 127.0.0.1 and [::1] only"
+    return None
+
+
 def _insecure(settings: Settings, own: Mapping[str, Resolved], ini: Mapping[str, str]) -> list[str]:
     """What development announces and production refuses."""
     insecure = []
@@ -438,17 +464,12 @@ def _insecure(settings: Settings, own: Mapping[str, Resolved], ini: Mapping[str,
         insecure.append("authserver.secret_keys: stands in the INI file; give it as env:NAME or file:PATH")
     if any(_looks_made_up(entry.value) for entry in settings.secret_keys):
         insecure.append("authserver.secret_keys: not random; make a key with `authserver keys secret`")
-    if own["database_url"].inline and urlsplit(settings.database_url.value).password:
+    if own["database_url"].inline and _PASSWORD_IN_URL.search(settings.database_url.value):
         insecure.append(
             "authserver.database_url: a password stands in the INI file; give it as env:NAME or file:PATH"
         )
     for key, value in ini.items():
-        if key.startswith(("pyramid.debug", "pyramid.reload")) and value.strip().lower() in (
-            "true",
-            "1",
-            "yes",
-            "on",
-        ):
+        if key.startswith(("pyramid.debug", "pyramid.reload")) and value.strip().lower() in _ON:
             insecure.append(f"{key}: debugging is on; remove the line")
         if key == "pyramid.includes" and "debugtoolbar" in value:
             insecure.append("pyramid.includes: the debug toolbar is on; remove it")

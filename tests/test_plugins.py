@@ -18,6 +18,7 @@ from authserver.plugins import PluginFailed, PluginSet, load
 from authserver.settings import Resolved, SettingsError
 
 SCOPES = ("profile", "files.read", "files.write")
+NO_KEY = Secret("none")
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,9 @@ def test_a_narrowing_is_no_answer_where_there_is_nothing_to_narrow() -> None:
         def redirect_uri_decision(self) -> Decision:
             return narrow("less", ("https://client.example/cb",))
 
-    ruling = PluginSet([("narrows", Narrows())]).decide("redirect_uri_decision", client=None, redirect_uri="x")
+    ruling = PluginSet([("narrows", Narrows())]).decide(
+        "redirect_uri_decision", client=None, redirect_uri="x"
+    )
     assert ruling.failed
 
 
@@ -244,7 +247,7 @@ class QuietHours:
     hours: tuple[str, ...] = ()
     strict: bool = False
     grace: int = 0
-    key: Secret = Secret("unset")
+    key: Secret = NO_KEY
 
     def __post_init__(self) -> None:
         if self.grace > 60:
@@ -277,7 +280,10 @@ def load_with(
         ("Thawed", ["not a frozen dataclass"]),
         ("Plain", ["not a frozen dataclass"]),
         ("HoldsAList", ["holds_alist", "not hashable"]),
-        ("JumpsTheQueue", ["jumps_the_queue", "scope_decision", "tryfirst", "the order of authserver.plugins"]),
+        (
+            "JumpsTheQueue",
+            ["jumps_the_queue", "scope_decision", "tryfirst", "the order of authserver.plugins"],
+        ),
         ("StepsBack", ["steps_back", "trylast"]),
         ("Wraps", ["wraps", "wrapper"]),
         ("WrapsTheOldWay", ["wraps_the_old_way", "wrapper"]),
@@ -310,7 +316,9 @@ def test_a_module_that_does_not_import_is_named(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "broken_policies.py").write_text("import nothing_of_that_name\n")
     monkeypatch.syspath_prepend(tmp_path)
     problems = problems_of("broken_policies:Some", "redirect_exct")
-    assert problems[0].startswith("authserver.plugins: broken_policies:Some cannot be imported: ModuleNotFound")
+    assert problems[0].startswith(
+        "authserver.plugins: broken_policies:Some cannot be imported: ModuleNotFound"
+    )
     assert len(problems) == 2
 
 

@@ -61,8 +61,12 @@ class Configuration:
     @contextmanager
     def engine(self) -> Iterator[Engine]:
         """An engine in a transaction of its own, committed at the end."""
-        with self.application().begin() as engine:
-            yield engine
+        application = self.application()
+        try:
+            with application.begin() as engine:
+                yield engine
+        finally:
+            application.storage.close()
 
 
 class OneSentence(click.Group):

@@ -24,6 +24,7 @@ from authserver.engine.errors import (
     OAuthError,
     PageError,
     RedirectError,
+    ServerError,
     UnauthorizedClient,
     UnsupportedResponseType,
 )
@@ -82,6 +83,12 @@ class Redirect:
 
 
 Outcome = AskLogin | AskConsent | Redirect
+
+
+class ForeignRequest(PageError):
+    """A pending request that is not this browser's (T091)."""
+
+    status = 403
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,12 +215,13 @@ def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
     """Read a sealed request back.
 
     Raises:
-        PageError: it was altered, has expired, or was made for another session (T091).
+        ForeignRequest: it was altered, or made for another session (T091).
+        PageError: it has expired.
     """
     try:
         plaintext = engine.keys.open(from_text(sealed_request), purpose=PURPOSE, context=browser.session_id)
     except Unsealable:
-        raise PageError(
+        raise ForeignRequest(
             InvalidRequest(
                 "This request cannot be continued in this browser. Start again.", reason="request-unsealable"
             )
@@ -284,6 +292,8 @@ def _accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]
             raise InvalidRequest(
                 "The redirect_uri is not registered for this application.", reason=ruling.reason
             )
+    except ServerError:
+        raise
     except OAuthError as error:
         raise PageError(error) from None
     return client, redirect_uri
@@ -295,7 +305,7 @@ def _check(engine: Engine, pending: Pending, client: Client, redirect_uri: str, 
     state: str | None = None
     try:
         state = _state(parameters)
-        engine.journal.target = (redirect_uri, state)
+        engine.journal.target = (redirect_uri, state, client.is_self_registered)
         parameters.refuse_repeated()
         _check_response(engine, client, parameters)
         code_challenge = parameters.get("code_challenge")

@@ -48,14 +48,15 @@ Redeem = Callable[["Engine", Client, Parameters], Issue]
 class Journal:
     """What becomes known of a request while it is decided, for its events and its error answers.
 
-    `target` is set once errors may be redirected: the accepted redirect URI and the state.
+    `target` is set once errors may be redirected: the accepted redirect URI, the state, and whether
+    the user is to be asked first because nobody vouches for that URI.
     """
 
     decisions: list[Ruling] = field(default_factory=list)
     client_id: str | None = None
     user_id: str | None = None
     grant_id: str | None = None
-    target: tuple[str, str | None] | None = None
+    target: tuple[str, str | None, bool] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

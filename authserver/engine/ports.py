@@ -115,7 +115,8 @@ class Consents(Protocol):
 
 
 class Events(Protocol):
-    def add(self, event: Event) -> None: ...
+    def add(self, event: Event) -> None:
+        """Keep it with the transaction. It is written last; a failure to write it fails the commit."""
 
 
 class Sessions(Protocol):

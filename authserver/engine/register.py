@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,12 @@ LINKS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
 TEXTS = ("software_id", "software_version")
 MAXIMUM_REDIRECT_URIS = 10
 MAXIMUM_NAME = 100
+
+# What Unicode shows as nothing although its category is a letter, mark or separator.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2028\u2029\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +138,12 @@ def describe(client: Client, secret: str | None) -> dict[str, Any]:
     }
     if secret is not None:
         answer |= {"client_secret": secret, "client_secret_expires_at": 0}
-    return {name: value for name, value in answer.items() if value not in ("", [], None)}
+    # Left out, response_types would mean its default, `code` (RFC 7591, 2); so it is stated even when empty.
+    return {
+        name: value
+        for name, value in answer.items()
+        if name == "response_types" or value not in ("", [], None)
+    }
 
 
 def read_metadata(engine: Engine, body: bytes) -> ClientMetadata:
@@ -150,7 +162,7 @@ def read_metadata(engine: Engine, body: bytes) -> ClientMetadata:
     redirects = "authorization_code" in grant_types
     redirect_uris = _texts(given, "redirect_uris", (), error=InvalidRedirectUri)
     metadata = ClientMetadata(
-        client_name=_text(given, "client_name"),
+        client_name=_text(given, "client_name").strip(),
         redirect_uris=redirect_uris,
         token_endpoint_auth_method=_text(given, "token_endpoint_auth_method", "client_secret_basic"),
         grant_types=grant_types,
@@ -195,13 +207,17 @@ def check_metadata(engine: Engine, metadata: ClientMetadata) -> None:
     known = engine.settings.scope_sentences
     if any(scope not in known for scope in metadata.scopes):
         raise InvalidClientMetadata("scope holds a scope that does not exist.")
-    if len(metadata.client_name) > MAXIMUM_NAME or not _is_printable(metadata.client_name):
-        raise InvalidClientMetadata(f"client_name must be up to {MAXIMUM_NAME} printable characters.")
+    _check_name(metadata.client_name)
     for name in LINKS:
         if name in metadata.details:
             problem = uris.link_problem(metadata.details[name])
             if problem:
                 raise InvalidClientMetadata(f"{name}: {problem}")
+
+
+def _check_name(name: str) -> None:
+    if len(name) > MAXIMUM_NAME or not _is_printable(name):
+        raise InvalidClientMetadata(f"client_name must be up to {MAXIMUM_NAME} printable characters.")
 
 
 def _application_type(redirect_uris: tuple[str, ...]) -> str:
@@ -240,21 +256,24 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
     """Display metadata, localised members held to the rule of their base member (T134)."""
     if "jwks" in given and "jwks_uri" in given:
         raise InvalidClientMetadata("jwks and jwks_uri exclude each other.")
-    if "software_statement" in given:
-        _text(given, "software_statement")
+    if not isinstance(given.get("jwks", {}), dict) or not isinstance(
+        given.get("software_statement", ""), str
+    ):
+        raise InvalidClientMetadata("jwks must be an object, software_statement a string.")
     details: dict[str, Any] = {}
     for name in given:
-        base, hash_mark, _ = name.partition("#")
-        if base in LINKS:
+        base = name.partition("#")[0]
+        if base in LINKS or name == "jwks_uri":
             text = _text(given, name)
             problem = uris.link_problem(text)
             if problem:
                 raise InvalidClientMetadata(f"{base}: {problem}")
-            if not hash_mark:
+            if name in LINKS:
                 details[name] = text
         elif base == "client_name" or base in TEXTS:
             text = _text(given, name)
-            if not hash_mark and base in TEXTS:
+            _check_name(text if base == "client_name" else "")
+            if name in TEXTS:
                 details[name] = text
     contacts = _texts(given, "contacts", ())
     if any(len(contact) > 200 or not _is_printable(contact) for contact in contacts):
@@ -265,8 +284,13 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_printable(text: str) -> bool:
-    """No control, format, bidi, private-use or unassigned character, and no lone surrogate (T094)."""
-    return not any(unicodedata.category(character)[0] == "C" for character in text)
+    """Nothing that is there unseen, or rearranges what is seen (T094).
+
+    No control, format, bidi, private-use or unassigned character, lone surrogate, line break or filler.
+    """
+    return not _INVISIBLE.search(text) and all(
+        unicodedata.category(character)[0] != "C" for character in text
+    )
 
 
 def _is_client_id(text: str) -> bool:

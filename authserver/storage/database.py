@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,7 +59,10 @@ class Database:
         def join(session: Session) -> None:
             zope.sqlalchemy.mark_changed(session, transaction_manager)
 
-        return stores_of(Work(Session(self.engine), join))
+        def before_commit(flush: Callable[[], None]) -> None:
+            transaction_manager.get().addBeforeCommitHook(flush)
+
+        return stores_of(Work(Session(self.engine), join, before_commit))
 
     @contextmanager
     def begin(self) -> Iterator[Stores]:
@@ -67,7 +70,9 @@ class Database:
         session = Session(self.engine)
         transaction = session.begin()
         try:
-            yield stores_of(Work(session))
+            work = Work(session)
+            yield stores_of(work)
+            work.flush()
             transaction.commit()
         finally:
             session.close()

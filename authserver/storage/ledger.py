@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from authserver.engine.records import Event, KeyState, SigningKey
 from authserver.storage.rows import Rows
@@ -12,7 +12,7 @@ from authserver.storage.tables import events, signing_keys
 from authserver.storage.work import Work, insert_new
 
 _EVENT = Rows(Event, events)
-_ADD_EVENT = insert_new(events)
+_ADD_EVENT = insert(events)
 
 _KEY = Rows(SigningKey, signing_keys)
 _ADD_KEY = insert_new(signing_keys)
@@ -32,7 +32,8 @@ class SqlEvents:
         self._work = work
 
     def add(self, event: Event) -> None:
-        self._work.add(_ADD_EVENT, _EVENT.row(event))
+        """Written last: nothing in the same transaction depends on it."""
+        self._work.defer(_ADD_EVENT, _EVENT.row(event))
 
 
 class SqlKeys:

@@ -34,15 +34,23 @@ class Work:
     Args:
         session: not yet used; ended by whoever made this.
         join: called once, before the session connects.
+        before_commit: called once, with what must run just before the transaction commits.
     """
 
-    __slots__ = ("_connection", "_join", "_session", "_writes")
+    __slots__ = ("_before_commit", "_connection", "_deferred", "_join", "_session", "_writes")
 
-    def __init__(self, session: Session, join: Callable[[Session], None] | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        join: Callable[[Session], None] | None = None,
+        before_commit: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
         self._session = session
         self._join = join
+        self._before_commit = before_commit
         self._connection: Connection | None = None
         self._writes = False
+        self._deferred: list[tuple[Executable, Row]] = []
 
     def read(self, statement: Executable, parameters: Row) -> CursorResult[Any]:
         """Run a statement that changes nothing. Fetch everything at once."""
@@ -61,6 +69,24 @@ class Work:
         """Insert a new row. Raises AlreadyExists, after which the transaction can still be used."""
         if not self.insert(statements, row):
             raise AlreadyExists
+
+    def defer(self, statement: Executable, row: Row) -> None:
+        """Run a statement that changes rows at the very end, in the same transaction.
+
+        Where it is the only write, it is one statement in autocommit, a transaction by itself: two round
+        trips less than BEGIN and COMMIT around it.
+        """
+        if not self._deferred and self._before_commit is not None:
+            self._before_commit(self.flush)
+        self._deferred.append((statement, row))
+
+    def flush(self) -> None:
+        """Run what was deferred."""
+        deferred, self._deferred = self._deferred, []
+        alone = len(deferred) == 1 and not self._writes
+        run = self._run if alone else self._write
+        for statement, row in deferred:
+            run(statement, row)
 
     def _write(self, statement: Executable, parameters: Row | Sequence[Row]) -> CursorResult[Any]:
         if not self._writes:

@@ -193,9 +193,7 @@ class Server:
         form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER, **form}
         return self.token(client, secret, **form)
 
-    def refresh(
-        self, client: Client, secret: str | None, token: str, **form: str | list[str]
-    ) -> TestResponse:
+    def refresh(self, client: Client, secret: str | None, token: str, **form: Any) -> TestResponse:
         """Present a refresh token."""
         return self.token(client, secret, grant_type="refresh_token", refresh_token=token, **form)
 

@@ -247,8 +247,6 @@ class MemoryEvents(Kept):
 
     def add(self, event: Event) -> None:
         with self.lock:
-            if event.event_id in self.tables.events:
-                raise AlreadyExists
             self.tables.events[event.event_id] = event
 
 

@@ -23,6 +23,11 @@ def records(server: Server) -> dict[str, list[dict[str, Any]]]:
     return {table: sorted(server.rows(table), key=repr) for table in RECORDS}
 
 
+def stored(server: Server) -> tuple[Any, Any]:
+    """The records, and what was issued so far: the part of the events that no refusal adds to."""
+    return records(server), [*server.events("token.issued"), *server.events("code.issued")]
+
+
 def register(server: Server, **metadata: Any) -> Client:
     """A public client that registered itself over HTTP, with one https redirect URI unless said otherwise."""
     body = {

@@ -7,6 +7,7 @@ from pyramid.config import Configurator
 
 def includeme(config: Configurator) -> None:
     """Add the routes, the tweens around every request, the pages and the views of this package."""
+    config.include("authserver.web.forms")
     config.include("authserver.web.routes")
     config.include("authserver.web.session")
     config.include("authserver.web.refusals")

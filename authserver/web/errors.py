@@ -122,8 +122,9 @@ def _failed(request: Request, error: OAuthError) -> Response:
         return oauth_error(error, request)
     target = request.engine.journal.target
     if target is not None:
-        redirect_uri, state = target
-        return redirect_error(RedirectError(error, redirect_uri=redirect_uri, state=state), request)
+        redirect_uri, state, ask_first = target
+        redirected = RedirectError(error, redirect_uri=redirect_uri, state=state, ask_first=ask_first)
+        return redirect_error(redirected, request)
     response = _page(
         request, error.status, title="Something went wrong", message=error.description, code=error.code
     )

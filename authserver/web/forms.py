@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPRequestEntityTooLarge
 from pyramid.request import Request
 
@@ -18,6 +19,16 @@ LONGEST_SEALED = 16_384
 _FORM = re.compile(r'application/x-www-form-urlencoded(\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
 _JSON = re.compile(r'application/json(\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+
+class InMemory(Request):  # type: ignore[misc]  # Pyramid publishes no types
+    """A request whose body stays in memory, as WebOb does with shorter ones only: passwords belong in no file."""
+
+    request_body_tempfile_limit = MAXIMUM_BODY
+
+
+def includeme(config: Configurator) -> None:
+    config.set_request_factory(InMemory)
 
 
 def read_query(request: Request, *, longest: int = LONGEST_TEXT) -> Parameters:
@@ -61,10 +72,15 @@ def read_page_form(request: Request) -> Parameters:
 
 def read_body(request: Request) -> bytes:
     """The body, if it is not too large; a server in front may not have looked (T136)."""
-    if (request.content_length or 0) > MAXIMUM_BODY:
+    if is_too_large(request):
         raise HTTPRequestEntityTooLarge()
     body: bytes = request.body
     return body
+
+
+def is_too_large(request: Request) -> bool:
+    """Whether the body is longer than any that we read."""
+    return (request.content_length or 0) > MAXIMUM_BODY
 
 
 def read_bearer(request: Request) -> Secret | None:

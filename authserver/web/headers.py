@@ -40,19 +40,24 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
     is_https = issuer.scheme == "https"
     prefix = f"{settings.issuer_path}/health/"
 
+    def refuse(request: Request) -> Response | None:
+        # Probes reach the health endpoints by address; everything else is asked of the issuer (T138, Q-09).
+        if request.environ.get("PATH_INFO", "").startswith(prefix):
+            return None
+        if request.environ.get("HTTP_HOST", "").lower() not in hosts:
+            return _refused("This host is not served here.")
+        if is_https and request.environ["wsgi.url_scheme"] != "https":
+            return _refused("This server answers over https only.")
+        return None
+
     def tween(request: Request) -> Response:
-        if not request.environ.get("PATH_INFO", "").startswith(prefix):
-            # Probes reach the health endpoints by address; everything else is asked of the issuer (T138, Q-09).
-            if request.environ.get("HTTP_HOST", "").lower() not in hosts:
-                return _refused("This host is not served here.")
-            if is_https and request.environ["wsgi.url_scheme"] != "https":
-                return _refused("This server answers over https only.")
-        response = handler(request)
+        refused = refuse(request)
+        response = handler(request) if refused is None else refused
         headers = response.headers
         headers["X-Content-Type-Options"] = "nosniff"
         if is_https:
             headers["Strict-Transport-Security"] = "max-age=31536000"
-        if response.content_type == "text/html" or medium_of(request) is Medium.PAGE:
+        if refused is None and (response.content_type == "text/html" or medium_of(request) is Medium.PAGE):
             policy = {**PAGE_POLICY, **request.content_security_policy}
             headers["Content-Security-Policy"] = "; ".join(
                 " ".join([directive, *sources]) for directive, sources in policy.items()

@@ -12,6 +12,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from authserver.engine.metadata import registration_is_open, well_known_paths
+from authserver.web.forms import is_too_large
 
 
 class Medium(StrEnum):
@@ -101,8 +102,11 @@ def needs_transaction(request: Request) -> bool:
 
 
 def retry_attempts(request: Request) -> int | None:
-    """Hook of pyramid_retry: one attempt for what has no transaction, else the configured number."""
-    return None if needs_transaction(request) else 1
+    """Hook of pyramid_retry: one attempt for what has no transaction, else the configured number.
+
+    For more than one it copies the body, so a body that nobody will read gets one attempt too.
+    """
+    return None if needs_transaction(request) and not is_too_large(request) else 1
 
 
 def method_not_allowed(request: Request) -> Response:

@@ -6,7 +6,6 @@ identifier is stored nowhere; a signed-in session is stored as a digest, and get
 
 from __future__ import annotations
 
-import base64
 import re
 
 from pyramid.config import Configurator
@@ -18,6 +17,7 @@ from authserver.engine.authorize import Browser
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.login import current_session
 from authserver.engine.parameters import Parameters
+from authserver.engine.sealing import Unsealable, from_text, to_text
 from authserver.web.forms import read_page_form
 
 COOKIE_PURPOSE = "session-cookie"
@@ -66,7 +66,8 @@ def read_own_form(request: Request) -> Parameters:
     except InvalidRequest:
         token = ""
     settings = request.registry.application.loaded.settings
-    if origin not in ("null", settings.issuer_origin) or not digests.equal(token, request.form_token):
+    is_ours = _mac_matches(request, request.browser.session_id, FORM_PURPOSE, token)
+    if origin not in ("null", settings.issuer_origin) or not is_ours:
         raise ForgedForm(
             InvalidRequest("This form is out of date. Go back, reload and try again.", reason="form-token")
         )
@@ -105,7 +106,7 @@ def _read_cookie(request: Request) -> str | None:
     if len(values) != 1:
         return None
     session_id, _, mac = values[0].strip().partition(".")
-    return session_id if digests.equal(mac, _mac(request, session_id, COOKIE_PURPOSE)) else None
+    return session_id if _mac_matches(request, session_id, COOKIE_PURPOSE, mac) else None
 
 
 def _set_cookie(request: Request, response: Response, session_id: str) -> None:
@@ -122,7 +123,19 @@ def _set_cookie(request: Request, response: Response, session_id: str) -> None:
 
 def _mac(request: Request, session_id: str, purpose: str) -> str:
     mac = request.registry.application.parts.keys.mac(session_id.encode(), purpose=purpose)
-    return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+    return to_text(mac)
+
+
+def _mac_matches(request: Request, session_id: str, purpose: str, text: str) -> bool:
+    """Whether this is the code that `_mac` made, under the active key or one that was active before."""
+    try:
+        mac = from_text(text)
+    except Unsealable:
+        return False
+    matches: bool = request.registry.application.parts.keys.mac_matches(
+        session_id.encode(), mac, purpose=purpose
+    )
+    return matches
 
 
 def _is_https(request: Request) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 from datetime import UTC, datetime
 
 from paste.deploy import loadapp
@@ -35,9 +34,8 @@ def test_a_ring_entry_tells_the_day_it_was_made(bare) -> None:
 def test_signing_keys_are_listed_without_their_private_parts(run, ini) -> None:
     """R-01, R-06: the server makes one when it first starts."""
     assert json.loads(run("keys", "list", "--json").stdout) == []
-    loadapp(f"config:{ini}")
+    loadapp(f"config:{ini}").registry.application.storage.close()
     (key,) = json.loads(run("keys", "list", "--json").stdout)
     assert key["algorithm"] == "ES256" and key["state"] == "active"
     assert key["public_jwk"]["kty"] == "EC" and "d" not in key["public_jwk"]
     assert key["kid"] in run("keys", "list").stdout
-    shutil.rmtree(ini.parent / ".local")

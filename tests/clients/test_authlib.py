@@ -94,7 +94,9 @@ def test_authlib_gets_a_token_for_itself(running_server):
 def test_a_client_is_told_that_the_user_declined(running_server, ann):
     """E-07: a refusal arrives as an OAuth error, with the state."""
     client, secret = running_server.records.add_client(redirect_uris=("https://client.example/cb",))
-    session = OAuth2Session(client.client_id, secret, redirect_uri="https://client.example/cb", scope="profile")
+    session = OAuth2Session(
+        client.client_id, secret, redirect_uri="https://client.example/cb", scope="profile"
+    )
     session.code_challenge_method = "S256"
     metadata = discover(running_server.issuer)
     url, state = session.create_authorization_url(metadata["authorization_endpoint"], code_verifier=VERIFIER)

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,16 +21,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import psycopg
 import pytest
 from webtest import TestApp
 
 from authserver.engine.records import Client
-from authserver.testing.server import SETTINGS, VERIFIER, Server, basic
+from authserver.storage import migrate
+from authserver.testing.server import ISSUER, SETTINGS, VERIFIER, Server, basic
 
 Result = TypeVar("Result")
+HOST = urlsplit(ISSUER).netloc
 
 INI = """
 [app:main]
@@ -40,6 +43,8 @@ use = egg:authserver
 use = egg:waitress#main
 listen = 127.0.0.1:%(http_port)s
 threads = 4
+# As if a proxy had terminated TLS.
+url_scheme = https
 
 [loggers]
 keys = root
@@ -111,6 +116,7 @@ class ServerProcess:
         self._process.wait(timeout=10)
 
     def stop(self) -> None:
+        sys.stdout.write(self.log())  # which pytest shows when the test failed
         if self._process.poll() is None:
             self.kill()
 
@@ -131,7 +137,7 @@ class ServerProcess:
         began = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            connection.request(method, path, body, {"Connection": "close", **headers})
+            connection.request(method, path, body, {"Host": HOST, "Connection": "close", **headers})
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read(), time.monotonic() - began)
         finally:
@@ -298,6 +304,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[[str, int], list[ServerProcess]]]
         context.__exit__(None, None, None)
 
 
+@pytest.fixture
+def make_proxy() -> Callable[[str], Proxy]:
+    """A proxy before the Unix socket of a PostgreSQL."""
+    # A path under pytest's folders may be too long for a socket.
+    return lambda target: Proxy(Path(tempfile.mkdtemp(prefix="authserver-proxy-")), target)
+
+
 _numbers = itertools.count(1)
 
 
@@ -307,12 +320,13 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("cluster")
     url = _new_database(request, folder)
     server = Server(url)
-    server.add_user("ann")
-    with _serving(folder, url, 2) as processes:
-        cluster = Cluster(server, processes)
-        yield cluster
-        logs = "".join(process.log() for process in processes)
-    server.close()
+    try:
+        server.add_user("ann")
+        with _serving(folder, url, 2) as processes:
+            yield Cluster(server, processes)
+            logs = "".join(process.log() for process in processes)
+    finally:
+        server.close()
     # Kept for the end, so that every test of the file is under it.
     assert "Traceback" not in logs, logs
 
@@ -321,10 +335,9 @@ def _new_database(request: pytest.FixtureRequest, folder: Path) -> str:
     if request.param == "sqlite":
         shutil.copyfile(request.getfixturevalue("migrated_sqlite_file"), folder / "authserver.db")
         return f"sqlite:///{folder / 'authserver.db'}"
-    server, template = (
-        request.getfixturevalue(name) for name in ("postgresql_server", "postgresql_template")
-    )
-    name = f"cluster_{next(_numbers)}"
+    server, name = str(request.getfixturevalue("postgresql_server")), f"cluster_{next(_numbers)}"
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    return str(server.replace("postgresql://", "postgresql+psycopg://").replace("/postgres?", f"/{name}?"))
+        connection.execute(f"CREATE DATABASE {name}")
+    url = server.replace("postgresql://", "postgresql+psycopg://").replace("/postgres?", f"/{name}?")
+    migrate.upgrade(url)
+    return url

@@ -44,11 +44,11 @@ def test_a_lock_that_stays_is_busy_on_sqlite(sqlite_url: str, monkeypatch: pytes
     monkeypatch.setattr(storage, "SQLITE_BUSY_TIMEOUT", 0.2)
     database = Database(sqlite_url)
     with database.begin() as winner:
-        winner.events.add(an_event())
+        winner.grants.add(a_grant(grant_id="a"))
         with pytest.raises(StorageBusy, match="locked"), database.begin() as loser:
-            loser.events.add(an_event())
+            loser.grants.add(a_grant(grant_id="b"))
     with database.engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one() == 1
+        assert connection.exec_driver_sql("SELECT count(*) FROM grants").scalar_one() == 1
     database.close()
 
 
@@ -135,14 +135,14 @@ def test_a_transaction_that_is_cut_keeps_nothing(postgresql: Database, postgresq
     """T109, T111: a commit that fails raises, it does not look like success."""
     manager = transaction.TransactionManager(explicit=True)
     manager.begin()
-    postgresql.for_transaction(manager).events.add(an_event())
+    postgresql.for_transaction(manager).grants.add(a_grant())
     with psycopg.connect(postgresql_server, autocommit=True) as operator:
         operator.execute(CUT_ALL)
     with pytest.raises(StorageBusy):
         manager.commit()
     manager.abort()
     with postgresql.engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one() == 0
+        assert connection.exec_driver_sql("SELECT count(*) FROM grants").scalar_one() == 0
 
 
 def test_a_database_that_is_not_there_is_busy(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ from authserver.testing.records import (
     a_signing_key,
     a_token,
     a_user,
-    an_event,
 )
 from authserver.testing.stores import MemoryStores
 
@@ -344,13 +343,6 @@ def test_an_algorithm_has_one_active_key(stores: Stores) -> None:
     assert stores.keys.add_first(rsa)
     assert stores.keys.add_first(a_signing_key(kid="gone", state=KeyState.REMOVED))
     assert stores.keys.list() == [staged, a_signing_key(), rsa]
-
-
-def test_an_event_is_kept_once(stores: Stores) -> None:
-    event = an_event(decisions=({"slot": "scope_decision", "answers": [{"plugin": "p"}]},))
-    stores.events.add(event)
-    with pytest.raises(AlreadyExists):
-        stores.events.add(event)
 
 
 def test_what_raises_leaves_nothing_behind(storage: Storage) -> None:

@@ -165,8 +165,9 @@ def test_reads_alone_open_no_transaction(filled: Database, manager: transaction.
         assert stores.clients.find("reports")
         assert stores.tokens.find(a_token().kind, a_token().digest)
         assert not any(statement.startswith("BEGIN") for statement in statements)
+        stores.grants.add(a_grant(grant_id="new"))
         stores.events.add(an_event())
-        stores.events.add(an_event())
+        stores.events.add(an_event(event_id="second"))
     assert [statement for statement in statements if statement.startswith("BEGIN")] == [
         "BEGIN IMMEDIATE" if filled.engine.dialect.name == "sqlite" else "BEGIN"
     ]
@@ -183,13 +184,13 @@ def test_an_untouched_transaction_uses_no_connection(
 def test_a_client_token_costs_one_read_and_one_write(
     filled: Database, manager: transaction.TransactionManager
 ) -> None:
-    """A token request of `client_credentials` with a JWT: one client lookup, one event, one commit."""
+    """A token request of `client_credentials` with a JWT: one client lookup, and one event that commits itself."""
     statements = listen(filled)
     with manager:
         stores = filled.for_transaction(manager)
         stores.clients.find("reports")
         stores.events.add(an_event())
-    assert [statement.split()[0] for statement in statements] == ["SELECT", "BEGIN", "INSERT"]
+    assert [statement.split()[0] for statement in statements] == ["SELECT", "INSERT"]
 
 
 @pytest.mark.parametrize("ending", ["commit", "abort"])
@@ -198,7 +199,7 @@ def test_a_connection_goes_back_to_the_pool_clean(
 ) -> None:
     for _ in range(3):
         manager.begin()
-        filled.for_transaction(manager).events.add(an_event())
+        filled.for_transaction(manager).sessions.touch(a_session().digest, LATER)
         getattr(manager, ending)()
         assert filled.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # of QueuePool
         with filled.engine.connect() as connection:
@@ -217,6 +218,8 @@ def test_stores_are_of_no_use_after_their_transaction(
         stores = filled.for_transaction(manager)
         stores.clients.find("reports")
     with pytest.raises(sa.exc.SQLAlchemyError):
+        stores.grants.add(a_grant(grant_id="new"))
+    with pytest.raises(transaction.interfaces.NoTransaction):
         stores.events.add(an_event())
 
 
@@ -282,3 +285,25 @@ def listen(database: Database) -> list[str]:
 
     sa.event.listen(database.engine, "before_cursor_execute", note)
     return statements
+
+
+def test_an_event_that_cannot_be_written_fails_the_commit(
+    filled: Database, manager: transaction.TransactionManager
+) -> None:
+    """T147: nothing is issued without its record, alone or with other writes."""
+    before = contents(filled)
+    twice = an_event(event_id="twice")
+
+    def work(stores: Stores, other_writes: bool) -> None:
+        if other_writes:
+            stores.tokens.claim(a_token(), LATER)
+        stores.events.add(twice)
+        stores.events.add(twice)
+
+    for other_writes in (False, True):
+        with pytest.raises(sa.exc.IntegrityError), manager:
+            work(filled.for_transaction(manager), other_writes)
+        manager.abort()
+        with pytest.raises(sa.exc.IntegrityError), filled.begin() as stores:
+            work(stores, other_writes)
+    assert contents(filled) == before

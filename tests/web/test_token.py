@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
+import warnings
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -17,21 +18,23 @@ from webtest import TestResponse
 from authserver.engine.records import Client
 from authserver.storage import database
 from authserver.testing.server import Server, basic, forged
-from authserver.testing.stories import assert_json_error, records
+from authserver.testing.stories import assert_json_error, records, stored
 
 FORM = "application/x-www-form-urlencoded"
 Registered = tuple[Client, str]
 
 
-@pytest.fixture
-def service(server: Server) -> Registered:
+@pytest.fixture(scope="module")
+def service(shared_server: Server) -> Registered:
     """A client that acts on its own behalf, and its secret."""
-    client, secret = server.add_client(grant_types=("client_credentials",))
+    client, secret = shared_server.add_client(grant_types=("client_credentials",))
     assert secret
     return client, secret
 
 
-def post(server: Server, service: Registered | None, body: bytes | str, content_type: str = FORM) -> TestResponse:
+def post(
+    server: Server, service: Registered | None, body: bytes | str, content_type: str = FORM
+) -> TestResponse:
     """Post this very body, authenticated by Basic if there is a client."""
     headers = {"Content-Type": content_type}
     if service is not None:
@@ -56,38 +59,42 @@ def test_a_code_becomes_tokens(server: Server) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE"])
-def test_only_post_is_answered(server: Server, service: Registered, method: str) -> None:
+def test_only_post_is_answered(shared_server: Server, service: Registered, method: str) -> None:
     """F-01, T084: other methods are 405 with `Allow: POST`, whatever credentials they bring."""
     client, secret = service
     query = urlencode(
         {"grant_type": "client_credentials", "client_id": client.client_id, "client_secret": secret}
     )
-    before = records(server)
-    answer = server.http.request(f"{server.issuer}/oauth/token?{query}", method=method, expect_errors=True)
+    before = stored(shared_server)
+    answer = shared_server.http.request(
+        f"{shared_server.issuer}/oauth/token?{query}", method=method, expect_errors=True
+    )
     assert (answer.status_int, answer.headers["Allow"]) == (405, "POST")
     assert answer.headers["Cache-Control"] == "no-store"
     if method != "HEAD":
         assert answer.json["error"] == "invalid_request"
-    assert records(server) == before
-    assert not server.events("token.issued")
+    assert stored(shared_server) == before
 
 
 def test_the_query_is_not_read(
-    server: Server, service: Registered, caplog: pytest.LogCaptureFixture
+    shared_server: Server, service: Registered, caplog: pytest.LogCaptureFixture
 ) -> None:
     """F-02, T084: credentials in the query authenticate nobody and are not logged."""
     caplog.set_level("DEBUG")
     client, secret = service
+    before = stored(shared_server)
     form = {"grant_type": "client_credentials", "client_id": client.client_id, "client_secret": secret}
     headers = {"Content-Type": FORM}
-    answer = server.http.post(f"/oauth/token?{urlencode(form)}", b"", headers=headers, expect_errors=True)
+    answer = shared_server.http.post(
+        f"/oauth/token?{urlencode(form)}", b"", headers=headers, expect_errors=True
+    )
     assert_json_error(answer, "invalid_client", status=401)
     assert secret not in caplog.text
-    assert not server.events("token.issued")
+    assert stored(shared_server) == before
     # Nor does it contradict or complete a body that stands by itself.
     headers["Authorization"] = basic(client.client_id, secret)
     body = "grant_type=client_credentials"
-    answer = server.http.post("/oauth/token?grant_type=password&scope=admin", body, headers=headers)
+    answer = shared_server.http.post("/oauth/token?grant_type=password&scope=admin", body, headers=headers)
     assert answer.json["scope"] == "profile"
 
 
@@ -110,26 +117,30 @@ def test_the_query_is_not_read(
         "\xff",
     ],
 )
-def test_another_content_type_is_refused(server: Server, service: Registered, content_type: str) -> None:
+def test_another_content_type_is_refused(
+    shared_server: Server, service: Registered, content_type: str
+) -> None:
     """F-02, T083: exactly form encoding; anything else is 400, not a failure."""
-    before = records(server)
-    answer = post(server, service, "grant_type=client_credentials", content_type)
+    before = stored(shared_server)
+    answer = post(shared_server, service, "grant_type=client_credentials", content_type)
     assert_json_error(answer, "invalid_request")
-    assert records(server) == before
+    assert stored(shared_server) == before
 
 
 @pytest.mark.parametrize(
     "content_type", [FORM, FORM.title(), f"{FORM};charset=utf-8", f'{FORM}; charset="UTF-8"']
 )
-def test_form_encoding_may_name_utf_8(server: Server, service: Registered, content_type: str) -> None:
+def test_form_encoding_may_name_utf_8(shared_server: Server, service: Registered, content_type: str) -> None:
     """T083: the one charset there is may be said."""
-    assert post(server, service, "grant_type=client_credentials", content_type).status_int == 200
+    assert post(shared_server, service, "grant_type=client_credentials", content_type).status_int == 200
 
 
-def test_unknown_and_empty_parameters_count_for_nothing(server: Server, service: Registered) -> None:
+def test_unknown_and_empty_parameters_count_for_nothing(shared_server: Server, service: Registered) -> None:
     """F-03: an unknown parameter is ignored, an empty one is absent."""
-    body = "grant_type=client_credentials&scope=&resource=&client_secret=&client_id=&nonsense=1&%F0%9F%A6%89=2"
-    answer = post(server, service, body)
+    body = (
+        "grant_type=client_credentials&scope=&resource=&client_secret=&client_id=&nonsense=1&%F0%9F%A6%89=2"
+    )
+    answer = post(shared_server, service, body)
     assert (answer.status_int, answer.json["scope"]) == (200, "profile")
 
 
@@ -149,18 +160,23 @@ def test_unknown_and_empty_parameters_count_for_nothing(server: Server, service:
         "grant_type=client_credentials&gr%61nt_type=password",
     ],
 )
-def test_a_repeated_parameter_or_no_grant_type_is_refused(server: Server, service: Registered, body: str) -> None:
+def test_a_repeated_parameter_or_no_grant_type_is_refused(
+    shared_server: Server, service: Registered, body: str
+) -> None:
     """F-04, T084: nobody has to guess which of two values counts."""
-    before = records(server)
-    assert_json_error(post(server, service, body), "invalid_request")
-    assert records(server) == before
-    assert not server.events("token.issued")
+    before = stored(shared_server)
+    assert_json_error(post(shared_server, service, body), "invalid_request")
+    assert stored(shared_server) == before
 
 
-@pytest.mark.parametrize("body", [b"grant_type=%FF", b"grant_type=\xff", b"scope=%00", b"a=\0", b"\xed\xa0\x80=1"])
-def test_what_is_no_utf_8_text_is_refused(server: Server, service: Registered, body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body", [b"grant_type=%FF", b"grant_type=\xff", b"scope=%00", b"a=\0", b"\xed\xa0\x80=1"]
+)
+def test_what_is_no_utf_8_text_is_refused(shared_server: Server, service: Registered, body: bytes) -> None:
     """F-02: parameters are UTF-8, and none holds NUL."""
-    assert_json_error(post(server, service, b"grant_type=client_credentials&" + body), "invalid_request")
+    assert_json_error(
+        post(shared_server, service, b"grant_type=client_credentials&" + body), "invalid_request"
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,12 +190,14 @@ def test_what_is_no_utf_8_text_is_refused(server: Server, service: Registered, b
         "urn:ietf:params:oauth:grant-type:device_code",
     ],
 )
-def test_an_unknown_grant_type_is_refused(server: Server, service: Registered, grant_type: str) -> None:
+def test_an_unknown_grant_type_is_refused(
+    shared_server: Server, service: Registered, grant_type: str
+) -> None:
     """F-05: `password` included."""
-    before = records(server)
-    answer = server.token(*service, grant_type=grant_type)
+    before = stored(shared_server)
+    answer = shared_server.token(*service, grant_type=grant_type)
     assert_json_error(answer, "unsupported_grant_type")
-    assert records(server) == before
+    assert stored(shared_server) == before
 
 
 def test_a_grant_type_that_the_server_does_not_offer_is_unknown(make_server: Callable[..., Server]) -> None:
@@ -225,13 +243,15 @@ def test_a_bad_client_learns_nothing_about_a_code(server: Server) -> None:
     assert server.redeem(client, secret, live).status_int == 200
 
 
-def test_a_failure_says_nothing_of_its_cause(server: Server, service: Registered) -> None:
+def test_a_failure_says_nothing_of_its_cause(server: Server) -> None:
     """F-12: a fault here is JSON 500 with an id, without trace, SQL or secret."""
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    assert secret
     with server.application.storage.engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE events RENAME TO elsewhere"))
-    answer = server.token(*service, grant_type="client_credentials")
+    answer = server.token(client, secret, grant_type="client_credentials")
     assert_json_error(answer, "server_error", status=500)
-    for word in ("events", "insert", "trace", "sqlite", service[1]):
+    for word in ("events", "insert", "trace", "sqlite", secret.lower()):
         assert word not in answer.text.lower()
 
 
@@ -251,13 +271,19 @@ def test_a_busy_database_is_said_to_be_busy(
     assert server.token(client, secret, grant_type="client_credentials").status_int == 200
 
 
-def test_a_large_body_is_refused(server: Server, service: Registered) -> None:
+def test_a_large_body_is_refused(shared_server: Server, service: Registered) -> None:
     """T137: more than 64 KiB is 413, authenticated or not."""
-    filling = "&x=" + "a" * 65_536
-    for who in (service, None):
-        answer = post(server, who, "grant_type=client_credentials" + filling)
-        assert_json_error(answer, "invalid_request", status=413)
-    assert not server.events("token.issued")
+    before = stored(shared_server)
+    body = "grant_type=client_credentials&x=" + "a" * 65_536
+    with warnings.catch_warnings():
+        # WebOb keeps a body this large in a temporary file, and leaves closing it to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        for who in (service, None):
+            answer = post(shared_server, who, body)
+            assert_json_error(answer, "invalid_request", status=413)
+        del answer
+        gc.collect()
+    assert stored(shared_server) == before
 
 
 @pytest.mark.parametrize(
@@ -272,18 +298,18 @@ def test_a_large_body_is_refused(server: Server, service: Registered) -> None:
     ],
 )
 def test_a_flood_of_parameters_is_refused(
-    server: Server, service: Registered, filling: str, status: int
+    shared_server: Server, service: Registered, filling: str, status: int
 ) -> None:
     """T137: at most 100 parameters, each of at most 8 kB."""
-    answer = post(server, service, "grant_type=client_credentials" + filling)
+    answer = post(shared_server, service, "grant_type=client_credentials" + filling)
     assert answer.status_int == status
     if status == 400:
         assert_json_error(answer, "invalid_request")
 
 
 NAMES = st.sampled_from(
-    ["grant_type", "code", "code_verifier", "redirect_uri", "refresh_token", "scope", "resource", "x"]
-    + ["client_id", "client_secret", "client_assertion", "client_assertion_type"]
+    "grant_type code code_verifier redirect_uri refresh_token scope resource nonsense "
+    "client_id client_secret client_assertion client_assertion_type".split()
 )
 VALUES = st.one_of(
     st.sampled_from(["authorization_code", "refresh_token", "as_code_", "https://api.example/", "profile"]),
@@ -303,11 +329,11 @@ VALUES = st.one_of(
     authenticated=st.booleans(),
 )
 def test_no_form_makes_the_server_fail(
-    server: Server, service: Registered, body: bytes, authenticated: bool
+    shared_server: Server, service: Registered, body: bytes, authenticated: bool
 ) -> None:
     """T045, T046, F-12: whatever the body, the answer is an error of the protocol and nothing is stored."""
-    before: dict[str, Any] = records(server)
-    answer = post(server, service if authenticated else None, body)
+    before = stored(shared_server)
+    answer = post(shared_server, service if authenticated else None, body)
     assert_json_error(answer, answer.json["error"], status=answer.status_int)
     assert answer.status_int in (400, 401)
-    assert records(server) == before
+    assert stored(shared_server) == before

@@ -32,7 +32,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     redirect_uri = parameters.get("redirect_uri")
     if redirect_uri is not None and redirect_uri != token.details["redirect_uri"]:
         raise InvalidGrant(_REFUSED, reason="redirect-uri-differs", failed_token=token)
-    if not pkce.verify(token.details["code_challenge"], verifier):
+    if not pkce.verify(token.details.get("code_challenge", ""), verifier):
         raise InvalidGrant(_REFUSED, reason="verifier-wrong", failed_token=token)
     resources = narrower_resources(parameters.all("resource"), token.resources)
     if token.claimed_at is not None:

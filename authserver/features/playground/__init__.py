@@ -44,6 +44,8 @@ class Playground:
             request_method="GET",
             renderer="authserver.features.playground:templates/playground.jinja2",
         )
+        issuer = config.registry.application.loaded.settings.issuer
+        config.add_home_link("Playground", f"{issuer}/playground")
 
     def page(self, request: Request) -> dict[str, Any]:
         """The page; what the authorization response brings in the query is read by its script alone."""

@@ -1,0 +1,328 @@
+"""A Sphinx extension: reference pages made of what the code says of itself.
+
+`.. reference:: settings` is replaced by every setting with its type, bounds, default and meaning, and so
+on for `plugins`, `commands` and `hooks`. Nothing is written twice, so nothing can differ.
+"""
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+import inspect
+import re
+import textwrap
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from authserver import hookspecs, plugins
+from authserver.cli import main as command_line
+from authserver.settings import PLUGIN_PREFIX, PREFIX, Secret, Settings
+
+CHECKOUT = Path(__file__).parent.parent
+INI = CHECKOUT / "development.ini"
+
+
+class Reference(SphinxDirective):
+    """`.. reference:: NAME` is what the function of that name in PAGES returns."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        # What is shown comes from these: a change of theirs makes the page anew.
+        for module in {PAGES[self.arguments[0]].__module__, "authserver.settings", "authserver.hookspecs"}:
+            self.env.note_dependency(str(inspect.getsourcefile(inspect.importlib.import_module(module))))
+        text = "\n".join(PAGES[self.arguments[0]]())
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("reference", Reference)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+# ---- settings ---------------------------------------------------------------------------------------
+
+
+def settings_page() -> Iterator[str]:
+    """A table of all settings, then each with its meaning."""
+    rows = list(settings_of(Settings, PREFIX))
+    yield from table(
+        ("Setting", "Type", "Default"),
+        [(f":confval:`{row.key}`", row.type, row.default or "required") for row in rows],
+        widths="45 30 25",
+    )
+    for row in rows:
+        yield from configuration_value(row, row.description)
+
+
+def plugins_page() -> Iterator[str]:
+    """Each shipped plugin: what it does, which hooks it serves, and its settings."""
+    comments = ini_comments(INI.read_text(encoding="utf-8"))
+    for name, kind in shipped_plugins():
+        yield from heading(name, "-")
+        yield f".. index:: single: plugin; {name}"
+        yield ""
+        yield paragraphs(kind)
+        yield ""
+        served = ", ".join(f":ref:`{hook} <hook-{hook}>`" for hook in hooks_of(kind))
+        yield f"Serves {served}."
+        if getattr(kind, "development_only", False):
+            yield "For development: refused in production."
+        yield ""
+        for row in settings_of(kind, f"{PLUGIN_PREFIX}{name}."):
+            yield from configuration_value(row, comments[row.key])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One setting. `default` is "" when there is none."""
+
+    key: str
+    type: str
+    default: str
+    description: str
+
+
+def settings_of(owner: type, prefix: str) -> Iterator[Row]:
+    hints = typing.get_type_hints(owner, include_extras=True)
+    for field in dataclasses.fields(owner):
+        if not field.init:
+            continue
+        annotation, meta = hints[field.name], msgspec.Meta()
+        if typing.get_origin(annotation) is typing.Annotated:
+            annotation, meta = typing.get_args(annotation)
+        yield Row(
+            key=prefix + field.name,
+            type=type_words(annotation) + bound_words(meta),
+            default=default_words(field),
+            description=meta.description or "",
+        )
+
+
+def type_words(annotation: Any) -> str:
+    if typing.get_origin(annotation) is tuple:
+        item = typing.get_args(annotation)[0]
+        if typing.get_origin(item) is tuple:
+            return "lines of `name = text`"
+        return "secrets, separated by white space" if item is Secret else "words, separated by white space"
+    if issubclass(annotation, StrEnum):
+        return "one of " + ", ".join(f"`{member}`" for member in annotation)
+    return {str: "text", int: "whole seconds", bool: "`true` or `false`", Secret: "secret text"}[annotation]
+
+
+def bound_words(meta: msgspec.Meta) -> str:
+    bounds = []
+    if meta.ge is not None:
+        bounds.append(f"{meta.ge} to {meta.le}")
+    if meta.max_length is not None:
+        bounds.append(f"{meta.min_length} to {meta.max_length} characters")
+    elif meta.min_length is not None:
+        bounds.append(f"{meta.min_length} or more")
+    if meta.pattern is not None:
+        bounds.append(f"`{meta.pattern}`")
+    return "".join(f", {bound}" for bound in bounds)
+
+
+def default_words(field: dataclasses.Field[Any]) -> str:
+    if field.default is dataclasses.MISSING:
+        return ""
+    if isinstance(field.default, tuple):
+        return f"`{' '.join(field.default)}`" if field.default else "empty"
+    return f"`{field.default}`" if field.default != "" else "empty"
+
+
+def configuration_value(row: Row, description: str) -> Iterator[str]:
+    yield f".. confval:: {row.key}"
+    yield f"   :type: {row.type}"
+    yield f"   :default: {row.default or 'none: it is required'}"
+    yield ""
+    yield textwrap.indent(description, "   ")
+    yield ""
+
+
+def ini_comments(text: str) -> Mapping[str, str]:
+    """What the comment above each `authserver.plugin` key says; it holds up to the next empty line."""
+    found: dict[str, str] = {}
+    comment: list[str] = []
+    for line in text.splitlines():
+        key = re.match(rf"(?:# )?({re.escape(PLUGIN_PREFIX)}\S+) =", line)
+        if key:
+            found[key[1]] = " ".join(comment)
+        elif line.startswith("# "):
+            comment.append(line.removeprefix("# "))
+        elif not line.strip():
+            comment = []
+    return found
+
+
+def shipped_plugins() -> list[tuple[str, type]]:
+    """In the order of the INI."""
+    parser = configparser.RawConfigParser()
+    parser.read(INI)
+    points = {point.name: point.load() for point in entry_points(group=plugins.GROUP)}
+    order = re.findall(r"^ {4}(?:# )?([a-z_]+)$", INI.read_text(encoding="utf-8"), re.MULTILINE)
+    return [(name, points[name]) for name in order]
+
+
+def hooks_of(kind: type) -> list[str]:
+    return [hook for hook in (*plugins.SLOTS, *plugins.CONTRIBUTING) if hasattr(kind, hook)]
+
+
+# ---- commands ---------------------------------------------------------------------------------------
+
+
+def commands_page() -> Iterator[str]:
+    """Every command with its usage, what it does, its arguments and its options."""
+    for path, command, context in commands():
+        if not isinstance(command, click.Group):
+            yield from heading(path, "-")
+            yield f".. program:: {path}"
+            yield ""
+            yield from code(" ".join([path, *command.collect_usage_pieces(context)]), "text")
+            yield inspect.cleandoc(command.help or "")
+            yield ""
+        elif path == "authserver":
+            yield ".. program:: authserver"
+            yield ""
+        for parameter in command.get_params(context):
+            record = parameter.get_help_record(context)
+            if record and "--help" not in parameter.opts:
+                yield from option(parameter, record[1])
+
+
+def commands() -> Iterator[tuple[str, click.Command, click.Context]]:
+    """Every command and group, the whole first, with the words that call it."""
+
+    def below(
+        path: str, command: click.Command, context: click.Context
+    ) -> Iterator[tuple[str, click.Command, click.Context]]:
+        yield path, command, context
+        if isinstance(command, click.Group):
+            for name, child in command.commands.items():
+                yield from below(
+                    f"{path} {name}", child, click.Context(child, info_name=name, parent=context)
+                )
+
+    return below("authserver", command_line, click.Context(command_line, info_name="authserver"))
+
+
+def option(parameter: click.Parameter, words: str) -> Iterator[str]:
+    names = ", ".join(parameter.opts)
+    is_flag = isinstance(parameter, click.Option) and (parameter.is_flag or parameter.count)
+    value = "" if is_flag or "--version" in parameter.opts else f" {parameter.make_metavar(click.Context(command_line))}"
+    yield f".. option:: {names}{value}"
+    yield ""
+    yield f"   {escape(words)}"
+    yield ""
+
+
+# ---- hooks ------------------------------------------------------------------------------------------
+
+
+def hooks_page() -> Iterator[str]:
+    """Every hook, from its docstring in its fixed form."""
+    for hook in (*plugins.SLOTS, *plugins.CONTRIBUTING):
+        function = getattr(hookspecs, hook)
+        yield f".. index:: single: hook; {hook}"
+        yield ""
+        yield f".. _hook-{hook}:"
+        yield ""
+        yield from heading(hook, "-")
+        yield from code(f"def {hook}{signature(function)}", "python")
+        yield from hook_words(inspect.getdoc(function) or "")
+        served = ", ".join(f"`{name}`" for name, kind in shipped_plugins() if hasattr(kind, hook))
+        yield f"**Shipped plugins** that serve it: {served or 'none'}."
+        yield ""
+
+
+def hook_words(text: str) -> Iterator[str]:
+    parts = re.split(r"^(Arguments:|Answers:|Nobody:|Example::|Added in .*)", text, flags=re.MULTILINE)
+    yield parts[0]
+    for title, body in zip(parts[1::2], parts[2::2], strict=True):
+        if title == "Example::":
+            yield "**Example**"
+            yield ""
+            yield from code(textwrap.dedent(body).strip(), "python")
+        elif title in ("Arguments:", "Answers:"):
+            yield f"**{title.rstrip(':')}**"
+            yield ""
+            yield from definitions(textwrap.dedent(body.strip("\n")))
+        else:
+            yield f"**Nobody answers:** {body.strip()}" if title == "Nobody:" else title
+            yield ""
+
+
+def definitions(text: str) -> Iterator[str]:
+    """`term: words`, a paragraph each, as a definition list; what has no term stays a paragraph."""
+    for item in re.split(r"\n(?=\S)", text.strip()):
+        term, colon, words = item.partition(": ")
+        if colon and "." not in term:
+            yield f"{term}" if " " in term and "(" not in term else f"`{term}`"
+            yield textwrap.indent(textwrap.dedent(" ".join(words.split())), "   ")
+        else:
+            yield " ".join(item.split())
+        yield ""
+
+
+def signature(function: Any) -> str:
+    """As a reader of `hookspecs.py` sees it, a line for each argument when there are several."""
+    found = inspect.signature(function)
+    arguments = [f"{name}: {item.annotation}" for name, item in found.parameters.items()]
+    joined = ", ".join(arguments)
+    if len(joined) > 60:
+        joined = "\n    " + ",\n    ".join(arguments) + ",\n"
+    return f"({joined}) -> {found.return_annotation}"
+
+
+# ---- words ------------------------------------------------------------------------------------------
+
+
+def paragraphs(kind: type) -> str:
+    """The docstring of a plugin without its list of attributes, which the settings below it are."""
+    return (inspect.getdoc(kind) or "").partition("\nAttributes:")[0].strip()
+
+
+def heading(text: str, underline: str) -> Iterator[str]:
+    yield text
+    yield underline * len(text)
+    yield ""
+
+
+def code(text: str, language: str) -> Iterator[str]:
+    yield f".. code-block:: {language}"
+    yield ""
+    yield textwrap.indent(text, "   ")
+    yield ""
+
+
+def table(titles: Iterable[str], rows: Iterable[Iterable[str]], *, widths: str) -> Iterator[str]:
+    yield ".. list-table::"
+    yield "   :header-rows: 1"
+    yield f"   :widths: {widths}"
+    yield ""
+    for row in (titles, *rows):
+        for index, cell in enumerate(row):
+            yield f"   {'*' if index == 0 else ' '} - {cell}"
+    yield ""
+
+
+def escape(text: str) -> str:
+    return re.sub(r"([*|])", r"\\\1", text)
+
+
+PAGES = {
+    "settings": settings_page,
+    "plugins": plugins_page,
+    "commands": commands_page,
+    "hooks": hooks_page,
+}

@@ -1,0 +1,132 @@
+"""Every hook is documented in one fixed form, served by something shipped, and named by a test."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pluggy
+import pytest
+
+from authserver import api, hookspecs
+from authserver.plugins import CONTRIBUTING, GROUP, SLOTS
+
+TESTS = Path(__file__).parent
+HOOKS = {
+    name: function
+    for name, function in vars(hookspecs).items()
+    if inspect.isfunction(function) and hasattr(function, f"{hookspecs.PROJECT}_spec")
+}
+SECTIONS = ("Arguments:", "Answers:", "Nobody:", "Example::", "Added in")
+
+
+def sections_of(name: str) -> dict[str, str]:
+    """The parts of a hook's docstring by their headings; "" is what comes first."""
+    text = inspect.getdoc(HOOKS[name]) or ""
+    parts = re.split(r"^(Arguments:|Answers:|Nobody:|Example::|Added in)", text, flags=re.MULTILINE)
+    headings = parts[1::2]
+    assert len(set(headings)) == len(headings), f"{name}: a section occurs twice"
+    return dict(zip(["", *headings], parts[::2], strict=True))
+
+
+def entries_of(section: str) -> dict[str, str]:
+    """`name: text` entries, continued on deeper lines."""
+    entries: dict[str, str] = {}
+    name = ""
+    for line in filter(str.strip, textwrap.dedent(section.lstrip("\n")).splitlines()):
+        if not line.startswith(" "):
+            name, _, line = line.partition(":")
+        entries[name] = f"{entries.get(name, '')} {line.strip()}".strip()
+    return entries
+
+
+def test_the_hooks_are_those_that_the_loader_knows() -> None:
+    """T140: a hook without a rule for its answers would never be checked."""
+    assert set(HOOKS) == {*SLOTS, *CONTRIBUTING}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_hook_is_documented_in_the_fixed_form(name: str) -> None:
+    """What it decides; arguments; what each answer means; what silence means; an example; since when."""
+    sections = sections_of(name)
+    first = sections[""].strip().partition("\n")[0]
+    assert re.match(r"[A-Z].*\.( |$)", first), f"{name}: the first line is a sentence"
+    arguments = [
+        heading for heading in SECTIONS if heading != "Arguments:" or HOOKS[name].__code__.co_argcount
+    ]
+    assert list(sections) == ["", *arguments], f"{name}: the sections, in their order"
+    assert re.fullmatch(r"[A-Z]?.*\.", sections["Nobody:"].strip(), re.DOTALL)
+    assert re.fullmatch(r" \d+\.\d+\.", sections["Added in"].rstrip())
+    assert all(len(text) > 0 for text in entries_of(sections["Answers:"]))
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_the_documented_arguments_are_the_real_ones(name: str) -> None:
+    """In the order of the signature, each with words and a type."""
+    signature = inspect.signature(HOOKS[name])
+    documented = entries_of(sections_of(name).get("Arguments:", ""))
+    assert list(documented) == list(signature.parameters)
+    assert all(documented.values())
+    assert all(item.annotation is not inspect.Parameter.empty for item in signature.parameters.values())
+    assert signature.return_annotation is not inspect.Signature.empty
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_the_documented_answers_are_those_that_are_accepted(name: str) -> None:
+    """allow with the value of the slot, narrow where it narrows, deny, and None."""
+    answers = list(entries_of(sections_of(name)["Answers:"]))
+    slot = SLOTS[name]
+    kinds = [answer.partition("(")[0] for answer in answers]
+    assert kinds == ["allow", *(["narrow"] if slot.narrows else []), "deny", "None"]
+    assert answers[0].count(",") == (1 if slot.value else 0)
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_the_example_is_a_plugin_that_registers(name: str) -> None:
+    """Whoever copies it gets a working start: it is Python, and takes arguments that the hook has."""
+    source = textwrap.dedent(sections_of(name)["Example::"].strip("\n"))
+    (function,) = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    assert function.name == name
+    assert {item.arg for item in function.args.args} - {"self"} <= set(
+        inspect.signature(HOOKS[name]).parameters
+    )
+    namespace = {"hookimpl": api.hookimpl}
+    exec(f"class Example:\n{textwrap.indent(source, '    ')}", namespace)
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(namespace["Example"]())
+    manager.check_pending()
+    assert getattr(manager.hook, name).get_hookimpls()
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_shipped_plugin_implements_the_hook(name: str) -> None:
+    """No hook before its first use: something among the entry points serves it."""
+    kinds = [point.load() for point in entry_points(group=GROUP) if point.value.startswith("authserver.")]
+    served = [kind for kind in kinds if hasattr(getattr(kind, name, None), f"{hookspecs.PROJECT}_impl")]
+    assert served, f"nothing shipped implements {name}"
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_test_names_the_hook(name: str) -> None:
+    """Other tests than this one speak of it."""
+    texts = [path.read_text() for path in TESTS.rglob("test_*.py") if path != Path(__file__)]
+    assert any(re.search(rf"\b{name}\b", text) for text in texts)
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_what_silence_means_is_said_alike_in_code_and_docstring(name: str) -> None:
+    """T140: every deciding hook has a safe default, in the table and in its own words."""
+    told = entries_of("Nobody:" + sections_of(name)["Nobody:"])["Nobody"].rstrip(".").replace("`", "").lower()
+    assert told.startswith(SLOTS[name].silence.lower())
+
+
+def test_the_api_is_what_it_lists() -> None:
+    """A plugin imports `authserver.api` alone; every name there is one of `__all__`, and none is missing."""
+    public = {name for name, value in vars(api).items() if name[0] != "_" and not inspect.ismodule(value)}
+    assert set(api.__all__) == public - {"annotations"}
+    assert len(api.__all__) == len(set(api.__all__))

@@ -1,0 +1,514 @@
+"""POST /oauth/register: who may register, what comes back, and what a refusal leaves behind (RFC 7591)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+import pytest
+
+from authserver.testing.server import ISSUER, SETTINGS, basic, query_of
+
+REGISTER = "/oauth/register"
+METADATA = "/.well-known/oauth-authorization-server"
+TOKEN = secrets.token_urlsafe(32)
+OTHER_TOKEN = secrets.token_urlsafe(32)
+WEB = {"redirect_uris": ["https://client.example/cb"]}
+
+
+def with_registration(*policies, **settings):
+    """Settings in which these plugins decide about registration."""
+    others = SETTINGS["authserver.plugins"].replace("registration_open", "")
+    changed = {
+        "authserver.plugins": f"{others} {' '.join(policies)}",
+        "authserver.plugin.registration_open.scopes": None,
+        **settings,
+    }
+    if "registration_token" in policies:
+        changed["authserver.plugin.registration_token.tokens"] = f"{TOKEN} {OTHER_TOKEN}"
+    if "registration_open" in policies:
+        changed["authserver.plugin.registration_open.scopes"] = "profile files.read"
+    return changed
+
+
+def register(server, metadata, *, authorization=None, **headers):
+    if authorization is not None:
+        headers["Authorization"] = authorization
+    return server.http.post_json(server.path(REGISTER), metadata, headers=headers, expect_errors=True)
+
+
+def assert_refused(answer, status, error):
+    assert (answer.status_int, answer.json["error"]) == (status, error)
+    assert answer.content_type == "application/json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.fixture
+def closed(make_server):
+    return make_server(with_registration())
+
+
+@pytest.fixture
+def by_token(make_server):
+    return make_server(with_registration("registration_token"))
+
+
+# ---- What comes back ------------------------------------------------------------------------------
+
+
+def test_a_registration_answers_with_everything_in_effect(server):
+    """K-01, K-02, K-04: 201, JSON that nobody stores, and all metadata, with the id and the secret."""
+    sent = {
+        "client_name": "Photo printer",
+        "redirect_uris": ["https://client.example/cb", "https://client.example/other"],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": "client_secret_post",
+        "scope": "profile files.read",
+        "application_type": "web",
+        "client_uri": "https://client.example/",
+        "logo_uri": "https://client.example/logo.png",
+        "tos_uri": "https://client.example/terms",
+        "policy_uri": "https://client.example/privacy",
+        "contacts": ["ops@client.example"],
+        "software_id": "4NRB1-0XZABZI9E6-5SM3R",
+        "software_version": "2.1",
+    }
+    answer = register(server, sent)
+    assert answer.status_int == 201
+    assert answer.content_type == "application/json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert {name: answer.json[name] for name in sent} == sent
+    assert answer.json["client_secret_expires_at"] == 0
+    assert set(answer.json) - set(sent) == {
+        "client_id",
+        "client_id_issued_at",
+        "client_secret",
+        "client_secret_expires_at",
+    }
+
+
+def test_what_is_left_out_is_stated_with_its_default(server):
+    """K-03: client_secret_basic, authorization_code, code; and the response says so."""
+    answer = register(server, WEB)
+    assert answer.status_int == 201
+    assert answer.json["token_endpoint_auth_method"] == "client_secret_basic"
+    assert answer.json["grant_types"] == ["authorization_code"]
+    assert answer.json["response_types"] == ["code"]
+
+
+def test_a_client_without_redirects_is_told_that_it_has_no_response_type(by_token):
+    """K-03, K-04: left out of the answer, response_types would mean `code`."""
+    answer = register(by_token, {"grant_types": ["client_credentials"]}, authorization=f"Bearer {TOKEN}")
+    assert answer.status_int == 201
+    assert answer.json["response_types"] == []
+
+
+def test_a_public_client_gets_no_secret(server):
+    """K-02: nothing of a secret, neither in the answer nor in the database."""
+    answer = register(server, {**WEB, "token_endpoint_auth_method": "none"})
+    assert answer.status_int == 201
+    assert not [name for name in answer.json if "secret" in name]
+    assert server.rows("client_secrets") == []
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "none"])
+def test_a_registered_client_can_be_used_at_once(server, method):
+    """K-01, K-02: what was answered is what counts: code, tokens and refresh."""
+    registered = register(
+        server,
+        {**WEB, "grant_types": ["authorization_code", "refresh_token"], "token_endpoint_auth_method": method},
+    ).json
+    with server.application.begin() as engine:
+        client = engine.stores.clients.find(registered["client_id"])
+    secret = registered.get("client_secret")
+    tokens = server.redeem(client, secret, server.code(client))
+    assert tokens.status_int == 200
+    assert server.refresh(client, secret, tokens.json["refresh_token"]).status_int == 200
+
+
+def test_the_secret_is_stored_as_a_digest_only(server):
+    """K-02, R-01, R-02: no column of any table holds the secret that was handed out."""
+    secret = register(server, WEB).json["client_secret"]
+    for table in ("clients", "client_secrets", "events"):
+        assert secret not in repr(server.rows(table))
+        assert secret.encode() not in repr(server.rows(table)).encode()
+    assert len(server.rows("client_secrets")) == 1
+
+
+def test_unknown_members_are_ignored_and_not_answered(server):
+    """K-04: neither refused nor kept nor claimed to be in effect."""
+    answer = register(
+        server,
+        {**WEB, "x_favourite_colour": {"deep": ["blue"]}, "require_pushed_authorization_requests": True},
+    )
+    assert answer.status_int == 201
+    assert "x_favourite_colour" not in answer.json
+    assert "favourite" not in repr(server.rows("clients"))
+
+
+def test_a_repeated_value_is_kept_once_and_the_answer_shows_it(server):
+    """K-04: what was changed shows."""
+    answer = register(server, {"redirect_uris": WEB["redirect_uris"] * 3, "scope": "profile profile"})
+    assert answer.json["redirect_uris"] == WEB["redirect_uris"]
+    assert answer.json["scope"] == "profile"
+
+
+def test_the_server_picks_the_client_id(server):
+    """K-10, T132: no member of the request changes it, and it never looks like a URL."""
+    wished = {
+        **WEB,
+        "client_id": "https://client.example/metadata.json",
+        "client_secret": "chosen-by-me-chosen-by-me-chosen",
+        "client_id_issued_at": 1,
+        "client_secret_expires_at": 1,
+        "registration_access_token": "mine",
+    }
+    first, second = register(server, wished), register(server, wished)
+    assert first.status_int == second.status_int == 201
+    assert first.json["client_id"] != second.json["client_id"]
+    assert first.json["client_id"].startswith("client_")
+    assert first.json["client_secret"] != wished["client_secret"]
+    assert first.json["client_secret_expires_at"] == 0
+    assert first.json["client_id_issued_at"] > 1
+    assert "registration_access_token" not in first.json
+
+
+def test_a_registration_leaves_its_event(server):
+    """R-12: with the decision behind it, and no secret."""
+    answer = register(server, WEB)
+    (event,) = server.events("client.registered")
+    assert event["client_id"] == answer.json["client_id"]
+    assert "open-registration" in str(event["decisions"])
+    assert answer.json["client_secret"] not in repr(event)
+
+
+# ---- Privileges that nobody can give himself -------------------------------------------------------
+
+
+def test_privileged_members_are_never_stored(server):
+    """T132: the list of members is closed; everything else has no effect."""
+    answer = register(
+        server,
+        {
+            **WEB,
+            "first_party": True,
+            "is_first_party": True,
+            "trusted": True,
+            "skip_consent": True,
+            "registered_by": "operator",
+            "access_token_lifetime": 10**9,
+            "disabled_at": None,
+            "details": {"first_party": True},
+            "secrets": ["x"],
+        },
+    )
+    assert answer.status_int == 201
+    (row,) = server.rows("clients")
+    assert not row["first_party"]
+    assert row["registered_by"] == "self"
+    for name in ("trusted", "skip_consent", "access_token_lifetime", "details"):
+        assert name not in answer.json
+    with server.application.begin() as engine:
+        client = engine.stores.clients.find(answer.json["client_id"])
+    assert client.is_self_registered
+    assert not set(client.details) & {"first_party", "trusted", "skip_consent", "access_token_lifetime"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ("profile", "profile"),
+        ("profile admin", "profile"),
+        ("profile files.read files.write", "profile files.read"),
+        (None, "profile files.read"),
+    ],
+)
+def test_open_registration_is_confined_to_its_scopes(server, asked, given):
+    """K-04, K-11, T132: more is not given, and the answer says what is."""
+    answer = register(server, {**WEB, **({"scope": asked} if asked else {})})
+    assert answer.status_int == 201
+    assert answer.json["scope"] == given
+    with server.application.begin() as engine:
+        assert engine.stores.clients.find(answer.json["client_id"]).scopes == tuple(given.split())
+
+
+def test_open_registration_gives_no_client_credentials(server):
+    """K-11: unless the operator lists that grant type."""
+    answer = register(server, {"grant_types": ["client_credentials"]})
+    assert_refused(answer, 400, "invalid_client_metadata")
+    assert server.rows("clients") == []
+
+
+def test_an_operator_may_open_more_grant_types(make_server):
+    """K-11: the allow list is a setting."""
+    server = make_server(
+        with_registration(
+            "registration_open",
+            **{"authserver.plugin.registration_open.grant_types": "client_credentials"},
+        )
+    )
+    registered = register(server, {"grant_types": ["client_credentials"], "scope": "profile"})
+    assert registered.status_int == 201
+    authorization = basic(registered.json["client_id"], registered.json["client_secret"])
+    tokens = server.http.post(
+        "/oauth/token", {"grant_type": "client_credentials"}, headers={"Authorization": authorization}
+    )
+    assert tokens.json["scope"] == "profile"
+    assert_refused(register(server, WEB), 400, "invalid_client_metadata")
+
+
+# ---- Who may register -----------------------------------------------------------------------------
+
+
+def test_without_a_policy_there_is_no_registration(closed):
+    """A-14, K-09, T131: off unless the operator lists a policy: 404, and the metadata does not name it."""
+    for path in (METADATA, "/.well-known/openid-configuration"):
+        assert "registration_endpoint" not in closed.http.get(path).json
+    assert register(closed, WEB).status_int == 404
+    assert (
+        closed.http.options(
+            REGISTER, headers={"Origin": "https://spa.example"}, expect_errors=True
+        ).status_int
+        == 404
+    )
+    assert closed.http.get(REGISTER, expect_errors=True).status_int == 404
+    assert closed.rows("clients") == []
+
+
+@pytest.mark.parametrize(
+    "policies", [("registration_open",), ("registration_token",), ("registration_token", "registration_open")]
+)
+def test_with_a_policy_the_metadata_names_the_endpoint(make_server, policies):
+    """A-14: the member is there, and what it names answers."""
+    server = make_server(with_registration(*policies))
+    assert server.http.get(METADATA).json["registration_endpoint"] == f"{ISSUER}/oauth/register"
+    assert register(server, WEB, authorization=f"Bearer {TOKEN}").status_int == 201
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+@pytest.mark.parametrize("token", [TOKEN, OTHER_TOKEN])
+def test_an_initial_access_token_lets_in(by_token, scheme, token):
+    """K-08, T086: any of the configured ones, whatever the case of the scheme."""
+    answer = register(by_token, WEB, authorization=f"{scheme} {token}")
+    assert answer.status_int == 201
+    assert token not in repr(by_token.rows("events"))
+
+
+def test_without_an_initial_access_token_there_is_a_challenge(by_token):
+    """K-08: 401 Bearer, without an error code, for nothing was sent."""
+    answer = register(by_token, WEB)
+    assert answer.status_int == 401
+    assert answer.headers["WWW-Authenticate"] == f'Bearer realm="{ISSUER}"'
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert by_token.rows("clients") == []
+    (event,) = by_token.events("registration.refused")
+    assert event["reason"] == "initial-access-token-required"
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Bearer  {TOKEN}",
+        f"Bearer {TOKEN} ",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Bearer {TOKEN.swapcase()}",
+        f"BearerX {TOKEN}",
+        f"Bearer{TOKEN}",
+        f"Bearer\t{TOKEN}",
+        f"Bearer {TOKEN}, Bearer {TOKEN}",
+        f"Bearer {OTHER_TOKEN},Bearer {TOKEN}",
+        f"Bearer {TOKEN} {OTHER_TOKEN}",
+        f'Bearer "{TOKEN}"',
+        f"Bearer token={TOKEN}",
+        f"Basic {TOKEN}",
+        basic("client", TOKEN),
+        f"DPoP {TOKEN}",
+        TOKEN,
+        "Bearer malformed",
+        "Bearer \xe9\xff",
+        "Bearer " + "a" * 9000,
+    ],
+)
+def test_anything_but_one_right_bearer_token_is_refused(by_token, authorization):
+    """K-08, T086: 401 `invalid_token` for joined, quoted, empty, near and foreign credentials, never a 500."""
+    answer = register(by_token, WEB, authorization=authorization)
+    assert_refused(answer, 401, "invalid_token")
+    assert answer.headers["WWW-Authenticate"] == f'Bearer realm="{ISSUER}", error="invalid_token"'
+    assert by_token.rows("clients") == []
+    assert TOKEN not in answer.text
+    assert TOKEN not in repr(by_token.rows("events"))
+
+
+def test_an_initial_access_token_counts_in_the_header_only(by_token):
+    """K-08: not in the query, not in the body, not in a cookie."""
+    body = json.dumps({**WEB, "access_token": TOKEN, "initial_access_token": TOKEN})
+    answer = by_token.http.post(
+        f"{REGISTER}?access_token={TOKEN}",
+        body,
+        content_type="application/json",
+        headers={"Cookie": f"access_token={TOKEN}"},
+        expect_errors=True,
+    )
+    assert_refused(answer, 401, "invalid_token")
+
+
+def test_with_both_policies_each_can_refuse(make_server):
+    """K-08, K-11: any refusal refuses: a token is needed, and the grant types are confined as well."""
+    server = make_server(with_registration("registration_open", "registration_token"))
+    assert register(server, WEB).status_int == 401
+    by_token = {"authorization": f"Bearer {TOKEN}"}
+    assert_refused(
+        register(server, {"grant_types": ["client_credentials"]}, **by_token), 400, "invalid_client_metadata"
+    )
+    assert server.rows("clients") == []
+    answer = register(server, {**WEB, "scope": "profile admin"}, **by_token)
+    assert (answer.status_int, answer.json["scope"]) == (201, "profile")
+
+
+def test_a_policy_without_tokens_lets_nobody_in(make_server):
+    """K-08, T131: forgetting the setting closes the endpoint, it does not open it."""
+    settings = with_registration("registration_token")
+    server = make_server({**settings, "authserver.plugin.registration_token.tokens": None})
+    for authorization in (None, "", "Bearer", "Bearer malformed", f"Bearer {TOKEN}"):
+        assert register(server, WEB, authorization=authorization).status_int == 401
+    assert server.rows("clients") == []
+
+
+# ---- Methods, media types, sizes, origins ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH"])
+def test_only_post_registers(shared_server, method):
+    """K-01: another method is 405 and named so."""
+    answer = shared_server.http.request(ISSUER + REGISTER, method=method, expect_errors=True)
+    assert answer.status_int == 405
+    assert answer.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "text/plain",
+        "text/json",
+        "application/jsonx",
+        "application/json, text/html",
+        "application/json; charset=utf-16",
+        "application/json; charset=latin-1",
+        "application/json; charset=utf-8; charset=utf-16",
+        "application/json; version=2",
+        "application/merge-patch+json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "application/json\xff",
+    ],
+)
+def test_another_media_type_is_refused(shared_server, content_type):
+    """T083: exactly JSON in UTF-8; else 400 `invalid_request`, and nothing is read."""
+    before = shared_server.rows("clients")
+    answer = shared_server.http.post(
+        REGISTER,
+        json.dumps(WEB),
+        headers={"Content-Type": content_type} if content_type else {},
+        content_type=content_type or "application/octet-stream",
+        expect_errors=True,
+    )
+    assert_refused(answer, 400, "invalid_request")
+    assert shared_server.rows("clients") == before
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "APPLICATION/JSON", 'application/json ; charset="UTF-8"']
+)
+def test_json_in_utf_8_is_read(shared_server, content_type):
+    """T083: the charset that JSON has anyway may be named."""
+    answer = shared_server.http.post(REGISTER, json.dumps(WEB), content_type=content_type)
+    assert answer.status_int == 201
+
+
+@pytest.mark.parametrize(
+    ("size", "status"), [(16_384, 201), (16_385, 400), (65_536, 400), (65_537, 413), (1_000_000, 413)]
+)
+def test_metadata_has_at_most_16_kilobytes(shared_server, size, status):
+    """T131, K-09: one byte more and nothing is registered."""
+    before = len(shared_server.rows("clients"))
+    body = json.dumps(WEB).encode().ljust(size)
+    answer = shared_server.http.post(REGISTER, body, content_type="application/json", expect_errors=True)
+    assert answer.status_int == status
+    if status == 400:
+        assert_refused(answer, 400, "invalid_client_metadata")
+    assert len(shared_server.rows("clients")) - before == (status == 201)
+
+
+@pytest.mark.parametrize("origin", ["https://spa.example", "null", "http://localhost:5173", "garbage\xff"])
+def test_every_origin_may_register_and_read_the_answer(shared_server, origin):
+    """Q-01 to Q-04: preflight, success and refusal carry the same CORS headers, never with credentials."""
+    preflight = shared_server.http.options(
+        REGISTER,
+        headers={
+            "Origin": origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization, content-type, mcp-protocol-version",
+        },
+    )
+    assert preflight.status_int in (200, 204)
+    assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
+    allowed = preflight.headers["Access-Control-Allow-Headers"].lower().split(", ")
+    assert {"authorization", "content-type", "dpop", "mcp-protocol-version"} <= set(allowed)
+    success = register(shared_server, WEB, Origin=origin)
+    refusal = register(shared_server, [], Origin=origin)
+    assert (success.status_int, refusal.status_int) == (201, 400)
+    for answer in (preflight, success, refusal):
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+    for answer in (success, refusal):
+        exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
+        assert {"WWW-Authenticate", "DPoP-Nonce"} <= set(exposed)
+
+
+def test_a_challenge_can_be_read_across_origins(by_token):
+    """Q-04, K-08: a 401 has the CORS headers too."""
+    answer = register(by_token, WEB, Origin="https://spa.example")
+    assert answer.status_int == 401
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_a_cookie_changes_nothing(server):
+    """Q-02: the session of a signed-in person is neither read nor touched here."""
+    browser = server.browser()
+    server.sign_in(browser)
+    answer = browser.post_json(REGISTER, WEB)
+    assert answer.status_int == 201
+    assert "Set-Cookie" not in answer.headers
+    assert server.events("client.registered")[0]["user_id"] is None
+
+
+def test_a_refusal_is_an_event_that_names_its_reason(server):
+    """R-08, R-12: it outlives the rolled back request, under the id that the client was told."""
+    answer = register(server, {"redirect_uris": ["javascript:alert(1)"]})
+    assert_refused(answer, 400, "invalid_redirect_uri")
+    (event,) = server.events("registration.refused")
+    assert event["event_id"] == answer.json["error_id"]
+    assert server.rows("clients") == []
+
+
+def test_a_self_registered_client_is_always_asked_for(server):
+    """T132, E-12: it is unverified, and no registration makes consent skippable."""
+    registered = register(server, {**WEB, "token_endpoint_auth_method": "none"}).json
+    with server.application.begin() as engine:
+        client = engine.stores.clients.find(registered["client_id"])
+    browser = server.browser()
+    server.sign_in(browser)
+    page = browser.get(server.authorization_url(client))
+    assert page.status_int == 200
+    assert "unverified" in page.text.lower()
+    assert "code" in query_of(server.consent(page))
+    assert browser.get(server.authorization_url(client)).status_int == 200
