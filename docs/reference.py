@@ -6,7 +6,6 @@ on for `plugins`, `commands` and `hooks`. Nothing is written twice, so nothing c
 
 from __future__ import annotations
 
-import configparser
 import dataclasses
 import inspect
 import re
@@ -38,9 +37,8 @@ class Reference(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        # What is shown comes from these: a change of theirs makes the page anew.
-        for module in {PAGES[self.arguments[0]].__module__, "authserver.settings", "authserver.hookspecs"}:
-            self.env.note_dependency(str(inspect.getsourcefile(inspect.importlib.import_module(module))))
+        # The page depends on code, whose changes Sphinx does not see.
+        self.env.note_reread()
         text = "\n".join(PAGES[self.arguments[0]]())
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
@@ -167,8 +165,6 @@ def ini_comments(text: str) -> Mapping[str, str]:
 
 def shipped_plugins() -> list[tuple[str, type]]:
     """In the order of the INI."""
-    parser = configparser.RawConfigParser()
-    parser.read(INI)
     points = {point.name: point.load() for point in entry_points(group=plugins.GROUP)}
     order = re.findall(r"^ {4}(?:# )?([a-z_]+)$", INI.read_text(encoding="utf-8"), re.MULTILINE)
     return [(name, points[name]) for name in order]

@@ -89,8 +89,8 @@ class ResourceHandler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+    def log_message(self, *args: Any) -> None:
+        """Write nothing to standard error."""
 
 
 class Memory:

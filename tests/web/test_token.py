@@ -308,8 +308,20 @@ def test_a_flood_of_parameters_is_refused(
 
 
 NAMES = st.sampled_from(
-    "grant_type code code_verifier redirect_uri refresh_token scope resource nonsense "
-    "client_id client_secret client_assertion client_assertion_type".split()
+    [
+        "grant_type",
+        "code",
+        "code_verifier",
+        "redirect_uri",
+        "refresh_token",
+        "scope",
+        "resource",
+        "nonsense",
+        "client_id",
+        "client_secret",
+        "client_assertion",
+        "client_assertion_type",
+    ]
 )
 VALUES = st.one_of(
     st.sampled_from(["authorization_code", "refresh_token", "as_code_", "https://api.example/", "profile"]),
