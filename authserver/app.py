@@ -52,7 +52,7 @@ class Application:
             yield Engine.of(self.parts, stores, datetime.now(UTC))
 
     def check_database(self) -> None:
-        """Raises SettingsError when the database lacks the tables of this version; StorageBusy when it is away."""
+        """Raises SettingsError when the database lacks the tables of this version; StorageUnavailable when it is away."""
         if self.storage.revision() != migrate.head():
             raise SettingsError(
                 ["the database is not at this version's migration: run `authserver db upgrade`"]
@@ -149,6 +149,11 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
     config.include("pyramid_tm")
     config.add_request_method(application.engine, "engine", reify=True)
     config.include("authserver.web")
-    with config.route_prefix_context(application.loaded.settings.issuer_path):
-        application.plugins.contribute("includeme", config=config)
+    # Included as our own pages are: what is registered on both sides is a conflict, and neither overrides.
+    config.include(add_plugin_pages, route_prefix=application.loaded.settings.issuer_path)
     return config.make_wsgi_app()
+
+
+def add_plugin_pages(config: Configurator) -> None:
+    """Let every plugin add its pages."""
+    config.registry.application.plugins.contribute("includeme", config=config)

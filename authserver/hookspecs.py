@@ -174,13 +174,20 @@ def consent_decision(
 
 
 @hookspec
-def login_decision(username: str, password: Secret, user: User | None) -> Decision | None:
+def login_decision(
+    username: str, password: Secret, user: User | None, headers: Mapping[str, str], source: str
+) -> Decision | None:
     """Who is signing in.
 
+    Asked when somebody sends the sign-in form, and before it is shown, with nothing typed: a policy that
+    recognises a person by the request alone answers then.
+
     Arguments:
-        username: as typed, normalised.
+        username: as typed, normalised; empty when nothing was typed.
         password: as typed.
         user: the user of that name here; None when there is none.
+        headers: the request's headers by lower-case name, without cookies.
+        source: the network address that the request came from.
 
     Answers:
         allow(reason, identity): this person; a user is made for an identity not seen before.

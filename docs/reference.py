@@ -215,7 +215,11 @@ def commands() -> Iterator[tuple[str, click.Command, click.Context]]:
 def option(parameter: click.Parameter, words: str) -> Iterator[str]:
     names = ", ".join(parameter.opts)
     is_flag = isinstance(parameter, click.Option) and (parameter.is_flag or parameter.count)
-    value = "" if is_flag or "--version" in parameter.opts else f" {parameter.make_metavar(click.Context(command_line))}"
+    value = (
+        ""
+        if is_flag or "--version" in parameter.opts
+        else f" {parameter.make_metavar(click.Context(command_line))}"
+    )
     yield f".. option:: {names}{value}"
     yield ""
     yield f"   {escape(words)}"

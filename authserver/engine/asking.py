@@ -62,6 +62,7 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
 
     Raises:
         InvalidTarget: malformed, unknown, not for this client, or no default.
+        ServerError: a policy failed, or named what is no canonical resource.
     """
     if len(requested) > MAXIMUM_RESOURCES:
         raise InvalidTarget("Too many resources.", reason="too-many-resources")
@@ -71,6 +72,8 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
         ruling = engine.ask("resource_decision", client=client, resource=resource)
         if not ruling.allowed:
             raise InvalidTarget("The requested resource is not allowed.", reason=ruling.reason)
+        if ruling.value != resource and not _is_canonical(ruling.value):
+            raise engine.wrong_value(ruling)
         if client.resources and ruling.value not in client.resources:
             raise InvalidTarget("The requested resource is not allowed.", reason="resource-not-registered")
         allowed.append(ruling.value)
@@ -90,3 +93,10 @@ def narrower_resources(requested: Sequence[str], granted: tuple[str, ...]) -> tu
     if None in named:
         raise InvalidTarget("The requested resource was not granted.", reason="resource-not-granted")
     return tuple(dict.fromkeys(resource for resource in named if resource is not None))
+
+
+def _is_canonical(resource: str) -> bool:
+    try:
+        return uris.canonical_resource(resource) == resource
+    except InvalidTarget:
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClient, InvalidRequest
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import Client, ClientSecret, EventType
-from authserver.engine.sealing import KeyRing
+from authserver.engine.sealing import KeyRing, Unsealable
+
+log = logging.getLogger(__name__)
 
 SECRET_PURPOSE = "client-secret"
 
@@ -165,7 +168,8 @@ def _read_authorization(authorization: str) -> Presented:
         client_id, secret = _form_decode(first), _form_decode(second)
     except (binascii.Error, ValueError):
         raise refused from None
-    if not colon or not client_id:
+    is_canonical = base64.b64encode(decoded).decode() == encoded.strip(" ")
+    if not colon or not client_id or not is_canonical:
         raise refused
     return Presented("client_secret_basic", client_id, secret)
 
@@ -194,6 +198,10 @@ def _secret_matches(engine: Engine, client: Client | None, presented: Presented)
         return False
     matches = False
     for secret in live:
-        _, digest = engine.keys.keyed_digest(material, purpose=SECRET_PURPOSE, key_id=secret.key_id)
+        try:
+            _, digest = engine.keys.keyed_digest(material, purpose=SECRET_PURPOSE, key_id=secret.key_id)
+        except Unsealable:
+            log.error("client %s: key %s, which its secret needs, left the ring", presented.client_id, secret.key_id)
+            continue
         matches |= digests.equal(digest, secret.digest)
     return matches

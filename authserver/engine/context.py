@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,8 @@ from authserver.engine.ports import Policies, Signer, Stores
 from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token
 from authserver.engine.sealing import KeyRing
 from authserver.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,11 @@ class Engine:
         if ruling.failed:
             raise ServerError("The server could not decide about this request.", reason=ruling.reason)
         return ruling
+
+    def wrong_value(self, ruling: Ruling) -> ServerError:
+        """The refusal of an allow whose value nobody can use: its plugin is at fault (R-14)."""
+        log.error("plugin %s answered %s wrongly (wrong-value): refusing", ruling.decided_by, ruling.slot)
+        return ServerError("The server could not decide about this request.", reason="wrong-value")
 
     def record(self, type: EventType, *, reason: str = "", details: Mapping[str, Any] = NOTHING) -> None:
         """Write an event about this request into its transaction."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from authserver.engine import digests
 from authserver.engine.context import Engine
-from authserver.engine.errors import SignInRefused
+from authserver.engine.decisions import Verdict
+from authserver.engine.errors import ServerError, SignInRefused
 from authserver.engine.records import EventType, FoundSession, Session, User
 from authserver.settings import Secret
 
@@ -46,30 +48,65 @@ class SignedIn:
     user: User
 
 
-def sign_in(
-    engine: Engine, username: str, password: Secret, *, previous_session_id: str | None = None
-) -> SignedIn:
-    """Check a name and password with the policies and begin a new session with a new id (E-17, T098).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """An attempt to sign in: what was typed, and the request that brought it.
+
+    `headers` are by lower-case name; `source` is the network address that the request came from.
+    """
+
+    username: str = ""
+    password: Secret = field(default=Secret(""))
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    source: str = ""
+
+
+def sign_in_unasked(
+    engine: Engine, attempt: Attempt, *, previous_session_id: str | None = None
+) -> SignedIn | None:
+    """Sign in whom a policy recognises by the request alone, before anybody types anything; None for nobody."""
+    try:
+        return sign_in(engine, attempt, previous_session_id=previous_session_id)
+    except (SignInRefused, ServerError) as refused:
+        # A policy that failed is in the log; the sign-in page may be shown all the same.
+        if engine.journal.decisions[-1].verdict is Verdict.DENY:
+            engine.record(EventType.SIGN_IN_REFUSED, reason=refused.reason)
+        return None
+
+
+def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None = None) -> SignedIn:
+    """Check an attempt with the policies and begin a new session with a new id (E-17, T098).
 
     Raises:
         SignInRefused: with one message for every cause (T100).
+        ServerError: a policy failed, or vouched for a name that nobody can have.
     """
     refused = SignInRefused("The user name or password is not right.", reason="nobody-answered")
     try:
-        name = normalise_username(username)
+        name = normalise_username(attempt.username)
     except BadUsername:
         name = ""
-    if len(password.value.encode("utf-8", "surrogatepass")) > MAXIMUM_PASSWORD_BYTES:
+    if len(attempt.password.value.encode("utf-8", "surrogatepass")) > MAXIMUM_PASSWORD_BYTES:
         raise SignInRefused(refused.description, reason="password-too-long")
     user = engine.stores.users.find_by_name(name) if name else None
     engine.journal.user_id = user.user_id if user else None
-    ruling = engine.ask("login_decision", username=name, password=password, user=user)
+    ruling = engine.ask(
+        "login_decision",
+        username=name,
+        password=attempt.password,
+        user=user,
+        headers=attempt.headers,
+        source=attempt.source,
+    )
     if not ruling.allowed:
         refused.reason = ruling.reason
         raise refused
     identity: Identity = ruling.value
     if user is None or identity.username != user.username:
-        user = _known(engine, identity)
+        try:
+            user = _known(engine, identity)
+        except BadUsername:
+            raise engine.wrong_value(ruling) from None
     if not user.is_enabled:
         refused.reason = "user-disabled"
         raise refused

@@ -13,6 +13,8 @@ class LoginPassword:
 
     @hookimpl
     def login_decision(self, password: Secret, user: User | None) -> Decision | None:
+        if not password.value:
+            return None
         # A name without a password here costs the same hash as one with (T100).
         matches = verify_password(password.value, user.password_hash if user else None)
         if user is None or user.password_hash is None:

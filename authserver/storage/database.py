@@ -15,12 +15,12 @@ from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
 from sqlalchemy.orm import Session
 from transaction import TransactionManager
 
-from authserver.engine.ports import Stores
+from authserver.engine.ports import StorageUnavailable, Stores
 from authserver.storage.columns import plain
 from authserver.storage.stores import stores_of
-from authserver.storage.work import StorageBusy, Work
+from authserver.storage.work import StorageBusy, StorageSlow, Work
 
-__all__ = ["Database", "StorageBusy", "open_engine"]
+__all__ = ["Database", "StorageBusy", "StorageSlow", "open_engine"]
 
 _encoder = msgspec.json.Encoder(enc_hook=plain)
 
@@ -32,11 +32,14 @@ POSTGRESQL_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c timezone=UTC
 
 # Primary result codes of SQLite: BUSY, LOCKED, IOERR, FULL, CANTOPEN.
 _SQLITE_UNAVAILABLE = frozenset({5, 6, 10, 13, 14})
+# BUSY without an extension comes at the end of the busy timeout; BUSY_SNAPSHOT and the like come at once.
+_SQLITE_WAITED = 5
 # SQLSTATE classes of PostgreSQL: connection lost, transaction rollback (serialization failure, deadlock),
 # out of resources, operator intervention (shutdown, statement timeout), input/output error.
 _POSTGRESQL_UNAVAILABLE = ("08", "40", "53", "57", "58")
-_LOCK_NOT_AVAILABLE = "55P03"
-_NEVER_REACHED = frozenset({"OperationalError", "ConnectionTimeout"})
+# lock_not_available and query_canceled: lock_timeout and statement_timeout have passed.
+_POSTGRESQL_WAITED = frozenset({"55P03", "57014"})
+_NEVER_REACHED = {"OperationalError": StorageBusy, "ConnectionTimeout": StorageSlow}
 
 
 class Database:
@@ -78,12 +81,12 @@ class Database:
             session.close()
 
     def ping(self) -> None:
-        """Reach the database. Raises StorageBusy."""
+        """Reach the database. Raises StorageUnavailable."""
         with self._connect() as connection:
             connection.execute(sa.select(1)).one()
 
     def revision(self) -> str | None:
-        """The migration the database is at; None when it is empty. Raises StorageBusy."""
+        """The migration the database is at; None when it is empty. Raises StorageUnavailable."""
         with self._connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
 
@@ -96,13 +99,13 @@ class Database:
         try:
             connection = self.engine.connect()
         except sa.exc.TimeoutError as error:
-            raise StorageBusy("no database connection became free in time") from error
+            raise StorageSlow("no database connection became free in time") from error
         with connection:
             yield connection
 
 
 def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
-    """An engine whose connections are in the driver's autocommit mode and whose passing errors are StorageBusy.
+    """An engine whose connections are in the driver's autocommit mode and whose passing errors are StorageUnavailable.
 
     `skip_autocommit_rollback` must stay off: it would skip the rollback of transactions that `Work` begins.
     """
@@ -145,22 +148,28 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _translate(context: ExceptionContext) -> BaseException | None:
-    """A StorageBusy for what may pass; anything else stays what it is."""
+    """A StorageUnavailable for what may pass; anything else stays what it is."""
     error = context.original_exception
-    if context.is_disconnect or _is_passing(error):
-        return StorageBusy(str(error))
-    return None
+    kind = _passing(error) or (StorageBusy if context.is_disconnect else None)
+    return kind(str(error)) if kind else None
 
 
-def _is_passing(error: BaseException) -> bool:
+def _passing(error: BaseException) -> type[StorageUnavailable] | None:
     code: int | None = getattr(error, "sqlite_errorcode", None)
     if code is not None:
-        return code & 0xFF in _SQLITE_UNAVAILABLE  # the upper bits tell variants apart
+        if code == _SQLITE_WAITED:
+            return StorageSlow
+        # The upper bits tell variants apart.
+        return StorageBusy if code & 0xFF in _SQLITE_UNAVAILABLE else None
     state: str | None = getattr(error, "sqlstate", None)
     if state is not None:
-        return state.startswith(_POSTGRESQL_UNAVAILABLE) or state == _LOCK_NOT_AVAILABLE
+        if state in _POSTGRESQL_WAITED:
+            return StorageSlow
+        return StorageBusy if state.startswith(_POSTGRESQL_UNAVAILABLE) else None
     # Without a code: PostgreSQL was never reached, or went away in the middle of a sentence.
-    return type(error).__module__.startswith("psycopg") and type(error).__name__ in _NEVER_REACHED
+    if type(error).__module__.startswith("psycopg"):
+        return _NEVER_REACHED.get(type(error).__name__)
+    return None
 
 
 def _dump(value: Any) -> str:

@@ -20,7 +20,7 @@ def upgrade(database_url: str) -> None:
 
 
 def current(database_url: str) -> str | None:
-    """The migration the database is at; None when it is empty. Raises StorageBusy."""
+    """The migration the database is at; None when it is empty. Raises StorageUnavailable."""
     database = Database(database_url)
     try:
         return database.revision()

@@ -22,7 +22,11 @@ _BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
 
 
 class StorageBusy(StorageUnavailable, TransientError):  # type: ignore[misc]  # transaction has no types
-    """The database is locked, gone or too slow, or chose this transaction as a victim; a retry may succeed."""
+    """The database went away, or chose this transaction as a victim; a retry at once may succeed."""
+
+
+class StorageSlow(StorageUnavailable):
+    """The database, or a lock in it, was waited for as long as a request may wait; a retry would wait again (T114)."""
 
 
 class Work:
@@ -114,7 +118,7 @@ class Work:
             try:
                 self._connection = self._session.connection()
             except sqlalchemy.exc.TimeoutError as error:
-                raise StorageBusy("no database connection became free in time") from error
+                raise StorageSlow("no database connection became free in time") from error
         return self._connection
 
 

@@ -104,7 +104,10 @@ def http_error(error: HTTPException, request: Request) -> Response:
             status=error.status_int,
         )
     else:
-        response = _page(request, error.status_int, title=error.title, message=error.explanation)
+        title, message = error.title, error.explanation
+        if error.status_int == 404:
+            title, message = "Page not found", "There is no page at this address."
+        response = _page(request, error.status_int, title=title, message=message)
     if "Allow" in error.headers:
         response.headers["Allow"] = error.headers["Allow"]
     return response
@@ -113,7 +116,7 @@ def http_error(error: HTTPException, request: Request) -> Response:
 @exception_view_config(UnicodeDecodeError)
 def undecodable(error: UnicodeDecodeError, request: Request) -> Response:
     """A path that is no UTF-8 is no path of ours (T015)."""
-    return _page(request, 404, title="Not Found", message="There is no such page.")
+    return _page(request, 404, title="Page not found", message="There is no page at this address.")
 
 
 def _failed(request: Request, error: OAuthError) -> Response:

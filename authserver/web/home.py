@@ -13,4 +13,4 @@ from authserver.web.pages import own_url
 @view_config(route_name="home", request_method="GET", renderer="home.jinja2")
 def home(request: Request) -> dict[str, Any]:
     links = [("Server metadata", own_url(request, "metadata")), ("Signing keys", own_url(request, "jwks"))]
-    return {"links": links + request.registry.home_links}
+    return {"links": request.registry.home_links + links}

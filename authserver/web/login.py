@@ -12,17 +12,21 @@ from pyramid.view import exception_view_config, view_config
 from authserver.engine import authorize, uris
 from authserver.engine.authorize import Browser
 from authserver.engine.errors import SignInRefused
-from authserver.engine.login import sign_in, sign_out
+from authserver.engine.login import Attempt, SignedIn, sign_in, sign_in_unasked, sign_out
 from authserver.settings import Secret
 from authserver.web.authorize import describe_client
-from authserver.web.forms import read_page_query
+from authserver.web.forms import headers_of, read_page_query
 from authserver.web.pages import allow_redirect_to, own_url, see_own
 from authserver.web.session import begin_session, new_visitor, read_own_form
 
 
 @view_config(route_name="login", request_method="GET")
 def login(request: Request) -> Response:
-    return _login_page(request, read_page_query(request).get("request") or "")
+    sealed = read_page_query(request).get("request") or ""
+    recognised = sign_in_unasked(
+        request.engine, _attempt(request), previous_session_id=request.browser.session_id
+    )
+    return _continue(request, recognised, sealed) if recognised else _login_page(request, sealed)
 
 
 @view_config(route_name="login", request_method="POST")
@@ -32,17 +36,11 @@ def check_login(request: Request) -> Response:
     if sealed:
         # A request that cannot go on should not cost a password.
         authorize.describe_pending(request.engine, sealed, request.browser)
-    signed_in = sign_in(
-        request.engine,
-        form.get("username") or "",
-        Secret(form.get("password") or ""),
-        previous_session_id=request.browser.session_id,
+    attempt = _attempt(
+        request, username=form.get("username") or "", password=Secret(form.get("password") or "")
     )
-    begin_session(request, signed_in.session_id)
-    if not sealed:
-        return see_own(request, "home")
-    new = Browser(session_id=signed_in.session_id)
-    return see_own(request, "consent", request=authorize.rebind(request.engine, sealed, request.browser, new))
+    signed_in = sign_in(request.engine, attempt, previous_session_id=request.browser.session_id)
+    return _continue(request, signed_in, sealed)
 
 
 @exception_view_config(SignInRefused)
@@ -66,6 +64,22 @@ def confirm_logout(request: Request) -> dict[str, Any]:
     sign_out(request.engine, request.browser.session_id)
     begin_session(request, new_visitor().session_id)
     return {}
+
+
+def _attempt(request: Request, **typed: Any) -> Attempt:
+    headers = headers_of(request)
+    headers.pop("cookie", None)
+    return Attempt(headers=headers, source=request.remote_addr or "", **typed)
+
+
+def _continue(request: Request, signed_in: SignedIn, sealed_request: str) -> Response:
+    """Begin the new session, and go on with the pending request if there is one."""
+    begin_session(request, signed_in.session_id)
+    if not sealed_request:
+        return see_own(request, "home")
+    new = Browser(session_id=signed_in.session_id)
+    rebound = authorize.rebind(request.engine, sealed_request, request.browser, new)
+    return see_own(request, "consent", request=rebound)
 
 
 def _login_page(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -10,6 +12,7 @@ from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPMethodNotAllowed
 from pyramid.request import Request
 from pyramid.response import Response
+from pyramid_retry import BeforeRetry
 
 from authserver.engine.metadata import registration_is_open, well_known_paths
 from authserver.web.forms import is_too_large
@@ -80,6 +83,7 @@ def includeme(config: Configurator) -> None:
         table[route.name] = route
         if route.origins is not Origins.NONE:
             config.add_view(preflight, route_name=route.name, request_method="OPTIONS")
+    config.add_subscriber(wait_before_retry, BeforeRetry)
     config.registry.routes = table
     config.registry.unstored_paths = frozenset(route.path for route in table.values() if not route.stored)
 
@@ -107,6 +111,11 @@ def retry_attempts(request: Request) -> int | None:
     For more than one it copies the body, so a body that nobody will read gets one attempt too.
     """
     return None if needs_transaction(request) and not is_too_large(request) else 1
+
+
+def wait_before_retry(event: BeforeRetry) -> None:
+    """Let whoever was in the way finish; two that met do not try again at the same moment (T111)."""
+    time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - no secret depends on it
 
 
 def method_not_allowed(request: Request) -> Response:

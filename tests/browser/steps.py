@@ -119,7 +119,8 @@ def _not_found(page: Page, server: Server) -> None:
 
 
 def _leave(page: Page, server: Server) -> None:
-    authorize(page, server, self_registered(server, "https://client.example/cb"), response_type="token")
+    authorize(page, server, self_registered(server, "https://client.example/cb"), scope="nonsense")
+    sign_in(page)
     expect(page.get_by_role("link", name="Go on")).to_be_visible()
 
 

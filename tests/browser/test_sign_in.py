@@ -82,7 +82,7 @@ def test_signing_out_is_asked_for_and_ends_the_session(page: Page, server: Serve
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
     other.go_back()
-    expect(other.get_by_text("Nobody is signed in in this browser.")).to_be_visible()
+    expect(other.get_by_text("You are not signed in.")).to_be_visible()
 
 
 def test_the_front_page_leads_to_everything(page: Page, server: Server) -> None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from authserver.engine import digests
 from authserver.engine.records import TokenKind
 
-WORKERS = 4
+WORKERS = 3
+# Seconds between two codes of a worker: a starting process needs some of the machine, too.
+PAUSE = 0.01
 
 
 @dataclass
@@ -25,7 +27,7 @@ class Entry:
 
 def test_no_answer_is_lost_and_no_code_is_spent_twice(cluster, is_long):
     """G-04, R-07, T115: after kills at random moments the tables hold what clients were told, and no halves."""
-    kills = 100 if is_long else 4
+    kills = 100 if is_long else 3
     client, secret = cluster.server.add_client(first_party=True)
     over, ledger = threading.Event(), []
     workers = [
@@ -57,6 +59,7 @@ def redeem_until(over, cluster, client, secret, ledger):
     """Redeem a code after another at either process; half of the lost answers are asked for again elsewhere."""
     browser = cluster.server.browser()
     while not over.is_set():
+        time.sleep(PAUSE)
         entry = Entry(cluster.server.code(client, browser))
         ledger.append(entry)
         processes = random.sample(cluster.processes, 2)

@@ -19,8 +19,8 @@ def grant_of(cluster, access_token):
     return cluster.server.claims(access_token)["jti"].partition(".")[0]
 
 
-@pytest.mark.parametrize("round", range(2))
-def test_of_32_redemptions_of_one_code_one_succeeds(cluster, at_once, round):
+@pytest.mark.parametrize("turn", range(2))
+def test_of_32_redemptions_of_one_code_one_succeeds(cluster, at_once, turn):
     """G-04, R-07, T031: a conditional write decides between two processes; T032: the replays revoke the grant."""
     client, secret = cluster.server.add_client()
     code = cluster.code(client)
@@ -42,8 +42,8 @@ def test_of_32_redemptions_of_one_code_one_succeeds(cluster, at_once, round):
         assert (late.status, late.json["error"]) == (400, "invalid_grant")
 
 
-@pytest.mark.parametrize("round", range(2))
-def test_16_refreshes_of_one_token_get_one_successor(cluster, at_once, round):
+@pytest.mark.parametrize("turn", range(2))
+def test_16_refreshes_of_one_token_get_one_successor(cluster, at_once, turn):
     """I-09, R-07, T063: racers get what a late retry gets, and the family does not fork."""
     client, secret = cluster.server.add_client()
     first = cluster.redeem(cluster.any_process(), client, secret, cluster.code(client)).json
@@ -90,7 +90,9 @@ def test_16_answers_to_one_consent_page_give_one_code(cluster, at_once):
             assert client.redirect_uris[0].encode() not in lost.body
     (grant,) = [row for row in cluster.server.rows("grants") if row not in before]
     assert len(cluster.tokens_of(grant["grant_id"], "code")) == 1
-    refused = [row for row in cluster.server.events("authorization.refused") if row["client_id"] == client.client_id]
+    refused = [
+        row for row in cluster.server.events("authorization.refused") if row["client_id"] == client.client_id
+    ]
     assert [row["reason"] for row in refused] == ["request-answered"] * 15
     given = [row for row in cluster.server.events("consent.given") if row["client_id"] == client.client_id]
     assert len(given) == 1
@@ -127,7 +129,9 @@ def test_writers_of_two_processes_wait_for_each_other(cluster, at_once):
     assert Counter(answer.status for answer in answers) == {200: 8 * turns}
     assert max(answer.seconds for answer in answers) < 5
     for client, _ in clients:
-        issued = [row for row in cluster.server.events("token.issued") if row["client_id"] == client.client_id]
+        issued = [
+            row for row in cluster.server.events("token.issued") if row["client_id"] == client.client_id
+        ]
         assert len(issued) == turns
     assert "locked" not in "".join(process.log() for process in cluster.processes)
 

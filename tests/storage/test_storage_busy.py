@@ -1,4 +1,4 @@
-"""Errors that pass: each becomes StorageBusy, which is retried and then answered with 503 (T111, T114)."""
+"""Errors that pass are answered with 503: after a retry (StorageBusy, T111) or after a wait (StorageSlow, T114)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import transaction
 
 from authserver.engine.ports import StorageUnavailable
 from authserver.storage import database as storage
-from authserver.storage.database import Database, StorageBusy
+from authserver.storage.database import Database, StorageBusy, StorageSlow
 from authserver.testing.records import NOW, a_grant, a_token, a_user, an_event
 
 CUT_ALL = """
@@ -39,13 +39,19 @@ def test_storage_busy_is_retried_and_then_unavailable() -> None:
     assert isinstance(StorageBusy("locked"), StorageUnavailable)
 
 
-def test_a_lock_that_stays_is_busy_on_sqlite(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_slow_is_unavailable_without_a_retry() -> None:
+    """T114: whoever has waited for seconds does not wait three times."""
+    assert not transaction.TransactionManager().begin().isRetryableError(StorageSlow("locked"))
+    assert isinstance(StorageSlow("locked"), StorageUnavailable)
+
+
+def test_a_lock_that_stays_is_slow_on_sqlite(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """T111: and the loser has kept nothing, the winner everything."""
     monkeypatch.setattr(storage, "SQLITE_BUSY_TIMEOUT", 0.2)
     database = Database(sqlite_url)
     with database.begin() as winner:
         winner.grants.add(a_grant(grant_id="a"))
-        with pytest.raises(StorageBusy, match="locked"), database.begin() as loser:
+        with pytest.raises(StorageSlow, match="locked"), database.begin() as loser:
             loser.grants.add(a_grant(grant_id="b"))
     with database.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM grants").scalar_one() == 1
@@ -95,7 +101,7 @@ def test_a_serialization_failure_is_busy(postgresql: Database) -> None:
 
 
 @pytest.mark.postgresql
-def test_a_lock_that_stays_is_busy_after_two_seconds_on_postgresql(postgresql: Database) -> None:
+def test_a_lock_that_stays_is_slow_after_two_seconds_on_postgresql(postgresql: Database) -> None:
     """T114."""
     with postgresql.begin() as stores:
         stores.grants.add(a_grant())
@@ -103,18 +109,18 @@ def test_a_lock_that_stays_is_busy_after_two_seconds_on_postgresql(postgresql: D
     with postgresql.begin() as holder:
         assert holder.tokens.claim(a_token(), LATER)
         began = time.monotonic()
-        with pytest.raises(StorageBusy, match="lock timeout"), postgresql.begin() as waiter:
+        with pytest.raises(StorageSlow, match="lock timeout"), postgresql.begin() as waiter:
             waiter.tokens.claim(a_token(), LATER)
         assert 1.5 < time.monotonic() - began < 4
 
 
 @pytest.mark.postgresql
-def test_a_statement_that_takes_too_long_is_busy(postgresql: Database) -> None:
+def test_a_statement_that_takes_too_long_is_slow(postgresql: Database) -> None:
     """T114."""
     with postgresql.engine.connect() as connection:
         assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "5s"
         connection.exec_driver_sql("SET statement_timeout = '50ms'")
-        with pytest.raises(StorageBusy, match="statement timeout"):
+        with pytest.raises(StorageSlow, match="statement timeout"):
             connection.exec_driver_sql("SELECT pg_sleep(10)")
         connection.invalidate()
 
@@ -159,13 +165,13 @@ def test_a_database_that_is_not_there_is_busy(tmp_path: Path) -> None:
         database.close()
 
 
-def test_an_exhausted_pool_is_busy_after_two_seconds(database_url: str) -> None:
+def test_an_exhausted_pool_is_slow_after_two_seconds(database_url: str) -> None:
     """T114: for a request as for the readiness check."""
     database = Database(database_url, pool_size=1)
 
     def seconds_until_busy(attempt: Callable[[], None]) -> float:
         began = time.monotonic()
-        with pytest.raises(StorageBusy, match="no database connection"):
+        with pytest.raises(StorageSlow, match="no database connection"):
             attempt()
         return time.monotonic() - began
 

@@ -149,7 +149,7 @@ def test_a_refusal_challenges_in_the_scheme_that_was_used(
 
 def test_both_halves_of_basic_are_form_decoded(server: Server) -> None:
     """J-02: ids and secrets may hold any character, once encoded."""
-    client, _ = server.add_client(client_id="a:b+c%20d&é"[:-1], grant_types=("client_credentials",))
+    client, _ = server.add_client(client_id="a:b+c%20d&e", grant_types=("client_credentials",))
     secret = add_secret(server, client, "s:e+c%r=t &é€" + "x" * 20)
     assert ask(server, basic(client.client_id, secret)).status_int == 200
     assert ask(server, basic(client.client_id, secret).replace("Basic", "bAsIc  ")).status_int == 200

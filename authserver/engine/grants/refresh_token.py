@@ -31,12 +31,13 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     presented = parameters.require("refresh_token")
     found = _find(engine, client, presented)
     token, grant = found.token, found.grant
+    _check_live(engine, found)
+    # Before anything that a request asks for: reuse is reuse, whatever the rest of it says (I-06).
+    successor = _successor_again(engine, token, presented) if token.claimed_at else None
     requested = requested_scopes(parameters) or token.scopes
     if any(scope not in token.scopes for scope in requested):
         raise InvalidScope("The requested scope was not granted.", reason="scope-not-granted")
     resources = narrower_resources(parameters.all("resource"), token.resources)
-    _check_live(engine, found)
-    successor = _successor_again(engine, token, presented) if token.claimed_at else None
     scopes = allowed_scopes(engine, client, found.user, "refresh_token", requested, resources)
     return Issue(
         grant=grant,

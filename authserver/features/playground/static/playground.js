@@ -135,12 +135,13 @@ function show() {
   reached("ask", story.asked);
   for (const id of ["scope", "resource"]) field(id).disabled = Boolean(story.asked);
   button("ask").disabled = Boolean(story.answer);
-  when("started", story.asked || story.answer);
+  when("started", story.asked && !story.answer || story.exchange);
 
   const checks = story.answer ? checksOfAnswer() : null;
   const trusted = checks !== null && Object.values(checks).every(Boolean);
   when("no-answer", !checks);
   when("answer", checks);
+  when("stopped", checks && !trusted);
   reached("answer", checks);
   if (checks) {
     fill("answer-response", `${redirectUri}\n  ?${lines(story.answer)}`);
@@ -192,7 +193,14 @@ function remember(changes) {
   sessionStorage.setItem(STORY, JSON.stringify(story));
 }
 
-const say = (name) => { fill("status", page.querySelector(`[data-when="status-${name}"]`).textContent); };
+let silence = 0;
+
+// For those who do not see the response appear; it soon makes room again.
+function say(name) {
+  fill("status", page.querySelector(`[data-when="status-${name}"]`).textContent);
+  clearTimeout(silence);
+  silence = setTimeout(() => fill("status", ""), 4000);
+}
 
 async function exchangeAs(name, parameters) {
   button(name).disabled = true;
@@ -265,7 +273,7 @@ async function start() {
   takeAnswer();
   if (story.scope !== undefined) field("scope").value = story.scope;
   if (story.resource !== undefined) field("resource").value = story.resource;
-  for (const name of Object.keys(actions)) button(name).addEventListener("click", actions[name]);
+  for (const each of page.querySelectorAll("[data-action]")) each.addEventListener("click", actions[each.dataset.action]);
   for (const id of ["scope", "resource"]) field(id).addEventListener("input", show);
   page.querySelector(".steps").hidden = false;
   show();

@@ -1,0 +1,191 @@
+"""What a question to a policy looks like on paper: to be recorded, explained, sent elsewhere and asked again.
+
+`facts` are plain JSON values without secrets. `ask_again` makes the question from facts and from what the
+stores hold now; questions that were asked with a secret cannot be asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+from authserver.engine.clients import Credentials
+from authserver.engine.ports import Stores
+from authserver.engine.records import Client, Consent, User
+from authserver.engine.register import ClientMetadata
+
+Facts = dict[str, Any]
+Asked = Mapping[str, Any]
+
+
+class CannotAskAgain(Exception):
+    """Why a recorded question cannot be asked again: a client or user is gone, or a secret went with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One slot's question: how it is written down, and how it is made again."""
+
+    facts: Callable[[Asked], Facts]
+    ask_again: Callable[[Stores, Facts], Asked]
+
+
+def facts_of(slot: str, asked: Asked) -> Facts:
+    """The facts of a question that was asked."""
+    return QUESTIONS[slot].facts(asked)
+
+
+def outcome_of(value: Any) -> Any:
+    """What may be recorded of a ruling's value: scopes and resources; nothing personal, no metadata."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value if isinstance(value, str) else None
+
+
+def _client(stores: Stores, facts: Facts) -> Client:
+    client = stores.clients.find(facts["client_id"])
+    if client is None:
+        raise CannotAskAgain(f"client {facts['client_id']} is gone")
+    return client
+
+
+def _user(stores: Stores, facts: Facts) -> User | None:
+    if facts["user_id"] is None:
+        return None
+    user = stores.users.find(facts["user_id"])
+    if user is None:
+        raise CannotAskAgain(f"user {facts['user_id']} is gone")
+    return user
+
+
+def _user_id(user: User | None) -> str | None:
+    return user.user_id if user else None
+
+
+def _redirect_uri(asked: Asked) -> Facts:
+    return {"client_id": asked["client"].client_id, "redirect_uri": asked["redirect_uri"]}
+
+
+def _redirect_uri_again(stores: Stores, facts: Facts) -> Asked:
+    return {"client": _client(stores, facts), "redirect_uri": facts["redirect_uri"]}
+
+
+def _scope(asked: Asked) -> Facts:
+    return {
+        "client_id": asked["client"].client_id,
+        "user_id": _user_id(asked["user"]),
+        "grant_type": asked["grant_type"],
+        "requested": list(asked["requested"]),
+        "resources": list(asked["resources"]),
+    }
+
+
+def _scope_again(stores: Stores, facts: Facts) -> Asked:
+    return {
+        "client": _client(stores, facts),
+        "user": _user(stores, facts),
+        "grant_type": facts["grant_type"],
+        "requested": tuple(facts["requested"]),
+        "resources": tuple(facts["resources"]),
+    }
+
+
+def _resource(asked: Asked) -> Facts:
+    return {"client_id": asked["client"].client_id, "resource": asked["resource"]}
+
+
+def _resource_again(stores: Stores, facts: Facts) -> Asked:
+    return {"client": _client(stores, facts), "resource": facts["resource"]}
+
+
+def _consent(asked: Asked) -> Facts:
+    remembered: Consent | None = asked["remembered"]
+    return {
+        "client_id": asked["client"].client_id,
+        "user_id": _user_id(asked["user"]),
+        "scopes": list(asked["scopes"]),
+        "resources": list(asked["resources"]),
+        "remembered": remembered is not None,
+    }
+
+
+def _consent_again(stores: Stores, facts: Facts) -> Asked:
+    user = _user(stores, facts)
+    remembered = (
+        stores.consents.find(user.user_id, facts["client_id"]) if user and facts["remembered"] else None
+    )
+    return {
+        "client": _client(stores, facts),
+        "user": user,
+        "scopes": tuple(facts["scopes"]),
+        "resources": tuple(facts["resources"]),
+        "remembered": remembered,
+    }
+
+
+def _client_auth(asked: Asked) -> Facts:
+    credentials: Credentials = asked["credentials"]
+    return {
+        "client_id": credentials.client_id,
+        "method": credentials.method,
+        "secret_matches": credentials.secret_matches,
+        "assertion": credentials.assertion is not None,
+    }
+
+
+def _client_auth_again(stores: Stores, facts: Facts) -> Asked:
+    if facts["assertion"]:
+        raise CannotAskAgain("it was asked with a client assertion")
+    credentials = Credentials(
+        method=facts["method"], client_id=facts["client_id"], secret_matches=facts["secret_matches"]
+    )
+    return {"client": _client(stores, facts), "credentials": credentials}
+
+
+def _login(asked: Asked) -> Facts:
+    # What was typed as a name may be a password in the wrong field: only a known name is written down.
+    user: User | None = asked["user"]
+    return {"user_id": _user_id(user), "username": user.username if user else None, "source": asked["source"]}
+
+
+def _login_again(stores: Stores, facts: Facts) -> Asked:
+    raise CannotAskAgain("it was asked with a password")
+
+
+def _registration(asked: Asked) -> Facts:
+    metadata: ClientMetadata = asked["metadata"]
+    return {
+        "metadata": {item.name: _plain(getattr(metadata, item.name)) for item in fields(metadata)},
+        "bearer": asked["bearer"] is not None,
+        "source": asked["source"],
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _registration_again(stores: Stores, facts: Facts) -> Asked:
+    if facts["bearer"]:
+        raise CannotAskAgain("it was asked with an initial access token")
+    members: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in facts["metadata"].items()
+    }
+    return {"metadata": ClientMetadata(**members), "bearer": None, "source": facts["source"]}
+
+
+QUESTIONS: Mapping[str, Question] = MappingProxyType(
+    {
+        "client_auth_decision": Question(_client_auth, _client_auth_again),
+        "redirect_uri_decision": Question(_redirect_uri, _redirect_uri_again),
+        "scope_decision": Question(_scope, _scope_again),
+        "resource_decision": Question(_resource, _resource_again),
+        "consent_decision": Question(_consent, _consent_again),
+        "login_decision": Question(_login, _login_again),
+        "registration_decision": Question(_registration, _registration_again),
+    }
+)

@@ -1,0 +1,234 @@
+"""Signing in: where it leads, and what it gives away."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
+
+import pytest
+import time_machine
+
+from authserver.engine.login import BadUsername, disable_user
+from authserver.engine.ports import AlreadyExists
+from authserver.testing.server import ISSUER, PASSWORD, REDIRECT_URI, Server, form_with
+from authserver.testing.stories import (
+    assert_code,
+    assert_page_error,
+    fields_of,
+    records,
+    register,
+    sign_in_at,
+    signed_in,
+)
+
+FORM = "application/x-www-form-urlencoded"
+
+
+def test_signing_in_at_the_front_door_leads_home(server: Server) -> None:
+    """E-01, E-18, T019: by a 303, and the page knows who it is."""
+    answer = server.sign_in(server.browser())
+    assert (answer.status_int, answer.location) == (303, f"{ISSUER}/")
+    assert "You are signed in as" in answer.follow().text
+    assert server.events()[-1]["type"] == "sign_in.succeeded"
+
+
+def test_signing_in_goes_on_with_the_pending_request(server: Server) -> None:
+    """E-01, E-18: to the consent step, with the request sealed for the new session."""
+    client, _ = server.add_client()
+    page = server.browser().get(server.authorization_url(client)).follow()
+    answer = sign_in_at(page)
+    assert answer.location.startswith(f"{ISSUER}/oauth/consent?request=")
+    assert fields_of(page, "username")["request"] not in answer.location
+    assert_code(server.consent(answer.follow()))
+
+
+@pytest.mark.parametrize("name", ["next", "came_from", "return_to", "redirect_uri", "url", "continue", "request_uri"])
+@pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example/", "/\\evil.example", "/oauth/consent"])
+def test_no_parameter_says_where_to_go_after_sign_in(server: Server, name: str, target: str) -> None:
+    """E-18, T025: neither in the address nor in the form."""
+    browser = server.browser()
+    page = browser.get(server.path("/login?") + urlencode({name: target}))
+    assert "evil.example" not in page.text
+    form = fields_of(page, "username") | {name: target, "username": "ann", "password": PASSWORD}
+    answer = browser.post(f"{server.path('/login')}?{urlencode({name: target})}", form)
+    assert answer.location == f"{ISSUER}/"
+
+
+@pytest.mark.parametrize("target", ["https://evil.example/", "/", "AAAA", "x" * 9000, "%00", "é"])
+def test_a_return_target_that_we_did_not_seal_is_refused(server: Server, target: str) -> None:
+    """E-18, T025, T091: a page, on showing the form and on sending it; nobody gets signed in."""
+    browser = server.browser()
+    page = browser.get(server.path("/login"))
+    form = fields_of(page, "username") | {"request": target, "username": "ann", "password": PASSWORD}
+    before = records(server)
+    for answer in (
+        browser.get(server.path("/login?") + urlencode({"request": target}), status="*"),
+        browser.post(server.path("/login"), form, status="*"),
+    ):
+        assert_page_error(answer, status=403, supplied="evil.example")
+    assert records(server) == before
+
+
+def test_a_pending_request_of_another_browser_is_refused(server: Server) -> None:
+    """T091, E-18: a link to somebody's sign-in page does not work elsewhere."""
+    client, _ = server.add_client()
+    link = server.browser().get(server.authorization_url(client)).location
+    assert_page_error(server.browser().get(link, status="*"), status=403, supplied=REDIRECT_URI)
+    assert_page_error(signed_in(server).get(link, status="*"), status=403, supplied=REDIRECT_URI)
+
+
+def test_an_expired_request_costs_no_password(server: Server) -> None:
+    """E-02, T091: after fifteen minutes sign-in says so instead of asking for the password in vain."""
+    client, _ = server.add_client()
+    browser = server.browser()
+    link = browser.get(server.authorization_url(client)).location
+    page = browser.get(link)
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=901)):
+        assert_page_error(browser.get(link, status="*"))
+        assert_page_error(sign_in_at(page))
+    assert server.rows("sessions") == []
+
+
+def test_a_password_in_the_address_signs_nobody_in(server: Server) -> None:
+    """E-01, T014: GET shows the form and POST reads the body alone."""
+    browser = server.browser()
+    fields = fields_of(browser.get(server.path("/login")), "username")
+    query = urlencode(fields | {"username": "ann", "password": PASSWORD})
+    page = browser.get(f"{server.path('/login')}?username=ann&password={PASSWORD.replace(' ', '+')}")
+    assert page.status_int == 200
+    assert PASSWORD not in page.text
+    assert browser.post(f"{server.path('/login')}?{query}", "", content_type=FORM, status="*").status_int == 403
+    assert browser.post(f"{server.path('/login')}?{query}", fields, status="*").status_int == 400
+    assert server.rows("sessions") == []
+
+
+def test_the_form_sends_the_password_in_a_body_to_us(server: Server) -> None:
+    """E-01: POST, to the issuer's own address."""
+    form = form_with(server.browser().get(server.path("/login")), "username")
+    assert (form.method.lower(), form.action) == ("post", f"{ISSUER}/login")
+    assert form["password"].attrs["type"] == "password"
+
+
+@pytest.mark.parametrize("token", [None, "", "AAAA", "of another browser", "twice"])
+def test_sign_in_needs_the_token_of_this_browser(server: Server, token: str | None) -> None:
+    """T092: there is a token before anybody is signed in; without it 403, and nothing is stored."""
+    browser = server.browser()
+    mine = fields_of(browser.get(server.path("/login")), "username")["csrf_token"]
+    other = fields_of(server.browser().get(server.path("/login")), "username")["csrf_token"]
+    sent = {"of another browser": other, "twice": [mine, mine]}.get(token or "", token)
+    form = {"username": "ann", "password": PASSWORD, **({} if sent is None else {"csrf_token": sent})}
+    before = records(server)
+    answer = browser.post(server.path("/login"), urlencode(form, doseq=True), content_type=FORM, status="*")
+    assert_page_error(answer, status=403)
+    assert records(server) == before
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://as.example", "https://as.example:8443", "https://as.example.evil.example"]
+)
+def test_sign_in_from_another_origin_is_refused(server: Server, origin: str) -> None:
+    """T092: even with the right token."""
+    browser = server.browser()
+    fields = fields_of(browser.get(server.path("/login")), "username")
+    form = fields | {"username": "ann", "password": PASSWORD}
+    answer = browser.post(server.path("/login"), form, headers={"Origin": origin}, status="*")
+    assert_page_error(answer, status=403)
+    assert server.rows("sessions") == []
+
+
+@pytest.mark.parametrize("headers", [{}, {"Origin": "null"}, {"Origin": ISSUER}])
+def test_without_an_origin_the_token_decides(server: Server, headers: dict) -> None:
+    """T092: browsers send `null` from pages with `Referrer-Policy: no-referrer`."""
+    browser = server.browser()
+    fields = fields_of(browser.get(server.path("/login")), "username")
+    form = fields | {"username": "ann", "password": PASSWORD}
+    assert browser.post(server.path("/login"), form, headers=headers).status_int == 303
+
+
+def test_a_token_without_its_cookie_is_nothing(server: Server) -> None:
+    """T092: the token belongs to the session of the cookie."""
+    fields = fields_of(server.browser().get(server.path("/login")), "username")
+    form = fields | {"username": "ann", "password": PASSWORD}
+    assert_page_error(server.browser().post(server.path("/login"), form, status="*"), status=403)
+
+
+def test_every_failure_looks_the_same(server: Server) -> None:
+    """T100: unknown, wrong password, disabled, without password: one message, same status, same bytes."""
+    server.add_user("dis")
+    server.add_user("nop", password=None)
+    with server.application.begin() as engine:
+        disable_user(engine, "dis")
+    browser = server.browser()
+    page = browser.get(server.path("/login"))
+    tries = [("ann", "wrong password"), ("xyz", PASSWORD), ("dis", PASSWORD), ("nop", PASSWORD), ("a/b", "x" * 2000)]
+    answers = {name: sign_in_at(page, name, password) for name, password in tries}
+    bodies = {answer.text.replace(f'value="{name}"', 'value="…"') for name, answer in answers.items()}
+    assert len(bodies) == 1
+    assert {answer.status_int for answer in answers.values()} == {400}
+    headers = {tuple(sorted(set(answer.headers) - {"Set-Cookie"})) for answer in answers.values()}
+    assert len(headers) == 1
+    assert len({answer.headers["Content-Length"] for answer in answers.values()}) == 1
+    assert server.rows("sessions") == []
+    refused = server.events("sign_in.refused")
+    assert len(refused) == len(tries)
+    assert "wrong password" not in repr(refused)
+
+
+@pytest.mark.parametrize("name", ["ANN", " ann ", "Ann", "ａｎｎ"])
+def test_a_name_is_found_however_it_is_written(server: Server, name: str) -> None:
+    """T105: NFKC and case folding at lookup as at creation."""
+    assert sign_in_at(server.browser().get(server.path("/login")), name).status_int == 303
+
+
+@pytest.mark.parametrize("name", ["ANN", "ａｎｎ", "ann ", "Ａnn"])
+def test_no_other_spelling_is_another_account(server: Server, name: str) -> None:
+    """T105: it is the same name, and it is taken."""
+    with pytest.raises(AlreadyExists):
+        server.add_user(name)
+
+
+@pytest.mark.parametrize("name", ["аnn", "annα", "a\u200bnn", "a\u202enn", "a nn", "<b>", "", "a" * 101])
+def test_a_name_that_imitates_is_refused(server: Server, name: str) -> None:
+    """T105: mixed scripts, invisible characters and markup make no user name."""
+    with pytest.raises(BadUsername):
+        server.add_user(name)
+    assert sign_in_at(server.browser().get(server.path("/login")), name).status_int == 400
+
+
+@pytest.mark.parametrize("name", ['"><script>alert(1)</script>', "{{7*7}}", "a" * 500])
+def test_a_typed_name_comes_back_escaped_and_cut(server: Server, name: str) -> None:
+    """T094, E-11: what a person typed is text."""
+    answer = sign_in_at(server.browser().get(server.path("/login")), name, "wrong password")
+    assert form_with(answer, "username")["username"].value == name[:100]
+    assert "<script" not in answer.text
+    assert "49" not in form_with(answer, "username")["username"].value
+    assert "wrong password" not in answer.text
+
+
+def test_the_page_says_where_the_answer_goes_before_the_password_is_typed(server: Server) -> None:
+    """T097, E-08: the host first and in our words, the self-asserted name quoted and marked."""
+    client = register(server, client_name="Claude (claude.ai)", redirect_uris=["https://evil.example/cb"])
+    text = server.browser().get(server.authorization_url(client)).follow().text
+    assert text.index("evil.example") < text.index("Claude (claude.ai)")
+    assert re.search(r"calls itself “<bdi>Claude \(claude\.ai\)</bdi>”", text)
+    assert "Unverified" in text
+
+
+def test_a_failed_sign_in_keeps_the_pending_request(server: Server) -> None:
+    """E-02: the second try leads on to the consent page."""
+    client, _ = server.add_client()
+    page = server.browser().get(server.authorization_url(client)).follow()
+    again = sign_in_at(page, password="wrong password")
+    assert again.status_int == 400
+    assert_code(server.consent(sign_in_at(again).follow()))
+
+
+def test_repeated_fields_sign_nobody_in(server: Server) -> None:
+    """T012: which of two names is meant, nobody can say."""
+    browser = server.browser()
+    fields = fields_of(browser.get(server.path("/login")), "username")
+    body = urlencode({**fields, "username": ["ann", "bob"], "password": PASSWORD}, doseq=True)
+    answer = browser.post(server.path("/login"), body, content_type=FORM, status="*")
+    assert_page_error(answer)
+    assert server.rows("sessions") == []

@@ -1,0 +1,495 @@
+"""Whatever is sent to whichever endpoint: an answer of ours, never a fault, a trace or a secret.
+
+`HYPOTHESIS_PROFILE=thorough` sends more.
+"""
+
+from __future__ import annotations
+
+import shutil
+from urllib.parse import quote, urlencode
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import example, given
+from hypothesis import strategies as st
+from webob import Request
+
+from authserver.testing.server import (
+    CHALLENGE,
+    ISSUER,
+    PASSWORD,
+    REDIRECT_URI,
+    RESOURCE,
+    SETTINGS,
+    VERIFIER,
+    Server,
+    basic,
+    forged,
+    form_with,
+)
+
+HOST = ISSUER.removeprefix("https://")
+FORM = "application/x-www-form-urlencoded"
+METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "BREW")
+ERRORS = {
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "invalid_target",
+    "invalid_token",
+    "invalid_redirect_uri",
+    "invalid_client_metadata",
+}
+SECRET = forged("as_secret_")
+SETTINGS_HERE = {
+    "authserver.plugins": SETTINGS["authserver.plugins"] + " registration_token playground",
+    "authserver.plugin.registration_token.tokens": SECRET,
+}
+
+
+class Target:
+    """A server with a client and a signed-in person, and what somebody who attacks it could know or guess."""
+
+    def __init__(self, database_url: str) -> None:
+        self.server = Server(database_url, SETTINGS_HERE)
+        self.server.add_user("ann")
+        self.client, self.secret = self.server.add_client(client_id="known")
+        browser = self.server.browser()
+        self.server.sign_in(browser)
+        page = form_with(browser.get("/logout"), "csrf_token")
+        self.form_token = page["csrf_token"].value
+        self.cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+        self.paths = sorted(
+            {route.path for route in self.server.wsgi.registry.routes.values()} | {"/playground"}
+        )
+        hashes = [row["password_hash"] for row in self.server.rows("users")]
+        self.secrets = (SECRET, self.secret, self.server.ini["authserver.secret_keys"], database_url, *hashes)
+
+    def send(self, method, path, *, query="", body=b"", **headers):
+        """One request, past everything that a client library or HTTP server would mend or refuse."""
+        environ = Request.blank("/", base_url=ISSUER).environ
+        environ |= {
+            "REQUEST_METHOD": method,
+            "PATH_INFO": path.decode("latin-1") if isinstance(path, bytes) else path,
+            "QUERY_STRING": query,
+            "REMOTE_ADDR": "192.0.2.1",
+        }
+        request = Request(environ)
+        request.body = body
+        for name, value in headers.items():
+            key = name.upper().replace("-", "_")
+            environ[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
+        before = self.issued()
+        answer = request.get_response(self.server.wsgi)
+        self.assert_sound(answer)
+        assert self.issued() == before
+        return answer
+
+    def issued(self):
+        """How much there is of what nothing here may bring about."""
+        with self.server.application.storage.engine.connect() as connection:
+            return connection.execute(
+                sa.text("SELECT (SELECT count(*) FROM grants), (SELECT count(*) FROM tokens)")
+            ).one()
+
+    def assert_sound(self, answer):
+        """No fault, no trace, no secret; the headers that every such answer has."""
+        assert answer.status_int < 500, answer.text
+        shown = f"{answer.body.decode('utf-8', 'replace')} {answer.headerlist}"
+        assert "Traceback" not in shown
+        assert "authserver/" not in shown
+        assert not [secret for secret in self.secrets if secret in shown]
+        assert all(character.isprintable() for _, value in answer.headerlist for character in value)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Strict-Transport-Security"]
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+        if answer.content_type == "text/html":
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            assert answer.headers["X-Frame-Options"] == "DENY"
+            assert answer.headers["Referrer-Policy"] == "no-referrer"
+            assert answer.headers["Cache-Control"] == "no-store"
+        if answer.status_int >= 400 and answer.content_type == "application/json":
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert not answer.body or answer.json["error"] in ERRORS
+        if 300 < answer.status_int < 400 and answer.status_int != 304:
+            assert answer.status_int == 303
+            assert answer.location.startswith((f"{ISSUER}/", f"{REDIRECT_URI}?"))
+
+
+@pytest.fixture(scope="module")
+def target(migrated_sqlite_file, tmp_path_factory):
+    path = shutil.copyfile(migrated_sqlite_file, tmp_path_factory.mktemp("target") / "authserver.db")
+    target = Target(f"sqlite:///{path}")
+    yield target
+    target.server.close()
+
+
+NAMES = st.one_of(
+    st.sampled_from(
+        [
+            "response_type",
+            "response_mode",
+            "client_id",
+            "client_secret",
+            "client_assertion",
+            "redirect_uri",
+            "scope",
+            "state",
+            "resource",
+            "code",
+            "code_challenge",
+            "code_challenge_method",
+            "code_verifier",
+            "grant_type",
+            "refresh_token",
+            "request",
+            "request_uri",
+            "prompt",
+            "csrf_token",
+            "username",
+            "password",
+            "answer",
+            "confirm_unverified",
+            "_LOCALE_",
+            "_charset_",
+            "__proto__",
+        ]
+    ),
+    st.text(max_size=10),
+)
+NASTY = (
+    "",
+    " ",
+    "\0",
+    "a\0b",
+    "\r\nSet-Cookie: a=b",
+    "'",
+    '"><script>alert(1)</script>',
+    "{{ 7*7 }}",
+    "%",
+    "%00",
+    "%ff",
+    "\N{RIGHT-TO-LEFT OVERRIDE}",
+    "\U0001f5a8",
+    "\ufffe",
+    "a" * 9000,
+    "-1",
+    "9" * 5000,
+    "../../etc/passwd",
+    "javascript:alert(1)",
+    "https://[",
+    "https://[::1",
+    "https://\N{FULLWIDTH LATIN SMALL LETTER A}.example/",
+    "http://client.example:99999/",
+    f"{REDIRECT_URI}\0",
+)
+KNOWN = (
+    "known",
+    REDIRECT_URI,
+    RESOURCE,
+    CHALLENGE,
+    VERIFIER,
+    "code",
+    "S256",
+    "plain",
+    "query",
+    "profile",
+    "authorization_code",
+    "refresh_token",
+    "client_credentials",
+    "none",
+    "login",
+    "allow",
+    "deny",
+    "switch",
+    "ann",
+    forged("as_code_"),
+    forged("as_refresh_"),
+    forged("as_session_"),
+)
+# A pair in Target.send's terms; "" stands for this session's form token, which is known only later.
+VALUES = st.one_of(st.sampled_from(KNOWN), st.sampled_from(NASTY), st.text(max_size=20))
+PAIRS = st.lists(st.tuples(NAMES, VALUES), max_size=8)
+ENCODED = st.one_of(
+    PAIRS.map(urlencode),
+    st.text(alphabet="&=;%+?#/abc0123456789ABCDEF", max_size=60),
+    st.binary(max_size=60).map(lambda raw: raw.decode("latin-1")),
+)
+CORRECT = [
+    ("response_type", "code"),
+    ("client_id", "known"),
+    ("redirect_uri", REDIRECT_URI),
+    ("code_challenge", CHALLENGE),
+    ("code_challenge_method", "S256"),
+    ("scope", "profile"),
+]
+
+
+def test_every_method_has_an_answer_at_every_path(target):
+    """B-01, F-01: what a path does not do is 405, and nothing of it a fault."""
+    for path in target.paths:
+        for method in METHODS:
+            target.send(method, path)
+
+
+@given(data=st.data())
+def test_no_parameters_cause_a_fault(target, data):
+    """T013, T015, T137, R-04: any query and any form, at any path, signed in or not."""
+    path = data.draw(st.sampled_from(target.paths))
+    headers = {"Content-Type": FORM} if data.draw(st.booleans()) else {}
+    if data.draw(st.booleans()):
+        headers["Cookie"] = target.cookie
+    form = data.draw(ENCODED)
+    if data.draw(st.booleans()):
+        form = f"{form}&csrf_token={target.form_token}"
+    target.send(
+        data.draw(st.sampled_from(["GET", "POST"])),
+        path,
+        query=data.draw(ENCODED),
+        body=form.encode("latin-1"),
+        **headers,
+    )
+
+
+@given(changes=PAIRS, signed_in=st.booleans())
+def test_no_change_to_a_correct_request_causes_a_fault(target, changes, signed_in):
+    """B-02, T015: parameters added to, or put in the place of, those of a request that would pass."""
+    headers = {"Cookie": target.cookie} if signed_in else {}
+    replaced = dict(changes)
+    target.send(
+        "GET", "/oauth/authorize", query=urlencode(list({**dict(CORRECT), **replaced}.items())), **headers
+    )
+    target.send("GET", "/oauth/authorize", query=urlencode([*CORRECT, *changes]), **headers)
+
+
+HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Cookie",
+    "Origin",
+    "Host",
+    "Accept",
+    "Accept-Language",
+    "Accept-Encoding",
+    "If-None-Match",
+    "If-Modified-Since",
+    "Range",
+    "Referer",
+    "Access-Control-Request-Method",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Forwarded-For",
+    "Forwarded",
+    "X-HTTP-Method-Override",
+    "DPoP",
+    "MCP-Protocol-Version",
+)
+# What a server passes on: visible characters, spaces and tabs, and bytes beyond ASCII (RFC 9110, 5.5).
+FIELD = st.text(
+    alphabet=st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=60
+)
+HEADER_VALUES = st.one_of(
+    FIELD,
+    st.sampled_from(
+        [
+            "",
+            "*",
+            "null",
+            "Basic",
+            "Basic ",
+            "Basic Og==",
+            "Basic \xff",
+            "Basic =" * 3,
+            basic("known", "wrong"),
+            basic("known\0", "\0"),
+            basic("\N{SNOWMAN}", "\N{SNOWMAN}"),
+            "Bearer",
+            "Bearer x, Bearer y",
+            "bEaReR x",
+            "Digest username=x",
+            FORM,
+            f"{FORM}; charset=utf-16",
+            f"{FORM}, text/html",
+            "multipart/form-data",
+            "multipart/form-data; boundary=",
+            "multipart/form-data; boundary=\xff",
+            "application/json",
+            "application/json; charset=utf-7",
+            "text/html; charset=nonsense",
+            "__Host-session=",
+            "__Host-session=.",
+            "__Host-session=a.b; __Host-session=c.d",
+            "__Host-session=" + forged("as_session_") + ".AAAA",
+            '__Host-session="\\377"',
+            "=; ;;=",
+            "https://client.example",
+            "https://[",
+            "https://client.example:99999",
+            HOST,
+            f"{HOST}:443",
+            f"{HOST}:x",
+            f"{HOST}, evil.example",
+            "evil.example",
+            "[::1",
+            "en;q=0, *;q=0",
+            "de-DE-1996-x-a;q=1.0000",
+            "../../etc/passwd",
+            "*;q=2",
+            'W/"x", *',
+            '"',
+            "bytes=0-0",
+            "bytes=-1, 5-",
+            "Thu, 99 Foo 99999 99:99:99 GMT",
+        ]
+    ),
+)
+
+
+@given(
+    data=st.data(),
+    headers=st.dictionaries(st.sampled_from(HEADERS), HEADER_VALUES, max_size=5),
+    method=st.sampled_from(["GET", "POST", "OPTIONS"]),
+)
+def test_no_headers_cause_a_fault(target, data, headers, method):
+    """T083, T086, T099, T138, A-04: any value of any header that we or our libraries read, at any path."""
+    path = data.draw(st.sampled_from(target.paths))
+    body = data.draw(st.sampled_from([b"", urlencode(CORRECT).encode(), b"{}", b"\xff"]))
+    if data.draw(st.booleans()):
+        headers = {"Content-Type": FORM, **headers}
+    answer = target.send(method, path, query=urlencode(CORRECT), body=body, **headers)
+    assert "evil.example" not in f"{answer.text} {answer.headerlist}"
+
+
+SEGMENTS = st.one_of(
+    st.sampled_from(
+        [
+            *b"oauth token authorize register jwks consent login logout health live ready static playground".split(),
+            *b"admin .well-known oauth-authorization-server openid-configuration style.css @@ favicon.svg".split(),
+            b"",
+            b".",
+            b"..",
+            b";",
+            b"token;x=1",
+            b"%2e%2e",
+            b"..;",
+            b"\\",
+            b"..\\..",
+            b"\0",
+            b"\xff",
+            b"\xc0\xae",
+            b"\xed\xa0\x80",
+            b"{x}",
+            b"*traverse",
+            b"a" * 3000,
+            "\N{FULLWIDTH FULL STOP}".encode(),
+        ]
+    ),
+    st.binary(max_size=12),
+    st.text(max_size=12).map(str.encode),
+)
+PATHS = st.builds(
+    lambda first, segments, last: first + b"/".join(segments) + last,
+    st.sampled_from([b"/", b"", b"//", b"/oauth/", b"/static/", b"/playground/static/", b"/.well-known/"]),
+    st.lists(SEGMENTS, max_size=6),
+    st.sampled_from([b"", b"/", b"/\xff", b"%00"]),
+)
+
+
+@given(path=PATHS, method=st.sampled_from(METHODS))
+@example(path=b"", method="GET")
+@example(path=b"/\xff", method="POST")
+@example(path=b"/oauth/token/\xff", method="POST")
+@example(path=b"/admin/\xff\0", method="GET")
+@example(path=b"/playground/static/../../app.py", method="GET")
+@example(path=b"/playground/static/\0", method="GET")
+@example(path=b"/playground/static/" + b"a" * 3000, method="GET")
+def test_no_path_causes_a_fault(target, path, method):
+    """T015: invalid UTF-8, `;`, `//`, NUL and dot segments, at any depth: 404, or the page that is really there."""
+    answer = target.send(method, path)
+    if answer.status_int < 400 and method != "OPTIONS":
+        assert path.decode() in (*target.paths, "", "//") or path.startswith(b"/playground/static/")
+
+
+@given(data=st.data(), noise=SEGMENTS.filter(bool))
+def test_nothing_after_a_path_reaches_its_endpoint(target, data, noise):
+    """T015: `/oauth/token;x` and `/oauth/token/` are not `/oauth/token`."""
+    path = data.draw(st.sampled_from([path for path in target.paths if path != "/"])).encode()
+    for changed in (path + b"/" + noise, path + b";" + noise, path + b"//", b"/" + path):
+        if changed.decode("utf-8", "replace") not in target.paths:
+            assert target.send("POST", changed, body=b"", **{"Content-Type": FORM}).status_int == 404
+
+
+# Pages of ours take the requests that we sealed ourselves, which are longer than what was sent.
+LONGEST = {
+    "/oauth/token": 8192,
+    "/oauth/authorize": 8192,
+    "/oauth/consent": 16_384,
+    "/login": 16_384,
+    "/logout": 16_384,
+}
+TOO_MANY = ("&".join(f"p{number}=x" for number in range(101)), "&" * 100, "p&" * 10_000)
+
+
+@pytest.mark.parametrize("path", LONGEST)
+def test_a_form_has_at_most_100_parameters_of_8_kilobytes(target, path):
+    """T137: one more, or one longer, is 400 before anything looks at them."""
+    long = "a" * (LONGEST[path] + 1)
+    for body in (*TOO_MANY, f"state={long}", f"{long}=x"):
+        assert target.send("POST", path, body=body.encode(), **{"Content-Type": FORM}).status_int == 400
+
+
+@pytest.mark.parametrize("path", ["/oauth/authorize", "/oauth/consent", "/login"])
+def test_a_query_has_at_most_100_parameters_of_8_kilobytes(target, path):
+    """T137: as for a form."""
+    for query in (*TOO_MANY, "state=" + "a" * (LONGEST[path] + 1)):
+        assert target.send("GET", path, query=query).status_int == 400
+
+
+@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/register", "/oauth/authorize", "/login"])
+def test_a_body_of_more_than_64_kilobytes_is_not_read(target, path):
+    """T136, T137: 413."""
+    kind = "application/json" if path == "/oauth/register" else FORM
+    assert target.send("POST", path, body=b"a" * 65_537, **{"Content-Type": kind}).status_int == 413
+
+
+def test_a_semicolon_separates_nothing(target):
+    """T013: `a;client_id=known` is one value, so there is no client here."""
+    query = urlencode(CORRECT).replace("client_id=known&", "") + "&state=a;client_id=known"
+    answer = target.send("GET", "/oauth/authorize", query=query, Cookie=target.cookie)
+    assert answer.status_int == 400
+    assert answer.location is None
+    form = b"grant_type=client_credentials;client_id=known"
+    answer = target.send("POST", "/oauth/token", body=form, **{"Content-Type": FORM})
+    assert (answer.status_int, answer.json["error"]) == (401, "invalid_client")
+
+
+@pytest.mark.parametrize(
+    "raw", ["%ff", "\xff", "%c0%ae", "%ed%a0%80", "%00", "\0", "%f4%90%80%80"], ids=ascii
+)
+def test_what_is_no_text_is_refused_on_both_databases(database_url, raw):
+    """T015: invalid UTF-8, lone surrogates and NUL are 400 in query and form, 404 in a path; no driver sees them."""
+    target = Target(database_url)
+    try:
+        parameters = urlencode(CORRECT)
+        for name in ("client_id", "state", "scope", "request", "anything"):
+            changed = f"{parameters}&{name}x={raw}"
+            for path in ("/oauth/authorize", "/oauth/consent", "/login"):
+                assert target.send("GET", path, query=changed, Cookie=target.cookie).status_int == 400
+        for path in ("/oauth/token", "/oauth/authorize", "/login", "/logout", "/oauth/consent"):
+            body = f"client_id={raw}&username={raw}&password={PASSWORD}".encode("latin-1")
+            assert target.send("POST", path, body=body, **{"Content-Type": FORM}).status_int in (400, 403)
+        for path in ("/{}", "/oauth/{}", "/oauth/token/{}", "/admin/{}", "/static/{}"):
+            from_wire = raw.replace("%00", "\0") if not raw.startswith("%f") else raw
+            assert target.send("GET", path.format(from_wire)).status_int == 404
+        for half in (raw, quote(raw, safe="%")):
+            answer = target.send(
+                "POST", "/oauth/token", Authorization=basic(half, half), **{"Content-Type": FORM}
+            )
+            assert (answer.status_int, answer.json["error"]) == (401, "invalid_client")
+        origin = f"https://client.example{raw}"
+        target.send("OPTIONS", "/oauth/token", Origin=origin)
+    finally:
+        target.server.close()
