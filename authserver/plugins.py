@@ -13,14 +13,16 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, cast
 
 import pluggy
 
 from authserver import hookspecs
-from authserver.engine.decisions import Answer, Decision, Ruling, Verdict
+from authserver.engine.decisions import Answer, Decision, Ruling, Verdict, combine
 from authserver.engine.login import Identity
+from authserver.engine.questions import facts_of
 from authserver.engine.register import ClientMetadata
 from authserver.settings import (
     PLUGIN_PREFIX,
@@ -146,52 +148,8 @@ class PluginSet:
 
     def decide(self, slot: str, /, **question: Any) -> Ruling:
         """Ask every plugin of a deciding hook and combine the answers (see `engine.ports.Policies`)."""
-        rules = SLOTS[slot]
-        answers: list[Answer] = []
-        allowed = denied = failed = None
-        value: Any = None
-        ceilings: list[Any] = []
-        narrowed_by = None
-        for implementation in self._implementations[slot]:
-            begun = time.perf_counter_ns()
-            try:
-                decision = implementation.function(*[question[name] for name in implementation.argnames])
-                problem = None if decision is None else _problem(decision, rules)
-            except Exception:
-                log.exception(
-                    "plugin %s failed in %s: refusing; mend or remove it", implementation.plugin, slot
-                )
-                decision, problem = None, "plugin-raised"
-            else:
-                if problem:
-                    log.error(
-                        "plugin %s answered %s wrongly (%s): refusing", implementation.plugin, slot, problem
-                    )
-            microseconds = (time.perf_counter_ns() - begun) // 1000
-            if problem:
-                answer = Answer(implementation.plugin, Verdict.FAILED, problem, microseconds)
-                failed = failed or answer
-            elif decision is None:
-                answer = Answer(implementation.plugin, Verdict.SILENT, "", microseconds)
-            else:
-                answer = Answer(implementation.plugin, decision.verdict, decision.reason, microseconds)
-                if decision.verdict is Verdict.DENY:
-                    denied = denied or answer
-                elif decision.verdict is Verdict.NARROW:
-                    ceilings.append(decision.value)
-                    narrowed_by = narrowed_by or answer
-                elif allowed is None:
-                    allowed, value = answer, decision.value
-            answers.append(answer)
-        decisive = failed or denied or allowed
-        if decisive is None:
-            return Ruling(slot, Verdict.SILENT, "nobody-answered", answers=answers)
-        if decisive is allowed:
-            for ceiling in ceilings:
-                value = tuple(item for item in value if item in ceiling)
-            decisive = narrowed_by or decisive
-            return Ruling(slot, Verdict.ALLOW, decisive.reason, decisive.plugin, value, answers)
-        return Ruling(slot, decisive.verdict, decisive.reason, decisive.plugin, answers=answers)
+        said = [_ask(implementation, slot, question) for implementation in self._implementations[slot]]
+        return combine(slot, said, partial(facts_of, slot, question))
 
     def contribute(self, slot: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
         """What each plugin adds at a contributing hook, as (plugin name, value), in order."""
@@ -203,7 +161,9 @@ class PluginSet:
                 raise PluginFailed(f"plugin {implementation.plugin} failed in {slot}: {error}") from error
             if value is not None:
                 if not isinstance(value, CONTRIBUTING[slot]):
-                    raise PluginFailed(f"plugin {implementation.plugin} failed in {slot}: {type(value).__name__} cannot be added")
+                    raise PluginFailed(
+                        f"plugin {implementation.plugin} failed in {slot}: {type(value).__name__} cannot be added"
+                    )
                 contributions.append((implementation.plugin, value))
         return contributions
 
@@ -287,6 +247,27 @@ def load(
     if problems:
         raise SettingsError(problems)
     return PluginSet(plugins), insecure
+
+
+def _ask(implementation: Implementation, slot: str, question: Mapping[str, Any]) -> tuple[Answer, Any]:
+    """What one plugin says, as its answer and the value of it; a plugin that cannot answer has failed."""
+    plugin, rules = implementation.plugin, SLOTS[slot]
+    begun = time.perf_counter_ns()
+    try:
+        decision = implementation.function(*[question[name] for name in implementation.argnames])
+    except Exception:
+        log.exception("plugin %s failed in %s: refusing; mend or remove it", plugin, slot)
+        return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun)), None
+    if decision is None:
+        return Answer(plugin, Verdict.SILENT, "", _microseconds(begun)), None
+    if problem := _problem(decision, rules):
+        log.error("plugin %s answered %s wrongly (%s): refusing", plugin, slot, problem)
+        return Answer(plugin, Verdict.FAILED, problem, _microseconds(begun)), None
+    return Answer(plugin, decision.verdict, decision.reason, _microseconds(begun)), decision.value
+
+
+def _microseconds(begun: int) -> int:
+    return (time.perf_counter_ns() - begun) // 1000
 
 
 def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:

@@ -27,7 +27,7 @@ CHUNK = 1000
 def setup() -> None:
     """Tables, clients and a user; harmless when they are there."""
     migrate.upgrade(os.environ["DATABASE_URL"])
-    application = app.build(ini("0"))
+    application = app.build(ini("1"))
     for client_id, grant_types, redirect_uris in (
         ("bench-cc", ("client_credentials",), ()),
         ("bench-code", ("authorization_code", "refresh_token"), (REDIRECT_URI,)),
@@ -58,7 +58,7 @@ def setup() -> None:
 
 def codes(number: int, path: str) -> None:
     """Store grants and codes in bulk: the exchange is measured, not the making."""
-    application = app.build(ini("0"))
+    application = app.build(ini("1"))
     with application.begin() as engine:
         user = engine.stores.users.find_by_name("bench")
         assert user is not None

@@ -8,7 +8,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 project = "authserver"
 author = "the authserver contributors"
-copyright = author
 release = version = version_of("authserver")
 
 # `reference` is the file beside this one: it writes down what the code says of itself.

@@ -201,7 +201,9 @@ def _secret_matches(engine: Engine, client: Client | None, presented: Presented)
         try:
             _, digest = engine.keys.keyed_digest(material, purpose=SECRET_PURPOSE, key_id=secret.key_id)
         except Unsealable:
-            log.error("client %s: key %s, which its secret needs, left the ring", presented.client_id, secret.key_id)
+            log.error(
+                "client %s: key %s, which its secret needs, left the ring", presented.client_id, secret.key_id
+            )
             continue
         matches |= digests.equal(digest, secret.digest)
     return matches

@@ -6,10 +6,16 @@ Any deny refuses; every narrowing intersects; the first allow gives the value; s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+Facts = Callable[[], Mapping[str, Any]]
+
+
+def _no_facts() -> Mapping[str, Any]:
+    return {}
 
 
 class Verdict(StrEnum):
@@ -73,6 +79,7 @@ class Ruling:
         decided_by: the plugin whose answer decided, or "" when nobody answered.
         value: the value of the first allow, after every narrowing.
         answers: what each plugin said, in the order of the INI.
+        facts: gives what was asked, as plain values without secrets (see `engine.questions`).
     """
 
     slot: str
@@ -81,6 +88,7 @@ class Ruling:
     decided_by: str = ""
     value: Any = None
     answers: Sequence[Answer] = ()
+    facts: Facts = field(default=_no_facts, repr=False, compare=False)
 
     @property
     def allowed(self) -> bool:
@@ -91,12 +99,17 @@ class Ruling:
         return self.verdict is Verdict.FAILED
 
     def as_record(self) -> dict[str, Any]:
-        """The ruling as it is kept in the event table: no values, they may be personal."""
+        """The ruling as it is kept in the event table.
+
+        Of the value only scopes and resources are kept; others may be personal.
+        """
         return {
             "slot": self.slot,
+            "facts": self.facts(),
             "verdict": self.verdict,
             "reason": self.reason,
             "decided_by": self.decided_by,
+            "outcome": outcome_of(self.value),
             "answers": [
                 {
                     "plugin": answer.plugin,
@@ -107,3 +120,29 @@ class Ruling:
                 for answer in self.answers
             ],
         }
+
+
+def outcome_of(value: Any) -> Any:
+    """What may be recorded of a ruling's value."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value if isinstance(value, str) else None
+
+
+def combine(slot: str, said: Sequence[tuple[Answer, Any]], facts: Facts = _no_facts) -> Ruling:
+    """The ruling that several answers, each with its value, come to; their order matters among equals only."""
+    answers = tuple(answer for answer, _ in said)
+    for decisive in (Verdict.FAILED, Verdict.DENY):
+        for answer in answers:
+            if answer.verdict is decisive:
+                return Ruling(slot, decisive, answer.reason, answer.plugin, None, answers, facts)
+    allowing = next(((answer, value) for answer, value in said if answer.verdict is Verdict.ALLOW), None)
+    if allowing is None:
+        return Ruling(slot, Verdict.SILENT, "nobody-answered", "", None, answers, facts)
+    decisive_answer, value = allowing
+    narrowing = [(answer, ceiling) for answer, ceiling in said if answer.verdict is Verdict.NARROW]
+    for _, ceiling in narrowing:
+        value = tuple(item for item in value if item in ceiling)
+    if narrowing:
+        decisive_answer = narrowing[0][0]
+    return Ruling(slot, Verdict.ALLOW, decisive_answer.reason, decisive_answer.plugin, value, answers, facts)

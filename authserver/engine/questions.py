@@ -37,13 +37,6 @@ def facts_of(slot: str, asked: Asked) -> Facts:
     return QUESTIONS[slot].facts(asked)
 
 
-def outcome_of(value: Any) -> Any:
-    """What may be recorded of a ruling's value: scopes and resources; nothing personal, no metadata."""
-    if isinstance(value, tuple):
-        return list(value)
-    return value if isinstance(value, str) else None
-
-
 def _client(stores: Stores, facts: Facts) -> Client:
     client = stores.clients.find(facts["client_id"])
     if client is None:

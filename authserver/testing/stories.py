@@ -101,9 +101,7 @@ def assert_redirect_error(
     assert _DESCRIPTION.fullmatch(values["error_description"])
 
 
-def assert_code(
-    answer: TestResponse, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz"
-) -> str:
+def assert_code(answer: TestResponse, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz") -> str:
     """A successful answer for the client; returns the code."""
     values = assert_response(answer, redirect_uri=redirect_uri, state=state)
     assert "error" not in values

@@ -108,8 +108,10 @@ def http_error(error: HTTPException, request: Request) -> Response:
         if error.status_int == 404:
             title, message = "Page not found", "There is no page at this address."
         response = _page(request, error.status_int, title=title, message=message)
-    if "Allow" in error.headers:
-        response.headers["Allow"] = error.headers["Allow"]
+    # Pyramid's own views raise redirects, too: a folder of files adds its slash.
+    for name in ("Allow", "Location"):
+        if name in error.headers:
+            response.headers[name] = error.headers[name]
     return response
 
 

@@ -105,7 +105,8 @@ def add_page_values(event: BeforeRender) -> None:
     settings = request.registry.application.loaded.settings
     event.setdefault("product_name", settings.product_name)
     event.setdefault("logo", own_url(request, "logo") if settings.logo else None)
-    if "signed_in" not in event:
+    # A view that says so itself must not depend on the database: error pages do (the event holds no view's values).
+    if "signed_in" not in (event.rendering_val or ()):
         event["signed_in"] = request.browser.user
         event["csrf_token"] = request.form_token
     event.setdefault("locale", request.locale_name)

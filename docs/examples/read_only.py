@@ -13,3 +13,4 @@ class ReadOnly:
     def scope_decision(self, client):
         if client.client_id in self.clients:
             return narrow("read-only", tuple(scope for scope in client.scopes if scope.endswith(".read")))
+        return None

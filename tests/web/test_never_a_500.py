@@ -115,7 +115,8 @@ class Target:
             assert answer.headers["Cache-Control"] == "no-store"
             assert not answer.body or answer.json["error"] in ERRORS
         if 300 < answer.status_int < 400 and answer.status_int != 304:
-            assert answer.status_int == 303
+            # 301 is how the playground's folder of files adds a slash; an endpoint says 303 (B-18).
+            assert answer.status_int == 303 or answer.location.startswith(f"{ISSUER}/playground/static/")
             assert answer.location.startswith((f"{ISSUER}/", f"{REDIRECT_URI}?"))
 
 
@@ -229,10 +230,14 @@ CORRECT = [
 
 
 def test_every_method_has_an_answer_at_every_path(target):
-    """B-01, F-01: what a path does not do is 405, and nothing of it a fault."""
+    """B-01, F-01: what a path does not do is 405, and nothing of it a fault, whoever is signed in."""
     for path in target.paths:
         for method in METHODS:
-            target.send(method, path)
+            for headers in ({}, {"Cookie": target.cookie}):
+                answer = target.send(method, path, **headers)
+                if method in ("PUT", "DELETE", "PATCH", "BREW") and path != "/playground":
+                    assert answer.status_int == 405
+                    assert method not in answer.headers["Allow"]
 
 
 @given(data=st.data())
@@ -405,6 +410,7 @@ PATHS = st.builds(
 @example(path=b"/admin/\xff\0", method="GET")
 @example(path=b"/playground/static/../../app.py", method="GET")
 @example(path=b"/playground/static/\0", method="GET")
+@example(path=b"/playground/static/.", method="GET")
 @example(path=b"/playground/static/" + b"a" * 3000, method="GET")
 def test_no_path_causes_a_fault(target, path, method):
     """T015: invalid UTF-8, `;`, `//`, NUL and dot segments, at any depth: 404, or the page that is really there."""

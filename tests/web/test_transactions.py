@@ -41,8 +41,8 @@ WRITES = {
     "grants.revoke": lambda stores: stores.grants.revoke("grant_1", LATER, "replayed"),
     "tokens.add": lambda stores: stores.tokens.add(a_token(digest=b"new")),
     "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(digest=b"new")),
-    "tokens.claim": lambda stores: stores.tokens.claim(a_token(), LATER),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), LATER, limit=3),
+    "tokens.claim": lambda stores: stores.tokens.claim(a_token(), LATER),
     "consents.remember": lambda stores: stores.consents.remember(a_consent()),
     "events.add": lambda stores: stores.events.add(an_event()),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
@@ -113,22 +113,23 @@ def changed(before, after):
 
 
 @pytest.mark.parametrize("ending", ["answer", "returned-error"])
-@pytest.mark.parametrize("write", WRITES)
-def test_the_only_write_of_a_request_is_kept(filled, write, ending):
+def test_the_only_write_of_a_request_is_kept(filled, ending):
     """T107: zope.sqlalchemy sees no write by Core; what a view wrote before it returned is committed."""
-    before = contents(filled)
-    answer = filled.http.get(f"/one-write/{write}/{ending}", expect_errors=True)
-    assert answer.status_int == (200 if ending == "answer" else 400)
-    assert changed(before, contents(filled))
+    for write in WRITES:
+        before = contents(filled)
+        answer = filled.http.get(f"/one-write/{write}/{ending}", expect_errors=True)
+        assert answer.status_int == (200 if ending == "answer" else 400), write
+        assert changed(before, contents(filled)), write
 
 
 @pytest.mark.parametrize("ending", ["raised-redirect", "refusal"])
-@pytest.mark.parametrize("write", WRITES)
-def test_the_write_of_a_request_that_raises_is_gone(filled, write, ending):
+def test_the_write_of_a_request_that_raises_is_gone(filled, ending):
     """T108: what is raised rolls back, redirects too; nothing half-done is left."""
     before = contents(filled)
-    filled.http.get(f"/one-write/{write}/{ending}", expect_errors=True)
-    assert changed(before, contents(filled)) == {}
+    for write in WRITES:
+        answer = filled.http.get(f"/one-write/{write}/{ending}", expect_errors=True)
+        assert answer.status_int in (302, 400), write
+        assert changed(before, contents(filled)) == {}, write
 
 
 def test_a_replayed_code_revokes_although_the_request_is_refused(server):

@@ -135,13 +135,14 @@ function show() {
   reached("ask", story.asked);
   for (const id of ["scope", "resource"]) field(id).disabled = Boolean(story.asked);
   button("ask").disabled = Boolean(story.answer);
-  when("started", story.asked && !story.answer || story.exchange);
 
   const checks = story.answer ? checksOfAnswer() : null;
   const trusted = checks !== null && Object.values(checks).every(Boolean);
   when("no-answer", !checks);
   when("answer", checks);
-  when("stopped", checks && !trusted);
+  const stopped = checks !== null && !trusted;
+  when("stopped", stopped);
+  when("started", (story.asked || story.answer) && !stopped);
   reached("answer", checks);
   if (checks) {
     fill("answer-response", `${redirectUri}\n  ?${lines(story.answer)}`);

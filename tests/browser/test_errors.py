@@ -1,0 +1,72 @@
+"""Pages for what cannot go on, and pages inside other people's pages."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from authserver.testing.server import Server
+from tests.browser.steps import PAGES, answer_of, authorize, self_registered, sign_in
+
+
+def test_an_unknown_client_is_a_page_without_a_way_out(page: Page, server: Server, watch) -> None:
+    """B-13, B-14: the supplied address is nowhere on the page."""
+    watch.allow("status of 400")
+    answer = page.goto(
+        server.issuer
+        + "/oauth/authorize?response_type=code&client_id=nobody&redirect_uri=https%3A%2F%2Fevil.example%2F"
+    )
+    assert answer is not None and answer.status == 400
+    expect(page.get_by_role("heading", level=1)).to_have_text("This request cannot go on")
+    assert "evil.example" not in page.content()
+    assert [link.get_attribute("href") for link in page.locator("main a").all()] == [server.issuer + "/"]
+
+
+def test_an_unregistered_redirect_uri_is_a_page_without_a_way_out(page: Page, server: Server, watch) -> None:
+    """B-13, C-01: the browser stays here."""
+    watch.allow("status of 400")
+    client, _ = server.add_client()
+    authorize(page, server, client, redirect_uri="https://evil.example/cb")
+    expect(page.get_by_role("heading", level=1)).to_have_text("This request cannot go on")
+    assert "evil.example" not in page.content()
+    page.get_by_role("link", name="Go to the front page").click()
+    expect(page).to_have_url(server.issuer + "/")
+
+
+def test_an_unknown_page_says_so(page: Page, server: Server, watch) -> None:
+    """An address of ours that leads nowhere still looks like us."""
+    watch.allow("status of 404")
+    answer = page.goto(server.issuer + "/no-such-page")
+    assert answer is not None and answer.status == 404
+    expect(page.get_by_role("heading", level=1)).to_have_text("Page not found")
+
+
+def test_a_stranger_error_asks_before_leaving(page: Page, server: Server) -> None:
+    """T009, T026: nobody is bounced off this server to an unvetted place; the link carries no Referer."""
+    client = self_registered(server, "https://client.example/cb")
+    authorize(page, server, client, scope="nonsense")
+    sign_in(page)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Leave authserver?")
+    expect(page.locator(".host")).to_have_text("client.example")
+    page.get_by_role("link", name="Go on").click()
+    page.wait_for_url("https://client.example/**")
+    assert answer_of(page)["error"] == "invalid_scope"
+    assert page.evaluate("document.referrer") == ""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_can_be_framed(page: Page, server: Server, watch, local_site, name: str) -> None:
+    """T093, E-06: another site's frame around any page of ours stays empty."""
+    if name in ("playground-finished", "playground-denied", "consent-failed", "login-failed", "signed-out"):
+        pytest.skip("shown in answer to a form, which cannot be framed by address; the same headers are checked")
+    watch.allow("status of 40[04]|in a frame|frame-ancestors|X-Frame-Options")
+    PAGES[name](page, server)
+    address = page.url
+    page.goto(local_site.address)
+    with page.expect_event("console", lambda message: "frame" in message.text.lower()):
+        page.evaluate(
+            "address => { document.body.append(Object.assign(document.createElement('iframe'), { src: address })); }",
+            address,
+        )
+    page.wait_for_timeout(100)
+    assert [frame.url for frame in page.frames[1:]] in (["chrome-error://chromewebdata/"], [""])

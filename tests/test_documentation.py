@@ -1,0 +1,354 @@
+"""What is written is so: the documentation names everything there is, and what it tells people to type exists."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from authserver import hookspecs
+from authserver.cli import main as command_line
+from authserver.engine import errors
+from authserver.engine.metadata import well_known_paths
+from authserver.plugins import CONTRIBUTING, SLOTS
+from authserver.settings import Resolved, Settings, SettingsError
+from authserver.testing.server import SETTINGS, Server
+from authserver.web.routes import ROUTES
+
+CHECKOUT = Path(__file__).parent.parent
+README = CHECKOUT / "README.md"
+PAGES = sorted(CHECKOUT.glob("docs/*.rst"))
+HOOKS = (*SLOTS, *CONTRIBUTING)
+PLUGINS = {point.name: point.load() for point in entry_points(group="authserver.plugins")}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """The text of each page as built, on one line, without quotation marks; a warning fails."""
+    folder = tmp_path_factory.mktemp("documentation")
+    options = ["--fail-on-warning", "--quiet", "--builder", "text", "--define", "text_sectionchars= "]
+    run = subprocess.run(
+        [sys.executable, "-m", "sphinx", *options, str(CHECKOUT / "docs"), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    return {path.stem: plain(path.read_text(encoding="utf-8")) for path in folder.glob("*.txt")}
+
+
+def plain(text: str) -> str:
+    """Words without what makes them code, and without line ends."""
+    return " ".join(re.sub(r"[\"“”`*_|+]", "", text).split())
+
+
+# ---- everything there is, is there ------------------------------------------------------------------
+
+
+def test_every_page_is_built(built: Mapping[str, str]) -> None:
+    assert set(built) == {page.stem for page in PAGES}
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: field.name)
+def test_every_setting_is_documented(built: Mapping[str, str], field: dataclasses.Field) -> None:
+    """T142: with its default, its bounds and its meaning."""
+    annotation = typing.get_type_hints(Settings, include_extras=True)[field.name]
+    (meta,) = (item for item in annotation.__metadata__ if isinstance(item, msgspec.Meta))
+    assert meta.description
+    page = built["settings"]
+    entry = page[page.rindex(plain(f"authserver.{field.name} Type:")) :]
+    entry = entry[: entry.index(plain(meta.description)) + len(plain(meta.description))]
+    assert entry.count(" Type: ") == 1, "the meaning stands at this setting"
+    if field.default is dataclasses.MISSING:
+        assert "Default: none: it is required" in entry
+    elif field.default not in ((), ""):
+        shown = field.default if not isinstance(field.default, tuple) else " ".join(field.default)
+        assert f"Default: {plain(str(shown))}" in entry
+    if meta.ge is not None:
+        assert f"{meta.ge} to {meta.le}" in entry
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_every_shipped_plugin_is_documented_with_its_settings(built: Mapping[str, str], name: str) -> None:
+    page = built["plugins"]
+    first_sentence = (inspect.getdoc(PLUGINS[name]) or "").partition("\n")[0]
+    assert f"{plain(name)} {plain(first_sentence)}" in page
+    for field in dataclasses.fields(PLUGINS[name]):
+        if field.init:
+            found = re.search(rf"{re.escape(plain(f'authserver.plugin.{name}.{field.name}'))} Type: .*", page)
+            assert found, field.name
+            # After type and default there are words about what it is for.
+            assert re.match(r"\S+ Type: [^:]* Default: \S.{20}", found[0]), field.name
+
+
+def commands(
+    words: str = "authserver", command: click.Command = command_line
+) -> Iterator[tuple[str, click.Command]]:
+    yield words, command
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from commands(f"{words} {name}", child)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), commands(), ids=lambda item: item if isinstance(item, str) else ""
+)
+def test_every_command_is_documented(built: Mapping[str, str], words: str, command: click.Command) -> None:
+    """With each of its options and arguments, and what each is for."""
+    page = built["commands"]
+    for parameter in command.params:
+        assert (
+            plain(parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name)
+            in page
+        )
+        if isinstance(parameter, click.Option):
+            assert plain(parameter.help or "") in page
+    if not isinstance(command, click.Group):
+        assert f"{words} {words}" in page, "a heading, then the usage"
+        assert plain(command.help or "") in page
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_documented(built: Mapping[str, str], hook: str) -> None:
+    """With its arguments, what each answer means, what silence means and who answers as shipped."""
+    page = built["hooks"]
+    function = getattr(hookspecs, hook)
+    entry = page[page.index(f"{plain(hook)} def {plain(hook)}(") :]
+    parts = [
+        plain(part).rstrip(":")
+        for line in (inspect.getdoc(function) or "").splitlines()
+        for part in line.split(": ", 1)
+        if part.strip(": ")
+    ]
+    words = [part for part in parts if part not in ("Arguments", "Answers", "Nobody", "Example")]
+    assert len(words) >= 3
+    end = 0
+    for part in words:
+        assert part in entry, part
+        end = max(end, entry.index(part))
+    for name in PLUGINS:
+        if hasattr(PLUGINS[name], hook):
+            assert plain(name) in entry[end : end + 400], name
+
+
+def test_every_endpoint_is_documented() -> None:
+    """Every path of the route table, and where the metadata is for an issuer with a path."""
+    page = (CHECKOUT / "docs/endpoints.rst").read_text()
+    for route in ROUTES:
+        assert f"`{route.path}`" in page, route.path
+    for path in well_known_paths("/auth"):
+        assert f"https://example.com{path}" in page, path
+
+
+def test_every_error_is_documented_with_its_status() -> None:
+    page = (CHECKOUT / "docs/endpoints.rst").read_text()
+    known = [
+        kind
+        for kind in vars(errors).values()
+        if inspect.isclass(kind) and issubclass(kind, errors.OAuthError)
+    ]
+    assert len(known) >= 14
+    for kind in known:
+        # Two are only ever redirected, and so have no status of their own there.
+        if kind in (errors.AccessDenied, errors.UnsupportedResponseType):
+            assert f"`{kind.code}`" in page
+        elif kind is not errors.OAuthError:
+            assert f"* - {kind.status}\n     - `{kind.code}`" in page, kind.code
+
+
+# ---- what people type -------------------------------------------------------------------------------
+
+
+def typed() -> Iterator[tuple[str, str]]:
+    """(file name, command line) of everything that README and documentation tell people to type."""
+    blocks = [(README.name, text) for text in re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)]
+    for page in PAGES:
+        for block in re.findall(r"\.\. code-block:: console\n\n((?: {3}.*\n|\n)+)", page.read_text()):
+            blocks.append((page.name, "\n".join(re.findall(r"^ {3}\$ (.*)", block, re.MULTILINE))))
+    for name, text in blocks:
+        for line in text.replace("\\\n", " ").splitlines():
+            if line.strip():
+                yield name, line
+            yield from ((name, inner) for inner in re.findall(r"\$\((.*?)\)", line))
+
+
+TYPED = list(dict.fromkeys(typed()))
+
+
+@pytest.mark.parametrize(("file", "line"), TYPED, ids=[line[:60] for _, line in TYPED])
+def test_what_people_are_told_to_type_exists(file: str, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    while words and re.fullmatch(r"[A-Z]+=\S*", words[0]):
+        words = words[1:]
+    program, *arguments = words
+    match program.removeprefix(".venv/bin/").removeprefix("/srv/authserver/bin/"):
+        case "make":
+            targets = re.findall(r"^([a-z]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
+            assert set(arguments) <= set(targets)
+        case "authserver":
+            accepts(arguments)
+        case "pserve":
+            assert (CHECKOUT / arguments[0]).is_file()
+        case "curl":
+            (url,) = [word for word in arguments if word.startswith("http://localhost:6543")]
+            path = url.removeprefix("http://localhost:6543")
+            assert path in {*(route.path for route in ROUTES), *well_known_paths("")}
+        case "export":
+            name, _, _ = arguments[0].partition("=")
+            assert name == "AUTHSERVER_CONFIG" or f"env:{name}" in (CHECKOUT / "production.ini").read_text()
+        case "cat":
+            assert f'"{Path(arguments[0]).name}"' in (CHECKOUT / "authserver/cli/demo.py").read_text()
+        case "pip":
+            assert arguments[0] == "install"
+        case "python3":
+            assert arguments[:2] == ["-m", "venv"]
+        case other:
+            assert other == "openssl", f"{file}: nothing checks {other}"
+
+
+def accepts(words: list[str]) -> None:
+    """Fails unless the command line takes these words, required options and all."""
+    command: click.Command = command_line
+    context = None
+    name = "authserver"
+    while isinstance(command, click.Group):
+        context = command.make_context(name, words, parent=context)
+        rest = [*context._protected_args, *context.args]
+        name, found, words = command.resolve_command(context, rest)
+        assert found is not None
+        command = found
+    command.make_context(name, words, parent=context)
+
+
+def test_the_check_of_command_lines_refuses_what_there_is_not() -> None:
+    """Else the tests above would prove nothing."""
+    for wrong in (["users", "list"], ["client", "add"], ["client", "list", "--yaml"], ["plugins", "extra"]):
+        with pytest.raises(click.UsageError):
+            accepts(wrong)
+
+
+def test_files_that_the_readme_names_exist() -> None:
+    text = README.read_text()
+    linked = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
+    quoted = re.findall(r"`((?:docs|requirements)/[\w./-]+\.\w+|[A-Z]+(?:\.md)?)`", text)
+    tree = re.search(r"```\n(development\.ini.*?)```", text, re.DOTALL)
+    assert tree
+    inside = [re.match(r"( *)(\S+)", line) for line in tree[1].splitlines()]
+    listed = [f"authserver/{found[2]}" if found[1] else found[2] for found in inside if found]
+    assert len(linked) >= 1
+    assert len(quoted) >= 4
+    assert len(listed) >= 15
+    for name in (*linked, *quoted, *listed):
+        assert name in ("INI", "MIT", "PAR", "JAR") or (CHECKOUT / name).exists(), name
+
+
+# ---- what is shown ----------------------------------------------------------------------------------
+
+
+def block(language: str, holding: str) -> str:
+    (found,) = [
+        text
+        for text in re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+        if holding in text
+    ]
+    return found
+
+
+def test_the_plugin_of_the_readme_is_the_one_of_the_documentation() -> None:
+    assert block("python", "class ReadOnly") == (CHECKOUT / "docs/examples/read_only.py").read_text()
+
+
+def test_the_plugin_of_the_readme_does_what_the_readme_says(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tokens can only read, whatever is asked for; other clients are as before."""
+    (tmp_path / "read_only.py").write_text(block("python", "class ReadOnly"))
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = block("ini", "read_only:ReadOnly")
+    assert "    read_only:ReadOnly\n" in lines
+    key, _, value = lines.splitlines()[-1].partition(" = ")
+    server = Server(
+        sqlite_url,
+        {
+            "authserver.plugins": "read_only:ReadOnly\n" + SETTINGS["authserver.plugins"],
+            key: value,
+            "authserver.scopes": "notes.read = Read\nnotes.write = Write",
+            "authserver.hidden_scopes": None,
+            "authserver.plugin.scopes_default.scopes": None,
+            "authserver.plugin.registration_open.scopes": None,
+        },
+    )
+    scopes = ("notes.read", "notes.write")
+    granted = {}
+    for client_id in ("demo-service", "another"):
+        client, secret = server.add_client(
+            client_id=client_id, grant_types=("client_credentials",), scopes=scopes
+        )
+        answer = server.token(client, secret, grant_type="client_credentials", scope=" ".join(scopes))
+        granted[client_id] = answer.json["scope"]
+    server.close()
+    assert granted == {"demo-service": "notes.read", "another": "notes.read notes.write"}
+
+
+def test_the_example_of_a_plugin_test_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/writing-plugins.rst shows how to test a plugin."""
+    from authserver.testing.records import client as some_client
+
+    monkeypatch.syspath_prepend(CHECKOUT / "docs/examples")
+    page = (CHECKOUT / "docs/writing-plugins.rst").read_text()
+    (example,) = re.findall(r"\.\. code-block:: python\n\n((?: {3}.*\n|\n)+)", page)
+    scope: dict[str, typing.Any] = {}
+    exec(inspect.cleandoc(example), scope)
+    (test,) = [value for name, value in scope.items() if name.startswith("test_")]
+    test(some_client())
+
+
+def test_who_decides_what_is_as_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`authserver plugins` over development.ini."""
+    text = (CHECKOUT / "development.ini").read_text()
+    (tmp_path / "development.ini").write_text(text)
+    (tmp_path / ".local").mkdir()
+    secret = CliRunner().invoke(command_line, ["keys", "secret"])
+    (tmp_path / ".local/secret_keys").write_text(secret.output)
+    result = CliRunner().invoke(command_line, ["-c", str(tmp_path / "development.ini"), "plugins"])
+    assert result.exit_code == 0, result.output
+    shown = [line.rstrip() for line in block("text", "client_auth_decision").splitlines()]
+    assert shown == [line.rstrip() for line in result.output.partition("\n\n")[0].splitlines()]
+
+
+def test_a_misspelt_plugin_is_answered_as_the_readme_shows() -> None:
+    from authserver.plugins import load
+
+    shown = block("text", "client_secret_basik").strip()
+    settings: Mapping[str, Mapping[str, Resolved]] = {}
+    with pytest.raises(SettingsError, match=re.escape(shown)):
+        load(["client_secret_basik"], settings, production=False)
+
+
+def test_the_documentation_speaks_of_no_setting_that_is_not_there() -> None:
+    """A key in an INI example is a setting, of the server or of a plugin."""
+    known = {f"authserver.{field.name}" for field in dataclasses.fields(Settings)}
+    for name, kind in PLUGINS.items():
+        known |= {f"authserver.plugin.{name}.{field.name}" for field in dataclasses.fields(kind)}
+    known.add("authserver.plugin.read_only.clients")
+    named = {
+        (path.name, key)
+        for path in (README, *PAGES)
+        for key in re.findall(r"^ *(authserver\.[\w.]+) =", path.read_text(), re.MULTILINE)
+    }
+    assert len(named) >= 4
+    assert [item for item in sorted(named) if item[1] not in known] == [
+        ("writing-plugins.rst", "authserver.plugins")
+    ][:0]

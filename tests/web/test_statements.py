@@ -1,0 +1,116 @@
+"""What each hot request costs: the exact statements, so that one more of them shows (design: speed)."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy as sa
+
+
+@pytest.fixture
+def server(make_server, database_url):
+    server = make_server(database_url=database_url)
+    server.add_user("ann")
+    return server
+
+
+@contextmanager
+def statements_of(server):
+    """The statements sent meanwhile: their verb and the first table they name, and how transactions ended."""
+    engine, seen = server.application.storage.engine, []
+
+    def note(connection, cursor, statement, parameters, context, executemany):
+        verb = statement.split(None, 1)[0]
+        table = re.search(r"\b(?:FROM|INTO|UPDATE)\s+(\w+)", statement)
+        seen.append(f"{verb} {table[1]}" if table else verb)
+
+    def committed(connection):
+        seen.append("COMMIT")
+
+    def rolled_back(connection):
+        seen.append("ROLLBACK")
+
+    listeners = [("before_cursor_execute", note), ("commit", committed), ("rollback", rolled_back)]
+    for name, listener in listeners:
+        sa.event.listen(engine, name, listener)
+    yield seen
+    for name, listener in listeners:
+        sa.event.remove(engine, name, listener)
+
+
+def test_a_token_for_a_client_itself_costs_one_lookup_and_one_event(server):
+    """The floor: nothing else is needed, so nothing else is asked."""
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    with statements_of(server) as seen:
+        assert server.token(client, secret, grant_type="client_credentials").status_int == 200
+    assert seen == ["SELECT clients", "BEGIN", "INSERT events", "COMMIT"]
+
+
+def test_a_redemption_costs_two_lookups_a_claim_a_token_and_an_event(server):
+    """The code comes with its grant and user in one statement."""
+    client, secret = server.add_client()
+    code = server.code(client)
+    with statements_of(server) as seen:
+        assert server.redeem(client, secret, code).status_int == 200
+    assert seen == [
+        "SELECT clients",
+        "SELECT tokens",
+        "BEGIN",
+        "UPDATE tokens",
+        "INSERT tokens",
+        "INSERT events",
+        "COMMIT",
+    ]
+
+
+def test_a_refresh_costs_what_a_redemption_costs(server):
+    """And a retry of it costs one lookup more and no token."""
+    client, secret = server.add_client()
+    token = server.redeem(client, secret, server.code(client)).json["refresh_token"]
+    with statements_of(server) as seen:
+        assert server.refresh(client, secret, token).status_int == 200
+    assert seen == [
+        "SELECT clients",
+        "SELECT tokens",
+        "BEGIN",
+        "UPDATE tokens",
+        "INSERT tokens",
+        "INSERT events",
+        "COMMIT",
+    ]
+    with statements_of(server) as seen:
+        assert server.refresh(client, secret, token).status_int == 200
+    assert seen == [
+        "SELECT clients",
+        "SELECT tokens",
+        "SELECT tokens",
+        "BEGIN",
+        "INSERT events",
+        "COMMIT",
+    ]
+
+
+def test_a_refused_token_request_costs_a_lookup_and_its_own_event(server):
+    """The request's transaction has written nothing; the event has a transaction of its own."""
+    client, _ = server.add_client(grant_types=("client_credentials",))
+    with statements_of(server) as seen:
+        assert server.token(client, "wrong", grant_type="client_credentials").status_int == 401
+    assert [kind for kind in seen if kind != "ROLLBACK"] == [
+        "SELECT clients",
+        "BEGIN",
+        "INSERT events",
+        "COMMIT",
+    ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/health/live", "/.well-known/oauth-authorization-server", "/oauth/jwks", "/static/style.css"],
+)
+def test_what_no_request_changes_asks_the_database_nothing(server, path):
+    """T114: these answer whatever state the database is in."""
+    with statements_of(server) as seen:
+        assert server.http.get(path).status_int == 200
+    assert seen == []
