@@ -81,7 +81,10 @@ def build(ini: Mapping[str, str]) -> Application:
     loaded = settings_reader.load(ini)
     settings = loaded.settings
     plugins, insecure_plugins = plugin_loader.load(
-        settings.plugins, loaded.plugin_settings, production=settings.is_production
+        settings.plugins,
+        loaded.plugin_settings,
+        production=settings.is_production,
+        time_limit=settings.policy_time_limit,
     )
     unknown = [name for name in settings.grant_types if name not in grants.CORE]
     if unknown:

@@ -32,6 +32,7 @@ from authserver.settings import (
     did_you_mean,
     read_fields,
 )
+from authserver.time_limit import TimeLimit, TooSlow
 
 GROUP = "authserver.plugins"
 log = logging.getLogger(__name__)
@@ -85,17 +86,19 @@ class PluginSet:
 
     Args:
         plugins: (name, plugin) pairs in the order in which they are asked.
+        time_limit: seconds in which a plugin must answer that is not `immediate`.
 
     Raises:
         SettingsError: a plugin is not a frozen value, jumps the queue, or misspells a hook.
     """
 
-    def __init__(self, plugins: Sequence[tuple[str, object]]) -> None:
+    def __init__(self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0) -> None:
         self.names = tuple(name for name, _ in plugins)
         self._plugins = dict(plugins)
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)
         problems: list[str] = []
+        limit = TimeLimit(time_limit)
         # pluggy calls last-registered-first; registering backwards keeps its order the order of the INI.
         for name, plugin in reversed(plugins):
             try:
@@ -128,10 +131,11 @@ class PluginSet:
                         f"plugin {implementation.plugin_name}: {hook} is marked tryfirst, trylast or wrapper; "
                         "remove the mark, the order of authserver.plugins decides"
                     )
+                function = implementation.function
+                if hook in SLOTS and not getattr(implementation.plugin, "immediate", False):
+                    function = partial(limit.call, function)
                 found.append(
-                    Implementation(
-                        implementation.plugin_name, implementation.function, tuple(implementation.argnames)
-                    )
+                    Implementation(implementation.plugin_name, function, tuple(implementation.argnames))
                 )
             found.sort(key=lambda item: self.names.index(item.plugin))
             self._implementations[hook] = tuple(found)
@@ -184,7 +188,11 @@ class PluginSet:
 
 
 def load(
-    specifications: Sequence[str], settings: Mapping[str, Mapping[str, Resolved]], *, production: bool
+    specifications: Sequence[str],
+    settings: Mapping[str, Mapping[str, Resolved]],
+    *,
+    production: bool,
+    time_limit: float = 2.0,
 ) -> tuple[PluginSet, list[str]]:
     """Find every plugin of the INI and make it from its settings.
 
@@ -192,6 +200,7 @@ def load(
         specifications: entry point names or `module:Class`, in order.
         settings: raw texts by plugin name and field.
         production: whether insecure plugins and settings are refused.
+        time_limit: seconds a plugin has for a decision.
 
     Returns:
         The plugins, and what development should announce about them.
@@ -246,7 +255,7 @@ def load(
         problems += [f"{line} (refused in production)" for line in insecure]
     if problems:
         raise SettingsError(problems)
-    return PluginSet(plugins), insecure
+    return PluginSet(plugins, time_limit=time_limit), insecure
 
 
 def _ask(implementation: Implementation, slot: str, question: Mapping[str, Any]) -> tuple[Answer, Any]:
@@ -255,6 +264,9 @@ def _ask(implementation: Implementation, slot: str, question: Mapping[str, Any])
     begun = time.perf_counter_ns()
     try:
         decision = implementation.function(*[question[name] for name in implementation.argnames])
+    except TooSlow as error:
+        log.error("plugin %s is too slow in %s (%s): refusing; mend or remove it", plugin, slot, error)
+        return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun)), None
     except Exception:
         log.exception("plugin %s failed in %s: refusing; mend or remove it", plugin, slot)
         return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun)), None

@@ -140,6 +140,14 @@ class Settings:
             description="The plugins to load, in the order in which they are asked: entry points of the group `authserver.plugins`, or `module:Class`."
         ),
     ] = ()
+    policy_time_limit: Annotated[
+        float,
+        Meta(
+            ge=0.05,
+            le=30,
+            description="Seconds a plugin has for one decision; one that takes longer has refused. Plugins that ask nobody outside are not timed.",
+        ),
+    ] = 2.0
     grant_types: Annotated[Text, Meta(description="The grant types of the token endpoint.")] = (
         "authorization_code",
         "refresh_token",

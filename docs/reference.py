@@ -115,7 +115,13 @@ def type_words(annotation: Any) -> str:
         return "secrets, separated by white space" if item is Secret else "words, separated by white space"
     if issubclass(annotation, StrEnum):
         return "one of " + ", ".join(f"`{member}`" for member in annotation)
-    return {str: "text", int: "whole seconds", bool: "`true` or `false`", Secret: "secret text"}[annotation]
+    return {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "`true` or `false`",
+        Secret: "secret text",
+    }[annotation]
 
 
 def bound_words(meta: msgspec.Meta) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import msgspec
 import pytest
+from bs4 import BeautifulSoup
 from click.testing import CliRunner
 
 from authserver import hookspecs
@@ -36,9 +37,9 @@ PLUGINS = {point.name: point.load() for point in entry_points(group="authserver.
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """The text of each page as built, on one line, without quotation marks; a warning fails."""
+    """The words of each page as `make docs` builds it; a warning fails."""
     folder = tmp_path_factory.mktemp("documentation")
-    options = ["--fail-on-warning", "--quiet", "--builder", "text", "--define", "text_sectionchars= "]
+    options = ["--fail-on-warning", "--quiet", "--builder", "html"]
     run = subprocess.run(
         [sys.executable, "-m", "sphinx", *options, str(CHECKOUT / "docs"), str(folder)],
         capture_output=True,
@@ -46,19 +47,23 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         timeout=300,
     )
     assert run.returncode == 0, run.stderr
-    return {path.stem: plain(path.read_text(encoding="utf-8")) for path in folder.glob("*.txt")}
+    return {page.stem: words_of(folder / f"{page.stem}.html") for page in PAGES}
+
+
+def words_of(page: Path) -> str:
+    article = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").article
+    assert article
+    for link in article.select(".headerlink"):
+        link.decompose()
+    return plain(article.get_text())
 
 
 def plain(text: str) -> str:
-    """Words without what makes them code, and without line ends."""
-    return " ".join(re.sub(r"[\"“”`*_|+]", "", text).split())
+    """Words without what marks them as code, quotation marks and line ends."""
+    return " ".join(re.sub(r"[\"'“”‘’`…]|\.\.\.|::", "", text).split())
 
 
 # ---- everything there is, is there ------------------------------------------------------------------
-
-
-def test_every_page_is_built(built: Mapping[str, str]) -> None:
-    assert set(built) == {page.stem for page in PAGES}
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: field.name)
@@ -103,7 +108,7 @@ def commands(
 
 
 @pytest.mark.parametrize(
-    ("words", "command"), commands(), ids=lambda item: item if isinstance(item, str) else ""
+    ("words", "command"), list(commands()), ids=lambda item: item if isinstance(item, str) else ""
 )
 def test_every_command_is_documented(built: Mapping[str, str], words: str, command: click.Command) -> None:
     """With each of its options and arguments, and what each is for."""
@@ -138,8 +143,8 @@ def test_every_hook_is_documented(built: Mapping[str, str], hook: str) -> None:
     for part in words:
         assert part in entry, part
         end = max(end, entry.index(part))
-    for name in PLUGINS:
-        if hasattr(PLUGINS[name], hook):
+    for name, kind in PLUGINS.items():
+        if hasattr(kind, hook):
             assert plain(name) in entry[end : end + 400], name
 
 
@@ -304,15 +309,13 @@ def test_the_plugin_of_the_readme_does_what_the_readme_says(
 
 def test_the_example_of_a_plugin_test_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/writing-plugins.rst shows how to test a plugin."""
-    from authserver.testing.records import client as some_client
-
     monkeypatch.syspath_prepend(CHECKOUT / "docs/examples")
     page = (CHECKOUT / "docs/writing-plugins.rst").read_text()
     (example,) = re.findall(r"\.\. code-block:: python\n\n((?: {3}.*\n|\n)+)", page)
     scope: dict[str, typing.Any] = {}
     exec(inspect.cleandoc(example), scope)
     (test,) = [value for name, value in scope.items() if name.startswith("test_")]
-    test(some_client())
+    test()
 
 
 def test_who_decides_what_is_as_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,6 +352,4 @@ def test_the_documentation_speaks_of_no_setting_that_is_not_there() -> None:
         for key in re.findall(r"^ *(authserver\.[\w.]+) =", path.read_text(), re.MULTILINE)
     }
     assert len(named) >= 4
-    assert [item for item in sorted(named) if item[1] not in known] == [
-        ("writing-plugins.rst", "authserver.plugins")
-    ][:0]
+    assert [item for item in sorted(named) if item[1] not in known] == []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -466,3 +468,51 @@ def test_loading_writes_nothing_to_the_log(caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level(logging.DEBUG)
     load_with(f"{__name__}:QuietHours", quiet_hours={"timezone": "x", "key": "canary"})
     assert "canary" not in caplog.text
+
+
+# ---- The time limit -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hangs:
+    """Answers when a test is over."""
+
+    @hookimpl
+    def redirect_uri_decision(self) -> Decision:
+        OVER.wait(20)
+        return allow("too-late")
+
+
+OVER = threading.Event()
+
+
+def test_a_plugin_that_hangs_has_refused() -> None:
+    """R-14, T140: in time, and so do all others once every thread is held."""
+    plugins = PluginSet([("hangs", Hangs())], time_limit=0.05)
+    OVER.clear()
+    try:
+        begun = time.monotonic()
+        rulings = [
+            plugins.decide("redirect_uri_decision", client=a_client(), redirect_uri="x") for _ in range(34)
+        ]
+        assert time.monotonic() - begun < 10
+        assert all(ruling.failed and ruling.reason == "plugin-too-slow" for ruling in rulings)
+    finally:
+        OVER.set()
+
+
+def test_an_immediate_plugin_is_asked_in_the_callers_thread() -> None:
+    """It costs no thread: asking must be nearly free."""
+
+    @dataclass(frozen=True)
+    class Here:
+        immediate: ClassVar[bool] = True
+
+        @hookimpl
+        def redirect_uri_decision(self) -> Decision:
+            return allow(f"thread-{threading.get_ident()}")
+
+    ruling = PluginSet([("here", Here())]).decide(
+        "redirect_uri_decision", client=a_client(), redirect_uri="x"
+    )
+    assert ruling.reason == f"thread-{threading.get_ident()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from authserver.api import Client, Credentials, Decision, allow, deny, hookimpl
 
@@ -11,6 +12,8 @@ from authserver.api import Client, Credentials, Decision, allow, deny, hookimpl
 @dataclass(frozen=True)
 class ClientSecretBasic:
     """A client secret in the Authorization header (OAuth 2.1, 2.4.1)."""
+
+    immediate: ClassVar[bool] = True
 
     @hookimpl
     def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision | None:
@@ -25,6 +28,8 @@ class ClientSecretBasic:
 class ClientSecretPost:
     """A client secret in the form body (OAuth 2.1, 2.4.1)."""
 
+    immediate: ClassVar[bool] = True
+
     @hookimpl
     def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision | None:
         return _by_secret("client_secret_post", client, credentials)
@@ -37,6 +42,8 @@ class ClientSecretPost:
 @dataclass(frozen=True)
 class PublicClient:
     """A client without a credential of its own, which PKCE protects (OAuth 2.1, 2.1)."""
+
+    immediate: ClassVar[bool] = True
 
     @hookimpl
     def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from authserver.api import Client, Consent, Decision, allow, hookimpl
 
@@ -10,6 +11,8 @@ from authserver.api import Client, Consent, Decision, allow, hookimpl
 @dataclass(frozen=True)
 class ConsentRemembered:
     """Do not ask for what the user agreed to before, while nothing about it has grown or changed."""
+
+    immediate: ClassVar[bool] = True
 
     @hookimpl
     def consent_decision(
@@ -28,6 +31,8 @@ class ConsentRemembered:
 @dataclass(frozen=True)
 class ConsentFirstParty:
     """Do not ask for an application of the house."""
+
+    immediate: ClassVar[bool] = True
 
     @hookimpl
     def consent_decision(self, client: Client) -> Decision | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from authserver.api import Decision, Identity, Secret, User, allow, deny, hookimpl, verify_password
 
@@ -10,6 +11,8 @@ from authserver.api import Decision, Identity, Secret, User, allow, deny, hookim
 @dataclass(frozen=True)
 class LoginPassword:
     """Check the password against the one kept here (Argon2id)."""
+
+    immediate: ClassVar[bool] = True
 
     @hookimpl
     def login_decision(self, password: Secret, user: User | None) -> Decision | None:

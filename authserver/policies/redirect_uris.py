@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from authserver.api import Client, Decision, allow, hookimpl, same_loopback_redirect_uri, same_redirect_uri
 
@@ -10,6 +11,8 @@ from authserver.api import Client, Decision, allow, hookimpl, same_loopback_redi
 @dataclass(frozen=True)
 class RedirectExact:
     """Accept a registered redirect URI, character by character (OAuth 2.1, 2.3.1)."""
+
+    immediate: ClassVar[bool] = True
 
     @hookimpl
     def redirect_uri_decision(self, client: Client, redirect_uri: str) -> Decision | None:
@@ -21,6 +24,8 @@ class RedirectExact:
 @dataclass(frozen=True)
 class RedirectLoopback:
     """Accept a registered loopback address on any port (RFC 8252, 7.3)."""
+
+    immediate: ClassVar[bool] = True
 
     hosts: tuple[str, ...] = ("127.0.0.1", "[::1]")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from authserver.api import (
     INITIAL_ACCESS_TOKEN_REQUIRED,
@@ -19,6 +20,8 @@ from authserver.api import (
 @dataclass(frozen=True)
 class RegistrationToken:
     """Let in whoever brings one of the operator's initial access tokens, with what it asks for."""
+
+    immediate: ClassVar[bool] = True
 
     tokens: tuple[Secret, ...] = field(default=(), repr=False)
 
@@ -40,6 +43,8 @@ class RegistrationOpen:
     A request for other scopes gets those of them that are allowed, and one for none gets all of them;
     a grant type outside the list is refused.
     """
+
+    immediate: ClassVar[bool] = True
 
     scopes: tuple[str, ...] = ()
     grant_types: tuple[str, ...] = ("authorization_code", "refresh_token")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from authserver.api import Decision, allow, canonical_resource, deny, hookimpl, narrow
 
@@ -17,6 +18,8 @@ class ResourcesListed:
             is the URI as written here, however a request spells scheme, host and empty path (O-09).
         default: the resource of a request that names none; without it such a request is refused.
     """
+
+    immediate: ClassVar[bool] = True
 
     resources: tuple[tuple[str, str], ...] = ()
     default: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from authserver.api import Client, Decision, allow, deny, hookimpl
 
@@ -10,6 +11,8 @@ from authserver.api import Client, Decision, allow, deny, hookimpl
 @dataclass(frozen=True)
 class ScopesRegistered:
     """Allow the requested scopes if the client is registered for every one of them."""
+
+    immediate: ClassVar[bool] = True
 
     @hookimpl
     def scope_decision(self, client: Client, requested: tuple[str, ...]) -> Decision | None:
@@ -23,6 +26,8 @@ class ScopesRegistered:
 @dataclass(frozen=True)
 class ScopesDefault:
     """Give a request that names no scope these ones, as far as the client is registered for them."""
+
+    immediate: ClassVar[bool] = True
 
     scopes: tuple[str, ...] = ()
 

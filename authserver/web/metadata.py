@@ -38,4 +38,6 @@ def _cacheable(request: Request, body: bytes) -> Response:
     if request.environ.get("HTTP_IF_NONE_MATCH") == etag:
         response.status_int = 304
         response.body = b""
+        # Neither may stand in an answer without content (RFC 9110, 8.3 and 8.6).
+        del response.headers["Content-Type"], response.headers["Content-Length"]
     return response

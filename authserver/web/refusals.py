@@ -17,7 +17,6 @@ from pyramid.response import Response
 from authserver.engine import digests
 from authserver.engine.errors import Refusal
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
-from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType
 from authserver.web.routes import route_of
 
@@ -47,8 +46,8 @@ def tween_factory(
             return response
         try:
             record_refusal(request, refusal)
-        except StorageUnavailable as error:
-            # What must be kept could not be: say so rather than pretend.
+        except Exception as error:
+            # What must be kept could not be: say so rather than pretend. No exception view stands outside of here.
             log.error("a refusal could not be recorded: %s", error)
             answer: Response = request.invoke_exception_view((type(error), error, error.__traceback__))
             return answer

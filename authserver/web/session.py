@@ -37,7 +37,7 @@ def includeme(config: Configurator) -> None:
 
 
 def begin_session(request: Request, session_id: str) -> None:
-    """Give the browser this session from the next request on."""
+    """Give the browser this session from the next request on; not when this one fails, its commit included."""
     request.add_response_callback(lambda request, response: _set_cookie(request, response, session_id))
 
 
@@ -110,6 +110,8 @@ def _read_cookie(request: Request) -> str | None:
 
 
 def _set_cookie(request: Request, response: Response, session_id: str) -> None:
+    if request.exception is not None:
+        return
     response.set_cookie(
         cookie_name(request),
         f"{session_id}.{_mac(request, session_id, COOKIE_PURPOSE)}",

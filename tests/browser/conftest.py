@@ -203,7 +203,11 @@ def _serve(address: str, certificate: Path | None = None) -> Iterator[ClientSite
         def log_message(self, *_: object) -> None:
             pass
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Site(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """Chromium opens connections ahead of need, and drops them."""
+
+    httpd = Site(("127.0.0.1", 0), Handler)
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)

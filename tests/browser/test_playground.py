@@ -138,4 +138,5 @@ def test_without_a_script_it_says_what_is_missing(open_page, server: Server) -> 
     """The one page that needs JavaScript says why."""
     page = open_page(java_script_enabled=False)
     page.goto(server.issuer + "/playground")
-    page.get_by_text("This page needs JavaScript").wait_for()
+    expect(page.locator("noscript p")).to_be_visible()
+    assert "This page needs JavaScript" in page.locator("noscript p").inner_text()

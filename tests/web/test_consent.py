@@ -186,8 +186,6 @@ def test_another_user_cannot_decide(server: Server, browser: TestApp, page: Test
     """E-04, T091: bob, in his own browser, gets a page, be it with his own token."""
     server.add_user("bob")
     bob = signed_in(server, "bob")
-    mine = fields_of(bob.get(server.path("/")), "csrf_token") if False else None
-    assert mine is None
     his_token = form_with(bob.get(server.path("/logout")), "csrf_token")["csrf_token"].value
     before = records(server)
     for token in (his_token, fields_of(page, "scope")["csrf_token"]):
@@ -343,14 +341,7 @@ class RefusesConsent:
         return deny("not-during-exams")
 
 
-@dataclass(frozen=True)
-class ForeignResource:
-    @hookimpl
-    def resource_decision(self) -> Decision | None:
-        return allow("anywhere", "https://evil.example/")
-
-
-def with_plugin(make_server: Callable[..., Server], plugin: type, *, first: bool = True) -> Server:
+def with_plugin(make_server: Callable[..., Server], plugin: type) -> Server:
     name = f"{__name__}:{plugin.__name__}\n"
     server = make_server({"authserver.plugins": f"{name}{SETTINGS['authserver.plugins']}"})
     server.add_user("ann")
@@ -385,17 +376,6 @@ def test_a_policy_may_refuse_before_anybody_is_asked(make_server) -> None:
     assert_redirect_error(answer, "access_denied")
     assert "exams" not in answer.location
     assert server.events()[-1]["reason"] == "not-during-exams"
-
-
-@pytest.mark.parametrize("resources", [["https://api.example/"], []])
-def test_a_policy_cannot_put_another_resource_in_place(make_server, resources: list[str]) -> None:
-    """E-15: what was requested is granted or refused, never exchanged."""
-    server = with_plugin(make_server, ForeignResource)
-    client, _ = server.add_client()
-    page = signed_in(server).get(server.authorization_url(client, resource=resources), status="*")
-    if resources:
-        assert "evil.example" not in (page.location or "") + page.text
-    assert page.status_int in (200, 303)
 
 
 def test_the_sealed_request_is_all_that_the_address_holds(server: Server, client: Client) -> None:

@@ -310,7 +310,9 @@ class Misleading:
 
     @hookimpl
     def login_decision(self, password: Secret) -> Decision | None:
-        return allow("somebody", Identity(username=self.username)) if password.value and self.username else None
+        return (
+            allow("somebody", Identity(username=self.username)) if password.value and self.username else None
+        )
 
     @hookimpl
     def registration_decision(self, metadata: ClientMetadata) -> Decision | None:

@@ -389,7 +389,9 @@ class OneApi:
         return allow("the-api", wanted) if resource in (None, wanted) else None
 
 
-def test_without_a_resource_plugin_no_token_has_an_audience_and_none_is_issued(make_server: MakeServer) -> None:
+def test_without_a_resource_plugin_no_token_has_an_audience_and_none_is_issued(
+    make_server: MakeServer,
+) -> None:
     """R-14: silence of resource_decision refuses."""
     server = make_server(plugins(without="resources_listed"))
     client, secret = server.add_client(grant_types=("client_credentials",))

@@ -147,22 +147,23 @@ def failing_commits(server, times, code="40001"):
     """The next `times` commits fail in the database itself: a full disk on SQLite, SQLSTATE `code` on PostgreSQL."""
     engine = server.application.storage.engine
     if engine.dialect.name == "sqlite":
-        with _full_disk_at_commit(engine, times) as seen:
-            yield seen
+        with _full_disk_at_commit(engine, times):
+            yield
         return
     cut = "PERFORM pg_terminate_backend(pg_backend_pid());" if code == "cut" else ""
     raised = "" if cut else f"RAISE EXCEPTION 'injected' USING ERRCODE = '{code}';"
     with engine.connect() as connection:
-        for statement in (
-            "CREATE SEQUENCE injected_failures",
+        connection.exec_driver_sql("CREATE SEQUENCE injected_failures")
+        connection.exec_driver_sql(
             f"CREATE FUNCTION injected_failure() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            f" IF nextval('injected_failures') <= {times} THEN {cut} {raised} END IF; RETURN NULL; END $$",
+            f" IF nextval('injected_failures') <= {times} THEN {cut} {raised} END IF; RETURN NULL; END $$"
+        )
+        connection.exec_driver_sql(
             "CREATE CONSTRAINT TRIGGER injected_failure AFTER INSERT ON events"
-            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION injected_failure()",
-        ):
-            connection.exec_driver_sql(statement)
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION injected_failure()"
+        )
     try:
-        yield []
+        yield
     finally:
         with engine.connect() as connection:
             connection.exec_driver_sql("DROP FUNCTION injected_failure() CASCADE")
@@ -171,26 +172,39 @@ def failing_commits(server, times, code="40001"):
 
 @contextmanager
 def _full_disk_at_commit(engine, times):
-    """No file of this process may grow while SQLite writes its log, which it does at the commit."""
+    """No file of this process may grow while SQLite writes its log: at COMMIT, or in a statement without BEGIN."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    seen = []
+    commits = []
 
-    def shrink(connection):
-        seen.append("commit")
-        if len(seen) <= times:
+    def fill(connection):
+        commits.append(connection)
+        if len(commits) <= times:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
 
-    def restore(context):
+    def before_commit(connection):
+        if connection.connection.dbapi_connection.in_transaction:
+            fill(connection)
+
+    def before_statement(connection, cursor, statement, parameters, context, executemany):
+        if statement.startswith("INSERT") and not connection.connection.dbapi_connection.in_transaction:
+            fill(connection)
+
+    def make_room(context):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    sa.event.listen(engine, "commit", shrink)
-    sa.event.listen(engine, "handle_error", restore)
+    listeners = [
+        ("commit", before_commit),
+        ("before_cursor_execute", before_statement),
+        ("handle_error", make_room),
+    ]
+    for name, listener in listeners:
+        sa.event.listen(engine, name, listener)
     try:
-        yield seen
+        yield
     finally:
-        restore(None)
-        sa.event.remove(engine, "commit", shrink)
-        sa.event.remove(engine, "handle_error", restore)
+        make_room(None)
+        for name, listener in listeners:
+            sa.event.remove(engine, name, listener)
 
 
 @contextmanager

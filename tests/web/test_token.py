@@ -18,7 +18,7 @@ from webtest import TestResponse
 from authserver.engine.records import Client
 from authserver.storage import database
 from authserver.testing.server import Server, basic, forged
-from authserver.testing.stories import assert_json_error, records, stored
+from authserver.testing.stories import assert_json_error, assert_redirect_error, signed_in, stored
 
 FORM = "application/x-www-form-urlencoded"
 Registered = tuple[Client, str]
@@ -225,6 +225,23 @@ def test_a_client_uses_only_its_own_grant_types(
     before = records(server)
     assert_json_error(server.token(client, secret, **used), "unauthorized_client")
     assert records(server) == before
+
+
+def test_one_filter_of_scopes_for_every_grant_type(server: Server) -> None:
+    """T081, F-08: what the client is not registered for is `invalid_scope`, whatever the way to it."""
+    client, secret = server.add_client(
+        grant_types=("authorization_code", "refresh_token", "client_credentials"), scopes=("profile",)
+    )
+    token = server.redeem(client, secret, server.code(client)).json["refresh_token"]
+    browser = signed_in(server)
+    before = stored(server)
+    for scope in ("files.read", "profile files.read", "admin", "nonsense"):
+        answer = browser.get(server.authorization_url(client, scope=scope))
+        assert_redirect_error(answer, "invalid_scope")
+        answer = server.token(client, secret, grant_type="client_credentials", scope=scope)
+        assert_json_error(answer, "invalid_scope")
+        assert_json_error(server.refresh(client, secret, token, scope=scope), "invalid_scope")
+    assert stored(server) == before
 
 
 def test_a_bad_client_learns_nothing_about_a_code(server: Server) -> None:

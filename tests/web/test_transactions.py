@@ -29,6 +29,7 @@ from authserver.testing.server import SETTINGS, form_with, query_of
 
 LATER = NOW + timedelta(seconds=5)
 OTHER_KEY = {"kid": "other", "algorithm": "EdDSA"}
+# In an order in which each of them still has something to change.
 WRITES = {
     "clients.add": lambda stores: stores.clients.add(a_client(client_id="new")),
     "clients.disable": lambda stores: stores.clients.disable("reports", LATER),
@@ -38,11 +39,12 @@ WRITES = {
     "users.add": lambda stores: stores.users.add(a_user(user_id="user_new", username="new")),
     "users.disable": lambda stores: stores.users.disable("user_ada", LATER),
     "grants.add": lambda stores: stores.grants.add(a_grant(grant_id="new")),
-    "grants.revoke": lambda stores: stores.grants.revoke("grant_1", LATER, "replayed"),
     "tokens.add": lambda stores: stores.tokens.add(a_token(digest=b"new")),
-    "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(digest=b"new")),
+    "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(digest=b"new once")),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), LATER, limit=3),
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), LATER),
+    # After the claim, which it would prevent.
+    "grants.revoke": lambda stores: stores.grants.revoke("grant_1", LATER, "replayed"),
     "consents.remember": lambda stores: stores.consents.remember(a_consent()),
     "events.add": lambda stores: stores.events.add(an_event()),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),

@@ -1,0 +1,444 @@
+"""Which host and scheme are answered, who may call cross-origin, and the headers of every answer."""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from waitress.proxy_headers import proxy_headers_middleware
+from webtest import TestApp, TestResponse
+
+from authserver.engine.clients import disable_client
+from authserver.testing.server import REDIRECT_URI, VERIFIER, Server
+
+MakeServer = Callable[..., Server]
+METADATA = "/.well-known/oauth-authorization-server"
+ORIGIN = "https://client.example"
+# What anybody may read, and what clients' own pages may read as well.
+FOR_ALL = (METADATA, "/.well-known/openid-configuration", "/oauth/jwks", "/oauth/register")
+FOR_CLIENTS = ("/oauth/token",)
+FOR_NOBODY = (
+    "/",
+    "/login",
+    "/logout",
+    "/oauth/authorize",
+    "/oauth/consent",
+    "/health/live",
+    "/static/style.css",
+)
+PAGES = ("/", "/login", "/logout", "/oauth/authorize", "/oauth/consent", "/nowhere")
+
+
+def cross_origin(answer: TestResponse) -> list[str]:
+    return [name for name in answer.headers if name.lower().startswith("access-control-")]
+
+
+# ---- CORS ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("origin", [ORIGIN, "https://anywhere.example", "null"])
+@pytest.mark.parametrize("path", FOR_ALL)
+def test_public_documents_and_registration_answer_any_origin(
+    path: str, origin: str, shared_server: Server
+) -> None:
+    """Q-01, Q-02, T085: `*`, never with credentials, errors included (Q-04)."""
+    get = shared_server.http.get(path, headers={"Origin": origin}, expect_errors=True)
+    post = shared_server.http.post(path, "", headers={"Origin": origin}, expect_errors=True)
+    assert {get.status_int, post.status_int} & {400, 405}
+    for answer in (get, post):
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+        assert "Set-Cookie" not in answer.headers
+
+
+def token_request(server: Server, origin: str, **form: str) -> TestResponse:
+    return server.http.post("/oauth/token", form, headers={"Origin": origin}, expect_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("origin", "redirect_uri"),
+    [
+        (ORIGIN, REDIRECT_URI),
+        ("https://client.example:8443", "https://client.example:8443/cb"),
+        ("http://127.0.0.1:5173", "http://127.0.0.1/cb"),
+        ("http://localhost:3000", "http://localhost/cb"),
+    ],
+)
+def test_the_token_endpoint_answers_the_origins_of_registered_redirect_uris(
+    origin: str, redirect_uri: str, server: Server
+) -> None:
+    """Q-01, T085: that very origin, marked as varying; a success as well as an error (Q-04)."""
+    client, _ = server.add_client(
+        token_endpoint_auth_method="none", redirect_uris=(redirect_uri,), application_type="native"
+    )
+    refused = token_request(server, origin, grant_type="x")
+    issued = server.token(
+        client,
+        origin=origin,
+        grant_type="authorization_code",
+        code=server.code(client),
+        code_verifier=VERIFIER,
+    )
+    assert (refused.status_int, issued.status_int) == (401, 200)
+    for answer in (refused, issued):
+        assert answer.headers["Access-Control-Allow-Origin"] == origin
+        assert "Origin" in answer.headers["Vary"]
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "https://evil.example",
+        "http://client.example",
+        "https://client.example:8443",
+        "https://client.example.evil.example",
+        "https://sub.client.example",
+        "https://client.example/cb",
+        "https://client.example@evil.example",
+        "*",
+        "",
+        "file://",
+        "\u00e9",
+    ],
+)
+def test_the_token_endpoint_answers_no_other_origin(origin: str, shared_server: Server) -> None:
+    """T085: `null`, other schemes, ports and hosts get no CORS header, preflights included."""
+    shared_server.rows("clients") or shared_server.add_client()
+    headers = {"Origin": origin.encode().decode("latin-1")}
+    for answer in (
+        shared_server.http.post("/oauth/token", {}, headers=headers, expect_errors=True),
+        shared_server.http.options("/oauth/token", headers=headers, expect_errors=True),
+    ):
+        assert cross_origin(answer) == []
+        assert "Origin" in answer.headers["Vary"]
+
+
+def test_a_disabled_client_takes_its_origin_along(server: Server) -> None:
+    """T085, R-09: from the next request on."""
+    client, _ = server.add_client()
+    assert cross_origin(token_request(server, ORIGIN)) != []
+    with server.application.begin() as engine:
+        disable_client(engine, client.client_id)
+    assert cross_origin(token_request(server, ORIGIN)) == []
+
+
+@pytest.mark.parametrize("path", FOR_NOBODY)
+@pytest.mark.parametrize("method", ["get", "post", "options"])
+def test_pages_answer_no_origin_at_all(path: str, method: str, server: Server) -> None:
+    """B-21, T085: nothing on login, consent, authorization; preflights included."""
+    server.add_client()
+    for origin in (ORIGIN, "null", "https://as.example"):
+        answer = getattr(server.http, method)(path, headers={"Origin": origin}, expect_errors=True)
+        assert cross_origin(answer) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [(METADATA, "GET"), ("/oauth/jwks", "GET"), ("/oauth/register", "POST"), ("/oauth/token", "POST")],
+)
+def test_a_preflight_says_what_may_be_sent_and_read(path: str, methods: str, server: Server) -> None:
+    """Q-03: the headers that clients need, and those of the answer that they may read."""
+    server.add_client()
+    answer = server.http.options(
+        path,
+        headers={
+            "Origin": ORIGIN,
+            "Access-Control-Request-Method": methods,
+            "Access-Control-Request-Headers": "authorization, dpop",
+        },
+    )
+    assert answer.status_int == 204
+    assert answer.headers["Access-Control-Allow-Methods"] == methods
+    allowed = answer.headers["Access-Control-Allow-Headers"].lower().split(", ")
+    assert set(allowed) == {"authorization", "content-type", "dpop", "mcp-protocol-version"}
+    exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
+    assert set(exposed) >= {"WWW-Authenticate", "DPoP-Nonce"}
+    assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+def test_cookies_are_not_honoured_where_other_origins_may_call(server: Server) -> None:
+    """Q-02: a signed-in browser is nobody at the token and registration endpoints, and gets no cookie there."""
+    browser = server.browser()
+    server.sign_in(browser)
+    for path in (METADATA, "/oauth/jwks", "/oauth/token", "/oauth/register"):
+        with_cookie = browser.post(path, "", headers={"Origin": ORIGIN}, expect_errors=True)
+        assert with_cookie.status_int in (400, 401, 405)
+        assert "Set-Cookie" not in with_cookie.headers
+        assert "Cookie" not in with_cookie.headers.get("Vary", "")
+
+
+# ---- Caching ---------------------------------------------------------------------------------------
+
+
+def test_every_answer_with_a_secret_and_every_error_is_not_stored(server: Server) -> None:
+    """T082, Q-05: tokens, registrations, their errors, and the pages and redirects on the way there."""
+    client, secret = server.add_client()
+    browser = server.browser()
+    to_login = browser.get(server.authorization_url(client))
+    server.sign_in(browser)
+    consent = browser.get(server.authorization_url(client))
+    to_client = server.consent(consent)
+    code = to_client.location.partition("code=")[2].partition("&")[0]
+    issued = server.redeem(client, secret, code)
+    replayed = server.redeem(client, secret, code)
+    registered = server.http.post_json("/oauth/register", {"redirect_uris": [REDIRECT_URI]})
+    answers = [
+        to_login,
+        browser.get("/login"),
+        consent,
+        to_client,
+        issued,
+        replayed,
+        registered,
+        server.http.post_json("/oauth/register", {}, expect_errors=True),
+        server.http.get("/oauth/token", expect_errors=True),
+        server.http.get("/oauth/authorize", expect_errors=True),
+        browser.get(server.authorization_url(client, scope="no.such.scope")),
+        browser.get("/"),
+        server.http.get("/health/live"),
+        server.http.get("/nowhere", expect_errors=True),
+        server.http.get(METADATA + "/x", expect_errors=True),
+    ]
+    statuses = [answer.status_int for answer in answers]
+    assert statuses == [303, 200, 200, 303, 200, 400, 201, 400, 405, 400, 303, 200, 200, 404, 404]
+    assert [answer.headers["Cache-Control"] for answer in answers] == ["no-store"] * len(answers)
+
+
+# ---- The headers of pages --------------------------------------------------------------------------
+
+
+def policy_of(answer: TestResponse) -> dict[str, list[str]]:
+    directives = answer.headers["Content-Security-Policy"].split("; ")
+    return {name: sources for name, *sources in (directive.split() for directive in directives)}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_neither_framed_nor_scripted_nor_told_of(path: str, shared_server: Server) -> None:
+    """E-06, Q-06, Q-07: frames, scripts, referrers, and nothing loaded from elsewhere; errors included."""
+    answer = shared_server.http.get(path, expect_errors=True)
+    policy = policy_of(answer)
+    assert policy["default-src"] == ["'none'"]
+    assert policy["frame-ancestors"] == ["'none'"]
+    assert policy["base-uri"] == ["'none'"]
+    assert policy["form-action"] == ["'self'"]
+    assert "script-src" not in policy
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    loaded = [tag.get("src") or tag.get("href") for tag in answer.html.find_all(["link", "script", "img"])]
+    assert loaded
+    assert all(urlsplit(address).netloc == "as.example" for address in loaded)
+
+
+@pytest.mark.parametrize(
+    ("redirect_uri", "source"),
+    [
+        (REDIRECT_URI, "https://client.example"),
+        ("http://127.0.0.1:5173/cb", "http://127.0.0.1:5173"),
+        ("com.example.app:/cb", "com.example.app:"),
+    ],
+)
+def test_the_forms_on_the_way_may_end_at_the_client(redirect_uri: str, source: str, server: Server) -> None:
+    """Q-07: Chromium holds redirects after a form to `form-action`, so the client's URI is there, alone."""
+    client, _ = server.add_client(redirect_uris=(redirect_uri,), application_type="native")
+    browser = server.browser()
+    login = browser.get(server.authorization_url(client)).follow()
+    server.sign_in(browser)
+    consent = browser.get(server.authorization_url(client))
+    for page in (login, consent):
+        assert policy_of(page)["form-action"] == ["'self'", source]
+
+
+@pytest.mark.parametrize("path", [*PAGES, *FOR_ALL, *FOR_CLIENTS, "/health/live", "/static/style.css"])
+def test_every_answer_is_taken_for_what_it_says(path: str, shared_server: Server) -> None:
+    """Q-08: nosniff and HSTS on pages, JSON and files, errors included."""
+    answer = shared_server.http.get(path, expect_errors=True)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert int(answer.headers["Strict-Transport-Security"].partition("max-age=")[2]) >= 31536000
+
+
+def test_a_development_issuer_on_http_sends_no_hsts(make_server: MakeServer) -> None:
+    """Q-08: a browser would never again reach http://localhost."""
+    answer = make_server({"authserver.issuer": "http://localhost:6543"}).http.get("/login")
+    assert "Strict-Transport-Security" not in answer.headers
+    assert answer.headers["Set-Cookie"].startswith("session=")
+
+
+# ---- Host and scheme -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", METADATA, "/oauth/token", "/login", "/static/style.css", "/nowhere"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "as.example.evil.example",
+        "as.example:8443",
+        "evil@as.example",
+        "as.example,evil",
+        "localhost",
+        "",
+    ],
+)
+def test_another_host_is_not_served(host: str, path: str, shared_server: Server) -> None:
+    """A-04, T138: 400, without a word of the document, and nothing redirected."""
+    answer = shared_server.http.get(path, extra_environ={"HTTP_HOST": host}, expect_errors=True)
+    assert (answer.status_int, answer.json["error"]) == (400, "invalid_request")
+    assert (answer.headers["Cache-Control"], answer.headers["X-Content-Type-Options"]) == (
+        "no-store",
+        "nosniff",
+    )
+    assert answer.location is None
+    assert "evil" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["as.example", "AS.Example", "as.example:443"])
+def test_the_issuers_host_is_served_however_it_is_written(host: str, shared_server: Server) -> None:
+    """T138: case and default port mean the same host, and addresses stay the issuer's."""
+    answer = shared_server.http.get(METADATA, extra_environ={"HTTP_HOST": host})
+    assert answer.json["issuer"] == "https://as.example"
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/register", "/oauth/authorize", "/login", METADATA])
+def test_plain_http_is_refused_and_not_redirected(path: str, method: str, server: Server) -> None:
+    """Q-09: credentials that were sent in the clear are not rewarded with a redirect."""
+    answer = getattr(server.http, method)(path, extra_environ={"wsgi.url_scheme": "http"}, expect_errors=True)
+    assert (answer.status_int, answer.json["error"]) == (400, "invalid_request")
+    assert "Location" not in answer.headers
+    assert "Set-Cookie" not in answer.headers
+    assert server.rows("tokens") == []
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-Proto", "X-Forwarded-Ssl", "X-Url-Scheme", "Front-End-Https"])
+def test_a_header_does_not_make_http_https(name: str, shared_server: Server) -> None:
+    """Q-09, Q-10: the scheme is the server's word, or its trusted proxy's."""
+    for value in ("https", "on"):
+        answer = shared_server.http.get(
+            METADATA, headers={name: value}, extra_environ={"wsgi.url_scheme": "http"}, expect_errors=True
+        )
+        assert answer.status_int == 400
+
+
+def behind_waitress(server: Server) -> TestApp:
+    """The application behind the part of waitress that believes proxies, set up as production.ini says."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(Path(__file__).parents[2] / "production.ini")
+    listening = parser["server:main"]
+    return TestApp(
+        proxy_headers_middleware(
+            server.wsgi,
+            trusted_proxy=listening["trusted_proxy"],
+            trusted_proxy_headers=set(listening["trusted_proxy_headers"].split()),
+            clear_untrusted=listening.getboolean("clear_untrusted_proxy_headers"),
+        ),
+        extra_environ={"HTTP_HOST": "as.example", "wsgi.url_scheme": "http", "REMOTE_ADDR": "127.0.0.1"},
+        lint=False,
+    )
+
+
+def test_the_trusted_proxy_says_the_scheme_and_not_the_host(shared_server: Server) -> None:
+    """Q-09, Q-10, T138: x-forwarded-proto of the proxy counts, x-forwarded-host is never in the list."""
+    browser = behind_waitress(shared_server)
+    headers = {
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-For": "203.0.113.9",
+        "X-Forwarded-Host": "evil.example",
+    }
+    answer = browser.get(METADATA, headers=headers)
+    assert answer.json["issuer"] == "https://as.example"
+    assert "evil" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-Forwarded-Proto": "https"}, {"Forwarded": "proto=https;host=as.example"}]
+)
+def test_anybody_elses_word_on_the_scheme_is_removed(headers: dict[str, str], shared_server: Server) -> None:
+    """Q-10: from outside the trusted proxy the header does not exist."""
+    answer = behind_waitress(shared_server).get(
+        METADATA, headers=headers, extra_environ={"REMOTE_ADDR": "203.0.113.9"}, expect_errors=True
+    )
+    assert answer.status_int == 400
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-Proto": "gopher"},
+        {"X-Forwarded-Proto": "https, https"},
+        {"X-Forwarded-For": '"unterminated', "X-Forwarded-Proto": "https"},
+    ],
+)
+def test_garbage_from_the_proxy_is_400(headers: dict[str, str], shared_server: Server) -> None:
+    """T139: parsed once, early; no policy ever sees it."""
+    before = shared_server.events()
+    answer = behind_waitress(shared_server).get(METADATA, headers=headers, expect_errors=True)
+    assert answer.status_int == 400
+    assert shared_server.events() == before
+
+
+# ---- What cannot be read ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/%ff", "/login%c3%28", "/oauth/token%ff", "/static/%ff", "/.well-known/%ff", "/%c0%ae"]
+)
+def test_a_path_that_is_no_utf8_is_not_found(path: str, shared_server: Server) -> None:
+    """T015: 404, on every kind of endpoint."""
+    answer = shared_server.http.get(path, expect_errors=True)
+    assert answer.status_int == 404
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["client_id=%ff", "client_id=%ed%a0%80", "client_id=a%00b", "%ff=1", "state=%c3%28", "_LOCALE_=%ff"],
+)
+@pytest.mark.parametrize("path", ["/oauth/authorize", "/oauth/consent", "/login"])
+def test_a_query_that_is_no_utf8_is_400(path: str, query: str, shared_server: Server) -> None:
+    """T015: invalid UTF-8, lone surrogates and NUL: a 400 page, no redirect."""
+    answer = shared_server.http.get(f"{path}?{query}", expect_errors=True)
+    assert (answer.status_int, answer.content_type) == (400, "text/html")
+    assert answer.location is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/logout", METADATA, "/oauth/jwks", "/health/live", "/static/style.css"]
+)
+def test_a_query_that_nobody_reads_harms_nothing(path: str, shared_server: Server) -> None:
+    """T015: pages without parameters do not decode any."""
+    assert shared_server.http.get(f"{path}?a=%ff&_LOCALE_=%ff").status_int == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/oauth/token", b"a=%ff", 400),
+        ("/oauth/token", b"a=\xff", 400),
+        ("/oauth/token", b"a=b%00", 400),
+        ("/oauth/token", b"&".join(b"a%d=1" % n for n in range(101)), 400),
+        ("/oauth/token", b"a=1&" * 15_000, 400),
+        ("/oauth/token", b"a=" + b"x" * 8_193, 400),
+        ("/oauth/token", b"a=" + b"x" * 65_536, 413),
+        ("/oauth/register", b"\xff", 400),
+        ("/oauth/register", b"{" + b" " * 65_536 + b"}", 413),
+        ("/login", b"a=%ff", 400),
+        ("/login", b"a=" + b"x" * 65_536, 413),
+        ("/oauth/authorize", b"&".join(b"a%d=1" % n for n in range(101)), 400),
+    ],
+)
+def test_a_flood_or_garbage_of_a_body_is_refused_before_it_means_anything(
+    path: str, body: bytes, status: int, shared_server: Server
+) -> None:
+    """T015, T137: at most 100 parameters of at most 8 kB, 64 kB in all; 400 or 413, nothing stored."""
+    kind = "application/json" if path.endswith("register") else "application/x-www-form-urlencoded"
+    before: dict[str, Any] = {name: shared_server.rows(name) for name in ("tokens", "grants", "sessions")}
+    answer = shared_server.http.post(path, body, content_type=kind, expect_errors=True)
+    assert answer.status_int == status
+    assert {name: shared_server.rows(name) for name in before} == before

@@ -1,0 +1,234 @@
+"""The session of a browser: its cookie, its renewal, and what ends it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from webtest import TestApp
+
+from authserver.engine import digests
+from authserver.engine.login import disable_user
+from authserver.testing.server import PASSWORD, Server
+from authserver.testing.stories import assert_page_error, fields_of, records, sign_in_at, signed_in
+
+COOKIE = "__Host-session"
+
+
+def who(browser: TestApp, **headers: str) -> bool:
+    """Whether somebody is signed in."""
+    page = browser.get(f"{browser.base}/", headers=headers or None)
+    assert ("You are signed in as" in page.text) != ("Nobody is signed in" in page.text)
+    return "You are signed in as" in page.text
+
+
+@pytest.fixture
+def stranger(server: Server) -> TestApp:
+    browser = server.browser()
+    browser.base = server.path("")
+    return browser
+
+
+@pytest.fixture
+def browser(server: Server) -> TestApp:
+    browser = signed_in(server)
+    browser.base = server.path("")
+    return browser
+
+
+def with_cookie(server: Server, value: str) -> bool:
+    """Whether a browser that sends this Cookie header is signed in."""
+    other = server.browser()
+    other.base = server.path("")
+    return who(other, Cookie=value)
+
+
+def attributes_of(answer) -> tuple[str, set[str]]:
+    (cookie,) = answer.headers.getall("Set-Cookie")
+    pair, *attributes = cookie.split("; ")
+    return pair.partition("=")[0], set(attributes)
+
+
+def test_the_cookie_is_bound_to_the_host_and_hidden_from_scripts(server: Server) -> None:
+    """E-17, T099: `__Host-`, Secure, HttpOnly, SameSite=Lax, Path=/ and no Domain, for strangers and users."""
+    browser = server.browser()
+    page = browser.get(server.path("/login"))
+    answer = sign_in_at(page)
+    for response in (page, answer):
+        name, attributes = attributes_of(response)
+        assert name == COOKIE
+        assert attributes == {"Path=/", "secure", "HttpOnly", "SameSite=Lax"}
+
+
+def test_plain_http_on_loopback_has_a_cookie_of_another_name(make_server) -> None:
+    """E-17: browsers would refuse `__Host-` and Secure there; development still works."""
+    server = make_server({"authserver.issuer": "http://localhost:6543"})
+    server.add_user("ann")
+    name, attributes = attributes_of(server.sign_in(server.browser()))
+    assert (name, attributes) == ("session", {"Path=/", "HttpOnly", "SameSite=Lax"})
+    browser = signed_in(server)
+    browser.base = ""
+    assert who(browser)
+
+
+def test_signing_in_renews_the_id(server: Server, stranger: TestApp) -> None:
+    """E-17, T098: from stranger to user, and at every further sign-in; the old one is worth nothing."""
+    stranger.get(server.path("/login"))
+    visitor = stranger.cookies[COOKIE]
+    server.sign_in(stranger)
+    first = stranger.cookies[COOKIE]
+    server.sign_in(stranger)
+    second = stranger.cookies[COOKIE]
+    assert len({visitor, first, second}) == 3
+    assert not with_cookie(server, f"{COOKIE}={visitor}")
+    assert not with_cookie(server, f"{COOKIE}={first}")
+    assert with_cookie(server, f"{COOKIE}={second}")
+    assert len(server.rows("sessions")) == 1
+
+
+def test_a_planted_session_is_not_adopted(server: Server) -> None:
+    """T098: an attacker's own visitor cookie in the victim's browser stays a stranger's after sign-in."""
+    attacker = server.browser()
+    attacker.get(server.path("/login"))
+    planted = attacker.cookies[COOKIE]
+    victim = server.browser()
+    victim.set_cookie(COOKIE, planted)
+    server.sign_in(victim)
+    assert victim.cookies[COOKIE] != planted
+    attacker.base = server.path("")
+    assert not who(attacker)
+
+
+def test_a_failed_sign_in_keeps_the_stranger_a_stranger(server: Server, stranger: TestApp) -> None:
+    """T098: no session is stored."""
+    server.sign_in(stranger, password="wrong password")
+    assert not who(stranger)
+    assert server.rows("sessions") == []
+
+
+def test_nothing_is_stored_about_a_stranger(server: Server, stranger: TestApp) -> None:
+    """E-02: before somebody signs in, the cookie is all there is."""
+    client, _ = server.add_client()
+    before = records(server)
+    stranger.get(server.authorization_url(client)).follow()
+    assert records(server) == before
+
+
+@pytest.mark.parametrize("forge", ["as is", "own mac", "other mac", "bare", "empty", "cut", "latin", "visitor mac"])
+def test_a_forged_cookie_is_no_session(server: Server, browser: TestApp, forge: str) -> None:
+    """T098: no cookie content is trusted without its MAC, and an id that we did not issue is not adopted."""
+    session_id, _, mac = browser.cookies[COOKIE].partition(".")
+    invented = digests.new_credential(digests.SESSION)
+    other = server.browser()
+    other.get(server.path("/login"))
+    visitor_mac = other.cookies[COOKIE].partition(".")[2]
+    value = {
+        "as is": invented,
+        "own mac": f"{invented}.{mac}",
+        "other mac": f"{session_id}.{mac[:-2]}AA",
+        "bare": session_id,
+        "empty": "",
+        "cut": f"{session_id}.",
+        "latin": f"{session_id}.\xff\xfe",
+        "visitor mac": f"{session_id}.{visitor_mac}",
+    }[forge]
+    assert not with_cookie(server, f"{COOKIE}={value}")
+    assert with_cookie(server, f"{COOKIE}={session_id}.{mac}")
+
+
+def test_an_id_with_our_mac_needs_a_live_session(server: Server, browser: TestApp) -> None:
+    """T098: the row decides, not the cookie."""
+    with server.application.storage.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM sessions")
+    assert not who(browser)
+
+
+@pytest.mark.parametrize("order", ["mine first", "mine last", "the same twice"])
+def test_two_cookies_are_none(server: Server, browser: TestApp, order: str) -> None:
+    """T099: a sibling domain tossed one in; nobody can say which, so nobody is signed in."""
+    mine = f"{COOKIE}={browser.cookies[COOKIE]}"
+    server.add_user("bob")
+    tossed = f"{COOKIE}={signed_in(server, 'bob').cookies[COOKIE]}"
+    header = {
+        "mine first": f"{mine}; {tossed}",
+        "mine last": f"{tossed};{mine}",
+        "the same twice": f"{mine}; {mine}",
+    }[order]
+    assert not with_cookie(server, header)
+    assert with_cookie(server, f"a=b; {mine}; session=x; x{COOKIE}=y")
+
+
+def test_two_browsers_are_two_sessions(server: Server, browser: TestApp) -> None:
+    """E-04, T091: of one user; a form token of one is none in the other."""
+    other = signed_in(server)
+    page, other_page = browser.get(server.path("/logout")), other.get(server.path("/logout"))
+    tokens = {fields["csrf_token"].value for fields in (page.forms[0], other_page.forms[0])}
+    assert len(tokens) == 2
+    form = {"csrf_token": other_page.forms[0]["csrf_token"].value}
+    assert_page_error(browser.post(server.path("/logout"), form, status="*"), status=403)
+    assert who(browser)
+
+
+def test_a_disabled_user_is_out_at_the_next_request(server: Server, browser: TestApp) -> None:
+    """R-09: no page greets them, a consent form sent now leads to sign-in, and no code comes out."""
+    client, _ = server.add_client()
+    page = browser.get(server.authorization_url(client))
+    with server.application.begin() as engine:
+        disable_user(engine, "ann")
+    assert not who(browser)
+    answer = server.consent(page)
+    assert answer.location.startswith(f"{server.issuer}/login?")
+    assert browser.get(server.authorization_url(client)).location.startswith(f"{server.issuer}/login?")
+    assert server.sign_in(browser).status_int == 400
+    assert server.rows("grants") == []
+
+
+@pytest.mark.parametrize(("key", "seconds"), [("session_lifetime", 600), ("session_idle_lifetime", 300)])
+def test_a_session_ends(make_server, key: str, seconds: int) -> None:
+    """E-17: after its lifetime in any case, and when nobody used it."""
+    server = make_server({f"authserver.{key}": str(seconds)})
+    server.add_user("ann")
+    browser = signed_in(server)
+    browser.base = ""
+    start = datetime.now(UTC)
+    with time_machine.travel(start + timedelta(seconds=seconds - 10)):
+        assert who(browser)
+    with time_machine.travel(start + timedelta(seconds=seconds + 200)):
+        # Being seen just before kept it from idling, but not from ending.
+        assert who(browser) == (key == "session_idle_lifetime")
+    with time_machine.travel(start + timedelta(seconds=3 * seconds)):
+        assert not who(browser)
+
+
+def test_only_a_digest_of_the_session_is_stored(server: Server, browser: TestApp) -> None:
+    """R-01: a database read gives no cookie."""
+    session_id = browser.cookies[COOKIE].partition(".")[0]
+    assert session_id not in repr(records(server)) + repr(server.events())
+
+
+def test_a_rotated_key_signs_nobody_out(make_server) -> None:
+    """E-17: while the old key is in the ring its cookies and forms count; afterwards they do not."""
+    old = make_server()
+    old.add_user("ann")
+    browser = signed_in(old)
+    cookie = f"{COOKIE}={browser.cookies[COOKIE]}"
+    token = browser.get(old.path("/logout")).forms[0]["csrf_token"].value
+    new_key = "new:" + "A" * 43 + "="
+    both = make_server({"authserver.secret_keys": f"{new_key} {old.ini['authserver.secret_keys']}"})
+    assert with_cookie(both, cookie)
+    assert not with_cookie(make_server({"authserver.secret_keys": new_key}), cookie)
+    answer = both.browser().post("/logout", {"csrf_token": token}, headers={"Cookie": cookie})
+    assert answer.status_int == 200
+    assert not with_cookie(both, cookie)
+
+
+def test_the_password_is_nowhere(server: Server, stranger: TestApp, caplog: pytest.LogCaptureFixture) -> None:
+    """R-04: not in the log, the events or the tables, right or wrong."""
+    page = stranger.get(server.path("/login"))
+    sign_in_at(page, password="a wrong password")
+    sign_in_at(page)
+    everything = caplog.text + repr(records(server)) + repr(server.events())
+    assert "a wrong password" not in everything
+    assert PASSWORD not in everything
+    assert fields_of(page, "username")["csrf_token"] not in everything
