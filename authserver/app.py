@@ -27,6 +27,7 @@ from authserver.engine.metadata import MetadataCollision, server_metadata
 from authserver.engine.sealing import KeyRing
 from authserver.plugins import PluginSet
 from authserver.settings import Loaded, SettingsError
+from authserver.shadow import Shadow
 from authserver.storage import migrate
 from authserver.storage.database import Database
 
@@ -85,6 +86,7 @@ def build(ini: Mapping[str, str]) -> Application:
         loaded.plugin_settings,
         production=settings.is_production,
         time_limit=settings.policy_time_limit,
+        others=settings.shadow_plugins,
     )
     unknown = [name for name in settings.grant_types if name not in grants.CORE]
     if unknown:
@@ -92,6 +94,15 @@ def build(ini: Mapping[str, str]) -> Application:
         raise SettingsError([f"authserver.grant_types: {unknown[0]}: no such grant type; {hint}"])
     ring = KeyRing(settings_reader.key_ring(settings))
     storage = _open_database(settings.database_url.value)
+    shadows, insecure_shadows = plugin_loader.load(
+        settings.shadow_plugins,
+        loaded.plugin_settings,
+        production=settings.is_production,
+        time_limit=settings.policy_time_limit,
+        others=settings.plugins,
+    )
+    if shadows.names:
+        plugins.shadow = Shadow(shadows, storage)
     signing_keys = SigningKeys(storage, ring, settings.signing_algorithm)
     parts = Parts(
         settings=settings,
@@ -111,7 +122,7 @@ def build(ini: Mapping[str, str]) -> Application:
         signing_keys=signing_keys,
         parts=parts,
         metadata=metadata,
-        insecure=(*loaded.insecure, *insecure_plugins),
+        insecure=(*loaded.insecure, *insecure_plugins, *insecure_shadows),
     )
 
 

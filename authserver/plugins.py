@@ -11,11 +11,11 @@ import importlib
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import pluggy
 
@@ -81,6 +81,14 @@ class Implementation:
     argnames: tuple[str, ...]
 
 
+class Observer(Protocol):
+    """Who hears of every ruling (`authserver.shadow`)."""
+
+    def consider(
+        self, ruling: Ruling, said: Sequence[tuple[Answer, Any]], question: Mapping[str, Any]
+    ) -> None: ...
+
+
 class PluginSet:
     """The loaded plugins; implements `engine.ports.Policies`.
 
@@ -94,6 +102,7 @@ class PluginSet:
 
     def __init__(self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0) -> None:
         self.names = tuple(name for name, _ in plugins)
+        self.shadow: Observer | None = None
         self._plugins = dict(plugins)
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)
@@ -152,8 +161,15 @@ class PluginSet:
 
     def decide(self, slot: str, /, **question: Any) -> Ruling:
         """Ask every plugin of a deciding hook and combine the answers (see `engine.ports.Policies`)."""
-        said = [_ask(implementation, slot, question) for implementation in self._implementations[slot]]
-        return combine(slot, said, partial(facts_of, slot, question))
+        said = self.ask_all(slot, question)
+        ruling = combine(slot, said, partial(facts_of, slot, question))
+        if self.shadow is not None:
+            self.shadow.consider(ruling, said, question)
+        return ruling
+
+    def ask_all(self, slot: str, question: Mapping[str, Any]) -> list[tuple[Answer, Any]]:
+        """What each plugin of a deciding hook says, in order, with the value of its answer."""
+        return [_ask(implementation, slot, question) for implementation in self._implementations[slot]]
 
     def contribute(self, slot: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
         """What each plugin adds at a contributing hook, as (plugin name, value), in order."""
@@ -193,6 +209,7 @@ def load(
     *,
     production: bool,
     time_limit: float = 2.0,
+    others: Collection[str] = (),
 ) -> tuple[PluginSet, list[str]]:
     """Find every plugin of the INI and make it from its settings.
 
@@ -201,6 +218,7 @@ def load(
         settings: raw texts by plugin name and field.
         production: whether insecure plugins and settings are refused.
         time_limit: seconds a plugin has for a decision.
+        others: specifications of plugins that have settings too but are loaded elsewhere.
 
     Returns:
         The plugins, and what development should announce about them.
@@ -245,8 +263,13 @@ def load(
                 plugins.append((name, kind(**values)))
             except (TypeError, ValueError) as error:
                 problems.append(f"{prefix.removesuffix('.')}: {error}")
+    elsewhere = {_name_of(specification) for specification in others}
+    problems += [
+        f"authserver.shadow_plugins: {name} is listed in authserver.plugins too; leave it in one of them"
+        for name in named.keys() & elsewhere
+    ]
     for name in settings:
-        if name not in named:
+        if name not in named and name not in elsewhere:
             problems.append(
                 f"{PLUGIN_PREFIX}{name}: no such plugin is listed in authserver.plugins; "
                 + did_you_mean(name, named, PLUGIN_PREFIX)
@@ -290,7 +313,7 @@ def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:
             kind: Any = importlib.import_module(module_name)
             for part in class_name.split("."):
                 kind = getattr(kind, part)
-            return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower(), kind
+            return _name_of(specification), kind
         if specification in available:
             return specification, available[specification].load()
     except Exception as error:
@@ -299,6 +322,12 @@ def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:
         ) from error
     hint = did_you_mean(specification, available, "")
     raise SettingsError([f"authserver.plugins: {specification}: no such plugin; {hint}"])
+
+
+def _name_of(specification: str) -> str:
+    """The entry point's name, or `module:QuietHours` as `quiet_hours`."""
+    class_name = specification.rpartition(":")[2]
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
 
 
 def _is_frozen(kind: type) -> bool:

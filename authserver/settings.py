@@ -140,6 +140,12 @@ class Settings:
             description="The plugins to load, in the order in which they are asked: entry points of the group `authserver.plugins`, or `module:Class`."
         ),
     ] = ()
+    shadow_plugins: Annotated[
+        Text,
+        Meta(
+            description="Plugins to try out: asked beside the live ones, while their answers never count; `authserver policy shadow-report` shows where they differ.",
+        ),
+    ] = ()
     policy_time_limit: Annotated[
         float,
         Meta(

@@ -29,7 +29,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -256,17 +256,25 @@ def measured_server(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "serve.py", str(port), str(processes), str(threads)]
-    server = subprocess.Popen(command, cwd=HERE, env=environment, start_new_session=True)
-    try:
-        wait_for(port, server)
-        yield port, server.pid
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen(
+            command, cwd=HERE, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
         try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+            wait_for(port, server)
+            yield port, server.pid
+        except BaseException:
+            log.seek(0)
+            print(*log.readlines()[-30:], sep="", file=sys.stderr)
+            raise
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
 
 
 def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:

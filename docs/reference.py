@@ -198,7 +198,8 @@ def commands_page() -> Iterator[str]:
             yield ""
         for parameter in command.get_params(context):
             record = parameter.get_help_record(context)
-            if record and "--help" not in parameter.opts:
+            # Arguments are in the usage, and told of in the help text.
+            if isinstance(parameter, click.Option) and record and "--help" not in parameter.opts:
                 yield from option(parameter, record[1])
 
 
@@ -218,9 +219,9 @@ def commands() -> Iterator[tuple[str, click.Command, click.Context]]:
     return below("authserver", command_line, click.Context(command_line, info_name="authserver"))
 
 
-def option(parameter: click.Parameter, words: str) -> Iterator[str]:
+def option(parameter: click.Option, words: str) -> Iterator[str]:
     names = ", ".join(parameter.opts)
-    is_flag = isinstance(parameter, click.Option) and (parameter.is_flag or parameter.count)
+    is_flag = parameter.is_flag or parameter.count
     value = (
         ""
         if is_flag or "--version" in parameter.opts

@@ -181,7 +181,8 @@ def typed() -> Iterator[tuple[str, str]]:
     blocks = [(README.name, text) for text in re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)]
     for page in PAGES:
         for block in re.findall(r"\.\. code-block:: console\n\n((?: {3}.*\n|\n)+)", page.read_text()):
-            blocks.append((page.name, "\n".join(re.findall(r"^ {3}\$ (.*)", block, re.MULTILINE))))
+            joined = block.replace("\\\n", " ")
+            blocks.append((page.name, "\n".join(re.findall(r"^ {3}\$ (.*)", joined, re.MULTILINE))))
     for name, text in blocks:
         for line in text.replace("\\\n", " ").splitlines():
             if line.strip():

@@ -6,7 +6,7 @@ Every method that writes raises `StorageUnavailable` when the storage cannot tak
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from authserver.engine.records import (
     ClientSecret,
     Consent,
     Event,
+    EventType,
     FoundSession,
     FoundToken,
     Grant,
@@ -117,6 +118,15 @@ class Consents(Protocol):
 class Events(Protocol):
     def add(self, event: Event) -> None:
         """Keep it with the transaction. It is written last; a failure to write it fails the commit."""
+
+    def find(self, event_id: str) -> Event | None:
+        """The event of this id; a refusal's id is the error id that the client was told."""
+
+    def since(self, since: datetime, *, type: EventType | None = None) -> Iterator[Event]:
+        """The events from that time on, oldest first, all or of one type; read in batches as they are used."""
+
+    def count(self, since: datetime, *, type: EventType | None = None) -> int:
+        """How many `since` would give now."""
 
 
 class Sessions(Protocol):

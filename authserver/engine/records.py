@@ -228,6 +228,7 @@ class EventType(StrEnum):
     USER_ADDED = "user.added"
     USER_DISABLED = "user.disabled"
     KEY_CREATED = "key.created"
+    POLICY_DIFFERED = "policy.differed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

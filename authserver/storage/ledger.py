@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, func, insert, select, tuple_
 
-from authserver.engine.records import Event, KeyState, SigningKey
+from authserver.engine.records import Event, EventType, KeyState, SigningKey
+from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
 from authserver.storage.tables import events, signing_keys
 from authserver.storage.work import Work, insert_new
 
+# How many events are read at a time.
+BATCH = 500
+
 _EVENT = Rows(Event, events)
 _ADD_EVENT = insert(events)
+_FIND_EVENT = select(*_EVENT.columns).where(events.c.event_id == bindparam("event_id"))
+_OF_TYPE = events.c.type.in_(bindparam("types", expanding=True))
+_NEXT_EVENTS = (
+    select(*_EVENT.columns)
+    .where(
+        tuple_(events.c.at, events.c.event_id)
+        > tuple_(bindparam("at", type_=UtcDateTime), bindparam("last_id", type_=events.c.event_id.type)),
+        _OF_TYPE,
+    )
+    .order_by(events.c.at, events.c.event_id)
+    .limit(bindparam("limit"))
+)
+_COUNT_EVENTS = select(func.count()).where(events.c.at >= bindparam("at"), _OF_TYPE).select_from(events)
 
 _KEY = Rows(SigningKey, signing_keys)
 _ADD_KEY = insert_new(signing_keys)
@@ -35,6 +53,24 @@ class SqlEvents:
         """Written last: nothing in the same transaction depends on it."""
         self._work.defer(_ADD_EVENT, _EVENT.row(event))
 
+    def find(self, event_id: str) -> Event | None:
+        row = self._work.read(_FIND_EVENT, {"event_id": event_id}).one_or_none()
+        return _EVENT.record(row) if row else None
+
+    def since(self, since: datetime, *, type: EventType | None = None) -> Iterator[Event]:
+        """By keyset: each batch goes on after the last event of the one before."""
+        after, last_id = since, ""
+        while True:
+            parameters = {"at": after, "last_id": last_id, "types": _types(type), "limit": BATCH}
+            batch = [_EVENT.record(row) for row in self._work.read(_NEXT_EVENTS, parameters)]
+            yield from batch
+            if len(batch) < BATCH:
+                return
+            after, last_id = batch[-1].at, batch[-1].event_id
+
+    def count(self, since: datetime, *, type: EventType | None = None) -> int:
+        return int(self._work.read(_COUNT_EVENTS, {"at": since, "types": _types(type)}).scalar_one())
+
 
 class SqlKeys:
     """`engine.ports.Keys` in the database."""
@@ -50,3 +86,7 @@ class SqlKeys:
     def add_first(self, key: SigningKey) -> bool:
         """The unique index over active keys decides, however many processes start at once (T113)."""
         return self._work.insert(_ADD_KEY, _KEY.row(key))
+
+
+def _types(type: EventType | None) -> list[EventType]:
+    return list(EventType) if type is None else [type]

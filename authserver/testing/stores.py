@@ -15,6 +15,7 @@ from authserver.engine.records import (
     ClientSecret,
     Consent,
     Event,
+    EventType,
     FoundSession,
     FoundToken,
     Grant,
@@ -248,6 +249,17 @@ class MemoryEvents(Kept):
     def add(self, event: Event) -> None:
         with self.lock:
             self.tables.events[event.event_id] = event
+
+    def find(self, event_id: str) -> Event | None:
+        return self.tables.events.get(event_id)
+
+    def since(self, since: datetime, *, type: EventType | None = None) -> Iterator[Event]:
+        found = [event for event in self.tables.events.values() if event.at >= since]
+        found = [event for event in found if type in (None, event.type)]
+        return iter(sorted(found, key=lambda event: (event.at, event.event_id)))
+
+    def count(self, since: datetime, *, type: EventType | None = None) -> int:
+        return sum(1 for _ in self.since(since, type=type))
 
 
 class MemorySessions(Kept):

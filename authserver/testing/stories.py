@@ -67,6 +67,13 @@ def signed_in(server: Server, username: str = "ann") -> TestApp:
     return browser
 
 
+def is_signed_in(server: Server, browser: TestApp, *, cookie: str | None = None) -> bool:
+    """Whether the front page offers to sign out, for this browser or for one that sends this Cookie header."""
+    page = browser.get(server.path("/"), headers={"Cookie": cookie} if cookie is not None else None)
+    assert page.status_int == 200
+    return any(form.action.endswith("/logout") for form in page.forms.values())
+
+
 def challenge() -> dict[str, str]:
     """The PKCE parameters of a correct request."""
     return {"code_challenge": CHALLENGE, "code_challenge_method": "S256"}

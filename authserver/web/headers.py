@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
@@ -22,6 +23,8 @@ PAGE_POLICY: Mapping[str, list[str]] = {
     "frame-ancestors": ["'none'"],
     "base-uri": ["'none'"],
 }
+# As browsers send it (RFC 6454, 6.1): no path, and never `null`.
+_ORIGIN = re.compile(r"https?://[^/?#@]+")
 Handler = Callable[[Request], Response]
 
 
@@ -84,7 +87,7 @@ def _add_cross_origin(request: Request, response: Response) -> None:
     if route.origins is Origins.CLIENTS:
         response.headers.add("Vary", "Origin")
         with request.registry.application.storage.begin() as stores:
-            if origin == "null" or not stores.clients.knows_origin(origin):
+            if not _ORIGIN.fullmatch(origin) or not stores.clients.knows_origin(origin):
                 return
     response.headers["Access-Control-Allow-Origin"] = "*" if route.origins is Origins.ALL else origin
     response.headers["Access-Control-Expose-Headers"] = "WWW-Authenticate, DPoP-Nonce"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -108,11 +107,13 @@ def test_every_page_is_for_everybody(page: Page, server: Server, watch, name: st
 
 @pytest.mark.parametrize("accent", ACCENTS)
 def test_no_accent_makes_anything_unreadable(
-    page: Page, server: Server, make_server: Callable[..., Server], watch, accent: str
+    page: Page, server: Server, sqlite_url: str, watch, accent: str
 ) -> None:
     """Whatever `authserver.accent_color` says, text and controls keep their contrast, in light and dark."""
     watch.allow("status of 400")
-    theme = make_server({"authserver.accent_color": accent}).http.get("/static/theme.css")
+    coloured = Server(sqlite_url, {"authserver.accent_color": accent})
+    theme = coloured.http.get("/static/theme.css")
+    coloured.close()
     page.route("**/static/theme.css*", lambda route: route.fulfill(body=theme.body, content_type="text/css"))
     for name in ("login-failed", "consent-unverified", "sign-out", "playground"):
         page.context.clear_cookies()

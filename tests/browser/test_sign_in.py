@@ -117,6 +117,7 @@ def test_the_keyboard_alone_signs_in_and_consents(page: Page, server: Server) ->
     """Focus begins in the first field, follows the reading order, is visible, and Enter never allows."""
     client, _ = server.add_client()
     authorize(page, server, client, scope="profile files.read")
+    expect(page.get_by_label("Username")).to_be_focused()
     page.keyboard.type("ann")
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)

@@ -75,7 +75,9 @@ def test_no_error_is_redirected_before_client_and_uri_are_accepted(
 
 
 @pytest.mark.parametrize(("changes", "code"), WRONG.values(), ids=WRONG)
-def test_a_stranger_is_sent_to_sign_in_and_not_to_the_client(server: Server, changes: dict, code: str) -> None:
+def test_a_stranger_is_sent_to_sign_in_and_not_to_the_client(
+    server: Server, changes: dict, code: str
+) -> None:
     """B-16: the error is redirected only once somebody is signed in."""
     client, _ = server.add_client()
     before = records(server)
@@ -92,9 +94,7 @@ def test_an_error_reaches_the_client_after_sign_in(server: Server) -> None:
     answer = sign_in_at(page)
     assert answer.status_int == 303
     assert answer.location.startswith(f"{ISSUER}/oauth/consent?request=")
-    assert_redirect_error(
-        answer.goto(answer.location, expect_errors=True), "unsupported_response_type"
-    )
+    assert_redirect_error(answer.goto(answer.location, expect_errors=True), "unsupported_response_type")
 
 
 WRONG_CLIENT = {
@@ -191,7 +191,9 @@ def test_unknown_and_empty_parameters_are_ignored(server: Server) -> None:
 def test_resource_may_repeat(server: Server) -> None:
     """B-04: the registered exception."""
     client, secret = server.add_client()
-    code = server.code(client, resource=["https://api.example/", "https://files.example/"], scope="files.read")
+    code = server.code(
+        client, resource=["https://api.example/", "https://files.example/"], scope="files.read"
+    )
     audience = server.claims(server.redeem(client, secret, code).json["access_token"])["aud"]
     assert audience == ["https://api.example/", "https://files.example/"]
 
@@ -326,9 +328,7 @@ def test_what_cannot_be_read_gives_a_page(server: Server, query: str, method: st
         if method == "GET":
             answer = browser.get(f"{path}?{text}", status="*")
         else:
-            answer = browser.post(
-                path, text, content_type="application/x-www-form-urlencoded", status="*"
-            )
+            answer = browser.post(path, text, content_type="application/x-www-form-urlencoded", status="*")
         assert_page_error(answer)
 
 

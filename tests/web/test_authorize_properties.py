@@ -16,9 +16,7 @@ from authserver.testing.server import CHALLENGE, ISSUER, Server, query_of
 from authserver.testing.stories import assert_page_error, assert_redirect_error, records, signed_in
 
 # The server is shared by the examples of a test on purpose: what one stores, the next one must not see.
-fast = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fast = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 REGISTERED = (
     "https://client.example/cb",
@@ -28,10 +26,24 @@ REGISTERED = (
     "http://localhost:3000/cb?a=b",
     "com.example.app:/cb",
 )
-NAMES = (
-    "response_type client_id redirect_uri scope state code_challenge code_challenge_method resource "
-    "response_mode nonce prompt request request_uri registration client_secret x"
-).split()
+NAMES = [
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "code_challenge",
+    "code_challenge_method",
+    "resource",
+    "response_mode",
+    "nonce",
+    "prompt",
+    "request",
+    "request_uri",
+    "registration",
+    "client_secret",
+    "x",
+]
 
 
 @pytest.fixture
@@ -53,8 +65,12 @@ def mutations(draw: st.DrawFn) -> str:
     uri = draw(st.sampled_from(REGISTERED))
     at = draw(st.integers(0, len(uri)))
     piece = draw(
-        st.sampled_from(["/", "?", "#", ";", "@", "\\", "%2e", "%2F", "..", "/..", " ", "\t", "\n", "*", ":443"])
-        | st.sampled_from(["evil.example", "@evil.example", ".evil.example", "&a=b", "?a=b", ";a", ":80", "."])
+        st.sampled_from(
+            ["/", "?", "#", ";", "@", "\\", "%2e", "%2F", "..", "/..", " ", "\t", "\n", "*", ":443"]
+        )
+        | st.sampled_from(
+            ["evil.example", "@evil.example", ".evil.example", "&a=b", "?a=b", ";a", ":80", "."]
+        )
         | st.characters(min_codepoint=1, max_codepoint=0x2FFF, exclude_categories=["Cs"])
     )
     kind = draw(st.sampled_from(["insert", "delete", "replace", "upper", "append", "prepend"]))
@@ -71,7 +87,9 @@ def mutations(draw: st.DrawFn) -> str:
 
 def is_loopback_with_other_port(uri: str) -> bool:
     def without_port(uri: str) -> str:
-        return re.sub(r"^(http://(?:127\.0\.0\.1|\[::1\]|localhost))(?::[1-9][0-9]{0,4})?(?=[/?])", r"\1", uri)
+        return re.sub(
+            r"^(http://(?:127\.0\.0\.1|\[::1\]|localhost))(?::[1-9][0-9]{0,4})?(?=[/?])", r"\1", uri
+        )
 
     return without_port(uri) in [without_port(known) for known in REGISTERED if known.startswith("http:")]
 
@@ -106,7 +124,9 @@ def test_only_a_real_port_of_a_loopback_host_is_free(
 
 values = (
     st.text(max_size=30)
-    | st.sampled_from(["code", "S256", CHALLENGE, "profile", "none", "https://evil.example/", ISSUER, "", "{}"])
+    | st.sampled_from(
+        ["code", "S256", CHALLENGE, "profile", "none", "https://evil.example/", ISSUER, "", "{}"]
+    )
     | st.sampled_from(REGISTERED)
 )
 
@@ -129,8 +149,12 @@ def test_no_soup_of_parameters_breaks_it(
 ) -> None:
     """T001, T012, T015, B-15: never a 500, never a redirect elsewhere, and nothing stored without a code."""
     good = server.authorization_url(client).partition("?")[2]
-    soup = urlencode([(name.encode("utf-8", "replace"), value.encode("utf-8", "replace")) for name, value in pairs])
-    query = "&".join(part for part in (good if keep else f"client_id={client.client_id}", soup, quote_plus(raw)) if part)
+    soup = urlencode(
+        [(name.encode("utf-8", "replace"), value.encode("utf-8", "replace")) for name, value in pairs]
+    )
+    query = "&".join(
+        part for part in (good if keep else f"client_id={client.client_id}", soup, quote_plus(raw)) if part
+    )
     before = records(server)
     path = server.path("/oauth/authorize")
     if post:

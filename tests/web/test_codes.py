@@ -36,7 +36,9 @@ def test_a_code_is_bound_to_client_user_scope_and_resource(server: Server) -> No
     """B-23: what comes out is what was agreed with this user for this client."""
     client, secret = server.add_client()
     bob = server.add_user("bob")
-    code = server.code(client, signed_in(server, "bob"), scope="files.read", resource="https://files.example/")
+    code = server.code(
+        client, signed_in(server, "bob"), scope="files.read", resource="https://files.example/"
+    )
     answer = server.redeem(client, secret, code, scope="profile files.write")
     claims = server.claims(answer.json["access_token"])
     assert claims["sub"] == bob.user_id

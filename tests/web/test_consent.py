@@ -70,7 +70,9 @@ def test_deny_gives_access_denied(server: Server, page: TestResponse) -> None:
 
 
 @pytest.mark.parametrize("answer", [None, "", "no", "ALLOW", "allow "])
-def test_anything_but_allow_is_no(server: Server, browser: TestApp, page: TestResponse, answer: str | None) -> None:
+def test_anything_but_allow_is_no(
+    server: Server, browser: TestApp, page: TestResponse, answer: str | None
+) -> None:
     """E-07: only the Allow button allows."""
     sent = post(server, browser, fields_of(page, "scope"), answer=answer)
     assert_redirect_error(sent, "access_denied")
@@ -78,7 +80,9 @@ def test_anything_but_allow_is_no(server: Server, browser: TestApp, page: TestRe
 
 
 @pytest.mark.parametrize("answer", [["allow", "deny"], ["deny", "allow"], ["allow", "allow"]])
-def test_two_answers_are_none(server: Server, browser: TestApp, page: TestResponse, answer: list[str]) -> None:
+def test_two_answers_are_none(
+    server: Server, browser: TestApp, page: TestResponse, answer: list[str]
+) -> None:
     """T012: a page, and nothing is stored."""
     before = records(server)
     assert_page_error(post(server, browser, fields_of(page, "scope"), answer=answer))
@@ -122,7 +126,9 @@ def altered(sealed: str, at: int) -> str:
     return sealed[:at] + ("A" if sealed[at] != "A" else "B") + sealed[at + 1 :]
 
 
-@pytest.mark.parametrize("position", ["first", "key id", "nonce", "middle", "last", "cut", "longer", "empty", "none"])
+@pytest.mark.parametrize(
+    "position", ["first", "key id", "nonce", "middle", "last", "cut", "longer", "empty", "none"]
+)
 def test_an_altered_request_is_refused(
     server: Server, browser: TestApp, page: TestResponse, position: str
 ) -> None:
@@ -142,7 +148,9 @@ def test_an_altered_request_is_refused(
     }[position]
     before = records(server)
     assert_page_error(post(server, browser, form), status=403, supplied=REDIRECT_URI)
-    shown = browser.get(server.path("/oauth/consent?") + urlencode({"request": form["request"] or ""}), status="*")
+    shown = browser.get(
+        server.path("/oauth/consent?") + urlencode({"request": form["request"] or ""}), status="*"
+    )
     assert_page_error(shown, status=403)
     assert records(server) == before
 
@@ -197,7 +205,9 @@ def test_another_user_cannot_decide(server: Server, browser: TestApp, page: Test
     assert_code(server.consent(page))
 
 
-def test_a_session_change_in_between_ends_the_request(server: Server, browser: TestApp, page: TestResponse) -> None:
+def test_a_session_change_in_between_ends_the_request(
+    server: Server, browser: TestApp, page: TestResponse
+) -> None:
     """E-04: the page was shown to ann; bob signs in in the same browser; ann's form is dead."""
     server.add_user("bob")
     server.sign_in(browser, "bob")
@@ -208,7 +218,9 @@ def test_a_session_change_in_between_ends_the_request(server: Server, browser: T
     assert server.rows("grants") == []
 
 
-def test_somebody_else_may_sign_in_for_the_same_request(server: Server, browser: TestApp, page: TestResponse) -> None:
+def test_somebody_else_may_sign_in_for_the_same_request(
+    server: Server, browser: TestApp, page: TestResponse
+) -> None:
     """E-04: `Use another account` signs ann out, and the grant is bob's."""
     bob = server.add_user("bob")
     login = post(server, browser, fields_of(page, "scope"), answer="switch")
@@ -221,7 +233,9 @@ def test_somebody_else_may_sign_in_for_the_same_request(server: Server, browser:
     assert [grant["user_id"] for grant in server.rows("grants")] == [bob.user_id]
 
 
-def test_a_signed_out_browser_is_asked_to_sign_in_again(server: Server, client: Client, page: TestResponse) -> None:
+def test_a_signed_out_browser_is_asked_to_sign_in_again(
+    server: Server, client: Client, page: TestResponse
+) -> None:
     """E-01, E-04: the session was ended elsewhere; the answer does not count."""
     with server.application.storage.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM sessions")

@@ -125,7 +125,7 @@ def test_the_policy_names_the_port_of_the_request(server: Server) -> None:
 
 NAMES = [
     "<script>alert(1)</script>",
-    "\"><img src=x onerror=alert(1)>",
+    '"><img src=x onerror=alert(1)>',
     "' onmouseover='alert(1)",
     "{{ 7*7 }}{% raw %}",
     "</bdi></p></main><h1>Verified by authserver",
@@ -205,7 +205,7 @@ BAD_LINKS = [
     "http://client.example/",
     "//client.example/",
     "https://good.example\\@evil.example/",
-    "https://client.example/\"onclick=x",
+    'https://client.example/"onclick=x',
     "",
 ]
 
@@ -215,7 +215,8 @@ def test_a_bad_link_is_not_rendered_even_if_it_was_stored(server: Server, link: 
     """T095, E-11: autoescape would not help against `javascript:`."""
     client, _ = server.add_client()
     change_client(
-        server, details=json.dumps({"client_uri": link, "policy_uri": link, "tos_uri": link, "logo_uri": link})
+        server,
+        details=json.dumps({"client_uri": link, "policy_uri": link, "tos_uri": link, "logo_uri": link}),
     )
     page = consent_page(server, client)
     hrefs = [tag["href"] for tag in page.html.find_all("a")]

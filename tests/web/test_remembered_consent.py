@@ -30,7 +30,9 @@ PRIVATE = "com.example.app:/cb"
         ("none", False, PRIVATE, True),
     ],
 )
-def test_who_is_asked_again(server: Server, auth_method: str, first_party: bool, uri: str, asked_again: bool) -> None:
+def test_who_is_asked_again(
+    server: Server, auth_method: str, first_party: bool, uri: str, asked_again: bool
+) -> None:
     """E-12, T088: silence only where something proves the client; a public local one is asked every time."""
     client, _ = server.add_client(
         token_endpoint_auth_method=auth_method,
@@ -134,7 +136,9 @@ def test_another_resource_asks_again(server: Server) -> None:
     assert browser.get(server.authorization_url(client)).status_int == 200
 
 
-@pytest.mark.parametrize("uris", ["https://client.example/cb https://client.example/new", "https://client.example/new"])
+@pytest.mark.parametrize(
+    "uris", ["https://client.example/cb https://client.example/new", "https://client.example/new"]
+)
 def test_changed_redirect_uris_ask_again(server: Server, uris: str) -> None:
     """E-13, T089: the user agreed to a client that answered elsewhere."""
     client, _ = server.add_client()
@@ -150,7 +154,7 @@ scopes = st.sets(st.sampled_from(["profile", "files.read", "files.write"]), min_
 resources = st.sets(st.sampled_from(["https://api.example/", "https://files.example/"]), min_size=1)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=st.lists(st.tuples(scopes, resources), min_size=1, max_size=5))
 def test_nothing_is_granted_that_was_never_shown(
     server: Server, asked: list[tuple[set[str], set[str]]]
@@ -169,7 +173,11 @@ def test_nothing_is_granted_that_was_never_shown(
         elif "error=" in answer.location:
             continue
         assert_code(answer)
-        grant = next(row for row in server.rows("grants") if row["grant_id"] == server.events("code.issued")[-1]["grant_id"])
+        grant = next(
+            row
+            for row in server.rows("grants")
+            if row["grant_id"] == server.events("code.issued")[-1]["grant_id"]
+        )
         granted = {
             (scope, resource) for scope in grant["scopes"].split() for resource in grant["resources"].split()
         }

@@ -222,9 +222,9 @@ def test_a_client_uses_only_its_own_grant_types(
 ) -> None:
     """F-06: known to the server, but not this client's."""
     client, secret = server.add_client(grant_types=registered)
-    before = records(server)
+    before = stored(server)
     assert_json_error(server.token(client, secret, **used), "unauthorized_client")
-    assert records(server) == before
+    assert stored(server) == before
 
 
 def test_one_filter_of_scopes_for_every_grant_type(server: Server) -> None:
@@ -248,7 +248,7 @@ def test_a_bad_client_learns_nothing_about_a_code(server: Server) -> None:
     """F-11, G-06: authentication comes first: a live code and a made-up one get the same answer."""
     client, secret = server.add_client()
     live = server.code(client)
-    before = records(server)
+    before = stored(server)
     answers = [server.redeem(client, "wrong", code) for code in (live, forged("as_code_"), "x")]
     answers.append(server.token(client, "wrong", grant_type="password"))
     answers.append(server.token(client, "wrong"))
@@ -256,7 +256,7 @@ def test_a_bad_client_learns_nothing_about_a_code(server: Server) -> None:
         assert_json_error(answer, "invalid_client", status=401)
     assert len({answer.json["error_description"] for answer in answers}) == 1
     assert len({tuple(sorted(answer.headers.items())) for answer in answers}) == 1
-    assert records(server) == before
+    assert stored(server) == before
     assert server.redeem(client, secret, live).status_int == 200
 
 

@@ -1,0 +1,122 @@
+"""Trying a policy out: shadow plugins are asked beside the live ones, and their answers never count.
+
+Each question goes to a queue that one thread works off, so a request waits for nothing; a full queue drops
+questions, and a hanging plugin costs that one thread. Where the outcome would have been another, a
+`policy.differed` event is kept, at most some a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from authserver.engine import digests
+from authserver.engine.decisions import Answer, Ruling, combine
+from authserver.engine.ports import Storage
+from authserver.engine.records import Event, EventType
+from authserver.plugins import PluginSet
+
+QUEUE = 1000
+MOST_RECORDS_A_SECOND = 20.0
+log = logging.getLogger(__name__)
+
+Said = Sequence[tuple[Answer, Any]]
+
+
+class Shadow:
+    """Asks the shadow plugins what they would have said.
+
+    Args:
+        plugins: the shadow plugins.
+        storage: where differences are kept.
+    """
+
+    def __init__(self, plugins: PluginSet, storage: Storage) -> None:
+        self.plugins = plugins
+        self._storage = storage
+        self._questions: queue.Queue[tuple[Ruling, Said, Mapping[str, Any]]] = queue.Queue(QUEUE)
+        self._dropped = 0
+        self._allowance = MOST_RECORDS_A_SECOND
+        self._allowed_at = time.monotonic()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    def consider(self, ruling: Ruling, said: Said, question: Mapping[str, Any]) -> None:
+        """Have a question asked again, some time soon; returns at once."""
+        if not self.plugins.serves(ruling.slot):
+            return
+        try:
+            self._questions.put_nowait((ruling, said, question))
+        except queue.Full:
+            self._dropped += 1
+        if self._thread is None:
+            self._start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until every question was asked; whether that came to pass. For tests and an orderly end."""
+        deadline = time.monotonic() + seconds
+        while self._questions.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return not self._questions.unfinished_tasks
+
+    def _start(self) -> None:
+        # In the process that serves, not in one that forks it: threads do not survive a fork.
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
+                self._thread.start()
+
+    def _work(self) -> None:
+        while True:
+            ruling, said, question = self._questions.get()
+            try:
+                self._compare(ruling, said, question)
+            except Exception:
+                log.exception("a shadow question failed; nothing depends on it")
+            finally:
+                self._questions.task_done()
+
+    def _compare(self, ruling: Ruling, said: Said, question: Mapping[str, Any]) -> None:
+        candidate = combine(ruling.slot, [*said, *self.plugins.ask_all(ruling.slot, question)], ruling.facts)
+        if not differs(ruling, candidate):
+            return
+        if not self._may_record():
+            self._dropped += 1
+            return
+        dropped, self._dropped = self._dropped, 0
+        facts = ruling.facts()
+        event = Event(
+            event_id=digests.new_identifier(),
+            type=EventType.POLICY_DIFFERED,
+            at=datetime.now(UTC),
+            client_id=facts.get("client_id"),
+            user_id=facts.get("user_id"),
+            reason=candidate.reason,
+            decisions=(ruling.as_record(), candidate.as_record()),
+            details={"slot": ruling.slot, "dropped": dropped},
+        )
+        with self._storage.begin() as stores:
+            stores.events.add(event)
+
+    def _may_record(self) -> bool:
+        """A bucket that fills at the allowed rate and holds one second's worth."""
+        now = time.monotonic()
+        gained = (now - self._allowed_at) * MOST_RECORDS_A_SECOND
+        self._allowance = min(MOST_RECORDS_A_SECOND, self._allowance + gained)
+        self._allowed_at = now
+        if self._allowance < 1:
+            return False
+        self._allowance -= 1
+        return True
+
+
+def differs(one: Ruling, other: Ruling) -> bool:
+    """Whether two rulings let different things through; reasons alone make no difference."""
+    if one.allowed != other.allowed:
+        return True
+    return one.allowed and one.value != other.value

@@ -1,0 +1,93 @@
+"""Make the pictures of the README: `python docs/screenshots.py`, with Chromium installed.
+
+A server of its own is started for them, with a person, a client and nothing else.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+import authserver
+from authserver.engine.records import RegisteredBy
+from authserver.storage import migrate
+from authserver.testing.live import live_server
+from authserver.testing.server import PASSWORD, Server
+
+IMAGES = Path(__file__).parent / "images"
+SETTINGS = {
+    "authserver.product_name": "Acme ID",
+    "authserver.logo": str(Path(authserver.__file__).parent / "web/static/logo.svg"),
+    "authserver.scopes": """
+        profile = See your name
+        notes.read = Read your notes
+        notes.write = Write and delete your notes
+        """,
+    "authserver.hidden_scopes": None,
+    "authserver.plugin.registration_open.scopes": "profile notes.read",
+    "authserver.plugin.resources_listed.resources": "https://notes.acme.example/ = *",
+    "authserver.plugin.resources_listed.default": "https://notes.acme.example/",
+}
+SCOPES = ("profile", "notes.read", "notes.write")
+# What the pictures show: file, width in CSS pixels, colour scheme, whether the client registered itself.
+PICTURES = (
+    ("consent-light.png", 760, "light", False),
+    ("consent-dark-narrow.png", 390, "dark", True),
+)
+
+
+def main() -> None:
+    """Take every picture anew."""
+    IMAGES.mkdir(exist_ok=True)
+    with TemporaryDirectory() as folder, sync_playwright() as playwright:
+        url = f"sqlite:///{folder}/authserver.sqlite"
+        migrate.upgrade(url)
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        with live_server(url, SETTINGS) as server:
+            server.add_user("ann")
+            for name, width, scheme, is_stranger in PICTURES:
+                context = browser.new_context(
+                    viewport={"width": width, "height": 400}, color_scheme=scheme, device_scale_factor=2
+                )
+                page = context.new_page()
+                show_consent(page, server, is_stranger)
+                page.screenshot(path=IMAGES / name, full_page=True)
+                sys.stdout.write(f"{IMAGES / name}: {(IMAGES / name).stat().st_size // 1024} KiB\n")
+                context.close()
+        browser.close()
+
+
+def show_consent(page: Page, server: Server, is_stranger: bool) -> None:
+    """Bring the page to the consent that one of two clients asks for."""
+    client, _ = server.add_client(
+        client_name="Paper Trail",
+        redirect_uris=("http://127.0.0.1/callback",) if is_stranger else ("https://papertrail.example/callback",),
+        token_endpoint_auth_method="none" if is_stranger else "client_secret_basic",
+        application_type="native" if is_stranger else "web",
+        scopes=SCOPES,
+    )
+    shown = replace(
+        client,
+        client_id=f"{client.client_id}_shown",
+        created_at=datetime(2026, 1, 15, tzinfo=UTC),
+        registered_by=RegisteredBy.SELF if is_stranger else RegisteredBy.OPERATOR,
+    )
+    with server.application.begin() as engine:
+        engine.stores.clients.add(shown)
+    page.goto(server.issuer + server.authorization_url(shown, scope=" ".join(SCOPES)))
+    page.get_by_label("Username").fill("ann")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Allow access to your account?")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Scopes by team: a `scope_decision` for authserver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from authserver.api import Decision, User, deny, hookimpl, narrow
+from authserver_team_scopes.roster import Roster, Watched, zone_named
+
+__all__ = ["TeamScopes"]
+
+
+@dataclass(frozen=True)
+class TeamScopes:
+    """Let people have the scopes of their teams, when their teams have them, and no others.
+
+    It narrows and denies, and never allows: which client may ask for what is for others to say.
+
+    Attributes:
+        file: path of the teams, `.toml` or `.csv` (see the README for both forms).
+        timezone: in which hours and days are meant, unless a team names its own.
+        check_seconds: how often, at most, a changed file is looked for.
+    """
+
+    file: str
+    timezone: str = "UTC"
+    check_seconds: int = 5
+    _watched: Watched = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if "\n" in self.file:
+            raise ValueError("file: this is the text of a file; give its path, without `file:` before it")
+        if self.check_seconds < 0:
+            raise ValueError("check_seconds: must be 0 or more")
+        try:
+            zone = zone_named(self.timezone)
+        except ValueError as error:
+            raise ValueError(f"timezone: {error}") from None
+        # Reads the file now: a broken one stops the start. A frozen value is filled in this way.
+        object.__setattr__(self, "_watched", Watched(Path(self.file), zone, self.check_seconds))
+
+    @hookimpl
+    def scope_decision(self, user: User | None, requested: tuple[str, ...]) -> Decision | None:
+        if user is None:
+            return None
+        roster: Roster = self._watched.current()
+        teams = roster.teams_of(user.username)
+        if not teams:
+            return deny("in-no-team")
+        ever = {scope for team in teams for scope in team.scopes}
+        now = datetime.now(UTC)
+        open_now = tuple(dict.fromkeys(scope for team in teams if team.is_open(now) for scope in team.scopes))
+        closed = ever.difference(open_now)
+        if requested and not ever.intersection(requested):
+            return deny("not-for-team")
+        if not open_now or (requested and not set(open_now).intersection(requested)):
+            return deny("outside-hours")
+        if closed.intersection(requested or closed):
+            return narrow("outside-hours", open_now)
+        return narrow("scopes-of-teams", open_now)

@@ -1,0 +1,66 @@
+"""A file of teams, and a real server to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from authserver.storage import migrate
+from authserver.testing.server import SETTINGS, Server
+from authserver_team_scopes import TeamScopes
+
+TEAMS = """
+[everybody]
+members = ["*"]
+scopes = ["profile"]
+
+[readers]
+members = ["ann", "bob"]
+scopes = ["files.read"]
+
+[writers]
+members = ["Ann"]
+scopes = ["files.write"]
+days = "mon-fri"
+hours = "08:00-17:00"
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write a file of teams: `write(text)`, or `write(text, "teams.csv")`."""
+
+    def write(text: str = TEAMS, name: str = "teams.toml") -> Path:
+        # As the README advises: a new file in place of the old one.
+        fresh = tmp_path / f"{name}.new"
+        fresh.write_text(text, encoding="utf-8")
+        return fresh.replace(tmp_path / name)
+
+    return write
+
+
+@pytest.fixture
+def policy(write: Callable[..., Path]) -> TeamScopes:
+    """The policy as the tests mostly want it."""
+    return TeamScopes(file=str(write()), timezone="Europe/Oslo", check_seconds=0)
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Make a server with this plugin and these settings of it."""
+    servers: list[Server] = []
+
+    def make(**settings: str) -> Server:
+        url = f"sqlite:///{tmp_path}/authserver.sqlite"
+        migrate.upgrade(url)
+        ini = {f"authserver.plugin.team_scopes.{name}": text for name, text in settings.items()}
+        servers.append(
+            Server(url, {"authserver.plugins": SETTINGS["authserver.plugins"] + "team_scopes\n", **ini})
+        )
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()

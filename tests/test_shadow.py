@@ -1,0 +1,146 @@
+"""Shadow plugins: asked beside the live ones, never counted, bounded in cost, harmless in failure."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from authserver.api import Decision, allow, deny, hookimpl, narrow
+from authserver.engine.records import Event, EventType
+from authserver.plugins import PluginSet
+from authserver.shadow import MOST_RECORDS_A_SECOND, QUEUE, Shadow
+from authserver.storage.database import Database
+from authserver.testing.records import a_client, a_user
+
+SCOPES = ("profile", "files.read")
+
+
+@dataclass(frozen=True)
+class Allows:
+    """The live policy."""
+
+    @hookimpl
+    def scope_decision(self, requested: tuple[str, ...]) -> Decision:
+        return allow("all", requested)
+
+
+@dataclass(frozen=True)
+class Tries:
+    """A shadow policy that does what a test says."""
+
+    act: Callable[[], Any]
+
+    @hookimpl
+    def scope_decision(self) -> Any:
+        return self.act()
+
+
+@pytest.fixture
+def live_beside(database: Database) -> Callable[[Callable[[], Any]], PluginSet]:
+    """A live policy beside which a shadow policy acts."""
+
+    def make(act: Callable[[], Any]) -> PluginSet:
+        live = PluginSet([("allows", Allows())])
+        live.shadow = Shadow(PluginSet([("tries", Tries(act))], time_limit=30), database)
+        return live
+
+    return make
+
+
+def ask(live: PluginSet) -> Any:
+    return live.decide(
+        "scope_decision",
+        client=a_client(),
+        user=a_user(),
+        grant_type="authorization_code",
+        requested=SCOPES,
+        resources=(),
+    )
+
+
+def shadow_of(live: PluginSet) -> Shadow:
+    assert isinstance(live.shadow, Shadow)
+    return live.shadow
+
+
+def differences(database: Database) -> list[Event]:
+    with database.begin() as stores:
+        return list(stores.events.since(datetime(2020, 1, 1, tzinfo=UTC), type=EventType.POLICY_DIFFERED))
+
+
+@pytest.mark.parametrize(
+    ("act", "outcome"),
+    [
+        (lambda: deny("not-at-night"), ("deny", "not-at-night", None)),
+        (lambda: narrow("less", ("profile",)), ("allow", "less", ["profile"])),
+        (lambda: 1 / 0, ("failed", "plugin-raised", None)),
+    ],
+)
+def test_a_difference_is_kept_and_counts_for_nothing(
+    database: Database, live_beside: Any, act: Callable[[], Any], outcome: Any
+) -> None:
+    live = live_beside(act)
+    ruling = ask(live)
+    assert (ruling.allowed, ruling.value) == (True, SCOPES)
+    assert shadow_of(live).wait(10)
+    (event,) = differences(database)
+    was, would_be = event.decisions
+    assert (was["verdict"], was["outcome"]) == ("allow", list(SCOPES))
+    assert (would_be["verdict"], would_be["reason"], would_be["outcome"]) == outcome
+    assert (event.client_id, event.user_id) == ("reports", "user_ada")
+
+
+@pytest.mark.parametrize(
+    "act", [lambda: None, lambda: allow("me-too", ()), lambda: narrow("as-much", SCOPES)]
+)
+def test_agreement_leaves_no_record(database: Database, live_beside: Any, act: Callable[[], Any]) -> None:
+    live = live_beside(act)
+    ask(live)
+    assert shadow_of(live).wait(10)
+    assert not differences(database)
+
+
+def test_a_hanging_shadow_plugin_delays_nobody(live_beside: Any) -> None:
+    over = threading.Event()
+    live = live_beside(lambda: over.wait(20))
+    try:
+        begun = time.monotonic()
+        for _ in range(QUEUE + 50):
+            assert ask(live).allowed
+        assert time.monotonic() - begun < 10
+    finally:
+        over.set()
+
+
+def test_records_are_bounded(database: Database, live_beside: Any) -> None:
+    live = live_beside(lambda: deny("always"))
+    begun = time.monotonic()
+    for _ in range(200):
+        ask(live)
+    assert shadow_of(live).wait(20)
+    most = MOST_RECORDS_A_SECOND * (2 + time.monotonic() - begun)
+    assert 1 <= len(differences(database)) <= min(most, 200)
+
+
+def test_events_are_read_in_order_and_in_batches(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reading that reports and replays stand on, with batches of two."""
+    monkeypatch.setattr("authserver.storage.ledger.BATCH", 2)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    with database.begin() as stores:
+        for number in (3, 1, 2, 5, 4):
+            stores.events.add(Event(event_id=f"e{number}", type=EventType.TOKEN_ISSUED, at=at))
+        stores.events.add(Event(event_id="e0", type=EventType.TOKEN_REFUSED, at=at.replace(year=2027)))
+    with database.begin() as stores:
+        assert [event.event_id for event in stores.events.since(at)] == ["e1", "e2", "e3", "e4", "e5", "e0"]
+        assert stores.events.count(at, type=EventType.TOKEN_ISSUED) == 5
+        assert [e.event_id for e in stores.events.since(at, type=EventType.TOKEN_REFUSED)] == ["e0"]
+        found = stores.events.find("e3")
+        assert found is not None
+        assert found.at == at
+        assert stores.events.find("e9") is None
