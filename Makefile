@@ -13,7 +13,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --gener
 	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench docs lock format clean
+.PHONY: help run test check faults bench docs lock format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -32,6 +32,9 @@ check: $(VENV)/developing ## run everything that must hold before a change lands
 	$(BIN)/lint-imports --no-logo
 	.ci/audit $(BIN)/pip-audit requirements/run.txt
 	$(PYTEST) --cov=authserver
+
+faults: $(VENV)/developing ## kill, cut and race real server processes for longer than `make test` does
+	AUTHSERVER_FAULTS=long $(BIN)/python -m pytest tests/faults tests/web/test_storage_failures.py
 
 bench: $(VENV)/developing ## measure the server (benchmarks/README.md)
 	$(BIN)/python benchmarks/run.py

@@ -55,7 +55,7 @@ def main() -> None:
             server.add_user("ann")
             for name, width, scheme, is_stranger in PICTURES:
                 context = browser.new_context(
-                    viewport={"width": width, "height": 400}, color_scheme=scheme, device_scale_factor=2
+                    viewport={"width": width, "height": 400}, color_scheme=scheme, device_scale_factor=1.5
                 )
                 page = context.new_page()
                 show_consent(page, server, is_stranger)
@@ -69,7 +69,9 @@ def show_consent(page: Page, server: Server, is_stranger: bool) -> None:
     """Bring the page to the consent that one of two clients asks for."""
     client, _ = server.add_client(
         client_name="Paper Trail",
-        redirect_uris=("http://127.0.0.1/callback",) if is_stranger else ("https://papertrail.example/callback",),
+        redirect_uris=("http://127.0.0.1/callback",)
+        if is_stranger
+        else ("https://papertrail.example/callback",),
         token_endpoint_auth_method="none" if is_stranger else "client_secret_basic",
         application_type="native" if is_stranger else "web",
         scopes=SCOPES,

@@ -162,7 +162,7 @@ def answer(
         RedirectError: `access_denied` when the user declined (E-07), and as for `begin`.
     """
     pending = unseal(engine, sealed_request, browser)
-    client, redirect_uri = _accept_target(engine, pending.parameters)
+    client, redirect_uri = accept_target(engine, pending.parameters)
     if browser.user is None:
         return AskLogin(sealed_request=sealed_request, client=client, redirect_uri=redirect_uri)
     engine.journal.user_id = browser.user.user_id
@@ -174,7 +174,7 @@ def answer(
             AccessDenied("The user declined."), redirect_uri=checked.redirect_uri, state=checked.state
         )
         return Redirect(location=error_location(declined, engine.settings.issuer))
-    _consents_already(engine, checked)
+    consents_already(engine, checked)
     chosen = tuple(scope for scope in checked.scopes if scope in scopes)
     if not chosen:
         return _ask_consent(engine, pending, browser, checked, "nothing-ticked")
@@ -201,7 +201,7 @@ def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> A
     Raises:
         PageError: as for `resume`.
     """
-    client, redirect_uri = _accept_target(engine, unseal(engine, sealed_request, browser).parameters)
+    client, redirect_uri = accept_target(engine, unseal(engine, sealed_request, browser).parameters)
     return AskLogin(sealed_request=sealed_request, client=client, redirect_uri=redirect_uri)
 
 
@@ -258,19 +258,19 @@ def silent_approval_is_safe(client: Client, redirect_uri: str) -> bool:
 
 
 def _proceed(engine: Engine, pending: Pending, browser: Browser) -> Outcome:
-    client, redirect_uri = _accept_target(engine, pending.parameters)
+    client, redirect_uri = accept_target(engine, pending.parameters)
     if browser.user is None:
         return AskLogin(
             sealed_request=seal(engine, pending, browser), client=client, redirect_uri=redirect_uri
         )
     engine.journal.user_id = browser.user.user_id
     checked = _check(engine, pending, client, redirect_uri, browser.user)
-    if _consents_already(engine, checked) and silent_approval_is_safe(client, redirect_uri):
+    if consents_already(engine, checked) and silent_approval_is_safe(client, redirect_uri):
         return _approve(engine, pending, browser, checked)
     return _ask_consent(engine, pending, browser, checked)
 
 
-def _accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
+def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
     """The client and the redirect URI, or a page."""
     try:
         client_id = parameters.require("client_id")
@@ -360,7 +360,7 @@ def _redirected(
     )
 
 
-def _consents_already(engine: Engine, checked: Checked) -> bool:
+def consents_already(engine: Engine, checked: Checked) -> bool:
     """Whether a policy lets the user pass unasked.
 
     Raises:

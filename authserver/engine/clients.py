@@ -78,7 +78,11 @@ def authenticate(
         InvalidRequest: two methods at once, or two different client ids.
         InvalidClient: anything else; unknown, disabled and wrong secret look and cost the same (J-07).
     """
-    presented = read_credentials(authorization, parameters)
+    return judge(engine, read_credentials(authorization, parameters), headers)
+
+
+def judge(engine: Engine, presented: Presented, headers: Mapping[str, str]) -> Client:
+    """The client that these credentials prove. Raises InvalidClient."""
     engine.journal.client_id = presented.client_id
     client = engine.stores.clients.find(presented.client_id)
     matches = _secret_matches(engine, client, presented)

@@ -58,6 +58,14 @@ def register(engine: Engine, body: bytes, bearer: Secret | None, source: str) ->
         InvalidRedirectUri, InvalidClientMetadata: a member cannot be registered, or a policy refuses.
         InvalidToken: a policy wants an initial access token and this is none.
     """
+    client, secret = add_client(
+        engine, allowed_metadata(engine, body, bearer, source), registered_by=RegisteredBy.SELF
+    )
+    return describe(client, secret)
+
+
+def allowed_metadata(engine: Engine, body: bytes, bearer: Secret | None, source: str) -> ClientMetadata:
+    """What a policy lets a client register itself with. Raises as `register` does."""
     metadata = read_metadata(engine, body)
     ruling = engine.ask("registration_decision", metadata=metadata, bearer=bearer, source=source)
     if not ruling.allowed:
@@ -66,9 +74,9 @@ def register(engine: Engine, body: bytes, bearer: Secret | None, source: str) ->
                 "An initial access token is required.", reason=ruling.reason, sent=bearer is not None
             )
         raise InvalidClientMetadata("This registration is not allowed here.", reason=ruling.reason)
-    check_metadata(engine, ruling.value)
-    client, secret = add_client(engine, ruling.value, registered_by=RegisteredBy.SELF)
-    return describe(client, secret)
+    allowed: ClientMetadata = ruling.value
+    check_metadata(engine, allowed)
+    return allowed
 
 
 def add_client(

@@ -12,6 +12,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.tweens import INGRESS
 
+from authserver.engine.ports import StorageUnavailable
 from authserver.web.json import json_response
 from authserver.web.routes import Medium, Origins, medium_of, route_of
 
@@ -86,9 +87,8 @@ def _add_cross_origin(request: Request, response: Response) -> None:
         return
     if route.origins is Origins.CLIENTS:
         response.headers.add("Vary", "Origin")
-        with request.registry.application.storage.begin() as stores:
-            if not _ORIGIN.fullmatch(origin) or not stores.clients.knows_origin(origin):
-                return
+        if not _is_of_a_client(request, origin):
+            return
     response.headers["Access-Control-Allow-Origin"] = "*" if route.origins is Origins.ALL else origin
     response.headers["Access-Control-Expose-Headers"] = "WWW-Authenticate, DPoP-Nonce"
     if request.method == "OPTIONS":
@@ -97,3 +97,15 @@ def _add_cross_origin(request: Request, response: Response) -> None:
             "Authorization, Content-Type, DPoP, MCP-Protocol-Version"
         )
         response.headers["Access-Control-Max-Age"] = "3600"
+
+
+def _is_of_a_client(request: Request, origin: str) -> bool:
+    if not _ORIGIN.fullmatch(origin):
+        return False
+    try:
+        with request.registry.application.storage.begin() as stores:
+            known: bool = stores.clients.knows_origin(origin)
+    except StorageUnavailable:
+        # No exception view stands outside of this tween, and the answer itself is made: 503, most likely.
+        return False
+    return known

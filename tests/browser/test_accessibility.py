@@ -105,6 +105,20 @@ def test_every_page_is_for_everybody(page: Page, server: Server, watch, name: st
     assert_fits(page, "large text")
 
 
+def test_what_is_wrong_would_be_found(page: Page, server: Server) -> None:
+    """The checks above do find a missing label, faint text and what sticks out."""
+    PAGES["login"](page, server)
+    assert_contrast(page, "as it is")
+    page.evaluate("document.querySelector('label').remove()")
+    assert "label" in Axe().run(page, options=AXE).generate_snapshot()
+    page.evaluate("document.querySelector('h1').style.color = '#bbb'")
+    with pytest.raises(AssertionError, match="text of Sign in"):
+        assert_contrast(page, "faint")
+    page.evaluate("document.querySelector('h1').style.width = '2000px'")
+    with pytest.raises(AssertionError, match="<h1"):
+        assert_fits(page, "wide")
+
+
 @pytest.mark.parametrize("accent", ACCENTS)
 def test_no_accent_makes_anything_unreadable(
     page: Page, server: Server, sqlite_url: str, watch, accent: str
@@ -118,7 +132,9 @@ def test_no_accent_makes_anything_unreadable(
     for name in ("login-failed", "consent-unverified", "sign-out", "playground"):
         page.context.clear_cookies()
         PAGES[name](page, server)
-        chosen = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--accent').trim()")
+        chosen = page.evaluate(
+            "getComputedStyle(document.documentElement).getPropertyValue('--accent').trim()"
+        )
         assert chosen == accent
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
@@ -154,5 +170,9 @@ def test_the_focus_follows_the_reading_order(page: Page, server: Server, watch) 
     page.get_by_role("alert").focus()
     for _step in range(8):
         page.keyboard.press("Tab")
-        tops.append(page.locator(":focus").evaluate("element => Math.round(element.getBoundingClientRect().top + scrollY)"))
+        tops.append(
+            page.locator(":focus").evaluate(
+                "element => Math.round(element.getBoundingClientRect().top + scrollY)"
+            )
+        )
     assert all(before <= after for before, after in pairwise(tops)), tops

@@ -13,9 +13,7 @@ from tests.browser.steps import come_back_to_playground, press_in_playground, si
 
 def reached(page: Page) -> list[str]:
     """The steps that are done."""
-    return [
-        str(step.get_attribute("data-step")) for step in page.locator('.step[data-reached="yes"]').all()
-    ]
+    return [str(step.get_attribute("data-step")) for step in page.locator('.step[data-reached="yes"]').all()]
 
 
 def test_the_whole_story_is_shown(page: Page, server: Server, watch) -> None:

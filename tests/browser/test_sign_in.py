@@ -23,9 +23,7 @@ def test_a_wrong_password_is_explained_and_the_right_one_goes_on(page: Page, ser
     assert "not this one" not in page.content()
     expect(page.get_by_label("Username")).to_have_value("ann")
     expect(page.get_by_label("Password")).to_have_value("")
-    expect(page.get_by_label("Password")).to_have_accessible_description(
-        re.compile("do not go together")
-    )
+    expect(page.get_by_label("Password")).to_have_accessible_description(re.compile("do not go together"))
     page.get_by_role("link", name="Type the password again").click()
     expect(page.get_by_label("Password")).to_be_focused()
     page.get_by_label("Password").fill(PASSWORD)

@@ -98,7 +98,7 @@ class ServerProcess:
                 env={**os.environ, "PYTHONWARNINGS": "ignore"},
             )
 
-    def wait(self, seconds: float = 30) -> None:
+    def wait(self, seconds: float = 60) -> None:
         """Until it is ready."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

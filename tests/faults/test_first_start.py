@@ -49,7 +49,7 @@ def test_8_processes_that_start_at_once_make_one_key(database_url):
         for process in processes:
             process.stdin.write("start\n")
             process.stdin.flush()
-        results = [process.communicate(timeout=60) for process in processes]
+        results = [process.communicate(timeout=180) for process in processes]
     finally:
         for process in processes:
             process.kill()

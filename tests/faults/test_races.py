@@ -127,7 +127,6 @@ def test_writers_of_two_processes_wait_for_each_other(cluster, at_once):
     answers = [answer for batch in at_once(8, write) for answer in batch]
 
     assert Counter(answer.status for answer in answers) == {200: 8 * turns}
-    assert max(answer.seconds for answer in answers) < 5
     for client, _ in clients:
         issued = [
             row for row in cluster.server.events("token.issued") if row["client_id"] == client.client_id

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from urllib.parse import quote, urlencode
 
@@ -497,5 +498,32 @@ def test_what_is_no_text_is_refused_on_both_databases(database_url, raw):
             assert (answer.status_int, answer.json["error"]) == (401, "invalid_client")
         origin = f"https://client.example{raw}"
         target.send("OPTIONS", "/oauth/token", Origin=origin)
+    finally:
+        target.server.close()
+
+
+def test_while_the_database_is_away_every_endpoint_still_answers(migrated_sqlite_file, tmp_path):
+    """T114, B-19, F-12: 503, or what needs no database; to other origins and signed-in people too."""
+    path = shutil.copyfile(migrated_sqlite_file, tmp_path / "authserver.db")
+    target = Target(f"sqlite:///{path}")
+    target.server.application.storage.engine.dispose()
+    path.unlink()
+    path.mkdir()
+    try:
+        for path, method in itertools.product(target.paths, ("GET", "POST", "OPTIONS")):
+            environ = Request.blank(path, base_url=ISSUER).environ
+            environ |= {
+                "REQUEST_METHOD": method,
+                "QUERY_STRING": urlencode(CORRECT),
+                "CONTENT_TYPE": "application/json" if path == "/oauth/register" else FORM,
+                "HTTP_ORIGIN": "https://client.example",
+                "HTTP_COOKIE": target.cookie,
+            }
+            request = Request(environ)
+            request.body = b"client_id=known&grant_type=client_credentials"
+            answer = request.get_response(target.server.wsgi)
+            assert answer.status_int < 500 or answer.status_int == 503, (method, path)
+            assert "Traceback" not in answer.text
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
     finally:
         target.server.close()

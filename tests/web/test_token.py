@@ -360,7 +360,7 @@ VALUES = st.one_of(
 def test_no_form_makes_the_server_fail(
     shared_server: Server, service: Registered, body: bytes, authenticated: bool
 ) -> None:
-    """T045, T046, F-12: whatever the body, the answer is an error of the protocol and nothing is stored."""
+    """F-10, F-12, T045, T046: whatever the body, the answer is an error of the protocol and nothing is stored."""
     before = stored(shared_server)
     answer = post(shared_server, service if authenticated else None, body)
     assert_json_error(answer, answer.json["error"], status=answer.status_int)

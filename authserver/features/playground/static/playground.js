@@ -194,13 +194,9 @@ function remember(changes) {
   sessionStorage.setItem(STORY, JSON.stringify(story));
 }
 
-let silence = 0;
-
-// For those who do not see the response appear; it soon makes room again.
 function say(name) {
+  slot("status").dataset.status = name;
   fill("status", page.querySelector(`[data-when="status-${name}"]`).textContent);
-  clearTimeout(silence);
-  silence = setTimeout(() => fill("status", ""), 4000);
 }
 
 async function exchangeAs(name, parameters) {

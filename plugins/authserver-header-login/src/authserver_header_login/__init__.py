@@ -1,0 +1,109 @@
+"""Sign in whom a trusted reverse proxy has signed in: a `login_decision` for authserver."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from authserver.api import Decision, Identity, Secret, allow, deny, equal, hookimpl
+
+__all__ = ["HeaderLogin"]
+
+SECRET_HEADER = "x-proxy-secret"
+
+_HEADER = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+# What a user name here is made of; the server knows the finer points.
+_USERNAME = re.compile(r"[\w.@+-]{1,100}")
+# Headers that a browser fills in, or that are proof of something else.
+_NOT_FOR_NAMES = ("authorization", "cookie", "host", "user-agent", SECRET_HEADER)
+
+
+@dataclass(frozen=True)
+class HeaderLogin:
+    """Believe a header about who is signed in, if it comes from the proxy.
+
+    Attributes:
+        header: the one that names the user.
+        name_header: one with the person's name for the pages; "" for none.
+        proxy_secret: what the proxy sends as `X-Proxy-Secret`.
+        networks: where the proxy's address is.
+        methods: how the proxy made sure, as `amr` values (RFC 8176).
+
+    Where both proxy_secret and networks are set, a request must have both right.
+    """
+
+    header: str = "x-remote-user"
+    name_header: str = ""
+    proxy_secret: Secret | None = field(default=None, repr=False)
+    networks: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    _networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.proxy_secret is None and not self.networks:
+            raise ValueError(
+                "neither proxy_secret nor networks is set, so anybody could send the header; set proxy_secret"
+            )
+        if self.proxy_secret is not None and len(self.proxy_secret.value) < 32:
+            raise ValueError("proxy_secret: a secret has at least 32 random characters")
+        for setting, header in (("header", self.header), ("name_header", self.name_header or "x")):
+            if not _HEADER.fullmatch(header) or header in _NOT_FOR_NAMES:
+                raise ValueError(
+                    f"{setting}: {header!r} cannot be used; write a name such as x-remote-user, in small letters"
+                )
+        if self.header == self.name_header:
+            raise ValueError("name_header: must be another header than `header`")
+        try:
+            networks = tuple(ip_network(text) for text in self.networks)
+        except ValueError as error:
+            raise ValueError(f"networks: {error}; write addresses such as 10.0.0.7 or 10.0.0.0/24") from None
+        object.__setattr__(self, "_networks", networks)
+
+    @hookimpl
+    def login_decision(
+        self, username: str, password: Secret, headers: Mapping[str, str], source: str
+    ) -> Decision | None:
+        named = headers.get(self.header)
+        if named is None:
+            return None
+        if self.proxy_secret is not None:
+            presented = headers.get(SECRET_HEADER)
+            if presented is None:
+                return deny("proxy-secret-missing")
+            if not equal(self.proxy_secret.value, presented):
+                return deny("proxy-secret-wrong")
+        if self.networks and not self._is_near(source):
+            return deny("not-from-proxy")
+        if username or password.value:
+            # Somebody typed: another policy says who that is.
+            return None
+        if "," in named:
+            # A server joins a header that came twice: one by the proxy, one by who knows whom.
+            return deny("header-twice")
+        name = _text(named).strip()
+        if not _USERNAME.fullmatch(name):
+            return deny("name-unusable")
+        display_name = _text(headers.get(self.name_header, "")).strip()
+        return allow(
+            "proxy-vouches", Identity(username=name, display_name=display_name, methods=self.methods)
+        )
+
+    def _is_near(self, source: str) -> bool:
+        """Whether an address is in one of the networks; what is no address is in none."""
+        try:
+            address: IPv4Address | IPv6Address = ip_address(source)
+        except ValueError:
+            return False
+        # An IPv4 address as a socket for both kinds shows it.
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self._networks)
+
+
+def _text(header: str) -> str:
+    """A header's text: WSGI hands over bytes as Latin-1, and most proxies send UTF-8 (PEP 3333)."""
+    try:
+        return header.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return header

@@ -1,0 +1,146 @@
+"""Which header is believed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from authserver.api import Decision, Identity, Secret, allow, deny
+from authserver_header_login import HeaderLogin
+
+NOTHING = Secret("")
+
+
+def ask(
+    policy: HeaderLogin,
+    headers: dict[str, str],
+    *,
+    username: str = "",
+    password: Secret = NOTHING,
+    source: str = "192.0.2.1",
+) -> Decision | None:
+    return policy.login_decision(username=username, password=password, headers=headers, source=source)
+
+
+def test_the_proxys_header_is_believed(policy: HeaderLogin, secret: str) -> None:
+    headers = {"x-remote-user": "ann", "x-remote-name": "Ann Lee", "x-proxy-secret": secret}
+    expected = Identity(username="ann", display_name="Ann Lee", methods=())
+    assert ask(policy, headers) == allow("proxy-vouches", expected)
+    assert ask(replace(policy, methods=("mfa",)), headers) == allow(
+        "proxy-vouches", replace(expected, methods=("mfa",))
+    )
+
+
+def test_without_the_header_it_is_silent_whatever_else_there_is(policy: HeaderLogin, secret: str) -> None:
+    assert ask(policy, {}) is None
+    assert ask(policy, {"x-proxy-secret": secret, "x-remote-name": "Ann Lee"}) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({}, "proxy-secret-missing"),
+        ({"x-proxy-secret": ""}, "proxy-secret-wrong"),
+        ({"x-proxy-secret": "a long secret of the proxy, nothing a browser knew"}, "proxy-secret-wrong"),
+        ({"x-proxy-secret": "gl\u00fcck"}, "proxy-secret-wrong"),
+    ],
+)
+def test_a_header_without_the_secret_is_refused(
+    headers: dict[str, str], reason: str, policy: HeaderLogin
+) -> None:
+    """Q-10."""
+    assert ask(policy, {"x-remote-user": "ann", **headers}) == deny(reason)
+
+
+def test_a_secret_that_came_twice_is_wrong(policy: HeaderLogin, secret: str) -> None:
+    headers = {"x-remote-user": "ann", "x-proxy-secret": f"{secret}, {secret}"}
+    assert ask(policy, headers) == deny("proxy-secret-wrong")
+
+
+@pytest.mark.parametrize("named", ["ann,eve", "ann, ann", "ann,", ","])
+def test_a_header_that_came_twice_is_refused(named: str, policy: HeaderLogin, secret: str) -> None:
+    assert ask(policy, {"x-remote-user": named, "x-proxy-secret": secret}) == deny("header-twice")
+
+
+@pytest.mark.parametrize("named", ["", " ", "ann lee", "ACME\\ann", "ann\x00", "a" * 101, "ann;eve", "../ann"])
+def test_what_cannot_be_a_user_name_is_refused(named: str, policy: HeaderLogin, secret: str) -> None:
+    assert ask(policy, {"x-remote-user": named, "x-proxy-secret": secret}) == deny("name-unusable")
+
+
+@pytest.mark.parametrize(
+    ("wire", "name"),
+    [
+        (" Ann ", "Ann"),
+        ("ann@example.com", "ann@example.com"),
+        ("J\u00f8rgen".encode().decode("latin-1"), "J\u00f8rgen"),
+        ("J\u00f8rgen", "J\u00f8rgen"),  # a proxy that sends Latin-1
+        ("\u4e2d", "\u4e2d"),  # what no WSGI server hands over
+    ],
+)
+def test_names_are_read_as_utf_8_and_else_as_latin_1(
+    wire: str, name: str, policy: HeaderLogin, secret: str
+) -> None:
+    headers = {"x-remote-user": wire, "x-remote-name": wire, "x-proxy-secret": secret}
+    decision = ask(policy, headers)
+    assert decision == allow("proxy-vouches", Identity(username=name, display_name=name, methods=()))
+
+
+def test_who_typed_something_is_for_others_to_recognise(policy: HeaderLogin, secret: str) -> None:
+    headers = {"x-remote-user": "ann", "x-proxy-secret": secret}
+    assert ask(policy, headers, username="bob", password=Secret("guess")) is None
+    # A typed name that is no name arrives as none.
+    assert ask(policy, headers, password=Secret("guess")) is None
+
+
+def test_a_forged_header_is_refused_whoever_types_what(policy: HeaderLogin) -> None:
+    forged = {"x-remote-user": "ann"}
+    assert ask(policy, forged, username="bob", password=Secret("right")) == deny("proxy-secret-missing")
+
+
+@pytest.mark.parametrize("source", ["10.0.0.7", "::ffff:10.0.0.7", "10.1.0.255", "fd00::1"])
+def test_a_proxy_is_known_by_its_network(source: str) -> None:
+    policy = HeaderLogin(networks=("10.0.0.7", "10.1.0.0/24", "fd00::/8"))
+    decision = ask(policy, {"x-remote-user": "ann"}, source=source)
+    assert decision == allow("proxy-vouches", Identity(username="ann", methods=()))
+
+
+@pytest.mark.parametrize(
+    "source", ["10.0.0.8", "10.1.1.0", "fe80::1", "::ffff:10.0.0.8", "", "unix:/run/as", "10.0.0.7, 1.2.3.4"]
+)
+def test_an_address_outside_the_networks_is_refused(source: str) -> None:
+    policy = HeaderLogin(networks=("10.0.0.7", "10.1.0.0/24", "fd00::/8"))
+    assert ask(policy, {"x-remote-user": "ann"}, source=source) == deny("not-from-proxy")
+
+
+def test_where_both_are_set_both_must_be_right(policy: HeaderLogin, secret: str) -> None:
+    both = replace(policy, networks=("10.0.0.7",))
+    right = {"x-remote-user": "ann", "x-proxy-secret": secret}
+    assert ask(both, right, source="10.0.0.8") == deny("not-from-proxy")
+    assert ask(both, {"x-remote-user": "ann"}, source="10.0.0.7") == deny("proxy-secret-missing")
+    decision = ask(both, right, source="10.0.0.7")
+    assert decision is not None and decision.reason == "proxy-vouches"
+
+
+LONG = Secret("x" * 32)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "neither proxy_secret nor networks is set"),
+        ({"proxy_secret": Secret("x" * 31)}, "proxy_secret: a secret has at least 32"),
+        ({"networks": ("10.0.0.7/24",)}, "networks: 10.0.0.7/24 has host bits set"),
+        ({"networks": ("proxy",)}, "networks: 'proxy'"),
+        ({"proxy_secret": LONG, "header": "X-Remote-User"}, "header: 'X-Remote-User'"),
+        ({"proxy_secret": LONG, "header": "x_remote_user"}, "header: 'x_remote_user'"),
+        ({"proxy_secret": LONG, "header": ""}, "header: ''"),
+        ({"proxy_secret": LONG, "header": "authorization"}, "header: 'authorization'"),
+        ({"proxy_secret": LONG, "name_header": "x-proxy-secret"}, "name_header: 'x-proxy-secret'"),
+        ({"proxy_secret": LONG, "name_header": "x-remote-user"}, "name_header: must be another"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_name(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError) as refusal:
+        HeaderLogin(**settings)  # type: ignore[arg-type]  # one of them is wrong
+    assert message in str(refusal.value)

@@ -1,0 +1,286 @@
+"""The shipped policies by themselves: frozen values asked as functions, without server or database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from authserver.api import (
+    INITIAL_ACCESS_TOKEN_REQUIRED,
+    ClientMetadata,
+    Credentials,
+    Decision,
+    Secret,
+    allow,
+    deny,
+    narrow,
+)
+from authserver.engine import digests
+from authserver.policies.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
+from authserver.policies.consent import ConsentFirstParty, ConsentRemembered
+from authserver.policies.login import LoginPassword
+from authserver.policies.redirect_uris import RedirectExact, RedirectLoopback
+from authserver.policies.registration import RegistrationOpen, RegistrationToken
+from authserver.policies.resources import ResourcesListed
+from authserver.policies.scopes import ScopesDefault, ScopesRegistered
+from authserver.testing.records import a_client, a_consent, a_user
+
+# ---- client_auth_decision --------------------------------------------------------------------------
+
+METHODS: dict[str, Any] = {
+    "client_secret_basic": ClientSecretBasic(),
+    "client_secret_post": ClientSecretPost(),
+    "none": PublicClient(),
+}
+
+
+@pytest.mark.parametrize("used", METHODS)
+@pytest.mark.parametrize("registered", METHODS)
+@pytest.mark.parametrize("asked", METHODS)
+@pytest.mark.parametrize("matches", [True, False])
+def test_a_method_speaks_for_clients_that_are_registered_for_it_and_use_it(
+    asked: str, registered: str, used: str, matches: bool
+) -> None:
+    """J-04, T042: silence for every other method; the secret decides where there is one."""
+    credentials = Credentials(method=used, client_id="reports", secret_matches=matches)
+    decision = METHODS[asked].client_auth_decision(a_client(auth_method=registered), credentials)
+    if not asked == registered == used:
+        assert decision is None
+    elif asked == "none":
+        assert decision == allow("public-client")
+    else:
+        assert decision == (allow("secret-matches") if matches else deny("secret-wrong"))
+
+
+@pytest.mark.parametrize(("name", "plugin"), METHODS.items())
+def test_a_method_advertises_itself(name: str, plugin: Any) -> None:
+    """A-11: by the line of the INI that switches it on."""
+    assert plugin.server_metadata() == {"token_endpoint_auth_methods_supported": [name]}
+
+
+# ---- redirect_uri_decision -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("registered", "asked", "exact", "loopback"),
+    [
+        ("https://a.example/cb", "https://a.example/cb", True, False),
+        ("https://a.example/cb", "https://a.example/cb/", False, False),
+        ("https://a.example/cb", "https://a.example/cb?x=1", False, False),
+        ("https://a.example/cb", "https://A.example/cb", False, False),
+        ("https://a.example/cb", "https://a.example:8443/cb", False, False),
+        ("http://127.0.0.1/cb", "http://127.0.0.1:49152/cb", False, True),
+        ("http://127.0.0.1:80/cb", "http://127.0.0.1:49152/cb", False, True),
+        ("http://[::1]/cb", "http://[::1]:49152/cb", False, True),
+        ("http://127.0.0.1/cb", "http://127.0.0.1:49152/other", False, False),
+        ("http://127.0.0.1/cb", "http://[::1]:49152/cb", False, False),
+        ("http://127.0.0.1/cb", "https://127.0.0.1:49152/cb", False, False),
+        ("http://localhost/cb", "http://localhost:49152/cb", False, False),
+    ],
+)
+def test_which_redirect_uris_are_accepted(registered: str, asked: str, exact: bool, loopback: bool) -> None:
+    """C-02, C-03: character by character, or a loopback address with any port (not `localhost` unless listed)."""
+    client = a_client(redirect_uris=("https://other.example/", registered))
+    assert RedirectExact().redirect_uri_decision(client, asked) == (
+        allow("registered-exactly") if exact else None
+    )
+    decision = RedirectLoopback().redirect_uri_decision(client, asked)
+    assert decision == (allow("loopback-port") if loopback else None)
+
+
+def test_localhost_counts_where_it_is_listed() -> None:
+    """C-04: a setting, since a name can be made to point elsewhere."""
+    client = a_client(redirect_uris=("http://localhost/cb",))
+    plugin = RedirectLoopback(hosts=("localhost",))
+    assert plugin.redirect_uri_decision(client, "http://localhost:49152/cb") == allow("loopback-port")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "as.example", "::1", "127.0.0.2"])
+def test_another_host_is_no_loopback_host(host: str) -> None:
+    """T142: the setting names what is wrong and what is known."""
+    with pytest.raises(ValueError, match=r"hosts: .*not a loopback host; known: 127.0.0.1"):
+        RedirectLoopback(hosts=(host,))
+
+
+# ---- scope_decision --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("requested", "registered", "default"),
+    [
+        (("read",), allow("scopes-registered", ("read",)), None),
+        (("write", "read"), allow("scopes-registered", ("write", "read")), None),
+        (("read", "admin"), deny("scope-not-registered"), None),
+        ((), None, allow("scopes-default", ("read",))),
+    ],
+)
+def test_which_scopes_are_allowed(
+    requested: tuple[str, ...], registered: Decision | None, default: Decision | None
+) -> None:
+    """T081: all that were asked for or none; the default only where nothing was asked for."""
+    client = a_client(scopes=("read", "write"))
+    assert ScopesRegistered().scope_decision(client, requested) == registered
+    assert ScopesDefault(scopes=("profile", "read")).scope_decision(client, requested) == default
+
+
+def test_a_default_that_no_client_may_have_is_silence() -> None:
+    """R-14: nothing is allowed by an empty list."""
+    assert ScopesDefault(scopes=("admin",)).scope_decision(a_client(), ()) is None
+    assert ScopesDefault().scope_decision(a_client(), ()) is None
+
+
+# ---- resource_decision -----------------------------------------------------------------------------
+
+LISTED = ResourcesListed(
+    resources=(("https://api.example/", "*"), ("https://files.example/", "read write")),
+    default="https://api.example/",
+)
+
+
+@pytest.mark.parametrize(
+    ("resource", "decision"),
+    [
+        (None, allow("resource-default", "https://api.example/")),
+        ("https://files.example/", allow("resource-listed", "https://files.example/")),
+        ("https://files.example/deeper", None),
+        ("https://other.example/", None),
+    ],
+)
+def test_which_resources_are_allowed(resource: str | None, decision: Decision | None) -> None:
+    """RFC 8707, 2: the listed ones, each by its whole name."""
+    assert LISTED.resource_decision(resource) == decision
+
+
+def test_without_a_default_a_resource_must_be_named() -> None:
+    assert replace(LISTED, default="").resource_decision(None) == deny("resource-missing")
+
+
+@pytest.mark.parametrize(
+    ("resources", "decision"),
+    [
+        (("https://files.example/",), narrow("scopes-of-resource", ("read", "write"))),
+        (("https://api.example/",), None),
+        (("https://files.example/", "https://api.example/"), None),
+        (("https://other.example/",), None),
+        ((), None),
+    ],
+)
+def test_a_resource_narrows_the_scopes(resources: tuple[str, ...], decision: Decision | None) -> None:
+    """RFC 8707, 2.2: to those that make sense at one of the resources."""
+    assert LISTED.scope_decision(resources) == decision
+
+
+@pytest.mark.parametrize(
+    ("resources", "default", "words"),
+    [
+        ((("api", "*"),), "", "resources: api: "),
+        ((("https://API.example/", "*"),), "", "write it as https://api.example/"),
+        ((("https://api.example/#x", "*"),), "", "resources: "),
+        ((), "https://api.example/", "default: .* is not among resources"),
+    ],
+)
+def test_a_resource_that_is_none_stops_the_start(
+    resources: tuple[tuple[str, str], ...], default: str, words: str
+) -> None:
+    """T142: each is written as it is compared."""
+    with pytest.raises(ValueError, match=words):
+        ResourcesListed(resources=resources, default=default)
+
+
+# ---- consent_decision ------------------------------------------------------------------------------
+
+CLIENT = a_client()
+AGREED = a_consent(scopes=("read", "write"), resources=("https://api.example/",))
+
+
+@pytest.mark.parametrize(
+    ("scopes", "resources", "client", "remembered", "allowed"),
+    [
+        (("read",), ("https://api.example/",), CLIENT, AGREED, True),
+        (("read", "write"), (), CLIENT, AGREED, True),
+        (("read", "admin"), ("https://api.example/",), CLIENT, AGREED, False),
+        (("read",), ("https://other.example/",), CLIENT, AGREED, False),
+        (("read",), (), replace(CLIENT, redirect_uris=("https://new.example/cb",)), AGREED, False),
+        (("read",), (), CLIENT, None, False),
+    ],
+)
+def test_what_is_remembered_spares_the_page_until_something_grows(
+    scopes: tuple[str, ...], resources: tuple[str, ...], client: Any, remembered: Any, allowed: bool
+) -> None:
+    """E-13, T089: new scope, new resource or changed redirect URIs ask again."""
+    decision = ConsentRemembered().consent_decision(client, scopes, resources, remembered)
+    assert decision == (allow("consent-remembered") if allowed else None)
+
+
+def test_only_applications_of_the_house_are_first_party() -> None:
+    """E-12: a mark that an operator set, and never the client itself."""
+    assert ConsentFirstParty().consent_decision(a_client(first_party=True)) == allow("first-party")
+    assert ConsentFirstParty().consent_decision(a_client()) is None
+
+
+# ---- login_decision --------------------------------------------------------------------------------
+
+
+def test_the_password_decides_who_signs_in() -> None:
+    """T100: a wrong one is refused; whose password is not here is not this policy's to say."""
+    user = a_user(password_hash=digests.hash_password("a good password"))
+    plugin = LoginPassword()
+    right = plugin.login_decision(Secret("a good password"), user)
+    assert right is not None
+    assert (right.reason, right.value.username) == ("password-matches", user.username)
+    assert plugin.login_decision(Secret("a bad password"), user) == deny("password-wrong")
+    assert plugin.login_decision(Secret("a good password"), None) is None
+    assert plugin.login_decision(Secret("a good password"), a_user()) is None
+
+
+# ---- registration_decision -------------------------------------------------------------------------
+
+METADATA = ClientMetadata(client_name="New", redirect_uris=("https://new.example/cb",))
+TOKENS = ("a" * 31 + "1", "b" * 31 + "2")
+
+
+@pytest.mark.parametrize(
+    ("bearer", "decision"),
+    [
+        (TOKENS[0], allow("initial-access-token", METADATA)),
+        (TOKENS[1], allow("initial-access-token", METADATA)),
+        (TOKENS[0][:-1], deny(INITIAL_ACCESS_TOKEN_REQUIRED)),
+        ("", deny(INITIAL_ACCESS_TOKEN_REQUIRED)),
+        (None, deny(INITIAL_ACCESS_TOKEN_REQUIRED)),
+    ],
+)
+def test_an_initial_access_token_lets_in(bearer: str | None, decision: Decision) -> None:
+    """K-09: one of the operator's, whole."""
+    plugin = RegistrationToken(tokens=tuple(map(Secret, TOKENS)))
+    assert plugin.registration_decision(METADATA, None if bearer is None else Secret(bearer)) == decision
+    assert TOKENS[0] not in repr(plugin)
+
+
+def test_without_tokens_nobody_is_let_in_and_short_ones_are_none() -> None:
+    """R-03, T142: at least 32 characters; the short one is not repeated."""
+    assert RegistrationToken().registration_decision(METADATA, Secret("")) == deny(
+        INITIAL_ACCESS_TOKEN_REQUIRED
+    )
+    with pytest.raises(ValueError, match="at least 32") as raised:
+        RegistrationToken(tokens=(Secret("canary"),))
+    assert "canary" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [((), ("profile", "read")), (("read",), ("read",)), (("read", "admin"), ("read",)), (("admin",), ())],
+)
+def test_open_registration_confines_the_scopes(asked: tuple[str, ...], given: tuple[str, ...]) -> None:
+    """K-11: never more than the line of the INI says."""
+    decision = RegistrationOpen(scopes=("profile", "read")).registration_decision(
+        replace(METADATA, scopes=asked)
+    )
+    assert decision == allow("open-registration", replace(METADATA, scopes=given))
+
+
+def test_open_registration_confines_the_grant_types() -> None:
+    """K-11: nobody registers itself for client_credentials."""
+    metadata = replace(METADATA, grant_types=("client_credentials",))
+    assert RegistrationOpen().registration_decision(metadata) == deny("grant-type-not-open")
