@@ -18,6 +18,8 @@ extensions = ["reference"]
 exclude_patterns = ["_build"]
 # Docstrings and help texts put code into single backticks.
 default_role = "literal"
+# Two hyphens begin an option.
+smartquotes = False
 highlight_language = "none"
 nitpicky = True
 

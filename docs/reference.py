@@ -184,9 +184,9 @@ def hooks_of(kind: type) -> list[str]:
 
 
 def commands_page() -> Iterator[str]:
-    """Every command with its usage, what it does, its arguments and its options."""
+    """Every command that can be called, with its usage, what it does and its options."""
     for path, command, context in commands():
-        if not isinstance(command, click.Group):
+        if not isinstance(command, click.Group) or command.invoke_without_command:
             yield from heading(path, "-")
             yield f".. program:: {path}"
             yield ""

@@ -62,7 +62,7 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
 
     Raises:
         InvalidTarget: malformed, unknown, not for this client, or no default.
-        ServerError: a policy failed, or named what is no canonical resource.
+        ServerError: a policy failed, or named what is no resource.
     """
     if len(requested) > MAXIMUM_RESOURCES:
         raise InvalidTarget("Too many resources.", reason="too-many-resources")
@@ -72,7 +72,7 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
         ruling = engine.ask("resource_decision", client=client, resource=resource)
         if not ruling.allowed:
             raise InvalidTarget("The requested resource is not allowed.", reason=ruling.reason)
-        if ruling.value != resource and not _is_canonical(ruling.value):
+        if ruling.value != resource and not _is_resource(ruling.value):
             raise engine.wrong_value(ruling)
         if client.resources and ruling.value not in client.resources:
             raise InvalidTarget("The requested resource is not allowed.", reason="resource-not-registered")
@@ -95,8 +95,9 @@ def narrower_resources(requested: Sequence[str], granted: tuple[str, ...]) -> tu
     return tuple(dict.fromkeys(resource for resource in named if resource is not None))
 
 
-def _is_canonical(resource: str) -> bool:
+def _is_resource(text: str) -> bool:
     try:
-        return uris.canonical_resource(resource) == resource
+        uris.canonical_resource(text)
     except InvalidTarget:
         return False
+    return True

@@ -176,7 +176,11 @@ def test_a_resource_narrows_the_scopes(resources: tuple[str, ...], decision: Dec
     ("resources", "default", "words"),
     [
         ((("api", "*"),), "", "resources: api: "),
-        ((("https://API.example/", "*"),), "", "write it as https://api.example/"),
+        (
+            (("https://api.example", "*"), ("https://API.example/", "*")),
+            "",
+            "two lines name the same resource",
+        ),
         ((("https://api.example/#x", "*"),), "", "resources: "),
         ((), "https://api.example/", "default: .* is not among resources"),
     ],
@@ -184,7 +188,7 @@ def test_a_resource_narrows_the_scopes(resources: tuple[str, ...], decision: Dec
 def test_a_resource_that_is_none_stops_the_start(
     resources: tuple[tuple[str, str], ...], default: str, words: str
 ) -> None:
-    """T142: each is written as it is compared."""
+    """T142: each is a URI, and named once."""
     with pytest.raises(ValueError, match=words):
         ResourcesListed(resources=resources, default=default)
 

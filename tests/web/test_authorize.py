@@ -22,6 +22,12 @@ from authserver.testing.stories import (
 EVIL = "https://evil.example/cb"
 GET_WITH_BODY = {"headers": {"Content-Type": "application/x-www-form-urlencoded"}}
 
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    return shared_server
+
+
 # Each is wrong in one way that the client is told: what to change in a correct request, and the error.
 WRONG = {
     "response_type missing (B-07)": ({"response_type": None}, "invalid_request"),
@@ -111,14 +117,20 @@ WRONG_CLIENT = {
 }
 
 
+@pytest.fixture(scope="module")
+def app(shared_server: Server) -> Client:
+    return shared_server.add_client(client_id="app")[0]
+
+
 @pytest.mark.parametrize("client_id", WRONG_CLIENT.values(), ids=WRONG_CLIENT)
 @pytest.mark.parametrize("is_signed_in", [True, False])
-def test_a_wrong_client_id_gives_a_page(server: Server, client_id: object, is_signed_in: bool) -> None:
+def test_a_wrong_client_id_gives_a_page(
+    server: Server, app: Client, client_id: object, is_signed_in: bool
+) -> None:
     """B-05, T012: missing, repeated, malformed or unknown: 400, no redirect, nothing stored but the refusal."""
-    client, _ = server.add_client(client_id="app")
     browser = signed_in(server) if is_signed_in else server.browser()
     before = records(server)
-    answer = browser.get(server.authorization_url(client, client_id=client_id), status="*")
+    answer = browser.get(server.authorization_url(app, client_id=client_id), status="*")
     assert_page_error(answer, supplied=REDIRECT_URI)
     assert "alert(1)" not in answer.text
     assert records(server) == before

@@ -16,6 +16,12 @@ from authserver.testing.stories import (
     signed_in,
 )
 
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    return shared_server
+
+
 NOT_REGISTRABLE = {
     "relative (C-01)": "/cb",
     "without a path (C-01)": "https://client.example",

@@ -1,0 +1,194 @@
+"""Questions to policies, made up by hypothesis: every hook's arguments, ordinary ones and strange ones.
+
+`question(slot)` is a strategy of keyword arguments for a deciding hook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import strategies as st
+
+from authserver.engine.clients import PRESENTATION, Credentials
+from authserver.engine.records import Client, Consent, RegisteredBy, User
+from authserver.engine.register import ClientMetadata
+from authserver.settings import Secret
+from authserver.testing import hostile
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SCOPES = ("profile", "files.read", "files.write", "admin", "offline_access")
+RESOURCES = ("https://api.example/", "https://files.example/", "https://api.example/v2?tenant=1")
+REDIRECT_URIS = (
+    "https://client.example/cb",
+    "https://client.example/cb?tenant=1",
+    "http://127.0.0.1/cb",
+    "http://[::1]:8080/cb",
+    "http://localhost/cb",
+    "com.example.app:/cb",
+)
+GRANT_TYPES = ("authorization_code", "refresh_token", "client_credentials")
+
+_names = st.text(st.characters(categories=("L", "N", "Zs")), max_size=40)
+_scope_names = st.one_of(st.sampled_from(SCOPES), st.sampled_from(hostile.SCOPES))
+_subsets = st.lists(st.sampled_from(SCOPES), unique=True, max_size=5).map(tuple)
+_requested = st.lists(_scope_names, unique=True, max_size=6).map(tuple)
+_resources = st.lists(st.sampled_from(RESOURCES), unique=True, max_size=2).map(tuple)
+
+
+@st.composite
+def clients(draw: st.DrawFn) -> Client:
+    """A registered client of any kind."""
+    return Client(
+        client_id=draw(st.sampled_from(("client_1", "reports", "c" * 100, "weird:id+%41"))),
+        name=draw(_names),
+        auth_method=draw(st.sampled_from((*PRESENTATION, "tls_client_auth"))),
+        redirect_uris=draw(st.lists(st.sampled_from(REDIRECT_URIS), unique=True, max_size=3).map(tuple)),
+        grant_types=draw(st.lists(st.sampled_from(GRANT_TYPES), unique=True).map(tuple)),
+        scopes=draw(_subsets),
+        resources=draw(_resources),
+        application_type=draw(st.sampled_from(("web", "native"))),
+        registered_by=draw(st.sampled_from(RegisteredBy)),
+        first_party=draw(st.booleans()),
+        created_at=NOW,
+    )
+
+
+@st.composite
+def users(draw: st.DrawFn) -> User:
+    """A person, with a password or without."""
+    return User(
+        user_id=draw(st.sampled_from(("user_1", "user_2"))),
+        username=draw(st.sampled_from(("ann", "björn", "o'hara@example.com"))),
+        display_name=draw(_names),
+        is_admin=draw(st.booleans()),
+        created_at=NOW,
+    )
+
+
+@st.composite
+def _credentials(draw: st.DrawFn, client: Client) -> Credentials:
+    method = draw(st.sampled_from((*PRESENTATION.values(), "other")))
+    return Credentials(
+        method=method,
+        client_id=client.client_id,
+        secret_matches=method.startswith("client_secret_") and draw(st.booleans()),
+        assertion="a.b.c" if method == "client_assertion" else None,
+        headers=draw(headers()),
+    )
+
+
+def headers() -> st.SearchStrategy[Mapping[str, str]]:
+    """Headers by lower-case name, hostile ones among them."""
+    names = st.sampled_from(("x-remote-user", "x-forwarded-for", "x-proxy-secret", "user-agent", "x-real-ip"))
+    return st.dictionaries(names, st.one_of(st.sampled_from(hostile.HEADER_VALUES), st.just("ann")), max_size=4)
+
+
+@st.composite
+def metadata(draw: st.DrawFn) -> ClientMetadata:
+    """Client metadata that passed validation."""
+    return ClientMetadata(
+        client_name=draw(_names),
+        redirect_uris=draw(st.lists(st.sampled_from(REDIRECT_URIS), unique=True, max_size=3).map(tuple)),
+        token_endpoint_auth_method=draw(st.sampled_from(("none", "client_secret_basic", "client_secret_post"))),
+        grant_types=draw(st.lists(st.sampled_from(GRANT_TYPES), unique=True).map(tuple)),
+        scopes=draw(_subsets),
+        application_type=draw(st.sampled_from(("web", "native"))),
+    )
+
+
+@st.composite
+def _consents(draw: st.DrawFn, user: User, client: Client) -> Consent:
+    return Consent(
+        user_id=user.user_id,
+        client_id=client.client_id,
+        scopes=draw(_subsets),
+        resources=draw(_resources),
+        redirect_uris=draw(st.one_of(st.just(client.redirect_uris), st.just(("https://old.example/cb",)))),
+        granted_at=NOW,
+    )
+
+
+@st.composite
+def _client_auth(draw: st.DrawFn) -> dict[str, Any]:
+    client = draw(clients())
+    return {"client": client, "credentials": draw(_credentials(client))}
+
+
+@st.composite
+def _redirect_uri(draw: st.DrawFn) -> dict[str, Any]:
+    client = draw(clients())
+    own = st.sampled_from(client.redirect_uris or REDIRECT_URIS)
+    return {
+        "client": client,
+        "redirect_uri": draw(st.one_of(own, st.sampled_from(REDIRECT_URIS), st.sampled_from(hostile.REDIRECT_URIS))),
+    }
+
+
+@st.composite
+def _scope(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "client": draw(clients()),
+        "user": draw(st.none() | users()),
+        "grant_type": draw(st.sampled_from(GRANT_TYPES)),
+        "requested": draw(_requested),
+        "resources": draw(_resources),
+    }
+
+
+@st.composite
+def _resource(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "client": draw(clients()),
+        "resource": draw(st.none() | st.sampled_from(RESOURCES) | st.sampled_from(hostile.RESOURCES)),
+    }
+
+
+@st.composite
+def _consent(draw: st.DrawFn) -> dict[str, Any]:
+    client, user = draw(clients()), draw(users())
+    return {
+        "client": client,
+        "user": user,
+        "scopes": draw(_subsets),
+        "resources": draw(_resources),
+        "remembered": draw(st.none() | _consents(user, client)),
+    }
+
+
+@st.composite
+def _login(draw: st.DrawFn) -> dict[str, Any]:
+    user = draw(st.none() | users())
+    return {
+        "username": user.username if user else draw(st.sampled_from(("", "nobody", *hostile.USERNAMES))),
+        "password": Secret(draw(st.sampled_from(("", "correct horse", "x" * 1024, "pässword", *hostile.PASSWORDS)))),
+        "user": user,
+        "headers": draw(headers()),
+        "source": draw(st.sampled_from(("192.0.2.1", "2001:db8::1", "", "garbage"))),
+    }
+
+
+@st.composite
+def _registration(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "metadata": draw(metadata()),
+        "bearer": draw(st.none() | st.sampled_from(("malformed", "t" * 43, "é")).map(Secret)),
+        "source": draw(st.sampled_from(("192.0.2.1", "2001:db8::1", "", "garbage"))),
+    }
+
+
+QUESTIONS: Mapping[str, Callable[[], st.SearchStrategy[dict[str, Any]]]] = {
+    "client_auth_decision": _client_auth,
+    "redirect_uri_decision": _redirect_uri,
+    "scope_decision": _scope,
+    "resource_decision": _resource,
+    "consent_decision": _consent,
+    "login_decision": _login,
+    "registration_decision": _registration,
+}
+
+
+def question(slot: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Keyword arguments for this deciding hook. Raises KeyError for any other."""
+    return QUESTIONS[slot]()

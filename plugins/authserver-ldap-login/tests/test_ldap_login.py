@@ -1,0 +1,252 @@
+"""Who is signed in, and who is not, by a real directory."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import directory as slapd
+import ldap
+import pytest
+
+from authserver.api import Decision, Identity, Secret, allow, deny
+from authserver_ldap_login import LdapLogin
+
+Make = Callable[..., LdapLogin]
+BY_MAIL = "(|(uid={username})(mail={username}))"
+
+
+def ask(policy: LdapLogin, username: str, password: str) -> Decision | None:
+    return policy.login_decision(username=username, password=Secret(password))
+
+
+def test_the_right_password_signs_in_with_the_name_of_the_directory(policy: LdapLogin) -> None:
+    expected = allow("directory-bind", Identity(username="ann", display_name="Ann Lee"))
+    assert ask(policy, "ann", "ann's password") == expected
+    # A directory does not tell small letters from large ones; the user is one all the same.
+    assert ask(policy, "ANN", "ann's password") == expected
+
+
+def test_a_wrong_password_is_denied(policy: LdapLogin) -> None:
+    assert ask(policy, "ann", "bob's password") == deny("password-wrong")
+    assert ask(policy, "ann", "\x00") == deny("password-wrong")
+
+
+def test_an_empty_password_never_binds(policy: LdapLogin, directory: slapd.Directory) -> None:
+    """RFC 4513, 5.1.2: this directory takes a bind with a name and no password for a success."""
+    careless = ldap.initialize(directory.url)
+    careless.simple_bind_s(f"uid=ann,{slapd.PEOPLE}", "")
+    careless.unbind_s()
+    assert ask(policy, "ann", "") is None
+    assert ask(policy, "", "") is None
+    assert ask(policy, "", "ann's password") is None
+
+
+def test_nothing_is_asked_of_the_directory_where_nothing_was_typed(make_policy: Make) -> None:
+    nowhere = make_policy(url=f"ldap://127.0.0.1:{slapd.free_ports(1)[0]}")
+    assert ask(nowhere, "", "") is None
+
+
+def test_who_is_not_in_the_directory_is_not_its_business(policy: LdapLogin) -> None:
+    assert ask(policy, "zoe", "ann's password") is None
+
+
+@pytest.mark.parametrize(
+    "username", ["*", "a*", "ann)(uid=*", "ann)(|(uid=*", "*)(objectClass=*", "ann\\", "ann\x00", "(", "\\2a"]
+)
+def test_what_is_typed_cannot_change_the_filter(username: str, policy: LdapLogin) -> None:
+    """RFC 4515, 3."""
+    assert ask(policy, username, "ann's password") is None
+
+
+def test_names_with_every_character_that_means_something_are_found_and_bound(make_policy: Make) -> None:
+    by_name = make_policy(user_filter="(cn={username})", group=slapd.GROUP)
+    expected = allow("directory-bind", Identity(username="bob", display_name="Bo, (the) B*b\\"))
+    assert ask(by_name, "Bo, (the) B*b\\", "bob's password") == expected
+
+
+def test_whatever_the_filter_is_asked_with_the_user_is_one(make_policy: Make) -> None:
+    policy = make_policy(user_filter=BY_MAIL)
+    assert ask(policy, "ann@example.com", "ann's password") == ask(policy, "ann", "ann's password")
+
+
+def test_two_entries_for_one_name_are_refused(make_policy: Make) -> None:
+    policy = make_policy(user_filter=BY_MAIL)
+    assert ask(policy, "twin@example.com", "cid's password") == deny("user-ambiguous")
+
+
+def test_an_entry_with_two_names_or_none_is_refused(make_policy: Make) -> None:
+    assert ask(make_policy(), "eve", "eve's password") == deny("name-ambiguous")
+    policy = make_policy(user_filter=BY_MAIL)
+    assert ask(policy, "gus@example.com", "gus's password") == deny("name-missing")
+
+
+def test_an_entry_without_a_password_is_refused(policy: LdapLogin) -> None:
+    decision = ask(policy, "fay", "anything")
+    assert decision in (deny("bind-refused"), deny("password-wrong"))
+
+
+def test_a_missing_name_for_the_pages_is_none(make_policy: Make) -> None:
+    policy = make_policy(name_attribute="displayName")
+    assert ask(policy, "ann", "ann's password") == allow("directory-bind", Identity(username="ann"))
+
+
+@pytest.mark.parametrize(
+    "group_filter", [None, "(member={dn})", "(&(objectClass=groupOfNames)(|(member={dn})(cn={username})))"]
+)
+def test_a_group_can_be_required(group_filter: str | None, make_policy: Make) -> None:
+    policy = make_policy(group=slapd.GROUP, **({"group_filter": group_filter} if group_filter else {}))
+    decision = ask(policy, "ann", "ann's password")
+    assert decision is not None and decision.reason == "directory-bind"
+    assert ask(policy, "cid", "cid's password") == deny("not-in-group")
+    # Only who has proven to be cid learns that.
+    assert ask(policy, "cid", "wrong") == deny("password-wrong")
+
+
+# ---- Faults of the directory or of its settings are no wrong passwords ----------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"bind_password": Secret("wrong")}, ldap.INVALID_CREDENTIALS),
+        ({"base": "ou=nowhere,dc=example,dc=com"}, ldap.NO_SUCH_OBJECT),
+        ({"group": "cn=nobody,dc=example,dc=com"}, ldap.NO_SUCH_OBJECT),
+        ({"user_filter": "(uid=={username}(&)"}, ldap.FILTER_ERROR),
+    ],
+)
+def test_a_wrong_setting_that_only_the_directory_knows_raises(
+    settings: dict[str, object], fault: type[Exception], make_policy: Make
+) -> None:
+    """R-14."""
+    with pytest.raises(fault) as raised:
+        ask(make_policy(**settings), "ann", "ann's password")
+    assert any("while asking the directory ldap://127.0.0.1" in note for note in raised.value.__notes__)
+
+
+def test_a_directory_that_is_away_raises(make_policy: Make) -> None:
+    nowhere = make_policy(url=f"ldap://127.0.0.1:{slapd.free_ports(1)[0]}")
+    with pytest.raises(ldap.SERVER_DOWN):
+        ask(nowhere, "ann", "ann's password")
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """A port where connections are accepted, and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        kept: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    kept.append(listener.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for connection in kept:
+            connection.close()
+
+
+@pytest.mark.parametrize(("scheme", "start_tls"), [("ldap", False), ("ldap", True), ("ldaps", False)])
+def test_a_directory_that_says_nothing_raises_in_time(
+    scheme: str, start_tls: bool, make_policy: Make
+) -> None:
+    with silent_server() as port:
+        policy = make_policy(url=f"{scheme}://127.0.0.1:{port}", start_tls=start_tls, timeout=1)
+        begun = time.monotonic()
+        with pytest.raises((ldap.TIMEOUT, ldap.SERVER_DOWN, ldap.CONNECT_ERROR)):
+            ask(policy, "ann", "ann's password")
+        assert time.monotonic() - begun < 5
+
+
+# ---- TLS -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ldaps", "start_tls"])
+def test_a_secured_connection_to_the_trusted_directory(
+    kind: str, make_policy: Make, directory: slapd.Directory
+) -> None:
+    changes = {"url": directory.tls_url} if kind == "ldaps" else {"start_tls": True}
+    decision = ask(make_policy(ca_file=directory.ca_file, **changes), "ann", "ann's password")
+    assert decision is not None and decision.reason == "directory-bind"
+
+
+@pytest.mark.parametrize("kind", ["ldaps", "start_tls"])
+@pytest.mark.parametrize("trust", ["system", "another"])
+def test_a_certificate_that_is_not_trusted_raises(
+    kind: str, trust: str, make_policy: Make, directory: slapd.Directory, tmp_path: Path
+) -> None:
+    ca_file = "" if trust == "system" else str(slapd.make_certificate(tmp_path)[0])
+    changes = {"url": directory.tls_url} if kind == "ldaps" else {"start_tls": True}
+    with pytest.raises((ldap.SERVER_DOWN, ldap.CONNECT_ERROR)):
+        ask(make_policy(ca_file=ca_file, **changes), "ann", "ann's password")
+
+
+@pytest.mark.parametrize("kind", ["ldaps", "start_tls"])
+def test_a_certificate_for_another_host_raises(
+    kind: str, make_policy: Make, directory: slapd.Directory
+) -> None:
+    url = directory.tls_url if kind == "ldaps" else directory.url
+    policy = make_policy(
+        url=url.replace("127.0.0.1", "localhost"), start_tls=kind == "start_tls", ca_file=directory.ca_file
+    )
+    with pytest.raises((ldap.SERVER_DOWN, ldap.CONNECT_ERROR)):
+        ask(policy, "ann", "ann's password")
+
+
+# ---- Settings --------------------------------------------------------------------------------------
+
+
+SETTINGS = LdapLogin(
+    url="ldaps://directory.example.com",
+    base="dc=example,dc=com",
+    bind_dn="cn=authserver,dc=example,dc=com",
+    bind_password=Secret("password"),
+)
+
+
+@pytest.mark.parametrize(
+    "url", ["ldap://localhost", "ldap://127.0.0.1:389", "ldap://[::1]:389/", "ldaps://directory.example.com:636"]
+)
+def test_addresses_that_can_be_used(url: str) -> None:
+    assert replace(SETTINGS, url=url).url == url
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"url": "ldap://directory.example.com"}, "url: passwords would travel readable; write ldaps://"),
+        ({"url": "ldap://localhost.example.com"}, "url: passwords would travel readable"),
+        ({"url": "https://directory.example.com"}, "url: 'https://directory.example.com' is none"),
+        ({"url": "directory.example.com"}, "url: 'directory.example.com' is none"),
+        ({"url": "ldaps://directory/dc=example??sub"}, "is none; write ldaps://directory.example.com"),
+        ({"url": "ldaps://cn=x:y@directory"}, "is none; write ldaps://directory.example.com"),
+        ({"url": "ldaps://one ldap://two"}, "url: "),
+        ({"url": "ldaps://directory:port"}, "url: "),
+        ({"start_tls": True}, "start_tls: an ldaps:// connection is secured already"),
+        ({"base": ""}, "base: '' is no distinguished name"),
+        ({"bind_dn": "authserver"}, "bind_dn: 'authserver' is no distinguished name"),
+        ({"group": "staff"}, "group: 'staff' is no distinguished name"),
+        ({"bind_password": Secret("")}, "bind_password: is empty"),
+        ({"user_filter": "uid={username}"}, "user_filter: 'uid={username}' is no filter"),
+        ({"user_filter": "((uid={username})"}, "its parentheses do not match"),
+        ({"user_filter": "(uid=%s)"}, "user_filter: '(uid=%s)' asks for nobody"),
+        ({"group_filter": "(cn=staff)"}, "group_filter: '(cn=staff)' asks for nobody"),
+        ({"ca_file": "/nowhere.pem"}, "ca_file: there is no file /nowhere.pem"),
+        ({"timeout": 0}, "timeout: must be 1 to 60"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_name(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError) as refusal:
+        replace(SETTINGS, **settings)  # type: ignore[arg-type]  # one of them is wrong
+    assert message in str(refusal.value)
