@@ -1,6 +1,6 @@
 """Puts everything together. Read this first.
 
-`main` is what `pserve` calls; `build` makes the same parts for the command line, without the web.
+`serve` is what `pserve` calls; `build` makes the same parts for the command line, without the web.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from authserver.engine import grants
 from authserver.engine.context import Engine, Parts
 from authserver.engine.keys import SigningKeys
 from authserver.engine.metadata import MetadataCollision, server_metadata
+from authserver.engine.ports import StorageUnavailable
 from authserver.engine.sealing import KeyRing
 from authserver.plugins import PluginSet
 from authserver.settings import Loaded, SettingsError
@@ -75,6 +76,16 @@ def main(global_config: Mapping[str, str], **ini: str) -> Router:
     application.check_database()
     application.signing_keys.prepare(datetime.now(UTC))
     return make_wsgi_app(application, ini)
+
+
+def serve(global_config: Mapping[str, str], **ini: str) -> Router:
+    """What `pserve` calls: `main`, with what is wrong told in sentences instead of a traceback."""
+    try:
+        return main(global_config, **ini)
+    except SettingsError as error:
+        raise SystemExit("authserver cannot start:\n  " + "\n  ".join(error.problems)) from None
+    except StorageUnavailable as error:
+        raise SystemExit(f"authserver cannot start: the database cannot be used: {error}") from None
 
 
 def build(ini: Mapping[str, str]) -> Application:

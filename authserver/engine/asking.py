@@ -74,10 +74,20 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
             raise InvalidTarget("The requested resource is not allowed.", reason=ruling.reason)
         if ruling.value != resource and not _is_resource(ruling.value):
             raise engine.wrong_value(ruling)
+        if resource is not None and not _is_same_resource(ruling.value, resource):
+            raise engine.wrong_value(ruling)
         if client.resources and ruling.value not in client.resources:
             raise InvalidTarget("The requested resource is not allowed.", reason="resource-not-registered")
         allowed.append(ruling.value)
     return tuple(dict.fromkeys(allowed))
+
+
+def _is_same_resource(value: str, requested: str) -> bool:
+    """A policy may spell the resource as the operator does, but not put another one in its place (E-15)."""
+    try:
+        return uris.canonical_resource(value) == requested
+    except InvalidTarget:
+        return False
 
 
 def narrower_resources(requested: Sequence[str], granted: tuple[str, ...]) -> tuple[str, ...]:

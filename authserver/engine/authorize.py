@@ -251,10 +251,14 @@ def error_location(error: RedirectError, issuer: str) -> str:
 
 
 def silent_approval_is_safe(client: Client, redirect_uri: str) -> bool:
-    """Whether anything proves that it is this client, so that no page is needed (E-12, T088)."""
-    if client.is_self_registered:
+    """Whether anything proves that it is this client, so that no page is needed (E-12, T088).
+
+    Any program of the device may listen at a loopback address or take a private-use scheme, a client secret
+    or not.
+    """
+    if client.is_self_registered or not uris.is_https(redirect_uri):
         return False
-    return not client.is_public or (client.first_party and uris.is_https(redirect_uri))
+    return client.first_party or not client.is_public
 
 
 def _proceed(engine: Engine, pending: Pending, browser: Browser) -> Outcome:

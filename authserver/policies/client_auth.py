@@ -13,6 +13,7 @@ from authserver.api import Client, Credentials, Decision, allow, deny, hookimpl
 class ClientSecretBasic:
     """A client secret in the Authorization header (OAuth 2.1, 2.4.1)."""
 
+    reasons: ClassVar[frozenset[str]] = frozenset({"secret-matches", "secret-wrong"})
     immediate: ClassVar[bool] = True
 
     @hookimpl
@@ -28,6 +29,7 @@ class ClientSecretBasic:
 class ClientSecretPost:
     """A client secret in the form body (OAuth 2.1, 2.4.1)."""
 
+    reasons: ClassVar[frozenset[str]] = frozenset({"secret-matches", "secret-wrong"})
     immediate: ClassVar[bool] = True
 
     @hookimpl
@@ -43,6 +45,7 @@ class ClientSecretPost:
 class PublicClient:
     """A client without a credential of its own, which PKCE protects (OAuth 2.1, 2.1)."""
 
+    reasons: ClassVar[frozenset[str]] = frozenset({"public-client"})
     immediate: ClassVar[bool] = True
 
     @hookimpl

@@ -12,6 +12,7 @@ from authserver.api import Client, Consent, Decision, allow, hookimpl
 class ConsentRemembered:
     """Do not ask for what the user agreed to before, while nothing about it has grown or changed."""
 
+    reasons: ClassVar[frozenset[str]] = frozenset({"consent-remembered"})
     immediate: ClassVar[bool] = True
 
     @hookimpl
@@ -32,6 +33,7 @@ class ConsentRemembered:
 class ConsentFirstParty:
     """Do not ask for an application of the house."""
 
+    reasons: ClassVar[frozenset[str]] = frozenset({"first-party"})
     immediate: ClassVar[bool] = True
 
     @hookimpl

@@ -12,6 +12,7 @@ from authserver.api import Decision, Identity, Secret, User, allow, deny, hookim
 class LoginPassword:
     """Check the password against the one kept here (Argon2id)."""
 
+    reasons: ClassVar[frozenset[str]] = frozenset({"password-matches", "password-wrong"})
     immediate: ClassVar[bool] = True
 
     @hookimpl

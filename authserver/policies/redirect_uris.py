@@ -12,6 +12,7 @@ from authserver.api import Client, Decision, allow, hookimpl, same_loopback_redi
 class RedirectExact:
     """Accept a registered redirect URI, character by character (OAuth 2.1, 2.3.1)."""
 
+    reasons: ClassVar[frozenset[str]] = frozenset({"registered-exactly"})
     immediate: ClassVar[bool] = True
 
     @hookimpl
@@ -25,6 +26,7 @@ class RedirectExact:
 class RedirectLoopback:
     """Accept a registered loopback address on any port (RFC 8252, 7.3)."""
 
+    reasons: ClassVar[frozenset[str]] = frozenset({"loopback-port"})
     immediate: ClassVar[bool] = True
 
     hosts: tuple[str, ...] = ("127.0.0.1", "[::1]")

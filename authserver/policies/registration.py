@@ -19,11 +19,22 @@ from authserver.api import (
 
 @dataclass(frozen=True)
 class RegistrationToken:
-    """Let in whoever brings one of the operator's initial access tokens, with what it asks for."""
+    """Let in whoever brings one of the operator's initial access tokens, confined like `RegistrationOpen`.
 
+    Attributes:
+        tokens: the initial access tokens, each of at least 32 random characters.
+        scopes: the most that such a client may have.
+        grant_types: those it may use.
+    """
+
+    reasons: ClassVar[frozenset[str]] = frozenset(
+        {"initial-access-token", INITIAL_ACCESS_TOKEN_REQUIRED, "grant-type-not-open"}
+    )
     immediate: ClassVar[bool] = True
 
     tokens: tuple[Secret, ...] = field(default=(), repr=False)
+    scopes: tuple[str, ...] = ()
+    grant_types: tuple[str, ...] = ("authorization_code", "refresh_token")
 
     def __post_init__(self) -> None:
         if any(len(token.value) < 32 for token in self.tokens):
@@ -32,7 +43,7 @@ class RegistrationToken:
     @hookimpl
     def registration_decision(self, metadata: ClientMetadata, bearer: Secret | None) -> Decision | None:
         if bearer is not None and any([equal(token.value, bearer.value) for token in self.tokens]):
-            return allow("initial-access-token", metadata)
+            return _confined("initial-access-token", metadata, self.scopes, self.grant_types)
         return deny(INITIAL_ACCESS_TOKEN_REQUIRED)
 
 
@@ -44,6 +55,7 @@ class RegistrationOpen:
     a grant type outside the list is refused.
     """
 
+    reasons: ClassVar[frozenset[str]] = frozenset({"open-registration", "grant-type-not-open"})
     immediate: ClassVar[bool] = True
 
     scopes: tuple[str, ...] = ()
@@ -51,7 +63,14 @@ class RegistrationOpen:
 
     @hookimpl
     def registration_decision(self, metadata: ClientMetadata) -> Decision | None:
-        if not set(metadata.grant_types) <= set(self.grant_types):
-            return deny("grant-type-not-open")
-        scopes = tuple(scope for scope in metadata.scopes or self.scopes if scope in self.scopes)
-        return allow("open-registration", replace(metadata, scopes=scopes))
+        return _confined("open-registration", metadata, self.scopes, self.grant_types)
+
+
+def _confined(
+    reason: str, metadata: ClientMetadata, most_scopes: tuple[str, ...], grant_types: tuple[str, ...]
+) -> Decision:
+    """What is left of the metadata under these limits (K-11)."""
+    if not set(metadata.grant_types) <= set(grant_types):
+        return deny("grant-type-not-open")
+    scopes = tuple(scope for scope in metadata.scopes or most_scopes if scope in most_scopes)
+    return allow(reason, replace(metadata, scopes=scopes))

@@ -19,6 +19,9 @@ class ResourcesListed:
         default: the resource of a request that names none; without it such a request is refused.
     """
 
+    reasons: ClassVar[frozenset[str]] = frozenset(
+        {"resource-default", "resource-listed", "resource-missing", "scopes-of-resource"}
+    )
     immediate: ClassVar[bool] = True
 
     resources: tuple[tuple[str, str], ...] = ()

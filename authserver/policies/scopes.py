@@ -12,6 +12,7 @@ from authserver.api import Client, Decision, allow, deny, hookimpl
 class ScopesRegistered:
     """Allow the requested scopes if the client is registered for every one of them."""
 
+    reasons: ClassVar[frozenset[str]] = frozenset({"scopes-registered", "scope-not-registered"})
     immediate: ClassVar[bool] = True
 
     @hookimpl
@@ -27,6 +28,7 @@ class ScopesRegistered:
 class ScopesDefault:
     """Give a request that names no scope these ones, as far as the client is registered for them."""
 
+    reasons: ClassVar[frozenset[str]] = frozenset({"scopes-default"})
     immediate: ClassVar[bool] = True
 
     scopes: tuple[str, ...] = ()

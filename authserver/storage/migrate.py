@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -28,8 +29,9 @@ def current(database_url: str) -> str | None:
         database.close()
 
 
+@cache
 def head() -> str:
-    """The newest migration."""
+    """The newest migration; the scripts are parsed once, for readiness asks often."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     if revision is None:
         raise FileNotFoundError(f"no migrations in {migrations_folder()}")

@@ -82,7 +82,9 @@ def policy_contract(
             def holds(asked: dict[str, Any]) -> None:
                 decision = _ask(policy, slot, asked)
                 if decision is not None:
-                    assert decision.reason in _reasons(policy), f"{decision.reason!r} is not among its `reasons`"
+                    assert decision.reason in _reasons(policy), (
+                        f"{decision.reason!r} is not among its `reasons`"
+                    )
 
             holds()
 

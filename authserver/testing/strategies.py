@@ -82,7 +82,9 @@ def _credentials(draw: st.DrawFn, client: Client) -> Credentials:
 def headers() -> st.SearchStrategy[Mapping[str, str]]:
     """Headers by lower-case name, hostile ones among them."""
     names = st.sampled_from(("x-remote-user", "x-forwarded-for", "x-proxy-secret", "user-agent", "x-real-ip"))
-    return st.dictionaries(names, st.one_of(st.sampled_from(hostile.HEADER_VALUES), st.just("ann")), max_size=4)
+    return st.dictionaries(
+        names, st.one_of(st.sampled_from(hostile.HEADER_VALUES), st.just("ann")), max_size=4
+    )
 
 
 @st.composite
@@ -91,7 +93,9 @@ def metadata(draw: st.DrawFn) -> ClientMetadata:
     return ClientMetadata(
         client_name=draw(_names),
         redirect_uris=draw(st.lists(st.sampled_from(REDIRECT_URIS), unique=True, max_size=3).map(tuple)),
-        token_endpoint_auth_method=draw(st.sampled_from(("none", "client_secret_basic", "client_secret_post"))),
+        token_endpoint_auth_method=draw(
+            st.sampled_from(("none", "client_secret_basic", "client_secret_post"))
+        ),
         grant_types=draw(st.lists(st.sampled_from(GRANT_TYPES), unique=True).map(tuple)),
         scopes=draw(_subsets),
         application_type=draw(st.sampled_from(("web", "native"))),
@@ -122,7 +126,9 @@ def _redirect_uri(draw: st.DrawFn) -> dict[str, Any]:
     own = st.sampled_from(client.redirect_uris or REDIRECT_URIS)
     return {
         "client": client,
-        "redirect_uri": draw(st.one_of(own, st.sampled_from(REDIRECT_URIS), st.sampled_from(hostile.REDIRECT_URIS))),
+        "redirect_uri": draw(
+            st.one_of(own, st.sampled_from(REDIRECT_URIS), st.sampled_from(hostile.REDIRECT_URIS))
+        ),
     }
 
 
@@ -162,7 +168,9 @@ def _login(draw: st.DrawFn) -> dict[str, Any]:
     user = draw(st.none() | users())
     return {
         "username": user.username if user else draw(st.sampled_from(("", "nobody", *hostile.USERNAMES))),
-        "password": Secret(draw(st.sampled_from(("", "correct horse", "x" * 1024, "pässword", *hostile.PASSWORDS)))),
+        "password": Secret(
+            draw(st.sampled_from(("", "correct horse", "x" * 1024, "pässword", *hostile.PASSWORDS)))
+        ),
         "user": user,
         "headers": draw(headers()),
         "source": draw(st.sampled_from(("192.0.2.1", "2001:db8::1", "", "garbage"))),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import secrets
 import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -115,7 +115,7 @@ def retry_attempts(request: Request) -> int | None:
 
 def wait_before_retry(event: BeforeRetry) -> None:
     """Let whoever was in the way finish; two that met do not try again at the same moment (T111)."""
-    time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - no secret depends on it
+    time.sleep((10 + secrets.randbelow(90)) / 1000)
 
 
 def method_not_allowed(request: Request) -> Response:

@@ -12,8 +12,8 @@ from authserver.testing.server import ISSUER, SETTINGS, Server, basic, query_of
 
 REGISTER = "/oauth/register"
 METADATA = "/.well-known/oauth-authorization-server"
-TOKEN = secrets.token_urlsafe(32)
-OTHER_TOKEN = secrets.token_urlsafe(32)
+TOKEN = "initial-access-token-0123456789abcdefABCDEF"
+OTHER_TOKEN = "another-access-token-0123456789abcdefABCDEF"
 WEB = {"redirect_uris": ["https://client.example/cb"]}
 
 
