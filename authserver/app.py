@@ -14,6 +14,7 @@ from typing import Any
 
 import pyramid_tm
 from pyramid.config import Configurator
+from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 from pyramid.router import Router
 from sqlalchemy.exc import ArgumentError
@@ -23,7 +24,7 @@ from authserver import settings as settings_reader
 from authserver.engine import grants
 from authserver.engine.context import Engine, Parts
 from authserver.engine.keys import SigningKeys
-from authserver.engine.metadata import MetadataCollision, server_metadata
+from authserver.engine.metadata import MetadataCollision, auth_methods, server_metadata
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.sealing import KeyRing
 from authserver.plugins import PluginSet
@@ -84,6 +85,8 @@ def serve(global_config: Mapping[str, str], **ini: str) -> Router:
         return main(global_config, **ini)
     except SettingsError as error:
         raise SystemExit("authserver cannot start:\n  " + "\n  ".join(error.problems)) from None
+    except ConfigurationError as error:
+        raise SystemExit(f"authserver cannot start: a plugin's pages clash with others: {error}") from None
     except StorageUnavailable as error:
         raise SystemExit(f"authserver cannot start: the database cannot be used: {error}") from None
 
@@ -121,10 +124,11 @@ def build(ini: Mapping[str, str]) -> Application:
         signer=signing_keys,
         keys=ring,
         grant_types={name: grants.CORE[name] for name in settings.grant_types},
+        auth_methods=auth_methods(plugins),
     )
     try:
         metadata = server_metadata(parts)
-    except (MetadataCollision, plugin_loader.PluginFailed) as error:
+    except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     return Application(
         loaded=loaded,

@@ -68,8 +68,8 @@ CONTRIBUTING: Mapping[str, type] = {"server_metadata": Mapping, "includeme": obj
 _REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
-class PluginFailed(Exception):
-    """A contributing plugin raised or added what cannot be joined; the message names plugin and hook."""
+class PluginFailed(SettingsError):
+    """A contributing plugin raised, or added what cannot be added; the message names plugin and hook."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +178,12 @@ class PluginSet:
             try:
                 value = implementation.function(*[question[name] for name in implementation.argnames])
             except Exception as error:
-                raise PluginFailed(f"plugin {implementation.plugin} failed in {slot}: {error}") from error
+                raise PluginFailed([f"plugin {implementation.plugin} failed in {slot}: {error}"]) from error
             if value is not None:
                 if not isinstance(value, CONTRIBUTING[slot]):
+                    kind = type(value).__name__
                     raise PluginFailed(
-                        f"plugin {implementation.plugin} failed in {slot}: {type(value).__name__} cannot be added"
+                        [f"plugin {implementation.plugin} failed in {slot}: {kind} cannot be added"]
                     )
                 contributions.append((implementation.plugin, value))
         return contributions

@@ -11,7 +11,6 @@ from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows
 from authserver.engine import uris
 from authserver.engine.clients import disable_client
-from authserver.engine.metadata import auth_methods
 from authserver.engine.records import Client
 from authserver.engine.register import ClientMetadata, add_client
 from authserver.settings import did_you_mean
@@ -71,7 +70,7 @@ def add(
     with configuration.engine() as engine:
         _known("--grant-type", grant_types, engine.grant_types)
         _known("--scope", scopes, engine.settings.scope_sentences)
-        _known("--auth-method", [auth_method], auth_methods(engine.policies))
+        _known("--auth-method", [auth_method], engine.auth_methods)
         metadata = ClientMetadata(
             client_name=name,
             redirect_uris=redirect_uris,

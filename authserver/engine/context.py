@@ -71,6 +71,7 @@ class Parts:
     signer: Signer
     keys: KeyRing
     grant_types: Mapping[str, Redeem]
+    auth_methods: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,7 @@ class Engine:
     signer: Signer
     keys: KeyRing
     grant_types: Mapping[str, Redeem]
+    auth_methods: tuple[str, ...]
     stores: Stores
     now: datetime
     journal: Journal
@@ -95,6 +97,7 @@ class Engine:
             signer=parts.signer,
             keys=parts.keys,
             grant_types=parts.grant_types,
+            auth_methods=parts.auth_methods,
             stores=stores,
             now=now,
             journal=Journal(),

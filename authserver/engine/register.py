@@ -12,7 +12,6 @@ from authserver.engine import digests, strict_json, uris
 from authserver.engine.clients import new_secret
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidScope, InvalidToken
-from authserver.engine.metadata import auth_methods
 from authserver.engine.parameters import scope_set
 from authserver.engine.records import NOTHING, Client, EventType, RegisteredBy
 from authserver.settings import Secret
@@ -208,7 +207,7 @@ def check_metadata(engine: Engine, metadata: ClientMetadata) -> None:
         problem = uris.redirect_uri_problem(uri, application_type=metadata.application_type)
         if problem:
             raise InvalidRedirectUri(f"redirect_uris: {problem}")
-    if metadata.token_endpoint_auth_method not in auth_methods(engine.policies):
+    if metadata.token_endpoint_auth_method not in engine.auth_methods:
         raise InvalidClientMetadata("token_endpoint_auth_method is not offered.")
     if metadata.token_endpoint_auth_method == "none" and "client_credentials" in metadata.grant_types:
         raise InvalidClientMetadata("client_credentials needs a client that authenticates.")

@@ -27,6 +27,10 @@ def with_registration(*policies, **settings):
     }
     if "registration_token" in policies:
         changed["authserver.plugin.registration_token.tokens"] = f"{TOKEN} {OTHER_TOKEN}"
+        changed["authserver.plugin.registration_token.scopes"] = "profile files.read"
+        changed["authserver.plugin.registration_token.grant_types"] = (
+            "authorization_code refresh_token client_credentials"
+        )
     if "registration_open" in policies:
         changed["authserver.plugin.registration_open.scopes"] = "profile files.read"
     return changed
