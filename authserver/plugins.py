@@ -264,7 +264,7 @@ def load(
                 plugins.append((name, kind(**values)))
             except (TypeError, ValueError) as error:
                 problems.append(f"{prefix.removesuffix('.')}: {error}")
-    elsewhere = {_name_of(specification) for specification in others}
+    elsewhere = {name_of(specification) for specification in others}
     problems += [
         f"authserver.shadow_plugins: {name} is listed in authserver.plugins too; leave it in one of them"
         for name in named.keys() & elsewhere
@@ -296,7 +296,7 @@ def _ask(implementation: Implementation, slot: str, question: Mapping[str, Any])
         return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun)), None
     if decision is None:
         return Answer(plugin, Verdict.SILENT, "", _microseconds(begun)), None
-    if problem := _problem(decision, rules):
+    if problem := problem_with(decision, rules):
         log.error("plugin %s answered %s wrongly (%s): refusing", plugin, slot, problem)
         return Answer(plugin, Verdict.FAILED, problem, _microseconds(begun)), None
     return Answer(plugin, decision.verdict, decision.reason, _microseconds(begun)), decision.value
@@ -314,7 +314,7 @@ def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:
             kind: Any = importlib.import_module(module_name)
             for part in class_name.split("."):
                 kind = getattr(kind, part)
-            return _name_of(specification), kind
+            return name_of(specification), kind
         if specification in available:
             return specification, available[specification].load()
     except Exception as error:
@@ -325,7 +325,7 @@ def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:
     raise SettingsError([f"authserver.plugins: {specification}: no such plugin; {hint}"])
 
 
-def _name_of(specification: str) -> str:
+def name_of(specification: str) -> str:
     """The entry point's name, or `module:QuietHours` as `quiet_hours`."""
     class_name = specification.rpartition(":")[2]
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
@@ -341,7 +341,7 @@ def _holds_secret(value: object) -> bool:
     )
 
 
-def _problem(decision: object, rules: Slot) -> str | None:
+def problem_with(decision: object, rules: Slot) -> str | None:
     """Why this is no answer to this hook; None when it is one."""
     if type(decision) is not Decision:
         return "wrong-type"

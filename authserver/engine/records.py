@@ -229,6 +229,8 @@ class EventType(StrEnum):
     USER_DISABLED = "user.disabled"
     KEY_CREATED = "key.created"
     POLICY_DIFFERED = "policy.differed"
+    REQUEST_REFUSED = "request.refused"
+    REQUEST_FAILED = "request.failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from pyramid.httpexceptions import HTTPException
+from pyramid.i18n import TranslationStringFactory
 from pyramid.renderers import render_to_response
 from pyramid.request import Request
 from pyramid.response import Response
@@ -28,6 +29,7 @@ from authserver.web.pages import see_other
 from authserver.web.routes import Medium, medium_of
 
 log = logging.getLogger(__name__)
+_ = TranslationStringFactory("authserver")
 
 RETRY_AFTER = "2"
 
@@ -57,10 +59,12 @@ def page_error(error: PageError, request: Request) -> Response:
     return _page(
         request,
         error.status,
-        title="This request cannot go on",
+        title=_("This request cannot go on"),
         message=error.description,
         code=error.code,
-        what_to_do="Go back to the application and start again. If this happens again, tell its makers the error code.",
+        what_to_do=_(
+            "Go back to the application and start again. If this happens again, tell its makers the error code."
+        ),
     )
 
 
@@ -75,6 +79,7 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
         "target_host": uris.display_host(error.redirect_uri),
         "target": location,
         "message": error.description,
+        "error_id": request.error_id,
     }
     response: Response = render_to_response("leave.jinja2", page, request)
     return response
@@ -104,10 +109,9 @@ def http_error(error: HTTPException, request: Request) -> Response:
             status=error.status_int,
         )
     else:
-        title, message = error.title, error.explanation
         if error.status_int == 404:
-            title, message = "Page not found", "There is no page at this address."
-        response = _page(request, error.status_int, title=title, message=message)
+            return _nothing_here(request)
+        response = _page(request, error.status_int, title=error.title, message=error.explanation)
     # Pyramid's own views raise redirects, too: a folder of files adds its slash.
     for name in ("Allow", "Location"):
         if name in error.headers:
@@ -118,7 +122,17 @@ def http_error(error: HTTPException, request: Request) -> Response:
 @exception_view_config(UnicodeDecodeError)
 def undecodable(error: UnicodeDecodeError, request: Request) -> Response:
     """A path that is no UTF-8 is no path of ours (T015)."""
-    return _page(request, 404, title="Page not found", message="There is no page at this address.")
+    return _nothing_here(request)
+
+
+def _nothing_here(request: Request) -> Response:
+    return _page(
+        request,
+        404,
+        title=_("Page not found"),
+        message=_("There is no page at this address."),
+        recorded=False,
+    )
 
 
 def _failed(request: Request, error: OAuthError) -> Response:
@@ -131,7 +145,7 @@ def _failed(request: Request, error: OAuthError) -> Response:
         redirected = RedirectError(error, redirect_uri=redirect_uri, state=state, ask_first=ask_first)
         return redirect_error(redirected, request)
     response = _page(
-        request, error.status, title="Something went wrong", message=error.description, code=error.code
+        request, error.status, title=_("Something went wrong"), message=error.description, code=error.code
     )
     if isinstance(error, TemporarilyUnavailable):
         response.headers["Retry-After"] = RETRY_AFTER
@@ -146,13 +160,14 @@ def _page(
     message: str,
     code: str | None = None,
     what_to_do: str | None = None,
+    recorded: bool = True,
 ) -> Response:
     page = {
         "title": title,
         "message": message,
         "code": code,
         "what_to_do": what_to_do,
-        "error_id": request.error_id,
+        "error_id": request.error_id if recorded else None,
         # A page about a failure must not depend on what may have failed.
         "signed_in": None,
         "csrf_token": "",

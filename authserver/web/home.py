@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyramid.i18n import TranslationStringFactory
 from pyramid.request import Request
 from pyramid.view import view_config
 
 from authserver.web.pages import own_url
 
+_ = TranslationStringFactory("authserver")
+
 
 @view_config(route_name="home", request_method="GET", renderer="home.jinja2")
 def home(request: Request) -> dict[str, Any]:
-    links = [("Server metadata", own_url(request, "metadata")), ("Signing keys", own_url(request, "jwks"))]
+    links = [
+        (_("Server metadata"), own_url(request, "metadata")),
+        (_("Signing keys"), own_url(request, "jwks")),
+    ]
     return {"links": request.registry.home_links + links}
