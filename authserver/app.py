@@ -24,7 +24,7 @@ from authserver import settings as settings_reader
 from authserver.engine import grants
 from authserver.engine.context import Engine, Parts
 from authserver.engine.keys import SigningKeys
-from authserver.engine.metadata import MetadataCollision, auth_methods, server_metadata
+from authserver.engine.metadata import MetadataCollision, auth_methods, joined, server_metadata
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.sealing import KeyRing
 from authserver.plugins import PluginSet
@@ -52,7 +52,15 @@ class Application:
     def begin(self) -> Iterator[Engine]:
         """An engine in a transaction of its own, for commands and start-up."""
         with self.storage.begin() as stores:
-            yield Engine.of(self.parts, stores, datetime.now(UTC))
+            engine = Engine.of(self.parts, stores, datetime.now(UTC))
+            yield engine
+        self.tell(True, engine)
+
+    def tell(self, committed: bool, engine: Engine) -> None:
+        """Tell observing plugins what happened, once it is sure to have happened (T112)."""
+        if committed:
+            for event in engine.journal.events:
+                self.plugins.observe(event)
 
     def check_database(self) -> None:
         """Raises SettingsError when the database lacks the tables of this version; StorageUnavailable when it is away."""
@@ -63,7 +71,10 @@ class Application:
 
     def engine(self, request: Request) -> Engine:
         """The engine of one web request, in the transaction of that request."""
-        return Engine.of(self.parts, self.storage.for_transaction(request.tm), datetime.now(UTC))
+        engine = Engine.of(self.parts, self.storage.for_transaction(request.tm), datetime.now(UTC))
+        if self.plugins.serves("observe"):
+            request.tm.get().addAfterCommitHook(self.tell, (engine,))
+        return engine
 
 
 def main(global_config: Mapping[str, str], **ini: str) -> Router:
@@ -118,15 +129,21 @@ def build(ini: Mapping[str, str]) -> Application:
     if shadows.names:
         plugins.shadow = Shadow(shadows, storage)
     signing_keys = SigningKeys(storage, ring, settings.signing_algorithm)
-    parts = Parts(
-        settings=settings,
-        policies=plugins,
-        signer=signing_keys,
-        keys=ring,
-        grant_types={name: grants.CORE[name] for name in settings.grant_types},
-        auth_methods=auth_methods(plugins),
-    )
     try:
+        parts = Parts(
+            settings=settings,
+            policies=plugins,
+            signer=signing_keys,
+            keys=ring,
+            grant_types=joined(
+                "grant type",
+                {name: grants.CORE[name] for name in settings.grant_types},
+                plugins,
+                "grant_types",
+            ),
+            auth_methods=auth_methods(plugins),
+            scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
+        )
         metadata = server_metadata(parts)
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error

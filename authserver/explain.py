@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from authserver.engine.context import Engine
@@ -11,49 +11,52 @@ from authserver.engine.decisions import Verdict, outcome_of
 from authserver.engine.errors import Refusal
 from authserver.engine.records import Event
 from authserver.plugins import SLOTS, PluginSet
+from authserver.remedies import SILENCE, remedy_of
 from authserver.settings import PLUGIN_PREFIX, Secret
 
-# What to do about a refusal by the core itself, by its reason.
-REMEDIES: Mapping[str, str] = {
-    "client-unknown": "register the client: `authserver client add`",
-    "client-disabled": "the client was disabled; register another: `authserver client add`",
-    "user-disabled": "the user was disabled; add another: `authserver user add`",
-    "method-not-registered": "the client must use the method it is registered for: `authserver client show`",
-    "redirect-uri-malformed": "no setting: such a URI is never acceptable",
-    "redirect-uri-missing": "the request must name one of the client's redirect URIs",
-    "grant-type-not-registered": "register the client for this grant type: `authserver client add --grant-type`",
-    "nothing-left": "register the client for the scope, and list the scope in authserver.scopes",
-    "resource-not-registered": "register the client for the resource",
-    "silent-approval": "no setting: only a confidential client, or a first-party one behind https, may skip the page",
-    "refresh-token-reused": "authserver.refresh_token_retry_window is how late a retry may come",
-    "refresh-token-idle": "authserver.refresh_token_idle_lifetime is how long a refresh token may rest",
-    "grant-expired": "authserver.grant_lifetime is how long a grant lasts",
-    "code-expired": "authserver.code_lifetime is how long a code lives",
-    "request-expired": "authserver.request_lifetime is how long a person may take",
-    "plugin-too-slow": "authserver.policy_time_limit is how long a plugin may think",
-}
+CORE = "core"
+_OBJECTIONS = frozenset({Verdict.DENY, Verdict.NARROW, Verdict.FAILED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One check: what was asked of whom, what came out, and what would change it."""
+class Said:
+    """What one plugin said. `settings` are its own, as they stand."""
 
-    check: str
     by: str
     verdict: str
     reason: str
-    remedy: str = ""
+    microseconds: int
+    settings: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One check: what was asked, what came out, who decided, and what would change it.
+
+    Attributes:
+        check: the hook, or `core` for a rule that no plugin can change.
+        outcome: the scopes or the resource that were let through, if it was about such.
+    """
+
+    check: str
+    input: Mapping[str, Any] = field(default_factory=dict)
+    said: tuple[Said, ...] = ()
+    verdict: str
+    by: str
+    reason: str
+    outcome: Any = None
+    remedies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """The steps to an outcome, and the facts that the policies were given, by check."""
+    """The checks that led to an outcome. `description` is what the client was told of a refusal."""
 
     verdict: str
     reason: str
+    description: str
     outcome: Any
-    steps: tuple[Step, ...]
-    facts: Mapping[str, Any]
+    checks: tuple[Check, ...]
 
 
 def explain(engine: Engine, plugins: PluginSet, rule: Callable[[], Any]) -> Explanation:
@@ -68,58 +71,36 @@ def explain(engine: Engine, plugins: PluginSet, rule: Callable[[], Any]) -> Expl
         value = rule()
     except Refusal as error:
         refusal = error
-    steps, facts = steps_of([ruling.as_record() for ruling in engine.journal.decisions], plugins)
-    told = {step.reason for step in steps}
-    if refusal is not None and refusal.reason not in told:
-        steps += (_core_step(refusal.reason),)
+    checks = tuple(_check(ruling.as_record(), plugins) for ruling in engine.journal.decisions)
+    if refusal is not None:
+        checks += _core_checks(refusal.reason, checks)
+    elif (
+        checks
+        and checks[-1].check == "scope_decision"
+        and outcome_of(value) not in (None, checks[-1].outcome)
+    ):
+        checks += (_core_check("core-floor", Verdict.NARROW, outcome=outcome_of(value)),)
     return Explanation(
         verdict="refused" if refusal else "allowed",
-        reason=refusal.reason if refusal else (steps[-1].reason if steps else ""),
-        outcome=refusal.description if refusal else outcome_of(value),
-        steps=steps,
-        facts=facts,
+        reason=refusal.reason if refusal else (checks[-1].reason if checks else ""),
+        description=refusal.description if refusal else "",
+        outcome=outcome_of(value),
+        checks=checks,
     )
 
 
 def explain_event(event: Event, plugins: PluginSet) -> Explanation:
-    """Tell what led to an event, from what was recorded then; remedies are by the settings of now."""
-    steps, facts = steps_of(event.decisions, plugins)
-    if event.reason and event.reason not in {step.reason for step in steps}:
-        steps += (_core_step(event.reason),)
+    """Tell what led to an event, from what was recorded then; settings and remedies are those of now."""
+    checks = tuple(_check(decision, plugins) for decision in event.decisions)
+    if event.type.value.endswith((".refused", ".failed")):
+        checks += _core_checks(event.reason, checks)
     return Explanation(
-        verdict=event.type, reason=event.reason, outcome=dict(event.details) or None, steps=steps, facts=facts
+        verdict=event.type,
+        reason=event.reason,
+        description=event.details.get("description", ""),
+        outcome={name: value for name, value in event.details.items() if name != "description"},
+        checks=checks,
     )
-
-
-def steps_of(
-    decisions: Sequence[Mapping[str, Any]], plugins: PluginSet
-) -> tuple[tuple[Step, ...], dict[str, Any]]:
-    """The steps of recorded decisions, in order, and the facts of each slot."""
-    steps: list[Step] = []
-    facts: dict[str, Any] = {}
-    for decision in decisions:
-        slot = decision["slot"]
-        facts[slot] = decision.get("facts")
-        steps += [
-            Step(
-                check=slot,
-                by=answer["plugin"],
-                verdict=answer["verdict"],
-                reason=answer["reason"],
-                remedy=_remedy(answer, plugins),
-            )
-            for answer in decision["answers"]
-        ]
-        steps.append(
-            Step(
-                check=slot,
-                by="all together",
-                verdict=decision["verdict"],
-                reason=decision["reason"],
-                remedy=_silence(slot) if decision["verdict"] == Verdict.SILENT else "",
-            )
-        )
-    return tuple(steps), facts
 
 
 def settings_of(name: str, plugins: PluginSet) -> dict[str, str]:
@@ -134,29 +115,69 @@ def settings_of(name: str, plugins: PluginSet) -> dict[str, str]:
     }
 
 
+def _check(decision: Mapping[str, Any], plugins: PluginSet) -> Check:
+    said = tuple(
+        Said(
+            by=answer["plugin"],
+            verdict=answer["verdict"],
+            reason=answer["reason"],
+            microseconds=answer["microseconds"],
+            settings=settings_of(answer["plugin"], plugins),
+        )
+        for answer in decision["answers"]
+    )
+    return Check(
+        check=decision["slot"],
+        input=decision.get("facts") or {},
+        said=said,
+        verdict=decision["verdict"],
+        by=decision["decided_by"] or "nobody",
+        reason=decision["reason"],
+        outcome=decision.get("outcome"),
+        remedies=_remedies(decision["slot"], decision["verdict"], said),
+    )
+
+
+def _remedies(slot: str, verdict: str, said: tuple[Said, ...]) -> tuple[str, ...]:
+    """What would change it: of whoever objected, or of those who kept silent, or of whoever allowed it."""
+    if verdict == Verdict.SILENT:
+        meaning = SLOTS[slot].silence if slot in SLOTS else "refused"
+        telling, remedies = said, [f"nobody answered ({meaning})", SILENCE.get(slot, "")]
+    else:
+        telling = tuple(one for one in said if one.verdict in _OBJECTIONS) or tuple(
+            one for one in said if one.verdict == Verdict.ALLOW
+        )
+        remedies = [remedy_of(one.reason) for one in telling]
+        if not any(remedies) and telling:
+            remedies = [f"take {', '.join(one.by for one in telling)} out of authserver.plugins"]
+    remedies += [f"{key} = {value}".rstrip() for one in telling for key, value in one.settings.items()]
+    return tuple(dict.fromkeys(filter(None, remedies)))
+
+
+def _core_checks(reason: str, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    """The check of the core that refused, where it was not the last question to the policies that did."""
+    told = checks and checks[-1].verdict != Verdict.ALLOW and checks[-1].reason == reason
+    return () if told else (_core_check(reason, "refused"),)
+
+
+def _core_check(reason: str, verdict: str, *, outcome: Any = None) -> Check:
+    remedy = remedy_of(reason)
+    return Check(
+        check=CORE,
+        verdict=verdict,
+        by=CORE,
+        reason=reason,
+        outcome=outcome,
+        remedies=(remedy,) if remedy else (),
+    )
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, Secret):
         return "(secret)"
     if isinstance(value, tuple):
-        return " ".join(
-            "=".join(map(str, item)) if isinstance(item, tuple) else _shown(item) for item in value
+        pairs = any(isinstance(item, tuple) for item in value)
+        return ("; " if pairs else " ").join(
+            " = ".join(map(_shown, item)) if isinstance(item, tuple) else _shown(item) for item in value
         )
     return str(value)
-
-
-def _remedy(answer: Mapping[str, Any], plugins: PluginSet) -> str:
-    if answer["verdict"] not in (Verdict.DENY, Verdict.NARROW, Verdict.FAILED):
-        return ""
-    if answer["reason"] in REMEDIES:
-        return REMEDIES[answer["reason"]]
-    keys = ", ".join(settings_of(answer["plugin"], plugins))
-    return (f"change {keys}, or " if keys else "") + f"take {answer['plugin']} out of authserver.plugins"
-
-
-def _silence(slot: str) -> str:
-    meaning = SLOTS[slot].silence if slot in SLOTS else "refused"
-    return f"nobody answered ({meaning}): list a plugin in authserver.plugins that does"
-
-
-def _core_step(reason: str) -> Step:
-    return Step(check="core", by="core", verdict="refused", reason=reason, remedy=REMEDIES.get(reason, ""))

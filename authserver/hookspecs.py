@@ -8,14 +8,16 @@ Plugins are asked in the order of the INI; an implementation may take fewer argu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import pluggy
 from pyramid.config import Configurator
 
 from authserver.engine.clients import Credentials
+from authserver.engine.context import Redeem
 from authserver.engine.decisions import Decision
-from authserver.engine.records import Client, Consent, User
+from authserver.engine.records import Client, Consent, Event, Grant, User
 from authserver.engine.register import ClientMetadata
 from authserver.settings import Secret
 
@@ -229,6 +231,159 @@ def registration_decision(metadata: ClientMetadata, bearer: Secret | None, sourc
         @hookimpl
         def registration_decision(self, metadata):
             return allow("scopes-cut", replace(metadata, scopes=("read",)))
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def find_client(client_id: str) -> Client | None:
+    """A client that is kept elsewhere.
+
+    Asked when no client of this id is kept here; the first that knows it gives it.
+
+    Arguments:
+        client_id: as it was sent; up to 200 visible ASCII characters.
+
+    Answers:
+        The client, with digests of its secrets if it has any; it is held to everything that clients here are.
+        None: not mine.
+
+    Nobody: there is no such client.
+
+    Example::
+
+        @hookimpl
+        def find_client(self, client_id):
+            return self.directory.get(client_id)
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def scopes() -> Mapping[str, str] | None:
+    """Scopes to add to those of `authserver.scopes`. Asked once, at start.
+
+    Answers:
+        A mapping of scope names to the sentences of the consent page; a scope that is there already stops
+            the start with both plugins named.
+        None: nothing to add.
+
+    Nobody: the scopes of the setting only.
+
+    Example::
+
+        @hookimpl
+        def scopes(self):
+            return {"calendar.read": "See your calendar"}
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def grant_types() -> Mapping[str, Redeem] | None:
+    """Grant types to add to those of `authserver.grant_types`. Asked once, at start.
+
+    Answers:
+        A mapping of grant type names to functions. Each takes the engine of the request, the authenticated
+            client and the parameters, checks everything, and returns an `Issue` that says what may be
+            issued, or raises an OAuth error. A name that is there already stops the start.
+        None: nothing to add.
+
+    Nobody: the grant types of the setting only.
+
+    Example::
+
+        @hookimpl
+        def grant_types(self):
+            return {"urn:example:grant": self.redeem}
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def token_claims(
+    client: Client, user: User | None, grant: Grant, scopes: tuple[str, ...], resources: tuple[str, ...]
+) -> Mapping[str, Any] | None:
+    """Claims to add to a JWT access token (RFC 9068, 2.2.2).
+
+    Arguments:
+        client: whom the token is for.
+        user: who granted it; None when the client acts on its own behalf.
+        grant: what was agreed.
+        scopes: of this token.
+        resources: its audience.
+
+    Answers:
+        A mapping of claims. A plugin declares their names in `claims`, so that two plugins with the same
+            claim stop the start; the claims of the core cannot be replaced. A claim that is not declared
+            is a fault: nothing is issued.
+        None: nothing to add.
+
+    Nobody: the claims of the core only.
+
+    Example::
+
+        claims: ClassVar[frozenset[str]] = frozenset({"tenant"})
+
+        @hookimpl
+        def token_claims(self, user):
+            return {"tenant": self.tenant_of(user)} if user else None
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def token_response(
+    client: Client, grant: Grant, scopes: tuple[str, ...], now: datetime
+) -> Mapping[str, Any] | None:
+    """Members to add to the answer of the token endpoint (OAuth 2.1, 3.2.3).
+
+    Arguments:
+        client: who is answered.
+        grant: what was agreed.
+        scopes: of the access token.
+        now: the time of the request.
+
+    Answers:
+        A mapping of members, declared in `members` like the claims of `token_claims`.
+        None: nothing to add.
+
+    Nobody: the members of the core only.
+
+    Example::
+
+        members: ClassVar[frozenset[str]] = frozenset({"tenant"})
+
+        @hookimpl
+        def token_response(self, client):
+            return {"tenant": self.tenant_of(client)}
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def observe(event: Event) -> None:
+    """What happened, told after it was committed.
+
+    Arguments:
+        event: a typed event, the same that the event table keeps.
+
+    Answers:
+        Nothing. A failure is logged and harms nobody; a slow observer delays the answer, up to the time limit.
+
+    Nobody: the event table keeps it all the same.
+
+    Example::
+
+        @hookimpl
+        def observe(self, event):
+            self.counter.increment(event.type)
 
     Added in 0.1.
     """

@@ -21,8 +21,11 @@ import pluggy
 
 from authserver import hookspecs
 from authserver.engine.decisions import Answer, Decision, Ruling, Verdict, combine
+from authserver.engine.issuing import CORE_CLAIMS, CORE_MEMBERS
 from authserver.engine.login import Identity
+from authserver.engine.ports import ContributionFailed
 from authserver.engine.questions import facts_of
+from authserver.engine.records import Client, Event
 from authserver.engine.register import ClientMetadata
 from authserver.settings import (
     PLUGIN_PREFIX,
@@ -46,11 +49,13 @@ class Slot:
         value: the type an allow must carry; None when it carries nothing.
         narrows: whether narrow(reason, tuple) is an answer here.
         silence: what it means when nobody answers, in words.
+        silence_refuses: whether that is the same as being refused.
     """
 
     value: type | None
     silence: str
     narrows: bool = False
+    silence_refuses: bool = True
 
 
 SLOTS: Mapping[str, Slot] = {
@@ -58,17 +63,45 @@ SLOTS: Mapping[str, Slot] = {
     "redirect_uri_decision": Slot(None, "refused with an error page"),
     "scope_decision": Slot(tuple, "refused with invalid_scope", narrows=True),
     "resource_decision": Slot(str, "refused with invalid_target"),
-    "consent_decision": Slot(None, "the user is asked"),
+    "consent_decision": Slot(None, "the user is asked", silence_refuses=False),
     "login_decision": Slot(Identity, "refused"),
     "registration_decision": Slot(ClientMetadata, "registration is closed"),
 }
 # The contributing hooks, and what kind of value each joins.
-CONTRIBUTING: Mapping[str, type] = {"server_metadata": Mapping, "includeme": object}
+CONTRIBUTING: Mapping[str, type] = {
+    "find_client": Client,
+    "scopes": Mapping,
+    "grant_types": Mapping,
+    "server_metadata": Mapping,
+    "token_claims": Mapping,
+    "token_response": Mapping,
+    "includeme": object,
+}
+# The observing hooks: told, never asked.
+OBSERVING = ("observe",)
+HOOKS = (*SLOTS, *CONTRIBUTING, *OBSERVING)
+# Hooks that are asked in every request: a plugin that asks somebody outside is timed.
+TIMED = frozenset({*SLOTS, "find_client", "token_claims", "token_response", "observe"})
+# Where a plugin declares the names it adds, by hook.
+DECLARED = {"token_claims": "claims", "token_response": "members"}
+RESERVED = {"token_claims": CORE_CLAIMS, "token_response": CORE_MEMBERS}
 
 _REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
-class PluginFailed(SettingsError):
+def same_outcome(slot: str, one: tuple[Verdict, Any], other: tuple[Verdict, Any]) -> bool:
+    """Whether two rulings of a deciding hook, each as (verdict, value), let the same through; reasons apart."""
+    return _effect(slot, *one) == _effect(slot, *other)
+
+
+def _effect(slot: str, verdict: Verdict, value: Any) -> tuple[Verdict, Any]:
+    if verdict is Verdict.ALLOW:
+        return verdict, value
+    asks = verdict is Verdict.SILENT and not SLOTS[slot].silence_refuses
+    return Verdict.SILENT if asks else Verdict.DENY, None
+
+
+class PluginFailed(SettingsError, ContributionFailed):
     """A contributing plugin raised, or added what cannot be added; the message names plugin and hook."""
 
 
@@ -122,10 +155,10 @@ class PluginSet:
         try:
             manager.check_pending()
         except pluggy.PluginValidationError as error:
-            known = ", ".join(sorted([*SLOTS, *CONTRIBUTING]))
+            known = ", ".join(sorted(HOOKS))
             problems.append(f"{error}; known hooks: {known}")
         self._implementations: dict[str, tuple[Implementation, ...]] = {}
-        for hook in (*SLOTS, *CONTRIBUTING):
+        for hook in HOOKS:
             found = []
             for implementation in getattr(manager.hook, hook).get_hookimpls():
                 if any(
@@ -141,13 +174,14 @@ class PluginSet:
                         "remove the mark, the order of authserver.plugins decides"
                     )
                 function = implementation.function
-                if hook in SLOTS and not getattr(implementation.plugin, "immediate", False):
+                if hook in TIMED and not getattr(implementation.plugin, "immediate", False):
                     function = partial(limit.call, function)
                 found.append(
                     Implementation(implementation.plugin_name, function, tuple(implementation.argnames))
                 )
             found.sort(key=lambda item: self.names.index(item.plugin))
             self._implementations[hook] = tuple(found)
+        problems += self._collisions()
         if problems:
             raise SettingsError(problems)
 
@@ -175,18 +209,54 @@ class PluginSet:
         """What each plugin adds at a contributing hook, as (plugin name, value), in order."""
         contributions = []
         for implementation in self._implementations[slot]:
+            plugin = implementation.plugin
+            value: Any
             try:
                 value = implementation.function(*[question[name] for name in implementation.argnames])
             except Exception as error:
-                raise PluginFailed([f"plugin {implementation.plugin} failed in {slot}: {error}"]) from error
-            if value is not None:
-                if not isinstance(value, CONTRIBUTING[slot]):
-                    kind = type(value).__name__
-                    raise PluginFailed(
-                        [f"plugin {implementation.plugin} failed in {slot}: {kind} cannot be added"]
-                    )
-                contributions.append((implementation.plugin, value))
+                raise PluginFailed([f"plugin {plugin} failed in {slot}: {error}"]) from error
+            if value is None:
+                continue
+            if not isinstance(value, CONTRIBUTING[slot]):
+                raise PluginFailed(
+                    [f"plugin {plugin} failed in {slot}: {type(value).__name__} cannot be added"]
+                )
+            undeclared: set[Any] = set()
+            if slot in DECLARED and isinstance(value, Mapping):
+                undeclared = set(value) - self._declared(plugin, slot)
+            if undeclared:
+                names = ", ".join(sorted(map(str, undeclared)))
+                raise PluginFailed(
+                    [f"plugin {plugin} failed in {slot}: it does not declare {names} in `{DECLARED[slot]}`"]
+                )
+            contributions.append((plugin, value))
         return contributions
+
+    def observe(self, event: Event) -> None:
+        """Tell every observing plugin; a failure is logged and harms nobody."""
+        for implementation in self._implementations["observe"]:
+            try:
+                implementation.function(*[event for _ in implementation.argnames])
+            except Exception:
+                log.exception("plugin %s failed in observe; nothing depends on it", implementation.plugin)
+
+    def _declared(self, plugin: str, slot: str) -> frozenset[str]:
+        return frozenset(getattr(self._plugins[plugin], DECLARED[slot], ()))
+
+    def _collisions(self) -> list[str]:
+        """Names that two plugins declare for the same hook, or that belong to the core."""
+        problems = []
+        for hook, attribute in DECLARED.items():
+            owners = dict.fromkeys(RESERVED[hook], "the core")
+            for implementation in self._implementations[hook]:
+                for name in sorted(self._declared(implementation.plugin, hook)):
+                    if name in owners:
+                        problems.append(
+                            f"plugin {implementation.plugin}: {hook} adds {name}, which {owners[name]} adds already; "
+                            f"take it out of `{attribute}`, or one plugin out of authserver.plugins"
+                        )
+                    owners[name] = f"plugin {implementation.plugin}"
+        return problems
 
     def table(self) -> list[dict[str, Any]]:
         """Who is asked for what, in which order, and what silence means."""
@@ -196,9 +266,13 @@ class PluginSet:
             rows.append(
                 {
                     "hook": hook,
-                    "kind": "deciding" if slot else "contributing",
+                    "kind": "deciding" if slot else "observing" if hook in OBSERVING else "contributing",
                     "plugins": [item.plugin for item in implementations],
-                    "silence": slot.silence if slot else "nothing is added",
+                    "silence": slot.silence
+                    if slot
+                    else "nobody is told"
+                    if hook in OBSERVING
+                    else "nothing is added",
                 }
             )
         return rows

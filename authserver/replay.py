@@ -10,11 +10,15 @@ from typing import Any
 
 import msgspec
 
+from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict, outcome_of
-from authserver.engine.ports import Stores
-from authserver.engine.questions import QUESTIONS, CannotAskAgain
+from authserver.engine.errors import ServerError
+from authserver.engine.ports import Policies
+from authserver.engine.questions import QUESTIONS, CannotAskAgain, Known
 from authserver.engine.records import Event, EventType
-from authserver.plugins import SLOTS, PluginSet
+from authserver.plugins import SLOTS, same_outcome
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Result(StrEnum):
@@ -30,8 +34,9 @@ class Replayed:
     """One recorded question asked again.
 
     Attributes:
+        client_id: whom it was about; None when it named no client.
         was: verdict, reason and outcome as recorded.
-        would_be: the same under the other configuration; for NOT_ASKED why it was not asked.
+        would_be: the same under the other configuration; for NOT_ASKED only the reason why it was not asked.
     """
 
     result: Result
@@ -44,11 +49,12 @@ class Replayed:
     would_be: Mapping[str, Any]
 
 
-def replay(events: Iterable[Event], stores: Stores, plugins: PluginSet) -> Iterator[Replayed]:
-    """Ask every question behind these events once, in their order.
+def replay(events: Iterable[Event], engine: Engine) -> Iterator[Replayed]:
+    """Ask the policies of an engine every question behind these events once, in their order.
 
     Several events of one request tell of the same questions; they share its time, and count once.
     """
+    known = Known(engine.find_client, engine.stores)
     now: datetime | None = None
     seen: set[bytes] = set()
     for event in events:
@@ -57,33 +63,34 @@ def replay(events: Iterable[Event], stores: Stores, plugins: PluginSet) -> Itera
         if event.at != now:
             now, seen = event.at, set()
         for decision in event.decisions:
-            identity = msgspec.json.encode([decision["slot"], decision.get("facts")])
+            identity = _encode([decision["slot"], decision.get("facts")])
             if identity not in seen:
                 seen.add(identity)
-                yield _again(event, decision, stores, plugins)
+                yield _again(event, decision, known, engine.policies)
 
 
-def _again(event: Event, decision: Mapping[str, Any], stores: Stores, plugins: PluginSet) -> Replayed:
+def _again(event: Event, decision: Mapping[str, Any], known: Known, policies: Policies) -> Replayed:
     slot, facts = decision["slot"], decision.get("facts") or {}
-    was = {name: decision.get(name) for name in ("verdict", "reason", "outcome")}
+    was = {name: decision.get(name) for name in ("verdict", "reason", "outcome", "decided_by")}
     try:
-        if slot not in SLOTS:
-            raise CannotAskAgain(f"there is no hook {slot} any more")
-        ruling = plugins.decide(slot, **QUESTIONS[slot].ask_again(stores, facts))
-    except (CannotAskAgain, KeyError) as error:
+        question = _question(slot, facts, known)
+    except CannotAskAgain as error:
         result, would_be = Result.NOT_ASKED, {"reason": str(error)}
     else:
+        ruling = policies.decide(slot, **question)
         would_be = {
             "verdict": ruling.verdict,
             "reason": ruling.reason,
             "outcome": outcome_of(ruling.value),
             "decided_by": ruling.decided_by,
         }
-        result = Result.SAME if _same(was, would_be) else Result.FLIPPED
+        before = Verdict(decision["verdict"]), was["outcome"]
+        after = ruling.verdict, would_be["outcome"]
+        result = Result.SAME if same_outcome(slot, before, after) else Result.FLIPPED
     return Replayed(
         result=result,
         slot=slot,
-        client_id=event.client_id,
+        client_id=facts.get("client_id", event.client_id),
         event_id=event.event_id,
         at=event.at,
         facts=facts,
@@ -92,9 +99,12 @@ def _again(event: Event, decision: Mapping[str, Any], stores: Stores, plugins: P
     )
 
 
-def _same(was: Mapping[str, Any], would_be: Mapping[str, Any]) -> bool:
-    """Whether the same is let through; another reason alone is no flip."""
-    allowed = was["verdict"] == Verdict.ALLOW
-    if allowed != (would_be["verdict"] == Verdict.ALLOW):
-        return False
-    return not allowed or was["outcome"] == would_be["outcome"]
+def _question(slot: str, facts: Mapping[str, Any], known: Known) -> Mapping[str, Any]:
+    if slot not in SLOTS:
+        raise CannotAskAgain("there is no such hook any more")
+    try:
+        return QUESTIONS[slot].ask_again(known, dict(facts))
+    except ServerError as error:
+        raise CannotAskAgain("the plugin that finds its client failed") from error
+    except (KeyError, TypeError) as error:
+        raise CannotAskAgain("another version of the server wrote it down") from error

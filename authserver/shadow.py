@@ -19,7 +19,7 @@ from authserver.engine import digests
 from authserver.engine.decisions import Answer, Ruling, combine
 from authserver.engine.ports import Storage
 from authserver.engine.records import Event, EventType
-from authserver.plugins import PluginSet
+from authserver.plugins import PluginSet, same_outcome
 
 QUEUE = 1000
 MOST_RECORDS_A_SECOND = 20.0
@@ -83,7 +83,7 @@ class Shadow:
 
     def _compare(self, ruling: Ruling, said: Said, question: Mapping[str, Any]) -> None:
         candidate = combine(ruling.slot, [*said, *self.plugins.ask_all(ruling.slot, question)], ruling.facts)
-        if not differs(ruling, candidate):
+        if same_outcome(ruling.slot, (ruling.verdict, ruling.value), (candidate.verdict, candidate.value)):
             return
         if not self._may_record():
             self._dropped += 1
@@ -113,10 +113,3 @@ class Shadow:
             return False
         self._allowance -= 1
         return True
-
-
-def differs(one: Ruling, other: Ruling) -> bool:
-    """Whether two rulings let different things through; reasons alone make no difference."""
-    if one.allowed != other.allowed:
-        return True
-    return one.allowed and one.value != other.value

@@ -13,6 +13,7 @@ from authserver.cli.db import db
 from authserver.cli.demo import demo
 from authserver.cli.explain import explain
 from authserver.cli.keys import keys
+from authserver.cli.plugin import plugin
 from authserver.cli.plugins import plugins
 from authserver.cli.policy import policy
 from authserver.cli.user import user
@@ -37,5 +38,5 @@ def main(context: click.Context, config: Path | None) -> None:
     context.obj = Configuration(config)
 
 
-for command in (db, user, client, keys, plugins, explain, policy, demo):
+for command in (db, user, client, keys, plugin, plugins, explain, policy, demo):
     main.add_command(command)

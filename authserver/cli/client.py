@@ -69,7 +69,7 @@ def add(
         grant_types = ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
     with configuration.engine() as engine:
         _known("--grant-type", grant_types, engine.grant_types)
-        _known("--scope", scopes, engine.settings.scope_sentences)
+        _known("--scope", scopes, engine.scopes)
         _known("--auth-method", [auth_method], engine.auth_methods)
         metadata = ClientMetadata(
             client_name=name,

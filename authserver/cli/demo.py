@@ -92,7 +92,7 @@ def ensure_service(engine: Engine, folder: Path) -> str:
             client_name="Demo service",
             grant_types=("client_credentials",),
             response_types=(),
-            scopes=tuple(engine.settings.scope_sentences),
+            scopes=tuple(engine.scopes),
         )
         _, secret = add_client(engine, metadata, client_id=SERVICE)
         write_secret(path, secret or "")
@@ -107,7 +107,7 @@ def ensure_playground(engine: Engine) -> None:
             redirect_uris=(f"{engine.settings.issuer}/playground",),
             token_endpoint_auth_method="none",
             grant_types=("authorization_code", "refresh_token"),
-            scopes=tuple(engine.settings.scope_sentences),
+            scopes=tuple(engine.scopes),
             application_type="native",
         )
         add_client(engine, metadata, client_id=PLAYGROUND)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlencode
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence
-from authserver.cli.printing import json_option, print_json, print_record, print_rows
-from authserver.engine import authorize, clients, register
+from authserver.cli.printing import json_option, print_json, print_record, print_rows, words
+from authserver.engine import authorize, clients, register, token
 from authserver.engine.asking import allowed_resources, allowed_scopes
 from authserver.engine.context import Engine
-from authserver.engine.errors import InvalidClient
+from authserver.engine.errors import InvalidClient, InvalidRequest, UnauthorizedClient
 from authserver.engine.login import normalise_username
-from authserver.engine.parameters import Parameters
+from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.records import Client, User
-from authserver.explain import Explanation, explain_event
-from authserver.explain import explain as explain_rule
 from authserver.settings import Secret
+
+if TYPE_CHECKING:
+    from authserver.explain import Check, Explanation
 
 scope_option = click.option(
     "--scope", "scopes", multiple=True, metavar="SCOPE", help="May be given several times."
@@ -32,32 +34,40 @@ resource_option = click.option(
 
 
 @click.group(cls=OneSentence, invoke_without_command=True)
-@click.option("--error-id", metavar="ID", help="What led to the error with this id.")
+@click.option("--error-id", metavar="ID", help="The id that an error answer or page showed, or of any event.")
 @json_option
 @click.pass_context
 def explain(context: click.Context, error_id: str | None, as_json: bool) -> None:
-    """Tell why a question is decided as it is: every check in order, and what would change it."""
+    """Tell why a question is decided as it is: every check in order, and what would change it.
+
+    Nothing is changed, and no answer counts: `--error-id` tells what happened, the questions below what
+    would happen now.
+    """
     if context.invoked_subcommand is not None:
-        if error_id:
-            raise click.UsageError("--error-id goes without a question")
+        if error_id or as_json:
+            raise click.UsageError("--error-id goes without a question, and --json behind it")
         return
     if not error_id:
         raise click.UsageError(
             "ask a question (`authserver explain --help` lists them), or give --error-id ID"
         )
+    from authserver.explain import explain_event
+
     application = context.obj.application()
-    with application.begin() as engine:
+    with closing(application.storage), application.begin() as engine:
         event = engine.stores.events.find(error_id)
     if event is None:
-        raise click.ClickException(f"no event has the id {error_id}; was it another server's, or mistyped?")
-    told = explain_event(event, application.plugins)
+        raise click.ClickException(
+            f"no event has the id {error_id}: it is mistyped or another server's, or the database could not "
+            "be written then; in that case the log has a line with this id"
+        )
     about = {
         "at": event.at,
         "client_id": event.client_id,
         "user_id": event.user_id,
         "grant_id": event.grant_id,
     }
-    _print(told, as_json, about)
+    _print(explain_event(event, application.plugins), as_json, about)
 
 
 @explain.command("redirect-uri")
@@ -67,8 +77,12 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
 @click.pass_obj
 def redirect_uri(configuration: Configuration, client_id: str, redirect_uri: str, as_json: bool) -> None:
     """Whether an authorization response may go to REDIRECT_URI."""
-    parameters = Parameters.parse(urlencode({"client_id": client_id, "redirect_uri": redirect_uri}))
-    _tell(configuration, as_json, lambda engine: authorize.accept_target(engine, parameters)[1])
+
+    def rule(engine: Engine) -> str:
+        parameters = Parameters.parse(urlencode({"client_id": client_id, "redirect_uri": redirect_uri}))
+        return authorize.accept_target(engine, parameters)[1]
+
+    _tell(configuration, as_json, rule)
 
 
 @explain.command()
@@ -95,8 +109,11 @@ def scope(
     def rule(engine: Engine) -> tuple[str, ...]:
         client, user = _client(engine, client_id), _user(engine, username)
         kind = grant_type or ("authorization_code" if user else "client_credentials")
+        token.allowed_grant_type(engine, client, kind)
+        if kind == "client_credentials" and client.is_public:
+            raise UnauthorizedClient("A public client cannot act on its own behalf.", reason="public-client")
         allowed = allowed_resources(engine, client, resources)
-        return allowed_scopes(engine, client, user, kind, scopes, allowed)
+        return allowed_scopes(engine, client, user, kind, _scopes(scopes), allowed)
 
     _tell(configuration, as_json, rule)
 
@@ -137,6 +154,7 @@ def consent(
     def rule(engine: Engine) -> str:
         client, user = _client(engine, client_id), _user(engine, username)
         assert user is not None  # a name was given
+        token.allowed_grant_type(engine, client, "authorization_code")
         allowed = allowed_resources(engine, client, resources)
         checked = authorize.Checked(
             client=client,
@@ -144,14 +162,17 @@ def consent(
             redirect_uri=redirect_uri or (client.redirect_uris or ("",))[0],
             state=None,
             code_challenge="",
-            scopes=allowed_scopes(engine, client, user, "authorization_code", scopes, allowed),
+            scopes=allowed_scopes(engine, client, user, "authorization_code", _scopes(scopes), allowed),
             resources=allowed,
         )
         if not authorize.consents_already(engine, checked):
-            return "the user is asked"
-        if not authorize.silent_approval_is_safe(client, checked.redirect_uri):
-            return "the user is asked all the same: nothing proves that it is this client"
-        return "the user is not asked"
+            return "the person is asked"
+        if authorize.silent_approval_is_safe(client, checked.redirect_uri):
+            return "the person is not asked"
+        return (
+            "the person is asked all the same, for nothing proves that it is this client: that takes a client "
+            "of the operator, confidential or first-party, with an https redirect URI"
+        )
 
     _tell(configuration, as_json, rule)
 
@@ -161,19 +182,26 @@ def consent(
 @click.option(
     "--method",
     type=click.Choice(["client_secret_basic", "client_secret_post", "none"]),
-    default="client_secret_basic",
-    show_default=True,
+    help="Without it: the method that the client is registered for.",
 )
-@click.option("--secret-stdin", is_flag=True, help="Read the client secret from stdin.")
+@click.option(
+    "--secret-stdin", is_flag=True, help="Read the client secret from stdin; without it, as if it were wrong."
+)
 @json_option
 @click.pass_obj
 def client_auth(
-    configuration: Configuration, client_id: str, method: str, secret_stdin: bool, as_json: bool
+    configuration: Configuration, client_id: str, method: str | None, secret_stdin: bool, as_json: bool
 ) -> None:
-    """Whether the client would be authenticated; without a secret, as with a wrong one."""
-    secret = sys.stdin.readline().rstrip("\n") if secret_stdin else "no secret was given"
-    presented = clients.Presented(method, client_id, None if method == "none" else secret)
-    _tell(configuration, as_json, lambda engine: clients.judge(engine, presented, {}).client_id)
+    """Whether the client would be authenticated."""
+    secret = sys.stdin.readline().rstrip("\r\n") if secret_stdin else ""
+
+    def rule(engine: Engine) -> str:
+        client = engine.find_client(client_id)
+        used = method or clients.PRESENTATION.get(client.auth_method if client else "", "client_secret_basic")
+        presented = clients.Presented(used, client_id, secret if used.startswith("client_secret_") else None)
+        return clients.judge(engine, presented, {}).client_id
+
+    _tell(configuration, as_json, rule)
 
 
 @explain.command()
@@ -183,7 +211,7 @@ def client_auth(
 @json_option
 @click.pass_obj
 def registration(
-    configuration: Configuration, metadata: Any, bearer_stdin: bool, source: str, as_json: bool
+    configuration: Configuration, metadata: BinaryIO, bearer_stdin: bool, source: str, as_json: bool
 ) -> None:
     """Whether a client could register itself with the JSON in the file METADATA; `-` is stdin."""
     bearer = Secret(sys.stdin.readline().strip()) if bearer_stdin else None
@@ -191,36 +219,73 @@ def registration(
 
     def rule(engine: Engine) -> str:
         allowed = register.allowed_metadata(engine, body, bearer, source)
-        return f"scope {' '.join(allowed.scopes) or '-'}; grant types {' '.join(allowed.grant_types)}"
+        return (
+            f"scopes: {' '.join(allowed.scopes) or 'none'}; grant types: {' '.join(allowed.grant_types)}; "
+            f"authentication: {allowed.token_endpoint_auth_method}"
+        )
 
     _tell(configuration, as_json, rule)
 
 
 def _tell(configuration: Configuration, as_json: bool, rule: Callable[[Engine], Any]) -> None:
+    from authserver.explain import explain as explain_rule
+
     application = configuration.application()
-    with application.begin() as engine:
+    # A question asked here is nobody's request: shadow plugins would write down what they think of it.
+    application.plugins.shadow = None
+    with closing(application.storage), application.begin() as engine:
         told = explain_rule(engine, application.plugins, lambda: rule(engine))
     _print(told, as_json, {})
 
 
-def _print(told: Explanation, as_json: bool, about: dict[str, Any]) -> None:
+def _print(told: Explanation, as_json: bool, about: Mapping[str, Any]) -> None:
     if as_json:
         print_json({**about, **asdict(told)})
         return
-    print_rows(
-        [asdict(step) for step in told.steps],
-        ("check", "by", "verdict", "reason", "remedy"),
-        empty="No policy was asked.",
-    )
-    click.echo()
-    facts = {
-        f"{slot}.{name}": value for slot, asked in told.facts.items() for name, value in (asked or {}).items()
+    for number, check in enumerate(told.checks, 1):
+        _print_check(number, check)
+    if not told.checks:
+        click.echo("Nothing was checked.\n")
+    outcome = told.outcome if isinstance(told.outcome, dict) else {"outcome": told.outcome}
+    known = {
+        **about,
+        "verdict": told.verdict,
+        "reason": told.reason,
+        "description": told.description,
+        **outcome,
     }
-    print_record({**about, "verdict": told.verdict, "reason": told.reason, "outcome": told.outcome, **facts})
+    print_record({name: value for name, value in known.items() if words(value) != "-"})
+
+
+def _print_check(number: int, check: Check) -> None:
+    outcome = f" {' '.join(check.outcome)}" if isinstance(check.outcome, list) else ""
+    why = f": {check.reason}" if check.reason else ""
+    click.echo(f"{number}. {check.check}: {check.verdict}{outcome}, by {check.by}{why}")
+    if check.input:
+        print_record(_flat(check.input), indent=3)
+    if check.said:
+        click.echo()
+        rows = [{**asdict(said), "µs": said.microseconds} for said in check.said]
+        print_rows(rows, ("by", "verdict", "reason", "µs"), empty="", indent=3)
+    if check.remedies:
+        click.echo("\n   what would change it")
+    for remedy in check.remedies:
+        print_record({"-": remedy}, indent=3)
+    click.echo()
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts in which the members of a mapping stand for themselves."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in flat.items()
+    }
 
 
 def _client(engine: Engine, client_id: str) -> Client:
-    client = engine.stores.clients.find(client_id)
+    client = engine.find_client(client_id)
     if client is None or not client.is_enabled:
         reason = "client-disabled" if client else "client-unknown"
         raise InvalidClient("There is no such client.", reason=reason)
@@ -233,4 +298,10 @@ def _user(engine: Engine, username: str | None) -> User | None:
     user = engine.stores.users.find_by_name(normalise_username(username))
     if user is None:
         raise click.ClickException(f"there is no user {username}; `authserver user list` shows them")
+    if not user.is_enabled:
+        raise InvalidRequest("This person cannot sign in.", reason="user-disabled")
     return user
+
+
+def _scopes(named: tuple[str, ...]) -> tuple[str, ...]:
+    return scope_set(" ".join(named)) if named else ()

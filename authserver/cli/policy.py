@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.progress import track
 
+from authserver import settings as settings_reader
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.printing import json_option, print_json, print_rows
 from authserver.engine.decisions import Verdict
-from authserver.engine.records import Event, EventType
-from authserver.replay import Replayed, Result, replay
+from authserver.engine.records import EventType
 
+if TYPE_CHECKING:
+    from authserver.plugins import PluginSet
+
+# How many examples are kept of each kind of difference, and how many of its clients people are shown.
 EXAMPLES = 3
+SHOWN = 10
+FLIPPED = 3
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -31,18 +39,60 @@ class Since(click.ParamType[datetime]):
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> datetime:
         if isinstance(value, datetime):
             return value
-        if found := re.fullmatch(r"(\d{1,6})([smhdw])", value):
-            return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
         try:
+            if found := re.fullmatch(r"([0-9]{1,6})([smhdw])", value):
+                return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
             at = datetime.fromisoformat(value)
-        except ValueError:
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is neither like 7d, 12h or 30m nor a time in ISO 8601", param, context)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 since_option = click.option(
     "--since", type=Since(), default="7d", show_default=True, help="7d, 12h, 30m, or a time in ISO 8601."
 )
+
+
+class Differences:
+    """Decisions that would be others, counted by what would change and by client, with the latest examples."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.count = 0
+
+    def add(
+        self,
+        hook: str,
+        client_id: str | None,
+        was: Mapping[str, Any],
+        would_be: Mapping[str, Any],
+        example: Mapping[str, Any],
+    ) -> None:
+        kind = {
+            "hook": hook,
+            "was": _said(was),
+            "would_be": _said(would_be),
+            "reason": would_be["reason"],
+            "by": would_be.get("decided_by") or "nobody",
+        }
+        row = self._kinds.setdefault(tuple(kind.values()), {**kind, "clients": Counter(), "examples": []})
+        row["clients"][client_id or "-"] += 1
+        row["examples"] = [*row["examples"], example][-EXAMPLES:]
+        self.count += 1
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each kind of difference, the most frequent first."""
+        rows = [
+            {
+                **row,
+                "count": row["clients"].total(),
+                "clients": [
+                    {"client_id": name, "count": count} for name, count in row["clients"].most_common()
+                ],
+            }
+            for row in self._kinds.values()
+        ]
+        return sorted(rows, key=lambda row: -row["count"])
 
 
 @click.group(cls=OneSentence)
@@ -57,23 +107,24 @@ def policy() -> None:
 def shadow_report(configuration: Configuration, since: datetime, as_json: bool) -> None:
     """Where the plugins of authserver.shadow_plugins would have decided otherwise."""
     application = configuration.application()
-    groups: dict[tuple[str, ...], dict[str, Any]] = {}
+    differences = Differences()
     dropped = 0
-    with application.begin() as engine:
+    with closing(application.storage), application.begin() as engine:
         for event in engine.stores.events.since(since, type=EventType.POLICY_DIFFERED):
-            _count(groups, event)
+            was, would_be = event.decisions
+            facts = was.get("facts") or {}
+            example = {"event_id": event.event_id, "at": event.at, "asked": facts}
+            differences.add(was["slot"], event.client_id, was, would_be, example)
             dropped += event.details.get("dropped", 0)
-    rows = sorted(groups.values(), key=lambda row: -row["count"])
     if as_json:
-        print_json({"since": since, "differences": rows, "not_recorded": dropped})
+        print_json({"since": since, "differences": differences.rows(), "not_recorded": dropped})
         return
-    columns = ("hook", "was", "would_be", "reason", "by", "count", "latest")
-    print_rows(rows, columns, empty="The shadow plugins would have changed nothing.")
-    for row in rows:
-        click.echo(f"\n{row['hook']}, {row['reason']}: for example")
-        print_rows(row["examples"], tuple(row["examples"][0]), empty="")
+    _print_differences(
+        differences,
+        empty="No shadow plugin would have decided otherwise (authserver.shadow_plugins lists them).",
+    )
     if dropped:
-        click.echo(f"\n{dropped} more questions were not compared or recorded: there were too many at once.")
+        click.echo(f"{dropped} more questions were not compared or recorded: there were too many at once.")
 
 
 @policy.command("replay")
@@ -83,7 +134,7 @@ def shadow_report(configuration: Configuration, since: datetime, as_json: bool) 
     "candidate",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The INI file with the other configuration.",
+    help="The INI file with the other configuration; only its plugins are used, no database it names.",
 )
 @json_option
 @click.pass_obj
@@ -95,9 +146,14 @@ def replay_command(
 
     Nothing is changed. The exit status is 0 when nothing flips, 3 when something does.
     """
+    from authserver.replay import Result, replay
+
     application = configuration.application()
-    other = Configuration(candidate).application().plugins
-    with application.begin() as engine:
+    other = _plugins_of(candidate)
+    differences = Differences()
+    not_asked: Counter[tuple[str, str]] = Counter()
+    asked = 0
+    with closing(application.storage), application.begin() as engine:
         events = engine.stores.events
         found = track(
             events.since(since),
@@ -106,83 +162,72 @@ def replay_command(
             console=Console(stderr=True),
             disable=as_json,
         )
-        results = list(_kept(replay(found, engine.stores, other)))
-    _print_replay(results, since, as_json)
-    if any(isinstance(item, Replayed) and item.result is Result.FLIPPED for item in results):
-        context.exit(3)
-
-
-def _kept(results: Iterator[Replayed]) -> Iterator[Replayed | Result]:
-    """Of what stays the same only that it does: there may be millions."""
-    for item in results:
-        yield item.result if item.result is Result.SAME else item
-
-
-def _print_replay(results: list[Replayed | Result], since: datetime, as_json: bool) -> None:
-    told = [item for item in results if isinstance(item, Replayed)]
-    flipped = [item for item in told if item.result is Result.FLIPPED]
-    not_asked = Counter(
-        (item.slot, item.would_be["reason"]) for item in told if item.result is Result.NOT_ASKED
-    )
-    groups: dict[tuple[str, ...], dict[str, Any]] = {}
-    for item in flipped:
-        row = _row(groups, item.slot, item.client_id, item.was, item.would_be)
-        _add_example(row, item.at, item.event_id, item.facts)
-    rows = sorted(groups.values(), key=lambda row: -row["count"])
-    summary: dict[str, Any] = {
+        for item in replay(found, replace(engine, policies=other)):
+            if item.result is Result.NOT_ASKED:
+                not_asked[item.slot, item.would_be["reason"]] += 1
+                continue
+            asked += 1
+            if item.result is Result.FLIPPED:
+                example = {"event_id": item.event_id, "at": item.at, "asked": item.facts}
+                differences.add(item.slot, item.client_id, item.was, item.would_be, example)
+    summary = {
         "since": since,
-        "asked": len(results) - sum(not_asked.values()),
-        "flipped": len(flipped),
-        "not_asked": [{"hook": slot, "why": why, "count": count} for (slot, why), count in not_asked.items()],
+        "asked": asked,
+        "flipped": differences.count,
+        "not_asked": [{"hook": hook, "why": why, "count": count} for (hook, why), count in not_asked.items()],
     }
     if as_json:
-        print_json({**summary, "flips": rows})
-        return
-    columns = ("hook", "client", "was", "would_be", "reason", "by", "count", "latest")
-    print_rows(rows, columns, empty="Nothing would flip.")
-    for row in rows[:10]:
-        click.echo(f"\n{row['hook']}, {row['reason']}, client {row['client']}: for example")
-        print_rows(row["examples"], tuple(row["examples"][0]), empty="")
-    click.echo(f"\n{summary['asked']} questions asked again, {len(flipped)} would flip.")
-    for entry in summary["not_asked"]:
-        click.echo(f"{entry['count']} of {entry['hook']} could not be asked again: {entry['why']}.")
+        print_json({**summary, "flips": differences.rows()})
+    else:
+        _print_differences(differences, empty="Nothing would flip.")
+        click.echo(f"{asked} questions were asked again, {differences.count} would flip.")
+        for (hook, why), count in not_asked.most_common():
+            click.echo(f"{count} of {hook} were not asked again: {why}.")
+    if differences.count:
+        context.exit(FLIPPED)
 
 
-def _count(groups: dict[tuple[str, ...], dict[str, Any]], event: Event) -> None:
-    was, would_be = event.decisions
-    row = _row(groups, was["slot"], None, was, would_be)
-    _add_example(row, event.at, event.event_id, was.get("facts") or {})
+def _plugins_of(candidate: Path) -> PluginSet:
+    """The plugins of another INI file; its database and its shadow plugins are left alone. Raises SettingsError."""
+    from authserver import plugins
+
+    loaded = settings_reader.load(Configuration(candidate).ini())
+    found, _ = plugins.load(
+        loaded.settings.plugins,
+        loaded.plugin_settings,
+        production=loaded.settings.is_production,
+        time_limit=loaded.settings.policy_time_limit,
+        others=loaded.settings.shadow_plugins,
+    )
+    return found
 
 
-def _row(
-    groups: dict[tuple[str, ...], dict[str, Any]],
-    slot: str,
-    client: str | None,
-    was: Mapping[str, Any],
-    would_be: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The group of this difference, made at its first."""
-    row = {
-        "hook": slot,
-        "client": client or "-",
-        "was": _said(was),
-        "would_be": _said(would_be),
-        "reason": would_be["reason"],
-        "by": would_be.get("decided_by") or "nobody",
-    }
-    kept = groups.setdefault(tuple(row.values()), {**row, "count": 0, "latest": None, "examples": []})
-    kept["count"] += 1
-    return kept
+def _print_differences(differences: Differences, *, empty: str) -> None:
+    rows = differences.rows()
+    if not rows:
+        click.echo(empty)
+    for row in rows:
+        click.echo(f"{row['count']} x {row['hook']}: {row['was']} -> {row['would_be']}")
+        click.echo(f"   {row['reason']}, by {row['by']}\n")
+        print_rows(row["clients"][:SHOWN], ("client_id", "count"), empty="", indent=3)
+        if len(row["clients"]) > SHOWN:
+            click.echo(f"   and {len(row['clients']) - SHOWN} more clients, which --json names")
+        click.echo("\n   for example, and `authserver explain --error-id ID` tells more")
+        examples = [{**example, "asked": _asked(example["asked"])} for example in row["examples"]]
+        print_rows(examples, ("event_id", "at", "asked"), empty="", indent=3)
+        click.echo()
 
 
-def _add_example(row: dict[str, Any], at: datetime, event_id: str, facts: Mapping[str, Any]) -> None:
-    """Keep the latest few."""
-    row["latest"] = at
-    row["examples"] = [*row["examples"], {"event_id": event_id, "at": at, **facts}][-EXAMPLES:]
+def _asked(facts: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {_words(value)}" for name, value in facts.items() if value not in (None, [], {})]
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _said(decision: Mapping[str, Any]) -> str:
     outcome = decision.get("outcome")
     if decision["verdict"] != Verdict.ALLOW or outcome is None:
         return str(decision["verdict"])
-    return f"allow {' '.join(outcome) if isinstance(outcome, list) else outcome}"
+    return f"allow {_words(outcome) or 'nothing'}"

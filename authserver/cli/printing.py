@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -22,7 +23,9 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
 
-def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
+def print_rows(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str, indent: int = 0
+) -> None:
     """A table with one line for each row; `empty` is said when there is none."""
     found = list(rows)
     if not found:
@@ -33,17 +36,17 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, emp
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in found:
         table.add_row(*(Text(words(row.get(column))) for column in columns))
-    _console().print(table)
+    _console().print(Padding(table, (0, 0, 0, indent)))
 
 
-def print_record(record: Mapping[str, Any]) -> None:
+def print_record(record: Mapping[str, Any], *, indent: int = 0) -> None:
     """One thing, a line for each thing known of it."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in record.items():
         table.add_row(name.replace("_", " "), Text(words(value)))
-    _console().print(table)
+    _console().print(Padding(table, (0, 0, 0, indent)))
 
 
 def words(value: object) -> str:

@@ -14,6 +14,8 @@ from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.records import Client, User
 
 MAXIMUM_RESOURCES = 10
+# Where this scope exists, it decides whether a client gets refresh tokens.
+OFFLINE_ACCESS = "offline_access"
 
 
 def requested_scopes(parameters: Parameters) -> tuple[str, ...]:
@@ -46,7 +48,7 @@ def allowed_scopes(
     if not ruling.allowed:
         raise InvalidScope("The requested scope is not allowed.", reason=ruling.reason)
     ceiling = requested or client.scopes
-    known = engine.settings.scope_sentences
+    known = engine.scopes
     scopes = tuple(
         scope
         for scope in dict.fromkeys(ruling.value)
@@ -88,6 +90,13 @@ def _is_same_resource(value: str, requested: str) -> bool:
         return uris.canonical_resource(value) == requested
     except InvalidTarget:
         return False
+
+
+def may_refresh(engine: Engine, client: Client, granted: tuple[str, ...]) -> bool:
+    """Whether a refresh token goes with what was granted (I-01)."""
+    if "refresh_token" not in client.grant_types or "refresh_token" not in engine.grant_types:
+        return False
+    return OFFLINE_ACCESS not in engine.scopes or OFFLINE_ACCESS in granted
 
 
 def narrower_resources(requested: Sequence[str], granted: tuple[str, ...]) -> tuple[str, ...]:

@@ -278,7 +278,7 @@ def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
     """The client and the redirect URI, or a page."""
     try:
         client_id = parameters.require("client_id")
-        client = engine.stores.clients.find(client_id) if _is_visible(client_id) else None
+        client = engine.find_client(client_id) if _is_visible(client_id) else None
         if client is None or not client.is_enabled:
             raise InvalidRequest(
                 "There is no such application here.", reason="client-disabled" if client else "client-unknown"
@@ -387,7 +387,7 @@ def consents_already(engine: Engine, checked: Checked) -> bool:
 def _ask_consent(
     engine: Engine, pending: Pending, browser: Browser, checked: Checked, problem: str | None = None
 ) -> AskConsent:
-    sentences = engine.settings.scope_sentences
+    sentences = engine.scopes
     return AskConsent(
         sealed_request=seal(engine, pending, browser),
         client=checked.client,

@@ -84,7 +84,7 @@ def authenticate(
 def judge(engine: Engine, presented: Presented, headers: Mapping[str, str]) -> Client:
     """The client that these credentials prove. Raises InvalidClient."""
     engine.journal.client_id = presented.client_id
-    client = engine.stores.clients.find(presented.client_id)
+    client = engine.find_client(presented.client_id)
     matches = _secret_matches(engine, client, presented)
     refused = InvalidClient(_REFUSED, reason="client-refused", scheme=presented.scheme)
     if client is None or not client.is_enabled:
@@ -103,7 +103,7 @@ def judge(engine: Engine, presented: Presented, headers: Mapping[str, str]) -> C
     )
     ruling = engine.ask("client_auth_decision", client=client, credentials=credentials)
     if not ruling.allowed or (presented.secret is not None and not matches):
-        refused.reason = ruling.reason
+        refused.reason = "secret-wrong" if ruling.allowed else ruling.reason
         raise refused
     return client
 

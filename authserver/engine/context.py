@@ -12,8 +12,8 @@ from authserver.engine import digests
 from authserver.engine.decisions import Ruling
 from authserver.engine.errors import ServerError
 from authserver.engine.parameters import Parameters
-from authserver.engine.ports import Policies, Signer, Stores
-from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token
+from authserver.engine.ports import ContributionFailed, Policies, Signer, Stores
+from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token, User
 from authserver.engine.sealing import KeyRing
 from authserver.settings import Settings
 
@@ -26,6 +26,7 @@ class Issue:
 
     Attributes:
         grant: what the tokens belong to; `is_new` when it is not stored yet.
+        user: who agreed; None when the client acts on its own behalf.
         scopes: of the access token.
         resources: its audience.
         refreshable: whether a refresh token goes with it.
@@ -37,6 +38,7 @@ class Issue:
     grant: Grant
     scopes: tuple[str, ...]
     resources: tuple[str, ...]
+    user: User | None = None
     refreshable: bool = False
     is_new: bool = False
     spends: Token | None = None
@@ -52,7 +54,8 @@ class Journal:
     """What becomes known of a request while it is decided, for its events and its error answers.
 
     `target` is set once errors may be redirected: the accepted redirect URI, the state, and whether
-    the user is to be asked first because nobody vouches for that URI.
+    the user is to be asked first because nobody vouches for that URI. `events` are those written so far,
+    which observers hear of after the commit.
     """
 
     decisions: list[Ruling] = field(default_factory=list)
@@ -60,6 +63,7 @@ class Journal:
     user_id: str | None = None
     grant_id: str | None = None
     target: tuple[str, str | None, bool] | None = None
+    events: list[Event] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,7 @@ class Parts:
     keys: KeyRing
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
+    scopes: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,7 @@ class Engine:
     keys: KeyRing
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
+    scopes: Mapping[str, str]
     stores: Stores
     now: datetime
     journal: Journal
@@ -98,6 +104,7 @@ class Engine:
             keys=parts.keys,
             grant_types=parts.grant_types,
             auth_methods=parts.auth_methods,
+            scopes=parts.scopes,
             stores=stores,
             now=now,
             journal=Journal(),
@@ -115,6 +122,37 @@ class Engine:
             raise ServerError("The server could not decide about this request.", reason=ruling.reason)
         return ruling
 
+    def gather(self, hook: str, /, **question: Any) -> Mapping[str, Any]:
+        """What plugins add at a contributing hook, in one mapping; start-up saw to it that no names collide.
+
+        Raises:
+            ServerError: a plugin failed, so nothing may be issued (R-14).
+        """
+        if not self.policies.serves(hook):
+            return NOTHING
+        try:
+            added = self.policies.contribute(hook, **question)
+        except ContributionFailed as error:
+            log.error("%s: refusing; mend or remove it", error)
+            raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
+        return {name: value for _, values in added for name, value in values.items()}
+
+    def find_client(self, client_id: str) -> Client | None:
+        """The client of this id: kept here, or known to a plugin.
+
+        Raises:
+            ServerError: a plugin failed.
+        """
+        client = self.stores.clients.find(client_id)
+        if client is not None or not self.policies.serves("find_client"):
+            return client
+        try:
+            found = self.policies.contribute("find_client", client_id=client_id)
+        except ContributionFailed as error:
+            log.error("%s: refusing; mend or remove it", error)
+            raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
+        return next((client for _, client in found if client.client_id == client_id), None)
+
     def wrong_value(self, ruling: Ruling) -> ServerError:
         """The refusal of an allow whose value nobody can use: its plugin is at fault (R-14)."""
         log.error("plugin %s answered %s wrongly (wrong-value): refusing", ruling.decided_by, ruling.slot)
@@ -122,7 +160,9 @@ class Engine:
 
     def record(self, type: EventType, *, reason: str = "", details: Mapping[str, Any] = NOTHING) -> None:
         """Write an event about this request into its transaction."""
-        self.stores.events.add(self.event(type, reason=reason, details=details))
+        event = self.event(type, reason=reason, details=details)
+        self.stores.events.add(event)
+        self.journal.events.append(event)
 
     def event(
         self,

@@ -123,10 +123,11 @@ class Ruling:
 
 
 def outcome_of(value: Any) -> Any:
-    """What may be recorded of a ruling's value."""
-    if isinstance(value, tuple):
-        return list(value)
-    return value if isinstance(value, str) else None
+    """What may be recorded of a ruling's value: scopes, those of client metadata too, or a resource."""
+    if value is None or isinstance(value, str):
+        return value
+    scopes = value if isinstance(value, tuple) else getattr(value, "scopes", None)
+    return None if scopes is None else list(scopes)
 
 
 def combine(slot: str, said: Sequence[tuple[Answer, Any]], facts: Facts = _no_facts) -> Ruling:

@@ -39,7 +39,7 @@ def new_credential(prefix: str) -> str:
     Prefix and checksum let a scanner recognise a leaked one with certainty, offline.
     """
     text = prefix + secrets.token_urlsafe(32)
-    return text + _checksum(text)
+    return text + checksum(text)
 
 
 def well_formed(prefix: str, text: str) -> bool:
@@ -47,7 +47,7 @@ def well_formed(prefix: str, text: str) -> bool:
     return (
         text.startswith(prefix)
         and _RANDOM_AND_CHECKSUM.fullmatch(text, len(prefix)) is not None
-        and _checksum(text[:-_CHECKSUM_LENGTH]) == text[-_CHECKSUM_LENGTH:]
+        and checksum(text[:-_CHECKSUM_LENGTH]) == text[-_CHECKSUM_LENGTH:]
     )
 
 
@@ -102,7 +102,7 @@ def verify_password(password: str, password_hash: str | None) -> bool:
     return True
 
 
-def _checksum(text: str) -> str:
+def checksum(text: str) -> str:
     made = hashlib.sha256(text.encode("ascii")).digest()
     return base64.urlsafe_b64encode(made)[:_CHECKSUM_LENGTH].decode("ascii")
 

@@ -9,9 +9,26 @@ from typing import Any
 
 from authserver.engine import digests
 from authserver.engine.context import Engine, Issue
-from authserver.engine.records import Client, EventType, Grant, Token, TokenKind
+from authserver.engine.records import NOTHING, Client, EventType, Grant, Token, TokenKind
 from authserver.engine.sealing import seal_under
 from authserver.settings import AccessTokenFormat
+
+# What no plugin may add: these are the core's, or features' of the protocol that the core knows.
+CORE_CLAIMS = frozenset(
+    {"iss", "sub", "aud", "client_id", "iat", "nbf", "exp", "jti", "scope", "auth_time", "acr", "amr", "cnf"}
+)
+CORE_MEMBERS = frozenset(
+    {
+        "access_token",
+        "token_type",
+        "expires_in",
+        "scope",
+        "refresh_token",
+        "error",
+        "error_description",
+        "error_id",
+    }
+)
 
 
 class AlreadyClaimed(Exception):
@@ -26,6 +43,7 @@ class Tokens:
     expires_in: int
     scopes: tuple[str, ...]
     refresh_token: str | None = field(default=None, repr=False)
+    added: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     def as_json(self) -> dict[str, Any]:
         answer = {
@@ -33,6 +51,7 @@ class Tokens:
             "token_type": "Bearer",
             "expires_in": self.expires_in,
             "scope": " ".join(self.scopes),
+            **self.added,
         }
         if self.refresh_token is not None:
             answer["refresh_token"] = self.refresh_token
@@ -64,6 +83,9 @@ def issue(engine: Engine, client: Client, order: Issue) -> Tokens:
         expires_in=int((expires_at - engine.now).total_seconds()),
         scopes=order.scopes,
         refresh_token=refresh_token,
+        added=engine.gather(
+            "token_response", client=client, grant=order.grant, scopes=order.scopes, now=engine.now
+        ),
     )
 
 
@@ -170,6 +192,14 @@ def _claims(engine: Engine, client: Client, order: Issue, expires_at: datetime) 
         "exp": int(expires_at.timestamp()),
         "jti": f"{grant.grant_id}.{digests.new_identifier()}",
         "scope": " ".join(order.scopes),
+        **engine.gather(
+            "token_claims",
+            client=client,
+            user=order.user,
+            grant=grant,
+            scopes=order.scopes,
+            resources=order.resources,
+        ),
     }
     for name in ("auth_time", "acr", "amr"):
         if name in grant.details:

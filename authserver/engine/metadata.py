@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from authserver.engine.context import Parts
@@ -27,7 +28,7 @@ def server_metadata(parts: Parts) -> dict[str, Any]:
         "authorization_endpoint": f"{issuer}/oauth/authorize",
         "token_endpoint": f"{issuer}/oauth/token",
         "jwks_uri": f"{issuer}/oauth/jwks",
-        "scopes_supported": [name for name, _ in parts.settings.scopes if name not in hidden],
+        "scopes_supported": [name for name in parts.scopes if name not in hidden],
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": list(parts.grant_types),
@@ -58,6 +59,24 @@ def auth_methods(policies: Policies) -> tuple[str, ...]:
         for _, added in policies.contribute("server_metadata")
         for method in added.get(AUTH_METHODS, ())
     )
+
+
+def joined(what: str, own: Mapping[str, Any], policies: Policies, hook: str) -> Mapping[str, Any]:
+    """The core's own names and what plugins add to them at a contributing hook.
+
+    Raises:
+        MetadataCollision: a name is there already.
+    """
+    names = dict(own)
+    owners = dict.fromkeys(names, "the core")
+    for plugin, added in policies.contribute(hook):
+        for name, value in added.items():
+            if name in names:
+                raise MetadataCollision(
+                    f"plugin {plugin}: {hook} adds the {what} {name}, which {owners[name]} adds already; remove one"
+                )
+            names[name], owners[name] = value, f"plugin {plugin}"
+    return names
 
 
 def registration_is_open(policies: Policies) -> bool:

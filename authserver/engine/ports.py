@@ -37,6 +37,10 @@ class AlreadyExists(Exception):
     """A record with this identifier is already kept."""
 
 
+class ContributionFailed(Exception):
+    """A plugin failed at a contributing hook, or added what it may not; the message names plugin and hook."""
+
+
 class Clients(Protocol):
     def find(self, client_id: str) -> Client | None:
         """The client with its live secrets, disabled or not; one statement."""
@@ -193,7 +197,7 @@ class Policies(Protocol):
     def contribute(self, slot: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
         """What each plugin adds at the contributing hook `slot`, as (plugin name, value).
 
-        Raises PluginFailed when one of them fails.
+        Raises ContributionFailed when one of them fails.
         """
 
 

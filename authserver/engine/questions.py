@@ -1,13 +1,15 @@
 """What a question to a policy looks like on paper: to be recorded, explained, sent elsewhere and asked again.
 
 `facts` are plain JSON values without secrets. `ask_again` makes the question from facts and from what the
-stores hold now; questions that were asked with a secret cannot be asked again.
+stores hold now; questions that were asked with a secret cannot be asked again. Headers may carry secrets:
+they are not written down, and a question that is asked again has none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -24,33 +26,57 @@ class CannotAskAgain(Exception):
     """Why a recorded question cannot be asked again: a client or user is gone, or a secret went with it."""
 
 
+class Known:
+    """What questions are about, as it is now. Every record is read once.
+
+    Each method raises CannotAskAgain when its record is gone.
+
+    Args:
+        find_client: `Engine.find_client`, which knows the clients of plugins too.
+        stores: where users and consents are kept.
+    """
+
+    def __init__(self, find_client: Callable[[str], Client | None], stores: Stores) -> None:
+        self._client = cache(find_client)
+        self._user = cache(stores.users.find)
+        self._consent = cache(stores.consents.find)
+
+    def client(self, facts: Facts) -> Client:
+        client = self._client(facts["client_id"])
+        if client is None:
+            raise CannotAskAgain("the client is gone")
+        return client
+
+    def user(self, facts: Facts) -> User | None:
+        """None when nobody was there when it was asked."""
+        if facts["user_id"] is None:
+            return None
+        user = self._user(facts["user_id"])
+        if user is None:
+            raise CannotAskAgain("the user is gone")
+        return user
+
+    def consent(self, facts: Facts) -> Consent | None:
+        """None when nothing was remembered when it was asked."""
+        if not facts["remembered"]:
+            return None
+        consent = self._consent(facts["user_id"], facts["client_id"])
+        if consent is None:
+            raise CannotAskAgain("the remembered consent is gone")
+        return consent
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """One slot's question: how it is written down, and how it is made again."""
 
     facts: Callable[[Asked], Facts]
-    ask_again: Callable[[Stores, Facts], Asked]
+    ask_again: Callable[[Known, Facts], Asked]
 
 
 def facts_of(slot: str, asked: Asked) -> Facts:
     """The facts of a question that was asked."""
     return QUESTIONS[slot].facts(asked)
-
-
-def _client(stores: Stores, facts: Facts) -> Client:
-    client = stores.clients.find(facts["client_id"])
-    if client is None:
-        raise CannotAskAgain(f"client {facts['client_id']} is gone")
-    return client
-
-
-def _user(stores: Stores, facts: Facts) -> User | None:
-    if facts["user_id"] is None:
-        return None
-    user = stores.users.find(facts["user_id"])
-    if user is None:
-        raise CannotAskAgain(f"user {facts['user_id']} is gone")
-    return user
 
 
 def _user_id(user: User | None) -> str | None:
@@ -61,8 +87,8 @@ def _redirect_uri(asked: Asked) -> Facts:
     return {"client_id": asked["client"].client_id, "redirect_uri": asked["redirect_uri"]}
 
 
-def _redirect_uri_again(stores: Stores, facts: Facts) -> Asked:
-    return {"client": _client(stores, facts), "redirect_uri": facts["redirect_uri"]}
+def _redirect_uri_again(known: Known, facts: Facts) -> Asked:
+    return {"client": known.client(facts), "redirect_uri": facts["redirect_uri"]}
 
 
 def _scope(asked: Asked) -> Facts:
@@ -75,10 +101,10 @@ def _scope(asked: Asked) -> Facts:
     }
 
 
-def _scope_again(stores: Stores, facts: Facts) -> Asked:
+def _scope_again(known: Known, facts: Facts) -> Asked:
     return {
-        "client": _client(stores, facts),
-        "user": _user(stores, facts),
+        "client": known.client(facts),
+        "user": known.user(facts),
         "grant_type": facts["grant_type"],
         "requested": tuple(facts["requested"]),
         "resources": tuple(facts["resources"]),
@@ -89,8 +115,8 @@ def _resource(asked: Asked) -> Facts:
     return {"client_id": asked["client"].client_id, "resource": asked["resource"]}
 
 
-def _resource_again(stores: Stores, facts: Facts) -> Asked:
-    return {"client": _client(stores, facts), "resource": facts["resource"]}
+def _resource_again(known: Known, facts: Facts) -> Asked:
+    return {"client": known.client(facts), "resource": facts["resource"]}
 
 
 def _consent(asked: Asked) -> Facts:
@@ -104,17 +130,13 @@ def _consent(asked: Asked) -> Facts:
     }
 
 
-def _consent_again(stores: Stores, facts: Facts) -> Asked:
-    user = _user(stores, facts)
-    remembered = (
-        stores.consents.find(user.user_id, facts["client_id"]) if user and facts["remembered"] else None
-    )
+def _consent_again(known: Known, facts: Facts) -> Asked:
     return {
-        "client": _client(stores, facts),
-        "user": user,
+        "client": known.client(facts),
+        "user": known.user(facts),
         "scopes": tuple(facts["scopes"]),
         "resources": tuple(facts["resources"]),
-        "remembered": remembered,
+        "remembered": known.consent(facts),
     }
 
 
@@ -128,13 +150,13 @@ def _client_auth(asked: Asked) -> Facts:
     }
 
 
-def _client_auth_again(stores: Stores, facts: Facts) -> Asked:
+def _client_auth_again(known: Known, facts: Facts) -> Asked:
     if facts["assertion"]:
         raise CannotAskAgain("it was asked with a client assertion")
     credentials = Credentials(
         method=facts["method"], client_id=facts["client_id"], secret_matches=facts["secret_matches"]
     )
-    return {"client": _client(stores, facts), "credentials": credentials}
+    return {"client": known.client(facts), "credentials": credentials}
 
 
 def _login(asked: Asked) -> Facts:
@@ -143,7 +165,7 @@ def _login(asked: Asked) -> Facts:
     return {"user_id": _user_id(user), "username": user.username if user else None, "source": asked["source"]}
 
 
-def _login_again(stores: Stores, facts: Facts) -> Asked:
+def _login_again(known: Known, facts: Facts) -> Asked:
     raise CannotAskAgain("it was asked with a password")
 
 
@@ -162,7 +184,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _registration_again(stores: Stores, facts: Facts) -> Asked:
+def _registration_again(known: Known, facts: Facts) -> Asked:
     if facts["bearer"]:
         raise CannotAskAgain("it was asked with an initial access token")
     members: dict[str, Any] = {

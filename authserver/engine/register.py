@@ -211,7 +211,7 @@ def check_metadata(engine: Engine, metadata: ClientMetadata) -> None:
         raise InvalidClientMetadata("token_endpoint_auth_method is not offered.")
     if metadata.token_endpoint_auth_method == "none" and "client_credentials" in metadata.grant_types:
         raise InvalidClientMetadata("client_credentials needs a client that authenticates.")
-    known = engine.settings.scope_sentences
+    known = engine.scopes
     if any(scope not in known for scope in metadata.scopes):
         raise InvalidClientMetadata("scope holds a scope that does not exist.")
     _check_name(metadata.client_name)

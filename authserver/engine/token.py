@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from authserver.engine import issuing
 from authserver.engine.clients import authenticate
-from authserver.engine.context import Engine
+from authserver.engine.context import Engine, Redeem
 from authserver.engine.errors import InvalidRequest, UnauthorizedClient, UnsupportedGrantType
 from authserver.engine.issuing import AlreadyClaimed, Tokens
 from authserver.engine.parameters import Parameters
+from authserver.engine.records import Client
 
 
 def exchange(
@@ -30,6 +31,20 @@ def exchange(
     grant_type = parameters.get("grant_type")
     if grant_type is None:
         raise InvalidRequest("grant_type is missing.", reason="grant-type-missing")
+    redeem = allowed_grant_type(engine, client, grant_type)
+    try:
+        return issuing.issue(engine, client, redeem(engine, client, parameters))
+    except AlreadyClaimed:
+        # Another process was quicker. Asked again, the grant sees what it left: a replay, or a retry.
+        return issuing.issue(engine, client, redeem(engine, client, parameters))
+
+
+def allowed_grant_type(engine: Engine, client: Client, grant_type: str) -> Redeem:
+    """The grant type of this name, if it is offered and the client is registered for it.
+
+    Raises:
+        UnsupportedGrantType, UnauthorizedClient: it is not.
+    """
     redeem = engine.grant_types.get(grant_type)
     if redeem is None:
         raise UnsupportedGrantType("This grant type is not offered.")
@@ -37,8 +52,4 @@ def exchange(
         raise UnauthorizedClient(
             "This client may not use this grant type.", reason="grant-type-not-registered"
         )
-    try:
-        return issuing.issue(engine, client, redeem(engine, client, parameters))
-    except AlreadyClaimed:
-        # Another process was quicker. Asked again, the grant sees what it left: a replay, or a retry.
-        return issuing.issue(engine, client, redeem(engine, client, parameters))
+    return redeem

@@ -11,7 +11,6 @@ it declares in `reasons`; it never allows more than was asked for; it is a froze
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import time
@@ -79,8 +78,9 @@ def policy_contract(
 
         def test_it_is_a_frozen_hashable_value(self, policy: Any) -> None:
             """So that no request can change it."""
-            assert dataclasses.is_dataclass(policy), "make it a dataclass"
-            assert type(policy).__dataclass_params__.frozen, "make it @dataclass(frozen=True)"  # type: ignore[attr-defined]  # typeshed leaves it out
+            parameters: Any = getattr(type(policy), "__dataclass_params__", None)
+            assert parameters is not None, "make it a dataclass"
+            assert parameters.frozen, "make it @dataclass(frozen=True)"
             assert hash(policy) == hash(policy), "make its fields hashable: tuple, not list or dict"
 
         def test_the_server_takes_it(self, policy: Any) -> None:
@@ -119,7 +119,7 @@ def policy_contract(
                 @unhurried
                 @given(asking[slot])
                 def holds(asked: dict[str, Any]) -> None:
-                    took = []
+                    took: list[float] = []
                     while not took or min(took) > quick:
                         begun = time.perf_counter()
                         _ask(policy, slot, asked)

@@ -91,13 +91,23 @@ SCOPES = (
     "s" * 200,
     "é",
 )
+# Well formed, in the form that policies see, and nobody's.
 RESOURCES = (
     "https://api.example/../admin",
     "https://api.example.evil.example/",
-    "https://api.example@evil.example/",
     "https://api.example/?x",
     "urn:example:api",
     "https://api.example/" + "a" * 2000,
+)
+CLIENT_NAMES = (
+    "",
+    "<script>alert(1)</script>",
+    "Bank\u202eknaB",
+    "Вank",
+    "Sign in with authserver",
+    "{{ 7 * 7 }}",
+    "%s%n",
+    "a" * 2000,
 )
 HEADER_VALUES = (
     "",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from hypothesis import strategies as st
@@ -69,7 +70,8 @@ def users(draw: st.DrawFn) -> User:
 
 @st.composite
 def _credentials(draw: st.DrawFn, client: Client) -> Credentials:
-    method = draw(st.sampled_from((*PRESENTATION.values(), "other")))
+    # The server refuses a client that uses another method than its own before it asks.
+    method = PRESENTATION.get(client.auth_method) or draw(st.sampled_from(sorted(PRESENTATION.values())))
     return Credentials(
         method=method,
         client_id=client.client_id,
@@ -82,16 +84,16 @@ def _credentials(draw: st.DrawFn, client: Client) -> Credentials:
 def headers() -> st.SearchStrategy[Mapping[str, str]]:
     """Headers by lower-case name, hostile ones among them."""
     names = st.sampled_from(("x-remote-user", "x-forwarded-for", "x-proxy-secret", "user-agent", "x-real-ip"))
-    return st.dictionaries(
-        names, st.one_of(st.sampled_from(hostile.HEADER_VALUES), st.just("ann")), max_size=4
-    )
+    values = st.one_of(st.sampled_from(hostile.HEADER_VALUES), st.just("ann"))
+    return st.dictionaries(names, values, max_size=4).map(MappingProxyType)
 
 
 @st.composite
 def metadata(draw: st.DrawFn) -> ClientMetadata:
-    """Client metadata that passed validation."""
+    """Client metadata that passed validation; its words are whatever a stranger likes."""
+    words = st.one_of(_names, st.sampled_from(hostile.CLIENT_NAMES))
     return ClientMetadata(
-        client_name=draw(_names),
+        client_name=draw(words),
         redirect_uris=draw(st.lists(st.sampled_from(REDIRECT_URIS), unique=True, max_size=3).map(tuple)),
         token_endpoint_auth_method=draw(
             st.sampled_from(("none", "client_secret_basic", "client_secret_post"))
@@ -99,6 +101,11 @@ def metadata(draw: st.DrawFn) -> ClientMetadata:
         grant_types=draw(st.lists(st.sampled_from(GRANT_TYPES), unique=True).map(tuple)),
         scopes=draw(_subsets),
         application_type=draw(st.sampled_from(("web", "native"))),
+        details=draw(
+            st.dictionaries(st.sampled_from(("software_id", "software_version")), words, max_size=2).map(
+                MappingProxyType
+            )
+        ),
     )
 
 

@@ -93,6 +93,7 @@ def _login_page(
         "redirect_host": None,
         "username": username,
         "failed": failed,
+        "error_id": request.error_id,
     }
     if sealed_request:
         pending = authorize.describe_pending(request.engine, sealed_request, request.browser)

@@ -81,6 +81,8 @@ def record_refusal(request: Request, refusal: Refusal) -> None:
             kind, reason=refusal.reason, event_id=request.error_id, details=_at(request) | details
         )
         stores.events.add(event)
+    engine.journal.events[:] = [event]
+    request.registry.application.tell(True, engine)
     log.info("%s %s error_id=%s", kind, refusal.reason, request.error_id)
 
 
@@ -93,13 +95,13 @@ def record_failure(request: Request, error: Exception) -> None:
     if isinstance(error, HTTPException):
         if error.status_int < 400 or error.status_int == 404:
             return
-        kind, reason = EventType.REQUEST_REFUSED, error.title.lower().replace(" ", "-")
-    elif isinstance(error, StorageUnavailable):
-        kind, reason = EventType.REQUEST_FAILED, "storage-unavailable"
+        kind = EventType.REQUEST_REFUSED if error.status_int < 500 else EventType.REQUEST_FAILED
+        reason = error.title.lower().replace(" ", "-")
     elif isinstance(error, UnicodeDecodeError):
         return
     else:
-        kind, reason = EventType.REQUEST_FAILED, "unexpected-error"
+        kind = EventType.REQUEST_FAILED
+        reason = "storage-unavailable" if isinstance(error, StorageUnavailable) else "unexpected-error"
     log.info("%s %s error_id=%s", kind, reason, request.error_id)
     if isinstance(error, StorageUnavailable) and not isinstance(error, TransientError):
         return

@@ -48,7 +48,7 @@ def test_every_random_bit_varies() -> None:
 def test_a_changed_credential_is_not_well_formed(place: int, other: str) -> None:
     """A typing error or a guess is refused without asking the database; 1 in 2**36 passes by chance."""
     text = "as_code_" + "iCTQnPWyVO6GAbsf7bUVVY0Ms8gYsvPWpZq7ecKBfnk" + "ZzZzZz"
-    text = text[:-6] + digests._checksum(text[:-6])
+    text = text[:-6] + digests.checksum(text[:-6])
     assert digests.well_formed(digests.CODE, text)
     changed = text[:place] + other + text[place + 1 :]
     assert digests.well_formed(digests.CODE, changed) == (changed == text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from authserver.engine import digests, pkce
-from authserver.engine.asking import allowed_scopes, narrower_resources
+from authserver.engine.asking import allowed_scopes, may_refresh, narrower_resources
 from authserver.engine.context import Engine, Issue
 from authserver.engine.errors import InvalidGrant, InvalidRequest
 from authserver.engine.parameters import Parameters
@@ -46,9 +46,10 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     scopes = allowed_scopes(engine, client, found.user, "authorization_code", token.scopes, resources)
     return Issue(
         grant=grant,
+        user=found.user,
         scopes=scopes,
         resources=resources,
-        refreshable="refresh_token" in client.grant_types and "refresh_token" in engine.grant_types,
+        refreshable=may_refresh(engine, client, token.scopes),
         spends=token,
     )
 

@@ -41,6 +41,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     scopes = allowed_scopes(engine, client, found.user, "refresh_token", requested, resources)
     return Issue(
         grant=grant,
+        user=found.user,
         scopes=scopes,
         resources=resources,
         refreshable=True,

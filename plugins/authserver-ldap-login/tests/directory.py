@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import ldap
+import ldap3
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from ldap3.core.exceptions import LDAPSocketOpenError
 
 # Debian keeps it where only root's PATH looks.
 SLAPD = shutil.which("slapd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/libexec")
@@ -71,18 +72,18 @@ def running(folder: Path) -> Iterator[Directory]:
 def fill(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until it answers, and add the people."""
     deadline = time.monotonic() + START_SECONDS
+    server = ldap3.Server(url, get_info=ldap3.NONE)
     while True:
-        root = ldap.initialize(url)
+        root = ldap3.Connection(server, f"cn=root,{SUFFIX}", "root", raise_exceptions=True)
         try:
-            root.simple_bind_s(f"cn=root,{SUFFIX}", "root")
+            root.bind()
             break
-        except ldap.SERVER_DOWN:
+        except LDAPSocketOpenError:
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
     for dn, attributes in ENTRIES.items():
-        values = [(name, [text.encode() for text in texts]) for name, texts in attributes.items()]
-        root.add_s(f"{dn},{SUFFIX}" if dn else SUFFIX, values)
-    root.unbind_s()
+        root.add(f"{dn},{SUFFIX}" if dn else SUFFIX, attributes=attributes)
+    root.unbind()
 
 
 def make_certificate(folder: Path, host: str = "127.0.0.1") -> tuple[Path, Path]:
@@ -142,8 +143,12 @@ def person(uid: str, name: str, password: str, **more: list[str]) -> dict[str, l
     }
 
 
+def without(attribute: str, entry: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {name: values for name, values in entry.items() if name != attribute}
+
+
 ENTRIES: dict[str, dict[str, list[str]]] = {
-    "": {"objectClass": ["dcObject", "organization"], "o": ["Example"]},
+    "": {"objectClass": ["dcObject", "organization"], "o": ["Example"], "dc": ["example"]},
     "cn=authserver": {
         "objectClass": ["organizationalRole", "simpleSecurityObject"],
         "userPassword": [hashed(SERVICE_PASSWORD)],
@@ -155,8 +160,9 @@ ENTRIES: dict[str, dict[str, list[str]]] = {
     "uid=cid,ou=people": person("cid", "Cid Moe", "cid's password", mail=["twin@example.com"]),
     "uid=dan,ou=people": person("dan", "Dan Moe", "dan's password", mail=["twin@example.com"]),
     "uid=eve,ou=people": person("eve", "Eve Moe", "eve's password") | {"uid": ["eve", "adam"]},
-    "uid=fay,ou=people": {k: v for k, v in person("fay", "Fay Moe", "x").items() if k != "userPassword"},
-    "cn=gus,ou=people": {k: v for k, v in person("gus", "Gus", "gus's password", mail=["gus@example.com"]).items() if k != "uid"} | {"cn": ["gus"]},
+    "uid=fay,ou=people": without("userPassword", person("fay", "Fay Moe", "")),
+    "cn=gus,ou=people": without("uid", person("", "gus", "gus's password", mail=["gus@example.com"])),
+    "uid=jørgen,ou=people": person("jørgen", "Jørgen Ås", "pässword 中"),
     "cn=staff": {
         "objectClass": ["groupOfNames"],
         "member": [f"uid=ann,{PEOPLE}", rf"cn=Bo\, (the) B*b\\,{PEOPLE}"],
@@ -174,6 +180,8 @@ TLSCertificateFile {certificate}
 TLSCertificateKeyFile {key}
 # As careless as some are: a bind with a name and no password succeeds.
 allow bind_anon_cred bind_anon_dn
+# Where it sends whoever asks for what is not its own.
+referral ldap://127.0.0.1:1
 database mdb
 suffix "dc=example,dc=com"
 directory {folder}/database

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import secrets
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-import ldap
-from ldap.dn import is_dn
-from ldap.filter import escape_filter_chars
+import ldap3
+from ldap3.core.exceptions import (
+    LDAPConstraintViolationResult,
+    LDAPException,
+    LDAPInappropriateAuthenticationResult,
+    LDAPInvalidCredentialsResult,
+    LDAPInvalidDnError,
+    LDAPOperationResult,
+    LDAPSizeLimitExceededResult,
+    LDAPUnwillingToPerformResult,
+)
+from ldap3.operation.search import parse_filter
+from ldap3.utils.conv import escape_filter_chars
+from ldap3.utils.dn import parse_dn
 
 from authserver.api import Decision, Identity, Secret, allow, deny, hookimpl
 
 __all__ = ["LdapLogin"]
 
-# A directory that answers a bind like this has looked at the account; anything else is a fault.
-_REFUSALS = {
-    ldap.INVALID_CREDENTIALS: "password-wrong",
-    ldap.INAPPROPRIATE_AUTH: "bind-refused",  # the entry has no password
-    ldap.CONSTRAINT_VIOLATION: "bind-refused",  # 389 Directory Server: too many wrong passwords
-    ldap.UNWILLING_TO_PERFORM: "bind-refused",  # 389 Directory Server: the account is switched off
-}
+# A directory that answers a bind like this has looked at the account; any other answer is a fault.
+_BIND_REFUSED = (
+    LDAPInappropriateAuthenticationResult,  # the entry has no password
+    LDAPConstraintViolationResult,  # 389 Directory Server: too many wrong passwords
+    LDAPUnwillingToPerformResult,  # 389 Directory Server: the account is switched off
+)
 
 
 @dataclass(frozen=True)
@@ -60,135 +71,150 @@ class LdapLogin:
     timeout: int = 5
 
     def __post_init__(self) -> None:
-        self._check_url()
+        _check_url(self.url, self.start_tls)
         for setting, dn in (("base", self.base), ("bind_dn", self.bind_dn), ("group", self.group or "cn=x")):
-            if not dn or not is_dn(dn):
-                raise ValueError(f"{setting}: {dn!r} is no distinguished name; write ou=people,dc=example,dc=com")
+            if not _is_dn(dn):
+                raise ValueError(
+                    f"{setting}: {dn!r} is no distinguished name; write one such as ou=people,dc=example,dc=com"
+                )
         if not self.bind_password.value:
             raise ValueError("bind_password: is empty; a directory takes such a bind for an anonymous one")
-        for setting, text, needed in (
-            ("user_filter", self.user_filter, ("{username}",)),
-            ("group_filter", self.group_filter, ("{dn}", "{username}")),
-        ):
-            if not text.startswith("(") or not text.endswith(")") or text.count("(") != text.count(")"):
-                raise ValueError(f"{setting}: {text!r} is no filter; its parentheses do not match")
-            if not any(name in text for name in needed):
-                raise ValueError(f"{setting}: {text!r} asks for nobody; write {' or '.join(needed)} in it")
+        _check_filter("user_filter", self.user_filter, ("username",))
+        _check_filter("group_filter", self.group_filter, ("dn", "username"))
+        for setting, attribute in (("username", self.username_attribute), ("name", self.name_attribute)):
+            if not attribute.strip():
+                raise ValueError(f"{setting}_attribute: is empty; name an attribute such as uid or cn")
         if self.ca_file and not Path(self.ca_file).is_file():
             raise ValueError(f"ca_file: there is no file {self.ca_file}")
         if not 1 <= self.timeout <= 60:
             raise ValueError("timeout: must be 1 to 60 seconds")
 
-    def _check_url(self) -> None:
-        try:
-            parts = urlsplit(self.url)
-            host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise ValueError(f"url: {error}") from None
-        if parts.scheme not in ("ldap", "ldaps") or not host or self.url.rstrip("/") != f"{parts.scheme}://{parts.netloc}" or "@" in parts.netloc:
-            raise ValueError(f"url: {self.url!r} is none; write ldaps://directory.example.com")
-        if self.start_tls and parts.scheme == "ldaps":
-            raise ValueError("start_tls: an ldaps:// connection is secured already; remove the line")
-        if not (parts.scheme == "ldaps" or self.start_tls or _is_loopback(host)):
-            raise ValueError(
-                "url: passwords would travel readable; write ldaps://, or set start_tls = true "
-                "(plain ldap:// is for 127.0.0.1, ::1 and localhost)"
-            )
-
     @hookimpl
     def login_decision(self, username: str, password: Secret) -> Decision | None:
-        # A bind with a name and no password is "unauthenticated": many directories let it succeed (RFC 4513, 5.1.2).
+        # A bind with a name and no password is "unauthenticated", and succeeds in many directories (RFC 4513, 5.1.2).
         if not username or not password.value:
             return None
         try:
             return self._decide(username, password.value)
-        except ldap.LDAPError as error:
+        except LDAPException as error:
             # Not a wrong password: the server answers server_error, and its log says where to look.
             error.add_note(f"while asking the directory {self.url}")
             raise
 
     def _decide(self, username: str, password: str) -> Decision | None:
-        with self._connection() as directory:
-            directory.simple_bind_s(self.bind_dn, self.bind_password.value)
+        with self._bound(self.bind_dn, self.bind_password.value) as directory:
             try:
-                found = self._search(directory, username)
-            except ldap.SIZELIMIT_EXCEEDED:
+                found = self._find(directory, username)
+            except LDAPSizeLimitExceededResult:
                 return deny("user-ambiguous")
             if found is None:
                 # A name that is not there costs a bind as well, so that time does not tell the two apart.
-                self._bind(f"cn=nobody-{secrets.token_hex(8)},{self.base}", password)
+                self._refusal(f"cn=nobody-{secrets.token_hex(8)},{self.base}", password)
                 return None
             dn, attributes = found
-            refused = self._bind(dn, password)
-            if refused:
-                return deny(refused)
+            if refusal := self._refusal(dn, password):
+                return deny(refusal)
             if self.group and not self._is_in_group(directory, dn, username):
                 return deny("not-in-group")
         names = attributes.get(self.username_attribute.lower(), [])
         if len(names) != 1:
             return deny("name-ambiguous" if names else "name-missing")
-        shown = attributes.get(self.name_attribute.lower(), [""])
+        shown = attributes.get(self.name_attribute.lower()) or [""]
         return allow("directory-bind", Identity(username=names[0], display_name=shown[0]))
 
-    def _search(self, directory: Any, username: str) -> tuple[str, dict[str, list[str]]] | None:
+    def _find(self, directory: Any, username: str) -> tuple[str, dict[str, list[str]]] | None:
         """The person's DN and attributes; None when there is nobody."""
-        entries = directory.search_ext_s(
+        directory.search(
             self.base,
-            ldap.SCOPE_SUBTREE,
             _filled(self.user_filter, username=username),
-            [self.username_attribute, self.name_attribute],
-            timeout=self.timeout,
-            sizelimit=1,
+            attributes=[self.username_attribute, self.name_attribute],
+            size_limit=1,
+            time_limit=self.timeout,
         )
-        # Without a DN it is a referral to another directory, and no answer.
-        for dn, attributes in entries:
-            if dn:
-                return dn, {
-                    name.lower(): [value.decode("utf-8", "replace") for value in values]
-                    for name, values in attributes.items()
-                }
+        for entry in _entries(directory):
+            return entry["dn"], {
+                name.lower(): [value.decode("utf-8", "replace") for value in values]
+                for name, values in entry["raw_attributes"].items()
+            }
         return None
 
     def _is_in_group(self, directory: Any, dn: str, username: str) -> bool:
-        entries = directory.search_ext_s(
+        directory.search(
             self.group,
-            ldap.SCOPE_BASE,
             _filled(self.group_filter, dn=dn, username=username),
-            ["1.1"],  # no attributes (RFC 4511, 4.5.1.8)
-            timeout=self.timeout,
+            search_scope=ldap3.BASE,
+            attributes=ldap3.NO_ATTRIBUTES,
+            time_limit=self.timeout,
         )
-        return any(found for found, _ in entries)
+        return bool(_entries(directory))
 
-    def _bind(self, dn: str, password: str) -> str:
+    def _refusal(self, dn: str, password: str) -> str:
         """Why the directory refuses this password; "" when it does not."""
         # On a connection of its own, so that the one that searches stays whose it is.
-        with self._connection() as directory:
-            try:
-                directory.simple_bind_s(dn, password)
-            except tuple(_REFUSALS) as refusal:
-                return _REFUSALS[type(refusal)]
-            return ""
+        try:
+            with self._bound(dn, password):
+                return ""
+        except LDAPInvalidCredentialsResult:
+            return "password-wrong"
+        except _BIND_REFUSED:
+            return "bind-refused"
 
     @contextmanager
-    def _connection(self) -> Iterator[Any]:
+    def _bound(self, dn: str, password: str) -> Iterator[Any]:
         """A fresh connection: people sign in too seldom for a pool to be worth its stale ones."""
-        directory = ldap.initialize(self.url)
-        try:
-            directory.protocol_version = ldap.VERSION3
+        parts = urlsplit(self.url)
+        tls = ldap3.Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=self.ca_file or None)
+        server = ldap3.Server(
+            parts.hostname,
+            port=parts.port,
+            use_ssl=parts.scheme == "ldaps",
+            tls=tls,
+            get_info=ldap3.NONE,
+            connect_timeout=self.timeout,
+        )
+        connection = ldap3.Connection(
+            server,
+            user=dn,
+            # As bytes: a text would be changed by rules that not every directory knows (SASLprep).
+            password=password.encode(),
+            receive_timeout=self.timeout,
+            raise_exceptions=True,
+            read_only=True,
             # Whoever is referred to would be handed the password.
-            directory.set_option(ldap.OPT_REFERRALS, 0)
-            directory.set_option(ldap.OPT_NETWORK_TIMEOUT, self.timeout)
-            directory.set_option(ldap.OPT_TIMEOUT, self.timeout)
-            directory.set_option(ldap.OPT_X_TLS_REQUIRE_CERT, ldap.OPT_X_TLS_DEMAND)
-            if self.ca_file:
-                directory.set_option(ldap.OPT_X_TLS_CACERTFILE, self.ca_file)
-            # What was set of TLS counts from here on.
-            directory.set_option(ldap.OPT_X_TLS_NEWCTX, 0)
+            auto_referrals=False,
+            auto_escape=False,
+            check_names=False,
+        )
+        try:
+            connection.open()
             if self.start_tls:
-                directory.start_tls_s()
-            yield directory
+                connection.start_tls()
+                _succeeded(connection)
+            connection.bind()
+            _succeeded(connection)
+            yield connection
         finally:
-            directory.unbind_ext_s()
+            if not connection.closed:
+                connection.unbind()
+
+
+def _succeeded(connection: Any) -> None:
+    """Raise for every result but success: of some, such as a referral, ldap3 itself says nothing."""
+    result = connection.result
+    if result["description"] != "success":
+        raise LDAPOperationResult(
+            result=result["result"],
+            description=result["description"],
+            dn=result["dn"],
+            message=result["message"],
+            response_type=result["type"],
+        )
+
+
+def _entries(connection: Any) -> list[Any]:
+    """What a search found; what else it returns are referrals to other directories, and no answer."""
+    _succeeded(connection)
+    return [entry for entry in connection.response if entry["type"] == "searchResEntry"]
 
 
 def _filled(template: str, **values: str) -> str:
@@ -196,6 +222,43 @@ def _filled(template: str, **values: str) -> str:
     for name, value in values.items():
         template = template.replace("{" + name + "}", escape_filter_chars(value))
     return template
+
+
+def _check_url(url: str, start_tls: bool) -> None:
+    try:
+        parts: SplitResult | None = urlsplit(url)
+        host, port = (parts.hostname, parts.port) if parts else (None, None)
+    except ValueError:
+        parts = host = port = None
+    # Nothing but these may stand in it: no path, account or list of addresses.
+    written = f"[{host}]" if host and ":" in host else host
+    plain = f"{parts.scheme}://{written}" + (f":{port}" if port else "") if parts else ""
+    if parts is None or parts.scheme not in ("ldap", "ldaps") or not host or url.rstrip("/").lower() != plain:
+        raise ValueError(f"url: {url!r} cannot be used; write ldaps://directory.example.com, with :PORT if need be")
+    if start_tls and parts.scheme == "ldaps":
+        raise ValueError("start_tls: an ldaps:// connection is secured already; remove the line")
+    if not (parts.scheme == "ldaps" or start_tls or _is_loopback(host)):
+        raise ValueError(
+            "url: passwords would travel readable; write ldaps://, or set start_tls = true "
+            "(plain ldap:// is for 127.0.0.1, ::1 and localhost)"
+        )
+
+
+def _check_filter(setting: str, template: str, names: tuple[str, ...]) -> None:
+    if not any("{" + name + "}" in template for name in names):
+        needed = " or ".join("{" + name + "}" for name in names)
+        raise ValueError(f"{setting}: {template!r} asks for nobody; write {needed} in it")
+    try:
+        parse_filter(_filled(template, **dict.fromkeys(names, "x")), None, False, True, None, False)
+    except LDAPException as error:
+        raise ValueError(f"{setting}: {template!r} is no filter: {error}") from None
+
+
+def _is_dn(text: str) -> bool:
+    try:
+        return bool(text.strip() and parse_dn(text))
+    except LDAPInvalidDnError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,0 +1,143 @@
+"""What to do about a refusal, by its reason: the setting or command that would change it, if any does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_ASK_AGAIN = "the client must send the person through authorization again"
+
+REMEDIES: Mapping[str, str] = {
+    # Clients and people
+    "client-unknown": "register the client: `authserver client add`",
+    "client-disabled": "the client was disabled for good; register another: `authserver client add`",
+    "user-disabled": "the person was disabled for good; add another: `authserver user add`",
+    "method-not-registered": (
+        "the client must use the method it is registered for (`authserver client show`), or be registered "
+        "for this one: `authserver client add --auth-method`"
+    ),
+    "secret-wrong": "the client must send its secret; a lost one is replaced: `authserver client add`",
+    "password-wrong": "the person must type the right password",
+    # Redirect URIs
+    "redirect-uri-malformed": "no setting: such a URI is never acceptable",
+    "redirect-uri-missing": "the request must name one of the client's redirect URIs: `authserver client show`",
+    "redirect-uri-withdrawn": "a policy that accepted the URI when the code was issued does not accept it now",
+    "invalid_redirect_uri": "no setting: the description names what is wrong with the URI",
+    # Scopes and resources
+    "scope-not-registered": "register the client for the scope: `authserver client add --scope`",
+    "nothing-left": "register the client for the scope, and list the scope in authserver.scopes",
+    "core-floor": "no setting: no more than was asked for, is registered for the client and stands in authserver.scopes",
+    "resource-missing": "the request must name a resource, or a default must be set",
+    "resource-not-registered": "register the client for the resource, or for none, which means every listed one",
+    "scopes-of-resource": "list the scope with the resource",
+    # Grant types
+    "grant-type-not-registered": "register the client for the grant type: `authserver client add --grant-type`",
+    "unauthorized_client": (
+        "register the client for authorization_code: `authserver client add --grant-type authorization_code`"
+    ),
+    "public-client": (
+        "only a client with a credential may act on its own behalf: `authserver client add --auth-method`"
+    ),
+    "unsupported_grant_type": "list the grant type in authserver.grant_types",
+    "unsupported_response_type": "only `code` is offered, while authorization_code is in authserver.grant_types",
+    # Time
+    "code-expired": f"authserver.code_lifetime is how long a code lives; {_ASK_AGAIN}",
+    "grant-expired": f"authserver.grant_lifetime is how long a grant lasts; {_ASK_AGAIN}",
+    "refresh-token-idle": (
+        f"authserver.refresh_token_idle_lifetime is how long a refresh token may rest; {_ASK_AGAIN}"
+    ),
+    "refresh-token-reused": (
+        "authserver.refresh_token_retry_window is how late a retry may come; anything later means a copied "
+        f"token, so the grant is revoked; {_ASK_AGAIN}"
+    ),
+    "request-expired": "authserver.request_lifetime is how long a person may take",
+    # Pages
+    "access_denied": "nothing: the person, or a policy, said no",
+    "request-unsealable": (
+        "the page belongs to another browser session, or authserver.secret_keys lost the key of its time"
+    ),
+    "form-token": "the page is of an earlier session, or the browser keeps no cookies: open it anew",
+    # Registration
+    "initial-access-token-required": (
+        "the client must send one of authserver.plugin.registration_token.tokens as a bearer token"
+    ),
+    "invalid_token": "the client must send a valid bearer token",
+    "grant-type-not-open": "list the grant type in the plugin's grant_types",
+    "invalid_client_metadata": "no setting unless the description names a scope, grant type or method: offer that",
+    # Plugins and the server itself
+    "plugin-raised": "mend the plugin: the log has the traceback",
+    "plugin-too-slow": "authserver.policy_time_limit is how long a plugin may think",
+    "wrong-type": "mend the plugin: it must return allow(…), narrow(…), deny(…) or None",
+    "wrong-verdict": "mend the plugin: it must make its answers with allow(…), narrow(…) and deny(…)",
+    "bad-reason": "mend the plugin: a reason is lower-case words joined by hyphens",
+    "wrong-value": "mend the plugin: `authserver plugins` and the hook's documentation say what it may answer",
+    "server_error": "see the log under the error id",
+    "unexpected-error": "see the log under the error id: it has the traceback",
+    "storage-unavailable": "look after the database, or give it more time; authserver.database_url names it",
+    "temporarily_unavailable": "look after the database, or give it more time; authserver.database_url names it",
+}
+
+# Mistakes of whoever sent the request, which nothing on this side changes.
+WITHOUT_REMEDY = frozenset(
+    {
+        "authorization-malformed",
+        "authorization-scheme",
+        "client-id-differs",
+        "client-id-missing",
+        "client-refused",
+        "code-burnt",
+        "code-malformed",
+        "code-of-another-client",
+        "code-replayed",
+        "code-unknown",
+        "content-type",
+        "grant-revoked",
+        "grant-type-missing",
+        "invalid_client",
+        "invalid_grant",
+        "invalid_request",
+        "invalid_scope",
+        "invalid_target",
+        "nobody-answered",
+        "password-too-long",
+        "pkce-challenge",
+        "pkce-method",
+        "pkce-missing",
+        "redirect-uri-differs",
+        "refresh-token-malformed",
+        "refresh-token-of-another-client",
+        "refresh-token-unknown",
+        "request-answered",
+        "request-too-long",
+        "resource-not-granted",
+        "response-mode",
+        "response-type-missing",
+        "scope-not-granted",
+        "state-malformed",
+        "state-too-long",
+        "too-many-resources",
+        "two-methods",
+        "verifier-malformed",
+        "verifier-wrong",
+    }
+)
+
+# What to do where no plugin of a hook answered.
+SILENCE: Mapping[str, str] = {
+    "client_auth_decision": "list a plugin of the client's method in authserver.plugins: `authserver client show`",
+    "redirect_uri_decision": "register the URI for the client: `authserver client add --redirect-uri`",
+    "scope_decision": "the request must name a scope that the client is registered for, or get default ones",
+    "resource_decision": "list the resource",
+    "consent_decision": (
+        "consent_remembered lets pass who agreed to as much before, consent_first_party whoever comes from "
+        "our own application: `authserver client add --first-party`"
+    ),
+    "login_decision": "add the person (`authserver user add`), or list a plugin that knows them",
+    "registration_decision": "list registration_token or registration_open in authserver.plugins",
+}
+
+
+def remedy_of(reason: str) -> str:
+    """What would change a refusal for this reason; "" for the reasons of a plugin that is not ours."""
+    if reason in WITHOUT_REMEDY:
+        return "no setting: whoever sends the request must send another"
+    return REMEDIES.get(reason, "")

@@ -1,0 +1,244 @@
+"""Ask an HTTP endpoint: every deciding hook of authserver, answered elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from authserver.api import (
+    Client,
+    ClientMetadata,
+    Consent,
+    Credentials,
+    Decision,
+    Secret,
+    User,
+    allow,
+    deny,
+    facts_of,
+    hookimpl,
+    narrow,
+)
+from authserver_webhook_policy import answers
+from authserver_webhook_policy.answers import IDENTIFIER, Answer, UnusableAnswer
+from authserver_webhook_policy.cache import Cache
+from authserver_webhook_policy.endpoint import Endpoint, EndpointFailed
+from authserver_webhook_policy.signature import key_of
+
+__all__ = ["EndpointFailed", "UnusableAnswer", "WebhookPolicy"]
+
+HOOKS = (
+    "client_auth_decision",
+    "redirect_uri_decision",
+    "scope_decision",
+    "resource_decision",
+    "consent_decision",
+    "login_decision",
+    "registration_decision",
+)
+# What stands in the record when the endpoint's own reason is not among `known_reasons`.
+REASONS = {"allow": "webhook-allowed", "narrow": "webhook-narrowed", "deny": "webhook-denied"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WebhookPolicy:
+    """Let an HTTP endpoint decide. Without a proper answer in time it raises, so the server refuses.
+
+    Attributes:
+        hooks: which decisions it is asked for.
+        url: where; https, or http to this machine.
+        secret: what requests are signed with, `whsec_` and base64 of 24 to 64 random bytes.
+        timeout: seconds for one question with all its attempts, less than `authserver.policy_time_limit`.
+        retries: new attempts when the connection fails or the endpoint says 502, 503 or 504.
+        cache_seconds: how long an allow or a narrow is good for the very same question; 0 asks each time.
+        cache_size: how many such answers are kept.
+        ca_file: path of the certificates to trust instead of the system's.
+        known_reasons: the endpoint's reasons that are recorded; others become `webhook-allowed` and the like.
+        send_password: whether the endpoint gets what people type on the sign-in page, password included.
+    """
+
+    hooks: tuple[str, ...]
+    url: str
+    secret: Secret = field(repr=False)
+    timeout: float = 1.5
+    retries: int = 2
+    cache_seconds: int = 0
+    cache_size: int = 1000
+    ca_file: str = ""
+    known_reasons: tuple[str, ...] = ()
+    send_password: bool = False
+    _endpoint: Endpoint = field(init=False, repr=False, compare=False)
+    _cache: Cache = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.hooks:
+            raise ValueError(f"hooks: is empty; name some of {', '.join(HOOKS)}")
+        for hook in self.hooks:
+            if hook not in HOOKS:
+                raise ValueError(f"hooks: {hook}: no such hook; known: {', '.join(HOOKS)}")
+        for setting, least, value, most in (
+            ("timeout", 0.01, self.timeout, 30),
+            ("retries", 0, self.retries, 5),
+            ("cache_seconds", 0, self.cache_seconds, 3600),
+            ("cache_size", 1, self.cache_size, 100_000),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{setting}: must be {least} to {most}")
+        for reason in self.known_reasons:
+            if not IDENTIFIER.fullmatch(reason):
+                raise ValueError(f"known_reasons: {reason!r}: must be small letters, digits and hyphens")
+        if "\n" in self.ca_file:
+            raise ValueError("ca_file: this is the text of a file; give its path, without `file:` before it")
+        if self.send_password and "login_decision" not in self.hooks:
+            raise ValueError("send_password: nobody asks about passwords; add login_decision to hooks")
+        try:
+            key = key_of(self.secret.value)
+        except ValueError as error:
+            raise ValueError(f"secret: {error}") from None
+        endpoint = Endpoint(self.url, key, timeout=self.timeout, retries=self.retries, ca_file=self.ca_file)
+        object.__setattr__(self, "_endpoint", endpoint)
+        object.__setattr__(self, "_cache", Cache(self.cache_seconds, self.cache_size))
+        for hook in HOOKS:
+            if hook not in self.hooks:
+                # Hides the implementation below from the server too: nobody serves what nobody named.
+                object.__setattr__(self, hook, _not_asked)
+        if self.send_password:
+            log.warning("the passwords that people type are sent to %s (send_password)", endpoint.name)
+
+    @property
+    def reasons(self) -> frozenset[str]:
+        """Every reason it may give."""
+        return frozenset({*REASONS.values(), *self.known_reasons})
+
+    @hookimpl
+    def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision | None:
+        if credentials.method.startswith("client_secret_") and not credentials.secret_matches:
+            # Nobody may let it in, so who guesses secrets does not get to work the endpoint.
+            return None
+        decision = self._ask("client_auth_decision", {"client": client, "credentials": credentials})
+        # The endpoint sees no proof. Where the server has not checked one, it may refuse but not vouch.
+        proven = credentials.secret_matches or (credentials.method == "none" and client.is_public)
+        return decision if proven else _only_refusing(decision)
+
+    @hookimpl
+    def redirect_uri_decision(self, client: Client, redirect_uri: str) -> Decision | None:
+        return self._ask("redirect_uri_decision", {"client": client, "redirect_uri": redirect_uri})
+
+    @hookimpl
+    def scope_decision(
+        self,
+        client: Client,
+        user: User | None,
+        grant_type: str,
+        requested: tuple[str, ...],
+        resources: tuple[str, ...],
+    ) -> Decision | None:
+        # Which scopes the client is registered for stands in no fact, so what is too much is cut, not refused.
+        ceiling = requested or client.scopes
+
+        def within(value: Any) -> tuple[str, ...]:
+            return tuple(scope for scope in answers.scopes(value) if scope in ceiling)
+
+        asked = {
+            "client": client,
+            "user": user,
+            "grant_type": grant_type,
+            "requested": requested,
+            "resources": resources,
+        }
+        return self._ask("scope_decision", asked, within, narrows=True)
+
+    @hookimpl
+    def resource_decision(self, client: Client, resource: str | None) -> Decision | None:
+        asked = {"client": client, "resource": resource}
+        return self._ask("resource_decision", asked, lambda value: answers.resource(value, resource))
+
+    @hookimpl
+    def consent_decision(
+        self,
+        client: Client,
+        user: User,
+        scopes: tuple[str, ...],
+        resources: tuple[str, ...],
+        remembered: Consent | None,
+    ) -> Decision | None:
+        asked = {
+            "client": client,
+            "user": user,
+            "scopes": scopes,
+            "resources": resources,
+            "remembered": remembered,
+        }
+        return self._ask("consent_decision", asked)
+
+    @hookimpl
+    def login_decision(
+        self, username: str, password: Secret, user: User | None, source: str
+    ) -> Decision | None:
+        if not username or not password.value:
+            # Before the page is shown, or an empty form: there is nothing that could prove anybody.
+            return None
+        typed = {"username": username, "password": password.value} if self.send_password else None
+        decision = self._ask(
+            "login_decision", {"user": user, "source": source}, answers.identity, typed=typed
+        )
+        # Who has not seen the password may refuse but not vouch.
+        return decision if self.send_password else _only_refusing(decision)
+
+    @hookimpl
+    def registration_decision(
+        self, metadata: ClientMetadata, bearer: Secret | None, source: str
+    ) -> Decision | None:
+        asked = {"metadata": metadata, "bearer": bearer, "source": source}
+        return self._ask("registration_decision", asked, lambda value: answers.metadata(value, metadata))
+
+    def _ask(
+        self,
+        hook: str,
+        asked: dict[str, Any],
+        value_of: Callable[[Any], Any] = answers.nothing,
+        *,
+        narrows: bool = False,
+        typed: dict[str, str] | None = None,
+    ) -> Decision | None:
+        """The endpoint's decision about this question. Raises EndpointFailed and UnusableAnswer."""
+        question: dict[str, Any] = {"hook": hook, "facts": facts_of(hook, asked)}
+        if typed is not None:
+            question["typed"] = typed
+        # One text for one question, and all of it ASCII, whatever somebody typed.
+        body = json.dumps(question, sort_keys=True, separators=(",", ":")).encode("ascii")
+        remembers = hook != "login_decision"
+        answer = self._cache.find(body) if remembers else None
+        if answer is not None:
+            return self._decision(answer, value_of, narrows)
+        answer = answers.read(self._endpoint.ask(body))
+        decision = self._decision(answer, value_of, narrows)
+        if remembers and answer.verdict in ("allow", "narrow"):
+            self._cache.keep(body, answer)
+        return decision
+
+    def _decision(self, answer: Answer, value_of: Callable[[Any], Any], narrows: bool) -> Decision | None:
+        if answer.verdict == "none":
+            return None
+        reason = answer.reason if answer.reason in self.known_reasons else REASONS[answer.verdict]
+        if answer.verdict == "deny":
+            return deny(reason)
+        if answer.verdict == "allow":
+            return allow(reason, value_of(answer.value))
+        if not narrows:
+            raise UnusableAnswer("this hook cannot be narrowed")
+        return narrow(reason, answers.scopes(answer.value))
+
+
+def _only_refusing(decision: Decision | None) -> Decision | None:
+    """The decision of somebody who may refuse but not vouch: an allow counts as silence."""
+    return None if decision is not None and decision.verdict == "allow" else decision
+
+
+def _not_asked(*_arguments: object, **_question: object) -> None:
+    """Stands in for a hook that `hooks` does not name."""

@@ -1,0 +1,141 @@
+"""What an endpoint may answer: read strictly, so that a mistake there never becomes a permission here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from authserver.api import ClientMetadata, Identity, canonical_resource
+
+IDENTIFIER = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+MEMBERS = frozenset({"verdict", "reason", "value"})
+VERDICTS = ("allow", "narrow", "deny", "none")
+LONGEST_REASON = 64
+LONGEST_NAME = 100
+MOST_ITEMS = 1000
+
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}")  # RFC 6749, 3.3
+
+
+class UnusableAnswer(Exception):
+    """The endpoint answered, and the answer is none; the message repeats nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of the right form; what its value means depends on the hook."""
+
+    verdict: str
+    reason: str
+    value: Any
+
+
+def read(body: bytes) -> Answer:
+    """The answer in a body. Raises UnusableAnswer."""
+    try:
+        answer = json.loads(body.decode("utf-8"), object_pairs_hook=_members, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise UnusableAnswer("it is no JSON in UTF-8, or holds a name twice") from None
+    if not isinstance(answer, dict):
+        raise UnusableAnswer("it is no JSON object")
+    if not answer.keys() <= MEMBERS:
+        raise UnusableAnswer("it has members other than verdict, reason and value")
+    verdict, reason, value = answer.get("verdict"), answer.get("reason"), answer.get("value")
+    if verdict not in VERDICTS:
+        raise UnusableAnswer("verdict is none of allow, narrow, deny, none")
+    if reason is None and verdict == "none":
+        reason = ""
+    elif not isinstance(reason, str) or len(reason) > LONGEST_REASON or not IDENTIFIER.fullmatch(reason):
+        raise UnusableAnswer("reason is no identifier of small letters, digits and hyphens")
+    if verdict in ("deny", "none") and value is not None:
+        raise UnusableAnswer(f"{verdict} has no value")
+    return Answer(verdict, reason, value)
+
+
+def nothing(value: Any) -> None:
+    """The value of a hook that has none."""
+    if value is not None:
+        raise UnusableAnswer("this hook has no value")
+
+
+def scopes(value: Any) -> tuple[str, ...]:
+    """A list of scopes, each once."""
+    return _texts(value, "value", _SCOPE)
+
+
+def resource(value: Any, asked: str | None) -> str:
+    """The canonical resource: the one that was asked for, in whatever spelling."""
+    if not isinstance(value, str):
+        raise UnusableAnswer("value is no resource")
+    if value == asked:
+        return value
+    try:
+        canonical = canonical_resource(value)
+    except Exception:
+        raise UnusableAnswer("value is no resource") from None
+    if asked is not None and canonical != canonical_resource(asked):
+        raise UnusableAnswer("value is another resource than the one asked for")
+    return value
+
+
+def identity(value: Any) -> Identity:
+    """Who is signing in."""
+    if not isinstance(value, dict) or not value.keys() <= {"username", "display_name"}:
+        raise UnusableAnswer("value is no object of username and display_name")
+    username, display_name = value.get("username"), value.get("display_name", "")
+    if not _is_name(username) or not username:
+        raise UnusableAnswer("username is no text of 1 to 100 printable characters")
+    if not _is_name(display_name):
+        raise UnusableAnswer("display_name is no text of up to 100 printable characters")
+    return Identity(username=username, display_name=display_name)
+
+
+def metadata(value: Any, asked: ClientMetadata) -> ClientMetadata:
+    """What was asked for, without what the endpoint leaves out.
+
+    A client that asks for no scopes may be given some: there is nothing to confine.
+    """
+    confined = {
+        "scopes": asked.scopes,
+        "grant_types": asked.grant_types,
+        "redirect_uris": asked.redirect_uris,
+    }
+    if not isinstance(value, dict) or not value.keys() <= confined.keys():
+        raise UnusableAnswer("value is no object of scopes, grant_types and redirect_uris")
+    changes: dict[str, Any] = {
+        name: scopes(given) if name == "scopes" else _texts(given, name) for name, given in value.items()
+    }
+    for name, given in changes.items():
+        if not set(given) <= set(confined[name]) and (name != "scopes" or asked.scopes):
+            raise UnusableAnswer(f"{name} holds what was not asked for")
+    if "authorization_code" not in changes.get("grant_types", asked.grant_types):
+        changes["response_types"] = ()
+    return replace(asked, **changes)
+
+
+def _texts(value: Any, name: str, pattern: re.Pattern[str] | None = None) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MOST_ITEMS:
+        raise UnusableAnswer(f"{name} is no list, or too long")
+    for item in value:
+        if not isinstance(item, str) or (pattern and not pattern.fullmatch(item)):
+            raise UnusableAnswer(f"{name} holds something that cannot be in it")
+    return tuple(dict.fromkeys(value))
+
+
+def _is_name(text: Any) -> bool:
+    return isinstance(text, str) and len(text) <= LONGEST_NAME and text.isprintable()
+
+
+def _members(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    listed = list(pairs)
+    members = dict(listed)
+    if len(members) != len(listed):
+        raise ValueError("a name occurs twice")
+    return members
+
+
+def _refuse(_constant: str) -> Any:
+    raise ValueError("a number that is not finite")

@@ -1,0 +1,67 @@
+"""An endpoint to ask, and a real server that asks it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from authserver.api import Secret
+from authserver.storage import migrate
+from authserver.testing.server import SETTINGS, Server
+from authserver_webhook_policy import HOOKS, WebhookPolicy
+
+# The tests are no package: what they share lies beside them.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from listener import SECRET, Listener, listening
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Listener]:
+    """A real endpoint."""
+    with listening() as listener:
+        yield listener
+
+
+@pytest.fixture
+def make_policy(endpoint: Listener) -> Callable[..., WebhookPolicy]:
+    """Make the policy for this endpoint with other settings; it serves every hook."""
+
+    def make(**settings: object) -> WebhookPolicy:
+        values = {"hooks": HOOKS, "url": endpoint.url, "secret": Secret(SECRET), **settings}
+        return WebhookPolicy(**values)  # type: ignore[arg-type]  # each test says which
+
+    return make
+
+
+@pytest.fixture
+def policy(make_policy: Callable[..., WebhookPolicy]) -> WebhookPolicy:
+    """The policy with a few reasons that it knows."""
+    return make_policy(known_reasons=("known", "blocked-by-risk"))
+
+
+@pytest.fixture
+def make_server(tmp_path: Path, endpoint: Listener) -> Iterator[Callable[..., Server]]:
+    """Make a server that asks this endpoint, with these settings of the plugin.
+
+    `without` names shipped plugins to leave out.
+    """
+    servers: list[Server] = []
+
+    def make(*, without: tuple[str, ...] = (), plugin: str = "webhook_policy", **settings: str) -> Server:
+        url = f"sqlite:///{tmp_path}/authserver.sqlite"
+        migrate.upgrade(url)
+        names = [name for name in SETTINGS["authserver.plugins"].split() if name not in without]
+        values = {"url": endpoint.url, "secret": SECRET, **settings}
+        ini = {f"authserver.plugin.webhook_policy.{name}": text for name, text in values.items()}
+        for name in without:
+            ini |= {key: None for key in SETTINGS if key.startswith(f"authserver.plugin.{name}.")}
+        servers.append(Server(url, {"authserver.plugins": " ".join([*names, plugin]), **ini}))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()

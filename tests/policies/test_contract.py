@@ -1,0 +1,65 @@
+"""Every shipped policy, and every feature that decides, holds to the contract that plugin authors are given."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from authserver.api import Secret
+from authserver.engine.errors import Refusal
+from authserver.engine.register import read_metadata
+from authserver.hookspecs import PROJECT
+from authserver.plugins import GROUP, SLOTS
+from authserver.testing import hostile, strategies
+from authserver.testing.contract import policy_contract
+from authserver.testing.server import Server
+
+# Settings under which the policy has something to say to the questions of `authserver.testing.strategies`.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "redirect_loopback": {"hosts": ("127.0.0.1", "[::1]", "localhost")},
+    "scopes_default": {"scopes": ("profile", "files.read")},
+    "resources_listed": {
+        "resources": ((strategies.RESOURCES[0], "*"), (strategies.RESOURCES[1], "files.read files.write")),
+        "default": strategies.RESOURCES[0],
+    },
+    "registration_open": {"scopes": ("profile", "files.read")},
+    "registration_token": {"tokens": (Secret("t" * 43),), "scopes": ("profile", "files.read")},
+}
+# An Argon2id hash is slow by design, and a busy machine makes it slower.
+CONTRACTS: dict[str, dict[str, Any]] = {"login_password": {"examples": 5, "quick": 2.0}}
+
+DECIDING = {
+    point.name: point.load()
+    for point in entry_points(group=GROUP)
+    if point.value.startswith("authserver.")
+    and any(hasattr(getattr(point.load(), slot, None), f"{PROJECT}_impl") for slot in SLOTS)
+}
+
+for name, kind in DECIDING.items():
+    globals()[f"Test{kind.__name__}"] = policy_contract(
+        kind(**SETTINGS.get(name, {})), **{"examples": 50, **CONTRACTS.get(name, {})}
+    )
+
+
+def test_no_policy_is_forgotten() -> None:
+    """The names above are found by entry point; an empty list would prove nothing."""
+    assert len(DECIDING) >= 13
+    assert {*SETTINGS, *CONTRACTS} <= set(DECIDING)
+    assert {slot for slot in SLOTS if any(hasattr(kind, slot) for kind in DECIDING.values())} == set(SLOTS)
+
+
+def test_hostile_metadata_reaches_no_policy(sqlite_url: str) -> None:
+    """K-06, T062: what is not valid metadata is refused before anybody is asked."""
+    server = Server(sqlite_url)
+    passed = [body for body in hostile.METADATA if not refused(server, body)]
+    server.close()
+    assert passed == []
+
+
+def refused(server: Server, body: bytes) -> bool:
+    try:
+        with server.application.begin() as engine:
+            read_metadata(engine, body)
+    except Refusal:
+        return True
+    return False
