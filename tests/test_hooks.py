@@ -13,7 +13,7 @@ import pluggy
 import pytest
 
 from authserver import api, hookspecs
-from authserver.plugins import CONTRIBUTING, GROUP, SLOTS
+from authserver.plugins import CONTRIBUTING, GROUP, OBSERVING, SLOTS
 
 TESTS = Path(__file__).parent
 HOOKS = {
@@ -46,7 +46,7 @@ def entries_of(section: str) -> dict[str, str]:
 
 def test_the_hooks_are_those_that_the_loader_knows() -> None:
     """T140: a hook without a rule for its answers would never be checked."""
-    assert set(HOOKS) == {*SLOTS, *CONTRIBUTING}
+    assert set(HOOKS) == {*SLOTS, *CONTRIBUTING, *OBSERVING}
 
 
 @pytest.mark.parametrize("name", HOOKS)
