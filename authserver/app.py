@@ -141,7 +141,7 @@ def build(ini: Mapping[str, str]) -> Application:
                 plugins,
                 "grant_types",
             ),
-            auth_methods=auth_methods(plugins),
+            auth_methods=auth_methods(plugins, settings.issuer),
             scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
         )
         metadata = server_metadata(parts)

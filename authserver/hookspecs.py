@@ -14,10 +14,13 @@ from typing import Any
 import pluggy
 from pyramid.config import Configurator
 
+from authserver.engine.authorize import Expanded
 from authserver.engine.clients import Credentials
-from authserver.engine.context import Redeem
+from authserver.engine.context import Binding, Engine, Redeem
 from authserver.engine.decisions import Decision
-from authserver.engine.records import Client, Consent, Event, Grant, User
+from authserver.engine.introspect import IntrospectedToken
+from authserver.engine.parameters import Parameters
+from authserver.engine.records import Client, Consent, Event, Grant, Token, User
 from authserver.engine.register import ClientMetadata
 from authserver.settings import Secret
 
@@ -88,7 +91,7 @@ def scope_decision(
 
     Arguments:
         client: the client that asks.
-        user: who would grant; None when the client acts on its own behalf.
+        user: who would grant; None when the client acts on its own behalf, or nobody has signed in yet.
         grant_type: `authorization_code` also while the user is still being asked.
         requested: what was asked for, in order; empty when the request named none.
         resources: the canonical resources of the request.
@@ -237,6 +240,32 @@ def registration_decision(metadata: ClientMetadata, bearer: Secret | None, sourc
 
 
 @hookspec
+def introspection_decision(caller: Client, token: IntrospectedToken) -> Decision | None:
+    """Whether a client may know what a token is good for (RFC 7662).
+
+    Arguments:
+        caller: the client that asks; it has proven who it is, and is not public.
+        token: what the token says, without its text; it is good now.
+
+    Answers:
+        allow(reason): it may. The engine still shows a refresh token to nobody but its own client.
+        deny(reason): it may not; the answer is that the token is inactive.
+        None: not mine.
+
+    Nobody: answered as inactive; where no plugin serves this at all, the endpoint is not there.
+
+    Example::
+
+        @hookimpl
+        def introspection_decision(self, caller, token):
+            if caller.client_id == "api-gateway":
+                return allow("gateway")
+
+    Added in 0.1.
+    """
+
+
+@hookspec
 def find_client(client_id: str) -> Client | None:
     """A client that is kept elsewhere.
 
@@ -256,6 +285,36 @@ def find_client(client_id: str) -> Client | None:
         @hookimpl
         def find_client(self, client_id):
             return self.directory.get(client_id)
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def expand_authorization_request(engine: Engine, parameters: Parameters) -> Expanded | None:
+    """The authorization request that the parameters stand for, where they only refer to one.
+
+    Asked before anything else is looked at, and not again while the request is pending.
+
+    Arguments:
+        engine: of this request.
+        parameters: as they were sent; nothing about them was checked yet.
+
+    Answers:
+        An `Expanded` with the parameters that count in place of these, checked from then on as if they had
+            been sent; with a refusal, which the client is told once its redirect URI is accepted. Of several
+            plugins the first decides, and any refusal refuses.
+        An OAuth error that it raises is shown on a page: nothing is redirected.
+        None: not mine.
+
+    Nobody: the parameters count as they are; `request` and `request_uri` are refused.
+
+    Example::
+
+        @hookimpl
+        def expand_authorization_request(self, parameters):
+            if name := parameters.get("request_template"):
+                return Expanded(parameters=Parameters.parse(self.templates[name]))
 
     Added in 0.1.
     """
@@ -299,6 +358,81 @@ def grant_types() -> Mapping[str, Redeem] | None:
         @hookimpl
         def grant_types(self):
             return {"urn:example:grant": self.redeem}
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
+    """What to keep of an authorization request with its code.
+
+    Asked whenever a request is checked, also before somebody signs in.
+
+    Arguments:
+        client: the client that asks.
+        parameters: of the authorization request; none but `resource` is repeated.
+
+    Answers:
+        A mapping for the `details` of the code. A plugin declares its names in `details`, so that two plugins
+            with the same name stop the start. `cnf` binds the code to a key: the token request must prove it
+            (`token_binding`).
+        An OAuth error that it raises goes to the client.
+        None: nothing to keep.
+
+    Nobody: only what the core keeps.
+
+    Example::
+
+        details: ClassVar[frozenset[str]] = frozenset({"campaign"})
+
+        @hookimpl
+        def code_details(self, parameters):
+            if campaign := parameters.get("campaign"):
+                return {"campaign": campaign}
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def token_binding(
+    engine: Engine,
+    client: Client,
+    headers: Mapping[str, str],
+    url: str,
+    grant: Grant,
+    spends: Token | None,
+) -> Binding | None:
+    """Which key this token request proves, so that its tokens are bound to that key.
+
+    Asked once a token request, after everything else was checked and before anything is issued, in the same
+    transaction: what it writes is kept only if tokens are issued. It is not timed.
+
+    Arguments:
+        engine: of this request.
+        client: the client that asks; authenticated.
+        headers: the request's headers by lower-case name, without those that carry credentials.
+        url: of the token endpoint, made from the issuer.
+        grant: what was agreed.
+        spends: the code or refresh token that is spent, if any. What it is bound to, the engine compares.
+
+    Answers:
+        A `Binding`: its `cnf` goes into the access token, and with `binds_refresh` the refresh token can be used
+            with this key only. Two plugins that bind one token are a fault: nothing is issued.
+        An OAuth error that it raises goes to the client: the proof is not valid, or this client needs one.
+        None: no key of my kind is proven.
+
+    Nobody: bearer tokens; what is bound already cannot be used.
+
+    Example::
+
+        @hookimpl
+        def token_binding(self, client, headers):
+            if thumbprint := headers.get("x-client-certificate-thumbprint"):
+                return Binding(
+                    token_type="Bearer", confirmation={"x5t#S256": thumbprint}, binds_refresh=client.is_public
+                )
 
     Added in 0.1.
     """
@@ -390,8 +524,11 @@ def observe(event: Event) -> None:
 
 
 @hookspec
-def server_metadata() -> Mapping[str, Any] | None:
+def server_metadata(issuer: str) -> Mapping[str, Any] | None:
     """Members to add to the server metadata (RFC 8414). Asked once, at start.
+
+    Arguments:
+        issuer: the issuer identifier, with which the URL of every endpoint begins.
 
     Answers:
         A mapping: lists are joined with what is there; any other member must be new, else the start

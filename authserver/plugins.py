@@ -20,8 +20,11 @@ from typing import Any, Protocol, cast
 import pluggy
 
 from authserver import hookspecs
+from authserver.engine.authorize import Expanded
+from authserver.engine.context import Binding
 from authserver.engine.decisions import Answer, Decision, Ruling, Verdict, combine
-from authserver.engine.issuing import CORE_CLAIMS, CORE_MEMBERS
+from authserver.engine.errors import OAuthError
+from authserver.engine.issuing import CODE_DETAILS, CORE_CLAIMS, CORE_MEMBERS
 from authserver.engine.login import Identity
 from authserver.engine.ports import ContributionFailed
 from authserver.engine.questions import facts_of
@@ -66,13 +69,17 @@ SLOTS: Mapping[str, Slot] = {
     "consent_decision": Slot(None, "the user is asked", silence_refuses=False),
     "login_decision": Slot(Identity, "refused"),
     "registration_decision": Slot(ClientMetadata, "registration is closed"),
+    "introspection_decision": Slot(None, "answered as inactive"),
 }
 # The contributing hooks, and what kind of value each joins.
 CONTRIBUTING: Mapping[str, type] = {
+    "expand_authorization_request": Expanded,
     "find_client": Client,
     "scopes": Mapping,
     "grant_types": Mapping,
     "server_metadata": Mapping,
+    "code_details": Mapping,
+    "token_binding": Binding,
     "token_claims": Mapping,
     "token_response": Mapping,
     "includeme": object,
@@ -81,10 +88,22 @@ CONTRIBUTING: Mapping[str, type] = {
 OBSERVING = ("observe",)
 HOOKS = (*SLOTS, *CONTRIBUTING, *OBSERVING)
 # Hooks that are asked in every request: a plugin that asks somebody outside is timed.
-TIMED = frozenset({*SLOTS, "find_client", "token_claims", "token_response", "observe"})
+TIMED = frozenset(
+    {
+        *SLOTS,
+        "code_details",
+        "expand_authorization_request",
+        "find_client",
+        "token_claims",
+        "token_response",
+        "observe",
+    }
+)
+# Contributing hooks at which an OAuth error is a refusal, and no fault of the plugin.
+REFUSING = frozenset({"expand_authorization_request", "code_details", "token_binding"})
 # Where a plugin declares the names it adds, by hook.
-DECLARED = {"token_claims": "claims", "token_response": "members"}
-RESERVED = {"token_claims": CORE_CLAIMS, "token_response": CORE_MEMBERS}
+DECLARED = {"code_details": "details", "token_claims": "claims", "token_response": "members"}
+RESERVED = {"code_details": CODE_DETAILS, "token_claims": CORE_CLAIMS, "token_response": CORE_MEMBERS}
 
 _REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -214,6 +233,8 @@ class PluginSet:
             try:
                 value = implementation.function(*[question[name] for name in implementation.argnames])
             except Exception as error:
+                if slot in REFUSING and isinstance(error, OAuthError):
+                    raise
                 raise PluginFailed([f"plugin {plugin} failed in {slot}: {error}"]) from error
             if value is None:
                 continue

@@ -17,6 +17,7 @@ REMEDIES: Mapping[str, str] = {
     ),
     "secret-wrong": "the client must send its secret; a lost one is replaced: `authserver client add`",
     "password-wrong": "the person must type the right password",
+    "public-caller": "only a client with a credential may introspect: `authserver client add --auth-method`",
     # Redirect URIs
     "redirect-uri-malformed": "no setting: such a URI is never acceptable",
     "redirect-uri-missing": "the request must name one of the client's redirect URIs: `authserver client show`",
@@ -63,6 +64,7 @@ REMEDIES: Mapping[str, str] = {
     "invalid_token": "the client must send a valid bearer token",
     "grant-type-not-open": "list the grant type in the plugin's grant_types",
     "invalid_client_metadata": "no setting unless the description names a scope, grant type or method: offer that",
+    "request_uri_not_supported": "list pushed_requests in authserver.plugins if the client pushes its requests",
     # Plugins and the server itself
     "plugin-raised": "mend the plugin: the log has the traceback",
     "plugin-too-slow": "authserver.policy_time_limit is how long a plugin may think",
@@ -95,8 +97,10 @@ WITHOUT_REMEDY = frozenset(
         "invalid_client",
         "invalid_grant",
         "invalid_request",
+        "invalid_request_uri",
         "invalid_scope",
         "invalid_target",
+        "method-not-allowed",
         "nobody-answered",
         "password-too-long",
         "pkce-challenge",
@@ -107,15 +111,19 @@ WITHOUT_REMEDY = frozenset(
         "refresh-token-of-another-client",
         "refresh-token-unknown",
         "request-answered",
+        "request-entity-too-large",
         "request-too-long",
+        "request_not_supported",
         "resource-not-granted",
         "response-mode",
         "response-type-missing",
         "scope-not-granted",
         "state-malformed",
         "state-too-long",
+        "token-of-another-client",
         "too-many-resources",
         "two-methods",
+        "unsupported_token_type",
         "verifier-malformed",
         "verifier-wrong",
     }
@@ -132,6 +140,10 @@ SILENCE: Mapping[str, str] = {
         "our own application: `authserver client add --first-party`"
     ),
     "login_decision": "add the person (`authserver user add`), or list a plugin that knows them",
+    "introspection_decision": (
+        "list introspect_own in authserver.plugins, or name the resource server and its resources in "
+        "authserver.plugin.introspect_resource_servers.clients"
+    ),
     "registration_decision": "list registration_token or registration_open in authserver.plugins",
 }
 

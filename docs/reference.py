@@ -211,7 +211,9 @@ def commands() -> Iterator[tuple[str, click.Command, click.Context]]:
     ) -> Iterator[tuple[str, click.Command, click.Context]]:
         yield path, command, context
         if isinstance(command, click.Group):
-            for name, child in command.commands.items():
+            for name in command.list_commands(context):
+                child = command.get_command(context, name)
+                assert child is not None
                 yield from below(
                     f"{path} {name}", child, click.Context(child, info_name=name, parent=context)
                 )

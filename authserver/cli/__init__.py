@@ -1,25 +1,35 @@
-"""The command line: `authserver -c FILE …`. One file a command group; this one only joins them."""
+"""The command line: `authserver -c FILE …`. One file a command group, imported when it is asked for."""
 
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import click
 
-from authserver.cli.client import client
 from authserver.cli.configuration import Configuration, OneSentence
-from authserver.cli.db import db
-from authserver.cli.demo import demo
-from authserver.cli.explain import explain
-from authserver.cli.keys import keys
-from authserver.cli.plugin import plugin
-from authserver.cli.plugins import plugins
-from authserver.cli.policy import policy
-from authserver.cli.user import user
+
+# Each stands in the module of its name.
+COMMANDS = ("client", "db", "demo", "explain", "keys", "plugin", "plugins", "policy", "user")
 
 
-@click.group(cls=OneSentence, context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(OneSentence):
+    """Command groups by name; a command pays for the import of its own group alone."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        # Pyramid 2.1 imports it, and setuptools is kept below 82 for that: no news to whoever types a command.
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+        command: click.Command = getattr(import_module(f"authserver.cli.{name}"), name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "-c",
     "--config",
@@ -33,10 +43,4 @@ from authserver.cli.user import user
 @click.pass_context
 def main(context: click.Context, config: Path | None) -> None:
     """Look after an authorization server: its database, its users, its clients, its keys."""
-    # Pyramid 2.1 imports it, and setuptools is kept below 82 for that: no news to whoever types a command.
-    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
     context.obj = Configuration(config)
-
-
-for command in (db, user, client, keys, plugin, plugins, explain, policy, demo):
-    main.add_command(command)

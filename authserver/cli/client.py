@@ -12,7 +12,7 @@ from authserver.cli.printing import json_option, print_json, print_record, print
 from authserver.engine import uris
 from authserver.engine.clients import disable_client
 from authserver.engine.records import Client
-from authserver.engine.register import ClientMetadata, add_client
+from authserver.engine.register import DPOP_BOUND, ClientMetadata, add_client
 from authserver.settings import did_you_mean
 
 SHOWN_ONCE = "Keep the client secret now: it is not stored readable and will not be shown again."
@@ -49,6 +49,9 @@ def client() -> None:
     help="Without it: native when a redirect URI is not https.",
 )
 @click.option("--client-id", help="Without it: a fresh one.")
+@click.option(
+    "--dpop-bound", is_flag=True, help="It must prove a key with each token request (DPoP), and its tokens are bound."
+)
 @click.option("--first-party", is_flag=True, help="It is ours: `consent_first_party` need not ask.")
 @json_option
 @click.pass_obj
@@ -61,6 +64,7 @@ def add(
     auth_method: str,
     application_type: str | None,
     client_id: str | None,
+    dpop_bound: bool,
     first_party: bool,
     as_json: bool,
 ) -> None:
@@ -71,6 +75,8 @@ def add(
         _known("--grant-type", grant_types, engine.grant_types)
         _known("--scope", scopes, engine.scopes)
         _known("--auth-method", [auth_method], engine.auth_methods)
+        if dpop_bound and not engine.policies.serves("token_binding"):
+            raise click.UsageError("--dpop-bound: not offered here; list the plugin dpop in authserver.plugins")
         metadata = ClientMetadata(
             client_name=name,
             redirect_uris=redirect_uris,
@@ -80,6 +86,7 @@ def add(
             scopes=scopes,
             application_type=application_type
             or ("web" if all(map(uris.is_https, redirect_uris)) else "native"),
+            details={DPOP_BOUND: True} if dpop_bound else {},
         )
         added, secret = add_client(engine, metadata, client_id=client_id, first_party=first_party)
     record = described(added)

@@ -13,11 +13,12 @@ from string import Template
 
 import click
 
-from authserver.plugins import CONTRIBUTING, GROUP, SLOTS
+from authserver.plugins import GROUP
+from authserver.plugins import HOOKS as ALL_HOOKS
 
 TEMPLATES = files("authserver.cli") / "plugin_template"
 # The hooks that a plugin can be started for, the deciding ones first.
-HOOKS = tuple(hook for hook in (*SLOTS, *CONTRIBUTING) if (TEMPLATES / f"{hook}.module.txt").is_file())
+HOOKS = tuple(hook for hook in ALL_HOOKS if (TEMPLATES / f"{hook}.module.txt").is_file())
 LONGEST_NAME = 30
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

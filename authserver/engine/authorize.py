@@ -10,9 +10,10 @@ which is redirected, but only for someone who is signed in (OAuth 2.1, 7.13.2).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from authserver.engine import digests, pkce, strict_json, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes, requested_scopes
@@ -24,13 +25,15 @@ from authserver.engine.errors import (
     OAuthError,
     PageError,
     RedirectError,
+    RequestNotSupported,
+    RequestUriNotSupported,
     ServerError,
     UnauthorizedClient,
     UnsupportedResponseType,
 )
 from authserver.engine.issuing import issue_code
 from authserver.engine.parameters import Parameters
-from authserver.engine.records import Client, Consent, EventType, Grant, Token, TokenKind, User
+from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, Token, TokenKind, User
 from authserver.engine.sealing import Unsealable, from_text, to_text
 
 PURPOSE = "authorization-request"
@@ -92,17 +95,35 @@ class ForeignRequest(PageError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expanded:
+    """What a plugin makes of an authorization request (hook `expand_authorization_request`).
+
+    Attributes:
+        parameters: what counts, in place of all that was sent.
+        request_id: the id under which the request is answered once, for one that can be sent more often.
+        sendable_until: until when it can be sent.
+        refusal: what the client is told instead of an answer, once its redirect URI is accepted.
+    """
+
+    parameters: Parameters
+    request_id: str | None = None
+    sendable_until: datetime | None = None
+    refusal: InvalidRequest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
     """An authorization request on its way: its parameters, and the id under which it is answered once."""
 
     request_id: str
     expires_at: int
     parameters: Parameters
+    refusal: InvalidRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A request whose every part was accepted, with what may be granted to whom."""
+    """A request whose every part was accepted, with what may be granted to whom, and what is kept with the code."""
 
     client: Client
     user: User
@@ -111,6 +132,7 @@ class Checked:
     code_challenge: str
     scopes: tuple[str, ...]
     resources: tuple[str, ...]
+    kept: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
 def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
@@ -120,13 +142,17 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
         PageError: client or redirect URI cannot be trusted; nothing is redirected.
         RedirectError: any other error, for a signed-in user.
     """
-    if len(parameters.encoded()) > MAXIMUM_REQUEST:
+    expanded = _expand(engine, parameters)
+    if len(expanded.parameters.encoded()) > MAXIMUM_REQUEST:
         raise PageError(InvalidRequest("The request is too long.", reason="request-too-long"))
+    # However often it is sent, it expires at one time: until then its answer is remembered.
+    begins = max(engine.now, expanded.sendable_until or engine.now)
     lifetime = timedelta(seconds=engine.settings.request_lifetime)
     pending = Pending(
-        request_id=digests.new_identifier(),
-        expires_at=int((engine.now + lifetime).timestamp()),
-        parameters=parameters,
+        request_id=expanded.request_id or digests.new_identifier(),
+        expires_at=int((begins + lifetime).timestamp()),
+        parameters=expanded.parameters,
+        refusal=expanded.refusal,
     )
     return _proceed(engine, pending, browser)
 
@@ -207,7 +233,10 @@ def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> A
 
 def seal(engine: Engine, pending: Pending, browser: Browser) -> str:
     """The request as text for a URL, readable by this server for this session only."""
-    plaintext = strict_json.dumps([pending.request_id, pending.expires_at, pending.parameters.encoded()])
+    refusal = pending.refusal and (pending.refusal.description, pending.refusal.reason)
+    plaintext = strict_json.dumps(
+        [pending.request_id, pending.expires_at, pending.parameters.encoded(), refusal]
+    )
     return to_text(engine.keys.seal(plaintext, purpose=PURPOSE, context=browser.session_id))
 
 
@@ -226,10 +255,15 @@ def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
                 "This request cannot be continued in this browser. Start again.", reason="request-unsealable"
             )
         ) from None
-    request_id, expires_at, encoded = strict_json.loads(plaintext, limit=2 * MAXIMUM_REQUEST)
+    request_id, expires_at, encoded, refusal = strict_json.loads(plaintext, limit=2 * MAXIMUM_REQUEST)
     if expires_at <= engine.now.timestamp():
         raise PageError(InvalidRequest("This request has expired. Start again.", reason="request-expired"))
-    return Pending(request_id=request_id, expires_at=expires_at, parameters=Parameters.parse(encoded))
+    return Pending(
+        request_id=request_id,
+        expires_at=expires_at,
+        parameters=Parameters.parse(encoded),
+        refusal=InvalidRequest(refusal[0], reason=refusal[1]) if refusal else None,
+    )
 
 
 def with_response(redirect_uri: str, issuer: str, *answer: tuple[str, str | None]) -> str:
@@ -261,6 +295,29 @@ def silent_approval_is_safe(client: Client, redirect_uri: str) -> bool:
     return client.first_party or not client.is_public
 
 
+def check_request(engine: Engine, parameters: Parameters) -> None:
+    """Check everything about a request that can be checked before somebody signs in (RFC 9126, 2.1).
+
+    Raises:
+        OAuthError: what the authorization endpoint would say, on a page or to the client.
+    """
+    client, _ = _target(engine, parameters)
+    _state(parameters)
+    _details(engine, client, parameters, None)
+
+
+def _expand(engine: Engine, parameters: Parameters) -> Expanded:
+    """The request that the parameters stand for: the first plugin that knows says so, and each may refuse."""
+    try:
+        found = engine.contributions("expand_authorization_request", engine=engine, parameters=parameters)
+    except ServerError:
+        raise
+    except OAuthError as error:
+        raise PageError(error) from None
+    first = found[0] if found else Expanded(parameters=parameters)
+    return replace(first, refusal=next((item.refusal for item in found if item.refusal), None))
+
+
 def _proceed(engine: Engine, pending: Pending, browser: Browser) -> Outcome:
     client, redirect_uri = accept_target(engine, pending.parameters)
     if browser.user is None:
@@ -277,29 +334,32 @@ def _proceed(engine: Engine, pending: Pending, browser: Browser) -> Outcome:
 def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
     """The client and the redirect URI, or a page."""
     try:
-        client_id = parameters.require("client_id")
-        client = engine.find_client(client_id) if _is_visible(client_id) else None
-        if client is None or not client.is_enabled:
-            raise InvalidRequest(
-                "There is no such application here.", reason="client-disabled" if client else "client-unknown"
-            )
-        engine.journal.client_id = client.client_id
-        redirect_uri = parameters.get("redirect_uri")
-        if redirect_uri is None:
-            if len(client.redirect_uris) != 1:
-                raise InvalidRequest("redirect_uri is missing.", reason="redirect-uri-missing")
-            redirect_uri = client.redirect_uris[0]
-        if uris.redirect_uri_problem(redirect_uri):
-            raise InvalidRequest("The redirect_uri is not acceptable.", reason="redirect-uri-malformed")
-        ruling = engine.ask("redirect_uri_decision", client=client, redirect_uri=redirect_uri)
-        if not ruling.allowed:
-            raise InvalidRequest(
-                "The redirect_uri is not registered for this application.", reason=ruling.reason
-            )
+        return _target(engine, parameters)
     except ServerError:
         raise
     except OAuthError as error:
         raise PageError(error) from None
+
+
+def _target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
+    """The client and the redirect URI. Raises OAuthError."""
+    client_id = parameters.require("client_id")
+    client = engine.find_client(client_id) if _is_visible(client_id) else None
+    if client is None or not client.is_enabled:
+        raise InvalidRequest(
+            "There is no such application here.", reason="client-disabled" if client else "client-unknown"
+        )
+    engine.journal.client_id = client.client_id
+    redirect_uri = parameters.get("redirect_uri")
+    if redirect_uri is None:
+        if len(client.redirect_uris) != 1:
+            raise InvalidRequest("redirect_uri is missing.", reason="redirect-uri-missing")
+        redirect_uri = client.redirect_uris[0]
+    if uris.redirect_uri_problem(redirect_uri):
+        raise InvalidRequest("The redirect_uri is not acceptable.", reason="redirect-uri-malformed")
+    ruling = engine.ask("redirect_uri_decision", client=client, redirect_uri=redirect_uri)
+    if not ruling.allowed:
+        raise InvalidRequest("The redirect_uri is not registered for this application.", reason=ruling.reason)
     return client, redirect_uri
 
 
@@ -310,14 +370,9 @@ def _check(engine: Engine, pending: Pending, client: Client, redirect_uri: str, 
     try:
         state = _state(parameters)
         engine.journal.target = (redirect_uri, state, client.is_self_registered)
-        parameters.refuse_repeated()
-        _check_response(engine, client, parameters)
-        code_challenge = parameters.get("code_challenge")
-        pkce.check_challenge(code_challenge, parameters.get("code_challenge_method"))
-        assert code_challenge is not None  # check_challenge refuses its absence
-        requested = requested_scopes(parameters)
-        resources = allowed_resources(engine, client, parameters.all("resource"))
-        scopes = allowed_scopes(engine, client, user, "authorization_code", requested, resources)
+        if pending.refusal:
+            raise pending.refusal
+        code_challenge, scopes, resources, kept = _details(engine, client, parameters, user)
     except OAuthError as error:
         raise _redirected(engine, error, client, redirect_uri, state) from None
     return Checked(
@@ -328,7 +383,33 @@ def _check(engine: Engine, pending: Pending, client: Client, redirect_uri: str, 
         code_challenge=code_challenge,
         scopes=scopes,
         resources=resources,
+        kept=kept,
     )
+
+
+def _details(
+    engine: Engine, client: Client, parameters: Parameters, user: User | None
+) -> tuple[str, tuple[str, ...], tuple[str, ...], Mapping[str, Any]]:
+    """The code challenge, the scopes and resources that may be granted, what plugins keep. Raises OAuthError."""
+    parameters.refuse_repeated()
+    _refuse_request_objects(parameters)
+    _check_response(engine, client, parameters)
+    code_challenge = parameters.get("code_challenge")
+    pkce.check_challenge(code_challenge, parameters.get("code_challenge_method"))
+    assert code_challenge is not None  # check_challenge refuses its absence
+    requested = requested_scopes(parameters)
+    resources = allowed_resources(engine, client, parameters.all("resource"))
+    scopes = allowed_scopes(engine, client, user, "authorization_code", requested, resources)
+    kept = engine.gather("code_details", client=client, parameters=parameters)
+    return code_challenge, scopes, resources, kept
+
+
+def _refuse_request_objects(parameters: Parameters) -> None:
+    """What no plugin expanded must not be ignored: the client means other parameters than these (JAR-01)."""
+    if "request" in parameters:
+        raise RequestNotSupported("The request parameter is not supported.")
+    if "request_uri" in parameters:
+        raise RequestUriNotSupported("The request_uri parameter is not supported.")
 
 
 def _state(parameters: Parameters) -> str | None:
@@ -415,7 +496,13 @@ def _approve(engine: Engine, pending: Pending, browser: Browser, checked: Checke
         expires_at=engine.now + timedelta(seconds=engine.settings.grant_lifetime),
         details=details,
     )
-    code = issue_code(engine, grant, redirect_uri=checked.redirect_uri, code_challenge=checked.code_challenge)
+    code = issue_code(
+        engine,
+        grant,
+        redirect_uri=checked.redirect_uri,
+        code_challenge=checked.code_challenge,
+        details=checked.kept,
+    )
     return Redirect(
         location=with_response(
             checked.redirect_uri, engine.settings.issuer, ("code", code), ("state", checked.state)
@@ -432,7 +519,7 @@ def _answer_once(engine: Engine, pending: Pending, client: Client) -> None:
             grant_id=None,
             client_id=client.client_id,
             created_at=engine.now,
-            expires_at=engine.now + timedelta(seconds=engine.settings.request_lifetime),
+            expires_at=datetime.fromtimestamp(pending.expires_at, UTC),
             claimed_at=engine.now,
         )
     )

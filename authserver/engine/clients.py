@@ -99,13 +99,18 @@ def judge(engine: Engine, presented: Presented, headers: Mapping[str, str]) -> C
         client_id=presented.client_id,
         secret_matches=matches,
         assertion=presented.assertion,
-        headers=MappingProxyType({k: v for k, v in headers.items() if k not in ("authorization", "cookie")}),
+        headers=without_credentials(headers),
     )
     ruling = engine.ask("client_auth_decision", client=client, credentials=credentials)
     if not ruling.allowed or (presented.secret is not None and not matches):
         refused.reason = "secret-wrong" if ruling.allowed else ruling.reason
         raise refused
     return client
+
+
+def without_credentials(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers that plugins may see."""
+    return MappingProxyType({k: v for k, v in headers.items() if k not in ("authorization", "cookie")})
 
 
 def read_credentials(authorization: str | None, parameters: Parameters) -> Presented:

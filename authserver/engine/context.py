@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -33,6 +33,7 @@ class Issue:
         spends: the single-use credential that is claimed for this, if any.
         presented: the text of a refresh token that is spent; its successor is sealed under it.
         refresh_token: a successor that was already minted for `spends` and is handed out again.
+        bound: the key that what was presented is bound to, as a `cnf`; whoever presents it must prove that key.
     """
 
     grant: Grant
@@ -44,6 +45,22 @@ class Issue:
     spends: Token | None = None
     presented: str | None = field(default=None, repr=False)
     refresh_token: str | None = field(default=None, repr=False)
+    bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A key that the client proved to have, and that its tokens are bound to (hook `token_binding`).
+
+    Attributes:
+        token_type: what the token response calls the access token.
+        confirmation: the `cnf` of the access token (RFC 7800, 3.1), such as `{"jkt": thumbprint}`.
+        binds_refresh: whether refresh tokens are bound to the key, too.
+    """
+
+    token_type: str
+    confirmation: Mapping[str, Any]
+    binds_refresh: bool
 
 
 Redeem = Callable[["Engine", Client, Parameters], Issue]
@@ -130,12 +147,22 @@ class Engine:
         """
         if not self.policies.serves(hook):
             return NOTHING
+        return {
+            name: value for values in self.contributions(hook, **question) for name, value in values.items()
+        }
+
+    def contributions(self, hook: str, /, **question: Any) -> Sequence[Any]:
+        """What each plugin gives at a contributing hook, in order.
+
+        Raises:
+            ServerError: a plugin failed (R-14).
+            OAuthError: a plugin refuses, at a hook where it may (`plugins.REFUSING`).
+        """
         try:
-            added = self.policies.contribute(hook, **question)
+            return [value for _, value in self.policies.contribute(hook, **question)]
         except ContributionFailed as error:
             log.error("%s: refusing; mend or remove it", error)
             raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
-        return {name: value for _, values in added for name, value in values.items()}
 
     def find_client(self, client_id: str) -> Client | None:
         """The client of this id: kept here, or known to a plugin.
@@ -146,12 +173,8 @@ class Engine:
         client = self.stores.clients.find(client_id)
         if client is not None or not self.policies.serves("find_client"):
             return client
-        try:
-            found = self.policies.contribute("find_client", client_id=client_id)
-        except ContributionFailed as error:
-            log.error("%s: refusing; mend or remove it", error)
-            raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
-        return next((client for _, client in found if client.client_id == client_id), None)
+        found = self.contributions("find_client", client_id=client_id)
+        return next((client for client in found if client.client_id == client_id), None)
 
     def wrong_value(self, ruling: Ruling) -> ServerError:
         """The refusal of an allow whose value nobody can use: its plugin is at fault (R-14)."""

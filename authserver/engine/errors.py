@@ -108,6 +108,12 @@ class UnsupportedResponseType(OAuthError):
     code = "unsupported_response_type"
 
 
+class UnsupportedTokenType(OAuthError):
+    """A credential of this kind cannot be revoked (RFC 7009, 2.2.1)."""
+
+    code = "unsupported_token_type"
+
+
 class InvalidScope(OAuthError):
     """A scope is unknown, malformed, or more than is allowed."""
 
@@ -118,6 +124,30 @@ class InvalidTarget(OAuthError):
     """A resource is malformed, unknown or not allowed (RFC 8707, 2)."""
 
     code = "invalid_target"
+
+
+class InvalidDpopProof(OAuthError):
+    """A DPoP proof is missing, malformed, not for this request, or was used before (RFC 9449, 5)."""
+
+    code = "invalid_dpop_proof"
+
+
+class InvalidRequestUri(OAuthError):
+    """A `request_uri` leads to no request: it is unknown, expired or another client's (RFC 9101, 7)."""
+
+    code = "invalid_request_uri"
+
+
+class RequestNotSupported(OAuthError):
+    """Nothing here reads the request object of a `request` parameter (RFC 9101, 7)."""
+
+    code = "request_not_supported"
+
+
+class RequestUriNotSupported(OAuthError):
+    """Nothing here reads a `request_uri` parameter (RFC 9101, 7)."""
+
+    code = "request_uri_not_supported"
 
 
 class AccessDenied(OAuthError):

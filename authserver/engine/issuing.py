@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from authserver.engine import digests
-from authserver.engine.context import Engine, Issue
+from authserver.engine.context import Binding, Engine, Issue
+from authserver.engine.errors import InvalidGrant
 from authserver.engine.records import NOTHING, Client, EventType, Grant, Token, TokenKind
 from authserver.engine.sealing import seal_under
 from authserver.settings import AccessTokenFormat
@@ -30,6 +31,8 @@ CORE_MEMBERS = frozenset(
     }
 )
 
+CODE_DETAILS = frozenset({"redirect_uri", "code_challenge"})
+
 
 class AlreadyClaimed(Exception):
     """Another request claimed the same code or refresh token first; nothing was written."""
@@ -40,6 +43,7 @@ class Tokens:
     """What the token endpoint answers with (OAuth 2.1, 3.2.3). `expires_in` is in seconds."""
 
     access_token: str = field(repr=False)
+    token_type: str = "Bearer"
     expires_in: int
     scopes: tuple[str, ...]
     refresh_token: str | None = field(default=None, repr=False)
@@ -48,7 +52,7 @@ class Tokens:
     def as_json(self) -> dict[str, Any]:
         answer = {
             "access_token": self.access_token,
-            "token_type": "Bearer",
+            "token_type": self.token_type,
             "expires_in": self.expires_in,
             "scope": " ".join(self.scopes),
             **self.added,
@@ -58,17 +62,23 @@ class Tokens:
         return answer
 
 
-def issue(engine: Engine, client: Client, order: Issue) -> Tokens:
+def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None = None) -> Tokens:
     """Issue what a grant type said may be issued.
 
+    Args:
+        binding: the key that the client proved, if any.
+
     Raises:
+        InvalidGrant: what was presented is bound to a key that this request does not prove; it stays usable.
         AlreadyClaimed: the credential that this spends is spent.
     """
     journal = engine.journal
     journal.client_id, journal.grant_id = client.client_id, order.grant.grant_id
     journal.user_id = order.grant.user_id
-    refresh_token = _spend(engine, client, order)
-    access_token, expires_at = _access_token(engine, client, order)
+    if order.bound and (binding is None or binding.confirmation != order.bound):
+        raise InvalidGrant("What was presented is bound to another key.", reason="key-differs")
+    refresh_token = _spend(engine, client, order, binding)
+    access_token, expires_at = _access_token(engine, client, order, binding)
     engine.record(
         EventType.TOKEN_ISSUED,
         details={
@@ -76,10 +86,12 @@ def issue(engine: Engine, client: Client, order: Issue) -> Tokens:
             "resources": list(order.resources),
             "refresh_token": refresh_token is not None,
             "retry": order.refresh_token is not None,
+            **_confirmed(binding),
         },
     )
     return Tokens(
         access_token=access_token,
+        token_type=binding.token_type if binding else "Bearer",
         expires_in=int((expires_at - engine.now).total_seconds()),
         scopes=order.scopes,
         refresh_token=refresh_token,
@@ -95,8 +107,13 @@ def issue_code(
     *,
     redirect_uri: str,
     code_challenge: str,
+    details: Mapping[str, Any] = NOTHING,
 ) -> str:
-    """Store a new grant and a code for it; the code goes to the client, its digest stays (B-22, B-23)."""
+    """Store a new grant and a code for it; the code goes to the client, its digest stays (B-22, B-23).
+
+    Args:
+        details: what plugins keep with the code.
+    """
     code = digests.new_credential(digests.CODE)
     engine.stores.grants.add(grant)
     engine.stores.tokens.add(
@@ -109,7 +126,7 @@ def issue_code(
             resources=grant.resources,
             created_at=engine.now,
             expires_at=engine.now + timedelta(seconds=engine.settings.code_lifetime),
-            details={"redirect_uri": redirect_uri, "code_challenge": code_challenge},
+            details={**details, "redirect_uri": redirect_uri, "code_challenge": code_challenge},
         )
     )
     engine.journal.grant_id = grant.grant_id
@@ -119,7 +136,12 @@ def issue_code(
     return code
 
 
-def _spend(engine: Engine, client: Client, order: Issue) -> str | None:
+def _confirmed(binding: Binding | None) -> dict[str, Any]:
+    """The key as a token, or what is kept of it, names it (RFC 7800, 3.1)."""
+    return {"cnf": dict(binding.confirmation)} if binding else {}
+
+
+def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None) -> str | None:
     """Claim what is spent; mint and store the refresh token that comes with the access token, if any."""
     spends, tokens = order.spends, engine.stores.tokens
     if not order.refreshable or order.refresh_token is not None:
@@ -148,12 +170,15 @@ def _spend(engine: Engine, client: Client, order: Issue) -> str | None:
             resources=spends.resources if spends else order.resources,
             created_at=engine.now,
             expires_at=min(idle, order.grant.expires_at),
+            details=_confirmed(binding) if binding and binding.binds_refresh else NOTHING,
         )
     )
     return token
 
 
-def _access_token(engine: Engine, client: Client, order: Issue) -> tuple[str, datetime]:
+def _access_token(
+    engine: Engine, client: Client, order: Issue, binding: Binding | None
+) -> tuple[str, datetime]:
     """A JWT (RFC 9068) or an opaque token, as the resources ask, and when it ends."""
     settings, grant = engine.settings, order.grant
     expires_at = min(engine.now + timedelta(seconds=settings.access_token_lifetime), grant.expires_at)
@@ -161,7 +186,8 @@ def _access_token(engine: Engine, client: Client, order: Issue) -> tuple[str, da
         resource in settings.opaque_resources for resource in order.resources
     )
     if not opaque:
-        return engine.signer.sign(_claims(engine, client, order, expires_at), typ="at+jwt"), expires_at
+        claims = _claims(engine, client, order, binding, expires_at)
+        return engine.signer.sign(claims, typ="at+jwt"), expires_at
     token = digests.new_credential(digests.ACCESS)
     if order.is_new:
         engine.stores.grants.add(grant)
@@ -175,12 +201,15 @@ def _access_token(engine: Engine, client: Client, order: Issue) -> tuple[str, da
             resources=order.resources,
             created_at=engine.now,
             expires_at=expires_at,
+            details=_confirmed(binding),
         )
     )
     return token, expires_at
 
 
-def _claims(engine: Engine, client: Client, order: Issue, expires_at: datetime) -> Mapping[str, Any]:
+def _claims(
+    engine: Engine, client: Client, order: Issue, binding: Binding | None, expires_at: datetime
+) -> Mapping[str, Any]:
     """RFC 9068, 2.2. The `jti` begins with the grant id, so a token leads to what was agreed."""
     grant = order.grant
     claims: dict[str, Any] = {
@@ -192,6 +221,7 @@ def _claims(engine: Engine, client: Client, order: Issue, expires_at: datetime) 
         "exp": int(expires_at.timestamp()),
         "jti": f"{grant.grant_id}.{digests.new_identifier()}",
         "scope": " ".join(order.scopes),
+        **_confirmed(binding),
         **engine.gather(
             "token_claims",
             client=client,

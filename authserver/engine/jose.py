@@ -1,4 +1,4 @@
-"""Signing keys in use: prepared once, so that a token costs little more than the signature itself."""
+"""Signatures: ours, with keys prepared once, so that a token costs little more than the signature; and others'."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
@@ -18,10 +19,21 @@ from authserver.engine.errors import InvalidToken
 
 ALGORITHMS = ("ES256", "RS256", "EdDSA")
 LONGEST_TOKEN = 8192
+RSA_SIZES = range(2048, 8193)  # bits; above, one signature costs more than a stranger may make us spend
 
 # Nothing else is in a header we make, so `jwk`, `jku`, `x5u`, `x5c`, `b64` and `crit` never count.
 _HEADER_MEMBERS = frozenset({"alg", "typ", "kid"})
 _PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "n", "e")
+_SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+# The key type and curve of each algorithm that others may sign with.
+_FOREIGN_ALGORITHMS: Mapping[str, tuple[type[ECKey | OKPKey | RSAKey], str | None]] = {
+    "ES256": (ECKey, "P-256"),
+    "ES384": (ECKey, "P-384"),
+    "EdDSA": (OKPKey, "Ed25519"),
+    "PS256": (RSAKey, None),
+    "RS256": (RSAKey, None),
+}
+FOREIGN_ALGORITHMS = tuple(_FOREIGN_ALGORITHMS)
 
 
 def new_signing_key(algorithm: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -42,6 +54,72 @@ def new_signing_key(algorithm: str) -> tuple[str, dict[str, Any], dict[str, Any]
     kid = key.thumbprint()
     public = _published(kid, algorithm, key.as_dict(private=False))
     return kid, public, {**key.as_dict(private=True), **public}
+
+
+@dataclass(frozen=True, slots=True)
+class Jws:
+    """A compact JWS with a JSON object as payload, taken apart; nothing in it is believed yet."""
+
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any]
+    signed: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A public key that somebody else gave, for one algorithm. `thumbprint` is of RFC 7638, one for each key."""
+
+    algorithm: str
+    public: ECKey | OKPKey | RSAKey
+    thumbprint: str
+
+    def verifies(self, jws: Jws) -> bool:
+        """Whether the private part of this key made the signature."""
+        return JWSRegistry.algorithms[self.algorithm].verify(jws.signed, jws.signature, self.public)
+
+
+def read_jws(text: str) -> Jws:
+    """Take a compact JWS apart. One JWS has one spelling: base64url that is not canonical is refused (T060).
+
+    Raises ValueError, with text that repeats nothing of it, for anything else and above 8,192 characters.
+    """
+    if len(text) > LONGEST_TOKEN or not text.isascii() or text.count(".") != 2:
+        raise ValueError("this is no compact JWS")
+    signed, _, signature = text.encode("ascii").rpartition(b".")
+    header_text, _, claims_text = signed.partition(b".")
+    header, claims = (strict_json.loads(urlsafe_b64decode(part)) for part in (header_text, claims_text))
+    if not isinstance(header, dict) or not isinstance(claims, dict):
+        raise ValueError("header and payload must be JSON objects")
+    return Jws(header, claims, signed, urlsafe_b64decode(signature))
+
+
+def foreign_key(jwk: object, algorithm: str) -> ForeignKey:
+    """A public key from a JWK that a stranger sent (RFC 7517, 4), for one of `FOREIGN_ALGORITHMS`.
+
+    Raises ValueError, with text that repeats nothing of it, for a private or symmetric key (T058), one that does
+    not fit the algorithm, a weak or broken one, and one in another spelling than its own.
+    """
+    kind, curve = _FOREIGN_ALGORITHMS[algorithm]
+    if not isinstance(jwk, dict) or _SECRET_MEMBERS & jwk.keys():
+        raise ValueError("the key must be a public JWK")
+    members = {name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}
+    if not all(isinstance(value, str) for value in members.values()):
+        raise ValueError("the members of the key must be strings")
+    if (members.get("kty"), members.get("crv")) != (kind.key_type, curve):
+        raise ValueError("the key must be of the type and curve of its algorithm")
+    modulus = int.from_bytes(urlsafe_b64decode(members.get("n", "").encode()))
+    if kind is RSAKey and modulus.bit_length() not in RSA_SIZES:
+        raise ValueError("an RSA key must have 2,048 to 8,192 bits")
+    try:
+        key = kind.import_key(dict(members))
+        exact = kind.binding.convert_raw_key_to_dict(key.public_key, False)
+    except (JoseError, LookupError, TypeError, ValueError, UnsupportedAlgorithm):
+        raise ValueError("the key is broken") from None
+    # Leading zeros would give one key many thumbprints.
+    if {**exact, "kty": kind.key_type} != members:
+        raise ValueError("the key must be in its canonical form")
+    return ForeignKey(algorithm, key, key.thumbprint())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from authserver.engine.context import Parts
 from authserver.engine.ports import Policies
 
 AUTH_METHODS = "token_endpoint_auth_methods_supported"
+AUTH_ALGORITHMS = "token_endpoint_auth_signing_alg_values_supported"
 
 
 class MetadataCollision(ValueError):
@@ -27,6 +28,7 @@ def server_metadata(parts: Parts) -> dict[str, Any]:
         "issuer": issuer,
         "authorization_endpoint": f"{issuer}/oauth/authorize",
         "token_endpoint": f"{issuer}/oauth/token",
+        "revocation_endpoint": f"{issuer}/oauth/revoke",
         "jwks_uri": f"{issuer}/oauth/jwks",
         "scopes_supported": [name for name in parts.scopes if name not in hidden],
         "response_types_supported": ["code"],
@@ -37,8 +39,10 @@ def server_metadata(parts: Parts) -> dict[str, Any]:
     }
     if registration_is_open(parts.policies):
         members["registration_endpoint"] = f"{issuer}/oauth/register"
+    if introspection_is_on(parts.policies):
+        members["introspection_endpoint"] = f"{issuer}/oauth/introspect"
     owners = dict.fromkeys(members, "the core")
-    for plugin, added in parts.policies.contribute("server_metadata"):
+    for plugin, added in parts.policies.contribute("server_metadata", issuer=issuer):
         for name, value in added.items():
             if name in members and isinstance(value, list) and isinstance(members[name], list):
                 members[name] = list(dict.fromkeys([*members[name], *value]))
@@ -49,14 +53,29 @@ def server_metadata(parts: Parts) -> dict[str, Any]:
             else:
                 members[name] = value
                 owners[name] = f"plugin {plugin}"
+    members |= _auth_of_other_endpoints(members)
     return {name: value for name, value in members.items() if value not in (None, [], "")}
 
 
-def auth_methods(policies: Policies) -> tuple[str, ...]:
+def _auth_of_other_endpoints(members: Mapping[str, Any]) -> dict[str, list[str]]:
+    """How clients authenticate at revocation and introspection: as for tokens, but nobody would infer it (A-13)."""
+    methods, algorithms = members.get(AUTH_METHODS, []), members.get(AUTH_ALGORITHMS, [])
+    added = {
+        "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
+    }
+    if "introspection_endpoint" in members:
+        # Public clients cannot introspect (M-07).
+        added["introspection_endpoint_auth_methods_supported"] = [name for name in methods if name != "none"]
+        added["introspection_endpoint_auth_signing_alg_values_supported"] = algorithms
+    return added
+
+
+def auth_methods(policies: Policies, issuer: str) -> tuple[str, ...]:
     """The methods of client authentication that some plugin offers."""
     return tuple(
         method
-        for _, added in policies.contribute("server_metadata")
+        for _, added in policies.contribute("server_metadata", issuer=issuer)
         for method in added.get(AUTH_METHODS, ())
     )
 
@@ -82,6 +101,11 @@ def joined(what: str, own: Mapping[str, Any], policies: Policies, hook: str) -> 
 def registration_is_open(policies: Policies) -> bool:
     """Whether a policy serves registration at all (A-14)."""
     return policies.serves("registration_decision")
+
+
+def introspection_is_on(policies: Policies) -> bool:
+    """Whether a policy serves introspection at all."""
+    return policies.serves("introspection_decision")
 
 
 def well_known_paths(issuer_path: str) -> tuple[str, ...]:

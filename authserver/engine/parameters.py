@@ -91,6 +91,10 @@ class Parameters:
             if name not in allowed:
                 raise InvalidRequest(_repeated_text(name))
 
+    def without(self, *names: str) -> Self:
+        """The same without these parameters."""
+        return self.parse(urlencode([(name, value) for name, value in self._pairs if name not in names]))
+
     def encoded(self) -> str:
         """Text that `parse` reads as these very parameters."""
         return urlencode(self._pairs)

@@ -18,6 +18,7 @@ from authserver.engine.records import (
     Consent,
     Event,
     EventType,
+    FoundGrant,
     FoundSession,
     FoundToken,
     Grant,
@@ -81,6 +82,9 @@ class Grants(Protocol):
     def add(self, grant: Grant) -> None: ...
 
     def find(self, grant_id: str) -> Grant | None: ...
+
+    def find_with_user(self, grant_id: str) -> FoundGrant | None:
+        """The grant with its user, live or not; one statement."""
 
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         """Revoke it, and with it all its codes and tokens; False when it was not live."""
@@ -197,7 +201,7 @@ class Policies(Protocol):
     def contribute(self, slot: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
         """What each plugin adds at the contributing hook `slot`, as (plugin name, value).
 
-        Raises ContributionFailed when one of them fails.
+        Raises ContributionFailed when one of them fails, and the OAuthError of one that refuses where it may.
         """
 
 
@@ -206,6 +210,9 @@ class Signer(Protocol):
 
     def sign(self, claims: Mapping[str, Any], *, typ: str, algorithm: str | None = None) -> str:
         """A compact JWS of the claims under the active key, with `typ`, `alg` and `kid` in its header."""
+
+    def verify(self, token: str, *, typ: str) -> Mapping[str, Any]:
+        """The claims of a token that these keys signed, with this `typ`. Raises InvalidToken."""
 
     def jwks(self) -> Mapping[str, Any]:
         """The public keys (RFC 7517, 5)."""

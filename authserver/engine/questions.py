@@ -14,8 +14,9 @@ from types import MappingProxyType
 from typing import Any
 
 from authserver.engine.clients import Credentials
+from authserver.engine.introspect import IntrospectedToken
 from authserver.engine.ports import Stores
-from authserver.engine.records import Client, Consent, User
+from authserver.engine.records import Client, Consent, TokenKind, User
 from authserver.engine.register import ClientMetadata
 
 Facts = dict[str, Any]
@@ -193,6 +194,23 @@ def _registration_again(known: Known, facts: Facts) -> Asked:
     return {"metadata": ClientMetadata(**members), "bearer": None, "source": facts["source"]}
 
 
+def _introspection(asked: Asked) -> Facts:
+    token: IntrospectedToken = asked["token"]
+    return {
+        "client_id": asked["caller"].client_id,
+        "token": {item.name: _plain(getattr(token, item.name)) for item in fields(token)},
+    }
+
+
+def _introspection_again(known: Known, facts: Facts) -> Asked:
+    token = facts["token"]
+    members = {name: tuple(value) if isinstance(value, list) else value for name, value in token.items()}
+    return {
+        "caller": known.client(facts),
+        "token": IntrospectedToken(**members | {"kind": TokenKind(token["kind"])}),
+    }
+
+
 QUESTIONS: Mapping[str, Question] = MappingProxyType(
     {
         "client_auth_decision": Question(_client_auth, _client_auth_again),
@@ -202,5 +220,6 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
         "consent_decision": Question(_consent, _consent_again),
         "login_decision": Question(_login, _login_again),
         "registration_decision": Question(_registration, _registration_again),
+        "introspection_decision": Question(_introspection, _introspection_again),
     }
 )

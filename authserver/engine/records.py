@@ -129,7 +129,8 @@ class Token:
     `claimed_at` says when a single-use one was used. A rotated refresh token keeps the digest of
     its successor, and the successor itself sealed under a key that only the presented token gives.
     `failures` counts wrong proofs for a code. A code's `details` carry `redirect_uri` and
-    `code_challenge`. A token of kind REQUEST marks an authorization request as answered.
+    `code_challenge`; `cnf` in anyone's `details` is the key that it is bound to (RFC 7800, 3.1). A token of kind REQUEST marks an authorization request as answered,
+    or an assertion or proof as used.
     """
 
     kind: TokenKind
@@ -152,6 +153,14 @@ class FoundToken:
     """A token with the grant it belongs to and the user who agreed, read in one statement."""
 
     token: Token
+    grant: Grant
+    user: User | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundGrant:
+    """A grant with the user who agreed, read in one statement."""
+
     grant: Grant
     user: User | None
 

@@ -21,6 +21,7 @@ INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
 
 LINKS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
 TEXTS = ("software_id", "software_version")
+DPOP_BOUND = "dpop_bound_access_tokens"
 MAXIMUM_REDIRECT_URIS = 10
 MAXIMUM_NAME = 100
 
@@ -176,7 +177,7 @@ def read_metadata(engine: Engine, body: bytes) -> ClientMetadata:
         response_types=_texts(given, "response_types", ("code",) if redirects else ()),
         scopes=_scopes(given),
         application_type=_text(given, "application_type") or _application_type(redirect_uris),
-        details=_details(given),
+        details=_details(given) | _dpop_bound(engine, given),
     )
     check_metadata(engine, metadata)
     return metadata
@@ -288,6 +289,13 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
     if contacts:
         details["contacts"] = list(contacts)
     return details
+
+
+def _dpop_bound(engine: Engine, given: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether the client promises to bind its tokens (RFC 9449, 5.2); where nothing binds, no such promise is kept."""
+    if not isinstance(given.get(DPOP_BOUND, False), bool):
+        raise InvalidClientMetadata(f"{DPOP_BOUND} must be true or false.")
+    return {DPOP_BOUND: True} if given.get(DPOP_BOUND) and engine.policies.serves("token_binding") else {}
 
 
 def _is_printable(text: str) -> bool:

@@ -1,16 +1,19 @@
-"""The token endpoint (OAuth 2.1, 3.2): authenticate, known, allowed, redeem, issue."""
+"""The token endpoint (OAuth 2.1, 3.2): authenticate, known, allowed, redeem, bind, issue."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from authserver.engine import issuing
-from authserver.engine.clients import authenticate
-from authserver.engine.context import Engine, Redeem
-from authserver.engine.errors import InvalidRequest, UnauthorizedClient, UnsupportedGrantType
+from authserver.engine.clients import authenticate, without_credentials
+from authserver.engine.context import Binding, Engine, Issue, Redeem
+from authserver.engine.errors import InvalidRequest, ServerError, UnauthorizedClient, UnsupportedGrantType
 from authserver.engine.issuing import AlreadyClaimed, Tokens
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import Client
+
+log = logging.getLogger(__name__)
 
 
 def exchange(
@@ -32,11 +35,37 @@ def exchange(
     if grant_type is None:
         raise InvalidRequest("grant_type is missing.", reason="grant-type-missing")
     redeem = allowed_grant_type(engine, client, grant_type)
+    order = redeem(engine, client, parameters)
+    binding = proven_key(engine, client, headers, order)
     try:
-        return issuing.issue(engine, client, redeem(engine, client, parameters))
+        return issuing.issue(engine, client, order, binding)
     except AlreadyClaimed:
         # Another process was quicker. Asked again, the grant sees what it left: a replay, or a retry.
-        return issuing.issue(engine, client, redeem(engine, client, parameters))
+        return issuing.issue(engine, client, redeem(engine, client, parameters), binding)
+
+
+def proven_key(engine: Engine, client: Client, headers: Mapping[str, str], order: Issue) -> Binding | None:
+    """The key that the client proves to have, if it proves one. Asked once a request: a proof is used up.
+
+    Raises:
+        OAuthError: a plugin refuses the proof.
+        ServerError: a plugin failed, or two of them bind.
+    """
+    if not engine.policies.serves("token_binding"):
+        return None
+    bindings = engine.contributions(
+        "token_binding",
+        engine=engine,
+        client=client,
+        headers=without_credentials(headers),
+        url=f"{engine.settings.issuer}/oauth/token",
+        grant=order.grant,
+        spends=order.spends,
+    )
+    if len(bindings) > 1:
+        log.error("two plugins bind one token in token_binding: refusing; leave one of them out")
+        raise ServerError("The server could not answer this request.", reason="two-bindings")
+    return bindings[0] if bindings else None
 
 
 def allowed_grant_type(engine: Engine, client: Client, grant_type: str) -> Redeem:

@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from authserver.engine.records import Consent, FoundToken, Grant, Token, TokenKind, User
+from authserver.engine.records import Consent, FoundGrant, FoundToken, Grant, Token, TokenKind, User
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
 from authserver.storage.tables import consents, grants, tokens, users
@@ -21,6 +21,12 @@ _REMEMBER_CONSENT = insert_or_replace(consents)
 
 _GRANT = Rows(Grant, grants)
 _FIND_GRANT = select(*_GRANT.columns).where(grants.c.grant_id == bindparam("grant_id"))
+_GRANT_USER = Rows(User, users, at=_GRANT.end)
+_FIND_GRANT_WITH_USER = (
+    select(*_GRANT.columns, *_GRANT_USER.columns)
+    .outerjoin_from(grants, users, users.c.user_id == grants.c.user_id)
+    .where(grants.c.grant_id == bindparam("grant_id"))
+)
 _ADD_GRANT = insert_new(grants)
 _REVOKE_GRANT = (
     sa.update(grants)
@@ -99,6 +105,13 @@ class SqlGrants:
     def find(self, grant_id: str) -> Grant | None:
         row = self._work.read(_FIND_GRANT, {"grant_id": grant_id}).one_or_none()
         return _GRANT.record(row) if row else None
+
+    def find_with_user(self, grant_id: str) -> FoundGrant | None:
+        row = self._work.read(_FIND_GRANT_WITH_USER, {"grant_id": grant_id}).one_or_none()
+        if row is None:
+            return None
+        user = _GRANT_USER.record(row) if row[_GRANT_USER.start] is not None else None
+        return FoundGrant(grant=_GRANT.record(row), user=user)
 
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         """One row changes; its codes and tokens are dead because they are only ever read with it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from authserver.engine.clients import Credentials
+from authserver.engine.introspect import IntrospectedToken
+from authserver.engine.records import TokenKind
 from authserver.engine.register import ClientMetadata
 from authserver.settings import Secret
 from authserver.testing.records import a_client, a_user
@@ -54,6 +56,16 @@ def a_question(hook: str, **changes: Any) -> dict[str, Any]:
             "metadata": ClientMetadata(client_name="Reports", redirect_uris=client.redirect_uris),
             "bearer": None,
             "source": "192.0.2.1",
+        },
+        "introspection_decision": {
+            "caller": client,
+            "token": IntrospectedToken(
+                client_id=client.client_id,
+                subject=user.user_id,
+                audience=("https://api.example/",),
+                scopes=client.scopes,
+                kind=TokenKind.ACCESS,
+            ),
         },
     }
     question = questions[hook]

@@ -56,12 +56,15 @@ SETTINGS: Mapping[str, str] = {
         consent_first_party
         login_password
         registration_open
+        introspect_own
+        introspect_resource_servers
     """,
     "authserver.plugin.redirect_loopback.hosts": "127.0.0.1 [::1] localhost",
     "authserver.plugin.resources_listed.resources": f"{RESOURCE} = *\nhttps://files.example/ = files.read files.write",
     "authserver.plugin.resources_listed.default": RESOURCE,
     "authserver.plugin.scopes_default.scopes": "profile",
     "authserver.plugin.registration_open.scopes": "profile files.read",
+    "authserver.plugin.introspect_resource_servers.clients": f"api = {RESOURCE}\nfiles-api = https://files.example/",
     "authserver.scopes": """
         profile = See your name
         files.read = Read your files
@@ -180,6 +183,12 @@ class Server:
         self, client: Client, secret: str | None = None, *, origin: str | None = None, **form: Any
     ) -> TestResponse:
         """A token request, authenticated as the client is registered to; any status comes back."""
+        return self.ask("/oauth/token", client, secret, origin=origin, **form)
+
+    def ask(
+        self, path: str, client: Client, secret: str | None = None, *, origin: str | None = None, **form: Any
+    ) -> TestResponse:
+        """A form for an endpoint that clients call, authenticated as this client is registered to."""
         headers = {"Origin": origin} if origin else {}
         if client.auth_method == "client_secret_basic":
             headers["Authorization"] = basic(client.client_id, secret or "")
@@ -189,7 +198,7 @@ class Server:
                 form["client_secret"] = secret
         body = urlencode(form, doseq=True)
         return self.http.post(
-            self.path("/oauth/token"),
+            self.path(path),
             body,
             headers=headers,
             content_type="application/x-www-form-urlencoded",
@@ -204,6 +213,14 @@ class Server:
     def refresh(self, client: Client, secret: str | None, token: str, **form: Any) -> TestResponse:
         """Present a refresh token."""
         return self.token(client, secret, grant_type="refresh_token", refresh_token=token, **form)
+
+    def introspect(self, client: Client, secret: str | None, token: str, **form: Any) -> TestResponse:
+        """Ask what a token is good for."""
+        return self.ask("/oauth/introspect", client, secret, token=token, **form)
+
+    def revoke(self, client: Client, secret: str | None, token: str, **form: Any) -> TestResponse:
+        """Revoke a token."""
+        return self.ask("/oauth/revoke", client, secret, token=token, **form)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """Everything a table holds, as it is stored."""

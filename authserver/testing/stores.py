@@ -16,6 +16,7 @@ from authserver.engine.records import (
     Consent,
     Event,
     EventType,
+    FoundGrant,
     FoundSession,
     FoundToken,
     Grant,
@@ -169,6 +170,13 @@ class MemoryGrants(Kept):
 
     def find(self, grant_id: str) -> Grant | None:
         return self.tables.grants.get(grant_id)
+
+    def find_with_user(self, grant_id: str) -> FoundGrant | None:
+        grant = self.tables.grants.get(grant_id)
+        if grant is None:
+            return None
+        user = self.tables.users.get(grant.user_id) if grant.user_id else None
+        return FoundGrant(grant=grant, user=user)
 
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         with self.lock:

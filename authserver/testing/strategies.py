@@ -13,7 +13,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from authserver.engine.clients import PRESENTATION, Credentials
-from authserver.engine.records import Client, Consent, RegisteredBy, User
+from authserver.engine.introspect import IntrospectedToken
+from authserver.engine.records import Client, Consent, RegisteredBy, TokenKind, User
 from authserver.engine.register import ClientMetadata
 from authserver.settings import Secret
 from authserver.testing import hostile
@@ -71,13 +72,14 @@ def users(draw: st.DrawFn) -> User:
 @st.composite
 def _credentials(draw: st.DrawFn, client: Client) -> Credentials:
     # The server refuses a client that uses another method than its own before it asks.
-    method = PRESENTATION.get(client.auth_method) or draw(st.sampled_from(sorted(PRESENTATION.values())))
+    method = PRESENTATION.get(client.auth_method, "none")
     return Credentials(
         method=method,
         client_id=client.client_id,
         secret_matches=method.startswith("client_secret_") and draw(st.booleans()),
         assertion="a.b.c" if method == "client_assertion" else None,
-        headers=draw(headers()),
+        # Half of them none: who shows nothing must not get in.
+        headers=draw(st.just(MappingProxyType({})) | headers()),
     )
 
 
@@ -193,6 +195,21 @@ def _registration(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@st.composite
+def _introspection(draw: st.DrawFn) -> dict[str, Any]:
+    caller = draw(clients())
+    return {
+        "caller": caller,
+        "token": IntrospectedToken(
+            client_id=draw(st.sampled_from((caller.client_id, "another"))),
+            subject=draw(st.sampled_from((caller.client_id, "user_1"))),
+            audience=draw(st.lists(st.sampled_from(RESOURCES), unique=True, min_size=1).map(tuple)),
+            scopes=draw(_subsets),
+            kind=draw(st.sampled_from((TokenKind.ACCESS, TokenKind.REFRESH))),
+        ),
+    }
+
+
 QUESTIONS: Mapping[str, Callable[[], st.SearchStrategy[dict[str, Any]]]] = {
     "client_auth_decision": _client_auth,
     "redirect_uri_decision": _redirect_uri,
@@ -201,6 +218,7 @@ QUESTIONS: Mapping[str, Callable[[], st.SearchStrategy[dict[str, Any]]]] = {
     "consent_decision": _consent,
     "login_decision": _login,
     "registration_decision": _registration,
+    "introspection_decision": _introspection,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -14,7 +15,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_retry import BeforeRetry
 
-from authserver.engine.metadata import registration_is_open, well_known_paths
+from authserver.engine.metadata import introspection_is_on, registration_is_open, well_known_paths
 from authserver.web.forms import is_too_large
 
 
@@ -50,6 +51,8 @@ ROUTES = (
     Route("authorize", "/oauth/authorize", ("GET", "POST")),
     Route("consent", "/oauth/consent", ("GET", "POST")),
     Route("token", "/oauth/token", ("POST",), Medium.JSON, Origins.CLIENTS),
+    Route("introspect", "/oauth/introspect", ("POST",), Medium.JSON),
+    Route("revoke", "/oauth/revoke", ("POST",), Medium.JSON, Origins.CLIENTS),
     Route("register", "/oauth/register", ("POST",), Medium.JSON, Origins.ALL),
     Route("jwks", "/oauth/jwks", ("GET",), Medium.JSON, Origins.ALL, stored=False),
     Route("login", "/login", ("GET", "POST")),
@@ -74,18 +77,40 @@ def includeme(config: Configurator) -> None:
         Route(name, path, ("GET",), Medium.JSON, Origins.ALL, stored=False)
         for name, path in zip(METADATA_ROUTES, well_known_paths(prefix), strict=False)
     ]
+    policies = application.plugins
+    # What is switched off keeps its name for its view, but matches nothing.
+    off = {
+        "register": not registration_is_open(policies),
+        "introspect": not introspection_is_on(policies),
+    }
     table = {}
     for route in (*metadata, *(replace(route, path=prefix + route.path) for route in ROUTES)):
-        # What is switched off keeps its name for its view, but matches nothing.
-        is_off = route.name == "register" and not registration_is_open(application.plugins)
-        config.add_route(route.name, route.path, static=is_off)
+        config.add_route(route.name, route.path, static=off.get(route.name, False))
         config.add_view(method_not_allowed, route_name=route.name)
         table[route.name] = route
         if route.origins is not Origins.NONE:
             config.add_view(preflight, route_name=route.name, request_method="OPTIONS")
     config.add_subscriber(wait_before_retry, BeforeRetry)
+    config.add_directive("add_json_endpoint", add_json_endpoint)
     config.registry.routes = table
     config.registry.unstored_paths = frozenset(route.path for route in table.values() if not route.stored)
+
+
+def add_json_endpoint(
+    config: Configurator, name: str, path: str, view: Callable[[Request], Response], *, origins: str = "none"
+) -> None:
+    """Directive for features: an endpoint that clients POST to, in the route table as our own are.
+
+    Errors are JSON. `origins` says which web origins may read the answers: `none`, `all` or `clients`.
+    """
+    prefix: str = config.registry.application.loaded.settings.issuer_path
+    route = Route(name, prefix + path, ("POST",), Medium.JSON, Origins(origins))
+    config.add_route(name, path)
+    config.add_view(method_not_allowed, route_name=name)
+    config.add_view(view, route_name=name, request_method="POST")
+    if route.origins is not Origins.NONE:
+        config.add_view(preflight, route_name=name, request_method="OPTIONS")
+    config.registry.routes[name] = route
 
 
 def route_of(request: Request) -> Route | None:

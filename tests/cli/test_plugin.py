@@ -59,7 +59,7 @@ def installed(project: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def results(plugins: Path) -> Mapping[str, Mapping[str, str | None]]:
-    """For each plugin its tests: None for one that passed, else what pytest said."""
+    """For each test file its tests: None for one that passed, else what pytest said."""
     projects = sorted(plugins.iterdir())
     report = plugins / "results.xml"
     command = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", f"--junit-xml={report}"]
@@ -75,8 +75,8 @@ def results(plugins: Path) -> Mapping[str, Mapping[str, str | None]]:
     found: dict[str, dict[str, str | None]] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         problem = case.find("failure") if case.find("failure") is not None else case.find("error")
-        project = case.get("classname", "").split(".")[0]
-        found.setdefault(project, {})[case.get("name", "")] = None if problem is None else problem.text or "?"
+        file = case.get("classname", "").removeprefix("tests.").split(".")[0]
+        found.setdefault(file, {})[case.get("name", "")] = None if problem is None else problem.text or "?"
     return found
 
 
@@ -84,7 +84,7 @@ def results(plugins: Path) -> Mapping[str, Mapping[str, str | None]]:
 def test_a_new_plugin_passes_its_own_tests_at_once(
     results: Mapping[str, Mapping[str, str | None]], hook: str
 ) -> None:
-    tests = results[f"authserver-{name_for(hook)}"]
+    tests = results[f"test_{name_for(hook)}".replace("-", "_")]
     assert {name: said for name, said in tests.items() if said} == {}
     if hook in SLOTS:
         assert {f"test_it_answers_every_question[{hook}]", f"test_it_never_widens[{hook}]"} <= set(tests)
@@ -94,7 +94,9 @@ def test_a_new_plugin_passes_its_own_tests_at_once(
 
 def test_there_is_a_start_for_every_deciding_hook() -> None:
     assert set(SLOTS) <= set(HOOKS)
-    assert {"server_metadata", "includeme"} <= set(HOOKS)
+    assert {"scopes", "token_claims", "token_response", "observe", "server_metadata", "includeme"} <= set(
+        HOOKS
+    )
 
 
 @pytest.mark.parametrize("name", ["quiet-hours", None])
@@ -106,9 +108,15 @@ def test_what_is_written_is_formatted_and_free_of_complaints(
         for hook in HOOKS:
             assert new(tmp_path, f"a-{hook.replace('_', '-')}", "--hook", hook).exit_code == 0
     folder = tmp_path if name else plugins
-    for command in (["format", "--check"], ["check"], ["check", "--select", "B,C4,I,N,PIE,PT,RET,RUF,SIM,UP"]):
+    for command in (
+        ["format", "--check"],
+        ["check"],
+        ["check", "--select", "B,C4,I,N,PIE,PT,RET,RUF,SIM,UP"],
+    ):
         run = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--no-cache", str(folder)], capture_output=True, text=True
+            [sys.executable, "-m", "ruff", *command, "--no-cache", str(folder)],
+            capture_output=True,
+            text=True,
         )
         assert run.returncode == 0, run.stdout
 

@@ -7,7 +7,7 @@ from authserver.engine.asking import allowed_scopes, may_refresh, narrower_resou
 from authserver.engine.context import Engine, Issue
 from authserver.engine.errors import InvalidGrant, InvalidRequest
 from authserver.engine.parameters import Parameters
-from authserver.engine.records import Client, FoundToken, TokenKind
+from authserver.engine.records import NOTHING, Client, FoundToken, TokenKind
 
 _REFUSED = "The authorization code is not valid."
 # After so many wrong proofs for one code somebody is guessing (T035).
@@ -51,6 +51,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
         resources=resources,
         refreshable=may_refresh(engine, client, token.scopes),
         spends=token,
+        bound=token.details.get("cnf", NOTHING),
     )
 
 

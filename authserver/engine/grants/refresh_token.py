@@ -14,7 +14,7 @@ from authserver.engine.asking import allowed_scopes, narrower_resources, request
 from authserver.engine.context import Engine, Issue
 from authserver.engine.errors import InvalidGrant, InvalidScope
 from authserver.engine.parameters import Parameters
-from authserver.engine.records import Client, FoundToken, Token, TokenKind
+from authserver.engine.records import NOTHING, Client, FoundToken, Token, TokenKind
 from authserver.engine.sealing import Unsealable, open_under
 
 _REFUSED = "The refresh token is not valid."
@@ -48,6 +48,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
         spends=token if successor is None else None,
         presented=presented if successor is None else None,
         refresh_token=successor,
+        bound=token.details.get("cnf", NOTHING),
     )
 
 

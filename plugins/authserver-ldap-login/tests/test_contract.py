@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import FrozenInstanceError
+from typing import Any
 
-import pytest
+from hypothesis import strategies as st
 
+from authserver.api import Secret
+from authserver.testing.contract import policy_contract
+from authserver.testing.strategies import question
 from authserver_ldap_login import LdapLogin
 
+# Real people with right and wrong passwords among the kit's strangers.
+people: st.SearchStrategy[dict[str, Any]] = st.builds(
+    lambda asked, username, password: {**asked, "username": username, "password": Secret(password)},
+    question("login_decision"),
+    st.sampled_from(("ann", "bob", "eve", "fay", "*", "ann)(uid=*")),
+    st.sampled_from(("ann's password", "bob's password", "eve's password", "")),
+)
 
-def test_it_is_a_frozen_value_that_can_be_hashed(make_policy: Callable[..., LdapLogin]) -> None:
-    policy, again = make_policy(), make_policy()
-    assert policy == again and hash(policy) == hash(again)
-    with pytest.raises(FrozenInstanceError):
-        policy.base = "dc=elsewhere"  # type: ignore[misc]  # that it cannot be done is the test
+# A directory is asked over the network, two connections a question.
+TestLdapLogin = policy_contract(
+    LdapLogin, examples=30, quick=1.0, questions={"login_decision": question("login_decision") | people}
+)
 
 
 def test_no_repr_shows_the_secret(policy: LdapLogin) -> None:

@@ -65,6 +65,11 @@ def test_an_empty_password_never_binds(policy: LdapLogin, directory: slapd.Direc
     assert ask(policy, "", "ann's password") is None
 
 
+def test_what_is_no_text_is_nobodys_password(policy: LdapLogin) -> None:
+    """RFC 4513, 5.1.3: passwords travel as UTF-8."""
+    assert ask(policy, "ann", "\ud800") is None
+
+
 def test_nothing_is_asked_of_the_directory_where_nothing_was_typed(make_policy: Make) -> None:
     nowhere = make_policy(url=f"ldap://127.0.0.1:{slapd.free_ports(1)[0]}")
     assert ask(nowhere, "", "") is None
@@ -136,7 +141,6 @@ def test_a_group_can_be_required(group_filter: str | None, make_policy: Make) ->
         ({"base": "ou=nowhere,dc=example,dc=com"}, LDAPNoSuchObjectResult),
         ({"group": "cn=nobody,dc=example,dc=com"}, LDAPNoSuchObjectResult),
         # A directory that sends one elsewhere has not said yes.
-        ({"bind_dn": "cn=authserver,dc=example,dc=org"}, LDAPReferralResult),
         ({"base": "dc=example,dc=org"}, LDAPReferralResult),
         ({"group": "cn=staff,dc=example,dc=org"}, LDAPReferralResult),
     ],
@@ -154,6 +158,46 @@ def test_a_directory_that_is_away_raises(make_policy: Make) -> None:
     nowhere = make_policy(url=f"ldap://127.0.0.1:{slapd.free_ports(1)[0]}")
     with pytest.raises(LDAPSocketOpenError):
         ask(nowhere, "ann", "ann's password")
+
+
+@contextmanager
+def curt_server(result: int) -> Iterator[tuple[int, list[bytes]]]:
+    """A port where every request is answered with this result code; and the requests (RFC 4511, 4.1.9)."""
+    requests: list[bytes] = []
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while request := connection.recv(4096):
+                requests.append(request)
+                # SEQUENCE, its length, the message's id, and the request by its tag; the answer's is the next.
+                end = 4 + request[3]
+                answer = request[2:end] + bytes([request[end] + 1, 7, 10, 1, result, 4, 0, 4, 0])
+                connection.sendall(bytes([0x30, len(answer)]) + answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1], requests
+        thread.join(timeout=5)
+
+
+def test_a_directory_that_refers_the_bind_elsewhere_has_not_said_yes(make_policy: Make) -> None:
+    """ldap3 raises for most results, and for a referral not."""
+    with curt_server(result=10) as (port, _):
+        policy = make_policy(url=f"ldap://127.0.0.1:{port}")
+        with pytest.raises(LDAPReferralResult):
+            ask(policy, "ann", "ann's password")
+
+
+@pytest.mark.parametrize("result", [1, 10, 52])
+def test_where_starttls_is_refused_no_password_is_sent(result: int, make_policy: Make) -> None:
+    with curt_server(result) as (port, requests):
+        policy = make_policy(url=f"ldap://127.0.0.1:{port}", start_tls=True)
+        with pytest.raises(LDAPException):
+            ask(policy, "ann", "ann's password")
+    assert requests
+    assert not any(slapd.SERVICE_PASSWORD.encode() in request for request in requests)
 
 
 @contextmanager
@@ -237,7 +281,8 @@ SETTINGS = LdapLogin(
 
 
 @pytest.mark.parametrize(
-    "url", ["ldap://localhost", "ldap://127.0.0.1:389", "ldap://[::1]:389/", "ldaps://directory.example.com:636"]
+    "url",
+    ["ldap://localhost", "ldap://127.0.0.1:389", "ldap://[::1]:389/", "ldaps://directory.example.com:636"],
 )
 def test_addresses_that_can_be_used(url: str) -> None:
     assert replace(SETTINGS, url=url).url == url

@@ -28,7 +28,7 @@ def test_nobody_else_is_signed_in(username: str, password: str, make_server: Cal
     server = make_server()
     answer = server.sign_in(server.browser(), username, password)
     assert answer.status_int == 400
-    assert "not right" in answer.text
+    assert "You are not signed in" in answer.text
     assert server.rows("sessions") == []
 
 
@@ -50,7 +50,7 @@ def test_a_directory_that_is_away_does_not_look_like_a_wrong_password(
     with caplog.at_level(logging.ERROR):
         answer = server.sign_in(server.browser(), "ann", "ann's password")
     assert answer.status_int == 500
-    assert "server_error" in answer.text and "not right" not in answer.text
+    assert "server_error" in answer.text and "You are not signed in" not in answer.text
     assert server.rows("sessions") == []
     assert "ldap_login" in caplog.text and f"while asking the directory {url}" in caplog.text
     assert "ann's password" not in caplog.text and slapd.SERVICE_PASSWORD not in caplog.text

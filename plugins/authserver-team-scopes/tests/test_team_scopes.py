@@ -50,7 +50,9 @@ def test_a_person_in_no_team_is_denied(write: Callable[..., Path]) -> None:
 @time_machine.travel(SUNDAY_NOON, tick=False)
 def test_outside_its_hours_a_team_has_nothing(policy: TeamScopes) -> None:
     assert ask(policy, "ann", "files.write") == deny("outside-hours")
-    assert ask(policy, "ann", "files.read", "files.write") == narrow("outside-hours", ("profile", "files.read"))
+    assert ask(policy, "ann", "files.read", "files.write") == narrow(
+        "outside-hours", ("profile", "files.read")
+    )
     assert ask(policy, "ann", "files.read") == narrow("scopes-of-teams", ("profile", "files.read"))
 
 
@@ -62,7 +64,9 @@ def test_a_request_that_names_no_scope_is_narrowed_too(policy: TeamScopes) -> No
 
 @time_machine.travel(SUNDAY_NOON, tick=False)
 def test_a_person_all_of_whose_teams_are_closed_is_denied(write: Callable[..., Path]) -> None:
-    policy = TeamScopes(file=str(write('[w]\nmembers = ["ann"]\nscopes = ["files.write"]\ndays = "mon-fri"\n')))
+    policy = TeamScopes(
+        file=str(write('[w]\nmembers = ["ann"]\nscopes = ["files.write"]\ndays = "mon-fri"\n'))
+    )
     assert ask(policy, "ann") == ask(policy, "ann", "files.write") == deny("outside-hours")
 
 

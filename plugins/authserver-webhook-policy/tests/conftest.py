@@ -56,7 +56,9 @@ def make_server(tmp_path: Path, endpoint: Listener) -> Iterator[Callable[..., Se
         migrate.upgrade(url)
         names = [name for name in SETTINGS["authserver.plugins"].split() if name not in without]
         values = {"url": endpoint.url, "secret": SECRET, **settings}
-        ini = {f"authserver.plugin.webhook_policy.{name}": text for name, text in values.items()}
+        ini: dict[str, str | None] = {
+            f"authserver.plugin.webhook_policy.{name}": text for name, text in values.items()
+        }
         for name in without:
             ini |= {key: None for key in SETTINGS if key.startswith(f"authserver.plugin.{name}.")}
         servers.append(Server(url, {"authserver.plugins": " ".join([*names, plugin]), **ini}))

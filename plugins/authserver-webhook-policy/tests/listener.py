@@ -60,6 +60,7 @@ def listening(context: ssl.SSLContext | None = None) -> Iterator[Listener]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -70,7 +71,7 @@ def listening(context: ssl.SSLContext | None = None) -> Iterator[Listener]:
             except OSError:
                 self.close_connection = True
 
-        def log_message(self, format: str, *arguments: object) -> None:
+        def log_message(self, *_: object) -> None:
             """Tests need no access log."""
 
     class Server(ThreadingHTTPServer):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from listener import SECRET, listening
+from listener import Listener
 
-from authserver.api import Secret
 from authserver.testing.contract import policy_contract
 from authserver.testing.strategies import REDIRECT_URIS
-from authserver_webhook_policy import HOOKS, WebhookPolicy
+from authserver_webhook_policy import WebhookPolicy
 
 
 def decide(question: dict[str, Any]) -> dict[str, Any]:
@@ -40,42 +38,24 @@ def decide(question: dict[str, Any]) -> dict[str, Any]:
     return allowed
 
 
-# The contract wants the policy itself when this file is read, so its endpoint listens from then on.
-_open = ExitStack()
-_listener = _open.enter_context(listening())
-_listener.decides(decide)
+@pytest.fixture
+def policy(endpoint: Listener, make_policy: Callable[..., WebhookPolicy]) -> WebhookPolicy:
+    """For every hook, with every answer that there is."""
+    endpoint.decides(decide)
+    return make_policy(timeout=10, known_reasons=("blocked-by-risk",), send_password=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _closed_at_the_end() -> Any:
-    with _open:
-        yield
+TestWebhookPolicy = policy_contract(WebhookPolicy, examples=50, quick=1.0)
 
 
-TestWebhookPolicy = policy_contract(
-    WebhookPolicy(
-        hooks=HOOKS,
-        url=_listener.url,
-        secret=Secret(SECRET),
-        timeout=10,
-        known_reasons=("blocked-by-risk",),
-        send_password=True,
-    ),
-    examples=25,
-    quick=1.0,
-)
-TestRememberingWebhookPolicy = policy_contract(
-    WebhookPolicy(
-        hooks=("scope_decision", "redirect_uri_decision", "registration_decision"),
-        url=_listener.url,
-        secret=Secret(SECRET),
-        timeout=10,
-        cache_seconds=60,
-        cache_size=10,
-    ),
-    examples=25,
-    quick=1.0,
-)
+class TestWebhookPolicyThatRemembers(TestWebhookPolicy):  # type: ignore[valid-type,misc]  # made by a function
+    """And serves a few hooks only."""
+
+    @pytest.fixture
+    def policy(self, endpoint: Listener, make_policy: Callable[..., WebhookPolicy]) -> WebhookPolicy:
+        endpoint.decides(decide)
+        hooks = ("scope_decision", "redirect_uri_decision", "registration_decision")
+        return make_policy(hooks=hooks, timeout=10, cache_seconds=60, cache_size=10)
 
 
 def test_equal_settings_make_an_equal_value(make_policy: Callable[..., WebhookPolicy]) -> None:

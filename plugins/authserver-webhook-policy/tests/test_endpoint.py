@@ -102,7 +102,7 @@ DRIPS = {
 def test_a_slow_endpoint_has_the_time_of_one_question_and_no_more(what: str, endpoint: Listener) -> None:
     """T140: each piece comes in time, and the whole never does."""
     endpoint.reply = DRIPS[what]
-    with within(0.8), pytest.raises(EndpointFailed, match="no whole answer within 0.4 s"):
+    with within(2), pytest.raises(EndpointFailed, match=r"no whole answer within 0\.4 s"):
         asking(endpoint.url, timeout=0.4, retries=3).ask(b"{}")
     assert len(endpoint.received) == 1
 
@@ -110,7 +110,7 @@ def test_a_slow_endpoint_has_the_time_of_one_question_and_no_more(what: str, end
 def test_new_attempts_share_the_time_of_one_question(endpoint: Listener) -> None:
     endpoint.script = [sending(503), sending(503)]
     endpoint.reply = hanging()
-    with within(1.4), pytest.raises(EndpointFailed, match="no whole answer within 1"):
+    with within(2.5), pytest.raises(EndpointFailed, match="no whole answer within 1"):
         asking(endpoint.url, timeout=1.0, retries=5).ask(b"{}")
 
 
@@ -124,14 +124,14 @@ def test_an_address_that_swallows_everything_uses_the_time_up() -> None:
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         time.sleep(0.05)
-        with within(0.8), pytest.raises(EndpointFailed, match="no whole answer within 0.3 s"):
+        with within(2), pytest.raises(EndpointFailed, match=r"no whole answer within 0\.3 s"):
             asking(f"http://127.0.0.1:{listener.getsockname()[1]}/", timeout=0.3, retries=2).ask(b"{}")
         for filler in fillers:
             filler.close()
 
 
 def test_nobody_at_the_address_is_tried_again_and_then_said() -> None:
-    with within(1.5), pytest.raises(EndpointFailed, match="cannot be reached, 3 attempts"):
+    with within(2.5), pytest.raises(EndpointFailed, match="cannot be reached, 3 attempts"):
         asking(f"http://localhost:{free_port()}/", retries=2).ask(b"{}")
 
 
@@ -167,16 +167,8 @@ REFUSED = {
     "too long": sending(200, b" " * (LONGEST_ANSWER + 1)),
     "said to be too long": sending(200, b" " * 100_000, Content_Length="99999999999"),
     "too long in chunks": raw(
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-        + b"4000\r\n"
-        + b" " * 0x4000
-        + b"\r\n"
-        + b"4000\r\n"
-        + b" " * 0x4000
-        + b"\r\n"
-        + b"8001\r\n"
-        + b" " * 0x8001
-        + b"\r\n0\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n"
+        % (b"4000\r\n%b\r\n" % (b" " * 0x4000) * 5)
     ),
     "cut short": raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{}"),
     "many headers": raw(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500 + b"\r\n"),
@@ -187,7 +179,7 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_is_no_proper_answer_is_refused_at_once(what: str, endpoint: Listener) -> None:
     endpoint.reply = REFUSED[what]
-    with within(1), pytest.raises(EndpointFailed):
+    with within(2), pytest.raises(EndpointFailed):
         asking(endpoint.url, retries=3).ask(b"{}")
     assert len(endpoint.received) == 1
 
@@ -294,14 +286,15 @@ def test_a_certificate_for_another_host_is_refused(tmp_path: Path) -> None:
 def test_the_deadline_holds_over_tls_too(what: str, certificate: tuple[Path, Path]) -> None:
     with listening(server_context(certificate)) as endpoint:
         endpoint.reply = DRIPS[what]
-        with within(0.9), pytest.raises(EndpointFailed, match="no whole answer"):
+        with within(2), pytest.raises(EndpointFailed, match="no whole answer"):
             asking(endpoint.url, timeout=0.4, ca_file=str(certificate[0])).ask(b"{}")
 
 
 def test_a_handshake_that_never_comes_ends_in_time() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with within(0.8), pytest.raises(EndpointFailed, match="no whole answer within 0.3 s"):
-            asking(f"https://127.0.0.1:{listener.getsockname()[1]}/", timeout=0.3).ask(b"{}")
+    with socket.create_server(("127.0.0.1", 0)) as listener, within(2):
+        asked = asking(f"https://127.0.0.1:{listener.getsockname()[1]}/", timeout=0.3)
+        with pytest.raises(EndpointFailed, match=r"no whole answer within 0\.3 s"):
+            asked.ask(b"{}")
 
 
 def test_a_failure_leaves_no_thread_behind(endpoint: Listener) -> None:

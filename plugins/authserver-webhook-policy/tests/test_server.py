@@ -94,7 +94,7 @@ def test_an_endpoint_in_trouble_refuses_and_nothing_is_issued(
     before = stored(server)
     begun = time.monotonic()
     assert_json_error(token_for(server, client, secret), "server_error", status=500)
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 3
     assert stored(server) == before
     assert "plugin webhook_policy failed in scope_decision" in caplog.text
     assert "plugin-raised" in decisions(server, "scope_decision")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import ClassVar
 
 from authserver.api import Decision, Identity, Secret, allow, deny, equal, hookimpl
 
@@ -33,6 +34,19 @@ class HeaderLogin:
 
     Where both proxy_secret and networks are set, a request must have both right.
     """
+
+    # Nobody outside is asked, so nobody need watch the time.
+    immediate: ClassVar[bool] = True
+    reasons: ClassVar[frozenset[str]] = frozenset(
+        {
+            "proxy-vouches",
+            "proxy-secret-missing",
+            "proxy-secret-wrong",
+            "not-from-proxy",
+            "header-twice",
+            "name-unusable",
+        }
+    )
 
     header: str = "x-remote-user"
     name_header: str = ""

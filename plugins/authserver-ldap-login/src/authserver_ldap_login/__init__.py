@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import SplitResult, urlsplit
 
 import ldap3
@@ -57,6 +57,18 @@ class LdapLogin:
         timeout: seconds for each step: connecting, each bind, each search.
     """
 
+    reasons: ClassVar[frozenset[str]] = frozenset(
+        {
+            "directory-bind",
+            "password-wrong",
+            "bind-refused",
+            "not-in-group",
+            "user-ambiguous",
+            "name-ambiguous",
+            "name-missing",
+        }
+    )
+
     url: str
     base: str
     bind_dn: str
@@ -92,7 +104,7 @@ class LdapLogin:
     @hookimpl
     def login_decision(self, username: str, password: Secret) -> Decision | None:
         # A bind with a name and no password is "unauthenticated", and succeeds in many directories (RFC 4513, 5.1.2).
-        if not username or not password.value:
+        if not username or not password.value or not _is_text(password.value):
             return None
         try:
             return self._decide(username, password.value)
@@ -234,7 +246,9 @@ def _check_url(url: str, start_tls: bool) -> None:
     written = f"[{host}]" if host and ":" in host else host
     plain = f"{parts.scheme}://{written}" + (f":{port}" if port else "") if parts else ""
     if parts is None or parts.scheme not in ("ldap", "ldaps") or not host or url.rstrip("/").lower() != plain:
-        raise ValueError(f"url: {url!r} cannot be used; write ldaps://directory.example.com, with :PORT if need be")
+        raise ValueError(
+            f"url: {url!r} cannot be used; write ldaps://directory.example.com, with :PORT if need be"
+        )
     if start_tls and parts.scheme == "ldaps":
         raise ValueError("start_tls: an ldaps:// connection is secured already; remove the line")
     if not (parts.scheme == "ldaps" or start_tls or _is_loopback(host)):
@@ -252,6 +266,14 @@ def _check_filter(setting: str, template: str, names: tuple[str, ...]) -> None:
         parse_filter(_filled(template, **dict.fromkeys(names, "x")), None, False, True, None, False)
     except LDAPException as error:
         raise ValueError(f"{setting}: {template!r} is no filter: {error}") from None
+
+
+def _is_text(password: str) -> bool:
+    """Whether UTF-8 can say it, in which passwords travel (RFC 4513, 5.1.3)."""
+    try:
+        return bool(password.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_dn(text: str) -> bool:

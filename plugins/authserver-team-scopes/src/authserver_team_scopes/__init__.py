@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 from authserver.api import Decision, User, deny, hookimpl, narrow
 from authserver_team_scopes.roster import Roster, Watched, zone_named
@@ -23,6 +24,12 @@ class TeamScopes:
         timezone: in which hours and days are meant, unless a team names its own.
         check_seconds: how often, at most, a changed file is looked for.
     """
+
+    # Nobody outside is asked, so nobody need watch the time.
+    immediate: ClassVar[bool] = True
+    reasons: ClassVar[frozenset[str]] = frozenset(
+        {"scopes-of-teams", "outside-hours", "not-for-team", "in-no-team"}
+    )
 
     file: str
     timezone: str = "UTC"

@@ -100,7 +100,9 @@ class Watched:
 
     def current(self) -> Roster:
         """The teams of the file as it was at most `check_seconds` ago."""
-        if time.monotonic() - self._looked_at >= self._check_seconds and self._one_looks.acquire(blocking=False):
+        if time.monotonic() - self._looked_at >= self._check_seconds and self._one_looks.acquire(
+            blocking=False
+        ):
             try:
                 self._look_again()
             finally:
@@ -116,7 +118,7 @@ class Watched:
         try:
             self._roster = read(self._path, self._zone)
         except ValueError as error:
-            log.error("%s; the teams that were read before stay in force until it is mended", error)  # noqa: TRY400
+            log.error("%s; the teams that were read before stay in force until it is mended", error)
         else:
             log.info("%s: read again, %d teams", self._path, len(self._roster.teams))
 
@@ -171,8 +173,13 @@ def _toml_tables(text: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 def _csv_tables(text: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     lines = csv.reader(text.splitlines(), strict=True)
     header = [name.strip() for name in next(lines, [])]
-    if len(set(header)) < len(header) or not {"team", "members", "scopes"} <= set(header) <= {"team", *COLUMNS}:
-        raise _Wrong(f"line 1: must name the columns, each once: team,{','.join(COLUMNS)}; the last three are optional")
+    if len(set(header)) < len(header) or not {"team", "members", "scopes"} <= set(header) <= {
+        "team",
+        *COLUMNS,
+    }:
+        raise _Wrong(
+            f"line 1: must name the columns, each once: team,{','.join(COLUMNS)}; the last three are optional"
+        )
     for cells in lines:
         if not any(cell.strip() for cell in cells):
             continue
@@ -242,7 +249,9 @@ def _windows(text: str) -> tuple[tuple[int, int], ...]:
     for word in text.split():
         found = _WINDOW.fullmatch(word)
         if not found:
-            raise _Wrong(f"hours: {word!r} is no time of day; write 08:00-17:30, or 22:00-06:00 over midnight")
+            raise _Wrong(
+                f"hours: {word!r} is no time of day; write 08:00-17:30, or 22:00-06:00 over midnight"
+            )
         hour, minute, *end = (int(part) for part in found.groups() if part is not None)
         window = (hour * 60 + minute, end[0] * 60 + end[1])
         if window[0] == window[1]:

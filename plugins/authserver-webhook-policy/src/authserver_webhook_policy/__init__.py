@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from authserver.api import (
@@ -105,8 +106,8 @@ class WebhookPolicy:
         object.__setattr__(self, "_cache", Cache(self.cache_seconds, self.cache_size))
         for hook in HOOKS:
             if hook not in self.hooks:
-                # Hides the implementation below from the server too: nobody serves what nobody named.
-                object.__setattr__(self, hook, _not_asked)
+                # A partial is no method: the server does not see it, and nobody serves what nobody named.
+                object.__setattr__(self, hook, partial(getattr(self, hook)))
         if self.send_password:
             log.warning("the passwords that people type are sent to %s (send_password)", endpoint.name)
 
@@ -207,6 +208,8 @@ class WebhookPolicy:
         typed: dict[str, str] | None = None,
     ) -> Decision | None:
         """The endpoint's decision about this question. Raises EndpointFailed and UnusableAnswer."""
+        if hook not in self.hooks:
+            return None
         question: dict[str, Any] = {"hook": hook, "facts": facts_of(hook, asked)}
         if typed is not None:
             question["typed"] = typed
@@ -238,7 +241,3 @@ class WebhookPolicy:
 def _only_refusing(decision: Decision | None) -> Decision | None:
     """The decision of somebody who may refuse but not vouch: an allow counts as silence."""
     return None if decision is not None and decision.verdict == "allow" else decision
-
-
-def _not_asked(*_arguments: object, **_question: object) -> None:
-    """Stands in for a hook that `hooks` does not name."""

@@ -1,0 +1,112 @@
+"""The introspection endpoint (RFC 7662): what a token is good for, told to whoever may know, and nothing to others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from authserver.engine.clients import authenticate
+from authserver.engine.context import Engine
+from authserver.engine.errors import InvalidClient
+from authserver.engine.issued import Issued, find_issued
+from authserver.engine.parameters import Parameters
+from authserver.engine.records import Client, EventType, TokenKind
+
+# The one answer about every token that is not good, not known, or none of the caller's business (RFC 7662, 2.2).
+INACTIVE: Mapping[str, Any] = {"active": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntrospectedToken:
+    """What `introspection_decision` is told of a token: what it says, not its text.
+
+    Attributes:
+        client_id: whom it was issued to.
+        subject: the `sub`: a user, or the client itself.
+        audience: the resources it is for.
+        scopes: what it allows there.
+        kind: ACCESS or REFRESH.
+    """
+
+    client_id: str
+    subject: str
+    audience: tuple[str, ...]
+    scopes: tuple[str, ...]
+    kind: TokenKind
+
+
+def introspect(
+    engine: Engine, parameters: Parameters, *, authorization: str | None, headers: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Answer an introspection request.
+
+    Args:
+        parameters: the form body; a `token_type_hint` is not needed, so it is not looked at.
+        authorization: the Authorization header, if any.
+        headers: other headers by lower-case name, for policies that look at them.
+
+    Raises:
+        InvalidRequest: `token` is missing, or something is repeated or malformed.
+        InvalidClient: the caller proves nothing, or is a public client (M-07).
+        ServerError: a policy failed.
+    """
+    parameters.refuse_repeated()
+    caller = authenticate(engine, authorization, parameters, headers)
+    if caller.is_public:
+        raise InvalidClient("Introspection needs a client with a credential.", reason="public-caller")
+    issued = find_issued(engine, parameters.require("token"))
+    if issued is None or not issued.is_active(engine.now):
+        return INACTIVE
+    if not _may_see(engine, caller, issued) or not _is_client_enabled(engine, caller, issued):
+        return INACTIVE
+    return _described(engine, issued)
+
+
+def _may_see(engine: Engine, caller: Client, issued: Issued) -> bool:
+    """Whether policies and floor let this caller know. A refusal leaves an event, though its answer is no error."""
+    engine.journal.grant_id, engine.journal.user_id = issued.grant.grant_id, issued.grant.user_id
+    token = IntrospectedToken(
+        client_id=issued.client_id,
+        subject=issued.grant.subject,
+        audience=issued.audience,
+        scopes=issued.scopes,
+        kind=issued.kind,
+    )
+    ruling = engine.ask("introspection_decision", caller=caller, token=token)
+    reason = ruling.reason
+    if ruling.allowed:
+        # Refresh tokens are for this server alone: no policy shows one to anybody but its own client (M-07).
+        if issued.kind is not TokenKind.REFRESH or issued.client_id == caller.client_id:
+            return True
+        reason = "refresh-token-of-another-client"
+    engine.record(EventType.REQUEST_REFUSED, reason=reason, details={"endpoint": "introspect"})
+    return False
+
+
+def _is_client_enabled(engine: Engine, caller: Client, issued: Issued) -> bool:
+    """Whether the client that the token was issued to may still use it (M-04, R-09)."""
+    owner = caller if issued.client_id == caller.client_id else engine.find_client(issued.client_id)
+    return owner is not None and owner.is_enabled
+
+
+def _described(engine: Engine, issued: Issued) -> Mapping[str, Any]:
+    """RFC 7662, 2.2, in the words of the token's own claims; no name or address of a person (M-05)."""
+    audience = issued.audience
+    described = {
+        "active": True,
+        "scope": " ".join(issued.scopes),
+        "client_id": issued.client_id,
+        "sub": issued.grant.subject,
+        "aud": audience[0] if len(audience) == 1 else list(audience),
+        "iss": engine.settings.issuer,
+        "exp": int(issued.expires_at.timestamp()),
+        "iat": int(issued.issued_at.timestamp()),
+        "jti": issued.jti,
+    }
+    if issued.kind is TokenKind.ACCESS:
+        # Who verifies it must know that it is bound, and to which key (RFC 9449, 6.2; RFC 8705, 3.2).
+        described["token_type"] = "DPoP" if "jkt" in issued.confirmation else "Bearer"
+    if issued.confirmation:
+        described["cnf"] = dict(issued.confirmation)
+    return described

@@ -1,0 +1,131 @@
+"""What a token that comes back stands for: its grant, and whether it is good now.
+
+`engine.issuing` makes tokens; this reads them again, for introspection and revocation. What kind of token it
+is shows from the text alone, so no hint is needed, and garbage costs no look-up (T077).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from authserver.engine import digests
+from authserver.engine.context import Engine
+from authserver.engine.errors import InvalidToken
+from authserver.engine.records import NOTHING, Grant, TokenKind, User
+
+_OPAQUE = {TokenKind.ACCESS: digests.ACCESS, TokenKind.REFRESH: digests.REFRESH}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """An access or refresh token that this server issued.
+
+    Attributes:
+        jti: an identifier of the token that gives nothing away; it begins with the id of the grant.
+        grant: what it belongs to; `is_stored` is False where no record of that was kept, because nothing but
+            this one JWT belongs to it.
+        user: who agreed; None when the client acts on its own behalf.
+        confirmation: the `cnf` that names the key it is bound to (RFC 7800, 3.1); empty when it is not.
+        is_used: whether it is a refresh token that has a successor.
+    """
+
+    kind: TokenKind
+    jti: str
+    client_id: str
+    scopes: tuple[str, ...]
+    audience: tuple[str, ...]
+    issued_at: datetime
+    expires_at: datetime
+    grant: Grant
+    user: User | None
+    confirmation: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    is_stored: bool = True
+    is_used: bool = False
+
+    def is_active(self, now: datetime) -> bool:
+        """Whether it is good now, as far as its client is: unused, unexpired, unrevoked, of a user who may sign in."""
+        return (
+            not self.is_used
+            and now < min(self.expires_at, self.grant.expires_at)
+            and self.grant.revoked_at is None
+            and (self.grant.user_id is None or (self.user is not None and self.user.is_enabled))
+        )
+
+
+def find_issued(engine: Engine, text: str) -> Issued | None:
+    """What this text was issued as, be it expired or revoked; None when it is no access or refresh token of ours."""
+    for kind, prefix in _OPAQUE.items():
+        if digests.well_formed(prefix, text):
+            return _opaque(engine, kind, text)
+    try:
+        claims = engine.signer.verify(text, typ="at+jwt")
+    except InvalidToken:
+        return None
+    # Whoever shares the signing keys under another issuer is somebody else; before `nbf` it is no token yet.
+    now = engine.now.timestamp()
+    if claims["iss"] != engine.settings.issuer or claims.get("nbf", now) > now:
+        return None
+    return _jwt(engine, claims)
+
+
+def _opaque(engine: Engine, kind: TokenKind, text: str) -> Issued | None:
+    found = engine.stores.tokens.find(kind, digests.digest(kind, text))
+    if found is None:
+        return None
+    token = found.token
+    name = base64.urlsafe_b64encode(token.digest[:16]).rstrip(b"=").decode()
+    return Issued(
+        kind=kind,
+        jti=f"{found.grant.grant_id}.{name}",
+        client_id=token.client_id,
+        scopes=token.scopes,
+        audience=token.resources,
+        issued_at=token.created_at,
+        expires_at=token.expires_at,
+        grant=found.grant,
+        user=found.user,
+        confirmation=token.details.get("cnf", NOTHING),
+        is_used=token.claimed_at is not None,
+    )
+
+
+def _jwt(engine: Engine, claims: Mapping[str, Any]) -> Issued | None:
+    client_id, audience = claims["client_id"], claims["aud"]
+    resources = (audience,) if isinstance(audience, str) else tuple(audience)
+    scopes = tuple(claims["scope"].split(" "))
+    issued_at = datetime.fromtimestamp(claims["iat"], UTC)
+    expires_at = datetime.fromtimestamp(claims["exp"], UTC)
+    found = engine.stores.grants.find_with_user(claims["jti"].partition(".")[0])
+    if found is not None:
+        grant, user = found.grant, found.user
+    else:
+        user_id = None if claims["sub"] == client_id else claims["sub"]
+        user = engine.stores.users.find(user_id) if user_id else None
+        if user_id and user is None:
+            return None
+        grant = Grant(
+            grant_id=claims["jti"].partition(".")[0],
+            client_id=client_id,
+            user_id=user_id,
+            scopes=scopes,
+            resources=resources,
+            created_at=issued_at,
+            expires_at=expires_at,
+        )
+    return Issued(
+        kind=TokenKind.ACCESS,
+        jti=claims["jti"],
+        client_id=client_id,
+        scopes=scopes,
+        audience=resources,
+        issued_at=issued_at,
+        expires_at=expires_at,
+        grant=grant,
+        user=user,
+        confirmation=claims.get("cnf", NOTHING),
+        is_stored=found is not None,
+    )

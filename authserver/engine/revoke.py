@@ -1,0 +1,74 @@
+"""The revocation endpoint (RFC 7009): a client ends what it was granted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from authserver.engine import digests
+from authserver.engine.clients import authenticate
+from authserver.engine.context import Engine
+from authserver.engine.errors import UnsupportedTokenType
+from authserver.engine.issued import Issued, find_issued
+from authserver.engine.parameters import Parameters
+from authserver.engine.ports import AlreadyExists
+from authserver.engine.records import EventType, TokenKind
+
+_REVOKED = "token-revoked"
+# Credentials of ours that end in other ways.
+_UNSUPPORTED = (digests.CODE, digests.SECRET, digests.SESSION)
+
+
+def revoke(
+    engine: Engine, parameters: Parameters, *, authorization: str | None, headers: Mapping[str, str]
+) -> None:
+    """Revoke the grant that a token belongs to, and with it every token of that grant (L-07, T076).
+
+    A token that is unknown, expired, revoked before or another client's changes nothing, and the client is not
+    told which (RFC 7009, 2.2; T074).
+
+    Args:
+        parameters: the form body; a `token_type_hint` is not needed, so it is not looked at.
+        authorization: the Authorization header, if any.
+        headers: other headers by lower-case name, for policies that look at them.
+
+    Raises:
+        InvalidRequest: `token` is missing, or something is repeated or malformed.
+        InvalidClient: the client proves nothing.
+        UnsupportedTokenType: a credential of ours, but no token.
+    """
+    parameters.refuse_repeated()
+    client = authenticate(engine, authorization, parameters, headers)
+    text = parameters.require("token")
+    if any(digests.well_formed(prefix, text) for prefix in _UNSUPPORTED):
+        raise UnsupportedTokenType("Only access tokens and refresh tokens can be revoked.")
+    issued = find_issued(engine, text)
+    if issued is None:
+        return
+    engine.journal.grant_id, engine.journal.user_id = issued.grant.grant_id, issued.grant.user_id
+    if issued.client_id != client.client_id:
+        engine.record(
+            EventType.REQUEST_REFUSED, reason="token-of-another-client", details={"endpoint": "revoke"}
+        )
+    elif _counts(engine, issued) and _revoke_grant(engine, issued):
+        engine.record(EventType.GRANT_REVOKED, reason=_REVOKED, details={"kind": issued.kind})
+
+
+def _counts(engine: Engine, issued: Issued) -> bool:
+    """An expired access token ends nothing. A refresh token does, a used one too: its client may have lost the next."""
+    return issued.kind is TokenKind.REFRESH or engine.now < issued.expires_at
+
+
+def _revoke_grant(engine: Engine, issued: Issued) -> bool:
+    """Whether it was live until now."""
+    grants, grant = engine.stores.grants, issued.grant
+    if grant.revoked_at is not None:
+        return False
+    if issued.is_stored:
+        return grants.revoke(grant.grant_id, engine.now, _REVOKED)
+    try:
+        # A grant that only this JWT tells of is kept from now on, as one that was revoked.
+        grants.add(replace(grant, revoked_at=engine.now, revoked_reason=_REVOKED))
+    except AlreadyExists:
+        return False
+    return True

@@ -1,0 +1,162 @@
+"""Tokens that are of use only to who has a key: DPoP at the token endpoint (RFC 9449).
+
+The key is proven by a JWT that the client signs for this one request. Nonces (8) are not asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+from authserver.api import (
+    FOREIGN_ALGORITHMS,
+    Binding,
+    Client,
+    Engine,
+    ForeignKey,
+    InvalidDpopProof,
+    InvalidRequest,
+    InvalidTarget,
+    Jws,
+    Parameters,
+    canonical_resource,
+    first_use,
+    foreign_key,
+    hookimpl,
+    read_jws,
+)
+
+TYPE = "dpop+jwt"
+# What a stranger may not make us look at, besides the key itself (T055, T056).
+_REFUSED_HEADERS = frozenset({"b64", "crit", "enc", "jku", "x5c", "x5u", "zip"})
+# The last character of 32 bytes in base64url carries four bits.
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_LONGEST_IDENTIFIER = 512
+
+
+@dataclass(frozen=True)
+class Dpop:
+    """Bind tokens to a key that the client proves to have, so that a stolen token is of no use (RFC 9449).
+
+    Any client may send a proof; one that is registered with `dpop_bound_access_tokens` must. The refresh
+    tokens of public clients are bound to the key as well, and `dpop_jkt` at authorization binds the code.
+
+    Attributes:
+        algorithms: with which clients may sign their proofs: ES256, ES384, EdDSA, PS256 and RS256.
+        tolerance: by how many seconds the time in a proof may differ from ours, either way (60 to 300).
+    """
+
+    details: ClassVar[frozenset[str]] = frozenset({"cnf"})
+    immediate: ClassVar[bool] = True
+
+    algorithms: tuple[str, ...] = ("ES256", "EdDSA", "PS256", "RS256")
+    tolerance: int = 60
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.algorithms if name not in FOREIGN_ALGORITHMS]
+        if unknown or not self.algorithms:
+            raise ValueError(f"algorithms: must be some of {' '.join(FOREIGN_ALGORITHMS)}")
+        if not 60 <= self.tolerance <= 300:
+            raise ValueError("tolerance: must be 60 to 300 seconds")
+
+    @hookimpl
+    def server_metadata(self) -> Mapping[str, Any]:
+        return {"dpop_signing_alg_values_supported": list(self.algorithms)}
+
+    @hookimpl
+    def code_details(self, parameters: Parameters) -> Mapping[str, Any] | None:
+        """The key that the code is bound to (RFC 9449, 10). Raises InvalidRequest."""
+        thumbprint = parameters.get("dpop_jkt")
+        if thumbprint is None:
+            return None
+        if not _THUMBPRINT.fullmatch(thumbprint):
+            raise InvalidRequest(
+                "dpop_jkt must be the SHA-256 thumbprint of a key.", reason="dpop-jkt-malformed"
+            )
+        return {"cnf": {"jkt": thumbprint}}
+
+    @hookimpl
+    def token_binding(
+        self, engine: Engine, client: Client, headers: Mapping[str, str], url: str
+    ) -> Binding | None:
+        """The key of a valid proof (RFC 9449, 5). Raises InvalidDpopProof."""
+        text = headers.get("dpop")
+        if text is None:
+            if client.details.get("dpop_bound_access_tokens"):
+                raise InvalidDpopProof("This client must send a DPoP proof.", reason="dpop-proof-missing")
+            return None
+        jws = _read(text)
+        key = self._key(jws)
+        if not key.verifies(jws):
+            raise _refused("signature", "its signature is wrong")
+        self._check_claims(engine, client, jws.claims, url, key)
+        return Binding(
+            token_type="DPoP",
+            confirmation={"jkt": key.thumbprint},
+            # Others are bound to their client's own credential already (5).
+            binds_refresh=client.is_public,
+        )
+
+    def _key(self, jws: Jws) -> ForeignKey:
+        """The key that the header shows, for an algorithm of ours."""
+        header = jws.header
+        if header.get("typ") != TYPE or _REFUSED_HEADERS & header.keys():
+            raise _refused(
+                "header", f"its header must have the typ {TYPE}, and no key by reference or extension"
+            )
+        algorithm = header.get("alg")
+        if algorithm not in self.algorithms:
+            raise _refused("algorithm", "its alg is not one of dpop_signing_alg_values_supported")
+        try:
+            return foreign_key(header.get("jwk"), algorithm)
+        except ValueError:
+            raise _refused("key", "its jwk is not a public key that fits alg") from None
+
+    def _check_claims(
+        self, engine: Engine, client: Client, claims: Mapping[str, Any], url: str, key: ForeignKey
+    ) -> None:
+        """RFC 9449, 4.3; the claim that it is used for the first time comes last."""
+        if claims.get("htm") != "POST":
+            raise _refused("method", "its htm is not POST")
+        if not _same_endpoint(claims.get("htu"), url):
+            raise _refused("url", "its htu is not the token endpoint")
+        issued_at, identifier = claims.get("iat"), claims.get("jti")
+        if type(issued_at) is not int or abs(engine.now.timestamp() - issued_at) > self.tolerance:
+            raise _refused("time", "its iat is no whole number, or too far from the time here")
+        if not isinstance(identifier, str) or not 0 < len(identifier) <= _LONGEST_IDENTIFIER:
+            raise _refused("identifier", "its jti is missing or too long")
+        # A minute longer than anybody could use it, for servers whose clocks differ.
+        until = datetime.fromtimestamp(issued_at, UTC) + timedelta(seconds=self.tolerance + 60)
+        if not first_use(engine, client, "dpop-proof", f"{key.thumbprint}\0{identifier}", until):
+            raise _refused("replayed", "it was used before")
+
+
+def _read(text: str) -> Jws:
+    # Two headers arrive joined by a comma, which no JWS contains.
+    try:
+        return read_jws(text)
+    except ValueError:
+        raise _refused("malformed", "it is not one compact JWS") from None
+
+
+def _same_endpoint(htu: object, url: str) -> bool:
+    """Whether both name one endpoint, query and fragment apart (RFC 9449, 4.3)."""
+    try:
+        return isinstance(htu, str) and _normal(htu) == _normal(url)
+    except InvalidTarget:
+        return False
+
+
+def _normal(uri: str) -> tuple[str, str, str]:
+    """Scheme, authority and path, normalised as RFC 3986, 6.2.3 has it."""
+    scheme, _, rest = canonical_resource(uri.partition("#")[0].partition("?")[0]).partition("://")
+    authority, _, path = rest.partition("/")
+    return scheme, authority.removesuffix(_DEFAULT_PORTS.get(scheme, "")), path
+
+
+def _refused(what: str, why: str) -> InvalidDpopProof:
+    return InvalidDpopProof(f"The DPoP proof is not valid: {why}.", reason=f"dpop-proof-{what}")

@@ -1,0 +1,138 @@
+"""The JWT bearer grant: a client hands in what a trusted issuer signed about a person (RFC 7523, 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar
+
+from authserver.api import (
+    BadAssertion,
+    Client,
+    Engine,
+    Grant,
+    InvalidGrant,
+    Issue,
+    Parameters,
+    Redeem,
+    TrustedKeys,
+    UnauthorizedClient,
+    User,
+    allowed_resources,
+    allowed_scopes,
+    hookimpl,
+    new_identifier,
+    requested_scopes,
+    use_once,
+    verify_assertion,
+)
+
+GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+# The explicit type that draft-ietf-oauth-rfc7523bis gives these assertions.
+TYPE = "authorization-grant+jwt"
+_REFUSED = "The assertion is not valid."
+
+
+class Subject(StrEnum):
+    """Who the `sub` of an assertion is here: the user of that name, or whom a list says."""
+
+    USERNAME = "username"
+    LISTED = "listed"
+
+
+@dataclass(frozen=True)
+class JwtBearer:
+    """Give tokens for a person whom a trusted issuer's assertion names (RFC 7523).
+
+    The client must authenticate and be registered for the grant type. It gets no refresh token: it comes
+    back with another assertion. The keys of the issuers are read at start.
+
+    Attributes:
+        issuers: a line each, `issuer = path of its JWK Set`.
+        subject: whether `sub` is a user name here or looked up in `subjects`.
+        subjects: a line each, `issuer sub = user name`; nobody else is known then.
+        assertion_lifetime: how many seconds ahead `exp` may be.
+        single_use: whether an assertion needs a `jti`, and is accepted once.
+    """
+
+    immediate: ClassVar[bool] = True
+
+    issuers: tuple[tuple[str, str], ...]
+    subject: Subject = Subject.USERNAME
+    subjects: tuple[tuple[str, str], ...] = ()
+    assertion_lifetime: int = 300
+    single_use: bool = True
+    _keys: Mapping[str, TrustedKeys] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 10 <= self.assertion_lifetime <= 86400:
+            raise ValueError("assertion_lifetime: must be 10 to 86400 seconds")
+        if (self.subject is Subject.LISTED) != bool(self.subjects):
+            raise ValueError("subjects: goes with `subject = listed`, and neither is there without the other")
+        for line, _ in self.subjects:
+            if line.partition(" ")[0] not in dict(self.issuers):
+                raise ValueError(f"subjects: {line}: begins with none of the issuers")
+        object.__setattr__(self, "_keys", {issuer: _read(path) for issuer, path in self.issuers})
+
+    @hookimpl
+    def grant_types(self) -> Mapping[str, Redeem]:
+        return {GRANT_TYPE: self.redeem}
+
+    def redeem(self, engine: Engine, client: Client, parameters: Parameters) -> Issue:
+        """An access token without refresh token for the person whom the assertion names (JAG-01, JAG-08).
+
+        Raises:
+            UnauthorizedClient: the client has no credential of its own.
+            InvalidRequest: `assertion` is missing.
+            InvalidGrant: it is not believed, was used before, or names nobody who may be here.
+            InvalidScope, InvalidTarget: as policies and floor say.
+        """
+        if client.is_public:
+            raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
+        text = parameters.require("assertion")
+        requested = requested_scopes(parameters)
+        resources = allowed_resources(engine, client, parameters.all("resource"))
+        try:
+            claims = verify_assertion(
+                engine, text, self._keys.get, typ=TYPE, lifetime=self.assertion_lifetime
+            )
+            user = self._user(engine, claims)
+            scopes = allowed_scopes(engine, client, user, GRANT_TYPE, requested, resources)
+            if self.single_use:
+                use_once(engine, client, claims)
+        except BadAssertion as bad:
+            raise InvalidGrant(_REFUSED, reason=bad.reason) from None
+        grant = Grant(
+            grant_id=new_identifier(),
+            client_id=client.client_id,
+            user_id=user.user_id,
+            scopes=scopes,
+            resources=resources,
+            created_at=engine.now,
+            expires_at=engine.now + timedelta(seconds=engine.settings.access_token_lifetime),
+            details={"assertion_issuer": claims["iss"]},
+        )
+        return Issue(grant=grant, user=user, scopes=scopes, resources=resources, is_new=True)
+
+    def _user(self, engine: Engine, claims: Mapping[str, Any]) -> User:
+        name: str | None = claims["sub"]
+        if self.subject is Subject.LISTED:
+            name = dict(self.subjects).get(f"{claims['iss']} {claims['sub']}")
+        user = engine.stores.users.find_by_name(name) if name else None
+        if user is None:
+            raise BadAssertion("user-unknown")
+        engine.journal.user_id = user.user_id
+        if not user.is_enabled:
+            raise BadAssertion("user-disabled")
+        return user
+
+
+def _read(path: str) -> TrustedKeys:
+    """Raises ValueError naming the file."""
+    try:
+        return TrustedKeys.read(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"issuers: cannot read the keys in {path}: {error}") from None

@@ -1,0 +1,60 @@
+"""Who may know what a token is good for: `introspection_decision` (RFC 7662)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from authserver.api import Client, Decision, IntrospectedToken, allow, canonical_resource, hookimpl
+
+
+@dataclass(frozen=True)
+class IntrospectOwn:
+    """Let a client ask about the tokens that were issued to it."""
+
+    reasons: ClassVar[frozenset[str]] = frozenset({"own-token"})
+    immediate: ClassVar[bool] = True
+
+    @hookimpl
+    def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision | None:
+        return allow("own-token") if token.client_id == caller.client_id else None
+
+
+@dataclass(frozen=True)
+class IntrospectResourceServers:
+    """Let a resource server ask about the access tokens that are meant for it (RFC 7662, 4).
+
+    Attributes:
+        clients: a line each, `client_id = URI URI …`: a client that is a resource server, and the resources
+            that it serves.
+    """
+
+    reasons: ClassVar[frozenset[str]] = frozenset({"in-audience"})
+    immediate: ClassVar[bool] = True
+
+    clients: tuple[tuple[str, str], ...] = ()
+    _forms: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        forms: dict[str, frozenset[str]] = {}
+        for client_id, resources in self.clients:
+            if client_id in forms:
+                raise ValueError(f"clients: two lines name the client {client_id}")
+            if not resources.split():
+                raise ValueError(f"clients: {client_id}: no resource is named")
+            try:
+                forms[client_id] = frozenset(map(canonical_resource, resources.split()))
+            except Exception as error:
+                raise ValueError(f"clients: {client_id}: {error}") from None
+        # Prepared at start, so that a question only looks it up.
+        object.__setattr__(self, "_forms", forms)
+
+    @hookimpl
+    def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision | None:
+        served = self._forms.get(caller.client_id)
+        if served is None or token.kind != "access":
+            return None
+        if any(canonical_resource(resource) in served for resource in token.audience):
+            return allow("in-audience")
+        return None

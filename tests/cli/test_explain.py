@@ -1,0 +1,328 @@
+"""`authserver explain`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import UTC, datetime
+
+import click
+import pytest
+
+from authserver.engine.records import Event, EventType
+from authserver.storage.database import Database
+
+CALLBACK = "http://localhost:6543/playground"
+SHADOW = """
+from dataclasses import dataclass
+from authserver.api import deny, hookimpl
+
+@dataclass(frozen=True)
+class Never:
+    @hookimpl
+    def scope_decision(self):
+        return deny("never")
+
+    @hookimpl
+    def redirect_uri_decision(self):
+        return deny("never")
+"""
+
+
+@pytest.fixture
+def told(run):
+    """The explanation as JSON."""
+
+    def tell(*arguments: str, stdin: str = "") -> dict:
+        result = run("explain", *arguments, "--json", stdin=stdin)
+        assert result.exit_code == 0, result.output
+        assert result.stderr == ""
+        return json.loads(result.stdout)
+
+    return tell
+
+
+def contents(ini) -> dict[str, list]:
+    with sqlite3.connect(ini.parent / ".local" / "authserver.sqlite") as connection:
+        tables = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+        return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in tables}
+
+
+def verdicts(told: dict) -> list[tuple[str, str, str]]:
+    return [(check["check"], check["verdict"], check["reason"]) for check in told["checks"]]
+
+
+# ---- questions ---------------------------------------------------------------------------------------
+
+
+def test_a_redirect_uri_that_is_allowed(told) -> None:
+    explanation = told("redirect-uri", "playground", CALLBACK)
+    assert explanation["verdict"] == "allowed"
+    (check,) = explanation["checks"]
+    assert check["input"] == {"client_id": "playground", "redirect_uri": CALLBACK}
+    assert (check["verdict"], check["by"], check["reason"]) == (
+        "allow",
+        "redirect_exact",
+        "registered-exactly",
+    )
+    assert [said["by"] for said in check["said"]] == ["redirect_exact", "redirect_loopback"]
+    assert check["remedies"][0] == "take redirect_exact, redirect_loopback out of authserver.plugins"
+
+
+def test_a_redirect_uri_that_nobody_accepts(told) -> None:
+    explanation = told("redirect-uri", "playground", "http://localhost:6543/other")
+    assert (explanation["verdict"], explanation["reason"]) == ("refused", "nobody-answered")
+    assert explanation["description"] == "The redirect_uri is not registered for this application."
+    (check,) = explanation["checks"]
+    assert [said["verdict"] for said in check["said"]] == ["silent", "silent"]
+    assert any("--redirect-uri" in remedy for remedy in check["remedies"])
+    assert "authserver.plugin.redirect_loopback.hosts = 127.0.0.1 [::1] localhost" in check["remedies"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "client", "reason"),
+    [
+        ("https://client.example/cb#fragment", "playground", "redirect-uri-malformed"),
+        (CALLBACK, "nobody", "client-unknown"),
+    ],
+)
+def test_what_no_policy_is_asked_about_is_decided_by_the_core(told, uri, client, reason) -> None:
+    explanation = told("redirect-uri", client, uri)
+    assert verdicts(explanation) == [("core", "refused", reason)]
+    assert explanation["checks"][0]["remedies"]
+
+
+def test_a_disabled_client_is_told_apart_from_an_unknown_one(run, told) -> None:
+    """R-09: to operators, not to clients."""
+    assert run("client", "disable", "demo-service").exit_code == 0
+    for question in (
+        ["scope", "demo-service"],
+        ["resource", "demo-service"],
+        ["client-auth", "demo-service"],
+    ):
+        assert told(*question)["reason"] == "client-disabled"
+
+
+def test_scopes_are_asked_after_resources(told) -> None:
+    explanation = told("scope", "demo-service", "--scope", "notes.read")
+    assert verdicts(explanation) == [
+        ("resource_decision", "allow", "resource-default"),
+        ("scope_decision", "allow", "scopes-registered"),
+    ]
+    assert explanation["outcome"] == ["notes.read"]
+    assert explanation["checks"][1]["input"]["grant_type"] == "client_credentials"
+
+
+def test_a_scope_that_a_policy_refuses(run, told) -> None:
+    done = run("client", "add", "--name", "Few", "--client-id", "few", "--scope", "notes.read")
+    assert done.exit_code == 0, done.output
+    explanation = told("scope", "few", "--scope", "profile")
+    assert verdicts(explanation)[-1] == ("scope_decision", "deny", "scope-not-registered")
+    assert explanation["checks"][-1]["by"] == "scopes_registered"
+
+
+def test_what_the_floor_takes_away_is_a_check_of_its_own(run, told, ini) -> None:
+    """T139: a scope of the policy's own that is registered for nobody is cut, and it shows."""
+    text = ini.read_text().replace("    scopes_registered\n", "    floor_policies:Generous\n")
+    ini.write_text(text)
+    (ini.parent / "floor_policies.py").write_text(
+        SHADOW.replace("Never", "Generous")
+        .replace('deny("never")', 'allow("all", ("notes.read", "extra"))')
+        .replace("import deny", "import allow")
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ini.parent))
+        explanation = told("scope", "demo-service", "--scope", "notes.read")
+    assert explanation["checks"][-2]["outcome"] == ["notes.read", "extra"]
+    assert verdicts(explanation)[-1] == ("core", "narrow", "core-floor")
+    assert explanation["outcome"] == ["notes.read"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["playground"], "grant-type-not-registered"),
+        (["demo-service", "--user", "demo"], "grant-type-not-registered"),
+        (["demo-service", "--grant-type", "password"], "unsupported_grant_type"),
+        (["demo-service", "--scope", 'a"b'], "invalid_scope"),
+        (["demo-service", "--resource", "https://other.example/"], "nobody-answered"),
+        (["demo-service", "--resource", "relative"], "invalid_target"),
+    ],
+)
+def test_a_refusal_on_the_way_to_the_scopes_is_the_answer(told, arguments, reason) -> None:
+    explanation = told("scope", *arguments)
+    assert (explanation["verdict"], explanation["reason"]) == ("refused", reason)
+
+
+def test_several_resources_are_several_checks(told) -> None:
+    twice = ["--resource", "http://localhost:6543/demo-api"] * 2
+    explanation = told("resource", "demo-service", *twice)
+    assert len(explanation["checks"]) == 2
+    assert explanation["outcome"] == ["http://localhost:6543/demo-api"]
+
+
+def test_client_authentication(told, run) -> None:
+    added = json.loads(run("client", "add", "--name", "S", "--client-id", "s", "--json").stdout)
+    secret = added["client_secret"]
+    right = told("client-auth", "s", "--secret-stdin", stdin=f"{secret}\n")
+    assert (right["verdict"], right["outcome"]) == ("allowed", "s")
+    assert secret not in json.dumps(right)
+    wrong = told("client-auth", "s")
+    assert (wrong["verdict"], wrong["reason"]) == ("refused", "secret-wrong")
+    other = told("client-auth", "s", "--method", "client_secret_post", "--secret-stdin", stdin=secret)
+    assert verdicts(other) == [("core", "refused", "method-not-registered")]
+    assert told("client-auth", "playground")["verdict"] == "allowed"
+
+
+def test_consent_is_asked_for_or_not(told, run) -> None:
+    asked = told("consent", "playground", "demo", "--scope", "profile")
+    assert verdicts(asked)[-1] == ("consent_decision", "silent", "nobody-answered")
+    assert asked["outcome"] == "the person is asked"
+    for client_id, uri, outcome in (
+        ("ours", "https://ours.example/cb", "the person is not asked"),
+        ("local", "http://127.0.0.1/cb", "the person is asked all the same"),
+    ):
+        options = ["--client-id", client_id, "--redirect-uri", uri, "--first-party", "--scope", "profile"]
+        done = run("client", "add", "--name", "Ours", "--auth-method", "none", *options)
+        assert done.exit_code == 0, done.output
+        assert told("consent", client_id, "demo", "--scope", "profile")["outcome"].startswith(outcome)
+
+
+def test_consent_of_somebody_who_cannot_sign_in(told, run) -> None:
+    missing = run("explain", "consent", "playground", "nobody")
+    assert missing.exit_code == 1 and "authserver user list" in missing.stderr
+    assert run("user", "disable", "demo").exit_code == 0
+    assert told("consent", "playground", "demo")["reason"] == "user-disabled"
+
+
+def test_registration(told, tmp_path) -> None:
+    metadata = tmp_path / "client.json"
+    metadata.write_text('{"redirect_uris": ["https://new.example/cb"], "scope": "profile"}')
+    explanation = told("registration", str(metadata))
+    assert verdicts(explanation) == [("registration_decision", "allow", "open-registration")]
+    assert explanation["checks"][0]["outcome"] == ["profile"]
+    refused = told("registration", "-", stdin='{"redirect_uris": []}')
+    assert (refused["reason"], refused["description"]) == (
+        "invalid_redirect_uri",
+        "redirect_uris is missing.",
+    )
+    closed = told("registration", "-", stdin='{"grant_types": ["client_credentials"]}')
+    assert closed["reason"] == "grant-type-not-open"
+    assert any("registration_open.grant_types = " in remedy for remedy in closed["checks"][0]["remedies"])
+
+
+def test_secrets_of_plugins_are_not_shown(run, ini, told) -> None:
+    """T145: an initial access token stands among the settings of its plugin."""
+    token = "initial-access-token-0123456789abcdef"
+    text = ini.read_text().replace("    registration_open\n", "    registration_token\n")
+    text = text.replace("authserver.plugin.registration_open.", "# authserver.plugin.registration_open.")
+    ini.write_text(
+        text.replace("[server:main]", f"authserver.plugin.registration_token.tokens = {token}\n[server:main]")
+    )
+    explanation = told("registration", "-", stdin='{"redirect_uris": ["https://new.example/cb"]}')
+    assert explanation["reason"] == "initial-access-token-required"
+    assert token not in json.dumps(explanation)
+    assert "(secret)" in json.dumps(explanation)
+
+
+# ---- nothing changes, nothing leaks -------------------------------------------------------------------
+
+
+def test_nothing_changes_even_with_shadow_plugins(run, ini, tmp_path, monkeypatch) -> None:
+    """All tables before and after every question, while a shadow plugin would have differed each time."""
+    (tmp_path / "explain_shadow.py").write_text(SHADOW)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ini.write_text(
+        ini.read_text().replace(
+            "# authserver.shadow_plugins =", "authserver.shadow_plugins = explain_shadow:Never"
+        )
+    )
+    metadata = '{"redirect_uris": ["https://new.example/cb"]}'
+    before = contents(ini)
+    for arguments, stdin in (
+        (["redirect-uri", "playground", CALLBACK], ""),
+        (["redirect-uri", "nobody", CALLBACK], ""),
+        (["scope", "demo-service", "--scope", "notes.read"], ""),
+        (["scope", "playground", "--user", "demo"], ""),
+        (["resource", "demo-service"], ""),
+        (["consent", "playground", "demo", "--scope", "profile"], ""),
+        (["client-auth", "demo-service"], ""),
+        (["client-auth", "demo-service", "--secret-stdin"], "wrong\n"),
+        (["registration", "-"], metadata),
+        (["--error-id", "unknown"], ""),
+    ):
+        result = run("explain", *arguments, stdin=stdin)
+        assert result.exit_code == (1 if "--error-id" in arguments else 0), result.output
+    assert contents(ini) == before
+
+
+# ---- what happened ------------------------------------------------------------------------------------
+
+
+def test_an_error_id_leads_to_the_record(run, ini, told) -> None:
+    decision = {
+        "slot": "scope_decision",
+        "facts": {"client_id": "demo-service", "requested": ["profile"]},
+        "verdict": "deny",
+        "reason": "quiet-hours",
+        "decided_by": "retired_plugin",
+        "outcome": None,
+        "answers": [
+            {"plugin": "retired_plugin", "verdict": "deny", "reason": "quiet-hours", "microseconds": 7}
+        ],
+    }
+    event = Event(
+        event_id="error-1",
+        type=EventType.TOKEN_REFUSED,
+        at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        client_id="demo-service",
+        reason="quiet-hours",
+        decisions=(decision,),
+        details={"error": "invalid_scope", "description": "The requested scope is not allowed."},
+    )
+    database = Database(f"sqlite:///{ini.parent}/.local/authserver.sqlite")
+    with database.begin() as stores:
+        stores.events.add(event)
+    database.close()
+    result = run("explain", "--error-id", "error-1", "--json")
+    explanation = json.loads(result.stdout)
+    assert explanation["at"] == "2026-01-02T03:04:05Z"
+    assert explanation["client_id"] == "demo-service"
+    assert (explanation["verdict"], explanation["reason"]) == ("token.refused", "quiet-hours")
+    assert explanation["outcome"]["error"] == "invalid_scope"
+    (check,) = explanation["checks"]
+    assert check["input"] == decision["facts"]
+    assert check["remedies"] == ["take retired_plugin out of authserver.plugins"]
+    people = run("explain", "--error-id", "error-1").stdout
+    for words in (
+        "1. scope_decision: deny, by retired_plugin: quiet-hours",
+        "2026-01-02 03:04:05Z",
+        "profile",
+    ):
+        assert words in people
+
+
+def test_an_unknown_error_id_is_one_sentence(run) -> None:
+    result = run("explain", "--error-id", "nothing")
+    assert result.exit_code == 1
+    assert "no event has the id nothing" in result.stderr and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--error-id", "x", "resource", "demo-service"], ["--json", "resource", "demo-service"]]
+)
+def test_a_wrong_command_line_says_so(run, arguments) -> None:
+    result = run("explain", *arguments)
+    assert result.exit_code == 2
+    assert "--error-id" in result.stderr
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_nothing_is_wider_than_the_terminal(run, monkeypatch, columns) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out = run("explain", "scope", "playground", "--user", "demo").stdout
+    assert "scopes_default" in out
+    assert max(map(len, click.unstyle(out).splitlines())) <= columns

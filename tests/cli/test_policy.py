@@ -1,0 +1,305 @@
+"""`authserver policy`: shadow reports and replays."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import pytest
+
+from authserver.engine.records import Event, EventType
+from authserver.storage.database import Database
+
+RESOURCE = "http://localhost:6543/demo-api"
+NO_WRITING = '''
+from __future__ import annotations
+
+from dataclasses import dataclass
+from authserver.api import hookimpl, narrow
+
+@dataclass(frozen=True)
+class NoWriting:
+    """Let nobody write."""
+
+    @hookimpl
+    def scope_decision(self, requested):
+        return narrow("no-writing", tuple(scope for scope in requested if not scope.endswith(".write")))
+'''
+
+
+def decision(*requested: str, client_id: str = "demo-service", **more) -> dict:
+    """A recorded scope decision that allowed what was requested."""
+    return {
+        "slot": "scope_decision",
+        "facts": {
+            "client_id": client_id,
+            "user_id": None,
+            "grant_type": "client_credentials",
+            "requested": list(requested),
+            "resources": [RESOURCE],
+        },
+        "verdict": "allow",
+        "reason": "scopes-registered",
+        "decided_by": "scopes_registered",
+        "outcome": list(requested),
+        "answers": [],
+        **more,
+    }
+
+
+def sign_in() -> dict:
+    """A recorded decision that nobody can ask again."""
+    facts = {"user_id": None, "username": None, "source": "192.0.2.1"}
+    return decision() | {"slot": "login_decision", "facts": facts, "verdict": "deny", "outcome": None}
+
+
+def keep(ini: Path, *decisions: dict, ago: timedelta = timedelta(hours=1), **more) -> None:
+    """Record events with one decision each, a millisecond apart."""
+    database = Database(f"sqlite:///{ini.parent}/.local/authserver.sqlite")
+    begin = datetime.now(UTC) - ago
+    with database.begin() as stores:
+        for number, each in enumerate(decisions):
+            event = Event(
+                event_id=f"event-{begin.timestamp()}-{number}",
+                type=EventType.TOKEN_ISSUED,
+                at=begin + timedelta(milliseconds=number),
+                client_id=(each.get("facts") or {}).get("client_id"),
+                decisions=(each,),
+            )
+            stores.events.add(event)
+    database.close()
+
+
+def rows(ini: Path) -> dict[str, list]:
+    with sqlite3.connect(ini.parent / ".local" / "authserver.sqlite") as connection:
+        tables = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+        return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in tables}
+
+
+@pytest.fixture
+def candidate(ini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another configuration: with a plugin of its own, and a database that nobody may touch."""
+    (tmp_path / "replay_policies.py").write_text(NO_WRITING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / "candidate.ini"
+    text = ini.read_text().replace(
+        "    scopes_default\n", "    scopes_default\n    replay_policies:NoWriting\n"
+    )
+    path.write_text(text.replace("/.local/authserver.sqlite", "/untouched.sqlite"))
+    return path
+
+
+# ---- replay ------------------------------------------------------------------------------------------
+
+
+def test_a_replay_tells_what_would_flip_by_client_and_reason(run, ini, candidate) -> None:
+    """The exit status is 3 when anything flips; stdout has the JSON and nothing else."""
+    keep(
+        ini,
+        decision("notes.read"),
+        decision("notes.read", "notes.write"),
+        decision("notes.read", "notes.write"),
+        decision("profile", "notes.write", client_id="playground"),
+        decision("notes.read", client_id="gone"),
+        sign_in(),
+    )
+    result = run("policy", "replay", "--config", str(candidate), "--json")
+    assert result.exit_code == 3, result.output
+    told = json.loads(result.stdout)
+    assert (told["asked"], told["flipped"]) == (4, 3)
+    assert {(entry["hook"], entry["why"]): entry["count"] for entry in told["not_asked"]} == {
+        ("scope_decision", "the client is gone"): 1,
+        ("login_decision", "it was asked with a password"): 1,
+    }
+    most, least = told["flips"]
+    assert most["count"] == 2
+    assert most["clients"] == [{"client_id": "demo-service", "count": 2}]
+    assert (most["was"], most["would_be"]) == ("allow notes.read notes.write", "allow notes.read")
+    assert (most["reason"], most["by"]) == ("no-writing", "no_writing")
+    assert most["examples"][0]["asked"]["requested"] == ["notes.read", "notes.write"]
+    assert least["clients"] == [{"client_id": "playground", "count": 1}]
+
+
+def test_people_see_a_progress_bar_apart_from_the_result(run, ini, candidate) -> None:
+    keep(ini, decision("notes.read", "notes.write"), sign_in())
+    result = run("policy", "replay", "--config", str(candidate))
+    assert result.exit_code == 3
+    assert "Asking again" in result.stderr and "Asking again" not in result.stdout
+    for words in (
+        "1 x scope_decision: allow notes.read notes.write -> allow notes.read",
+        "no-writing, by no_writing",
+        "demo-service",
+        "1 questions were asked again, 1 would flip.",
+        "1 of login_decision were not asked again: it was asked with a password.",
+    ):
+        assert words in result.stdout
+
+
+def test_the_same_configuration_flips_nothing(run, ini) -> None:
+    keep(ini, decision("notes.read"), decision("notes.read", "notes.write"))
+    result = run("policy", "replay", "--config", str(ini))
+    assert result.exit_code == 0, result.output
+    assert "Nothing would flip." in result.stdout
+
+
+def test_only_what_happened_since_is_asked(run, ini, candidate) -> None:
+    keep(ini, decision("notes.write"), ago=timedelta(days=8))
+    keep(ini, decision("notes.read"), ago=timedelta(hours=2))
+    for since, asked in (("7d", 1), ("9d", 2), ("30m", 0), ("2020-01-01", 2), ("2020-01-01T00:00:00Z", 2)):
+        result = run("policy", "replay", "--since", since, "--config", str(candidate), "--json")
+        assert json.loads(result.stdout)["asked"] == asked, since
+
+
+@pytest.mark.parametrize("since", ["7", "d", "-1d", "yesterday", "7 d", "999999w", "٣d", ""])
+def test_a_time_that_nobody_understands_is_named(run, candidate, since) -> None:
+    result = run("policy", "replay", "--since", since, "--config", str(candidate))
+    assert result.exit_code == 2
+    assert "ISO 8601" in result.stderr
+
+
+def test_a_replay_changes_nothing_and_leaves_the_other_database_alone(run, ini, candidate) -> None:
+    """All tables are the same afterwards, although the candidate has shadow plugins; its database is not even made."""
+    keep(ini, decision("notes.read", "notes.write"), sign_in())
+    candidate.write_text(
+        candidate.read_text()
+        .replace("    replay_policies:NoWriting\n", "")
+        .replace("# authserver.shadow_plugins =", "authserver.shadow_plugins = replay_policies:NoWriting")
+    )
+    before = rows(ini)
+    result = run("policy", "replay", "--config", str(candidate))
+    assert result.exit_code == 0, result.output
+    assert rows(ini) == before
+    assert not (candidate.parent / "untouched.sqlite").exists()
+
+
+def test_a_database_that_is_not_there_is_not_missed(run, ini, candidate) -> None:
+    keep(ini, decision("notes.read"))
+    url = "postgresql+psycopg://nobody:secret@192.0.2.1/never"
+    lines = candidate.read_text().splitlines()
+    candidate.write_text(
+        "\n".join(f"authserver.database_url = {url}" if "database_url =" in line else line for line in lines)
+    )
+    begun = time.monotonic()
+    assert run("policy", "replay", "--config", str(candidate)).exit_code == 0
+    assert time.monotonic() - begun < 5
+
+
+def test_a_misspelt_plugin_ends_in_a_sentence(run, candidate) -> None:
+    candidate.write_text(candidate.read_text().replace("    public_client\n", "    publik_client\n"))
+    result = run("policy", "replay", "--config", str(candidate))
+    assert result.exit_code == 1
+    assert "publik_client: no such plugin" in result.stderr and "public_client" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_candidate_that_is_not_there_is_named(run, tmp_path) -> None:
+    result = run("policy", "replay", "--config", str(tmp_path / "nowhere.ini"))
+    assert result.exit_code == 2
+    assert "nowhere.ini" in result.stderr
+
+
+def test_events_of_another_version_stop_nothing(run, ini, candidate) -> None:
+    keep(ini, decision("notes.read", facts=None), decision("notes.read", slot="retired_decision"))
+    result = run("policy", "replay", "--config", str(candidate), "--json")
+    assert result.exit_code == 0, result.output
+    assert {entry["why"] for entry in json.loads(result.stdout)["not_asked"]} == {
+        "another version of the server wrote it down",
+        "there is no such hook any more",
+    }
+
+
+@pytest.mark.slow
+def test_ten_thousand_decisions_are_asked_again_in_seconds(run, ini, candidate) -> None:
+    """Few clients, many decisions: each client is read once."""
+    keep(ini, *[decision("notes.read", *(["notes.write"] if n % 10 == 0 else [])) for n in range(10_000)])
+    begun = time.monotonic()
+    result = run("policy", "replay", "--config", str(candidate), "--json")
+    assert time.monotonic() - begun < 15
+    told = json.loads(result.stdout)
+    assert (told["asked"], told["flipped"]) == (10_000, 1_000)
+    assert len(told["flips"][0]["examples"]) == 3
+
+
+# ---- shadow report -----------------------------------------------------------------------------------
+
+
+def differ(ini: Path, number: int, reason: str, *, dropped: int = 0) -> None:
+    database = Database(f"sqlite:///{ini.parent}/.local/authserver.sqlite")
+    was = decision("notes.read", "notes.write")
+    would_be = was | {"verdict": "deny", "reason": reason, "decided_by": "tried", "outcome": None}
+    with database.begin() as stores:
+        for count in range(number):
+            event = Event(
+                event_id=f"{reason}-{count}",
+                type=EventType.POLICY_DIFFERED,
+                at=datetime.now(UTC),
+                client_id="demo-service",
+                reason=reason,
+                decisions=(was, would_be),
+                details={"slot": "scope_decision", "dropped": dropped},
+            )
+            stores.events.add(event)
+    database.close()
+
+
+def test_a_shadow_report_counts_and_gives_examples(run, ini) -> None:
+    differ(ini, 5, "at-night", dropped=2)
+    differ(ini, 1, "too-many")
+    told = json.loads(run("policy", "shadow-report", "--json").stdout)
+    assert told["not_recorded"] == 10
+    often, once = told["differences"]
+    assert (often["count"], often["reason"], often["by"]) == (5, "at-night", "tried")
+    assert (often["was"], often["would_be"]) == ("allow notes.read notes.write", "deny")
+    assert [example["event_id"] for example in often["examples"]] == [
+        "at-night-2",
+        "at-night-3",
+        "at-night-4",
+    ]
+    assert once["count"] == 1
+    result = run("policy", "shadow-report")
+    assert result.exit_code == 0
+    for words in (
+        "5 x scope_decision: allow notes.read notes.write -> deny",
+        "at-night, by tried",
+        "requested: notes.read notes.write",
+        "10 more questions were not compared or recorded",
+    ):
+        assert words in result.stdout
+    explained = json.loads(run("explain", "--error-id", "too-many-0", "--json").stdout)
+    assert [check["verdict"] for check in explained["checks"]] == ["allow", "deny"]
+
+
+def test_a_shadow_report_without_differences_says_so(run, ini) -> None:
+    result = run("policy", "shadow-report")
+    assert result.exit_code == 0
+    assert "authserver.shadow_plugins" in result.stdout
+
+
+def test_a_shadow_report_changes_nothing(run, ini) -> None:
+    differ(ini, 2, "at-night")
+    before = rows(ini)
+    assert run("policy", "shadow-report").exit_code == 0
+    assert rows(ini) == before
+
+
+def test_replay_needs_no_shadow_records(run, ini, candidate, tmp_path) -> None:
+    """What shadow plugins said beside a request is no request of its own."""
+    differ(ini, 3, "at-night")
+    result = run("policy", "replay", "--config", str(candidate), "--json")
+    assert json.loads(result.stdout)["asked"] == 0
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_reports_fit_the_terminal(run, ini, monkeypatch, columns) -> None:
+    differ(ini, 5, "at-night")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out = click.unstyle(run("policy", "shadow-report").stdout)
+    assert "demo-service" in out
+    assert max(map(len, out.splitlines())) <= columns

@@ -1,0 +1,140 @@
+"""Key sets of others: read strictly, so that no weak, private or ambiguous key is ever believed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+
+from authserver.engine.assertions import TrustedKeys
+
+EC = ECKey.generate_key("P-256")
+RSA = RSAKey.generate_key(2048)
+ED = OKPKey.generate_key("Ed25519")
+SMALL_MODULUS = rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key().public_numbers().n
+
+
+def public(key: Any, **members: Any) -> dict[str, Any]:
+    return {**key.as_dict(private=False), "kid": "a", **members}
+
+
+def base64url(number: int) -> str:
+    return base64.urlsafe_b64encode(number.to_bytes(128, "big")).rstrip(b"=").decode()
+
+
+def read(*keys: Any) -> TrustedKeys:
+    return TrustedKeys.read(json.dumps({"keys": keys}).encode())
+
+
+@pytest.mark.parametrize(
+    ("jwk", "algorithm"),
+    [
+        (public(EC), "ES256"),
+        (public(EC, alg="ES256", use="sig", key_ops=["verify"]), "ES256"),
+        (public(RSA), "RS256"),
+        (public(RSA, alg="RS256"), "RS256"),
+        (public(RSA, alg="PS256"), "PS256"),
+        (public(ED), "EdDSA"),
+        (public(EC, x5c=["MIIB"], x5u="https://stranger.example/"), "ES256"),
+    ],
+)
+def test_a_key_is_for_one_algorithm(jwk: dict[str, Any], algorithm: str) -> None:
+    """T054: what it says, or the usual one of its kind; certificates beside it count for nothing."""
+    (key,) = read(jwk).keys
+    assert key.algorithm == algorithm
+    assert not key.public.is_private
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        public(RSA, kid="b", use="enc"),
+        public(RSA, kid="b", alg="RSA-OAEP"),
+        public(RSA, kid="b", alg="RS512"),
+        public(EC, kid="b", alg="HS256"),
+        public(EC, kid="b", alg="none"),
+        public(EC, kid="b", alg=["ES256"]),
+        public(EC, kid="b", key_ops=["encrypt"]),
+        public(EC, kid="b", key_ops="verify"),
+        public(ECKey.generate_key("P-384"), kid="b"),
+        public(OKPKey.generate_key("X25519"), kid="b"),
+        {"kty": "AKP", "kid": "b", "alg": "ML-DSA-44", "pub": "AAAA"},
+        {"kid": "b"},
+    ],
+    ids=str,
+)
+def test_a_key_that_is_for_something_else_is_left_out(other: dict[str, Any]) -> None:
+    """RFC 7517, 5: it harms no other, and is no key by itself."""
+    assert [key.kid for key in read(other, public(EC)).keys] == ["a"]
+    assert read(other, public(EC)).find("b") is None
+    with pytest.raises(ValueError, match="no signature key"):
+        read(other)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ([EC.as_dict(private=True)], "private or symmetric"),
+        ([public(EC), RSA.as_dict(private=True) | {"use": "enc"}], "private or symmetric"),
+        ([OctKey.generate_key(256).as_dict()], "private or symmetric"),
+        ([public(RSA, n=base64url(SMALL_MODULUS))], "fewer than 2048 bits"),
+        ([public(RSA, e="AQ")], "not a valid RS256 key"),
+        ([public(RSA, e="Ag")], "not a valid RS256 key"),
+        ([public(RSA, n="")], "not a valid RS256 key"),
+        ([public(RSA, n="!")], "not a valid RS256 key"),
+        ([public(RSA, n=7)], "not a valid RS256 key"),
+        ([public(EC, x="AAAA")], "not a valid ES256 key"),
+        ([public(EC, x=public(EC)["y"])], "not a valid ES256 key"),
+        ([{"kty": "EC", "crv": "P-256", "kid": "a"}], "not a valid ES256 key"),
+        ([public(ED, x="AAAA")], "not a valid EdDSA key"),
+        ([public(EC), public(RSA)], "same kid"),
+        ([public(EC, kid=None), public(RSA, kid=None)], "same kid, or none"),
+        ([public(EC, kid="")], "kid that is no text"),
+        ([public(EC, kid=7)], "kid that is no text"),
+        ([public(EC, kid="k" * 129)], "kid that is no text"),
+        ([public(EC, kid="a\nb")], "kid that is no text"),
+        ([public(EC, kid=str(number)) for number in range(21)], "more than 20 keys"),
+        ([public(EC, more="x" * 40_000)], "too large"),
+        ([], "no signature key"),
+        (["x"], "no JWK Set"),
+    ],
+    ids=lambda item: item if isinstance(item, str) else "",
+)
+def test_a_hostile_key_set_is_refused(keys: list[Any], problem: str) -> None:
+    """T058: and the message repeats nothing of a key."""
+    with pytest.raises(ValueError, match=problem) as refused:
+        read(*keys)
+    assert str(EC.as_dict(private=True)["d"]) not in str(refused.value)
+
+
+def test_without_kid_only_the_single_key_of_a_set_is_meant() -> None:
+    """T055: nobody tries one key after another."""
+    assert read(public(EC, kid=None)).find(None) is not None
+    assert read(public(EC)).find(None) is not None
+    assert read(public(EC), public(RSA, kid="b")).find(None) is None
+    assert read(public(EC, kid=None)).find("a") is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+MEMBERS = st.sampled_from(["kty", "crv", "x", "y", "n", "e", "alg", "use", "kid", "key_ops"])
+
+
+@given(base=st.sampled_from([EC, RSA, ED]), changes=st.dictionaries(MEMBERS, JSON, max_size=4), other=JSON)
+def test_no_key_set_causes_a_fault(base: Any, changes: dict[str, Any], other: Any) -> None:
+    """T058: it is read, or refused with a ValueError."""
+    for text in (json.dumps({"keys": [public(base, **changes)]}), json.dumps(other), json.dumps({"keys": other})):
+        try:
+            keys = TrustedKeys.read(text.encode()).keys
+        except ValueError:
+            continue
+        assert all(key.algorithm in ("ES256", "RS256", "PS256", "EdDSA") for key in keys)

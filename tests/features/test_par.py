@@ -1,0 +1,543 @@
+"""Pushed authorization requests (RFC 9126), from the push to the answer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import time_machine
+from webtest import TestApp, TestResponse
+
+from authserver.engine.records import Client
+from authserver.engine.register import ClientMetadata, add_client
+from authserver.engine.sealing import from_text
+from authserver.settings import SettingsError
+from authserver.testing.server import CHALLENGE, REDIRECT_URI, SETTINGS, Server, basic, form_with
+from authserver.testing.stories import (
+    assert_code,
+    assert_json_error,
+    assert_page_error,
+    assert_redirect_error,
+    records,
+    register,
+    sign_in_at,
+    signed_in,
+    stored,
+)
+
+URN = "urn:ietf:params:oauth:request_uri:"
+FORM = "application/x-www-form-urlencoded"
+OTHER_URI = "https://other.example/cb"
+CONTACTS = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname")
+
+
+@pytest.fixture
+def contacts() -> Iterator[list[str]]:
+    """Each attempt of this process to reach another one over the network, or to look up its name."""
+    heard: list[str] = []
+    listening = True
+
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        if listening and event in CONTACTS:
+            heard.append(event)
+
+    sys.addaudithook(hear)  # for good, but deaf after the test
+    yield heard
+    listening = False
+
+
+@pytest.fixture
+def serve(sqlite_url: str) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def make(**fields: str) -> Server:
+        servers.append(Server(sqlite_url, pushing(**fields)))
+        servers[-1].add_user("ann")
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+def pushing(*, plugins: str = "pushed_requests", **fields: str) -> dict[str, str | None]:
+    """INI keys that switch the plugin on, with these settings of its own."""
+    return {
+        "authserver.plugins": f"{SETTINGS['authserver.plugins']} {plugins}",
+        **{f"authserver.plugin.pushed_requests.{name}": text for name, text in fields.items()},
+    }
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    return serve()
+
+
+def push(
+    server: Server, client: Client, secret: str | None = None, *, headers: Any = None, **changes: Any
+) -> TestResponse:
+    """A correct push with these parameters changed; None removes one."""
+    form = {
+        "client_id": client.client_id,
+        "response_type": "code",
+        "redirect_uri": REDIRECT_URI,
+        "scope": "profile",
+        "state": "xyz",
+        "code_challenge": CHALLENGE,
+        "code_challenge_method": "S256",
+        **changes,
+    }
+    if client.auth_method == "client_secret_basic":
+        headers = {"Authorization": basic(client.client_id, secret or ""), **(headers or {})}
+    elif secret is not None:
+        form["client_secret"] = secret
+    body = urlencode({name: value for name, value in form.items() if value is not None}, doseq=True)
+    answer: TestResponse = server.http.post(
+        server.path("/oauth/par"), body, headers=headers, content_type=FORM, expect_errors=True
+    )
+    return answer
+
+
+def pushed(server: Server, client: Client, secret: str | None = None, **changes: Any) -> str:
+    """The request_uri of a push that succeeds."""
+    answer = push(server, client, secret, **changes)
+    assert answer.status_int == 201, answer.text
+    request_uri: str = answer.json["request_uri"]
+    return request_uri
+
+
+def bring(
+    server: Server, client: Client, request_uri: str, browser: TestApp | None = None, **extra: str
+) -> TestResponse:
+    """The browser brings the reference."""
+    query = urlencode({"client_id": client.client_id, "request_uri": request_uri, **extra})
+    answer: TestResponse = (browser or server.browser()).get(
+        server.path(f"/oauth/authorize?{query}"), expect_errors=True
+    )
+    return answer
+
+
+# ---- the push ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "none"])
+def test_a_push_answers_a_reference(server: Server, method: str) -> None:
+    """PAR-01, T082: 201 with request_uri and expires_in, no-store; authenticated as at the token endpoint."""
+    client, secret = server.add_client(token_endpoint_auth_method=method)
+    before = stored(server), server.events()
+    answer = push(server, client, secret)
+    assert answer.status_int == 201
+    assert answer.content_type == "application/json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.json.keys() == {"request_uri", "expires_in"}
+    assert answer.json["request_uri"].startswith(URN)
+    assert answer.json["expires_in"] == 90
+    assert (stored(server), server.events()) == before, "a request that nobody answers is not stored"
+
+
+def test_a_pushed_request_is_granted_as_it_was_pushed(server: Server) -> None:
+    """PAR-01, O-01: through sign-in and consent to tokens, `resource` included."""
+    client, secret = server.add_client()
+    resource = "https://files.example/"
+    request_uri = pushed(server, client, secret, scope="files.read", resource=resource)
+    browser = server.browser()
+    page = sign_in_at(bring(server, client, request_uri, browser).follow()).follow()
+    tokens = server.redeem(client, secret, assert_code(server.consent(page))).json
+    assert tokens["scope"] == "files.read"
+    assert server.claims(tokens["access_token"])["aud"] == resource
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"client_id": None}, "invalid_request"),
+        ({"client_id": "somebody-else"}, "invalid_request"),
+        ({"redirect_uri": OTHER_URI}, "invalid_request"),
+        ({"redirect_uri": "javascript:alert(1)"}, "invalid_request"),
+        ({"redirect_uri": [REDIRECT_URI, REDIRECT_URI]}, "invalid_request"),
+        ({"response_type": None}, "invalid_request"),
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"response_mode": "fragment"}, "invalid_request"),
+        ({"code_challenge": None}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"state": "x" * 2049}, "invalid_request"),
+        ({"state": ["x", "y"]}, "invalid_request"),
+        ({"scope": "admin"}, "invalid_scope"),
+        ({"scope": "a  b"}, "invalid_scope"),
+        ({"resource": "https://unknown.example/"}, "invalid_target"),
+        ({"request": "e30.e30.e30"}, "request_not_supported"),
+        ({"request_uri": URN + "abc"}, "invalid_request"),
+        ({"request_uri": "https://client.example/request.jwt"}, "invalid_request"),
+    ],
+)
+def test_a_push_is_fully_checked(server: Server, changes: dict[str, Any], code: str) -> None:
+    """PAR-02, PAR-03, T002, T012: the errors of the authorization endpoint, as JSON at once; nothing is stored."""
+    client, secret = server.add_client()
+    before = stored(server)
+    assert_json_error(push(server, client, secret, **changes), code)
+    assert stored(server) == before
+
+
+def test_a_client_without_the_grant_type_cannot_push(server: Server) -> None:
+    """PAR-02: unauthorized_client."""
+    metadata = ClientMetadata(
+        client_name="Robot",
+        redirect_uris=(REDIRECT_URI,),
+        grant_types=("client_credentials",),
+        response_types=(),
+        scopes=("profile",),
+    )
+    with server.application.begin() as engine:
+        client, secret = add_client(engine, metadata)
+    assert_json_error(push(server, client, secret), "unauthorized_client")
+
+
+@pytest.mark.parametrize("case", ["wrong", "unknown", "other-method", "none", "disabled"])
+def test_a_push_is_authenticated(server: Server, case: str) -> None:
+    """PAR-02, T044: 401 invalid_client, as at the token endpoint."""
+    client, secret = server.add_client(token_endpoint_auth_method="client_secret_post")
+    headers = None
+    if case == "wrong":
+        secret = "as_secret_wrong"
+    elif case == "unknown":
+        answer = push(server, client, secret, client_id="nobody")
+        assert_json_error(answer, "invalid_client", status=401)
+    elif case == "other-method":
+        headers, secret = {"Authorization": basic(client.client_id, secret or "")}, None
+    elif case == "none":
+        secret = None
+    else:
+        with server.application.begin() as engine:
+            engine.stores.clients.disable(client.client_id, engine.now)
+    if case != "unknown":
+        answer = push(server, client, secret, headers=headers)
+        assert_json_error(answer, "invalid_client", status=401)
+    assert server.events()[-1]["type"] == "request.refused"
+
+
+def test_what_is_no_push_is_refused(server: Server) -> None:
+    """PAR-02: 405 with Allow, 413 beyond 64 KiB, 400 for another media type; all JSON."""
+    client, secret = server.add_client()
+    answer = server.http.get("/oauth/par", expect_errors=True)
+    assert_json_error(answer, "invalid_request", status=405)
+    assert answer.headers["Allow"] == "POST"
+    answer = push(server, client, secret, padding="x" * 65_536)
+    assert_json_error(answer, "invalid_request", status=413)
+    answer = server.http.post_json("/oauth/par", {"client_id": client.client_id}, expect_errors=True)
+    assert_json_error(answer, "invalid_request")
+
+
+def test_the_longest_reference_can_be_brought(server: Server) -> None:
+    """PAR-02, T136: 413 where the reference would not fit into a parameter; whatever is accepted works."""
+    client, secret = server.add_client()
+    browser = signed_in(server)
+    low, high = 1000, 8000
+    while high - low > 1:
+        middle = (low + high) // 2
+        answer = push(server, client, secret, padding="x" * middle)
+        low, high = (middle, high) if answer.status_int == 201 else (low, middle)
+    assert low > 5000
+    longest = pushed(server, client, secret, padding="x" * low)
+    assert_code(server.consent(bring(server, client, longest, browser)))
+    assert_json_error(push(server, client, secret, padding="x" * high), "invalid_request", status=413)
+
+
+def test_credentials_are_not_part_of_the_request(server: Server) -> None:
+    """T023: a client secret in the form goes into no address, sealed or not."""
+    client, secret = server.add_client(token_endpoint_auth_method="client_secret_post")
+    sealed = from_text(pushed(server, client, secret).removeprefix(URN))
+    keys = server.application.parts.keys
+    opened = keys.open(sealed, purpose="pushed-request", context=client.client_id)
+    assert "client_id" in json.loads(opened)[2]
+    assert b"secret" not in opened
+
+
+def test_scripts_of_a_clients_origin_may_push(server: Server) -> None:
+    """Q-02, Q-04: as at the token endpoint, errors included."""
+    client, _ = server.add_client(token_endpoint_auth_method="none")
+    for changes in ({}, {"scope": "admin"}):
+        answer = push(server, client, headers={"Origin": "https://client.example"}, **changes)
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://client.example"
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+    answer = push(server, client, headers={"Origin": "https://elsewhere.example"})
+    assert "Access-Control-Allow-Origin" not in answer.headers
+    preflight = server.http.options("/oauth/par", headers={"Origin": "https://client.example"})
+    assert preflight.headers["Access-Control-Allow-Methods"] == "POST"
+
+
+# ---- the reference ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "request_uri",
+    [
+        URN,
+        URN + "abc",
+        URN + "é",
+        URN.upper() + "abc",
+        "urn:example:other",
+        "https://client.example/request.jwt",
+        "file:///etc/passwd",
+        "x",
+    ],
+)
+def test_an_unknown_reference_is_a_page(server: Server, request_uri: str) -> None:
+    """PAR-05, T022: invalid_request_uri, and no redirect even where the query has a good redirect_uri."""
+    client, _ = server.add_client()
+    browser = signed_in(server)
+    before = stored(server)
+    answer = bring(server, client, request_uri, browser, redirect_uri=REDIRECT_URI, state="xyz")
+    assert_page_error(answer, "invalid_request_uri", supplied=REDIRECT_URI)
+    assert stored(server) == before
+
+
+def test_a_reference_is_nobody_elses(server: Server) -> None:
+    """PAR-04, PAR-05, T023: another client's, an altered one and one without client_id are refused."""
+    client, secret = server.add_client()
+    other, _ = server.add_client()
+    request_uri = pushed(server, client, secret)
+    assert pushed(server, client, secret) != request_uri
+    browser = signed_in(server)
+    assert_page_error(bring(server, other, request_uri, browser), "invalid_request_uri")
+    middle = len(request_uri) // 2
+    altered = request_uri[:middle] + ("A" if request_uri[middle] != "A" else "B") + request_uri[middle + 1 :]
+    assert_page_error(bring(server, client, altered, browser), "invalid_request_uri")
+    query = urlencode({"request_uri": request_uri})
+    assert_page_error(browser.get(f"/oauth/authorize?{query}", expect_errors=True), "invalid_request")
+    twice = urlencode({"client_id": client.client_id, "request_uri": [request_uri, request_uri]}, doseq=True)
+    assert_page_error(browser.get(f"/oauth/authorize?{twice}", expect_errors=True), "invalid_request")
+    assert_code(server.consent(bring(server, client, request_uri, browser)))
+
+
+def test_a_pending_request_is_no_reference(server: Server) -> None:
+    """T038: what is sealed for one purpose opens for no other."""
+    client, secret = server.add_client()
+    sealed = pushed(server, client, secret).removeprefix(URN)
+    browser = signed_in(server)
+    assert_page_error(browser.get(f"/oauth/consent?request={sealed}", expect_errors=True), status=403)
+    page = browser.get(server.authorization_url(client))
+    pending = form_with(page, "scope")["request"].value
+    assert_page_error(bring(server, client, URN + pending, browser), "invalid_request_uri")
+
+
+def test_a_reference_expires(serve: Callable[..., Server]) -> None:
+    """PAR-04, PAR-05, T023: at the end of its lifetime, which is told."""
+    server = serve(lifetime="30")
+    client, secret = server.add_client()
+    browser = signed_in(server)
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        answer = push(server, client, secret)
+        assert answer.json["expires_in"] == 30
+        request_uri = answer.json["request_uri"]
+        clock.shift(29.9)
+        assert bring(server, client, request_uri, browser).status_int == 200
+        clock.shift(0.1)
+        assert_page_error(bring(server, client, request_uri, browser), "invalid_request_uri")
+
+
+@pytest.mark.parametrize("lifetime", ["4", "601", "-1"])
+def test_the_lifetime_is_bounded(serve: Callable[..., Server], lifetime: str) -> None:
+    """PAR-04: 5 to 600 seconds."""
+    with pytest.raises(
+        SettingsError, match=r"authserver\.plugin\.pushed_requests: lifetime must be 5 to 600"
+    ):
+        serve(lifetime=lifetime)
+
+
+def test_a_reference_is_answered_once(server: Server) -> None:
+    """PAR-06, T023: consumed when the response is issued, not when a page loads; a second answer is a page."""
+    client, secret = server.add_client()
+    browser = signed_in(server)
+    request_uri = pushed(server, client, secret)
+    pages = [bring(server, client, request_uri, browser) for _ in range(3)]
+    assert_code(server.consent(pages[2]))
+    before = records(server), server.events("code.issued")
+    assert_page_error(server.consent(pages[0]))
+    assert_page_error(server.consent(pages[1], "deny"))
+    # Everything is agreed to by now, and no page asks: the reference itself is spent, in any browser.
+    assert_page_error(bring(server, client, request_uri, browser))
+    assert (records(server), server.events("code.issued")) == before
+    other = server.browser()
+    page = bring(server, client, request_uri, other).follow()
+    assert_page_error(sign_in_at(page).follow(expect_errors=True))
+    assert server.events("code.issued") == before[1]
+
+
+def test_a_declined_reference_is_spent(server: Server) -> None:
+    """PAR-06: access_denied is a response too."""
+    client, secret = server.add_client()
+    browser = signed_in(server)
+    request_uri = pushed(server, client, secret)
+    assert_redirect_error(
+        server.consent(bring(server, client, request_uri, browser), "deny"), "access_denied"
+    )
+    assert_page_error(server.consent(bring(server, client, request_uri, browser)))
+    assert not server.events("code.issued")
+
+
+def test_the_answer_is_remembered_while_any_page_can_answer(serve: Callable[..., Server]) -> None:
+    """PAR-06, T023: the mark outlives the reference and every page that it was brought to."""
+    server = serve(lifetime="600")
+    client, secret = server.add_client()
+    browser = signed_in(server)
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        request_uri = pushed(server, client, secret)
+        early = bring(server, client, request_uri, browser)
+        clock.shift(599)
+        late = bring(server, client, request_uri, browser)
+        pending = form_with(late, "scope")["request"].value
+        assert_code(server.consent(early))
+        (mark,) = [row for row in server.rows("tokens") if row["kind"] == "request"]
+        kept = datetime.fromisoformat(str(mark["expires_at"])).replace(tzinfo=UTC) - datetime.now(UTC)
+        assert kept >= timedelta(seconds=900)
+        clock.shift(kept.total_seconds())
+        answer = browser.get(f"/oauth/consent?request={pending}", expect_errors=True)
+        assert_page_error(answer)
+        assert server.events()[-1]["reason"] == "request-expired"
+
+
+def test_only_what_was_pushed_counts(server: Server) -> None:
+    """PAR-07, T023: beside a reference the query says nothing but client_id."""
+    client, secret = server.add_client(redirect_uris=(REDIRECT_URI, OTHER_URI))
+    request_uri = pushed(server, client, secret)
+    browser = signed_in(server)
+    changed = {
+        "redirect_uri": OTHER_URI,
+        "scope": "profile files.read",
+        "state": "changed",
+        "response_type": "token",
+        "code_challenge": "A" * 43,
+        "resource": "https://files.example/",
+        "request": "e30.e30.e30",
+    }
+    page = bring(server, client, request_uri, browser, **changed)
+    assert [box._value for box in form_with(page, "scope").fields["scope"]] == ["profile"]
+    tokens = server.redeem(client, secret, assert_code(server.consent(page))).json
+    assert tokens["scope"] == "profile"
+
+
+def test_a_pushed_request_is_checked_again(server: Server) -> None:
+    """R-09, T002: who was disabled meanwhile gets nothing."""
+    client, secret = server.add_client()
+    request_uri = pushed(server, client, secret)
+    with server.application.begin() as engine:
+        engine.stores.clients.disable(client.client_id, engine.now)
+    assert_page_error(bring(server, client, request_uri, signed_in(server)), supplied=REDIRECT_URI)
+
+
+def test_what_was_pushed_is_readable_nowhere(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """T023: not in a cookie, an address or a log."""
+    client, secret = server.add_client()
+    browser = server.browser()
+    with caplog.at_level(logging.DEBUG):
+        request_uri = pushed(server, client, secret, state="telltale", scope="files.read")
+        answers = [bring(server, client, request_uri, browser)]
+        answers.append(answers[-1].follow())
+        answers.append(sign_in_at(answers[-1]))
+        answers.append(answers[-1].follow())
+        push(server, client, secret, state="telltale", scope="admin")
+    shown = [request_uri, str(browser.cookies), caplog.text]
+    shown += [str(answer.headers) for answer in answers]
+    # The sealed request, of all things, stands in the pages' forms and addresses.
+    shown.append(form_with(answers[-1], "scope")["request"].value)
+    for text in shown:
+        assert "telltale" not in text
+        assert "files.read" not in text
+        assert CHALLENGE not in text
+
+
+def test_a_url_is_never_fetched(server: Server, contacts: list[str]) -> None:
+    """T022, JAR-05: no connection, and no name is looked up."""
+    client, secret = server.add_client()
+    browser = signed_in(server)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()):
+            listener.accept()[0].close()
+        assert "socket.connect" in contacts, "it would be heard"
+        contacts.clear()
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        for url in (f"http://127.0.0.1:{port}/r", f"http://localhost:{port}/r", "https://client.example/r"):
+            assert_page_error(bring(server, client, url, browser), "invalid_request_uri", supplied=url)
+            assert_json_error(push(server, client, secret, request_uri=url), "invalid_request")
+        assert contacts == []
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+# ---- when it is required, and when it is off --------------------------------------------------------
+
+
+def test_what_was_not_pushed_is_refused_where_that_is_required(serve: Callable[..., Server]) -> None:
+    """PAR-08: redirect invalid_request, once somebody is signed in; a pushed request goes on."""
+    server = serve(require="true")
+    client, secret = server.add_client()
+    answer = server.browser().get(server.authorization_url(client))
+    before = stored(server)
+    answer = sign_in_at(answer.follow()).follow()
+    assert_redirect_error(answer, "invalid_request")
+    assert server.events()[-1]["reason"] == "request-not-pushed"
+    browser = signed_in(server)
+    assert_redirect_error(browser.get(server.authorization_url(client)), "invalid_request")
+    assert_page_error(
+        browser.get(server.authorization_url(client, redirect_uri=OTHER_URI), expect_errors=True),
+        supplied=OTHER_URI,
+    )
+    assert server.rows("grants") == before[0]["grants"]
+    assert server.rows("tokens") == before[0]["tokens"]
+    assert_code(server.consent(bring(server, client, pushed(server, client, secret), browser)))
+
+
+def test_nobody_is_sent_to_a_stranger_for_not_pushing(serve: Callable[..., Server]) -> None:
+    """PAR-08, B-17: a client that only itself vouches for is answered by way of a page."""
+    server = serve(require="true")
+    client = register(server)
+    answer = signed_in(server).get(server.authorization_url(client))
+    assert answer.status_int == 200
+    assert "client.example" in answer.text
+
+
+@pytest.mark.parametrize("require", [None, "false", "true"])
+def test_the_metadata_names_the_endpoint(serve: Callable[..., Server], require: str | None) -> None:
+    """PAR-08, A-17: RFC 9126, 5."""
+    server = serve(**({"require": require} if require else {}))
+    metadata = server.http.get("/.well-known/oauth-authorization-server").json
+    assert metadata["pushed_authorization_request_endpoint"] == "https://as.example/oauth/par"
+    assert metadata.get("require_pushed_authorization_requests", False) is (require == "true")
+
+
+def test_it_works_below_the_path_of_an_issuer(sqlite_url: str) -> None:
+    """A-04: endpoint, metadata and reference move with the issuer."""
+    server = Server(sqlite_url, {**pushing(), "authserver.issuer": "https://as.example/tenant"})
+    server.add_user("ann")
+    client, secret = server.add_client()
+    metadata = server.http.get("/.well-known/oauth-authorization-server/tenant").json
+    assert metadata["pushed_authorization_request_endpoint"] == "https://as.example/tenant/oauth/par"
+    request_uri = pushed(server, client, secret)
+    answer = server.consent(bring(server, client, request_uri, signed_in(server)))
+    assert answer.location.startswith(f"{REDIRECT_URI}?code=")
+    server.http.post("/oauth/par", "", content_type=FORM, status=404)
+    server.close()
+
+
+def test_without_its_line_it_is_not_there(sqlite_url: str) -> None:
+    """Only what the INI names is loaded."""
+    server = Server(sqlite_url)
+    server.http.post("/oauth/par", "", content_type=FORM, status=404)
+    metadata = server.http.get("/.well-known/oauth-authorization-server").json
+    assert "pushed_authorization_request_endpoint" not in metadata
+    server.close()
+
+
+def test_request_objects_are_refused_beside_it(server: Server) -> None:
+    """JAR-01: the plugin reads references to what was pushed, and nothing else."""
+    client, _ = server.add_client()
+    url = server.authorization_url(client, request="e30.e30.e30")
+    assert_redirect_error(signed_in(server).get(url), "request_not_supported")

@@ -1,0 +1,106 @@
+"""Whoever reads why something was refused also reads what would change it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from authserver.engine.errors import OAuthError
+from authserver.engine.register import INITIAL_ACCESS_TOKEN_REQUIRED
+from authserver.plugins import SLOTS
+from authserver.remedies import REMEDIES, SILENCE, WITHOUT_REMEDY, remedy_of
+from authserver.settings import Settings
+
+PACKAGE = Path(__file__).parent.parent / "authserver"
+SOURCES = [*PACKAGE.glob("engine/**/*.py"), *PACKAGE.glob("web/*.py"), *PACKAGE.glob("policies/*.py")]
+# Reasons that stand nowhere as a text: HTTP errors by their title, the floor of `explain`, a constant of the API.
+MADE = {"method-not-allowed", "request-entity-too-large", "core-floor", INITIAL_ACCESS_TOKEN_REQUIRED}
+
+
+def texts(node: ast.expr) -> Iterator[str]:
+    """Every text that an expression may come to; of a condition both."""
+    match node:
+        case ast.Constant(value=str(text)) if text:
+            yield text
+        case ast.IfExp(body=body, orelse=orelse):
+            yield from texts(body)
+            yield from texts(orelse)
+
+
+def reasons_of(path: Path) -> Iterator[str]:
+    """What a file gives as the reason of a refusal: `reason="…"`, `….reason = "…"`, `deny("…")`, `narrow("…", …)`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.keyword(arg="reason", value=value):
+                yield from texts(value)
+            case ast.Assign(targets=[ast.Attribute(attr="reason")], value=value):
+                yield from texts(value)
+            case ast.Assign(targets=[ast.Name(id="reason")], value=value):
+                yield from texts(value)
+            case ast.Call(func=ast.Name(id="deny" | "narrow"), args=[first, *_]):
+                yield from texts(first)
+            case ast.Call(func=ast.Name(id="Ruling"), args=[_, _, third, *_]):
+                yield from texts(third)
+
+
+def failures() -> Iterator[str]:
+    """Why the answer of a plugin is none (`plugins._ask` and `plugins.problem_with`)."""
+    for node in ast.walk(ast.parse((PACKAGE / "plugins.py").read_text(encoding="utf-8"))):
+        match node:
+            case ast.FunctionDef(name="problem_with"):
+                for inner in ast.walk(node):
+                    if isinstance(inner, ast.Return) and inner.value is not None:
+                        yield from texts(inner.value)
+            case ast.Call(func=ast.Name(id="Answer"), args=[_, _, third, *_]):
+                yield from texts(third)
+
+
+def codes(error: type[OAuthError] = OAuthError) -> Iterator[str]:
+    """An error without a reason has its code for one."""
+    for kind in error.__subclasses__():
+        yield kind.code
+        yield from codes(kind)
+
+
+REASONS = sorted({*failures(), *codes(), *(reason for path in SOURCES for reason in reasons_of(path))})
+
+
+def test_the_reasons_are_found() -> None:
+    """One of each kind, so that the tests below mean something."""
+    assert {
+        "code-expired",  # a keyword
+        "code-burnt",  # one half of a condition
+        "method-not-registered",  # an assignment
+        "nobody-answered",  # a ruling
+        "plugin-raised",
+        "wrong-value",
+        "invalid_scope",
+        "scope-not-registered",  # a shipped policy
+        "form-token",  # a page
+        "unexpected-error",
+    } <= set(REASONS)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_reason_has_a_remedy_or_is_known_to_have_none(reason: str) -> None:
+    assert (reason in REMEDIES) != (reason in WITHOUT_REMEDY)
+    assert remedy_of(reason)
+
+
+def test_no_remedy_is_left_over() -> None:
+    assert {*REMEDIES, *WITHOUT_REMEDY} <= {*REASONS, *MADE}
+
+
+def test_every_deciding_hook_says_what_to_do_about_silence() -> None:
+    assert set(SILENCE) == set(SLOTS)
+
+
+def test_the_settings_that_remedies_name_exist() -> None:
+    known = {f"authserver.{name}" for name in Settings.__dataclass_fields__} | {"authserver.plugin"}
+    for text in (*REMEDIES.values(), *SILENCE.values()):
+        for word in text.replace("`", " ").split():
+            if word.startswith("authserver."):
+                assert ".".join(word.rstrip(".,;:").split(".")[:2]) in known, word

@@ -1,0 +1,199 @@
+"""Recorded questions asked again under other policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from authserver.api import Client, Decision, allow, deny, hookimpl, narrow
+from authserver.engine.context import Engine
+from authserver.engine.decisions import Verdict
+from authserver.engine.records import Event, EventType
+from authserver.plugins import PluginSet
+from authserver.replay import Replayed, Result, replay
+from authserver.testing.records import NOW, a_client, a_user, an_event
+from authserver.testing.server import Server
+
+SCOPE = {
+    "client_id": "reports",
+    "user_id": None,
+    "grant_type": "client_credentials",
+    "requested": ["read"],
+    "resources": [],
+}
+CONSENT = {
+    "client_id": "reports",
+    "user_id": "user_ada",
+    "scopes": ["read"],
+    "resources": [],
+    "remembered": False,
+}
+
+
+@dataclass(frozen=True)
+class Does:
+    """A policy that does what a test says."""
+
+    act: Callable[[], Decision | None]
+
+    @hookimpl
+    def scope_decision(self) -> Decision | None:
+        return self.act()
+
+    @hookimpl
+    def consent_decision(self) -> Decision | None:
+        return self.act()
+
+
+def record(slot: str, facts: Mapping[str, Any] | None, verdict: str, **more: Any) -> dict[str, Any]:
+    """A decision as it is kept."""
+    return {
+        "slot": slot,
+        "facts": facts,
+        "verdict": verdict,
+        "reason": "recorded",
+        "decided_by": "old",
+        "outcome": None,
+        "answers": [],
+        **more,
+    }
+
+
+def allowed(*scopes: str) -> dict[str, Any]:
+    return record("scope_decision", SCOPE, "allow", outcome=list(scopes))
+
+
+@pytest.fixture
+def engine(sqlite_url: str) -> Iterator[Engine]:
+    """An engine whose stores know the client `reports` and the user Ada."""
+    server = Server(sqlite_url)
+    with server.application.begin() as engine:
+        engine.stores.clients.add(a_client())
+        engine.stores.users.add(a_user())
+        yield engine
+    server.close()
+
+
+def asked_again(
+    engine: Engine, act: Callable[[], Decision | None], *decisions: Mapping[str, Any]
+) -> list[Replayed]:
+    policies = PluginSet([("does", Does(act))])
+    return list(replay([an_event(decisions=decisions)], replace(engine, policies=policies)))
+
+
+@pytest.mark.parametrize(
+    ("was", "act", "result"),
+    [
+        (allowed("read"), lambda: allow("other-words", ("read",)), Result.SAME),
+        (allowed("read"), lambda: allow("more", ("read", "write")), Result.FLIPPED),
+        (allowed("read"), lambda: narrow("less", ()), Result.FLIPPED),
+        (allowed("read"), lambda: None, Result.FLIPPED),
+        (allowed("read"), lambda: deny("no"), Result.FLIPPED),
+        (allowed("read"), lambda: 1 / 0, Result.FLIPPED),
+        (record("scope_decision", SCOPE, "deny"), lambda: None, Result.SAME),
+        (record("scope_decision", SCOPE, "silent"), lambda: 1 / 0, Result.SAME),
+        (record("scope_decision", SCOPE, "silent"), lambda: allow("now", ("read",)), Result.FLIPPED),
+        # Of consent, silence is no refusal: the user is asked.
+        (record("consent_decision", CONSENT, "silent"), lambda: None, Result.SAME),
+        (record("consent_decision", CONSENT, "silent"), lambda: deny("no"), Result.FLIPPED),
+        (record("consent_decision", CONSENT, "deny"), lambda: None, Result.FLIPPED),
+        (record("consent_decision", CONSENT, "deny"), lambda: 1 / 0, Result.SAME),
+        (record("consent_decision", CONSENT, "silent"), lambda: allow("now"), Result.FLIPPED),
+    ],
+)
+def test_a_decision_flips_when_another_thing_is_let_through(
+    engine: Engine, was: dict[str, Any], act: Callable[[], Any], result: Result
+) -> None:
+    """Another reason alone is no flip, nor is a refusal of another kind."""
+    (item,) = asked_again(engine, act, was)
+    assert item.result is result
+    assert item.client_id == "reports"
+    assert item.facts == was["facts"]
+    assert item.was["verdict"] == was["verdict"]
+
+
+def test_a_flip_says_what_would_be_and_why(engine: Engine) -> None:
+    (item,) = asked_again(engine, lambda: allow("all", ("read", "write")), allowed("read"))
+    assert item.would_be == {
+        "verdict": Verdict.ALLOW,
+        "reason": "all",
+        "outcome": ["read", "write"],
+        "decided_by": "does",
+    }
+
+
+def test_events_of_one_request_count_once(engine: Engine) -> None:
+    """They share their time and tell of the same questions; the same question later is another one."""
+    first = allowed("read")
+    events = [
+        an_event(decisions=(first,)),
+        an_event(decisions=(first, record("consent_decision", CONSENT, "silent"))),
+        an_event(decisions=(first,), at=NOW + timedelta(microseconds=1)),
+    ]
+    policies = PluginSet([("does", Does(lambda: None))])
+    slots = [item.slot for item in replay(events, replace(engine, policies=policies))]
+    assert slots == ["scope_decision", "consent_decision", "scope_decision"]
+
+
+def test_what_shadow_plugins_said_is_not_asked_again(engine: Engine) -> None:
+    event = an_event(type=EventType.POLICY_DIFFERED, decisions=(allowed("read"), allowed()))
+    assert list(replay([event], engine)) == []
+
+
+@pytest.mark.parametrize(
+    ("decision", "why"),
+    [
+        (record("scope_decision", SCOPE | {"client_id": "gone"}, "allow"), "the client is gone"),
+        (record("scope_decision", SCOPE | {"user_id": "user_gone"}, "allow"), "the user is gone"),
+        (record("scope_decision", None, "allow"), "another version of the server wrote it down"),
+        (record("scope_decision", SCOPE | {"requested": None}, "allow"), "another version"),
+        (record("retired_decision", {}, "allow"), "there is no such hook any more"),
+        (record("login_decision", {"user_id": "user_ada"}, "allow"), "a password"),
+        (record("client_auth_decision", {"assertion": True}, "allow"), "a client assertion"),
+        (record("registration_decision", {"bearer": True}, "allow"), "an initial access token"),
+    ],
+)
+def test_what_cannot_be_asked_again_says_why(engine: Engine, decision: dict[str, Any], why: str) -> None:
+    (item,) = asked_again(engine, lambda: None, decision)
+    assert item.result is Result.NOT_ASKED
+    assert why in item.would_be["reason"]
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A plugin that knows a client which is kept nowhere else."""
+
+    fails: bool = False
+
+    @hookimpl
+    def find_client(self, client_id: str) -> Client | None:
+        if self.fails:
+            raise OSError("away")
+        return a_client(client_id=client_id) if client_id == "elsewhere" else None
+
+    @hookimpl
+    def scope_decision(self, client: Client) -> Decision:
+        return allow("theirs", client.scopes)
+
+
+@pytest.mark.parametrize(("fails", "result"), [(False, Result.FLIPPED), (True, Result.NOT_ASKED)])
+def test_clients_of_plugins_are_found(engine: Engine, fails: bool, result: Result) -> None:
+    decision = record("scope_decision", SCOPE | {"client_id": "elsewhere"}, "allow", outcome=["read"])
+    policies = PluginSet([("elsewhere", Elsewhere(fails))])
+    (item,) = replay([an_event(decisions=(decision,))], replace(engine, policies=policies))
+    assert item.result is result
+
+
+def test_nothing_is_written(engine: Engine) -> None:
+    def asked() -> Iterator[Event]:
+        yield an_event(decisions=(allowed("read"),))
+
+    before = engine.stores.events.count(NOW)
+    policies = PluginSet([("does", Does(lambda: deny("no")))])
+    assert [item.result for item in replay(asked(), replace(engine, policies=policies))] == [Result.FLIPPED]
+    assert engine.stores.events.count(NOW) == before
+    assert engine.journal.decisions == []

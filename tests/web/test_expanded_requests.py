@@ -1,0 +1,166 @@
+"""Authorization requests that refer to others: read by a plugin, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+
+from authserver.api import Expanded, InvalidRequest, InvalidRequestUri, Parameters, hookimpl
+from authserver.testing.server import CHALLENGE, REDIRECT_URI, Server, form_with, with_plugin
+from authserver.testing.stories import (
+    assert_code,
+    assert_page_error,
+    assert_redirect_error,
+    sign_in_at,
+    signed_in,
+    stored,
+)
+
+OTHER_URI = "https://other.example/cb"
+
+
+@dataclass(frozen=True)
+class Template:
+    """Knows one request by name, and fails as a test wants."""
+
+    immediate: ClassVar[bool] = True
+
+    client_id: str = ""
+
+    @hookimpl
+    def expand_authorization_request(self, parameters: Parameters) -> Expanded | None:
+        match parameters.get("request_template"):
+            case None:
+                return None
+            case "fails":
+                raise RuntimeError("lost")
+            case "refuses":
+                raise InvalidRequestUri("There is no such template.", reason="template-unknown")
+            case "wrong":
+                return parameters  # type: ignore[return-value]  # what a plugin in error does
+            case "long":
+                return Expanded(parameters=Parameters.parse("x=" + "y" * 8000 + "&z=" + "y" * 8000))
+            case name:
+                text = (
+                    f"client_id={self.client_id}&redirect_uri={REDIRECT_URI}&response_type=code&state={name}"
+                )
+                text += f"&scope=profile&code_challenge={CHALLENGE}&code_challenge_method=S256"
+                return Expanded(parameters=Parameters.parse(text))
+
+
+@dataclass(frozen=True)
+class Forbids:
+    """Refuses every request, in whoever's words it comes."""
+
+    immediate: ClassVar[bool] = True
+
+    @hookimpl
+    def expand_authorization_request(self, parameters: Parameters) -> Expanded:
+        refusal = InvalidRequest("Not like this.", reason="not-like-this")
+        return Expanded(parameters=parameters, refusal=refusal)
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server]) -> Server:
+    server = make_server(with_plugin(Template, {"client_id": "notes"}))
+    server.add_user("ann")
+    server.add_client(client_id="notes")
+    return server
+
+
+def test_the_expanded_request_counts_in_place_of_what_was_sent(server: Server) -> None:
+    """expand_authorization_request: through sign-in and consent; nothing of what was sent is left."""
+    browser = server.browser()
+    answer = browser.get("/oauth/authorize?request_template=a&scope=admin&state=sent&client_id=nobody")
+    page = sign_in_at(answer.follow()).follow()
+    assert [box._value for box in form_with(page, "scope").fields["scope"]] == ["profile"]
+    assert_code(server.consent(page), state="a")
+
+
+def test_other_requests_are_as_before(server: Server) -> None:
+    with server.application.begin() as engine:
+        client = engine.stores.clients.find("notes")
+    assert client
+    assert_code(server.consent(signed_in(server).get(server.authorization_url(client))))
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "status", "reason"),
+    [
+        ("fails", "server_error", 500, "plugin-raised"),
+        ("wrong", "server_error", 500, "plugin-raised"),
+        ("refuses", "invalid_request_uri", 400, "template-unknown"),
+        ("long", "invalid_request", 400, "request-too-long"),
+    ],
+)
+def test_a_failure_before_anything_is_known_is_a_page(
+    server: Server, name: str, code: str, status: int, reason: str
+) -> None:
+    """R-14, T001: even with a good redirect URI beside it."""
+    with server.application.begin() as engine:
+        client = engine.stores.clients.find("notes")
+    assert client
+    browser = signed_in(server)
+    before = stored(server)
+    answer = browser.get(server.authorization_url(client, request_template=name), expect_errors=True)
+    assert_page_error(answer, code, status=status, supplied=REDIRECT_URI)
+    assert stored(server) == before
+    assert server.events()[-1]["reason"] == reason
+
+
+@pytest.mark.parametrize("forbids_first", [True, False])
+def test_any_refusal_refuses_whatever_its_place(
+    make_server: Callable[..., Server], forbids_first: bool
+) -> None:
+    """T140: no plugin lets a request through that another one refuses."""
+    settings = with_plugin(Template, {"client_id": "notes"})
+    lines = str(settings["authserver.plugins"])
+    forbids = f"{__name__}:Forbids"
+    settings["authserver.plugins"] = f"{forbids}\n{lines}" if forbids_first else f"{lines}\n{forbids}"
+    server = make_server(settings)
+    server.add_user("ann")
+    client, _ = server.add_client(client_id="notes")
+    url = server.authorization_url(client, request_template="xyz")
+    before = stored(server)
+    # For a stranger the refusal travels with the pending request, to the moment when it may be redirected.
+    answer = sign_in_at(server.browser().get(url).follow()).follow()
+    assert_redirect_error(answer, "invalid_request")
+    assert server.events()[-1]["reason"] == "not-like-this"
+    assert_redirect_error(signed_in(server).get(url), "invalid_request")
+    assert stored(server)[1] == before[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"request": "e30.e30.e30"}, "request_not_supported"),
+        ({"request_uri": "urn:ietf:params:oauth:request_uri:abc"}, "request_uri_not_supported"),
+        ({"request_uri": "https://client.example/request.jwt"}, "request_uri_not_supported"),
+    ],
+)
+def test_a_reference_that_nobody_reads_is_refused(
+    make_server: Callable[..., Server], changes: dict[str, str], code: str
+) -> None:
+    """JAR-01, T001: and not ignored; where the redirect URI is bad, on a page."""
+    server = make_server()
+    server.add_user("ann")
+    client, _ = server.add_client()
+    browser = signed_in(server)
+    before = stored(server)
+    assert_redirect_error(browser.get(server.authorization_url(client, **changes)), code)
+    foreign = server.authorization_url(client, redirect_uri=OTHER_URI, **changes)
+    assert_page_error(browser.get(foreign, expect_errors=True), supplied=OTHER_URI)
+    assert stored(server) == before
+
+
+@pytest.mark.parametrize("name", ["request", "request_uri"])
+def test_an_empty_reference_is_none(make_server: Callable[..., Server], name: str) -> None:
+    """B-03: a parameter with an empty value is treated as not sent."""
+    server = make_server()
+    server.add_user("ann")
+    client, _ = server.add_client()
+    page = signed_in(server).get(server.authorization_url(client, **{name: ""}))
+    assert_code(server.consent(page))
