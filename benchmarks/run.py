@@ -43,6 +43,7 @@ CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
 
 WORKLOADS = {
     "W1": "a token by client_credentials",
+    "W2": "an introspection of an access token, by the client that it was issued to",
     "W3": "a refresh, each with the token that the last one gave",
     "W4": "a code redeemed, with PKCE",
     "W5": "the server metadata",
@@ -93,6 +94,13 @@ def credentials(connection: http.client.HTTPConnection) -> str | None:
     return None if is_right else f"{status} {answer}"
 
 
+def introspect(connection: http.client.HTTPConnection, token: str) -> str | None:
+    """W2."""
+    status, answer = ask(connection, CLIENT_CREDENTIALS, "/oauth/introspect", token=token)
+    is_right = status == 200 and answer.get("active") is True and answer.get("client_id") == "bench-cc"
+    return None if is_right else f"{status} {answer}"
+
+
 def metadata(connection: http.client.HTTPConnection) -> str | None:
     """W5."""
     connection.request("GET", "/.well-known/oauth-authorization-server")
@@ -127,8 +135,10 @@ def redeem(connection: http.client.HTTPConnection, codes: list[str]) -> str | No
     return None if is_right else f"{status} {answer}"
 
 
-def ask(connection: http.client.HTTPConnection, headers: dict[str, str], **form: str) -> tuple[int, Answer]:
-    connection.request("POST", "/oauth/token", urlencode(form), headers)
+def ask(
+    connection: http.client.HTTPConnection, headers: dict[str, str], path: str = "/oauth/token", **form: str
+) -> tuple[int, Answer]:
+    connection.request("POST", path, urlencode(form), headers)
     response = connection.getresponse()
     return response.status, json.loads(response.read())
 
@@ -147,6 +157,7 @@ def drive(
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
         once: Callable[[], str | None] = {
             "W1": lambda: credentials(connection),
+            "W2": lambda: introspect(connection, own[0]),
             "W3": lambda: refresh(connection, own),
             "W4": lambda: redeem(connection, own),
             "W5": lambda: metadata(connection),
@@ -307,13 +318,22 @@ def fresh_codes(environment: Mapping[str, str], number: int) -> list[str]:
 def inputs_for(
     workload: str, port: int, connections: int, seconds: float, environment: Mapping[str, str]
 ) -> list[list[str]]:
-    """What each connection needs: nothing, a refresh token, or its share of codes."""
+    """What each connection needs: nothing, a token, or its share of codes."""
+    if workload == "W2":
+        return [[access_token(port)] for _ in range(connections)]
     if workload == "W3":
         return [[first_refresh_token(port, code)] for code in fresh_codes(environment, connections)]
     if workload == "W4":
         codes = fresh_codes(environment, int(CODES_PER_SECOND * seconds) + connections)
         return [codes[start::connections] for start in range(connections)]
     return [[] for _ in range(connections)]
+
+
+def access_token(port: int) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    _, answer = ask(connection, CLIENT_CREDENTIALS, grant_type="client_credentials", scope="read")
+    connection.close()
+    return str(answer.get("access_token") or "none")
 
 
 def first_refresh_token(port: int, code: str) -> str:

@@ -28,6 +28,7 @@ def ini(port: str) -> dict[str, str]:
             consent_remembered
             login_password
             registration_token
+            introspect_own
         """,
         "authserver.plugin.resources_listed.resources": f"{RESOURCE} = *",
         "authserver.plugin.resources_listed.default": RESOURCE,

@@ -225,6 +225,8 @@ def test_what_people_are_told_to_type_exists(file: str, line: str) -> None:
             assert arguments[0] == "install"
         case "python3":
             assert arguments[:2] == ["-m", "venv"]
+        case "python":
+            assert arguments[:2] == ["-m", "pytest"]
         case other:
             assert other == "openssl", f"{file}: nothing checks {other}"
 
@@ -353,7 +355,7 @@ def test_the_documentation_speaks_of_no_setting_that_is_not_there() -> None:
     known = {f"authserver.{field.name}" for field in dataclasses.fields(Settings)}
     for name, kind in PLUGINS.items():
         known |= {f"authserver.plugin.{name}.{field.name}" for field in dataclasses.fields(kind)}
-    known.add("authserver.plugin.read_only.clients")
+    known |= {"authserver.plugin.read_only.clients", "authserver.plugin.release_freeze.exempt"}
     named = {
         (path.name, key)
         for path in (README, *PAGES)

@@ -7,23 +7,18 @@ among the keys of that set, and the algorithm is the key's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, OKPKey, RSAKey
-from joserfc.jws import JWSRegistry
-from joserfc.util import urlsafe_b64decode
-
-from authserver.engine import digests, strict_json
+from authserver.engine import strict_json
 from authserver.engine.context import Engine
-from authserver.engine.records import Client, Token, TokenKind
+from authserver.engine.jose import SECRET_MEMBERS, ForeignKey, foreign_key, read_jws
+from authserver.engine.once import first_use
+from authserver.engine.records import Client
 
-LONGEST_ASSERTION = 8192
 LARGEST_KEY_SET = 32768
 MOST_KEYS = 20
-SMALLEST_RSA_KEY = 2048
 # How far the clocks of others may be off (R-11, T150).
 SKEW = timedelta(seconds=30)
 
@@ -33,8 +28,6 @@ _ALGORITHMS: Mapping[tuple[str, str | None], tuple[str, ...]] = {
     ("OKP", "Ed25519"): ("EdDSA",),
     ("RSA", None): ("RS256", "PS256"),
 }
-_PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "n", "e")
-_SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 # Whatever is not here is refused: `jwk`, `jku`, `x5u`, `x5c`, `crit`, `b64`, `zip`, `enc` and what comes next.
 # Thumbprints of certificates are common, and lead nowhere.
 _HEADER_MEMBERS = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
@@ -48,21 +41,11 @@ class BadAssertion(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustedKey:
-    """A public key with the one algorithm that it verifies. `thumbprint` is of RFC 7638."""
-
-    kid: str | None
-    algorithm: str
-    public: ECKey | RSAKey | OKPKey = field(repr=False)
-    thumbprint: str
-
-
 @dataclass(frozen=True, slots=True)
 class TrustedKeys:
     """The keys of one issuer."""
 
-    keys: tuple[TrustedKey, ...]
+    keys: tuple[tuple[str | None, ForeignKey], ...]
 
     @classmethod
     def read(cls, text: bytes) -> Self:
@@ -77,20 +60,24 @@ class TrustedKeys:
             raise ValueError("this is no JWK Set (RFC 7517, 5)")
         if len(members) > MOST_KEYS:
             raise ValueError(f"the JWK Set holds more than {MOST_KEYS} keys")
-        if any(_SECRET_MEMBERS & jwk.keys() for jwk in members):
+        if any(SECRET_MEMBERS & jwk.keys() for jwk in members):
             raise ValueError("the JWK Set holds a private or symmetric key; give public keys only")
-        keys = tuple(key for key in map(_key, members) if key is not None)
-        if len({key.kid for key in keys}) < len(keys):
+        keys = tuple(
+            (_kid(jwk), _key(number, jwk, algorithm))
+            for number, jwk in enumerate(members, start=1)
+            if (algorithm := _algorithm(jwk))
+        )
+        if len({kid for kid, _ in keys}) < len(keys):
             raise ValueError("two keys of the JWK Set have the same kid, or none")
         if not keys:
             raise ValueError("the JWK Set holds no signature key for ES256, RS256, PS256 or EdDSA")
         return cls(keys)
 
-    def find(self, kid: str | None) -> TrustedKey | None:
+    def find(self, kid: object) -> ForeignKey | None:
         """The key of this id; without an id the only key there is."""
         if kid is None:
-            return self.keys[0] if len(self.keys) == 1 else None
-        return next((key for key in self.keys if key.kid == kid), None)
+            return self.keys[0][1] if len(self.keys) == 1 else None
+        return next((key for known, key in self.keys if known == kid), None)
 
 
 def verify_assertion(
@@ -106,7 +93,13 @@ def verify_assertion(
     Raises:
         BadAssertion: anything else. `iss` and `sub` are strings of the claims returned; `exp` is an integer.
     """
-    header, claims, signed, signature = _read(text)
+    try:
+        jws = read_jws(text)
+    except ValueError:
+        raise BadAssertion("assertion-malformed") from None
+    header, claims = jws.header, jws.claims
+    if "alg" not in header or not header.keys() <= _HEADER_MEMBERS:
+        raise BadAssertion("assertion-header")
     if str(header.get("typ", "JWT")).lower().removeprefix("application/") not in ("jwt", typ):
         raise BadAssertion("assertion-type")
     issuer, subject = claims.get("iss"), claims.get("sub")
@@ -114,13 +107,12 @@ def verify_assertion(
     keys = keys_of(issuer) if isinstance(issuer, str) and issuer != engine.settings.issuer else None
     if keys is None:
         raise BadAssertion("assertion-issuer-not-trusted")
-    kid = header.get("kid")
-    key = keys.find(kid) if kid is None or isinstance(kid, str) else None
+    key = keys.find(header.get("kid"))
     if key is None or any(key.thumbprint == jwk["kid"] for jwk in engine.signer.jwks()["keys"]):
         raise BadAssertion("assertion-key-unknown")
     if header["alg"] != key.algorithm:
         raise BadAssertion("assertion-algorithm")
-    if not JWSRegistry.algorithms[key.algorithm].verify(signed, signature, key.public):
+    if not key.verifies(jws):
         raise BadAssertion("assertion-signature")
     if claims.get("aud") not in (engine.settings.issuer, [engine.settings.issuer]):
         raise BadAssertion("assertion-audience")
@@ -142,36 +134,10 @@ def use_once(engine: Engine, client: Client, claims: Mapping[str, Any]) -> None:
     jti = claims.get("jti")
     if not isinstance(jti, str) or not jti:
         raise BadAssertion("assertion-jti-missing")
-    used = Token(
-        kind=TokenKind.REQUEST,
-        digest=digests.digest("assertion", f"{claims['iss']}\0{jti}"),
-        grant_id=None,
-        client_id=client.client_id,
-        created_at=engine.now,
-        # Longer than anybody could present it (T052).
-        expires_at=datetime.fromtimestamp(claims["exp"], UTC) + SKEW + timedelta(seconds=60),
-    )
-    if not engine.stores.tokens.add_once(used):
+    # Longer than anybody could present it (T052).
+    until = datetime.fromtimestamp(claims["exp"], UTC) + SKEW + timedelta(seconds=60)
+    if not first_use(engine, client, "assertion", f"{claims['iss']}\0{jti}", until):
         raise BadAssertion("assertion-replayed")
-
-
-def _read(text: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
-    """Header, claims, what is signed and its signature, of a compact JWS in its one spelling (T060)."""
-    if len(text) > LONGEST_ASSERTION or not text.isascii() or text.count(".") != 2:
-        raise BadAssertion("assertion-malformed")
-    signed, _, signature_text = text.encode("ascii").rpartition(b".")
-    header_text, _, claims_text = signed.partition(b".")
-    try:
-        header = strict_json.loads(urlsafe_b64decode(header_text))
-        claims = strict_json.loads(urlsafe_b64decode(claims_text))
-        signature = urlsafe_b64decode(signature_text)
-    except ValueError:
-        raise BadAssertion("assertion-malformed") from None
-    if not isinstance(header, dict) or not isinstance(claims, dict):
-        raise BadAssertion("assertion-malformed")
-    if "alg" not in header or not header.keys() <= _HEADER_MEMBERS:
-        raise BadAssertion("assertion-header")
-    return header, claims, signed, signature
 
 
 def _check_times(engine: Engine, claims: Mapping[str, Any], lifetime: timedelta) -> None:
@@ -188,27 +154,25 @@ def _check_times(engine: Engine, claims: Mapping[str, Any], lifetime: timedelta)
         raise BadAssertion("assertion-not-yet-valid")
 
 
-def _key(jwk: Mapping[str, Any]) -> TrustedKey | None:
-    """The key, None when it is not for signatures or not of an algorithm here. Raises ValueError."""
-    kid, curve = jwk.get("kid"), jwk.get("crv")
-    algorithms = _ALGORITHMS.get((str(jwk.get("kty")), None if curve is None else str(curve)))
-    operations = jwk.get("key_ops", ["verify"])
+def _algorithm(jwk: Mapping[str, Any]) -> str | None:
+    """What the key verifies; None when it is not for signatures or not of an algorithm here."""
+    curve, operations = jwk.get("crv"), jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return None
-    if algorithms is None or (algorithm := jwk.get("alg", algorithms[0])) not in algorithms:
-        return None
-    if kid is not None and not (isinstance(kid, str) and 1 <= len(kid) <= 128 and kid.isprintable()):
-        raise ValueError("a key of the JWK Set has a kid that is no text of up to 128 printable characters")
-    kinds: Mapping[str, Any] = {"EC": ECKey, "OKP": OKPKey, "RSA": RSAKey}
+    known = _ALGORITHMS.get((str(jwk.get("kty")), None if curve is None else str(curve)), ("",))
+    algorithm = jwk.get("alg", known[0])
+    return algorithm if algorithm in known else None
+
+
+def _key(number: int, jwk: Mapping[str, Any], algorithm: str) -> ForeignKey:
     try:
-        public = kinds[jwk["kty"]].import_key(
-            {name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}
-        )
-        if isinstance(public, RSAKey) and public.public_key.key_size < SMALLEST_RSA_KEY:
-            raise ValueError("too small")
-        return TrustedKey(kid=kid, algorithm=algorithm, public=public, thumbprint=public.thumbprint())
-    except (JoseError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"a key of the JWK Set is not a valid {algorithm} key, or an RSA key of fewer than 2048 bits "
-            f"({type(error).__name__})"
-        ) from None
+        return foreign_key(jwk, algorithm)
+    except ValueError as error:
+        raise ValueError(f"key {number} of the JWK Set is no {algorithm} key: {error}") from None
+
+
+def _kid(jwk: Mapping[str, Any]) -> str | None:
+    kid = jwk.get("kid")
+    if kid is None or (isinstance(kid, str) and 1 <= len(kid) <= 128 and kid.isprintable()):
+        return kid
+    raise ValueError("a key of the JWK Set has a kid that is no text of up to 128 printable characters")

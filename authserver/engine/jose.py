@@ -24,7 +24,7 @@ RSA_SIZES = range(2048, 8193)  # bits; above, one signature costs more than a st
 # Nothing else is in a header we make, so `jwk`, `jku`, `x5u`, `x5c`, `b64` and `crit` never count.
 _HEADER_MEMBERS = frozenset({"alg", "typ", "kid"})
 _PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "n", "e")
-_SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 # The key type and curve of each algorithm that others may sign with.
 _FOREIGN_ALGORITHMS: Mapping[str, tuple[type[ECKey | OKPKey | RSAKey], str | None]] = {
     "ES256": (ECKey, "P-256"),
@@ -101,7 +101,7 @@ def foreign_key(jwk: object, algorithm: str) -> ForeignKey:
     not fit the algorithm, a weak or broken one, and one in another spelling than its own.
     """
     kind, curve = _FOREIGN_ALGORITHMS[algorithm]
-    if not isinstance(jwk, dict) or _SECRET_MEMBERS & jwk.keys():
+    if not isinstance(jwk, dict) or SECRET_MEMBERS & jwk.keys():
         raise ValueError("the key must be a public JWK")
     members = {name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}
     if not all(isinstance(value, str) for value in members.values()):

@@ -204,10 +204,15 @@ def _introspection(asked: Asked) -> Facts:
 
 def _introspection_again(known: Known, facts: Facts) -> Asked:
     token = facts["token"]
-    members = {name: tuple(value) if isinstance(value, list) else value for name, value in token.items()}
     return {
         "caller": known.client(facts),
-        "token": IntrospectedToken(**members | {"kind": TokenKind(token["kind"])}),
+        "token": IntrospectedToken(
+            client_id=token["client_id"],
+            subject=token["subject"],
+            audience=tuple(token["audience"]),
+            scopes=tuple(token["scopes"]),
+            kind=TokenKind(token["kind"]),
+        ),
     }
 
 

@@ -41,7 +41,7 @@ NAME = "the_policy"
 def policy_contract(
     policy: object,
     *,
-    examples: int = 100,
+    examples: int | None = None,
     quick: float = QUICK,
     deterministic: bool = True,
     questions: Mapping[str, SearchStrategy[dict[str, Any]]] | None = None,
@@ -51,7 +51,7 @@ def policy_contract(
     Args:
         policy: the policy as it would be configured; or its class, and then a fixture named `policy` gives
             the value, for one that needs a file or a server.
-        examples: how many questions are made up for each promise.
+        examples: how many questions are made up for each promise; unless said, what hypothesis' profile says.
         quick: seconds within which it answers; raise it for a policy that asks somebody outside.
         deterministic: False for a policy whose answer depends on more than the question, a clock say.
         questions: by hook, a strategy of keyword arguments to ask instead of `strategies.question(hook)`,
@@ -61,7 +61,7 @@ def policy_contract(
     slots = [slot for slot in SLOTS if _implements(kind, slot)]
     asking = {slot: question(slot) for slot in slots} | dict(questions or {})
     settings = hypothesis_settings(
-        max_examples=examples,
+        max_examples=examples or hypothesis_settings().max_examples,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OKPKey, RSAKey
@@ -19,6 +20,7 @@ from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 from webtest import TestResponse
 
+from authserver.cli import main
 from authserver.engine.login import disable_user
 from authserver.engine.records import Client
 from authserver.settings import SettingsError
@@ -245,6 +247,28 @@ def test_a_client_can_register_for_it_where_the_operator_lets_it(
     answer = server.token(client, registered["client_secret"], grant_type=GRANT_TYPE, assertion=assertion())
     assert answer.status_int == 200
     server.close()
+
+
+def test_an_operator_switches_it_on_and_registers_a_client(
+    tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H-05: by the lines that stand commented in development.ini, and `authserver client add`."""
+    monkeypatch.delenv("AUTHSERVER_CONFIG", raising=False)
+    text = (Path(__file__).parents[2] / "development.ini").read_text()
+    ini = tmp_path / "development.ini"
+    (tmp_path / "issuer.jwks.json").write_bytes(key_file.read_bytes())
+    add = ["client", "add", "--json", "--name", "Robot", "--scope", "profile", "--grant-type", GRANT_TYPE]
+    for line, status in (("", 2), ("jwt_bearer", 0)):
+        if line:
+            text = text.replace("    # jwt_bearer\n", "    jwt_bearer\n")
+            text = text.replace(
+                "# authserver.plugin.jwt_bearer.issuers", "authserver.plugin.jwt_bearer.issuers"
+            )
+        ini.write_text(text)
+        assert CliRunner().invoke(main, ["-c", str(ini), "demo"]).exit_code == 0
+        added = CliRunner().invoke(main, ["-c", str(ini), *add])
+        assert added.exit_code == status, added.output
+    assert json.loads(added.stdout)["grant_types"] == [GRANT_TYPE]
 
 
 # ---- what is refused --------------------------------------------------------------------------------

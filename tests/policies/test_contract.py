@@ -22,6 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "resources": ((strategies.RESOURCES[0], "*"), (strategies.RESOURCES[1], "files.read files.write")),
         "default": strategies.RESOURCES[0],
     },
+    "introspect_resource_servers": {"clients": (("reports", " ".join(strategies.RESOURCES[:2])),)},
     "registration_open": {"scopes": ("profile", "files.read")},
     "registration_token": {"tokens": (Secret("t" * 43),), "scopes": ("profile", "files.read")},
 }

@@ -12,14 +12,17 @@ from authserver.api import (
     ClientMetadata,
     Credentials,
     Decision,
+    IntrospectedToken,
     Secret,
     allow,
     deny,
     narrow,
 )
 from authserver.engine import digests
+from authserver.engine.records import TokenKind
 from authserver.policies.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
 from authserver.policies.consent import ConsentFirstParty, ConsentRemembered
+from authserver.policies.introspection import IntrospectOwn, IntrospectResourceServers
 from authserver.policies.login import LoginPassword
 from authserver.policies.redirect_uris import RedirectExact, RedirectLoopback
 from authserver.policies.registration import RegistrationOpen, RegistrationToken
@@ -288,3 +291,75 @@ def test_open_registration_confines_the_grant_types() -> None:
     """K-11: nobody registers itself for client_credentials."""
     metadata = replace(METADATA, grant_types=("client_credentials",))
     assert RegistrationOpen().registration_decision(metadata) == deny("grant-type-not-open")
+
+
+# ---- introspection_decision ------------------------------------------------------------------------
+
+TOKEN = IntrospectedToken(
+    client_id="reports",
+    subject="user_ada",
+    audience=("https://api.example", "https://files.example/v1"),
+    scopes=("read",),
+    kind=TokenKind.ACCESS,
+)
+
+
+@pytest.mark.parametrize("kind", [TokenKind.ACCESS, TokenKind.REFRESH])
+def test_a_client_may_know_its_own_tokens(kind: TokenKind) -> None:
+    """M-03, M-07: of either kind, and no other client's."""
+    plugin, token = IntrospectOwn(), replace(TOKEN, kind=kind)
+    assert plugin.introspection_decision(a_client(), token) == allow("own-token")
+    assert plugin.introspection_decision(a_client(client_id="other"), token) is None
+
+
+@pytest.mark.parametrize(
+    ("client_id", "audience", "knows"),
+    [
+        ("api", ("https://api.example",), True),
+        ("api", ("HTTPS://API.example/",), True),
+        ("api", ("https://files.example/v1", "https://api.example/"), True),
+        ("api", ("https://api.example/v1",), False),
+        ("api", ("https://files.example/v1",), False),
+        ("api", (), False),
+        ("files", ("https://files.example/v1",), True),
+        ("files", ("https://files.example/v2",), True),
+        ("files", ("https://files.example/",), False),
+        ("reports", ("https://api.example",), False),
+    ],
+)
+def test_a_resource_server_may_know_the_tokens_for_it(
+    client_id: str, audience: tuple[str, ...], knows: bool
+) -> None:
+    """M-06, O-09, T078: its own resources, however scheme, host and empty path are spelled; silence otherwise."""
+    plugin = IntrospectResourceServers(
+        clients=(
+            ("api", "https://api.example/"),
+            ("files", "https://files.example/v1 https://files.example/v2"),
+        )
+    )
+    asked = replace(TOKEN, audience=audience)
+    decision = plugin.introspection_decision(a_client(client_id=client_id), asked)
+    assert decision == (allow("in-audience") if knows else None)
+
+
+def test_a_resource_server_knows_no_refresh_token() -> None:
+    """M-07: those are for the authorization server alone."""
+    plugin = IntrospectResourceServers(clients=(("api", "https://api.example"),))
+    asked = replace(TOKEN, kind=TokenKind.REFRESH)
+    assert plugin.introspection_decision(a_client(client_id="api"), asked) is None
+
+
+@pytest.mark.parametrize(
+    ("clients", "problem"),
+    [
+        ((("api", "https://api.example"), ("api", "https://files.example")), "two lines name the client api"),
+        ((("api", ""),), "api: no resource is named"),
+        ((("api", "https://api.example api"),), "api: resource must be an absolute URI"),
+    ],
+)
+def test_a_resource_server_that_is_written_wrongly_stops_the_start(
+    clients: tuple[tuple[str, str], ...], problem: str
+) -> None:
+    """T142: the line says which client."""
+    with pytest.raises(ValueError, match=problem):
+        IntrospectResourceServers(clients=clients)

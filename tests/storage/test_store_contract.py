@@ -11,6 +11,7 @@ import pytest
 from authserver.engine.ports import AlreadyExists, Storage, Stores
 from authserver.engine.records import (
     ClientSecret,
+    FoundGrant,
     FoundSession,
     FoundToken,
     KeyState,
@@ -191,6 +192,22 @@ def test_a_grant_is_revoked_once_and_its_tokens_show_it(stores: Stores) -> None:
     assert stores.grants.find("grant_1") == revoked
     assert stores.tokens.find(TokenKind.CODE, a_token().digest) == FoundToken(
         token=a_token(), grant=revoked, user=None
+    )
+
+
+def test_a_grant_is_found_with_its_user(stores: Stores) -> None:
+    user, grant = a_user(), a_grant(grant_id="grant_2", user_id="user_ada")
+    stores.users.add(user)
+    stores.grants.add(grant)
+    stores.grants.add(a_grant())
+    assert stores.grants.find_with_user("grant_2") == FoundGrant(grant=grant, user=user)
+    assert stores.grants.find_with_user("grant_1") == FoundGrant(grant=a_grant(), user=None)
+    assert stores.grants.find_with_user("grant_3") is None
+    stores.grants.revoke("grant_2", LATER, "token-revoked")
+    stores.users.disable("user_ada", LATER)
+    assert stores.grants.find_with_user("grant_2") == FoundGrant(
+        grant=replace(grant, revoked_at=LATER, revoked_reason="token-revoked"),
+        user=replace(user, disabled_at=LATER),
     )
 
 

@@ -37,7 +37,12 @@ FAULTS: dict[str, Any] = {
     "value": allow("yes", object()),
 }
 # These slots take an allow without a value, and so whatever value comes with it.
-WITHOUT_VALUE = ("client_auth_decision", "redirect_uri_decision", "consent_decision")
+WITHOUT_VALUE = (
+    "client_auth_decision",
+    "redirect_uri_decision",
+    "consent_decision",
+    "introspection_decision",
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,10 @@ class Faulty:
     def registration_decision(self) -> Any:
         return self.answer("registration_decision")
 
+    @hookimpl
+    def introspection_decision(self) -> Any:
+        return self.answer("introspection_decision")
+
 
 def with_plugin(kind: type, *, first: bool = True, **settings: str) -> dict[str, str]:
     """Settings with one more plugin, asked first or last."""
@@ -114,6 +123,11 @@ def ask_register(server: Server, client: Client, secret: str | None, browser: Te
     return server.http.post_json("/oauth/register", metadata, expect_errors=True)
 
 
+def ask_introspect(server: Server, client: Client, secret: str | None, browser: TestApp) -> TestResponse:
+    issued = server.token(client, secret, grant_type="client_credentials", scope="profile")
+    return server.introspect(client, secret, issued.json["access_token"])
+
+
 # How each slot comes to be asked, and how its failure is delivered.
 STORIES = {
     "client_auth_decision": (ask_client_auth, "json"),
@@ -123,6 +137,7 @@ STORIES = {
     "consent_decision": (ask_authorize, "redirect"),
     "login_decision": (ask_login, "page"),
     "registration_decision": (ask_register, "json"),
+    "introspection_decision": (ask_introspect, "json"),
 }
 KEPT = ("tokens", "grants", "clients", "client_secrets", "consents", "sessions", "users")
 CASES = [

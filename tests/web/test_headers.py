@@ -21,8 +21,9 @@ METADATA = "/.well-known/oauth-authorization-server"
 ORIGIN = "https://client.example"
 # What anybody may read, and what clients' own pages may read as well.
 FOR_ALL = (METADATA, "/.well-known/openid-configuration", "/oauth/jwks", "/oauth/register")
-FOR_CLIENTS = ("/oauth/token",)
+FOR_CLIENTS = ("/oauth/token", "/oauth/revoke")
 FOR_NOBODY = (
+    "/oauth/introspect",
     "/",
     "/login",
     "/logout",
@@ -147,7 +148,7 @@ def test_pages_answer_no_origin_at_all(path: str, method: str, shared_server: Se
 
 @pytest.mark.parametrize(
     ("path", "methods"),
-    [(METADATA, "GET"), ("/oauth/jwks", "GET"), ("/oauth/register", "POST"), ("/oauth/token", "POST")],
+    [(METADATA, "GET"), ("/oauth/jwks", "GET"), ("/oauth/register", "POST"), *((path, "POST") for path in FOR_CLIENTS)],
 )
 def test_a_preflight_says_what_may_be_sent_and_read(path: str, methods: str, shared_server: Server) -> None:
     """Q-03: the headers that clients need, and those of the answer that they may read."""
@@ -195,6 +196,8 @@ def test_every_answer_with_a_secret_and_every_error_is_not_stored(server: Server
     issued = server.redeem(client, secret, code)
     replayed = server.redeem(client, secret, code)
     registered = server.http.post_json("/oauth/register", {"redirect_uris": [REDIRECT_URI]})
+    introspected = server.introspect(client, secret, issued.json["access_token"])
+    revoked = server.revoke(client, secret, issued.json["access_token"])
     answers = [
         to_login,
         browser.get("/login"),
@@ -203,6 +206,10 @@ def test_every_answer_with_a_secret_and_every_error_is_not_stored(server: Server
         issued,
         replayed,
         registered,
+        introspected,
+        server.introspect(client, "wrong", "token"),
+        revoked,
+        server.revoke(client, "wrong", "token"),
         server.http.post_json("/oauth/register", {}, expect_errors=True),
         server.http.get("/oauth/token", expect_errors=True),
         server.http.get("/oauth/authorize", expect_errors=True),
@@ -213,7 +220,7 @@ def test_every_answer_with_a_secret_and_every_error_is_not_stored(server: Server
         server.http.get(METADATA + "/x", expect_errors=True),
     ]
     statuses = [answer.status_int for answer in answers]
-    assert statuses == [303, 200, 200, 303, 200, 400, 201, 400, 405, 400, 303, 200, 200, 404, 404]
+    assert statuses == [303, 200, 200, 303, 200, 400, 201, *[200, 401] * 2, 400, 405, 400, 303, 200, 200, 404, 404]
     assert [answer.headers["Cache-Control"] for answer in answers] == ["no-store"] * len(answers)
 
 

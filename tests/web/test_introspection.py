@@ -125,9 +125,7 @@ def test_a_token_for_several_resources_names_them_all(server: Server) -> None:
 @pytest.mark.parametrize(
     ("confirmation", "token_type"), [({"jkt": "thumbprint"}, "DPoP"), ({"x5t#S256": "thumbprint"}, "Bearer")]
 )
-def test_a_bound_token_shows_its_key(
-    confirmation: dict[str, str], token_type: str, server: Server
-) -> None:
+def test_a_bound_token_shows_its_key(confirmation: dict[str, str], token_type: str, server: Server) -> None:
     """M-09: else an API would take it from whoever has it."""
     story = Story(server)
     bound = server.application.signing_keys.sign(
@@ -288,7 +286,9 @@ def test_another_client_is_told_nothing(story: Story) -> None:
     for token in (story.access, story.refresh):
         assert_inactive(story.server.introspect(other, secret, token))
     refused = story.server.events("request.refused")
-    assert [(row["client_id"], row["reason"]) for row in refused] == [(other.client_id, "nobody-answered")] * 2
+    assert [(row["client_id"], row["reason"]) for row in refused] == [
+        (other.client_id, "nobody-answered")
+    ] * 2
     assert all("introspection_decision" in str(row["decisions"]) for row in refused)
     assert not any(story.access in str(row) or story.refresh in str(row) for row in refused)
 
@@ -318,7 +318,15 @@ def test_a_public_client_cannot_introspect(story: Story) -> None:
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "Basic", "Bearer {token}", "bearer {token}", "DPoP {token}", basic("{client}", "wrong"), "Basic x, Basic y"],
+    [
+        None,
+        "Basic",
+        "Bearer {token}",
+        "bearer {token}",
+        "DPoP {token}",
+        basic("{client}", "wrong"),
+        "Basic x, Basic y",
+    ],
 )
 def test_whoever_proves_nothing_is_refused(authorization: str | None, story: Story) -> None:
     """M-01, P-04, T078: 401 `invalid_client` with a challenge; a token is no credential here."""
@@ -373,7 +381,9 @@ def test_a_token_in_the_query_is_not_read(story: Story) -> None:
     """P-02, M-02: nor is anything answered to a GET."""
     headers = {"Authorization": basic(story.client.client_id, story.secret or "")}
     path = "/oauth/introspect?" + urlencode({"token": story.access})
-    assert_json_error(story.server.http.post(path, {}, headers=headers, expect_errors=True), "invalid_request")
+    assert_json_error(
+        story.server.http.post(path, {}, headers=headers, expect_errors=True), "invalid_request"
+    )
     answer = story.server.http.get(path, headers=headers, expect_errors=True)
     assert (answer.status_int, answer.headers["Allow"]) == (405, "POST")
 

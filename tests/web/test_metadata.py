@@ -6,11 +6,13 @@ import base64
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from authserver.api import hookimpl
 from authserver.testing.server import (
     CHALLENGE,
     ISSUER,
@@ -18,6 +20,7 @@ from authserver.testing.server import (
     SETTINGS,
     Server,
     query_of,
+    with_plugin,
 )
 
 MakeServer = Callable[..., Server]
@@ -103,7 +106,7 @@ def test_every_address_begins_with_the_issuer(shared_server: Server) -> None:
     members = document(shared_server)
     assert members["issuer"] == ISSUER
     addresses = [members[name] for name in members if name.endswith(("_endpoint", "_uri"))]
-    assert len(addresses) == 4
+    assert len(addresses) == 6
     assert all(address.startswith(f"{ISSUER}/") for address in addresses)
 
 
@@ -160,6 +163,8 @@ def test_every_advertised_address_answers(server: Server) -> None:
     assert answers == {
         "authorization_endpoint": 400,
         "token_endpoint": 405,
+        "revocation_endpoint": 405,
+        "introspection_endpoint": 405,
         "registration_endpoint": 405,
         "jwks_uri": 200,
     }
@@ -275,8 +280,44 @@ def test_the_methods_are_those_of_the_listed_plugins(count: int, make_server: Ma
         assert members["token_endpoint_auth_methods_supported"] == expected
 
 
+def test_revocation_and_introspection_list_their_own_methods(make_server: MakeServer) -> None:
+    """A-13, M-07: nobody infers them from the token endpoint; a public client revokes, but does not introspect."""
+    members = document(make_server())
+    assert members["revocation_endpoint"] == f"{ISSUER}/oauth/revoke"
+    assert members["introspection_endpoint"] == f"{ISSUER}/oauth/introspect"
+    assert tuple(members["revocation_endpoint_auth_methods_supported"]) == METHODS
+    assert tuple(members["introspection_endpoint_auth_methods_supported"]) == METHODS[:2]
+    members = document(make_server(without("client_secret_post", "public_client")))
+    for endpoint in ("token", "revocation", "introspection"):
+        assert members[f"{endpoint}_endpoint_auth_methods_supported"] == ["client_secret_basic"]
+    # An empty list would be left out (A-17).
+    members = document(make_server(without("client_secret_basic", "client_secret_post")))
+    assert members["revocation_endpoint_auth_methods_supported"] == ["none"]
+    assert "introspection_endpoint_auth_methods_supported" not in members
+
+
+@dataclass(frozen=True)
+class SignedAssertions:
+    """Advertises a method that signs."""
+
+    @hookimpl
+    def server_metadata(self) -> dict[str, list[str]]:
+        return {
+            "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported": ["ES256"],
+        }
+
+
+def test_the_algorithms_of_a_method_that_signs_are_listed_for_each_endpoint(make_server: MakeServer) -> None:
+    """A-12, A-13: RFC 8414 asks for them wherever such a method is listed."""
+    members = document(make_server(with_plugin(SignedAssertions, {})))
+    for endpoint in ("token", "revocation", "introspection"):
+        assert "private_key_jwt" in members[f"{endpoint}_endpoint_auth_methods_supported"]
+        assert members[f"{endpoint}_endpoint_auth_signing_alg_values_supported"] == ["ES256"]
+
+
 def test_what_is_not_there_is_not_described(shared_server: Server) -> None:
-    """A-12, A-13, T143: no JWT method, so no algorithms; no revocation or introspection, so no methods for them."""
+    """A-12, T143: no JWT method, so no algorithms; and nothing that nobody serves."""
     members = document(shared_server)
     assert not any("jwt" in method for method in members["token_endpoint_auth_methods_supported"])
     assert set(members) == {
@@ -291,6 +332,10 @@ def test_what_is_not_there_is_not_described(shared_server: Server) -> None:
         "grant_types_supported",
         "code_challenge_methods_supported",
         "token_endpoint_auth_methods_supported",
+        "revocation_endpoint",
+        "revocation_endpoint_auth_methods_supported",
+        "introspection_endpoint",
+        "introspection_endpoint_auth_methods_supported",
         "authorization_response_iss_parameter_supported",
     }
 

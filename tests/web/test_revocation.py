@@ -137,7 +137,11 @@ def test_a_client_revokes_a_token_of_its_own(token_format: str, make_server: Mak
     active = [server.introspect(client, secret, token).json["active"] for token in tokens]
     assert active == [False, True]
     (event,) = server.events("grant.revoked")
-    assert (event["client_id"], event["user_id"], event["reason"]) == (client.client_id, None, "token-revoked")
+    assert (event["client_id"], event["user_id"], event["reason"]) == (
+        client.client_id,
+        None,
+        "token-revoked",
+    )
     revoked = [row for row in server.rows("grants") if row["revoked_at"]]
     assert [row["grant_id"] for row in revoked] == [event["grant_id"]]
 
@@ -145,7 +149,9 @@ def test_a_client_revokes_a_token_of_its_own(token_format: str, make_server: Mak
 def test_what_is_kept_of_a_jwt_says_what_the_jwt_said(server: Server) -> None:
     """T076: a tombstone with the same facts, which may be swept out once the token has expired."""
     client, secret = server.add_client(grant_types=("client_credentials",))
-    token = server.token(client, secret, grant_type="client_credentials", scope="profile").json["access_token"]
+    token = server.token(client, secret, grant_type="client_credentials", scope="profile").json[
+        "access_token"
+    ]
     claims = server.claims(token)
     assert server.rows("grants") == []
     assert_done(server.revoke(client, secret, token))
@@ -233,7 +239,11 @@ def test_a_jwt_that_others_signed_ends_nothing(story: Story, make_server: MakeSe
         "exp": 32503680000,
         "jti": f"{story.grant_id}.1",
     }
-    for changes, typ in (({"iss": "https://another.example"}, "at+jwt"), ({}, "JWT"), ({"iss": ""}, "at+jwt")):
+    for changes, typ in (
+        ({"iss": "https://another.example"}, "at+jwt"),
+        ({}, "JWT"),
+        ({"iss": ""}, "at+jwt"),
+    ):
         assert_done(story.revoke(keys.sign({**claims, **changes}, typ=typ)))
     assert story.grant()["revoked_at"] is None
     assert_done(story.revoke(keys.sign(claims, typ="at+jwt")))
@@ -312,7 +322,9 @@ def test_only_a_post_revokes(story: Story) -> None:
     headers = {"Authorization": basic(story.client.client_id, story.secret or "")}
     answer = story.server.http.get(path, headers=headers, expect_errors=True)
     assert (answer.status_int, answer.headers["Allow"]) == (405, "POST")
-    assert_json_error(story.server.http.post(path, {}, headers=headers, expect_errors=True), "invalid_request")
+    assert_json_error(
+        story.server.http.post(path, {}, headers=headers, expect_errors=True), "invalid_request"
+    )
     assert story.grant()["revoked_at"] is None
 
 
@@ -348,7 +360,7 @@ def test_a_revocation_that_was_not_kept_is_no_success(
     story = Story(server)
     engine = server.application.storage.engine
 
-    def fail(connection, cursor, statement, parameters, context, executemany):  # type: ignore[no-untyped-def]  # SQLAlchemy's
+    def fail(connection, cursor, statement, parameters, context, executemany):
         if statement.startswith(writes):
             raise StorageUnavailable("injected")
 
@@ -371,7 +383,7 @@ def test_a_look_up_that_fails_is_no_success(server: Server) -> None:
     story = Story(server)
     engine = server.application.storage.engine
 
-    def fail(connection, cursor, statement, parameters, context, executemany):  # type: ignore[no-untyped-def]  # SQLAlchemy's
+    def fail(connection, cursor, statement, parameters, context, executemany):
         if "FROM grants" in statement or "FROM tokens" in statement:
             raise StorageUnavailable("injected")
 

@@ -9,6 +9,8 @@ import pytest
 import sqlalchemy as sa
 from psycopg.pq import TransactionStatus
 
+from authserver.testing.server import forged
+
 
 @pytest.fixture
 def server(make_server, database_url):
@@ -98,6 +100,61 @@ def test_a_refresh_costs_what_a_redemption_costs(server):
         "SELECT tokens",
         "INSERT events",
     ]
+
+
+@pytest.mark.parametrize(
+    ("token_format", "looked_up"), [("jwt", "SELECT grants"), ("opaque", "SELECT tokens")]
+)
+def test_an_introspection_costs_two_lookups(make_server, database_url, token_format, looked_up):
+    """M-04: the token's grant comes with its user; a resource server needs to know the token's client as well."""
+    settings = {"authserver.access_token_format": token_format}
+    server = make_server(settings, database_url=database_url)
+    server.add_user("ann")
+    client, secret = server.add_client(grant_types=("authorization_code", "client_credentials"))
+    api, api_secret = server.add_client(client_id="api", grant_types=("client_credentials",))
+    for token in (
+        server.redeem(client, secret, server.code(client)).json["access_token"],
+        server.token(client, secret, grant_type="client_credentials").json["access_token"],
+    ):
+        with statements_of(server) as seen:
+            assert server.introspect(client, secret, token).json["active"]
+        assert seen == ["SELECT clients", looked_up]
+        with statements_of(server) as seen:
+            assert server.introspect(api, api_secret, token).json["active"]
+        assert seen == ["SELECT clients", looked_up, "SELECT clients"]
+
+
+def test_garbage_is_not_looked_up(server):
+    """T078, L-03, M-03: its form gives it away, so only the client is asked for."""
+    client, secret = server.add_client()
+    garbage = ("x", "a.b.c", forged("as_refresh_")[:-1] + "!", server.code(client))
+    for token in garbage:
+        with statements_of(server) as seen:
+            assert server.introspect(client, secret, token).json == {"active": False}
+        assert seen == ["SELECT clients"]
+    for token in garbage[:-1]:
+        with statements_of(server) as seen:
+            assert server.revoke(client, secret, token).status_int == 200
+        assert seen == ["SELECT clients"]
+
+
+def test_a_revocation_costs_two_lookups_an_update_and_an_event(server):
+    """A second one costs the lookups alone."""
+    client, secret = server.add_client()
+    token = server.redeem(client, secret, server.code(client)).json["access_token"]
+    with statements_of(server) as seen:
+        assert server.revoke(client, secret, token).status_int == 200
+    assert seen == [
+        "SELECT clients",
+        "SELECT grants",
+        "BEGIN",
+        "UPDATE grants",
+        "INSERT events",
+        "COMMIT",
+    ]
+    with statements_of(server) as seen:
+        assert server.revoke(client, secret, token).status_int == 200
+    assert seen == ["SELECT clients", "SELECT grants"]
 
 
 def test_a_refused_token_request_costs_a_lookup_and_its_own_event(server):
