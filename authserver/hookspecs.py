@@ -252,7 +252,7 @@ def introspection_decision(caller: Client, token: IntrospectedToken) -> Decision
         deny(reason): it may not; the answer is that the token is inactive.
         None: not mine.
 
-    Nobody: answered as inactive; where no plugin serves this at all, the endpoint is not there.
+    Nobody: refused as inactive; where no plugin serves this at all, the endpoint is not there.
 
     Example::
 

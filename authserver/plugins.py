@@ -69,7 +69,7 @@ SLOTS: Mapping[str, Slot] = {
     "consent_decision": Slot(None, "the user is asked", silence_refuses=False),
     "login_decision": Slot(Identity, "refused"),
     "registration_decision": Slot(ClientMetadata, "registration is closed"),
-    "introspection_decision": Slot(None, "answered as inactive"),
+    "introspection_decision": Slot(None, "refused as inactive"),
 }
 # The contributing hooks, and what kind of value each joins.
 CONTRIBUTING: Mapping[str, type] = {

@@ -57,6 +57,16 @@ REMEDIES: Mapping[str, str] = {
         "the page belongs to another browser session, or authserver.secret_keys lost the key of its time"
     ),
     "form-token": "the page is of an earlier session, or the browser keeps no cookies: open it anew",
+    # Features
+    "dpop-proof-missing": (
+        "the client must send a DPoP proof, as it is registered to: `authserver client add --dpop-bound`"
+    ),
+    "request-not-pushed": "authserver.plugin.pushed_requests.require refuses what was not pushed",
+    "request-uri-expired": "authserver.plugin.pushed_requests.lifetime is how long a pushed request lives",
+    "two-bindings": "two plugins bind the same token to two keys: take one out of authserver.plugins",
+    "dpop-proof-algorithm": "list the algorithm in authserver.plugin.dpop.algorithms, where it is one that is known",
+    "dpop-proof-url": "the client must put the token_endpoint of the metadata into its proof, as it stands there",
+    "dpop-proof-time": "authserver.plugin.dpop.tolerance is how far the clock of a client may be off",
     # Registration
     "initial-access-token-required": (
         "the client must send one of authserver.plugin.registration_token.tokens as a bearer token"
@@ -92,14 +102,24 @@ WITHOUT_REMEDY = frozenset(
         "code-replayed",
         "code-unknown",
         "content-type",
+        "dpop-jkt-malformed",
+        "dpop-proof-header",
+        "dpop-proof-identifier",
+        "dpop-proof-key",
+        "dpop-proof-malformed",
+        "dpop-proof-method",
+        "dpop-proof-replayed",
+        "dpop-proof-signature",
         "grant-revoked",
         "grant-type-missing",
         "invalid_client",
+        "invalid_dpop_proof",
         "invalid_grant",
         "invalid_request",
         "invalid_request_uri",
         "invalid_scope",
         "invalid_target",
+        "key-differs",
         "method-not-allowed",
         "nobody-answered",
         "password-too-long",
@@ -113,6 +133,8 @@ WITHOUT_REMEDY = frozenset(
         "request-answered",
         "request-entity-too-large",
         "request-too-long",
+        "request-uri-pushed",
+        "request-uri-unknown",
         "request_not_supported",
         "resource-not-granted",
         "response-mode",

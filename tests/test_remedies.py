@@ -15,7 +15,12 @@ from authserver.remedies import REMEDIES, SILENCE, WITHOUT_REMEDY, remedy_of
 from authserver.settings import Settings
 
 PACKAGE = Path(__file__).parent.parent / "authserver"
-SOURCES = [*PACKAGE.glob("engine/**/*.py"), *PACKAGE.glob("web/*.py"), *PACKAGE.glob("policies/*.py")]
+SOURCES = [
+    *PACKAGE.glob("engine/**/*.py"),
+    *PACKAGE.glob("features/**/*.py"),
+    *PACKAGE.glob("web/*.py"),
+    *PACKAGE.glob("policies/*.py"),
+]
 # Reasons that stand nowhere as a text: HTTP errors by their title, the floor of `explain`, a constant of the API.
 MADE = {"method-not-allowed", "request-entity-too-large", "core-floor", INITIAL_ACCESS_TOKEN_REQUIRED}
 

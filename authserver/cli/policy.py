@@ -133,7 +133,8 @@ def shadow_report(configuration: Configuration, since: datetime, as_json: bool) 
     "--config",
     "candidate",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    type=click.Path(path_type=Path),
     help="The INI file with the other configuration; only its plugins are used, no database it names.",
 )
 @json_option
@@ -191,6 +192,8 @@ def _plugins_of(candidate: Path) -> PluginSet:
     """The plugins of another INI file; its database and its shadow plugins are left alone. Raises SettingsError."""
     from authserver import plugins
 
+    if not candidate.is_file():
+        raise click.BadParameter(f"{candidate}: no such file", param_hint="--config")
     loaded = settings_reader.load(Configuration(candidate).ini())
     found, _ = plugins.load(
         loaded.settings.plugins,

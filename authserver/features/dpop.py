@@ -92,7 +92,7 @@ class Dpop:
         jws = _read(text)
         key = self._key(jws)
         if not key.verifies(jws):
-            raise _refused("signature", "its signature is wrong")
+            raise _refused("its signature is wrong", reason="dpop-proof-signature")
         self._check_claims(engine, client, jws.claims, url, key)
         return Binding(
             token_type="DPoP",
@@ -106,33 +106,38 @@ class Dpop:
         header = jws.header
         if header.get("typ") != TYPE or _REFUSED_HEADERS & header.keys():
             raise _refused(
-                "header", f"its header must have the typ {TYPE}, and no key by reference or extension"
+                f"its header must have the typ {TYPE}, and no key by reference or extension",
+                reason="dpop-proof-header",
             )
         algorithm = header.get("alg")
         if algorithm not in self.algorithms:
-            raise _refused("algorithm", "its alg is not one of dpop_signing_alg_values_supported")
+            raise _refused(
+                "its alg is not one of dpop_signing_alg_values_supported", reason="dpop-proof-algorithm"
+            )
         try:
             return foreign_key(header.get("jwk"), algorithm)
         except ValueError:
-            raise _refused("key", "its jwk is not a public key that fits alg") from None
+            raise _refused("its jwk is not a public key that fits alg", reason="dpop-proof-key") from None
 
     def _check_claims(
         self, engine: Engine, client: Client, claims: Mapping[str, Any], url: str, key: ForeignKey
     ) -> None:
         """RFC 9449, 4.3; the claim that it is used for the first time comes last."""
         if claims.get("htm") != "POST":
-            raise _refused("method", "its htm is not POST")
+            raise _refused("its htm is not POST", reason="dpop-proof-method")
         if not _same_endpoint(claims.get("htu"), url):
-            raise _refused("url", "its htu is not the token endpoint")
+            raise _refused("its htu is not the token endpoint", reason="dpop-proof-url")
         issued_at, identifier = claims.get("iat"), claims.get("jti")
         if type(issued_at) is not int or abs(engine.now.timestamp() - issued_at) > self.tolerance:
-            raise _refused("time", "its iat is no whole number, or too far from the time here")
+            raise _refused(
+                "its iat is no whole number, or too far from the time here", reason="dpop-proof-time"
+            )
         if not isinstance(identifier, str) or not 0 < len(identifier) <= _LONGEST_IDENTIFIER:
-            raise _refused("identifier", "its jti is missing or too long")
+            raise _refused("its jti is missing or too long", reason="dpop-proof-identifier")
         # A minute longer than anybody could use it, for servers whose clocks differ.
         until = datetime.fromtimestamp(issued_at, UTC) + timedelta(seconds=self.tolerance + 60)
         if not first_use(engine, client, "dpop-proof", f"{key.thumbprint}\0{identifier}", until):
-            raise _refused("replayed", "it was used before")
+            raise _refused("it was used before", reason="dpop-proof-replayed")
 
 
 def _read(text: str) -> Jws:
@@ -140,7 +145,7 @@ def _read(text: str) -> Jws:
     try:
         return read_jws(text)
     except ValueError:
-        raise _refused("malformed", "it is not one compact JWS") from None
+        raise _refused("it is not one compact JWS", reason="dpop-proof-malformed") from None
 
 
 def _same_endpoint(htu: object, url: str) -> bool:
@@ -158,5 +163,5 @@ def _normal(uri: str) -> tuple[str, str, str]:
     return scheme, authority.removesuffix(_DEFAULT_PORTS.get(scheme, "")), path
 
 
-def _refused(what: str, why: str) -> InvalidDpopProof:
-    return InvalidDpopProof(f"The DPoP proof is not valid: {why}.", reason=f"dpop-proof-{what}")
+def _refused(why: str, *, reason: str) -> InvalidDpopProof:
+    return InvalidDpopProof(f"The DPoP proof is not valid: {why}.", reason=reason)

@@ -105,3 +105,16 @@ def test_names_from_outside_cannot_draw_on_the_terminal(run) -> None:
     assert "[bold red]Bank[/]" in run("client", "list").stdout
     refused = run("client", "add", "--name", "\x1b[2J")
     assert refused.exit_code == 1 and "printable" in refused.stderr
+
+
+def test_a_client_that_must_prove_a_key_is_registered_so(run, ini) -> None:
+    """DPOP-05: only where a plugin looks for proofs."""
+    assert add(run, "--name", "Vault", "--dpop-bound")["dpop_bound_access_tokens"] is True
+    assert "dpop_bound_access_tokens" not in add(run, "--name", "Backup")
+    text = ini.read_text()
+    assert "    dpop\n" in text
+    kept = [line for line in text.replace("    dpop\n", "").splitlines() if "plugin.dpop." not in line]
+    ini.write_text("\n".join(kept))
+    refused = run("client", "add", "--name", "Vault", "--dpop-bound")
+    assert refused.exit_code == 2
+    assert "list the plugin dpop" in refused.output

@@ -67,7 +67,6 @@ def test_a_key_is_for_one_algorithm(jwk: dict[str, Any], algorithm: str) -> None
         {"kty": "AKP", "kid": "b", "alg": "ML-DSA-44", "pub": "AAAA"},
         {"kid": "b"},
     ],
-    ids=str,
 )
 def test_a_key_that_is_for_something_else_is_left_out(other: dict[str, Any]) -> None:
     """RFC 7517, 5: it harms no other, and is no key by itself."""

@@ -153,8 +153,7 @@ def test_an_opaque_token_is_bound_in_its_record(make: Make) -> None:
 def test_introspection_names_the_key(make: Make) -> None:
     """DPOP-02 (RFC 9449, 6.2): a resource server that asks learns of the key, whatever the format."""
     for other in ({}, OPAQUE):
-        plugins = f"{SETTINGS['authserver.plugins']}\nintrospect_own\ndpop"
-        server = make(other={**other, "authserver.plugins": plugins})
+        server = make(other=other)
         client, secret = server.add_client(grant_types=("client_credentials",))
         for dpop, kind, cnf in ((proof(), "DPoP", {"jkt": KEY.thumbprint()}), (None, "Bearer", None)):
             token = post(server, client, secret, dpop, **SERVICE).json["access_token"]

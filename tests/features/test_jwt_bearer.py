@@ -317,7 +317,6 @@ LONG_AGO, FAR = -31, 331
         ({"jti": ""}, "assertion-jti-missing"),
         ({"jti": 7}, "assertion-jti-missing"),
     ],
-    ids=str,
 )
 def test_wrong_claims_are_refused(bearer: Bearer, changes: dict[str, Any], reason: str) -> None:
     """JAG-01, JAG-03, T049, T050, T053: invalid_grant."""
@@ -400,7 +399,6 @@ def test_a_time_is_a_finite_whole_number(bearer: Bearer, name: str, value: str) 
             for kid in (ABSENT, "", "unknown", "../../etc/passwd", "' OR 1=1", 7, ["ES256"], "k" * 1000)
         ),
     ],
-    ids=str,
 )
 def test_nothing_in_the_header_chooses_how_it_is_verified(
     bearer: Bearer, changes: dict[str, Any], reason: str
@@ -584,7 +582,6 @@ def test_what_we_signed_ourselves_is_no_assertion(sqlite_url: str, tmp_path: Pat
             "subjects: https://stranger.example a: begins with none of the issuers",
         ),
     ],
-    ids=str,
 )
 def test_settings_that_cannot_be_meant_stop_the_start(
     make_bearer: Callable[..., Bearer], fields: dict[str, str], named: str

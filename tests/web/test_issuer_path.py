@@ -47,7 +47,7 @@ def test_the_metadata_stands_at_all_three_positions(server: Server) -> None:
     members = answers[0].json
     assert members["issuer"] == ISSUER
     addresses = [members[name] for name in members if name.endswith(("_endpoint", "_uri"))]
-    assert len(addresses) == 4
+    assert len(addresses) == 6
     for address in addresses:
         assert address.startswith(f"{ISSUER}/oauth/")
         assert server.http.get(urlsplit(address).path, expect_errors=True).status_int != 404
