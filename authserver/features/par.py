@@ -101,7 +101,8 @@ class PushedRequests:
         return json_response({"request_uri": reference, "expires_in": self.lifetime}, status=201)
 
     def _seal(self, engine: Engine, pushed: Parameters) -> str:
-        expires_at = engine.now.timestamp() + self.lifetime
+        # In whole milliseconds, so that a reference to the same request is always of the same length.
+        expires_at = int(engine.now.timestamp() * 1000) + self.lifetime * 1000
         content = json.dumps([new_identifier(), expires_at, pushed.encoded()]).encode()
         context = pushed.require("client_id")
         return REFERENCE + to_text(engine.keys.seal(content, purpose=PURPOSE, context=context))
@@ -117,7 +118,8 @@ class PushedRequests:
             raise InvalidRequestUri(
                 "There is no such pushed request of this application.", reason="request-uri-unknown"
             ) from None
-        request_id, expires_at, encoded = json.loads(content)
+        request_id, milliseconds, encoded = json.loads(content)
+        expires_at = milliseconds / 1000
         if expires_at <= engine.now.timestamp():
             raise InvalidRequestUri("The pushed request has expired.", reason="request-uri-expired")
         return Expanded(

@@ -253,3 +253,71 @@ def _header(token: str) -> Any:
 
 
 _ONE_TOKEN = SET.sign(CLAIMS, typ="at+jwt", algorithm="ES256")
+
+
+def rsa_key(modulus: int, exponent: int = 65537) -> dict[str, str]:
+    members = {
+        "n": modulus.to_bytes((modulus.bit_length() + 7) // 8),
+        "e": exponent.to_bytes(3).lstrip(b"\0"),
+    }
+    return {"kty": "RSA", **{name: encoded(value) for name, value in members.items()}}
+
+
+def encoded(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize("algorithm", jose.ALGORITHMS)
+def test_what_another_signed_is_believed_under_its_key(algorithm: str) -> None:
+    """N-07: a key that came from elsewhere has its thumbprint of RFC 7638, and verifies what it signed alone."""
+    kid, public, _ = KEYS[algorithm]
+    key = jose.foreign_key(public, algorithm)
+    token = jose.read_jws(SET.sign(CLAIMS, typ="at+jwt", algorithm=algorithm))
+    assert key.thumbprint == kid
+    assert key.verifies(token)
+    assert token.claims == CLAIMS
+    assert not key.verifies(jose.read_jws(SET.sign({}, typ="x", algorithm=algorithm)[:-8] + "AAAAAAAA"))
+
+
+@pytest.mark.parametrize(("bits", "fits"), [(2047, False), (2048, True), (8192, True), (8193, False)])
+def test_an_rsa_key_of_another_has_a_size_that_is_neither_weak_nor_costly(bits: int, fits: bool) -> None:
+    """T058, T057: to the bit."""
+    try:
+        jose.foreign_key(rsa_key(2 ** (bits - 1) + 1), "RS256")
+    except ValueError as error:
+        assert not fits and "2,048 to 8,192 bits" in str(error)
+    else:
+        assert fits
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 65536])
+def test_an_rsa_key_of_another_with_a_broken_exponent_is_refused(exponent: int) -> None:
+    """T058."""
+    with pytest.raises(ValueError, match="broken|canonical"):
+        jose.foreign_key(rsa_key(2**2047 + 1, exponent), "PS256")
+
+
+@pytest.mark.parametrize("name", ["d", "p", "q", "dp", "dq", "qi", "oth", "k"])
+def test_a_key_of_another_with_a_secret_member_is_refused(name: str) -> None:
+    """T058: whatever the member holds."""
+    with pytest.raises(ValueError, match="public"):
+        jose.foreign_key({**PUBLIC, name: ""}, "ES256")
+
+
+@given(
+    members=st.dictionaries(
+        st.sampled_from(["kty", "crv", "x", "y", "n", "e"]),
+        st.sampled_from(["RSA", "EC", "OKP", "P-256", "P-384", "Ed25519", "X25519", PUBLIC["x"], ""])
+        | st.text(max_size=50)
+        | st.integers()
+        | st.none(),
+    ),
+    algorithm=st.sampled_from(jose.FOREIGN_ALGORITHMS),
+)
+def test_no_key_of_another_fails_otherwise(members: dict[str, Any], algorithm: str) -> None:
+    """T058: a ValueError is all that garbage leads to, and it repeats nothing."""
+    for given_key in (members, {**PUBLIC, **members}):
+        try:
+            assert jose.foreign_key(given_key, algorithm).thumbprint
+        except ValueError as error:
+            assert PUBLIC["x"] not in str(error)

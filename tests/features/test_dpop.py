@@ -539,17 +539,37 @@ def test_of_many_who_send_one_proof_at_once_one_gets_a_token(make: Make, databas
     assert len(server.events("token.issued")) == 1
 
 
-def test_of_many_who_redeem_one_code_at_once_one_gets_tokens(make: Make, database_url: str) -> None:
-    """G-04, DPOP-01: each with a proof of its own, which is asked for once although the code is looked at twice."""
-    server = make(database_url=database_url)
+MEANWHILE: list[Callable[[], Any]] = []
+
+
+@dataclass(frozen=True)
+class Interrupts:
+    """Lets something else happen between the checks of a token request and its claim."""
+
+    immediate: ClassVar[bool] = True
+
+    @hookimpl
+    def token_binding(self) -> None:
+        while MEANWHILE:
+            MEANWHILE.pop()()
+
+
+def test_a_proof_is_asked_for_once_although_the_token_is_looked_at_twice(
+    make: Make, database_url: str
+) -> None:
+    """I-09, DPOP-01: who loses a race for a refresh token gets what a retry gets, by the proof of its one request."""
+    server = make(database_url=database_url, other=with_another(Interrupts))
     server.add_user("ann")
     client = public_client(server)
-    code = server.code(client)
-    proofs = [proof() for _ in range(8)]
-    form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER}
-    answers = at_once(8, lambda number: post(server, client, None, proofs[number], server.browser(), **form))
-    assert Counter(answer.json.get("error") for answer in answers) == {None: 1, "invalid_grant": 7}
-    assert len(server.events("token.issued")) == 1
+    first = redeem(server, client, None, server.code(client), proof()).json
+    quicker: list[TestResponse] = []
+    browser = server.browser()
+    form = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"]}
+    MEANWHILE.append(lambda: quicker.append(post(server, client, None, proof(), browser, **form)))
+    answer = post(server, client, None, proof(), **form)
+    assert [answer.status_int, *(other.status_int for other in quicker)] == [200, 200]
+    assert answer.json["refresh_token"] == quicker[0].json["refresh_token"]
+    assert answer.json["token_type"] == "DPoP"
 
 
 # ---- refresh tokens ---------------------------------------------------------------------------------

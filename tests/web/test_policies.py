@@ -353,10 +353,11 @@ def test_the_token_plugin_in_place_of_the_open_one_wants_a_token(make_server: Ma
             **plugins(without="registration_open"),
             "authserver.plugins": "registration_token client_secret_basic redirect_exact",
             "authserver.plugin.registration_token.tokens": token,
+            # The other plugins' settings go with their lines.
             **{
                 key: None
                 for key in SETTINGS
-                if key.startswith(("authserver.plugin.r", "authserver.plugin.scopes")) and "_token" not in key
+                if key.startswith("authserver.plugin.") and not key.startswith("authserver.plugin.registration_token.")
             },
         }
     )
