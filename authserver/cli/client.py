@@ -50,7 +50,9 @@ def client() -> None:
 )
 @click.option("--client-id", help="Without it: a fresh one.")
 @click.option(
-    "--dpop-bound", is_flag=True, help="It must prove a key with each token request (DPoP), and its tokens are bound."
+    "--dpop-bound",
+    is_flag=True,
+    help="It must prove a key with each token request (DPoP), and its tokens are bound.",
 )
 @click.option("--first-party", is_flag=True, help="It is ours: `consent_first_party` need not ask.")
 @json_option
@@ -76,7 +78,9 @@ def add(
         _known("--scope", scopes, engine.scopes)
         _known("--auth-method", [auth_method], engine.auth_methods)
         if dpop_bound and not engine.policies.serves("token_binding"):
-            raise click.UsageError("--dpop-bound: not offered here; list the plugin dpop in authserver.plugins")
+            raise click.UsageError(
+                "--dpop-bound: not offered here; list the plugin dpop in authserver.plugins"
+            )
         metadata = ClientMetadata(
             client_name=name,
             redirect_uris=redirect_uris,

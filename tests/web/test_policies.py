@@ -357,7 +357,8 @@ def test_the_token_plugin_in_place_of_the_open_one_wants_a_token(make_server: Ma
             **{
                 key: None
                 for key in SETTINGS
-                if key.startswith("authserver.plugin.") and not key.startswith("authserver.plugin.registration_token.")
+                if key.startswith("authserver.plugin.")
+                and not key.startswith("authserver.plugin.registration_token.")
             },
         }
     )
