@@ -38,6 +38,7 @@ faults: $(VENV)/developing ## kill, cut and race real server processes for longe
 
 bench: $(VENV)/developing ## measure the server (benchmarks/README.md)
 	$(BIN)/python benchmarks/run.py
+	@PYTHONPATH=. PYTHONWARNINGS='ignore:pkg_resources is deprecated' $(BIN)/python benchmarks/decisions.py
 
 docs: $(VENV)/developing ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html

@@ -164,7 +164,7 @@ def _open_database(url: str) -> Database:
         return Database(url)
     except ImportError as error:
         problem = f"its driver is not installed ({error.name}); for PostgreSQL: pip install 'authserver[postgresql]'"
-    except (ArgumentError, ValueError):
+    except (ArgumentError, TypeError, ValueError):
         problem = "expected sqlite:///path or postgresql+psycopg://user:password@host/name"
     raise SettingsError([f"authserver.database_url: {problem}"])
 

@@ -423,6 +423,7 @@ def test_no_repr_shows_a_secret() -> None:
         "canary",
         "postgresql+psycopg://as:canary@db:port/as",
         "nosuch://as:canary@db/as",
+        "sqlite://",
         "postgresql+nosuch://as:canary@db/as",
     ],
 )
