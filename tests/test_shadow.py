@@ -116,6 +116,8 @@ def test_a_hanging_shadow_plugin_delays_nobody(live_beside: Any) -> None:
         assert time.monotonic() - begun < 10
     finally:
         over.set()
+        # Nobody may still be writing when the next test begins.
+        assert shadow_of(live).wait(60)
 
 
 def test_records_are_bounded(database: Database, live_beside: Any) -> None:

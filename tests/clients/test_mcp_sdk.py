@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -25,6 +26,12 @@ from mcp.shared.auth import (
 )
 
 REDIRECT_URI = "http://127.0.0.1:49152/callback"
+
+
+def in_a_thread(story: Callable[[], Awaitable[None]]) -> None:
+    """Run it with an event loop of its own: Playwright keeps one in the thread of the tests."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(anyio.run, story).result()
 
 
 class Resource(ThreadingHTTPServer):
@@ -173,7 +180,7 @@ def test_the_mcp_sdk_discovers_registers_authorizes_and_refreshes(running_server
             assert (await http.get(resource.identifier)).status_code == 200
 
     resource.seen.clear()
-    anyio.run(story)
+    in_a_thread(story)
     assert len(redirected) == 1
     assert memory.client is not None
     assert memory.client.token_endpoint_auth_method == (method or "client_secret_basic")
@@ -206,5 +213,5 @@ def test_the_mcp_sdk_is_refused_what_the_user_declined(running_server, resource,
             await http.get(resource.identifier)
 
     with pytest.raises(PermissionError, match="access_denied"):
-        anyio.run(story)
+        in_a_thread(story)
     assert memory.tokens is None
