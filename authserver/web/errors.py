@@ -126,13 +126,9 @@ def undecodable(error: UnicodeDecodeError, request: Request) -> Response:
 
 
 def _nothing_here(request: Request) -> Response:
-    return _page(
-        request,
-        404,
-        title=_("Page not found"),
-        message=_("There is no page at this address."),
-        recorded=False,
-    )
+    """Nothing was decided, and strangers ask for many such pages: its id leads to the log alone."""
+    log.info("page not found, error_id=%s", request.error_id)
+    return _page(request, 404, title=_("Page not found"), message=_("There is no page at this address."))
 
 
 def _failed(request: Request, error: OAuthError) -> Response:
@@ -160,14 +156,13 @@ def _page(
     message: str,
     code: str | None = None,
     what_to_do: str | None = None,
-    recorded: bool = True,
 ) -> Response:
     page = {
         "title": title,
         "message": message,
         "code": code,
         "what_to_do": what_to_do,
-        "error_id": request.error_id if recorded else None,
+        "error_id": request.error_id,
         # A page about a failure must not depend on what may have failed.
         "signed_in": None,
         "csrf_token": "",

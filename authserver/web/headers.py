@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ PAGE_POLICY: Mapping[str, list[str]] = {
 # As browsers send it (RFC 6454, 6.1): no path, and never `null`.
 _ORIGIN = re.compile(r"https?://[^/?#@]+")
 Handler = Callable[[Request], Response]
+log = logging.getLogger(__name__)
 
 
 def includeme(config: Configurator) -> None:
@@ -49,9 +51,9 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
         if request.environ.get("PATH_INFO", "").startswith(prefix):
             return None
         if request.environ.get("HTTP_HOST", "").lower() not in hosts:
-            return _refused("This host is not served here.")
+            return _refused(request, "This host is not served here.")
         if is_https and request.environ["wsgi.url_scheme"] != "https":
-            return _refused("This server answers over https only.")
+            return _refused(request, "This server answers over https only.")
         return None
 
     def tween(request: Request) -> Response:
@@ -75,8 +77,11 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
     return tween
 
 
-def _refused(description: str) -> Response:
-    return json_response({"error": "invalid_request", "error_description": description}, status=400)
+def _refused(request: Request, description: str) -> Response:
+    """Nothing was decided: its id leads to the log alone."""
+    log.info("refused before routing: %s error_id=%s", description, request.error_id)
+    body = {"error": "invalid_request", "error_description": description, "error_id": request.error_id}
+    return json_response(body, status=400)
 
 
 def _add_cross_origin(request: Request, response: Response) -> None:

@@ -143,13 +143,28 @@ def test_a_redirected_error_has_its_record(server: Server) -> None:
     assert "error_id" not in answer.location
 
 
-def test_a_page_that_is_not_there_has_no_id_and_no_record(server: Server) -> None:
-    """Strangers ask for many; nothing was decided."""
+def test_the_id_of_a_page_that_is_not_there_leads_to_the_log_alone(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Strangers ask for many; nothing was decided, so nothing is stored."""
     before = server.events()
-    for path in ("/wp-login.php", "/oauth/token/", "/%ff"):
-        answer = server.http.get(path, expect_errors=True)
-        assert answer.status_int == 404
-        assert not answer.html.find_all("code")
+    with caplog.at_level(logging.INFO):
+        for path in ("/wp-login.php", "/oauth/token/", "/%ff"):
+            answer = server.http.get(path, expect_errors=True)
+            assert answer.status_int == 404
+            assert f"page not found, error_id={error_id_of(answer)}" in caplog.text
+    assert server.events() == before
+
+
+def test_the_id_of_a_refused_host_leads_to_the_log_alone(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T138: strangers' requests fill no table."""
+    before = server.events()
+    with caplog.at_level(logging.INFO):
+        answer = server.http.get("/", extra_environ={"HTTP_HOST": "evil.example"}, expect_errors=True)
+    assert answer.status_int == 400
+    assert f"error_id={answer.json['error_id']}" in caplog.text
     assert server.events() == before
 
 
