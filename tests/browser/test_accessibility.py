@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -58,11 +59,13 @@ CONTRASTS = """() => {
 
 
 @pytest.fixture(scope="module")
-def themes(migrated_sqlite_file: Path) -> dict[str, dict[str, str]]:
+def themes(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """What theme.css sets, for each accent that an operator might choose."""
     themes = {}
+    # A copy: a server that starts writes its keys, and all other tests begin with the file itself.
+    copy = shutil.copyfile(migrated_sqlite_file, tmp_path_factory.mktemp("themes") / "authserver.db")
     for accent in ACCENTS:
-        server = Server(f"sqlite:///{migrated_sqlite_file}", {"authserver.accent_color": accent})
+        server = Server(f"sqlite:///{copy}", {"authserver.accent_color": accent})
         themes[accent] = dict(re.findall(r"(--[a-z-]+): ([^;]+);", server.http.get("/static/theme.css").text))
         server.close()
     return themes
