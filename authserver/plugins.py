@@ -126,11 +126,12 @@ class PluginFailed(SettingsError, ContributionFailed):
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """One plugin's function for one hook, and which of the hook's arguments it takes."""
+    """One plugin's function for one hook, which of the hook's arguments it takes, and which names it may add."""
 
     plugin: str
     function: Callable[..., Any]
     argnames: tuple[str, ...]
+    declared: frozenset[str] = frozenset()
 
 
 class Observer(Protocol):
@@ -195,8 +196,11 @@ class PluginSet:
                 function = implementation.function
                 if hook in TIMED and not getattr(implementation.plugin, "immediate", False):
                     function = partial(limit.call, function)
+                declared = frozenset(getattr(implementation.plugin, DECLARED.get(hook, ""), ()))
                 found.append(
-                    Implementation(implementation.plugin_name, function, tuple(implementation.argnames))
+                    Implementation(
+                        implementation.plugin_name, function, tuple(implementation.argnames), declared
+                    )
                 )
             found.sort(key=lambda item: self.names.index(item.plugin))
             self._implementations[hook] = tuple(found)
@@ -244,7 +248,7 @@ class PluginSet:
                 )
             undeclared: set[Any] = set()
             if slot in DECLARED and isinstance(value, Mapping):
-                undeclared = set(value) - self._declared(plugin, slot)
+                undeclared = set(value) - implementation.declared
             if undeclared:
                 names = ", ".join(sorted(map(str, undeclared)))
                 raise PluginFailed(
@@ -261,16 +265,13 @@ class PluginSet:
             except Exception:
                 log.exception("plugin %s failed in observe; nothing depends on it", implementation.plugin)
 
-    def _declared(self, plugin: str, slot: str) -> frozenset[str]:
-        return frozenset(getattr(self._plugins[plugin], DECLARED[slot], ()))
-
     def _collisions(self) -> list[str]:
         """Names that two plugins declare for the same hook, or that belong to the core."""
         problems = []
         for hook, attribute in DECLARED.items():
             owners = dict.fromkeys(RESERVED[hook], "the core")
             for implementation in self._implementations[hook]:
-                for name in sorted(self._declared(implementation.plugin, hook)):
+                for name in sorted(implementation.declared):
                     if name in owners:
                         problems.append(
                             f"plugin {implementation.plugin}: {hook} adds {name}, which {owners[name]} adds already; "

@@ -1,14 +1,15 @@
 """A bound on how long a plugin may think: a caller waits so long and no longer.
 
-Python cannot stop a thread, so a function that hangs keeps its thread; there is a fixed number of them, and
-when all hang the next call is refused at once instead of piling up.
+Python cannot stop a thread, so a function that hangs keeps its thread; there may be a fixed number of them, and
+when all hang the next call is refused at once instead of piling up. They are daemons: a plugin that hangs does
+not keep the process from ending, as a pool of `concurrent.futures` would.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 
@@ -17,7 +18,7 @@ class TooSlow(Exception):
 
 
 class TimeLimit:
-    """Calls functions in threads of its own.
+    """Calls functions in threads of their own.
 
     Args:
         seconds: how long a caller waits.
@@ -26,15 +27,23 @@ class TimeLimit:
 
     def __init__(self, seconds: float, *, threads: int = 32) -> None:
         self._seconds = seconds
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="policy")
         self._free = threading.BoundedSemaphore(threads)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What the function returns or raises. Raises TooSlow."""
         if not self._free.acquire(blocking=False):
             raise TooSlow("every thread is held by a plugin that does not answer")
-        future: Future[Any] = self._pool.submit(function, *arguments)
-        future.add_done_callback(lambda _: self._free.release())
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function(*arguments))
+            except BaseException as error:
+                future.set_exception(error)
+            finally:
+                self._free.release()
+
+        threading.Thread(target=run, name="policy", daemon=True).start()
         try:
             return future.result(self._seconds)
         except TimeoutError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -516,3 +518,19 @@ def test_an_immediate_plugin_is_asked_in_the_callers_thread() -> None:
         "redirect_uri_decision", client=a_client(), redirect_uri="x"
     )
     assert ruling.reason == f"thread-{threading.get_ident()}"
+
+
+def test_a_plugin_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    """R-14: a server that is told to stop, stops."""
+    program = """
+import threading
+from authserver.time_limit import TimeLimit, TooSlow
+try:
+    TimeLimit(0.05).call(threading.Event().wait)
+except TooSlow:
+    print("refused")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert ended.stdout == "refused\n"

@@ -69,19 +69,22 @@ def record_refusal(request: Request, refusal: Refusal) -> None:
     route = route_of(request)
     kind = REFUSED.get(route.name if route else "", EventType.REQUEST_REFUSED)
     engine = request.engine
+    events = []
     with request.registry.application.storage.begin() as stores:
-        if refusal.revoke_grant:
-            revoked = stores.grants.revoke(refusal.revoke_grant, engine.now, refusal.reason)
-            if revoked:
-                stores.events.add(engine.event(EventType.GRANT_REVOKED, reason=refusal.reason))
+        if refusal.revoke_grant and stores.grants.revoke(refusal.revoke_grant, engine.now, refusal.reason):
+            events.append(engine.event(EventType.GRANT_REVOKED, reason=refusal.reason))
         if refusal.failed_token:
             stores.tokens.note_failure(refusal.failed_token, engine.now, limit=MAXIMUM_FAILURES)
         details = {"error": getattr(refusal, "code", ""), "description": refusal.description}
-        event = engine.event(
-            kind, reason=refusal.reason, event_id=request.error_id, details=_at(request) | details
+        events.append(
+            engine.event(
+                kind, reason=refusal.reason, event_id=request.error_id, details=_at(request) | details
+            )
         )
-        stores.events.add(event)
-    engine.journal.events[:] = [event]
+        for event in events:
+            stores.events.add(event)
+    # What the request itself wrote was rolled back; observers hear of what stays.
+    engine.journal.events[:] = events
     request.registry.application.tell(True, engine)
     log.info("%s %s error_id=%s", kind, refusal.reason, request.error_id)
 

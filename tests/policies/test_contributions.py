@@ -259,3 +259,15 @@ def test_a_collision_stops_the_start(
     """Naming both, and what to do."""
     with pytest.raises(SettingsError, match=problem):
         serve(*(f"{__name__}:{name}" for name in names))
+
+
+def test_observers_hear_of_a_revocation_that_a_refusal_brings(serve: Callable[..., Server]) -> None:
+    """G-05, T108: the replay and what it cost, as the event table has them; nothing that was rolled back."""
+    server = serve(f"{__name__}:Listens")
+    client, secret = server.add_client()
+    code = server.code(client)
+    server.redeem(client, secret, code)
+    SEEN.clear()
+    assert server.redeem(client, secret, code).status_int == 400
+    assert [event.type for event in SEEN] == ["grant.revoked", "token.refused"]
+    assert {event.event_id for event in SEEN} <= {event["event_id"] for event in server.events()}
