@@ -27,7 +27,7 @@ def list_keys(configuration: Configuration, as_json: bool) -> None:
             {
                 "kid": key.kid,
                 "algorithm": key.algorithm,
-                "state": str(key.state),
+                "state": str(key.state(engine.now)),
                 "created_at": key.created_at,
                 "public_jwk": dict(key.public_jwk),
             }

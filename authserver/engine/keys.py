@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from authserver.engine import digests, jose, strict_json
@@ -56,7 +56,7 @@ class SigningKeys:
         """
         with self._storage.begin() as stores:
             if not any(
-                key.algorithm == self._algorithm and key.state is KeyState.ACTIVE
+                key.algorithm == self._algorithm and key.state(now) is KeyState.ACTIVE
                 for key in stores.keys.list()
             ):
                 make_first_key(stores, self._ring, self._algorithm, now)
@@ -78,16 +78,17 @@ class SigningKeys:
         return loaded
 
     def _load(self) -> jose.KeySet:
+        now = datetime.now(UTC)
         with self._storage.begin() as stores:
-            keys = stores.keys.list()
+            keys = [key for key in stores.keys.list() if key.state(now) is not KeyState.REMOVED]
         loaded = jose.KeySet(
             [
                 (
                     key.kid,
                     key.algorithm,
                     dict(key.public_jwk),
-                    _opened(self._ring, key) if key.state is KeyState.ACTIVE else None,
-                    key.state is KeyState.ACTIVE,
+                    _opened(self._ring, key) if key.state(now) is KeyState.ACTIVE else None,
+                    key.state(now) is KeyState.ACTIVE,
                 )
                 for key in keys
             ]
@@ -104,10 +105,10 @@ def make_first_key(stores: Stores, ring: KeyRing, algorithm: str, now: datetime)
         algorithm=algorithm,
         public_jwk=public,
         sealed_private_jwk=ring.seal(strict_json.dumps(private), purpose=PURPOSE, context=_context(kid)),
-        state=KeyState.ACTIVE,
         created_at=now,
+        activates_at=now,
     )
-    if not stores.keys.add_first(key):
+    if not stores.keys.add(key):
         return False
     stores.events.add(
         Event(
@@ -122,7 +123,7 @@ def make_first_key(stores: Stores, ring: KeyRing, algorithm: str, now: datetime)
 
 def _opened(ring: KeyRing, key: SigningKey) -> dict[str, Any]:
     try:
-        opened = ring.open(key.sealed_private_jwk, purpose=PURPOSE, context=_context(key.kid))
+        opened = ring.open(key.sealed_private_jwk or b"", purpose=PURPOSE, context=_context(key.kid))
     except Unsealable:
         raise SettingsError(
             [f"authserver.secret_keys: none opens signing key {key.kid}; put back the one that sealed it"]

@@ -58,6 +58,9 @@ class Clients(Protocol):
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
         """Keep one more secret for a client."""
 
+    def change_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> bool:
+        """Replace a secret as it was read; False when somebody changed it meanwhile, or nobody keeps it here."""
+
     def knows_origin(self, origin: str) -> bool:
         """Whether an enabled client registered a redirect URI of this web origin (loopback: any port)."""
 
@@ -77,6 +80,9 @@ class Users(Protocol):
     def disable(self, user_id: str, now: datetime) -> bool:
         """Disable the user; False when unknown or disabled before."""
 
+    def set_password(self, user_id: str, password_hash: str | None) -> None:
+        """Replace the password; with None no password lets the user in."""
+
 
 class Grants(Protocol):
     def add(self, grant: Grant) -> None: ...
@@ -88,6 +94,22 @@ class Grants(Protocol):
 
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         """Revoke it, and with it all its codes and tokens; False when it was not live."""
+
+    def list(
+        self, now: datetime, *, user_id: str | None = None, client_id: str | None = None
+    ) -> Sequence[Grant]:
+        """The live grants of this user, of this client, or of this user to this client, newest first.
+
+        Without those whose code was never redeemed: nothing came of them.
+        """
+
+    def revoke_of_user(
+        self, user_id: str, now: datetime, reason: str, *, client_id: str | None = None
+    ) -> int:
+        """Revoke all live grants of a user, or those to one client, in one statement; how many they were."""
+
+    def touch(self, grant_id: str, now: datetime) -> None:
+        """Note that its client came for tokens."""
 
 
 class Tokens(Protocol):
@@ -115,12 +137,18 @@ class Tokens(Protocol):
     def note_failure(self, token: Token, now: datetime, *, limit: int) -> None:
         """Count one wrong proof for an unclaimed token; at `limit` it counts as claimed (T035)."""
 
+    def extend(self, token: Token, expires_at: datetime) -> bool:
+        """Let an unclaimed token end later; False when it was claimed or its grant is no longer live."""
+
 
 class Consents(Protocol):
     def find(self, user_id: str, client_id: str) -> Consent | None: ...
 
     def remember(self, consent: Consent) -> None:
         """Keep it in place of what this user agreed to for this client before."""
+
+    def forget(self, user_id: str, client_id: str) -> None:
+        """Ask again next time; harmless when there is none."""
 
 
 class Events(Protocol):
@@ -149,13 +177,22 @@ class Sessions(Protocol):
     def end(self, digest: bytes) -> None:
         """Forget it; harmless when unknown."""
 
+    def list(self, user_id: str, now: datetime, idle_since: datetime) -> Sequence[Session]:
+        """The live sessions of a user, last seen first."""
+
+    def end_all(self, user_id: str, *, but: bytes | None = None) -> int:
+        """Forget all sessions of a user but one; how many they were."""
+
 
 class Keys(Protocol):
     def list(self) -> Sequence[SigningKey]:
-        """All keys that are not removed, oldest first."""
+        """All keys there ever were, oldest first."""
 
-    def add_first(self, key: SigningKey) -> bool:
-        """Keep an active key unless its algorithm has one already; False then (T113)."""
+    def add(self, key: SigningKey) -> bool:
+        """Keep a new key unless its algorithm has one that nothing is to replace; False then (T113)."""
+
+    def change(self, before: SigningKey, after: SigningKey) -> bool:
+        """Replace a key as it was read; False when somebody changed it meanwhile."""
 
 
 class Stores(Protocol):

@@ -25,20 +25,25 @@ class RegisteredBy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSecret:
-    """A client secret as it is stored: a keyed digest and the id of the key that made it."""
+    """A client secret as it is stored: a keyed digest and the id of the key that made it.
+
+    `last_used_at` is noted every few minutes, not at each use.
+    """
 
     digest: bytes
     key_id: str
     created_at: datetime
     expires_at: datetime | None = None
+    last_used_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
     """An application that may ask for tokens (RFC 7591, 2).
 
-    `resources` are the resources it may ask for; empty means every listed one. `details` holds
-    display metadata such as `client_uri`, `policy_uri`, `tos_uri` and `software_id`.
+    `resources` are the resources it may ask for; empty means every listed one. A client with a credential
+    of its own may keep its refresh token instead of getting a new one each time (`rotates_refresh_tokens`).
+    `details` holds display metadata such as `client_uri`, `policy_uri`, `tos_uri` and `software_id`.
     """
 
     client_id: str
@@ -52,6 +57,7 @@ class Client:
     application_type: str = "web"
     registered_by: RegisteredBy = RegisteredBy.OPERATOR
     first_party: bool = False
+    rotates_refresh_tokens: bool = True
     created_at: datetime
     disabled_at: datetime | None = None
     secrets: tuple[ClientSecret, ...] = ()
@@ -93,7 +99,8 @@ class Grant:
     """What was agreed. Every code and token belongs to one; revoke it and they are all dead.
 
     `user_id` is None when a client acts on its own behalf. `expires_at` is the end that no
-    rotation moves (OAuth 2.1, 4.3.3). `details` carries `auth_time`, `amr` and features' facts.
+    rotation moves (OAuth 2.1, 4.3.3). `last_used_at` is when its client last came for tokens, to the minute;
+    None until it comes again. `details` carries `auth_time`, `amr` and features' facts.
     """
 
     grant_id: str
@@ -103,6 +110,7 @@ class Grant:
     resources: tuple[str, ...]
     created_at: datetime
     expires_at: datetime
+    last_used_at: datetime | None = None
     revoked_at: datetime | None = None
     revoked_reason: str | None = None
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
@@ -198,7 +206,7 @@ class FoundSession:
 
 
 class KeyState(StrEnum):
-    """The life of a signing key."""
+    """The life of a signing key: published, signing, still verifying, gone."""
 
     STAGED = "staged"
     ACTIVE = "active"
@@ -208,14 +216,29 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A signing key at rest: the public part in the clear, the private part sealed."""
+    """A signing key at rest: the public part in the clear, the private part sealed until it is gone.
+
+    It is published from `created_at`, signs from `activates_at` until `retires_at` (None: until another takes
+    over), and is published until `ends_at`. Its state is what the time makes of these: nobody has to be awake
+    for a change, and all processes see it together.
+    """
 
     kid: str
     algorithm: str
     public_jwk: Mapping[str, Any]
-    sealed_private_jwk: bytes = field(repr=False)
-    state: KeyState
+    sealed_private_jwk: bytes | None = field(repr=False)
     created_at: datetime
+    activates_at: datetime
+    retires_at: datetime | None = None
+    ends_at: datetime | None = None
+
+    def state(self, now: datetime) -> KeyState:
+        """Where it is in its life at this time."""
+        if self.ends_at is not None and self.ends_at <= now:
+            return KeyState.REMOVED
+        if self.retires_at is not None and self.retires_at <= now:
+            return KeyState.RETIRING
+        return KeyState.STAGED if now < self.activates_at else KeyState.ACTIVE
 
 
 class EventType(StrEnum):
@@ -224,6 +247,10 @@ class EventType(StrEnum):
     SIGNED_IN = "sign_in.succeeded"
     SIGN_IN_REFUSED = "sign_in.refused"
     SIGNED_OUT = "sign_out.succeeded"
+    SIGNED_OUT_EVERYWHERE = "sign_out.everywhere"
+    SESSION_ENDED = "session.ended"
+    PASSWORD_CHANGED = "password.changed"
+    PASSWORD_REFUSED = "password.refused"
     CONSENT_GIVEN = "consent.given"
     CONSENT_REFUSED = "consent.refused"
     CODE_ISSUED = "code.issued"
@@ -231,12 +258,17 @@ class EventType(StrEnum):
     TOKEN_ISSUED = "token.issued"
     TOKEN_REFUSED = "token.refused"
     GRANT_REVOKED = "grant.revoked"
+    GRANTS_REVOKED = "grants.revoked"
     CLIENT_REGISTERED = "client.registered"
     REGISTRATION_REFUSED = "registration.refused"
     CLIENT_DISABLED = "client.disabled"
+    CLIENT_SECRET_ADDED = "client_secret.added"
+    CLIENT_SECRET_ENDED = "client_secret.ended"
     USER_ADDED = "user.added"
     USER_DISABLED = "user.disabled"
     KEY_CREATED = "key.created"
+    KEY_REVOKED = "key.revoked"
+    DATABASE_RESTORED = "database.restored"
     POLICY_DIFFERED = "policy.differed"
     REQUEST_REFUSED = "request.refused"
     REQUEST_FAILED = "request.failed"

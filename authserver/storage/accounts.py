@@ -23,6 +23,9 @@ _DISABLE_USER = (
     .where(users.c.user_id == bindparam("id"), users.c.disabled_at.is_(None))
     .values(disabled_at=bindparam("now"))
 )
+_SET_PASSWORD = (
+    sa.update(users).where(users.c.user_id == bindparam("id")).values(password_hash=bindparam("hash"))
+)
 
 _SESSION = Rows(Session, sessions)
 _SESSION_USER = Rows(User, users, at=_SESSION.end)
@@ -42,7 +45,19 @@ _TOUCH_SESSION = (
     .where(sessions.c.digest == bindparam("id"), sessions.c.last_seen_at < bindparam("now"))
     .values(last_seen_at=bindparam("now"))
 )
+_LIST_SESSIONS = (
+    select(*_SESSION.columns)
+    .where(
+        sessions.c.user_id == bindparam("user_id"),
+        sessions.c.expires_at > bindparam("now"),
+        sessions.c.last_seen_at >= bindparam("idle_since"),
+    )
+    .order_by(sessions.c.last_seen_at.desc(), sessions.c.digest)
+)
 _END_SESSION = sa.delete(sessions).where(sessions.c.digest == bindparam("digest"))
+_END_SESSIONS = sa.delete(sessions).where(
+    sessions.c.user_id == bindparam("user_id"), sessions.c.digest != bindparam("but")
+)
 
 
 class SqlUsers:
@@ -72,6 +87,9 @@ class SqlUsers:
     def disable(self, user_id: str, now: datetime) -> bool:
         return self._work.write(_DISABLE_USER, {"id": user_id, "now": now}) == 1
 
+    def set_password(self, user_id: str, password_hash: str | None) -> None:
+        self._work.write(_SET_PASSWORD, {"id": user_id, "hash": password_hash})
+
 
 class SqlSessions:
     """`engine.ports.Sessions` in the database."""
@@ -94,3 +112,10 @@ class SqlSessions:
 
     def end(self, digest: bytes) -> None:
         self._work.write(_END_SESSION, {"digest": digest})
+
+    def list(self, user_id: str, now: datetime, idle_since: datetime) -> Sequence[Session]:
+        parameters = {"user_id": user_id, "now": now, "idle_since": idle_since}
+        return [_SESSION.record(row) for row in self._work.read(_LIST_SESSIONS, parameters)]
+
+    def end_all(self, user_id: str, *, but: bytes | None = None) -> int:
+        return self._work.write(_END_SESSIONS, {"user_id": user_id, "but": but or b""})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
@@ -18,6 +20,9 @@ _FIND_CONSENT = select(*_CONSENT.columns).where(
     consents.c.user_id == bindparam("user_id"), consents.c.client_id == bindparam("client_id")
 )
 _REMEMBER_CONSENT = insert_or_replace(consents)
+_FORGET_CONSENT = sa.delete(consents).where(
+    consents.c.user_id == bindparam("user_id"), consents.c.client_id == bindparam("client_id")
+)
 
 _GRANT = Rows(Grant, grants)
 _FIND_GRANT = select(*_GRANT.columns).where(grants.c.grant_id == bindparam("grant_id"))
@@ -32,6 +37,30 @@ _REVOKE_GRANT = (
     sa.update(grants)
     .where(grants.c.grant_id == bindparam("id"), grants.c.revoked_at.is_(None))
     .values(revoked_at=bindparam("now"), revoked_reason=bindparam("reason"))
+)
+_OF_USER = grants.c.user_id == bindparam("of_user")
+_TO_CLIENT = grants.c.client_id == bindparam("to_client")
+_REVOKE_OF_USER = (
+    sa.update(grants)
+    .where(_OF_USER, grants.c.revoked_at.is_(None))
+    .values(revoked_at=bindparam("now"), revoked_reason=bindparam("reason"))
+)
+_REVOKE_OF_USER_TO_CLIENT = _REVOKE_OF_USER.where(_TO_CLIENT)
+_LIST_GRANTS = (
+    select(*_GRANT.columns)
+    .where(
+        grants.c.revoked_at.is_(None),
+        grants.c.expires_at > bindparam("now"),
+        ~sa.exists().where(
+            tokens.c.grant_id == grants.c.grant_id,
+            tokens.c.kind == TokenKind.CODE,
+            tokens.c.claimed_at.is_(None),
+        ),
+    )
+    .order_by(grants.c.created_at.desc(), grants.c.grant_id)
+)
+_TOUCH_GRANT = (
+    sa.update(grants).where(grants.c.grant_id == bindparam("id")).values(last_used_at=bindparam("now"))
 )
 
 _TOKEN = Rows(Token, tokens)
@@ -49,20 +78,19 @@ _THIS_UNCLAIMED = (
     & (tokens.c.digest == bindparam("by_digest"))
     & tokens.c.claimed_at.is_(None)
 )
+_OF_LIVE_GRANT = sa.exists().where(grants.c.grant_id == tokens.c.grant_id, grants.c.revoked_at.is_(None))
 # The row count is the answer: of two transactions the second one waits for the first and then finds
 # the condition no longer true, under read committed isolation too (R-07).
 _CLAIM = (
     sa.update(tokens)
-    .where(
-        _THIS_UNCLAIMED,
-        sa.exists().where(grants.c.grant_id == tokens.c.grant_id, grants.c.revoked_at.is_(None)),
-    )
+    .where(_THIS_UNCLAIMED, _OF_LIVE_GRANT)
     .values(
         claimed_at=bindparam("now"),
         successor_digest=bindparam("next_digest"),
         sealed_successor=bindparam("sealed_next"),
     )
 )
+_EXTEND = sa.update(tokens).where(_THIS_UNCLAIMED, _OF_LIVE_GRANT).values(expires_at=bindparam("until"))
 _NOTE_FAILURE = (
     sa.update(tokens)
     .where(_THIS_UNCLAIMED)
@@ -90,6 +118,9 @@ class SqlConsents:
     def remember(self, consent: Consent) -> None:
         self._work.insert(_REMEMBER_CONSENT, _CONSENT.row(consent))
 
+    def forget(self, user_id: str, client_id: str) -> None:
+        self._work.write(_FORGET_CONSENT, {"user_id": user_id, "client_id": client_id})
+
 
 class SqlGrants:
     """`engine.ports.Grants` in the database."""
@@ -116,6 +147,28 @@ class SqlGrants:
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         """One row changes; its codes and tokens are dead because they are only ever read with it."""
         return self._work.write(_REVOKE_GRANT, {"id": grant_id, "now": now, "reason": reason}) == 1
+
+    def list(
+        self, now: datetime, *, user_id: str | None = None, client_id: str | None = None
+    ) -> Sequence[Grant]:
+        statement: sa.Select[Any] = _LIST_GRANTS
+        parameters: dict[str, Any] = {"now": now}
+        if user_id is not None:
+            statement, parameters = statement.where(_OF_USER), parameters | {"of_user": user_id}
+        if client_id is not None:
+            statement, parameters = statement.where(_TO_CLIENT), parameters | {"to_client": client_id}
+        return [_GRANT.record(row) for row in self._work.read(statement, parameters)]
+
+    def revoke_of_user(
+        self, user_id: str, now: datetime, reason: str, *, client_id: str | None = None
+    ) -> int:
+        parameters = {"of_user": user_id, "now": now, "reason": reason}
+        if client_id is None:
+            return self._work.write(_REVOKE_OF_USER, parameters)
+        return self._work.write(_REVOKE_OF_USER_TO_CLIENT, parameters | {"to_client": client_id})
+
+    def touch(self, grant_id: str, now: datetime) -> None:
+        self._work.write(_TOUCH_GRANT, {"id": grant_id, "now": now})
 
 
 class SqlTokens:
@@ -162,3 +215,7 @@ class SqlTokens:
     def note_failure(self, token: Token, now: datetime, *, limit: int) -> None:
         parameters = {"by_kind": token.kind, "by_digest": token.digest, "now": now, "limit": limit}
         self._work.write(_NOTE_FAILURE, parameters)
+
+    def extend(self, token: Token, expires_at: datetime) -> bool:
+        parameters = {"by_kind": token.kind, "by_digest": token.digest, "until": expires_at}
+        return self._work.write(_EXTEND, parameters) == 1

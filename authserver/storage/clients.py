@@ -14,7 +14,7 @@ from authserver.engine.records import Client, ClientSecret
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
 from authserver.storage.tables import client_origins, client_secrets, clients
-from authserver.storage.work import Work, insert_new
+from authserver.storage.work import Work, change, changed, insert_new
 
 _CLIENT = Rows(Client, clients)
 _SECRET = Rows(ClientSecret, client_secrets, at=_CLIENT.end)
@@ -35,6 +35,7 @@ _WITH_SECRETS = (
 _FIND = _WITH_SECRETS.where(clients.c.client_id == bindparam("client_id"))
 _ADD = insert_new(clients)
 _ADD_SECRET = insert_new(client_secrets)
+_CHANGE_SECRET = change(client_secrets, "digest", "key_id", "expires_at", "last_used_at")
 _ADD_ORIGIN = insert_new(client_origins)
 _DISABLE = (
     sa.update(clients)
@@ -82,6 +83,10 @@ class SqlClients:
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
         self._work.add(_ADD_SECRET, {**_SECRET.row(secret), "client_id": client_id})
+
+    def change_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> bool:
+        old, new = _SECRET.row(before), _SECRET.row(after)
+        return self._work.write(_CHANGE_SECRET, changed({**old, "client_id": client_id}, new)) == 1
 
     def knows_origin(self, origin: str) -> bool:
         normal = uris.origin(origin)

@@ -7,11 +7,11 @@ from datetime import datetime
 
 from sqlalchemy import bindparam, func, insert, select, tuple_
 
-from authserver.engine.records import Event, EventType, KeyState, SigningKey
+from authserver.engine.records import Event, EventType, SigningKey
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
 from authserver.storage.tables import events, signing_keys
-from authserver.storage.work import Work, insert_new
+from authserver.storage.work import Work, change, changed, insert_new
 
 # How many events are read at a time.
 BATCH = 500
@@ -34,11 +34,8 @@ _COUNT_EVENTS = select(func.count()).where(events.c.at >= bindparam("at"), _OF_T
 
 _KEY = Rows(SigningKey, signing_keys)
 _ADD_KEY = insert_new(signing_keys)
-_LIST_KEYS = (
-    select(*_KEY.columns)
-    .where(signing_keys.c.state != KeyState.REMOVED)
-    .order_by(signing_keys.c.created_at, signing_keys.c.kid)
-)
+_LIST_KEYS = select(*_KEY.columns).order_by(signing_keys.c.created_at, signing_keys.c.kid)
+_CHANGE_KEY = change(signing_keys, "sealed_private_jwk", "activates_at", "retires_at", "ends_at")
 
 
 class SqlEvents:
@@ -83,9 +80,12 @@ class SqlKeys:
     def list(self) -> Sequence[SigningKey]:
         return [_KEY.record(row) for row in self._work.read(_LIST_KEYS, {})]
 
-    def add_first(self, key: SigningKey) -> bool:
-        """The unique index over active keys decides, however many processes start at once (T113)."""
+    def add(self, key: SigningKey) -> bool:
+        """The unique index over keys to stay decides, however many processes start at once (T113)."""
         return self._work.insert(_ADD_KEY, _KEY.row(key))
+
+    def change(self, before: SigningKey, after: SigningKey) -> bool:
+        return self._work.write(_CHANGE_KEY, changed(_KEY.row(before), _KEY.row(after))) == 1
 
 
 def _types(type: EventType | None) -> list[EventType]:

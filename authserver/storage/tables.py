@@ -10,10 +10,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar, cast
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, Table, Text
+from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, Table, Text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-from authserver.engine.records import EventType, KeyState, RegisteredBy, TokenKind
+from authserver.engine.records import EventType, RegisteredBy, TokenKind
 from authserver.storage.columns import Json, SpaceSeparated, UtcDateTime, choice
 
 
@@ -38,7 +38,6 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         list[dict[str, Any]]: Json,
         RegisteredBy: choice(RegisteredBy),
         TokenKind: choice(TokenKind),
-        KeyState: choice(KeyState),
         EventType: choice(EventType),
     }
 
@@ -57,6 +56,7 @@ class ClientRow(Base):
     application_type: Mapped[str]
     registered_by: Mapped[RegisteredBy]
     first_party: Mapped[bool]
+    rotates_refresh_tokens: Mapped[bool] = mapped_column(server_default=true())
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
     details: Mapped[dict[str, Any]]
@@ -72,6 +72,7 @@ class ClientSecretRow(Base):
     key_id: Mapped[str]
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
 
 
 class ClientOriginRow(Base):
@@ -107,6 +108,7 @@ class GrantRow(Base):
     resources: Mapped[tuple[str, ...]]
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
+    last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     revoked_reason: Mapped[str | None]
     details: Mapped[dict[str, Any]]
@@ -124,7 +126,7 @@ class TokenRow(Base):
     scopes: Mapped[tuple[str, ...]]
     resources: Mapped[tuple[str, ...]]
     created_at: Mapped[datetime]
-    expires_at: Mapped[datetime] = mapped_column(index=True)
+    expires_at: Mapped[datetime]
     claimed_at: Mapped[datetime | None]
     successor_digest: Mapped[bytes | None]
     sealed_successor: Mapped[bytes | None]
@@ -174,9 +176,39 @@ class SigningKeyRow(Base):
     kid: Mapped[str] = mapped_column(primary_key=True)
     algorithm: Mapped[str]
     public_jwk: Mapped[dict[str, Any]]
-    sealed_private_jwk: Mapped[bytes]
-    state: Mapped[KeyState]
+    sealed_private_jwk: Mapped[bytes | None]
     created_at: Mapped[datetime]
+    activates_at: Mapped[datetime]
+    retires_at: Mapped[datetime | None]
+    ends_at: Mapped[datetime | None]
+
+
+class RingKeyRow(Base):
+    """A key of the key ring that was used here: its id, and what tells whether it is still the same key."""
+
+    __tablename__ = "ring_keys"
+
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[bytes]
+    first_used_at: Mapped[datetime]
+
+
+class LeaseRow(Base):
+    """Work that one process at a time does, and until when it is whose."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str]
+    expires_at: Mapped[datetime]
+
+
+class GenerationRow(Base):
+    """When the database was restored from a backup: nothing that was issued before is good any more."""
+
+    __tablename__ = "generations"
+
+    began_at: Mapped[datetime] = mapped_column(primary_key=True)
 
 
 def _table(row: type[Base]) -> Table:
@@ -193,12 +225,36 @@ consents = _table(ConsentRow)
 events = _table(EventRow)
 sessions = _table(SessionRow)
 signing_keys = _table(SigningKeyRow)
+ring_keys = _table(RingKeyRow)
+leases = _table(LeaseRow)
+generations = _table(GenerationRow)
 
-# At most one active key per algorithm, whoever starts at the same time (T113).
+# Codes and refresh tokens stay as long as their grant, as evidence of reuse: these alone go by their own time.
+DISPOSABLE = tokens.c.kind.in_((TokenKind.ACCESS, TokenKind.REQUEST))
 Index(
-    "uq_signing_keys_active_algorithm",
+    "ix_tokens_disposable_expires_at",
+    tokens.c.expires_at,
+    sqlite_where=DISPOSABLE,
+    postgresql_where=DISPOSABLE,
+)
+# Few secrets ever end, and few clients registered themselves and stayed.
+Index(
+    "ix_client_secrets_expires_at",
+    client_secrets.c.expires_at,
+    sqlite_where=client_secrets.c.expires_at.is_not(None),
+    postgresql_where=client_secrets.c.expires_at.is_not(None),
+)
+Index(
+    "ix_clients_self_registered_created_at",
+    clients.c.created_at,
+    sqlite_where=clients.c.registered_by == RegisteredBy.SELF,
+    postgresql_where=clients.c.registered_by == RegisteredBy.SELF,
+)
+# At most one key per algorithm that nothing is to replace, whoever starts or rotates at the same time (T113).
+Index(
+    "uq_signing_keys_unreplaced_algorithm",
     signing_keys.c.algorithm,
     unique=True,
-    sqlite_where=signing_keys.c.state == KeyState.ACTIVE,
-    postgresql_where=signing_keys.c.state == KeyState.ACTIVE,
+    sqlite_where=signing_keys.c.retires_at.is_(None),
+    postgresql_where=signing_keys.c.retires_at.is_(None),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy.exc
-from sqlalchemy import Connection, CursorResult, Executable, Table
+from sqlalchemy import Connection, CursorResult, Executable, Table, bindparam, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from transaction.interfaces import TransientError
@@ -129,6 +129,23 @@ def insert_new(table: Table) -> PerDialect:
         "postgresql": postgresql.insert(table)
         .on_conflict_do_nothing()
         .execution_options(preserve_rowcount=True),
+    }
+
+
+def change(table: Table, *names: str) -> Executable:
+    """An UPDATE of these columns of one row, unless one of them is no longer what it was; its row is `changed(…)`."""
+    keys = [column.name for column in table.primary_key]
+    unchanged = [
+        table.columns[name].is_not_distinct_from(bindparam(f"old_{name}", type_=table.columns[name].type))
+        for name in dict.fromkeys((*keys, *names))
+    ]
+    return update(table).where(*unchanged).values({name: bindparam(f"new_{name}") for name in names})
+
+
+def changed(before: Row, after: Row) -> Row:
+    """The parameters of a `change`, from the row before and after it."""
+    return {f"old_{name}": value for name, value in before.items()} | {
+        f"new_{name}": value for name, value in after.items()
     }
 
 

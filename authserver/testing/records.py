@@ -12,7 +12,6 @@ from authserver.engine.records import (
     Event,
     EventType,
     Grant,
-    KeyState,
     Session,
     SigningKey,
     Token,
@@ -109,8 +108,8 @@ def a_signing_key(**changes: Any) -> SigningKey:
         "algorithm": "ES256",
         "public_jwk": {"kty": "EC", "crv": "P-256"},
         "sealed_private_jwk": b"sealed",
-        "state": KeyState.ACTIVE,
         "created_at": NOW,
+        "activates_at": NOW,
     }
     return SigningKey(**values | changes)
 

@@ -20,7 +20,6 @@ from authserver.engine.records import (
     FoundSession,
     FoundToken,
     Grant,
-    KeyState,
     Session,
     SigningKey,
     Token,
@@ -125,6 +124,15 @@ class MemoryClients(Kept):
             secrets = sorted((*client.secrets, secret), key=lambda each: each.created_at)
             self.tables.clients[client_id] = replace(client, secrets=tuple(secrets))
 
+    def change_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> bool:
+        with self.lock:
+            client = self.tables.clients.get(client_id)
+            if client is None or before not in client.secrets:
+                return False
+            secrets = tuple(after if secret == before else secret for secret in client.secrets)
+            self.tables.clients[client_id] = replace(client, secrets=secrets)
+            return True
+
     def knows_origin(self, origin: str) -> bool:
         normal = uris.origin(origin)
         enabled = [client for client in self.tables.clients.values() if client.is_enabled]
@@ -158,6 +166,11 @@ class MemoryUsers(Kept):
             self.tables.users[user_id] = replace(user, disabled_at=now)
             return True
 
+    def set_password(self, user_id: str, password_hash: str | None) -> None:
+        with self.lock:
+            if user := self.tables.users.get(user_id):
+                self.tables.users[user_id] = replace(user, password_hash=password_hash)
+
 
 class MemoryGrants(Kept):
     """`engine.ports.Grants` in memory."""
@@ -185,6 +198,41 @@ class MemoryGrants(Kept):
                 return False
             self.tables.grants[grant_id] = replace(grant, revoked_at=now, revoked_reason=reason)
             return True
+
+    def list(
+        self, now: datetime, *, user_id: str | None = None, client_id: str | None = None
+    ) -> Sequence[Grant]:
+        unredeemed = {
+            token.grant_id
+            for token in self.tables.tokens.values()
+            if token.kind is TokenKind.CODE and token.claimed_at is None
+        }
+        found = [
+            grant
+            for grant in self.tables.grants.values()
+            if grant.revoked_at is None
+            and grant.expires_at > now
+            and grant.grant_id not in unredeemed
+            and user_id in (None, grant.user_id)
+            and client_id in (None, grant.client_id)
+        ]
+        found.sort(key=lambda grant: grant.grant_id)
+        return sorted(found, key=lambda grant: grant.created_at, reverse=True)
+
+    def revoke_of_user(
+        self, user_id: str, now: datetime, reason: str, *, client_id: str | None = None
+    ) -> int:
+        with self.lock:
+            return sum(
+                self.revoke(grant.grant_id, now, reason)
+                for grant in tuple(self.tables.grants.values())
+                if grant.user_id == user_id and client_id in (None, grant.client_id)
+            )
+
+    def touch(self, grant_id: str, now: datetime) -> None:
+        with self.lock:
+            if grant := self.tables.grants.get(grant_id):
+                self.tables.grants[grant_id] = replace(grant, last_used_at=now)
 
 
 class MemoryTokens(Kept):
@@ -240,6 +288,14 @@ class MemoryTokens(Kept):
                 kept, failures=failures, claimed_at=claimed_at
             )
 
+    def extend(self, token: Token, expires_at: datetime) -> bool:
+        with self.lock:
+            found = self.find(token.kind, token.digest)
+            if found is None or found.token.claimed_at is not None or found.grant.revoked_at is not None:
+                return False
+            self.tables.tokens[token.kind, token.digest] = replace(found.token, expires_at=expires_at)
+            return True
+
 
 class MemoryConsents(Kept):
     """`engine.ports.Consents` in memory."""
@@ -249,6 +305,9 @@ class MemoryConsents(Kept):
 
     def remember(self, consent: Consent) -> None:
         self.tables.consents[consent.user_id, consent.client_id] = consent
+
+    def forget(self, user_id: str, client_id: str) -> None:
+        self.tables.consents.pop((user_id, client_id), None)
 
 
 class MemoryEvents(Kept):
@@ -295,22 +354,46 @@ class MemorySessions(Kept):
     def end(self, digest: bytes) -> None:
         self.tables.sessions.pop(digest, None)
 
+    def list(self, user_id: str, now: datetime, idle_since: datetime) -> Sequence[Session]:
+        found = [
+            session
+            for session in self.tables.sessions.values()
+            if session.user_id == user_id and session.expires_at > now and session.last_seen_at >= idle_since
+        ]
+        found.sort(key=lambda session: session.digest)
+        return sorted(found, key=lambda session: session.last_seen_at, reverse=True)
+
+    def end_all(self, user_id: str, *, but: bytes | None = None) -> int:
+        with self.lock:
+            ended = [
+                session.digest
+                for session in self.tables.sessions.values()
+                if session.user_id == user_id and session.digest != but
+            ]
+            for digest in ended:
+                del self.tables.sessions[digest]
+            return len(ended)
+
 
 class MemoryKeys(Kept):
     """`engine.ports.Keys` in memory."""
 
     def list(self) -> Sequence[SigningKey]:
-        keys = sorted(self.tables.keys.values(), key=lambda key: (key.created_at, key.kid))
-        return [key for key in keys if key.state is not KeyState.REMOVED]
+        return sorted(self.tables.keys.values(), key=lambda key: (key.created_at, key.kid))
 
-    def add_first(self, key: SigningKey) -> bool:
+    def add(self, key: SigningKey) -> bool:
         with self.lock:
-            active = {
-                known.algorithm for known in self.tables.keys.values() if known.state is KeyState.ACTIVE
-            }
-            if key.kid in self.tables.keys or (key.state is KeyState.ACTIVE and key.algorithm in active):
+            staying = {known.algorithm for known in self.tables.keys.values() if known.retires_at is None}
+            if key.kid in self.tables.keys or (key.retires_at is None and key.algorithm in staying):
                 return False
             self.tables.keys[key.kid] = key
+            return True
+
+    def change(self, before: SigningKey, after: SigningKey) -> bool:
+        with self.lock:
+            if self.tables.keys.get(before.kid) != before:
+                return False
+            self.tables.keys[before.kid] = after
             return True
 
 

@@ -61,8 +61,8 @@ def test_8_processes_that_start_at_once_make_one_key(database_url):
     (key,) = published[0]["keys"]
     engine = open_engine(database_url)
     with engine.connect() as connection:
-        rows = connection.execute(sa.text("SELECT kid, algorithm, state FROM signing_keys")).all()
+        rows = connection.execute(sa.text("SELECT kid, algorithm, retires_at FROM signing_keys")).all()
         events = Counter(connection.execute(sa.text("SELECT type FROM events")).scalars())
     engine.dispose()
-    assert rows == [(key["kid"], "ES256", "active")]
+    assert rows == [(key["kid"], "ES256", None)]
     assert events == {"key.created": 1}

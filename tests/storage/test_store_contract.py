@@ -14,7 +14,6 @@ from authserver.engine.records import (
     FoundGrant,
     FoundSession,
     FoundToken,
-    KeyState,
     RegisteredBy,
     TokenKind,
 )
@@ -350,16 +349,135 @@ def test_a_disabled_user_has_no_session(stores: Stores) -> None:
     assert stores.sessions.find(a_session().digest, LATER, IDLE_SINCE) is None
 
 
-def test_an_algorithm_has_one_active_key(stores: Stores) -> None:
+def test_an_algorithm_has_one_key_that_nothing_is_to_replace(stores: Stores) -> None:
     """T113."""
-    assert stores.keys.add_first(a_signing_key())
-    assert not stores.keys.add_first(a_signing_key(kid="key-2"))
-    staged = a_signing_key(kid="key-0", state=KeyState.STAGED, created_at=NOW - timedelta(days=1))
+    assert stores.keys.add(a_signing_key())
+    assert not stores.keys.add(a_signing_key(kid="key-2"))
+    replaced = a_signing_key(kid="key-0", created_at=NOW - timedelta(days=1), retires_at=LATER)
     rsa = a_signing_key(kid="key-3", algorithm="RS256", created_at=LATER)
-    assert stores.keys.add_first(staged)
-    assert stores.keys.add_first(rsa)
-    assert stores.keys.add_first(a_signing_key(kid="gone", state=KeyState.REMOVED))
-    assert stores.keys.list() == [staged, a_signing_key(), rsa]
+    assert stores.keys.add(replaced)
+    assert stores.keys.add(rsa)
+    assert stores.keys.list() == [replaced, a_signing_key(), rsa]
+
+
+def test_a_key_changes_only_as_it_was_read(stores: Stores) -> None:
+    """T113, T144: of two rotations at once one is told that it came second."""
+    before = a_signing_key()
+    stores.keys.add(before)
+    after = replace(before, retires_at=LATER, ends_at=LATER, sealed_private_jwk=None)
+    assert stores.keys.change(before, after)
+    assert not stores.keys.change(before, replace(before, retires_at=NOW))
+    assert stores.keys.list() == [after]
+    assert stores.keys.change(after, before)
+    assert stores.keys.list() == [before]
+
+
+def test_a_secret_changes_only_as_it_was_read(stores: Stores) -> None:
+    """R-05."""
+    first = ClientSecret(digest=b"first", key_id="k1", created_at=NOW)
+    second = ClientSecret(digest=b"second", key_id="k1", created_at=LATER)
+    stores.clients.add(a_client(secrets=(first, second)))
+    used = replace(first, last_used_at=LATER, digest=b"again", key_id="k2")
+    assert stores.clients.change_secret("reports", first, used)
+    assert not stores.clients.change_secret("reports", first, replace(first, last_used_at=NOW))
+    assert not stores.clients.change_secret("unknown", second, used)
+    found = stores.clients.find("reports")
+    assert found is not None
+    assert found.secrets == (used, second)
+
+
+def test_a_password_is_replaced(stores: Stores) -> None:
+    stores.users.add(a_user(password_hash="old"))
+    stores.users.set_password("user_ada", "new")
+    assert stores.users.find("user_ada") == a_user(password_hash="new")
+    stores.users.set_password("user_ada", None)
+    assert stores.users.find("user_ada") == a_user(password_hash=None)
+
+
+def test_live_grants_are_listed_by_user_and_client(stores: Stores) -> None:
+    """E-16."""
+    stores.users.add(a_user())
+    older = a_grant(user_id="user_ada", created_at=NOW - timedelta(days=1))
+    stores.grants.add(older)
+    stores.grants.add(a_grant(grant_id="other client", client_id="notes", user_id="user_ada"))
+    stores.grants.add(a_grant(grant_id="of nobody", created_at=NOW - timedelta(hours=1)))
+    stores.grants.add(a_grant(grant_id="revoked", user_id="user_ada", revoked_at=NOW, revoked_reason="x"))
+    stores.grants.add(a_grant(grant_id="over", user_id="user_ada", expires_at=NOW))
+    stores.grants.add(a_grant(grant_id="unredeemed", user_id="user_ada"))
+    stores.tokens.add(a_token(grant_id="unredeemed"))
+    stores.tokens.add(a_token(digest=b"redeemed", claimed_at=NOW))
+
+    def ids(**of: str) -> list[str]:
+        return [grant.grant_id for grant in stores.grants.list(NOW, **of)]
+
+    assert ids(user_id="user_ada") == ["other client", "grant_1"]
+    assert ids(client_id="reports") == ["of nobody", "grant_1"]
+    assert ids(user_id="user_ada", client_id="reports") == ["grant_1"]
+    assert stores.grants.list(NOW)[-1] == older
+    stores.grants.touch("grant_1", LATER)
+    assert stores.grants.find("grant_1") == replace(older, last_used_at=LATER)
+
+
+def test_all_live_grants_of_a_user_are_revoked_at_once(stores: Stores) -> None:
+    """I-14, T073."""
+    stores.users.add(a_user())
+    stores.grants.add(a_grant(user_id="user_ada"))
+    stores.grants.add(a_grant(grant_id="grant_2", user_id="user_ada", client_id="notes"))
+    stores.grants.add(a_grant(grant_id="grant_3", user_id="user_ada", client_id="notes"))
+    stores.grants.add(a_grant(grant_id="of nobody"))
+    assert stores.grants.revoke_of_user("user_ada", LATER, "left", client_id="reports") == 1
+    assert stores.grants.revoke_of_user("user_ada", LATER, "signed out") == 2
+    assert stores.grants.revoke_of_user("user_ada", LATER, "again") == 0
+    assert [grant.grant_id for grant in stores.grants.list(NOW)] == ["of nobody"]
+    found = stores.grants.find("grant_1")
+    assert found is not None
+    assert found.revoked_reason == "left"
+
+
+def test_an_unclaimed_token_of_a_live_grant_can_end_later(stores: Stores) -> None:
+    """I-13."""
+    stores.users.add(a_user())
+    stores.grants.add(a_grant())
+    token = a_token(kind=TokenKind.REFRESH)
+    stores.tokens.add(token)
+    assert stores.tokens.extend(token, LATER)
+    found = stores.tokens.find(token.kind, token.digest)
+    assert found is not None
+    assert found.token == replace(token, expires_at=LATER)
+    stores.tokens.claim(token, NOW)
+    assert not stores.tokens.extend(token, LATER)
+    stores.tokens.add(a_token(digest=b"other"))
+    stores.grants.revoke("grant_1", NOW, "over")
+    assert not stores.tokens.extend(a_token(digest=b"other"), LATER)
+
+
+def test_a_forgotten_consent_is_gone(stores: Stores) -> None:
+    stores.users.add(a_user())
+    stores.consents.remember(a_consent())
+    stores.consents.forget("user_ada", "notes")
+    assert stores.consents.find("user_ada", "reports") is not None
+    stores.consents.forget("user_ada", "reports")
+    assert stores.consents.find("user_ada", "reports") is None
+
+
+def test_sessions_of_a_user_are_listed_and_ended(stores: Stores) -> None:
+    """I-14, E-17."""
+    stores.users.add(a_user())
+    stores.users.add(a_user(user_id="user_bob", username="bob"))
+    here, there = a_session(), a_session(digest=b"there", last_seen_at=LATER)
+    for session in (
+        here,
+        there,
+        a_session(digest=b"over", expires_at=LATER),
+        a_session(digest=b"idle", last_seen_at=IDLE_SINCE - timedelta(seconds=1)),
+        a_session(digest=b"of bob", user_id="user_bob"),
+    ):
+        stores.sessions.add(session)
+    assert stores.sessions.list("user_ada", LATER, IDLE_SINCE) == [there, here]
+    assert stores.sessions.end_all("user_ada", but=here.digest) == 3
+    assert stores.sessions.list("user_ada", LATER, IDLE_SINCE) == [here]
+    assert stores.sessions.end_all("user_ada") == 1
+    assert len(stores.sessions.list("user_bob", LATER, IDLE_SINCE)) == 1
 
 
 def test_what_raises_leaves_nothing_behind(storage: Storage) -> None:

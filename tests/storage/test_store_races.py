@@ -104,7 +104,7 @@ def test_of_8_first_signing_keys_one_is_kept(database: Database) -> None:
 
     def start(number: int) -> bool:
         with database.begin() as stores:
-            return stores.keys.add_first(a_signing_key(kid=f"key-{number}"))
+            return stores.keys.add(a_signing_key(kid=f"key-{number}"))
 
     kept = at_once(8, start)
     assert Counter(kept) == {True: 1, False: 7}

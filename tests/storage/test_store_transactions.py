@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -30,26 +30,39 @@ from authserver.testing.records import (
 
 LATER = NOW + timedelta(seconds=5)
 
+A_SECRET = ClientSecret(digest=b"secret", key_id="k", created_at=NOW)
 WRITES: dict[str, Callable[[Stores], object]] = {
     "clients.add": lambda stores: stores.clients.add(a_client(client_id="new")),
     "clients.disable": lambda stores: stores.clients.disable("reports", LATER),
     "clients.add_secret": lambda stores: stores.clients.add_secret(
         "reports", ClientSecret(digest=b"d", key_id="k", created_at=NOW)
     ),
+    "clients.change_secret": lambda stores: stores.clients.change_secret(
+        "reports", A_SECRET, replace(A_SECRET, last_used_at=LATER)
+    ),
     "users.add": lambda stores: stores.users.add(a_user(user_id="user_new", username="new")),
     "users.disable": lambda stores: stores.users.disable("user_ada", LATER),
+    "users.set_password": lambda stores: stores.users.set_password("user_ada", "another"),
     "grants.add": lambda stores: stores.grants.add(a_grant(grant_id="new")),
     "grants.revoke": lambda stores: stores.grants.revoke("grant_1", LATER, "replayed"),
+    "grants.revoke_of_user": lambda stores: stores.grants.revoke_of_user("user_ada", LATER, "left"),
+    "grants.touch": lambda stores: stores.grants.touch("grant_1", LATER),
     "tokens.add": lambda stores: stores.tokens.add(a_token(digest=b"new")),
     "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(digest=b"new")),
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), LATER),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), LATER, limit=3),
-    "consents.remember": lambda stores: stores.consents.remember(a_consent()),
+    "tokens.extend": lambda stores: stores.tokens.extend(a_token(), LATER),
+    "consents.forget": lambda stores: stores.consents.forget("user_ada", "reports"),
+    "consents.remember": lambda stores: stores.consents.remember(a_consent(scopes=("new",))),
     "events.add": lambda stores: stores.events.add(an_event()),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
     "sessions.touch": lambda stores: stores.sessions.touch(a_session().digest, LATER),
     "sessions.end": lambda stores: stores.sessions.end(a_session().digest),
-    "keys.add_first": lambda stores: stores.keys.add_first(a_signing_key()),
+    "sessions.end_all": lambda stores: stores.sessions.end_all("user_ada"),
+    "keys.add": lambda stores: stores.keys.add(a_signing_key(kid="new", algorithm="RS256")),
+    "keys.change": lambda stores: stores.keys.change(
+        a_signing_key(), replace(a_signing_key(), retires_at=LATER)
+    ),
 }
 
 
@@ -61,9 +74,11 @@ def manager() -> transaction.TransactionManager:
 @pytest.fixture
 def filled(database: Database) -> Database:
     with database.begin() as stores:
-        stores.clients.add(a_client())
+        stores.clients.add(a_client(secrets=(A_SECRET,)))
         stores.users.add(a_user())
-        stores.grants.add(a_grant())
+        stores.consents.remember(a_consent())
+        stores.keys.add(a_signing_key())
+        stores.grants.add(a_grant(user_id="user_ada"))
         stores.tokens.add(a_token())
         stores.sessions.add(a_session())
     return database

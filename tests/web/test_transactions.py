@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
@@ -29,6 +29,8 @@ from authserver.testing.server import SETTINGS, form_with, query_of
 
 LATER = NOW + timedelta(seconds=5)
 OTHER_KEY = {"kid": "other", "algorithm": "EdDSA"}
+A_KEY = a_signing_key(algorithm="RS256")
+A_SECRET = ClientSecret(digest=b"secret", key_id="k", created_at=NOW)
 # In an order in which each of them still has something to change.
 WRITES = {
     "clients.add": lambda stores: stores.clients.add(a_client(client_id="new")),
@@ -36,21 +38,31 @@ WRITES = {
     "clients.add_secret": lambda stores: stores.clients.add_secret(
         "reports", ClientSecret(digest=b"d", key_id="k", created_at=NOW)
     ),
+    "clients.change_secret": lambda stores: stores.clients.change_secret(
+        "reports", A_SECRET, replace(A_SECRET, last_used_at=LATER)
+    ),
     "users.add": lambda stores: stores.users.add(a_user(user_id="user_new", username="new")),
     "users.disable": lambda stores: stores.users.disable("user_ada", LATER),
+    "users.set_password": lambda stores: stores.users.set_password("user_ada", "another"),
     "grants.add": lambda stores: stores.grants.add(a_grant(grant_id="new")),
     "tokens.add": lambda stores: stores.tokens.add(a_token(digest=b"new")),
     "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(digest=b"new once")),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), LATER, limit=3),
+    "tokens.extend": lambda stores: stores.tokens.extend(a_token(), LATER),
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), LATER),
     # After the claim, which it would prevent.
     "grants.revoke": lambda stores: stores.grants.revoke("grant_1", LATER, "replayed"),
+    "grants.touch": lambda stores: stores.grants.touch("grant_1", LATER),
+    "grants.revoke_of_user": lambda stores: stores.grants.revoke_of_user("user_ada", LATER, "left"),
     "consents.remember": lambda stores: stores.consents.remember(a_consent()),
+    "consents.forget": lambda stores: stores.consents.forget("user_ada", "reports"),
     "events.add": lambda stores: stores.events.add(an_event()),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
     "sessions.touch": lambda stores: stores.sessions.touch(a_session().digest, LATER),
     "sessions.end": lambda stores: stores.sessions.end(a_session().digest),
-    "keys.add_first": lambda stores: stores.keys.add_first(a_signing_key(**OTHER_KEY)),
+    "sessions.end_all": lambda stores: stores.sessions.end_all("user_ada"),
+    "keys.add": lambda stores: stores.keys.add(a_signing_key(**OTHER_KEY)),
+    "keys.change": lambda stores: stores.keys.change(A_KEY, replace(A_KEY, retires_at=LATER)),
 }
 
 
@@ -88,9 +100,11 @@ def filled(make_server, database_url):
     plugins = f"{SETTINGS['authserver.plugins']}\n        {__name__}:OneWrite"
     server = make_server({"authserver.plugins": plugins}, database_url=database_url)
     with server.application.begin() as engine:
-        engine.stores.clients.add(a_client())
+        engine.stores.clients.add(a_client(secrets=(A_SECRET,)))
         engine.stores.users.add(a_user())
+        engine.stores.keys.add(A_KEY)
         engine.stores.grants.add(a_grant())
+        engine.stores.grants.add(a_grant(grant_id="grant_2", user_id="user_ada"))
         engine.stores.tokens.add(a_token())
         engine.stores.sessions.add(a_session())
     return server
