@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import base64
 import secrets
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 
 from authserver.cli.configuration import Configuration
-from authserver.cli.printing import json_option, print_json, print_rows
+from authserver.cli.printing import json_option, print_json, print_record, print_rows, words
+from authserver.engine import keys as rules
+from authserver.engine import ring
+from authserver.engine.context import Engine
+from authserver.engine.jose import ALGORITHMS
+from authserver.engine.records import KeyState, SigningKey
+from authserver.engine.sealing import key_id_of
+
+TIMES = {
+    "published": "created_at",
+    "signs_from": "activates_at",
+    "signs_until": "retires_at",
+    "ends": "ends_at",
+}
 
 
 @click.group()
@@ -18,29 +34,97 @@ def keys() -> None:
 
 
 @keys.command("list")
+@click.option("--all", "with_removed", is_flag=True, help="Also those that have ended.")
 @json_option
 @click.pass_obj
-def list_keys(configuration: Configuration, as_json: bool) -> None:
+def list_keys(configuration: Configuration, with_removed: bool, as_json: bool) -> None:
     """List the signing keys, oldest first; their private parts stay sealed."""
     with configuration.engine() as engine:
-        rows = [
-            {
-                "kid": key.kid,
-                "algorithm": key.algorithm,
-                "state": str(key.state(engine.now)),
-                "created_at": key.created_at,
-                "public_jwk": dict(key.public_jwk),
-            }
-            for key in engine.stores.keys.list()
-        ]
+        found, now = engine.stores.keys.list(), engine.now
+        signs = rules.signing_key(found, engine.settings.signing_algorithm, now)
+    rows = [
+        described(key, now, signs) for key in found if with_removed or key.state(now) is not KeyState.REMOVED
+    ]
     if as_json:
         print_json(rows)
-    else:
-        print_rows(
-            rows,
-            ("kid", "algorithm", "state", "created_at"),
-            empty="There are none; the server makes one at start.",
+        return
+    shown = [{**row, **{title: row[name] for title, name in TIMES.items()}} for row in rows]
+    columns = ("kid", "algorithm", "state", *TIMES)
+    print_rows(shown, columns, empty="There are none; the server makes one at start.")
+    if signs:
+        click.echo(f"\n{signs.kid} signs new tokens.")
+
+
+@keys.command()
+@click.option(
+    "--algorithm",
+    type=click.Choice(ALGORITHMS),
+    help="Of the new key; one that has no key yet gets its first. Without it: authserver.signing_algorithm.",
+)
+@click.option(
+    "--after",
+    type=click.IntRange(min=0),
+    metavar="SECONDS",
+    help="When the new key signs. Without it as soon as everybody can know it, and never before.",
+)
+@json_option
+@click.pass_obj
+def rotate(configuration: Configuration, algorithm: str | None, after: int | None, as_json: bool) -> None:
+    """Publish a new signing key, and let it take over when everybody can know it.
+
+    The one before it goes on verifying until its last token is over. Nothing needs a restart.
+    """
+    with changing(configuration) as engine:
+        ring.check(engine)
+        rotation = rules.rotate(
+            engine, algorithm=algorithm, after=None if after is None else timedelta(seconds=after)
         )
+        now = engine.now
+        signs = rules.signing_key(engine.stores.keys.list(), engine.settings.signing_algorithm, now)
+    new, old = rotation.new, rotation.old
+    if as_json:
+        print_json(
+            {"new": described(new, now, signs), "old": None if old is None else described(old, now, signs)}
+        )
+        return
+    print_record({"kid": new.kid, "algorithm": new.algorithm, "state": str(new.state(now))})
+    click.echo()
+    if new.activates_at <= now:
+        click.echo("It signs from now on.")
+    else:
+        click.echo(f"Every server publishes it within {rules.REFRESH_SECONDS} seconds.")
+        click.echo(f"It signs from {words(new.activates_at)} on.")
+    if old is not None:
+        click.echo(f"{old.kid}, which it takes over from, verifies until {words(old.ends_at)}.")
+
+
+# A key id may begin with a dash, and then looks like an option.
+@keys.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("kid")
+@click.option("--reason", default="operator", show_default=True, help="Why, for the events.")
+@json_option
+@click.pass_obj
+def revoke(configuration: Configuration, kid: str, reason: str, as_json: bool) -> None:
+    """Take a signing key out of use at once: an emergency removal. The first eight characters of its KID will do.
+
+    Within ten seconds no server publishes it or accepts what it signed. Another key signs from now on.
+    """
+    with changing(configuration) as engine:
+        # Not all of the ring: who lost a key of it gives up in this way what that key sealed.
+        ring.check_known(engine)
+        revocation = rules.revoke(engine, kid, reason=reason)
+        now, maximum_age = engine.now, engine.settings.jwks_maximum_age
+        signs = rules.signing_key(engine.stores.keys.list(), engine.settings.signing_algorithm, now)
+    if as_json:
+        print_json(
+            {
+                "revoked": described(revocation.revoked, now, signs),
+                "was": str(revocation.was),
+                "signs": None if signs is None else signs.kid,
+            }
+        )
+        return
+    click.echo("\n".join(consequences(revocation, signs, maximum_age)))
 
 
 @keys.command()
@@ -53,3 +137,58 @@ def new_ring_entry() -> str:
     """An entry of the key ring: `id:base64` of 32 random bytes; the id tells the day it was made."""
     key_id = f"{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(2)}"
     return f"{key_id}:{base64.b64encode(secrets.token_bytes(32)).decode('ascii')}"
+
+
+@contextmanager
+def changing(configuration: Configuration) -> Iterator[Engine]:
+    """An engine to change keys with. Raises click.ClickException for what cannot be done."""
+    try:
+        with configuration.engine() as engine:
+            yield engine
+    except rules.CannotChange as error:
+        raise click.ClickException(str(error)) from error
+
+
+def described(key: SigningKey, now: datetime, signs: SigningKey | None) -> dict[str, Any]:
+    """What may be shown of a key; `sealed_by` is the key of the ring that opens its private part."""
+    return {
+        "kid": key.kid,
+        "algorithm": key.algorithm,
+        "state": str(key.state(now)),
+        "signs": signs is not None and signs.kid == key.kid,
+        "created_at": key.created_at,
+        "activates_at": key.activates_at,
+        "retires_at": key.retires_at,
+        "ends_at": key.ends_at,
+        "sealed_by": key_id_of(key.sealed_private_jwk) if key.sealed_private_jwk else None,
+        "public_jwk": dict(key.public_jwk),
+    }
+
+
+def consequences(revocation: rules.Revocation, signs: SigningKey | None, maximum_age: int) -> Iterator[str]:
+    """What a revocation means for servers, APIs and clients."""
+    revoked = revocation.revoked
+    yield f"{revoked.kid} ({revoked.algorithm}) is out of use, and its private part is erased."
+    yield f"Within {rules.REFRESH_SECONDS} seconds no server publishes it or accepts what it signed."
+    if revocation.successor is not None:
+        yield f"{revocation.successor.kid} ({revocation.successor.algorithm}) signs from now on."
+    elif revocation.restored is not None:
+        yield f"{revocation.restored.kid}, which it was to take over from, goes on."
+    elif signs is not None:
+        yield f"{signs.kid} ({signs.algorithm}) signs, as before."
+    if revocation.was is KeyState.STAGED:
+        yield "It had not signed yet, so nobody notices."
+        return
+    yield ""
+    yield "What others notice:"
+    yield "- Clients whose access token it signed are refused, and get another with their refresh token."
+    yield (
+        f"- APIs that check tokens themselves go by the keys they have read: for up to {maximum_age} seconds "
+        "they may still accept tokens of the old key"
+        + (
+            ", and refuse those of the new one unless they read again when they meet an unknown `kid`."
+            if revocation.successor is not None
+            else "."
+        )
+    )
+    yield "- APIs that ask the introspection endpoint follow the servers."

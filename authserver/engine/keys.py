@@ -1,137 +1,280 @@
-"""The signing keys in use: made once, kept sealed, followed from the database by every process."""
+"""The life of a signing key: published, then signing, then verifying what it signed, then gone.
+
+Each step is a time in the key's record (`SigningKey.state`), so nobody has to be awake for it. A key is known to
+everybody before it signs (T144), and is given up only when the last token that it signed is over (N-07).
+"""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
-from authserver.engine import digests, jose, strict_json
-from authserver.engine.ports import Storage, Stores
-from authserver.engine.records import Event, EventType, KeyState, SigningKey
-from authserver.engine.sealing import KeyRing, Unsealable
-from authserver.settings import SettingsError
+from authserver.engine import jose, strict_json
+from authserver.engine.context import Engine
+from authserver.engine.ports import Stores
+from authserver.engine.records import EventType, KeyState, SigningKey
+from authserver.engine.sealing import KeyRing
+from authserver.settings import LONGEST_ACCESS_TOKEN, Settings
 
 PURPOSE = "signing-key"
 # Every process sees a change of keys within this many seconds.
-REFRESH_SECONDS = 10.0
-log = logging.getLogger(__name__)
+REFRESH_SECONDS = 10
+# By how much the clocks of our machines may differ, and what reading and answering take, in seconds.
+MARGIN_SECONDS = 5
+# From the moment a key retires. The longest life that the settings allow, not the one they have now: whoever
+# raises it later must not find that tokens outlive their key. Another process may sign until it reads the keys again.
+VERIFIES_AFTERWARDS = timedelta(seconds=LONGEST_ACCESS_TOKEN + REFRESH_SECONDS + MARGIN_SECONDS)
+
+# Of a key id, which is typed in an emergency.
+SHORTEST_BEGINNING = 8
+
+# Why a key was made.
+FIRST = "first-key"
+NEW_ALGORITHM = "algorithm-changed"
+ROTATED = "rotated"
+REPLACES_REVOKED = "replaces-revoked"
 
 
-class SigningKeys:
-    """Implements `engine.ports.Signer` over the key store.
+class CannotChange(Exception):
+    """The keys cannot be changed like that; the message tells the operator why, and what to do instead."""
 
-    Args:
-        storage: where the keys are.
-        ring: opens their private parts.
-        algorithm: of new tokens.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """A new key, and the one that it takes over from; None for the first of its algorithm."""
+
+    new: SigningKey
+    old: SigningKey | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """What became of the keys when one was revoked.
+
+    Attributes:
+        revoked: the key, as it is now.
+        was: what it was until now.
+        successor: the key that signs in its place at once; it is staged no longer, or new.
+        restored: the key that it was to replace, and that goes on.
     """
 
-    def __init__(self, storage: Storage, ring: KeyRing, algorithm: str) -> None:
-        self._storage = storage
-        self._ring = ring
-        self._algorithm = algorithm
-        self._lock = threading.Lock()
-        self._loaded: jose.KeySet | None = None
-        self._loaded_at = 0.0
+    revoked: SigningKey
+    was: KeyState
+    successor: SigningKey | None = None
+    restored: SigningKey | None = None
 
-    def sign(self, claims: Mapping[str, Any], *, typ: str, algorithm: str | None = None) -> str:
-        return self._current().sign(claims, typ=typ, algorithm=algorithm or self._algorithm)
 
-    def jwks(self) -> Mapping[str, Any]:
-        return self._current().jwks()
+def publication_time(settings: Settings) -> timedelta:
+    """How long a new key is published before it signs: all processes have it, and all caches of their answers end."""
+    return timedelta(seconds=settings.jwks_maximum_age + REFRESH_SECONDS + MARGIN_SECONDS)
 
-    def verify(self, token: str, *, typ: str) -> Mapping[str, Any]:
-        """The claims of a token that these keys signed. Raises InvalidToken."""
-        return self._current().verify(token, typ=typ)
 
-    def prepare(self, now: datetime) -> None:
-        """Make the first key of the algorithm if there is none, and load all.
+def signing_key(keys: Sequence[SigningKey], algorithm: str, now: datetime) -> SigningKey | None:
+    """The key that signs: the active one of the algorithm, or while there is none, the newest of any other."""
+    active = [key for key in keys if key.state(now) is KeyState.ACTIVE]
+    return max(active, key=lambda key: (key.algorithm == algorithm, key.activates_at), default=None)
 
-        Raises:
-            SettingsError: the key ring does not open the stored keys.
-        """
-        with self._storage.begin() as stores:
-            if not any(
-                key.algorithm == self._algorithm and key.state(now) is KeyState.ACTIVE
-                for key in stores.keys.list()
-            ):
-                make_first_key(stores, self._ring, self._algorithm, now)
-        self._load()
 
-    def _current(self) -> jose.KeySet:
-        """The loaded keys, read again when they are old; one thread reads, the others go on meanwhile."""
-        loaded = self._loaded
-        if loaded is None:
-            return self._load()
-        if time.monotonic() - self._loaded_at > REFRESH_SECONDS and self._lock.acquire(blocking=False):
-            try:
-                loaded = self._load()
-            except Exception:
-                # The keys at hand stay good; the next request tries again.
-                log.exception("cannot read the signing keys; going on with those at hand")
-            finally:
-                self._lock.release()
-        return loaded
+def prepare(engine: Engine) -> None:
+    """See to it that there is a key of the configured algorithm, however many processes start at once (T113).
 
-    def _load(self) -> jose.KeySet:
-        now = datetime.now(UTC)
-        with self._storage.begin() as stores:
-            keys = [key for key in stores.keys.list() if key.state(now) is not KeyState.REMOVED]
-        loaded = jose.KeySet(
-            [
-                (
-                    key.kid,
-                    key.algorithm,
-                    dict(key.public_jwk),
-                    _opened(self._ring, key) if key.state(now) is KeyState.ACTIVE else None,
-                    key.state(now) is KeyState.ACTIVE,
-                )
-                for key in keys
-            ]
+    The very first one signs at once. Where another algorithm signed so far, the key is staged as in a rotation.
+    """
+    erase_ended(engine.stores, engine.now)
+    algorithm, keys = engine.settings.signing_algorithm, engine.stores.keys.list()
+    if _last(keys, algorithm) is not None:
+        return
+    if signing_key(keys, algorithm, engine.now) is None:
+        add_key(engine, algorithm, activates_at=engine.now, why=FIRST)
+    else:
+        activates_at = engine.now + publication_time(engine.settings)
+        add_key(engine, algorithm, activates_at=activates_at, why=NEW_ALGORITHM)
+
+
+def rotate(engine: Engine, *, algorithm: str | None = None, after: timedelta | None = None) -> Rotation:
+    """Make a new key that takes over from the present one of its algorithm, which verifies on (R-06).
+
+    Args:
+        algorithm: of the key; the configured one unless given. One without a key gets its first.
+        after: when it signs; by default, and at least, after its publication time.
+
+    Raises:
+        CannotChange: `after` is too short, a successor is staged already, or somebody else was quicker.
+    """
+    algorithm = algorithm or engine.settings.signing_algorithm
+    stores, now, least = engine.stores, engine.now, publication_time(engine.settings)
+    if after is not None and after < least:
+        raise CannotChange(
+            f"a new key is published for at least {least.total_seconds():.0f} seconds before it signs: "
+            f"{engine.settings.jwks_maximum_age} in which others may keep the keys (authserver.jwks_maximum_age), "
+            f"{REFRESH_SECONDS} until every process has read it, and {MARGIN_SECONDS} for clocks that differ"
         )
-        self._loaded, self._loaded_at = loaded, time.monotonic()
-        return loaded
+    erase_ended(stores, now)
+    keys = stores.keys.list()
+    old = _last(keys, algorithm)
+    if old is not None and old.state(now) is KeyState.STAGED:
+        raise _already_changed(engine, algorithm)
+    nobody_signs = signing_key(keys, algorithm, now) is None
+    activates_at = now if nobody_signs else now + (after or least)
+    if old is not None:
+        retiring = replace(old, retires_at=activates_at, ends_at=activates_at + VERIFIES_AFTERWARDS)
+        if not stores.keys.change(old, retiring):
+            raise _already_changed(engine, algorithm)
+        old = retiring
+    new = add_key(engine, algorithm, activates_at=activates_at, why=FIRST if nobody_signs else ROTATED)
+    if new is None:
+        raise _already_changed(engine, algorithm)
+    return Rotation(new=new, old=old)
 
 
-def make_first_key(stores: Stores, ring: KeyRing, algorithm: str, now: datetime) -> bool:
-    """Make the active key of an algorithm; False when another process was quicker (T113)."""
-    kid, public, private = jose.new_signing_key(algorithm)
-    key = SigningKey(
-        kid=kid,
-        algorithm=algorithm,
-        public_jwk=public,
-        sealed_private_jwk=ring.seal(strict_json.dumps(private), purpose=PURPOSE, context=_context(kid)),
-        created_at=now,
-        activates_at=now,
-    )
-    if not stores.keys.add(key):
-        return False
-    stores.events.add(
-        Event(
-            event_id=digests.new_identifier(),
-            type=EventType.KEY_CREATED,
-            at=now,
-            details={"kid": kid, "algorithm": algorithm},
+def revoke(engine: Engine, kid: str, *, reason: str) -> Revocation:
+    """Take a key out of use at once: nothing that it signed counts any more, and its private part is erased.
+
+    Args:
+        kid: or as much of its beginning as no other has, eight characters at least.
+        reason: for the event, such as `stolen`.
+
+    Raises:
+        CannotChange: there is no such key, it has ended, or somebody else changed the keys meanwhile.
+    """
+    stores, now = engine.stores, engine.now
+    erase_ended(stores, now)
+    keys = stores.keys.list()
+    key = _named(keys, kid)
+    was = key.state(now)
+    if was is KeyState.REMOVED:
+        raise CannotChange(
+            f"{key.kid}: it ended at {_told(key.ends_at)}, and nothing it signed counts any more"
         )
-    )
-    return True
+    # First the staged key, then the one it replaces, here as everywhere, so that two of us cannot wait for each other.
+    successor = _successor(engine, keys, key)
+    if successor is not None:
+        successor = _change(engine, successor, replace(successor, activates_at=now))
+    retired_at = min(key.retires_at or now, now)
+    revoked = _change(engine, key, replace(key, retires_at=retired_at, ends_at=now, sealed_private_jwk=None))
+    restored = None
+    if was is KeyState.STAGED and (before := _to_be_replaced_by(key, keys)):
+        restored = _change(engine, before, replace(before, retires_at=None, ends_at=None))
+    if successor is None and _leaves_a_gap(engine, keys, key):
+        successor = add_key(engine, engine.settings.signing_algorithm, activates_at=now, why=REPLACES_REVOKED)
+        if successor is None:
+            raise _already_changed(engine, key.algorithm)
+    details = {"kid": key.kid, "algorithm": key.algorithm, "was": str(was)}
+    engine.record(EventType.KEY_REVOKED, reason=reason, details=details)
+    return Revocation(revoked=revoked, was=was, successor=successor, restored=restored)
 
 
-def _opened(ring: KeyRing, key: SigningKey) -> dict[str, Any]:
-    try:
-        opened = ring.open(key.sealed_private_jwk or b"", purpose=PURPOSE, context=_context(key.kid))
-    except Unsealable:
-        raise SettingsError(
-            [f"authserver.secret_keys: none opens signing key {key.kid}; put back the one that sealed it"]
-        ) from None
-    private: dict[str, Any] = strict_json.loads(opened)
-    return private
+def erase_ended(stores: Stores, now: datetime) -> int:
+    """Erase the private parts of keys that have ended; how many there were."""
+    ended = [
+        key
+        for key in stores.keys.list()
+        if key.sealed_private_jwk is not None and key.state(now) is KeyState.REMOVED
+    ]
+    return sum(stores.keys.change(key, replace(key, sealed_private_jwk=None)) for key in ended)
+
+
+def seal_private(ring: KeyRing, kid: str, private_jwk: dict[str, Any]) -> bytes:
+    """The private part of a key as it is stored, under the first key of the ring."""
+    return ring.seal(strict_json.dumps(private_jwk), purpose=PURPOSE, context=_context(kid))
+
+
+def open_private(ring: KeyRing, key: SigningKey) -> dict[str, Any]:
+    """The private part of a key. Raises Unsealable."""
+    opened = ring.open(key.sealed_private_jwk or b"", purpose=PURPOSE, context=_context(key.kid))
+    private_jwk: dict[str, Any] = strict_json.loads(opened)
+    return private_jwk
 
 
 def _context(kid: str) -> str:
     """Table, column and row, so that a sealed value moved elsewhere does not open (T148)."""
     return f"signing_keys.sealed_private_jwk:{kid}"
+
+
+def _named(keys: Sequence[SigningKey], kid: str) -> SigningKey:
+    meant = [key for key in keys if key.kid == kid]
+    if not meant and len(kid) >= SHORTEST_BEGINNING:
+        meant = [key for key in keys if key.kid.startswith(kid)]
+    if len(meant) != 1:
+        raise CannotChange(f"{kid}: no such key; see `authserver keys list`")
+    return meant[0]
+
+
+def _last(keys: Sequence[SigningKey], algorithm: str) -> SigningKey | None:
+    """The key of an algorithm that nothing is to replace: the staged one if there is one, else the active one."""
+    return next((key for key in keys if key.algorithm == algorithm and key.retires_at is None), None)
+
+
+def _staged(keys: Sequence[SigningKey], algorithm: str, now: datetime) -> SigningKey | None:
+    last = _last(keys, algorithm)
+    return last if last is not None and last.state(now) is KeyState.STAGED else None
+
+
+def _to_be_replaced_by(staged: SigningKey, keys: Sequence[SigningKey]) -> SigningKey | None:
+    """The key that a staged one would take over from."""
+    return next(
+        (key for key in keys if key.algorithm == staged.algorithm and key.retires_at == staged.activates_at),
+        None,
+    )
+
+
+def _successor(engine: Engine, keys: Sequence[SigningKey], revoked: SigningKey) -> SigningKey | None:
+    """The staged key that must sign from now on, as this one is revoked."""
+    if revoked.state(engine.now) is not KeyState.ACTIVE:
+        return None
+    own = _staged(keys, revoked.algorithm, engine.now)
+    if own is None and _leaves_a_gap(engine, keys, revoked):
+        return _staged(keys, engine.settings.signing_algorithm, engine.now)
+    return own
+
+
+def _leaves_a_gap(engine: Engine, keys: Sequence[SigningKey], revoked: SigningKey) -> bool:
+    """Whether nothing would sign without this key, or only another algorithm than the configured one."""
+    others = [key for key in keys if key.kid != revoked.kid]
+    is_configured = revoked.algorithm == engine.settings.signing_algorithm
+    return revoked.state(engine.now) is KeyState.ACTIVE and (
+        is_configured or signing_key(others, revoked.algorithm, engine.now) is None
+    )
+
+
+def add_key(engine: Engine, algorithm: str, *, activates_at: datetime, why: str) -> SigningKey | None:
+    """Keep a new key; None when another process was quicker (T113)."""
+    kid, public, private = jose.new_signing_key(algorithm)
+    key = SigningKey(
+        kid=kid,
+        algorithm=algorithm,
+        public_jwk=public,
+        sealed_private_jwk=seal_private(engine.keys, kid, private),
+        created_at=engine.now,
+        activates_at=activates_at,
+    )
+    if not engine.stores.keys.add(key):
+        return None
+    details = {"kid": kid, "algorithm": algorithm, "activates_at": activates_at.isoformat()}
+    engine.record(EventType.KEY_CREATED, reason=why, details=details)
+    return key
+
+
+def _change(engine: Engine, before: SigningKey, after: SigningKey) -> SigningKey:
+    if not engine.stores.keys.change(before, after):
+        raise _already_changed(engine, before.algorithm)
+    return after
+
+
+def _already_changed(engine: Engine, algorithm: str) -> CannotChange:
+    """Who was quicker, as the table says now."""
+    staged = _staged(engine.stores.keys.list(), algorithm, engine.now)
+    if staged is None:
+        return CannotChange(
+            "somebody changed the keys meanwhile; look at `authserver keys list` and try again"
+        )
+    return CannotChange(
+        f"{algorithm} key {staged.kid} is staged already, and signs from {_told(staged.activates_at)}; "
+        f"rotate again after that, or take it back with `authserver keys revoke {staged.kid}`"
+    )
+
+
+def _told(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%SZ}" if at else "no time"

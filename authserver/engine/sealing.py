@@ -51,6 +51,15 @@ class KeyRing:
         self._ciphers: dict[tuple[str, str], AESGCM] = {}
         self._mac_keys: dict[tuple[str, str], bytes] = {}
 
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The ids of all keys, first the one that seals and signs."""
+        return tuple(self._keys)
+
+    def fingerprint(self, key_id: str) -> bytes:
+        """What tells whether another ring has the same key under this id; it gives nothing else away."""
+        return hmac.digest(self._mac_key(key_id, "fingerprint"), key_id.encode("ascii"), "sha256")
+
     def seal(self, plaintext: bytes, *, purpose: str, context: str = "") -> bytes:
         """Encrypt and authenticate; it opens only with the same purpose and context.
 
@@ -109,6 +118,14 @@ class KeyRing:
             return self._keys[key_id]
         except KeyError:
             raise Unsealable from None
+
+
+def key_id_of(sealed: bytes) -> str:
+    """The id of the key that a ring sealed this with. Raises Unsealable when no ring did."""
+    try:
+        return sealed[1 : 1 + sealed[0]].decode("ascii")
+    except (IndexError, UnicodeDecodeError):
+        raise Unsealable from None
 
 
 def seal_under(secret: str, plaintext: bytes) -> bytes:

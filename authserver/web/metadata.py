@@ -13,7 +13,7 @@ from pyramid.view import view_config
 from authserver.web.json import json_response
 from authserver.web.routes import METADATA_ROUTES
 
-# How long clients may keep these documents, in seconds; a new key is published at least this long before use.
+# How long clients may keep the server metadata, in seconds.
 MAXIMUM_AGE = 300
 
 
@@ -24,17 +24,20 @@ def includeme(config: Configurator) -> None:
 
 
 def metadata(request: Request) -> Response:
-    return _cacheable(request, request.registry.metadata_body)
+    return _cacheable(request, request.registry.metadata_body, MAXIMUM_AGE)
 
 
 @view_config(route_name="jwks", request_method="GET")
 def jwks(request: Request) -> Response:
-    return _cacheable(request, msgspec.json.encode(request.registry.application.signing_keys.jwks()))
+    application = request.registry.application
+    body = msgspec.json.encode(application.signing_keys.jwks())
+    # A new key is published for longer than this before it signs (`engine.keys.publication_time`).
+    return _cacheable(request, body, application.parts.settings.jwks_maximum_age)
 
 
-def _cacheable(request: Request, body: bytes) -> Response:
+def _cacheable(request: Request, body: bytes, maximum_age: int) -> Response:
     etag = '"' + hashlib.sha256(body).hexdigest()[:32] + '"'
-    response = json_response(body, cache_control=f"public, max-age={MAXIMUM_AGE}", ETag=etag)
+    response = json_response(body, cache_control=f"public, max-age={maximum_age}", ETag=etag)
     if request.environ.get("HTTP_IF_NONE_MATCH") == etag:
         response.status_int = 304
         response.body = b""

@@ -1,0 +1,102 @@
+"""`authserver db reencrypt`: what older keys of the ring sealed, sealed anew under the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import track
+
+from authserver.cli.configuration import Configuration
+from authserver.cli.printing import json_option, print_json, print_rows
+from authserver.engine import ring
+from authserver.engine.keys import erase_ended
+
+# How many clients of each key people are shown.
+SHOWN = 10
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def reencrypt(configuration: Configuration, as_json: bool) -> None:
+    """Seal everything anew under the first key of authserver.secret_keys, and say which others may leave the ring.
+
+    It may be stopped at any time and run again, while servers run.
+    """
+    application = configuration.application()
+    key_ring = application.parts.keys
+    with closing(application.storage):
+        with application.begin() as engine:
+            ring.check(engine)
+            erase_ended(engine.stores, engine.now)
+            kids = [key.kid for key in ring.outdated(engine.stores, key_ring)]
+        answers = track(
+            ring.reseal(application.storage, key_ring, kids),
+            total=len(kids),
+            description="Sealing anew",
+            console=Console(stderr=True),
+            disable=as_json or not kids,
+        )
+        problems = [problem for problem in answers if problem]
+        with application.begin() as engine:
+            needed = ring.dependents(engine.stores)
+            older = list(key_ring.key_ids[1:])
+            clients = ring.clients_of(engine.stores, needed.keys() & set(older))
+    summary = {
+        "key_id": key_ring.key_ids[0],
+        "sealed_anew": len(kids) - len(problems),
+        "problems": problems,
+        "older_keys": [
+            {
+                "key_id": key_id,
+                "signing_keys": needed.get(key_id, ring.Dependents()).signing_keys,
+                "client_secrets": needed.get(key_id, ring.Dependents()).client_secrets,
+                "clients": clients.get(key_id, []),
+                "may_leave": key_id not in needed,
+            }
+            for key_id in older
+        ],
+    }
+    if as_json:
+        print_json(summary)
+    else:
+        told(summary)
+    if problems:
+        raise click.exceptions.Exit(1)
+
+
+def told(summary: Mapping[str, Any]) -> None:
+    """Say to people what was done, and what is left to do."""
+    count, first = summary["sealed_anew"], summary["key_id"]
+    if count or summary["problems"]:
+        click.echo(f"{count} {'value was' if count == 1 else 'values were'} sealed anew under {first}.")
+    else:
+        click.echo(f"Everything that is sealed is sealed under {first} already.")
+    for problem in summary["problems"]:
+        click.echo(f"Error: {problem}", err=True)
+    older = summary["older_keys"]
+    if older:
+        click.echo()
+        print_rows(older, ("key_id", "signing_keys", "client_secrets", "may_leave"), empty="")
+    for line in advice(older):
+        click.echo(line)
+
+
+def advice(older: list[Mapping[str, Any]]) -> Iterator[str]:
+    """What lets an older key leave the ring, and what its leaving means."""
+    if any(row["client_secrets"] for row in older):
+        yield ""
+        yield "A client secret moves to the first key when it is next used. One that never is: renew it with"
+        yield "`authserver client rotate-secret`, or lock its client out with `authserver client disable`."
+    for row in older:
+        clients = row["clients"]
+        if clients:
+            more = f" and {len(clients) - SHOWN} more (--json names them)" if len(clients) > SHOWN else ""
+            yield f"{row['key_id']} has those of {', '.join(clients[:SHOWN])}{more}."
+    if any(row["may_leave"] for row in older):
+        yield ""
+        yield "When a key leaves the ring, browser sessions that began under it end: people sign in again."

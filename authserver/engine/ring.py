@@ -1,0 +1,144 @@
+"""The key ring and what depends on it: whether each key is still the same, and who needs the older ones."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from authserver.engine import keys
+from authserver.engine.context import Engine
+from authserver.engine.ports import Storage, Stores
+from authserver.engine.records import RingKey, SigningKey
+from authserver.engine.sealing import KeyRing, Unsealable, key_id_of
+from authserver.engine.signing import unopened
+from authserver.settings import SettingsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependents:
+    """What needs a key of the ring: how many sealed signing keys, and how many live client secrets."""
+
+    signing_keys: int = 0
+    client_secrets: int = 0
+
+    def __str__(self) -> str:
+        counts = ((self.signing_keys, "signing key"), (self.client_secrets, "client secret"))
+        told = [f"{count} {noun}{'s' * (count != 1)}" for count, noun in counts if count]
+        return " and ".join(told) or "nothing"
+
+
+def dependents(stores: Stores) -> Mapping[str, Dependents]:
+    """What depends on each key that anything depends on, by the id of the key."""
+    sealed = [_sealed_by(key) for key in stores.keys.list() if key.sealed_private_jwk is not None]
+    secrets = stores.clients.count_secrets()
+    return {
+        key_id: Dependents(signing_keys=sealed.count(key_id), client_secrets=secrets.get(key_id, 0))
+        for key_id in sorted({*sealed, *secrets} - {""})
+    }
+
+
+def clients_of(stores: Stores, key_ids: Set[str]) -> Mapping[str, Sequence[str]]:
+    """The enabled clients with a live secret that one of these keys made, by the id of the key."""
+    found: dict[str, list[str]] = {}
+    for client in stores.clients.list() if key_ids else ():
+        for key_id in sorted({secret.key_id for secret in client.secrets} & key_ids):
+            if client.is_enabled:
+                found.setdefault(key_id, []).append(client.client_id)
+    return found
+
+
+def check(engine: Engine) -> None:
+    """Refuse a ring that lacks a key which is still needed, or has another one under its id (T148).
+
+    Raises:
+        SettingsError: it names the keys, what depends on them, and what to do.
+    """
+    check_known(engine)
+    missing = {
+        key_id: needed
+        for key_id, needed in dependents(engine.stores).items()
+        if key_id not in engine.keys.key_ids
+    }
+    if missing:
+        raise SettingsError(
+            f"authserver.secret_keys: key {key_id} is missing, and is needed by {needed}; put it back behind the first. "
+            "If it is lost: `authserver keys revoke KID` for each signing key that `authserver keys list` shows, and "
+            "`authserver client rotate-secret CLIENT_ID --overlap 0` for each client"
+            for key_id, needed in missing.items()
+        )
+
+
+def check_known(engine: Engine) -> None:
+    """Refuse a ring with another key under an id that was used here before; note the keys that are new.
+
+    Raises:
+        SettingsError: it names the keys, what depends on them, and what to do.
+    """
+    ring, stores = engine.keys, engine.stores
+    known = {key.key_id: key for key in stores.ring_keys.list()}
+    # In one order for all, so that processes which start at once do not wait for each other in a circle.
+    added = [_note(ring, stores, key_id, engine.now) for key_id in sorted({*ring.key_ids} - known.keys())]
+    if not all(added):
+        known = {key.key_id: key for key in stores.ring_keys.list()}
+    wrong = [
+        known[key_id]
+        for key_id in ring.key_ids
+        if key_id in known and not hmac.compare_digest(known[key_id].fingerprint, ring.fingerprint(key_id))
+    ]
+    if wrong:
+        needed = dependents(stores)
+        raise SettingsError(
+            f"authserver.secret_keys: {key.key_id} is not the key that has had this id here since "
+            f"{key.first_used_at:%Y-%m-%d %H:%M:%SZ}, and that one is needed by {needed.get(key.key_id, Dependents())}; "
+            "put it back, or give the other one an id of its own"
+            for key in wrong
+        )
+
+
+def outdated(stores: Stores, ring: KeyRing) -> list[SigningKey]:
+    """The signing keys that an older key of the ring sealed."""
+    return [
+        key
+        for key in stores.keys.list()
+        if key.sealed_private_jwk is not None and _sealed_by(key) != ring.key_ids[0]
+    ]
+
+
+def reseal(storage: Storage, ring: KeyRing, kids: Iterable[str]) -> Iterator[str]:
+    """Seal the private parts of these keys anew under the first key of the ring.
+
+    Each is a short transaction of its own, so it may be stopped at any time and run again. Yields once for each,
+    when it is kept: "", or what is wrong with one that does not open.
+    """
+    for kid in kids:
+        yield _reseal(storage, ring, kid)
+
+
+def _reseal(storage: Storage, ring: KeyRing, kid: str) -> str:
+    while True:
+        with storage.begin() as stores:
+            key = next((each for each in outdated(stores, ring) if each.kid == kid), None)
+            if key is None:
+                return ""
+            try:
+                sealed = keys.seal_private(ring, kid, keys.open_private(ring, key))
+            except Unsealable:
+                return unopened(ring, key)
+            # False when it was rotated or revoked in between: then it is read again.
+            if stores.keys.change(key, replace(key, sealed_private_jwk=sealed)):
+                return ""
+
+
+def _note(ring: KeyRing, stores: Stores, key_id: str, now: datetime) -> bool:
+    fingerprint = ring.fingerprint(key_id)
+    return stores.ring_keys.add(RingKey(key_id=key_id, fingerprint=fingerprint, first_used_at=now))
+
+
+def _sealed_by(key: SigningKey) -> str:
+    """The id of the ring key that sealed its private part; "" when that cannot be told."""
+    try:
+        return key_id_of(key.sealed_private_jwk or b"")
+    except Unsealable:
+        return ""

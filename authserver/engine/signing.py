@@ -1,0 +1,165 @@
+"""The signing keys in use: followed from the database by every process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from authserver.engine import jose, keys
+from authserver.engine.ports import Storage
+from authserver.engine.records import KeyState, SigningKey
+from authserver.engine.sealing import KeyRing, Unsealable, key_id_of
+from authserver.settings import SettingsError
+
+# Seconds. Keys that are older are read again by one thread, while the others go on.
+AGING_SECONDS = 8.0
+# Keys that are older than this serve nobody: a revoked one may be among them.
+OLD_SECONDS = float(keys.REFRESH_SECONDS)
+# After a failure.
+RETRY_SECONDS = 1.0
+log = logging.getLogger(__name__)
+
+
+class SigningKeys:
+    """Implements `engine.ports.Signer` over the key store.
+
+    Args:
+        storage: where the keys are.
+        ring: opens their private parts.
+        algorithm: of new tokens, as soon as a key of it is active.
+        clock: seconds since whenever, by which keys grow old.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        ring: KeyRing,
+        algorithm: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._storage = storage
+        self._ring = ring
+        self._algorithm = algorithm
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._loaded: jose.KeySet | None = None
+        self._made_of: object = None
+        # Opened once: whatever seals them anew, these processes need not have the key of it yet.
+        self._private: Mapping[str, dict[str, Any]] = {}
+        self._aging_at = self._old_at = 0.0
+
+    def sign(self, claims: Mapping[str, Any], *, typ: str, algorithm: str | None = None) -> str:
+        return self._current().sign(claims, typ=typ, algorithm=algorithm)
+
+    def jwks(self) -> Mapping[str, Any]:
+        return self._current().jwks()
+
+    def verify(self, token: str, *, typ: str) -> Mapping[str, Any]:
+        """The claims of a token that these keys signed. Raises InvalidToken."""
+        return self._current().verify(token, typ=typ)
+
+    def load(self) -> None:
+        """Read all keys.
+
+        Raises:
+            SettingsError: a key that signs, or is to sign, cannot be used; it is named.
+        """
+        with self._lock:
+            problems = self._read()
+        if problems:
+            raise SettingsError(problems)
+
+    def _current(self) -> jose.KeySet:
+        """The loaded keys, read again in time; those at hand go on while the database is away."""
+        now, loaded = self._clock(), self._loaded
+        if loaded is not None and now < self._aging_at:
+            return loaded
+        if self._lock.acquire(blocking=loaded is None or now >= self._old_at):
+            try:
+                # Whoever had the lock before may have read them.
+                if self._clock() >= self._aging_at:
+                    for problem in self._read():
+                        log.error("%s; going on without it", problem)
+            except Exception:
+                if self._loaded is None:
+                    raise
+                log.exception("cannot read the signing keys; going on with those at hand")
+                self._aging_at = self._clock() + RETRY_SECONDS
+                self._old_at = self._aging_at + OLD_SECONDS - AGING_SECONDS
+            finally:
+                self._lock.release()
+        assert self._loaded is not None
+        return self._loaded
+
+    def _read(self) -> list[str]:
+        """Take over what the database holds now; which keys cannot sign although they should, and why."""
+        began, now = self._clock(), datetime.now(UTC)
+        with self._storage.begin() as stores:
+            found = stores.keys.list()
+        living = [(key, key.state(now)) for key in found if key.state(now) is not KeyState.REMOVED]
+        private, problems = self._opened(living)
+        made_of = (living, private.keys())
+        if made_of != self._made_of:
+            self._loaded = self._key_set(living, private, now)
+            self._made_of, self._private = made_of, private
+        self._aging_at, self._old_at = began + AGING_SECONDS, began + OLD_SECONDS
+        return problems
+
+    def _opened(
+        self, living: Sequence[tuple[SigningKey, KeyState]]
+    ) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """The private parts of the keys that sign or will, so that their turn cannot fail, and what is wrong."""
+        private, problems = {}, []
+        for key, state in living:
+            if state is KeyState.RETIRING:
+                continue
+            try:
+                private[key.kid] = self._private.get(key.kid) or keys.open_private(self._ring, key)
+            except Unsealable:
+                problems.append(unopened(self._ring, key))
+        return private, problems
+
+    def _key_set(
+        self,
+        living: Sequence[tuple[SigningKey, KeyState]],
+        private: Mapping[str, dict[str, Any]],
+        now: datetime,
+    ) -> jose.KeySet:
+        usable = [key for key, _ in living if key.kid in private]
+        # None is active only when the clock was set back since the first one was made: it signs all the same (T150).
+        first = min(usable, key=lambda key: key.activates_at, default=None)
+        signs = keys.signing_key(usable, self._algorithm, now) or first
+        try:
+            return jose.KeySet(
+                [
+                    (
+                        key.kid,
+                        key.algorithm,
+                        dict(key.public_jwk),
+                        private.get(key.kid),
+                        key.kid in private and (state is KeyState.ACTIVE or key is signs),
+                    )
+                    for key, state in living
+                ],
+                algorithm=signs.algorithm if signs else self._algorithm,
+            )
+        except ValueError as error:
+            raise SettingsError([f"the table signing_keys was altered: {error}"]) from None
+
+
+def unopened(ring: KeyRing, key: SigningKey) -> str:
+    """Why the sealed part of a key does not open, and what to do (T148)."""
+    row = f"signing key {key.kid} (signing_keys.sealed_private_jwk)"
+    undo = f"give it up with `authserver keys revoke {key.kid}`"
+    try:
+        key_id = key_id_of(key.sealed_private_jwk or b"")
+    except Unsealable:
+        key_id = ""
+    if key_id and key_id not in ring.key_ids:
+        return f"authserver.secret_keys: key {key_id} is missing, and {row} needs it; put it back, or {undo}"
+    return f"{row} does not open: it was altered or stood in another row; restore that row, or {undo}"
