@@ -7,20 +7,26 @@ from typing import Any
 
 import click
 
+from authserver.cli import client_secrets
+from authserver.cli.client_secrets import SHOWN_ONCE, described_secrets, print_secrets
 from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows
 from authserver.engine import uris
 from authserver.engine.clients import disable_client
 from authserver.engine.records import Client
 from authserver.engine.register import DPOP_BOUND, ClientMetadata, add_client
+from authserver.engine.ring import check_known
 from authserver.settings import did_you_mean
-
-SHOWN_ONCE = "Keep the client secret now: it is not stored readable and will not be shown again."
 
 
 @click.group()
 def client() -> None:
     """The applications that may ask for tokens."""
+
+
+client.add_command(client_secrets.rotate)
+client.add_command(client_secrets.list_secrets)
+client.add_command(client_secrets.end)
 
 
 @client.command()
@@ -55,6 +61,11 @@ def client() -> None:
     help="It must prove a key with each token request (DPoP), and its tokens are bound.",
 )
 @click.option("--first-party", is_flag=True, help="It is ours: `consent_first_party` need not ask.")
+@click.option(
+    "--no-refresh-rotation",
+    is_flag=True,
+    help="It keeps its refresh token instead of getting a new one each time; it needs a credential of its own.",
+)
 @json_option
 @click.pass_obj
 def add(
@@ -68,12 +79,18 @@ def add(
     client_id: str | None,
     dpop_bound: bool,
     first_party: bool,
+    no_refresh_rotation: bool,
     as_json: bool,
 ) -> None:
     """Add an application; its secret is shown once."""
+    if no_refresh_rotation and auth_method == "none":
+        raise click.UsageError(
+            "--no-refresh-rotation: not with --auth-method none, for nothing else protects its refresh tokens"
+        )
     if not grant_types:
         grant_types = ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
     with configuration.engine() as engine:
+        check_known(engine)
         _known("--grant-type", grant_types, engine.grant_types)
         _known("--scope", scopes, engine.scopes)
         _known("--auth-method", [auth_method], engine.auth_methods)
@@ -92,7 +109,13 @@ def add(
             or ("web" if all(map(uris.is_https, redirect_uris)) else "native"),
             details={DPOP_BOUND: True} if dpop_bound else {},
         )
-        added, secret = add_client(engine, metadata, client_id=client_id, first_party=first_party)
+        added, secret = add_client(
+            engine,
+            metadata,
+            client_id=client_id,
+            first_party=first_party,
+            rotates_refresh_tokens=not no_refresh_rotation,
+        )
     record = described(added)
     if secret is not None:
         record["client_secret"] = secret
@@ -132,12 +155,19 @@ def list_clients(configuration: Configuration, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
-    """Show one application."""
+    """Show one application, and its live secrets as `client secrets` does."""
     with configuration.engine() as engine:
         found = engine.stores.clients.find(client_id)
     if found is None:
         raise click.ClickException(f"{client_id}: no such client; see `authserver client list`")
-    (print_json if as_json else print_record)(described(found))
+    record, secrets = described(found), described_secrets(found.secrets)
+    if as_json:
+        print_json({**record, "secrets": secrets})
+        return
+    print_record(record)
+    if secrets:
+        click.echo()
+        print_secrets(secrets)
 
 
 @client.command()
@@ -165,6 +195,7 @@ def described(client: Client) -> dict[str, Any]:
         "resources": list(client.resources),
         "application_type": client.application_type,
         "first_party": client.first_party,
+        "rotates_refresh_tokens": client.rotates_refresh_tokens or client.is_public,
         "registered_by": str(client.registered_by),
         "created_at": client.created_at,
         "disabled_at": client.disabled_at,

@@ -199,6 +199,8 @@ def client_auth(
         client = engine.find_client(client_id)
         used = method or clients.PRESENTATION.get(client.auth_method if client else "", "client_secret_basic")
         presented = clients.Presented(used, client_id, secret if used.startswith("client_secret_") else None)
+        if secret_stdin:
+            clients.refuse_malformed(presented)
         return clients.judge(engine, presented, {}).client_id
 
     _tell(configuration, as_json, rule)

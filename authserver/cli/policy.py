@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from rich.progress import track
 
 from authserver import settings as settings_reader
 from authserver.cli.configuration import Configuration, OneSentence
+from authserver.cli.durations import length_of
 from authserver.cli.printing import json_option, print_json, print_rows
 from authserver.engine.decisions import Verdict
 from authserver.engine.records import EventType
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 EXAMPLES = 3
 SHOWN = 10
 FLIPPED = 3
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Since(click.ParamType[datetime]):
@@ -40,8 +39,8 @@ class Since(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            if found := re.fullmatch(r"([0-9]{1,6})([smhdw])", value):
-                return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+            if (length := length_of(value)) is not None:
+                return datetime.now(UTC) - length
             at = datetime.fromisoformat(value)
             return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
         except (ValueError, OverflowError):

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
-from authserver.engine import digests
+from authserver.engine import client_secrets
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClient, InvalidRequest
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import Client, ClientSecret, EventType
-from authserver.engine.sealing import KeyRing, Unsealable
-
-log = logging.getLogger(__name__)
-
-SECRET_PURPOSE = "client-secret"
 
 # How a client of each known method presents itself; others (a certificate, say) bring no credential of these kinds.
 PRESENTATION = {
@@ -78,14 +71,35 @@ def authenticate(
         InvalidRequest: two methods at once, or two different client ids.
         InvalidClient: anything else; unknown, disabled and wrong secret look and cost the same (J-07).
     """
-    return judge(engine, read_credentials(authorization, parameters), headers)
+    presented = read_credentials(authorization, parameters)
+    refuse_malformed(presented)
+    client, used = _judge(engine, presented, headers)
+    if used is not None and presented.secret is not None:
+        client_secrets.note_use(engine, client, used, presented.secret)
+    return client
+
+
+def refuse_malformed(presented: Presented) -> None:
+    """Refuse a text that is nobody's secret, so that nobody need be looked up. Raises InvalidClient."""
+    if presented.secret is not None and not client_secrets.may_be_secret(presented.secret):
+        raise InvalidClient(_REFUSED, reason="secret-malformed", scheme=presented.scheme)
 
 
 def judge(engine: Engine, presented: Presented, headers: Mapping[str, str]) -> Client:
-    """The client that these credentials prove. Raises InvalidClient."""
+    """The client that these credentials prove; nothing is noted. Raises InvalidClient."""
+    return _judge(engine, presented, headers)[0]
+
+
+def _judge(
+    engine: Engine, presented: Presented, headers: Mapping[str, str]
+) -> tuple[Client, ClientSecret | None]:
+    """The client, and the secret that proved it, if one did that is kept here."""
     engine.journal.client_id = presented.client_id
-    client = engine.find_client(presented.client_id)
-    matches = _secret_matches(engine, client, presented)
+    kept = engine.stores.clients.find(presented.client_id)
+    client = kept or engine.find_client_elsewhere(presented.client_id)
+    used = None
+    if presented.secret is not None:
+        used = client_secrets.matching(engine, client, presented.client_id, presented.secret)
     refused = InvalidClient(_REFUSED, reason="client-refused", scheme=presented.scheme)
     if client is None or not client.is_enabled:
         refused.reason = "client-unknown" if client is None else "client-disabled"
@@ -97,15 +111,15 @@ def judge(engine: Engine, presented: Presented, headers: Mapping[str, str]) -> C
     credentials = Credentials(
         method=presented.method,
         client_id=presented.client_id,
-        secret_matches=matches,
+        secret_matches=used is not None,
         assertion=presented.assertion,
         headers=without_credentials(headers),
     )
     ruling = engine.ask("client_auth_decision", client=client, credentials=credentials)
-    if not ruling.allowed or (presented.secret is not None and not matches):
+    if not ruling.allowed or (presented.secret is not None and used is None):
         refused.reason = "secret-wrong" if ruling.allowed else ruling.reason
         raise refused
-    return client
+    return client, used if kept else None
 
 
 def without_credentials(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -139,18 +153,6 @@ def read_credentials(authorization: str | None, parameters: Parameters) -> Prese
     if assertion is not None:
         return Presented("client_assertion", client_id, assertion=assertion)
     return Presented("none", client_id)
-
-
-def new_secret(keys: KeyRing, client_id: str, now: datetime) -> tuple[str, ClientSecret]:
-    """A fresh client secret and what is stored of it: a keyed digest (R-02)."""
-    secret = digests.new_credential(digests.SECRET)
-    return secret, stored_secret(keys, client_id, secret, now)
-
-
-def stored_secret(keys: KeyRing, client_id: str, secret: str, now: datetime) -> ClientSecret:
-    """What is stored of a secret that somebody else made; it should have at least 128 random bits."""
-    key_id, digest = keys.keyed_digest(f"{client_id}\0{secret}", purpose=SECRET_PURPOSE)
-    return ClientSecret(digest=digest, key_id=key_id, created_at=now)
 
 
 def disable_client(engine: Engine, client_id: str) -> bool:
@@ -190,29 +192,3 @@ def _form_decode(half: bytes) -> str:
     if "\0" in text:
         raise ValueError("NUL")
     return text
-
-
-def _secret_matches(engine: Engine, client: Client | None, presented: Presented) -> bool:
-    """Compare with every live secret; an unknown client costs one comparison too (T047)."""
-    if presented.secret is None:
-        return False
-    material = f"{presented.client_id}\0{presented.secret}"
-    live = [
-        secret
-        for secret in (client.secrets if client else ())
-        if secret.expires_at is None or secret.expires_at > engine.now
-    ]
-    if not live:
-        digests.equal(engine.keys.keyed_digest(material, purpose=SECRET_PURPOSE)[1], bytes(32))
-        return False
-    matches = False
-    for secret in live:
-        try:
-            _, digest = engine.keys.keyed_digest(material, purpose=SECRET_PURPOSE, key_id=secret.key_id)
-        except Unsealable:
-            log.error(
-                "client %s: key %s, which its secret needs, left the ring", presented.client_id, secret.key_id
-            )
-            continue
-        matches |= digests.equal(digest, secret.digest)
-    return matches

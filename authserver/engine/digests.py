@@ -20,6 +20,7 @@ ACCESS = "as_access_"
 REFRESH = "as_refresh_"
 SECRET = "as_secret_"
 SESSION = "as_session_"
+PREFIXES = (CODE, ACCESS, REFRESH, SECRET, SESSION)
 
 LONGEST_PASSWORD = 1024  # bytes of UTF-8
 PASSWORD_MEMORY = 19456  # KiB; with two passes and one lane, OWASP's recommendation for Argon2id

@@ -31,11 +31,17 @@ CORE_MEMBERS = frozenset(
     }
 )
 
+# How and when the person signed in: of the grant, and the same in each of its tokens (RFC 9068, 2.2.1).
+SIGN_IN_CLAIMS = ("auth_time", "acr", "amr")
+
 CODE_DETAILS = frozenset({"redirect_uri", "code_challenge"})
+
+# People are shown when an application last came for tokens; to the minute is near enough, and writes less.
+TOUCHED_EVERY = timedelta(minutes=1)
 
 
 class AlreadyClaimed(Exception):
-    """Another request claimed the same code or refresh token first; nothing was written."""
+    """Another request claimed the same code or refresh token first, or its grant was revoked; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +84,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     if order.bound and (binding is None or binding.confirmation != order.bound):
         raise InvalidGrant("What was presented is bound to another key.", reason="key-differs")
     refresh_token = _spend(engine, client, order, binding)
+    _touch(engine, order)
     access_token, expires_at = _access_token(engine, client, order, binding)
     engine.record(
         EventType.TOKEN_ISSUED,
@@ -144,6 +151,11 @@ def _confirmed(binding: Binding | None) -> dict[str, Any]:
 def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None) -> str | None:
     """Claim what is spent; mint and store the refresh token that comes with the access token, if any."""
     spends, tokens = order.spends, engine.stores.tokens
+    if order.keeps is not None:
+        # Its client has it, so it is not sent again: a credential less on the way (OAuth 2.1, 4.3.3).
+        if not tokens.extend(order.keeps, _idle_end(engine, order.grant)):
+            raise AlreadyClaimed
+        return None
     if not order.refreshable or order.refresh_token is not None:
         if spends and not tokens.claim(spends, engine.now):
             raise AlreadyClaimed
@@ -158,7 +170,6 @@ def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None
         claimed = spends is None or tokens.claim(spends, engine.now)
     if not claimed:
         raise AlreadyClaimed
-    idle = engine.now + timedelta(seconds=engine.settings.refresh_token_idle_lifetime)
     tokens.add(
         Token(
             kind=TokenKind.REFRESH,
@@ -169,11 +180,24 @@ def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None
             scopes=spends.scopes if spends else order.scopes,
             resources=spends.resources if spends else order.resources,
             created_at=engine.now,
-            expires_at=min(idle, order.grant.expires_at),
+            expires_at=_idle_end(engine, order.grant),
             details=_confirmed(binding) if binding and binding.binds_refresh else NOTHING,
         )
     )
     return token
+
+
+def _idle_end(engine: Engine, grant: Grant) -> datetime:
+    """When a refresh token that nobody uses from now on dies; never after its grant (I-13)."""
+    idle = timedelta(seconds=engine.settings.refresh_token_idle_lifetime)
+    return min(engine.now + idle, grant.expires_at)
+
+
+def _touch(engine: Engine, order: Issue) -> None:
+    """Note that the client came for tokens of this grant, unless that was noted a moment ago."""
+    grant = order.grant
+    if not order.is_new and engine.now - (grant.last_used_at or grant.created_at) >= TOUCHED_EVERY:
+        engine.stores.grants.touch(grant.grant_id, engine.now)
 
 
 def _access_token(
@@ -231,7 +255,7 @@ def _claims(
             resources=order.resources,
         ),
     }
-    for name in ("auth_time", "acr", "amr"):
+    for name in SIGN_IN_CLAIMS:
         if name in grant.details:
             claims[name] = grant.details[name]
     return claims

@@ -107,11 +107,24 @@ def test_another_client_cannot_refresh(session: Session) -> None:
     assert session.refresh().status_int == 200
 
 
+def test_another_client_cannot_end_the_family(session: Session, clock: time_machine.Traveller) -> None:
+    """I-02, T069: a rotated token that somebody else presents is no reuse, and reveals nothing."""
+    newest = session.refresh().json["refresh_token"]
+    clock.shift(11)
+    server = session.server
+    other, secret = server.add_client()
+    before = stored(server)
+    assert_json_error(server.refresh(other, secret, session.token), "invalid_grant")
+    assert stored(server) == before
+    assert session.refresh(newest).status_int == 200
+
+
 def test_a_confidential_client_authenticates(session: Session) -> None:
     """I-03, T069, T071: without or with a wrong secret nothing changes."""
     server, client = session.server, session.client
     before = stored(server)
-    assert_json_error(server.refresh(client, "wrong", session.token), "invalid_client", status=401)
+    for wrong in (forged("as_secret_"), "wrong"):
+        assert_json_error(server.refresh(client, wrong, session.token), "invalid_client", status=401)
     form = {"grant_type": "refresh_token", "client_id": client.client_id, "refresh_token": session.token}
     answer = server.http.post("/oauth/token", form, expect_errors=True)
     assert_json_error(answer, "invalid_client", status=401)
@@ -133,6 +146,21 @@ def test_reuse_ends_the_family(session: Session, clock: time_machine.Traveller) 
     assert grant["revoked_reason"] == "refresh-token-reused"
     (event,) = server.events("grant.revoked")
     assert event["grant_id"] == grant["grant_id"]
+
+
+@pytest.mark.parametrize("token_format", ["jwt", "opaque"])
+def test_reuse_ends_the_access_tokens_too(
+    make_server: Callable[..., Server], clock: time_machine.Traveller, token_format: str
+) -> None:
+    """I-06, T064, M-04: all that the family ever got, as far as somebody asks."""
+    session = make_session(make_server, access_token_format=token_format)
+    server, client, secret = session.server, session.client, session.secret
+    second = session.refresh().json
+    tokens = [session.first["access_token"], second["access_token"], second["refresh_token"]]
+    assert all(server.introspect(client, secret, token).json["active"] for token in tokens)
+    clock.shift(11)
+    assert_json_error(session.refresh(), "invalid_grant")
+    assert [server.introspect(client, secret, token).json for token in tokens] == [{"active": False}] * 3
 
 
 def test_reuse_is_reuse_whatever_else_is_asked(session: Session, clock: time_machine.Traveller) -> None:
@@ -280,6 +308,33 @@ def test_a_disabled_client_cannot_refresh(session: Session) -> None:
     before = stored(session.server)
     assert_json_error(session.refresh(), "invalid_client", status=401)
     assert stored(session.server) == before
+
+
+@pytest.mark.parametrize("deleted", ["client", "user"])
+def test_a_refresh_token_of_nobody_is_dead(session: Session, deleted: str) -> None:
+    """I-12, T073: without its client or its user it is no token, here and at introspection."""
+    server = session.server
+    api, api_secret = server.add_client(client_id="api", grant_types=("client_credentials",))
+    token = session.first["access_token"]
+    assert server.introspect(api, api_secret, token).json["active"] is True
+    with server.application.storage.engine.connect() as connection:
+        if deleted == "user":
+            with pytest.raises(sa.exc.IntegrityError):  # while there are grants the database keeps the user
+                connection.execute(sa.text("DELETE FROM users"))
+            connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+            connection.execute(sa.text("DELETE FROM users"))
+            connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+        else:
+            connection.execute(sa.text("DELETE FROM clients WHERE client_id <> 'api'"))
+    before = stored(server)
+    if deleted == "user":
+        assert_json_error(session.refresh(), "invalid_grant")
+        assert_json_error(server.redeem(session.client, session.secret, session.code), "invalid_grant")
+    else:
+        assert_json_error(session.refresh(), "invalid_client", status=401)
+        assert {row["client_id"] for row in server.rows("client_secrets")} == {"api"}
+    assert server.introspect(api, api_secret, token).json == {"active": False}
+    assert stored(server)[1] == before[1]
 
 
 def test_a_client_that_lost_the_grant_type_cannot_refresh(session: Session) -> None:

@@ -3,6 +3,9 @@
 A refresh token is *live* until it is used; then it is *rotated*, and knows its successor. A rotated one
 that comes back is a *retry* while its successor is unused and the window is open: the same successor
 goes out again. Anything else is *reuse*: somebody copied it, so the grant and all its tokens die.
+
+A client with a credential of its own may be registered to keep its refresh token instead (FAPI 2.0, 5.3.2.1):
+a live one then stays live. Whatever was rotated before still is.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from authserver.engine.records import NOTHING, Client, FoundToken, Token, TokenK
 from authserver.engine.sealing import Unsealable, open_under
 
 _REFUSED = "The refresh token is not valid."
+# How far apart the clocks of our processes may be. A use that lies further ahead was before the clock was set
+# back, nobody knows how long ago: the window must not be open again for an hour (T150).
+_APART = timedelta(seconds=60)
 
 
 def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
@@ -39,17 +45,25 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
         raise InvalidScope("The requested scope was not granted.", reason="scope-not-granted")
     resources = narrower_resources(parameters.all("resource"), token.resources)
     scopes = allowed_scopes(engine, client, found.user, "refresh_token", requested, resources)
+    keeps = successor is None and not _rotates(client)
+    spends = successor is None and not keeps
     return Issue(
         grant=grant,
         user=found.user,
         scopes=scopes,
         resources=resources,
-        refreshable=True,
-        spends=token if successor is None else None,
-        presented=presented if successor is None else None,
+        refreshable=not keeps,
+        spends=token if spends else None,
+        presented=presented if spends else None,
+        keeps=token if keeps else None,
         refresh_token=successor,
         bound=token.details.get("cnf", NOTHING),
     )
+
+
+def _rotates(client: Client) -> bool:
+    """Nothing else protects the refresh token of a public client, whatever its record says (I-04)."""
+    return client.rotates_refresh_tokens or client.is_public
 
 
 def _find(engine: Engine, client: Client, presented: str) -> FoundToken:
@@ -88,7 +102,7 @@ def _successor_again(engine: Engine, token: Token, presented: str) -> str:
     window = timedelta(seconds=engine.settings.refresh_token_retry_window)
     if token.claimed_at is None or token.sealed_successor is None or token.successor_digest is None:
         raise reuse
-    if not window or engine.now - token.claimed_at > window:
+    if not window or not -_APART <= engine.now - token.claimed_at <= window:
         raise reuse
     successor = engine.stores.tokens.find(TokenKind.REFRESH, token.successor_digest)
     if successor is None or successor.token.claimed_at is not None:

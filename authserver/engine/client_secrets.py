@@ -1,0 +1,218 @@
+"""The secrets of clients: made, recognised, noted when used, and replaced with an overlap (R-02, R-05).
+
+Stored is a digest under a key of the key ring, so a copy of the database alone does not even let somebody check
+a guess. Changes are conditional on what was read: whoever comes second reads again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from authserver.engine import digests
+from authserver.engine.context import Engine
+from authserver.engine.records import Client, ClientSecret, EventType
+from authserver.engine.sealing import KeyRing, Unsealable
+
+log = logging.getLogger(__name__)
+
+PURPOSE = "client-secret"
+
+# A new one and the one that it replaces; more would only be forgotten.
+MOST_LIVE = 2
+# A token request costs one lookup and one event. Noting each use would double what is written, and requests of
+# one client would wait for each other.
+NOTED_EVERY = timedelta(minutes=5)
+
+# A secret that was made elsewhere: 22 characters of base64url can hold 128 random bits.
+_SHORTEST, _LONGEST = 22, 256
+
+
+class SecretsUnchanged(Exception):
+    """The secrets of this client stay as they are; the message says why."""
+
+
+class TwoLiveSecrets(SecretsUnchanged):
+    """It has two live ones already, the older first in `live`."""
+
+    def __init__(self, client_id: str, live: Sequence[ClientSecret]) -> None:
+        super().__init__(f"{client_id} has two live secrets already")
+        self.live = live
+
+
+class LastSecret(SecretsUnchanged):
+    """Without this one the client could not authenticate any more."""
+
+
+def new_secret(keys: KeyRing, client_id: str, now: datetime) -> tuple[str, ClientSecret]:
+    """A fresh client secret and what is stored of it: a keyed digest (R-02)."""
+    secret = digests.new_credential(digests.SECRET)
+    return secret, stored_secret(keys, client_id, secret, now)
+
+
+def stored_secret(keys: KeyRing, client_id: str, secret: str, now: datetime) -> ClientSecret:
+    """What is stored of a secret, also of one that was made elsewhere; it should have at least 128 random bits.
+
+    Raises ValueError for what `may_be_secret` refuses.
+    """
+    if not may_be_secret(secret):
+        raise ValueError(
+            f"a client secret has {_SHORTEST} to {_LONGEST} characters and no prefix of another kind"
+        )
+    key_id, digest = keys.keyed_digest(_material(client_id, secret), purpose=PURPOSE)
+    return ClientSecret(digest=digest, key_id=key_id, created_at=now)
+
+
+def may_be_secret(text: str) -> bool:
+    """Whether any client can have this secret; what none can have need not be looked up.
+
+    Ours have prefix and checksum. Those that came with clients from elsewhere have neither, but no prefix of ours.
+    """
+    if text.startswith(digests.PREFIXES):
+        return digests.well_formed(digests.SECRET, text)
+    return _SHORTEST <= len(text) <= _LONGEST
+
+
+def matching(engine: Engine, client: Client | None, client_id: str, text: str) -> ClientSecret | None:
+    """The live secret that this is. All are compared; an unknown client costs one comparison too (T047)."""
+    material = _material(client_id, text)
+    live = live_secrets(client, engine.now) if client else ()
+    if not live:
+        digests.equal(engine.keys.keyed_digest(material, purpose=PURPOSE)[1], bytes(32))
+        return None
+    found = None
+    for secret in live:
+        try:
+            _, digest = engine.keys.keyed_digest(material, purpose=PURPOSE, key_id=secret.key_id)
+        except Unsealable:
+            log.error("client %s: key %s, which its secret needs, left the ring", client_id, secret.key_id)
+            continue
+        if digests.equal(digest, secret.digest):
+            found = secret
+    return found
+
+
+def note_use(engine: Engine, client: Client, used: ClientSecret, text: str) -> None:
+    """Note now and then that this secret is in use; kept only if the request is granted (T071).
+
+    At this moment it is known in the clear, so it moves to the first key of the ring, and older keys can leave.
+    Not sooner: two processes whose rings begin with different keys would change it at each request.
+    """
+    if used.last_used_at is not None and engine.now - used.last_used_at < NOTED_EVERY:
+        return
+    if used.expires_at is not None:
+        log.warning(
+            "client %s still uses its secret %s, which ends at %s: give it a newer one before then",
+            client.client_id,
+            handle(used),
+            used.expires_at.isoformat(timespec="seconds"),
+        )
+    key_id, digest = engine.keys.keyed_digest(_material(client.client_id, text), purpose=PURPOSE)
+    after = replace(used, key_id=key_id, digest=digest, last_used_at=engine.now)
+    engine.stores.clients.note_secret(client.client_id, used, after)
+
+
+def client_with_secrets(engine: Engine, client_id: str) -> Client:
+    """A client that authenticates with secrets kept here, disabled or not. Raises SecretsUnchanged."""
+    client = engine.stores.clients.find(client_id)
+    if client is None:
+        if engine.find_client(client_id) is not None:
+            raise SecretsUnchanged(f"{client_id} is kept by a plugin, and so are its secrets, if it has any")
+        raise SecretsUnchanged(f"{client_id}: no such client")
+    if not client.auth_method.startswith("client_secret_"):
+        raise SecretsUnchanged(f"{client_id} has no secrets: it is registered for {client.auth_method}")
+    return client
+
+
+def live_secrets(client: Client, now: datetime) -> tuple[ClientSecret, ...]:
+    """Those that count now, oldest first."""
+    return tuple(secret for secret in client.secrets if secret.expires_at is None or secret.expires_at > now)
+
+
+def handle(secret: ClientSecret) -> str:
+    """What operators call a secret. It tells no more than when the secret was made, and stays when keys change."""
+    made = secret.created_at.isoformat(timespec="microseconds")
+    return hashlib.sha256(made.encode()).hexdigest()[:8]
+
+
+def rotate_secret(engine: Engine, client_id: str, overlap: timedelta) -> str:
+    """Give a client one more secret, and let those it has end after the overlap; an earlier end stays (R-05).
+
+    Args:
+        overlap: zero ends them at once.
+
+    Returns:
+        The new secret, which is not readable again.
+
+    Raises:
+        TwoLiveSecrets: it has two, and there is to be an overlap.
+        SecretsUnchanged: it is unknown here, disabled, or no client with a secret.
+    """
+    ends_at = engine.now + overlap
+    ending: list[ClientSecret] = []
+    while True:
+        client = client_with_secrets(engine, client_id)
+        if not client.is_enabled:
+            raise SecretsUnchanged(f"{client_id} is disabled for good")
+        live = live_secrets(client, engine.now)
+        if overlap and len(live) >= MOST_LIVE:
+            raise TwoLiveSecrets(client_id, live)
+        changed = [secret for secret in live if end_at(engine, client_id, secret, ends_at)]
+        ending += changed
+        if len(changed) == len(live):
+            break
+    text, added = new_secret(engine.keys, client_id, engine.now)
+    engine.stores.clients.add_secret(client_id, added)
+    engine.journal.client_id = client_id
+    engine.record(
+        EventType.CLIENT_SECRET_ADDED,
+        details={"secret": handle(added), "others_end_at": ends_at.isoformat() if ending else None},
+    )
+    if not overlap:
+        for secret in ending:
+            engine.record(EventType.CLIENT_SECRET_ENDED, details={"secret": handle(secret)})
+    return text
+
+
+def end_secret(engine: Engine, client_id: str, named: str, *, last_too: bool = False) -> None:
+    """End a live secret now.
+
+    Args:
+        named: its `handle`.
+        last_too: whether to end the only one that is left.
+
+    Raises:
+        LastSecret: it is the only one that is left.
+        SecretsUnchanged: there is no such live secret, or no such client with secrets.
+    """
+    while True:
+        live = live_secrets(client_with_secrets(engine, client_id), engine.now)
+        found = next((secret for secret in live if handle(secret) == named), None)
+        if found is None:
+            raise SecretsUnchanged(f"{client_id} has no live secret {named}")
+        if len(live) == 1 and not last_too:
+            raise LastSecret(f"{named} is the last live secret of {client_id}")
+        if end_at(engine, client_id, found, engine.now):
+            break
+    engine.journal.client_id = client_id
+    engine.record(EventType.CLIENT_SECRET_ENDED, details={"secret": named})
+
+
+def end_at(engine: Engine, client_id: str, secret: ClientSecret, at: datetime) -> bool:
+    """Let it end then, if not sooner; False when it was changed since it was read, by noting its use for instance.
+
+    Ended at once, it is no longer the digest of any secret: setting the clock back does not undo it (T150).
+    """
+    ends_at = min(at, secret.expires_at or at)
+    ended = replace(secret, expires_at=ends_at)
+    if ends_at <= engine.now:
+        ended = replace(ended, digest=hashlib.sha256(secret.digest).digest())
+    return engine.stores.clients.change_secret(client_id, secret, ended)
+
+
+def _material(client_id: str, text: str) -> str:
+    """The client is part of what is digested, so no secret counts for another one."""
+    return f"{client_id}\0{text}"
