@@ -8,13 +8,17 @@ from typing import Any
 
 from authserver.engine.clients import authenticate
 from authserver.engine.context import Engine
-from authserver.engine.errors import InvalidClient
+from authserver.engine.errors import InvalidClient, TooManyRequests
 from authserver.engine.issued import Issued, find_issued
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import Client, EventType, TokenKind
 
 # The one answer about every token that is not good, not known, or none of the caller's business (RFC 7662, 2.2).
 INACTIVE: Mapping[str, Any] = {"active": False}
+# The `typ` of a signed answer, and with `application/` before it its media type (RFC 9701, 5).
+SIGNED = "token-introspection+jwt"
+
+_UNKNOWN = "unknown-token"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +40,22 @@ class IntrospectedToken:
     kind: TokenKind
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Introspection:
+    """The answer.
+
+    Attributes:
+        caller_id: the client that asked.
+        members: what it is told (RFC 7662, 2.2).
+    """
+
+    caller_id: str
+    members: Mapping[str, Any]
+
+
 def introspect(
     engine: Engine, parameters: Parameters, *, authorization: str | None, headers: Mapping[str, str]
-) -> Mapping[str, Any]:
+) -> Introspection:
     """Answer an introspection request.
 
     Args:
@@ -49,6 +66,7 @@ def introspect(
     Raises:
         InvalidRequest: `token` is missing, or something is repeated or malformed.
         InvalidClient: the caller proves nothing, or is a public client (M-07).
+        TooManyRequests: the caller asked about too many tokens of nobody (M-08).
         ServerError: a policy failed.
     """
     parameters.refuse_repeated()
@@ -56,11 +74,55 @@ def introspect(
     if caller.is_public:
         raise InvalidClient("Introspection needs a client with a credential.", reason="public-caller")
     issued = find_issued(engine, parameters.require("token"))
-    if issued is None or not issued.is_active(engine.now):
-        return INACTIVE
-    if not _may_see(engine, caller, issued) or not _is_client_enabled(engine, caller, issued):
-        return INACTIVE
-    return _described(engine, issued)
+    if (
+        issued is not None
+        and issued.is_active(engine.now)
+        and _may_see(engine, caller, issued)
+        and _is_client_enabled(engine, caller, issued)
+    ):
+        members = _described(engine, issued)
+    else:
+        _slow_down(engine, caller, is_known=issued is not None)
+        members = INACTIVE
+    return Introspection(caller_id=caller.client_id, members=members)
+
+
+def signed(engine: Engine, answer: Introspection) -> str:
+    """The answer as a JWT that its caller can show to others (RFC 9701, 5).
+
+    Neither `sub` nor `exp` stands outside of `token_introspection`, so that nobody takes it for a token (8.1).
+    """
+    claims = {
+        "iss": engine.settings.issuer,
+        "aud": answer.caller_id,
+        "iat": int(engine.now.timestamp()),
+        "token_introspection": answer.members,
+    }
+    return engine.signer.sign(claims, typ=SIGNED)
+
+
+def _slow_down(engine: Engine, caller: Client, *, is_known: bool) -> None:
+    """Count tokens that nobody was given; beyond the limit the caller hears of none that is inactive (M-08).
+
+    It does hear of good ones: else whoever sends an API one made-up token after the other would keep it from
+    serving those who have a real one. What is known here is not counted, such as a token that has just expired,
+    but once the limit is reached it is answered as the others, so that the two cannot be told apart (T078).
+
+    Raises:
+        TooManyRequests: the limit is reached.
+    """
+    limit, throttle = engine.settings.unknown_tokens_per_minute, engine.throttle
+    if not limit:
+        return
+    if seconds := throttle.seconds_to_wait(_UNKNOWN, caller.client_id, limit=limit):
+        raise TooManyRequests(
+            "Too many tokens that are not known here. Try again later.",
+            reason="too-many-unknown-tokens",
+            retry_after=seconds,
+            leaves_event=throttle.tell(_UNKNOWN, caller.client_id),
+        )
+    if not is_known:
+        throttle.count(_UNKNOWN, caller.client_id, limit=limit)
 
 
 def _may_see(engine: Engine, caller: Client, issued: Issued) -> bool:
@@ -109,4 +171,8 @@ def _described(engine: Engine, issued: Issued) -> Mapping[str, Any]:
         described["token_type"] = "DPoP" if "jkt" in issued.confirmation else "Bearer"
     if issued.confirmation:
         described["cnf"] = dict(issued.confirmation)
+    for name in ("acr", "auth_time"):
+        # When and how the person signed in, for an API that asks for more (RFC 9470, 6.2).
+        if name in issued.grant.details:
+            described[name] = issued.grant.details[name]
     return described

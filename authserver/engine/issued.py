@@ -15,6 +15,7 @@ from typing import Any
 from authserver.engine import digests
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidToken
+from authserver.engine.issuing import SIGN_IN_CLAIMS
 from authserver.engine.records import NOTHING, Grant, TokenKind, User
 
 _OPAQUE = {TokenKind.ACCESS: digests.ACCESS, TokenKind.REFRESH: digests.REFRESH}
@@ -115,6 +116,7 @@ def _jwt(engine: Engine, claims: Mapping[str, Any]) -> Issued | None:
             resources=resources,
             created_at=issued_at,
             expires_at=expires_at,
+            details={name: claims[name] for name in SIGN_IN_CLAIMS if name in claims},
         )
     return Issued(
         kind=TokenKind.ACCESS,

@@ -41,6 +41,8 @@ def server_metadata(parts: Parts) -> dict[str, Any]:
         members["registration_endpoint"] = f"{issuer}/oauth/register"
     if introspection_is_on(parts.policies):
         members["introspection_endpoint"] = f"{issuer}/oauth/introspect"
+        # Of signed answers (RFC 9701, 7).
+        members["introspection_signing_alg_values_supported"] = [parts.settings.signing_algorithm]
     owners = dict.fromkeys(members, "the core")
     for plugin, added in parts.policies.contribute("server_metadata", issuer=issuer):
         for name, value in added.items():

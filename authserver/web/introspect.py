@@ -6,17 +6,32 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import view_config
 
-from authserver.engine.introspect import introspect
+from authserver.engine.introspect import SIGNED, introspect, signed
 from authserver.web.forms import headers_of, read_form
 from authserver.web.json import json_response
+
+_JSON, _JWT = "application/json", f"application/{SIGNED}"
 
 
 @view_config(route_name="introspect", request_method="POST")
 def introspect_token(request: Request) -> Response:
-    described = introspect(
+    answer = introspect(
         request.engine,
         read_form(request),
         authorization=request.environ.get("HTTP_AUTHORIZATION"),
         headers=headers_of(request),
     )
-    return json_response(described)
+    if not _prefers_signed(request):
+        return json_response(answer.members)
+    response = Response(signed(request.engine, answer).encode(), content_type=_JWT, charset=None)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _prefers_signed(request: Request) -> bool:
+    """Whether the caller accepts a JWT rather than JSON (RFC 9701, 4; RFC 9110, 12.5.1).
+
+    JSON is for all others, also for those who accept neither: it is what RFC 7662 lets every caller expect.
+    """
+    offers = request.accept.acceptable_offers([_JSON, _JWT])
+    return bool(offers) and offers[0][0] == _JWT

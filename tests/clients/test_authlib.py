@@ -8,9 +8,13 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 import requests
+from authlib.integrations.base_client import OAuthError
 from authlib.integrations.requests_client import OAuth2Session
+from authlib.oauth2.rfc6750 import InsufficientScopeError, InvalidTokenError
+from authlib.oauth2.rfc7662 import IntrospectTokenValidator
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
 from authlib.oauth2.rfc9068 import JWTBearerTokenValidator
+from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from authserver.testing.server import ISSUER, RESOURCE, VERIFIER, Server
@@ -115,3 +119,72 @@ def test_authlib_accepts_the_metadata(sqlite_url):
     found.validate()
     assert found["issuer"] == ISSUER
     server.close()
+
+
+class RemoteValidator(IntrospectTokenValidator):
+    """A resource server that asks about every token (RFC 7662), under its own credentials."""
+
+    def __init__(self, endpoint: str, session: OAuth2Session) -> None:
+        super().__init__()
+        self.endpoint = endpoint
+        self.session = session
+
+    def introspect_token(self, token_string: str) -> Any:
+        return self.session.introspect_token(self.endpoint, token_string).json()
+
+
+def test_authlib_asks_about_a_token_and_revokes_it(running_server, ann):
+    """L-01, L-07, M-01, M-05, M-10: from outside, as JSON and signed; a revoked token is turned away."""
+    records, metadata = running_server.records, discover(running_server.issuer)
+    client, secret = records.add_client(redirect_uris=("https://client.example/cb",))
+    application = OAuth2Session(
+        client.client_id,
+        secret,
+        redirect_uri="https://client.example/cb",
+        scope="profile files.read",
+        code_challenge_method="S256",
+    )
+    url, state = application.create_authorization_url(
+        metadata["authorization_endpoint"], code_verifier=VERIFIER
+    )
+    tokens = application.fetch_token(
+        metadata["token_endpoint"],
+        authorization_response=ann.authorize(url),
+        state=state,
+        code_verifier=VERIFIER,
+    )
+    api, api_secret = records.add_client(client_id="api", grant_types=("client_credentials",))
+    resource_server = OAuth2Session(api.client_id, api_secret)
+    validator = RemoteValidator(metadata["introspection_endpoint"], resource_server)
+
+    described = validator.authenticate_token(tokens["access_token"])
+    validator.validate_token(described, ["files.read"], None)
+    assert (described["client_id"], described["aud"]) == (client.client_id, RESOURCE)
+    with pytest.raises(InsufficientScopeError):
+        validator.validate_token(described, ["admin"], None)
+
+    answer = resource_server.introspect_token(
+        metadata["introspection_endpoint"],
+        tokens["access_token"],
+        headers={"Accept": "application/token-introspection+jwt"},
+    )
+    assert answer.headers["Content-Type"] == "application/token-introspection+jwt"
+    signed = jwt.decode(
+        answer.text,
+        KeySet.import_key_set(requests.get(metadata["jwks_uri"], timeout=10).json()),
+        algorithms=metadata["introspection_signing_alg_values_supported"],
+    )
+    assert signed.header["typ"] == "token-introspection+jwt"
+    assert (signed.claims["iss"], signed.claims["aud"]) == (running_server.issuer, "api")
+    assert signed.claims["token_introspection"] == described
+    # And nobody takes the answer for a token.
+    itself = Validator(running_server.issuer, "api")
+    with pytest.raises(InvalidTokenError):
+        itself.validate_token(itself.authenticate_token(answer.text), [], None)
+
+    revoked = application.revoke_token(metadata["revocation_endpoint"], tokens["refresh_token"])
+    assert revoked.status_code == 200
+    with pytest.raises(InvalidTokenError):
+        validator.validate_token(validator.authenticate_token(tokens["access_token"]), [], None)
+    with pytest.raises(OAuthError, match="invalid_grant"):
+        application.refresh_token(metadata["token_endpoint"], tokens["refresh_token"])

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
-from joserfc import jwt
-from joserfc.jwk import KeySet
+import time_machine
 
 from authserver.engine import digests
 from authserver.testing.server import ISSUER, RESOURCE, Server, forged
-from authserver.testing.stories import assert_json_error, stored
+from authserver.testing.stories import assert_json_error, stored, verified
 
 FILES = "https://files.example/"
 ALGORITHMS = ["ES256", "RS256", "EdDSA"]
-
-
-def verified(server: Server, token: str, algorithms: list[str]) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Header and claims, as somebody reads them who knows the metadata document and nothing else."""
-    metadata = server.http.get("/.well-known/oauth-authorization-server").json
-    keys = KeySet.import_key_set(server.http.get(metadata["jwks_uri"].removeprefix(ISSUER)).json)
-    decoded = jwt.decode(token, keys, algorithms=algorithms)
-    return decoded.header, decoded.claims
 
 
 @pytest.mark.filterwarnings("ignore:EdDSA is deprecated")  # in favour of Ed25519, says joserfc of RFC 9864
@@ -30,7 +21,7 @@ def verified(server: Server, token: str, algorithms: list[str]) -> tuple[Mapping
 def test_anybody_can_verify_a_jwt_with_the_published_keys(
     make_server: Callable[..., Server], algorithm: str
 ) -> None:
-    """N-02, N-03, N-05, N-06, N-07, T079: `typ`, `kid`, an asymmetric algorithm, and every claim of RFC 9068."""
+    """N-02, N-03, N-04, N-05, N-06, N-07, N-08, T079: `typ`, `kid`, an asymmetric algorithm, and every claim of RFC 9068."""
     server = make_server({"authserver.signing_algorithm": algorithm})
     user = server.add_user()
     client, secret = server.add_client()
@@ -51,16 +42,29 @@ def test_anybody_can_verify_a_jwt_with_the_published_keys(
     assert claims["amr"] == ["pwd"]
 
 
-def test_the_keys_of_earlier_tokens_stay_published(make_server: Callable[..., Server]) -> None:
-    """N-07: after a change of algorithm the older token still verifies."""
-    tokens = []
-    for algorithm in ("ES256", "RS256"):
-        server = make_server({"authserver.signing_algorithm": algorithm})
+def test_a_key_is_published_before_it_signs_and_after_it_did(
+    make_server: Callable[..., Server], clock: time_machine.Traveller
+) -> None:
+    """N-06, N-07: a change of algorithm takes place when everybody can know the new key; older tokens still verify."""
+
+    def issued(server: Server) -> str:
         client, secret = server.add_client(grant_types=("client_credentials",))
-        tokens.append(server.token(client, secret, grant_type="client_credentials").json["access_token"])
-    kids = {verified(server, token, ALGORITHMS)[0]["kid"] for token in tokens}
-    assert kids == {key["kid"] for key in server.http.get("/oauth/jwks").json["keys"]}
-    assert len(kids) == 2
+        return str(server.token(client, secret, grant_type="client_credentials").json["access_token"])
+
+    def published(server: Server) -> set[str]:
+        return {key["kid"] for key in server.http.get("/oauth/jwks").json["keys"]}
+
+    before = make_server({"authserver.signing_algorithm": "ES256"})
+    tokens = [issued(before)]
+    first = published(before)
+    tokens.append(issued(make_server({"authserver.signing_algorithm": "RS256"})))
+    clock.shift(timedelta(hours=1))
+    after = make_server({"authserver.signing_algorithm": "RS256"})
+    tokens.append(issued(after))
+    headers = [verified(after, token, ALGORITHMS)[0] for token in tokens]
+    assert [header["alg"] for header in headers] == ["ES256", "ES256", "RS256"]
+    assert {header["kid"] for header in headers[:2]} == first
+    assert first | {headers[2]["kid"]} == published(after)
 
 
 def test_every_jwt_is_another(server: Server) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 import time_machine
 from webtest import TestResponse
 
-from authserver.engine.clients import disable_client
 from authserver.engine.ports import StorageUnavailable
-from authserver.testing.server import Server, basic, forged
-from authserver.testing.stories import assert_json_error, records, stored
+from authserver.testing.server import Server, forged
+from authserver.testing.stories import (
+    Granted,
+    assert_inactive,
+    assert_json_error,
+    is_active,
+    records,
+    stored,
+)
 
 MakeServer = Callable[..., Server]
 ORIGIN = "https://client.example"
@@ -22,49 +27,9 @@ FORM = "application/x-www-form-urlencoded"
 FORMATS = ("jwt", "opaque")
 
 
-@pytest.fixture
-def clock() -> Iterator[time_machine.Traveller]:
-    """A clock that stands still until it is moved."""
-    with time_machine.travel(datetime.now(UTC), tick=False) as traveller:
-        yield traveller
-
-
-class Story:
-    """A client with tokens of user `ann`."""
-
-    def __init__(self, server: Server, auth_method: str = "client_secret_basic") -> None:
-        self.server = server
-        self.client, self.secret = server.add_client(token_endpoint_auth_method=auth_method)
-        self.code = server.code(self.client)
-        answer = server.redeem(self.client, self.secret, self.code).json
-        self.access: str = answer["access_token"]
-        self.refresh: str = answer["refresh_token"]
-        (self.grant_id,) = [
-            row["grant_id"] for row in server.rows("grants") if row["client_id"] == self.client.client_id
-        ]
-
-    def revoke(self, token: str, **form: Any) -> TestResponse:
-        return self.server.revoke(self.client, self.secret, token, **form)
-
-    def grant(self) -> dict[str, Any]:
-        (row,) = [row for row in self.server.rows("grants") if row["grant_id"] == self.grant_id]
-        return row
-
-    def is_live(self) -> bool:
-        """Whether a refresh is answered; asked of a server whose tokens are still good, it rotates."""
-        return self.server.refresh(self.client, self.secret, self.refresh).status_int == 200
-
-    def is_active(self, token: str) -> bool:
-        """By introspection, which public clients cannot use."""
-        return bool(self.server.introspect(self.client, self.secret, token).json["active"])
-
-
-@pytest.fixture(params=FORMATS)
-def story(request: pytest.FixtureRequest, make_server: MakeServer) -> Story:
-    """With both formats of access tokens."""
-    server = make_server({"authserver.access_token_format": request.param})
-    server.add_user()
-    return Story(server)
+def is_live(granted: Granted) -> bool:
+    """Whether a refresh is answered; asked of a server whose tokens are still good, it rotates."""
+    return bool(granted.renew(granted.refresh).status_int == 200)
 
 
 def assert_done(answer: TestResponse) -> None:
@@ -78,49 +43,78 @@ def assert_done(answer: TestResponse) -> None:
 
 
 @pytest.mark.parametrize("kind", ["access", "refresh"])
-def test_any_token_of_a_grant_ends_all_of_it(kind: str, story: Story) -> None:
+def test_any_token_of_a_grant_ends_all_of_it(kind: str, granted: Granted) -> None:
     """L-01, L-02, L-07, T074, T076: access and refresh tokens alike, at once; rows stay, an event tells."""
-    assert story.is_active(story.access)
-    assert story.is_active(story.refresh)
-    tokens = story.server.rows("tokens")
-    assert_done(story.revoke(getattr(story, kind)))
-    assert not story.is_active(story.access)
-    assert not story.is_active(story.refresh)
-    assert story.server.rows("tokens") == tokens
-    assert_json_error(story.server.refresh(story.client, story.secret, story.refresh), "invalid_grant")
-    assert story.grant()["revoked_reason"] == "token-revoked"
-    (event,) = story.server.events("grant.revoked")
-    assert (event["client_id"], event["grant_id"]) == (story.client.client_id, story.grant_id)
-    assert (event["reason"], event["user_id"]) == ("token-revoked", story.server.rows("users")[0]["user_id"])
-    assert story.access not in str(event)
-    assert story.refresh not in str(event)
+    assert is_active(granted.introspect(granted.access))
+    assert is_active(granted.introspect(granted.refresh))
+    tokens = granted.server.rows("tokens")
+    assert_done(granted.revoke(getattr(granted, kind)))
+    assert_inactive(granted.introspect(granted.access))
+    assert_inactive(granted.introspect(granted.refresh))
+    assert granted.server.rows("tokens") == tokens
+    assert_json_error(
+        granted.server.refresh(granted.client, granted.secret, granted.refresh), "invalid_grant"
+    )
+    assert granted.grant()["revoked_reason"] == "token-revoked"
+    (event,) = granted.server.events("grant.revoked")
+    assert (event["client_id"], event["grant_id"]) == (granted.client.client_id, granted.grant_id)
+    assert (event["reason"], event["user_id"]) == (
+        "token-revoked",
+        granted.server.rows("users")[0]["user_id"],
+    )
+    assert granted.access not in str(event)
+    assert granted.refresh not in str(event)
 
 
 @pytest.mark.parametrize("auth_method", ["client_secret_basic", "client_secret_post", "none"])
 @pytest.mark.parametrize("kind", ["access", "refresh"])
 def test_every_client_revokes_as_it_authenticates(auth_method: str, kind: str, server: Server) -> None:
     """L-01, T074: a public client by its `client_id`, and its revocation counts as much."""
-    story = Story(server, auth_method)
-    assert_done(story.revoke(getattr(story, kind)))
-    assert not story.is_live()
+    granted = Granted(server, auth_method)
+    assert_done(granted.revoke(getattr(granted, kind)))
+    assert not is_live(granted)
 
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "id_token", "garbage", ""])
 @pytest.mark.parametrize("kind", ["access", "refresh"])
-def test_a_wrong_hint_hides_nothing(kind: str, hint: str, server: Server) -> None:
+def test_a_wrong_hint_hides_nothing(kind: str, hint: str, granted: Granted) -> None:
     """L-05, T077."""
-    story = Story(server)
-    assert_done(story.revoke(getattr(story, kind), token_type_hint=hint))
-    assert not story.is_live()
+    assert_done(granted.revoke(getattr(granted, kind), token_type_hint=hint))
+    assert not is_live(granted)
 
 
-def test_a_used_refresh_token_ends_the_grant_too(story: Story) -> None:
+def test_a_used_refresh_token_ends_the_grant_too(granted: Granted) -> None:
     """L-07: the client may have lost the one that came after it."""
-    successor = story.server.refresh(story.client, story.secret, story.refresh).json["refresh_token"]
-    assert_done(story.revoke(story.refresh))
-    assert not story.is_active(successor)
-    # Not even inside of the window for retries (T067).
-    assert_json_error(story.server.refresh(story.client, story.secret, story.refresh), "invalid_grant")
+    newer = granted.renew(granted.refresh).json
+    assert_done(granted.revoke(granted.refresh))
+    for token in (newer["refresh_token"], newer["access_token"], granted.access):
+        assert_inactive(granted.introspect(token))
+
+
+@pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
+def test_revocation_beats_the_window_for_retries(kind: str, granted: Granted) -> None:
+    """T067, L-07, I-12: a retry of the predecessor is no reuse, but nothing comes back to life by it."""
+    newer = granted.renew(granted.refresh).json
+    assert granted.renew(granted.refresh).json["refresh_token"] == newer["refresh_token"]
+    assert_done(granted.revoke(newer[kind]))
+    before = stored(granted.server)
+    for token in (granted.refresh, newer["refresh_token"], granted.refresh):
+        assert_json_error(granted.renew(token), "invalid_grant")
+    assert stored(granted.server) == before
+    assert granted.grant()["revoked_reason"] == "token-revoked"
+    assert_inactive(granted.introspect(newer["access_token"]))
+
+
+def test_an_expired_refresh_token_ends_the_grant_too(granted: Granted, clock: time_machine.Traveller) -> None:
+    """L-03, L-07: 200, and its client is done with the grant, whatever else still lives of it."""
+    clock.shift(timedelta(days=10))
+    newer = granted.renew(granted.refresh).json
+    clock.shift(timedelta(days=10))
+    assert_inactive(granted.introspect(granted.refresh))
+    assert is_active(granted.introspect(newer["refresh_token"]))
+    assert_done(granted.revoke(granted.refresh))
+    assert_inactive(granted.introspect(newer["refresh_token"]))
+    assert_json_error(granted.renew(newer["refresh_token"]), "invalid_grant")
 
 
 @pytest.mark.parametrize("token_format", FORMATS)
@@ -166,11 +160,11 @@ def test_what_is_kept_of_a_jwt_says_what_the_jwt_said(server: Server) -> None:
 # ---- What changes nothing --------------------------------------------------------------------------
 
 
-def test_a_second_revocation_is_answered_alike(story: Story) -> None:
+def test_a_second_revocation_is_answered_alike(granted: Granted) -> None:
     """L-03: and told of once."""
-    for token in (story.refresh, story.access, story.refresh):
-        assert_done(story.revoke(token))
-    assert len(story.server.events("grant.revoked")) == 1
+    for token in (granted.refresh, granted.access, granted.refresh):
+        assert_done(granted.revoke(token))
+    assert len(granted.server.events("grant.revoked")) == 1
 
 
 @pytest.mark.parametrize(
@@ -201,131 +195,65 @@ def test_an_expired_access_token_ends_nothing(
     """L-03: whoever finds one in an old log cannot end the grant with it."""
     server = make_server({"authserver.access_token_format": token_format})
     server.add_user()
-    story = Story(server)
+    granted = Granted(server)
     clock.shift(timedelta(seconds=901))
     before = records(server)
-    assert_done(story.revoke(story.access))
+    assert_done(granted.revoke(granted.access))
     assert records(server) == before
-    assert story.is_live()
+    assert is_live(granted)
 
 
 @pytest.mark.parametrize("kind", ["access", "refresh"])
 @pytest.mark.parametrize("auth_method", ["client_secret_basic", "none"])
-def test_another_client_revokes_nothing(auth_method: str, kind: str, story: Story) -> None:
+def test_another_client_revokes_nothing(auth_method: str, kind: str, granted: Granted) -> None:
     """L-04, T074: a neutral 200, so that it learns nothing; the token stays active, and an event tells of it."""
-    server = story.server
+    server = granted.server
     other, secret = server.add_client(token_endpoint_auth_method=auth_method)
     before = records(server)
-    assert_done(server.revoke(other, secret, getattr(story, kind)))
+    assert_done(server.revoke(other, secret, getattr(granted, kind)))
     assert records(server) == before
-    assert story.is_active(story.access)
-    assert story.is_active(story.refresh)
+    assert is_active(granted.introspect(granted.access))
+    assert is_active(granted.introspect(granted.refresh))
     (refused,) = server.events("request.refused")
-    assert (refused["client_id"], refused["grant_id"]) == (other.client_id, story.grant_id)
+    assert (refused["client_id"], refused["grant_id"]) == (other.client_id, granted.grant_id)
     assert refused["reason"] == "token-of-another-client"
     assert not server.events("grant.revoked")
 
 
-def test_a_jwt_that_others_signed_ends_nothing(story: Story, make_server: MakeServer) -> None:
+def test_a_jwt_that_others_signed_ends_nothing(granted: Granted, make_server: MakeServer) -> None:
     """L-03, T079: nor one of ours that is no access token."""
-    keys = story.server.application.signing_keys
+    keys = granted.server.application.signing_keys
     claims = {
         "iss": "https://as.example",
-        "sub": story.client.client_id,
-        "client_id": story.client.client_id,
+        "sub": granted.client.client_id,
+        "client_id": granted.client.client_id,
         "aud": "https://api.example/",
         "scope": "profile",
         "iat": 1,
         "exp": 32503680000,
-        "jti": f"{story.grant_id}.1",
+        "jti": f"{granted.grant_id}.1",
     }
     for changes, typ in (
         ({"iss": "https://another.example"}, "at+jwt"),
         ({}, "JWT"),
         ({"iss": ""}, "at+jwt"),
     ):
-        assert_done(story.revoke(keys.sign({**claims, **changes}, typ=typ)))
-    assert story.grant()["revoked_at"] is None
-    assert_done(story.revoke(keys.sign(claims, typ="at+jwt")))
-    assert story.grant()["revoked_at"] is not None
+        assert_done(granted.revoke(keys.sign({**claims, **changes}, typ=typ)))
+    assert granted.grant()["revoked_at"] is None
+    assert_done(granted.revoke(keys.sign(claims, typ="at+jwt")))
+    assert granted.grant()["revoked_at"] is not None
 
 
 # ---- What is refused -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("body", "content_type"),
-    [
-        ("", FORM),
-        ("token=", FORM),
-        ("token_type_hint=refresh_token", FORM),
-        ("token=a&token=b", FORM),
-        ('{"token": "a"}', "application/json"),
-        ("token=%00", FORM),
-    ],
-)
-def test_a_malformed_request_is_refused(body: str, content_type: str, shared_server: Server) -> None:
-    """L-06, T082, T083: `invalid_request`, and an event."""
-    client, secret = shared_server.add_client()
-    before = len(shared_server.events("request.refused"))
-    answer = shared_server.http.post(
-        "/oauth/revoke",
-        body,
-        headers={"Authorization": basic(client.client_id, secret or "")},
-        content_type=content_type,
-        expect_errors=True,
-    )
-    assert_json_error(answer, "invalid_request")
-    assert len(shared_server.events("request.refused")) == before + 1
-
-
-def test_other_credentials_cannot_be_revoked(story: Story) -> None:
+def test_other_credentials_cannot_be_revoked(granted: Granted) -> None:
     """L-06: `unsupported_token_type` for a code, a client secret or a session; they stay as they are."""
-    before = records(story.server)
-    for text in (story.code, story.secret, forged("as_code_"), forged("as_session_")):
-        assert_json_error(story.revoke(text or ""), "unsupported_token_type")
-    assert records(story.server) == before
-    assert len(story.server.events("request.refused")) == 4
-
-
-@pytest.mark.parametrize("case", ["no client", "unknown client", "wrong secret", "no secret", "bearer"])
-def test_whoever_proves_nothing_revokes_nothing(case: str, story: Story) -> None:
-    """L-01, T074: 401 `invalid_client` with a challenge, and an event; a token is no credential."""
-    client_id = story.client.client_id
-    form, headers = {"token": story.refresh}, {}
-    if case == "unknown client":
-        form["client_id"] = "nobody"
-    elif case == "wrong secret":
-        headers["Authorization"] = basic(client_id, "wrong")
-    elif case == "no secret":
-        form["client_id"] = client_id
-    elif case == "bearer":
-        headers["Authorization"] = f"Bearer {story.access}"
-    before = records(story.server)
-    answer = story.server.http.post("/oauth/revoke", form, headers=headers, expect_errors=True)
-    assert_json_error(answer, "invalid_client", status=401)
-    assert records(story.server) == before
-    assert len(story.server.events("request.refused")) == 1
-    assert story.is_live()
-
-
-def test_a_disabled_client_revokes_nothing(story: Story) -> None:
-    """L-01, R-09: its tokens are dead anyway."""
-    with story.server.application.begin() as engine:
-        disable_client(engine, story.client.client_id)
-    assert_json_error(story.revoke(story.refresh), "invalid_client", status=401)
-
-
-def test_only_a_post_revokes(story: Story) -> None:
-    """L-01: a token in a query is not read."""
-    path = f"/oauth/revoke?token={story.refresh}"
-    headers = {"Authorization": basic(story.client.client_id, story.secret or "")}
-    answer = story.server.http.get(path, headers=headers, expect_errors=True)
-    assert (answer.status_int, answer.headers["Allow"]) == (405, "POST")
-    assert_json_error(
-        story.server.http.post(path, {}, headers=headers, expect_errors=True), "invalid_request"
-    )
-    assert story.grant()["revoked_at"] is None
+    before = records(granted.server)
+    for text in (granted.code, granted.secret, forged("as_code_"), forged("as_session_")):
+        assert_json_error(granted.revoke(text or ""), "unsupported_token_type")
+    assert records(granted.server) == before
+    assert len(granted.server.events("request.refused")) == 4
 
 
 # ---- Other origins ---------------------------------------------------------------------------------
@@ -334,10 +262,10 @@ def test_only_a_post_revokes(story: Story) -> None:
 @pytest.mark.parametrize("origin", [ORIGIN, "https://evil.example", "null"])
 def test_pages_of_clients_may_revoke(origin: str, server: Server) -> None:
     """Q-01, Q-04, T085: as at the token endpoint; errors too, never with credentials."""
-    story = Story(server, "none")
+    granted = Granted(server, "none")
     answers = [
-        server.ask("/oauth/revoke", story.client, None, origin=origin, token=story.refresh),
-        server.ask("/oauth/revoke", story.client, None, origin=origin),
+        server.ask("/oauth/revoke", granted.client, None, origin=origin, token=granted.refresh),
+        server.ask("/oauth/revoke", granted.client, None, origin=origin),
         server.http.options("/oauth/revoke", headers={"Origin": origin}),
     ]
     assert [answer.status_int for answer in answers] == [200, 400, 204]
@@ -357,7 +285,7 @@ def test_a_revocation_that_was_not_kept_is_no_success(
     """T075, R-08: 503 with Retry-After, the grant as live as before; the same request then succeeds."""
     server = make_server(database_url=database_url)
     server.add_user()
-    story = Story(server)
+    granted = Granted(server)
     engine = server.application.storage.engine
 
     def fail(connection, cursor, statement, parameters, context, executemany):
@@ -366,21 +294,21 @@ def test_a_revocation_that_was_not_kept_is_no_success(
 
     sa.event.listen(engine, "before_cursor_execute", fail)
     try:
-        answer = story.revoke(story.refresh)
+        answer = granted.revoke(granted.refresh)
     finally:
         sa.event.remove(engine, "before_cursor_execute", fail)
     assert_json_error(answer, "temporarily_unavailable", status=503)
     assert int(answer.headers["Retry-After"]) > 0
-    assert story.grant()["revoked_at"] is None
+    assert granted.grant()["revoked_at"] is None
     assert not server.events("grant.revoked")
-    assert story.is_active(story.access)
-    assert_done(story.revoke(story.refresh))
-    assert not story.is_active(story.access)
+    assert is_active(granted.introspect(granted.access))
+    assert_done(granted.revoke(granted.refresh))
+    assert_inactive(granted.introspect(granted.access))
 
 
 def test_a_look_up_that_fails_is_no_success(server: Server) -> None:
     """T075: at introspection and revocation alike, nothing is claimed of a token that could not be found."""
-    story = Story(server)
+    granted = Granted(server)
     engine = server.application.storage.engine
 
     def fail(connection, cursor, statement, parameters, context, executemany):
@@ -389,10 +317,10 @@ def test_a_look_up_that_fails_is_no_success(server: Server) -> None:
 
     sa.event.listen(engine, "before_cursor_execute", fail)
     try:
-        for token in (story.access, story.refresh):
+        for token in (granted.access, granted.refresh):
             for ask in (server.introspect, server.revoke):
-                answer = ask(story.client, story.secret, token)
+                answer = ask(granted.client, granted.secret, token)
                 assert_json_error(answer, "temporarily_unavailable", status=503)
     finally:
         sa.event.remove(engine, "before_cursor_execute", fail)
-    assert story.is_active(story.access)
+    assert is_active(granted.introspect(granted.access))
