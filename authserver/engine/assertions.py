@@ -122,21 +122,26 @@ def verify_assertion(
     return claims
 
 
-def use_once(engine: Engine, client: Client, claims: Mapping[str, Any]) -> None:
+def use_once(engine: Engine, client: Client, claims: Mapping[str, Any], *, lifetime: int) -> None:
     """Claim the `jti` of a verified assertion among those of its issuer, in the transaction that issues (T051).
 
     Args:
         client: who presents it.
+        lifetime: what `verify_assertion` was told.
 
     Raises:
-        BadAssertion: it has none, or was presented before.
+        BadAssertion: it has none, or was presented before, or may have been: before the database was restored.
     """
     jti = claims.get("jti")
     if not isinstance(jti, str) or not jti:
         raise BadAssertion("assertion-jti-missing")
-    # Longer than anybody could present it (T052).
+    # A minute longer than anybody could present it (T052).
     until = datetime.fromtimestamp(claims["exp"], UTC) + SKEW + timedelta(seconds=60)
-    if not first_use(engine, client, "assertion", f"{claims['iss']}\0{jti}", until):
+    # What `_check_times` would have refused earlier.
+    begun = max(claims["exp"] - lifetime, claims.get("nbf", 0), claims.get("iat", 0))
+    since = datetime.fromtimestamp(begun, UTC) - SKEW
+    identifier = f"{claims['iss']}\0{jti}"
+    if not first_use(engine, client, "assertion", identifier, since=since, until=until):
         raise BadAssertion("assertion-replayed")
 
 

@@ -32,8 +32,10 @@ from authserver.engine.errors import (
     UnsupportedResponseType,
 )
 from authserver.engine.issuing import issue_code
+from authserver.engine.login import SESSION_KIND
+from authserver.engine.once import first_use, of_this_generation
 from authserver.engine.parameters import Parameters
-from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, Token, TokenKind, User
+from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, User
 from authserver.engine.sealing import Unsealable, from_text, to_text
 
 PURPOSE = "authorization-request"
@@ -116,6 +118,7 @@ class Pending:
     """An authorization request on its way: its parameters, and the id under which it is answered once."""
 
     request_id: str
+    asked_at: int
     expires_at: int
     parameters: Parameters
     refusal: InvalidRequest | None = None
@@ -150,6 +153,7 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
     lifetime = timedelta(seconds=engine.settings.request_lifetime)
     pending = Pending(
         request_id=expanded.request_id or digests.new_identifier(),
+        asked_at=int(engine.now.timestamp()),
         expires_at=int((begins + lifetime).timestamp()),
         parameters=expanded.parameters,
         refusal=expanded.refusal,
@@ -207,6 +211,7 @@ def answer(
     if client.is_self_registered and not confirmed:
         return _ask_consent(engine, pending, browser, checked, "not-confirmed")
     checked = replace(checked, scopes=chosen)
+    _hold_session(engine, browser)
     engine.stores.consents.remember(_merged_consent(engine, checked))
     engine.record(EventType.CONSENT_GIVEN, details={"scopes": list(chosen)})
     return _approve(engine, pending, browser, checked)
@@ -235,7 +240,7 @@ def seal(engine: Engine, pending: Pending, browser: Browser) -> str:
     """The request as text for a URL, readable by this server for this session only."""
     refusal = pending.refusal and (pending.refusal.description, pending.refusal.reason)
     plaintext = strict_json.dumps(
-        [pending.request_id, pending.expires_at, pending.parameters.encoded(), refusal]
+        [pending.request_id, pending.asked_at, pending.expires_at, pending.parameters.encoded(), refusal]
     )
     return to_text(engine.keys.seal(plaintext, purpose=PURPOSE, context=browser.session_id))
 
@@ -245,7 +250,7 @@ def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
 
     Raises:
         ForeignRequest: it was altered, or made for another session (T091).
-        PageError: it has expired.
+        PageError: it has expired, or was asked before the database was restored (T149).
     """
     try:
         plaintext = engine.keys.open(from_text(sealed_request), purpose=PURPOSE, context=browser.session_id)
@@ -255,11 +260,15 @@ def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
                 "This request cannot be continued in this browser. Start again.", reason="request-unsealable"
             )
         ) from None
-    request_id, expires_at, encoded, refusal = strict_json.loads(plaintext, limit=2 * MAXIMUM_REQUEST)
-    if expires_at <= engine.now.timestamp():
+    request_id, asked_at, expires_at, encoded, refusal = strict_json.loads(
+        plaintext, limit=2 * MAXIMUM_REQUEST
+    )
+    is_known = of_this_generation(engine, datetime.fromtimestamp(asked_at, UTC))
+    if expires_at <= engine.now.timestamp() or not is_known:
         raise PageError(InvalidRequest("This request has expired. Start again.", reason="request-expired"))
     return Pending(
         request_id=request_id,
+        asked_at=asked_at,
         expires_at=expires_at,
         parameters=Parameters.parse(encoded),
         refusal=InvalidRequest(refusal[0], reason=refusal[1]) if refusal else None,
@@ -327,6 +336,7 @@ def _proceed(engine: Engine, pending: Pending, browser: Browser) -> Outcome:
     engine.journal.user_id = browser.user.user_id
     checked = _check(engine, pending, client, redirect_uri, browser.user)
     if consents_already(engine, checked) and silent_approval_is_safe(client, redirect_uri):
+        _hold_session(engine, browser)
         return _approve(engine, pending, browser, checked)
     return _ask_consent(engine, pending, browser, checked)
 
@@ -439,9 +449,9 @@ def _redirected(
 ) -> RedirectError:
     """The error for the client; nobody is sent unasked where only the client itself vouches (B-17)."""
     user_id = engine.journal.user_id
-    first_use = user_id is None or engine.stores.consents.find(user_id, client.client_id) is None
+    is_first = user_id is None or engine.stores.consents.find(user_id, client.client_id) is None
     return RedirectError(
-        error, redirect_uri=redirect_uri, state=state, ask_first=client.is_self_registered and first_use
+        error, redirect_uri=redirect_uri, state=state, ask_first=client.is_self_registered and is_first
     )
 
 
@@ -480,6 +490,19 @@ def _ask_consent(
     )
 
 
+def _hold_session(engine: Engine, browser: Browser) -> None:
+    """See to it that whatever ends this session ends what is agreed in it now, too (I-14, T068).
+
+    Before anything is written: who ends sessions takes them first, and would wait for us while we wait for them.
+
+    Raises:
+        PageError: it ended after it was read for this request.
+    """
+    if not engine.stores.sessions.hold(digests.digest(SESSION_KIND, browser.session_id)):
+        engine.journal.target = None
+        raise PageError(InvalidRequest("You were signed out. Sign in and try again.", reason="session-ended"))
+
+
 def _approve(engine: Engine, pending: Pending, browser: Browser, checked: Checked) -> Redirect:
     """Store what was agreed, and answer with a code."""
     _answer_once(engine, pending, checked.client)
@@ -512,18 +535,8 @@ def _approve(engine: Engine, pending: Pending, browser: Browser, checked: Checke
 
 def _answer_once(engine: Engine, pending: Pending, client: Client) -> None:
     """Mark the request as answered; the second time there is a page instead (E-05)."""
-    first = engine.stores.tokens.add_once(
-        Token(
-            kind=TokenKind.REQUEST,
-            digest=digests.digest(TokenKind.REQUEST, pending.request_id),
-            grant_id=None,
-            client_id=client.client_id,
-            created_at=engine.now,
-            expires_at=datetime.fromtimestamp(pending.expires_at, UTC),
-            claimed_at=engine.now,
-        )
-    )
-    if not first:
+    since, until = (datetime.fromtimestamp(time, UTC) for time in (pending.asked_at, pending.expires_at))
+    if not first_use(engine, client, "request", pending.request_id, since=since, until=until):
         engine.journal.target = None
         raise PageError(InvalidRequest("This request was answered already.", reason="request-answered"))
 

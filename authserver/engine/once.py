@@ -1,4 +1,8 @@
-"""What may be used once: remembered for all processes, in the transaction of the request that uses it."""
+"""What may be used once: remembered for all processes, in the transaction of the request that uses it.
+
+A database that was restored from a backup has forgotten what was used since. So what could have been used
+before that is not used again (T149).
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,29 @@ from authserver.engine.context import Engine
 from authserver.engine.records import Client, Token, TokenKind
 
 
-def first_use(engine: Engine, client: Client, purpose: str, text: str, until: datetime) -> bool:
+def of_this_generation(engine: Engine, since: datetime) -> bool:
+    """Whether everything that happened since then is known: the database was not restored in between.
+
+    Args:
+        since: when it was made; of what others made, when it could be used at the earliest by our clock.
+    """
+    return engine.restored_at is None or since >= engine.restored_at
+
+
+def first_use(
+    engine: Engine, client: Client, purpose: str, text: str, *, since: datetime, until: datetime
+) -> bool:
     """Whether this is used for the first time, be it by many requests at once; kept only if this one succeeds.
+
+    False, too, when nobody can know: it could be used before the database was restored from a backup.
 
     Args:
         client: who uses it.
         purpose: what it is used for, so that the same text for two purposes is two things.
+        since: when it could be used at the earliest.
         until: when it can no longer be used anyway, and need not be remembered.
     """
-    return engine.stores.tokens.add_once(
+    return of_this_generation(engine, since) and engine.stores.tokens.add_once(
         Token(
             kind=TokenKind.REQUEST,
             digest=digests.digest(purpose, text),

@@ -135,9 +135,11 @@ class Dpop:
         if not isinstance(identifier, str) or not 0 < len(identifier) <= _LONGEST_IDENTIFIER:
             raise _refused("its jti is missing or too long", reason="dpop-proof-identifier")
         # A minute longer than anybody could use it, for servers whose clocks differ.
-        until = datetime.fromtimestamp(issued_at, UTC) + timedelta(seconds=self.tolerance + 60)
-        if not first_use(engine, client, "dpop-proof", f"{key.thumbprint}\0{identifier}", until):
-            raise _refused("it was used before", reason="dpop-proof-replayed")
+        time, tolerance = datetime.fromtimestamp(issued_at, UTC), timedelta(seconds=self.tolerance)
+        since, until = time - tolerance, time + tolerance + timedelta(seconds=60)
+        name = f"{key.thumbprint}\0{identifier}"
+        if not first_use(engine, client, "dpop-proof", name, since=since, until=until):
+            raise _refused("it was used before, or may have been", reason="dpop-proof-replayed")
 
 
 def _read(text: str) -> Jws:

@@ -102,7 +102,7 @@ class JwtBearer:
             user = self._user(engine, claims)
             scopes = allowed_scopes(engine, client, user, GRANT_TYPE, requested, resources)
             if self.single_use:
-                use_once(engine, client, claims)
+                use_once(engine, client, claims, lifetime=self.assertion_lifetime)
         except BadAssertion as bad:
             raise InvalidGrant(_REFUSED, reason=bad.reason) from None
         grant = Grant(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from pyramid.config import Configurator
@@ -31,6 +31,7 @@ from authserver.api import (
     hookimpl,
     json_response,
     new_identifier,
+    of_this_generation,
     read_form,
     to_text,
 )
@@ -102,8 +103,8 @@ class PushedRequests:
 
     def _seal(self, engine: Engine, pushed: Parameters) -> str:
         # In whole milliseconds, so that a reference to the same request is always of the same length.
-        expires_at = int(engine.now.timestamp() * 1000) + self.lifetime * 1000
-        content = json.dumps([new_identifier(), expires_at, pushed.encoded()]).encode()
+        pushed_at = int(engine.now.timestamp() * 1000)
+        content = json.dumps([new_identifier(), pushed_at, pushed.encoded()]).encode()
         context = pushed.require("client_id")
         return REFERENCE + to_text(engine.keys.seal(content, purpose=PURPOSE, context=context))
 
@@ -119,11 +120,13 @@ class PushedRequests:
                 "There is no such pushed request of this application.", reason="request-uri-unknown"
             ) from None
         request_id, milliseconds, encoded = json.loads(content)
-        expires_at = milliseconds / 1000
-        if expires_at <= engine.now.timestamp():
+        pushed_at = datetime.fromtimestamp(milliseconds / 1000, UTC)
+        expires_at = pushed_at + timedelta(seconds=self.lifetime)
+        # Whether one from before a restore was answered, nobody knows any more (T149).
+        if expires_at <= engine.now or not of_this_generation(engine, pushed_at):
             raise InvalidRequestUri("The pushed request has expired.", reason="request-uri-expired")
         return Expanded(
             parameters=Parameters.parse(encoded),
             request_id=request_id,
-            sendable_until=datetime.fromtimestamp(expires_at, UTC),
+            sendable_until=expires_at,
         )

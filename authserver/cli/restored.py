@@ -1,0 +1,144 @@
+"""`authserver db restored`: what to do after a backup was restored, before the servers start again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import track
+
+from authserver.cli.configuration import Configuration
+from authserver.cli.printing import json_option, print_json, print_record, print_rows
+from authserver.engine import lost_events, restore, ring
+from authserver.engine.keys import CannotChange
+from authserver.engine.lost_events import LoggedEvent, Outcome, Redone
+from authserver.engine.records import EventType
+
+if TYPE_CHECKING:
+    from authserver.app import Application
+
+# So many line numbers are told to people; `--json` has all.
+MOST_NUMBERS = 20
+
+_WARNING = "This revokes every grant, signs everybody out and replaces the signing keys. Go on?"
+_BY_HAND = """\
+What was changed after the backup cannot be known from it. Do these again before the servers start:
+  - disable the clients and people that were disabled
+  - end the client secrets that were ended
+  - replace the passwords that were changed
+  - add the clients and people that were added
+The log of the plugin log_events tells about them: `authserver db restored --events FILE` does the first three."""
+
+
+@click.command()
+@click.option(
+    "--events",
+    "log",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="The log that the plugin log_events wrote into; `-` is stdin. What it tells of the time after the backup is done again.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def restored(configuration: Configuration, log: str | None, yes: bool, as_json: bool) -> None:
+    """End all that a restored backup brought back to life; safe to run again, and after an interruption.
+
+    Stop every server first, restore the database, run this, and start the servers.
+    """
+    if not yes and sys.stdin.isatty():
+        click.confirm(_WARNING, abort=True, err=True)
+    application = configuration.application()
+    with closing(application.storage):
+        application.check_database()
+        logged, bad = _read(log)
+        try:
+            done = _begin_again(application, quiet=as_json)
+        except CannotChange as error:
+            raise click.ClickException(f"{error}; is every server stopped?") from error
+        redone = _redo(application, logged)
+        with application.begin() as engine:
+            engine.record(EventType.DATABASE_RESTORED, details={**done, "redone": len(redone)})
+    if as_json:
+        rows = [_row(item) for item in redone]
+        print_json({**done, "redone": rows, "lines_without_event": bad, "events_were_read": log is not None})
+    else:
+        _tell(done, redone, bad, by_hand=log is None)
+
+
+def _read(log: str | None) -> tuple[Sequence[LoggedEvent], Sequence[int]]:
+    if log is None:
+        return [], []
+    with click.open_file(log, "rb") as lines:
+        return lost_events.read_log(lines)
+
+
+def _begin_again(application: Application, *, quiet: bool) -> dict[str, Any]:
+    """Each step in transactions of its own: one that fails is repeated by running the command again."""
+    with application.begin() as engine:
+        ring.check_known(engine)
+        engine.stores.generations.begin(engine.now)
+        began_at, grants = engine.now, engine.stores.grants.count()
+    batches = restore.revoke_grants(application.begin)
+    revoked = sum(_progress("Revoking grants", batches, quiet=quiet, batches=-(-grants // restore.BATCH)))
+    ended = restore.end_sessions(application.begin)
+    forgotten = restore.forget_consents(application.begin)
+    sessions = sum(_progress("Ending sessions", ended, quiet=quiet))
+    consents = sum(_progress("Forgetting consents", forgotten, quiet=quiet))
+    with application.begin() as engine:
+        keys = restore.replace_signing_keys(engine)
+    return {
+        "began_at": began_at.isoformat(),
+        "grants_revoked": revoked,
+        "sessions_ended": sessions,
+        "consents_forgotten": consents,
+        "signing_keys_ended": list(keys.ended),
+        "signing_keys": list(keys.fresh),
+    }
+
+
+def _progress(what: str, counts: Iterable[int], *, quiet: bool, batches: int | None = None) -> Iterable[int]:
+    return track(counts, what, total=batches, console=Console(stderr=True), disable=quiet)
+
+
+def _redo(application: Application, logged: Sequence[LoggedEvent]) -> list[Redone]:
+    """Each event in a transaction of its own; the last word about a client or person is that of the log."""
+    with application.begin() as engine:
+        lost = lost_events.lost(engine, logged)
+    redone = []
+    for event in lost:
+        with application.begin() as engine:
+            redone.append(lost_events.redo(engine, event))
+    return [item for item in redone if item.outcome is not Outcome.ALREADY or item.todo]
+
+
+def _row(item: Redone) -> Mapping[str, Any]:
+    return {
+        "at": item.event.at,
+        "type": str(item.event.type),
+        "about": item.subject,
+        "outcome": str(item.outcome),
+        "todo": item.todo,
+    }
+
+
+def _tell(done: Mapping[str, Any], redone: Sequence[Redone], bad: Sequence[int], *, by_hand: bool) -> None:
+    click.echo("A new generation has begun. What was issued before has ended:")
+    print_record(done, indent=2)
+    if by_hand:
+        click.echo(f"\n{_BY_HAND}")
+        return
+    click.echo("\nDone again from the log, of what happened after the backup:")
+    print_rows(
+        [_row(item) for item in redone],
+        ("at", "type", "about", "outcome", "todo"),
+        empty="  nothing: it tells of none",
+        indent=2,
+    )
+    if bad:
+        numbers = ", ".join(map(str, bad[:MOST_NUMBERS])) + (", …" if len(bad) > MOST_NUMBERS else "")
+        click.echo(f"\nLines of the log that are no event ({len(bad)}): {numbers}")

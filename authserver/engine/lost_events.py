@@ -1,0 +1,189 @@
+"""What the log of events tells of the time between a backup and its restore, and doing it again (T149).
+
+The log is what the plugin `log_events` wrote: a JSON object a line, with whatever the log puts before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+
+from authserver.engine import client_secrets
+from authserver.engine.client_secrets import SecretsUnchanged
+from authserver.engine.clients import disable_client
+from authserver.engine.context import Engine
+from authserver.engine.records import EventType
+
+REASON = "database-restored"
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Outcome(StrEnum):
+    """What became of an event that was done again."""
+
+    DONE = "done"
+    ALREADY = "already so"
+    ABSENT = "not in the backup"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedEvent:
+    """One line of the log, as far as it matters here."""
+
+    event_id: str
+    type: str
+    at: Annotated[datetime, msgspec.Meta(tz=True)]
+    client_id: str | None = None
+    user_id: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redone:
+    """What was done about an event: about which client or person, and what an operator must do now, if anything."""
+
+    event: LoggedEvent
+    subject: str
+    outcome: Outcome
+    todo: str = ""
+
+
+_decoder = msgspec.json.Decoder(LoggedEvent)
+
+
+def read_log(lines: Iterable[bytes]) -> tuple[Sequence[LoggedEvent], Sequence[int]]:
+    """The events that `redo` knows what to do about, oldest first, and the numbers of lines that are no event."""
+    events, bad = {}, []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            event = _decoder.decode(line[max(line.find(b"{"), 0) :])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            bad.append(number)
+            continue
+        if event.type in _REDO:
+            events[event.event_id] = event
+    return sorted(events.values(), key=lambda event: event.at), bad
+
+
+def lost(engine: Engine, logged: Sequence[LoggedEvent]) -> Sequence[LoggedEvent]:
+    """Those that happened after the backup: the database does not know them, though it knows older ones."""
+    known = engine.stores.events
+    oldest = next(iter(known.since(_BEGINNING)), None)
+    return [
+        event
+        for event in logged
+        if known.find(event.event_id) is None and (oldest is None or event.at >= oldest.at)
+    ]
+
+
+def redo(engine: Engine, event: LoggedEvent) -> Redone:
+    """Do again what this event tells, unless that was done before."""
+    engine.journal.client_id, engine.journal.user_id = event.client_id, event.user_id
+    return _REDO[event.type](engine, event)
+
+
+def _disable_client(engine: Engine, event: LoggedEvent) -> Redone:
+    client_id = event.client_id or ""
+    client = engine.stores.clients.find(client_id)
+    if client is None:
+        return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT)
+    disabled = disable_client(engine, client_id)
+    return Redone(event=event, subject=client_id, outcome=Outcome.DONE if disabled else Outcome.ALREADY)
+
+
+def _disable_user(engine: Engine, event: LoggedEvent) -> Redone:
+    user = engine.stores.users.find(event.user_id or "")
+    if user is None:
+        return Redone(event=event, subject=event.user_id or "", outcome=Outcome.ABSENT)
+    if not engine.stores.users.disable(user.user_id, engine.now):
+        return Redone(event=event, subject=user.username, outcome=Outcome.ALREADY)
+    engine.record(EventType.USER_DISABLED, reason=REASON)
+    return Redone(event=event, subject=user.username, outcome=Outcome.DONE)
+
+
+def _end_secret(engine: Engine, event: LoggedEvent) -> Redone:
+    client_id = event.client_id or ""
+    try:
+        client_secrets.end_secret(engine, client_id, str(event.details.get("secret", "")), last_too=True)
+    except SecretsUnchanged:
+        return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT)
+    return Redone(event=event, subject=client_id, outcome=Outcome.DONE)
+
+
+def _replace_secret(engine: Engine, event: LoggedEvent) -> Redone:
+    """The new secret is lost, and the end of those that it replaced with it."""
+    client_id = event.client_id or ""
+    client = engine.stores.clients.find(client_id)
+    if client is None:
+        return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT)
+    ended = 0
+    if (ends_at := _time(event.details.get("others_end_at"))) is not None:
+        for secret in client_secrets.live_secrets(client, engine.now):
+            if secret.created_at < event.at and (secret.expires_at is None or secret.expires_at > ends_at):
+                ended += client_secrets.end_at(engine, client_id, secret, ends_at)
+    return Redone(
+        event=event,
+        subject=client_id,
+        outcome=Outcome.DONE if ended else Outcome.ALREADY,
+        todo=f"its newer secret is lost: `authserver client rotate-secret {client_id}`",
+    )
+
+
+def _take_password_away(engine: Engine, event: LoggedEvent) -> Redone:
+    """The password of the backup is an old one, which may have been changed because somebody else knew it."""
+    user = engine.stores.users.find(event.user_id or "")
+    if user is None:
+        return Redone(event=event, subject=event.user_id or "", outcome=Outcome.ABSENT)
+    changes = engine.stores.events.since(event.at, type=EventType.PASSWORD_CHANGED)
+    if user.password_hash is None or any(change.user_id == user.user_id for change in changes):
+        return Redone(event=event, subject=user.username, outcome=Outcome.ALREADY)
+    engine.stores.users.set_password(user.user_id, None)
+    engine.record(EventType.PASSWORD_CHANGED, reason=REASON)
+    return Redone(
+        event=event,
+        subject=user.username,
+        outcome=Outcome.DONE,
+        todo=f"no password lets this person in now: `authserver user password {user.username}`",
+    )
+
+
+def _miss_client(engine: Engine, event: LoggedEvent) -> Redone:
+    client_id = event.client_id or ""
+    if engine.stores.clients.find(client_id) is not None:
+        return Redone(event=event, subject=client_id, outcome=Outcome.ALREADY)
+    todo = "it must register again"
+    return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT, todo=todo)
+
+
+def _miss_user(engine: Engine, event: LoggedEvent) -> Redone:
+    user_id = event.user_id or ""
+    if engine.stores.users.find(user_id) is not None:
+        return Redone(event=event, subject=user_id, outcome=Outcome.ALREADY)
+    todo = "the person must be added again, and will be somebody else to every application"
+    return Redone(event=event, subject=user_id, outcome=Outcome.ABSENT, todo=todo)
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
+
+
+_REDO: Mapping[str, Callable[[Engine, LoggedEvent], Redone]] = {
+    EventType.CLIENT_DISABLED: _disable_client,
+    EventType.USER_DISABLED: _disable_user,
+    EventType.CLIENT_SECRET_ENDED: _end_secret,
+    EventType.CLIENT_SECRET_ADDED: _replace_secret,
+    EventType.PASSWORD_CHANGED: _take_password_away,
+    EventType.CLIENT_REGISTERED: _miss_client,
+    EventType.USER_ADDED: _miss_user,
+}

@@ -1,0 +1,133 @@
+"""After the database was restored from a backup: what ended since then must not come back to life (T149).
+
+A backup knows nothing of what was revoked, spent, rotated or signed out after it. So a new generation begins:
+every grant, session and consent of the backup ends, other keys sign, and what is stored nowhere but refers to
+the time before (a pending request, an assertion, a proof) is refused by its age (`engine.once`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from authserver.engine import keys
+from authserver.engine.context import Engine
+from authserver.engine.ports import Storage
+from authserver.engine.records import KeyState, SigningKey
+
+REASON = "database-restored"
+# So few rows change in one transaction, so that none takes long.
+BATCH = 1000
+# What a process knows of restores is never much older.
+FOLLOW_SECONDS = 8.0
+log = logging.getLogger(__name__)
+
+# An engine in a transaction of its own.
+Begin = Callable[[], AbstractContextManager[Engine]]
+
+
+class FollowedGeneration:
+    """Implements `engine.ports.Generation` over the storage: read at start, and again every few seconds.
+
+    Args:
+        clock: seconds that nobody sets (T150).
+    """
+
+    def __init__(self, storage: Storage, clock: Callable[[], float] = time.monotonic) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began_at: datetime | None = None
+        self._read_at: float | None = None
+
+    def began_at(self) -> datetime | None:
+        """One thread reads again when it is time; the others go on meanwhile with what is at hand."""
+        read_at = self._read_at
+        if read_at is None:
+            self.read()
+        elif self._clock() - read_at > FOLLOW_SECONDS and self._lock.acquire(blocking=False):
+            try:
+                self.read()
+            except Exception:
+                log.exception("cannot read when the database was restored; going on with what was known")
+            finally:
+                self._lock.release()
+        return self._began_at
+
+    def read(self) -> None:
+        """Read it now. Raises StorageUnavailable."""
+        with self._storage.begin() as stores:
+            self._began_at = stores.generations.began_at()
+        self._read_at = self._clock()
+
+
+def revoke_grants(begin: Begin) -> Iterator[int]:
+    """Revoke all grants, a batch in each transaction; how many of each batch were not revoked before."""
+    last = ""
+    while True:
+        with begin() as engine:
+            done = engine.stores.grants.revoke_next(engine.now, REASON, after=last, limit=BATCH)
+        if done is None:
+            return
+        last, revoked = done
+        yield revoked
+
+
+def end_sessions(begin: Begin) -> Iterator[int]:
+    """Sign everybody out, a batch in each transaction; how many sessions in each."""
+    return _drop(begin, lambda engine: engine.stores.sessions.end_some(BATCH))
+
+
+def forget_consents(begin: Begin) -> Iterator[int]:
+    """Ask everybody again, for a consent that was withdrawn is back; a batch in each transaction, how many in each."""
+    return _drop(begin, lambda engine: engine.stores.consents.forget_some(BATCH))
+
+
+def _drop(begin: Begin, drop: Callable[[Engine], int]) -> Iterator[int]:
+    while True:
+        with begin() as engine:
+            dropped = drop(engine)
+        if not dropped:
+            return
+        yield dropped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplacedKeys:
+    """The ids of the signing keys that ended, and of those that there are now."""
+
+    ended: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def replace_signing_keys(engine: Engine) -> ReplacedKeys:
+    """End every signing key now and make another one, which signs at once.
+
+    What the keys of the backup signed afterwards is nowhere on record, so it must not verify anywhere.
+
+    Raises:
+        CannotChange: somebody else changes the keys.
+    """
+    ended = sorted(_living(engine), key=partial(_order, engine))
+    for key in ended:
+        keys.revoke(engine, key.kid, reason=REASON)
+    keys.prepare(engine)
+    return ReplacedKeys(
+        ended=tuple(key.kid for key in ended), fresh=tuple(key.kid for key in _living(engine))
+    )
+
+
+def _living(engine: Engine) -> list[SigningKey]:
+    return [key for key in engine.stores.keys.list() if key.state(engine.now) is not KeyState.REMOVED]
+
+
+def _order(engine: Engine, key: SigningKey) -> tuple[bool, bool]:
+    """Staged keys go first, so that none takes over; last the one that a new one follows, of the configured algorithm."""
+    is_active = key.state(engine.now) is KeyState.ACTIVE
+    return is_active, key.algorithm == engine.settings.signing_algorithm
