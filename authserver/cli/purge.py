@@ -1,0 +1,121 @@
+"""`authserver db purge`: the clean-up of `authserver.upkeep` at once, until nothing is left."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from authserver import upkeep
+from authserver.cli.configuration import Configuration
+from authserver.cli.printing import json_option, print_json, print_rows
+from authserver.engine.ports import Storage, StorageUnavailable
+from authserver.engine.records import Batch, Disposable
+
+# More than this is not counted beforehand: it would take longer than a statement may.
+MOST_COUNTED = 1_000_000
+# How often, and after how many seconds, to look again when others hold what is left or the database is busy.
+TRIES = 10
+WAIT = 1.0
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only count what would be removed.")
+@json_option
+@click.pass_obj
+def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
+    """Remove what is over: expired tokens, grants and sessions, ended client secrets, old events, idle clients.
+
+    Servers do this themselves, a little at a time, unless authserver.cleanup_interval is 0. It is safe while they
+    run, and twice at once; stopping it loses nothing.
+    """
+    application = configuration.application()
+    with closing(application.storage):
+        application.check_database()
+        now = datetime.now(UTC)
+        before = upkeep.cutoffs(application.parts.settings, now)
+        removed: Counter[Disposable] = Counter()
+        along: Counter[Disposable] = Counter()
+        left = upkeep.backlog(application.storage, before, MOST_COUNTED)
+        with _stopped_by_interrupt() as stopped:
+            if not dry_run:
+                upkeep.erase_keys(application.storage, now)
+                with _progress(left, disable=as_json) as bar:
+                    task = bar.add_task("Removing", total=_total(left))
+                    for kind, batch in _until_nothing_is_left(application.storage, before, stopped):
+                        removed[kind] += batch.removed
+                        along[kind] += batch.along
+                        bar.advance(task, batch.removed)
+            left = upkeep.backlog(application.storage, before, MOST_COUNTED)
+    rows = [
+        {"kind": str(kind), "removed": removed[kind], "removed_with_them": along[kind], "left": left[kind]}
+        for kind in before
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(rows, ("kind", "removed", "removed_with_them", "left"), empty="")
+    if stopped.is_set():
+        raise click.Abort
+
+
+@contextmanager
+def _stopped_by_interrupt() -> Iterator[threading.Event]:
+    """Set by Ctrl-C, so that the batch at hand is finished and counted; the second one interrupts as ever."""
+    stopped = threading.Event()
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        stopped.set()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _until_nothing_is_left(
+    storage: Storage, before: Mapping[Disposable, datetime], stopped: threading.Event
+) -> Iterator[tuple[Disposable, Batch]]:
+    """Each batch; what others hold is tried again for some seconds, and then left to them."""
+    tries = TRIES
+    while tries:
+        removed = 0
+        try:
+            for kind, batch in upkeep.remove_all(storage, before, stopped.wait):
+                removed += batch.removed + batch.along
+                yield kind, batch
+                if stopped.is_set():
+                    return
+            if not any(upkeep.backlog(storage, before, limit=1).values()):
+                return
+        except StorageUnavailable:
+            if tries == 1:
+                raise
+        tries = TRIES if removed else tries - 1
+        if not removed and stopped.wait(WAIT):
+            return
+
+
+def _total(left: Mapping[Disposable, int]) -> int | None:
+    """How many rows there are to remove; None when nobody counted them all."""
+    return None if MOST_COUNTED in left.values() else sum(left.values())
+
+
+def _progress(left: Mapping[Disposable, int], *, disable: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=disable or not any(left.values()),
+    )

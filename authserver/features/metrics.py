@@ -1,0 +1,104 @@
+"""Figures for Prometheus: what happened, and how clean-up gets along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
+
+from authserver.api import Event, Secret, equal, hookimpl
+
+
+@dataclass(frozen=True, eq=False)
+class Metrics:
+    """Serve `/metrics` in the text format of Prometheus, to whoever brings one of the operator's tokens.
+
+    Each process tells of itself alone, the backlog apart: that is the same at all of them.
+
+    Attributes:
+        tokens: bearer tokens of those that collect, each of at least 32 random characters. Without one, anybody
+            may read what happens here: development announces that, and production refuses it.
+    """
+
+    immediate: ClassVar[bool] = True
+
+    tokens: tuple[Secret, ...] = field(default=(), repr=False)
+    registry: CollectorRegistry = field(init=False, repr=False, default_factory=CollectorRegistry)
+    events: Counter = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if any(len(token.value) < 32 for token in self.tokens):
+            raise ValueError("tokens: a token has at least 32 random characters")
+        events = Counter("authserver_events", "What happened, by type.", ["type"], registry=self.registry)
+        object.__setattr__(self, "events", events)
+
+    @property
+    def insecure(self) -> tuple[str, ...]:
+        return () if self.tokens else ("tokens: there are none, so that anybody may read /metrics; set one",)
+
+    @hookimpl
+    def includeme(self, config: Configurator) -> None:
+        self.registry.register(Upkeep(config.registry.application.caretaker))
+        config.add_route("metrics", "/metrics", request_method="GET")
+        config.add_view(self.page, route_name="metrics")
+
+    @hookimpl
+    def observe(self, event: Event) -> None:
+        self.events.labels(event.type).inc()
+
+    def page(self, request: Request) -> Response:
+        """GET /metrics."""
+        if self.tokens and not self._knows(request.environ.get("HTTP_AUTHORIZATION", "")):
+            return Response(status=401, headers={"WWW-Authenticate": 'Bearer realm="metrics"'})
+        encode, content_type = choose_encoder(request.environ.get("HTTP_ACCEPT", ""))
+        response = Response(body=encode(self.registry))
+        response.headers["Content-Type"] = content_type
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def _knows(self, authorization: str) -> bool:
+        scheme, _, credential = authorization.partition(" ")
+        known = any([equal(token.value, credential.strip()) for token in self.tokens])
+        return known and scheme.lower() == "bearer"
+
+
+class Upkeep(Collector):
+    """How clean-up gets along, asked when somebody wants to know.
+
+    Args:
+        caretaker: the `authserver.upkeep.Caretaker` of this process.
+    """
+
+    def __init__(self, caretaker: Any) -> None:
+        self._caretaker = caretaker
+
+    def collect(self) -> Iterator[Metric]:
+        backlog = GaugeMetricFamily(
+            "authserver_upkeep_backlog_rows",
+            "Rows that could be removed now, by kind, counted up to 10000.",
+            labels=["kind"],
+        )
+        removed = CounterMetricFamily(
+            "authserver_upkeep_removed_rows", "Rows that this process removed, by kind.", labels=["kind"]
+        )
+        for kind, count in self._caretaker.backlog().items():
+            backlog.add_metric([kind], count)
+            removed.add_metric([kind], self._caretaker.removed[kind])
+        last_run = GaugeMetricFamily(
+            "authserver_upkeep_last_run_timestamp_seconds", "When this process last cleaned up; 0: never."
+        )
+        last = self._caretaker.last_run
+        last_run.add_metric([], last.timestamp() if last else 0)
+        yield from (backlog, removed, last_run)
+
+    def describe(self) -> list[Metric]:
+        """Nothing: else the registry would ask the database for it at start."""
+        return []

@@ -1,0 +1,248 @@
+"""Letting go of what is over: oldest first, along an index, so many rows at a time; and whose work that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Column, ColumnElement, Executable, Table, bindparam, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from authserver.engine.records import Batch, Disposable, Place, RegisteredBy
+from authserver.storage.columns import UtcDateTime
+from authserver.storage.tables import (
+    DISPOSABLE,
+    client_secrets,
+    clients,
+    consents,
+    events,
+    grants,
+    leases,
+    sessions,
+    tokens,
+)
+from authserver.storage.work import PerDialect, Work
+
+# Grants or clients that are looked at at once: what hangs on them is found by a list of their ids.
+PARENTS = 250
+
+# Long after many rows ended, the statistics of the planner still say that there are few; and while there are few
+# rows, it likes to read a whole table, or all of an index to sort it. Neither may happen here: others want the
+# disk, too.
+_BY_INDEX_ALONE = sa.text(
+    "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
+)
+
+Condition = ColumnElement[bool] | sa.TextClause
+
+_START: Place = (datetime.fromtimestamp(0, UTC), "")
+# What names a row for the rest of a statement, whatever its key.
+_IDENTITY: Mapping[str, ColumnElement[Any]] = {
+    "sqlite": sa.literal_column("rowid"),
+    "postgresql": sa.literal_column("ctid"),
+}
+_WAS_OVER = bindparam("before", type_=UtcDateTime)
+_GOES_ON = bindparam("start", type_=UtcDateTime)
+_LIMIT = bindparam("limit", type_=sa.Integer)
+_IDS: sa.BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
+
+
+def _spelt_out(condition: ColumnElement[bool]) -> sa.TextClause:
+    """The condition of a partial index without parameters: only so a planner knows that the index will do."""
+    return sa.text(str(condition.compile(compile_kwargs={"literal_binds": True})))
+
+
+def _has(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether there is such a row; looked up row by row, where an EXISTS may be planned as one walk over all."""
+    return select(sa.literal_column("1")).where(*conditions).limit(1).scalar_subquery().is_not(None)
+
+
+def _removal(
+    table: Table, *conditions: Condition, told: Column[Any], order: Sequence[Column[Any]] = ()
+) -> PerDialect:
+    """A DELETE of at most `limit` rows that says `told` of each, and passes by those that somebody holds."""
+    statements: dict[str, Executable] = {}
+    for dialect, identity in _IDENTITY.items():
+        chosen = (
+            select(identity)
+            .select_from(table)
+            .where(*conditions)
+            .order_by(*order)
+            .limit(_LIMIT)
+            .with_for_update(skip_locked=True)
+            .correlate(None)
+        )
+        # PostgreSQL plans an IN here as a join, which may read the whole table; SQLite has no arrays.
+        among = (
+            identity.in_(chosen)
+            if dialect == "sqlite"
+            else identity == sa.any_(sa.func.array(chosen.scalar_subquery()))
+        )
+        statements[dialect] = sa.delete(table).where(among).returning(told)
+    return statements
+
+
+def _counted(rows: sa.Select[Any]) -> Executable:
+    return select(sa.func.count()).select_from(rows.limit(_LIMIT).subquery())
+
+
+# What goes by a time of its own: the column, and the condition of the index over it.
+_AGING: Mapping[Disposable, tuple[Column[Any], tuple[Condition, ...]]] = {
+    Disposable.TOKENS: (tokens.c.expires_at, (_spelt_out(DISPOSABLE),)),
+    Disposable.SESSIONS: (sessions.c.expires_at, ()),
+    Disposable.CLIENT_SECRETS: (client_secrets.c.expires_at, (client_secrets.c.expires_at.is_not(None),)),
+    Disposable.EVENTS: (events.c.at, ()),
+}
+_REMOVE_AGED = {
+    kind: _removal(
+        column.table, *conditions, column >= _GOES_ON, column <= _WAS_OVER, told=column, order=(column,)
+    )
+    for kind, (column, conditions) in _AGING.items()
+}
+
+_THESE_GRANTS = grants.c.grant_id.in_(_IDS)
+_ENDED_GRANTS = (
+    select(grants.c.expires_at, grants.c.grant_id)
+    .where(grants.c.expires_at >= _GOES_ON, grants.c.expires_at <= _WAS_OVER)
+    .order_by(grants.c.expires_at)
+    .limit(_LIMIT)
+)
+_REMOVE_TOKENS_OF_GRANTS = _removal(tokens, tokens.c.grant_id.in_(_IDS), told=tokens.c.grant_id)
+# Without tokens: what the foreign key would remove along with a grant is bounded by nothing.
+_REMOVE_GRANTS = _removal(
+    grants,
+    _THESE_GRANTS,
+    grants.c.expires_at <= _WAS_OVER,
+    sa.not_(_has(tokens.c.grant_id == grants.c.grant_id)),
+    told=grants.c.grant_id,
+)
+
+_SELF_REGISTERED = _spelt_out(clients.c.registered_by == RegisteredBy.SELF)
+# By a grant that is still kept, or by its own secret lately: client credentials leave no grant behind.
+_IS_USED = _has(grants.c.client_id == clients.c.client_id) | _has(
+    client_secrets.c.client_id == clients.c.client_id, client_secrets.c.last_used_at > _WAS_OVER
+)
+_OLD_CLIENTS = select(clients.c.created_at, clients.c.client_id, _IS_USED.label("is_used")).where(
+    _SELF_REGISTERED, clients.c.created_at <= _WAS_OVER
+)
+_NEXT_OLD_CLIENTS = (
+    _OLD_CLIENTS.where(
+        sa.tuple_(clients.c.created_at, clients.c.client_id)
+        > sa.tuple_(_GOES_ON, bindparam("start_id", type_=clients.c.client_id.type))
+    )
+    .order_by(clients.c.created_at, clients.c.client_id)
+    .limit(_LIMIT)
+)
+_REMOVE_CONSENTS_TO_CLIENTS = _removal(consents, consents.c.client_id.in_(_IDS), told=consents.c.client_id)
+_REMOVE_CLIENTS = _removal(
+    clients, clients.c.client_id.in_(_IDS), sa.not_(_IS_USED), told=clients.c.client_id
+)
+
+# Of the oldest `limit` clients: those in use are read too, and there may be many.
+_OLDEST_CLIENTS = _OLD_CLIENTS.order_by(clients.c.created_at).limit(_LIMIT).subquery()
+_COUNTS: Mapping[Disposable, Executable] = {
+    **{
+        kind: _counted(
+            select(sa.literal(1)).select_from(column.table).where(*conditions, column <= _WAS_OVER)
+        )
+        for kind, (column, conditions) in _AGING.items()
+    },
+    Disposable.GRANTS: _counted(
+        select(sa.literal(1)).select_from(grants).where(grants.c.expires_at <= _WAS_OVER)
+    ),
+    Disposable.CLIENTS: select(sa.func.count())
+    .select_from(_OLDEST_CLIENTS)
+    .where(sa.not_(_OLDEST_CLIENTS.c.is_used)),
+}
+
+
+def _taking() -> PerDialect:
+    """An INSERT of a lease that takes the place of the one there is, where that one does not stand against it."""
+    statements: dict[str, Executable] = {}
+    for dialect, module in (("sqlite", sqlite), ("postgresql", postgresql)):
+        insert = module.insert(leases).values(
+            name=bindparam("name"), holder=bindparam("holder"), expires_at=bindparam("until")
+        )
+        statements[dialect] = insert.on_conflict_do_update(
+            index_elements=["name"],
+            set_={"holder": insert.excluded.holder, "expires_at": insert.excluded.expires_at},
+            where=(leases.c.holder == insert.excluded.holder)
+            | (leases.c.expires_at <= bindparam("now", type_=UtcDateTime))
+            | (leases.c.expires_at > bindparam("too_late", type_=UtcDateTime)),
+        ).execution_options(preserve_rowcount=True)
+    return statements
+
+
+_TAKE_LEASE = _taking()
+_END_LEASE = sa.delete(leases).where(
+    leases.c.name == bindparam("of_name"), leases.c.holder == bindparam("of_holder")
+)
+
+
+class SqlUpkeep:
+    """`engine.ports.Upkeep` in the database."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def remove(self, kind: Disposable, before: datetime, start: Place | None = None, *, limit: int) -> Batch:
+        self._plan_by_index()
+        since = start or _START
+        if kind is Disposable.GRANTS:
+            return self._remove_grants(before, since, limit)
+        if kind is Disposable.CLIENTS:
+            return self._remove_clients(before, since, limit)
+        parameters = {"before": before, "start": since[0], "limit": limit}
+        times = [row[0] for row in self._work.take(_REMOVE_AGED[kind], parameters)]
+        return Batch(removed=len(times), next=(max(times), "") if len(times) == limit else None)
+
+    def count(self, kind: Disposable, before: datetime, *, limit: int) -> int:
+        self._plan_by_index()
+        return int(self._work.read(_COUNTS[kind], {"before": before, "limit": limit}).scalar_one())
+
+    def take_lease(self, name: str, holder: str, now: datetime, until: datetime) -> bool:
+        row = {"name": name, "holder": holder, "now": now, "until": until, "too_late": until + (until - now)}
+        return self._work.insert(_TAKE_LEASE, row)
+
+    def end_lease(self, name: str, holder: str) -> None:
+        self._work.write(_END_LEASE, {"of_name": name, "of_holder": holder})
+
+    def _remove_grants(self, before: datetime, start: Place, limit: int) -> Batch:
+        parameters = {"before": before, "start": start[0], "limit": PARENTS}
+        found = self._work.read(_ENDED_GRANTS, parameters).all()
+        ids = [row.grant_id for row in found]
+        removed, along = self._remove_with(_REMOVE_TOKENS_OF_GRANTS, _REMOVE_GRANTS, ids, before, limit)
+        if along == limit:
+            return Batch(removed=0, along=along, next=start)
+        # Where none could be removed, others hold them all: looking again would find the same ones.
+        goes_on = len(found) == PARENTS and (removed or along)
+        return Batch(removed=removed, along=along, next=(found[-1].expires_at, "") if goes_on else None)
+
+    def _remove_clients(self, before: datetime, start: Place, limit: int) -> Batch:
+        parameters = {"before": before, "start": start[0], "start_id": start[1], "limit": PARENTS}
+        found = self._work.read(_NEXT_OLD_CLIENTS, parameters).all()
+        ids = [row.client_id for row in found if not row.is_used]
+        removed, along = self._remove_with(_REMOVE_CONSENTS_TO_CLIENTS, _REMOVE_CLIENTS, ids, before, limit)
+        if along == limit:
+            return Batch(removed=0, along=along, next=start)
+        last = (found[-1].created_at, found[-1].client_id) if len(found) == PARENTS else None
+        return Batch(removed=removed, along=along, next=last)
+
+    def _remove_with(
+        self, dependants: PerDialect, parents: PerDialect, ids: Sequence[str], before: datetime, limit: int
+    ) -> tuple[int, int]:
+        """Remove at most `limit` rows that hang on these; when those were all, these too."""
+        if not ids:
+            return 0, 0
+        along = len(self._work.take(dependants, {"ids": ids, "limit": limit}))
+        if along == limit:
+            return 0, along
+        return len(self._work.take(parents, {"ids": ids, "before": before, "limit": limit})), along
+
+    def _plan_by_index(self) -> None:
+        if self._work.dialect == "postgresql":
+            self._work.write(_BY_INDEX_ALONE, {})

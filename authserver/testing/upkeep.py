@@ -1,0 +1,123 @@
+"""Clean-up in memory that keeps the same promises as that in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+from authserver.engine.records import Batch, Client, Disposable, Place, TokenKind
+
+if TYPE_CHECKING:
+    from authserver.testing.stores import Tables
+
+Over = tuple[datetime, str, Callable[[], int]]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUpkeep:
+    """`engine.ports.Upkeep` in memory; each batch goes from the oldest on."""
+
+    tables: Tables
+    lock: RLock
+
+    def remove(self, kind: Disposable, before: datetime, start: Place | None = None, *, limit: int) -> Batch:
+        with self.lock:
+            over = sorted(self._over(kind, before), key=lambda each: each[:2])
+            along = sum(remove() for _, _, remove in over[:limit])
+            last = over[:limit][-1][:2] if len(over) >= limit else None
+            return Batch(removed=len(over[:limit]), along=along, next=last)
+
+    def count(self, kind: Disposable, before: datetime, *, limit: int) -> int:
+        return min(limit, sum(1 for _ in self._over(kind, before)))
+
+    def take_lease(self, name: str, holder: str, now: datetime, until: datetime) -> bool:
+        with self.lock:
+            other, ends = self.tables.leases.get(name, (holder, now))
+            if other != holder and now < ends <= until + (until - now):
+                return False
+            self.tables.leases[name] = (holder, until)
+            return True
+
+    def end_lease(self, name: str, holder: str) -> None:
+        with self.lock:
+            if self.tables.leases.get(name, ("", None))[0] == holder:
+                del self.tables.leases[name]
+
+    def _over(self, kind: Disposable, before: datetime) -> Iterator[Over]:
+        """The time and id of each that is over, and what removes it and says how many went along."""
+        tables = self.tables
+        match kind:
+            case Disposable.TOKENS:
+                for key, token in tables.tokens.items():
+                    if token.kind in (TokenKind.ACCESS, TokenKind.REQUEST) and token.expires_at <= before:
+                        yield token.expires_at, repr(key), _dropping(tables.tokens, key)
+            case Disposable.GRANTS:
+                for grant_id, grant in tables.grants.items():
+                    if grant.expires_at <= before:
+                        yield grant.expires_at, grant_id, self._dropping_grant(grant_id)
+            case Disposable.SESSIONS:
+                for digest, session in tables.sessions.items():
+                    if session.expires_at <= before:
+                        yield session.expires_at, repr(digest), _dropping(tables.sessions, digest)
+            case Disposable.EVENTS:
+                for event_id, event in tables.events.items():
+                    if event.at <= before:
+                        yield event.at, event_id, _dropping(tables.events, event_id)
+            case Disposable.CLIENT_SECRETS:
+                for client in tables.clients.values():
+                    for secret in client.secrets:
+                        if secret.expires_at is not None and secret.expires_at <= before:
+                            name = client.client_id
+                            yield secret.expires_at, repr(secret), self._dropping_secret(name, secret.digest)
+            case Disposable.CLIENTS:
+                for client in tables.clients.values():
+                    if client.created_at <= before and self._is_idle(client, before):
+                        yield client.created_at, client.client_id, self._dropping_client(client.client_id)
+
+    def _is_idle(self, client: Client, before: datetime) -> bool:
+        return (
+            client.is_self_registered
+            and all(grant.client_id != client.client_id for grant in self.tables.grants.values())
+            and all(secret.last_used_at is None or secret.last_used_at <= before for secret in client.secrets)
+        )
+
+    def _dropping_grant(self, grant_id: str) -> Callable[[], int]:
+        def drop() -> int:
+            tokens = self.tables.tokens
+            of_grant = [key for key, token in tokens.items() if token.grant_id == grant_id]
+            for key in of_grant:
+                del tokens[key]
+            del self.tables.grants[grant_id]
+            return len(of_grant)
+
+        return drop
+
+    def _dropping_secret(self, client_id: str, digest: bytes) -> Callable[[], int]:
+        def drop() -> int:
+            client = self.tables.clients[client_id]
+            secrets = tuple(secret for secret in client.secrets if secret.digest != digest)
+            self.tables.clients[client_id] = replace(client, secrets=secrets)
+            return 0
+
+        return drop
+
+    def _dropping_client(self, client_id: str) -> Callable[[], int]:
+        def drop() -> int:
+            consents = [key for key in self.tables.consents if key[1] == client_id]
+            for key in consents:
+                del self.tables.consents[key]
+            del self.tables.clients[client_id]
+            return len(consents)
+
+        return drop
+
+
+def _dropping(table: dict[Any, Any], key: object) -> Callable[[], int]:
+    def drop() -> int:
+        del table[key]
+        return 0
+
+    return drop

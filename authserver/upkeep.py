@@ -1,0 +1,209 @@
+"""Clean-up that runs itself: what goes when, in small batches, in one process at a time.
+
+Every rule here removes a row long after nothing depends on it any more. What tells a replay from a stranger's
+guess, used codes and rotated refresh tokens, goes with its grant and not before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from random import uniform
+
+from authserver.engine import digests, keys
+from authserver.engine.ports import Storage, StorageUnavailable
+from authserver.engine.records import Batch, Disposable, Place
+from authserver.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# What was over goes only now: a clock that is an hour ahead takes nothing that is alive, and no request that runs
+# meets a row that vanishes (T150).
+GRACE = timedelta(hours=1, minutes=5)
+# Whoever asks why a secret stopped working still finds when it ended.
+SECRET_KEPT = timedelta(days=7)
+# Rows of one table that go at once, each time in a transaction of its own.
+BATCH = 500
+# Batches in one go; with the pauses between them they take less than the usual interval.
+BATCHES = 200
+# Seconds of the shortest pause, in which whoever writes to SQLite gets a turn.
+PAUSE = 0.02
+# What is reported of a backlog; nobody needs to know more exactly how much too much it is.
+BACKLOG = 10_000
+LEASE = "upkeep"
+# Seconds that a lease lasts at least: longer than a batch can take (`storage.database`).
+SHORTEST_LEASE = 10
+
+
+def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
+    """For each kind, how long ago it must have been over to go now; none for what is kept for ever."""
+    kept = {
+        Disposable.TOKENS: timedelta(),
+        Disposable.GRANTS: timedelta(),
+        Disposable.SESSIONS: timedelta(),
+        Disposable.CLIENT_SECRETS: SECRET_KEPT,
+    }
+    if settings.idle_client_lifetime:
+        kept[Disposable.CLIENTS] = timedelta(seconds=settings.idle_client_lifetime)
+    if settings.event_lifetime:
+        kept[Disposable.EVENTS] = timedelta(seconds=settings.event_lifetime)
+    return {kind: now - GRACE - lifetime for kind, lifetime in kept.items()}
+
+
+def remove_all(
+    storage: Storage,
+    before: Mapping[Disposable, datetime],
+    pause: Callable[[float], object],
+    places: dict[Disposable, Place] | None = None,
+) -> Iterator[tuple[Disposable, Batch]]:
+    """Remove batch after batch, of each kind in turn, until every kind came to its end.
+
+    Args:
+        before: see `cutoffs`.
+        pause: waits so many seconds, twice as many as the batch before took: others write, too.
+        places: where each kind goes on; kept up to date, so that the next call goes on where this one was left.
+
+    Raises:
+        StorageUnavailable: what was yielded is done.
+    """
+    places = {} if places is None else places
+    unfinished = list(before)
+    while unfinished:
+        for kind in tuple(unfinished):
+            begun = time.monotonic()
+            with storage.begin() as stores:
+                batch = stores.upkeep.remove(kind, before[kind], places.get(kind), limit=BATCH)
+            if batch.next is None:
+                places.pop(kind, None)
+                unfinished.remove(kind)
+            else:
+                places[kind] = batch.next
+            yield kind, batch
+            if batch.removed or batch.along:
+                pause(max(PAUSE, 2 * (time.monotonic() - begun)))
+
+
+def erase_keys(storage: Storage, now: datetime) -> int:
+    """Erase the private parts of signing keys that are long over; how many. Raises StorageUnavailable."""
+    with storage.begin() as stores:
+        return keys.erase_ended(stores, now - GRACE)
+
+
+def backlog(storage: Storage, before: Mapping[Disposable, datetime], limit: int) -> dict[Disposable, int]:
+    """How many rows of each kind could go now, counted up to `limit`. Raises StorageUnavailable."""
+    with storage.begin() as stores:
+        return {kind: stores.upkeep.count(kind, over, limit=limit) for kind, over in before.items()}
+
+
+class Caretaker:
+    """Cleans up in the background of a server process, whenever no other process does.
+
+    Args:
+        storage: where the rows are.
+        settings: how often, and how long what is kept.
+
+    Attributes:
+        removed: how many rows this process removed, by kind, with those that hung on them.
+        last_run: when this process last did the work; None when it never did.
+    """
+
+    def __init__(self, storage: Storage, settings: Settings) -> None:
+        self.removed: Counter[Disposable] = Counter()
+        self.last_run: datetime | None = None
+        self._storage = storage
+        self._settings = settings
+        self._interval = settings.cleanup_interval
+        self._lease = max(2 * self._interval, SHORTEST_LEASE)
+        self._holder = digests.new_identifier()
+        self._places: dict[Disposable, Place] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+        self._is_well = True
+
+    def start(self) -> None:
+        """Work until the process ends, unless `authserver.cleanup_interval` is 0."""
+        if self._interval:
+            self._thread.start()
+            atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """Stop after the batch at hand, for which nobody waits longer than a second."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=1)
+
+    def backlog(self) -> Mapping[Disposable, int]:
+        """How many rows of each kind could go now, up to `BACKLOG`; nothing when the database is away."""
+        try:
+            return backlog(self._storage, cutoffs(self._settings, datetime.now(UTC)), BACKLOG)
+        except StorageUnavailable:
+            return {}
+
+    def work(self) -> int:
+        """Take the lease and remove a bounded amount; how many rows it was.
+
+        Raises:
+            StorageUnavailable: what was removed until then is gone.
+        """
+        if not self._take_lease():
+            return 0
+        self.last_run = datetime.now(UTC)
+        removed: Counter[Disposable] = Counter()
+        try:
+            self._work(removed)
+        finally:
+            if removed:
+                log.info("cleaned up: %s", ", ".join(f"{count} {kind}" for kind, count in removed.items()))
+            with self._storage.begin() as stores:
+                stores.upkeep.end_lease(LEASE, self._holder)
+        return removed.total()
+
+    def _work(self, removed: Counter[Disposable]) -> None:
+        renewed = time.monotonic()
+        now = datetime.now(UTC)
+        if erased := erase_keys(self._storage, now):
+            log.info("erased the private parts of %s signing keys that have ended", erased)
+        before = cutoffs(self._settings, now)
+        batches = remove_all(self._storage, before, self._ended.wait, self._places)
+        for number, (kind, batch) in enumerate(batches, start=1):
+            rows = Counter({kind: batch.removed + batch.along})
+            removed += rows
+            self.removed += rows
+            if number >= BATCHES or self._ended.is_set():
+                return
+            if time.monotonic() - renewed > self._lease / 2:
+                if not self._take_lease():
+                    return
+                renewed = time.monotonic()
+
+    def _take_lease(self) -> bool:
+        now = datetime.now(UTC)
+        with self._storage.begin() as stores:
+            return stores.upkeep.take_lease(LEASE, self._holder, now, now + timedelta(seconds=self._lease))
+
+    def _run(self) -> None:
+        # Processes that start together do not meet at every turn. The time to wait knows no clock that can be set.
+        while not self._ended.wait(self._interval * uniform(0.8, 1.2)):  # noqa: S311 - no secret
+            try:
+                self.work()
+            except Exception as error:
+                self._tell(error)
+            else:
+                self._is_well = True
+
+    def _tell(self, error: Exception) -> None:
+        """Log what went wrong once, until it went well again."""
+        if self._is_well:
+            passing = isinstance(error, StorageUnavailable)
+            log.warning(
+                "cannot clean up (%s); trying again every %s seconds",
+                error,
+                self._interval,
+                exc_info=None if passing else error,
+            )
+        self._is_well = False

@@ -1,0 +1,471 @@
+"""The batches of clean-up and its lease: one contract for both stores, and how the database gets at the rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from authserver.engine.ports import Storage
+from authserver.engine.records import ClientSecret, Disposable, RegisteredBy, TokenKind
+from authserver.storage.database import Database
+from authserver.testing.records import (
+    NOW,
+    a_client,
+    a_consent,
+    a_grant,
+    a_session,
+    a_token,
+    a_user,
+    an_event,
+)
+from authserver.testing.stores import MemoryStores
+
+SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
+
+
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def storage(request: pytest.FixtureRequest) -> Iterator[Storage]:
+    if request.param == "memory":
+        yield MemoryStores()
+        return
+    database = Database(request.getfixturevalue(f"{request.param}_url"))
+    yield database
+    database.close()
+
+
+def add(storage: Storage, **records: list[Any]) -> None:
+    """Records by the store that keeps them."""
+    with storage.begin() as stores:
+        for name in ("users", "clients", "grants", "tokens", "sessions", "events", "consents"):
+            for record in records.get(name, []):
+                store = getattr(stores, name)
+                (store.remember if name == "consents" else store.add)(record)
+
+
+def remove(storage: Storage, kind: Disposable, before=NOW, *, limit: int = 100) -> list[tuple[int, int]]:
+    """(removed, along) of each batch until the end."""
+    batches, start = [], None
+    while True:
+        with storage.begin() as stores:
+            batch = stores.upkeep.remove(kind, before, start, limit=limit)
+        batches.append((batch.removed, batch.along))
+        if batch.next is None:
+            return batches
+        assert len(batches) < 1000, "it goes on for ever"
+        start = batch.next
+
+
+def count(storage: Storage, kind: Disposable, *, limit: int = 100) -> int:
+    with storage.begin() as stores:
+        return stores.upkeep.count(kind, NOW, limit=limit)
+
+
+def test_access_tokens_and_marks_go_by_their_own_time_and_nothing_else_does(storage: Storage) -> None:
+    """R-10, T116: codes and refresh tokens stay however old they are, used or not; their grant is alive."""
+    ended = [
+        a_token(kind=kind, digest=bytes([number]), expires_at=NOW - SECOND, claimed_at=claimed)
+        for number, (kind, claimed) in enumerate(
+            (kind, claimed) for kind in TokenKind for claimed in (None, NOW - DAY)
+        )
+    ]
+    alive = [a_token(kind=kind, digest=b"alive", expires_at=NOW + SECOND) for kind in TokenKind]
+    add(storage, clients=[a_client()], grants=[a_grant()], tokens=ended + alive)
+    assert count(storage, Disposable.TOKENS) == 4
+    assert remove(storage, Disposable.TOKENS) == [(4, 0)]
+    with storage.begin() as stores:
+        for token in ended:
+            stays = token.kind in (TokenKind.CODE, TokenKind.REFRESH)
+            assert (stores.tokens.find(token.kind, token.digest) is not None) is stays
+        assert all(stores.tokens.find(token.kind, token.digest) for token in alive)
+
+
+def test_what_ends_at_the_very_moment_goes(storage: Storage) -> None:
+    add(storage, users=[a_user()], sessions=[a_session(expires_at=NOW)])
+    assert remove(storage, Disposable.SESSIONS, NOW - SECOND) == [(0, 0)]
+    assert remove(storage, Disposable.SESSIONS) == [(1, 0)]
+
+
+def test_an_ended_grant_goes_with_its_codes_and_tokens(storage: Storage) -> None:
+    """R-10, T116: revoked or not, by its end alone; another's tokens are not touched."""
+    grants = [
+        a_grant(grant_id="ended", expires_at=NOW - SECOND),
+        a_grant(grant_id="ended_revoked", expires_at=NOW - DAY, revoked_at=NOW - 2 * DAY),
+        a_grant(grant_id="alive", expires_at=NOW + SECOND),
+        # Evidence: a token that comes back must still be known as one that was revoked.
+        a_grant(grant_id="revoked", expires_at=NOW + SECOND, revoked_at=NOW - DAY),
+    ]
+    tokens = [
+        a_token(kind=kind, digest=grant.grant_id.encode(), grant_id=grant.grant_id, expires_at=NOW - DAY)
+        for grant in grants
+        for kind in (TokenKind.CODE, TokenKind.REFRESH)
+    ]
+    add(storage, clients=[a_client()], grants=grants, tokens=tokens)
+    assert count(storage, Disposable.GRANTS) == 2
+    assert remove(storage, Disposable.GRANTS) == [(2, 4)]
+    with storage.begin() as stores:
+        assert {grant.grant_id for grant in grants if stores.grants.find(grant.grant_id)} == {
+            "alive",
+            "revoked",
+        }
+        for token in tokens:
+            found = stores.tokens.find(token.kind, token.digest)
+            assert (found is not None) is (token.grant_id in ("alive", "revoked"))
+
+
+def test_sessions_events_and_secrets_go_by_their_time(storage: Storage) -> None:
+    """R-10; a secret without an end never does."""
+    secrets = tuple(
+        ClientSecret(digest=str(end).encode(), key_id="k", created_at=NOW - DAY, expires_at=end)
+        for end in (NOW - SECOND, NOW + 100 * 365 * DAY, None)
+    )
+    add(
+        storage,
+        users=[a_user()],
+        clients=[a_client(secrets=secrets)],
+        sessions=[a_session(digest=b"ended", expires_at=NOW - SECOND), a_session(digest=b"alive")],
+        events=[an_event(at=NOW - SECOND), an_event(event_id="stays", at=NOW + SECOND)],
+    )
+    for kind in (Disposable.SESSIONS, Disposable.EVENTS, Disposable.CLIENT_SECRETS):
+        assert count(storage, kind) == 1
+        assert remove(storage, kind) == [(1, 0)]
+        assert count(storage, kind) == 0
+    with storage.begin() as stores:
+        assert stores.sessions.find(b"alive", NOW, NOW)
+        assert [event.event_id for event in stores.events.since(NOW - DAY)] == ["stays"]
+        client = stores.clients.find("reports")
+        assert client and {secret.digest for secret in client.secrets} == {
+            secret.digest for secret in secrets[1:]
+        }
+
+
+def self_registered(client_id: str, **changes: Any):
+    return a_client(
+        client_id=client_id, registered_by=RegisteredBy.SELF, **{"created_at": NOW - DAY, **changes}
+    )
+
+
+def test_an_idle_client_that_registered_itself_goes_with_all_that_is_its_own(storage: Storage) -> None:
+    """K-09, T073: no secret, origin or consent is left behind; who is in use, or an operator's, stays."""
+    used, unused = (
+        ClientSecret(digest=b"digest", key_id="k", created_at=NOW - DAY, last_used_at=last)
+        for last in (NOW + SECOND, NOW - SECOND)
+    )
+    clients = [
+        self_registered("idle", secrets=(unused,)),
+        self_registered("with_grant"),
+        self_registered("used_its_secret", secrets=(used,)),
+        self_registered("young", created_at=NOW + SECOND),
+        a_client(client_id="of_an_operator", created_at=NOW - DAY),
+    ]
+    add(
+        storage,
+        users=[a_user()],
+        clients=clients,
+        grants=[a_grant(client_id="with_grant", expires_at=NOW - DAY)],
+        consents=[a_consent(client_id=client.client_id) for client in clients],
+    )
+    assert count(storage, Disposable.CLIENTS) == 1
+    assert remove(storage, Disposable.CLIENTS) == [(1, 1)]
+    with storage.begin() as stores:
+        assert {client.client_id for client in stores.clients.list()} == {
+            "with_grant",
+            "used_its_secret",
+            "young",
+            "of_an_operator",
+        }
+        assert stores.consents.find("user_ada", "idle") is None
+        assert stores.consents.find("user_ada", "with_grant") is not None
+    if isinstance(storage, Database):
+        for table in ("client_secrets", "client_origins"):
+            assert rows(storage, f"SELECT count(*) FROM {table} WHERE client_id = 'idle'") == [(0,)]
+
+
+@pytest.mark.parametrize("many", [2, 250, 251, 600])
+def test_clients_in_use_do_not_keep_batches_from_the_idle_ones(database: Database, many: int) -> None:
+    """K-09: they are passed by, all at one time of registration as well."""
+    clients = [self_registered(f"used_{number:04}") for number in range(many)]
+    add(
+        database,
+        clients=[*clients, self_registered("~idle")],
+        grants=[a_grant(grant_id=client.client_id, client_id=client.client_id) for client in clients],
+    )
+    assert sum(removed for removed, _ in remove(database, Disposable.CLIENTS)) == 1
+    with database.begin() as stores:
+        assert stores.clients.find("~idle") is None
+
+
+@pytest.mark.parametrize("kind", [Disposable.TOKENS, Disposable.SESSIONS, Disposable.EVENTS])
+def test_a_batch_is_bounded_and_the_next_one_goes_on(storage: Storage, kind: Disposable) -> None:
+    """T116: oldest first, and rows of one and the same time are not lost between two batches."""
+    times = [NOW - timedelta(minutes=minutes) for minutes in (9, 5, 5, 5, 5, 5, 1)]
+    add(
+        storage,
+        users=[a_user()],
+        clients=[a_client()],
+        grants=[a_grant()],
+        tokens=[
+            a_token(kind=TokenKind.ACCESS, digest=bytes([number]), expires_at=time)
+            for number, time in enumerate(times)
+        ],
+        sessions=[a_session(digest=bytes([number]), expires_at=time) for number, time in enumerate(times)],
+        events=[an_event(at=time) for time in times],
+    )
+    assert count(storage, kind, limit=3) == 3
+    assert remove(storage, kind, limit=3) == [(3, 0), (3, 0), (1, 0)]
+
+
+def test_a_family_of_10000_goes_in_batches(database: Database) -> None:
+    """T116: never by the foreign key at once; its grant stays until the last of them is gone."""
+    add(database, clients=[a_client()], grants=[a_grant(expires_at=NOW - DAY)])
+    insert_refresh_tokens(database, 10_000)
+    batches = remove(database, Disposable.GRANTS, limit=1000)
+    assert batches == [(0, 1000)] * 10 + [(1, 0)]
+
+
+def insert_refresh_tokens(database: Database, number: int) -> None:
+    statement = (
+        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :number) "
+        "INSERT INTO tokens (kind, digest, grant_id, client_id, scopes, resources, created_at, expires_at,"
+        " failures, details) SELECT 'refresh', CAST(CAST(n AS TEXT) AS {binary}), 'grant_1', 'reports', '', '',"
+        " '2026-01-01 00:00:00.000000', '2026-01-01 00:00:00.000000', 0, '{{}}' FROM numbers"
+    )
+    binary = {"sqlite": "BLOB", "postgresql": "BYTEA"}[database.engine.dialect.name]
+    text = statement.format(binary=binary).replace("'2026-01-01 00:00:00.000000'", "CAST(:at AS {time})")
+    time = {"sqlite": "TEXT", "postgresql": "TIMESTAMPTZ"}[database.engine.dialect.name]
+    with database.engine.connect() as connection:
+        connection.execute(
+            sa.text(text.replace("{time}", time)), {"number": number, "at": "2026-01-01 00:00:00.000000"}
+        )
+
+
+def rows(database: Database, statement: str) -> list[tuple[Any, ...]]:
+    with database.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(statement))]
+
+
+# ---- two at once --------------------------------------------------------------------------------------
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("kind", [Disposable.TOKENS, Disposable.GRANTS, Disposable.CLIENTS])
+def test_what_another_purge_holds_is_passed_by(postgresql_url: str, kind: Disposable) -> None:
+    """T116: nobody waits, nobody is chosen as a victim; between them they remove everything."""
+    database = Database(postgresql_url)
+    add(
+        database,
+        clients=[a_client(), *(self_registered(f"idle_{number}") for number in range(4))],
+        grants=[a_grant(), *(a_grant(grant_id=f"g{n}", expires_at=NOW - n * DAY) for n in range(1, 5))],
+        tokens=[
+            a_token(
+                kind=TokenKind.ACCESS, digest=bytes([number]), grant_id=f"g{number}", expires_at=NOW - DAY
+            )
+            for number in range(1, 5)
+        ],
+    )
+    if kind is not Disposable.TOKENS:
+        remove(database, Disposable.TOKENS)
+    with database.begin() as one:
+        # Small enough to leave something; grants and clients are taken by the handful.
+        first = one.upkeep.remove(kind, NOW, limit=2)
+        with database.begin() as other:
+            second = other.upkeep.remove(kind, NOW, limit=100)
+    database.close()
+    assert first.removed >= 2
+    assert first.removed + second.removed == 4
+
+
+@pytest.mark.postgresql
+def test_a_token_that_a_request_holds_is_passed_by(postgresql_url: str) -> None:
+    """T116: the purge neither waits for the request nor takes the row from under it."""
+    database = Database(postgresql_url)
+    add(
+        database,
+        clients=[a_client()],
+        grants=[a_grant()],
+        tokens=[
+            a_token(kind=TokenKind.ACCESS, digest=digest, expires_at=NOW - DAY) for digest in (b"1", b"2")
+        ],
+    )
+    with database.begin() as request:
+        assert request.tokens.claim(a_token(kind=TokenKind.ACCESS, digest=b"1"), NOW)
+        assert remove(database, Disposable.TOKENS) == [(1, 0)]
+    assert remove(database, Disposable.TOKENS) == [(1, 0)]
+    database.close()
+
+
+# ---- the lease ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def take(storage: Storage) -> Callable[..., bool]:
+    def take_lease(holder: str, at=NOW, *, seconds: int = 60) -> bool:
+        with storage.begin() as stores:
+            return stores.upkeep.take_lease("work", holder, at, at + seconds * SECOND)
+
+    return take_lease
+
+
+def test_a_lease_is_one_holders_until_it_runs_out(storage: Storage, take: Callable[..., bool]) -> None:
+    assert take("one")
+    assert not take("two")
+    assert not take("two", NOW + 59 * SECOND)
+    assert take("two", NOW + 60 * SECOND)
+    assert not take("one", NOW + 61 * SECOND)
+
+
+def test_its_holder_prolongs_it(take: Callable[..., bool]) -> None:
+    assert take("one") and take("one", NOW + 30 * SECOND)
+    assert not take("two", NOW + 61 * SECOND)
+    assert take("two", NOW + 90 * SECOND)
+
+
+def test_it_can_be_given_back_by_its_holder_alone(storage: Storage, take: Callable[..., bool]) -> None:
+    take("one")
+    for holder, is_free in (("two", False), ("one", True)):
+        with storage.begin() as stores:
+            stores.upkeep.end_lease("work", holder)
+        assert take("three") is is_free
+
+
+def test_a_lease_from_before_the_clock_was_set_back_is_free(take: Callable[..., bool]) -> None:
+    """T150: else nobody would work for an hour when its holder died."""
+    assert take("one", NOW + 3600 * SECOND)
+    assert take("two", NOW)
+    # A little ahead is how clocks of two machines are.
+    assert take("one", NOW + 90 * SECOND)
+    assert not take("two", NOW + 60 * SECOND)
+
+
+# ---- how the database gets at the rows ----------------------------------------------------------------
+
+MANY = 30_000
+
+FILL = f"""
+INSERT INTO users (user_id, username, display_name, is_admin, created_at)
+  SELECT 'user_' || n, 'u' || n, '', false, now() FROM generate_series(1, {MANY}) n;
+INSERT INTO clients (client_id, name, auth_method, redirect_uris, grant_types, response_types, scopes, resources,
+    application_type, registered_by, first_party, created_at, details)
+  SELECT 'c' || n, 'C', 'none', '', '', '', '', '', 'web', CASE WHEN n % 3 = 0 THEN 'operator' ELSE 'self' END,
+    false, timestamptz '2026-01-01' + n * interval '4 minutes', '{{}}' FROM generate_series(1, {MANY}) n;
+INSERT INTO client_secrets (client_id, digest, key_id, created_at, expires_at)
+  SELECT 'c' || n, 'd', 'k', now(), CASE WHEN n % 5 = 0 THEN timestamptz '2026-01-01' + n * interval '4 minutes' END
+  FROM generate_series(1, {MANY}) n;
+INSERT INTO consents (user_id, client_id, scopes, resources, redirect_uris, granted_at)
+  SELECT 'user_' || n, 'c' || n, '', '', '', now() FROM generate_series(1, {MANY}) n;
+INSERT INTO grants (grant_id, client_id, user_id, scopes, resources, created_at, expires_at, details)
+  SELECT 'g' || n, 'c' || n, 'user_' || n, '', '', now(), timestamptz '2026-01-01' + n * interval '4 minutes', '{{}}'
+  FROM generate_series(1, {MANY}, 2) n;
+INSERT INTO tokens (kind, digest, grant_id, client_id, scopes, resources, created_at, expires_at, failures, details)
+  SELECT CASE WHEN n % 3 = 0 THEN 'access' ELSE 'refresh' END, convert_to(n::text, 'UTF8'),
+    'g' || (n / 4) * 2 + 1, 'c1', '', '', now(), timestamptz '2026-01-01' + n * interval '2 minutes', 0, '{{}}'
+  FROM generate_series(1, {2 * MANY - 4}) n;
+INSERT INTO sessions (digest, user_id, authenticated_at, last_seen_at, expires_at, details)
+  SELECT convert_to(n::text, 'UTF8'), 'user_' || n, now(), now(),
+    timestamptz '2026-01-01' + n * interval '4 minutes', '{{}}' FROM generate_series(1, {MANY}) n;
+INSERT INTO events (event_id, type, at, reason, decisions, details)
+  SELECT 'e' || n, 'token.issued', timestamptz '2026-01-01' + n * interval '4 minutes', '', '[]', '{{}}'
+  FROM generate_series(1, {MANY}) n;
+"""
+
+
+@pytest.fixture(scope="module")
+def filled(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """Some ten thousand rows in each table, in a database of their own; half of them are over."""
+    import psycopg
+
+    from authserver.storage import migrate
+
+    server = str(request.getfixturevalue("postgresql_server"))
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE test_upkeep")
+    url = server.replace("postgresql://", "postgresql+psycopg://").replace("/postgres?", "/test_upkeep?")
+    migrate.upgrade(url)
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(FILL)
+    database = Database(url)
+    yield database
+    database.close()
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("analyzed", [False, True], ids=["as inserted", "analyzed"])
+@pytest.mark.parametrize("kind", Disposable)
+def test_no_statement_reads_more_than_its_batch(filled: Database, kind: Disposable, analyzed: bool) -> None:
+    """T116: by an index each, never the whole table, whatever the planner knows of it."""
+    limit = 500
+    with filled.engine.connect() as connection:
+        if analyzed:
+            connection.execute(sa.text("ANALYZE"))
+    for name in ("remove", "count"):
+        plans = explained(filled, lambda upkeep, name=name: getattr(upkeep, name)(kind, NOW, limit=limit))
+        assert plans
+        for node in (node for plan in plans for node in nodes(plan)):
+            assert node["Node Type"] != "Seq Scan", node
+            read = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            assert read <= 2 * limit, node
+
+
+def explained(database: Database, run: Callable[[Any], object]) -> list[dict[str, Any]]:
+    """The plans of all statements that it runs, with what each step really read; nothing is kept."""
+    plans: list[dict[str, Any]] = []
+
+    def explain(connection, cursor, statement, parameters, context, executemany):
+        if statement.startswith(("SELECT", "DELETE")):
+            cursor.execute("SAVEPOINT explained")
+            cursor.execute(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}", parameters)
+            (found,) = cursor.fetchone()
+            plans.append((found if isinstance(found, list) else json.loads(found))[0]["Plan"])
+            cursor.execute("ROLLBACK TO SAVEPOINT explained")
+
+    sa.event.listen(database.engine, "before_cursor_execute", explain)
+    try:
+        with database.begin() as stores:
+            run(stores.upkeep)
+            raise Undone
+    except Undone:
+        return plans
+    finally:
+        sa.event.remove(database.engine, "before_cursor_execute", explain)
+
+
+class Undone(Exception):
+    """Ends a transaction whose writes are not wanted."""
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+@pytest.mark.parametrize("kind", Disposable)
+def test_sqlite_looks_everything_up(sqlite_url: str, kind: Disposable) -> None:
+    """T116: what is read of a table is found by an index or a row id; nothing is read from end to end."""
+    database, plans = Database(sqlite_url), []
+
+    def explain(connection, cursor, statement, parameters, context, executemany):
+        if statement.startswith(("SELECT", "DELETE")):
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(row[3] for row in cursor.fetchall())
+
+    add(
+        database,
+        users=[a_user()],
+        clients=[self_registered("idle")],
+        grants=[a_grant(expires_at=NOW - DAY)],
+        tokens=[a_token(), replace(a_token(), digest=b"other")],
+    )
+    sa.event.listen(database.engine, "before_cursor_execute", explain)
+    for name in ("remove", "count"):
+        with database.begin() as stores:
+            getattr(stores.upkeep, name)(kind, NOW, limit=100)
+    database.close()
+    assert plans
+    scanned = [step for step in plans if step.startswith("SCAN") and not step.startswith("SCAN (")]
+    assert all(step in ("SCAN anon_1", "SCAN CONSTANT ROW") for step in scanned), scanned
