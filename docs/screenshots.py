@@ -1,4 +1,4 @@
-"""Make the pictures of the README: `python docs/screenshots.py`, with Chromium installed.
+"""Make the pictures of README and documentation: `python docs/screenshots.py`, with Chromium installed.
 
 A server of its own is started for them, with a person, a client and nothing else.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from playwright.sync_api import Page, expect, sync_playwright
 
 import authserver
-from authserver.engine.records import RegisteredBy
+from authserver.engine.records import Grant, RegisteredBy
 from authserver.storage import migrate
 from authserver.testing.live import live_server
 from authserver.testing.server import PASSWORD, Server
@@ -40,6 +40,7 @@ PICTURES = (
     ("consent-light.png", 760, "light", False),
     ("consent-dark-narrow.png", 390, "dark", True),
 )
+ACCOUNT = "account-light.png"
 
 
 def main() -> None:
@@ -59,10 +60,22 @@ def main() -> None:
                 )
                 page = context.new_page()
                 show_consent(page, server, is_stranger)
-                page.screenshot(path=IMAGES / name, full_page=True)
-                sys.stdout.write(f"{IMAGES / name}: {(IMAGES / name).stat().st_size // 1024} KiB\n")
+                take(page, name)
                 context.close()
+            context = browser.new_context(
+                viewport={"width": 760, "height": 400}, color_scheme="light", device_scale_factor=1.5
+            )
+            page = context.new_page()
+            show_account(page, server)
+            take(page, ACCOUNT)
+            context.close()
         browser.close()
+
+
+def take(page: Page, name: str) -> None:
+    """Keep what the page shows."""
+    page.screenshot(path=IMAGES / name, full_page=True)
+    sys.stdout.write(f"{IMAGES / name}: {(IMAGES / name).stat().st_size // 1024} KiB\n")
 
 
 def show_consent(page: Page, server: Server, is_stranger: bool) -> None:
@@ -89,6 +102,30 @@ def show_consent(page: Page, server: Server, is_stranger: bool) -> None:
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Allow access to your account?")
+
+
+def show_account(page: Page, server: Server) -> None:
+    """Bring the page to the applications of somebody who let two of them in."""
+    show_consent(page, server, is_stranger=False)
+    used_at = datetime(2026, 1, 20, 14, 30, tzinfo=UTC)
+    with server.application.begin() as engine:
+        user = engine.stores.users.find_by_name("ann")
+        clients = {client.registered_by: client for client in engine.stores.clients.list()}
+        assert user is not None
+        for kind, scopes, days in ((RegisteredBy.OPERATOR, SCOPES, 5), (RegisteredBy.SELF, SCOPES[:2], 40)):
+            grant = Grant(
+                grant_id=f"grant_{kind}",
+                client_id=clients[kind].client_id,
+                user_id=user.user_id,
+                scopes=scopes,
+                resources=("https://notes.acme.example/",),
+                created_at=used_at - timedelta(days=days),
+                expires_at=datetime.now(UTC) + timedelta(days=1),
+                last_used_at=used_at - timedelta(days=days // 2),
+            )
+            engine.stores.grants.add(grant)
+    page.goto(server.issuer + "/account/apps")
+    expect(page.get_by_role("button", name="End access")).to_have_count(2)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,14 @@ import click
 
 from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows
-from authserver.engine.login import add_user, disable_user
+from authserver.engine.account import Ended, set_password, sign_out_everywhere
+from authserver.engine.context import Engine
+from authserver.engine.login import add_user, disable_user, normalise_username
 from authserver.engine.records import User
+
+password_stdin_option = click.option(
+    "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
+)
 
 
 @click.group()
@@ -20,7 +26,7 @@ def user() -> None:
 
 @user.command()
 @click.argument("name")
-@click.option("--password-stdin", is_flag=True, help="Read the password from the first line of stdin.")
+@password_stdin_option
 @click.option("--display-name", default="", help="The name that pages and applications show.")
 @click.option("--admin", is_flag=True, help="Let this person administer the server.")
 @json_option
@@ -34,14 +40,9 @@ def add(
     as_json: bool,
 ) -> None:
     """Add a person; the password is asked for, or read from stdin."""
-    if password_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    elif sys.stdin.isatty():
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    else:
-        raise click.UsageError("there is no terminal to ask for a password: give it with --password-stdin")
+    chosen = read_password(password_stdin)
     with configuration.engine() as engine:
-        added = add_user(engine, name, password, display_name=display_name, is_admin=admin)
+        added = add_user(engine, name, chosen, display_name=display_name, is_admin=admin)
     (print_json if as_json else print_record)(described(added))
 
 
@@ -70,6 +71,70 @@ def disable(configuration: Configuration, name: str) -> None:
                 f"{name}: no such user, or disabled before; see `authserver user list`"
             )
     click.echo(f"{name} is disabled.")
+
+
+@user.command()
+@click.argument("name")
+@password_stdin_option
+@json_option
+@click.pass_obj
+def password(configuration: Configuration, name: str, password_stdin: bool, as_json: bool) -> None:
+    """Give a person another password; it is asked for, or read from stdin.
+
+    All their sessions end, and all that they granted to applications.
+    """
+    with configuration.engine() as engine:
+        # Nobody types a password for somebody who is not there.
+        found = find(engine, name)
+    chosen = read_password(password_stdin)
+    with configuration.engine() as engine:
+        ended = set_password(engine, found, chosen)
+    tell_ended(f"{found.username} has another password", found, ended, as_json=as_json)
+
+
+@user.command("sign-out")
+@click.argument("name")
+@json_option
+@click.pass_obj
+def sign_out(configuration: Configuration, name: str, as_json: bool) -> None:
+    """Sign a person out everywhere: all their sessions end, and all that they granted to applications."""
+    with configuration.engine() as engine:
+        found = find(engine, name)
+        ended = sign_out_everywhere(engine, found)
+    tell_ended(f"{found.username} is signed out", found, ended, as_json=as_json)
+
+
+def find(engine: Engine, name: str) -> User:
+    """The user of this name.
+
+    Raises:
+        BadUsername: nobody can have this name.
+        click.ClickException: nobody has it.
+    """
+    found = engine.stores.users.find_by_name(normalise_username(name))
+    if found is None:
+        raise click.ClickException(f"{name}: no such user; see `authserver user list`")
+    return found
+
+
+def read_password(from_stdin: bool) -> str:
+    """A password, typed twice or from the first line of stdin. Raises click.UsageError without a terminal."""
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask for a password: give it with --password-stdin")
+    typed: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    return typed
+
+
+def tell_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
+    """Say what was done, and what ended with it."""
+    if as_json:
+        print_json(
+            {"username": user.username, "sessions_ended": ended.sessions, "grants_revoked": ended.grants}
+        )
+    else:
+        click.echo(f"{done}. Sessions ended: {ended.sessions}. Grants revoked: {ended.grants}.")
 
 
 def described(user: User) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from authserver.engine import digests
 from authserver.engine.context import Engine
@@ -15,14 +15,20 @@ from authserver.engine.errors import ServerError, SignInRefused
 from authserver.engine.records import EventType, FoundSession, Session, User
 from authserver.settings import Secret
 
+MINIMUM_PASSWORD_BYTES = 8
 MAXIMUM_PASSWORD_BYTES = 1024
 SESSION_KIND = "session"
+LONGEST_USER_AGENT = 256
 
 _USERNAME = re.compile(r"[^\W_](?:[\w.@+-]*[^\W_])?|[^\W_]")
 
 
 class BadUsername(ValueError):
     """The name cannot be a user name; the message says why."""
+
+
+class BadPassword(ValueError):
+    """The text cannot be a password; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +116,10 @@ def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None
     if not user.is_enabled:
         refused.reason = "user-disabled"
         raise refused
+    # Checking a password takes its time: a session may not begin with one that was replaced meanwhile (I-14).
+    if not engine.stores.users.hold(user):
+        refused.reason = "password-changed"
+        raise refused
     if previous_session_id is not None:
         engine.stores.sessions.end(digests.digest(SESSION_KIND, previous_session_id))
     session_id = digests.new_credential(digests.SESSION)
@@ -120,7 +130,11 @@ def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None
             authenticated_at=engine.now,
             last_seen_at=engine.now,
             expires_at=engine.now + timedelta(seconds=engine.settings.session_lifetime),
-            details={"amr": list(identity.methods)},
+            details={
+                "amr": list(identity.methods),
+                "source": attempt.source,
+                "user_agent": _printable(attempt.headers.get("user-agent", "")),
+            },
         )
     )
     engine.journal.user_id = user.user_id
@@ -131,11 +145,15 @@ def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None
 def current_session(engine: Engine, session_id: str) -> FoundSession | None:
     """The live session of this id, and note at most once a minute that it was seen."""
     digest = digests.digest(SESSION_KIND, session_id)
-    idle_since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
-    found = engine.stores.sessions.find(digest, engine.now, idle_since)
+    found = engine.stores.sessions.find(digest, engine.now, idle_since(engine))
     if found and engine.now - found.session.last_seen_at > timedelta(seconds=60):
         engine.stores.sessions.touch(digest, engine.now)
     return found
+
+
+def idle_since(engine: Engine) -> datetime:
+    """A session that was last seen before this has ended by itself."""
+    return engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
 
 
 def sign_out(engine: Engine, session_id: str) -> None:
@@ -153,16 +171,15 @@ def add_user(
     """Add a person; without a password only another login policy can let them in.
 
     Raises:
-        BadUsername: the name, or the password, cannot be used.
+        BadUsername: the name cannot be used.
+        BadPassword: the password cannot be used.
         AlreadyExists: the name is taken.
     """
-    if password is not None and not 8 <= len(password.encode()) <= MAXIMUM_PASSWORD_BYTES:
-        raise BadUsername(f"a password has 8 to {MAXIMUM_PASSWORD_BYTES} bytes")
     user = User(
         user_id=digests.new_identifier("user_"),
         username=normalise_username(username),
         display_name=display_name,
-        password_hash=None if password is None else digests.hash_password(password),
+        password_hash=None if password is None else hash_new_password(password),
         is_admin=is_admin,
         created_at=engine.now,
     )
@@ -170,6 +187,13 @@ def add_user(
     engine.journal.user_id = user.user_id
     engine.record(EventType.USER_ADDED)
     return user
+
+
+def hash_new_password(password: str) -> str:
+    """What is stored of a password that somebody chose. Raises BadPassword."""
+    if not MINIMUM_PASSWORD_BYTES <= len(password.encode("utf-8", "surrogatepass")) <= MAXIMUM_PASSWORD_BYTES:
+        raise BadPassword(f"a password has {MINIMUM_PASSWORD_BYTES} to {MAXIMUM_PASSWORD_BYTES} bytes")
+    return digests.hash_password(password)
 
 
 def disable_user(engine: Engine, username: str) -> bool:
@@ -203,3 +227,8 @@ def _known(engine: Engine, identity: Identity) -> User:
     name = normalise_username(identity.username)
     user = engine.stores.users.find_by_name(name)
     return user or add_user(engine, name, None, display_name=identity.display_name)
+
+
+def _printable(user_agent: str) -> str:
+    """What is kept of a User-Agent: a browser may send anything."""
+    return "".join(filter(str.isprintable, user_agent))[:LONGEST_USER_AGENT]

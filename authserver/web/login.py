@@ -22,11 +22,12 @@ from authserver.web.session import begin_session, new_visitor, read_own_form
 
 @view_config(route_name="login", request_method="GET")
 def login(request: Request) -> Response:
-    sealed = read_page_query(request).get("request") or ""
+    query = read_page_query(request)
+    sealed, page = query.get("request") or "", query.get("page") or ""
     recognised = sign_in_unasked(
         request.engine, _attempt(request), previous_session_id=request.browser.session_id
     )
-    return _continue(request, recognised, sealed) if recognised else _login_page(request, sealed)
+    return _continue(request, recognised, sealed, page) if recognised else _login_page(request, sealed, page)
 
 
 @view_config(route_name="login", request_method="POST")
@@ -40,14 +41,18 @@ def check_login(request: Request) -> Response:
         request, username=form.get("username") or "", password=Secret(form.get("password") or "")
     )
     signed_in = sign_in(request.engine, attempt, previous_session_id=request.browser.session_id)
-    return _continue(request, signed_in, sealed)
+    return _continue(request, signed_in, sealed, form.get("page") or "")
 
 
 @exception_view_config(SignInRefused)
 def refuse_login(refusal: SignInRefused, request: Request) -> Response:
     form = read_own_form(request)
     response = _login_page(
-        request, form.get("request") or "", username=(form.get("username") or "")[:100], failed=True
+        request,
+        form.get("request") or "",
+        form.get("page") or "",
+        username=(form.get("username") or "")[:100],
+        failed=True,
     )
     response.status_int = 400
     return response
@@ -63,7 +68,7 @@ def confirm_logout(request: Request) -> dict[str, Any]:
     read_own_form(request)
     sign_out(request.engine, request.browser.session_id)
     begin_session(request, new_visitor().session_id)
-    return {}
+    return {"everywhere": False}
 
 
 def _attempt(request: Request, **typed: Any) -> Attempt:
@@ -72,22 +77,29 @@ def _attempt(request: Request, **typed: Any) -> Attempt:
     return Attempt(headers=headers, source=request.remote_addr or "", **typed)
 
 
-def _continue(request: Request, signed_in: SignedIn, sealed_request: str) -> Response:
-    """Begin the new session, and go on with the pending request if there is one."""
+def _continue(request: Request, signed_in: SignedIn, sealed_request: str, page: str) -> Response:
+    """Begin the new session, and go on with the pending request or to the page that was asked for, if any."""
     begin_session(request, signed_in.session_id)
     if not sealed_request:
-        return see_own(request, "home")
+        return see_own(request, _personal_page(request, page) or "home")
     new = Browser(session_id=signed_in.session_id)
     rebound = authorize.rebind(request.engine, sealed_request, request.browser, new)
     return see_own(request, "consent", request=rebound)
 
 
+def _personal_page(request: Request, name: str) -> str:
+    """The name of a page that asked for a sign-in; "" for what is none: a form leads nowhere else (E-18, T025)."""
+    route = request.registry.routes.get(name)
+    return name if route is not None and route.personal else ""
+
+
 def _login_page(
-    request: Request, sealed_request: str, *, username: str = "", failed: bool = False
+    request: Request, sealed_request: str, return_page: str, *, username: str = "", failed: bool = False
 ) -> Response:
     page: dict[str, Any] = {
         "action": own_url(request, "login"),
         "sealed_request": sealed_request,
+        "return_page": _personal_page(request, return_page),
         "client_name": None,
         "client_verified": False,
         "redirect_host": None,

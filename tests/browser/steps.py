@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from playwright.sync_api import Page, expect
 
+from authserver.engine.digests import new_identifier
 from authserver.engine.records import Client
+from authserver.testing.records import a_grant
 from authserver.testing.server import PASSWORD, Server
 
+_NUMBERS = count(1)
 SELF_NAMED = "Claude (claude.ai)"
 
 
@@ -172,6 +177,100 @@ def finish_playground(page: Page, server: Server) -> None:
     press_in_playground(page, "Send the code again", "replay-response")
 
 
+def new_user(server: Server) -> str:
+    """The name of a person that no other test knows."""
+    name = f"reader{next(_NUMBERS)}"
+    server.add_user(name)
+    return name
+
+
+def add_grants(server: Server, username: str, *client_ids: str) -> None:
+    """Let the person have agreed to something for each of these clients, whoever they are."""
+    now = datetime.now(UTC)
+    with server.application.begin() as engine:
+        user = engine.stores.users.find_by_name(username)
+        assert user is not None
+        for client_id in client_ids:
+            engine.stores.grants.add(
+                a_grant(
+                    grant_id=new_identifier("grant_"),
+                    client_id=client_id,
+                    user_id=user.user_id,
+                    scopes=("profile", "files.read"),
+                    resources=("https://api.example/", "https://files.example/"),
+                    created_at=now - timedelta(days=3),
+                    expires_at=now + timedelta(days=1),
+                )
+            )
+
+
+def go_to_account(page: Page, server: Server, name: str, username: str) -> None:
+    """Ask for a page of the account, sign in, and stand before it."""
+    page.goto(f"{server.issuer}/account/{name}")
+    sign_in(page, username)
+    page.wait_for_url(f"{server.issuer}/account/{name}")
+
+
+def _account_apps(page: Page, server: Server) -> None:
+    username = new_user(server)
+    known, _ = server.add_client(client_name="Notes")
+    # As long as a name may be, from a script that is written from right to left, and without a space.
+    stranger = self_registered(server, "https://client.example/cb", client_name="تطبيق" * 20)
+    add_grants(server, username, known.client_id, stranger.client_id, stranger.client_id, "vanished" * 12)
+    go_to_account(page, server, "apps", username)
+    page.locator("summary").click()
+    expect(page.get_by_role("button", name="End only this")).to_have_count(2)
+
+
+def _account_done(page: Page, server: Server) -> None:
+    username = new_user(server)
+    add_grants(server, username, server.add_client(client_name="Notes")[0].client_id)
+    go_to_account(page, server, "apps", username)
+    page.get_by_role("button", name="End access").click()
+    expect(page.get_by_role("status")).to_be_focused()
+
+
+def _account_sessions(page: Page, server: Server) -> None:
+    username = new_user(server)
+    assert page.context.browser is not None
+    other = page.context.browser.new_context(user_agent="x" * 256)
+    go_to_account(other.new_page(), server, "sessions", username)
+    other.close()
+    go_to_account(page, server, "sessions", username)
+    expect(page.get_by_role("button", name="End this session")).to_have_count(1)
+
+
+def _account_password_failed(page: Page, server: Server) -> None:
+    go_to_account(page, server, "password", new_user(server))
+    change_password(page, "not this one", "another good password")
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+def change_password(page: Page, current: str, new: str) -> None:
+    """Fill the form and send it."""
+    page.get_by_label("Current password").fill(current)
+    page.get_by_label("New password", exact=True).fill(new)
+    page.get_by_label("New password again").fill(new)
+    page.get_by_role("button", name="Change password").click()
+
+
+def _account_without_password(page: Page, server: Server) -> None:
+    username = new_user(server)
+    go_to_account(page, server, "password", username)
+    with server.application.begin() as engine:
+        user = engine.stores.users.find_by_name(username)
+        assert user is not None
+        engine.stores.users.set_password(user.user_id, None)
+    page.reload()
+    expect(page.get_by_text("keeps no password for you")).to_be_visible()
+
+
+def _signed_out_everywhere(page: Page, server: Server) -> None:
+    go_to_account(page, server, "sign-out-everywhere", new_user(server))
+    page.get_by_role("button", name="Sign out everywhere").click()
+    expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
+
+
 # Every page, and how a new browser comes to it.
 PAGES: dict[str, Callable[[Page, Server], None]] = {
     "home": _home,
@@ -189,6 +288,17 @@ PAGES: dict[str, Callable[[Page, Server], None]] = {
     "leave": _leave,
     "sign-out": _sign_out,
     "signed-out": _signed_out,
+    "account-apps": _account_apps,
+    "account-empty": lambda page, server: go_to_account(page, server, "apps", new_user(server)),
+    "account-done": _account_done,
+    "account-sessions": _account_sessions,
+    "account-password": lambda page, server: go_to_account(page, server, "password", new_user(server)),
+    "account-password-failed": _account_password_failed,
+    "account-without-password": _account_without_password,
+    "account-sign-out": lambda page, server: go_to_account(
+        page, server, "sign-out-everywhere", new_user(server)
+    ),
+    "signed-out-everywhere": _signed_out_everywhere,
     "playground": start_playground,
     "playground-denied": lambda page, server: come_back_to_playground(page, server, "Deny"),
     "playground-finished": finish_playground,

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from authserver.cli.configuration import Configuration
+from authserver.engine.digests import verify_password
+from authserver.engine.records import Event, EventType
+from authserver.testing.records import a_consent, a_grant, a_session
 
 PASSWORD = "correct horse battery"
 
@@ -63,3 +72,102 @@ def test_a_disabled_user_is_listed_as_such_and_cannot_be_disabled_twice(run) -> 
     again = run("user", "disable", "demo")
     assert again.exit_code == 1 and "authserver user list" in again.stderr
     assert run("user", "disable", "nobody").exit_code == 1
+
+
+@pytest.fixture
+def in_use(run, ini: Path) -> Configuration:
+    """The user demo with two sessions and a grant, and ada with one of each."""
+    run("user", "add", "ada", "--password-stdin", stdin=f"{PASSWORD}\n")
+    configuration = Configuration(ini)
+    with configuration.engine() as engine:
+        now, later = engine.now, engine.now + timedelta(days=1)
+        for number, name in enumerate(("demo", "demo", "ada")):
+            user = engine.stores.users.find_by_name(name)
+            times = {"authenticated_at": now, "last_seen_at": now, "expires_at": later}
+            engine.stores.sessions.add(a_session(digest=bytes([number]), user_id=user.user_id, **times))
+        for name in ("demo", "ada"):
+            user = engine.stores.users.find_by_name(name)
+            engine.stores.grants.add(
+                a_grant(grant_id=name, user_id=user.user_id, created_at=now, expires_at=later)
+            )
+            engine.stores.consents.remember(a_consent(user_id=user.user_id))
+    return configuration
+
+
+def left_of(configuration: Configuration, name: str) -> tuple[int, int, bool]:
+    """How many sessions and grants a user has, and whether a consent is remembered."""
+    with configuration.engine() as engine:
+        user_id = engine.stores.users.find_by_name(name).user_id
+        sessions = engine.stores.sessions.list(user_id, engine.now, engine.now - timedelta(days=1))
+        grants = engine.stores.grants.list(engine.now, user_id=user_id)
+        return len(sessions), len(grants), engine.stores.consents.find(user_id, "reports") is not None
+
+
+def events(configuration: Configuration, kind: EventType) -> list[Event]:
+    with configuration.engine() as engine:
+        return list(engine.stores.events.since(engine.now - timedelta(days=1), type=kind))
+
+
+def password_matches(configuration: Configuration, name: str, password: str) -> bool:
+    with configuration.engine() as engine:
+        return verify_password(password, engine.stores.users.find_by_name(name).password_hash)
+
+
+def test_another_password_ends_all_that_the_old_one_led_to(run, in_use: Configuration) -> None:
+    """I-14, T073: sessions, grants and remembered consents of this person alone."""
+    result = run("user", "password", "Demo", "--password-stdin", stdin="a new password\n")
+    assert result.exit_code == 0, result.output
+    assert "Sessions ended: 2. Grants revoked: 1." in result.stdout
+    assert "a new password" not in result.output
+    assert password_matches(in_use, "demo", "a new password")
+    assert left_of(in_use, "demo") == (0, 0, False)
+    assert left_of(in_use, "ada") == (1, 1, True)
+    (event,) = events(in_use, EventType.PASSWORD_CHANGED)
+    assert event.details == {"sessions": 2, "grants": 1}
+
+
+def test_a_person_without_a_password_gets_one(run, in_use: Configuration) -> None:
+    """As after a sign-in by other means."""
+    with in_use.engine() as engine:
+        engine.stores.users.set_password(engine.stores.users.find_by_name("ada").user_id, None)
+    assert run("user", "password", "ada", "--password-stdin", stdin="a new password\n").exit_code == 0
+    assert password_matches(in_use, "ada", "a new password")
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "said"),
+    [
+        ("demo", "short\n", "8 to 1024"),
+        ("demo", "x" * 1025 + "\n", "8 to 1024"),
+        ("demo", "", "8 to 1024"),
+        ("nobody", "a new password\n", "no such user"),
+        ("a b", "a new password\n", "user name"),
+    ],
+    ids=["short", "long", "none", "unknown", "no name"],
+)
+def test_a_password_that_cannot_be_changes_nothing(
+    run, in_use: Configuration, name: str, typed: str, said: str
+) -> None:
+    """I-14: the old one and all that it led to stay."""
+    result = run("user", "password", name, "--password-stdin", stdin=typed)
+    assert result.exit_code == 1 and said in result.stderr
+    assert left_of(in_use, "demo") == (2, 1, True)
+    assert events(in_use, EventType.PASSWORD_CHANGED) == []
+
+
+def test_another_password_must_come_from_stdin_without_a_terminal(run, in_use: Configuration) -> None:
+    result = run("user", "password", "demo")
+    assert result.exit_code == 2 and "--password-stdin" in result.stderr
+
+
+def test_a_person_is_signed_out_everywhere(run, in_use: Configuration) -> None:
+    """I-14: sessions and grants end, the password stays."""
+    result = run("user", "sign-out", "demo", "--json")
+    assert json.loads(result.stdout) == {"username": "demo", "sessions_ended": 2, "grants_revoked": 1}
+    assert left_of(in_use, "demo") == (0, 0, False)
+    assert left_of(in_use, "ada") == (1, 1, True)
+    (event,) = events(in_use, EventType.SIGNED_OUT_EVERYWHERE)
+    assert event.details == {"sessions": 2, "grants": 1}
+    again = run("user", "sign-out", "demo")
+    assert again.exit_code == 0 and "Sessions ended: 0." in again.stdout
+    assert run("user", "sign-out", "nobody").exit_code == 1

@@ -1,0 +1,222 @@
+"""GET|POST /account/…: what signed-in people see and end for themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pyramid.i18n import TranslationStringFactory
+from pyramid.renderers import render_to_response
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.view import exception_view_config, view_config
+
+from authserver.engine import account
+from authserver.engine.account import ConnectedApp, OwnSession
+from authserver.engine.errors import PasswordRefused
+from authserver.engine.records import Grant
+from authserver.settings import Secret
+from authserver.web.authorize import describe_client
+from authserver.web.devices import device_of
+from authserver.web.forms import read_page_query
+from authserver.web.pages import own_url, see_own
+from authserver.web.session import begin_session, new_visitor, read_own_form
+
+_ = TranslationStringFactory("authserver")
+
+View = Callable[[Any, Request], Response]
+
+TABS = (
+    ("account_apps", _("Applications")),
+    ("account_sessions", _("Sessions")),
+    ("account_password", _("Password")),
+)
+# What a page may say of what was just done; an address can only choose among these.
+NOTICES: Mapping[str, str] = {
+    "disconnected": _("The access of that application has ended, and what you had agreed to is forgotten."),
+    "revoked": _("That has ended. The application keeps what else you allowed it."),
+    "session-ended": _("That session has ended."),
+    "others-ended": _("All your other sessions have ended."),
+    "nothing-changed": _("Nothing was left to end."),
+    "password-changed": _(
+        "Your password is changed. Your other sessions have ended, and so has the access of all applications."
+    ),
+}
+MOST_GRANTS_SHOWN = 50
+
+
+def for_signed_in(view: View) -> View:
+    """A view of one person: anybody else signs in first and comes back to it (E-18)."""
+
+    def signed_in_view(context: Any, request: Request) -> Response:
+        if request.method == "POST":
+            # Before anything is answered: what another site sends comes without the cookie and must not replace it.
+            read_own_form(request)
+        if request.browser.user is None:
+            return see_own(request, "login", page=request.matched_route.name)
+        return view(context, request)
+
+    return signed_in_view
+
+
+@view_config(route_name="account", request_method="GET", decorator=for_signed_in)
+def first_page(request: Request) -> Response:
+    return see_own(request, "account_apps")
+
+
+@view_config(route_name="account_apps", request_method="GET", decorator=for_signed_in)
+def apps(request: Request) -> Response:
+    found = account.connected_apps(request.engine, request.browser.user)
+    shown = [_described_app(request, app, index) for index, app in enumerate(found)]
+    return _page(request, "account_apps.jinja2", apps=shown)
+
+
+@view_config(route_name="account_apps", request_method="POST", decorator=for_signed_in)
+def end_access(request: Request) -> Response:
+    form, engine, user = read_own_form(request), request.engine, request.browser.user
+    client_id, grant_id = form.get("disconnect"), form.get("revoke")
+    if client_id and account.disconnect(engine, user, client_id):
+        return _see_again(request, "disconnected")
+    if grant_id and account.revoke_grant(engine, grant_id, of=user):
+        return _see_again(request, "revoked")
+    return _see_again(request, "nothing-changed")
+
+
+@view_config(route_name="account_sessions", request_method="GET", decorator=for_signed_in)
+def sessions(request: Request) -> Response:
+    browser = request.browser
+    found = account.own_sessions(request.engine, browser.user, browser.session_id)
+    return _page(request, "account_sessions.jinja2", sessions=list(map(_described_session, found)))
+
+
+@view_config(route_name="account_sessions", request_method="POST", decorator=for_signed_in)
+def end_sessions(request: Request) -> Response:
+    form, engine, browser = read_own_form(request), request.engine, request.browser
+    handle = form.get("session")
+    if handle and account.end_session(engine, browser.user, handle):
+        return _see_again(request, "session-ended")
+    if "others" in form and account.end_other_sessions(engine, browser.user, browser.session_id):
+        return _see_again(request, "others-ended")
+    return _see_again(request, "nothing-changed")
+
+
+@view_config(route_name="account_password", request_method="GET", decorator=for_signed_in)
+def password(request: Request) -> Response:
+    return _password_page(request)
+
+
+@view_config(route_name="account_password", request_method="POST", decorator=for_signed_in)
+def change_password(request: Request) -> Response:
+    form, browser = read_own_form(request), request.browser
+    current, new, repeated = (
+        Secret(form.get(name) or "") for name in ("current_password", "new_password", "repeated")
+    )
+    session_id = account.change_password(
+        request.engine, browser.user, browser.session_id, current=current, new=new, repeated=repeated
+    )
+    begin_session(request, session_id)
+    return _see_again(request, "password-changed")
+
+
+@exception_view_config(PasswordRefused)
+def refuse_password(refusal: PasswordRefused, request: Request) -> Response:
+    response = _password_page(request, refusal)
+    response.status_int = 400
+    return response
+
+
+@view_config(route_name="account_sign_out", request_method="GET", decorator=for_signed_in)
+def ask_sign_out(request: Request) -> Response:
+    page = {
+        "action": own_url(request, "account_sign_out"),
+        "password": own_url(request, "account_password"),
+        "sessions": own_url(request, "account_sessions"),
+    }
+    response: Response = render_to_response("account_sign_out.jinja2", page, request)
+    return response
+
+
+@view_config(route_name="account_sign_out", request_method="POST", decorator=for_signed_in)
+def sign_out_everywhere(request: Request) -> Response:
+    read_own_form(request)
+    account.sign_out_everywhere(request.engine, request.browser.user)
+    begin_session(request, new_visitor().session_id)
+    response: Response = render_to_response(
+        "signed_out.jinja2", {"everywhere": True, "signed_in": None, "csrf_token": ""}, request
+    )
+    return response
+
+
+def _see_again(request: Request, notice: str) -> Response:
+    """The same page by GET, which says what was done; reloading it does nothing again."""
+    return see_own(request, request.matched_route.name, notice=notice)
+
+
+def _page(request: Request, template: str, **values: Any) -> Response:
+    here = request.matched_route.name
+    notice = read_page_query(request).get("notice") if request.method == "GET" else None
+    page = {
+        "action": own_url(request, here),
+        "tabs": [(label, own_url(request, name), name == here) for name, label in TABS],
+        "notice": NOTICES.get(notice or ""),
+        **values,
+    }
+    response: Response = render_to_response(template, page, request)
+    return response
+
+
+def _password_page(request: Request, refusal: PasswordRefused | None = None) -> Response:
+    return _page(
+        request,
+        "account_password.jinja2",
+        has_password=request.browser.user.password_hash is not None,
+        username=request.browser.user.username,
+        problem=refusal.description if refusal else None,
+        wrong_field=refusal.field if refusal else None,
+        error_id=request.error_id,
+    )
+
+
+def _described_app(request: Request, app: ConnectedApp, index: int) -> dict[str, Any]:
+    client = app.client
+    return {
+        "index": index,
+        "client_id": app.client_id,
+        # Cut where it is shown, so that one sees that it was cut.
+        "client": {**describe_client(client), "name": client.name} if client else None,
+        "is_enabled": client is None or client.is_enabled,
+        "scopes": _sentences(request, app.scopes),
+        "resources": app.resources,
+        "since": app.since,
+        "last_used_at": app.last_used_at,
+        "grants": [_described_grant(request, grant) for grant in app.grants[:MOST_GRANTS_SHOWN]],
+        "grants_hidden": max(0, len(app.grants) - MOST_GRANTS_SHOWN),
+    }
+
+
+def _described_grant(request: Request, grant: Grant) -> dict[str, Any]:
+    return {
+        "grant_id": grant.grant_id,
+        "scopes": _sentences(request, grant.scopes),
+        "resources": grant.resources,
+        "since": grant.created_at,
+        "last_used_at": account.last_use(grant),
+    }
+
+
+def _sentences(request: Request, scopes: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Names and sentences as on the consent page; a scope that has gone since has its name alone."""
+    known = request.engine.scopes
+    return [(name, known.get(name, "")) for name in scopes]
+
+
+def _described_session(own: OwnSession) -> dict[str, Any]:
+    details = own.session.details
+    return {
+        "handle": own.handle,
+        "is_this": own.is_this,
+        "device": device_of(details.get("user_agent", "")),
+        "source": details.get("source", ""),
+        "authenticated_at": own.session.authenticated_at,
+        "last_seen_at": own.session.last_seen_at,
+    }

@@ -1,0 +1,31 @@
+"""What a User-Agent says of a browser, in the words people use; a hint, for anybody can send any text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ua_parser import Domain, Parser, Resolver
+from ua_parser.basic import Resolver as BasicResolver
+from ua_parser.loaders import load_lazy_builtins
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A program such as `Firefox` and a system such as `Linux`; "" for what is not recognised."""
+
+    program: str
+    system: str
+
+
+# The library's own choice would depend on what else is installed.
+_RESOLVER: Resolver = BasicResolver(load_lazy_builtins())
+_PARSER = Parser(_RESOLVER)
+
+
+def device_of(user_agent: str) -> Device:
+    """The device that a User-Agent tells of; of bounded length (`engine.login.LONGEST_USER_AGENT`)."""
+    found = _PARSER(user_agent, Domain.USER_AGENT | Domain.OS)
+    return Device(
+        program=found.user_agent.family if found.user_agent else "",
+        system=found.os.family if found.os else "",
+    )
