@@ -13,7 +13,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --gener
 	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults bench docs lock format clean
+.PHONY: help run test check faults bench scale docs lock format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -40,11 +40,14 @@ bench: $(VENV)/developing ## measure the server (benchmarks/README.md)
 	$(BIN)/python benchmarks/run.py
 	@PYTHONPATH=. PYTHONWARNINGS='ignore:pkg_resources is deprecated' $(BIN)/python benchmarks/decisions.py
 
+scale: $(VENV)/developing ## measure what a million tokens cost (benchmarks/README.md)
+	@PYTHONPATH=. PYTHONWARNINGS='ignore:pkg_resources is deprecated' $(BIN)/python benchmarks/scale.py
+
 docs: $(VENV)/developing ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 lock: $(VENV)/developing ## pin the newest allowed versions in requirements/
-	$(COMPILE) --upgrade --extra postgresql -o requirements/run.txt setup.cfg requirements/run.in
+	$(COMPILE) --upgrade --extra postgresql --extra metrics -o requirements/run.txt setup.cfg requirements/run.in
 	$(COMPILE) --upgrade -o requirements/development.txt requirements/development.in
 
 format: $(VENV)/developing ## format the code and mend what can be mended

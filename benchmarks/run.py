@@ -143,6 +143,16 @@ def ask(
     return response.status, json.loads(response.read())
 
 
+# What one request of each workload is, over this connection and with what the connection was given.
+REQUESTS: dict[str, Callable[[http.client.HTTPConnection, list[str]], str | None]] = {
+    "W1": lambda connection, _: credentials(connection),
+    "W2": lambda connection, own: introspect(connection, own[0]),
+    "W3": refresh,
+    "W4": redeem,
+    "W5": lambda connection, _: metadata(connection),
+}
+
+
 # ---- driving ----------------------------------------------------------------------------------------
 
 
@@ -155,17 +165,11 @@ def drive(
 
     def go(own: list[str]) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
-        once: Callable[[], str | None] = {
-            "W1": lambda: credentials(connection),
-            "W2": lambda: introspect(connection, own[0]),
-            "W3": lambda: refresh(connection, own),
-            "W4": lambda: redeem(connection, own),
-            "W5": lambda: metadata(connection),
-        }[workload]
+        once = REQUESTS[workload]
         end = time.perf_counter() + seconds
         try:
             while (begun := time.perf_counter()) < end:
-                problem = once()
+                problem = once(connection, own)
                 latencies.append(time.perf_counter() - begun)
                 if problem:
                     wrong.append(problem)

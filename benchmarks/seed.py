@@ -1,6 +1,7 @@
 """Prepare a database for the benchmark.
 
 seed.py setup            migrate, and add the two clients and a user
+seed.py clients N        add clients bench-1 to bench-N, which ask on their own behalf
 seed.py codes N FILE     store N fresh codes and write them to FILE, one a line
 """
 
@@ -13,7 +14,8 @@ from sqlalchemy import insert
 
 from authserver import app
 from authserver.engine import digests
-from authserver.engine.clients import stored_secret
+from authserver.engine.client_secrets import stored_secret
+from authserver.engine.context import Engine
 from authserver.engine.login import add_user
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import Client, Grant, Token, TokenKind
@@ -34,19 +36,7 @@ def setup() -> None:
     ):
         try:
             with application.begin() as engine:
-                engine.stores.clients.add(
-                    Client(
-                        client_id=client_id,
-                        name=client_id,
-                        auth_method="client_secret_basic",
-                        redirect_uris=redirect_uris,
-                        grant_types=grant_types,
-                        response_types=("code",) if redirect_uris else (),
-                        scopes=("read",),
-                        created_at=engine.now,
-                        secrets=(stored_secret(engine.keys, client_id, SECRET, engine.now),),
-                    )
-                )
+                engine.stores.clients.add(_client(engine, client_id, grant_types, redirect_uris))
         except AlreadyExists:
             pass
     try:
@@ -54,6 +44,30 @@ def setup() -> None:
             add_user(engine, "bench", None)
     except AlreadyExists:
         pass
+
+
+def clients(number: int) -> None:
+    """More clients like bench-cc."""
+    application = app.build(ini("1"))
+    with application.begin() as engine:
+        for each in range(1, number + 1):
+            engine.stores.clients.add(_client(engine, f"bench-{each}", ("client_credentials",), ()))
+
+
+def _client(
+    engine: Engine, client_id: str, grant_types: tuple[str, ...], redirect_uris: tuple[str, ...]
+) -> Client:
+    return Client(
+        client_id=client_id,
+        name=client_id,
+        auth_method="client_secret_basic",
+        redirect_uris=redirect_uris,
+        grant_types=grant_types,
+        response_types=("code",) if redirect_uris else (),
+        scopes=("read",),
+        created_at=engine.now,
+        secrets=(stored_secret(engine.keys, client_id, SECRET, engine.now),),
+    )
 
 
 def codes(number: int, path: str) -> None:
@@ -116,5 +130,7 @@ def codes(number: int, path: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "setup":
         setup()
+    elif sys.argv[1] == "clients":
+        clients(int(sys.argv[2]))
     else:
         codes(int(sys.argv[2]), sys.argv[3])

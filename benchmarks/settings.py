@@ -8,6 +8,8 @@ CHALLENGE = os.environ.get("CHALLENGE", "")
 SECRET = "benchsecret0123456789abcdefABCDEF0123456789"
 REDIRECT_URI = "https://client.example/cb"
 RESOURCE = "https://api.example/"
+# Of the key ring.
+KEY_ID = "bench"
 
 
 def ini(port: str) -> dict[str, str]:
@@ -16,7 +18,8 @@ def ini(port: str) -> dict[str, str]:
         "authserver.issuer": f"http://127.0.0.1:{port}",
         "authserver.environment": "development",
         "authserver.database_url": "env:DATABASE_URL",
-        "authserver.secret_keys": "bench:" + base64.b64encode(hashlib.sha256(b"benchmark").digest()).decode(),
+        "authserver.secret_keys": f"{KEY_ID}:"
+        + base64.b64encode(hashlib.sha256(b"benchmark").digest()).decode(),
         "authserver.plugins": """
             client_secret_basic
             client_secret_post

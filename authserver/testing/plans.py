@@ -1,0 +1,140 @@
+"""The statements that a server sends, and how the database would run them.
+
+with statements_of(server.application.storage.engine) as sent:
+    server.refresh(client, secret, token)
+assert [statement.about for statement in sent] == ["SELECT clients", ...]
+assert plan_of(engine, sent[0]).scans == ()
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+# The tables that grow with use; the others have a handful of rows for ever.
+GROWING = frozenset(
+    {
+        "clients",
+        "client_secrets",
+        "client_origins",
+        "users",
+        "grants",
+        "tokens",
+        "consents",
+        "events",
+        "sessions",
+    }
+)
+_TABLE = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(\w+)")
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+_SQLITE_SCAN = re.compile(r"SCAN (\w+)")
+_SQLITE_INDEX = re.compile(r"SEARCH \w+ USING (?:COVERING )?INDEX (\w+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A statement as the driver got it."""
+
+    text: str
+    parameters: Any
+
+    @property
+    def table(self) -> str:
+        """The first table that it names; empty where it names none."""
+        found = _TABLE.search(self.text)
+        return found[1] if found else ""
+
+    @property
+    def about(self) -> str:
+        """Its verb and its table, such as `UPDATE tokens`."""
+        return f"{self.text.split(None, 1)[0]} {self.table}".rstrip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How the database runs a statement.
+
+    Attributes:
+        scans: what it reads from end to end of the tables that grow.
+        indexes: through which it finds the rest.
+    """
+
+    scans: tuple[str, ...]
+    indexes: frozenset[str]
+
+
+@contextmanager
+def statements_of(engine: sa.Engine) -> Iterator[list[Sent]]:
+    """What this thread sends meanwhile about tables that grow."""
+    sent: list[Sent] = []
+    thread = threading.get_ident()
+
+    def note(_connection: Any, _cursor: Any, text: str, parameters: Any, _context: Any, _many: bool) -> None:
+        statement = Sent(text=text, parameters=parameters)
+        if threading.get_ident() == thread and statement.table in GROWING:
+            sent.append(statement)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+
+
+def plan_of(engine: sa.Engine, sent: Sent) -> Plan:
+    """How this database would run it now; it is not run.
+
+    On PostgreSQL both ways count: planned for these parameters, and once for any, as prepared statements are.
+    """
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sent.text}", sent.parameters)
+            return _sqlite_plan([str(row.detail) for row in rows])
+        names: list[str] = []
+        numbered = _PARAMETER.sub(lambda found: _number(names, found[1]), sent.text)
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        scans: list[str] = []
+        indexes: set[str] = set()
+        for answer in (
+            driver.execute(f"EXPLAIN (FORMAT JSON) {sent.text}", sent.parameters, prepare=False),
+            driver.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {numbered}", prepare=False),
+        ):
+            (explained,) = answer.fetchone()[0]
+            _walk(explained["Plan"], scans, indexes, limited=False)
+    return Plan(scans=tuple(scans), indexes=frozenset(indexes))
+
+
+def _number(names: list[str], name: str) -> str:
+    """`$1` for the first parameter, and so on."""
+    if name not in names:
+        names.append(name)
+    return f"${names.index(name) + 1}"
+
+
+def _walk(node: Mapping[str, Any], scans: list[str], indexes: set[str], *, limited: bool) -> None:
+    kind, table = node["Node Type"], node.get("Relation Name", "")
+    limited = limited or kind == "Limit"
+    if kind == "Seq Scan" and table in GROWING:
+        scans.append(f"Seq Scan on {table}")
+    if "Index Name" in node:
+        indexes.add(node["Index Name"])
+        # Without a condition it walks the whole index, unless somebody stops it.
+        if "Index Cond" not in node and not limited:
+            scans.append(f"all of {node['Index Name']}")
+    for inner in node.get("Plans", ()):
+        _walk(inner, scans, indexes, limited=limited)
+
+
+def _sqlite_plan(details: list[str]) -> Plan:
+    scanned = [match[1] for detail in details if (match := _SQLITE_SCAN.match(detail))]
+    searched = [match[1] for detail in details if (match := _SQLITE_INDEX.match(detail))]
+    return Plan(
+        scans=tuple(f"SCAN {table}" for table in scanned if table in GROWING), indexes=frozenset(searched)
+    )
