@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -269,13 +269,21 @@ def is_long() -> bool:
     return os.environ.get("AUTHSERVER_FAULTS") == "long"
 
 
-@contextmanager
-def _serving(folder: Path, database_url: str, count: int) -> Iterator[list[ServerProcess]]:
+def write_ini(folder: Path, database_url: str, changes: Mapping[str, str] | None = None) -> Path:
+    """The INI file of a server on this database, with these settings changed."""
     ini = folder / "server.ini"
-    settings = {**SETTINGS, "authserver.database_url": database_url}
+    settings = {**SETTINGS, "authserver.database_url": database_url, **(changes or {})}
     escaped = {key: value.replace("%", "%%").replace("\n", "\n    ") for key, value in settings.items()}
     lines = [f"{key} = {value}" for key, value in escaped.items()]
     ini.write_text(INI.format(settings="\n".join(lines)))
+    return ini
+
+
+@contextmanager
+def _serving(
+    folder: Path, database_url: str, count: int, settings: Mapping[str, str] | None = None
+) -> Iterator[list[ServerProcess]]:
+    ini = write_ini(folder, database_url, settings)
     processes: list[ServerProcess] = []
     try:
         for number in range(count):
@@ -289,17 +297,32 @@ def _serving(folder: Path, database_url: str, count: int) -> Iterator[list[Serve
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[str, int], list[ServerProcess]]]:
-    """Start `count` processes on a database: `serve(url, 2)`; they are gone when the test is over."""
+def serve(tmp_path: Path) -> Iterator[Callable[..., list[ServerProcess]]]:
+    """Start `count` processes on a database: `serve(url, 2)`; they are gone when the test is over.
+
+    Settings that differ from those of `authserver.testing.server` may follow.
+    """
     running = []
 
-    def start(database_url: str, count: int) -> list[ServerProcess]:
-        running.append(_serving(tmp_path, database_url, count))
+    def start(
+        database_url: str, count: int, settings: Mapping[str, str] | None = None
+    ) -> list[ServerProcess]:
+        running.append(_serving(tmp_path, database_url, count, settings))
         return running[-1].__enter__()
 
     yield start
     for context in running:
         context.__exit__(None, None, None)
+
+
+@pytest.fixture
+def ini_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write the INI file of a server on a database, for commands: `ini_file(url)`, with settings as for `serve`."""
+
+    def write(database_url: str, settings: Mapping[str, str] | None = None) -> Path:
+        return write_ini(tmp_path, database_url, settings)
+
+    return write
 
 
 @pytest.fixture
