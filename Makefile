@@ -34,7 +34,8 @@ check: $(VENV)/developing ## run everything that must hold before a change lands
 	$(PYTEST) --cov=authserver
 
 faults: $(VENV)/developing ## kill, cut and race real server processes for longer than `make test` does
-	AUTHSERVER_FAULTS=long $(BIN)/python -m pytest tests/faults tests/web/test_storage_failures.py
+	AUTHSERVER_FAULTS=long $(BIN)/python -m pytest tests/faults tests/web/test_storage_failures.py \
+		tests/storage/test_query_plans.py tests/storage/test_store_plans.py tests/storage/test_scale.py
 
 bench: $(VENV)/developing ## measure the server (benchmarks/README.md)
 	$(BIN)/python benchmarks/run.py

@@ -32,7 +32,8 @@ For authorization requests (`expand_authorization_request`): `Expanded` is the a
 needs nobody signed in; `engine.keys` seals, `to_text` and `from_text` carry what is sealed.
 
 For keys that clients prove (`token_binding`): `Binding` is the answer, `InvalidDpopProof` a refusal; `read_jws` takes
-a JWS apart, `foreign_key` reads the key that made it, and `first_use` says whether it was seen before.
+a JWS apart, `foreign_key` reads the key that made it, and `first_use` says whether it was seen before. What is
+stored nowhere and was made before the database was restored is not `of_this_generation`: refuse it.
 """
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
@@ -55,7 +56,7 @@ from authserver.engine.errors import (
 from authserver.engine.introspect import IntrospectedToken
 from authserver.engine.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, foreign_key, read_jws
 from authserver.engine.login import Identity
-from authserver.engine.once import first_use
+from authserver.engine.once import first_use, of_this_generation
 from authserver.engine.parameters import LONGEST_TEXT, Parameters
 from authserver.engine.questions import facts_of
 from authserver.engine.records import Client, Consent, Event, Grant, RegisteredBy, User
@@ -125,6 +126,7 @@ __all__ = [
     "json_response",
     "narrow",
     "new_identifier",
+    "of_this_generation",
     "read_form",
     "read_jws",
     "redirect_uri_problem",

@@ -21,17 +21,20 @@ from sqlalchemy.exc import ArgumentError
 
 from authserver import plugins as plugin_loader
 from authserver import settings as settings_reader
-from authserver.engine import grants
+from authserver.engine import grants, keys, ring
 from authserver.engine.context import Engine, Parts
-from authserver.engine.keys import SigningKeys
 from authserver.engine.metadata import MetadataCollision, auth_methods, joined, server_metadata
 from authserver.engine.ports import StorageUnavailable
+from authserver.engine.restore import FollowedGeneration
 from authserver.engine.sealing import KeyRing
+from authserver.engine.signing import SigningKeys
 from authserver.plugins import PluginSet
 from authserver.settings import Loaded, SettingsError
 from authserver.shadow import Shadow
 from authserver.storage import migrate
 from authserver.storage.database import Database
+from authserver.throttle import Throttle
+from authserver.upkeep import Caretaker
 
 log = logging.getLogger("authserver")
 
@@ -44,6 +47,7 @@ class Application:
     plugins: PluginSet
     storage: Database
     signing_keys: SigningKeys
+    caretaker: Caretaker
     parts: Parts
     metadata: Mapping[str, Any]
     insecure: tuple[str, ...]
@@ -69,6 +73,17 @@ class Application:
                 ["the database is not at this version's migration: run `authserver db upgrade`"]
             )
 
+    def prepare_keys(self) -> None:
+        """Check the key ring, see to it that there is a key to sign with, and read all.
+
+        Raises:
+            SettingsError: the ring lacks a key that is needed, or has another under its id.
+        """
+        with self.begin() as engine:
+            ring.check(engine)
+            keys.prepare(engine)
+        self.signing_keys.load()
+
     def engine(self, request: Request) -> Engine:
         """The engine of one web request, in the transaction of that request."""
         engine = Engine.of(self.parts, self.storage.for_transaction(request.tm), datetime.now(UTC))
@@ -85,21 +100,28 @@ def main(global_config: Mapping[str, str], **ini: str) -> Router:
     """
     application = build(ini)
     announce(application)
-    application.check_database()
-    application.signing_keys.prepare(datetime.now(UTC))
-    return make_wsgi_app(application, ini)
+    try:
+        application.check_database()
+        application.prepare_keys()
+        application.parts.generation.began_at()
+        return make_wsgi_app(application, ini)
+    except BaseException:
+        application.storage.close()
+        raise
 
 
 def serve(global_config: Mapping[str, str], **ini: str) -> Router:
-    """What `pserve` calls: `main`, with what is wrong told in sentences instead of a traceback."""
+    """What `pserve` calls: `main` and its upkeep, with what is wrong told in sentences instead of a traceback."""
     try:
-        return main(global_config, **ini)
+        router = main(global_config, **ini)
     except SettingsError as error:
         raise SystemExit("authserver cannot start:\n  " + "\n  ".join(error.problems)) from None
     except ConfigurationError as error:
         raise SystemExit(f"authserver cannot start: a plugin's pages clash with others: {error}") from None
     except StorageUnavailable as error:
         raise SystemExit(f"authserver cannot start: the database cannot be used: {error}") from None
+    router.registry.application.caretaker.start()
+    return router
 
 
 def build(ini: Mapping[str, str]) -> Application:
@@ -117,7 +139,7 @@ def build(ini: Mapping[str, str]) -> Application:
     if unknown:
         hint = settings_reader.did_you_mean(unknown[0], grants.CORE, "")
         raise SettingsError([f"authserver.grant_types: {unknown[0]}: no such grant type; {hint}"])
-    ring = KeyRing(settings_reader.key_ring(settings))
+    key_ring = KeyRing(settings_reader.key_ring(settings))
     storage = _open_database(settings.database_url.value)
     shadows, insecure_shadows = plugin_loader.load(
         settings.shadow_plugins,
@@ -128,13 +150,14 @@ def build(ini: Mapping[str, str]) -> Application:
     )
     if shadows.names:
         plugins.shadow = Shadow(shadows, storage)
-    signing_keys = SigningKeys(storage, ring, settings.signing_algorithm)
+    signing_keys = SigningKeys(storage, key_ring, settings.signing_algorithm)
     try:
         parts = Parts(
             settings=settings,
             policies=plugins,
             signer=signing_keys,
-            keys=ring,
+            keys=key_ring,
+            throttle=Throttle(),
             grant_types=joined(
                 "grant type",
                 {name: grants.CORE[name] for name in settings.grant_types},
@@ -143,6 +166,7 @@ def build(ini: Mapping[str, str]) -> Application:
             ),
             auth_methods=auth_methods(plugins, settings.issuer),
             scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
+            generation=FollowedGeneration(storage),
         )
         metadata = server_metadata(parts)
     except MetadataCollision as error:
@@ -152,6 +176,7 @@ def build(ini: Mapping[str, str]) -> Application:
         plugins=plugins,
         storage=storage,
         signing_keys=signing_keys,
+        caretaker=Caretaker(storage, settings),
         parts=parts,
         metadata=metadata,
         insecure=(*loaded.insecure, *insecure_plugins, *insecure_shadows),

@@ -357,7 +357,9 @@ def load(
             insecure.append(f"authserver.plugins: {name} is for development; remove the line")
         if not found:
             try:
-                plugins.append((name, kind(**values)))
+                plugin = kind(**values)
+                plugins.append((name, plugin))
+                insecure += [f"{prefix}{line}" for line in getattr(plugin, "insecure", ())]
             except (TypeError, ValueError) as error:
                 problems.append(f"{prefix.removesuffix('.')}: {error}")
     elsewhere = {name_of(specification) for specification in others}

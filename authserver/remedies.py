@@ -15,9 +15,19 @@ REMEDIES: Mapping[str, str] = {
         "the client must use the method it is registered for (`authserver client show`), or be registered "
         "for this one: `authserver client add --auth-method`"
     ),
-    "secret-wrong": "the client must send its secret; a lost one is replaced: `authserver client add`",
+    "secret-wrong": "the client must send its secret; a lost one is replaced: `authserver client rotate-secret`",
+    "secret-malformed": (
+        "the client must send its secret whole and as it is, with prefix and checksum; a lost one is replaced: "
+        "`authserver client rotate-secret`"
+    ),
     "password-wrong": "the person must type the right password",
+    "current-password-wrong": "an operator can set another one: `authserver user password`",
+    "no-password-here": "an operator can set one: `authserver user password`; a plugin such as login_password asks for it",
     "public-caller": "only a client with a credential may introspect: `authserver client add --auth-method`",
+    "too-many-unknown-tokens": (
+        "whoever this API serves sends it tokens of nobody, or the caller scans for some; if it is in order, raise "
+        "authserver.unknown_tokens_per_minute"
+    ),
     # Redirect URIs
     "redirect-uri-malformed": "no setting: such a URI is never acceptable",
     "redirect-uri-missing": "the request must name one of the client's redirect URIs: `authserver client show`",
@@ -50,7 +60,10 @@ REMEDIES: Mapping[str, str] = {
         "authserver.refresh_token_retry_window is how late a retry may come; anything later means a copied "
         f"token, so the grant is revoked; {_ASK_AGAIN}"
     ),
-    "request-expired": "authserver.request_lifetime is how long a person may take",
+    "request-expired": (
+        "authserver.request_lifetime is how long a person may take; what was asked before `authserver db restored` "
+        "has expired, too"
+    ),
     # Pages
     "access_denied": "nothing: the person, or a policy, said no",
     "request-unsealable": (
@@ -121,7 +134,11 @@ WITHOUT_REMEDY = frozenset(
         "invalid_target",
         "key-differs",
         "method-not-allowed",
+        "new-password-differs",
+        "new-password-length",
+        "new-password-same",
         "nobody-answered",
+        "password-changed",
         "password-too-long",
         "pkce-challenge",
         "pkce-method",
@@ -140,6 +157,7 @@ WITHOUT_REMEDY = frozenset(
         "response-mode",
         "response-type-missing",
         "scope-not-granted",
+        "session-ended",
         "state-malformed",
         "state-too-long",
         "token-of-another-client",

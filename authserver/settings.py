@@ -97,6 +97,8 @@ class AccessTokenFormat(StrEnum):
 
 
 _PASSWORD_IN_URL = re.compile(r"://[^/]*:.+@|[?&]password=")
+# Seconds. A retiring signing key verifies for at least so long, whatever the lifetime is set to meanwhile.
+LONGEST_ACCESS_TOKEN = 86400
 # What Pyramid takes for true.
 _ON = ("t", "true", "y", "yes", "on", "1")
 
@@ -166,6 +168,14 @@ class Settings:
     signing_algorithm: Annotated[
         SigningAlgorithm, Meta(description="Algorithm of new access tokens: ES256, RS256 or EdDSA.")
     ] = SigningAlgorithm.ES256
+    jwks_maximum_age: Annotated[
+        Seconds,
+        Meta(
+            ge=1,
+            le=86400,
+            description="Seconds for which others may keep the public signing keys. A new key is published for longer than that before it signs.",
+        ),
+    ] = 300
     access_token_format: Annotated[AccessTokenFormat, Meta(description="`jwt` (RFC 9068) or `opaque`.")] = (
         AccessTokenFormat.JWT
     )
@@ -176,7 +186,7 @@ class Settings:
         Seconds, Meta(ge=10, le=60, description="Seconds in which an authorization code must be redeemed.")
     ] = 60
     access_token_lifetime: Annotated[
-        Seconds, Meta(ge=10, le=86400, description="Seconds an access token lives.")
+        Seconds, Meta(ge=10, le=LONGEST_ACCESS_TOKEN, description="Seconds an access token lives.")
     ] = 900
     refresh_token_idle_lifetime: Annotated[
         Seconds, Meta(ge=60, le=31536000, description="Seconds after which an unused refresh token dies.")
@@ -210,6 +220,34 @@ class Settings:
         Seconds,
         Meta(ge=60, le=31536000, description="Seconds after which a browser session ends in any case."),
     ] = 604800
+    unknown_tokens_per_minute: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="How many tokens that are none of this server's one caller may ask about at the introspection endpoint within a minute, in each process; 0 sets no limit. Good tokens are always answered for.",
+        ),
+    ] = 60
+    cleanup_interval: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=86400,
+            description="Seconds between two looks for what is over and can be removed; one server process at a time does it. 0 switches this off: then run `authserver db purge` regularly.",
+        ),
+    ] = 30
+    event_lifetime: Annotated[
+        Seconds,
+        Meta(ge=0, le=315360000, description="Seconds for which events are kept; 0 keeps them for ever."),
+    ] = 31536000
+    idle_client_lifetime: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=315360000,
+            description="Seconds after which a client that registered itself is removed, unless it has a grant or used its secret since; 0 keeps them for ever.",
+        ),
+    ] = 7776000
     product_name: Annotated[
         str, Meta(min_length=1, max_length=60, description="The name that the pages show.")
     ] = "authserver"

@@ -74,7 +74,7 @@ def test_both_lock_files_agree() -> None:
 def test_every_dependency_is_pinned() -> None:
     parser = setup_cfg()
     lines = parser["options"]["install_requires"] + parser["options.extras_require"]["postgresql"]
-    names = re.findall(r"(?m)^([A-Za-z][\w.]*)", lines.replace("# ", "#"))
+    names = re.findall(r"(?m)^([A-Za-z][\w.-]*)", lines.replace("# ", "#"))
     run = pins("run.txt")
     assert len(names) > 15
     for name in names:

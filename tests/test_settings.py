@@ -25,6 +25,7 @@ SMALLEST = {
     "authserver.secret_keys": f"k1:{KEY}",
 }
 BOUNDS = {
+    "jwks_maximum_age": (1, 86400),
     "code_lifetime": (10, 60),
     "access_token_lifetime": (10, 86400),
     "refresh_token_idle_lifetime": (60, 31536000),
@@ -33,6 +34,7 @@ BOUNDS = {
     "request_lifetime": (60, 3600),
     "session_idle_lifetime": (60, 2592000),
     "session_lifetime": (60, 31536000),
+    "unknown_tokens_per_minute": (0, 1_000_000),
 }
 
 

@@ -11,7 +11,7 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence
 
 # Each stands in the module of its name.
-COMMANDS = ("client", "db", "demo", "explain", "keys", "plugin", "plugins", "policy", "user")
+COMMANDS = ("client", "db", "demo", "explain", "grant", "keys", "plugin", "plugins", "policy", "user")
 
 
 class Commands(OneSentence):

@@ -15,7 +15,7 @@ from paste.deploy import appconfig
 from authserver import settings
 from authserver.engine.context import Engine
 from authserver.engine.errors import Refusal
-from authserver.engine.login import BadUsername
+from authserver.engine.login import BadPassword, BadUsername
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class OneSentence(click.Group):
             raise click.ClickException(error.description) from error
         except AlreadyExists as error:
             raise click.ClickException("that name or identifier is taken; choose another") from error
-        except BadUsername as error:
+        except (BadUsername, BadPassword) as error:
             raise click.ClickException(str(error)) from error
         except (StorageUnavailable, sqlalchemy.exc.DBAPIError) as error:
             cause = getattr(error, "orig", None) or error.__cause__ or error

@@ -6,12 +6,20 @@ import click
 
 from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json
+from authserver.cli.purge import purge
+from authserver.cli.reencrypt import reencrypt
+from authserver.cli.restored import restored
 from authserver.storage import migrate
 
 
 @click.group()
 def db() -> None:
     """The database's tables."""
+
+
+db.add_command(purge)
+db.add_command(reencrypt)
+db.add_command(restored)
 
 
 @db.command()

@@ -12,7 +12,7 @@ from authserver.engine import digests
 from authserver.engine.decisions import Ruling
 from authserver.engine.errors import ServerError
 from authserver.engine.parameters import Parameters
-from authserver.engine.ports import ContributionFailed, Policies, Signer, Stores
+from authserver.engine.ports import ContributionFailed, Generation, Policies, Signer, Stores, Throttle
 from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token, User
 from authserver.engine.sealing import KeyRing
 from authserver.settings import Settings
@@ -32,6 +32,7 @@ class Issue:
         refreshable: whether a refresh token goes with it.
         spends: the single-use credential that is claimed for this, if any.
         presented: the text of a refresh token that is spent; its successor is sealed under it.
+        keeps: a refresh token that its client goes on using; only its idle end moves.
         refresh_token: a successor that was already minted for `spends` and is handed out again.
         bound: the key that what was presented is bound to, as a `cnf`; whoever presents it must prove that key.
     """
@@ -44,6 +45,7 @@ class Issue:
     is_new: bool = False
     spends: Token | None = None
     presented: str | None = field(default=None, repr=False)
+    keeps: Token | None = None
     refresh_token: str | None = field(default=None, repr=False)
     bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
@@ -91,24 +93,31 @@ class Parts:
     policies: Policies
     signer: Signer
     keys: KeyRing
+    throttle: Throttle
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     scopes: Mapping[str, str]
+    generation: Generation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """One request's view of everything. `now` is the only clock of a rule."""
+    """One request's view of everything. `now` is the only clock of a rule.
+
+    `restored_at` is when the database was restored from a backup, if ever: what was used before is not all known.
+    """
 
     settings: Settings
     policies: Policies
     signer: Signer
     keys: KeyRing
+    throttle: Throttle
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     scopes: Mapping[str, str]
     stores: Stores
     now: datetime
+    restored_at: datetime | None
     journal: Journal
 
     @classmethod
@@ -119,11 +128,13 @@ class Engine:
             policies=parts.policies,
             signer=parts.signer,
             keys=parts.keys,
+            throttle=parts.throttle,
             grant_types=parts.grant_types,
             auth_methods=parts.auth_methods,
             scopes=parts.scopes,
             stores=stores,
             now=now,
+            restored_at=parts.generation.began_at(),
             journal=Journal(),
         )
 
@@ -170,9 +181,16 @@ class Engine:
         Raises:
             ServerError: a plugin failed.
         """
-        client = self.stores.clients.find(client_id)
-        if client is not None or not self.policies.serves("find_client"):
-            return client
+        return self.stores.clients.find(client_id) or self.find_client_elsewhere(client_id)
+
+    def find_client_elsewhere(self, client_id: str) -> Client | None:
+        """The client of this id that a plugin knows.
+
+        Raises:
+            ServerError: a plugin failed.
+        """
+        if not self.policies.serves("find_client"):
+            return None
         found = self.contributions("find_client", client_id=client_id)
         return next((client for client in found if client.client_id == client_id), None)
 

@@ -42,6 +42,14 @@ class SignInRefused(Refusal):
     """The user name and password were not accepted; the page says no more than that (T100)."""
 
 
+class PasswordRefused(Refusal):
+    """A password was not changed; `field` names what to type anew: `current_password`, `new_password` or `repeated`."""
+
+    def __init__(self, description: str, *, reason: str, field: str) -> None:
+        super().__init__(description, reason=reason)
+        self.field = field
+
+
 class OAuthError(Refusal):
     """An error with a code of the protocol. How it is delivered depends on the endpoint."""
 
@@ -169,6 +177,21 @@ class TemporarilyUnavailable(OAuthError):
 
     code = "temporarily_unavailable"
     status = 503
+
+
+class TooManyRequests(OAuthError):
+    """The caller did something too often (RFC 6585, 4); no RFC of OAuth has a code of its own for this.
+
+    `retry_after` is in seconds. Only the first of many `leaves_event`: a flood is not to be written down.
+    """
+
+    code = "temporarily_unavailable"
+    status = 429
+
+    def __init__(self, description: str, *, reason: str, retry_after: int, leaves_event: bool) -> None:
+        super().__init__(description, reason=reason)
+        self.retry_after = retry_after
+        self.leaves_event = leaves_event
 
 
 class InvalidRedirectUri(OAuthError):

@@ -13,15 +13,19 @@ from typing import Any, Protocol
 
 from authserver.engine.decisions import Ruling
 from authserver.engine.records import (
+    Batch,
     Client,
     ClientSecret,
     Consent,
+    Disposable,
     Event,
     EventType,
     FoundGrant,
     FoundSession,
     FoundToken,
     Grant,
+    Place,
+    RingKey,
     Session,
     SigningKey,
     Token,
@@ -46,6 +50,9 @@ class Clients(Protocol):
     def find(self, client_id: str) -> Client | None:
         """The client with its live secrets, disabled or not; one statement."""
 
+    def find_all(self, client_ids: Sequence[str]) -> Sequence[Client]:
+        """Those of these clients that are kept here, oldest first; one statement."""
+
     def add(self, client: Client) -> None:
         """Keep a new client and its secrets. Raises AlreadyExists."""
 
@@ -60,6 +67,12 @@ class Clients(Protocol):
 
     def change_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> bool:
         """Replace a secret as it was read; False when somebody changed it meanwhile, or nobody keeps it here."""
+
+    def note_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> None:
+        """The same at the end of the transaction, so that nobody waits for it long; harmless when it is too late."""
+
+    def count_secrets(self) -> Mapping[str, int]:
+        """How many live secrets of enabled clients each key of the key ring made, by its id."""
 
     def knows_origin(self, origin: str) -> bool:
         """Whether an enabled client registered a redirect URI of this web origin (loopback: any port)."""
@@ -80,8 +93,14 @@ class Users(Protocol):
     def disable(self, user_id: str, now: datetime) -> bool:
         """Disable the user; False when unknown or disabled before."""
 
-    def set_password(self, user_id: str, password_hash: str | None) -> None:
-        """Replace the password; with None no password lets the user in."""
+    def set_password(self, user_id: str, password_hash: str | None, *, instead_of: str | None = None) -> bool:
+        """Replace the password; with None no password lets the user in.
+
+        False when it is no longer the one that hashes to `instead_of`, where that is given.
+        """
+
+    def hold(self, user: User) -> bool:
+        """Whether the password is still the one that was read; then it is until the end of this transaction."""
 
 
 class Grants(Protocol):
@@ -110,6 +129,17 @@ class Grants(Protocol):
 
     def touch(self, grant_id: str, now: datetime) -> None:
         """Note that its client came for tokens."""
+
+    def count(self) -> int:
+        """How many there are, live or not."""
+
+    def revoke_next(
+        self, now: datetime, reason: str, *, after: str = "", limit: int
+    ) -> tuple[str, int] | None:
+        """Revoke those that are not revoked of the next `limit` grants by id, beginning after the id `after`.
+
+        The last id of them, and how many were revoked; None when there is no grant after that id.
+        """
 
 
 class Tokens(Protocol):
@@ -147,8 +177,11 @@ class Consents(Protocol):
     def remember(self, consent: Consent) -> None:
         """Keep it in place of what this user agreed to for this client before."""
 
-    def forget(self, user_id: str, client_id: str) -> None:
-        """Ask again next time; harmless when there is none."""
+    def forget(self, user_id: str, client_id: str | None = None) -> None:
+        """Ask this user again next time, for one client or for all; harmless when there is nothing to forget."""
+
+    def forget_some(self, limit: int) -> int:
+        """Forget at most `limit` of all consents; how many they were."""
 
 
 class Events(Protocol):
@@ -174,6 +207,9 @@ class Sessions(Protocol):
     def touch(self, digest: bytes, now: datetime) -> None:
         """Note that it was seen."""
 
+    def hold(self, digest: bytes) -> bool:
+        """Whether nobody has ended it; then nobody does before the end of this transaction."""
+
     def end(self, digest: bytes) -> None:
         """Forget it; harmless when unknown."""
 
@@ -182,6 +218,9 @@ class Sessions(Protocol):
 
     def end_all(self, user_id: str, *, but: bytes | None = None) -> int:
         """Forget all sessions of a user but one; how many they were."""
+
+    def end_some(self, limit: int) -> int:
+        """Forget at most `limit` of everybody's sessions; how many they were."""
 
 
 class Keys(Protocol):
@@ -193,6 +232,46 @@ class Keys(Protocol):
 
     def change(self, before: SigningKey, after: SigningKey) -> bool:
         """Replace a key as it was read; False when somebody changed it meanwhile."""
+
+
+class Generations(Protocol):
+    def began_at(self) -> datetime | None:
+        """When the database was last restored from a backup; None when it never was."""
+
+    def begin(self, now: datetime) -> None:
+        """Note that it was restored."""
+
+
+class RingKeys(Protocol):
+    def list(self) -> Sequence[RingKey]:
+        """All keys of the key ring that were ever used here."""
+
+    def add(self, key: RingKey) -> bool:
+        """Note a key of the ring; False when its id is noted already. Safe between processes."""
+
+
+class Upkeep(Protocol):
+    """Lets go of what is over, and says whose work that is."""
+
+    def remove(self, kind: Disposable, before: datetime, start: Place | None = None, *, limit: int) -> Batch:
+        """Remove rows of a kind that were over at `before`, and what hangs on them, oldest first.
+
+        Args:
+            start: where the batch before this one ended; None begins with the oldest.
+            limit: the most rows of one table, and of those that hang on it, that go at once.
+        """
+
+    def count(self, kind: Disposable, before: datetime, *, limit: int) -> int:
+        """How many rows of a kind were over at `before`, counted up to `limit`."""
+
+    def take_lease(self, name: str, holder: str, now: datetime, until: datetime) -> bool:
+        """Make this work the holder's until then, or longer theirs; False while it is somebody else's.
+
+        A lease that lasts much longer than anybody asks for was taken before the clock was set back: it is free.
+        """
+
+    def end_lease(self, name: str, holder: str) -> None:
+        """Let others have it."""
 
 
 class Stores(Protocol):
@@ -214,6 +293,12 @@ class Stores(Protocol):
     def sessions(self) -> Sessions: ...
     @property
     def keys(self) -> Keys: ...
+    @property
+    def ring_keys(self) -> RingKeys: ...
+    @property
+    def generations(self) -> Generations: ...
+    @property
+    def upkeep(self) -> Upkeep: ...
 
 
 class Storage(Protocol):
@@ -240,6 +325,26 @@ class Policies(Protocol):
 
         Raises ContributionFailed when one of them fails, and the OAuthError of one that refuses where it may.
         """
+
+
+class Throttle(Protocol):
+    """Counts how often somebody does something within a minute, which begins with the first time."""
+
+    def count(self, what: str, who: str, *, limit: int) -> None:
+        """Note that they did it once more."""
+
+    def seconds_to_wait(self, what: str, who: str, *, limit: int) -> int:
+        """0 while they did it less than `limit` times; else the seconds until they may again."""
+
+    def tell(self, what: str, who: str) -> bool:
+        """Whether to leave an event about them: once a minute is enough."""
+
+
+class Generation(Protocol):
+    """Which of the times between two restores of the database this is."""
+
+    def began_at(self) -> datetime | None:
+        """When the database was last restored from a backup, as far as this process knows; None: never."""
 
 
 class Signer(Protocol):

@@ -233,12 +233,23 @@ class SigningKey:
     ends_at: datetime | None = None
 
     def state(self, now: datetime) -> KeyState:
-        """Where it is in its life at this time."""
+        """Where it is in its life at this time. One that was given up does not come back with the clock (T150)."""
+        if self.sealed_private_jwk is None:
+            return KeyState.REMOVED
         if self.ends_at is not None and self.ends_at <= now:
             return KeyState.REMOVED
         if self.retires_at is not None and self.retires_at <= now:
             return KeyState.RETIRING
         return KeyState.STAGED if now < self.activates_at else KeyState.ACTIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RingKey:
+    """A key of the key ring that was used here: its id, and what tells whether it is still the same key."""
+
+    key_id: str
+    fingerprint: bytes
+    first_used_at: datetime
 
 
 class EventType(StrEnum):
@@ -290,3 +301,31 @@ class Event:
     reason: str = ""
     decisions: tuple[Mapping[str, Any], ...] = ()
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+class Disposable(StrEnum):
+    """What goes when it is over, in the order in which it goes.
+
+    TOKENS are access tokens and the marks of what was used once; codes and refresh tokens go with their GRANTS.
+    CLIENTS are those that registered themselves and that nobody uses.
+    """
+
+    TOKENS = "tokens"
+    GRANTS = "grants"
+    SESSIONS = "sessions"
+    CLIENT_SECRETS = "client_secrets"
+    CLIENTS = "clients"
+    EVENTS = "events"
+
+
+# Where a batch ended: the time of the last row that was looked at, and its id where times alone do not tell.
+Place = tuple[datetime, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What was removed at once: rows of a kind, and rows that hung on them; and where to go on, None at the end."""
+
+    removed: int
+    along: int = 0
+    next: Place | None = None

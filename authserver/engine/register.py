@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from authserver.engine import digests, strict_json, uris
-from authserver.engine.clients import new_secret
+from authserver.engine.client_secrets import new_secret
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidScope, InvalidToken
 from authserver.engine.parameters import scope_set
@@ -86,11 +86,13 @@ def add_client(
     client_id: str | None = None,
     first_party: bool = False,
     registered_by: RegisteredBy = RegisteredBy.OPERATOR,
+    rotates_refresh_tokens: bool = True,
 ) -> tuple[Client, str | None]:
     """Keep a new client.
 
     Args:
         client_id: chosen by an operator; otherwise a fresh one.
+        rotates_refresh_tokens: False lets a client with a credential of its own keep its refresh token.
 
     Returns:
         The client and its secret, which is not readable again; None for a client without secret.
@@ -100,6 +102,8 @@ def add_client(
         AlreadyExists: the client id is taken.
     """
     check_metadata(engine, metadata)
+    if metadata.token_endpoint_auth_method == "none" and not rotates_refresh_tokens:
+        raise InvalidClientMetadata("Refresh tokens rotate unless the client has a credential of its own.")
     if client_id is None:
         client_id = digests.new_identifier("client_")
     elif not _is_client_id(client_id):
@@ -120,6 +124,7 @@ def add_client(
         application_type=metadata.application_type,
         registered_by=registered_by,
         first_party=first_party,
+        rotates_refresh_tokens=rotates_refresh_tokens,
         created_at=engine.now,
         secrets=(stored,) if stored else (),
         details=metadata.details,

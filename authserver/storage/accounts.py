@@ -26,6 +26,15 @@ _DISABLE_USER = (
 _SET_PASSWORD = (
     sa.update(users).where(users.c.user_id == bindparam("id")).values(password_hash=bindparam("hash"))
 )
+_REPLACE_PASSWORD = _SET_PASSWORD.where(users.c.password_hash == bindparam("before"))
+_HOLD_USER = (
+    select(users.c.user_id)
+    .where(
+        users.c.user_id == bindparam("user_id"),
+        users.c.password_hash.is_not_distinct_from(bindparam("hash", type_=users.c.password_hash.type)),
+    )
+    .with_for_update(read=True)
+)
 
 _SESSION = Rows(Session, sessions)
 _SESSION_USER = Rows(User, users, at=_SESSION.end)
@@ -54,9 +63,17 @@ _LIST_SESSIONS = (
     )
     .order_by(sessions.c.last_seen_at.desc(), sessions.c.digest)
 )
+_HOLD_SESSION = (
+    select(sessions.c.digest)
+    .where(sessions.c.digest == bindparam("digest"))
+    .with_for_update(read=True, key_share=True)
+)
 _END_SESSION = sa.delete(sessions).where(sessions.c.digest == bindparam("digest"))
 _END_SESSIONS = sa.delete(sessions).where(
     sessions.c.user_id == bindparam("user_id"), sessions.c.digest != bindparam("but")
+)
+_END_SOME_SESSIONS = sa.delete(sessions).where(
+    sessions.c.digest.in_(select(sessions.c.digest).limit(bindparam("limit")))
 )
 
 
@@ -87,8 +104,16 @@ class SqlUsers:
     def disable(self, user_id: str, now: datetime) -> bool:
         return self._work.write(_DISABLE_USER, {"id": user_id, "now": now}) == 1
 
-    def set_password(self, user_id: str, password_hash: str | None) -> None:
-        self._work.write(_SET_PASSWORD, {"id": user_id, "hash": password_hash})
+    def set_password(
+        self, user_id: str, password_hash: str | None, *, instead_of: str | None = None
+    ) -> bool:
+        parameters = {"id": user_id, "hash": password_hash}
+        if instead_of is None:
+            return self._work.write(_SET_PASSWORD, parameters) == 1
+        return self._work.write(_REPLACE_PASSWORD, parameters | {"before": instead_of}) == 1
+
+    def hold(self, user: User) -> bool:
+        return self._work.hold(_HOLD_USER, {"user_id": user.user_id, "hash": user.password_hash})
 
 
 class SqlSessions:
@@ -110,6 +135,9 @@ class SqlSessions:
     def touch(self, digest: bytes, now: datetime) -> None:
         self._work.write(_TOUCH_SESSION, {"id": digest, "now": now})
 
+    def hold(self, digest: bytes) -> bool:
+        return self._work.hold(_HOLD_SESSION, {"digest": digest})
+
     def end(self, digest: bytes) -> None:
         self._work.write(_END_SESSION, {"digest": digest})
 
@@ -119,3 +147,6 @@ class SqlSessions:
 
     def end_all(self, user_id: str, *, but: bytes | None = None) -> int:
         return self._work.write(_END_SESSIONS, {"user_id": user_id, "but": but or b""})
+
+    def end_some(self, limit: int) -> int:
+        return self._work.write(_END_SOME_SESSIONS, {"limit": limit})

@@ -20,8 +20,11 @@ _FIND_CONSENT = select(*_CONSENT.columns).where(
     consents.c.user_id == bindparam("user_id"), consents.c.client_id == bindparam("client_id")
 )
 _REMEMBER_CONSENT = insert_or_replace(consents)
-_FORGET_CONSENT = sa.delete(consents).where(
-    consents.c.user_id == bindparam("user_id"), consents.c.client_id == bindparam("client_id")
+_FORGET_CONSENTS = sa.delete(consents).where(consents.c.user_id == bindparam("user_id"))
+_FORGET_CONSENT = _FORGET_CONSENTS.where(consents.c.client_id == bindparam("client_id"))
+_CONSENT_KEY = sa.tuple_(consents.c.user_id, consents.c.client_id)
+_FORGET_SOME_CONSENTS = sa.delete(consents).where(
+    _CONSENT_KEY.in_(select(consents.c.user_id, consents.c.client_id).limit(bindparam("limit")))
 )
 
 _GRANT = Rows(Grant, grants)
@@ -61,6 +64,24 @@ _LIST_GRANTS = (
 )
 _TOUCH_GRANT = (
     sa.update(grants).where(grants.c.grant_id == bindparam("id")).values(last_used_at=bindparam("now"))
+)
+_COUNT_GRANTS = select(sa.func.count()).select_from(grants)
+_NEXT_GRANTS = (
+    select(grants.c.grant_id)
+    .where(grants.c.grant_id > bindparam("after"))
+    .order_by(grants.c.grant_id)
+    .limit(bindparam("limit"))
+    .subquery()
+)
+_LAST_OF_NEXT_GRANTS = select(sa.func.max(_NEXT_GRANTS.c.grant_id))
+_REVOKE_UP_TO = (
+    sa.update(grants)
+    .where(
+        grants.c.grant_id > bindparam("after"),
+        grants.c.grant_id <= bindparam("last"),
+        grants.c.revoked_at.is_(None),
+    )
+    .values(revoked_at=bindparam("now"), revoked_reason=bindparam("reason"))
 )
 
 _TOKEN = Rows(Token, tokens)
@@ -118,8 +139,14 @@ class SqlConsents:
     def remember(self, consent: Consent) -> None:
         self._work.insert(_REMEMBER_CONSENT, _CONSENT.row(consent))
 
-    def forget(self, user_id: str, client_id: str) -> None:
-        self._work.write(_FORGET_CONSENT, {"user_id": user_id, "client_id": client_id})
+    def forget(self, user_id: str, client_id: str | None = None) -> None:
+        if client_id is None:
+            self._work.write(_FORGET_CONSENTS, {"user_id": user_id})
+        else:
+            self._work.write(_FORGET_CONSENT, {"user_id": user_id, "client_id": client_id})
+
+    def forget_some(self, limit: int) -> int:
+        return self._work.write(_FORGET_SOME_CONSENTS, {"limit": limit})
 
 
 class SqlGrants:
@@ -169,6 +196,18 @@ class SqlGrants:
 
     def touch(self, grant_id: str, now: datetime) -> None:
         self._work.write(_TOUCH_GRANT, {"id": grant_id, "now": now})
+
+    def count(self) -> int:
+        return int(self._work.read(_COUNT_GRANTS, {}).scalar_one())
+
+    def revoke_next(
+        self, now: datetime, reason: str, *, after: str = "", limit: int
+    ) -> tuple[str, int] | None:
+        last = self._work.read(_LAST_OF_NEXT_GRANTS, {"after": after, "limit": limit}).scalar_one()
+        if last is None:
+            return None
+        parameters = {"after": after, "last": last, "now": now, "reason": reason}
+        return last, self._work.write(_REVOKE_UP_TO, parameters)
 
 
 class SqlTokens:

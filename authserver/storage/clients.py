@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,10 +33,21 @@ _WITH_SECRETS = (
     .order_by(clients.c.created_at, clients.c.client_id, client_secrets.c.created_at)
 )
 _FIND = _WITH_SECRETS.where(clients.c.client_id == bindparam("client_id"))
+_FIND_ALL = _WITH_SECRETS.where(clients.c.client_id.in_(bindparam("client_ids", expanding=True)))
 _ADD = insert_new(clients)
 _ADD_SECRET = insert_new(client_secrets)
 _CHANGE_SECRET = change(client_secrets, "digest", "key_id", "expires_at", "last_used_at")
 _ADD_ORIGIN = insert_new(client_origins)
+_COUNT_SECRETS = (
+    select(client_secrets.c.key_id, sa.func.count().label("secrets"))
+    .join_from(client_secrets, clients)
+    .where(
+        clients.c.disabled_at.is_(None),
+        client_secrets.c.expires_at.is_(None)
+        | (client_secrets.c.expires_at > bindparam("now", type_=UtcDateTime)),
+    )
+    .group_by(client_secrets.c.key_id)
+)
 _DISABLE = (
     sa.update(clients)
     .where(clients.c.client_id == bindparam("id"), clients.c.disabled_at.is_(None))
@@ -46,6 +57,8 @@ _KNOWS_ORIGIN = (
     select(client_origins.c.origin)
     .join_from(client_origins, clients)
     .where(client_origins.c.origin == bindparam("origin"), clients.c.disabled_at.is_(None))
+    # In the order of the index: without it PostgreSQL looks for an origin that many share from end to end.
+    .order_by(client_origins.c.client_id)
     .limit(1)
 )
 
@@ -65,6 +78,9 @@ class SqlClients:
         rows = self._work.read(_FIND, {"client_id": client_id, "now": datetime.now(UTC)}).all()
         return _client(rows) if rows else None
 
+    def find_all(self, client_ids: Sequence[str]) -> Sequence[Client]:
+        return self._several(_FIND_ALL, {"client_ids": list(client_ids)}) if client_ids else []
+
     def add(self, client: Client) -> None:
         self._work.add(_ADD, _CLIENT.row(client))
         for secret in client.secrets:
@@ -73,10 +89,7 @@ class SqlClients:
             self._work.add(_ADD_ORIGIN, {"origin": origin, "client_id": client.client_id})
 
     def list(self) -> Sequence[Client]:
-        found: dict[str, list[sa.Row[Any]]] = {}
-        for row in self._work.read(_WITH_SECRETS, {"now": datetime.now(UTC)}):
-            found.setdefault(row.client_id, []).append(row)
-        return [_client(rows) for rows in found.values()]
+        return self._several(_WITH_SECRETS, {})
 
     def disable(self, client_id: str, now: datetime) -> bool:
         return self._work.write(_DISABLE, {"id": client_id, "now": now}) == 1
@@ -88,9 +101,23 @@ class SqlClients:
         old, new = _SECRET.row(before), _SECRET.row(after)
         return self._work.write(_CHANGE_SECRET, changed({**old, "client_id": client_id}, new)) == 1
 
+    def note_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> None:
+        old, new = _SECRET.row(before), _SECRET.row(after)
+        self._work.defer(_CHANGE_SECRET, changed({**old, "client_id": client_id}, new))
+
+    def count_secrets(self) -> Mapping[str, int]:
+        rows = self._work.read(_COUNT_SECRETS, {"now": datetime.now(UTC)})
+        return {row.key_id: row.secrets for row in rows}
+
     def knows_origin(self, origin: str) -> bool:
         normal = uris.origin(origin)
         return normal is not None and self._work.read(_KNOWS_ORIGIN, {"origin": normal}).first() is not None
+
+    def _several(self, statement: sa.Select[Any], parameters: dict[str, Any]) -> Sequence[Client]:
+        found: dict[str, list[sa.Row[Any]]] = {}
+        for row in self._work.read(statement, {**parameters, "now": datetime.now(UTC)}):
+            found.setdefault(row.client_id, []).append(row)
+        return [_client(rows) for rows in found.values()]
 
 
 def _client(rows: Sequence[sa.Row[Any]]) -> Client:

@@ -150,6 +150,9 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _translate(context: ExceptionContext) -> BaseException | None:
     """A StorageUnavailable for what may pass; anything else stays what it is."""
     error = context.original_exception
+    if not isinstance(error, Exception):
+        # Ctrl-C costs the connection, which SQLAlchemy therefore calls disconnected.
+        return None
     kind = _passing(error) or (StorageBusy if context.is_disconnect else None)
     return kind(str(error)) if kind else None
 

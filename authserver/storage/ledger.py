@@ -1,4 +1,4 @@
-"""What the server keeps about itself: events, and its signing keys."""
+"""What the server keeps about itself: events, its keys, and when it was restored from a backup."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import datetime
 
 from sqlalchemy import bindparam, func, insert, select, tuple_
 
-from authserver.engine.records import Event, EventType, SigningKey
+from authserver.engine.records import Event, EventType, RingKey, SigningKey
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
-from authserver.storage.tables import events, signing_keys
+from authserver.storage.tables import events, generations, ring_keys, signing_keys
 from authserver.storage.work import Work, change, changed, insert_new
 
 # How many events are read at a time.
@@ -36,6 +36,13 @@ _KEY = Rows(SigningKey, signing_keys)
 _ADD_KEY = insert_new(signing_keys)
 _LIST_KEYS = select(*_KEY.columns).order_by(signing_keys.c.created_at, signing_keys.c.kid)
 _CHANGE_KEY = change(signing_keys, "sealed_private_jwk", "activates_at", "retires_at", "ends_at")
+
+_RING_KEY = Rows(RingKey, ring_keys)
+_ADD_RING_KEY = insert_new(ring_keys)
+_LIST_RING_KEYS = select(*_RING_KEY.columns).order_by(ring_keys.c.key_id)
+
+_LAST_GENERATION = select(func.max(generations.c.began_at))
+_BEGIN_GENERATION = insert_new(generations)
 
 
 class SqlEvents:
@@ -86,6 +93,37 @@ class SqlKeys:
 
     def change(self, before: SigningKey, after: SigningKey) -> bool:
         return self._work.write(_CHANGE_KEY, changed(_KEY.row(before), _KEY.row(after))) == 1
+
+
+class SqlRingKeys:
+    """`engine.ports.RingKeys` in the database."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def list(self) -> Sequence[RingKey]:
+        return [_RING_KEY.record(row) for row in self._work.read(_LIST_RING_KEYS, {})]
+
+    def add(self, key: RingKey) -> bool:
+        return self._work.insert(_ADD_RING_KEY, _RING_KEY.row(key))
+
+
+class SqlGenerations:
+    """`engine.ports.Generations` in the database."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def began_at(self) -> datetime | None:
+        found: datetime | None = self._work.read(_LAST_GENERATION, {}).scalar_one()
+        return found
+
+    def begin(self, now: datetime) -> None:
+        self._work.insert(_BEGIN_GENERATION, {"began_at": now})
 
 
 def _types(type: EventType | None) -> list[EventType]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from authserver.storage.accounts import SqlSessions, SqlUsers
 from authserver.storage.agreements import SqlConsents, SqlGrants, SqlTokens
 from authserver.storage.clients import SqlClients
-from authserver.storage.ledger import SqlEvents, SqlKeys
+from authserver.storage.ledger import SqlEvents, SqlGenerations, SqlKeys, SqlRingKeys
+from authserver.storage.upkeep import SqlUpkeep
 from authserver.storage.work import Work
 
 
@@ -23,6 +24,9 @@ class SqlStores:
     events: SqlEvents
     sessions: SqlSessions
     keys: SqlKeys
+    ring_keys: SqlRingKeys
+    generations: SqlGenerations
+    upkeep: SqlUpkeep
 
 
 def stores_of(work: Work) -> SqlStores:
@@ -36,4 +40,7 @@ def stores_of(work: Work) -> SqlStores:
         events=SqlEvents(work),
         sessions=SqlSessions(work),
         keys=SqlKeys(work),
+        ring_keys=SqlRingKeys(work),
+        generations=SqlGenerations(work),
+        upkeep=SqlUpkeep(work),
     )

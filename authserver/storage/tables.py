@@ -138,7 +138,7 @@ class ConsentRow(Base):
     __tablename__ = "consents"
 
     user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
-    client_id: Mapped[str] = mapped_column(primary_key=True)
+    client_id: Mapped[str] = mapped_column(primary_key=True, index=True)
     scopes: Mapped[tuple[str, ...]]
     resources: Mapped[tuple[str, ...]]
     redirect_uris: Mapped[tuple[str, ...]]

@@ -56,18 +56,33 @@ class Work:
         self._writes = False
         self._deferred: list[tuple[Executable, Row]] = []
 
+    @property
+    def dialect(self) -> str:
+        """The kind of database, as SQLAlchemy calls it."""
+        return self._connected().dialect.name
+
     def read(self, statement: Executable, parameters: Row) -> CursorResult[Any]:
         """Run a statement that changes nothing. Fetch everything at once."""
         return self._run(statement, parameters)
+
+    def hold(self, statement: Executable, parameters: Row) -> bool:
+        """Run a SELECT … FOR SHARE within the transaction; whether there is such a row.
+
+        SQLite knows no locks of rows: there a transaction that is to write waits for all others anyway.
+        """
+        return self._write(statement, parameters).first() is not None
 
     def write(self, statement: Executable, parameters: Row | Sequence[Row]) -> int:
         """Run a statement that changes rows; how many it changed."""
         return self._write(statement, parameters).rowcount
 
+    def take(self, statements: PerDialect, parameters: Row) -> Sequence[Sequence[Any]]:
+        """Run a DELETE; what it returns of each row that it took."""
+        return self._write(statements[self.dialect], parameters).all()
+
     def insert(self, statements: PerDialect, row: Row) -> bool:
         """Run a statement of `insert_new` or `insert_or_replace`; whether it inserted or replaced."""
-        connection = self._connected()
-        return self._write(statements[connection.dialect.name], row).rowcount == 1
+        return self._write(statements[self.dialect], row).rowcount == 1
 
     def add(self, statements: PerDialect, row: Row) -> None:
         """Insert a new row. Raises AlreadyExists, after which the transaction can still be used."""
@@ -135,11 +150,14 @@ def insert_new(table: Table) -> PerDialect:
 def change(table: Table, *names: str) -> Executable:
     """An UPDATE of these columns of one row, unless one of them is no longer what it was; its row is `changed(…)`."""
     keys = [column.name for column in table.primary_key]
+    # By `=`, which never finds a NULL but finds by an index.
+    this = [table.columns[name] == bindparam(f"old_{name}") for name in keys]
     unchanged = [
         table.columns[name].is_not_distinct_from(bindparam(f"old_{name}", type_=table.columns[name].type))
-        for name in dict.fromkeys((*keys, *names))
+        for name in names
+        if name not in keys
     ]
-    return update(table).where(*unchanged).values({name: bindparam(f"new_{name}") for name in names})
+    return update(table).where(*this, *unchanged).values({name: bindparam(f"new_{name}") for name in names})
 
 
 def changed(before: Row, after: Row) -> Row:

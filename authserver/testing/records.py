@@ -12,6 +12,7 @@ from authserver.engine.records import (
     Event,
     EventType,
     Grant,
+    RingKey,
     Session,
     SigningKey,
     Token,
@@ -112,6 +113,12 @@ def a_signing_key(**changes: Any) -> SigningKey:
         "activates_at": NOW,
     }
     return SigningKey(**values | changes)
+
+
+def a_ring_key(**changes: Any) -> RingKey:
+    """A key of the key ring, seen for the first time."""
+    values: dict[str, Any] = {"key_id": "2025", "fingerprint": b"fingerprint", "first_used_at": NOW}
+    return RingKey(**values | changes)
 
 
 def an_event(**changes: Any) -> Event:

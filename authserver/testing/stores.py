@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from threading import RLock
+from typing import Any
 
 from authserver.engine import uris
 from authserver.engine.ports import AlreadyExists, Stores
@@ -20,12 +22,14 @@ from authserver.engine.records import (
     FoundSession,
     FoundToken,
     Grant,
+    RingKey,
     Session,
     SigningKey,
     Token,
     TokenKind,
     User,
 )
+from authserver.testing.upkeep import MemoryUpkeep
 
 
 @dataclass(slots=True)
@@ -40,6 +44,9 @@ class Tables:
     events: dict[str, Event] = field(default_factory=dict)
     sessions: dict[bytes, Session] = field(default_factory=dict)
     keys: dict[str, SigningKey] = field(default_factory=dict)
+    ring_keys: dict[str, RingKey] = field(default_factory=dict)
+    generations: dict[datetime, datetime] = field(default_factory=dict)
+    leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
 
     def copy(self) -> Tables:
         """The same records in mappings of their own."""
@@ -68,6 +75,9 @@ class MemoryStores:
         self.events = MemoryEvents(self.tables, self._lock)
         self.sessions = MemorySessions(self.tables, self._lock)
         self.keys = MemoryKeys(self.tables, self._lock)
+        self.ring_keys = MemoryRingKeys(self.tables, self._lock)
+        self.generations = MemoryGenerations(self.tables, self._lock)
+        self.upkeep = MemoryUpkeep(self.tables, self._lock)
 
     @contextmanager
     def begin(self) -> Iterator[Stores]:
@@ -95,6 +105,9 @@ class MemoryClients(Kept):
     def find(self, client_id: str) -> Client | None:
         client = self.tables.clients.get(client_id)
         return _with_live_secrets(client) if client else None
+
+    def find_all(self, client_ids: Sequence[str]) -> Sequence[Client]:
+        return [client for client in self.list() if client.client_id in client_ids]
 
     def add(self, client: Client) -> None:
         with self.lock:
@@ -133,6 +146,14 @@ class MemoryClients(Kept):
             self.tables.clients[client_id] = replace(client, secrets=secrets)
             return True
 
+    def note_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> None:
+        self.change_secret(client_id, before, after)
+
+    def count_secrets(self) -> Mapping[str, int]:
+        return Counter(
+            secret.key_id for client in self.list() if client.is_enabled for secret in client.secrets
+        )
+
     def knows_origin(self, origin: str) -> bool:
         normal = uris.origin(origin)
         enabled = [client for client in self.tables.clients.values() if client.is_enabled]
@@ -166,10 +187,19 @@ class MemoryUsers(Kept):
             self.tables.users[user_id] = replace(user, disabled_at=now)
             return True
 
-    def set_password(self, user_id: str, password_hash: str | None) -> None:
+    def set_password(
+        self, user_id: str, password_hash: str | None, *, instead_of: str | None = None
+    ) -> bool:
         with self.lock:
-            if user := self.tables.users.get(user_id):
-                self.tables.users[user_id] = replace(user, password_hash=password_hash)
+            user = self.tables.users.get(user_id)
+            if user is None or instead_of not in (None, user.password_hash):
+                return False
+            self.tables.users[user_id] = replace(user, password_hash=password_hash)
+            return True
+
+    def hold(self, user: User) -> bool:
+        now = self.tables.users.get(user.user_id)
+        return now is not None and now.password_hash == user.password_hash
 
 
 class MemoryGrants(Kept):
@@ -233,6 +263,16 @@ class MemoryGrants(Kept):
         with self.lock:
             if grant := self.tables.grants.get(grant_id):
                 self.tables.grants[grant_id] = replace(grant, last_used_at=now)
+
+    def count(self) -> int:
+        return len(self.tables.grants)
+
+    def revoke_next(
+        self, now: datetime, reason: str, *, after: str = "", limit: int
+    ) -> tuple[str, int] | None:
+        with self.lock:
+            ids = sorted(grant_id for grant_id in self.tables.grants if grant_id > after)[:limit]
+            return (ids[-1], sum(self.revoke(each, now, reason) for each in ids)) if ids else None
 
 
 class MemoryTokens(Kept):
@@ -306,8 +346,15 @@ class MemoryConsents(Kept):
     def remember(self, consent: Consent) -> None:
         self.tables.consents[consent.user_id, consent.client_id] = consent
 
-    def forget(self, user_id: str, client_id: str) -> None:
-        self.tables.consents.pop((user_id, client_id), None)
+    def forget(self, user_id: str, client_id: str | None = None) -> None:
+        with self.lock:
+            for consent in tuple(self.tables.consents.values()):
+                if consent.user_id == user_id and client_id in (None, consent.client_id):
+                    del self.tables.consents[user_id, consent.client_id]
+
+    def forget_some(self, limit: int) -> int:
+        with self.lock:
+            return _drop_some(self.tables.consents, limit)
 
 
 class MemoryEvents(Kept):
@@ -351,6 +398,9 @@ class MemorySessions(Kept):
             if session is not None and session.last_seen_at < now:
                 self.tables.sessions[digest] = replace(session, last_seen_at=now)
 
+    def hold(self, digest: bytes) -> bool:
+        return digest in self.tables.sessions
+
     def end(self, digest: bytes) -> None:
         self.tables.sessions.pop(digest, None)
 
@@ -374,6 +424,10 @@ class MemorySessions(Kept):
                 del self.tables.sessions[digest]
             return len(ended)
 
+    def end_some(self, limit: int) -> int:
+        with self.lock:
+            return _drop_some(self.tables.sessions, limit)
+
 
 class MemoryKeys(Kept):
     """`engine.ports.Keys` in memory."""
@@ -395,6 +449,34 @@ class MemoryKeys(Kept):
                 return False
             self.tables.keys[before.kid] = after
             return True
+
+
+class MemoryRingKeys(Kept):
+    """`engine.ports.RingKeys` in memory."""
+
+    def list(self) -> Sequence[RingKey]:
+        return sorted(self.tables.ring_keys.values(), key=lambda key: key.key_id)
+
+    def add(self, key: RingKey) -> bool:
+        with self.lock:
+            return self.tables.ring_keys.setdefault(key.key_id, key) is key
+
+
+class MemoryGenerations(Kept):
+    """`engine.ports.Generations` in memory."""
+
+    def began_at(self) -> datetime | None:
+        return max(self.tables.generations, default=None)
+
+    def begin(self, now: datetime) -> None:
+        self.tables.generations[now] = now
+
+
+def _drop_some(table: dict[Any, Any], limit: int) -> int:
+    dropped = list(table)[:limit]
+    for key in dropped:
+        del table[key]
+    return len(dropped)
 
 
 def _with_live_secrets(client: Client) -> Client:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
+from joserfc import jwt
+from joserfc.jwk import KeySet
 from webtest import TestApp, TestResponse
 
 from authserver.engine.records import Client
@@ -18,9 +21,56 @@ RECORDS = ("clients", "client_secrets", "users", "sessions", "consents", "grants
 _DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
 
 
+class Granted:
+    """A client with tokens of user `ann`, and the resource server `api` that the access token is for.
+
+    Args:
+        auth_method: how the client authenticates.
+        request: parameters of its authorization request.
+    """
+
+    def __init__(self, server: Server, auth_method: str = "client_secret_basic", **request: Any) -> None:
+        self.server = server
+        self.client, self.secret = server.add_client(token_endpoint_auth_method=auth_method)
+        self.api, self.api_secret = server.add_client(client_id="api", grant_types=("client_credentials",))
+        self.code = server.code(self.client, scope="profile files.read", **request)
+        self.answer: dict[str, Any] = server.redeem(self.client, self.secret, self.code).json
+        self.access: str = self.answer["access_token"]
+        self.refresh: str = self.answer["refresh_token"]
+        (grant,) = server.rows("grants")
+        self.grant_id: str = grant["grant_id"]
+
+    def grant(self) -> dict[str, Any]:
+        """The grant as it is stored."""
+        (row,) = [row for row in self.server.rows("grants") if row["grant_id"] == self.grant_id]
+        return row
+
+    def introspect(self, token: str, **form: Any) -> TestResponse:
+        """Introspection by the client itself."""
+        return self.server.introspect(self.client, self.secret, token, **form)
+
+    def introspect_as_api(self, token: str) -> TestResponse:
+        """Introspection by the resource server."""
+        return self.server.introspect(self.api, self.api_secret, token)
+
+    def revoke(self, token: str, **form: Any) -> TestResponse:
+        """Revocation by the client."""
+        return self.server.revoke(self.client, self.secret, token, **form)
+
+    def renew(self, token: str) -> TestResponse:
+        """A refresh with this token."""
+        return self.server.refresh(self.client, self.secret, token)
+
+
 def records(server: Server) -> dict[str, list[dict[str, Any]]]:
-    """Everything that is stored, for comparison: a refusal leaves it as it was."""
-    return {table: sorted(server.rows(table), key=repr) for table in RECORDS}
+    """Everything that is stored, for comparison: a refusal leaves it as it was.
+
+    That a secret was used is no part of it: it was, whatever came of the request.
+    """
+    rows = {table: server.rows(table) for table in RECORDS}
+    for secret in rows["client_secrets"]:
+        del secret["last_used_at"]
+    return {table: sorted(found, key=repr) for table, found in rows.items()}
 
 
 def stored(server: Server) -> tuple[Any, Any]:
@@ -130,6 +180,30 @@ def assert_response(answer: TestResponse, *, redirect_uri: str, state: str | Non
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Referrer-Policy"] == "no-referrer"
     return values
+
+
+def verified(server: Server, token: str, algorithms: list[str]) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """Header and claims, as somebody reads them who knows the metadata document and nothing else."""
+    metadata = server.http.get("/.well-known/oauth-authorization-server").json
+    keys = KeySet.import_key_set(server.http.get(metadata["jwks_uri"].removeprefix(ISSUER)).json)
+    decoded = jwt.decode(token, keys, algorithms=algorithms)
+    return decoded.header, decoded.claims
+
+
+def assert_inactive(answer: TestResponse) -> None:
+    """The one answer to introspection of everything that is not good (RFC 7662, 2.2)."""
+    assert answer.status_int == 200, answer.text
+    assert answer.body == b'{"active":false}'
+    assert answer.content_type == "application/json"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def is_active(answer: TestResponse) -> bool:
+    """Whether introspection said so."""
+    if answer.json["active"] is True:
+        return True
+    assert_inactive(answer)
+    return False
 
 
 def assert_json_error(answer: TestResponse, code: str, *, status: int = 400) -> None:

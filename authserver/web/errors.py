@@ -22,6 +22,7 @@ from authserver.engine.errors import (
     RedirectError,
     ServerError,
     TemporarilyUnavailable,
+    TooManyRequests,
 )
 from authserver.engine.ports import StorageUnavailable
 from authserver.web.json import json_response
@@ -50,6 +51,8 @@ def oauth_error(error: OAuthError, request: Request) -> Response:
             response.headers["WWW-Authenticate"] = f'Bearer realm="{_realm(request)}"'
         case TemporarilyUnavailable():
             response.headers["Retry-After"] = RETRY_AFTER
+        case TooManyRequests(retry_after=seconds):
+            response.headers["Retry-After"] = str(seconds)
     return response
 
 

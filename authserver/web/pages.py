@@ -31,6 +31,8 @@ class Paths:
     home: str
     login: str
     logout: str
+    account: str
+    sign_out_everywhere: str
     style: str
     theme: str
     favicon: str
@@ -153,6 +155,8 @@ def _paths(request: Request) -> Paths:
         home=own_url(request, "home"),
         login=own_url(request, "login"),
         logout=own_url(request, "logout"),
+        account=own_url(request, "account_apps"),
+        sign_out_everywhere=own_url(request, "account_sign_out"),
         # The digest of the content in the address makes browsers fetch a changed file at once.
         style=own_url(request, "style", v=static["style"][2]),
         theme=own_url(request, "theme", v=static["theme"][2]),

@@ -19,7 +19,7 @@ from pyramid_retry import is_error_retryable
 from transaction.interfaces import TransientError
 
 from authserver.engine import digests
-from authserver.engine.errors import Refusal
+from authserver.engine.errors import Refusal, TooManyRequests
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType
@@ -33,6 +33,7 @@ REFUSED: Mapping[str, EventType] = {
     "consent": EventType.AUTHORIZATION_REFUSED,
     "login": EventType.SIGN_IN_REFUSED,
     "register": EventType.REGISTRATION_REFUSED,
+    "account_password": EventType.PASSWORD_REFUSED,
 }
 
 
@@ -68,6 +69,9 @@ def record_refusal(request: Request, refusal: Refusal) -> None:
     """Write the consequences of a refusal, and its event under the error id that the client was told."""
     route = route_of(request)
     kind = REFUSED.get(route.name if route else "", EventType.REQUEST_REFUSED)
+    if isinstance(refusal, TooManyRequests) and not refusal.leaves_event:
+        log.info("%s %s error_id=%s", kind, refusal.reason, request.error_id)
+        return
     engine = request.engine
     events = []
     with request.registry.application.storage.begin() as stores:

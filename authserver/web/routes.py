@@ -36,7 +36,11 @@ class Origins(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path, below the path of the issuer. `stored` says whether it needs the request's transaction."""
+    """One path, below the path of the issuer.
+
+    `stored` says whether it needs the request's transaction, `personal` whether it is for signed-in people, who
+    come back to it when they have signed in.
+    """
 
     name: str
     path: str
@@ -44,6 +48,7 @@ class Route:
     medium: Medium = Medium.PAGE
     origins: Origins = Origins.NONE
     stored: bool = True
+    personal: bool = False
 
 
 ROUTES = (
@@ -57,6 +62,11 @@ ROUTES = (
     Route("jwks", "/oauth/jwks", ("GET",), Medium.JSON, Origins.ALL, stored=False),
     Route("login", "/login", ("GET", "POST")),
     Route("logout", "/logout", ("GET", "POST")),
+    Route("account", "/account", ("GET",), personal=True),
+    Route("account_apps", "/account/apps", ("GET", "POST"), personal=True),
+    Route("account_sessions", "/account/sessions", ("GET", "POST"), personal=True),
+    Route("account_password", "/account/password", ("GET", "POST"), personal=True),
+    Route("account_sign_out", "/account/sign-out-everywhere", ("GET", "POST"), personal=True),
     Route("live", "/health/live", ("GET",), Medium.JSON, stored=False),
     Route("ready", "/health/ready", ("GET",), Medium.JSON, stored=False),
     Route("style", "/static/style.css", ("GET",), stored=False),

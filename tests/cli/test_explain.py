@@ -169,6 +169,8 @@ def test_client_authentication(told, run) -> None:
     right = told("client-auth", "s", "--secret-stdin", stdin=f"{secret}\n")
     assert (right["verdict"], right["outcome"]) == ("allowed", "s")
     assert secret not in json.dumps(right)
+    torn = told("client-auth", "s", "--secret-stdin", stdin=secret[:-1])
+    assert (torn["verdict"], torn["reason"]) == ("refused", "secret-malformed")
     wrong = told("client-auth", "s")
     assert (wrong["verdict"], wrong["reason"]) == ("refused", "secret-wrong")
     other = told("client-auth", "s", "--method", "client_secret_post", "--secret-stdin", stdin=secret)

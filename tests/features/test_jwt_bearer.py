@@ -24,7 +24,7 @@ from authserver.cli import main
 from authserver.engine.login import disable_user
 from authserver.engine.records import Client
 from authserver.settings import SettingsError
-from authserver.testing.server import ISSUER, RESOURCE, Server, with_plugin
+from authserver.testing.server import ISSUER, RESOURCE, Server, forged, with_plugin
 from authserver.testing.stories import assert_json_error, stored
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -210,7 +210,7 @@ def test_the_client_must_be_registered_for_it_and_prove_itself(bearer: Bearer) -
     )
     public = bearer.server.add_client(grant_types=(GRANT_TYPE,), token_endpoint_auth_method="none")
     bearer.refused(lambda: bearer.send(assertion(), public), "public-client", "unauthorized_client")
-    wrong = (bearer.client, "wrong")
+    wrong = (bearer.client, forged("as_secret_"))
     bearer.refused(lambda: bearer.send(assertion(), wrong), "secret-wrong", "invalid_client", 401)
 
 

@@ -19,7 +19,15 @@ from authserver.engine.records import Client
 from authserver.engine.register import ClientMetadata, add_client
 from authserver.engine.sealing import from_text
 from authserver.settings import SettingsError
-from authserver.testing.server import CHALLENGE, REDIRECT_URI, SETTINGS, Server, basic, form_with
+from authserver.testing.server import (
+    CHALLENGE,
+    REDIRECT_URI,
+    SETTINGS,
+    Server,
+    basic,
+    forged,
+    form_with,
+)
 from authserver.testing.stories import (
     assert_code,
     assert_json_error,
@@ -205,7 +213,7 @@ def test_a_push_is_authenticated(server: Server, case: str) -> None:
     client, secret = server.add_client(token_endpoint_auth_method="client_secret_post")
     headers = None
     if case == "wrong":
-        secret = "as_secret_wrong"
+        secret = forged("as_secret_")
     elif case == "unknown":
         answer = push(server, client, secret, client_id="nobody")
         assert_json_error(answer, "invalid_client", status=401)

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from authserver.storage import migrate
+from authserver.testing.plans import Sent, plan_of
 from authserver.testing.server import Server
 from benchmarks.fill import fill
 
@@ -35,6 +36,13 @@ class Servers:
     empty: Server
     filled: Server
     size: Size
+
+    def assert_indexed(self, on_empty: list[Sent], on_filled: list[Sent]) -> None:
+        """The same statements were sent to both databases, and none of them reads a table from end to end."""
+        assert on_empty != []
+        assert [sent.about for sent in on_filled] == [sent.about for sent in on_empty]
+        for sent in on_filled:
+            assert plan_of(self.filled.application.storage.engine, sent).scans == (), sent.text
 
 
 @pytest.fixture(scope="session")

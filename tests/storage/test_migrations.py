@@ -22,13 +22,6 @@ from authserver.storage.tables import Base
 CHECKOUT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/empty.db"
-    return str(request.getfixturevalue("empty_postgresql_url"))
-
-
 def test_an_upgraded_database_is_what_the_tables_say(empty_url: str) -> None:
     """House rule 24: no difference between migrations and models."""
     assert migrate.current(empty_url) is None

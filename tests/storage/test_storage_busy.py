@@ -226,6 +226,19 @@ def test_postgresql_is_set_up_to_answer_in_time(postgresql_url: str) -> None:
     own.close()
 
 
+def test_ctrl_c_in_the_middle_of_a_statement_is_ctrl_c(database: Database) -> None:
+    """It costs the connection, and is no passing trouble of the database that somebody would try again."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    sa.event.listen(database.engine, "do_execute", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        read_something(database)
+    sa.event.remove(database.engine, "do_execute", interrupt)
+    read_something(database)
+
+
 def read_something(database: Database) -> None:
     with database.begin() as stores:
         stores.clients.find("reports")

@@ -23,6 +23,7 @@ from authserver.testing.records import (
     a_client,
     a_consent,
     a_grant,
+    a_ring_key,
     a_session,
     a_signing_key,
     a_token,
@@ -110,6 +111,20 @@ def test_clients_are_listed_oldest_first(stores: Stores) -> None:
     stores.clients.add(a_client(client_id="a", created_at=LATER))
     stores.clients.add(a_client(client_id="b", created_at=NOW))
     assert [client.client_id for client in stores.clients.list()] == ["b", "a"]
+
+
+def test_several_clients_are_found_at_once(stores: Stores) -> None:
+    """Those that are kept, each once, with their live secrets."""
+    live = ClientSecret(digest=b"live", key_id="k", created_at=NOW)
+    other = ClientSecret(digest=b"other", key_id="k", created_at=LATER)
+    stores.clients.add(a_client(client_id="a", created_at=LATER, secrets=(live, other)))
+    stores.clients.add(a_client(client_id="b", created_at=NOW, disabled_at=LATER))
+    stores.clients.add(a_client(client_id="c"))
+    assert stores.clients.find_all(["a", "unknown", "b", "a"]) == [
+        a_client(client_id="b", created_at=NOW, disabled_at=LATER),
+        a_client(client_id="a", created_at=LATER, secrets=(live, other)),
+    ]
+    assert stores.clients.find_all([]) == []
 
 
 def test_a_client_is_disabled_once(stores: Stores) -> None:
@@ -341,6 +356,28 @@ def test_a_session_is_seen_later_never_earlier(stores: Stores) -> None:
         assert found.session == a_session(last_seen_at=LATER)
 
 
+def test_a_password_is_held_until_it_is_replaced(stores: Stores) -> None:
+    """I-14: also that of a user who has none."""
+    user = a_user(password_hash="hash")
+    stores.users.add(user)
+    assert stores.users.hold(user)
+    stores.users.set_password(user.user_id, "another")
+    assert not stores.users.hold(user)
+    stores.users.set_password(user.user_id, None)
+    assert not stores.users.hold(user)
+    assert stores.users.hold(a_user(password_hash=None))
+    assert not stores.users.hold(a_user(user_id="user_unknown"))
+
+
+def test_a_session_is_held_until_it_ends(stores: Stores) -> None:
+    """I-14, T068."""
+    stores.users.add(a_user())
+    stores.sessions.add(a_session())
+    assert stores.sessions.hold(a_session().digest)
+    stores.sessions.end_all("user_ada")
+    assert not stores.sessions.hold(a_session().digest)
+
+
 def test_a_disabled_user_has_no_session(stores: Stores) -> None:
     """R-09."""
     stores.users.add(a_user())
@@ -372,6 +409,32 @@ def test_a_key_changes_only_as_it_was_read(stores: Stores) -> None:
     assert stores.keys.list() == [before]
 
 
+def test_a_key_of_the_ring_is_noted_once(stores: Stores) -> None:
+    """T148: whoever comes second, with whatever key, is told."""
+    assert stores.ring_keys.list() == []
+    assert stores.ring_keys.add(a_ring_key())
+    assert not stores.ring_keys.add(a_ring_key())
+    assert not stores.ring_keys.add(a_ring_key(fingerprint=b"another", first_used_at=LATER))
+    assert stores.ring_keys.add(a_ring_key(key_id="2024"))
+    assert stores.ring_keys.list() == [a_ring_key(key_id="2024"), a_ring_key()]
+
+
+def test_live_secrets_of_enabled_clients_are_counted_by_their_key(stores: Stores) -> None:
+    """T148: what no longer counts needs no key."""
+    now = datetime.now(UTC)
+
+    def secret(digest: bytes, key_id: str, expires_at: datetime | None = None) -> ClientSecret:
+        return ClientSecret(digest=digest, key_id=key_id, created_at=NOW, expires_at=expires_at)
+
+    live, over = now + timedelta(hours=1), now - timedelta(seconds=1)
+    assert stores.clients.count_secrets() == {}
+    stores.clients.add(a_client(secrets=(secret(b"1", "2024", live), secret(b"2", "2025"))))
+    stores.clients.add(a_client(client_id="two", secrets=(secret(b"3", "2024"), secret(b"4", "2023", over))))
+    stores.clients.add(a_client(client_id="off", secrets=(secret(b"5", "2022"),)))
+    stores.clients.disable("off", NOW)
+    assert stores.clients.count_secrets() == {"2024": 2, "2025": 1}
+
+
 def test_a_secret_changes_only_as_it_was_read(stores: Stores) -> None:
     """R-05."""
     first = ClientSecret(digest=b"first", key_id="k1", created_at=NOW)
@@ -384,6 +447,23 @@ def test_a_secret_changes_only_as_it_was_read(stores: Stores) -> None:
     found = stores.clients.find("reports")
     assert found is not None
     assert found.secrets == (used, second)
+
+
+def test_a_noted_secret_changes_with_the_transaction(storage: Storage) -> None:
+    """R-05: unless somebody changed it meanwhile."""
+    secret = ClientSecret(digest=b"first", key_id="k1", created_at=NOW)
+    with storage.begin() as stores:
+        stores.clients.add(a_client(secrets=(secret,)))
+    used = replace(secret, last_used_at=LATER, digest=b"again", key_id="k2")
+    with storage.begin() as stores:
+        stores.clients.note_secret("reports", secret, used)
+        stores.clients.note_secret("unknown", secret, used)
+    for _ in range(2):
+        with storage.begin() as stores:
+            found = stores.clients.find("reports")
+            assert found is not None
+            assert found.secrets == (used,)
+            stores.clients.note_secret("reports", secret, replace(secret, last_used_at=NOW))
 
 
 def test_a_password_is_replaced(stores: Stores) -> None:
@@ -460,6 +540,34 @@ def test_a_forgotten_consent_is_gone(stores: Stores) -> None:
     assert stores.consents.find("user_ada", "reports") is None
 
 
+def test_a_password_is_replaced_only_by_who_knows_it(stores: Stores) -> None:
+    """I-14: of two changes at once, the second one finds another password."""
+    stores.users.add(a_user(password_hash="first"))
+    assert stores.users.set_password("user_ada", "second", instead_of="first")
+    assert not stores.users.set_password("user_ada", "third", instead_of="first")
+    assert not stores.users.set_password("unknown", "third", instead_of="first")
+    found = stores.users.find("user_ada")
+    assert found is not None
+    assert found.password_hash == "second"
+    assert stores.users.set_password("user_ada", None)
+    assert not stores.users.set_password("user_ada", "third", instead_of="second")
+    assert stores.users.set_password("user_ada", "fourth")
+
+
+def test_all_consents_of_a_user_are_forgotten(stores: Stores) -> None:
+    """I-14: and nobody else's."""
+    stores.users.add(a_user())
+    stores.users.add(a_user(user_id="user_bob", username="bob"))
+    for user_id in ("user_ada", "user_bob"):
+        for client_id in ("reports", "notes"):
+            stores.consents.remember(a_consent(user_id=user_id, client_id=client_id))
+    stores.consents.forget("user_ada")
+    for client_id in ("reports", "notes"):
+        assert stores.consents.find("user_ada", client_id) is None
+        assert stores.consents.find("user_bob", client_id) is not None
+    stores.consents.forget("user_ada")
+
+
 def test_sessions_of_a_user_are_listed_and_ended(stores: Stores) -> None:
     """I-14, E-17."""
     stores.users.add(a_user())
@@ -478,6 +586,47 @@ def test_sessions_of_a_user_are_listed_and_ended(stores: Stores) -> None:
     assert stores.sessions.list("user_ada", LATER, IDLE_SINCE) == [here]
     assert stores.sessions.end_all("user_ada") == 1
     assert len(stores.sessions.list("user_bob", LATER, IDLE_SINCE)) == 1
+
+
+def test_all_grants_are_revoked_some_at_a_time(stores: Stores) -> None:
+    """T149: so that no statement is long, however many grants there are."""
+    for number in range(5):
+        stores.grants.add(a_grant(grant_id=f"grant_{number}"))
+    stores.grants.revoke("grant_1", NOW, "before")
+    assert stores.grants.count() == 5
+    assert stores.grants.revoke_next(LATER, "restored", limit=2) == ("grant_1", 1)
+    assert stores.grants.revoke_next(LATER, "restored", after="grant_1", limit=3) == ("grant_4", 3)
+    assert stores.grants.revoke_next(LATER, "restored", after="grant_4", limit=3) is None
+    assert stores.grants.revoke_next(LATER, "restored", limit=9) == ("grant_4", 0)
+    assert stores.grants.list(NOW) == []
+    found = stores.grants.find("grant_1"), stores.grants.find("grant_0")
+    assert [each and (each.revoked_at, each.revoked_reason) for each in found] == [
+        (NOW, "before"),
+        (LATER, "restored"),
+    ]
+
+
+def test_all_sessions_end_and_all_consents_are_forgotten_some_at_a_time(stores: Stores) -> None:
+    """T149."""
+    stores.users.add(a_user())
+    stores.users.add(a_user(user_id="user_bob", username="bob"))
+    for number, user_id in enumerate(("user_ada", "user_bob", "user_bob")):
+        stores.sessions.add(a_session(digest=bytes([number]), user_id=user_id))
+        stores.consents.remember(a_consent(user_id=user_id, client_id=f"client {number}"))
+    assert [stores.sessions.end_some(2) for _ in range(3)] == [2, 1, 0]
+    assert [stores.consents.forget_some(2) for _ in range(3)] == [2, 1, 0]
+    assert stores.sessions.list("user_bob", LATER, IDLE_SINCE) == []
+    assert stores.consents.find("user_ada", "client 0") is None
+
+
+def test_the_newest_generation_counts(stores: Stores) -> None:
+    """T149: whatever the clock did meanwhile, and however often the same restore is noted."""
+    assert stores.generations.began_at() is None
+    for began_at in (LATER, NOW, LATER):
+        stores.generations.begin(began_at)
+    found = stores.generations.began_at()
+    assert found == LATER
+    assert found is not None and found.tzinfo is UTC
 
 
 def test_what_raises_leaves_nothing_behind(storage: Storage) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import transaction
 
 from authserver.engine.ports import AlreadyExists, Stores
-from authserver.engine.records import ClientSecret
+from authserver.engine.records import ClientSecret, Disposable
 from authserver.storage import tables
 from authserver.storage.database import Database
 from authserver.testing.records import (
@@ -21,6 +21,7 @@ from authserver.testing.records import (
     a_client,
     a_consent,
     a_grant,
+    a_ring_key,
     a_session,
     a_signing_key,
     a_token,
@@ -29,6 +30,7 @@ from authserver.testing.records import (
 )
 
 LATER = NOW + timedelta(seconds=5)
+MUCH_LATER = NOW + timedelta(days=2)
 
 A_SECRET = ClientSecret(digest=b"secret", key_id="k", created_at=NOW)
 WRITES: dict[str, Callable[[Stores], object]] = {
@@ -40,6 +42,9 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "clients.change_secret": lambda stores: stores.clients.change_secret(
         "reports", A_SECRET, replace(A_SECRET, last_used_at=LATER)
     ),
+    "clients.note_secret": lambda stores: stores.clients.note_secret(
+        "reports", A_SECRET, replace(A_SECRET, last_used_at=LATER)
+    ),
     "users.add": lambda stores: stores.users.add(a_user(user_id="user_new", username="new")),
     "users.disable": lambda stores: stores.users.disable("user_ada", LATER),
     "users.set_password": lambda stores: stores.users.set_password("user_ada", "another"),
@@ -47,22 +52,30 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "grants.revoke": lambda stores: stores.grants.revoke("grant_1", LATER, "replayed"),
     "grants.revoke_of_user": lambda stores: stores.grants.revoke_of_user("user_ada", LATER, "left"),
     "grants.touch": lambda stores: stores.grants.touch("grant_1", LATER),
+    "grants.revoke_next": lambda stores: stores.grants.revoke_next(LATER, "restored", limit=1),
     "tokens.add": lambda stores: stores.tokens.add(a_token(digest=b"new")),
     "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(digest=b"new")),
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), LATER),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), LATER, limit=3),
     "tokens.extend": lambda stores: stores.tokens.extend(a_token(), LATER),
     "consents.forget": lambda stores: stores.consents.forget("user_ada", "reports"),
+    "consents.forget_some": lambda stores: stores.consents.forget_some(1),
     "consents.remember": lambda stores: stores.consents.remember(a_consent(scopes=("new",))),
     "events.add": lambda stores: stores.events.add(an_event()),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
     "sessions.touch": lambda stores: stores.sessions.touch(a_session().digest, LATER),
     "sessions.end": lambda stores: stores.sessions.end(a_session().digest),
     "sessions.end_all": lambda stores: stores.sessions.end_all("user_ada"),
+    "sessions.end_some": lambda stores: stores.sessions.end_some(1),
     "keys.add": lambda stores: stores.keys.add(a_signing_key(kid="new", algorithm="RS256")),
     "keys.change": lambda stores: stores.keys.change(
         a_signing_key(), replace(a_signing_key(), retires_at=LATER)
     ),
+    "ring_keys.add": lambda stores: stores.ring_keys.add(a_ring_key()),
+    "generations.begin": lambda stores: stores.generations.begin(LATER),
+    "upkeep.remove": lambda stores: stores.upkeep.remove(Disposable.GRANTS, MUCH_LATER, limit=10),
+    "upkeep.take_lease": lambda stores: stores.upkeep.take_lease("work", "me", LATER, MUCH_LATER),
+    "upkeep.end_lease": lambda stores: stores.upkeep.end_lease("work", "me"),
 }
 
 
@@ -81,6 +94,7 @@ def filled(database: Database) -> Database:
         stores.grants.add(a_grant(user_id="user_ada"))
         stores.tokens.add(a_token())
         stores.sessions.add(a_session())
+        stores.upkeep.take_lease("work", "me", NOW, LATER)
     return database
 
 
@@ -95,7 +109,8 @@ def contents(database: Database) -> dict[str, list[Any]]:
 
 def test_every_method_that_writes_is_tried_here(database: Database) -> None:
     """T107: a new method that writes must join the list above."""
-    reads = {"find", "find_by_name", "find_with_user", "list", "knows_origin", "since", "count"}
+    reads = {"find", "find_by_name", "find_with_user", "list", "knows_origin", "since", "count", "began_at"}
+    reads |= {"count_secrets", "find_all", "hold"}
     with database.begin() as stores:
         methods = {
             f"{port.name}.{method}"

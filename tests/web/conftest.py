@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import time_machine
 
 from authserver.testing.server import Server
+from authserver.testing.stories import Granted
 
 
 @pytest.fixture
@@ -31,6 +34,21 @@ def server(make_server: Callable[..., Server]) -> Server:
     server = make_server()
     server.add_user("ann")
     return server
+
+
+@pytest.fixture(params=["jwt", "opaque"])
+def granted(request: pytest.FixtureRequest, make_server: Callable[..., Server]) -> Granted:
+    """A client with tokens of user `ann`; with both formats of access tokens."""
+    server = make_server({"authserver.access_token_format": request.param})
+    server.add_user()
+    return Granted(server)
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    """A clock that stands still until it is moved."""
+    with time_machine.travel(datetime.now(UTC), tick=False) as traveller:
+        yield traveller
 
 
 @pytest.fixture(scope="module")

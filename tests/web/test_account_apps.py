@@ -13,18 +13,8 @@ from authserver.api import hookimpl
 from authserver.engine.clients import disable_client
 from authserver.engine.records import Client
 from authserver.testing.server import ISSUER, Server, form_with, with_plugin
-from authserver.testing.stories import (
-    records,
-    register,
-    signed_in,
-)
-from tests.web.account_steps import (
-    add_grants,
-    is_dead,
-    page_of,
-    post,
-    tokens_of,
-)
+from authserver.testing.stories import records, register, signed_in
+from tests.web.account_steps import add_grants, is_dead, page_of, post, tokens_of
 
 
 @pytest.fixture

@@ -8,20 +8,8 @@ import pytest
 from webtest import TestApp
 
 from authserver.testing.server import ISSUER, PASSWORD, Server, form_with
-from authserver.testing.stories import (
-    is_signed_in,
-    records,
-    signed_in,
-)
-from tests.web.account_steps import (
-    COOKIE,
-    NEW_PASSWORD,
-    change_password,
-    is_dead,
-    page_of,
-    post,
-    tokens_of,
-)
+from authserver.testing.stories import is_signed_in, records, signed_in
+from tests.web.account_steps import COOKIE, NEW_PASSWORD, change_password, is_dead, page_of, post, tokens_of
 
 
 @pytest.fixture

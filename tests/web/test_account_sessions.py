@@ -9,23 +9,16 @@ import time_machine
 from webtest import TestApp
 
 from authserver.testing.server import ISSUER, Server, form_with
-from authserver.testing.stories import (
-    is_signed_in,
-    records,
-    signed_in,
-)
-from tests.web.account_steps import (
-    page_of,
-    post,
-)
+from authserver.testing.stories import is_signed_in, records, signed_in
+from tests.web.account_steps import page_of, post
+
+
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0"
 
 
 @pytest.fixture
 def browser(server: Server) -> TestApp:
     return signed_in(server)
-
-
-FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0"
 
 
 def sign_in_with(server: Server, user_agent: str, address: str) -> TestApp:

@@ -88,7 +88,7 @@ def test_a_replay_without_proof_revokes_nothing(server: Server) -> None:
     assert_json_error(server.redeem(client, secret, code, resource=FILES), "invalid_target")
     assert_json_error(server.redeem(client, secret, code[:-1]), "invalid_grant")
     assert_json_error(server.redeem(other, other_secret, code), "invalid_grant")
-    assert_json_error(server.redeem(client, "wrong", code), "invalid_client", status=401)
+    assert_json_error(server.redeem(client, forged("as_secret_"), code), "invalid_client", status=401)
     assert stored(server) == before
     assert server.refresh(client, secret, token).status_int == 200
 
@@ -304,7 +304,7 @@ def test_a_refusal_for_another_reason_leaves_the_code_as_it_was(server: Server) 
     code = server.code(client)
     before = code_row(server)
     for _ in range(6):
-        assert_json_error(server.redeem(client, "wrong", code), "invalid_client", status=401)
+        assert_json_error(server.redeem(client, forged("as_secret_"), code), "invalid_client", status=401)
         assert_json_error(server.redeem(client, secret, code, resource=FILES), "invalid_target")
         assert_json_error(server.redeem(client, secret, code, resource="/relative"), "invalid_target")
         assert_json_error(server.redeem(client, secret, code, code_verifier="short"), "invalid_request")

@@ -44,7 +44,12 @@ def latest(server: Server, type: str) -> str:
 
 def wrong_secret(server: Server) -> TestResponse:
     client, _ = server.add_client(grant_types=("client_credentials",))
-    return server.token(client, "wrong", grant_type="client_credentials")
+    return server.token(client, forged("as_secret_"), grant_type="client_credentials")
+
+
+def torn_secret(server: Server) -> TestResponse:
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    return server.token(client, (secret or "")[:-1], grant_type="client_credentials")
 
 
 def wrong_scope(server: Server) -> TestResponse:
@@ -100,6 +105,7 @@ def wrong_method_on_a_page(server: Server) -> TestResponse:
     ("ask", "verdict", "reason", "checks"),
     [
         (wrong_secret, "token.refused", "secret-wrong", ["client_auth_decision"]),
+        (torn_secret, "token.refused", "secret-malformed", ["core"]),
         (
             wrong_scope,
             "token.refused",

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from webtest import TestResponse
 
-from authserver.testing.server import REDIRECT_URI, SETTINGS, Server, form_with, query_of
+from authserver.testing.server import REDIRECT_URI, SETTINGS, Server, forged, form_with, query_of
 
 MakeServer = Callable[..., Server]
 ISSUER = "https://as.example/tenant"
@@ -115,7 +115,7 @@ def test_errors_and_challenges_name_the_issuer(server: Server) -> None:
     server.sign_in(browser)
     error = query_of(browser.get(server.authorization_url(client, scope="no.such.scope")))
     assert (error["error"], error["iss"]) == ("invalid_scope", ISSUER)
-    refused = server.token(client, "wrong", grant_type="client_credentials")
+    refused = server.token(client, forged("as_secret_"), grant_type="client_credentials")
     assert refused.headers["WWW-Authenticate"] == f'Basic realm="{ISSUER}"'
 
 
@@ -128,6 +128,10 @@ def test_every_address_of_every_page_lies_below_the_path(server: Server) -> None
     pages += [
         browser.get("/tenant/"),
         browser.get("/tenant/logout"),
+        browser.get("/tenant/account").follow(),
+        browser.get("/tenant/account/sessions"),
+        browser.get("/tenant/account/password"),
+        browser.get("/tenant/account/sign-out-everywhere"),
         browser.get("/tenant/playground"),
         browser.get(server.authorization_url(client)),
         browser.get("/tenant/oauth/authorize", expect_errors=True),

@@ -336,6 +336,7 @@ def test_what_is_not_there_is_not_described(shared_server: Server) -> None:
         "revocation_endpoint_auth_methods_supported",
         "introspection_endpoint",
         "introspection_endpoint_auth_methods_supported",
+        "introspection_signing_alg_values_supported",
         "authorization_response_iss_parameter_supported",
     }
 
@@ -370,13 +371,12 @@ def test_scopes_are_listed_without_the_hidden_ones(server: Server) -> None:
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "EdDSA"])
 def test_the_keys_are_public_and_verify_what_was_issued(algorithm: str, make_server: MakeServer) -> None:
     """A-19: no private member, each with kid, alg and use; the token's kid is among them."""
-    make_server()  # leaves a key of ES256 behind
     server = make_server({"authserver.signing_algorithm": algorithm})
     keys = server.http.get(urlsplit(document(server)["jwks_uri"]).path).json["keys"]
     private = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
     assert all(not private & set(key) for key in keys)
     assert all(key["use"] == "sig" and key["kid"] and key["alg"] for key in keys)
-    assert len({key["kid"] for key in keys}) == len(keys) == (1 if algorithm == "ES256" else 2)
+    assert [key["alg"] for key in keys] == [algorithm]
     client, secret = server.add_client(grant_types=("client_credentials",))
     token = server.token(client, secret, grant_type="client_credentials", scope="profile").json[
         "access_token"

@@ -10,7 +10,7 @@ from webtest import TestApp
 
 from authserver.engine import digests
 from authserver.engine.login import disable_user
-from authserver.testing.server import PASSWORD, Server
+from authserver.testing.server import PASSWORD, Server, form_with
 from authserver.testing.stories import (
     assert_page_error,
     fields_of,
@@ -78,6 +78,28 @@ def test_signing_in_renews_the_id(server: Server, stranger: TestApp) -> None:
     assert not with_cookie(server, f"{COOKIE}={first}")
     assert with_cookie(server, f"{COOKIE}={second}")
     assert len(server.rows("sessions")) == 1
+
+
+@pytest.mark.parametrize("change", ["sign-in", "sign-out", "password", "everywhere"])
+def test_whoever_is_signed_in_changes_the_id_changes(server: Server, browser: TestApp, change: str) -> None:
+    """E-17, T098: at sign-in, sign-out and a changed password; the id of before is worth nothing."""
+    before = browser.cookies[COOKIE]
+    match change:
+        case "sign-in":
+            server.sign_in(browser)
+        case "sign-out":
+            browser.get(server.path("/logout")).forms[0].submit()
+        case "everywhere":
+            browser.get(server.path("/account/sign-out-everywhere")).forms[0].submit()
+        case "password":
+            form = form_with(browser.get(server.path("/account/password")), "repeated")
+            form["current_password"] = PASSWORD
+            form["new_password"] = form["repeated"] = "another good password"
+            assert form.submit().status_int == 303
+    after = browser.cookies[COOKIE]
+    assert after != before
+    assert not with_cookie(server, f"{COOKIE}={before}")
+    assert with_cookie(server, f"{COOKIE}={after}") == (change in ("sign-in", "password"))
 
 
 def test_a_planted_session_is_not_adopted(server: Server) -> None:

@@ -27,8 +27,14 @@ def server(make_server, database_url):
 # ---- Stories: prepare a server, then say how to ask. Each with the number of rows it writes. --------
 
 
+def ask_for_the_first_time(server):
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    return lambda: server.token(client, secret, grant_type="client_credentials")
+
+
 def ask_for_itself(server):
     client, secret = server.add_client(grant_types=("client_credentials",))
+    assert server.introspect(client, secret, "x").status_int == 200  # notes the use of its secret
     return lambda: server.token(client, secret, grant_type="client_credentials")
 
 
@@ -78,10 +84,11 @@ class Story:
 
 
 STORIES = {
+    "client_credentials-first": Story(ask_for_the_first_time, 2),
     "client_credentials": Story(ask_for_itself, 1),
     "client_credentials-opaque": Story(ask_for_itself, 3, OPAQUE),
-    "authorization_code": Story(redeem_a_code, 3),
-    "authorization_code-opaque": Story(redeem_a_code, 4, OPAQUE),
+    "authorization_code": Story(redeem_a_code, 4),
+    "authorization_code-opaque": Story(redeem_a_code, 5, OPAQUE),
     "refresh_token": Story(refresh, 3),
     "refresh_token-opaque": Story(refresh, 4, OPAQUE),
     "approval": Story(approve_silently, 4),

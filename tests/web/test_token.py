@@ -249,8 +249,8 @@ def test_a_bad_client_learns_nothing_about_a_code(server: Server) -> None:
     client, secret = server.add_client()
     live = server.code(client)
     before = stored(server)
-    answers = [server.redeem(client, "wrong", code) for code in (live, forged("as_code_"), "x")]
-    answers.append(server.token(client, "wrong", grant_type="password"))
+    answers = [server.redeem(client, forged("as_secret_"), code) for code in (live, forged("as_code_"), "x")]
+    answers.append(server.token(client, forged("as_secret_"), grant_type="password"))
     answers.append(server.token(client, "wrong"))
     for answer in answers:
         assert_json_error(answer, "invalid_client", status=401)

@@ -12,22 +12,24 @@ from pyramid.response import Response
 
 from authserver.api import hookimpl
 from authserver.engine.errors import InvalidRequest
-from authserver.engine.records import ClientSecret
+from authserver.engine.records import ClientSecret, Disposable
 from authserver.storage.tables import Base
 from authserver.testing.records import (
     NOW,
     a_client,
     a_consent,
     a_grant,
+    a_ring_key,
     a_session,
     a_signing_key,
     a_token,
     a_user,
     an_event,
 )
-from authserver.testing.server import SETTINGS, form_with, query_of
+from authserver.testing.server import SETTINGS, forged, form_with, query_of
 
 LATER = NOW + timedelta(seconds=5)
+MUCH_LATER = NOW + timedelta(days=2)
 OTHER_KEY = {"kid": "other", "algorithm": "EdDSA"}
 A_KEY = a_signing_key(algorithm="RS256")
 A_SECRET = ClientSecret(digest=b"secret", key_id="k", created_at=NOW)
@@ -40,6 +42,9 @@ WRITES = {
     ),
     "clients.change_secret": lambda stores: stores.clients.change_secret(
         "reports", A_SECRET, replace(A_SECRET, last_used_at=LATER)
+    ),
+    "clients.note_secret": lambda stores: stores.clients.note_secret(
+        "reports", replace(A_SECRET, last_used_at=LATER), A_SECRET
     ),
     "users.add": lambda stores: stores.users.add(a_user(user_id="user_new", username="new")),
     "users.disable": lambda stores: stores.users.disable("user_ada", LATER),
@@ -54,15 +59,23 @@ WRITES = {
     "grants.revoke": lambda stores: stores.grants.revoke("grant_1", LATER, "replayed"),
     "grants.touch": lambda stores: stores.grants.touch("grant_1", LATER),
     "grants.revoke_of_user": lambda stores: stores.grants.revoke_of_user("user_ada", LATER, "left"),
+    "grants.revoke_next": lambda stores: stores.grants.revoke_next(LATER, "restored", limit=10),
     "consents.remember": lambda stores: stores.consents.remember(a_consent()),
     "consents.forget": lambda stores: stores.consents.forget("user_ada", "reports"),
+    "consents.forget_some": lambda stores: stores.consents.forget_some(10),
     "events.add": lambda stores: stores.events.add(an_event()),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
     "sessions.touch": lambda stores: stores.sessions.touch(a_session().digest, LATER),
     "sessions.end": lambda stores: stores.sessions.end(a_session().digest),
     "sessions.end_all": lambda stores: stores.sessions.end_all("user_ada"),
+    "sessions.end_some": lambda stores: stores.sessions.end_some(10),
     "keys.add": lambda stores: stores.keys.add(a_signing_key(**OTHER_KEY)),
     "keys.change": lambda stores: stores.keys.change(A_KEY, replace(A_KEY, retires_at=LATER)),
+    "ring_keys.add": lambda stores: stores.ring_keys.add(a_ring_key()),
+    "generations.begin": lambda stores: stores.generations.begin(LATER),
+    "upkeep.remove": lambda stores: stores.upkeep.remove(Disposable.GRANTS, MUCH_LATER, limit=10),
+    "upkeep.take_lease": lambda stores: stores.upkeep.take_lease("work", "me", LATER, MUCH_LATER),
+    "upkeep.end_lease": lambda stores: stores.upkeep.end_lease("work", "me"),
 }
 
 
@@ -107,6 +120,10 @@ def filled(make_server, database_url):
         engine.stores.grants.add(a_grant(grant_id="grant_2", user_id="user_ada"))
         engine.stores.tokens.add(a_token())
         engine.stores.sessions.add(a_session())
+        engine.stores.users.add(a_user(user_id="user_bob", username="bob"))
+        engine.stores.sessions.add(a_session(digest=b"of bob", user_id="user_bob"))
+        engine.stores.consents.remember(a_consent(client_id="notes"))
+        engine.stores.upkeep.take_lease("work", "me", NOW, LATER)
     return server
 
 
@@ -214,7 +231,7 @@ def test_reuse_of_a_refresh_token_revokes_although_the_request_is_refused(make_s
 
 
 TOKEN_REFUSALS = {
-    "secret": ({"grant_type": "client_credentials"}, "wrong", 401, "invalid_client"),
+    "secret": ({"grant_type": "client_credentials"}, forged("as_secret_"), 401, "invalid_client"),
     "grant-type": ({"grant_type": "password"}, None, 400, "unsupported_grant_type"),
     "code": ({"grant_type": "authorization_code", "code": "x", "code_verifier": "v" * 43}, None, 400, "invalid_grant"),
     "scope": ({"grant_type": "client_credentials", "scope": "admin"}, None, 400, "invalid_scope"),

@@ -1,0 +1,173 @@
+"""Every method of the stores sends a fixed number of statements, and each of them finds its rows by an index.
+
+`test_query_plans.py` says the same of whole requests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from authserver.engine.ports import Stores
+from authserver.engine.records import ClientSecret, TokenKind
+from authserver.testing.plans import plan_of, statements_of
+from authserver.testing.records import (
+    a_client,
+    a_consent,
+    a_grant,
+    a_session,
+    a_token,
+    a_user,
+    an_event,
+)
+from benchmarks.fill import POPULAR
+
+NOW = datetime.now(UTC)
+SECRET = ClientSecret(digest=b"digest of a secret", key_id="test", created_at=NOW)
+METHODS: dict[str, Callable[[Stores], object]] = {
+    "clients.find": lambda stores: stores.clients.find("client-7"),
+    "clients.add": lambda stores: add_client(stores),
+    "clients.disable": lambda stores: stores.clients.disable("client-7", NOW),
+    "clients.add_secret": lambda stores: stores.clients.add_secret(add_client(stores), SECRET),
+    "clients.change_secret": lambda stores: stores.clients.change_secret(
+        "client-7", SECRET, replace(SECRET, last_used_at=NOW)
+    ),
+    "clients.note_secret": lambda stores: stores.clients.note_secret(
+        "client-7", SECRET, replace(SECRET, last_used_at=NOW)
+    ),
+    "clients.find_all": lambda stores: stores.clients.find_all(["client-7", "client-8"]),
+    "clients.knows_origin": lambda stores: stores.clients.knows_origin("https://client-7.example"),
+    "users.find": lambda stores: stores.users.find("user_7"),
+    "users.find_by_name": lambda stores: stores.users.find_by_name("user7"),
+    "users.add": lambda stores: add_user(stores),
+    "users.disable": lambda stores: stores.users.disable("user_7", NOW),
+    "users.hold": lambda stores: stores.users.hold(a_user(user_id="user_7")),
+    "users.set_password": lambda stores: stores.users.set_password("user_7", "another"),
+    "grants.add": lambda stores: stores.grants.add(a_grant(grant_id=new())),
+    "grants.find": lambda stores: stores.grants.find("grant-7"),
+    "grants.find_with_user": lambda stores: stores.grants.find_with_user("grant-7"),
+    "grants.revoke": lambda stores: stores.grants.revoke("grant-7", NOW, "left"),
+    "grants.list": lambda stores: stores.grants.list(NOW, user_id="user_7"),
+    "grants.list, to one client": lambda stores: stores.grants.list(NOW, user_id="user_7", client_id=POPULAR),
+    "grants.list, of a client": lambda stores: stores.grants.list(NOW, client_id="client-8"),
+    "grants.revoke_of_user": lambda stores: stores.grants.revoke_of_user("user_7", NOW, "left"),
+    "grants.revoke_of_user, to one client": lambda stores: stores.grants.revoke_of_user(
+        "user_7", NOW, "left", client_id=POPULAR
+    ),
+    "grants.revoke_next": lambda stores: stores.grants.revoke_next(NOW, "left", after="grant-7", limit=9),
+    "grants.touch": lambda stores: stores.grants.touch("grant-7", NOW),
+    "tokens.add": lambda stores: stores.tokens.add(a_token(grant_id=None, digest=os.urandom(32))),
+    "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(grant_id=None)),
+    "tokens.find": lambda stores: stores.tokens.find(TokenKind.REFRESH, b"unknown"),
+    "tokens.claim": lambda stores: stores.tokens.claim(a_token(), NOW),
+    "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), NOW, limit=3),
+    "tokens.extend": lambda stores: stores.tokens.extend(a_token(), NOW),
+    "consents.find": lambda stores: stores.consents.find("user_7", POPULAR),
+    "consents.remember": lambda stores: stores.consents.remember(a_consent(user_id=add_user(stores))),
+    "consents.forget": lambda stores: stores.consents.forget("user_7", "client-8"),
+    "consents.forget, of all clients": lambda stores: stores.consents.forget("user_7"),
+    "events.add": lambda stores: stores.events.add(an_event()),
+    "events.find": lambda stores: stores.events.find("event-7"),
+    "events.since": lambda stores: list(stores.events.since(datetime.now(UTC))),
+    "events.count": lambda stores: stores.events.count(datetime.now(UTC)),
+    "sessions.add": lambda stores: stores.sessions.add(
+        a_session(digest=os.urandom(32), user_id=add_user(stores))
+    ),
+    "sessions.find": lambda stores: stores.sessions.find(b"unknown", NOW, NOW - timedelta(hours=1)),
+    "sessions.hold": lambda stores: stores.sessions.hold(b"unknown"),
+    "sessions.touch": lambda stores: stores.sessions.touch(b"unknown", NOW),
+    "sessions.end": lambda stores: stores.sessions.end(b"unknown"),
+    "sessions.list": lambda stores: stores.sessions.list("user_7", NOW, NOW - timedelta(hours=1)),
+    "sessions.end_all": lambda stores: stores.sessions.end_all("user_7"),
+}
+# They are about all that there is, once or batch after batch; commands alone ask for that.
+WHOLE = {
+    "clients.list",
+    "clients.count_secrets",
+    "users.list",
+    "grants.count",
+    "consents.forget_some",
+    "sessions.end_some",
+}
+# These are about tables with a handful of rows, or have such tests in `test_upkeep.py`.
+ELSEWHERE = {"keys", "ring_keys", "generations", "upkeep"}
+
+
+def new() -> str:
+    """An id that nobody has."""
+    return os.urandom(9).hex()
+
+
+def add_client(stores: Stores) -> str:
+    """A new client's id."""
+    client = a_client(client_id=new())
+    stores.clients.add(client)
+    return client.client_id
+
+
+def add_user(stores: Stores) -> str:
+    """A new user's id."""
+    user = a_user(user_id=f"user_{new()}", username=new())
+    stores.users.add(user)
+    return user.user_id
+
+
+def test_every_method_of_the_stores_is_watched_here(servers):
+    """A new one must join the list above."""
+    with servers.empty.application.storage.begin() as stores:
+        methods = {
+            f"{port.name}.{method}"
+            for port in fields(stores)
+            if port.name not in ELSEWHERE
+            for method in vars(type(getattr(stores, port.name)))
+            if not method.startswith("_")
+        }
+    assert methods == {name.partition(",")[0] for name in METHODS} | WHOLE
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(servers, method):
+    """T064, T116: those of the account pages and of the command line, too."""
+    watched = []
+    for server in (servers.empty, servers.filled):
+        storage = server.application.storage
+        with statements_of(storage.engine) as sent, storage.begin() as stores:
+            METHODS[method](stores)
+        watched.append(sent)
+    servers.assert_indexed(*watched)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    ("method", "indexes"),
+    [
+        ("clients.find", {"pk_clients", "pk_client_secrets"}),
+        ("clients.change_secret", {"pk_client_secrets"}),
+        ("clients.knows_origin", {"pk_client_origins", "pk_clients"}),
+        ("tokens.find", {"pk_tokens", "pk_grants", "pk_users"}),
+        ("tokens.claim", {"pk_tokens", "pk_grants"}),
+        ("tokens.extend", {"pk_tokens", "pk_grants"}),
+        ("grants.find_with_user", {"pk_grants", "pk_users"}),
+        ("grants.revoke", {"pk_grants"}),
+        ("grants.touch", {"pk_grants"}),
+        ("grants.list", {"ix_grants_user_id", "ix_tokens_grant_id"}),
+        ("grants.list, of a client", {"ix_grants_client_id", "ix_tokens_grant_id"}),
+        ("grants.revoke_of_user", {"ix_grants_user_id"}),
+        ("consents.find", {"pk_consents"}),
+        ("sessions.find", {"pk_sessions", "pk_users"}),
+        ("sessions.list", {"ix_sessions_user_id"}),
+        ("sessions.end_all", {"ix_sessions_user_id"}),
+        ("events.since", {"ix_events_at"}),
+    ],
+)
+def test_postgresql_finds_the_rows_by_these_indexes(postgresql_servers, method, indexes):
+    """T064: rotation and revocation touch a token and a grant by their keys alone."""
+    storage = postgresql_servers.filled.application.storage
+    with statements_of(storage.engine) as sent, storage.begin() as stores:
+        METHODS[method](stores)
+    (statement,) = sent
+    assert plan_of(storage.engine, statement).indexes == indexes
