@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 GRACE = timedelta(hours=1, minutes=5)
 # Whoever asks why a secret stopped working still finds when it ended.
 SECRET_KEPT = timedelta(days=7)
-# Rows of one table that go at once, each time in a transaction of its own.
+# Rows of one table that go at once, each time in a transaction of its own. On SQLite, whoever writes waits for it.
 BATCH = 500
 # Batches in one go; with the pauses between them they take less than the usual interval.
 BATCHES = 200
@@ -78,6 +78,7 @@ def remove_all(
             begun = time.monotonic()
             with storage.begin() as stores:
                 batch = stores.upkeep.remove(kind, before[kind], places.get(kind), limit=BATCH)
+            took = time.monotonic() - begun
             if batch.next is None:
                 places.pop(kind, None)
                 unfinished.remove(kind)
@@ -85,7 +86,7 @@ def remove_all(
                 places[kind] = batch.next
             yield kind, batch
             if batch.removed or batch.along:
-                pause(max(PAUSE, 2 * (time.monotonic() - begun)))
+                pause(max(PAUSE, 2 * took))
 
 
 def erase_keys(storage: Storage, now: datetime) -> int:

@@ -104,9 +104,7 @@ class SqlUsers:
     def disable(self, user_id: str, now: datetime) -> bool:
         return self._work.write(_DISABLE_USER, {"id": user_id, "now": now}) == 1
 
-    def set_password(
-        self, user_id: str, password_hash: str | None, *, instead_of: str | None = None
-    ) -> bool:
+    def set_password(self, user_id: str, password_hash: str | None, *, instead_of: str | None = None) -> bool:
         parameters = {"id": user_id, "hash": password_hash}
         if instead_of is None:
             return self._work.write(_SET_PASSWORD, parameters) == 1

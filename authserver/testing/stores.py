@@ -187,9 +187,7 @@ class MemoryUsers(Kept):
             self.tables.users[user_id] = replace(user, disabled_at=now)
             return True
 
-    def set_password(
-        self, user_id: str, password_hash: str | None, *, instead_of: str | None = None
-    ) -> bool:
+    def set_password(self, user_id: str, password_hash: str | None, *, instead_of: str | None = None) -> bool:
         with self.lock:
             user = self.tables.users.get(user_id)
             if user is None or instead_of not in (None, user.password_hash):

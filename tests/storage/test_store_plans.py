@@ -58,7 +58,10 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "grants.revoke_of_user, to one client": lambda stores: stores.grants.revoke_of_user(
         "user_7", NOW, "left", client_id=POPULAR
     ),
-    "grants.revoke_next": lambda stores: stores.grants.revoke_next(NOW, "left", after="grant-7", limit=9),
+    "grants.revoke_next": lambda stores: (
+        stores.grants.add(a_grant(grant_id=new())),
+        stores.grants.revoke_next(NOW, "left", limit=9),
+    ),
     "grants.touch": lambda stores: stores.grants.touch("grant-7", NOW),
     "tokens.add": lambda stores: stores.tokens.add(a_token(grant_id=None, digest=os.urandom(32))),
     "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(grant_id=None)),

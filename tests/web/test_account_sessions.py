@@ -12,7 +12,6 @@ from authserver.testing.server import ISSUER, Server, form_with
 from authserver.testing.stories import is_signed_in, records, signed_in
 from tests.web.account_steps import page_of, post
 
-
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0"
 
 

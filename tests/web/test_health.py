@@ -74,7 +74,10 @@ def ill(server: Server) -> Server:
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/oauth/token", "grant_type=client_credentials&client_id=a&client_secret=b"),
+        (
+            "/oauth/token",
+            "grant_type=client_credentials&client_id=a&client_secret=none-of-ours-but-long-enough",
+        ),
         ("/oauth/register", '{"redirect_uris": ["https://client.example/cb"]}'),
     ],
 )
