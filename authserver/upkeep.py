@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import atexit
 import logging
+import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from random import uniform
 
 from authserver.engine import digests, keys
 from authserver.engine.ports import Storage, StorageUnavailable
@@ -189,7 +189,7 @@ class Caretaker:
 
     def _run(self) -> None:
         # Processes that start together do not meet at every turn. The time to wait knows no clock that can be set.
-        while not self._ended.wait(self._interval * uniform(0.8, 1.2)):  # noqa: S311 - no secret
+        while not self._ended.wait(self._interval * (800 + secrets.randbelow(400)) / 1000):
             try:
                 self.work()
             except Exception as error:

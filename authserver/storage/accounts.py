@@ -73,7 +73,7 @@ _END_SESSIONS = sa.delete(sessions).where(
     sessions.c.user_id == bindparam("user_id"), sessions.c.digest != bindparam("but")
 )
 _END_SOME_SESSIONS = sa.delete(sessions).where(
-    sessions.c.digest.in_(select(sessions.c.digest).limit(bindparam("limit")))
+    sessions.c.digest.in_(select(sessions.c.digest).order_by(sessions.c.digest).limit(bindparam("limit")))
 )
 
 

@@ -24,7 +24,7 @@ _FORGET_CONSENTS = sa.delete(consents).where(consents.c.user_id == bindparam("us
 _FORGET_CONSENT = _FORGET_CONSENTS.where(consents.c.client_id == bindparam("client_id"))
 _CONSENT_KEY = sa.tuple_(consents.c.user_id, consents.c.client_id)
 _FORGET_SOME_CONSENTS = sa.delete(consents).where(
-    _CONSENT_KEY.in_(select(consents.c.user_id, consents.c.client_id).limit(bindparam("limit")))
+    _CONSENT_KEY.in_(select(*consents.primary_key).order_by(*consents.primary_key).limit(bindparam("limit")))
 )
 
 _GRANT = Rows(Grant, grants)
