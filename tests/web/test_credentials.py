@@ -6,18 +6,23 @@ import base64
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 import sqlalchemy as sa
+from webtest import TestApp
 
-from authserver.engine import digests
+from authserver.engine import digests, keys
+from authserver.engine.client_secrets import rotate_secret
 from authserver.engine.records import Client
 from authserver.testing.server import PASSWORD, SETTINGS, VERIFIER, Server, basic, query_of
 from authserver.testing.stories import assert_json_error, assert_page_error, fields_of, sign_in_at, stored
+from tests.web.account_steps import NEW_PASSWORD, change_password
 
 COOKIE = "__Host-session"
 INITIAL = "an initial access token of 40 characters".replace(" ", "-")
@@ -31,6 +36,7 @@ class Flow:
     client: Client
     secret: str
     issued: dict[str, str]
+    browser: TestApp
 
 
 def with_initial_access_token(url: str) -> Server:
@@ -58,7 +64,12 @@ def guarded(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def flow(sqlite_url: str) -> Iterator[Flow]:
-    server = with_initial_access_token(sqlite_url)
+    flow = run_flow(with_initial_access_token(sqlite_url))
+    yield flow
+    flow.server.close()
+
+
+def run_flow(server: Server) -> Flow:
     server.add_user()
     body = {"redirect_uris": ["https://client.example/cb"], "scope": "profile"}
     registered = server.http.post_json(
@@ -93,29 +104,58 @@ def flow(sqlite_url: str) -> Iterator[Flow]:
     # An identifier in a cookie counts without its MAC, too.
     issued["visitor"] = issued["visitor cookie"].partition(".")[0]
     issued["session"] = issued["session cookie"].partition(".")[0]
-    yield Flow(server=server, client=client, secret=secret, issued=issued)
-    server.close()
+    return Flow(server=server, client=client, secret=secret, issued=issued, browser=browser)
 
 
-def test_no_credential_can_be_read_from_the_database(flow: Flow, sqlite_url: str) -> None:
-    """R-01, R-02, T040: not one that was ever issued or shown, in no table and no page of the file."""
-    server = flow.server
+def go_on(flow: Flow) -> None:
+    """What comes later: another secret, another key, another password; with every credential of that."""
+    server, client, issued = flow.server, flow.client, flow.issued
+    with server.application.begin() as engine:
+        issued["second secret"] = rotate_secret(engine, client.client_id, timedelta(hours=1))
+        staged = keys.rotate(engine).new
+        issued["private key"] = keys.open_private(engine.keys, staged)["d"]
+    answer = server.refresh(client, issued["second secret"], issued["refresh"]).json  # which notes its use
+    issued |= {"third access": answer["access_token"], "third refresh": answer["refresh_token"]}
+    change_password(server, flow.browser)
+    issued |= {
+        "new password": NEW_PASSWORD,
+        "renewed session cookie": flow.browser.cookies[COOKIE].strip('"'),
+    }
+    issued["renewed session"] = issued["renewed session cookie"].partition(".")[0]
+
+
+def test_no_credential_can_be_read_from_the_database(database_url: str) -> None:
+    """R-01, R-02, T040: not one that was ever issued or shown, in no table and, on SQLite, no page of the file."""
     everything = b""
-    for table in sa.inspect(server.application.storage.engine).get_table_names():
-        for row in server.rows(table):
-            for value in row.values():
-                everything += value if isinstance(value, bytes) else str(value).encode()
-                everything += b"\n"
-    path = Path(sqlite_url.removeprefix("sqlite:///"))
-    for file in path.parent.glob(path.name + "*"):
-        everything += file.read_bytes()
+    with closing(with_initial_access_token(database_url)) as server:
+        flow = run_flow(server)
+        go_on(flow)
+        for table in sa.inspect(server.application.storage.engine).get_table_names():
+            for row in server.rows(table):
+                for value in row.values():
+                    everything += value if isinstance(value, bytes) else str(value).encode()
+                    everything += b"\n"
+    if database_url.startswith("sqlite:"):
+        path = Path(database_url.removeprefix("sqlite:///"))
+        for file in path.parent.glob(path.name + "*"):
+            everything += file.read_bytes()
     assert flow.client.client_id.encode() in everything  # it was looked for in the right place
     for name, text in flow.issued.items():
         raw = text.encode()
         for spelling in (raw, base64.b64encode(raw).rstrip(b"="), raw.hex().encode()):
             assert spelling not in everything, name
     # Whatever made a credential unguessable is not there without its prefix and checksum either.
-    for name in ("secret", "registered secret", "code", "access", "rotated", "refresh", "session"):
+    for name in (
+        "secret",
+        "registered secret",
+        "code",
+        "access",
+        "rotated",
+        "refresh",
+        "session",
+        "second secret",
+        "renewed session",
+    ):
         assert re.sub("as_[a-z]+?_", "", flow.issued[name], count=1)[:24].encode() not in everything, name
 
 

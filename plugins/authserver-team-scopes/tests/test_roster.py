@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def test_a_wrong_setting_is_refused_with_its_name(
 
 
 def test_a_changed_file_is_read_again(policy: TeamScopes, write: Write) -> None:
-    ask = lambda: policy.scope_decision(user=a_user(username="bob"), requested=("files.write",))  # noqa: E731
+    ask = partial(policy.scope_decision, user=a_user(username="bob"), requested=("files.write",))
     assert ask() == deny("not-for-team")
     write('[writers]\nmembers = ["bob"]\nscopes = ["files.write"]\n')
     assert ask() == narrow("scopes-of-teams", ("files.write",))
@@ -130,7 +131,7 @@ def test_a_changed_file_is_read_again(policy: TeamScopes, write: Write) -> None:
 def test_a_file_that_breaks_or_goes_away_leaves_the_old_teams_and_is_logged_once(
     broken: str | None, policy: TeamScopes, write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ask = lambda: policy.scope_decision(user=a_user(username="bob"), requested=("files.read",))  # noqa: E731
+    ask = partial(policy.scope_decision, user=a_user(username="bob"), requested=("files.read",))
     before = ask()
     Path(policy.file).unlink() if broken is None else write(broken)
     with caplog.at_level(logging.ERROR):
