@@ -36,7 +36,7 @@ def print_rows(
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in found:
         table.add_row(*(Text(words(row.get(column))) for column in columns))
-    _console().print(Padding(table, (0, 0, 0, indent)))
+    _console().print(Padding(table, (0, 0, 0, indent), expand=False))
 
 
 def print_record(record: Mapping[str, Any], *, indent: int = 0) -> None:
@@ -46,7 +46,7 @@ def print_record(record: Mapping[str, Any], *, indent: int = 0) -> None:
     table.add_column(overflow="fold")
     for name, value in record.items():
         table.add_row(name.replace("_", " "), Text(words(value)))
-    _console().print(Padding(table, (0, 0, 0, indent)))
+    _console().print(Padding(table, (0, 0, 0, indent), expand=False))
 
 
 def words(value: object) -> str:
