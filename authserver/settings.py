@@ -7,7 +7,6 @@ their own meaning and bounds, so that the documentation and the error messages r
 from __future__ import annotations
 
 import base64
-import binascii
 import difflib
 import os
 import re
@@ -419,7 +418,7 @@ def key_ring(settings: Settings) -> list[tuple[str, bytes]]:
         key_id, colon, encoded = entry.value.partition(":")
         try:
             key = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
+        except ValueError:
             key = b""
         if not colon or not re.fullmatch(r"[A-Za-z0-9._-]{1,32}", key_id) or len(key) != 32:
             raise SettingsError(
@@ -531,7 +530,7 @@ def _insecure(settings: Settings, own: Mapping[str, Resolved], ini: Mapping[str,
 def _looks_made_up(entry: str) -> bool:
     try:
         key = base64.b64decode(entry.partition(":")[2], validate=True)
-    except binascii.Error:
+    except ValueError:
         return False
     # 32 random bytes hold about 30 different values; text and repetition hold far fewer or only letters.
     return len(set(key)) < 20 or all(32 <= byte < 127 for byte in key)

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -179,6 +179,7 @@ def test_a_switch_is_nothing_else(text: str) -> None:
 
 @hypothesis_settings(deadline=None, max_examples=150)
 @given(st.sampled_from([item.name for item in fields(Settings)]), st.text(max_size=40))
+@example("secret_keys", ":\x80")
 def test_no_text_breaks_the_reader(name: str, text: str) -> None:
     """T142: any text is a value or a named problem, never another exception."""
     if text.strip().startswith(("env:", "file:")):
