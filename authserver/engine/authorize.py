@@ -1,7 +1,7 @@
 """The authorization endpoint (OAuth 2.1, 4.1): from a request to a question for the user, or an answer for the client.
 
-The pending request travels sealed in the URL, bound to the browser's session, and is checked again at
-every step; nothing about a stranger is stored before someone signs in. It is answered at most once.
+The pending request travels sealed in the URL (`engine.pending`), and is checked again at every step; nothing about
+a stranger is stored before someone signs in.
 
 Order of checks (T001): client, redirect URI: until here every refusal is a page. Then everything else,
 which is redirected, but only for someone who is signed in (OAuth 2.1, 7.13.2).
@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from authserver.engine import digests, pkce, strict_json, uris
+from authserver.engine import digests, pkce, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict
@@ -33,25 +33,11 @@ from authserver.engine.errors import (
 )
 from authserver.engine.issuing import issue_code
 from authserver.engine.login import SESSION_KIND
-from authserver.engine.once import first_use, of_this_generation
 from authserver.engine.parameters import Parameters
+from authserver.engine.pending import MAXIMUM_REQUEST, Browser, Pending, answer_once, seal, unseal
 from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, User
-from authserver.engine.sealing import Unsealable, from_text, to_text
 
-PURPOSE = "authorization-request"
 MAXIMUM_STATE = 2048
-# Sealed it must fit into an address, which servers and proxies hold to 16 kB with all headers (T136).
-MAXIMUM_REQUEST = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Browser:
-    """Who is at the other end: the session a request is bound to, and who is signed in to it."""
-
-    session_id: str = field(repr=False)
-    user: User | None = None
-    authenticated_at: datetime | None = None
-    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +76,6 @@ class Redirect:
 Outcome = AskLogin | AskConsent | Redirect
 
 
-class ForeignRequest(PageError):
-    """A pending request that is not this browser's (T091)."""
-
-    status = 403
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expanded:
     """What a plugin makes of an authorization request (hook `expand_authorization_request`).
@@ -110,17 +90,6 @@ class Expanded:
     parameters: Parameters
     request_id: str | None = None
     sendable_until: datetime | None = None
-    refusal: InvalidRequest | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
-    """An authorization request on its way: its parameters, and the id under which it is answered once."""
-
-    request_id: str
-    asked_at: int
-    expires_at: int
-    parameters: Parameters
     refusal: InvalidRequest | None = None
 
 
@@ -198,7 +167,7 @@ def answer(
     engine.journal.user_id = browser.user.user_id
     checked = _check(engine, pending, client, redirect_uri, browser.user)
     if not allowed:
-        _answer_once(engine, pending, checked.client)
+        answer_once(engine, pending, checked.client)
         engine.record(EventType.CONSENT_REFUSED, details={"scopes": list(checked.scopes)})
         declined = RedirectError(
             AccessDenied("The user declined."), redirect_uri=checked.redirect_uri, state=checked.state
@@ -217,15 +186,6 @@ def answer(
     return _approve(engine, pending, browser, checked)
 
 
-def rebind(engine: Engine, sealed_request: str, old: Browser, new: Browser) -> str:
-    """The same pending request for the session that sign-in just made.
-
-    Raises:
-        PageError: it has expired or belonged to another session.
-    """
-    return seal(engine, unseal(engine, sealed_request, old), new)
-
-
 def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> AskLogin:
     """What the sign-in page may say about a pending request: who asks, and where the answer would go.
 
@@ -234,45 +194,6 @@ def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> A
     """
     client, redirect_uri = accept_target(engine, unseal(engine, sealed_request, browser).parameters)
     return AskLogin(sealed_request=sealed_request, client=client, redirect_uri=redirect_uri)
-
-
-def seal(engine: Engine, pending: Pending, browser: Browser) -> str:
-    """The request as text for a URL, readable by this server for this session only."""
-    refusal = pending.refusal and (pending.refusal.description, pending.refusal.reason)
-    plaintext = strict_json.dumps(
-        [pending.request_id, pending.asked_at, pending.expires_at, pending.parameters.encoded(), refusal]
-    )
-    return to_text(engine.keys.seal(plaintext, purpose=PURPOSE, context=browser.session_id))
-
-
-def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
-    """Read a sealed request back.
-
-    Raises:
-        ForeignRequest: it was altered, or made for another session (T091).
-        PageError: it has expired, or was asked before the database was restored (T149).
-    """
-    try:
-        plaintext = engine.keys.open(from_text(sealed_request), purpose=PURPOSE, context=browser.session_id)
-    except Unsealable:
-        raise ForeignRequest(
-            InvalidRequest(
-                "This request cannot be continued in this browser. Start again.", reason="request-unsealable"
-            )
-        ) from None
-    request_id, asked_at, expires_at, encoded, refusal = strict_json.loads(
-        plaintext, limit=2 * MAXIMUM_REQUEST
-    )
-    is_known = of_this_generation(engine, datetime.fromtimestamp(asked_at, UTC))
-    if expires_at <= engine.now.timestamp() or not is_known:
-        raise PageError(InvalidRequest("This request has expired. Start again.", reason="request-expired"))
-    return Pending(
-        request_id=request_id,
-        asked_at=asked_at,
-        expires_at=expires_at,
-        parameters=Parameters.parse(encoded),
-        refusal=InvalidRequest(refusal[0], reason=refusal[1]) if refusal else None,
-    )
 
 
 def with_response(redirect_uri: str, issuer: str, *answer: tuple[str, str | None]) -> str:
@@ -505,7 +426,7 @@ def _hold_session(engine: Engine, browser: Browser) -> None:
 
 def _approve(engine: Engine, pending: Pending, browser: Browser, checked: Checked) -> Redirect:
     """Store what was agreed, and answer with a code."""
-    _answer_once(engine, pending, checked.client)
+    answer_once(engine, pending, checked.client)
     details: dict[str, object] = {}
     if browser.authenticated_at is not None:
         details = {"auth_time": int(browser.authenticated_at.timestamp()), "amr": list(browser.methods)}
@@ -531,14 +452,6 @@ def _approve(engine: Engine, pending: Pending, browser: Browser, checked: Checke
             checked.redirect_uri, engine.settings.issuer, ("code", code), ("state", checked.state)
         )
     )
-
-
-def _answer_once(engine: Engine, pending: Pending, client: Client) -> None:
-    """Mark the request as answered; the second time there is a page instead (E-05)."""
-    since, until = (datetime.fromtimestamp(time, UTC) for time in (pending.asked_at, pending.expires_at))
-    if not first_use(engine, client, "request", pending.request_id, since=since, until=until):
-        engine.journal.target = None
-        raise PageError(InvalidRequest("This request was answered already.", reason="request-answered"))
 
 
 def _merged_consent(engine: Engine, checked: Checked) -> Consent:

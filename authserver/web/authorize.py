@@ -15,6 +15,7 @@ from authserver.engine.authorize import AskConsent, AskLogin, Outcome, Redirect
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.login import sign_out
 from authserver.engine.parameters import Parameters
+from authserver.engine.pending import rebind
 from authserver.engine.records import Client
 from authserver.web.forms import read_form, read_page_query, read_query
 from authserver.web.pages import allow_redirect_to, own_url, see_other, see_own
@@ -68,7 +69,7 @@ def show(request: Request, outcome: Outcome) -> Response:
 def switch_user(request: Request, sealed_request: str) -> Response:
     """Let somebody else sign in for the same pending request."""
     new = new_visitor()
-    sealed = engine.rebind(request.engine, sealed_request, request.browser, new)
+    sealed = rebind(request.engine, sealed_request, request.browser, new)
     sign_out(request.engine, request.browser.session_id)
     begin_session(request, new.session_id)
     return see_own(request, "login", request=sealed)

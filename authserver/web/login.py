@@ -10,9 +10,9 @@ from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
 from authserver.engine import authorize, uris
-from authserver.engine.authorize import Browser
 from authserver.engine.errors import SignInRefused
 from authserver.engine.login import Attempt, SignedIn, sign_in, sign_in_unasked, sign_out
+from authserver.engine.pending import Browser, rebind
 from authserver.settings import Secret
 from authserver.web.authorize import describe_client
 from authserver.web.forms import headers_of, read_page_query
@@ -83,7 +83,7 @@ def _continue(request: Request, signed_in: SignedIn, sealed_request: str, page: 
     if not sealed_request:
         return see_own(request, _personal_page(request, page) or "home")
     new = Browser(session_id=signed_in.session_id)
-    rebound = authorize.rebind(request.engine, sealed_request, request.browser, new)
+    rebound = rebind(request.engine, sealed_request, request.browser, new)
     return see_own(request, "consent", request=rebound)
 
 

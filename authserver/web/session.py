@@ -13,10 +13,10 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from authserver.engine import digests
-from authserver.engine.authorize import Browser
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.login import current_session
 from authserver.engine.parameters import Parameters
+from authserver.engine.pending import Browser
 from authserver.engine.sealing import Unsealable, from_text, to_text
 from authserver.web.forms import read_page_form
 

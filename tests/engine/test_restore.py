@@ -14,12 +14,12 @@ import pytest
 from authserver import app
 from authserver.engine import client_secrets, keys, lost_events, restore
 from authserver.engine.assertions import SKEW, BadAssertion, use_once
-from authserver.engine.authorize import Browser, Pending, seal, unseal
 from authserver.engine.context import Engine
 from authserver.engine.errors import PageError
 from authserver.engine.lost_events import LoggedEvent, Outcome, lost, read_log, redo
 from authserver.engine.once import first_use, of_this_generation
 from authserver.engine.parameters import Parameters
+from authserver.engine.pending import Browser, Pending, seal, unseal
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType, KeyState
 from authserver.engine.restore import FollowedGeneration, replace_signing_keys
