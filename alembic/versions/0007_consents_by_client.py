@@ -14,8 +14,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_index("ix_consents_client_id", "consents", ["client_id"])
+    op.create_index("ix_consents_client_id_user_id", "consents", ["client_id", "user_id"])
 
 
 def downgrade() -> None:
-    op.drop_index("ix_consents_client_id", "consents")
+    op.drop_index("ix_consents_client_id_user_id", "consents")

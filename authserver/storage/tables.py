@@ -103,7 +103,7 @@ class GrantRow(Base):
 
     grant_id: Mapped[str] = mapped_column(primary_key=True)
     client_id: Mapped[str] = mapped_column(index=True)
-    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.user_id"), index=True)
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.user_id"))
     scopes: Mapped[tuple[str, ...]]
     resources: Mapped[tuple[str, ...]]
     created_at: Mapped[datetime]
@@ -138,7 +138,7 @@ class ConsentRow(Base):
     __tablename__ = "consents"
 
     user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
-    client_id: Mapped[str] = mapped_column(primary_key=True, index=True)
+    client_id: Mapped[str] = mapped_column(primary_key=True)
     scopes: Mapped[tuple[str, ...]]
     resources: Mapped[tuple[str, ...]]
     redirect_uris: Mapped[tuple[str, ...]]
@@ -229,6 +229,9 @@ ring_keys = _table(RingKeyRow)
 leases = _table(LeaseRow)
 generations = _table(GenerationRow)
 
+# By user and client together: one application may act for everybody, and whichever index is chosen must be good.
+Index(None, grants.c.user_id, grants.c.client_id)
+Index(None, consents.c.client_id, consents.c.user_id)
 # Codes and refresh tokens stay as long as their grant, as evidence of reuse: these alone go by their own time.
 DISPOSABLE = tokens.c.kind.in_((TokenKind.ACCESS, TokenKind.REQUEST))
 Index(
