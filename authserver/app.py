@@ -66,6 +66,11 @@ class Application:
             for event in engine.journal.events:
                 self.plugins.observe(event)
 
+    def close(self) -> None:
+        """Stop cleaning up, and close all connections."""
+        self.caretaker.stop()
+        self.storage.close()
+
     def check_database(self) -> None:
         """Raises SettingsError when the database lacks the tables of this version; StorageUnavailable when it is away."""
         if self.storage.revision() != migrate.head():

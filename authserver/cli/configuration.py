@@ -66,7 +66,7 @@ class Configuration:
             with application.begin() as engine:
                 yield engine
         finally:
-            application.storage.close()
+            application.close()
 
 
 class OneSentence(click.Group):

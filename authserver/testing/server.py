@@ -111,7 +111,7 @@ class Server:
 
     def close(self) -> None:
         """Give its database connections back."""
-        self.application.storage.close()
+        self.application.close()
 
     def add_client(
         self, *, client_id: str | None = None, first_party: bool = False, **metadata: Any

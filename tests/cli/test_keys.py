@@ -18,7 +18,7 @@ from authserver.settings import key_ring, load
 @pytest.fixture
 def started(run, ini):
     """`authserver` on a server that was started once, and so has a signing key."""
-    loadapp(f"config:{ini}").registry.application.storage.close()
+    loadapp(f"config:{ini}").registry.application.close()
     return run
 
 
@@ -106,7 +106,7 @@ def test_who_lost_the_ring_gets_a_server_that_starts_again(started, ini) -> None
     assert revoked.exit_code == 0, revoked.output
     renewed = started("client", "rotate-secret", "demo-service", "--overlap", "0")
     assert renewed.exit_code == 0, renewed.output
-    loadapp(f"config:{ini}").registry.application.storage.close()
+    loadapp(f"config:{ini}").registry.application.close()
 
 
 def contents(ini: Path) -> list[str]:
@@ -121,7 +121,7 @@ def test_signing_keys_are_listed_without_their_private_parts(run, ini) -> None:
     """R-01, R-06: the server makes one when it first starts."""
     assert listed(run) == []
     assert "There are none" in run("keys", "list").stdout
-    loadapp(f"config:{ini}").registry.application.storage.close()
+    loadapp(f"config:{ini}").registry.application.close()
     (key,) = listed(run)
     assert (key["algorithm"], key["state"], key["signs"]) == ("ES256", "active", True)
     assert key["public_jwk"]["kty"] == "EC" and "d" not in key["public_jwk"]

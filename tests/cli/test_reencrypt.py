@@ -37,7 +37,7 @@ for problem in ring.reseal(application.storage, key_ring, kids):
 @pytest.fixture
 def started(run, ini):
     """`authserver` on a server with three signing keys, all sealed by the only key of the ring."""
-    loadapp(f"config:{ini}").registry.application.storage.close()
+    loadapp(f"config:{ini}").registry.application.close()
     for algorithm in ("ES256", "EdDSA"):
         assert run("keys", "rotate", "--algorithm", algorithm).exit_code == 0
     return run
@@ -75,7 +75,7 @@ def serves(ini: Path) -> bool:
     """Whether a server starts with this ring; raises SystemExit with its sentences otherwise."""
     application = loadapp(f"config:{ini}").registry.application
     token = application.signing_keys.sign({}, typ="at+jwt")
-    application.storage.close()
+    application.close()
     return bool(token)
 
 

@@ -77,6 +77,7 @@ def listening(context: ssl.SSLContext | None = None) -> Iterator[Listener]:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         block_on_close = False
+        request_queue_size = 128  # many threads may connect at the same moment
 
         def handle_error(self, request: Any, address: Any) -> None:
             """A client that hangs up, or refuses the certificate, is what some tests are about."""
