@@ -3,14 +3,19 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # The first of these that is Python 3.11 or newer; `make PYTHON=/path/to/python` chooses another.
-PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+# The build backend warns of editable installs as such, which nobody here can act on.
+INSTALL_CHECKOUT := PYTHONWARNINGS=ignore $(INSTALL) --no-build-isolation --editable .
+# Nothing is resolved and nothing is built: what a later release of any package asks for does not matter here.
+INSTALL_LOCKED := $(INSTALL) --require-hashes --only-binary :all: -r
 # Two workers: what CI has. More help on larger machines: `make test WORKERS=8`.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
-COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
-	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+# One lock for every Python and system: uv writes down the extras and the markers with which a package is needed.
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-strip-extras --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check faults bench scale docs lock format clean
@@ -48,8 +53,8 @@ docs: $(VENV)/developing ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 lock: $(VENV)/developing ## pin the newest allowed versions in requirements/
-	$(COMPILE) --upgrade --extra postgresql --extra metrics -o requirements/run.txt setup.cfg requirements/run.in
-	$(COMPILE) --upgrade -o requirements/development.txt requirements/development.in
+	$(COMPILE) --extra postgresql --extra metrics -o requirements/run.txt setup.cfg
+	$(COMPILE) -o requirements/development.txt requirements/development.in
 
 format: $(VENV)/developing ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix .
@@ -68,12 +73,14 @@ $(BIN)/python:
 
 $(VENV)/installed: requirements/run.txt setup.cfg | $(BIN)/python
 	@echo "Installing what the server runs with"
-	@$(INSTALL) --require-hashes -r requirements/run.txt
-	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@$(INSTALL_LOCKED) requirements/run.txt
+	@$(INSTALL_CHECKOUT)
+	@$(BIN)/python -m pip check --quiet --disable-pip-version-check
 	@touch $@
 
 $(VENV)/developing: requirements/development.txt setup.cfg | $(BIN)/python
 	@echo "Installing what tests, checks and documentation need"
-	@$(INSTALL) --require-hashes -r requirements/development.txt
-	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@$(INSTALL_LOCKED) requirements/development.txt
+	@$(INSTALL_CHECKOUT)
+	@$(BIN)/python -m pip check --quiet --disable-pip-version-check
 	@touch $@ $(VENV)/installed

@@ -1,4 +1,4 @@
-"""The package as others get it: what it holds, what it is pinned to, and that it runs from nothing."""
+"""The package as others get it: what it holds, and that it runs from nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import configparser
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -24,19 +23,12 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[1]
-LOCKS = ("run.txt", "development.txt")
 
 
 def setup_cfg() -> configparser.RawConfigParser:
     parser = configparser.RawConfigParser()
     parser.read(CHECKOUT / "setup.cfg")
     return parser
-
-
-def pins(lock: str) -> dict[str, str]:
-    """The version of each package of a lock file."""
-    text = (CHECKOUT / "requirements" / lock).read_text()
-    return dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", text, re.MULTILINE))
 
 
 def test_every_folder_with_code_is_a_listed_package() -> None:
@@ -54,31 +46,6 @@ def test_the_migrations_do_not_shadow_the_alembic_package() -> None:
 def test_setup_cfg_is_not_silenced() -> None:
     """A [project] table in pyproject.toml would replace all of it."""
     assert "project" not in tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-
-
-@pytest.mark.parametrize("lock", LOCKS)
-def test_every_pinned_package_has_hashes_and_no_place_to_come_from(lock: str) -> None:
-    """What is installed is what was checked, from whichever index the installer uses."""
-    text = (CHECKOUT / "requirements" / lock).read_text()
-    for block in re.split(r"\n(?=\S)", re.sub(r"(?m)^\s*#.*\n?", "", text).strip()):
-        assert re.fullmatch(r"[a-z0-9-]+==\S+( \\\n +--hash=sha256:[0-9a-f]{64})+\n?", block), block[:80]
-
-
-def test_both_lock_files_agree() -> None:
-    """The tests run with exactly what the server runs with."""
-    run, development = pins("run.txt"), pins("development.txt")
-    assert len(run) > 30
-    assert run.items() <= development.items()
-
-
-def test_every_dependency_is_pinned() -> None:
-    parser = setup_cfg()
-    lines = parser["options"]["install_requires"] + parser["options.extras_require"]["postgresql"]
-    names = re.findall(r"(?m)^([A-Za-z][\w.-]*)", lines.replace("# ", "#"))
-    run = pins("run.txt")
-    assert len(names) > 15
-    for name in names:
-        assert re.sub(r"[._]", "-", name).lower() in run, name
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +81,8 @@ def test_installed_into_an_empty_environment_it_migrates_starts_and_issues_a_tok
     venv.create(tmp_path / "venv", with_pip=True)
     programs = tmp_path / "venv" / "bin"
     install = [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run(*install, "--require-hashes", "-r", CHECKOUT / "requirements" / "run.txt", cwd=tmp_path)
+    locked = ("--require-hashes", "--only-binary", ":all:", "-r", CHECKOUT / "requirements" / "run.txt")
+    run(*install, "--no-deps", *locked, cwd=tmp_path)
     run(*install, "--no-deps", wheel, cwd=tmp_path)
     run(programs / "python", "-m", "pip", "check", cwd=tmp_path)
 
