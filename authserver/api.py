@@ -27,6 +27,7 @@ what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask t
 
 For endpoints (`config.add_json_endpoint` in `includeme`): `read_form` and `headers_of` read a request, `authenticate`
 proves its client as the token endpoint does, `json_response` answers, and an `OAuthError` becomes a JSON error.
+`config.add_well_known` adds a document about the issuer where clients look for it.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` checks what
 needs nobody signed in; `engine.keys` seals, `to_text` and `from_text` carry what is sealed.

@@ -227,6 +227,7 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
     config.include("authserver.web")
     # Included as our own pages are: what is registered on both sides is a conflict, and neither overrides.
     config.include(add_plugin_pages, route_prefix=application.loaded.settings.issuer_path)
+    config.include("authserver.web.routes.refuse_other_well_known")
     return config.make_wsgi_app()
 
 

@@ -26,6 +26,7 @@ from authserver.engine.metadata import well_known_paths
 from authserver.plugins import CONTRIBUTING, SLOTS
 from authserver.settings import Resolved, Settings, SettingsError
 from authserver.testing.server import SETTINGS, Server
+from authserver.web.metadata import METADATA
 from authserver.web.routes import ROUTES
 
 CHECKOUT = Path(__file__).parent.parent
@@ -158,8 +159,8 @@ def test_every_endpoint_is_documented() -> None:
     page = (CHECKOUT / "docs/endpoints.rst").read_text()
     for route in ROUTES:
         assert f"`{route.path}`" in page, route.path
-    for path in well_known_paths("/auth"):
-        assert f"https://example.com{path}" in page, path
+    inserted, _ = well_known_paths(METADATA, "/auth")
+    assert f"https://example.com{inserted}" in page
 
 
 def test_every_error_is_documented_with_its_status() -> None:
@@ -216,7 +217,7 @@ def test_what_people_are_told_to_type_exists(file: str, line: str) -> None:
         case "curl":
             (url,) = [word for word in arguments if word.startswith("http://localhost:6543")]
             path = url.removeprefix("http://localhost:6543")
-            assert path in {*(route.path for route in ROUTES), *well_known_paths("")}
+            assert path in {*(route.path for route in ROUTES), *well_known_paths(METADATA, "")}
         case "export":
             name, _, _ = arguments[0].partition("=")
             assert name == "AUTHSERVER_CONFIG" or f"env:{name}" in (CHECKOUT / "production.ini").read_text()

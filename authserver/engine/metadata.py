@@ -110,9 +110,9 @@ def introspection_is_on(policies: Policies) -> bool:
     return policies.serves("introspection_decision")
 
 
-def well_known_paths(issuer_path: str) -> tuple[str, ...]:
-    """Where the document is served; the first one is RFC 8414's own (A-05), MCP clients try the others (A-06)."""
-    inserted = (
-        f"/.well-known/{name}{issuer_path}" for name in ("oauth-authorization-server", "openid-configuration")
-    )
-    return tuple(dict.fromkeys((*inserted, f"{issuer_path}/.well-known/openid-configuration")))
+def well_known_paths(name: str, issuer_path: str) -> tuple[str, str]:
+    """Where clients look for a document about the issuer: between its host and path, and behind its path.
+
+    The first is where RFC 8414, 3.1 has it, the second where OpenID Connect Discovery, 4 has it.
+    """
+    return f"/.well-known/{name}{issuer_path}", f"{issuer_path}/.well-known/{name}"

@@ -8,6 +8,7 @@ from pyramid.i18n import TranslationStringFactory
 from pyramid.request import Request
 from pyramid.view import view_config
 
+from authserver.web.metadata import METADATA
 from authserver.web.pages import own_url
 
 _ = TranslationStringFactory("authserver")
@@ -16,7 +17,7 @@ _ = TranslationStringFactory("authserver")
 @view_config(route_name="home", request_method="GET", renderer="home.jinja2")
 def home(request: Request) -> dict[str, Any]:
     links = [
-        (_("Server metadata"), own_url(request, "metadata")),
+        (_("Server metadata"), own_url(request, METADATA)),
         (_("Signing keys"), own_url(request, "jwks")),
     ]
     return {"links": request.registry.home_links + links}

@@ -11,16 +11,15 @@ from pyramid.response import Response
 from pyramid.view import view_config
 
 from authserver.web.json import json_response
-from authserver.web.routes import METADATA_ROUTES
 
+# The name of the document, and of its route (RFC 8414, 3).
+METADATA = "oauth-authorization-server"
 # How long clients may keep the server metadata, in seconds.
 MAXIMUM_AGE = 300
 
 
 def includeme(config: Configurator) -> None:
-    for route_name in METADATA_ROUTES:
-        if route_name in config.registry.routes:
-            config.add_view(metadata, route_name=route_name, request_method="GET")
+    config.add_well_known(METADATA, metadata)
 
 
 def metadata(request: Request) -> Response:

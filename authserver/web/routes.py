@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from pyramid.config import Configurator
-from pyramid.httpexceptions import HTTPMethodNotAllowed
+from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_retry import BeforeRetry
@@ -75,35 +75,44 @@ ROUTES = (
     Route("logo", "/static/logo", ("GET",), stored=False),
 )
 
-# The metadata document has up to three addresses; the first is RFC 8414's.
-METADATA_ROUTES = ("metadata", "metadata_openid", "metadata_appended")
-
 
 def includeme(config: Configurator) -> None:
     """Add every route below the path of the issuer, and an answer to the methods it does not have."""
     application: Any = config.registry.application
     prefix = application.loaded.settings.issuer_path
-    metadata = [
-        Route(name, path, ("GET",), Medium.JSON, Origins.ALL, stored=False)
-        for name, path in zip(METADATA_ROUTES, well_known_paths(prefix), strict=False)
-    ]
     policies = application.plugins
     # What is switched off keeps its name for its view, but matches nothing.
     off = {
         "register": not registration_is_open(policies),
         "introspect": not introspection_is_on(policies),
     }
-    table = {}
-    for route in (*metadata, *(replace(route, path=prefix + route.path) for route in ROUTES)):
-        config.add_route(route.name, route.path, static=off.get(route.name, False))
-        config.add_view(method_not_allowed, route_name=route.name)
-        table[route.name] = route
-        if route.origins is not Origins.NONE:
-            config.add_view(preflight, route_name=route.name, request_method="OPTIONS")
+    config.registry.routes = {}
+    config.registry.unstored_paths = set()
+    for route in ROUTES:
+        _add(config, replace(route, path=prefix + route.path), is_off=off.get(route.name, False))
     config.add_subscriber(wait_before_retry, BeforeRetry)
     config.add_directive("add_json_endpoint", add_json_endpoint)
-    config.registry.routes = table
-    config.registry.unstored_paths = frozenset(route.path for route in table.values() if not route.stored)
+    config.add_directive("add_well_known", add_well_known)
+
+
+def _add(
+    config: Configurator,
+    route: Route,
+    *,
+    otherwise: Callable[[Request], Response] | None = None,
+    is_off: bool = False,
+) -> None:
+    """Add a route with its whole path, and what answers where it has no view: 405 unless `otherwise` is given."""
+    # Whatever prefix the caller is included with, the path has it already, or must not have it.
+    config = config.with_package(config.package)
+    config.route_prefix = None
+    config.add_route(route.name, route.path, static=is_off)
+    config.add_view(otherwise or method_not_allowed, route_name=route.name)
+    if route.origins is not Origins.NONE:
+        config.add_view(preflight, route_name=route.name, request_method="OPTIONS")
+    config.registry.routes[route.name] = route
+    if not route.stored:
+        config.registry.unstored_paths.add(route.path)
 
 
 def add_json_endpoint(
@@ -114,13 +123,37 @@ def add_json_endpoint(
     Errors are JSON. `origins` says which web origins may read the answers: `none`, `all` or `clients`.
     """
     prefix: str = config.registry.application.loaded.settings.issuer_path
-    route = Route(name, prefix + path, ("POST",), Medium.JSON, Origins(origins))
-    config.add_route(name, path)
-    config.add_view(method_not_allowed, route_name=name)
+    _add(config, Route(name, prefix + path, ("POST",), Medium.JSON, Origins(origins)))
     config.add_view(view, route_name=name, request_method="POST")
-    if route.origins is not Origins.NONE:
-        config.add_view(preflight, route_name=name, request_method="OPTIONS")
-    config.registry.routes[name] = route
+
+
+def add_well_known(
+    config: Configurator, name: str, view: Callable[[Request], Response], *, appended: bool = False
+) -> None:
+    """Directive for a document about this issuer: GET, for everybody, where clients look for it.
+
+    Args:
+        name: what is behind `/.well-known/`. It goes between the host and the path of the issuer (RFC 8414, 3.1).
+        appended: whether it is behind that path as well (OpenID Connect Discovery, 4).
+    """
+    inserted, below = well_known_paths(name, config.registry.application.loaded.settings.issuer_path)
+    paths = (
+        {name: inserted, f"{name} appended": below} if appended and below != inserted else {name: inserted}
+    )
+    for route_name, path in paths.items():
+        _add(config, Route(route_name, path, ("GET",), Medium.JSON, Origins.ALL, stored=False))
+        config.add_view(view, route_name=route_name, request_method="GET")
+
+
+def refuse_other_well_known(config: Configurator) -> None:
+    """Answer 404 in JSON that programs of every origin can read, for well-known addresses without a document.
+
+    Clients ask for several documents in turn, and only a 404 sends each of them on to the next. This is included
+    last, so that the pages of plugins come first.
+    """
+    issuer_path = config.registry.application.loaded.settings.issuer_path
+    for path in dict.fromkeys(("/.well-known/*name", f"{issuer_path}/.well-known/*name")):
+        _add(config, Route(path, path, ("GET",), Medium.JSON, Origins.ALL), otherwise=no_such_document)
 
 
 def route_of(request: Request) -> Route | None:
@@ -157,6 +190,10 @@ def method_not_allowed(request: Request) -> Response:
     route = route_of(request)
     assert route is not None  # only added to routes of the table
     raise HTTPMethodNotAllowed(headers={"Allow": ", ".join(route.methods)})
+
+
+def no_such_document(request: Request) -> Response:
+    raise HTTPNotFound()
 
 
 def preflight(request: Request) -> Response:

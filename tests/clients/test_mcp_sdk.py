@@ -18,6 +18,11 @@ import requests
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from mcp.client.auth import OAuthClientProvider
+from mcp.client.auth.utils import (
+    build_oauth_authorization_server_metadata_discovery_urls,
+    create_oauth_metadata_request,
+    handle_auth_metadata_response,
+)
 from mcp.shared.auth import (
     AuthorizationCodeResult,
     OAuthClientInformationFull,
@@ -186,6 +191,23 @@ def test_the_mcp_sdk_discovers_registers_authorizes_and_refreshes(running_server
     assert memory.client.token_endpoint_auth_method == (method or "client_secret_basic")
     assert [claims["client_id"] for claims in resource.seen] == [memory.client.client_id] * 3
     assert resource.seen[0]["scope"] == "profile files.read"
+
+
+def test_the_mcp_sdk_goes_on_where_there_is_no_openid_configuration(running_server):
+    """A-06, B069: for an issuer with a path it asks there, too; only the document of RFC 8414 ends the search."""
+
+    async def story() -> None:
+        found = []
+        async with httpx2.AsyncClient() as http:
+            for url in reversed(
+                build_oauth_authorization_server_metadata_discovery_urls(running_server.issuer, "")
+            ):
+                answer = await http.send(create_oauth_metadata_request(url))
+                found.append(await handle_auth_metadata_response(answer))
+        assert [goes_on for goes_on, _ in found] == [True, True]
+        assert [str(document.issuer) for _, document in found if document] == [running_server.issuer]
+
+    in_a_thread(story)
 
 
 def test_the_mcp_sdk_is_refused_what_the_user_declined(running_server, resource, ann):

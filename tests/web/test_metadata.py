@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from pyramid.response import Response
 
-from authserver.api import hookimpl
+from authserver.api import hookimpl, json_response
 from authserver.testing.server import (
     CHALLENGE,
     ISSUER,
@@ -46,13 +47,11 @@ def without(*names: str) -> dict[str, str | None]:
 # ---- The document ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [WELL_KNOWN, "/.well-known/openid-configuration"])
-def test_the_document_is_one_json_object_for_everybody(path: str, shared_server: Server) -> None:
-    """A-01, A-06: 200, application/json, no authentication, the same bytes in both positions."""
-    answer = shared_server.http.get(path)
+def test_the_document_is_one_json_object_for_everybody(shared_server: Server) -> None:
+    """A-01: 200, application/json, no authentication."""
+    answer = shared_server.http.get(WELL_KNOWN)
     assert (answer.status_int, answer.content_type) == (200, "application/json")
     assert isinstance(answer.json, dict)
-    assert answer.body == shared_server.http.get(WELL_KNOWN).body
     assert "Set-Cookie" not in answer.headers
 
 
@@ -126,6 +125,92 @@ def test_the_document_may_be_kept_for_a_while(shared_server: Server) -> None:
     assert answer.headers["Cache-Control"] == "public, max-age=300"
     again = shared_server.http.get(WELL_KNOWN, headers={"If-None-Match": answer.headers["ETag"]})
     assert (again.status_int, again.body) == (304, b"")
+
+
+# ---- Documents of others -----------------------------------------------------------------------------
+
+# In what order programs ask for the document of the issuer https://as.example and of https://as.example/tenant.
+ORDERS = {
+    "Spring Security": ("{path}/.well-known/openid-configuration", "{openid}{path}", "{oauth}{path}"),
+    "MCP SDK for TypeScript": ("{oauth}{path}", "{openid}{path}", "{path}/.well-known/openid-configuration"),
+    "an OpenID Connect library": ("{path}/.well-known/openid-configuration", "{oauth}{path}"),
+}
+
+
+@pytest.mark.parametrize("issuer_path", ["", "/tenant"])
+@pytest.mark.parametrize("program", ORDERS)
+def test_every_program_comes_to_the_document(program: str, issuer_path: str, make_server: MakeServer) -> None:
+    """A-06, B069: half a document of OpenID Connect ends the search; after a 404 programs ask for ours."""
+    server = make_server({"authserver.issuer": ISSUER + issuer_path})
+    openid = WELL_KNOWN.replace("oauth-authorization-server", "openid-configuration")
+    for template in ORDERS[program]:
+        path = template.format(path=issuer_path, openid=openid, oauth=WELL_KNOWN)
+        answer = server.http.get(path, headers={"Origin": "https://app.example"}, expect_errors=True)
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert answer.content_type == "application/json"
+        if answer.status_int == 200:
+            break
+        assert answer.status_int == 404
+    assert answer.json["issuer"] == ISSUER + issuer_path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/.well-known/openid-configuration",
+        "/.well-known/openid-configuration/tenant",
+        "/tenant/.well-known/openid-configuration",
+        "/.well-known/oauth-protected-resource",
+        "/.well-known/",
+    ],
+)
+def test_programs_of_every_origin_can_read_that_there_is_no_document(
+    path: str, make_server: MakeServer
+) -> None:
+    """A-06: also those that send a header of the Model Context Protocol, for which browsers ask first."""
+    server = make_server({"authserver.issuer": f"{ISSUER}/tenant"})
+    origin = {"Origin": "https://app.example"}
+    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "mcp-protocol-version"}
+    preflight = server.http.options(path, headers={**origin, **asked})
+    assert preflight.status_int == 204
+    assert "MCP-Protocol-Version" in preflight.headers["Access-Control-Allow-Headers"]
+    for method in ("get", "head", "post_json"):
+        answer = getattr(server.http, method)(path, headers=origin, expect_errors=True)
+        assert answer.status_int == 404
+        assert answer.content_type == "application/json"
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "Set-Cookie" not in answer.headers
+    assert {row["type"] for row in server.rows("events")} == {"key.created"}
+
+
+@dataclass(frozen=True)
+class FurtherDocument:
+    @hookimpl
+    def includeme(self, config: Any) -> None:
+        config.add_well_known("openid-configuration", self.show, appended=True)
+        config.add_well_known("acme-configuration", self.show)
+
+    def show(self, request: Any) -> Response:
+        return json_response({"issuer": request.engine.settings.issuer})
+
+
+@pytest.mark.parametrize("issuer_path", ["", "/tenant"])
+def test_a_plugin_adds_documents_at_their_addresses(issuer_path: str, make_server: MakeServer) -> None:
+    """A-06: a feature that has a document to show needs no change elsewhere."""
+    server = make_server({"authserver.issuer": ISSUER + issuer_path, **with_plugin(FurtherDocument, {})})
+    found = {
+        "/.well-known/openid-configuration" + issuer_path,
+        issuer_path + "/.well-known/openid-configuration",
+        "/.well-known/acme-configuration" + issuer_path,
+    }
+    for path in found | {"/tenant/.well-known/acme-configuration"}:
+        answer = server.http.get(path, headers={"Origin": "https://app.example"}, expect_errors=True)
+        assert answer.status_int == (200 if path in found else 404)
+        if path in found:
+            assert answer.json == {"issuer": ISSUER + issuer_path}
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+            assert server.http.post(path, expect_errors=True).headers["Allow"] == "GET"
 
 
 # ---- One issuer everywhere -------------------------------------------------------------------------
@@ -244,9 +329,8 @@ def test_query_is_the_only_response_mode(server: Server) -> None:
 
 
 def test_s256_is_the_only_challenge_method(server: Server) -> None:
-    """A-10: present in both documents; it works, and `plain` does not."""
-    for path in (WELL_KNOWN, "/.well-known/openid-configuration"):
-        assert document(server, path)["code_challenge_methods_supported"] == ["S256"]
+    """A-10: the document has it; it works, and `plain` does not."""
+    assert document(server)["code_challenge_methods_supported"] == ["S256"]
     client, secret = server.add_client()
     assert server.redeem(client, secret, server.code(client, code_challenge=CHALLENGE)).status_int == 200
     browser = server.browser()

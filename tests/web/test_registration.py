@@ -273,8 +273,7 @@ def test_an_operator_may_open_more_grant_types(make_server):
 
 def test_without_a_policy_there_is_no_registration(closed):
     """A-14, K-09, T131: off unless the operator lists a policy: 404, and the metadata does not name it."""
-    for path in (METADATA, "/.well-known/openid-configuration"):
-        assert "registration_endpoint" not in closed.http.get(path).json
+    assert "registration_endpoint" not in closed.http.get(METADATA).json
     assert register(closed, WEB).status_int == 404
     assert (
         closed.http.options(
