@@ -58,7 +58,7 @@ from authserver.engine.introspect import IntrospectedToken
 from authserver.engine.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, foreign_key, read_jws
 from authserver.engine.login import Identity
 from authserver.engine.once import first_use, of_this_generation
-from authserver.engine.parameters import LONGEST_TEXT, Parameters
+from authserver.engine.parameters import Parameters
 from authserver.engine.questions import facts_of
 from authserver.engine.records import Client, Consent, Event, Grant, RegisteredBy, User
 from authserver.engine.register import INITIAL_ACCESS_TOKEN_REQUIRED, ClientMetadata
@@ -70,6 +70,7 @@ from authserver.engine.uris import (
     same_redirect_uri,
 )
 from authserver.hookspecs import hookimpl
+from authserver.limits import MAXIMUM_IDENTIFIER
 from authserver.settings import Secret
 from authserver.web.forms import headers_of, read_form
 from authserver.web.json import json_response
@@ -77,7 +78,7 @@ from authserver.web.json import json_response
 __all__ = [
     "FOREIGN_ALGORITHMS",
     "INITIAL_ACCESS_TOKEN_REQUIRED",
-    "LONGEST_TEXT",
+    "MAXIMUM_IDENTIFIER",
     "OFFLINE_ACCESS",
     "BadAssertion",
     "Binding",

@@ -174,6 +174,8 @@ def build(ini: Mapping[str, str]) -> Application:
             generation=FollowedGeneration(storage),
         )
         metadata = server_metadata(parts)
+        if problems := settings_reader.scope_problems(parts.scopes, settings.maximum_request):
+            raise SettingsError([f"scopes, of authserver.scopes and plugins: {line}" for line in problems])
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     return Application(

@@ -159,7 +159,6 @@ WITHOUT_REMEDY = frozenset(
         "scope-not-granted",
         "session-ended",
         "state-malformed",
-        "state-too-long",
         "token-of-another-client",
         "too-many-resources",
         "two-methods",

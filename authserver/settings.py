@@ -17,10 +17,12 @@ from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 import msgspec
 from msgspec import Meta
+
+from authserver.limits import MAXIMUM_SCOPE, MAXIMUM_SCOPE_NAME, MAXIMUM_URI
 
 PREFIX = "authserver."
 PLUGIN_PREFIX = "authserver.plugin."
@@ -95,9 +97,12 @@ class AccessTokenFormat(StrEnum):
     OPAQUE = "opaque"
 
 
+_SCOPE_NAME = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+# Characters of an authorization request beside its scopes and redirect URI: client, challenge, resource, a state.
+ROOM_FOR_THE_REST = 1024
 _PASSWORD_IN_URL = re.compile(r"://[^/]*:.+@|[?&]password=")
 # Seconds. A retiring signing key verifies for at least so long, whatever the lifetime is set to meanwhile.
-LONGEST_ACCESS_TOKEN = 86400
+MAXIMUM_ACCESS_TOKEN_LIFETIME = 86400
 # What Pyramid takes for true.
 _ON = ("t", "true", "y", "yes", "on", "1")
 
@@ -155,6 +160,14 @@ class Settings:
             description="Seconds a plugin has for one decision; one that takes longer has refused. Plugins that ask nobody outside are not timed.",
         ),
     ] = 2.0
+    maximum_request: Annotated[
+        int,
+        Meta(
+            ge=4096,
+            le=32768,
+            description="Characters of an authorization request, as it stands in an address; `state` and `scope` are parts of it. Sealed it is a third longer and travels in addresses of our own, so servers and proxies in front must take 1.4 times as much and their headers.",
+        ),
+    ] = 10000
     grant_types: Annotated[Text, Meta(description="The grant types of the token endpoint.")] = (
         "authorization_code",
         "refresh_token",
@@ -185,7 +198,7 @@ class Settings:
         Seconds, Meta(ge=10, le=60, description="Seconds in which an authorization code must be redeemed.")
     ] = 60
     access_token_lifetime: Annotated[
-        Seconds, Meta(ge=10, le=LONGEST_ACCESS_TOKEN, description="Seconds an access token lives.")
+        Seconds, Meta(ge=10, le=MAXIMUM_ACCESS_TOKEN_LIFETIME, description="Seconds an access token lives.")
     ] = 900
     refresh_token_idle_lifetime: Annotated[
         Seconds, Meta(ge=60, le=31536000, description="Seconds after which an unused refresh token dies.")
@@ -467,9 +480,9 @@ def _contradictions(settings: Settings) -> list[str]:
     if problem := _issuer_problem(settings.issuer):
         problems.append(f"authserver.issuer: {problem}")
     names = [name for name, _ in settings.scopes]
-    for name in names:
-        if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}", name):
-            problems.append(f"authserver.scopes: {name!r} is not a scope name (RFC 6749, 3.3)")
+    problems += [
+        f"authserver.scopes: {problem}" for problem in scope_problems(names, settings.maximum_request)
+    ]
     problems += [
         f"authserver.hidden_scopes: {name}: not among authserver.scopes"
         for name in settings.hidden_scopes
@@ -483,6 +496,29 @@ def _contradictions(settings: Settings) -> list[str]:
         key_ring(settings)
     except SettingsError as error:
         problems += error.problems
+    return problems
+
+
+def scope_problems(names: Iterable[str], maximum_request: int) -> list[str]:
+    """Why these cannot be all the scopes there are: each request may name each of them, and all at once."""
+    names = tuple(names)
+    problems = [
+        f"{name!r} is not a scope name of up to {MAXIMUM_SCOPE_NAME} characters (RFC 6749, 3.3)"
+        for name in names
+        if not _SCOPE_NAME.fullmatch(name) or len(name) > MAXIMUM_SCOPE_NAME
+    ]
+    text = " ".join(names)
+    room = maximum_request - MAXIMUM_URI - ROOM_FOR_THE_REST
+    if len(text) > MAXIMUM_SCOPE:
+        problems.append(
+            f"all {len(names)} scopes in one request are {len(text)} characters, and a token can name "
+            f"{MAXIMUM_SCOPE}; shorten their names or have fewer"
+        )
+    elif len(quote_plus(text)) > room:
+        problems.append(
+            f"all {len(names)} scopes in one request are {len(quote_plus(text))} characters in an address, and "
+            f"authserver.maximum_request leaves room for {room}; raise it, shorten their names or have fewer"
+        )
     return problems
 
 

@@ -22,7 +22,7 @@ from authserver.engine.records import Event, EventType
 from authserver.plugins import PluginSet, same_outcome
 
 QUEUE = 1000
-MOST_RECORDS_A_SECOND = 20.0
+MAXIMUM_RECORDS_A_SECOND = 20.0
 log = logging.getLogger(__name__)
 
 Said = Sequence[tuple[Answer, Any]]
@@ -41,7 +41,7 @@ class Shadow:
         self._storage = storage
         self._questions: queue.Queue[tuple[Ruling, Said, Mapping[str, Any]]] = queue.Queue(QUEUE)
         self._dropped = 0
-        self._allowance = MOST_RECORDS_A_SECOND
+        self._allowance = MAXIMUM_RECORDS_A_SECOND
         self._allowed_at = time.monotonic()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -106,8 +106,8 @@ class Shadow:
     def _may_record(self) -> bool:
         """A bucket that fills at the allowed rate and holds one second's worth."""
         now = time.monotonic()
-        gained = (now - self._allowed_at) * MOST_RECORDS_A_SECOND
-        self._allowance = min(MOST_RECORDS_A_SECOND, self._allowance + gained)
+        gained = (now - self._allowed_at) * MAXIMUM_RECORDS_A_SECOND
+        self._allowance = min(MAXIMUM_RECORDS_A_SECOND, self._allowance + gained)
         self._allowed_at = now
         if self._allowance < 1:
             return False

@@ -23,7 +23,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from authserver import hookspecs, plugins
+from authserver import hookspecs, limits, plugins
 from authserver.cli import main as command_line
 from authserver.settings import PLUGIN_PREFIX, PREFIX, Secret, Settings
 
@@ -61,6 +61,17 @@ def settings_page() -> Iterator[str]:
     )
     for row in rows:
         yield from configuration_value(row, row.description)
+
+
+def limits_page() -> Iterator[str]:
+    """A table of what strangers may send at most."""
+    hints = typing.get_type_hints(limits, include_extras=True)
+    bounds = {name: typing.get_args(hint)[1] for name, hint in hints.items()}
+    yield from table(
+        ("At most", "Of what", "Why"),
+        [(f"{getattr(limits, name):,}", bound.counts, bound.reason) for name, bound in bounds.items()],
+        widths="16 42 42",
+    )
 
 
 def plugins_page() -> Iterator[str]:
@@ -331,6 +342,7 @@ def escape(text: str) -> str:
 
 PAGES = {
     "settings": settings_page,
+    "limits": limits_page,
     "plugins": plugins_page,
     "commands": commands_page,
     "hooks": hooks_page,

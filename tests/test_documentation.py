@@ -19,7 +19,7 @@ import pytest
 from bs4 import BeautifulSoup
 from click.testing import CliRunner
 
-from authserver import hookspecs
+from authserver import hookspecs, limits
 from authserver.cli import main as command_line
 from authserver.engine import errors
 from authserver.engine.metadata import well_known_paths
@@ -161,6 +161,33 @@ def test_every_endpoint_is_documented() -> None:
         assert f"`{route.path}`" in page, route.path
     inserted, _ = well_known_paths(METADATA, "/auth")
     assert f"https://example.com{inserted}" in page
+
+
+def test_every_limit_is_documented(built: Mapping[str, str]) -> None:
+    """With its number, what it counts and why."""
+    hints = typing.get_type_hints(limits, include_extras=True)
+    numbers = {name for name, value in vars(limits).items() if isinstance(value, int)}
+    assert numbers == set(hints)
+    assert len(numbers) >= 20
+    for name, hint in hints.items():
+        assert name.startswith("MAXIMUM_")
+        bound = typing.get_args(hint)[1]
+        row = f"{getattr(limits, name):,} {plain(bound.counts)} {plain(bound.reason)}"
+        assert row in built["endpoints"], name
+
+
+def test_an_upper_bound_has_one_word_and_what_strangers_send_one_list() -> None:
+    """MAXIMUM_…; a number of that list stands nowhere else under the same name."""
+    names = [
+        (path.name, name)
+        for path in sorted((CHECKOUT / "authserver").rglob("*.py"))
+        for name in re.findall(r"^_?([A-Z][A-Z_]*) *(?::[^=]+)?= ", path.read_text(), re.MULTILINE)
+    ]
+    assert len(names) >= 100
+    others = re.compile(r"(LONGEST|MOST|LARGEST|DEEPEST|HIGHEST|MAX)(_|$)")
+    assert [item for item in names if others.match(item[1])] == []
+    own = [name for _, name in names if hasattr(limits, name)]
+    assert sorted(own) == sorted(set(own))
 
 
 def test_every_error_is_documented_with_its_status() -> None:

@@ -17,6 +17,7 @@ from paste.deploy import appconfig
 
 from authserver import app
 from authserver.cli.keys import new_ring_entry
+from authserver.limits import MAXIMUM_BODY, MAXIMUM_HEAD
 from authserver.settings import Settings, SettingsError, convert
 
 CHECKOUT = Path(__file__).parents[1]
@@ -147,8 +148,8 @@ def test_a_sample_key_is_refused_in_production(production: Path, monkeypatch: py
 def test_the_server_section_bounds_what_a_stranger_can_send(file: str) -> None:
     """T136, T142: bodies, headers and idle connections are bounded, and no traceback is shown."""
     server = settings_of_server(CHECKOUT / file)
-    assert int(server["max_request_body_size"]) == 65536
-    assert int(server["max_request_header_size"]) == 16384
+    assert int(server["max_request_body_size"]) == MAXIMUM_BODY
+    assert int(server["max_request_header_size"]) == MAXIMUM_HEAD
     assert int(server["channel_timeout"]) == 20
     assert server["expose_tracebacks"] == "false"
 

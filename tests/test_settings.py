@@ -14,6 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from authserver import app
+from authserver.limits import MAXIMUM_SCOPE
 from authserver.settings import Environment, Secret, Settings, SettingsError, convert, key_ring, load
 
 KEY = base64.b64encode(bytes((7 * n + 3) % 256 for n in range(32))).decode()
@@ -32,6 +33,7 @@ BOUNDS = {
     "grant_lifetime": (60, 315360000),
     "refresh_token_retry_window": (0, 120),
     "request_lifetime": (60, 3600),
+    "maximum_request": (4096, 32768),
     "session_idle_lifetime": (60, 2592000),
     "session_lifetime": (60, 31536000),
     "unknown_tokens_per_minute": (0, 1_000_000),
@@ -99,6 +101,37 @@ def test_all_problems_are_told_at_once() -> None:
 def test_production_is_the_default_environment() -> None:
     """T142: a forgotten line is not an insecure server."""
     assert Settings.__dataclass_fields__["environment"].default is Environment.PRODUCTION
+
+
+# ---- Scopes fit into a request ------------------------------------------------------------------------
+
+
+def scopes(*names: str) -> str:
+    return "\n".join(f"{name} = Words" for name in names)
+
+
+def test_as_many_scopes_as_fit_are_accepted() -> None:
+    """B206: their number does not count."""
+    names = [f"s{number:03}" for number in range((MAXIMUM_SCOPE + 1) // 5)]
+    assert len(names) == 819
+    load(ini(scopes=scopes(*names)))
+    (problem,) = problems_of(ini(scopes=scopes(*names, "one.too.many")))
+    assert problem.startswith("authserver.scopes: all 820 scopes in one request are 4107 characters")
+
+
+def test_ten_thousand_scopes_stop_the_start() -> None:
+    """B206: nothing is advertised that a request may not name."""
+    (problem,) = problems_of(ini(scopes=scopes(*(f"notes.{number}" for number in range(10_000)))))
+    assert problem.startswith("authserver.scopes: all 10000 scopes in one request are")
+    assert problem.endswith("and a token can name 4096; shorten their names or have fewer")
+
+
+def test_scopes_fit_into_the_address_that_is_allowed() -> None:
+    """B206: what is escaped counts as it is sent, and the message names the other setting."""
+    names = scopes(*(f"https://api.example/{number:02}" for number in range(60)))
+    load(ini(scopes=names))
+    (problem,) = problems_of(ini(scopes=names, maximum_request="4096"))
+    assert "1859 characters in an address, and authserver.maximum_request leaves room for 1024" in problem
 
 
 # ---- Types and bounds ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from authserver.api import Decision, allow, deny, hookimpl, narrow
 from authserver.engine.records import Event, EventType
 from authserver.plugins import PluginSet
-from authserver.shadow import MOST_RECORDS_A_SECOND, QUEUE, Shadow
+from authserver.shadow import MAXIMUM_RECORDS_A_SECOND, QUEUE, Shadow
 from authserver.storage.database import Database
 from authserver.testing.records import a_client, a_user
 
@@ -126,7 +126,7 @@ def test_records_are_bounded(database: Database, live_beside: Any) -> None:
     for _ in range(200):
         ask(live)
     assert shadow_of(live).wait(20)
-    most = MOST_RECORDS_A_SECOND * (2 + time.monotonic() - begun)
+    most = MAXIMUM_RECORDS_A_SECOND * (2 + time.monotonic() - begun)
     assert 1 <= len(differences(database)) <= min(most, 200)
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import click
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_LONGEST = timedelta(days=3650)
+_MAXIMUM_DURATION = timedelta(days=3650)
 
 
 def length_of(text: str) -> timedelta | None:
@@ -24,6 +24,6 @@ def duration(text: str) -> timedelta:
         raise click.BadParameter(
             f"{text!r} is no duration: write a whole number with s, m, h, d or w behind it, such as 90s, 24h or 7d"
         )
-    if length > _LONGEST:
-        raise click.BadParameter(f"{text} is longer than {_LONGEST.days}d")
+    if length > _MAXIMUM_DURATION:
+        raise click.BadParameter(f"{text} is longer than {_MAXIMUM_DURATION.days}d")
     return length

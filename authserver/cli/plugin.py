@@ -19,7 +19,7 @@ from authserver.plugins import HOOKS as ALL_HOOKS
 TEMPLATES = files("authserver.cli") / "plugin_template"
 # The hooks that a plugin can be started for, the deciding ones first.
 HOOKS = tuple(hook for hook in ALL_HOOKS if (TEMPLATES / f"{hook}.module.txt").is_file())
-LONGEST_NAME = 30
+MAXIMUM_NAME = 30
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _FIELD = re.compile(r"^POLICY = \w+\((.*)\)$", re.MULTILINE)
@@ -116,9 +116,9 @@ def written(names: Names, hook: str) -> Mapping[Path, str]:
 def _names(text: str) -> Names:
     """Raises click.BadParameter."""
     text = text.removeprefix("authserver-")
-    if not _NAME.fullmatch(text) or len(text) > LONGEST_NAME:
+    if not _NAME.fullmatch(text) or len(text) > MAXIMUM_NAME:
         raise click.BadParameter(
-            f"{text!r} is no name for a plugin; write it in at most {LONGEST_NAME} small letters, digits and "
+            f"{text!r} is no name for a plugin; write it in at most {MAXIMUM_NAME} small letters, digits and "
             "hyphens, beginning with a letter: quiet-hours",
             param_hint="NAME",
         )

@@ -20,7 +20,7 @@ from authserver.engine.ports import Storage, StorageUnavailable
 from authserver.engine.records import Batch, Disposable
 
 # More than this is not counted beforehand: it would take longer than a statement may.
-MOST_COUNTED = 1_000_000
+MAXIMUM_COUNTED = 1_000_000
 # How often, and after how many seconds, to look again when others hold what is left or the database is busy.
 TRIES = 10
 WAIT = 1.0
@@ -43,7 +43,7 @@ def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
         before = upkeep.cutoffs(application.parts.settings, now)
         removed: Counter[Disposable] = Counter()
         along: Counter[Disposable] = Counter()
-        left = upkeep.backlog(application.storage, before, MOST_COUNTED)
+        left = upkeep.backlog(application.storage, before, MAXIMUM_COUNTED)
         with _stopped_by_interrupt() as stopped:
             if not dry_run:
                 upkeep.erase_keys(application.storage, now)
@@ -53,7 +53,7 @@ def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
                         removed[kind] += batch.removed
                         along[kind] += batch.along
                         bar.advance(task, batch.removed)
-            left = upkeep.backlog(application.storage, before, MOST_COUNTED)
+            left = upkeep.backlog(application.storage, before, MAXIMUM_COUNTED)
     rows = [
         {"kind": str(kind), "removed": removed[kind], "removed_with_them": along[kind], "left": left[kind]}
         for kind in before
@@ -107,7 +107,7 @@ def _until_nothing_is_left(
 
 def _total(left: Mapping[Disposable, int]) -> int | None:
     """How many rows there are to remove; None when nobody counted them all."""
-    return None if MOST_COUNTED in left.values() else sum(left.values())
+    return None if MAXIMUM_COUNTED in left.values() else sum(left.values())
 
 
 def _progress(left: Mapping[Disposable, int], *, disable: bool) -> Progress:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from authserver.app import Application
 
 # So many line numbers are told to people; `--json` has all.
-MOST_NUMBERS = 20
+MAXIMUM_NUMBERS = 20
 
 _WARNING = "This revokes every grant, signs everybody out and replaces the signing keys. Go on?"
 _BY_HAND = """\
@@ -140,5 +140,5 @@ def _tell(done: Mapping[str, Any], redone: Sequence[Redone], bad: Sequence[int],
         indent=2,
     )
     if bad:
-        numbers = ", ".join(map(str, bad[:MOST_NUMBERS])) + (", …" if len(bad) > MOST_NUMBERS else "")
+        numbers = ", ".join(map(str, bad[:MAXIMUM_NUMBERS])) + (", …" if len(bad) > MAXIMUM_NUMBERS else "")
         click.echo(f"\nLines of the log that are no event ({len(bad)}): {numbers}")

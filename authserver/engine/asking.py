@@ -12,8 +12,8 @@ from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidScope, InvalidTarget
 from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.records import Client, User
+from authserver.limits import MAXIMUM_RESOURCES
 
-MAXIMUM_RESOURCES = 10
 # Where this scope exists, it decides whether a client gets refresh tokens.
 OFFLINE_ACCESS = "offline_access"
 

@@ -16,9 +16,10 @@ from authserver.engine.context import Engine
 from authserver.engine.jose import SECRET_MEMBERS, ForeignKey, foreign_key, read_jws
 from authserver.engine.once import first_use
 from authserver.engine.records import Client
+from authserver.limits import MAXIMUM_KEY_ID
 
-LARGEST_KEY_SET = 32768
-MOST_KEYS = 20
+MAXIMUM_KEY_SET = 32768
+MAXIMUM_KEYS = 20
 # How far the clocks of others may be off (R-11, T150).
 SKEW = timedelta(seconds=30)
 
@@ -54,12 +55,12 @@ class TrustedKeys:
         Raises ValueError, with text that repeats nothing of a key, for what is no key set, holds a private or
         symmetric key, a weak or broken one, one `kid` twice, more than 20 keys, or none that can be used.
         """
-        jwks = strict_json.loads(text, limit=LARGEST_KEY_SET)
+        jwks = strict_json.loads(text, limit=MAXIMUM_KEY_SET)
         members = jwks.get("keys") if isinstance(jwks, dict) else None
         if not isinstance(members, list) or not all(isinstance(jwk, dict) for jwk in members):
             raise ValueError("this is no JWK Set (RFC 7517, 5)")
-        if len(members) > MOST_KEYS:
-            raise ValueError(f"the JWK Set holds more than {MOST_KEYS} keys")
+        if len(members) > MAXIMUM_KEYS:
+            raise ValueError(f"the JWK Set holds more than {MAXIMUM_KEYS} keys")
         if any(SECRET_MEMBERS & jwk.keys() for jwk in members):
             raise ValueError("the JWK Set holds a private or symmetric key; give public keys only")
         keys = tuple(
@@ -178,6 +179,6 @@ def _key(number: int, jwk: Mapping[str, Any], algorithm: str) -> ForeignKey:
 
 def _kid(jwk: Mapping[str, Any]) -> str | None:
     kid = jwk.get("kid")
-    if kid is None or (isinstance(kid, str) and 1 <= len(kid) <= 128 and kid.isprintable()):
+    if kid is None or (isinstance(kid, str) and 1 <= len(kid) <= MAXIMUM_KEY_ID and kid.isprintable()):
         return kid
     raise ValueError("a key of the JWK Set has a kid that is no text of up to 128 printable characters")

@@ -34,10 +34,9 @@ from authserver.engine.errors import (
 from authserver.engine.issuing import issue_code
 from authserver.engine.login import SESSION_KIND
 from authserver.engine.parameters import Parameters
-from authserver.engine.pending import MAXIMUM_REQUEST, Browser, Pending, answer_once, seal, unseal
+from authserver.engine.pending import Browser, Pending, answer_once, seal, unseal
 from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, User
-
-MAXIMUM_STATE = 2048
+from authserver.limits import MAXIMUM_CLIENT_ID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +113,7 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
         PageError: client or redirect URI cannot be trusted; nothing is redirected.
         RedirectError: any other error, for a signed-in user.
     """
-    expanded = _expand(engine, parameters)
-    if len(expanded.parameters.encoded()) > MAXIMUM_REQUEST:
-        raise PageError(InvalidRequest("The request is too long.", reason="request-too-long"))
+    expanded = _carried(_expand(engine, parameters), engine.settings.maximum_request)
     # However often it is sent, it expires at one time: until then its answer is remembered.
     begins = max(engine.now, expanded.sendable_until or engine.now)
     lifetime = timedelta(seconds=engine.settings.request_lifetime)
@@ -248,6 +245,26 @@ def _expand(engine: Engine, parameters: Parameters) -> Expanded:
     return replace(first, refusal=next((item.refusal for item in found if item.refusal), None))
 
 
+def _carried(expanded: Expanded, maximum: int) -> Expanded:
+    """The request as it travels on. Of one that cannot, only what its refusal needs to reach the client."""
+    parameters = expanded.parameters
+    try:
+        parameters.refuse_unreadable()
+        if len(parameters.encoded()) <= maximum:
+            return expanded
+        refusal = InvalidRequest("The request is too long.", reason="request-too-long")
+    except InvalidRequest as unreadable:
+        refusal = unreadable
+    target = parameters.only("client_id", "redirect_uri")
+    with_state = parameters.only("client_id", "redirect_uri", "state")
+    try:
+        _state(with_state)
+    except InvalidRequest:
+        with_state = target
+    fits = len(with_state.encoded()) <= maximum
+    return replace(expanded, parameters=with_state if fits else target, refusal=expanded.refusal or refusal)
+
+
 def _proceed(engine: Engine, pending: Pending, browser: Browser) -> Outcome:
     client, redirect_uri = accept_target(engine, pending.parameters)
     if browser.user is None:
@@ -344,9 +361,8 @@ def _refuse_request_objects(parameters: Parameters) -> None:
 
 
 def _state(parameters: Parameters) -> str | None:
+    """The state, which comes back as it was sent. Raises InvalidRequest when it cannot (OAuth 2.1, A.5)."""
     state = parameters.get("state")
-    if state is not None and len(state) > MAXIMUM_STATE:
-        raise InvalidRequest(f"state is longer than {MAXIMUM_STATE} characters.", reason="state-too-long")
     if state is not None and not re.fullmatch(r"[\x20-\x7e]*", state):
         raise InvalidRequest("state holds characters outside %x20-7E.", reason="state-malformed")
     return state
@@ -471,4 +487,4 @@ def _merged_consent(engine: Engine, checked: Checked) -> Consent:
 
 def _is_visible(text: str) -> bool:
     """The grammar of a client_id (OAuth 2.1, App. A.1); anything else is not looked up."""
-    return len(text) <= 200 and bool(re.fullmatch(r"[\x20-\x7e]+", text))
+    return len(text) <= MAXIMUM_CLIENT_ID and bool(re.fullmatch(r"[\x20-\x7e]+", text))

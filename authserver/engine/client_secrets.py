@@ -16,19 +16,20 @@ from authserver.engine import digests
 from authserver.engine.context import Engine
 from authserver.engine.records import Client, ClientSecret, EventType
 from authserver.engine.sealing import KeyRing, Unsealable
+from authserver.limits import MAXIMUM_CLIENT_SECRET
 
 log = logging.getLogger(__name__)
 
 PURPOSE = "client-secret"
 
 # A new one and the one that it replaces; more would only be forgotten.
-MOST_LIVE = 2
+MAXIMUM_LIVE = 2
 # A token request costs one lookup and one event. Noting each use would double what is written, and requests of
 # one client would wait for each other.
 NOTED_EVERY = timedelta(minutes=5)
 
 # A secret that was made elsewhere: 22 characters of base64url can hold 128 random bits.
-_SHORTEST, _LONGEST = 22, 256
+MINIMUM_CLIENT_SECRET = 22
 
 
 class SecretsUnchanged(Exception):
@@ -60,7 +61,7 @@ def stored_secret(keys: KeyRing, client_id: str, secret: str, now: datetime) -> 
     """
     if not may_be_secret(secret):
         raise ValueError(
-            f"a client secret has {_SHORTEST} to {_LONGEST} characters and no prefix of another kind"
+            f"a client secret has {MINIMUM_CLIENT_SECRET} to {MAXIMUM_CLIENT_SECRET} characters and no prefix of another kind"
         )
     key_id, digest = keys.keyed_digest(_material(client_id, secret), purpose=PURPOSE)
     return ClientSecret(digest=digest, key_id=key_id, created_at=now)
@@ -73,7 +74,7 @@ def may_be_secret(text: str) -> bool:
     """
     if text.startswith(digests.PREFIXES):
         return digests.well_formed(digests.SECRET, text)
-    return _SHORTEST <= len(text) <= _LONGEST
+    return MINIMUM_CLIENT_SECRET <= len(text) <= MAXIMUM_CLIENT_SECRET
 
 
 def matching(engine: Engine, client: Client | None, client_id: str, text: str) -> ClientSecret | None:
@@ -158,7 +159,7 @@ def rotate_secret(engine: Engine, client_id: str, overlap: timedelta) -> str:
         if not client.is_enabled:
             raise SecretsUnchanged(f"{client_id} is disabled for good")
         live = live_secrets(client, engine.now)
-        if overlap and len(live) >= MOST_LIVE:
+        if overlap and len(live) >= MAXIMUM_LIVE:
             raise TwoLiveSecrets(client_id, live)
         changed = [secret for secret in live if end_at(engine, client_id, secret, ends_at)]
         ending += changed

@@ -15,6 +15,8 @@ import secrets
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
+from authserver.limits import MAXIMUM_PASSWORD
+
 CODE = "as_code_"
 ACCESS = "as_access_"
 REFRESH = "as_refresh_"
@@ -22,7 +24,6 @@ SECRET = "as_secret_"
 SESSION = "as_session_"
 PREFIXES = (CODE, ACCESS, REFRESH, SECRET, SESSION)
 
-LONGEST_PASSWORD = 1024  # bytes of UTF-8
 PASSWORD_MEMORY = 19456  # KiB; with two passes and one lane, OWASP's recommendation for Argon2id
 PASSWORD_PASSES = 2
 PASSWORD_LANES = 1
@@ -73,7 +74,7 @@ def hash_password(password: str) -> str:
     Raises ValueError above 1024 bytes of UTF-8.
     """
     key_material = _as_bytes(password)
-    if len(key_material) > LONGEST_PASSWORD:
+    if len(key_material) > MAXIMUM_PASSWORD:
         raise ValueError("the password is longer than 1024 bytes")
     return Argon2id(
         salt=secrets.token_bytes(16),
@@ -91,7 +92,7 @@ def verify_password(password: str, password_hash: str | None) -> bool:
     the time does not tell who exists. A password above 1024 bytes is refused before any work.
     """
     key_material = _as_bytes(password)
-    if len(key_material) > LONGEST_PASSWORD:
+    if len(key_material) > MAXIMUM_PASSWORD:
         return False
     if password_hash is None or not _PASSWORD_HASH.fullmatch(password_hash):
         hash_password(password)

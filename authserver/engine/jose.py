@@ -16,9 +16,9 @@ from joserfc.util import urlsafe_b64decode
 
 from authserver.engine import strict_json
 from authserver.engine.errors import InvalidToken
+from authserver.limits import MAXIMUM_TOKEN
 
 ALGORITHMS = ("ES256", "RS256", "EdDSA")
-LONGEST_TOKEN = 8192
 RSA_SIZES = range(2048, 8193)  # bits; above, one signature costs more than a stranger may make us spend
 
 # Nothing else is in a header we make, so `jwk`, `jku`, `x5u`, `x5c`, `b64` and `crit` never count.
@@ -84,7 +84,7 @@ def read_jws(text: str) -> Jws:
 
     Raises ValueError, with text that repeats nothing of it, for anything else and above 8,192 characters.
     """
-    if len(text) > LONGEST_TOKEN or not text.isascii() or text.count(".") != 2:
+    if len(text) > MAXIMUM_TOKEN or not text.isascii() or text.count(".") != 2:
         raise ValueError("this is no compact JWS")
     signed, _, signature = text.encode("ascii").rpartition(b".")
     header_text, _, claims_text = signed.partition(b".")
@@ -207,7 +207,7 @@ class KeySet:
         One token has one spelling: base64url that is not canonical is refused (RFC 4648, 3.5).
         Raises InvalidToken.
         """
-        if len(token) > LONGEST_TOKEN or not token.isascii() or token.count(".") != 2:
+        if len(token) > MAXIMUM_TOKEN or not token.isascii() or token.count(".") != 2:
             raise _refused("token-malformed")
         signed, _, signature_text = token.encode("ascii").rpartition(b".")
         header_text, _, claims_text = signed.partition(b".")

@@ -16,7 +16,7 @@ from authserver.engine.context import Engine
 from authserver.engine.ports import Stores
 from authserver.engine.records import EventType, KeyState, SigningKey
 from authserver.engine.sealing import KeyRing
-from authserver.settings import LONGEST_ACCESS_TOKEN, Settings
+from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, Settings
 
 PURPOSE = "signing-key"
 # Every process sees a change of keys within this many seconds.
@@ -25,7 +25,7 @@ REFRESH_SECONDS = 10
 MARGIN_SECONDS = 5
 # From the moment a key retires. The longest life that the settings allow, not the one they have now: whoever
 # raises it later must not find that tokens outlive their key. Another process may sign until it reads the keys again.
-VERIFIES_AFTERWARDS = timedelta(seconds=LONGEST_ACCESS_TOKEN + REFRESH_SECONDS + MARGIN_SECONDS)
+VERIFIES_AFTERWARDS = timedelta(seconds=MAXIMUM_ACCESS_TOKEN_LIFETIME + REFRESH_SECONDS + MARGIN_SECONDS)
 
 # Of a key id, which is typed in an emergency.
 SHORTEST_BEGINNING = 8

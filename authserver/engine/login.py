@@ -13,12 +13,11 @@ from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import ServerError, SignInRefused
 from authserver.engine.records import EventType, FoundSession, Session, User
+from authserver.limits import MAXIMUM_PASSWORD, MAXIMUM_USER_AGENT, MAXIMUM_USERNAME
 from authserver.settings import Secret
 
 MINIMUM_PASSWORD_BYTES = 8
-MAXIMUM_PASSWORD_BYTES = 1024
 SESSION_KIND = "session"
-LONGEST_USER_AGENT = 256
 
 _USERNAME = re.compile(r"[^\W_](?:[\w.@+-]*[^\W_])?|[^\W_]")
 
@@ -92,7 +91,7 @@ def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None
         name = normalise_username(attempt.username)
     except BadUsername:
         name = ""
-    if len(attempt.password.value.encode("utf-8", "surrogatepass")) > MAXIMUM_PASSWORD_BYTES:
+    if len(attempt.password.value.encode("utf-8", "surrogatepass")) > MAXIMUM_PASSWORD:
         raise SignInRefused(refused.description, reason="password-too-long")
     user = engine.stores.users.find_by_name(name) if name else None
     engine.journal.user_id = user.user_id if user else None
@@ -191,8 +190,8 @@ def add_user(
 
 def hash_new_password(password: str) -> str:
     """What is stored of a password that somebody chose. Raises BadPassword."""
-    if not MINIMUM_PASSWORD_BYTES <= len(password.encode("utf-8", "surrogatepass")) <= MAXIMUM_PASSWORD_BYTES:
-        raise BadPassword(f"a password has {MINIMUM_PASSWORD_BYTES} to {MAXIMUM_PASSWORD_BYTES} bytes")
+    if not MINIMUM_PASSWORD_BYTES <= len(password.encode("utf-8", "surrogatepass")) <= MAXIMUM_PASSWORD:
+        raise BadPassword(f"a password has {MINIMUM_PASSWORD_BYTES} to {MAXIMUM_PASSWORD} bytes")
     return digests.hash_password(password)
 
 
@@ -213,7 +212,7 @@ def normalise_username(username: str) -> str:
         BadUsername: empty, over 100 characters, with characters a name has no use for, or in mixed scripts.
     """
     name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username.strip()).casefold())
-    if not 1 <= len(name) <= 100 or not _USERNAME.fullmatch(name):
+    if not 1 <= len(name) <= MAXIMUM_USERNAME or not _USERNAME.fullmatch(name):
         raise BadUsername("a user name has 1 to 100 letters, digits and . _ @ + - between them")
     scripts = {unicodedata.name(character, "").partition(" ")[0] for character in name if character.isalpha()}
     # Japanese is written in three scripts at once; every other mixture imitates a name.
@@ -231,4 +230,4 @@ def _known(engine: Engine, identity: Identity) -> User:
 
 def _printable(user_agent: str) -> str:
     """What is kept of a User-Agent: a browser may send anything."""
-    return "".join(filter(str.isprintable, user_agent))[:LONGEST_USER_AGENT]
+    return "".join(filter(str.isprintable, user_agent))[:MAXIMUM_USER_AGENT]

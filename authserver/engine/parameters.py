@@ -7,16 +7,14 @@ what was sent, except for a parameter name of plain lower-case letters.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import unquote_to_bytes, urlencode
 
 from authserver.engine.errors import InvalidRequest, InvalidScope
-
-MOST_PARAMETERS = 100
-LONGEST_TEXT = 8192
-MOST_SCOPES = 50
-LONGEST_SCOPE = 100
+from authserver.limits import MAXIMUM_PARAMETER, MAXIMUM_PARAMETERS, MAXIMUM_SCOPE
 
 _PRINTABLE_NAME = re.compile(r"[a-z_]{1,40}")
 _SCOPE_NAME = r"[\x21\x23-\x5B\x5D-\x7E]+"
@@ -31,47 +29,87 @@ class Parameters:
     """
 
     _pairs: tuple[tuple[str, str], ...] = field(repr=False)
-    _values: dict[str, str] = field(repr=False, compare=False)
+    _values: Mapping[str, str] = field(repr=False, compare=False)
     _repeated: frozenset[str] = field(repr=False, compare=False)
+    _unreadable: Mapping[str, str] = field(repr=False)
 
     @classmethod
-    def parse(cls, encoded: bytes | str, *, longest: int = LONGEST_TEXT) -> Self:
+    def parse(
+        cls,
+        encoded: bytes | str,
+        *,
+        maximum: int = MAXIMUM_PARAMETER,
+        maximum_count: int = MAXIMUM_PARAMETERS,
+    ) -> Self:
         """Read application/x-www-form-urlencoded text: a raw query string or a request body.
 
-        Only `&` separates: with `;` as well, a proxy and we would read different parameters. Bytes
-        must be UTF-8, before and after percent-decoding. Raises InvalidRequest for anything else,
-        for NUL, and beyond 100 parameters or `longest` characters in a name or value.
+        Only `&` separates: with `;` as well, a proxy and we would read different parameters. Bytes must be UTF-8,
+        before and after percent-decoding.
+
+        Args:
+            maximum: characters of a name or value.
+            maximum_count: parameters.
+
+        Raises:
+            InvalidRequest: for anything else, for NUL, and for what is longer.
+        """
+        parameters = cls.parse_readable(encoded, maximum=maximum, maximum_count=maximum_count)
+        parameters.refuse_unreadable()
+        return parameters
+
+    @classmethod
+    def parse_readable(
+        cls,
+        encoded: bytes | str,
+        *,
+        maximum: int = MAXIMUM_PARAMETER,
+        maximum_count: int = MAXIMUM_PARAMETERS,
+    ) -> Self:
+        """As `parse`, but a value that cannot be read is an error only when its parameter is read.
+
+        So an answer that needs other parameters alone can be made, and `refuse_unreadable` comes after that.
+
+        Raises:
+            InvalidRequest: a name cannot be read, or there are too many.
         """
         try:
-            # Encoding is the check: it fails on the lone surrogates that a decoded string may hold.
-            text = encoded.decode("utf-8") if isinstance(encoded, bytes) else encoded.encode("utf-8").decode()
-        except UnicodeError:
+            # It fails on the lone surrogates that a decoded string may hold.
+            text = encoded if isinstance(encoded, bytes) else encoded.encode()
+        except UnicodeEncodeError:
             raise InvalidRequest("the parameters are not valid UTF-8") from None
-        if "\0" in text or "%00" in text:
-            raise InvalidRequest("a parameter holds a NUL character")
-        if text.count("&") >= MOST_PARAMETERS:
+        if text.count(b"&") >= maximum_count:
             raise InvalidRequest("too many parameters")
-        try:
-            pairs = tuple(parse_qsl(text, keep_blank_values=True, errors="strict", separator="&"))
-        except UnicodeError:
-            raise InvalidRequest("the parameters are not valid UTF-8") from None
-        # Decoding never lengthens, so a short whole has no long part.
-        if len(text) > longest and any(len(part) > longest for pair in pairs for part in pair):
-            raise InvalidRequest("a parameter is too long")
+        pairs, names, unreadable = [], [], {}
+        for part in filter(None, text.split(b"&")):
+            encoded_name, _, encoded_value = part.partition(b"=")
+            name = _decoded(encoded_name, maximum)
+            names.append(name)
+            try:
+                pairs.append((name, _decoded(encoded_value, maximum)))
+            except InvalidRequest as problem:
+                unreadable[name] = problem.description
+        return cls._of(pairs, names, unreadable)
+
+    @classmethod
+    def _of(
+        cls, pairs: Iterable[tuple[str, str]], names: Iterable[str], unreadable: Mapping[str, str]
+    ) -> Self:
+        pairs, names = tuple(pairs), tuple(names)
         values = dict(pairs)
         repeated: frozenset[str] = frozenset()
-        if len(values) != len(pairs):
-            names = [name for name, _ in pairs]
-            repeated = frozenset(name for name in values if names.count(name) > 1)
-        return cls(pairs, values, repeated)
+        if len(values) != len(names):
+            repeated = frozenset(name for name, count in Counter(names).items() if count > 1)
+        return cls(pairs, values, repeated, unreadable)
 
     def get(self, name: str) -> str | None:
         """The one value of `name`, or None when it was not sent or is empty.
 
-        Raises InvalidRequest when it was sent more than once, be it empty.
+        Raises InvalidRequest when it was sent more than once, even if empty, or cannot be read.
         """
         if name in self._repeated:
             raise InvalidRequest(_repeated_text(name))
+        if name in self._unreadable:
+            raise InvalidRequest(self._unreadable[name])
         return self._values.get(name) or None
 
     def require(self, name: str) -> str:
@@ -91,31 +129,62 @@ class Parameters:
             if name not in allowed:
                 raise InvalidRequest(_repeated_text(name))
 
+    def refuse_unreadable(self) -> None:
+        """Raise InvalidRequest when a value cannot be read."""
+        for problem in self._unreadable.values():
+            raise InvalidRequest(problem)
+
     def without(self, *names: str) -> Self:
         """The same without these parameters."""
-        return self.parse(urlencode([(name, value) for name, value in self._pairs if name not in names]))
+        return self._where(lambda name: name not in names)
+
+    def only(self, *names: str) -> Self:
+        """The same without all other parameters."""
+        return self._where(lambda name: name in names)
+
+    def _where(self, holds: Callable[[str], bool]) -> Self:
+        pairs = tuple(pair for pair in self._pairs if holds(pair[0]))
+        values = {name: value for name, value in self._values.items() if holds(name)}
+        unreadable = {name: problem for name, problem in self._unreadable.items() if holds(name)}
+        return type(self)(pairs, values, frozenset(filter(holds, self._repeated)), unreadable)
 
     def encoded(self) -> str:
-        """Text that `parse` reads as these very parameters."""
+        """Text that `parse` reads as these very parameters, without what cannot be read."""
         return urlencode(self._pairs)
 
     def __contains__(self, name: str) -> bool:
-        """Whether `name` was sent with a value, once or more often."""
-        return bool(self._values.get(name)) or (name in self._repeated and bool(self.all(name)))
+        """Whether `name` was sent with a value, once or more often, readable or not."""
+        return (
+            bool(self._values.get(name))
+            or name in self._unreadable
+            or (name in self._repeated and bool(self.all(name)))
+        )
 
 
 def scope_set(text: str) -> tuple[str, ...]:
     """The scope tokens of a `scope` value, in order, each once (RFC 6749, 3.3).
 
-    Raises InvalidScope unless the tokens are of the RFC's characters with single spaces between them,
-    at most 50, each of at most 100 characters.
+    Raises InvalidScope unless the tokens are of the RFC's characters with single spaces between them, and together
+    not longer than all the scopes that a server may have.
     """
+    if len(text) > MAXIMUM_SCOPE:
+        raise InvalidScope("the scope is too long")
     if not _SCOPE.fullmatch(text):
         raise InvalidScope("the scope is malformed")
-    tokens = text.split(" ")
-    if len(tokens) > MOST_SCOPES or max(map(len, tokens)) > LONGEST_SCOPE:
-        raise InvalidScope("the scope is too long")
-    return tuple(dict.fromkeys(tokens))
+    return tuple(dict.fromkeys(text.split(" ")))
+
+
+def _decoded(part: bytes, maximum: int) -> str:
+    """A name or value. Raises InvalidRequest."""
+    try:
+        text = unquote_to_bytes(part.replace(b"+", b" ")).decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidRequest("the parameters are not valid UTF-8") from None
+    if "\0" in text:
+        raise InvalidRequest("a parameter holds a NUL character")
+    if len(text) > maximum:
+        raise InvalidRequest("a parameter is too long")
+    return text
 
 
 def _repeated_text(name: str) -> str:

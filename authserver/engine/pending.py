@@ -12,10 +12,9 @@ from authserver.engine.once import first_use, of_this_generation
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import Client, User
 from authserver.engine.sealing import Unsealable, from_text, to_text
+from authserver.limits import MAXIMUM_BODY
 
 PURPOSE = "authorization-request"
-# Sealed it must fit into an address, which servers and proxies hold to 16 kB with all headers (T136).
-MAXIMUM_REQUEST = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +68,7 @@ def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
                 "This request cannot be continued in this browser. Start again.", reason="request-unsealable"
             )
         ) from None
-    request_id, asked_at, expires_at, encoded, refusal = strict_json.loads(
-        plaintext, limit=2 * MAXIMUM_REQUEST
-    )
+    request_id, asked_at, expires_at, encoded, refusal = strict_json.loads(plaintext, limit=MAXIMUM_BODY)
     is_known = of_this_generation(engine, datetime.fromtimestamp(asked_at, UTC))
     if expires_at <= engine.now.timestamp() or not is_known:
         raise PageError(InvalidRequest("This request has expired. Start again.", reason="request-expired"))
@@ -79,7 +76,7 @@ def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
         request_id=request_id,
         asked_at=asked_at,
         expires_at=expires_at,
-        parameters=Parameters.parse(encoded),
+        parameters=Parameters.parse(encoded, maximum=MAXIMUM_BODY),
         refusal=InvalidRequest(refusal[0], reason=refusal[1]) if refusal else None,
     )
 

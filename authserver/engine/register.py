@@ -14,6 +14,14 @@ from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidScope, InvalidToken
 from authserver.engine.parameters import scope_set
 from authserver.engine.records import NOTHING, Client, EventType, RegisteredBy
+from authserver.limits import (
+    MAXIMUM_CLIENT_NAME,
+    MAXIMUM_CONTACT,
+    MAXIMUM_ITEMS,
+    MAXIMUM_MEMBER,
+    MAXIMUM_REDIRECT_URIS,
+    MAXIMUM_SCOPE,
+)
 from authserver.settings import Secret
 
 # The reason a registration policy gives when only the lack of a valid initial access token stands in the way.
@@ -22,8 +30,6 @@ INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
 LINKS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
 TEXTS = ("software_id", "software_version")
 DPOP_BOUND = "dpop_bound_access_tokens"
-MAXIMUM_REDIRECT_URIS = 10
-MAXIMUM_NAME = 100
 
 # What Unicode shows as nothing although its category is a letter, mark or separator.
 _INVISIBLE = re.compile(
@@ -229,8 +235,8 @@ def check_metadata(engine: Engine, metadata: ClientMetadata) -> None:
 
 
 def _check_name(name: str) -> None:
-    if len(name) > MAXIMUM_NAME or not _is_printable(name):
-        raise InvalidClientMetadata(f"client_name must be up to {MAXIMUM_NAME} printable characters.")
+    if len(name) > MAXIMUM_CLIENT_NAME or not _is_printable(name):
+        raise InvalidClientMetadata(f"client_name must be up to {MAXIMUM_CLIENT_NAME} printable characters.")
 
 
 def _application_type(redirect_uris: tuple[str, ...]) -> str:
@@ -238,9 +244,9 @@ def _application_type(redirect_uris: tuple[str, ...]) -> str:
     return "web" if all(uris.is_https(uri) for uri in redirect_uris) else "native"
 
 
-def _text(given: Mapping[str, Any], name: str, default: str = "") -> str:
+def _text(given: Mapping[str, Any], name: str, default: str = "", maximum: int = MAXIMUM_MEMBER) -> str:
     value = given.get(name, default)
-    if not isinstance(value, str) or len(value) > 2000 or not _is_printable(value):
+    if not isinstance(value, str) or len(value) > maximum or not _is_printable(value):
         raise InvalidClientMetadata(f"{name} must be a string of printable characters.")
     return value
 
@@ -252,13 +258,17 @@ def _texts(
     error: type[InvalidClientMetadata | InvalidRedirectUri] = InvalidClientMetadata,
 ) -> tuple[str, ...]:
     value = given.get(name, list(default))
-    if not isinstance(value, list) or len(value) > 50 or not all(isinstance(item, str) for item in value):
+    if (
+        not isinstance(value, list)
+        or len(value) > MAXIMUM_ITEMS
+        or not all(isinstance(item, str) for item in value)
+    ):
         raise error(f"{name} must be an array of strings.")
     return tuple(dict.fromkeys(value))
 
 
 def _scopes(given: Mapping[str, Any]) -> tuple[str, ...]:
-    text = _text(given, "scope")
+    text = _text(given, "scope", maximum=MAXIMUM_SCOPE)
     try:
         return scope_set(text) if text else ()
     except InvalidScope:
@@ -289,7 +299,7 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
             if name in TEXTS:
                 details[name] = text
     contacts = _texts(given, "contacts", ())
-    if any(len(contact) > 200 or not _is_printable(contact) for contact in contacts):
+    if any(len(contact) > MAXIMUM_CONTACT or not _is_printable(contact) for contact in contacts):
         raise InvalidClientMetadata("contacts must be short printable strings.")
     if contacts:
         details["contacts"] = list(contacts)

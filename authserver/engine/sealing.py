@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 _KEY_LENGTH = 32
-_LONGEST_KEY_ID = 64
+_MAXIMUM_KEY_ID_LENGTH = 64
 # Random 96-bit nonces are good for 2**32 sealings under one key (NIST SP 800-38D, 8.3).
 _NONCE_LENGTH = 12
 
@@ -40,7 +40,7 @@ class KeyRing:
 
     def __init__(self, keys: Sequence[tuple[str, bytes]]) -> None:
         for key_id, key in keys:
-            if not key_id.isascii() or not 1 <= len(key_id) <= _LONGEST_KEY_ID:
+            if not key_id.isascii() or not 1 <= len(key_id) <= _MAXIMUM_KEY_ID_LENGTH:
                 raise ValueError("a key id must be 1 to 64 ASCII characters")
             if len(key) != _KEY_LENGTH:
                 raise ValueError(f"key {key_id} must be {_KEY_LENGTH} bytes")

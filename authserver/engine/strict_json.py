@@ -9,16 +9,14 @@ from typing import Any, NoReturn
 
 import msgspec
 
-MOST_BYTES = 16384
-DEEPEST = 16
-LARGEST_INTEGER = 2**63 - 1  # what a database column holds
+from authserver.limits import MAXIMUM_DEPTH, MAXIMUM_INTEGER, MAXIMUM_JSON
 
 # A string, ended or not (so the scan stays linear on any text), or one bracket.
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|([\[{])|[\]}]', re.DOTALL)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
-def loads(body: bytes, *, limit: int = MOST_BYTES) -> Any:
+def loads(body: bytes, *, limit: int = MAXIMUM_JSON) -> Any:
     """The value of a JSON text.
 
     Raises ValueError, with short fixed text that repeats nothing of `body`, unless it is UTF-8 JSON
@@ -58,7 +56,7 @@ def _check_depth(text: str) -> None:
     for found in _STRING_OR_BRACKET.finditer(text):
         if found[1]:
             depth += 1
-            if depth > DEEPEST:
+            if depth > MAXIMUM_DEPTH:
                 raise ValueError("the JSON is nested too deeply")
         elif found[0][0] != '"':
             depth -= 1
@@ -73,7 +71,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _integer(digits: str) -> int:
     # The length first: converting thousands of digits takes quadratic time.
-    if len(digits) > 20 or abs(number := int(digits)) > LARGEST_INTEGER:
+    if len(digits) > 20 or abs(number := int(digits)) > MAXIMUM_INTEGER:
         raise ValueError("the JSON holds a number that is too large")
     return number
 

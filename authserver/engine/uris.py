@@ -14,8 +14,8 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote_plus, urlencode
 
 from authserver.engine.errors import InvalidTarget
+from authserver.limits import MAXIMUM_URI
 
-LONGEST_URI = 2048
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "[::1]", "localhost"})
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -156,7 +156,7 @@ def canonical_resource(uri: str) -> str:
     Everything else counts as written. Raises InvalidTarget when it is not an absolute URI, or has
     a fragment or userinfo (RFC 8707, 2).
     """
-    found = _RESOURCE.fullmatch(uri) if len(uri) <= LONGEST_URI else None
+    found = _RESOURCE.fullmatch(uri) if len(uri) <= MAXIMUM_URI else None
     if found is None:
         raise InvalidTarget("resource must be an absolute URI without a fragment")
     scheme, host, port, path, opaque, query = found.groups(default="")
@@ -187,7 +187,7 @@ def link_problem(uri: str) -> str | None:
 
 
 def _text_problem(uri: str) -> str | None:
-    if len(uri) > LONGEST_URI:
+    if len(uri) > MAXIMUM_URI:
         return "It must have at most 2048 characters."
     if _NOT_ALLOWED.search(uri):
         return "It must hold only characters that a URI may hold; others are percent-encoded."
@@ -230,7 +230,7 @@ def _query_problem(query: str) -> str | None:
 
 
 def _web(uri: str) -> _Web | None:
-    found = _WEB.fullmatch(uri) if len(uri) <= LONGEST_URI else None
+    found = _WEB.fullmatch(uri) if len(uri) <= MAXIMUM_URI else None
     if found is None:
         return None
     web = _Web(*found.groups(default=""))

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from authserver.api import (
     FOREIGN_ALGORITHMS,
+    MAXIMUM_IDENTIFIER,
     Binding,
     Client,
     Engine,
@@ -35,7 +36,6 @@ _REFUSED_HEADERS = frozenset({"b64", "crit", "enc", "jku", "x5c", "x5u", "zip"})
 # The last character of 32 bytes in base64url carries four bits.
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-_LONGEST_IDENTIFIER = 512
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Dpop:
             raise _refused(
                 "its iat is no whole number, or too far from the time here", reason="dpop-proof-time"
             )
-        if not isinstance(identifier, str) or not 0 < len(identifier) <= _LONGEST_IDENTIFIER:
+        if not isinstance(identifier, str) or not 0 < len(identifier) <= MAXIMUM_IDENTIFIER:
             raise _refused("its jti is missing or too long", reason="dpop-proof-identifier")
         # A minute longer than anybody could use it, for servers whose clocks differ.
         time, tolerance = datetime.fromtimestamp(issued_at, UTC), timedelta(seconds=self.tolerance)

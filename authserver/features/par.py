@@ -17,7 +17,6 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from authserver.api import (
-    LONGEST_TEXT,
     Engine,
     Expanded,
     InvalidRequest,
@@ -44,7 +43,7 @@ CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")
 
 
 class RequestTooLong(InvalidRequest):
-    """The reference to this request would not fit into a parameter (RFC 9126, 2.3)."""
+    """The request is longer than one that a browser may bring (RFC 9126, 2.3)."""
 
     status: ClassVar[int] = 413
 
@@ -96,9 +95,9 @@ class PushedRequests:
             raise InvalidRequest("request_uri cannot be pushed.", reason="request-uri-pushed")
         pushed = form.without(*CREDENTIALS)
         check_request(engine, pushed)
-        reference = self._seal(engine, pushed)
-        if len(reference) > LONGEST_TEXT:
+        if len(pushed.encoded()) > engine.settings.maximum_request:
             raise RequestTooLong("The request is too long.", reason="request-too-long")
+        reference = self._seal(engine, pushed)
         return json_response({"request_uri": reference, "expires_in": self.lifetime}, status=201)
 
     def _seal(self, engine: Engine, pushed: Parameters) -> str:

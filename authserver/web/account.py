@@ -42,7 +42,7 @@ NOTICES: Mapping[str, str] = {
         "Your password is changed. Your other sessions have ended, and so has the access of all applications."
     ),
 }
-MOST_GRANTS_SHOWN = 50
+MAXIMUM_GRANTS_SHOWN = 50
 
 
 def for_signed_in(view: View) -> View:
@@ -189,8 +189,8 @@ def _described_app(request: Request, app: ConnectedApp, index: int) -> dict[str,
         "resources": app.resources,
         "since": app.since,
         "last_used_at": app.last_used_at,
-        "grants": [_described_grant(request, grant) for grant in app.grants[:MOST_GRANTS_SHOWN]],
-        "grants_hidden": max(0, len(app.grants) - MOST_GRANTS_SHOWN),
+        "grants": [_described_grant(request, grant) for grant in app.grants[:MAXIMUM_GRANTS_SHOWN]],
+        "grants_hidden": max(0, len(app.grants) - MAXIMUM_GRANTS_SHOWN),
     }
 
 

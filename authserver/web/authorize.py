@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pyramid.renderers import render_to_response
@@ -17,6 +18,7 @@ from authserver.engine.login import sign_out
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import rebind
 from authserver.engine.records import Client
+from authserver.limits import sealed_length
 from authserver.web.forms import read_form, read_page_query, read_query
 from authserver.web.pages import allow_redirect_to, own_url, see_other, see_own
 from authserver.web.session import begin_session, new_visitor, read_own_form
@@ -78,7 +80,9 @@ def switch_user(request: Request, sealed_request: str) -> Response:
 def _readable(read: Any, request: Request) -> Parameters:
     """What cannot be read is shown here: there is no redirect URI to send it to."""
     try:
-        parameters: Parameters = read(request)
+        # A reference to a pushed request is such a request, sealed.
+        maximum = sealed_length(request.registry.application.loaded.settings.maximum_request)
+        parameters: Parameters = read(request, parse=partial(Parameters.parse_readable, maximum=maximum))
     except InvalidRequest as error:
         raise PageError(error) from None
     return parameters

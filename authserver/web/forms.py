@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPRequestEntityTooLarge
 from pyramid.request import Request
 
 from authserver.engine.errors import InvalidRequest, PageError
-from authserver.engine.parameters import LONGEST_TEXT, Parameters
+from authserver.engine.parameters import Parameters
+from authserver.limits import MAXIMUM_BODY, MAXIMUM_PARAMETERS, sealed_length
 from authserver.settings import Secret
 
-MAXIMUM_BODY = 65_536
-# The longest pending request that `engine.authorize` seals is shorter.
-LONGEST_SEALED = 16_384
+Parse = Callable[[bytes], Parameters]
 
 _FORM = re.compile(r'application/x-www-form-urlencoded(\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
 _JSON = re.compile(r'application/json(\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
@@ -31,12 +32,12 @@ def includeme(config: Configurator) -> None:
     config.set_request_factory(InMemory)
 
 
-def read_query(request: Request, *, longest: int = LONGEST_TEXT) -> Parameters:
+def read_query(request: Request, *, parse: Parse = Parameters.parse) -> Parameters:
     """The parameters of the query. Raises InvalidRequest."""
-    return Parameters.parse(request.environ.get("QUERY_STRING", "").encode("latin-1"), longest=longest)
+    return parse(request.environ.get("QUERY_STRING", "").encode("latin-1"))
 
 
-def read_form(request: Request, *, longest: int = LONGEST_TEXT) -> Parameters:
+def read_form(request: Request, *, parse: Parse = Parameters.parse) -> Parameters:
     """The parameters of a form body.
 
     Raises:
@@ -44,7 +45,7 @@ def read_form(request: Request, *, longest: int = LONGEST_TEXT) -> Parameters:
     """
     if not _FORM.fullmatch(request.environ.get("CONTENT_TYPE", "")):
         raise InvalidRequest("Send application/x-www-form-urlencoded.", reason="content-type")
-    return Parameters.parse(read_body(request), longest=longest)
+    return parse(read_body(request))
 
 
 def read_json(request: Request) -> bytes:
@@ -57,7 +58,7 @@ def read_json(request: Request) -> bytes:
 def read_page_query(request: Request) -> Parameters:
     """The parameters in the address of one of our own pages. Raises PageError."""
     try:
-        return read_query(request, longest=LONGEST_SEALED)
+        return read_query(request, parse=_parse_own(request))
     except InvalidRequest as error:
         raise PageError(error) from None
 
@@ -65,9 +66,19 @@ def read_page_query(request: Request) -> Parameters:
 def read_page_form(request: Request) -> Parameters:
     """The parameters of one of our own pages' forms. Raises PageError."""
     try:
-        return read_form(request, longest=LONGEST_SEALED)
+        return read_form(request, parse=_parse_own(request))
     except InvalidRequest as error:
         raise PageError(error) from None
+
+
+def _parse_own(request: Request) -> Parse:
+    """Read what our own pages send: a sealed request, and on the consent page a box for each scope."""
+    parts = request.registry.application.parts
+    return partial(
+        Parameters.parse,
+        maximum=sealed_length(parts.settings.maximum_request),
+        maximum_count=MAXIMUM_PARAMETERS + len(parts.scopes),
+    )
 
 
 def read_body(request: Request) -> bytes:

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from authserver.cli import main
-from authserver.cli.plugin import HOOKS, LONGEST_NAME
+from authserver.cli.plugin import HOOKS, MAXIMUM_NAME
 from authserver.plugins import SLOTS
 
 CHECKOUT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def new(folder: Path, name: str, *options: str) -> Result:
 
 def name_for(hook: str) -> str:
     """As long as a name may be: lines may not break in another place for it."""
-    return f"{hook.replace('_', '-')}-".ljust(LONGEST_NAME, "x")
+    return f"{hook.replace('_', '-')}-".ljust(MAXIMUM_NAME, "x")
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         ("quiet-", "small letters"),
         ("7nights", "beginning with a letter"),
         ("é", "small letters"),
-        ("x" * (LONGEST_NAME + 1), f"at most {LONGEST_NAME}"),
+        ("x" * (MAXIMUM_NAME + 1), f"at most {MAXIMUM_NAME}"),
         ("quiet\n", "small letters"),
         ("scopes-registered", "installed already"),
         ("none", "would be called None"),

@@ -16,7 +16,7 @@ from authserver.engine.keys import CannotChange, publication_time, rotate, signi
 from authserver.engine.records import EventType, KeyState, SigningKey
 from authserver.engine.restore import FollowedGeneration
 from authserver.engine.sealing import Unsealable
-from authserver.settings import LONGEST_ACCESS_TOKEN, SigningAlgorithm
+from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, SigningAlgorithm
 from authserver.testing.records import NOW
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores
@@ -25,7 +25,7 @@ SECOND = timedelta(seconds=1)
 # With the settings as they come: 300 seconds of caches, 10 of following, 5 of clocks.
 WAIT = timedelta(seconds=315)
 T = NOW + WAIT
-END = T + timedelta(seconds=LONGEST_ACCESS_TOKEN + 15)
+END = T + timedelta(seconds=MAXIMUM_ACCESS_TOKEN_LIFETIME + 15)
 STAGED, ACTIVE, RETIRING, REMOVED = KeyState
 
 Make = Callable[..., Engine]
@@ -144,7 +144,7 @@ def test_a_retiring_key_outlives_every_token_that_the_settings_will_ever_allow(
     old = rotate(at(NOW, access_token_lifetime=10)).old
     assert old is not None and old.retires_at is not None and old.ends_at is not None
     # The last one is signed by a process that reads the keys again ten seconds later, by a slow clock.
-    assert old.ends_at - old.retires_at >= timedelta(seconds=LONGEST_ACCESS_TOKEN + 10)
+    assert old.ends_at - old.retires_at >= timedelta(seconds=MAXIMUM_ACCESS_TOKEN_LIFETIME + 10)
 
 
 @pytest.mark.parametrize("maximum_age", [1, 300, 86400])

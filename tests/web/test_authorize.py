@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 
@@ -247,6 +247,7 @@ STATES = {
     "2000 characters": "s" * 2000,
     "2048 characters": "s" * 2048,
     "2048 characters that need escapes": '"' * 2048,
+    "9500 characters": "s" * 9500,
 }
 
 
@@ -261,7 +262,7 @@ def test_state_comes_back_as_sent_through_sign_in_and_consent(server: Server, st
     assert_redirect_error(server.consent(denied, "deny"), "access_denied", state=state)
 
 
-@pytest.mark.parametrize("state", ["ü", "a\r\nSet-Cookie: x=y", "a\tb", "\x7f", "s" * 2049])
+@pytest.mark.parametrize("state", ["ü", "a\r\nSet-Cookie: x=y", "a\tb", "\x7f", "\0"])
 def test_a_state_that_cannot_come_back_is_refused(server: Server, state: str) -> None:
     """B-25, T021: redirect invalid_request without state, and no header is split."""
     client, _ = server.add_client()
@@ -324,7 +325,6 @@ UNREADABLE = {
     "NUL": "client_id=a%00b",
     "NUL in a name": "a%00b=c",
     "101 parameters": "&".join(f"p{number}=1" for number in range(101)),
-    "a long value": "state=" + "s" * 8193,
 }
 
 
@@ -344,12 +344,59 @@ def test_what_cannot_be_read_gives_a_page(server: Server, query: str, method: st
         assert_page_error(answer)
 
 
-def test_a_request_too_long_to_carry_gives_a_page(server: Server) -> None:
-    """T015: many long parameters are refused at once, not on some later page."""
+SPOILED = ("state=%ff%fe", "state=%ed%a0%80", "state=a%00b", "state=" + "s" * 20_000, "state=xyz&scope=%ff")
+
+
+@pytest.mark.parametrize("spoiled", SPOILED, ids=lambda text: text[:14])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_unreadable_value_does_not_take_the_answer_with_it(
+    server: Server, spoiled: str, method: str
+) -> None:
+    """B-13, B-25: error and iss come back, and the state where it can; before sign-in as after it."""
+    client, _ = server.add_client()
+    good = server.authorization_url(client, state=None, scope=None).partition("?")[2]
+    state = "xyz" if "xyz" in spoiled else None
+    for browser in (signed_in(server), server.browser()):
+        path, query = server.path("/oauth/authorize"), f"{good}&{spoiled}"
+        if method == "GET":
+            answer = browser.get(f"{path}?{query}")
+        else:
+            answer = browser.post(path, query, content_type="application/x-www-form-urlencoded")
+        if answer.location.startswith(f"{ISSUER}/login"):
+            answer = sign_in_at(answer.follow()).follow()
+        assert_redirect_error(answer, "invalid_request", state=state)
+
+
+@pytest.mark.parametrize("spoiled", SPOILED, ids=lambda text: text[:14])
+def test_an_unreadable_value_leads_nowhere_but_to_the_client(server: Server, spoiled: str) -> None:
+    """T001, T015: client and redirect URI are checked first, and what is unreadable of them is a page."""
+    client, _ = server.add_client()
+    browser = signed_in(server)
+    path = server.path("/oauth/authorize?")
+    for target in (
+        f"client_id={client.client_id}&redirect_uri=https%3A%2F%2Fevil.example%2F",
+        f"client_id={client.client_id}&redirect_uri=%ff",
+        f"client_id={client.client_id}&redirect_uri={'a' * 20_000}",
+        f"client_id={client.client_id}&redirect_uri={quote_plus(REDIRECT_URI)}&redirect_uri=%ff",
+        f"client_id={client.client_id}&redirect_uri=%00&redirect_uri={quote_plus(REDIRECT_URI)}",
+        f"client_id=%ff&redirect_uri={quote_plus(REDIRECT_URI)}",
+        f"client_id={client.client_id}&client_id=%00",
+    ):
+        for sent in (target, f"{target}&{spoiled}"):
+            assert_page_error(browser.get(path + sent, status="*"))
+            assert_page_error(server.browser().get(path + sent, status="*"))
+
+
+def test_a_request_too_long_to_carry_is_refused_at_once(server: Server) -> None:
+    """T015, B-13: not on some later page; the client hears of it with its state."""
     client, _ = server.add_client()
     long = {f"x{number}": "ü" * 2000 for number in range(10)}
-    for browser in (server.browser(), signed_in(server)):
-        assert_page_error(browser.get(server.authorization_url(client, **long), status="*"))
+    assert_redirect_error(signed_in(server).get(server.authorization_url(client, **long)), "invalid_request")
+    answer = server.browser().get(server.authorization_url(client, **long))
+    assert len(answer.location) < 1000
+    assert_redirect_error(sign_in_at(answer.follow()).follow(), "invalid_request")
+    url = server.authorization_url(client, **long, redirect_uri="https://evil.example/")
+    assert_page_error(signed_in(server).get(url, status="*"))
 
 
 def test_a_long_request_survives_sign_in(server: Server) -> None:

@@ -184,17 +184,16 @@ def test_no_bytes_break_it(server: Server, raw: bytes) -> None:
 
 
 @fast
-@given(state=st.text(min_size=1, max_size=300) | st.text(string.printable, min_size=1, max_size=2100))
+@given(state=st.text(min_size=1, max_size=300) | st.text(string.printable, min_size=1, max_size=9500))
 def test_state_comes_back_exactly_or_not_at_all(
     server: Server, client: Client, browser: TestApp, state: str
 ) -> None:
     """B-13, B-25, T021: echoed as sent, or refused; never altered, and CR and LF never raw in a header."""
-    assume("\0" not in state)
     answer = browser.get(server.authorization_url(client, state=state), status="*")
     headers = "".join(name + value for name, value in answer.headerlist)
     assert "\r" not in headers
     assert "\n" not in headers
-    if len(state) <= 2048 and all(" " <= character <= "~" for character in state):
+    if all(" " <= character <= "~" for character in state):
         assert query_of(answer)["state"] == state
         assert "code" in query_of(answer)
     else:

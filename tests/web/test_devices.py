@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from authserver.engine.login import LONGEST_USER_AGENT
+from authserver.limits import MAXIMUM_USER_AGENT
 from authserver.web.devices import Device, device_of
 
 WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
@@ -47,7 +47,7 @@ def test_a_browser_is_called_what_people_call_it(user_agent: str, program: str, 
 )
 def test_no_text_takes_long_to_read(piece: str) -> None:
     """T104: what makes the patterns go back and forth most, as long as it is ever kept."""
-    text = (piece * LONGEST_USER_AGENT)[:LONGEST_USER_AGENT]
+    text = (piece * MAXIMUM_USER_AGENT)[:MAXIMUM_USER_AGENT]
     device_of(text)
     start = time.process_time()
     device_of(text)

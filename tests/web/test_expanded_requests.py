@@ -42,7 +42,8 @@ class Template:
             case "wrong":
                 return parameters  # type: ignore[return-value]  # what a plugin in error does
             case "long":
-                return Expanded(parameters=Parameters.parse("x=" + "y" * 8000 + "&z=" + "y" * 8000))
+                text = f"client_id={self.client_id}&redirect_uri={REDIRECT_URI}&state=a&x="
+                return Expanded(parameters=Parameters.parse(text + "y" * 8000 + "&z=" + "y" * 8000))
             case name:
                 text = (
                     f"client_id={self.client_id}&redirect_uri={REDIRECT_URI}&response_type=code&state={name}"
@@ -87,13 +88,19 @@ def test_other_requests_are_as_before(server: Server) -> None:
     assert_code(server.consent(signed_in(server).get(server.authorization_url(client))))
 
 
+def test_an_expanded_request_too_long_to_carry_is_refused(server: Server) -> None:
+    """T015, B-13: to the client that the plugin names, with the state that it gives."""
+    answer = signed_in(server).get("/oauth/authorize?request_template=long")
+    assert_redirect_error(answer, "invalid_request", state="a")
+    assert server.events()[-1]["reason"] == "request-too-long"
+
+
 @pytest.mark.parametrize(
     ("name", "code", "status", "reason"),
     [
         ("fails", "server_error", 500, "plugin-raised"),
         ("wrong", "server_error", 500, "plugin-raised"),
         ("refuses", "invalid_request_uri", 400, "template-unknown"),
-        ("long", "invalid_request", 400, "request-too-long"),
     ],
 )
 def test_a_failure_before_anything_is_known_is_a_page(

@@ -1,0 +1,112 @@
+"""The bounds of what strangers send: one list, which the documentation shows.
+
+What is longer is refused before any work is done with it. A bound that a deployer may want to move is a setting
+instead (`maximum_request`), and whatever the configuration makes possible fits into all of them: it is checked at
+start (`settings.scopes_problem`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a number counts, and why there is an end to it."""
+
+    counts: str
+    reason: str
+
+
+# ---- A request --------------------------------------------------------------------------------------
+
+MAXIMUM_HEAD: Annotated[
+    int,
+    Bound(
+        "bytes of the first line and all headers",
+        "the server in front refuses more (`max_request_header_size`); what travels in our own addresses fits",
+    ),
+] = 16_384
+MAXIMUM_BODY: Annotated[
+    int,
+    Bound(
+        "bytes of a body", "no request needs more; the server in front refuses it (`max_request_body_size`)"
+    ),
+] = 65_536
+MAXIMUM_PARAMETERS: Annotated[
+    int,
+    Bound(
+        "parameters", "each costs work; the forms of our own pages may have one more for each scope there is"
+    ),
+] = 100
+MAXIMUM_PARAMETER: Annotated[
+    int,
+    Bound(
+        "characters of the name or value of a parameter, `state` included", "what goes into an address fits"
+    ),
+] = 8_192
+
+# ---- What a client asks for -------------------------------------------------------------------------
+
+MAXIMUM_SCOPE: Annotated[
+    int,
+    Bound(
+        "characters of `scope`",
+        "an access token that names them all fits into a header; all scopes there are fit into it, or the server "
+        "does not start",
+    ),
+] = 4_096
+MAXIMUM_SCOPE_NAME: Annotated[
+    int, Bound("characters of the name of a scope", "it is shown on pages; checked at start")
+] = 100
+MAXIMUM_RESOURCES: Annotated[int, Bound("times `resource` in a request", "a policy decides about each")] = 10
+MAXIMUM_URI: Annotated[int, Bound("characters of a URI", "browsers and servers take no more everywhere")] = (
+    2_048
+)
+MAXIMUM_CLIENT_ID: Annotated[int, Bound("characters of a `client_id`", "a longer one is not looked up")] = 200
+
+# ---- What a client registers ------------------------------------------------------------------------
+
+MAXIMUM_REDIRECT_URIS: Annotated[
+    int, Bound("redirect URIs of a client", "each is compared at each request")
+] = 10
+MAXIMUM_CLIENT_NAME: Annotated[
+    int, Bound("characters of `client_name`", "people read it on the consent page")
+] = 100
+MAXIMUM_MEMBER: Annotated[
+    int, Bound("characters of any other text in a registration, `scope` excepted", "it is stored")
+] = 2_000
+MAXIMUM_ITEMS: Annotated[int, Bound("items of an array in a registration", "each is checked")] = 50
+MAXIMUM_CONTACT: Annotated[int, Bound("characters of one of the `contacts`", "it is an address")] = 200
+
+# ---- JSON and what is signed ------------------------------------------------------------------------
+
+MAXIMUM_JSON: Annotated[int, Bound("bytes of a JSON text", "it is stored")] = 16_384
+MAXIMUM_DEPTH: Annotated[int, Bound("levels of nesting in a JSON text", "a reader recurses into them")] = 16
+MAXIMUM_INTEGER: Annotated[int, Bound("the greatest number in a JSON text", "a database column holds it")] = (
+    2**63 - 1
+)
+MAXIMUM_TOKEN: Annotated[
+    int, Bound("characters of a JWT: an access token, an assertion, a proof", "it goes into a header")
+] = MAXIMUM_PARAMETER
+MAXIMUM_KEY_ID: Annotated[int, Bound("characters of a `kid`", "keys are looked up by it")] = 128
+MAXIMUM_IDENTIFIER: Annotated[
+    int, Bound("characters of a `jti`", "it is remembered until it has expired")
+] = 512
+
+# ---- People and their programs ----------------------------------------------------------------------
+
+MAXIMUM_USERNAME: Annotated[int, Bound("characters of a user name", "it is shown on pages")] = 100
+MAXIMUM_PASSWORD: Annotated[int, Bound("bytes of a password, in UTF-8", "it is hashed slowly")] = 1_024
+MAXIMUM_CLIENT_SECRET: Annotated[int, Bound("characters of a client secret", "it is hashed")] = 256
+MAXIMUM_USER_AGENT: Annotated[
+    int,
+    Bound("characters of `User-Agent` that are kept", "it is shown in the list of sessions; the rest is cut"),
+] = 256
+
+
+def sealed_length(request_length: int) -> int:
+    """How long an authorization request of this length is at most when it is sealed, in an address of ours."""
+    # Beside the request, an id, two times, a refusal, the id of the key, nonce and tag; base64url adds a third.
+    return (request_length + 600) * 4 // 3
