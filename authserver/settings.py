@@ -99,7 +99,7 @@ class AccessTokenFormat(StrEnum):
 
 _SCOPE_NAME = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 # Characters of an authorization request beside its scopes and redirect URI: client, challenge, resource, a state.
-ROOM_FOR_THE_REST = 1024
+_ROOM_FOR_THE_REST = 1024
 _PASSWORD_IN_URL = re.compile(r"://[^/]*:.+@|[?&]password=")
 # Seconds. A retiring signing key verifies for at least so long, whatever the lifetime is set to meanwhile.
 MAXIMUM_ACCESS_TOKEN_LIFETIME = 86400
@@ -508,7 +508,7 @@ def scope_problems(names: Iterable[str], maximum_request: int) -> list[str]:
         if not _SCOPE_NAME.fullmatch(name) or len(name) > MAXIMUM_SCOPE_NAME
     ]
     text = " ".join(names)
-    room = maximum_request - MAXIMUM_URI - ROOM_FOR_THE_REST
+    room = maximum_request - MAXIMUM_URI - _ROOM_FOR_THE_REST
     if len(text) > MAXIMUM_SCOPE:
         problems.append(
             f"all {len(names)} scopes in one request are {len(text)} characters, and a token can name "

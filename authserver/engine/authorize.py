@@ -255,14 +255,18 @@ def _carried(expanded: Expanded, maximum: int) -> Expanded:
         refusal = InvalidRequest("The request is too long.", reason="request-too-long")
     except InvalidRequest as unreadable:
         refusal = unreadable
-    target = parameters.only("client_id", "redirect_uri")
-    with_state = parameters.only("client_id", "redirect_uri", "state")
+    kept = parameters.only("client_id", "redirect_uri", "state")
+    if not _can_return_state(kept) or len(kept.encoded()) > maximum:
+        kept = kept.without("state")
+    return replace(expanded, parameters=kept, refusal=expanded.refusal or refusal)
+
+
+def _can_return_state(parameters: Parameters) -> bool:
     try:
-        _state(with_state)
+        _state(parameters)
     except InvalidRequest:
-        with_state = target
-    fits = len(with_state.encoded()) <= maximum
-    return replace(expanded, parameters=with_state if fits else target, refusal=expanded.refusal or refusal)
+        return False
+    return True
 
 
 def _proceed(engine: Engine, pending: Pending, browser: Browser) -> Outcome:

@@ -29,6 +29,8 @@ use = egg:authserver
 use = egg:waitress#main
 listen = 127.0.0.1:{port}
 expose_tracebacks = false
+max_request_body_size = 65536
+max_request_header_size = 16384
 """
 
 

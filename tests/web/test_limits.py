@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from authserver.api import hookimpl
-from authserver.limits import MAXIMUM_HEAD, MAXIMUM_SCOPE, MAXIMUM_URI, sealed_length
+from authserver.limits import MAXIMUM_HEAD, MAXIMUM_SCOPE, MAXIMUM_TOKEN, MAXIMUM_URI, sealed_length
 from authserver.settings import SettingsError
 from authserver.testing.server import REDIRECT_URI, Server, form_with, query_of, with_plugin
 from authserver.testing.stories import assert_code, sign_in_at, signed_in
@@ -84,6 +84,8 @@ def test_all_scopes_can_be_registered_asked_for_and_used(server: Server, scopes:
     code = assert_code(server.consent(page))
     tokens = server.redeem(client, secret, code).json
     assert tokens["scope"] == text
+    # The signature of an RSA key is 256 characters longer than this one.
+    assert len(tokens["access_token"]) < MAXIMUM_TOKEN - 256
     assert server.refresh(client, secret, tokens["refresh_token"], scope=text).json["scope"] == text
     asked = server.introspect(client, secret, tokens["access_token"])
     assert asked.json["scope"] == text

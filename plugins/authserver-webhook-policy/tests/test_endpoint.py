@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from listener import SECRET, Listener, answering, dripping, hanging, listening, raw, sending
 
 from authserver.testing.live import free_port
-from authserver_webhook_policy.endpoint import LONGEST_ANSWER, Endpoint, EndpointFailed
+from authserver_webhook_policy.endpoint import MAXIMUM_ANSWER, Endpoint, EndpointFailed
 from authserver_webhook_policy.signature import key_of
 
 ANSWER = b'{"verdict": "none"}'
@@ -164,7 +164,7 @@ REFUSED = {
     "text": sending(200, ANSWER, Content_Type="text/html"),
     "no type": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
     "gzip": sending(200, ANSWER, Content_Encoding="gzip"),
-    "too long": sending(200, b" " * (LONGEST_ANSWER + 1)),
+    "too long": sending(200, b" " * (MAXIMUM_ANSWER + 1)),
     "said to be too long": sending(200, b" " * 100_000, Content_Length="99999999999"),
     "too long in chunks": raw(
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n"
@@ -185,8 +185,8 @@ def test_what_is_no_proper_answer_is_refused_at_once(what: str, endpoint: Listen
 
 
 def test_the_longest_answer_is_still_read(endpoint: Listener) -> None:
-    endpoint.reply = sending(200, b" " * LONGEST_ANSWER)
-    assert len(asking(endpoint.url).ask(b"{}")) == LONGEST_ANSWER
+    endpoint.reply = sending(200, b" " * MAXIMUM_ANSWER)
+    assert len(asking(endpoint.url).ask(b"{}")) == MAXIMUM_ANSWER
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

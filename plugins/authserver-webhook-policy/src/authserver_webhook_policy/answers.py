@@ -13,9 +13,9 @@ from authserver.api import ClientMetadata, Identity, canonical_resource
 IDENTIFIER = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 MEMBERS = frozenset({"verdict", "reason", "value"})
 VERDICTS = ("allow", "narrow", "deny", "none")
-LONGEST_REASON = 64
-LONGEST_NAME = 100
-MOST_ITEMS = 1000
+MAXIMUM_REASON = 64
+MAXIMUM_NAME = 100
+MAXIMUM_ITEMS = 1000
 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}")  # RFC 6749, 3.3
 
@@ -48,7 +48,7 @@ def read(body: bytes) -> Answer:
         raise UnusableAnswer("verdict is none of allow, narrow, deny, none")
     if reason is None and verdict == "none":
         reason = ""
-    elif not isinstance(reason, str) or len(reason) > LONGEST_REASON or not IDENTIFIER.fullmatch(reason):
+    elif not isinstance(reason, str) or len(reason) > MAXIMUM_REASON or not IDENTIFIER.fullmatch(reason):
         raise UnusableAnswer("reason is no identifier of small letters, digits and hyphens")
     if verdict in ("deny", "none") and value is not None:
         raise UnusableAnswer(f"{verdict} has no value")
@@ -117,7 +117,7 @@ def metadata(value: Any, asked: ClientMetadata) -> ClientMetadata:
 
 
 def _texts(value: Any, name: str, pattern: re.Pattern[str] | None = None) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > MOST_ITEMS:
+    if not isinstance(value, list) or len(value) > MAXIMUM_ITEMS:
         raise UnusableAnswer(f"{name} is no list, or too long")
     for item in value:
         if not isinstance(item, str) or (pattern and not pattern.fullmatch(item)):
@@ -126,7 +126,7 @@ def _texts(value: Any, name: str, pattern: re.Pattern[str] | None = None) -> tup
 
 
 def _is_name(text: Any) -> bool:
-    return isinstance(text, str) and len(text) <= LONGEST_NAME and text.isprintable()
+    return isinstance(text, str) and len(text) <= MAXIMUM_NAME and text.isprintable()
 
 
 def _members(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from authserver_webhook_policy.signature import sign
 
-LONGEST_ANSWER = 65536
+MAXIMUM_ANSWER = 65536
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # "Not now": the endpoint itself, or what stands before it, says that another attempt may help.
 PASSING = (502, 503, 504)
@@ -129,10 +129,10 @@ class Endpoint:
             raise EndpointFailed(f"{self.name}: the answer is encoded, although identity was asked for")
         answer = b""
         # To the end: only there an answer that is shorter than it says is found out.
-        while piece := answered.read(LONGEST_ANSWER + 1):
+        while piece := answered.read(MAXIMUM_ANSWER + 1):
             answer += piece
-            if len(answer) > LONGEST_ANSWER:
-                raise EndpointFailed(f"{self.name}: the answer is longer than {LONGEST_ANSWER} bytes")
+            if len(answer) > MAXIMUM_ANSWER:
+                raise EndpointFailed(f"{self.name}: the answer is longer than {MAXIMUM_ANSWER} bytes")
         return answer
 
 
