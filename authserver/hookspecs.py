@@ -326,7 +326,7 @@ def scopes() -> Mapping[str, str] | None:
 
     Answers:
         A mapping of scope names to the sentences of the consent page; a scope that is there already stops
-            the start with both plugins named.
+            the start with both plugins named, and so do scopes that do not all fit into one request.
         None: nothing to add.
 
     Nobody: the scopes of the setting only.

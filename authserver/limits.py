@@ -1,8 +1,7 @@
 """The bounds of what strangers send: one list, which the documentation shows.
 
-What is longer is refused before any work is done with it. A bound that a deployer may want to move is a setting
-instead (`maximum_request`), and whatever the configuration makes possible fits into all of them: it is checked at
-start (`settings.scopes_problem`).
+What is longer is refused before any work is done with it. A bound that deployers may want to move is a setting
+(`maximum_request`). A request may name all that is configured: `settings.scope_problems` checks it at start.
 """
 
 from __future__ import annotations
@@ -43,7 +42,8 @@ MAXIMUM_PARAMETERS: Annotated[
 MAXIMUM_PARAMETER: Annotated[
     int,
     Bound(
-        "characters of the name or value of a parameter, `state` included", "what goes into an address fits"
+        "characters of the name or value of a parameter",
+        "what goes into an address fits; an authorization request has a length as a whole instead",
     ),
 ] = 8_192
 
@@ -61,9 +61,7 @@ MAXIMUM_SCOPE_NAME: Annotated[
     int, Bound("characters of the name of a scope", "it is shown on pages; checked at start")
 ] = 100
 MAXIMUM_RESOURCES: Annotated[int, Bound("times `resource` in a request", "a policy decides about each")] = 10
-MAXIMUM_URI: Annotated[int, Bound("characters of a URI", "browsers and servers take no more everywhere")] = (
-    2_048
-)
+MAXIMUM_URI: Annotated[int, Bound("characters of a URI", "some servers take no longer address")] = 2_048
 MAXIMUM_CLIENT_ID: Annotated[int, Bound("characters of a `client_id`", "a longer one is not looked up")] = 200
 
 # ---- What a client registers ------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 from authserver.api import hookimpl
 from authserver.limits import MAXIMUM_HEAD, MAXIMUM_SCOPE, MAXIMUM_TOKEN, MAXIMUM_URI, sealed_length
-from authserver.settings import SettingsError
+from authserver.settings import Settings, SettingsError
 from authserver.testing.server import REDIRECT_URI, Server, form_with, query_of, with_plugin
 from authserver.testing.stories import assert_code, sign_in_at, signed_in
 
@@ -104,6 +104,13 @@ def test_the_address_of_our_own_pages_stays_within_what_servers_take(
     for address in (url, to_login.location, to_consent.location):
         assert len(address) < MAXIMUM_HEAD - 2048
     assert_code(server.consent(to_consent.follow()), redirect_uri=redirect_uri)
+
+
+def test_addresses_are_as_long_as_the_documentation_says() -> None:
+    """B206: 14,200 characters at the default, and less than 8 kB with 5,000."""
+    path = len("https://login.example.com/oauth/consent?request=")
+    assert 14_000 < path + sealed_length(Settings.__dataclass_fields__["maximum_request"].default) < 14_200
+    assert path + sealed_length(5000) < 8000
 
 
 @pytest.mark.parametrize("maximum", [4096, 10_000, 32_768])
