@@ -15,8 +15,9 @@ from paste.deploy import appconfig
 from authserver import settings
 from authserver.engine.context import Engine
 from authserver.engine.errors import Refusal
-from authserver.engine.login import BadPassword, BadUsername
+from authserver.engine.login import BadPassword
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
+from authserver.engine.usernames import BadUsername
 
 if TYPE_CHECKING:
     from authserver.app import Application

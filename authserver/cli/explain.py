@@ -17,9 +17,9 @@ from authserver.engine import authorize, clients, register, token
 from authserver.engine.asking import allowed_resources, allowed_scopes
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClient, InvalidRequest, UnauthorizedClient
-from authserver.engine.login import normalise_username
 from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.records import Client, User
+from authserver.engine.usernames import normalise_username
 from authserver.settings import Secret
 
 if TYPE_CHECKING:
