@@ -10,12 +10,14 @@ from authserver.engine import digests
 from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import ServerError, SignInRefused
+from authserver.engine.printable import without_hidden
 from authserver.engine.records import EventType, FoundSession, Session, User
 from authserver.engine.usernames import MAXIMUM_USERNAME, BadUsername, check_username, normalise_username
 from authserver.settings import Secret
 
 MINIMUM_PASSWORD_BYTES = 8
 MAXIMUM_PASSWORD_BYTES = 1024
+MAXIMUM_DISPLAY_NAME = 100
 SESSION_KIND = "session"
 LONGEST_USER_AGENT = 256
 
@@ -123,7 +125,7 @@ def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None
             details={
                 "amr": list(identity.methods),
                 "source": attempt.source,
-                "user_agent": _printable(attempt.headers.get("user-agent", "")),
+                "user_agent": _shortened(attempt.headers.get("user-agent", ""), LONGEST_USER_AGENT),
             },
         )
     )
@@ -168,7 +170,7 @@ def add_user(
     user = User(
         user_id=digests.new_identifier("user_"),
         username=_new_name(username),
-        display_name=display_name,
+        display_name=_shortened(display_name, MAXIMUM_DISPLAY_NAME),
         password_hash=None if password is None else hash_new_password(password),
         is_admin=is_admin,
         created_at=engine.now,
@@ -229,6 +231,6 @@ def password_size(password: str) -> int:
     )
 
 
-def _printable(user_agent: str) -> str:
-    """What is kept of a User-Agent: a browser may send anything."""
-    return "".join(filter(str.isprintable, user_agent))[:LONGEST_USER_AGENT]
+def _shortened(text: str, maximum: int) -> str:
+    """What is kept of a text that a browser or a directory may fill with anything, and at any length."""
+    return without_hidden(text[: 4 * maximum])[:maximum]
