@@ -13,6 +13,7 @@ import sqlalchemy.exc
 from paste.deploy import appconfig
 
 from authserver import settings
+from authserver.cli.printing import safe
 from authserver.engine.context import Engine
 from authserver.engine.errors import Refusal
 from authserver.engine.login import BadPassword
@@ -74,6 +75,13 @@ class OneSentence(click.Group):
     """A group whose commands end in one clear sentence when something is wrong, never in a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
+        try:
+            return self._in_a_sentence(context)
+        except click.ClickException as error:
+            error.message = safe(error.message)  # type: ignore[misc]  # what click prints, each kind in its form
+            raise
+
+    def _in_a_sentence(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
         except settings.SettingsError as error:

@@ -13,6 +13,7 @@ import click
 from authserver import settings
 from authserver.cli.configuration import Configuration
 from authserver.cli.keys import new_ring_entry
+from authserver.cli.printing import say
 from authserver.engine.context import Engine
 from authserver.engine.login import add_user
 from authserver.engine.register import ClientMetadata, add_client
@@ -40,7 +41,7 @@ def demo(configuration: Configuration) -> None:
         password = ensure_user(engine, folder)
         secret = ensure_service(engine, folder)
         ensure_playground(engine)
-    click.echo(announcement(loaded, password, secret))
+    say(announcement(loaded, password, secret))
 
 
 def prepare_files(ini: Mapping[str, str]) -> Path:

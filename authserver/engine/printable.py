@@ -6,6 +6,8 @@ and what Unicode shows as nothing, such as fillers. Joiners and selectors are se
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import regex
 
 # An alternative consumes one character, with the joiners and selectors that belong to it.
@@ -47,10 +49,11 @@ def without_hidden(text: str) -> str:
     return str(_SEEN_OR_HIDDEN.sub(lambda found: found["seen"] or "", text))
 
 
-def made_visible(text: str) -> str:
-    r"""A text with an escape for everything hidden in it, such as `\x1b` and `\n`: one line, safe for a terminal."""
-    return str(_SEEN_OR_HIDDEN.sub(lambda found: found["seen"] or _escape(found["hidden"]), text))
-
-
-def _escape(character: str) -> str:
+def escaped(character: str) -> str:
+    r"""The escape of a character in Python, such as `\x1b` and `\n`."""
     return character.encode("unicode_escape").decode()
+
+
+def made_visible(text: str, escape: Callable[[str], str] = escaped) -> str:
+    """A text with an escape for everything hidden in it: one line, safe for a terminal."""
+    return str(_SEEN_OR_HIDDEN.sub(lambda found: found["seen"] or escape(found["hidden"]), text))
