@@ -25,6 +25,9 @@ what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask t
 `InvalidGrant`, `InvalidRequest`, `InvalidScope`, `InvalidTarget` and `UnauthorizedClient` are its refusals;
 `verify_assertion`, `use_once` and `TrustedKeys` are for what others signed.
 
+For people (`login_decision`): `Identity` is the answer; `normalise_username` gives the form in which a user name is
+stored and compared.
+
 For endpoints (`config.add_json_endpoint` in `includeme`): `read_form` and `headers_of` read a request, `authenticate`
 proves its client as the token endpoint does, `json_response` answers, and an `OAuthError` becomes a JSON error.
 `config.add_well_known` adds a document about the issuer where clients look for it.
@@ -69,6 +72,7 @@ from authserver.engine.uris import (
     same_loopback_redirect_uri,
     same_redirect_uri,
 )
+from authserver.engine.usernames import normalise_username
 from authserver.hookspecs import hookimpl
 from authserver.limits import MAXIMUM_IDENTIFIER
 from authserver.settings import Secret
@@ -128,6 +132,7 @@ __all__ = [
     "json_response",
     "narrow",
     "new_identifier",
+    "normalise_username",
     "of_this_generation",
     "read_form",
     "read_jws",

@@ -188,14 +188,15 @@ def login_decision(
     recognises a person by the request alone answers then.
 
     Arguments:
-        username: as typed, normalised; empty when nothing was typed.
+        username: as typed, normalised; empty when nothing was typed, or no name that a person can have.
         password: as typed.
         user: the user of that name here; None when there is none.
         headers: the request's headers by lower-case name, without cookies.
         source: the network address that the request came from.
 
     Answers:
-        allow(reason, identity): this person; a user is made for an identity not seen before.
+        allow(reason, identity): this person; a user is made for an identity not seen before. If its name cannot
+            be a user name, nobody is signed in, and the log says why.
         deny(reason): nobody; the page says that name or password is wrong, whatever the reason.
         None: not mine.
 

@@ -96,6 +96,12 @@ MAXIMUM_IDENTIFIER: Annotated[
 # ---- People and their programs ----------------------------------------------------------------------
 
 MAXIMUM_USERNAME: Annotated[int, Bound("characters of a user name", "it is shown on pages")] = 100
+MAXIMUM_TYPED_USERNAME: Annotated[
+    int, Bound("characters of a user name as typed", "a decomposed one has up to four for each")
+] = 4 * MAXIMUM_USERNAME
+MAXIMUM_DISPLAY_NAME: Annotated[
+    int, Bound("characters of a display name that are kept", "it is shown on pages; the rest is cut")
+] = 100
 MAXIMUM_PASSWORD: Annotated[int, Bound("bytes of a password, in UTF-8", "it is hashed slowly")] = 1_024
 MAXIMUM_CLIENT_SECRET: Annotated[int, Bound("characters of a client secret", "it is hashed")] = 256
 MAXIMUM_USER_AGENT: Annotated[

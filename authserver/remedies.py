@@ -20,6 +20,7 @@ REMEDIES: Mapping[str, str] = {
         "the client must send its secret whole and as it is, with prefix and checksum; a lost one is replaced: "
         "`authserver client rotate-secret`"
     ),
+    "username-unusable": "the name cannot be a user name; `authserver user add NAME` says why",
     "password-wrong": "the person must type the right password",
     "current-password-wrong": "an operator can set another one: `authserver user password`",
     "no-password-here": "an operator can set one: `authserver user password`; a plugin such as login_password asks for it",

@@ -35,7 +35,7 @@ def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sqlite_url(migrated_sqlite_file: Path, tmp_path: Path) -> str:
     """A migrated SQLite database of this test's own."""
     path = tmp_path / "authserver.db"
-    shutil.copyfile(migrated_sqlite_file, path)
+    shutil.copy(migrated_sqlite_file, path)
     return f"sqlite:///{path}"
 
 

@@ -370,7 +370,7 @@ def test_a_database_that_is_away_is_told_once_and_tried_again(
         (message,) = caplog.messages
         assert message.startswith("cannot clean up (")
         path.parent.mkdir()
-        shutil.copyfile(migrated_sqlite_file, path)
+        shutil.copy(migrated_sqlite_file, path)
         with database.begin() as stores:
             stores.events.add(an_event(at=datetime.now(UTC) - 400 * DAY))
         until(lambda: caretaker.removed.total())

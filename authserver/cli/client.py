@@ -10,7 +10,7 @@ import click
 from authserver.cli import client_secrets
 from authserver.cli.client_secrets import SHOWN_ONCE, described_secrets, print_secrets
 from authserver.cli.configuration import Configuration
-from authserver.cli.printing import json_option, print_json, print_record, print_rows
+from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import uris
 from authserver.engine.clients import disable_client
 from authserver.engine.records import Client
@@ -124,7 +124,7 @@ def add(
         return
     print_record(record)
     if secret is not None:
-        click.echo(SHOWN_ONCE, err=True)
+        say(SHOWN_ONCE, err=True)
 
 
 @client.command("list")
@@ -166,7 +166,7 @@ def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
         return
     print_record(record)
     if secrets:
-        click.echo()
+        say()
         print_secrets(secrets)
 
 
@@ -180,7 +180,7 @@ def disable(configuration: Configuration, client_id: str) -> None:
             raise click.ClickException(
                 f"{client_id}: no such client, or disabled before; see `authserver client list`"
             )
-    click.echo(f"{client_id} is disabled.")
+    say(f"{words(client_id)} is disabled.")
 
 
 def described(client: Client) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import click
 
 from authserver.cli.configuration import Configuration
 from authserver.cli.durations import duration
-from authserver.cli.printing import json_option, print_json, print_record, print_rows, words
+from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine.client_secrets import (
     LastSecret,
     SecretsUnchanged,
@@ -53,9 +53,9 @@ def rotate(configuration: Configuration, client_id: str, overlap: timedelta, as_
         print_json({"client_id": client_id, "client_secret": secret, "secrets": rows})
         return
     print_record({"client_id": client_id, "client_secret": secret})
-    click.echo()
+    say()
     print_secrets(rows)
-    click.echo(SHOWN_ONCE, err=True)
+    say(SHOWN_ONCE, err=True)
 
 
 @click.command("secrets")
@@ -82,7 +82,7 @@ def end(configuration: Configuration, client_id: str, secret: str, force: bool) 
     with configuration.engine() as engine, _in_a_sentence(client_id):
         end_secret(engine, client_id, secret, last_too=force)
         rows = _rows(engine, client_id)
-    click.echo(f"{secret} of {client_id} has ended. What is left:")
+    say(f"{words(secret)} of {words(client_id)} has ended. What is left:")
     print_secrets(rows)
 
 

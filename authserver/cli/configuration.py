@@ -13,10 +13,12 @@ import sqlalchemy.exc
 from paste.deploy import appconfig
 
 from authserver import settings
+from authserver.cli.printing import safe
 from authserver.engine.context import Engine
 from authserver.engine.errors import Refusal
-from authserver.engine.login import BadPassword, BadUsername
+from authserver.engine.login import BadPassword
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
+from authserver.engine.usernames import BadUsername
 
 if TYPE_CHECKING:
     from authserver.app import Application
@@ -73,6 +75,13 @@ class OneSentence(click.Group):
     """A group whose commands end in one clear sentence when something is wrong, never in a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
+        try:
+            return self._in_a_sentence(context)
+        except click.ClickException as error:
+            error.message = safe(error.message)  # type: ignore[misc]  # what click prints, each kind in its form
+            raise
+
+    def _in_a_sentence(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
         except settings.SettingsError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from authserver.cli.configuration import Configuration
-from authserver.cli.printing import json_option, print_json
+from authserver.cli.printing import json_option, print_json, say, words
 from authserver.cli.purge import purge
 from authserver.cli.reencrypt import reencrypt
 from authserver.cli.restored import restored
@@ -30,9 +30,9 @@ def upgrade(configuration: Configuration) -> None:
     before = migrate.current(url)
     migrate.upgrade(url)
     after = migrate.current(url)
-    click.echo(
-        f"The database is at {after}"
-        + (", as it was." if before == after else f"; it was {before or 'empty'}.")
+    say(
+        f"The database is at {words(after)}"
+        + (", as it was." if before == after else f"; it was {words(before or 'empty')}.")
     )
 
 
@@ -45,8 +45,8 @@ def current(configuration: Configuration, as_json: bool) -> None:
     if as_json:
         print_json({"current": found, "head": newest, "is_current": found == newest})
     elif found == newest:
-        click.echo(f"{found}: nothing is lacking.")
+        say(f"{words(found)}: nothing is lacking.")
     else:
-        click.echo(f"{found or 'empty'}: run `authserver db upgrade` to reach {newest}.")
+        say(f"{words(found or 'empty')}: run `authserver db upgrade` to reach {newest}.")
     if found != newest:
         raise click.exceptions.Exit(1)

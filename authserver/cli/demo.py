@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +9,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from authserver import settings
+from authserver import private_files, settings
 from authserver.cli.configuration import Configuration
 from authserver.cli.keys import new_ring_entry
+from authserver.cli.printing import say
 from authserver.engine.context import Engine
 from authserver.engine.login import add_user
 from authserver.engine.register import ClientMetadata, add_client
@@ -33,18 +33,22 @@ def demo(configuration: Configuration) -> None:
     from authserver.storage import migrate
 
     ini = configuration.ini()
-    folder = prepare_files(ini)
+    assert configuration.path is not None  # or it could not be read
+    folder = prepare_files(ini, configuration.path.resolve().parent)
     loaded = configuration.settings()
     migrate.upgrade(loaded.database_url.value)
     with configuration.engine() as engine:
         password = ensure_user(engine, folder)
         secret = ensure_service(engine, folder)
         ensure_playground(engine)
-    click.echo(announcement(loaded, password, secret))
+    say(announcement(loaded, password, secret))
 
 
-def prepare_files(ini: Mapping[str, str]) -> Path:
+def prepare_files(ini: Mapping[str, str], home: Path) -> Path:
     """Make the key ring that the INI points at, if it is not there, and return the folder it is in.
+
+    Args:
+        home: the folder of the INI file. A folder in it that was there before is closed to other users.
 
     Raises:
         click.ClickException: this is no development server, or its key ring is no file.
@@ -60,8 +64,12 @@ def prepare_files(ini: Mapping[str, str]) -> Path:
             "authserver.secret_keys: the demo keeps its secrets beside a file:PATH; see development.ini"
         )
     ring = Path(path)
-    ring.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not ring.exists():
+    private_files.create_folder(ring.parent)
+    if home in ring.parent.resolve().parents:
+        private_files.tighten(ring.parent)
+    if ring.exists():
+        private_files.tighten(ring)
+    else:
         write_secret(ring, new_ring_entry())
     return ring.parent
 
@@ -69,9 +77,7 @@ def prepare_files(ini: Mapping[str, str]) -> Path:
 def write_secret(path: Path, text: str) -> None:
     """Write a file that nobody else may read, in place of what is there."""
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
+    private_files.create(path, f"{text}\n")
 
 
 def ensure_user(engine: Engine, folder: Path) -> str:
@@ -115,6 +121,7 @@ def ensure_playground(engine: Engine) -> None:
 
 def kept(path: Path) -> str:
     """The secret in this file. Raises click.ClickException when somebody removed it."""
+    private_files.tighten(path)
     try:
         return path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:

@@ -12,14 +12,14 @@ from urllib.parse import urlencode
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence
-from authserver.cli.printing import json_option, print_json, print_record, print_rows, words
+from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import authorize, clients, register, token
 from authserver.engine.asking import allowed_resources, allowed_scopes
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClient, InvalidRequest, UnauthorizedClient
-from authserver.engine.login import normalise_username
 from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.records import Client, User
+from authserver.engine.usernames import normalise_username
 from authserver.settings import Secret
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def _print(told: Explanation, as_json: bool, about: Mapping[str, Any]) -> None:
     for number, check in enumerate(told.checks, 1):
         _print_check(number, check)
     if not told.checks:
-        click.echo("Nothing was checked.\n")
+        say("Nothing was checked.\n")
     outcome = told.outcome if isinstance(told.outcome, dict) else {"outcome": told.outcome}
     known = {
         **about,
@@ -260,20 +260,20 @@ def _print(told: Explanation, as_json: bool, about: Mapping[str, Any]) -> None:
 
 
 def _print_check(number: int, check: Check) -> None:
-    outcome = f" {' '.join(check.outcome)}" if isinstance(check.outcome, list) else ""
-    why = f": {check.reason}" if check.reason else ""
-    click.echo(f"{number}. {check.check}: {check.verdict}{outcome}, by {check.by}{why}")
+    outcome = f" {' '.join(map(words, check.outcome))}" if isinstance(check.outcome, list) else ""
+    why = f": {words(check.reason)}" if check.reason else ""
+    say(f"{number}. {check.check}: {check.verdict}{outcome}, by {words(check.by)}{why}")
     if check.input:
         print_record(_flat(check.input), indent=3)
     if check.said:
-        click.echo()
+        say()
         rows = [{**asdict(said), "µs": said.microseconds} for said in check.said]
         print_rows(rows, ("by", "verdict", "reason", "µs"), empty="", indent=3)
     if check.remedies:
-        click.echo("\n   what would change it")
+        say("\n   what would change it")
     for remedy in check.remedies:
         print_record({"-": remedy}, indent=3)
-    click.echo()
+    say()
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:

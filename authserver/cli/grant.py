@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from authserver.cli.configuration import Configuration
-from authserver.cli.printing import json_option, print_json, print_rows
+from authserver.cli.printing import json_option, print_json, print_rows, say
 from authserver.cli.user import find
 from authserver.engine.account import disconnect, disconnect_all, revoke_grant
 from authserver.engine.records import Grant
@@ -82,7 +82,7 @@ def revoke(
     if as_json:
         print_json({"grants_revoked": revoked})
     else:
-        click.echo(f"Grants revoked: {revoked}.")
+        say(f"Grants revoked: {revoked}.")
 
 
 def described(grant: Grant, names: Mapping[str, str]) -> dict[str, Any]:

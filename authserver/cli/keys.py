@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from authserver.cli.configuration import Configuration
-from authserver.cli.printing import json_option, print_json, print_record, print_rows, words
+from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import keys as rules
 from authserver.engine import ring
 from authserver.engine.context import Engine
@@ -52,7 +52,7 @@ def list_keys(configuration: Configuration, with_removed: bool, as_json: bool) -
     columns = ("kid", "algorithm", "state", *TIMES)
     print_rows(shown, columns, empty="There are none; the server makes one at start.")
     if signs:
-        click.echo(f"\n{signs.kid} signs new tokens.")
+        say(f"\n{words(signs.kid)} signs new tokens.")
 
 
 @keys.command()
@@ -88,14 +88,14 @@ def rotate(configuration: Configuration, algorithm: str | None, after: int | Non
         )
         return
     print_record({"kid": new.kid, "algorithm": new.algorithm, "state": str(new.state(now))})
-    click.echo()
+    say()
     if new.activates_at <= now:
-        click.echo("It signs from now on.")
+        say("It signs from now on.")
     else:
-        click.echo(f"Every server publishes it within {rules.REFRESH_SECONDS} seconds.")
-        click.echo(f"It signs from {words(new.activates_at)} on.")
+        say(f"Every server publishes it within {rules.REFRESH_SECONDS} seconds.")
+        say(f"It signs from {words(new.activates_at)} on.")
     if old is not None:
-        click.echo(f"{old.kid}, which it takes over from, verifies until {words(old.ends_at)}.")
+        say(f"{words(old.kid)}, which it takes over from, verifies until {words(old.ends_at)}.")
 
 
 # A key id may begin with a dash, and then looks like an option.
@@ -124,13 +124,13 @@ def revoke(configuration: Configuration, kid: str, reason: str, as_json: bool) -
             }
         )
         return
-    click.echo("\n".join(consequences(revocation, signs, maximum_age)))
+    say("\n".join(consequences(revocation, signs, maximum_age)))
 
 
 @keys.command()
 def secret() -> None:
     """Print a fresh entry for authserver.secret_keys; needs no INI file."""
-    click.echo(new_ring_entry())
+    say(new_ring_entry())
 
 
 def new_ring_entry() -> str:

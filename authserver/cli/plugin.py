@@ -13,6 +13,7 @@ from string import Template
 
 import click
 
+from authserver.cli.printing import say
 from authserver.plugins import GROUP
 from authserver.plugins import HOOKS as ALL_HOOKS
 
@@ -84,9 +85,9 @@ def new(name: str, hook: str, directory: Path) -> None:
         file = project / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-    click.echo(f"{project} is ready; what it decides is in src/{names.module}/__init__.py.\n")
-    click.echo(f"    cd {project}\n    pip install -e '.[test]'\n    python -m pytest\n")
-    click.echo(f"Its README says how to switch it on; in authserver.plugins it is called {names.name}.")
+    say(f"{project} is ready; what it decides is in src/{names.module}/__init__.py.\n")
+    say(f"    cd {project}\n    pip install -e '.[test]'\n    python -m pytest\n")
+    say(f"Its README says how to switch it on; in authserver.plugins it is called {names.name}.")
 
 
 def written(names: Names, hook: str) -> Mapping[Path, str]:

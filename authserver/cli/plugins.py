@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from authserver.cli.configuration import Configuration
-from authserver.cli.printing import json_option, print_json, print_rows
+from authserver.cli.printing import json_option, print_json, print_rows, say
 
 
 @click.command()
@@ -19,6 +19,6 @@ def plugins(configuration: Configuration, as_json: bool) -> None:
         return
     readable = [row | {"plugins": ", ".join(row["plugins"]) or "nobody"} for row in rows]
     print_rows(readable, ("hook", "kind", "plugins", "silence"), empty="There are no hooks.")
-    click.echo(
+    say(
         "\nAll are asked, in this order: any refusal refuses, every narrowing narrows, the first to allow gives the value."
     )

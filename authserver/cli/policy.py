@@ -17,7 +17,7 @@ from rich.progress import track
 from authserver import settings as settings_reader
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.durations import length_of
-from authserver.cli.printing import json_option, print_json, print_rows
+from authserver.cli.printing import json_option, print_json, print_rows, say, words
 from authserver.engine.decisions import Verdict
 from authserver.engine.records import EventType
 
@@ -123,7 +123,7 @@ def shadow_report(configuration: Configuration, since: datetime, as_json: bool) 
         empty="No shadow plugin would have decided otherwise (authserver.shadow_plugins lists them).",
     )
     if dropped:
-        click.echo(f"{dropped} more questions were not compared or recorded: there were too many at once.")
+        say(f"{dropped} more questions were not compared or recorded: there were too many at once.")
 
 
 @policy.command("replay")
@@ -180,9 +180,9 @@ def replay_command(
         print_json({**summary, "flips": differences.rows()})
     else:
         _print_differences(differences, empty="Nothing would flip.")
-        click.echo(f"{asked} questions were asked again, {differences.count} would flip.")
+        say(f"{asked} questions were asked again, {differences.count} would flip.")
         for (hook, why), count in not_asked.most_common():
-            click.echo(f"{count} of {hook} were not asked again: {why}.")
+            say(f"{count} of {words(hook)} were not asked again: {words(why)}.")
     if differences.count:
         context.exit(FLIPPED)
 
@@ -207,17 +207,17 @@ def _plugins_of(candidate: Path) -> PluginSet:
 def _print_differences(differences: Differences, *, empty: str) -> None:
     rows = differences.rows()
     if not rows:
-        click.echo(empty)
+        say(empty)
     for row in rows:
-        click.echo(f"{row['count']} x {row['hook']}: {row['was']} -> {row['would_be']}")
-        click.echo(f"   {row['reason']}, by {row['by']}\n")
+        say(f"{row['count']} x {words(row['hook'])}: {words(row['was'])} -> {words(row['would_be'])}")
+        say(f"   {words(row['reason'])}, by {words(row['by'])}\n")
         print_rows(row["clients"][:SHOWN], ("client_id", "count"), empty="", indent=3)
         if len(row["clients"]) > SHOWN:
-            click.echo(f"   and {len(row['clients']) - SHOWN} more clients, which --json names")
-        click.echo("\n   for example, and `authserver explain --error-id ID` tells more")
+            say(f"   and {len(row['clients']) - SHOWN} more clients, which --json names")
+        say("\n   for example, and `authserver explain --error-id ID` tells more")
         examples = [{**example, "asked": _asked(example["asked"])} for example in row["examples"]]
         print_rows(examples, ("event_id", "at", "asked"), empty="", indent=3)
-        click.echo()
+        say()
 
 
 def _asked(facts: Mapping[str, Any]) -> list[str]:

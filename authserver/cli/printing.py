@@ -1,4 +1,4 @@
-"""Tables for people, JSON for machines."""
+"""Tables and sentences for people, JSON for machines; whatever is stored, safe for a terminal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,29 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from authserver.engine.printable import made_visible
+
 json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--json", "as_json", is_flag=True, help="JSON on stdout, for machines."
 )
 
 
+def say(text: str = "", *, err: bool = False) -> None:
+    """Sentences for people. What is stored stands in them as its `words`, so that all line breaks are ours."""
+    click.echo(safe(text), err=err)
+
+
+def safe(text: str) -> str:
+    """A text of several lines with an escape for everything else that is hidden in it."""
+    return "\n".join(map(made_visible, text.split("\n")))
+
+
 def print_json(value: object) -> None:
     """One JSON document and nothing else on stdout; times in ISO 8601."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    # Of what may hide, JSON itself escapes only the first 32 characters.
+    lines = (made_visible(line, lambda hidden: json.dumps(hidden)[1:-1]) for line in text.split("\n"))
+    click.echo("\n".join(lines))
 
 
 def print_rows(
@@ -29,7 +44,7 @@ def print_rows(
     """A table with one line for each row; `empty` is said when there is none."""
     found = list(rows)
     if not found:
-        click.echo(empty)
+        say(empty)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -45,12 +60,12 @@ def print_record(record: Mapping[str, Any], *, indent: int = 0) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in record.items():
-        table.add_row(name.replace("_", " "), Text(words(value)))
+        table.add_row(Text(words(name).replace("_", " ")), Text(words(value)))
     _console().print(Padding(table, (0, 0, 0, indent), expand=False))
 
 
 def words(value: object) -> str:
-    """A value as people read it."""
+    """A value as people read it, in one line; a list has a line for each of its values."""
     match value:
         case None | "" | () | []:
             return "-"
@@ -61,7 +76,7 @@ def words(value: object) -> str:
         case list() | tuple():
             return "\n".join(map(words, value))
         case _:
-            return str(value)
+            return made_visible(str(value))
 
 
 def _console() -> Console:

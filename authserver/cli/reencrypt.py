@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from authserver.cli.configuration import Configuration
-from authserver.cli.printing import json_option, print_json, print_rows
+from authserver.cli.printing import json_option, print_json, print_rows, say, words
 from authserver.engine import ring
 from authserver.engine.keys import erase_ended
 
@@ -73,17 +73,17 @@ def told(summary: Mapping[str, Any]) -> None:
     """Say to people what was done, and what is left to do."""
     count, first = summary["sealed_anew"], summary["key_id"]
     if count or summary["problems"]:
-        click.echo(f"{count} {'value was' if count == 1 else 'values were'} sealed anew under {first}.")
+        say(f"{count} {'value was' if count == 1 else 'values were'} sealed anew under {first}.")
     else:
-        click.echo(f"Everything that is sealed is sealed under {first} already.")
+        say(f"Everything that is sealed is sealed under {first} already.")
     for problem in summary["problems"]:
-        click.echo(f"Error: {problem}", err=True)
+        say(f"Error: {words(problem)}", err=True)
     older = summary["older_keys"]
     if older:
-        click.echo()
+        say()
         print_rows(older, ("key_id", "signing_keys", "client_secrets", "may_leave"), empty="")
     for line in advice(older):
-        click.echo(line)
+        say(line)
 
 
 def advice(older: list[Mapping[str, Any]]) -> Iterator[str]:
@@ -96,7 +96,7 @@ def advice(older: list[Mapping[str, Any]]) -> Iterator[str]:
         clients = row["clients"]
         if clients:
             more = f" and {len(clients) - SHOWN} more (--json names them)" if len(clients) > SHOWN else ""
-            yield f"{row['key_id']} has those of {', '.join(clients[:SHOWN])}{more}."
+            yield f"{row['key_id']} has those of {', '.join(map(words, clients[:SHOWN]))}{more}."
     if any(row["may_leave"] for row in older):
         yield ""
         yield "When a key leaves the ring, browser sessions that began under it end: people sign in again."

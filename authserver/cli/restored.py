@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from authserver.cli.configuration import Configuration
-from authserver.cli.printing import json_option, print_json, print_record, print_rows
+from authserver.cli.printing import json_option, print_json, print_record, print_rows, say
 from authserver.engine import lost_events, restore, ring
 from authserver.engine.keys import CannotChange
 from authserver.engine.lost_events import LoggedEvent, Outcome, Redone
@@ -127,12 +127,12 @@ def _row(item: Redone) -> Mapping[str, Any]:
 
 
 def _tell(done: Mapping[str, Any], redone: Sequence[Redone], bad: Sequence[int], *, by_hand: bool) -> None:
-    click.echo("A new generation has begun. What was issued before has ended:")
+    say("A new generation has begun. What was issued before has ended:")
     print_record(done, indent=2)
     if by_hand:
-        click.echo(f"\n{_BY_HAND}")
+        say(f"\n{_BY_HAND}")
         return
-    click.echo("\nDone again from the log, of what happened after the backup:")
+    say("\nDone again from the log, of what happened after the backup:")
     print_rows(
         [_row(item) for item in redone],
         ("at", "type", "about", "outcome", "todo"),
@@ -141,4 +141,4 @@ def _tell(done: Mapping[str, Any], redone: Sequence[Redone], bad: Sequence[int],
     )
     if bad:
         numbers = ", ".join(map(str, bad[:MAXIMUM_NUMBERS])) + (", …" if len(bad) > MAXIMUM_NUMBERS else "")
-        click.echo(f"\nLines of the log that are no event ({len(bad)}): {numbers}")
+        say(f"\nLines of the log that are no event ({len(bad)}): {numbers}")

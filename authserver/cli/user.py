@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from authserver.cli.configuration import Configuration
-from authserver.cli.printing import json_option, print_json, print_record, print_rows
+from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine.account import Ended, set_password, sign_out_everywhere
 from authserver.engine.context import Engine
-from authserver.engine.login import add_user, disable_user, normalise_username
+from authserver.engine.login import add_user, disable_user
 from authserver.engine.records import User
+from authserver.engine.usernames import normalise_username
 
 password_stdin_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
@@ -70,7 +71,7 @@ def disable(configuration: Configuration, name: str) -> None:
             raise click.ClickException(
                 f"{name}: no such user, or disabled before; see `authserver user list`"
             )
-    click.echo(f"{name} is disabled.")
+    say(f"{words(name)} is disabled.")
 
 
 @user.command()
@@ -89,7 +90,7 @@ def password(configuration: Configuration, name: str, password_stdin: bool, as_j
     chosen = read_password(password_stdin)
     with configuration.engine() as engine:
         ended = set_password(engine, found, chosen)
-    tell_ended(f"{found.username} has another password", found, ended, as_json=as_json)
+    tell_ended(f"{words(found.username)} has another password", found, ended, as_json=as_json)
 
 
 @user.command("sign-out")
@@ -101,7 +102,7 @@ def sign_out(configuration: Configuration, name: str, as_json: bool) -> None:
     with configuration.engine() as engine:
         found = find(engine, name)
         ended = sign_out_everywhere(engine, found)
-    tell_ended(f"{found.username} is signed out", found, ended, as_json=as_json)
+    tell_ended(f"{words(found.username)} is signed out", found, ended, as_json=as_json)
 
 
 def find(engine: Engine, name: str) -> User:
@@ -134,7 +135,7 @@ def tell_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
             {"username": user.username, "sessions_ended": ended.sessions, "grants_revoked": ended.grants}
         )
     else:
-        click.echo(f"{done}. Sessions ended: {ended.sessions}. Grants revoked: {ended.grants}.")
+        say(f"{done}. Sessions ended: {ended.sessions}. Grants revoked: {ended.grants}.")
 
 
 def described(user: User) -> dict[str, Any]:

@@ -12,8 +12,15 @@ from datetime import datetime
 from authserver.engine import digests
 from authserver.engine.context import Engine
 from authserver.engine.errors import PasswordRefused, ServerError
-from authserver.engine.login import SESSION_KIND, BadPassword, hash_new_password, idle_since
+from authserver.engine.login import (
+    SESSION_KIND,
+    BadPassword,
+    hash_new_password,
+    idle_since,
+    password_size,
+)
 from authserver.engine.records import Client, EventType, Grant, Session, User
+from authserver.limits import MAXIMUM_PASSWORD
 from authserver.settings import Secret
 
 _HANDLE_KIND = "session-handle"
@@ -176,7 +183,8 @@ def change_password(
     wrong = PasswordRefused(
         "This is not your current password.", reason="current-password-wrong", field="current_password"
     )
-    if not digests.verify_password(current.value, user.password_hash):
+    too_long = password_size(current.value) > MAXIMUM_PASSWORD
+    if too_long or not digests.verify_password(current.value, user.password_hash):
         raise wrong
     if digests.equal(new.value, current.value):
         raise PasswordRefused(

@@ -194,9 +194,9 @@ class Engine:
         found = self.contributions("find_client", client_id=client_id)
         return next((client for client in found if client.client_id == client_id), None)
 
-    def wrong_value(self, ruling: Ruling) -> ServerError:
+    def wrong_value(self, ruling: Ruling, why: str = "wrong-value") -> ServerError:
         """The refusal of an allow whose value nobody can use: its plugin is at fault (R-14)."""
-        log.error("plugin %s answered %s wrongly (wrong-value): refusing", ruling.decided_by, ruling.slot)
+        log.error("plugin %s answered %s wrongly (%s): refusing", ruling.decided_by, ruling.slot, why)
         return ServerError("The server could not decide about this request.", reason="wrong-value")
 
     def record(self, type: EventType, *, reason: str = "", details: Mapping[str, Any] = NOTHING) -> None:

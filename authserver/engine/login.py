@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,18 +10,14 @@ from authserver.engine import digests
 from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import ServerError, SignInRefused
+from authserver.engine.printable import without_hidden
 from authserver.engine.records import EventType, FoundSession, Session, User
-from authserver.limits import MAXIMUM_PASSWORD, MAXIMUM_USER_AGENT, MAXIMUM_USERNAME
+from authserver.engine.usernames import BadUsername, check_username, normalise_username
+from authserver.limits import MAXIMUM_DISPLAY_NAME, MAXIMUM_PASSWORD, MAXIMUM_USER_AGENT, MAXIMUM_USERNAME
 from authserver.settings import Secret
 
 MINIMUM_PASSWORD_BYTES = 8
 SESSION_KIND = "session"
-
-_USERNAME = re.compile(r"[^\W_](?:[\w.@+-]*[^\W_])?|[^\W_]")
-
-
-class BadUsername(ValueError):
-    """The name cannot be a user name; the message says why."""
 
 
 class BadPassword(ValueError):
@@ -74,7 +68,7 @@ def sign_in_unasked(
         return sign_in(engine, attempt, previous_session_id=previous_session_id)
     except (SignInRefused, ServerError) as refused:
         # A policy that failed is in the log; the sign-in page may be shown all the same.
-        if engine.journal.decisions[-1].verdict is Verdict.DENY:
+        if engine.journal.decisions[-1].verdict in (Verdict.ALLOW, Verdict.DENY):
             engine.record(EventType.SIGN_IN_REFUSED, reason=refused.reason)
         return None
 
@@ -87,13 +81,9 @@ def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None
         ServerError: a policy failed, or vouched for a name that nobody can have.
     """
     refused = SignInRefused("The user name or password is not right.", reason="nobody-answered")
-    try:
-        name = normalise_username(attempt.username)
-    except BadUsername:
-        name = ""
-    if len(attempt.password.value.encode("utf-8", "surrogatepass")) > MAXIMUM_PASSWORD:
+    if password_size(attempt.password.value) > MAXIMUM_PASSWORD:
         raise SignInRefused(refused.description, reason="password-too-long")
-    user = engine.stores.users.find_by_name(name) if name else None
+    name, user = _typed(engine, attempt.username)
     engine.journal.user_id = user.user_id if user else None
     ruling = engine.ask(
         "login_decision",
@@ -104,14 +94,15 @@ def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None
         source=attempt.source,
     )
     if not ruling.allowed:
-        refused.reason = ruling.reason
+        nameless = ruling.verdict is Verdict.SILENT and attempt.username and not name
+        refused.reason = "username-unusable" if nameless else ruling.reason
         raise refused
     identity: Identity = ruling.value
     if user is None or identity.username != user.username:
         try:
             user = _known(engine, identity)
-        except BadUsername:
-            raise engine.wrong_value(ruling) from None
+        except BadUsername as problem:
+            raise engine.wrong_value(ruling, f"{identity.username[:MAXIMUM_USERNAME]!r}: {problem}") from None
     if not user.is_enabled:
         refused.reason = "user-disabled"
         raise refused
@@ -132,7 +123,7 @@ def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None
             details={
                 "amr": list(identity.methods),
                 "source": attempt.source,
-                "user_agent": _printable(attempt.headers.get("user-agent", "")),
+                "user_agent": _shortened(attempt.headers.get("user-agent", ""), MAXIMUM_USER_AGENT),
             },
         )
     )
@@ -176,8 +167,8 @@ def add_user(
     """
     user = User(
         user_id=digests.new_identifier("user_"),
-        username=normalise_username(username),
-        display_name=display_name,
+        username=_new_name(username),
+        display_name=_shortened(display_name, MAXIMUM_DISPLAY_NAME),
         password_hash=None if password is None else hash_new_password(password),
         is_admin=is_admin,
         created_at=engine.now,
@@ -190,7 +181,7 @@ def add_user(
 
 def hash_new_password(password: str) -> str:
     """What is stored of a password that somebody chose. Raises BadPassword."""
-    if not MINIMUM_PASSWORD_BYTES <= len(password.encode("utf-8", "surrogatepass")) <= MAXIMUM_PASSWORD:
+    if not MINIMUM_PASSWORD_BYTES <= password_size(password) <= MAXIMUM_PASSWORD:
         raise BadPassword(f"a password has {MINIMUM_PASSWORD_BYTES} to {MAXIMUM_PASSWORD} bytes")
     return digests.hash_password(password)
 
@@ -205,19 +196,21 @@ def disable_user(engine: Engine, username: str) -> bool:
     return True
 
 
-def normalise_username(username: str) -> str:
-    """The one form of a user name that is stored and looked up: NFKC and case-folded (T105).
+def _typed(engine: Engine, username: str) -> tuple[str, User | None]:
+    """A typed name in its normalised form, and whose it is; "" for a name that a person cannot get."""
+    try:
+        name = normalise_username(username)
+        user = engine.stores.users.find_by_name(name)
+        if user is None:
+            check_username(name)
+    except BadUsername:
+        return "", None
+    return name, user
 
-    Raises:
-        BadUsername: empty, over 100 characters, with characters a name has no use for, or in mixed scripts.
-    """
-    name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username.strip()).casefold())
-    if not 1 <= len(name) <= MAXIMUM_USERNAME or not _USERNAME.fullmatch(name):
-        raise BadUsername("a user name has 1 to 100 letters, digits and . _ @ + - between them")
-    scripts = {unicodedata.name(character, "").partition(" ")[0] for character in name if character.isalpha()}
-    # Japanese is written in three scripts at once; every other mixture imitates a name.
-    if len(scripts) > 1 and not scripts <= {"CJK", "HIRAGANA", "KATAKANA"}:
-        raise BadUsername("a user name is written in one script")
+
+def _new_name(username: str) -> str:
+    name = normalise_username(username)
+    check_username(name)
     return name
 
 
@@ -228,6 +221,12 @@ def _known(engine: Engine, identity: Identity) -> User:
     return user or add_user(engine, name, None, display_name=identity.display_name)
 
 
-def _printable(user_agent: str) -> str:
-    """What is kept of a User-Agent: a browser may send anything."""
-    return "".join(filter(str.isprintable, user_agent))[:MAXIMUM_USER_AGENT]
+def password_size(password: str) -> int:
+    """The bytes of a password in UTF-8; of a password with too many characters, their number, without encoding it."""
+    characters = len(password)
+    return characters if characters > MAXIMUM_PASSWORD else len(password.encode("utf-8", "surrogatepass"))
+
+
+def _shortened(text: str, maximum: int) -> str:
+    """What is kept of a text that a browser or a directory may fill with anything, and at any length."""
+    return without_hidden(text[: 4 * maximum])[:maximum]

@@ -82,7 +82,7 @@ class Users(Protocol):
     def find(self, user_id: str) -> User | None: ...
 
     def find_by_name(self, username: str) -> User | None:
-        """The user of this normalised name (see `engine.login.normalise_username`)."""
+        """The user of this normalised name (see `engine.usernames.normalise_username`)."""
 
     def add(self, user: User) -> None:
         """Raises AlreadyExists when the id or the name is taken."""

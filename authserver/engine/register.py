@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +11,7 @@ from authserver.engine.client_secrets import new_secret
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidScope, InvalidToken
 from authserver.engine.parameters import scope_set
+from authserver.engine.printable import is_printable
 from authserver.engine.records import NOTHING, Client, EventType, RegisteredBy
 from authserver.limits import (
     MAXIMUM_CLIENT_NAME,
@@ -30,12 +29,6 @@ INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
 LINKS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
 TEXTS = ("software_id", "software_version")
 DPOP_BOUND = "dpop_bound_access_tokens"
-
-# What Unicode shows as nothing although its category is a letter, mark or separator.
-_INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2028\u2029\u2800\u3164\ufe00-\ufe0f\uffa0"
-    "\U000e0100-\U000e01ef]"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +228,7 @@ def check_metadata(engine: Engine, metadata: ClientMetadata) -> None:
 
 
 def _check_name(name: str) -> None:
-    if len(name) > MAXIMUM_CLIENT_NAME or not _is_printable(name):
+    if len(name) > MAXIMUM_CLIENT_NAME or not is_printable(name):
         raise InvalidClientMetadata(f"client_name must be up to {MAXIMUM_CLIENT_NAME} printable characters.")
 
 
@@ -246,7 +239,7 @@ def _application_type(redirect_uris: tuple[str, ...]) -> str:
 
 def _text(given: Mapping[str, Any], name: str, default: str = "", maximum: int = MAXIMUM_MEMBER) -> str:
     value = given.get(name, default)
-    if not isinstance(value, str) or len(value) > maximum or not _is_printable(value):
+    if not isinstance(value, str) or len(value) > maximum or not is_printable(value):
         raise InvalidClientMetadata(f"{name} must be a string of printable characters.")
     return value
 
@@ -299,7 +292,7 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
             if name in TEXTS:
                 details[name] = text
     contacts = _texts(given, "contacts", ())
-    if any(len(contact) > MAXIMUM_CONTACT or not _is_printable(contact) for contact in contacts):
+    if any(len(contact) > MAXIMUM_CONTACT or not is_printable(contact) for contact in contacts):
         raise InvalidClientMetadata("contacts must be short printable strings.")
     if contacts:
         details["contacts"] = list(contacts)
@@ -311,16 +304,6 @@ def _dpop_bound(engine: Engine, given: Mapping[str, Any]) -> dict[str, bool]:
     if not isinstance(given.get(DPOP_BOUND, False), bool):
         raise InvalidClientMetadata(f"{DPOP_BOUND} must be true or false.")
     return {DPOP_BOUND: True} if given.get(DPOP_BOUND) and engine.policies.serves("token_binding") else {}
-
-
-def _is_printable(text: str) -> bool:
-    """Nothing that is there unseen, or rearranges what is seen (T094).
-
-    No control, format, bidi, private-use or unassigned character, lone surrogate, line break or filler.
-    """
-    return not _INVISIBLE.search(text) and all(
-        unicodedata.category(character)[0] != "C" for character in text
-    )
 
 
 def _is_client_id(text: str) -> bool:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import sqlalchemy as sa
@@ -15,6 +19,7 @@ from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
 from sqlalchemy.orm import Session
 from transaction import TransactionManager
 
+from authserver import private_files
 from authserver.engine.ports import StorageUnavailable, Stores
 from authserver.storage.columns import plain
 from authserver.storage.stores import stores_of
@@ -22,6 +27,7 @@ from authserver.storage.work import StorageBusy, StorageSlow, Work
 
 __all__ = ["Database", "StorageBusy", "StorageSlow", "open_engine"]
 
+_creating = threading.Lock()
 _encoder = msgspec.json.Encoder(enc_hook=plain)
 
 # Seconds. A thread that waits longer than this for the database answers 503 instead (T114).
@@ -126,6 +132,7 @@ def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
     )
     event.listen(engine, "handle_error", _translate)
     if url.get_backend_name() == "sqlite":
+        _keep_private(engine)
         event.listen(engine, "connect", _prepare_sqlite)
     return engine
 
@@ -136,6 +143,26 @@ def _connect_args(url: URL) -> dict[str, Any]:
     # What the URL says comes last, and wins.
     options = f"{POSTGRESQL_OPTIONS} {url.query.get('options', '')}".strip()
     return {"connect_timeout": POSTGRESQL_CONNECT_TIMEOUT, "options": options}
+
+
+def _keep_private(engine: Engine) -> None:
+    """See that nobody else can read the file; SQLite gives the files that it makes beside it the same mode."""
+    (name,), options = engine.dialect.create_connect_args(engine.url)
+    address = urlsplit(name) if options.get("uri") else None
+    path = Path(os.path.realpath(unquote(address.path) if address else name))
+    if path.name == ":memory:":
+        return
+    for beside in ("", "-wal", "-shm", "-journal"):
+        private_files.tighten(path.with_name(path.name + beside))
+    # An address may say with a mode, such as `ro`, that the file is not made.
+    if not (address and "mode=" in address.query):
+        event.listen(engine, "do_connect", lambda *_: _create(path))
+
+
+def _create(path: Path) -> None:
+    # SQLite itself says better what is wrong. The lock: closing a file ends the locks that other threads hold on it.
+    with _creating, suppress(OSError):
+        private_files.create(path)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

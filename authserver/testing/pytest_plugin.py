@@ -76,7 +76,7 @@ def authserver_server(authserver_migrated_file: Path, tmp_path: Path) -> Iterato
         **fields: str,
     ) -> Server:
         path = tmp_path / f"authserver-{len(servers)}.sqlite"
-        shutil.copyfile(authserver_migrated_file, path)
+        shutil.copy(authserver_migrated_file, path)
         ini = {**with_plugin(plugin, fields, without=without), **(settings or {})}
         servers.append(Server(f"sqlite:///{path}", ini))
         servers[-1].add_user("ann")

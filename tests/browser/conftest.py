@@ -103,7 +103,7 @@ class Watch:
 def server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server process, with the playground and the users `ann` and `bob`."""
     path = tmp_path_factory.mktemp("live") / "authserver.db"
-    shutil.copyfile(migrated_sqlite_file, path)
+    shutil.copy(migrated_sqlite_file, path)
     with live_server(f"sqlite:///{path}", with_playground()) as server:
         server.add_user("ann")
         server.add_user("bob")

@@ -63,7 +63,7 @@ def themes(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory)
     """What theme.css sets, for each accent that an operator might choose."""
     themes = {}
     # A copy: a server that starts writes its keys, and all other tests begin with the file itself.
-    copy = shutil.copyfile(migrated_sqlite_file, tmp_path_factory.mktemp("themes") / "authserver.db")
+    copy = shutil.copy(migrated_sqlite_file, tmp_path_factory.mktemp("themes") / "authserver.db")
     for accent in ACCENTS:
         server = Server(f"sqlite:///{copy}", {"authserver.accent_color": accent})
         themes[accent] = dict(re.findall(r"(--[a-z-]+): ([^;]+);", server.http.get("/static/theme.css").text))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
+from pathlib import Path
+
+import pytest
 
 
 def test_a_second_run_changes_nothing_and_says_the_same(bare, ini) -> None:
@@ -28,13 +32,47 @@ def test_it_says_where_who_and_what_to_paste(run) -> None:
     assert len(re.findall(r"^  curl ", said, re.MULTILINE)) == 3
 
 
-def test_secrets_are_readable_to_their_owner_alone(run, ini) -> None:
-    """T142: and differ between two machines."""
+SECRETS = ("secret_keys", "demo.password", "demo-service.secret")
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o777], ids=oct)
+def test_all_that_is_made_is_readable_to_its_owner_alone(bare, ini, umask: int) -> None:
+    """T142: whatever the umask; and secrets differ between two machines."""
     folder = ini.parent / ".local"
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    for name in ("secret_keys", "demo.password", "demo-service.secret"):
-        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600, name
+    before = os.umask(umask)
+    try:
+        assert bare("demo").exit_code == 0
+    finally:
+        os.umask(before)
+    assert modes(folder) == {".local": 0o700, **dict.fromkeys((*SECRETS, "authserver.sqlite"), 0o600)}
+    for name in SECRETS:
         assert len((folder / name).read_text().strip()) >= 10
+
+
+def test_what_was_there_is_taken_from_others(run, ini, caplog) -> None:
+    """T142: a folder and files that an older version, or another program, made."""
+    folder = ini.parent / ".local"
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o777 if path == folder else 0o666)
+    assert run("demo").exit_code == 0
+    assert f"other users could read {folder}; now they cannot" in caplog.messages
+    assert modes(folder) == {".local": 0o700, **dict.fromkeys((*SECRETS, "authserver.sqlite"), 0o600)}
+
+
+def test_a_folder_outside_of_the_project_is_left_as_it_is(bare, ini, tmp_path_factory) -> None:
+    """A key ring may lie where others have files as well."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    elsewhere.chmod(0o755)
+    ini.write_text(
+        ini.read_text().replace("file:%(here)s/.local/secret_keys", f"file:{elsewhere}/secret_keys")
+    )
+    (ini.parent / ".local").mkdir()
+    assert bare("demo").exit_code == 0
+    assert modes(elsewhere) == {elsewhere.name: 0o755, **dict.fromkeys(SECRETS, 0o600)}
 
 
 def test_it_is_refused_in_production(bare, ini) -> None:

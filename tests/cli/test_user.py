@@ -141,7 +141,7 @@ def test_a_person_without_a_password_gets_one(run, in_use: Configuration) -> Non
         ("demo", "x" * 1025 + "\n", "8 to 1024"),
         ("demo", "", "8 to 1024"),
         ("nobody", "a new password\n", "no such user"),
-        ("a b", "a new password\n", "user name"),
+        ("a b", "a new password\n", "no such user"),
     ],
     ids=["short", "long", "none", "unknown", "no name"],
 )

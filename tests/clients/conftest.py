@@ -109,7 +109,7 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """`pserve` on a loopback port, with the user `ann`. It is stopped afterwards, and has logged no traceback."""
     folder = tmp_path_factory.mktemp("running")
-    sqlite_url = f"sqlite:///{shutil.copyfile(migrated_sqlite_file, folder / 'authserver.db')}"
+    sqlite_url = f"sqlite:///{shutil.copy(migrated_sqlite_file, folder / 'authserver.db')}"
     port = _free_port()
     issuer = f"http://127.0.0.1:{port}"
     settings = {

@@ -354,7 +354,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def _new_database(request: pytest.FixtureRequest, folder: Path) -> str:
     if request.param == "sqlite":
-        shutil.copyfile(request.getfixturevalue("migrated_sqlite_file"), folder / "authserver.db")
+        shutil.copy(request.getfixturevalue("migrated_sqlite_file"), folder / "authserver.db")
         return f"sqlite:///{folder / 'authserver.db'}"
     server, name = str(request.getfixturevalue("postgresql_server")), f"cluster_{next(_numbers)}"
     with psycopg.connect(server, autocommit=True) as connection:

@@ -59,7 +59,7 @@ def sqlite_servers(
 ) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("servers")
     for name in ("empty", "filled"):
-        shutil.copyfile(migrated_sqlite_file, folder / f"{name}.db")
+        shutil.copy(migrated_sqlite_file, folder / f"{name}.db")
     yield from _servers(f"sqlite:///{folder}/empty.db", f"sqlite:///{folder}/filled.db", size)
 
 

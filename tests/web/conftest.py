@@ -55,7 +55,7 @@ def clock() -> Iterator[time_machine.Traveller]:
 def shared_server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The same for a whole file of tests that compare before and after, or change nothing."""
     path = tmp_path_factory.mktemp("shared") / "authserver.db"
-    shutil.copyfile(migrated_sqlite_file, path)
+    shutil.copy(migrated_sqlite_file, path)
     server = Server(f"sqlite:///{path}")
     server.add_user("ann")
     yield server

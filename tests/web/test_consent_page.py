@@ -148,7 +148,32 @@ def test_a_name_is_text(server: Server, name: str, by_itself: bool) -> None:
         assert not [tag for tag in page.html.find_all(True) if tag.has_attr("onmouseover")]
 
 
-HIDDEN = ["a\u202eb", "a\u200bb", "a\x00b", "a\x1bb", "a\u2066b", "a\ufeffb", "a\nb", "x" * 101]
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Notes \u2764\ufe0f",
+        "Dev \U0001f469\u200d\U0001f4bb",
+        "\u0645\u06cc\u200c\u0646\u0648\u06cc\u0633\u0645",
+        "\u0915\u094d\u200d\u0937",
+    ],
+    ids=ascii,
+)
+def test_a_name_with_joiners_in_their_context_is_shown_as_sent(server: Server, name: str) -> None:
+    """B020, E-11; RFC 5892, A.1 and A.2."""
+    body = {"client_name": name, "redirect_uris": [REDIRECT_URI]}
+    assert server.http.post_json(server.path("/oauth/register"), body, status=201).json["client_name"] == name
+    client = register(server, client_name=name)
+    for page in (
+        server.browser().get(server.authorization_url(client)).follow(),
+        consent_page(server, client),
+    ):
+        assert f"<bdi>{name}</bdi>" in page.text
+
+
+HIDDEN = [
+    *("a\u202eb", "a\u200bb", "a\x00b", "a\x1bb", "a\u2066b", "a\ufeffb", "a\nb", "x" * 101),
+    *("a\u200db", "a\u200cb", "a\ufe0fb", "\u200d", "\ufe0f", "\U0001f469\u200d", "1\ufe0f", "\u3164"),
+]
 
 
 @pytest.mark.parametrize("name", HIDDEN)

@@ -56,7 +56,7 @@ def with_initial_access_token(url: str) -> Server:
 @pytest.fixture(scope="module")
 def guarded(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     path = tmp_path_factory.mktemp("guarded") / "authserver.db"
-    shutil.copyfile(migrated_sqlite_file, path)
+    shutil.copy(migrated_sqlite_file, path)
     server = with_initial_access_token(f"sqlite:///{path}")
     yield server
     server.close()

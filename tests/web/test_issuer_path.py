@@ -22,7 +22,7 @@ WELL_KNOWN = "/.well-known/oauth-authorization-server/tenant"
 def server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server below /tenant, with the playground; one for all these stories."""
     path = tmp_path_factory.mktemp("tenant") / "authserver.db"
-    shutil.copyfile(migrated_sqlite_file, path)
+    shutil.copy(migrated_sqlite_file, path)
     plugins = f"{SETTINGS['authserver.plugins']} playground"
     server = Server(f"sqlite:///{path}", {"authserver.issuer": ISSUER, "authserver.plugins": plugins})
     server.add_user("ann")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 import pytest
+import sqlalchemy as sa
 import time_machine
 
-from authserver.engine.login import BadUsername, disable_user
+from authserver.engine.login import add_user, disable_user
 from authserver.engine.ports import AlreadyExists
+from authserver.engine.usernames import BadUsername
 from authserver.testing.server import ISSUER, PASSWORD, REDIRECT_URI, Server, form_with
 from authserver.testing.stories import (
     assert_code,
@@ -214,12 +217,55 @@ def test_no_other_spelling_is_another_account(server: Server, name: str) -> None
         server.add_user(name)
 
 
-@pytest.mark.parametrize("name", ["аnn", "annα", "a\u200bnn", "a\u202enn", "a nn", "<b>", "", "a" * 101])
+@pytest.mark.parametrize("name", ["аnn", "annα", "a\u200bnn", "a\u202enn", "a nn", "", "a" * 101])
 def test_a_name_that_imitates_is_refused(server: Server, name: str) -> None:
-    """T105: mixed scripts, invisible characters and markup make no user name."""
+    """T105: mixed scripts and invisible characters make no user name."""
     with pytest.raises(BadUsername):
         server.add_user(name)
     assert sign_in_at(server.browser().get(server.path("/login")), name).status_int == 400
+    expected = "username-unusable" if name else "nobody-answered"
+    assert [event["reason"] for event in server.events("sign_in.refused")] == [expected]
+
+
+def test_people_sign_in_with_the_names_they_have(server: Server) -> None:
+    """B201, B202: in whichever normalisation form the name is typed; RFC 8265, 3.3."""
+    for name in (
+        *("भारत", "कृष्ण", "சுரேஷ்", "সুমন", "นิวัฒน์", "佐々木", "ヤマダー", "ẹ̀kọ́"),
+        *("o'brien@example.com", "CORP\\ann", "m&a@example.com", "svc$", "a/b@example.com"),
+    ):
+        with server.application.begin() as engine:
+            add_user(engine, unicodedata.normalize("NFC", name), PASSWORD)
+        for form in ("NFC", "NFD"):
+            browser = server.browser()
+            assert server.sign_in(browser, unicodedata.normalize(form, name)).status_int == 303
+            assert is_signed_in(server, browser)
+
+
+def test_a_name_is_escaped_where_it_is_shown(server: Server) -> None:
+    """T094: markup in a name is text, on the pages of the person who has it."""
+    client, _ = server.add_client()
+    for name in ("<b>", "o'brien", 'a"b', "m&a", "{{7*7}}", "svc$"):
+        with server.application.begin() as engine:
+            add_user(engine, name, PASSWORD)
+        browser = server.browser()
+        assert server.sign_in(browser, name).status_int == 303
+        for path in (server.path("/"), server.path("/account/apps"), server.authorization_url(client)):
+            page = browser.get(path)
+            assert name in page.html.get_text(), path
+            assert "<b>" not in page.text
+
+
+def test_a_stored_name_is_found_whatever_is_asked_of_new_names(server: Server) -> None:
+    """Hebrew letters after a digit were accepted once: who has such a name signs in with it."""
+    stored = server.add_user("bea")
+    with server.application.storage.engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE users SET username = :name WHERE user_id = :id"),
+            {"name": "1שרה", "id": stored.user_id},
+        )
+    assert server.sign_in(server.browser(), "1שרה").status_int == 303
+    with pytest.raises(BadUsername):
+        server.add_user("2שרה")
 
 
 @pytest.mark.parametrize("name", ['"><script>alert(1)</script>', "{{7*7}}", "a" * 500])

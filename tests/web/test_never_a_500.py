@@ -125,7 +125,7 @@ class Target:
 
 @pytest.fixture(scope="module")
 def target(migrated_sqlite_file, tmp_path_factory):
-    path = shutil.copyfile(migrated_sqlite_file, tmp_path_factory.mktemp("target") / "authserver.db")
+    path = shutil.copy(migrated_sqlite_file, tmp_path_factory.mktemp("target") / "authserver.db")
     target = Target(f"sqlite:///{path}")
     yield target
     target.server.close()
@@ -517,7 +517,7 @@ def test_what_is_no_text_is_refused_on_both_databases(database_url, raw):
 
 def test_while_the_database_is_away_every_endpoint_still_answers(migrated_sqlite_file, tmp_path):
     """T114, B-19, F-12: 503, or what needs no database; to other origins and signed-in people too."""
-    path = shutil.copyfile(migrated_sqlite_file, tmp_path / "authserver.db")
+    path = shutil.copy(migrated_sqlite_file, tmp_path / "authserver.db")
     target = Target(f"sqlite:///{path}")
     target.server.application.storage.engine.dispose()
     path.unlink()

@@ -20,6 +20,7 @@ from authserver.api import (
     deny,
     hookimpl,
     narrow,
+    normalise_username,
 )
 from authserver.testing.server import REDIRECT_URI, RESOURCE, SETTINGS, Server, form_with, query_of
 
@@ -319,6 +320,54 @@ def test_another_login_plugin_brings_its_own_people(make_server: MakeServer) -> 
     assert sorted(row["username"] for row in server.rows("users")) == ["ann", "bea"]
     assert server.sign_in(server.browser(), "bea", "wrong").status_int == 400
     assert server.sign_in(server.browser()).status_int == 303
+
+
+@dataclass(frozen=True)
+class Anybody:
+    """Vouches for the name that is typed as the password, as a directory may have it."""
+
+    @hookimpl
+    def login_decision(self, password: Secret) -> Decision | None:
+        return allow("directory-bind", Identity(username=password.value)) if password.value else None
+
+
+def test_a_name_that_a_policy_vouches_for_is_taken(make_server: MakeServer) -> None:
+    """B201, B202: as directories have names."""
+    server = started(make_server, plugins(Anybody, without="login_password"))
+    for name in ("CORP\\Ann", "o'brien@example.com", "svc$", "佐々木", "นิวัฒน์"):
+        for _ in range(2):
+            browser = server.browser()
+            assert server.sign_in(browser, "someone", name).status_int == 303
+            assert signed_in(server, browser)
+        assert server.rows("users")[-1]["username"] == normalise_username(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (
+            "ann lee",
+            "'ann lee': a user name has letters, digits and punctuation, but not U+0020 here (spaces)",
+        ),
+        ("аnn", "'аnn': a user name is written in one script"),
+        ("ann\x1b[2J", "'ann\\x1b[2J': a user name has no control characters"),
+        ("a\u202enn", "'a\\u202enn': a user name has letters, digits and punctuation, but not U+202E here"),
+        ("a" * 101, "a user name has 1 to 100 characters"),
+    ],
+)
+def test_the_log_says_why_a_name_that_a_policy_vouches_for_is_not_taken(
+    name: str, why: str, make_server: MakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T105: and nobody is signed in."""
+    server = started(make_server, plugins(Anybody, without="login_password"))
+    people = server.rows("users")
+    assert server.sign_in(server.browser(), "someone", name).status_int == 500
+    assert [
+        line
+        for line in caplog.messages
+        if "plugin anybody answered login_decision wrongly" in line and why in line
+    ]
+    assert server.rows("users") == people and server.rows("sessions") == []
 
 
 # ---- registration_decision -------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def closed(make_server):
 @pytest.fixture(scope="module")
 def by_token(migrated_sqlite_file, tmp_path_factory):
     """One server for all tests here, which therefore look at what is added only."""
-    path = shutil.copyfile(migrated_sqlite_file, tmp_path_factory.mktemp("by_token") / "authserver.db")
+    path = shutil.copy(migrated_sqlite_file, tmp_path_factory.mktemp("by_token") / "authserver.db")
     server = Server(f"sqlite:///{path}", with_registration("registration_token"))
     yield server
     server.close()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from webtest import TestApp
 
+from authserver.api import normalise_username
 from authserver.settings import SettingsError
 from authserver.testing.server import PASSWORD, Server
 
@@ -66,6 +67,37 @@ def test_the_address_counts_where_networks_are_set(make_server: Callable[..., Se
     assert [event["reason"] for event in server.events("sign_in.refused")] == ["not-from-proxy"]
 
 
+@pytest.mark.parametrize("name", ["CORP\\Ann", "o'brien@example.com", "svc$", "佐々木", "นิวัฒน์"])
+def test_a_name_is_taken_as_the_proxy_has_it(
+    name: str, make_server: Callable[..., Server], secret: str
+) -> None:
+    """B201, B202."""
+    server = make_server(proxy_secret=secret)
+    on_the_wire = name.encode().decode("latin-1")
+    for _ in range(2):
+        browser = behind_proxy(server, x_remote_user=on_the_wire, x_proxy_secret=secret)
+        assert browser.get(server.path("/login")).status_int == 303
+    (user,) = server.rows("users")
+    assert user["username"] == normalise_username(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("ann lee", "(spaces)"), ("аnn", "one script"), ("a" * 101, "1 to 100"), ("ann\x1b[2J", "control")],
+)
+def test_the_log_says_why_a_name_is_not_taken(
+    name: str, why: str, make_server: Callable[..., Server], secret: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T105: the sign-in page is shown, and the refusal is recorded."""
+    server = make_server(proxy_secret=secret)
+    on_the_wire = name.encode().decode("latin-1")
+    browser = behind_proxy(server, x_remote_user=on_the_wire, x_proxy_secret=secret)
+    assert browser.get(server.path("/login")).status_int == 200
+    assert [line for line in caplog.messages if "header_login" in line and why in line and "\x1b" not in line]
+    assert server.rows("users") == [] and server.rows("sessions") == []
+    assert [event["reason"] for event in server.events("sign_in.refused")] == ["wrong-value"]
+
+
 def test_a_disabled_user_is_not_signed_in(make_server: Callable[..., Server], secret: str) -> None:
     """R-09."""
     server = make_server(proxy_secret=secret)
@@ -75,6 +107,7 @@ def test_a_disabled_user_is_not_signed_in(make_server: Callable[..., Server], se
     page = behind_proxy(server, x_remote_user="ann", x_proxy_secret=secret).get(server.path("/login"))
     assert page.status_int == 200
     assert server.rows("sessions") == []
+    assert [event["reason"] for event in server.events("sign_in.refused")] == ["user-disabled"]
 
 
 def test_others_still_sign_in_with_a_password(make_server: Callable[..., Server], secret: str) -> None:

@@ -163,6 +163,10 @@ ENTRIES: dict[str, dict[str, list[str]]] = {
     "uid=fay,ou=people": without("userPassword", person("fay", "Fay Moe", "")),
     "cn=gus,ou=people": without("uid", person("", "gus", "gus's password", mail=["gus@example.com"])),
     "uid=jørgen,ou=people": person("jørgen", "Jørgen Ås", "pässword 中"),
+    # Names as directories have them.
+    r"uid=CORP\\ivy,ou=people": person("CORP\\ivy", "Ivy Moe", "ivy's password"),
+    "uid=o'brien@example.com,ou=people": person("o'brien@example.com", "Jo O'Brien", "jo's password"),
+    "uid=svc$,ou=people": person("svc$", "A service", "svc's password"),
     "cn=staff": {
         "objectClass": ["groupOfNames"],
         "member": [f"uid=ann,{PEOPLE}", rf"cn=Bo\, (the) B*b\\,{PEOPLE}"],

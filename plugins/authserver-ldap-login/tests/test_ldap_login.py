@@ -45,6 +45,16 @@ def test_names_and_passwords_beyond_ascii_arrive_as_typed(policy: LdapLogin) -> 
     assert ask(policy, "jørgen", "password 中") == deny("password-wrong")
 
 
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [("CORP\\ivy", "ivy's password"), ("o'brien@example.com", "jo's password"), ("svc$", "svc's password")],
+)
+def test_names_are_found_as_the_directory_has_them(name: str, password: str, policy: LdapLogin) -> None:
+    """B202: whatever the characters mean in a filter (RFC 4515, 3)."""
+    decision = ask(policy, name.lower(), password)
+    assert decision is not None and decision.value.username == name
+
+
 def test_a_wrong_password_is_denied(policy: LdapLogin) -> None:
     assert ask(policy, "ann", "bob's password") == deny("password-wrong")
     assert ask(policy, "ann", "\x00") == deny("password-wrong")

@@ -110,6 +110,26 @@ def test_an_allow_is_an_allow_with_its_value(
     assert ask(policy, hook) == allow("webhook-allowed", value)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "o'brien@example.com",
+        "CORP\\ann",
+        "svc$",
+        "\u4f50\u3005\u6728",
+        "\u0645\u06cc\u200c\u0646\u0648\u06cc\u0633",
+    ],
+    ids=ascii,
+)
+def test_a_name_is_taken_as_the_endpoint_has_it(
+    name: str, endpoint: Listener, make_policy: Callable[..., WebhookPolicy]
+) -> None:
+    """B201, B202: whether it can be a user name, the server knows."""
+    endpoint.answers(verdict="allow", reason="because", value={"username": name})
+    decision = ask(make_policy(send_password=True), "login_decision")
+    assert decision == allow("webhook-allowed", Identity(username=name))
+
+
 @every_hook
 def test_a_deny_is_a_deny(hook: str, endpoint: Listener, policy: WebhookPolicy) -> None:
     endpoint.answers(verdict="deny", reason="because", value=None)

@@ -9,13 +9,14 @@ import re
 import threading
 import time
 import tomllib
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
+
+from authserver.api import normalise_username
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Roster:
 
     def teams_of(self, username: str) -> tuple[Team, ...]:
         """The teams of a person, in the order of the file."""
-        return self._by_member.get(_normal(username), self._everybody)
+        return self._by_member.get(normalise_username(username), self._everybody)
 
 
 class Watched:
@@ -210,12 +211,21 @@ def _team(name: str, table: Mapping[str, Any], zone: ZoneInfo) -> Team:
             raise _Wrong(f"timezone: {error}") from None
     return Team(
         name=name,
-        members=frozenset(_normal(member) for member in _words(table, "members")),
+        members=frozenset(_members(table)),
         scopes=tuple(dict.fromkeys(scopes)),
         days=_days(_text(table, "days")) if "days" in table else frozenset(),
         windows=_windows(_text(table, "hours")) if "hours" in table else (),
         zone=zone,
     )
+
+
+def _members(table: Mapping[str, Any]) -> Iterator[str]:
+    """User names in the form in which the server stores them."""
+    for member in _words(table, "members"):
+        try:
+            yield normalise_username(member)
+        except ValueError as error:
+            raise _Wrong(f"members: {member!r}: {error}") from None
 
 
 def _words(table: Mapping[str, Any], key: str) -> list[str]:
@@ -258,11 +268,6 @@ def _windows(text: str) -> tuple[tuple[int, int], ...]:
             raise _Wrong(f"hours: {word} begins when it ends; leave the line out for the whole day")
         windows.append(window)
     return tuple(windows)
-
-
-def _normal(username: str) -> str:
-    """The form in which user names are compared, as the server stores them."""
-    return unicodedata.normalize("NFKC", username.strip()).casefold()
 
 
 def _look(path: Path) -> tuple[int, int, int] | None:

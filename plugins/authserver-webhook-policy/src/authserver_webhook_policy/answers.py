@@ -17,6 +17,8 @@ MAXIMUM_REASON = 64
 MAXIMUM_NAME = 100
 MAXIMUM_ITEMS = 1000
 
+# Not printable by themselves, and part of names in some scripts; the server knows where.
+_JOINERS = dict.fromkeys(map(ord, "\u200c\u200d"))
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}")  # RFC 6749, 3.3
 
 
@@ -126,7 +128,7 @@ def _texts(value: Any, name: str, pattern: re.Pattern[str] | None = None) -> tup
 
 
 def _is_name(text: Any) -> bool:
-    return isinstance(text, str) and len(text) <= MAXIMUM_NAME and text.isprintable()
+    return isinstance(text, str) and len(text) <= MAXIMUM_NAME and text.translate(_JOINERS).isprintable()
 
 
 def _members(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""Files and folders that no other user of the machine may read, whatever the umask and whatever was there before."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def create(path: Path, text: str = "") -> None:
+    """Make a file with this text; nobody else can read it at any time. Raises FileExistsError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        # A strange umask takes rights from us, too.
+        os.fchmod(descriptor, 0o600)
+        file.write(text)
+
+
+def create_folder(path: Path) -> None:
+    """Make a folder, and each that it is in, unless it is there."""
+    if not path.is_dir():
+        create_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+        path.chmod(0o700)
+
+
+def tighten(path: Path) -> None:
+    """Take a file or folder from other users, if it is there and ours; the log says so.
+
+    It is not opened: closing it would end the locks that SQLite holds on it in this process.
+    """
+    try:
+        status = path.stat()
+        if status.st_uid != os.geteuid() or not status.st_mode & _OTHERS:
+            return
+        path.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        # As on a file system that is read-only.
+        log.warning("other users may read %s, and that cannot be changed (%s)", path, error.strerror)
+        return
+    log.warning("other users could read %s; now they cannot", path)
