@@ -105,7 +105,11 @@ def metadata(draw: st.DrawFn) -> ClientMetadata:
             st.lists(st.sampled_from((*GRANT_TYPES, "implicit")), min_size=1, unique=True).map(tuple)
         ),
         response_types=draw(st.lists(st.sampled_from(("code", "token")), min_size=1, unique=True).map(tuple)),
-        scopes=draw(_requested),
+        scopes=draw(
+            st.lists(st.sampled_from((*SCOPES, "openid", "no.such.scope")), unique=True, max_size=5).map(
+                tuple
+            )
+        ),
         application_type=draw(st.sampled_from(("web", "native"))),
         details=draw(
             st.dictionaries(st.sampled_from(("software_id", "software_version")), words, max_size=2).map(
