@@ -354,8 +354,8 @@ def private_use_redirect_uris() -> tuple[str, ...] | None:
     so it takes an operator to allow it.
 
     Answers:
-        Complete URIs, compared as whole strings. Nothing else about them is waived: what could not be registered
-            with a period in its scheme, cannot be registered.
+        Complete URIs, compared as whole strings. No other rule is lifted: a dangerous or malformed one is still
+            refused.
         None: nothing to add.
 
     Nobody: such a URI is never registered nor accepted.

@@ -333,8 +333,12 @@ def _texts(
     error: type[InvalidClientMetadata | InvalidRedirectUri] = InvalidClientMetadata,
 ) -> tuple[str, ...]:
     value = given.get(name, list(default))
-    if not isinstance(value, list) or len(value) > 50 or not all(isinstance(item, str) for item in value):
-        raise error(f"{name} must be an array of strings.")
+    if (
+        not isinstance(value, list)
+        or len(value) > 50
+        or not all(isinstance(item, str) and _is_printable(item) for item in value)
+    ):
+        raise error(f"{name} must be an array of strings of printable characters.")
     return tuple(dict.fromkeys(value))
 
 
@@ -370,7 +374,7 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
             if name in TEXTS:
                 details[name] = text
     contacts = _texts(given, "contacts", ())
-    if any(len(contact) > 200 or not _is_printable(contact) for contact in contacts):
+    if any(len(contact) > 200 for contact in contacts):
         raise InvalidClientMetadata("contacts must be short printable strings.")
     if contacts:
         details["contacts"] = list(contacts)

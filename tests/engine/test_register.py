@@ -218,6 +218,10 @@ def test_ten_redirect_uris_are_accepted(engine: Engine) -> None:
         {"response_types": ["code id_token"]},
         {"response_types": ["Code"]},
         {"jwks": {"keys": []}, "jwks_uri": "https://client.example/jwks"},
+        {"grant_types": ["authorization_code", "a\0b"]},
+        {"grant_types": ["authorization_code", "\x1b[2J"]},
+        {"grant_types": ["authorization_code", "\u202e"]},
+        {"response_types": ["code", "a\0b"]},
         {"scope": "profile  files.read"},
         {"scope": " profile"},
         {"scope": 'pro"file'},
@@ -396,7 +400,7 @@ def test_an_empty_or_null_member_counts_as_absent(engine: Engine, member: str, v
         (["authorization_code", "refresh_token", DEVICE_CODE], ["authorization_code", "refresh_token"]),
         (["authorization_code", "client_credentials"], ["authorization_code"]),
         (["implicit", "authorization_code", "password"], ["authorization_code"]),
-        (["a" * 2000, "authorization_code", "\u202e"], ["authorization_code"]),
+        (["a" * 2000, "authorization_code", "<script>"], ["authorization_code"]),
     ],
 )
 def test_a_grant_type_that_is_not_offered_is_left_out(
