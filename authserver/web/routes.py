@@ -93,16 +93,19 @@ def includeme(config: Configurator) -> None:
         "register": not registration_is_open(policies),
         "introspect": not introspection_is_on(policies),
     }
-    table = {}
+    table, paths = {}, {}
     for route in (*metadata, *(replace(route, path=prefix + route.path) for route in ROUTES)):
         config.add_route(route.name, route.path, static=off.get(route.name, False))
         config.add_view(method_not_allowed, route_name=route.name)
         table[route.name] = route
+        if not off.get(route.name):
+            paths[route.path] = route
         if route.origins is not Origins.NONE:
             config.add_view(preflight, route_name=route.name, request_method="OPTIONS")
     config.add_subscriber(wait_before_retry, BeforeRetry)
     config.add_directive("add_json_endpoint", add_json_endpoint)
     config.registry.routes = table
+    config.registry.paths = paths
     config.registry.unstored_paths = frozenset(route.path for route in table.values() if not route.stored)
 
 
@@ -120,13 +123,16 @@ def add_json_endpoint(
     config.add_view(view, route_name=name, request_method="POST")
     if route.origins is not Origins.NONE:
         config.add_view(preflight, route_name=name, request_method="OPTIONS")
-    config.registry.routes[name] = route
+    config.registry.routes[name] = config.registry.paths[route.path] = route
 
 
 def route_of(request: Request) -> Route | None:
-    """The entry of the route table that this request matched; None before matching and for plugins' pages."""
-    matched = getattr(request, "matched_route", None)
-    return request.registry.routes.get(matched.name) if matched else None
+    """The entry of the route table at the path of this request, whether Pyramid came to match it or not.
+
+    None where nothing is, and for plugins' pages.
+    """
+    route: Route | None = request.registry.paths.get(request.environ.get("PATH_INFO") or "/")
+    return route
 
 
 def medium_of(request: Request) -> Medium:
