@@ -15,8 +15,10 @@ from typing import Any
 import pyramid_tm
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
+from pyramid.interfaces import ITweens
 from pyramid.request import Request
 from pyramid.router import Router
+from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
 from authserver import plugins as plugin_loader
@@ -227,7 +229,13 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
     config.include("authserver.web")
     # Included as our own pages are: what is registered on both sides is a conflict, and neither overrides.
     config.include(add_plugin_pages, route_prefix=application.loaded.settings.issuer_path)
-    return config.make_wsgi_app()
+    router = config.make_wsgi_app()
+    unused = [
+        name for name, _ in config.registry.getUtility(ITweens).implicit() if name not in (EXCVIEW, *TWEENS)
+    ]
+    if unused:
+        raise ConfigurationError(f"{unused[0]} is a tween, and TWEENS of authserver.web lists all there are")
+    return router
 
 
 def add_plugin_pages(config: Configurator) -> None:

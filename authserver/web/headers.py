@@ -99,7 +99,7 @@ def _add_cross_origin(request: Request, response: Response) -> None:
         if not _is_of_a_client(request, origin):
             return
     response.headers["Access-Control-Allow-Origin"] = "*" if route.origins is Origins.ALL else origin
-    response.headers["Access-Control-Expose-Headers"] = "WWW-Authenticate, DPoP-Nonce"
+    response.headers["Access-Control-Expose-Headers"] = "WWW-Authenticate, DPoP-Nonce, Retry-After"
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = ", ".join(route.methods)
         response.headers["Access-Control-Allow-Headers"] = (

@@ -10,7 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from pyramid.config import Configurator
-from pyramid.httpexceptions import HTTPMethodNotAllowed
+from pyramid.events import NewRequest
+from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_retry import BeforeRetry
@@ -102,6 +103,7 @@ def includeme(config: Configurator) -> None:
             paths[route.path] = route
         if route.origins is not Origins.NONE:
             config.add_view(preflight, route_name=route.name, request_method="OPTIONS")
+    config.add_subscriber(refuse_newline, NewRequest)
     config.add_subscriber(wait_before_retry, BeforeRetry)
     config.add_directive("add_json_endpoint", add_json_endpoint)
     config.registry.routes = table
@@ -139,6 +141,12 @@ def medium_of(request: Request) -> Medium:
     """How an error of this request is shown."""
     route = route_of(request)
     return route.medium if route else Medium.PAGE
+
+
+def refuse_newline(event: NewRequest) -> None:
+    """`/login%0A` is not `/login` (T015): the `$` at the end of Pyramid's patterns matches before a newline, too."""
+    if event.request.environ.get("PATH_INFO", "").endswith("\n"):
+        raise HTTPNotFound()
 
 
 def needs_transaction(request: Request) -> bool:
