@@ -1,4 +1,8 @@
-"""Exception views: each refusal in the form its endpoint speaks, and nothing more than the client may know."""
+"""Exception views: each refusal in the form its endpoint speaks, and nothing more than the client may know.
+
+`web.refusals` calls them when the event of the refusal is written. They render what the refusal holds: the request is
+not parsed again.
+"""
 
 from __future__ import annotations
 
@@ -81,14 +85,12 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
 
 @exception_view_config(StorageUnavailable)
 def storage_unavailable(error: StorageUnavailable, request: Request) -> Response:
-    log.error("storage unavailable: %s", error)
     return _failed(request, TemporarilyUnavailable("The server is busy. Try again in a moment."))
 
 
 @exception_view_config(Exception)
 def unexpected(error: Exception, request: Request) -> Response:
     """A fault of ours: the log has it whole, the client gets an id (F-12, B-19)."""
-    log.error("unexpected error, error_id=%s", request.error_id, exc_info=error)
     return _failed(request, ServerError("The server failed to answer this request."))
 
 

@@ -11,6 +11,7 @@ the values that the page needs, and its exception view renders them. The request
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -31,6 +32,9 @@ from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType
 from authserver.web.routes import route_of
 
+# What strangers may write into the event table.
+_METHOD = re.compile(r"[A-Z]{1,16}")
+UNEXPECTED = "unexpected-error"
 log = logging.getLogger(__name__)
 
 REFUSED: Mapping[str, EventType] = {
@@ -80,7 +84,7 @@ def end(request: Request, error: Exception) -> Response:
     except Exception as problem:
         if isinstance(error, Refusal):
             # What must be kept could not be: say so rather than pretend.
-            log.error("a refusal could not be recorded: %s", problem)
+            log.error("a refusal could not be recorded, error_id=%s", request.error_id, exc_info=problem)
             if is_error_retryable(request, problem):
                 raise
             return render(request, problem)
@@ -108,7 +112,7 @@ def verdict(request: Request, error: Exception) -> tuple[EventType, str] | None:
         case StorageUnavailable():
             return EventType.REQUEST_FAILED, "storage-unavailable"
         case _:
-            return EventType.REQUEST_FAILED, "unexpected-error"
+            return EventType.REQUEST_FAILED, UNEXPECTED
 
 
 def leaves_event(error: Exception) -> bool:
@@ -128,11 +132,21 @@ def record(request: Request, error: Exception) -> None:
     if counted is None:
         return
     kind, reason = counted
-    log.info("%s %s error_id=%s", kind, reason, request.error_id)
+    log.log(
+        logging.ERROR if kind is EventType.REQUEST_FAILED else logging.INFO,
+        "%s %s error_id=%s%s",
+        kind,
+        reason,
+        request.error_id,
+        f": {error}" if isinstance(error, StorageUnavailable) else "",
+        # A fault of ours is here whole; the event has only its class.
+        exc_info=error if reason == UNEXPECTED else None,
+    )
     if not leaves_event(error):
         return
     route = route_of(request)
-    details = {"endpoint": route.name if route else None, "method": request.method}
+    method = request.method if _METHOD.fullmatch(request.method) else "other"
+    details = {"endpoint": route.name if route else None, "method": method}
     # What the request itself wrote was rolled back; observers hear of what stays.
     with request.registry.application.begin(replace(request.journal, events=[])) as engine:
         if isinstance(error, Refusal):
@@ -142,7 +156,6 @@ def record(request: Request, error: Exception) -> None:
             if error.failed_token:
                 engine.stores.tokens.note_failure(error.failed_token, engine.now, limit=MAXIMUM_FAILURES)
         elif not isinstance(error, HTTPException):
-            # Only its class: its text may hold anything.
             details["exception"] = type(error).__name__
         engine.record(kind, reason=reason, details=details, event_id=request.error_id)
 

@@ -186,6 +186,29 @@ def test_cookies_are_not_honoured_where_other_origins_may_call(server: Server) -
         assert "Cookie" not in with_cookie.headers.get("Vary", "")
 
 
+@pytest.mark.parametrize("path", ["/oauth/register", *FOR_CLIENTS])
+def test_every_refusal_can_be_read_by_the_same_origins_as_a_success(path: str, server: Server) -> None:
+    """Q-04: bad forms and credentials, media types, methods, sizes; and a database that is away."""
+    server.add_client()
+    headers = {"Origin": ORIGIN}
+    kind = "application/json" if path == "/oauth/register" else "application/x-www-form-urlencoded"
+    post = server.http.post
+    answers = [
+        post(path, "", headers=headers, expect_errors=True),
+        post(path, "x=%ff", headers=headers, expect_errors=True),
+        post(path, "{}", content_type="application/json", headers=headers, expect_errors=True),
+        post(path, "", headers={**headers, "Authorization": "Bearer x"}, expect_errors=True),
+        post(path, "x" * 70_000, content_type=kind, headers=headers, expect_errors=True),
+        server.http.put(path, headers=headers, expect_errors=True),
+    ]
+    assert {400, 405, 413} <= {answer.status_int for answer in answers}
+    for answer in answers:
+        assert answer.status_int >= 400
+        assert answer.headers["Access-Control-Allow-Origin"] in ("*", ORIGIN)
+        exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
+        assert set(answer.headers) & {"WWW-Authenticate", "Retry-After"} <= set(exposed)
+
+
 @pytest.mark.parametrize("path", [*FOR_ALL, *FOR_CLIENTS])
 def test_a_refusal_before_routing_can_be_read_by_the_same_origins(path: str, shared_server: Server) -> None:
     """Q-04: a page that was given the address with http sees why it is refused."""
