@@ -167,9 +167,10 @@ def render(request: Request, error: Exception) -> Response:
     request.tm = explicit_manager(request)
     request.tm.begin()
     try:
-        answer: Response = request.invoke_exception_view((type(error), error, error.__traceback__))
+        try:
+            answer: Response = request.invoke_exception_view((type(error), error, error.__traceback__))
+        finally:
+            request.tm.abort()
     except Exception as problem:
         raise Unanswerable from problem
-    finally:
-        request.tm.abort()
     return answer

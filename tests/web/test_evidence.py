@@ -264,6 +264,16 @@ class Broken(PageError):
     """A refusal whose page fails, each time in the way that the query says."""
 
 
+class LosesItsConnection:
+    """What a page reads from, while its connection breaks."""
+
+    def abort(self, transaction: object) -> None:
+        raise StorageBusy("the connection is gone")
+
+    def sortKey(self) -> str:  # noqa: N802 - as the interface calls it
+        return "loses-its-connection"
+
+
 class Again(AccessDenied):
     """A refusal that is shown as an ordinary page, with a value from the request."""
 
@@ -284,6 +294,9 @@ def broken_page(error: Broken, request: Request) -> Response:
             raise InvalidRequest("Again.", reason="while-rendering")
         case "http":
             raise HTTPForbidden()
+        case "abort":
+            request.tm.get().join(LosesItsConnection())
+            return Response("fine")
         case "no-answer":
             return None
     answer: Response = render_to_response("no-such-template.jinja2", {}, request)
@@ -317,7 +330,7 @@ class Pages:
         config.add_exception_view(show_again, context=Again)
 
 
-@pytest.mark.parametrize("how", ["", "busy", "refused", "http", "no-answer"])
+@pytest.mark.parametrize("how", ["", "busy", "refused", "http", "abort", "no-answer"])
 @pytest.mark.parametrize("others", [(), ("log_events",)], ids=["unobserved", "observed"])
 def test_a_refusal_whose_page_fails_is_recorded_once(
     how: str, others: tuple[str, ...], make_server: MakeServer, caplog: pytest.LogCaptureFixture
