@@ -15,14 +15,16 @@ from typing import Any
 import pyramid_tm
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
+from pyramid.interfaces import ITweens
 from pyramid.request import Request
 from pyramid.router import Router
+from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
 from authserver import plugins as plugin_loader
 from authserver import settings as settings_reader
 from authserver.engine import grants, keys, ring
-from authserver.engine.context import Engine, Parts
+from authserver.engine.context import Engine, Journal, Parts
 from authserver.engine.metadata import MetadataCollision, auth_methods, joined, server_metadata
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.restore import FollowedGeneration
@@ -35,6 +37,7 @@ from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.throttle import Throttle
 from authserver.upkeep import Caretaker
+from authserver.web import TWEENS
 
 log = logging.getLogger("authserver")
 
@@ -53,17 +56,17 @@ class Application:
     insecure: tuple[str, ...]
 
     @contextmanager
-    def begin(self) -> Iterator[Engine]:
-        """An engine in a transaction of its own, for commands and start-up."""
+    def begin(self, journal: Journal | None = None) -> Iterator[Engine]:
+        """An engine in a transaction of its own: for commands, start-up, and what outlives a refused request."""
         with self.storage.begin() as stores:
-            engine = Engine.of(self.parts, stores, datetime.now(UTC))
+            engine = Engine.of(self.parts, stores, datetime.now(UTC), journal)
             yield engine
-        self.tell(True, engine)
+        self.tell(True, engine.journal)
 
-    def tell(self, committed: bool, engine: Engine) -> None:
-        """Tell observing plugins what happened, once it is sure to have happened (T112)."""
+    def tell(self, committed: bool, journal: Journal) -> None:
+        """Show observing plugins what happened, once it is sure to have happened (T112)."""
         if committed:
-            for event in engine.journal.events:
+            for event in journal.events:
                 self.plugins.observe(event)
 
     def close(self) -> None:
@@ -91,10 +94,10 @@ class Application:
 
     def engine(self, request: Request) -> Engine:
         """The engine of one web request, in the transaction of that request."""
-        engine = Engine.of(self.parts, self.storage.for_transaction(request.tm), datetime.now(UTC))
+        stores = self.storage.for_transaction(request.tm)
         if self.plugins.serves("observe"):
-            request.tm.get().addAfterCommitHook(self.tell, (engine,))
-        return engine
+            request.tm.get().addAfterCommitHook(self.tell, (request.journal,))
+        return Engine.of(self.parts, stores, datetime.now(UTC), request.journal)
 
 
 def main(global_config: Mapping[str, str], **ini: str) -> Router:
@@ -221,19 +224,24 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
             "tm.manager_hook": pyramid_tm.explicit_manager,
             "tm.activate_hook": "authserver.web.routes.needs_transaction",
             "tm.annotate_user": False,
-            "retry.attempts": 3,
-            "retry.activate_hook": "authserver.web.routes.retry_attempts",
+            "pyramid.tweens": TWEENS,
         }
     )
     config.registry.application = application
-    config.include("pyramid_retry")
     config.include("pyramid_tm")
+    config.add_request_method(lambda request: Journal(), "journal", reify=True)
     config.add_request_method(application.engine, "engine", reify=True)
     config.include("authserver.web")
     # Included as our own pages are: what is registered on both sides is a conflict, and neither overrides.
     config.include(add_plugin_pages, route_prefix=application.loaded.settings.issuer_path)
     config.include("authserver.web.routes.refuse_other_well_known")
-    return config.make_wsgi_app()
+    router = config.make_wsgi_app()
+    unused = [
+        name for name, _ in config.registry.getUtility(ITweens).implicit() if name not in (EXCVIEW, *TWEENS)
+    ]
+    if unused:
+        raise ConfigurationError(f"{unused[0]} is a tween, and TWEENS of authserver.web lists all there are")
+    return router
 
 
 def add_plugin_pages(config: Configurator) -> None:

@@ -263,7 +263,7 @@ class PluginSet:
         for implementation in self._implementations["observe"]:
             try:
                 implementation.function(*[event for _ in implementation.argnames])
-            except Exception:
+            except BaseException:  # SystemExit, too: what is told of is done
                 log.exception("plugin %s failed in observe; nothing depends on it", implementation.plugin)
 
     def _collisions(self) -> list[str]:

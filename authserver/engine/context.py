@@ -123,8 +123,8 @@ class Engine:
     journal: Journal
 
     @classmethod
-    def of(cls, parts: Parts, stores: Stores, now: datetime) -> Engine:
-        """The engine of one request."""
+    def of(cls, parts: Parts, stores: Stores, now: datetime, journal: Journal | None = None) -> Engine:
+        """The engine of one request, which goes on with a journal that was begun elsewhere."""
         return cls(
             settings=parts.settings,
             policies=parts.policies,
@@ -138,7 +138,7 @@ class Engine:
             stores=stores,
             now=now,
             restored_at=parts.generation.began_at(),
-            journal=Journal(),
+            journal=journal or Journal(),
         )
 
     def ask(self, slot: str, /, **question: Any) -> Ruling:
@@ -202,9 +202,16 @@ class Engine:
         log.error("plugin %s answered %s wrongly (%s): refusing", ruling.decided_by, ruling.slot, why)
         return ServerError("The server could not decide about this request.", reason="wrong-value")
 
-    def record(self, type: EventType, *, reason: str = "", details: Mapping[str, Any] = NOTHING) -> None:
+    def record(
+        self,
+        type: EventType,
+        *,
+        reason: str = "",
+        details: Mapping[str, Any] = NOTHING,
+        event_id: str | None = None,
+    ) -> None:
         """Write an event about this request into its transaction."""
-        event = self.event(type, reason=reason, details=details)
+        event = self.event(type, reason=reason, details=details, event_id=event_id)
         self.stores.events.add(event)
         self.journal.events.append(event)
 

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from pyramid.config import Configurator
 
+# What stands around a view, from the outside in; `docs/concepts.rst` shows how a request ends. There is no tween of
+# Pyramid's for exceptions: `refusals` calls their views, after the transaction, and when what must stay is written.
+#
+#   last_resort   answers when anything below fails; repeats the request when the database asks for that
+#     headers     refuses other hosts and plain http; adds the headers of every answer
+#       refusals  records the refusal or failure, then asks the exception view for the answer
+#         tm      begins the transaction, and commits it unless the view raised
+#           the view
+TWEENS = (
+    "authserver.web.headers.tween_factory",
+    "authserver.web.refusals.tween_factory",
+    "pyramid_tm.tm_tween_factory",
+)
+
 
 def includeme(config: Configurator) -> None:
     """Add the routes, the tweens around every request, the pages and the views of this package."""
@@ -12,6 +26,7 @@ def includeme(config: Configurator) -> None:
     config.include("authserver.web.session")
     config.include("authserver.web.refusals")
     config.include("authserver.web.headers")
+    config.include("authserver.web.last_resort")
     config.include("authserver.web.pages")
     config.include("authserver.web.metadata")
     config.scan("authserver.web")

@@ -1,10 +1,15 @@
-"""Exception views: each refusal in the form its endpoint speaks, and nothing more than the client may know."""
+"""Exception views: each refusal in the form its endpoint speaks, and nothing more than the client may know.
+
+`web.refusals` calls them when the event of the refusal is written. They render what the refusal holds: the request is
+not parsed again.
+"""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
+from pyramid.exceptions import URLDecodeError
 from pyramid.httpexceptions import HTTPException
 from pyramid.i18n import TranslationStringFactory
 from pyramid.renderers import render_to_response
@@ -41,19 +46,7 @@ def oauth_error(error: OAuthError, request: Request) -> Response:
     if medium_of(request) is Medium.PAGE:
         return _failed(request, error)
     body = {"error": error.code, "error_description": error.description, "error_id": request.error_id}
-    response = json_response(body, status=error.status)
-    match error:
-        case InvalidClient(scheme=scheme):
-            response.headers["WWW-Authenticate"] = f'{scheme} realm="{_realm(request)}"'
-        case InvalidToken(sent=True):
-            response.headers["WWW-Authenticate"] = f'Bearer realm="{_realm(request)}", error="invalid_token"'
-        case InvalidToken():
-            response.headers["WWW-Authenticate"] = f'Bearer realm="{_realm(request)}"'
-        case TemporarilyUnavailable():
-            response.headers["Retry-After"] = RETRY_AFTER
-        case TooManyRequests(retry_after=seconds):
-            response.headers["Retry-After"] = str(seconds)
-    return response
+    return _with_hints(request, json_response(body, status=error.status), error)
 
 
 @exception_view_config(PageError)
@@ -83,6 +76,8 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
         "target": location,
         "message": error.description,
         "error_id": request.error_id,
+        "signed_in": None,
+        "csrf_token": "",
     }
     response: Response = render_to_response("leave.jinja2", page, request)
     return response
@@ -90,14 +85,12 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
 
 @exception_view_config(StorageUnavailable)
 def storage_unavailable(error: StorageUnavailable, request: Request) -> Response:
-    log.error("storage unavailable: %s", error)
     return _failed(request, TemporarilyUnavailable("The server is busy. Try again in a moment."))
 
 
 @exception_view_config(Exception)
 def unexpected(error: Exception, request: Request) -> Response:
     """A fault of ours: the log has it whole, the client gets an id (F-12, B-19)."""
-    log.error("unexpected error, error_id=%s", request.error_id, exc_info=error)
     return _failed(request, ServerError("The server failed to answer this request."))
 
 
@@ -122,8 +115,8 @@ def http_error(error: HTTPException, request: Request) -> Response:
     return response
 
 
-@exception_view_config(UnicodeDecodeError)
-def undecodable(error: UnicodeDecodeError, request: Request) -> Response:
+@exception_view_config(URLDecodeError)
+def undecodable(error: URLDecodeError, request: Request) -> Response:
     """A path that is no UTF-8 is no path of ours (T015)."""
     return _nothing_here(request)
 
@@ -138,7 +131,7 @@ def _failed(request: Request, error: OAuthError) -> Response:
     """An error that is not the client's: JSON, a redirect once one is possible, else a page."""
     if medium_of(request) is Medium.JSON:
         return oauth_error(error, request)
-    target = request.engine.journal.target
+    target = request.journal.target
     if target is not None:
         redirect_uri, state, ask_first = target
         redirected = RedirectError(error, redirect_uri=redirect_uri, state=state, ask_first=ask_first)
@@ -146,8 +139,22 @@ def _failed(request: Request, error: OAuthError) -> Response:
     response = _page(
         request, error.status, title=_("Something went wrong"), message=error.description, code=error.code
     )
-    if isinstance(error, TemporarilyUnavailable):
-        response.headers["Retry-After"] = RETRY_AFTER
+    return _with_hints(request, response, error)
+
+
+def _with_hints(request: Request, response: Response, error: OAuthError) -> Response:
+    """Add what the client may do about it (RFC 9110, 10.2.3 and 11.6.1)."""
+    match error:
+        case InvalidClient(scheme=scheme):
+            response.headers["WWW-Authenticate"] = f'{scheme} realm="{_realm(request)}"'
+        case InvalidToken(sent=True):
+            response.headers["WWW-Authenticate"] = f'Bearer realm="{_realm(request)}", error="invalid_token"'
+        case InvalidToken():
+            response.headers["WWW-Authenticate"] = f'Bearer realm="{_realm(request)}"'
+        case TemporarilyUnavailable():
+            response.headers["Retry-After"] = RETRY_AFTER
+        case TooManyRequests(retry_after=seconds):
+            response.headers["Retry-After"] = str(seconds)
     return response
 
 

@@ -11,9 +11,7 @@ from pyramid.config import Configurator
 from pyramid.registry import Registry
 from pyramid.request import Request
 from pyramid.response import Response
-from pyramid.tweens import INGRESS
 
-from authserver.engine.ports import StorageUnavailable
 from authserver.web.json import json_response
 from authserver.web.routes import Medium, Origins, medium_of, route_of
 
@@ -33,9 +31,6 @@ log = logging.getLogger(__name__)
 
 def includeme(config: Configurator) -> None:
     config.add_request_method(lambda request: {}, "content_security_policy", reify=True)
-    config.add_tween(
-        "authserver.web.headers.tween_factory", under=INGRESS, over="authserver.web.refusals.tween_factory"
-    )
 
 
 def tween_factory(handler: Handler, registry: Registry) -> Handler:
@@ -57,24 +52,33 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
         return None
 
     def tween(request: Request) -> Response:
-        refused = refuse(request)
-        response = handler(request) if refused is None else refused
-        headers = response.headers
-        headers["X-Content-Type-Options"] = "nosniff"
-        if is_https:
-            headers["Strict-Transport-Security"] = "max-age=31536000"
-        if refused is None and (response.content_type == "text/html" or medium_of(request) is Medium.PAGE):
-            policy = {**PAGE_POLICY, **request.content_security_policy}
-            headers["Content-Security-Policy"] = "; ".join(
-                " ".join([directive, *sources]) for directive, sources in policy.items()
-            )
-            headers["X-Frame-Options"] = "DENY"
-            headers["Referrer-Policy"] = "no-referrer"
-            headers.setdefault("Cache-Control", "no-store")
-        _add_cross_origin(request, response)
-        return response
+        return add_headers(request, refuse(request) or handler(request))
 
     return tween
+
+
+def add_headers(request: Request, response: Response) -> Response:
+    """The same answer with the headers that every one has, and those of pages and of cross-origin calls."""
+    headers = response.headers
+    headers["X-Content-Type-Options"] = "nosniff"
+    # Over plain http the header has no place (RFC 6797, 7.2), and an issuer on plain http would never be reached again.
+    if request.scheme == "https" and _is_https(request):
+        headers["Strict-Transport-Security"] = "max-age=31536000"
+    if response.content_type == "text/html" or medium_of(request) is Medium.PAGE:
+        policy = {**PAGE_POLICY, **request.content_security_policy}
+        headers["Content-Security-Policy"] = "; ".join(
+            " ".join([directive, *sources]) for directive, sources in policy.items()
+        )
+        headers["X-Frame-Options"] = "DENY"
+        headers["Referrer-Policy"] = "no-referrer"
+        headers.setdefault("Cache-Control", "no-store")
+    _add_cross_origin(request, response)
+    return response
+
+
+def _is_https(request: Request) -> bool:
+    issuer: str = request.registry.application.loaded.settings.issuer
+    return issuer.startswith("https:")
 
 
 def _refused(request: Request, description: str) -> Response:
@@ -95,7 +99,7 @@ def _add_cross_origin(request: Request, response: Response) -> None:
         if not _is_of_a_client(request, origin):
             return
     response.headers["Access-Control-Allow-Origin"] = "*" if route.origins is Origins.ALL else origin
-    response.headers["Access-Control-Expose-Headers"] = "WWW-Authenticate, DPoP-Nonce"
+    response.headers["Access-Control-Expose-Headers"] = "WWW-Authenticate, DPoP-Nonce, Retry-After"
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = ", ".join(route.methods)
         response.headers["Access-Control-Allow-Headers"] = (
@@ -110,7 +114,8 @@ def _is_of_a_client(request: Request, origin: str) -> bool:
     try:
         with request.registry.application.storage.begin() as stores:
             known: bool = stores.clients.knows_origin(origin)
-    except StorageUnavailable:
-        # No exception view stands outside of this tween, and the answer itself is made: 503, most likely.
+    except Exception as problem:
+        # The answer is made, and what it says is done.
+        log.warning("whether %r is the origin of a client could not be looked up: %s", origin, problem)
         return False
     return known

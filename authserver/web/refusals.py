@@ -1,21 +1,28 @@
 """What outlives an error: its own event; after a refusal also a revocation, or a counted failure.
 
-pyramid_tm rolls a refused request back, whatever was written. This tween stands outside of it and writes
-what must stay in a short transaction of its own, committed before the answer leaves (T108).
+This tween is around the transaction. When a view raises, pyramid_tm has rolled everything back that the request
+wrote; then what must stay is written here in a short transaction of its own (T108); then the exception view of the
+error renders the answer. Nothing that a view or a template does can lose the event.
+
+So a view that refuses and shows a page of its own for it, the form again with what was typed, raises the refusal with
+the values that the page needs, and its exception view renders them. The request is not parsed again there.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
 
 from pyramid.config import Configurator
+from pyramid.exceptions import URLDecodeError
 from pyramid.httpexceptions import HTTPException
 from pyramid.registry import Registry
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_retry import is_error_retryable
+from pyramid_tm import explicit_manager
 from transaction.interfaces import TransientError
 
 from authserver.engine import digests
@@ -25,6 +32,9 @@ from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType
 from authserver.web.routes import route_of
 
+# What strangers may write into the event table.
+_METHOD = re.compile(r"[A-Z]{1,16}")
+UNEXPECTED = "unexpected-error"
 log = logging.getLogger(__name__)
 
 REFUSED: Mapping[str, EventType] = {
@@ -37,91 +47,130 @@ REFUSED: Mapping[str, EventType] = {
 }
 
 
+class Unanswerable(Exception):
+    """An error was recorded, and its exception view failed. The request must not be repeated: it would count twice."""
+
+
 def includeme(config: Configurator) -> None:
-    config.add_request_method(lambda request: digests.new_identifier(), "error_id", reify=True)
-    config.add_tween("authserver.web.refusals.tween_factory", over="pyramid_tm.tm_tween_factory")
+    config.add_request_method(error_id, reify=True)
+
+
+def error_id(request: Request) -> str:
+    """The id of whatever ends this request; the same however often the request is repeated."""
+    identifier: str = request.environ.setdefault("authserver.error_id", digests.new_identifier())
+    return identifier
 
 
 def tween_factory(
     handler: Callable[[Request], Response], registry: Registry
 ) -> Callable[[Request], Response]:
     def tween(request: Request) -> Response:
-        response = handler(request)
-        error = getattr(request, "exception", None)
-        if isinstance(error, Refusal):
-            try:
-                record_refusal(request, error)
-            except Exception as problem:
-                # What must be kept could not be: say so rather than pretend. No exception view stands outside of here.
-                log.error("a refusal could not be recorded: %s", problem)
-                answer: Response = request.invoke_exception_view(
-                    (type(problem), problem, problem.__traceback__)
-                )
-                return answer
-        elif error is not None and not is_error_retryable(request, error):
-            record_failure(request, error)
-        return response
+        try:
+            response = handler(request)
+        except Exception as error:
+            return end(request, error)
+        # pyramid_tm answers a commit that failed by itself; nothing of that is recorded yet.
+        return response if request.exception is None else end(request, request.exception)
 
     return tween
 
 
-def record_refusal(request: Request, refusal: Refusal) -> None:
-    """Write the consequences of a refusal, and its event under the error id that the client was told."""
-    route = route_of(request)
-    kind = REFUSED.get(route.name if route else "", EventType.REQUEST_REFUSED)
-    if isinstance(refusal, TooManyRequests) and not refusal.leaves_event:
-        log.info("%s %s error_id=%s", kind, refusal.reason, request.error_id)
-        return
-    engine = request.engine
-    events = []
-    with request.registry.application.storage.begin() as stores:
-        if refusal.revoke_grant and stores.grants.revoke(refusal.revoke_grant, engine.now, refusal.reason):
-            events.append(engine.event(EventType.GRANT_REVOKED, reason=refusal.reason))
-        if refusal.failed_token:
-            stores.tokens.note_failure(refusal.failed_token, engine.now, limit=MAXIMUM_FAILURES)
-        details = {"error": getattr(refusal, "code", ""), "description": refusal.description}
-        events.append(
-            engine.event(
-                kind, reason=refusal.reason, event_id=request.error_id, details=_at(request) | details
-            )
-        )
-        for event in events:
-            stores.events.add(event)
-    # What the request itself wrote was rolled back; observers hear of what stays.
-    engine.journal.events[:] = events
-    request.registry.application.tell(True, engine)
-    log.info("%s %s error_id=%s", kind, refusal.reason, request.error_id)
-
-
-def record_failure(request: Request, error: Exception) -> None:
-    """Keep the event of an error that is no refusal, where the database can: nothing depends on it.
-
-    Whoever waited for the database as long as a request may does not wait again (T114). A page that is not
-    there has no event: nothing was decided, and strangers ask for many.
-    """
-    if isinstance(error, HTTPException):
-        if error.status_int < 400 or error.status_int == 404:
-            return
-        kind = EventType.REQUEST_REFUSED if error.status_int < 500 else EventType.REQUEST_FAILED
-        reason = error.title.lower().replace(" ", "-")
-    elif isinstance(error, UnicodeDecodeError):
-        return
-    else:
-        kind = EventType.REQUEST_FAILED
-        reason = "storage-unavailable" if isinstance(error, StorageUnavailable) else "unexpected-error"
-    log.info("%s %s error_id=%s", kind, reason, request.error_id)
-    if isinstance(error, StorageUnavailable) and not isinstance(error, TransientError):
-        return
+def end(request: Request, error: Exception) -> Response:
+    """Record the error and answer it; or raise it, when the request is to be repeated."""
+    if is_error_retryable(request, error):
+        raise error
     try:
-        # Of the error only its class: its text may hold anything.
-        details = _at(request) | {"exception": type(error).__name__}
-        event = request.engine.event(kind, reason=reason, event_id=request.error_id, details=details)
-        with request.registry.application.storage.begin() as stores:
-            stores.events.add(event)
+        record(request, error)
     except Exception as problem:
+        if isinstance(error, Refusal):
+            # What must be kept could not be: say so rather than pretend.
+            log.error("a refusal could not be recorded, error_id=%s", request.error_id, exc_info=problem)
+            if is_error_retryable(request, problem):
+                raise
+            return render(request, problem)
         log.warning("error_id=%s is in this log only: %s", request.error_id, problem)
+    return render(request, error)
 
 
-def _at(request: Request) -> dict[str, Any]:
+def verdict(request: Request, error: Exception) -> tuple[EventType, str] | None:
+    """What an error counts as, and the reason for it; None for what is neither a refusal nor a failure.
+
+    A page that is not there is neither: nothing was decided, and strangers ask for many.
+    """
+    match error:
+        case Refusal():
+            route = route_of(request)
+            return REFUSED.get(route.name if route else "", EventType.REQUEST_REFUSED), error.reason
+        case URLDecodeError() | HTTPException(status_int=404):
+            return None
+        case HTTPException() if error.status_int < 400:
+            return None
+        case HTTPException():
+            failed = error.status_int >= 500
+            kind = EventType.REQUEST_FAILED if failed else EventType.REQUEST_REFUSED
+            return kind, error.title.lower().replace(" ", "-")
+        case StorageUnavailable():
+            return EventType.REQUEST_FAILED, "storage-unavailable"
+        case _:
+            return EventType.REQUEST_FAILED, UNEXPECTED
+
+
+def leaves_event(error: Exception) -> bool:
+    """Whether it is stored, too; the log has it always.
+
+    A flood is not: only its first refusal. Nor is that somebody waited for the database as long as a request may:
+    storing would wait again (T114).
+    """
+    if isinstance(error, TooManyRequests):
+        return error.leaves_event
+    return not isinstance(error, StorageUnavailable) or isinstance(error, TransientError)
+
+
+def record(request: Request, error: Exception) -> None:
+    """Write the consequences of an error, and its event under the error id that the client is told."""
+    counted = verdict(request, error)
+    if counted is None:
+        return
+    kind, reason = counted
+    log.log(
+        logging.ERROR if kind is EventType.REQUEST_FAILED else logging.INFO,
+        "%s %s error_id=%s%s",
+        kind,
+        reason,
+        request.error_id,
+        f": {error}" if isinstance(error, StorageUnavailable) else "",
+        # A fault of ours is here whole; the event has only its class.
+        exc_info=error if reason == UNEXPECTED else None,
+    )
+    if not leaves_event(error):
+        return
     route = route_of(request)
-    return {"endpoint": route.name if route else None, "method": request.method}
+    method = request.method if _METHOD.fullmatch(request.method) else "other"
+    details = {"endpoint": route.name if route else None, "method": method}
+    # What the request itself wrote was rolled back; observers hear of what stays.
+    with request.registry.application.begin(replace(request.journal, events=[])) as engine:
+        if isinstance(error, Refusal):
+            details |= {"error": getattr(error, "code", ""), "description": error.description}
+            if error.revoke_grant and engine.stores.grants.revoke(error.revoke_grant, engine.now, reason):
+                engine.record(EventType.GRANT_REVOKED, reason=reason)
+            if error.failed_token:
+                engine.stores.tokens.note_failure(error.failed_token, engine.now, limit=MAXIMUM_FAILURES)
+        elif not isinstance(error, HTTPException):
+            details["exception"] = type(error).__name__
+        engine.record(kind, reason=reason, details=details, event_id=request.error_id)
+
+
+def render(request: Request, error: Exception) -> Response:
+    """The answer of the error's exception view, which may read the database and leaves nothing there."""
+    # Those of the view are over.
+    request.__dict__.pop("engine", None)
+    request.tm = explicit_manager(request)
+    request.tm.begin()
+    try:
+        try:
+            answer: Response = request.invoke_exception_view((type(error), error, error.__traceback__))
+        finally:
+            request.tm.abort()
+    except Exception as problem:
+        raise Unanswerable from problem
+    return answer

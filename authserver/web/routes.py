@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from pyramid.config import Configurator
+from pyramid.events import NewRequest
 from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
 from pyramid.request import Request
 from pyramid.response import Response
@@ -87,9 +88,12 @@ def includeme(config: Configurator) -> None:
         "introspect": not introspection_is_on(policies),
     }
     config.registry.routes = {}
+    config.registry.paths = {}
+    config.registry.folders = {}
     config.registry.unstored_paths = set()
     for route in ROUTES:
         _add(config, replace(route, path=prefix + route.path), is_off=off.get(route.name, False))
+    config.add_subscriber(refuse_newline, NewRequest)
     config.add_subscriber(wait_before_retry, BeforeRetry)
     config.add_directive("add_json_endpoint", add_json_endpoint)
     config.add_directive("add_well_known", add_well_known)
@@ -111,6 +115,8 @@ def _add(
     if route.origins is not Origins.NONE:
         config.add_view(preflight, route_name=route.name, request_method="OPTIONS")
     config.registry.routes[route.name] = route
+    if not is_off and otherwise is None:
+        config.registry.paths[route.path] = route
     if not route.stored:
         config.registry.unstored_paths.add(route.path)
 
@@ -152,20 +158,35 @@ def refuse_other_well_known(config: Configurator) -> None:
     last, so that the pages of plugins come first.
     """
     issuer_path = config.registry.application.loaded.settings.issuer_path
-    for path in dict.fromkeys(("/.well-known/*name", f"{issuer_path}/.well-known/*name")):
-        _add(config, Route(path, path, ("GET",), Medium.JSON, Origins.ALL), otherwise=no_such_document)
+    for folder in dict.fromkeys(("/.well-known/", f"{issuer_path}/.well-known/")):
+        route = Route(folder, f"{folder}*name", ("GET",), Medium.JSON, Origins.ALL)
+        _add(config, route, otherwise=no_such_document)
+        config.registry.folders[folder] = route
 
 
 def route_of(request: Request) -> Route | None:
-    """The entry of the route table that this request matched; None before matching and for plugins' pages."""
-    matched = getattr(request, "matched_route", None)
-    return request.registry.routes.get(matched.name) if matched else None
+    """The entry of the route table at the path of this request, whether Pyramid came to match it or not.
+
+    None where nothing is, and for plugins' pages.
+    """
+    path: str = request.environ.get("PATH_INFO") or "/"
+    registry = request.registry
+    route: Route | None = registry.paths.get(path)
+    if route is None:
+        return next((route for folder, route in registry.folders.items() if path.startswith(folder)), None)
+    return route
 
 
 def medium_of(request: Request) -> Medium:
     """How an error of this request is shown."""
     route = route_of(request)
     return route.medium if route else Medium.PAGE
+
+
+def refuse_newline(event: NewRequest) -> None:
+    """`/login%0A` is not `/login` (T015): the `$` at the end of Pyramid's patterns matches before a newline, too."""
+    if event.request.environ.get("PATH_INFO", "").endswith("\n"):
+        raise HTTPNotFound()
 
 
 def needs_transaction(request: Request) -> bool:

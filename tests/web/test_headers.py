@@ -9,11 +9,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import event
 from waitress.proxy_headers import proxy_headers_middleware
 from webob import Request, Response
 from webtest import TestApp, TestResponse
 
 from authserver.engine.clients import disable_client
+from authserver.storage.database import StorageBusy
 from authserver.testing.server import REDIRECT_URI, VERIFIER, Server
 
 MakeServer = Callable[..., Server]
@@ -184,6 +186,55 @@ def test_cookies_are_not_honoured_where_other_origins_may_call(server: Server) -
         assert "Cookie" not in with_cookie.headers.get("Vary", "")
 
 
+@pytest.mark.parametrize("path", ["/oauth/register", *FOR_CLIENTS])
+def test_every_refusal_can_be_read_by_the_same_origins_as_a_success(path: str, server: Server) -> None:
+    """Q-04: bad forms and credentials, media types, methods, sizes; and a database that is away."""
+    server.add_client()
+    headers = {"Origin": ORIGIN}
+    kind = "application/json" if path == "/oauth/register" else "application/x-www-form-urlencoded"
+    post = server.http.post
+    answers = [
+        post(path, "", headers=headers, expect_errors=True),
+        post(path, "x=%ff", headers=headers, expect_errors=True),
+        post(path, "{}", content_type="application/json", headers=headers, expect_errors=True),
+        post(path, "", headers={**headers, "Authorization": "Bearer x"}, expect_errors=True),
+        post(path, "x" * 70_000, content_type=kind, headers=headers, expect_errors=True),
+        server.http.put(path, headers=headers, expect_errors=True),
+    ]
+    assert {400, 405, 413} <= {answer.status_int for answer in answers}
+    for answer in answers:
+        assert answer.status_int >= 400
+        assert answer.headers["Access-Control-Allow-Origin"] in ("*", ORIGIN)
+        exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
+        assert set(answer.headers) & {"WWW-Authenticate", "Retry-After"} <= set(exposed)
+
+
+@pytest.mark.parametrize("path", [*FOR_ALL, *FOR_CLIENTS])
+def test_a_refusal_before_routing_can_be_read_by_the_same_origins(path: str, shared_server: Server) -> None:
+    """Q-04: a page that was given the address with http sees why it is refused."""
+    shared_server.rows("clients") or shared_server.add_client()
+    for origin in (ORIGIN, "https://evil.example"):
+        answer = raw(shared_server, PATH_INFO=path, HTTP_ORIGIN=origin, **{"wsgi.url_scheme": "http"})
+        assert answer.status_int == 400
+        allowed = path in FOR_ALL or origin == ORIGIN
+        assert ("Access-Control-Allow-Origin" in answer.headers) == allowed
+
+
+@pytest.mark.parametrize("error", [RuntimeError("injected"), StorageBusy("injected")])
+def test_an_origin_that_cannot_be_looked_up_costs_no_tokens(server: Server, error: Exception) -> None:
+    """T109: they are issued and committed by then; the script alone cannot read them, the client may ask again."""
+    client, secret = server.add_client(grant_types=("client_credentials",))
+
+    def fail(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if "redirect_uris" in statement and "client_id" not in statement:
+            raise error
+
+    event.listen(server.application.storage.engine, "before_cursor_execute", fail)
+    answer = server.token(client, secret, origin=ORIGIN, grant_type="client_credentials")
+    assert answer.status_int == 200
+    assert cross_origin(answer) == []
+
+
 # ---- Caching ---------------------------------------------------------------------------------------
 
 
@@ -314,6 +365,9 @@ def test_another_host_is_not_served(host: str, path: str, shared_server: Server)
     )
     assert answer.location is None
     assert "evil" not in answer.text
+    assert int(answer.headers["Strict-Transport-Security"].partition("max-age=")[2]) >= 31536000
+    if path in PAGES:
+        assert policy_of(answer)["frame-ancestors"] == ["'none'"]
 
 
 @pytest.mark.parametrize("host", ["as.example", "AS.Example", "as.example:443"])
@@ -325,8 +379,11 @@ def test_the_issuers_host_is_served_however_it_is_written(host: str, shared_serv
 
 @pytest.mark.parametrize("method", ["get", "post"])
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/register", "/oauth/authorize", "/login", METADATA])
-def test_plain_http_is_refused_and_not_redirected(path: str, method: str, shared_server: Server) -> None:
+def test_plain_http_is_refused_and_not_redirected(
+    path: str, method: str, shared_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     """Q-09: credentials that were sent in the clear are not rewarded with a redirect."""
+    caplog.set_level("INFO")
     before = shared_server.rows("tokens")
     answer = getattr(shared_server.http, method)(
         path, extra_environ={"wsgi.url_scheme": "http"}, expect_errors=True
@@ -334,6 +391,12 @@ def test_plain_http_is_refused_and_not_redirected(path: str, method: str, shared
     assert (answer.status_int, answer.json["error"]) == (400, "invalid_request")
     assert "Location" not in answer.headers
     assert "Set-Cookie" not in answer.headers
+    assert "Strict-Transport-Security" not in answer.headers  # RFC 6797, 7.2
+    assert (answer.headers["Cache-Control"], answer.headers["X-Content-Type-Options"]) == (
+        "no-store",
+        "nosniff",
+    )
+    assert f"error_id={answer.json['error_id']}" in caplog.text
     assert shared_server.rows("tokens") == before
 
 
@@ -409,9 +472,19 @@ def test_garbage_from_the_proxy_is_400(headers: dict[str, str], shared_server: S
 
 @pytest.mark.parametrize(
     "path",
-    [b"/\xff", b"/login\xc3(", b"/oauth/token\xff", b"/static/\xff", b"/.well-known/\xff", b"/\xc0\xae"],
+    [
+        b"/login\n",
+        b"/oauth/token\n",
+        b"/health/live\n",
+        b"/\xff",
+        b"/login\xc3(",
+        b"/oauth/token\xff",
+        b"/static/\xff",
+        b"/.well-known/\xff",
+        b"/\xc0\xae",
+    ],
 )
-def test_a_path_that_is_no_utf8_is_not_found(path: bytes, shared_server: Server) -> None:
+def test_a_path_with_a_newline_or_no_utf8_is_not_found(path: bytes, shared_server: Server) -> None:
     """T015: 404, on every kind of endpoint."""
     for method in ("GET", "POST", "OPTIONS"):
         answer = raw(shared_server, PATH_INFO=path.decode("latin-1"), REQUEST_METHOD=method)

@@ -1,0 +1,56 @@
+"""The outermost of all: repeats a request when the database asks for that, and answers when everything else failed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.router import Router
+from pyramid_retry import RetryableExecutionPolicy
+
+from authserver.engine.errors import ServerError
+from authserver.web.headers import add_headers
+from authserver.web.json import json_response
+from authserver.web.routes import Medium, medium_of, retry_attempts
+
+MAXIMUM_ATTEMPTS = 3
+# Nothing here needs a template, a language, the database or the request's own state: any of them may have failed.
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Something went wrong</title>
+<h1>Something went wrong</h1>
+<p>{description}</p>
+<p>Reference <code dir="ltr">{error_id}</code></p>
+</html>
+"""
+log = logging.getLogger(__name__)
+_repeat = RetryableExecutionPolicy(MAXIMUM_ATTEMPTS, activate_hook=retry_attempts)
+
+
+def includeme(config: Configurator) -> None:
+    config.set_execution_policy(execution_policy)
+
+
+def execution_policy(environ: Mapping[str, Any], router: Router) -> Response:
+    """Pyramid calls this for each request; whatever happens, the answer is ours (F-12)."""
+    try:
+        return _repeat(environ, router)
+    except Exception as error:
+        # The request that failed is gone, or in an unknown state; its id is in the environ.
+        with router.request_context(environ) as request:
+            log.error("no other answer was possible, error_id=%s", request.error_id, exc_info=error)
+            return add_headers(request, _plain(request))
+
+
+def _plain(request: Request) -> Response:
+    error = ServerError("The server failed to answer this request.")
+    if medium_of(request) is Medium.JSON:
+        body = {"error": error.code, "error_description": error.description, "error_id": request.error_id}
+        return json_response(body, status=error.status)
+    page = _PAGE.format(description=error.description, error_id=request.error_id)
+    return Response(page, status=error.status, content_type="text/html", charset="utf-8")
