@@ -23,7 +23,7 @@ file; the server then calls it directly, which is faster, and does not time it. 
 For grant types (`grant_types`): `Engine`, `Parameters`, `Issue`, `Grant` and `Redeem` are what a grant is handed and
 what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask the policies and hold the floor;
 `InvalidGrant`, `InvalidRequest`, `InvalidScope`, `InvalidTarget` and `UnauthorizedClient` are its refusals;
-`verify_assertion`, `use_once` and `TrustedKeys` are for what others signed.
+`verify_assertion`, `single_use` and `TrustedKeys` are for what others signed.
 
 For people (`login_decision`): `Identity` is the answer; `normalise_username` gives the form in which a user name is
 stored and compared.
@@ -36,15 +36,16 @@ For authorization requests (`expand_authorization_request`): `Expanded` is the a
 needs nobody signed in; `engine.keys` seals, `to_text` and `from_text` carry what is sealed.
 
 For keys that clients prove (`token_binding`): `Binding` is the answer, `InvalidDpopProof` a refusal; `read_jws` takes
-a JWS apart, `foreign_key` reads the key that made it, and `first_use` says whether it was seen before. What is
+a JWS apart, and `foreign_key` reads the key that made it. What counts once is a `SingleUse` among the `uses` of a
+`Binding` or an `Issue`: the server claims it when it issues, after the last question to a plugin. What is
 stored nowhere and was made before the database was restored is not `of_this_generation`: refuse it.
 """
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
-from authserver.engine.assertions import BadAssertion, TrustedKeys, use_once, verify_assertion
+from authserver.engine.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
 from authserver.engine.authorize import Expanded, check_request
 from authserver.engine.clients import Credentials, authenticate
-from authserver.engine.context import Binding, Engine, Issue, Redeem
+from authserver.engine.context import Binding, Engine, Issue, Redeem, SingleUse
 from authserver.engine.decisions import Decision, allow, deny, narrow
 from authserver.engine.digests import equal, new_identifier, verify_password
 from authserver.engine.errors import (
@@ -60,7 +61,7 @@ from authserver.engine.errors import (
 from authserver.engine.introspect import IntrospectedToken
 from authserver.engine.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, foreign_key, read_jws
 from authserver.engine.login import Identity
-from authserver.engine.once import first_use, of_this_generation
+from authserver.engine.once import of_this_generation
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import facts_of
 from authserver.engine.records import Client, Consent, Event, Grant, RegisteredBy, User
@@ -112,6 +113,7 @@ __all__ = [
     "Redeem",
     "RegisteredBy",
     "Secret",
+    "SingleUse",
     "TrustedKeys",
     "UnauthorizedClient",
     "Unsealable",
@@ -125,7 +127,6 @@ __all__ = [
     "deny",
     "equal",
     "facts_of",
-    "first_use",
     "fitting_application_type",
     "foreign_key",
     "from_text",
@@ -142,8 +143,8 @@ __all__ = [
     "requested_scopes",
     "same_loopback_redirect_uri",
     "same_redirect_uri",
+    "single_use",
     "to_text",
-    "use_once",
     "verify_assertion",
     "verify_password",
 ]

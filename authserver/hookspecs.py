@@ -377,8 +377,9 @@ def grant_types() -> Mapping[str, Redeem] | None:
 
     Answers:
         A mapping of grant type names to functions. Each takes the engine of the request, the authenticated
-            client and the parameters, checks everything, and returns an `Issue` that says what may be
-            issued, or raises an OAuth error. A name that is there already stops the start.
+            client and the parameters, checks everything, writes nothing, and returns an `Issue` that says what
+            may be issued and what it uses up, or raises an OAuth error. A name that is there already stops the
+            start.
         None: nothing to add.
 
     Nobody: the grant types of the setting only.
@@ -436,8 +437,7 @@ def token_binding(
 ) -> Binding | None:
     """Which key this token request proves, so that its tokens are bound to that key.
 
-    Asked once a token request, after everything else was checked and before anything is issued, in the same
-    transaction: what it writes is kept only if tokens are issued. It is not timed.
+    Asked once a token request, after everything else was checked and before anything is written. It is not timed.
 
     Arguments:
         engine: of this request.
@@ -449,7 +449,8 @@ def token_binding(
 
     Answers:
         A `Binding`: its `cnf` goes into the access token, and with `binds_refresh` the refresh token can be used
-            with this key only. Two plugins that bind one token are a fault: nothing is issued.
+            with this key only. What the proof uses up is a `SingleUse` among its `uses`, which the server
+            claims when it issues. Two plugins that bind one token are a fault: nothing is issued.
         An OAuth error that it raises goes to the client: the proof is not valid, or this client needs one.
         None: no key of my kind is proven.
 

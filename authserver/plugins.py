@@ -20,13 +20,16 @@ from typing import Any, Protocol, cast
 import pluggy
 
 from authserver import hookspecs
+from authserver.containment import contained, text_of
+from authserver.engine import strict_json
 from authserver.engine.authorize import Expanded
-from authserver.engine.context import Binding
+from authserver.engine.context import Binding, Engine, Issue, Redeem
 from authserver.engine.decisions import Answer, Decision, Ruling, Verdict, combine
-from authserver.engine.errors import OAuthError
+from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.issuing import CODE_DETAILS, CORE_CLAIMS, CORE_MEMBERS
 from authserver.engine.login import Identity
-from authserver.engine.ports import ContributionFailed
+from authserver.engine.parameters import Parameters
+from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import facts_of
 from authserver.engine.records import Client, Event
 from authserver.engine.register import ClientMetadata
@@ -106,7 +109,11 @@ REFUSING = frozenset({"expand_authorization_request", "code_details", "token_bin
 DECLARED = {"code_details": "details", "token_claims": "claims", "token_response": "members"}
 RESERVED = {"code_details": CODE_DETAILS, "token_claims": CORE_CLAIMS, "token_response": CORE_MEMBERS}
 
+# Of the reason of an answer or a refusal, and of what a refusal says to the client (OAuth 2.1, 3.2.4).
+MAXIMUM_REASON = 100
+MAXIMUM_DESCRIPTION = 500
 _REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
 
 
 def same_outcome(slot: str, one: tuple[Verdict, Any], other: tuple[Verdict, Any]) -> bool:
@@ -123,6 +130,10 @@ def _effect(slot: str, verdict: Verdict, value: Any) -> tuple[Verdict, Any]:
 
 class PluginFailed(SettingsError, ContributionFailed):
     """A contributing plugin raised, or added what cannot be added; the message names plugin and hook."""
+
+
+class CannotBeAdded(Exception):
+    """What a contributing plugin gave is no answer to its hook; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,36 +245,24 @@ class PluginSet:
         contributions = []
         for implementation in self._implementations[slot]:
             plugin = implementation.plugin
-            value: Any
             try:
-                value = implementation.function(*[question[name] for name in implementation.argnames])
+                value = contained(_contribution, implementation, slot, question)
+            except StorageUnavailable:
+                raise
             except Exception as error:
-                if slot in REFUSING and isinstance(error, OAuthError):
+                if slot in REFUSING and _is_refusal(error):
                     raise
-                raise PluginFailed([f"plugin {plugin} failed in {slot}: {error}"]) from error
-            if value is None:
-                continue
-            if not isinstance(value, CONTRIBUTING[slot]):
-                raise PluginFailed(
-                    [f"plugin {plugin} failed in {slot}: {type(value).__name__} cannot be added"]
-                )
-            undeclared: set[Any] = set()
-            if slot in DECLARED and isinstance(value, Mapping):
-                undeclared = set(value) - implementation.declared
-            if undeclared:
-                names = ", ".join(sorted(map(str, undeclared)))
-                raise PluginFailed(
-                    [f"plugin {plugin} failed in {slot}: it does not declare {names} in `{DECLARED[slot]}`"]
-                )
-            contributions.append((plugin, value))
+                raise PluginFailed([f"plugin {plugin} failed in {slot}: {text_of(error)}"]) from error
+            if value is not None:
+                contributions.append((plugin, value))
         return contributions
 
     def observe(self, event: Event) -> None:
         """Tell every observing plugin; a failure is logged and harms nobody."""
         for implementation in self._implementations["observe"]:
             try:
-                implementation.function(*[event for _ in implementation.argnames])
-            except BaseException:  # SystemExit, too: what is told of is done
+                contained(implementation.function, *[event for _ in implementation.argnames])
+            except Exception:
                 log.exception("plugin %s failed in observe; nothing depends on it", implementation.plugin)
 
     def _collisions(self) -> list[str]:
@@ -386,7 +385,8 @@ def _ask(implementation: Implementation, slot: str, question: Mapping[str, Any])
     plugin, rules = implementation.plugin, SLOTS[slot]
     begun = time.perf_counter_ns()
     try:
-        decision = implementation.function(*[question[name] for name in implementation.argnames])
+        decision = contained(implementation.function, *_arguments(implementation, question))
+        problem = None if decision is None else contained(problem_with, decision, rules)
     except TooSlow as error:
         log.error("plugin %s is too slow in %s (%s): refusing; mend or remove it", plugin, slot, error)
         return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun)), None
@@ -395,10 +395,69 @@ def _ask(implementation: Implementation, slot: str, question: Mapping[str, Any])
         return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun)), None
     if decision is None:
         return Answer(plugin, Verdict.SILENT, "", _microseconds(begun)), None
-    if problem := problem_with(decision, rules):
+    if problem:
         log.error("plugin %s answered %s wrongly (%s): refusing", plugin, slot, problem)
         return Answer(plugin, Verdict.FAILED, problem, _microseconds(begun)), None
     return Answer(plugin, decision.verdict, decision.reason, _microseconds(begun)), decision.value
+
+
+def _contribution(implementation: Implementation, slot: str, question: Mapping[str, Any]) -> Any:
+    """What one plugin adds at a contributing hook. Raises what it raises, and CannotBeAdded."""
+    value = implementation.function(*_arguments(implementation, question))
+    if value is None:
+        return None
+    if not isinstance(value, CONTRIBUTING[slot]):
+        raise CannotBeAdded(f"{type(value).__name__} cannot be added")
+    if isinstance(value, Mapping):
+        value = dict(value)
+    if slot in DECLARED:
+        if undeclared := set(value) - implementation.declared:
+            names = ", ".join(sorted(map(str, undeclared)))
+            raise CannotBeAdded(f"it does not declare {names} in `{DECLARED[slot]}`")
+        strict_json.dumps(value)
+    if slot == "grant_types":
+        return {name: partial(_redeem, implementation.plugin, redeem) for name, redeem in value.items()}
+    return value
+
+
+def _redeem(plugin: str, redeem: Redeem, engine: Engine, client: Client, parameters: Parameters) -> Issue:
+    """What the grant type of a plugin says may be issued.
+
+    Raises:
+        OAuthError: it refuses.
+        ServerError: it failed.
+    """
+    try:
+        order = contained(redeem, engine, client, parameters)
+        if not isinstance(order, Issue):
+            raise CannotBeAdded(f"{type(order).__name__} is no Issue")
+    except StorageUnavailable:
+        raise
+    except Exception as error:
+        if _is_refusal(error):
+            raise
+        log.exception("plugin %s failed in its grant type: refusing; fix or remove it", plugin)
+        raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
+    return order
+
+
+def _arguments(implementation: Implementation, question: Mapping[str, Any]) -> list[Any]:
+    return [question[name] for name in implementation.argnames]
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether this is an OAuth error that can be sent and kept as it is."""
+    return (
+        isinstance(error, OAuthError)
+        and (error.reason == error.code or _is_reason(error.reason))
+        and isinstance(error.description, str)
+        and len(error.description) <= MAXIMUM_DESCRIPTION
+        and _DESCRIPTION.fullmatch(error.description) is not None
+    )
+
+
+def _is_reason(text: object) -> bool:
+    return isinstance(text, str) and len(text) <= MAXIMUM_REASON and _REASON.fullmatch(text) is not None
 
 
 def _microseconds(begun: int) -> int:
@@ -447,7 +506,7 @@ def problem_with(decision: object, rules: Slot) -> str | None:
     # Made by hand, a decision may hold the text "deny", which is no verdict and must not pass for an allow.
     if not any(decision.verdict is verdict for verdict in (Verdict.ALLOW, Verdict.NARROW, Verdict.DENY)):
         return "wrong-verdict"
-    if not _REASON.fullmatch(str(decision.reason)):
+    if not _is_reason(decision.reason):
         return "bad-reason"
     if (
         decision.verdict is Verdict.ALLOW

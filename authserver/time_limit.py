@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from authserver.containment import contained
+
 
 class TooSlow(Exception):
     """The function did not answer in time, or every thread is held by one that does not."""
@@ -30,20 +32,24 @@ class TimeLimit:
         self._free = threading.BoundedSemaphore(threads)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What the function returns or raises. Raises TooSlow."""
+        """What the function returns or raises, contained. Raises TooSlow."""
         if not self._free.acquire(blocking=False):
             raise TooSlow("every thread is held by a plugin that does not answer")
         future: Future[Any] = Future()
 
         def run() -> None:
             try:
-                future.set_result(function(*arguments))
+                future.set_result(contained(function, *arguments))
             except BaseException as error:
                 future.set_exception(error)
             finally:
                 self._free.release()
 
-        threading.Thread(target=run, name="policy", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="policy", daemon=True).start()
+        except BaseException:
+            self._free.release()
+            raise
         try:
             return future.result(self._seconds)
         except TimeoutError:

@@ -16,6 +16,7 @@ POLICIES = '''
 from __future__ import annotations
 
 import random
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -48,6 +49,30 @@ class Raises(Sound):
     @hookimpl
     def scope_decision(self, user):
         return allow("sound", (user.username,)) if user.is_admin else None  # user may be None
+
+
+@dataclass(frozen=True)
+class Exits(Sound):
+    @hookimpl
+    def scope_decision(self, user):
+        if user is None:
+            sys.exit("no user")
+
+
+@dataclass(frozen=True)
+class Interrupts(Sound):
+    @hookimpl
+    def scope_decision(self):
+        raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class LongReason(Sound):
+    reasons: ClassVar[frozenset[str]] = frozenset({"a" * 101})
+
+    @hookimpl
+    def scope_decision(self):
+        return deny("a" * 101)
 
 
 @dataclass(frozen=True)
@@ -243,6 +268,9 @@ for kind in (NoDataclass, Thawed, NoHook, *Sound.__subclasses__()):
 
 FOUND_BY = {
     "Raises": "test_it_answers_every_question[scope_decision]",
+    "Exits": "test_it_answers_every_question[scope_decision]",
+    "Interrupts": "test_it_answers_every_question[scope_decision]",
+    "LongReason": "test_it_answers_every_question[scope_decision]",
     "AnswersTrue": "test_it_answers_every_question[scope_decision]",
     "WrongValue": "test_it_answers_every_question[scope_decision]",
     "NarrowsWhereNothingNarrows": "test_it_answers_every_question[consent_decision]",
@@ -273,6 +301,9 @@ FOUND_BY = {
 TOLD = {
     "Thawed": "make it @dataclass(frozen=True)",
     "AnswersTrue": "scope_decision answered True",
+    "Exits": "it raised SystemExit",
+    "Interrupts": "it raised KeyboardInterrupt",
+    "LongReason": "bad-reason",
     "UndeclaredReason": "'strange' is not among its `reasons`",
     "WidensScopes": "it allows ['profile'], which nobody asked for",
     "TryFirst": "remove the mark",

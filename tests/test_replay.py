@@ -15,6 +15,7 @@ from authserver.engine.decisions import Verdict
 from authserver.engine.records import Event, EventType
 from authserver.plugins import PluginSet
 from authserver.replay import Replayed, Result, replay
+from authserver.testing import hostile
 from authserver.testing.records import NOW, a_client, a_user, an_event
 from authserver.testing.server import Server
 
@@ -65,6 +66,22 @@ def record(slot: str, facts: Mapping[str, Any] | None, verdict: str, **more: Any
 
 def allowed(*scopes: str) -> dict[str, Any]:
     return record("scope_decision", SCOPE, "allow", outcome=list(scopes))
+
+
+@pytest.mark.parametrize("raised", hostile.RAISED)
+def test_a_policy_that_raises_anything_has_refused(engine: Engine, raised: type[BaseException]) -> None:
+    """R-14: and the replay goes on with the next question."""
+
+    def act() -> Decision | None:
+        raise raised
+
+    policies = PluginSet([("does", Does(act))])
+    events = [
+        an_event(event_id=f"e{number}", decisions=(allowed("read"),), at=NOW + timedelta(seconds=number))
+        for number in (1, 2)
+    ]
+    found = list(replay(events, replace(engine, policies=policies)))
+    assert [(one.result, one.would_be["verdict"]) for one in found] == [(Result.FLIPPED, Verdict.FAILED)] * 2
 
 
 @pytest.fixture

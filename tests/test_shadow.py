@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from authserver.engine.records import Event, EventType
 from authserver.plugins import PluginSet
 from authserver.shadow import MAXIMUM_RECORDS_A_SECOND, QUEUE, Shadow
 from authserver.storage.database import Database
+from authserver.testing import hostile
 from authserver.testing.records import a_client, a_user
 
 SCOPES = ("profile", "files.read")
@@ -80,6 +82,7 @@ def differences(database: Database) -> list[Event]:
         (lambda: deny("not-at-night"), ("deny", "not-at-night", None)),
         (lambda: narrow("less", ("profile",)), ("allow", "less", ["profile"])),
         (lambda: 1 / 0, ("failed", "plugin-raised", None)),
+        (sys.exit, ("failed", "plugin-raised", None)),
     ],
 )
 def test_a_difference_is_kept_and_counts_for_nothing(
@@ -104,6 +107,22 @@ def test_agreement_leaves_no_record(database: Database, live_beside: Any, act: C
     ask(live)
     assert shadow_of(live).wait(10)
     assert not differences(database)
+
+
+@pytest.mark.parametrize("raised", hostile.RAISED)
+def test_nothing_that_a_shadow_plugin_raises_ends_the_comparing(
+    database: Database, live_beside: Any, raised: type[BaseException]
+) -> None:
+    """R-14: the next question is compared, too."""
+
+    def act() -> Any:
+        raise raised
+
+    live = live_beside(act)
+    for _ in range(2):
+        assert ask(live).allowed
+        assert shadow_of(live).wait(10)
+    assert len(differences(database)) == 2
 
 
 def test_a_hanging_shadow_plugin_delays_nobody(live_beside: Any) -> None:

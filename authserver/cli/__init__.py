@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence
+from authserver.containment import interruptible
 
 # Each stands in the module of its name.
 COMMANDS = ("client", "db", "demo", "explain", "grant", "keys", "plugin", "plugins", "policy", "user")
@@ -43,4 +44,6 @@ class Commands(OneSentence):
 @click.pass_context
 def main(context: click.Context, config: Path | None) -> None:
     """Look after an authorization server: its database, its users, its clients, its keys."""
+    # A plugin that raises KeyboardInterrupt has failed; an operator who presses Ctrl-C ends the command.
+    context.with_resource(interruptible())
     context.obj = Configuration(config)

@@ -10,7 +10,7 @@ import click
 from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_rows, say
 from authserver.cli.user import find
-from authserver.engine.account import disconnect, disconnect_all, revoke_grant
+from authserver.engine.account import disconnect, disconnect_all, let_in_by, revoke_grant
 from authserver.engine.records import Grant
 
 user_option = click.option("--user", "username", metavar="NAME", help="Only what this person agreed to.")
@@ -42,7 +42,16 @@ def list_grants(
     if as_json:
         print_json(rows)
     else:
-        columns = ("grant_id", "username", "client_id", "scope", "created_at", "last_used_at", "expires_at")
+        columns = (
+            "grant_id",
+            "username",
+            "client_id",
+            "scope",
+            "let_in_by",
+            "created_at",
+            "last_used_at",
+            "expires_at",
+        )
         print_rows(rows, columns, empty="There are no live grants.")
 
 
@@ -94,6 +103,7 @@ def described(grant: Grant, names: Mapping[str, str]) -> dict[str, Any]:
         "client_id": grant.client_id,
         "scope": " ".join(grant.scopes),
         "resources": list(grant.resources),
+        "let_in_by": let_in_by(grant),
         "created_at": grant.created_at,
         "last_used_at": grant.last_used_at,
         "expires_at": grant.expires_at,

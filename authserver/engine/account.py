@@ -50,6 +50,11 @@ class ConnectedApp:
         return tuple(dict.fromkeys(resource for grant in self.grants for resource in grant.resources))
 
     @property
+    def let_in_by(self) -> tuple[str, ...]:
+        """Who or what let it in without asking the user here."""
+        return tuple(dict.fromkeys(filter(None, map(let_in_by, self.grants))))
+
+    @property
     def since(self) -> datetime:
         return min(grant.created_at for grant in self.grants)
 
@@ -78,6 +83,12 @@ class Ended:
 def last_use(grant: Grant) -> datetime:
     """When its client last got tokens for it."""
     return grant.last_used_at or grant.created_at
+
+
+def let_in_by(grant: Grant) -> str | None:
+    """Who or what made a grant that its user did not agree to here; None for what the consent page made."""
+    name: str | None = grant.details.get("vouched_by") or grant.details.get("grant_type")
+    return name
 
 
 def connected_apps(engine: Engine, user: User) -> Sequence[ConnectedApp]:

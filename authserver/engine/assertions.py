@@ -12,10 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from authserver.engine import strict_json
-from authserver.engine.context import Engine
+from authserver.engine.context import Engine, SingleUse
+from authserver.engine.errors import OAuthError
 from authserver.engine.jose import SECRET_MEMBERS, ForeignKey, foreign_key, read_jws
-from authserver.engine.once import first_use
-from authserver.engine.records import Client
 from authserver.limits import MAXIMUM_KEY_ID
 
 MAXIMUM_KEY_SET = 32768
@@ -123,15 +122,15 @@ def verify_assertion(
     return claims
 
 
-def use_once(engine: Engine, client: Client, claims: Mapping[str, Any], *, lifetime: int) -> None:
-    """Claim the `jti` of a verified assertion among those of its issuer, in the transaction that issues (T051).
+def single_use(claims: Mapping[str, Any], *, lifetime: int, refusal: OAuthError) -> SingleUse:
+    """What using a verified assertion once means: by its `jti`, among those of its issuer (T051).
 
     Args:
-        client: who presents it.
         lifetime: what `verify_assertion` was told.
+        refusal: what is raised when it was presented before, or may have been: before the database was restored.
 
     Raises:
-        BadAssertion: it has none, or was presented before, or may have been: before the database was restored.
+        BadAssertion: it has no `jti`.
     """
     jti = claims.get("jti")
     if not isinstance(jti, str) or not jti:
@@ -141,9 +140,9 @@ def use_once(engine: Engine, client: Client, claims: Mapping[str, Any], *, lifet
     # What `_check_times` would have refused earlier.
     begun = max(claims["exp"] - lifetime, claims.get("nbf", 0), claims.get("iat", 0))
     since = datetime.fromtimestamp(begun, UTC) - SKEW
-    identifier = f"{claims['iss']}\0{jti}"
-    if not first_use(engine, client, "assertion", identifier, since=since, until=until):
-        raise BadAssertion("assertion-replayed")
+    return SingleUse(
+        purpose="assertion", text=f"{claims['iss']}\0{jti}", since=since, until=until, refusal=refusal
+    )
 
 
 def _check_times(engine: Engine, claims: Mapping[str, Any], lifetime: timedelta) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from authserver.engine import digests
 from authserver.engine.decisions import Ruling
-from authserver.engine.errors import ServerError
+from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import ContributionFailed, Generation, Policies, Signer, Stores, Throttle
 from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token, User
@@ -21,12 +21,33 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SingleUse:
+    """Something that this request uses up, such as an assertion or a proof (see `engine.once`).
+
+    Who checks it returns this; it is claimed when tokens are issued, after the last question to a plugin.
+
+    Attributes:
+        purpose: what it is used for, so that the same text for two purposes is two things.
+        text: what names it among others of its purpose.
+        since: when it could be used at the earliest.
+        until: when it can no longer be used anyway, and need not be remembered.
+        refusal: what is raised when it was used before, or when nobody can know.
+    """
+
+    purpose: str
+    text: str = field(repr=False)
+    since: datetime
+    until: datetime
+    refusal: OAuthError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Issue:
     """What a grant type says may be issued; `engine.issuing` does it.
 
     Attributes:
         grant: what the tokens belong to; `is_new` when it is not stored yet.
-        user: who agreed; None when the client acts on its own behalf.
+        user: whose grant it is; None when the client acts on its own behalf.
         scopes: of the access token.
         resources: its audience.
         refreshable: whether a refresh token goes with it.
@@ -35,6 +56,7 @@ class Issue:
         keeps: a refresh token that its client goes on using; only its idle end moves.
         refresh_token: a successor that was already minted for `spends` and is handed out again.
         bound: the key that what was presented is bound to, as a `cnf`; whoever presents it must prove that key.
+        uses: what else is used up by this, each once.
     """
 
     grant: Grant
@@ -48,6 +70,7 @@ class Issue:
     keeps: Token | None = None
     refresh_token: str | None = field(default=None, repr=False)
     bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    uses: tuple[SingleUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +81,13 @@ class Binding:
         token_type: what the token response calls the access token.
         confirmation: the `cnf` of the access token (RFC 7800, 3.1), such as `{"jkt": thumbprint}`.
         binds_refresh: whether refresh tokens are bound to the key, too.
+        uses: what the proof uses up, each once.
     """
 
     token_type: str
     confirmation: Mapping[str, Any]
     binds_refresh: bool
+    uses: tuple[SingleUse, ...] = ()
 
 
 Redeem = Callable[["Engine", Client, Parameters], Issue]

@@ -27,8 +27,8 @@ class Issued:
 
     Attributes:
         jti: an identifier of the token that gives nothing away; it begins with the id of the grant.
-        grant: what it belongs to; `is_stored` is False where no record of that was kept, because nothing but
-            this one JWT belongs to it.
+        grant: what it belongs to; `is_stored` is False where no record of that was kept, because it is the
+            client's own and nothing but this one JWT belongs to it.
         user: who agreed; None when the client acts on its own behalf.
         confirmation: the `cnf` that names the key it is bound to (RFC 7800, 3.1); empty when it is not.
         is_used: whether it is a refresh token that has a successor.
@@ -103,15 +103,15 @@ def _jwt(engine: Engine, claims: Mapping[str, Any]) -> Issued | None:
     found = engine.stores.grants.find_with_user(claims["jti"].partition(".")[0])
     if found is not None:
         grant, user = found.grant, found.user
+    elif claims["sub"] != client_id:
+        # Each grant of a person is kept until its tokens have ended (`issuing`): this one is over, or was lost.
+        return None
     else:
-        user_id = None if claims["sub"] == client_id else claims["sub"]
-        user = engine.stores.users.find(user_id) if user_id else None
-        if user_id and user is None:
-            return None
+        user = None
         grant = Grant(
             grant_id=claims["jti"].partition(".")[0],
             client_id=client_id,
-            user_id=user_id,
+            user_id=None,
             scopes=scopes,
             resources=resources,
             created_at=issued_at,

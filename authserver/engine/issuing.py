@@ -1,18 +1,26 @@
-"""The one place that issues codes and tokens: claim, mint, store digests, write the event; one transaction."""
+"""The one place that issues codes and tokens: ask, mint, claim, store digests, write the event; one transaction.
+
+All questions to plugins come before the first write: on SQLite a write keeps everybody else from writing, and a
+plugin may take its time.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from authserver.engine import digests
+from authserver.engine import digests, once
 from authserver.engine.context import Binding, Engine, Issue
-from authserver.engine.errors import InvalidGrant
+from authserver.engine.errors import InvalidGrant, ServerError
+from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING, Client, EventType, Grant, Token, TokenKind
 from authserver.engine.sealing import seal_under
 from authserver.settings import AccessTokenFormat
+
+log = logging.getLogger(__name__)
 
 # What no plugin may add: these are the core's, or features' of the protocol that the core knows.
 CORE_CLAIMS = frozenset(
@@ -41,7 +49,7 @@ TOUCHED_EVERY = timedelta(minutes=1)
 
 
 class AlreadyClaimed(Exception):
-    """Another request claimed the same code or refresh token first, or its grant was revoked; nothing was written."""
+    """Another request claimed the same code or refresh token first, or its grant was revoked; undo what was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +83,10 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
         binding: the key that the client proved, if any.
 
     Raises:
-        InvalidGrant: what was presented is bound to a key that this request does not prove; it stays usable.
+        InvalidGrant: what was presented is bound to a key that this request does not prove, and stays usable; or
+            its person may not sign in.
+        ServerError: a plugin failed, or ordered what cannot be issued.
+        OAuthError: something else that this uses up was used before.
         AlreadyClaimed: the credential that this spends is spent.
     """
     journal = engine.journal
@@ -83,9 +94,22 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     journal.user_id = order.grant.user_id
     if order.bound and (binding is None or binding.confirmation != order.bound):
         raise InvalidGrant("What was presented is bound to another key.", reason="key-differs")
+    _check_kept(engine, order)
+    _check_person(order)
+    access_token, expires_at, kept = _access_token(engine, client, order, binding)
+    added = engine.gather(
+        "token_response", client=client, grant=order.grant, scopes=order.scopes, now=engine.now
+    )
+    # From here on nobody is asked.
+    for use in (*order.uses, *(binding.uses if binding else ())):
+        once.claim(engine, client, use)
+    # A grant of nobody to which one JWT belongs is not kept: the JWT says it all, until it ends.
+    if order.is_new and (order.grant.user_id or kept or order.refreshable):
+        _keep(engine, order)
     refresh_token = _spend(engine, client, order, binding)
+    if kept:
+        engine.stores.tokens.add(kept)
     _touch(engine, order)
-    access_token, expires_at = _access_token(engine, client, order, binding)
     engine.record(
         EventType.TOKEN_ISSUED,
         details={
@@ -102,9 +126,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
         expires_in=int((expires_at - engine.now).total_seconds()),
         scopes=order.scopes,
         refresh_token=refresh_token,
-        added=engine.gather(
-            "token_response", client=client, grant=order.grant, scopes=order.scopes, now=engine.now
-        ),
+        added=added,
     )
 
 
@@ -141,6 +163,61 @@ def issue_code(
         EventType.CODE_ISSUED, details={"scopes": list(grant.scopes), "resources": list(grant.resources)}
     )
     return code
+
+
+def _check_kept(engine: Engine, order: Issue) -> None:
+    """A grant that is not new is kept already: what is in no table nobody could revoke.
+
+    Raises:
+        InvalidGrant: it has ended.
+        ServerError: it is not kept, or not the one of the token that is spent.
+    """
+    # What the core hands out again belongs to a grant that was just read.
+    if order.is_new or order.refresh_token is not None:
+        return
+    token = order.spends or order.keeps
+    if token is not None:
+        if token.grant_id != order.grant.grant_id:
+            raise _faulty(order, "grant-of-another-token")
+        return
+    grant = engine.stores.grants.find(order.grant.grant_id)
+    if grant is None:
+        raise _faulty(order, "grant-not-kept")
+    if grant.revoked_at is not None or grant.expires_at <= engine.now:
+        raise InvalidGrant("The grant has ended.", reason="grant-ended")
+
+
+def _check_person(order: Issue) -> None:
+    """Only who may sign in gets tokens, whatever grant type they come by (R-09).
+
+    Raises:
+        InvalidGrant: the user is disabled.
+        ServerError: the grant type did not name the user whose grant it is.
+    """
+    user, user_id = order.user, order.grant.user_id
+    if user_id is None:
+        return
+    if user is None or user.user_id != user_id:
+        raise _faulty(order, "grant-without-its-user")
+    if not user.is_enabled:
+        raise InvalidGrant("The user may not sign in.", reason="user-disabled")
+
+
+def _keep(engine: Engine, order: Issue) -> None:
+    """Keep a new grant, so that it is shown, revoked and ended as every other."""
+    try:
+        engine.stores.grants.add(order.grant)
+    except AlreadyExists:
+        raise _faulty(order, "grant-kept-already") from None
+
+
+def _faulty(order: Issue, reason: str) -> ServerError:
+    """The refusal of an order that only a faulty grant type makes."""
+    name = order.grant.details.get("grant_type", "of the core")
+    log.error(
+        "the grant type %s ordered what cannot be issued (%s): refusing; fix or remove it", name, reason
+    )
+    return ServerError("The server could not answer this request.", reason=reason)
 
 
 def _confirmed(binding: Binding | None) -> dict[str, Any]:
@@ -202,8 +279,8 @@ def _touch(engine: Engine, order: Issue) -> None:
 
 def _access_token(
     engine: Engine, client: Client, order: Issue, binding: Binding | None
-) -> tuple[str, datetime]:
-    """A JWT (RFC 9068) or an opaque token, as the resources ask, and when it ends."""
+) -> tuple[str, datetime, Token | None]:
+    """A JWT (RFC 9068) or an opaque token, as the resources ask, when it ends, and what is kept of it."""
     settings, grant = engine.settings, order.grant
     expires_at = min(engine.now + timedelta(seconds=settings.access_token_lifetime), grant.expires_at)
     opaque = settings.access_token_format is AccessTokenFormat.OPAQUE or any(
@@ -211,24 +288,20 @@ def _access_token(
     )
     if not opaque:
         claims = _claims(engine, client, order, binding, expires_at)
-        return engine.signer.sign(claims, typ="at+jwt"), expires_at
+        return engine.signer.sign(claims, typ="at+jwt"), expires_at, None
     token = digests.new_credential(digests.ACCESS)
-    if order.is_new:
-        engine.stores.grants.add(grant)
-    engine.stores.tokens.add(
-        Token(
-            kind=TokenKind.ACCESS,
-            digest=digests.digest(TokenKind.ACCESS, token),
-            grant_id=grant.grant_id,
-            client_id=client.client_id,
-            scopes=order.scopes,
-            resources=order.resources,
-            created_at=engine.now,
-            expires_at=expires_at,
-            details=_confirmed(binding),
-        )
+    kept = Token(
+        kind=TokenKind.ACCESS,
+        digest=digests.digest(TokenKind.ACCESS, token),
+        grant_id=grant.grant_id,
+        client_id=client.client_id,
+        scopes=order.scopes,
+        resources=order.resources,
+        created_at=engine.now,
+        expires_at=expires_at,
+        details=_confirmed(binding),
     )
-    return token, expires_at
+    return token, expires_at, kept
 
 
 def _claims(

@@ -108,6 +108,7 @@ def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None
         raise refused
     # Checking a password takes its time: a session may not begin with one that was replaced meanwhile (I-14).
     if not engine.stores.users.hold(user):
+        engine.stores.undo()
         refused.reason = "password-changed"
         raise refused
     if previous_session_id is not None:

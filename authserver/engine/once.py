@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from authserver.engine import digests
-from authserver.engine.context import Engine
+from authserver.engine.context import Engine, SingleUse
 from authserver.engine.records import Client, Token, TokenKind
 
 
@@ -46,3 +46,9 @@ def first_use(
             claimed_at=engine.now,
         )
     )
+
+
+def claim(engine: Engine, client: Client, use: SingleUse) -> None:
+    """Use it up. Raises its refusal when this is not the first time."""
+    if not first_use(engine, client, use.purpose, use.text, since=use.since, until=use.until):
+        raise use.refusal

@@ -205,7 +205,7 @@ class Sessions(Protocol):
         """The session if it has neither expired nor idled since before `idle_since`, and its user is enabled."""
 
     def touch(self, digest: bytes, now: datetime) -> None:
-        """Note that it was seen."""
+        """Note that it was seen; at the end of the transaction, so that nobody waits for it long."""
 
     def hold(self, digest: bytes) -> bool:
         """Whether nobody has ended it; then nobody does before the end of this transaction."""
@@ -299,6 +299,12 @@ class Stores(Protocol):
     def generations(self) -> Generations: ...
     @property
     def upkeep(self) -> Upkeep: ...
+
+    def undo(self) -> None:
+        """Undo what this transaction wrote so far, so that nobody waits for it while plugins are asked again.
+
+        Events stay: they are written last. The transaction can be used further.
+        """
 
 
 class Storage(Protocol):

@@ -100,7 +100,9 @@ class Grant:
 
     `user_id` is None when a client acts on its own behalf. `expires_at` is the end that no
     rotation moves (OAuth 2.1, 4.3.3). `last_used_at` is when its client last came for tokens, to the minute;
-    None until it comes again. `details` carries `auth_time`, `amr` and features' facts.
+    None until it comes again. `details` carries `auth_time`, `amr` and features' facts; of a grant that its user did
+    not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who spoke for the user, if
+    anybody did.
     """
 
     grant_id: str

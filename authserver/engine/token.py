@@ -1,9 +1,13 @@
-"""The token endpoint (OAuth 2.1, 3.2): authenticate, known, allowed, redeem, bind, issue."""
+"""The token endpoint (OAuth 2.1, 3.2): authenticate, known, allowed, redeem, bind, issue.
+
+Nothing is written before `issuing.issue`: what a grant type or a binding uses up, it returns (`SingleUse`).
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 from authserver.engine import issuing
 from authserver.engine.clients import authenticate, without_credentials
@@ -35,13 +39,22 @@ def exchange(
     if grant_type is None:
         raise InvalidRequest("grant_type is missing.", reason="grant-type-missing")
     redeem = allowed_grant_type(engine, client, grant_type)
-    order = redeem(engine, client, parameters)
+    order = _named(redeem(engine, client, parameters), grant_type)
     binding = proven_key(engine, client, headers, order)
     try:
         return issuing.issue(engine, client, order, binding)
     except AlreadyClaimed:
         # Another process was quicker. Asked again, the grant sees what it left: a replay, or a retry.
-        return issuing.issue(engine, client, redeem(engine, client, parameters), binding)
+        engine.stores.undo()
+        return issuing.issue(engine, client, _named(redeem(engine, client, parameters), grant_type), binding)
+
+
+def _named(order: Issue, grant_type: str) -> Issue:
+    """The order with the grant type in a new grant of a person: who sees it in a list wants to know whence it came."""
+    grant = order.grant
+    if not order.is_new or grant.user_id is None:
+        return order
+    return replace(order, grant=replace(grant, details={**grant.details, "grant_type": grant_type}))
 
 
 def proven_key(engine: Engine, client: Client, headers: Mapping[str, str], order: Issue) -> Binding | None:

@@ -23,8 +23,8 @@ from authserver.api import (
     InvalidTarget,
     Jws,
     Parameters,
+    SingleUse,
     canonical_resource,
-    first_use,
     foreign_key,
     hookimpl,
     read_jws,
@@ -93,12 +93,13 @@ class Dpop:
         key = self._key(jws)
         if not key.verifies(jws):
             raise _refused("its signature is wrong", reason="dpop-proof-signature")
-        self._check_claims(engine, client, jws.claims, url, key)
+        use = self._check_claims(engine, jws.claims, url, key)
         return Binding(
             token_type="DPoP",
             confirmation={"jkt": key.thumbprint},
             # Others are bound to their client's own credential already (5).
             binds_refresh=client.is_public,
+            uses=(use,),
         )
 
     def _key(self, jws: Jws) -> ForeignKey:
@@ -120,9 +121,9 @@ class Dpop:
             raise _refused("its jwk is not a public key that fits alg", reason="dpop-proof-key") from None
 
     def _check_claims(
-        self, engine: Engine, client: Client, claims: Mapping[str, Any], url: str, key: ForeignKey
-    ) -> None:
-        """RFC 9449, 4.3; the claim that it is used for the first time comes last."""
+        self, engine: Engine, claims: Mapping[str, Any], url: str, key: ForeignKey
+    ) -> SingleUse:
+        """RFC 9449, 4.3; that it is used for the first time shows when tokens are issued."""
         if claims.get("htm") != "POST":
             raise _refused("its htm is not POST", reason="dpop-proof-method")
         if not _same_endpoint(claims.get("htu"), url):
@@ -136,10 +137,13 @@ class Dpop:
             raise _refused("its jti is missing or too long", reason="dpop-proof-identifier")
         # A minute longer than anybody could use it, for servers whose clocks differ.
         time, tolerance = datetime.fromtimestamp(issued_at, UTC), timedelta(seconds=self.tolerance)
-        since, until = time - tolerance, time + tolerance + timedelta(seconds=60)
-        name = f"{key.thumbprint}\0{identifier}"
-        if not first_use(engine, client, "dpop-proof", name, since=since, until=until):
-            raise _refused("it was used before, or may have been", reason="dpop-proof-replayed")
+        return SingleUse(
+            purpose="dpop-proof",
+            text=f"{key.thumbprint}\0{identifier}",
+            since=time - tolerance,
+            until=time + tolerance + timedelta(seconds=60),
+            refusal=_refused("it was used before, or may have been", reason="dpop-proof-replayed"),
+        )
 
 
 def _read(text: str) -> Jws:

@@ -18,6 +18,7 @@ from authserver.api import (
     Issue,
     Parameters,
     Redeem,
+    SingleUse,
     TrustedKeys,
     UnauthorizedClient,
     User,
@@ -26,7 +27,7 @@ from authserver.api import (
     hookimpl,
     new_identifier,
     requested_scopes,
-    use_once,
+    single_use,
     verify_assertion,
 )
 
@@ -101,8 +102,7 @@ class JwtBearer:
             )
             user = self._user(engine, claims)
             scopes = allowed_scopes(engine, client, user, GRANT_TYPE, requested, resources)
-            if self.single_use:
-                use_once(engine, client, claims, lifetime=self.assertion_lifetime)
+            uses = (self._use(claims),) if self.single_use else ()
         except BadAssertion as bad:
             raise InvalidGrant(_REFUSED, reason=bad.reason) from None
         grant = Grant(
@@ -113,9 +113,13 @@ class JwtBearer:
             resources=resources,
             created_at=engine.now,
             expires_at=engine.now + timedelta(seconds=engine.settings.access_token_lifetime),
-            details={"assertion_issuer": claims["iss"]},
+            details={"vouched_by": claims["iss"]},
         )
-        return Issue(grant=grant, user=user, scopes=scopes, resources=resources, is_new=True)
+        return Issue(grant=grant, user=user, scopes=scopes, resources=resources, is_new=True, uses=uses)
+
+    def _use(self, claims: Mapping[str, Any]) -> SingleUse:
+        replayed = InvalidGrant(_REFUSED, reason="assertion-replayed")
+        return single_use(claims, lifetime=self.assertion_lifetime, refusal=replayed)
 
     def _user(self, engine: Engine, claims: Mapping[str, Any]) -> User:
         name: str | None = claims["sub"]

@@ -78,7 +78,8 @@ class PushedRequests:
     @hookimpl
     def expand_authorization_request(self, engine: Engine, parameters: Parameters) -> Expanded | None:
         reference = parameters.get("request_uri")
-        if reference is not None:
+        # Another one leads to a request object elsewhere, which is refused as any that nobody reads (RFC 9101, 7).
+        if reference is not None and reference.lower().startswith(REFERENCE):
             return self._open(engine, reference, parameters.require("client_id"))
         if self.require:
             refusal = InvalidRequest("The request must be pushed first.", reason="request-not-pushed")
@@ -110,8 +111,6 @@ class PushedRequests:
     def _open(self, engine: Engine, reference: str, client_id: str) -> Expanded:
         """The request that this client pushed; of everything else that came with the reference nothing counts."""
         try:
-            if not reference.startswith(REFERENCE):
-                raise Unsealable
             sealed = from_text(reference.removeprefix(REFERENCE))
             content = engine.keys.open(sealed, purpose=PURPOSE, context=client_id)
         except Unsealable:

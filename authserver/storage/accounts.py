@@ -131,7 +131,7 @@ class SqlSessions:
         return FoundSession(session=_SESSION.record(row), user=_SESSION_USER.record(row)) if row else None
 
     def touch(self, digest: bytes, now: datetime) -> None:
-        self._work.write(_TOUCH_SESSION, {"id": digest, "now": now})
+        self._work.defer(_TOUCH_SESSION, {"id": digest, "now": now})
 
     def hold(self, digest: bytes) -> bool:
         return self._work.hold(_HOLD_SESSION, {"digest": digest})

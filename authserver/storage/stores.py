@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from authserver.storage.accounts import SqlSessions, SqlUsers
@@ -27,6 +28,7 @@ class SqlStores:
     ring_keys: SqlRingKeys
     generations: SqlGenerations
     upkeep: SqlUpkeep
+    undo: Callable[[], None]
 
 
 def stores_of(work: Work) -> SqlStores:
@@ -43,4 +45,5 @@ def stores_of(work: Work) -> SqlStores:
         ring_keys=SqlRingKeys(work),
         generations=SqlGenerations(work),
         upkeep=SqlUpkeep(work),
+        undo=work.undo,
     )

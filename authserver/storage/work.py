@@ -107,6 +107,12 @@ class Work:
         for statement, row in deferred:
             run(statement, row)
 
+    def undo(self) -> None:
+        """End the transaction without keeping what was written; what was deferred stays, and the next write begins one."""
+        if self._writes:
+            self._end_on_error(self._connected().exec_driver_sql, "ROLLBACK")
+            self._writes = False
+
     def _write(self, statement: Executable, parameters: Row | Sequence[Row]) -> CursorResult[Any]:
         if not self._writes:
             connection = self._connected()

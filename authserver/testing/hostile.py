@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
+
 # None of these is the redirect URI of an honest client of `https://client.example/cb`, `http://127.0.0.1/cb`,
 # `http://[::1]:8080/cb`, `http://localhost/cb` or `com.example.app:/cb`.
 REDIRECT_URIS = (
@@ -145,4 +147,28 @@ METADATA = (
     b'{"a": NaN}',
     b"[" * 100_000,
     b'{"n": ' + b"9" * 5000 + b"}",
+)
+# What a plugin may raise besides ordinary exceptions: nothing of it may end the process, or leave a request unanswered.
+RAISED: tuple[type[BaseException], ...] = (
+    SystemExit,
+    KeyboardInterrupt,
+    GeneratorExit,
+    CancelledError,
+    BaseException,
+    RecursionError,
+    MemoryError,
+)
+# No reasons: each would be kept with every event, printed on terminals and counted by name.
+REASONS = (
+    "",
+    "a" * 101,
+    "Not allowed!",
+    "two words",
+    "under_score",
+    "-hyphen",
+    "hyphen-",
+    "new-line\n",
+    "escape-\x1b[31m",
+    "rtl-\u202eyas",
+    "é",
 )

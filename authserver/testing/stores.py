@@ -78,17 +78,27 @@ class MemoryStores:
         self.ring_keys = MemoryRingKeys(self.tables, self._lock)
         self.generations = MemoryGenerations(self.tables, self._lock)
         self.upkeep = MemoryUpkeep(self.tables, self._lock)
+        self._before: Tables | None = None
 
     @contextmanager
     def begin(self) -> Iterator[Stores]:
         """The same stores; whatever the block wrote is undone when it raises."""
         with self._lock:
-            before = self.tables.copy()
+            outer, self._before = self._before, self.tables.copy()
             try:
                 yield self
             except BaseException:
-                self.tables.put_back(before)
+                self.tables.put_back(self._before)
                 raise
+            finally:
+                self._before = outer
+
+    def undo(self) -> None:
+        """Undo what was written since `begin()`, events apart; outside of it nothing."""
+        if self._before is not None:
+            events = self.tables.events
+            self.tables.put_back(self._before.copy())
+            self.tables.events = events
 
 
 @dataclass(frozen=True, slots=True)

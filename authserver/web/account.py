@@ -189,6 +189,7 @@ def _described_app(request: Request, app: ConnectedApp, index: int) -> dict[str,
         "resources": app.resources,
         "since": app.since,
         "last_used_at": app.last_used_at,
+        "let_in_by": app.let_in_by,
         "grants": [_described_grant(request, grant) for grant in app.grants[:MAXIMUM_GRANTS_SHOWN]],
         "grants_hidden": max(0, len(app.grants) - MAXIMUM_GRANTS_SHOWN),
     }
@@ -201,6 +202,7 @@ def _described_grant(request: Request, grant: Grant) -> dict[str, Any]:
         "resources": grant.resources,
         "since": grant.created_at,
         "last_used_at": account.last_use(grant),
+        "let_in_by": account.let_in_by(grant),
     }
 
 

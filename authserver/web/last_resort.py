@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyramid.config import Configurator
@@ -12,6 +12,7 @@ from pyramid.response import Response
 from pyramid.router import Router
 from pyramid_retry import RetryableExecutionPolicy
 
+from authserver.containment import contained
 from authserver.engine.errors import ServerError
 from authserver.web.headers import add_headers
 from authserver.web.json import json_response
@@ -34,12 +35,19 @@ _repeat = RetryableExecutionPolicy(MAXIMUM_ATTEMPTS, activate_hook=retry_attempt
 
 def includeme(config: Configurator) -> None:
     config.set_execution_policy(execution_policy)
+    config.add_view_deriver(contained_view)
+
+
+def contained_view(view: Callable[..., Response], info: object) -> Callable[..., Response]:
+    """A view that is called through `contained`: the transaction around it knows no other faults than exceptions."""
+    return lambda context, request: contained(view, context, request)
 
 
 def execution_policy(environ: Mapping[str, Any], router: Router) -> Response:
     """Pyramid calls this for each request; whatever happens, the answer is ours (F-12)."""
     try:
-        return _repeat(environ, router)
+        response: Response = contained(_repeat, environ, router)
+        return response
     except Exception as error:
         # The request that failed is gone, or in an unknown state; its id is in the environ.
         with router.request_context(environ) as request:

@@ -18,7 +18,9 @@ import time_machine
 
 from authserver import upkeep
 from authserver.engine import client_secrets, keys
-from authserver.engine.assertions import SKEW, BadAssertion, use_once
+from authserver.engine.assertions import SKEW, single_use
+from authserver.engine.errors import InvalidGrant
+from authserver.engine.once import claim
 from authserver.engine.records import KeyState
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.tables import Base
@@ -158,8 +160,9 @@ def test_a_used_assertion_is_not_used_again(server, clock):
     def used() -> bool:
         try:
             with server.application.begin() as engine:
-                use_once(engine, a_client(), claims, lifetime=300)
-        except BadAssertion:
+                refusal = InvalidGrant("It was used.")
+                claim(engine, a_client(), single_use(claims, lifetime=300, refusal=refusal))
+        except InvalidGrant:
             return False
         return True
 

@@ -195,7 +195,7 @@ def test_an_opaque_token_belongs_to_a_grant_that_names_person_and_issuer(
     assert token.startswith("as_access_")
     (grant,), (user,) = bearer.server.rows("grants"), bearer.server.rows("users")
     assert grant["user_id"] == user["user_id"]
-    assert json.loads(grant["details"]) == {"assertion_issuer": TRUSTED}
+    assert json.loads(grant["details"]) == {"grant_type": GRANT_TYPE, "vouched_by": TRUSTED}
     bearer.server.close()
 
 

@@ -7,9 +7,10 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 import time_machine
@@ -27,6 +28,7 @@ from authserver.testing.server import (
     basic,
     forged,
     form_with,
+    query_of,
 )
 from authserver.testing.stories import (
     assert_code,
@@ -292,10 +294,6 @@ def test_scripts_of_a_clients_origin_may_push(server: Server) -> None:
         URN + "abc",
         URN + "é",
         URN.upper() + "abc",
-        "urn:example:other",
-        "https://client.example/request.jwt",
-        "file:///etc/passwd",
-        "x",
     ],
 )
 def test_an_unknown_reference_is_a_page(server: Server, request_uri: str) -> None:
@@ -306,6 +304,38 @@ def test_an_unknown_reference_is_a_page(server: Server, request_uri: str) -> Non
     answer = bring(server, client, request_uri, browser, redirect_uri=REDIRECT_URI, state="xyz")
     assert_page_error(answer, "invalid_request_uri", supplied=REDIRECT_URI)
     assert stored(server) == before
+
+
+FOREIGN = ["urn:example:other", "https://client.example/request.jwt", "file:///etc/passwd", "x", f" {URN}abc"]
+
+
+@pytest.mark.parametrize("request_uri", FOREIGN)
+def test_a_foreign_request_uri_is_not_supported(server: Server, request_uri: str) -> None:
+    """JAR-01, PAR-05: it is no reference of ours, so the client hears of it at its registered redirect URI."""
+    client, _ = server.add_client()
+    before = stored(server)
+    answer = bring(server, client, request_uri, signed_in(server), redirect_uri=REDIRECT_URI, state="xyz")
+    assert_redirect_error(answer, "request_uri_not_supported")
+    # Its only redirect URI is the registered one, too.
+    answer = bring(server, client, request_uri, signed_in(server))
+    assert query_of(answer)["error"] == "request_uri_not_supported"
+    assert stored(server)[1] == before[1]
+
+
+@pytest.mark.parametrize("request_uri", FOREIGN)
+def test_a_foreign_request_uri_redirects_nobody_to_where_nothing_is_registered(
+    server: Server, request_uri: str
+) -> None:
+    """PAR-05, T001: another redirect URI, another client, and a stranger who has not signed in."""
+    client, _ = server.add_client()
+    browser = signed_in(server)
+    evil = "https://evil.example/cb"
+    answer = bring(server, client, request_uri, browser, redirect_uri=evil)
+    assert_page_error(answer, "invalid_request", supplied=evil)
+    unknown = replace(client, client_id="client_unknown")
+    assert_page_error(bring(server, unknown, request_uri, browser, redirect_uri=REDIRECT_URI))
+    stranger = bring(server, client, request_uri, redirect_uri=REDIRECT_URI)
+    assert urlsplit(stranger.location).path == "/login"
 
 
 def test_a_reference_is_nobody_elses(server: Server) -> None:
@@ -475,7 +505,7 @@ def test_a_url_is_never_fetched(server: Server, contacts: list[str]) -> None:
         listener.setblocking(False)
         port = listener.getsockname()[1]
         for url in (f"http://127.0.0.1:{port}/r", f"http://localhost:{port}/r", "https://client.example/r"):
-            assert_page_error(bring(server, client, url, browser), "invalid_request_uri", supplied=url)
+            assert query_of(bring(server, client, url, browser))["error"] == "request_uri_not_supported"
             assert_json_error(push(server, client, secret, request_uri=url), "invalid_request")
         assert contacts == []
         with pytest.raises(BlockingIOError):
@@ -512,6 +542,14 @@ def test_nobody_is_sent_to_a_stranger_for_not_pushing(serve: Callable[..., Serve
     answer = signed_in(server).get(server.authorization_url(client))
     assert answer.status_int == 200
     assert "client.example" in answer.text
+
+
+def test_where_requests_must_be_pushed_a_foreign_request_uri_is_none(serve: Callable[..., Server]) -> None:
+    """PAR-08: the request was not pushed, whatever else it is."""
+    server = serve(require="true")
+    client, _ = server.add_client()
+    answer = bring(server, client, FOREIGN[1], signed_in(server), redirect_uri=REDIRECT_URI)
+    assert query_of(answer)["error"] == "invalid_request"
 
 
 @pytest.mark.parametrize("require", [None, "false", "true"])

@@ -133,14 +133,15 @@ def test_a_code_that_nobody_was_given_is_refused(server: Server, code: str) -> N
 
 @pytest.mark.parametrize("missing", ["code", "code_verifier"])
 def test_code_and_verifier_are_required(server: Server, missing: str) -> None:
-    """G-02, D-09, T028: without either the request is incomplete, and the code stays good."""
+    """G-02, D-09, T028: without either nothing is issued, and the code stays good."""
     client, secret = server.add_client()
     code = server.code(client)
     before = stored(server)
     form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER, missing: ""}
-    assert_json_error(server.token(client, secret, **form), "invalid_request")
+    error = "invalid_request" if missing == "code" else "invalid_grant"
+    assert_json_error(server.token(client, secret, **form), error)
     del form[missing]
-    assert_json_error(server.token(client, secret, **form), "invalid_request")
+    assert_json_error(server.token(client, secret, **form), error)
     assert stored(server) == before
     assert server.redeem(client, secret, code).status_int == 200
 

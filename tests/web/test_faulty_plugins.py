@@ -16,6 +16,7 @@ from authserver.api import (
     Identity,
     Secret,
     allow,
+    deny,
     hookimpl,
 )
 from authserver.testing.server import (
@@ -33,6 +34,9 @@ from authserver.testing.server import (
 MakeServer = Callable[..., Server]
 FAULTS: dict[str, Any] = {
     "raises": RuntimeError("canary of a broken plugin"),
+    "exits": SystemExit("canary of a broken plugin"),
+    "interrupts": KeyboardInterrupt("canary of a broken plugin"),
+    "reason": deny("a" * 101),
     "true": True,
     "handmade": Decision("deny", "handmade"),  # type: ignore[arg-type]  # what a careless plugin might make
     "value": allow("yes", object()),
@@ -57,7 +61,7 @@ class Faulty:
         if slot != self.slot:
             return None
         fault = FAULTS[self.fault]
-        if isinstance(fault, Exception):
+        if isinstance(fault, BaseException):
             raise type(fault)(*fault.args)
         return fault
 
@@ -177,7 +181,7 @@ def test_a_broken_plugin_issues_nothing_and_is_named(
     assert slot in caplog.text
     event = broken.events()[-1]
     assert event["type"].endswith(".refused")
-    assert event["reason"].startswith(("plugin-raised", "wrong-"))
+    assert event["reason"].startswith(("plugin-raised", "wrong-", "bad-reason"))
     assert '"decided_by":"faulty"' in str(event["decisions"]).replace(" ", "").replace("'", '"')
     # With the plugin gone, the same request goes through: nothing was spoilt.
     after = sound.browser()

@@ -65,6 +65,8 @@ def view(request: Request) -> Response:
             fail()
         case "headers":
             request.content_security_policy = Torn("keys")
+        case "exit":
+            raise SystemExit(CANARY)
         case "busy":
             raise StorageBusy("chosen as a victim")
         case "many":
@@ -171,6 +173,20 @@ def test_a_fault_after_the_view_is_answered(
     assert_ours(answer, caplog)
     assert (answer.content_type == "application/json") == (path == "/broken.json")
     assert ("Access-Control-Allow-Origin" in answer.headers) == (path == "/broken.json")
+
+
+@pytest.mark.parametrize("path", ["/broken", "/broken.json"])
+def test_a_page_of_a_plugin_cannot_end_the_server(
+    path: str, make_server: MakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F-12: `sys.exit` in a view is a failed answer with an id, and the next request is served as before."""
+    server = failing(make_server)
+    answer = server.http.post(f"{path}?exit", "", expect_errors=True)
+    assert answer.status_int == 500 and CANARY not in answer.text
+    assert "it raised SystemExit" in caplog.text
+    (event,) = server.events("request.failed")
+    assert event["event_id"] in answer.text
+    assert server.http.post(f"{path}?after-commit", "").text == "fine"
 
 
 def test_a_fault_after_the_commit_changes_no_answer(make_server: MakeServer) -> None:

@@ -82,8 +82,8 @@ WRONG_VERIFIER = {
     "another one (D-08)": ("x" * 43, "invalid_grant"),
     "of another case (D-08)": (VERIFIER.swapcase(), "invalid_grant"),
     "the challenge itself (D-08, T029)": (CHALLENGE, "invalid_grant"),
-    "missing (D-09, T028)": (None, "invalid_request"),
-    "empty (D-09)": ("", "invalid_request"),
+    "missing (D-09, T028)": (None, "invalid_grant"),
+    "empty (D-09)": ("", "invalid_grant"),
     "42 characters (D-11)": (VERIFIER[:-1], "invalid_request"),
     "129 characters (D-11)": ("a" * 129, "invalid_request"),
     "with a space (D-11)": (VERIFIER + " ", "invalid_request"),
@@ -124,5 +124,5 @@ def test_a_code_stored_without_a_good_challenge_is_refused(server: Server, chall
         )
     assert_json_error(server.redeem(client, secret, code), "invalid_grant")
     without = server.token(client, secret, grant_type="authorization_code", code=code)
-    assert_json_error(without, "invalid_request")
+    assert_json_error(without, "invalid_grant")
     assert {row["kind"] for row in server.rows("tokens")} == {"code", "request"}

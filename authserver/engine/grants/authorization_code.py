@@ -18,13 +18,16 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     """Check everything about the code and what it stands for; claiming it comes with issuing.
 
     Raises:
-        InvalidRequest: `code` or `code_verifier` is missing or malformed.
+        InvalidRequest: `code` is missing, or `code_verifier` is malformed.
         InvalidGrant: the code is not this client's, not live, or not proven; a second, otherwise
             valid presentation revokes the grant (G-05), an unproven one revokes nothing (G-06).
         InvalidTarget: a resource that was not granted.
     """
     code = parameters.require("code")
-    verifier = parameters.require("code_verifier")
+    verifier = parameters.get("code_verifier")
+    if verifier is None:
+        # Each code here has a challenge. RFC 7636, 4.6 has this error, where OAuth 2.1 leaves it open.
+        raise InvalidGrant("code_verifier is missing.", reason="verifier-missing")
     if problem := pkce.verifier_problem(verifier):
         raise InvalidRequest(problem, reason="verifier-malformed")
     found = _find(engine, client, code)

@@ -1,0 +1,61 @@
+"""A plugin runs in this process but must not end it: whatever it raises reaches its caller as an `Exception`.
+
+`sys.exit()`, a `KeyboardInterrupt` or a `GeneratorExit` would otherwise pass every `except Exception` between the
+plugin and the server, and leave a request without an answer.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+MAXIMUM_TEXT = 500
+
+
+class Escaped(Exception):
+    """A plugin raised what is no `Exception`; the message names it."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The operator pressed Ctrl-C (`interruptible`). No plugin's doing, so nothing contains it."""
+
+
+def contained(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns. Raises its exceptions, and Escaped in place of what is none."""
+    try:
+        return function(*arguments)
+    except (Exception, Interrupted):
+        raise
+    except BaseException as error:
+        raise Escaped(f"it raised {type(error).__name__}") from error
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within this, Ctrl-C in the main thread is known to be the operator's, and ends what a plugin does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says: one printable line, cut where it is too long, whatever its `__str__` does."""
+    try:
+        text = str(contained(str, error))
+    except Exception:
+        return type(error).__name__
+    line = "".join(character if character.isprintable() else " " for character in text[: MAXIMUM_TEXT + 1])
+    return line if len(line) <= MAXIMUM_TEXT else line[:MAXIMUM_TEXT] + "…"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted

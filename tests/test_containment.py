@@ -1,0 +1,470 @@
+"""Whatever a plugin raises is a failed answer of that plugin, at each hook; the operator's Ctrl-C ends a command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from authserver.api import InvalidRequest, OAuthError, allow, deny, hookimpl, narrow
+from authserver.containment import MAXIMUM_TEXT, Escaped, Interrupted, contained, interruptible, text_of
+from authserver.engine.decisions import Verdict
+from authserver.engine.records import Event
+from authserver.plugins import MAXIMUM_REASON, SLOTS, PluginFailed, PluginSet
+from authserver.testing import hostile
+from authserver.testing.questions import a_question
+from authserver.testing.records import a_client, an_event
+from authserver.testing.server import Server, query_of, with_plugin
+from authserver.testing.stories import assert_json_error, signed_in, stored
+from authserver.time_limit import TimeLimit
+
+LOOP: dict[str, Any] = {}
+LOOP["again"] = LOOP
+GRANT_TYPE = "urn:example:grant-type:breaks"
+CHECKOUT = Path(__file__).parent.parent
+every_ending = pytest.mark.parametrize("raised", hostile.RAISED)
+
+
+def overflow() -> None:
+    overflow()
+
+
+class Unspeakable(Exception):
+    """Says nothing, and raises at that."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+@dataclass(frozen=True)
+class Breaks:
+    """Does what a test says at one hook, and adds nothing at all others."""
+
+    immediate: ClassVar[bool] = True
+    claims: ClassVar[frozenset[str]] = frozenset({"extra"})
+    members: ClassVar[frozenset[str]] = frozenset({"extra"})
+    details: ClassVar[frozenset[str]] = frozenset({"extra"})
+
+    hook: str
+    number: int = 0
+
+    def act(self, hook: str) -> Any:
+        return DOES[self.number]() if hook == self.hook else None
+
+    @hookimpl
+    def client_auth_decision(self) -> Any:
+        return self.act("client_auth_decision")
+
+    @hookimpl
+    def redirect_uri_decision(self) -> Any:
+        return self.act("redirect_uri_decision")
+
+    @hookimpl
+    def scope_decision(self) -> Any:
+        return self.act("scope_decision")
+
+    @hookimpl
+    def resource_decision(self) -> Any:
+        return self.act("resource_decision")
+
+    @hookimpl
+    def consent_decision(self) -> Any:
+        return self.act("consent_decision")
+
+    @hookimpl
+    def login_decision(self) -> Any:
+        return self.act("login_decision")
+
+    @hookimpl
+    def registration_decision(self) -> Any:
+        return self.act("registration_decision")
+
+    @hookimpl
+    def introspection_decision(self) -> Any:
+        return self.act("introspection_decision")
+
+    @hookimpl
+    def find_client(self) -> Any:
+        return self.act("find_client")
+
+    @hookimpl
+    def expand_authorization_request(self) -> Any:
+        return self.act("expand_authorization_request")
+
+    @hookimpl
+    def code_details(self) -> Any:
+        return self.act("code_details")
+
+    @hookimpl
+    def token_binding(self) -> Any:
+        return self.act("token_binding")
+
+    @hookimpl
+    def token_claims(self) -> Any:
+        return self.act("token_claims")
+
+    @hookimpl
+    def token_response(self) -> Any:
+        return self.act("token_response")
+
+    @hookimpl
+    def observe(self) -> Any:
+        return self.act("observe")
+
+    @hookimpl
+    def scopes(self) -> Any:
+        return self.act("scopes")
+
+    @hookimpl
+    def server_metadata(self) -> Any:
+        return self.act("server_metadata")
+
+    @hookimpl
+    def includeme(self) -> Any:
+        return self.act("includeme")
+
+    @hookimpl
+    def grant_types(self) -> Any:
+        self.act("grant_types")
+        return {GRANT_TYPE: lambda engine, client, parameters: self.act("redeem")}
+
+
+@dataclass(frozen=True)
+class BreaksInTime(Breaks):
+    """The same in a thread of its own."""
+
+    immediate: ClassVar[bool] = False
+
+
+DOES: list[Callable[[], Any]] = [lambda: None]
+
+
+def raising(raised: type[BaseException] | BaseException) -> Callable[[], Any]:
+    def act() -> Any:
+        raise raised
+
+    return act
+
+
+@pytest.fixture(params=[Breaks, BreaksInTime], ids=["immediate", "timed"])
+def kind(request: pytest.FixtureRequest) -> type[Breaks]:
+    """A plugin in the caller's thread, and one in a thread of its own."""
+    return request.param  # type: ignore[no-any-return]
+
+
+# ---- Each kind of hook --------------------------------------------------------------------------------
+
+
+@every_ending
+@pytest.mark.parametrize("slot", SLOTS)
+def test_a_deciding_plugin_has_failed(
+    kind: type[Breaks], slot: str, raised: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-14: at every slot, and the plugin is named."""
+    DOES[0] = raising(raised)
+    ruling = PluginSet([("breaks", kind(slot))]).decide(slot, **a_question(slot))
+    assert (ruling.verdict, ruling.reason, ruling.decided_by) == (Verdict.FAILED, "plugin-raised", "breaks")
+    assert f"plugin breaks failed in {slot}" in caplog.text
+
+
+@every_ending
+@pytest.mark.parametrize(
+    ("hook", "question"),
+    [
+        ("find_client", {"client_id": "reports"}),
+        ("token_response", {"client": a_client(), "grant": None, "scopes": (), "now": None}),
+        ("token_binding", {}),
+        ("scopes", {}),
+        ("grant_types", {}),
+        ("server_metadata", {"issuer": "https://as.example"}),
+        ("includeme", {"config": None}),
+    ],
+)
+def test_a_contributing_plugin_has_failed(
+    kind: type[Breaks], hook: str, question: dict[str, Any], raised: type[BaseException]
+) -> None:
+    """R-14: also at start, where the message says which plugin it was."""
+    DOES[0] = raising(raised)
+    with pytest.raises(PluginFailed, match=f"plugin breaks failed in {hook}: "):
+        PluginSet([("breaks", kind(hook))]).contribute(hook, **question)
+
+
+@every_ending
+def test_an_observing_plugin_harms_nobody(
+    kind: type[Breaks], raised: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-14: the next observer hears of the event all the same."""
+    heard: list[Event] = []
+
+    @dataclass(frozen=True)
+    class Hears:
+        immediate: ClassVar[bool] = True
+
+        @hookimpl
+        def observe(self, event: Event) -> None:
+            heard.append(event)
+
+    DOES[0] = raising(raised)
+    PluginSet([("breaks", kind("observe")), ("hears", Hears())]).observe(an_event())
+    assert len(heard) == 1
+    assert "plugin breaks failed in observe" in caplog.text
+
+
+def test_a_plugin_that_recurses_without_end_has_failed(kind: type[Breaks]) -> None:
+    DOES[0] = overflow
+    ruling = PluginSet([("breaks", kind("scope_decision"))]).decide(
+        "scope_decision", **a_question("scope_decision")
+    )
+    assert ruling.failed
+    DOES[0] = raising(RecursionError)
+
+
+def test_what_an_exception_says_is_one_line_that_ends() -> None:
+    """T131: it goes to logs and terminals, whatever a plugin put into it."""
+    assert text_of(Unspeakable()) == "Unspeakable"
+    assert text_of(ValueError("red \x1b[31m\nnext")) == "red  [31m next"
+    assert text_of(ValueError("x" * 10**6)) == "x" * MAXIMUM_TEXT + "…"
+    DOES[0] = raising(Unspeakable())
+    with pytest.raises(PluginFailed, match="plugin breaks failed in scopes: Unspeakable"):
+        PluginSet([("breaks", Breaks("scopes"))]).contribute("scopes")
+
+
+# ---- Reasons ------------------------------------------------------------------------------------------
+
+
+class Shouts(str):
+    """A text that cannot be taken for what it is."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise SystemExit
+
+
+@pytest.mark.parametrize("answer", [allow, deny, lambda reason: narrow(reason, ())])
+@pytest.mark.parametrize("reason", [*map(repr, hostile.REASONS), "None", "1", "Shouts('shout')"])
+def test_a_reason_is_short_and_printable(kind: type[Breaks], answer: Any, reason: str) -> None:
+    """R-14, T131: any other is a failed answer."""
+    made = eval(reason)
+    DOES[0] = lambda: answer(made)
+    ruling = PluginSet([("breaks", kind("scope_decision"))]).decide(
+        "scope_decision", **a_question("scope_decision")
+    )
+    assert ruling.failed
+    assert ruling.reason in ("bad-reason", "plugin-raised")
+
+
+def test_the_longest_reason_there_may_be_is_one() -> None:
+    DOES[0] = lambda: deny("a" * MAXIMUM_REASON)
+    plugins = PluginSet([("breaks", Breaks("scope_decision"))])
+    assert plugins.decide("scope_decision", **a_question("scope_decision")).verdict is Verdict.DENY
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        *(InvalidRequest("No.", reason=reason) for reason in hostile.REASONS if reason),
+        InvalidRequest("a" * 501),
+        InvalidRequest("A line\nand another"),
+        InvalidRequest('A "quote"'),
+        InvalidRequest(""),
+        InvalidRequest(b"bytes"),  # type: ignore[arg-type]  # what a careless plugin might say
+    ],
+)
+def test_a_refusal_that_cannot_be_sent_or_kept_is_a_failure(refusal: OAuthError) -> None:
+    """R-14, OAuth 2.1, 3.2.4: of a plugin that may refuse; a good one goes to the client as it is."""
+    DOES[0] = raising(refusal)
+    plugins = PluginSet([("breaks", Breaks("token_binding"))])
+    with pytest.raises(PluginFailed):
+        plugins.contribute("token_binding")
+    DOES[0] = raising(InvalidRequest("Not like this."))
+    with pytest.raises(InvalidRequest, match="Not like this"):
+        plugins.contribute("token_binding")
+
+
+# ---- A whole server -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[Breaks, BreaksInTime], ids=["immediate", "timed"])
+def serve(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Callable[[str], Server]]:
+    servers: list[Server] = []
+
+    def make(hook: str) -> Server:
+        DOES[0] = lambda: None
+        servers.append(Server(sqlite_url, with_plugin(request.param, {"hook": hook})))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize("hook", ["token_binding", "token_claims", "token_response", "observe"])
+def test_a_redemption_survives_what_a_plugin_raises(
+    serve: Callable[[str], Server], hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-14: server_error and an unspent code, or an answer as if the observer were not there."""
+    server = serve(hook)
+    server.add_user("ann")
+    client, secret = server.add_client()
+    code = server.code(client)
+    for raised in hostile.RAISED:
+        DOES[0] = raising(raised)
+        before = stored(server)
+        answer = server.redeem(client, secret, code)
+        assert (
+            f"plugin breaks{'_in_time' if 'in_time' in caplog.text else ''} failed in {hook}" in caplog.text
+        )
+        if hook == "observe":
+            assert answer.status_int == 200
+            return
+        assert_json_error(answer, "server_error", status=500)
+        assert stored(server) == before
+        caplog.clear()
+    DOES[0] = lambda: None
+    assert server.redeem(client, secret, code).status_int == 200
+
+
+@pytest.mark.parametrize("hook", ["expand_authorization_request", "find_client", "code_details"])
+def test_an_authorization_request_survives_what_a_plugin_raises(
+    serve: Callable[[str], Server], hook: str
+) -> None:
+    """R-14: an answer each time."""
+    server = serve(hook)
+    server.add_user("ann")
+    client, _ = server.add_client()
+    browser = signed_in(server)
+    url = server.authorization_url(client)
+    if hook == "find_client":
+        url = url.replace(client.client_id, "client_unknown")
+    for raised in hostile.RAISED:
+        DOES[0] = raising(raised)
+        answer = browser.get(url, expect_errors=True)
+        if hook == "code_details":
+            assert query_of(answer)["error"] == "server_error"
+        else:
+            assert answer.status_int == 500
+    DOES[0] = lambda: None
+
+
+@pytest.mark.parametrize(
+    "act", [*map(raising, hostile.RAISED), raising(Unspeakable()), lambda: "no order", lambda: None]
+)
+def test_a_grant_type_survives_what_its_plugin_raises(
+    sqlite_url: str, act: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-14: server_error with the plugin named, and nothing issued."""
+    server = Server(sqlite_url, with_plugin(Breaks, {"hook": "redeem"}))
+    client, secret = server.add_client(grant_types=(GRANT_TYPE,))
+    DOES[0] = act
+    before = stored(server)
+    assert_json_error(server.token(client, secret, grant_type=GRANT_TYPE), "server_error", status=500)
+    assert stored(server) == before
+    assert server.events("token.refused")[-1]["reason"] == "plugin-raised"
+    assert "plugin breaks failed in its grant type" in caplog.text
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "added", [{"extra": object()}, {"extra": LOOP}, {"other": 1}], ids=["object", "loop", "other"]
+)
+@pytest.mark.parametrize("hook", ["token_claims", "token_response"])
+def test_what_no_json_can_hold_is_a_failure_of_its_plugin(
+    sqlite_url: str, hook: str, added: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(sqlite_url, with_plugin(Breaks, {"hook": hook}))
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    DOES[0] = lambda: added
+    answer = server.token(client, secret, grant_type="client_credentials")
+    assert_json_error(answer, "server_error", status=500)
+    assert f"plugin breaks failed in {hook}" in caplog.text
+    server.close()
+
+
+# ---- Threads, and the operator ------------------------------------------------------------------------
+
+
+def test_a_thread_that_cannot_be_started_holds_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T114: or the server would be out of places after 32 of them."""
+    limit = TimeLimit(1, threads=1)
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="new thread"):
+                limit.call(int)
+    assert limit.call(int) == 0
+
+
+def test_what_is_contained_says_what_it_was() -> None:
+    with pytest.raises(Escaped, match="it raised SystemExit") as caught:
+        contained(sys.exit, 3)
+    assert isinstance(caught.value.__cause__, SystemExit)
+    with pytest.raises(ValueError, match="plain"):
+        contained(raising(ValueError("plain")))
+
+
+def test_the_operators_interrupt_is_told_apart() -> None:
+    """While a command runs, Ctrl-C is no failure of the plugin that happens to be asked."""
+    with interruptible():
+        with pytest.raises(Interrupted):
+            contained(signal.raise_signal, signal.SIGINT)
+        with pytest.raises(Escaped):
+            contained(raising(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+SLOW = """
+import sys, time
+from dataclasses import dataclass
+from typing import ClassVar
+from authserver.api import hookimpl
+
+@dataclass(frozen=True)
+class Slow:
+    immediate: ClassVar[bool] = {immediate}
+
+    @hookimpl
+    def scope_decision(self):
+        print("asked", file=sys.stderr, flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("immediate", [True, False], ids=["immediate", "timed"])
+def test_ctrl_c_ends_a_command_while_a_plugin_thinks(tmp_path: Path, immediate: bool) -> None:
+    """The operator pressed it; nothing goes on."""
+    (tmp_path / "slow.py").write_text(SLOW.format(immediate=immediate))
+    text = (CHECKOUT / "development.ini").read_text()
+    text = text.replace(
+        "authserver.plugins =", "authserver.policy_time_limit = 30\nauthserver.plugins =\n    slow:Slow", 1
+    )
+    (tmp_path / "development.ini").write_text(text)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{CHECKOUT}"}
+    program = "from authserver.cli import main; main()"
+    command = [sys.executable, "-c", program, "-c", str(tmp_path / "development.ini")]
+    subprocess.run([*command, "demo"], env=environment, check=True, capture_output=True, timeout=120)
+    command += ["explain", "scope", "playground", "--user", "demo"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        while "asked" not in (line := running.stderr.readline()):
+            assert line, "it ended before it was asked"
+        time.sleep(0.2)
+        begun = time.monotonic()
+        running.send_signal(signal.SIGINT)
+        said = running.communicate(timeout=20)[1]
+    assert (running.returncode, "Aborted!" in said, "Traceback" in said) == (1, True, False)
+    assert time.monotonic() - begun < 15
