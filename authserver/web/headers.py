@@ -66,7 +66,9 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
         if refused is None and (response.content_type == "text/html" or medium_of(request) is Medium.PAGE):
             policy = {**PAGE_POLICY, **request.content_security_policy}
             headers["Content-Security-Policy"] = "; ".join(
-                " ".join([directive, *sources]) for directive, sources in policy.items()
+                " ".join([directive, *sources])
+                for directive, sources in policy.items()
+                if sources is not None
             )
             headers["X-Frame-Options"] = "DENY"
             headers["Referrer-Policy"] = "no-referrer"

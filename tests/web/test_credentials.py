@@ -24,7 +24,7 @@ from authserver.testing.server import PASSWORD, SETTINGS, VERIFIER, Server, basi
 from authserver.testing.stories import assert_json_error, assert_page_error, fields_of, sign_in_at, stored
 from tests.web.account_steps import NEW_PASSWORD, change_password
 
-COOKIE = "__Host-session"
+COOKIE = "__Host-authserver-session"
 INITIAL = "an initial access token of 40 characters".replace(" ", "-")
 
 
