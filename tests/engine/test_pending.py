@@ -29,6 +29,7 @@ from authserver.engine.pending import (
     unseal,
 )
 from authserver.engine.records import TokenKind
+from authserver.engine.restore import FollowedGeneration
 from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores
@@ -49,7 +50,8 @@ Make = Callable[..., Engine]
 @pytest.fixture
 def make(memory_stores: MemoryStores) -> Make:
     """An engine at some time, over stores in memory."""
-    parts = app.build({**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db"}).parts
+    built = app.build({**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db"})
+    parts = replace(built.parts, generation=FollowedGeneration(memory_stores))
 
     def make(now: datetime = NOW) -> Engine:
         return Engine.of(parts, memory_stores, now)
