@@ -31,10 +31,20 @@ from authserver.engine.errors import (
     UnauthorizedClient,
     UnsupportedResponseType,
 )
-from authserver.engine.issuing import issue_code
-from authserver.engine.login import SESSION_KIND
+from authserver.engine.issuing import issue_code, new_code
+from authserver.engine.login import SESSION_KIND, sign_out
 from authserver.engine.parameters import Parameters
-from authserver.engine.pending import Browser, Pending, answer_once, seal, unseal
+from authserver.engine.pending import (
+    Browser,
+    Pending,
+    RequestAnswered,
+    answer_once,
+    earlier_answer,
+    form_handle,
+    form_token,
+    seal,
+    unseal,
+)
 from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, User
 from authserver.limits import MAXIMUM_CLIENT_ID
 
@@ -44,6 +54,7 @@ class AskLogin:
     """Somebody must sign in first."""
 
     sealed_request: str = field(repr=False)
+    handle: str
     client: Client
     redirect_uri: str
 
@@ -52,11 +63,13 @@ class AskLogin:
 class AskConsent:
     """The user must be asked.
 
-    `scopes` are (name, sentence) pairs; `problem` says why the page comes back: `nothing-ticked` or
-    `not-confirmed`.
+    `scopes` are (name, sentence) pairs; `problem` says why the page comes back: `nothing-ticked`,
+    `not-confirmed` or `shown-to-another`.
     """
 
     sealed_request: str = field(repr=False)
+    handle: str
+    form_token: str = field(repr=False)
     client: Client
     redirect_uri: str
     user: User
@@ -73,6 +86,16 @@ class Redirect:
 
 
 Outcome = AskLogin | AskConsent | Redirect
+
+
+class FormOutOfDate(PageError):
+    """An answer to a page that was not shown to the user who is signed in now (E-03, E-04); they are asked instead."""
+
+    status = 403
+
+    def __init__(self, asked: AskConsent) -> None:
+        super().__init__(InvalidRequest("This page was not shown to you.", reason="form-token"))
+        self.asked = asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,20 +141,22 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
     begins = max(engine.now, expanded.sendable_until or engine.now)
     lifetime = timedelta(seconds=engine.settings.request_lifetime)
     pending = Pending(
+        handle=digests.new_identifier(),
         request_id=expanded.request_id or digests.new_identifier(),
         asked_at=int(engine.now.timestamp()),
         expires_at=int((begins + lifetime).timestamp()),
         parameters=expanded.parameters,
         refusal=expanded.refusal,
+        as_sent=expanded.parameters == parameters,
     )
-    return _proceed(engine, pending, browser)
+    return _proceed(engine, pending, browser, is_new=expanded.request_id is None)
 
 
 def resume(engine: Engine, sealed_request: str, browser: Browser) -> Outcome:
     """Go on with a pending request, after signing in or on returning to a page.
 
     Raises:
-        PageError: also when it has expired or belongs to another session.
+        PageError: also when it has expired, belongs to another browser, or was answered before.
         RedirectError: as for `begin`.
     """
     return _proceed(engine, unseal(engine, sealed_request, browser), browser)
@@ -142,6 +167,7 @@ def answer(
     sealed_request: str,
     browser: Browser,
     *,
+    form_token: str,
     allowed: bool,
     scopes: Collection[str],
     confirmed: bool,
@@ -149,38 +175,76 @@ def answer(
     """Take the user's answer to the consent page; everything is checked again.
 
     Args:
+        form_token: of the page that was answered.
         allowed: whether the user pressed Allow.
         scopes: the ticked scopes.
         confirmed: whether the user vouched for a client that nobody here vouches for (E-09).
 
     Raises:
         PageError: also when the request was answered before (E-05).
-        RedirectError: `access_denied` when the user declined (E-07), and as for `begin`.
+        FormOutOfDate: the page was shown to another user (E-04).
+        RedirectError: as for `begin`.
     """
+    given = " ".join(["allow", *sorted(set(scopes))]) if allowed else "deny"
     pending = unseal(engine, sealed_request, browser)
-    client, redirect_uri = accept_target(engine, pending.parameters)
-    if browser.user is None:
-        return AskLogin(sealed_request=sealed_request, client=client, redirect_uri=redirect_uri)
-    engine.journal.user_id = browser.user.user_id
-    checked = _check(engine, pending, client, redirect_uri, browser.user)
+    answered = _answered(engine, pending, browser, form_token, given)
+    if not isinstance(answered, Checked):
+        return answered
+    checked, client = answered, answered.client
     if not allowed:
-        answer_once(engine, pending, checked.client)
-        engine.record(EventType.CONSENT_REFUSED, details={"scopes": list(checked.scopes)})
         declined = RedirectError(
             AccessDenied("The user declined."), redirect_uri=checked.redirect_uri, state=checked.state
         )
-        return Redirect(location=error_location(declined, engine.settings.issuer))
+        location = error_location(declined, engine.settings.issuer)
+        if not answer_once(engine, pending, client, browser, given=given, location=location):
+            return _same_again(engine, pending, client, browser, given)
+        engine.record(EventType.CONSENT_REFUSED, details={"scopes": list(checked.scopes)})
+        return Redirect(location=location)
     consents_already(engine, checked)
     chosen = tuple(scope for scope in checked.scopes if scope in scopes)
     if not chosen:
-        return _ask_consent(engine, pending, browser, checked, "nothing-ticked")
+        return _ask_consent(engine, pending, checked, "nothing-ticked")
     if client.is_self_registered and not confirmed:
-        return _ask_consent(engine, pending, browser, checked, "not-confirmed")
-    checked = replace(checked, scopes=chosen)
-    _hold_session(engine, browser)
-    engine.stores.consents.remember(_merged_consent(engine, checked))
-    engine.record(EventType.CONSENT_GIVEN, details={"scopes": list(chosen)})
-    return _approve(engine, pending, browser, checked)
+        return _ask_consent(engine, pending, checked, "not-confirmed")
+    return _approve(engine, pending, browser, replace(checked, scopes=chosen), given=given)
+
+
+def switch_user(engine: Engine, sealed_request: str, browser: Browser, *, form_token: str) -> Outcome:
+    """Sign out whoever is signed in, so that another user can answer.
+
+    Raises:
+        PageError: as for `answer`.
+        RedirectError: as for `answer`.
+    """
+    pending = unseal(engine, sealed_request, browser)
+    answered = _answered(engine, pending, browser, form_token, "switch")
+    if not isinstance(answered, Checked):
+        return answered
+    assert browser.session_id is not None  # the page was shown to a user
+    sign_out(engine, browser.session_id)
+    return _ask_login(engine, pending, answered.client, answered.redirect_uri)
+
+
+def _answered(
+    engine: Engine, pending: Pending, browser: Browser, token: str, given: str
+) -> Checked | AskLogin | Redirect:
+    """What is common to every answer: whose page it answers, and whether the request still wants one.
+
+    The same answer once more is a `Redirect` (E-05); without a user it does not count.
+    """
+    client, redirect_uri = accept_target(engine, pending.parameters)
+    user = browser.user
+    is_theirs = user is not None and form_handle(engine, browser, token, user) == pending.handle
+    location = earlier_answer(engine, pending, client, browser, given if is_theirs else "")
+    if location is not None:
+        return Redirect(location=location)
+    if user is None:
+        return _ask_login(engine, pending, client, redirect_uri)
+    engine.journal.user_id = user.user_id
+    checked = _check(engine, pending, client, redirect_uri, user)
+    if not is_theirs:
+        raise FormOutOfDate(_ask_consent(engine, pending, checked, "shown-to-another"))
+    return checked
 
 
 def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> AskLogin:
@@ -189,8 +253,10 @@ def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> A
     Raises:
         PageError: as for `resume`.
     """
-    client, redirect_uri = accept_target(engine, unseal(engine, sealed_request, browser).parameters)
-    return AskLogin(sealed_request=sealed_request, client=client, redirect_uri=redirect_uri)
+    pending = unseal(engine, sealed_request, browser)
+    client, redirect_uri = accept_target(engine, pending.parameters)
+    earlier_answer(engine, pending, client, browser)
+    return _ask_login(engine, pending, client, redirect_uri)
 
 
 def with_response(redirect_uri: str, issuer: str, *answer: tuple[str, str | None]) -> str:
@@ -269,18 +335,27 @@ def _can_return_state(parameters: Parameters) -> bool:
     return True
 
 
-def _proceed(engine: Engine, pending: Pending, browser: Browser) -> Outcome:
+def _proceed(engine: Engine, pending: Pending, browser: Browser, *, is_new: bool = False) -> Outcome:
     client, redirect_uri = accept_target(engine, pending.parameters)
+    location = None if is_new else earlier_answer(engine, pending, client, browser)
+    if location is not None:
+        return Redirect(location=location)
     if browser.user is None:
-        return AskLogin(
-            sealed_request=seal(engine, pending, browser), client=client, redirect_uri=redirect_uri
-        )
+        return _ask_login(engine, pending, client, redirect_uri)
     engine.journal.user_id = browser.user.user_id
     checked = _check(engine, pending, client, redirect_uri, browser.user)
     if consents_already(engine, checked) and silent_approval_is_safe(client, redirect_uri):
-        _hold_session(engine, browser)
         return _approve(engine, pending, browser, checked)
-    return _ask_consent(engine, pending, browser, checked)
+    return _ask_consent(engine, pending, checked)
+
+
+def _ask_login(engine: Engine, pending: Pending, client: Client, redirect_uri: str) -> AskLogin:
+    return AskLogin(
+        sealed_request=seal(engine, pending),
+        handle=pending.handle,
+        client=client,
+        redirect_uri=redirect_uri,
+    )
 
 
 def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
@@ -419,11 +494,13 @@ def consents_already(engine: Engine, checked: Checked) -> bool:
 
 
 def _ask_consent(
-    engine: Engine, pending: Pending, browser: Browser, checked: Checked, problem: str | None = None
+    engine: Engine, pending: Pending, checked: Checked, problem: str | None = None
 ) -> AskConsent:
     sentences = engine.scopes
     return AskConsent(
-        sealed_request=seal(engine, pending, browser),
+        sealed_request=seal(engine, pending),
+        handle=pending.handle,
+        form_token=form_token(engine, pending.handle, checked.user),
         client=checked.client,
         redirect_uri=checked.redirect_uri,
         user=checked.user,
@@ -441,14 +518,32 @@ def _hold_session(engine: Engine, browser: Browser) -> None:
     Raises:
         PageError: it ended after it was read for this request.
     """
+    assert browser.session_id is not None  # somebody is signed in
     if not engine.stores.sessions.hold(digests.digest(SESSION_KIND, browser.session_id)):
         engine.journal.target = None
         raise PageError(InvalidRequest("You were signed out. Sign in and try again.", reason="session-ended"))
 
 
-def _approve(engine: Engine, pending: Pending, browser: Browser, checked: Checked) -> Redirect:
-    """Store what was agreed, and answer with a code."""
-    answer_once(engine, pending, checked.client)
+def _approve(
+    engine: Engine, pending: Pending, browser: Browser, checked: Checked, *, given: str | None = None
+) -> Redirect:
+    """Store what was agreed, and answer with a code.
+
+    Args:
+        given: the answer of the user; None when a policy let them pass unasked.
+    """
+    _hold_session(engine, browser)
+    code = new_code()
+    location = with_response(
+        checked.redirect_uri, engine.settings.issuer, ("code", code), ("state", checked.state)
+    )
+    if not answer_once(
+        engine, pending, checked.client, browser, given=given or "", location=location, code=code
+    ):
+        return _same_again(engine, pending, checked.client, browser, given)
+    if given is not None:
+        engine.stores.consents.remember(_merged_consent(engine, checked))
+        engine.record(EventType.CONSENT_GIVEN, details={"scopes": list(checked.scopes)})
     details: dict[str, object] = {}
     if browser.authenticated_at is not None:
         details = {"auth_time": int(browser.authenticated_at.timestamp()), "amr": list(browser.methods)}
@@ -462,18 +557,26 @@ def _approve(engine: Engine, pending: Pending, browser: Browser, checked: Checke
         expires_at=engine.now + timedelta(seconds=engine.settings.grant_lifetime),
         details=details,
     )
-    code = issue_code(
+    issue_code(
         engine,
         grant,
+        code,
         redirect_uri=checked.redirect_uri,
         code_challenge=checked.code_challenge,
         details=checked.kept,
     )
-    return Redirect(
-        location=with_response(
-            checked.redirect_uri, engine.settings.issuer, ("code", code), ("state", checked.state)
-        )
-    )
+    return Redirect(location=location)
+
+
+def _same_again(
+    engine: Engine, pending: Pending, client: Client, browser: Browser, given: str | None
+) -> Redirect:
+    """Two answers at once: the other one was first."""
+    location = earlier_answer(engine, pending, client, browser, given)
+    if location is None:
+        # It was answered before the database was restored.
+        raise RequestAnswered(client)
+    return Redirect(location=location)
 
 
 def _merged_consent(engine: Engine, checked: Checked) -> Consent:

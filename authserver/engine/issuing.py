@@ -130,20 +130,25 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     )
 
 
+def new_code() -> str:
+    """The text of a code that `issue_code` is going to store."""
+    return digests.new_credential(digests.CODE)
+
+
 def issue_code(
     engine: Engine,
     grant: Grant,
+    code: str,
     *,
     redirect_uri: str,
     code_challenge: str,
     details: Mapping[str, Any] = NOTHING,
-) -> str:
+) -> None:
     """Store a new grant and a code for it; the code goes to the client, its digest stays (B-22, B-23).
 
     Args:
         details: what plugins keep with the code.
     """
-    code = digests.new_credential(digests.CODE)
     engine.stores.grants.add(grant)
     engine.stores.tokens.add(
         Token(
@@ -162,7 +167,6 @@ def issue_code(
     engine.record(
         EventType.CODE_ISSUED, details={"scopes": list(grant.scopes), "resources": list(grant.resources)}
     )
-    return code
 
 
 def _check_kept(engine: Engine, order: Issue) -> None:

@@ -23,7 +23,15 @@ def of_this_generation(engine: Engine, since: datetime) -> bool:
 
 
 def first_use(
-    engine: Engine, client: Client, purpose: str, text: str, *, since: datetime, until: datetime
+    engine: Engine,
+    client: Client,
+    purpose: str,
+    text: str,
+    *,
+    since: datetime,
+    until: datetime,
+    successor_digest: bytes | None = None,
+    sealed_successor: bytes | None = None,
 ) -> bool:
     """Whether this is used for the first time, be it by many requests at once; kept only if this one succeeds.
 
@@ -34,6 +42,8 @@ def first_use(
         purpose: what it is used for, so that the same text for two purposes is two things.
         since: when it could be used at the earliest.
         until: when it can no longer be used anyway, and need not be remembered.
+        successor_digest: the digest of what came of this use, where that is a token.
+        sealed_successor: what came of this use, as whoever uses it again may get it again.
     """
     return of_this_generation(engine, since) and engine.stores.tokens.add_once(
         Token(
@@ -44,6 +54,8 @@ def first_use(
             created_at=engine.now,
             expires_at=until,
             claimed_at=engine.now,
+            successor_digest=successor_digest,
+            sealed_successor=sealed_successor,
         )
     )
 
@@ -52,3 +64,8 @@ def claim(engine: Engine, client: Client, use: SingleUse) -> None:
     """Use it up. Raises its refusal when this is not the first time."""
     if not first_use(engine, client, use.purpose, use.text, since=use.since, until=use.until):
         raise use.refusal
+
+
+def earlier_use(engine: Engine, purpose: str, text: str) -> Token | None:
+    """What `first_use` kept of the first use; None when there was none."""
+    return engine.stores.tokens.find_mark(digests.digest(purpose, text))

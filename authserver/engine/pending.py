@@ -1,41 +1,62 @@
-"""An authorization request on its way from page to page: sealed in the address, bound to the browser, answered once."""
+"""An authorization request on its way from page to page: sealed in the address, bound to the browser, answered once.
+
+Each request has a handle of its own, and its browser a mark: a cookie named after the handle, which this server
+alone can make. So several requests can wait in one browser, and none depends on who signs in meanwhile.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from authserver.engine import strict_json
+from authserver.engine import digests, strict_json
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidRequest, PageError
-from authserver.engine.once import first_use, of_this_generation
+from authserver.engine.once import earlier_use, first_use, of_this_generation
 from authserver.engine.parameters import Parameters
-from authserver.engine.records import Client, User
-from authserver.engine.sealing import Unsealable, from_text, to_text
+from authserver.engine.records import NOTHING, Client, Token, TokenKind, User
+from authserver.engine.sealing import Unsealable, from_text, open_under, seal_under, to_text
 from authserver.limits import MAXIMUM_BODY
 
 PURPOSE = "authorization-request"
+MARK_PURPOSE = "request-mark"
+FORM_PURPOSE = "request-form"
+# How long an answer that is sent once more, by a double click or over a slow line, leads to where it led before.
+ANSWERED_AGAIN = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Browser:
-    """Who is at the other end: the session a request is bound to, and who is signed in to it."""
+    """What a browser shows: its session, who is signed in to it, and the requests that began in it.
 
-    session_id: str = field(repr=False)
+    `marks` are by handle, as they were sent: `is_marked` says which of them are ours.
+    """
+
+    session_id: str | None = field(default=None, repr=False)
     user: User | None = None
     authenticated_at: datetime | None = None
     methods: tuple[str, ...] = ()
+    marks: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """An authorization request on its way: its parameters, and the id under which it is answered once."""
+    """An authorization request on its way.
 
+    Attributes:
+        handle: under which its browser is marked.
+        request_id: under which it is answered once; the same however often a pushed request is sent.
+        as_sent: whether the browser sent these very parameters, and can send them again.
+    """
+
+    handle: str
     request_id: str
     asked_at: int
     expires_at: int
     parameters: Parameters
     refusal: InvalidRequest | None = None
+    as_sent: bool = True
 
 
 class ForeignRequest(PageError):
@@ -44,55 +65,175 @@ class ForeignRequest(PageError):
     status = 403
 
 
-def seal(engine: Engine, pending: Pending, browser: Browser) -> str:
-    """The request as text for a URL, readable by this server for this session only."""
+class RequestExpired(PageError):
+    """It was this browser's, but took too long; `parameters` begin it again, unless they cannot be sent again."""
+
+    def __init__(self, parameters: Parameters | None) -> None:
+        super().__init__(InvalidRequest("This request has expired. Start again.", reason="request-expired"))
+        self.parameters = parameters
+
+
+class RequestAnswered(PageError):
+    """It was answered before, and there is no second answer (E-05)."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(InvalidRequest("This request was answered already.", reason="request-answered"))
+        self.client = client
+
+
+def mark_of(engine: Engine, handle: str) -> str:
+    """What the browser keeps to show that the request of this handle began in it."""
+    return to_text(engine.keys.mac(handle.encode(), purpose=MARK_PURPOSE))
+
+
+def is_marked(engine: Engine, browser: Browser, handle: str) -> bool:
+    """Whether the request of this handle began in this browser."""
+    return _is_mac(engine, handle, browser.marks.get(handle, ""), MARK_PURPOSE)
+
+
+def form_token(engine: Engine, handle: str, user: User | None = None) -> str:
+    """What a form carries that was shown for this request, to this user or to a stranger (E-03, E-04)."""
+    mac = engine.keys.mac(_shown(handle, user).encode(), purpose=FORM_PURPOSE)
+    return f"{handle}.{to_text(mac)}"
+
+
+def form_handle(engine: Engine, browser: Browser, token: str, user: User | None = None) -> str | None:
+    """The handle of the request whose form carried this token; None when it was not shown in this browser or to this user."""
+    handle, _, mac = token.partition(".")
+    is_ours = is_marked(engine, browser, handle) and _is_mac(engine, _shown(handle, user), mac, FORM_PURPOSE)
+    return handle if is_ours else None
+
+
+def seal(engine: Engine, pending: Pending) -> str:
+    """The request as text for a URL, readable by this server alone."""
     refusal = pending.refusal and (pending.refusal.description, pending.refusal.reason)
     plaintext = strict_json.dumps(
-        [pending.request_id, pending.asked_at, pending.expires_at, pending.parameters.encoded(), refusal]
+        [
+            pending.handle,
+            pending.request_id,
+            pending.asked_at,
+            pending.expires_at,
+            pending.parameters.encoded(),
+            refusal,
+            pending.as_sent,
+        ]
     )
-    return to_text(engine.keys.seal(plaintext, purpose=PURPOSE, context=browser.session_id))
+    return to_text(engine.keys.seal(plaintext, purpose=PURPOSE))
 
 
 def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
     """Read a sealed request back.
 
     Raises:
-        ForeignRequest: it was altered, or made for another session (T091).
-        PageError: it has expired, or was asked before the database was restored (T149).
+        ForeignRequest: it was altered, or did not begin in this browser (T091).
+        RequestExpired: or it was asked before the database was restored (T149).
     """
-    try:
-        plaintext = engine.keys.open(from_text(sealed_request), purpose=PURPOSE, context=browser.session_id)
-    except Unsealable:
+    pending = _opened(engine, sealed_request)
+    if pending is None or not is_marked(engine, browser, pending.handle):
         raise ForeignRequest(
             InvalidRequest(
                 "This request cannot be continued in this browser. Start again.", reason="request-unsealable"
             )
-        ) from None
-    request_id, asked_at, expires_at, encoded, refusal = strict_json.loads(plaintext, limit=MAXIMUM_BODY)
-    is_known = of_this_generation(engine, datetime.fromtimestamp(asked_at, UTC))
-    if expires_at <= engine.now.timestamp() or not is_known:
-        raise PageError(InvalidRequest("This request has expired. Start again.", reason="request-expired"))
+        )
+    is_known = of_this_generation(engine, datetime.fromtimestamp(pending.asked_at, UTC))
+    if pending.expires_at <= engine.now.timestamp() or not is_known:
+        raise RequestExpired(pending.parameters if pending.as_sent else None)
+    return pending
+
+
+def answer_once(
+    engine: Engine,
+    pending: Pending,
+    client: Client,
+    browser: Browser,
+    *,
+    given: str,
+    location: str,
+    code: str | None = None,
+) -> bool:
+    """Mark the request as answered, before anything else is written; False when it was answered before (E-05).
+
+    Args:
+        given: the answer, as it must be for `earlier_answer` to lead to the same place.
+        location: where it leads. It is kept sealed under the id of the session, which is stored nowhere.
+        code: the code in it.
+    """
+    assert browser.session_id is not None  # somebody is signed in
+    return first_use(
+        engine,
+        client,
+        "request",
+        pending.request_id,
+        since=datetime.fromtimestamp(pending.asked_at, UTC),
+        until=datetime.fromtimestamp(pending.expires_at, UTC),
+        successor_digest=digests.digest(TokenKind.CODE, code) if code else None,
+        sealed_successor=seal_under(browser.session_id, strict_json.dumps([given, location])),
+    )
+
+
+def earlier_answer(
+    engine: Engine, pending: Pending, client: Client, browser: Browser, given: str | None = None
+) -> str | None:
+    """Where this session was sent with this answer, or any, a moment ago; None when the request is unanswered.
+
+    Raises:
+        RequestAnswered: another answer, another session or another time.
+    """
+    mark = earlier_use(engine, "request", pending.request_id)
+    if mark is None:
+        return None
+    location = _answer_again(engine, mark, browser, given)
+    if location is None:
+        engine.journal.target = None
+        raise RequestAnswered(client)
+    return location
+
+
+def _answer_again(engine: Engine, mark: Token, browser: Browser, given: str | None) -> str | None:
+    # Either way: when the clock was set back, nobody knows how long ago it was (T150).
+    if browser.user is None or abs(engine.now - mark.created_at) > ANSWERED_AGAIN:
+        return None
+    try:
+        opened = open_under(browser.session_id or "", mark.sealed_successor or b"")
+    except Unsealable:
+        return None
+    before, location = strict_json.loads(opened, limit=len(opened))
+    if given not in (None, before):
+        return None
+    if mark.successor_digest is not None:
+        code = engine.stores.tokens.find(TokenKind.CODE, mark.successor_digest)
+        # A code that arrived is not sent once more: using it again would end what it gave (RFC 9700, 2.1.1).
+        if code is None or code.token.claimed_at is not None:
+            return None
+    return str(location)
+
+
+def _opened(engine: Engine, sealed_request: str) -> Pending | None:
+    try:
+        plaintext = engine.keys.open(from_text(sealed_request), purpose=PURPOSE)
+    except Unsealable:
+        return None
+    handle, request_id, asked_at, expires_at, encoded, refusal, as_sent = strict_json.loads(
+        plaintext, limit=MAXIMUM_BODY
+    )
     return Pending(
+        handle=handle,
         request_id=request_id,
         asked_at=asked_at,
         expires_at=expires_at,
         parameters=Parameters.parse(encoded, maximum=MAXIMUM_BODY),
         refusal=InvalidRequest(refusal[0], reason=refusal[1]) if refusal else None,
+        as_sent=as_sent,
     )
 
 
-def rebind(engine: Engine, sealed_request: str, old: Browser, new: Browser) -> str:
-    """The same pending request for the session that sign-in just made.
-
-    Raises:
-        PageError: it has expired or belonged to another session.
-    """
-    return seal(engine, unseal(engine, sealed_request, old), new)
+def _shown(handle: str, user: User | None) -> str:
+    return f"{handle} {user.user_id if user else ''}"
 
 
-def answer_once(engine: Engine, pending: Pending, client: Client) -> None:
-    """Mark the request as answered; the second time there is a page instead (E-05)."""
-    since, until = (datetime.fromtimestamp(time, UTC) for time in (pending.asked_at, pending.expires_at))
-    if not first_use(engine, client, "request", pending.request_id, since=since, until=until):
-        engine.journal.target = None
-        raise PageError(InvalidRequest("This request was answered already.", reason="request-answered"))
+def _is_mac(engine: Engine, text: str, mac: str, purpose: str) -> bool:
+    try:
+        data = text.encode()
+        return engine.keys.mac_matches(data, from_text(mac), purpose=purpose)
+    except (Unsealable, UnicodeEncodeError):
+        return False

@@ -148,6 +148,9 @@ class Tokens(Protocol):
     def add_once(self, token: Token) -> bool:
         """Keep it unless its digest is already kept; False then. Safe between processes."""
 
+    def find_mark(self, digest: bytes) -> Token | None:
+        """The token of kind REQUEST with this digest, which belongs to no grant."""
+
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         """The token with its grant and user, live or not; one statement."""
 

@@ -297,6 +297,9 @@ class MemoryTokens(Kept):
             self.tables.tokens[token.kind, token.digest] = token
             return True
 
+    def find_mark(self, digest: bytes) -> Token | None:
+        return self.tables.tokens.get((TokenKind.REQUEST, digest))
+
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         token = self.tables.tokens.get((kind, digest))
         grant = self.tables.grants.get(token.grant_id) if token and token.grant_id else None

@@ -20,7 +20,7 @@ from authserver.web.authorize import describe_client
 from authserver.web.devices import device_of
 from authserver.web.forms import read_page_query
 from authserver.web.pages import own_url, see_own
-from authserver.web.session import begin_session, new_visitor, read_own_form
+from authserver.web.session import begin_session, end_session, read_own_form
 
 _ = TranslationStringFactory("authserver")
 
@@ -140,7 +140,7 @@ def ask_sign_out(request: Request) -> Response:
 def sign_out_everywhere(request: Request) -> Response:
     read_own_form(request)
     account.sign_out_everywhere(request.engine, request.browser.user)
-    begin_session(request, new_visitor().session_id)
+    end_session(request)
     response: Response = render_to_response(
         "signed_out.jinja2", {"everywhere": True, "signed_in": None, "csrf_token": ""}, request
     )

@@ -8,30 +8,34 @@ from typing import Any
 from pyramid.renderers import render_to_response
 from pyramid.request import Request
 from pyramid.response import Response
-from pyramid.view import view_config
+from pyramid.view import exception_view_config, view_config
 
 from authserver.engine import authorize as engine
 from authserver.engine import uris
-from authserver.engine.authorize import AskConsent, AskLogin, Outcome, Redirect
+from authserver.engine.authorize import AskConsent, AskLogin, FormOutOfDate, Outcome, Redirect
 from authserver.engine.errors import InvalidRequest, PageError
-from authserver.engine.login import sign_out
 from authserver.engine.parameters import Parameters
-from authserver.engine.pending import rebind
+from authserver.engine.pending import RequestAnswered, RequestExpired
 from authserver.engine.records import Client
 from authserver.limits import sealed_length
 from authserver.web.forms import read_form, read_page_query, read_query
-from authserver.web.pages import allow_redirect_to, own_url, see_other, see_own
-from authserver.web.session import begin_session, new_visitor, read_own_form
+from authserver.web.onward import let_forms_lead_on, see_client
+from authserver.web.pages import own_url, see_own
+from authserver.web.session import end_session, mark_browser, read_form_from_here, token_of
 
 
 @view_config(route_name="authorize", request_method="GET")
 def authorize(request: Request) -> Response:
-    return show(request, engine.begin(request.engine, _readable(read_query, request), request.browser))
+    return show(request, _begin(request, read_query))
 
 
 @view_config(route_name="authorize", request_method="POST")
 def authorize_by_form(request: Request) -> Response:
-    return show(request, engine.begin(request.engine, _readable(read_form, request), request.browser))
+    """Another site may have sent this: then it came without the session, which the page it leads to has."""
+    outcome = _begin(request, read_form)
+    if isinstance(outcome, AskConsent):
+        return see_own(request, "consent", request=outcome.sealed_request)
+    return show(request, outcome)
 
 
 @view_config(route_name="consent", request_method="GET")
@@ -42,14 +46,15 @@ def consent(request: Request) -> Response:
 
 @view_config(route_name="consent", request_method="POST")
 def answer_consent(request: Request) -> Response:
-    form = read_own_form(request)
+    form = read_form_from_here(request)
     sealed, given = form.get("request") or "", form.get("answer")
     if given == "switch":
-        return switch_user(request, sealed)
+        return _switch_user(request, sealed, token_of(form))
     outcome = engine.answer(
         request.engine,
         sealed,
         request.browser,
+        form_token=token_of(form),
         allowed=given == "allow",
         scopes=form.all("scope"),
         confirmed="confirm_unverified" in form,
@@ -65,16 +70,58 @@ def show(request: Request, outcome: Outcome) -> Response:
         case AskConsent():
             return _consent_page(request, outcome)
         case Redirect(location=location):
-            return see_other(location)
+            return see_client(request, location)
 
 
-def switch_user(request: Request, sealed_request: str) -> Response:
+@exception_view_config(FormOutOfDate)
+def ask_again(refusal: FormOutOfDate, request: Request) -> Response:
+    response = _consent_page(request, refusal.asked)
+    response.status_int = refusal.status
+    return response
+
+
+@exception_view_config(RequestExpired)
+def show_expired(refusal: RequestExpired, request: Request) -> Response:
+    """What took too long can begin again, where the browser can send it again."""
+    sent = refusal.parameters
+    again = f"{own_url(request, 'authorize')}?{sent.encoded()}" if sent is not None else None
+    return _stopped(request, refusal, again=again, client=None)
+
+
+@exception_view_config(RequestAnswered)
+def show_answered(refusal: RequestAnswered, request: Request) -> Response:
+    return _stopped(request, refusal, again=None, client=describe_client(refusal.client))
+
+
+def _begin(request: Request, read: Any) -> Outcome:
+    outcome = engine.begin(request.engine, _readable(read, request), request.browser)
+    if not isinstance(outcome, Redirect):
+        mark_browser(request, outcome.handle)
+    return outcome
+
+
+def _switch_user(request: Request, sealed_request: str, form_token: str) -> Response:
     """Let somebody else sign in for the same pending request."""
-    new = new_visitor()
-    sealed = rebind(request.engine, sealed_request, request.browser, new)
-    sign_out(request.engine, request.browser.session_id)
-    begin_session(request, new.session_id)
-    return see_own(request, "login", request=sealed)
+    outcome = engine.switch_user(request.engine, sealed_request, request.browser, form_token=form_token)
+    if isinstance(outcome, AskLogin):
+        end_session(request)
+    return show(request, outcome)
+
+
+def _stopped(
+    request: Request, refusal: PageError, *, again: str | None, client: dict[str, Any] | None
+) -> Response:
+    page = {
+        "again": again,
+        "client": client,
+        "code": refusal.code,
+        "error_id": request.error_id,
+        "signed_in": None,
+        "csrf_token": "",
+    }
+    response: Response = render_to_response("stopped.jinja2", page, request)
+    response.status_int = refusal.status
+    return response
 
 
 def _readable(read: Any, request: Request) -> Parameters:
@@ -89,9 +136,11 @@ def _readable(read: Any, request: Request) -> Parameters:
 
 
 def _consent_page(request: Request, asked: AskConsent) -> Response:
-    allow_redirect_to(request, asked.redirect_uri)
+    let_forms_lead_on(request)
     page = {
         "action": own_url(request, "consent"),
+        "csrf_token": asked.form_token,
+        "signed_in": asked.user,
         "sealed_request": asked.sealed_request,
         "client": describe_client(asked.client),
         "redirect_host": uris.display_host(asked.redirect_uri),
@@ -104,6 +153,7 @@ def _consent_page(request: Request, asked: AskConsent) -> Response:
         "resources": asked.resources,
         "missing_confirmation": asked.problem == "not-confirmed",
         "nothing_ticked": asked.problem == "nothing-ticked",
+        "shown_to_another": asked.problem == "shown-to-another",
     }
     response: Response = render_to_response("consent.jinja2", page, request)
     response.status_int = 400 if asked.problem else 200

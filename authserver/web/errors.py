@@ -31,7 +31,7 @@ from authserver.engine.errors import (
 )
 from authserver.engine.ports import StorageUnavailable
 from authserver.web.json import json_response
-from authserver.web.pages import see_other
+from authserver.web.onward import see_client
 from authserver.web.routes import Medium, medium_of
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
     """An authorization error that the client is told, by way of the user where nobody vouches for the URI."""
     location = error_location(error, request.registry.application.loaded.settings.issuer)
     if not error.ask_first:
-        return see_other(location)
+        return see_client(request, location)
     page: dict[str, Any] = {
         "client_name": None,
         "target_host": uris.display_host(error.redirect_uri),

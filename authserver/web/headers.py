@@ -67,7 +67,7 @@ def add_headers(request: Request, response: Response) -> Response:
     if response.content_type == "text/html" or medium_of(request) is Medium.PAGE:
         policy = {**PAGE_POLICY, **request.content_security_policy}
         headers["Content-Security-Policy"] = "; ".join(
-            " ".join([directive, *sources]) for directive, sources in policy.items()
+            " ".join([directive, *sources]) for directive, sources in policy.items() if sources is not None
         )
         headers["X-Frame-Options"] = "DENY"
         headers["Referrer-Policy"] = "no-referrer"

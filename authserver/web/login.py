@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pyramid.renderers import render_to_response
@@ -10,65 +11,120 @@ from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
 from authserver.engine import authorize, uris
-from authserver.engine.errors import SignInRefused
+from authserver.engine.authorize import AskLogin
+from authserver.engine.errors import InvalidRequest, SignInRefused
 from authserver.engine.login import Attempt, SignedIn, sign_in, sign_in_unasked, sign_out
-from authserver.engine.pending import Browser, rebind
+from authserver.engine.parameters import Parameters
+from authserver.engine.pending import form_handle, form_token
 from authserver.settings import Secret
 from authserver.web.authorize import describe_client
 from authserver.web.forms import headers_of, read_page_query
-from authserver.web.pages import allow_redirect_to, own_url, see_own
-from authserver.web.session import begin_session, new_visitor, read_own_form
+from authserver.web.onward import let_forms_lead_on
+from authserver.web.pages import own_url, see_own
+from authserver.web.session import (
+    ForgedForm,
+    begin_session,
+    end_session,
+    read_form_from_here,
+    read_own_form,
+    stranger_token,
+    token_of,
+)
+
+LONGEST_USERNAME_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInPage:
+    """What the sign-in page shows: for which request or page somebody signs in, and what was typed before."""
+
+    csrf_token: str
+    asked: AskLogin | None = None
+    return_page: str = ""
+    username: str = ""
+
+
+class NotSignedIn(SignInRefused):
+    """A refused sign-in, with the page to try again on."""
+
+    def __init__(self, refused: SignInRefused, page: SignInPage) -> None:
+        super().__init__(refused.description, reason=refused.reason)
+        self.page = page
 
 
 @view_config(route_name="login", request_method="GET")
 def login(request: Request) -> Response:
     query = read_page_query(request)
-    sealed, page = query.get("request") or "", query.get("page") or ""
+    sealed, return_page = query.get("request") or "", _personal_page(request, query.get("page") or "")
+    if request.browser.user is not None and (sealed or return_page):
+        # Signed in meanwhile, in another tab perhaps, or back from the page after it.
+        return _go_on(request, sealed, return_page)
     recognised = sign_in_unasked(
         request.engine, _attempt(request), previous_session_id=request.browser.session_id
     )
-    return _continue(request, recognised, sealed, page) if recognised else _login_page(request, sealed, page)
+    if recognised:
+        return _continue(request, recognised, sealed, return_page)
+    asked = authorize.describe_pending(request.engine, sealed, request.browser) if sealed else None
+    token = form_token(request.engine, asked.handle) if asked else stranger_token(request)
+    return _login_page(request, SignInPage(csrf_token=token, asked=asked, return_page=return_page))
 
 
 @view_config(route_name="login", request_method="POST")
 def check_login(request: Request) -> Response:
-    form = read_own_form(request)
-    sealed = form.get("request") or ""
-    if sealed:
-        # A request that cannot go on should not cost a password.
-        authorize.describe_pending(request.engine, sealed, request.browser)
-    attempt = _attempt(
-        request, username=form.get("username") or "", password=Secret(form.get("password") or "")
+    form, engine = read_form_from_here(request), request.engine
+    sealed = _once(form, "request") or ""
+    # A request that cannot go on should not cost a password.
+    asked = authorize.describe_pending(engine, sealed, request.browser) if sealed else None
+    token = token_of(form)
+    handle = form_handle(engine, request.browser, token)
+    if handle is None or (asked and asked.handle != handle):
+        raise ForgedForm
+    username, password = _once(form, "username"), _once(form, "password")
+    page = SignInPage(
+        csrf_token=token,
+        asked=asked,
+        return_page=_personal_page(request, _once(form, "page") or ""),
+        username=(username or "")[:LONGEST_USERNAME_SHOWN],
     )
-    signed_in = sign_in(request.engine, attempt, previous_session_id=request.browser.session_id)
-    return _continue(request, signed_in, sealed, form.get("page") or "")
+    try:
+        if None in (username, password, _once(form, "request")):
+            raise SignInRefused("A field was sent twice.", reason="field-repeated")
+        attempt = _attempt(request, username=username, password=Secret(password or ""))
+        signed_in = sign_in(engine, attempt, previous_session_id=request.browser.session_id)
+    except SignInRefused as refused:
+        raise NotSignedIn(refused, page) from None
+    return _continue(request, signed_in, sealed, page.return_page)
 
 
-@exception_view_config(SignInRefused)
-def refuse_login(refusal: SignInRefused, request: Request) -> Response:
-    form = read_own_form(request)
-    response = _login_page(
-        request,
-        form.get("request") or "",
-        form.get("page") or "",
-        username=(form.get("username") or "")[:100],
-        failed=True,
-    )
+@exception_view_config(NotSignedIn)
+def refuse_login(refusal: NotSignedIn, request: Request) -> Response:
+    response = _login_page(request, refusal.page, failed=True)
     response.status_int = 400
     return response
 
 
-@view_config(route_name="logout", request_method="GET", renderer="sign_out.jinja2")
-def logout(request: Request) -> dict[str, Any]:
-    return {"action": own_url(request, "logout")}
+@view_config(route_name="logout", request_method="GET")
+def logout(request: Request) -> Response:
+    if request.browser.user is None:
+        return _signed_out(request)
+    response: Response = render_to_response(
+        "sign_out.jinja2", {"action": own_url(request, "logout")}, request
+    )
+    return response
 
 
-@view_config(route_name="logout", request_method="POST", renderer="signed_out.jinja2")
-def confirm_logout(request: Request) -> dict[str, Any]:
+@view_config(route_name="logout", request_method="POST")
+def confirm_logout(request: Request) -> Response:
     read_own_form(request)
     sign_out(request.engine, request.browser.session_id)
-    begin_session(request, new_visitor().session_id)
-    return {"everywhere": False}
+    end_session(request)
+    return _signed_out(request)
+
+
+def _signed_out(request: Request) -> Response:
+    page = {"everywhere": False, "signed_in": None, "csrf_token": ""}
+    response: Response = render_to_response("signed_out.jinja2", page, request)
+    return response
 
 
 def _attempt(request: Request, **typed: Any) -> Attempt:
@@ -77,14 +133,25 @@ def _attempt(request: Request, **typed: Any) -> Attempt:
     return Attempt(headers=headers, source=request.remote_addr or "", **typed)
 
 
-def _continue(request: Request, signed_in: SignedIn, sealed_request: str, page: str) -> Response:
-    """Begin the new session, and go on with the pending request or to the page that was asked for, if any."""
+def _once(form: Parameters, name: str) -> str | None:
+    """The value of a field, "" when it was left empty; None when it was sent twice."""
+    try:
+        return form.get(name) or ""
+    except InvalidRequest:
+        return None
+
+
+def _continue(request: Request, signed_in: SignedIn, sealed_request: str, return_page: str) -> Response:
+    """Begin the new session, and go on."""
     begin_session(request, signed_in.session_id)
-    if not sealed_request:
-        return see_own(request, _personal_page(request, page) or "home")
-    new = Browser(session_id=signed_in.session_id)
-    rebound = rebind(request.engine, sealed_request, request.browser, new)
-    return see_own(request, "consent", request=rebound)
+    return _go_on(request, sealed_request, return_page)
+
+
+def _go_on(request: Request, sealed_request: str, return_page: str) -> Response:
+    """To the pending request or the page that somebody signs in for, if any."""
+    if sealed_request:
+        return see_own(request, "consent", request=sealed_request)
+    return see_own(request, return_page or "home")
 
 
 def _personal_page(request: Request, name: str) -> str:
@@ -93,29 +160,22 @@ def _personal_page(request: Request, name: str) -> str:
     return name if route is not None and route.personal else ""
 
 
-def _login_page(
-    request: Request, sealed_request: str, return_page: str, *, username: str = "", failed: bool = False
-) -> Response:
+def _login_page(request: Request, shown: SignInPage, *, failed: bool = False) -> Response:
+    client = describe_client(shown.asked.client) if shown.asked else None
     page: dict[str, Any] = {
         "action": own_url(request, "login"),
-        "sealed_request": sealed_request,
-        "return_page": _personal_page(request, return_page),
-        "client_name": None,
-        "client_verified": False,
-        "redirect_host": None,
-        "username": username,
+        "csrf_token": shown.csrf_token,
+        "sealed_request": shown.asked.sealed_request if shown.asked else "",
+        "return_page": shown.return_page,
+        "client_name": client["name"] if client else None,
+        "client_verified": client is not None and client["verified"],
+        "redirect_host": uris.display_host(shown.asked.redirect_uri) if shown.asked else None,
+        "username": shown.username,
         "failed": failed,
         "error_id": request.error_id,
+        "signed_in": None,
     }
-    if sealed_request:
-        pending = authorize.describe_pending(request.engine, sealed_request, request.browser)
-        client = describe_client(pending.client)
-        page |= {
-            "client_name": client["name"],
-            "client_verified": client["verified"],
-            "redirect_host": uris.display_host(pending.redirect_uri),
-        }
-        # Signing in may lead straight on to the client.
-        allow_redirect_to(request, pending.redirect_uri)
+    if shown.asked:
+        let_forms_lead_on(request)
     response: Response = render_to_response("login.jinja2", page, request)
     return response

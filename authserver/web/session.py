@@ -1,12 +1,14 @@
-"""The browser's session: a cookie that we made, and the form token that goes with it.
+"""What a browser keeps for us: the cookie of its session, one cookie a pending request, and the tokens of forms.
 
-The cookie holds an identifier and its MAC; one that we did not make is never adopted (T098). A visitor's
-identifier is stored nowhere; a signed-in session is stored as a digest, and gets a new identifier at sign-in.
+No cookie content is trusted without its MAC, and one that we did not make is never adopted (T098). A signed-in
+session is stored as a digest; of a stranger, nothing is stored. A session's cookie is set by signing in and out and by
+a changed password alone: what another site sends comes without it (SameSite=Lax), and its answer must not replace it.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from pyramid.config import Configurator
 from pyramid.request import Request
@@ -16,13 +18,20 @@ from authserver.engine import digests
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.login import current_session
 from authserver.engine.parameters import Parameters
-from authserver.engine.pending import Browser
+from authserver.engine.pending import Browser, form_token, is_marked, mark_of
 from authserver.engine.sealing import Unsealable, from_text, to_text
 from authserver.web.forms import read_page_form
 
 COOKIE_PURPOSE = "session-cookie"
 FORM_PURPOSE = "form-token"
-VISITOR = "visitor_"
+SESSION = "authserver-session"
+REQUEST = "authserver-request-"
+# How many pending requests one browser keeps; each costs some hundred bytes of every request's headers.
+MAXIMUM_MARKS = 20
+# A request lives for minutes; its mark longer, so that its page can still say that it has expired.
+MARK_SECONDS = 86_400
+
+_HANDLE = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
 class ForgedForm(PageError):
@@ -30,25 +39,48 @@ class ForgedForm(PageError):
 
     status = 403
 
+    def __init__(self) -> None:
+        super().__init__(
+            InvalidRequest("This form is out of date. Go back, reload and try again.", reason="form-token")
+        )
+
 
 def includeme(config: Configurator) -> None:
     config.add_request_method(_browser, "browser", reify=True)
-    config.add_request_method(form_token, "form_token", reify=True)
+    config.add_request_method(_session_token, "form_token", reify=True)
 
 
 def begin_session(request: Request, session_id: str) -> None:
     """Give the browser this session from the next request on; not when this one fails, its commit included."""
-    request.add_response_callback(lambda request, response: _set_cookie(request, response, session_id))
+    _set_cookies(request, {SESSION: f"{session_id}.{_mac(request, session_id, COOKIE_PURPOSE)}"})
 
 
-def new_visitor() -> Browser:
-    """A stranger, whose session is stored nowhere."""
-    return Browser(session_id=digests.new_identifier(VISITOR))
+def end_session(request: Request) -> None:
+    """Take the cookie of the session that has ended."""
+    _set_cookies(request, {SESSION: None})
 
 
-def form_token(request: Request) -> str:
-    """The token that the forms of this session carry."""
-    return _mac(request, request.browser.session_id, FORM_PURPOSE)
+def mark_browser(request: Request, handle: str) -> None:
+    """Let the browser show from now on that the request of this handle began in it.
+
+    Beyond a number, the oldest go: browsers send them first (RFC 6265, 5.4).
+    """
+    older = [known for known in request.browser.marks if known != handle]
+    cookies: dict[str, str | None] = {
+        REQUEST + known: None for known in older[: max(0, len(older) - MAXIMUM_MARKS + 1)]
+    }
+    _set_cookies(request, cookies | {REQUEST + handle: mark_of(request.engine, handle)}, MARK_SECONDS)
+
+
+def stranger_token(request: Request) -> str:
+    """The token of a form that is not about a pending request, for somebody who may have no session (T092)."""
+    browser = request.browser
+    marked = (handle for handle in reversed(browser.marks) if is_marked(request.engine, browser, handle))
+    handle = next(marked, None)
+    if handle is None:
+        handle = digests.new_identifier()
+        mark_browser(request, handle)
+    return form_token(request.engine, handle)
 
 
 def read_own_form(request: Request) -> Parameters:
@@ -58,69 +90,100 @@ def read_own_form(request: Request) -> Parameters:
         ForgedForm: another origin sent it, or the token is missing or another session's.
         PageError: it is no form.
     """
-    # A page with `Referrer-Policy: no-referrer` sends `Origin: null`; the token alone decides then.
-    origin = request.environ.get("HTTP_ORIGIN", "null")
-    form = read_page_form(request)
-    try:
-        token = form.get("csrf_token") or ""
-    except InvalidRequest:
-        token = ""
-    settings = request.registry.application.loaded.settings
-    is_ours = _mac_matches(request, request.browser.session_id, FORM_PURPOSE, token)
-    if origin not in ("null", settings.issuer_origin) or not is_ours:
-        raise ForgedForm(
-            InvalidRequest("This form is out of date. Go back, reload and try again.", reason="form-token")
-        )
+    form = read_form_from_here(request)
+    session_id = request.browser.session_id
+    if session_id is None or not _mac_matches(request, session_id, FORM_PURPOSE, token_of(form)):
+        raise ForgedForm
     return form
 
 
-def cookie_name(request: Request) -> str:
-    """`__Host-` binds the cookie to this very host; browsers take it over https only."""
-    return "__Host-session" if _is_https(request) else "session"
+def read_form_from_here(request: Request) -> Parameters:
+    """A form that no page of another origin sent; whether a page of ours did, its token says.
+
+    Raises:
+        ForgedForm: another origin sent it.
+        PageError: it is no form.
+    """
+    # A page with `Referrer-Policy: no-referrer` sends `Origin: null`; the token alone decides then.
+    origin = request.environ.get("HTTP_ORIGIN", "null")
+    form = read_page_form(request)
+    if origin not in ("null", request.registry.application.loaded.settings.issuer_origin):
+        raise ForgedForm
+    return form
+
+
+def token_of(form: Parameters) -> str:
+    """The token that a form carries; "" for none or more than one."""
+    tokens = form.all("csrf_token")
+    return tokens[0] if len(tokens) == 1 else ""
+
+
+def _session_token(request: Request) -> str:
+    """The token that the forms of this session carry."""
+    session_id = request.browser.session_id
+    return _mac(request, session_id, FORM_PURPOSE) if session_id else ""
 
 
 def _browser(request: Request) -> Browser:
-    """Who is at the other end; a stranger gets an identifier that is stored nowhere."""
-    session_id = _read_cookie(request)
-    if session_id is None:
-        visitor = new_visitor()
-        begin_session(request, visitor.session_id)
-        return visitor
+    """Who is at the other end, and which requests wait there."""
+    cookies = _read_cookies(request)
+    marks = {
+        name.removeprefix(REQUEST): value
+        for name, value in cookies.items()
+        if name.startswith(REQUEST) and _HANDLE.fullmatch(name, len(REQUEST))
+    }
+    session_id, _, mac = cookies.get(SESSION, "").partition(".")
+    if not _mac_matches(request, session_id, COOKIE_PURPOSE, mac):
+        return Browser(marks=marks)
     found = None
     if digests.well_formed(digests.SESSION, session_id):
         found = current_session(request.engine, session_id)
     if found is None:
-        return Browser(session_id=session_id)
+        return Browser(session_id=session_id, marks=marks)
     return Browser(
         session_id=session_id,
         user=found.user,
         authenticated_at=found.session.authenticated_at,
         methods=tuple(found.session.details.get("amr", ())),
+        marks=marks,
     )
 
 
-def _read_cookie(request: Request) -> str | None:
-    """The identifier of a cookie that we made; two cookies of that name count as none (T099)."""
-    pattern = rf"(?:^|;)\s*{re.escape(cookie_name(request))}=([^;]*)"
-    values = re.findall(pattern, request.environ.get("HTTP_COOKIE", ""))
-    if len(values) != 1:
-        return None
-    session_id, _, mac = values[0].strip().partition(".")
-    return session_id if _mac_matches(request, session_id, COOKIE_PURPOSE, mac) else None
+def _read_cookies(request: Request) -> dict[str, str]:
+    """The cookies with names of ours, as sent and in that order; two of one name count as none (T099)."""
+    prefix = _prefix(request) + "authserver-"
+    pairs = [part.strip().partition("=") for part in request.environ.get("HTTP_COOKIE", "").split(";")]
+    ours = [
+        (name.removeprefix(_prefix(request)), value) for name, _, value in pairs if name.startswith(prefix)
+    ]
+    occurrences = Counter(name for name, _ in ours)
+    return {name: value for name, value in ours if occurrences[name] == 1}
 
 
-def _set_cookie(request: Request, response: Response, session_id: str) -> None:
-    if request.exception is not None:
-        return
-    response.set_cookie(
-        cookie_name(request),
-        f"{session_id}.{_mac(request, session_id, COOKIE_PURPOSE)}",
-        path="/",
-        secure=_is_https(request),
-        httponly=True,
-        samesite="Lax",
-        overwrite=True,
-    )
+def _set_cookies(request: Request, cookies: dict[str, str | None], seconds: int | None = None) -> None:
+    """Set these cookies, or delete those that are None, once the request has succeeded."""
+
+    def set_cookies(request: Request, response: Response) -> None:
+        if request.exception is not None:
+            return
+        for name, value in cookies.items():
+            response.set_cookie(
+                _prefix(request) + name,
+                value,
+                max_age=seconds,
+                path="/",
+                secure=_is_https(request),
+                httponly=True,
+                samesite="Lax",
+                overwrite=True,
+            )
+
+    request.add_response_callback(set_cookies)
+
+
+def _prefix(request: Request) -> str:
+    """`__Host-` binds a cookie to this very host; browsers take it over https only."""
+    return "__Host-" if _is_https(request) else ""
 
 
 def _mac(request: Request, session_id: str, purpose: str) -> str:

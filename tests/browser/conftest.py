@@ -41,6 +41,8 @@ ARGUMENTS = (
     "--disable-sync",
 )
 MILLISECONDS = 10_000
+# A client may send the browser on, and again, at last to an app.
+ONWARD = {"/open": "/opened", "/opened": "example-app://done"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -194,6 +196,13 @@ def _serve(address: str, certificate: Path | None = None) -> Iterator[ClientSite
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             visits.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+            onward = ONWARD.get(self.path.partition("?")[0])
+            if onward is not None:
+                self.send_response(302)
+                self.send_header("Location", onward)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             body = b'<!doctype html><html lang="en"><title>Client</title><link rel="icon" href="data:,"><h1>Client</h1>'
             self.send_response(200)
             self.send_header("Content-Type", "text/html")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from authserver.testing.server import Server
 from tests.browser.steps import SELF_NAMED, answer_of, ask, authorize, self_registered, sign_in
@@ -167,27 +167,11 @@ def test_a_remembered_consent_leads_from_signing_in_straight_to_the_client(
     assert "code" in answer_of(page)
 
 
-def test_a_request_is_answered_once(page: Page, server: Server, watch) -> None:
-    """E-05: going back and allowing again gives a page, not a second code."""
-    watch.allow("status of 400")
-    client, _ = server.add_client()
-    ask(page, server, client)
-    sealed = page.locator("input[name=request]").first.input_value()
-    allow(page)
-    page.wait_for_url("https://client.example/**")
-    page.goto(f"{server.issuer}/oauth/consent?request={sealed}")
-    expect(page.get_by_role("heading", level=1)).to_have_text("This request cannot go on")
-    codes = [
-        row for row in server.rows("tokens") if (row["kind"], row["client_id"]) == ("code", client.client_id)
-    ]
-    assert len(codes) == 1
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_program_on_this_computer_gets_its_answer(
     page: Page, server: Server, local_site, host: str
 ) -> None:
-    """Q-07, E-10, T026: form-action lets the redirect reach the loopback port it listens on; a warning says whose it may be."""
+    """Q-07, E-10, T026: the answer reaches the loopback port that it listens on; a warning says whose it may be."""
     client, _ = server.add_client(redirect_uris=(f"http://{host}/cb",), **NATIVE)
     local = f"http://{host}:{local_site.port}/cb"
     ask(page, server, client, redirect_uri=local)
@@ -199,44 +183,61 @@ def test_a_program_on_this_computer_gets_its_answer(
     assert answer_of(page)["code"] in path and "referer" not in headers
 
 
-def test_an_app_gets_its_answer(page: Page, server: Server, watch) -> None:
-    """Q-07: form-action lets the redirect go to a private-use scheme; that nothing is installed here is another matter."""
+@pytest.mark.parametrize("answer", ["Allow", "Deny"])
+def test_an_app_gets_its_answer(page: Page, server: Server, answer: str) -> None:
+    """Q-07, B048: the page goes on to a private-use scheme by itself, and offers the link; nothing is installed here."""
     client, _ = server.add_client(redirect_uris=("com.example.notes:/cb",), **NATIVE)
     ask(page, server, client)
     expect(page.get_by_text("Another app on this device could answer")).to_be_visible()
-    with page.expect_response(lambda response: response.request.method == "POST") as answered:
-        allow(page)
-    assert answered.value.status == 303
-    assert answered.value.headers["location"].startswith("com.example.notes:/cb?code=")
-    page.wait_for_timeout(250)  # a policy in the way would be complained of by now
+    with page.expect_request("com.example.notes:/cb?**"):
+        page.get_by_role("button", name=answer).click()
+    link = page.get_by_role("link", name="Go on")
+    expected = "code=as_code_" if answer == "Allow" else "error=access_denied"
+    assert str(link.get_attribute("href")).startswith(f"com.example.notes:/cb?{expected}")
 
 
-@pytest.mark.parametrize("where", ["https", "loopback", "app"])
-def test_a_narrower_policy_would_be_noticed(
-    page: Page, server: Server, watch, local_site, where: str
+@pytest.mark.parametrize("answer", ["Allow", "Deny", "none, an error after signing in"])
+def test_what_the_client_does_next_is_its_own_affair(
+    page: Page, server: Server, local_site, answer: str
 ) -> None:
-    """Q-07: without the client's address in form-action the browser blocks the redirect, and these tests see it."""
+    """B103, Q-07: it redirects twice more, at last to an app; no policy of ours is in the way."""
+    client, _ = server.add_client(redirect_uris=(f"{local_site.address}/open",), **NATIVE)
+    is_error = answer not in ("Allow", "Deny")
+    if is_error:
+        authorize(page, server, client, scope="nope")
+    else:
+        ask(page, server, client)
+    local_site.visits.clear()
+    with page.expect_request("example-app://done"):
+        if is_error:
+            sign_in(page)
+        else:
+            page.get_by_role("button", name=answer).click()
+    assert [path.partition("?")[0] for path, _ in local_site.visits] == ["/open", "/opened"]
+
+
+@pytest.mark.parametrize("at", ["sign-in", "consent"])
+def test_a_form_that_was_smuggled_in_sends_nothing(
+    page: Page, server: Server, watch, web_site, at: str
+) -> None:
+    """Q-07, T094: on the sign-in and the consent page, form-action holds every form to us."""
     watch.allow("form-action")
-    watch.allow("Failed to load resource|Failed to launch")
-
-    def narrow(route: Route) -> None:
-        answer = route.fetch()
-        policy = re.sub(r"form-action [^;]*", "form-action 'self'", answer.headers["content-security-policy"])
-        route.fulfill(response=answer, headers={**answer.headers, "content-security-policy": policy})
-
-    uri, metadata = {
-        "https": ("https://client.example/cb", {}),
-        "loopback": (f"{local_site.address}/cb", NATIVE),
-        "app": ("com.example.notes:/cb", NATIVE),
-    }[where]
-    client, _ = server.add_client(redirect_uris=(uri,), **metadata)
-    authorize(page, server, client)
-    page.route("**/oauth/consent?**", narrow)
-    sign_in(page)
-    page.goto(page.url)
+    client, _ = server.add_client()
+    if at == "sign-in":
+        authorize(page, server, client)
+    else:
+        ask(page, server, client)
+    web_site.visits.clear()
     with page.expect_event("console", lambda message: "form-action" in message.text):
-        allow(page)
-    assert page.url.startswith(server.issuer)
+        page.evaluate(
+            """() => {
+                const form = document.createElement("form");
+                form.action = "https://client.example/steal";
+                document.body.append(form);
+                form.submit();
+            }"""
+        )
+    assert web_site.visits == [] and page.url.startswith(server.issuer)
 
 
 def test_hostile_words_are_words(page: Page, server: Server) -> None:

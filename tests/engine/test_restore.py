@@ -19,7 +19,7 @@ from authserver.engine.errors import InvalidGrant, PageError
 from authserver.engine.lost_events import LoggedEvent, Outcome, lost, read_log, redo
 from authserver.engine.once import claim, first_use, of_this_generation
 from authserver.engine.parameters import Parameters
-from authserver.engine.pending import Browser, Pending, seal, unseal
+from authserver.engine.pending import Browser, Pending, mark_of, seal, unseal
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType, KeyState
 from authserver.engine.restore import FollowedGeneration, replace_signing_keys
@@ -93,10 +93,12 @@ def test_what_was_made_before_the_restore_is_of_another_generation(
 
 def test_a_pending_request_from_before_the_restore_has_expired(make: Make) -> None:
     """T149: whether it was answered since the backup, nobody knows; also after signing in anew."""
-    browser = Browser(session_id="browser")
+    browser = Browser(marks={"h": mark_of(make(), "h")})
     asked = int(RESTORED.timestamp())
-    pending = Pending(request_id="r", asked_at=asked, expires_at=asked + 600, parameters=Parameters.parse(""))
-    sealed = seal(make(), pending, browser)
+    pending = Pending(
+        handle="h", request_id="r", asked_at=asked, expires_at=asked + 600, parameters=Parameters.parse("")
+    )
+    sealed = seal(make(), pending)
     at_once = RESTORED.replace(microsecond=0)
     assert unseal(make(restored_at=at_once), sealed, browser) == pending
     with pytest.raises(PageError) as refused:

@@ -397,16 +397,17 @@ def test_a_reference_is_answered_once(server: Server) -> None:
     browser = signed_in(server)
     request_uri = pushed(server, client, secret)
     pages = [bring(server, client, request_uri, browser) for _ in range(3)]
-    assert_code(server.consent(pages[2]))
+    code = assert_code(server.consent(pages[2]))
     before = records(server), server.events("code.issued")
-    assert_page_error(server.consent(pages[0]))
+    # The same answer of the same session within seconds is the same response (E-05).
+    assert assert_code(server.consent(pages[0])) == code
+    assert assert_code(bring(server, client, request_uri, browser)) == code
     assert_page_error(server.consent(pages[1], "deny"))
-    # Everything is agreed to by now, and no page asks: the reference itself is spent, in any browser.
-    assert_page_error(bring(server, client, request_uri, browser))
+    # Once it has arrived, the reference is spent, in any browser.
+    assert_page_error(bring(server, client, request_uri, server.browser()))
     assert (records(server), server.events("code.issued")) == before
-    other = server.browser()
-    page = bring(server, client, request_uri, other).follow()
-    assert_page_error(sign_in_at(page).follow(expect_errors=True))
+    server.redeem(client, secret, code)
+    assert_page_error(bring(server, client, request_uri, browser))
     assert server.events("code.issued") == before[1]
 
 
@@ -418,7 +419,9 @@ def test_a_declined_reference_is_spent(server: Server) -> None:
     assert_redirect_error(
         server.consent(bring(server, client, request_uri, browser), "deny"), "access_denied"
     )
-    assert_page_error(server.consent(bring(server, client, request_uri, browser)))
+    # Brought again within seconds it leads to the same refusal (E-05).
+    assert_redirect_error(bring(server, client, request_uri, browser), "access_denied")
+    assert_page_error(bring(server, client, request_uri, signed_in(server)))
     assert not server.events("code.issued")
 
 

@@ -298,7 +298,7 @@ def check_server(url: str, jwt: str) -> None:
         assert refreshed.status_int == 200
         assert kid_of(refreshed.json["access_token"]) == kid_of(jwt)
         mac = to_text(server.application.parts.keys.mac(SESSION.encode(), purpose="session-cookie"))
-        assert is_signed_in(server, server.browser(), cookie=f"__Host-session={SESSION}.{mac}")
+        assert is_signed_in(server, server.browser(), cookie=f"__Host-authserver-session={SESSION}.{mac}")
         assert server.sign_in(server.browser()).status_int == 303
         assert server.revoke(client, SECRET, refreshed.json["refresh_token"]).status_int == 200
         assert server.introspect(client, SECRET, ACCESS).json == {"active": False}

@@ -258,9 +258,11 @@ def test_a_token_is_kept_once(stores: Stores) -> None:
 
 
 def test_an_authorization_request_is_answered_once(stores: Stores) -> None:
-    marker = a_token(kind=TokenKind.REQUEST, grant_id=None)
+    marker = a_token(kind=TokenKind.REQUEST, grant_id=None, sealed_successor=b"sealed")
+    assert stores.tokens.find_mark(marker.digest) is None
     assert stores.tokens.add_once(marker)
     assert not stores.tokens.add_once(marker)
+    assert stores.tokens.find_mark(marker.digest) == marker
 
 
 def test_a_token_is_claimed_once_and_keeps_its_first_successor(stores: Stores) -> None:

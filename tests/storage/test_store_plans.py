@@ -65,6 +65,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "grants.touch": lambda stores: stores.grants.touch("grant-7", NOW),
     "tokens.add": lambda stores: stores.tokens.add(a_token(grant_id=None, digest=os.urandom(32))),
     "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(grant_id=None)),
+    "tokens.find_mark": lambda stores: stores.tokens.find_mark(b"unknown"),
     "tokens.find": lambda stores: stores.tokens.find(TokenKind.REFRESH, b"unknown"),
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), NOW),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), NOW, limit=3),

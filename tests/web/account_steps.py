@@ -10,7 +10,7 @@ from authserver.engine.records import Client, User
 from authserver.testing.records import a_grant
 from authserver.testing.server import PASSWORD, Server, form_with
 
-COOKIE = "__Host-session"
+COOKIE = "__Host-authserver-session"
 PAGES = ("apps", "sessions", "password", "sign-out-everywhere")
 NEW_PASSWORD = "a battery of correct horses"
 

@@ -165,12 +165,13 @@ def test_a_client_without_the_code_grant_is_unauthorized(server: Server) -> None
 
 
 def test_the_form_body_works_like_the_query(server: Server) -> None:
-    """B-01: a POST with a form body gives the same page."""
+    """B-01, B039: a POST with a form body leads to the same page, which can be reloaded."""
     client, _ = server.add_client()
     browser = signed_in(server)
     path, _, query = server.authorization_url(client).partition("?")
     page = browser.post(path, query, content_type="application/x-www-form-urlencoded")
-    assert_code(server.consent(page))
+    assert page.status_int == 303
+    assert_code(server.consent(page.follow()))
 
 
 def test_a_post_reads_only_its_body_and_a_get_only_its_query(server: Server) -> None:
@@ -181,7 +182,7 @@ def test_a_post_reads_only_its_body_and_a_get_only_its_query(server: Server) -> 
     form = {"content_type": "application/x-www-form-urlencoded", "status": "*"}
     assert_page_error(browser.post(f"{path}?{query}", "", **form))
     page = browser.post(f"{path}?redirect_uri={quote(EVIL)}&scope=admin", query, **form)
-    assert_code(server.consent(page))
+    assert_code(server.consent(page.follow()))
     with_body = browser.request(ISSUER + path, method="GET", body=query.encode(), status="*", **GET_WITH_BODY)
     assert_page_error(with_body)
 

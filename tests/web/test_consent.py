@@ -155,18 +155,47 @@ def test_an_altered_request_is_refused(
     assert records(server) == before
 
 
-@pytest.mark.parametrize("token", [None, "", "AAAA", "of another session"])
-def test_a_decision_needs_the_token_of_its_session(
-    server: Server, browser: TestApp, page: TestResponse, token: str | None
+@pytest.mark.parametrize(
+    "token",
+    [
+        None,
+        "",
+        "AAAA",
+        "é",
+        "cut",
+        "twice",
+        "of another browser",
+        "of another request",
+        "of the session",
+    ],
+)
+def test_a_decision_needs_the_token_of_its_page(
+    server: Server, client: Client, browser: TestApp, page: TestResponse, token: str | None
 ) -> None:
-    """E-03, T092: 403 page, no code, nothing stored, whatever the answer."""
-    server.add_user("bob")
-    other = fields_of(server.browser().get(server.path("/login")), "username")["csrf_token"]
-    form = fields_of(page, "scope") | {"csrf_token": other if token == "of another session" else token}
-    before = records(server)
+    """E-03, T092: no code, nothing stored, whatever the answer; 403, an event, and the page to answer again.
+
+    The token is good for this request alone: another one of the same person does not do, nor a form of the session.
+    """
+    other_page = browser.get(server.authorization_url(client))
+    values = {
+        "of another browser": fields_of(server.browser().get(server.path("/login")), "username")[
+            "csrf_token"
+        ],
+        "of another request": fields_of(other_page, "scope")["csrf_token"],
+        "of the session": form_with(browser.get(server.path("/logout")), "csrf_token")["csrf_token"].value,
+        "cut": fields_of(page, "scope")["csrf_token"][:-1],
+        "twice": [fields_of(page, "scope")["csrf_token"]] * 2,
+    }
+    form = fields_of(page, "scope") | {"csrf_token": values.get(token or "", token)}
     for answer in ("allow", "deny", "switch"):
-        assert_page_error(post(server, browser, form, answer=answer), status=403, supplied=REDIRECT_URI)
-    assert records(server) == before
+        before, events = records(server), len(server.events())
+        shown = post(server, browser, form, answer=answer)
+        assert shown.status_int == 403
+        assert "Location" not in shown.headers and "Set-Cookie" not in shown.headers
+        assert records(server) == before
+        (event,) = server.events()[events:]
+        assert (event["type"], event["reason"]) == ("authorization.refused", "form-token")
+    assert_code(server.consent(shown))
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "https://client.example", "http://as.example"])
@@ -205,17 +234,35 @@ def test_another_user_cannot_decide(server: Server, browser: TestApp, page: Test
     assert_code(server.consent(page))
 
 
-def test_a_session_change_in_between_ends_the_request(
+@pytest.mark.parametrize("answer", ["allow", "deny", "switch"])
+def test_another_user_in_between_is_asked_instead(
+    server: Server, browser: TestApp, page: TestResponse, answer: str
+) -> None:
+    """E-04: the page was shown to ann; bob signs in in another tab; ann's form decides nothing, and bob sees the page."""
+    bob = server.add_user("bob")
+    server.sign_in(browser, "bob")
+    before = records(server)
+    shown = server.consent(page, answer)
+    assert shown.status_int == 403
+    assert "Signed in as" in shown.text and "Bob" in shown.text and "Ann" not in shown.text
+    assert "Nothing has been shared yet" in shown.text
+    assert records(server) == before
+    event = server.events()[-1]
+    assert (event["type"], event["reason"], event["user_id"]) == (
+        "authorization.refused",
+        "form-token",
+        bob.user_id,
+    )
+    assert_code(server.consent(shown))
+    assert [grant["user_id"] for grant in server.rows("grants")] == [bob.user_id]
+
+
+def test_the_same_user_in_between_changes_nothing(
     server: Server, browser: TestApp, page: TestResponse
 ) -> None:
-    """E-04: the page was shown to ann; bob signs in in the same browser; ann's form is dead."""
-    server.add_user("bob")
-    server.sign_in(browser, "bob")
-    assert_page_error(server.consent(page), status=403)
-    token = form_with(browser.get(server.path("/logout")), "csrf_token")["csrf_token"].value
-    form = fields_of(page, "scope") | {"csrf_token": token}
-    assert_page_error(post(server, browser, form), status=403)
-    assert server.rows("grants") == []
+    """E-04: a sign-in of ann in another tab renews the session, and her page is still hers."""
+    server.sign_in(browser)
+    assert_code(server.consent(page))
 
 
 def test_somebody_else_may_sign_in_for_the_same_request(
@@ -226,7 +273,7 @@ def test_somebody_else_may_sign_in_for_the_same_request(
     login = post(server, browser, fields_of(page, "scope"), answer="switch")
     assert (login.status_int, urlsplit(login.location).path) == (303, "/login")
     assert server.rows("sessions") == []
-    assert_page_error(server.consent(page), status=403)
+    assert server.consent(page).location.startswith(f"{ISSUER}/login?request=")
     shown = sign_in_at(login.follow(), "bob").follow()
     assert "Bob" in shown.text
     assert_code(server.consent(shown))
@@ -245,28 +292,102 @@ def test_a_signed_out_browser_is_asked_to_sign_in_again(
     assert_code(server.consent(sign_in_at(answer.follow()).follow()), state="xyz")
 
 
-@pytest.mark.parametrize("first", ["allow", "deny"])
-@pytest.mark.parametrize("second", ["allow", "deny"])
-def test_a_request_is_answered_once(server: Server, page: TestResponse, first: str, second: str) -> None:
-    """E-05: the second submit of the same form gives a page, not a second answer."""
+@pytest.mark.parametrize("answer", ["allow", "deny"])
+def test_the_same_answer_again_leads_to_the_same_place_for_seconds(
+    server: Server, browser: TestApp, page: TestResponse, answer: str, clock
+) -> None:
+    """E-05: a double click or a slow line gets the same redirect; nothing more is stored; ten seconds later, a page."""
+    first = server.consent(page, answer)
+    before, events = records(server), len(server.events())
+    link = server.path("/oauth/consent?") + urlencode({"request": fields_of(page, "scope")["request"]})
+    clock.shift(10)
+    assert server.consent(page, answer).location == first.location
+    # Reload and Back come to the same place; so does the sign-in page of this request.
+    assert browser.get(link).location == first.location
+    assert browser.get(link.replace("/oauth/consent", "/login")).follow().location == first.location
+    assert (records(server), len(server.events())) == (before, events)
+    clock.shift(0.001)
+    for late in (server.consent(page, answer), browser.get(link, status="*")):
+        assert_page_error(late, supplied=REDIRECT_URI)
+        assert "answered already" in late.text
+    assert records(server) == before
+
+
+@pytest.mark.parametrize(("first", "second"), [("allow", "deny"), ("deny", "allow")])
+def test_another_answer_is_no_answer(server: Server, page: TestResponse, first: str, second: str) -> None:
+    """E-05: whoever changes their mind within seconds sees a page, not a second answer."""
     assert server.consent(page, first).status_int == 303
     before = records(server)
     assert_page_error(server.consent(page, second), supplied=REDIRECT_URI)
     assert records(server) == before
 
 
-def test_a_request_seen_twice_is_answered_once(server: Server, client: Client, browser: TestApp) -> None:
-    """E-05: two tabs with the same request, one answer; another request gets its own."""
-    link = sign_in_at(server.browser().get(server.authorization_url(client)).follow())
-    one, other = link.follow(), link.follow()
-    assert_code(server.consent(one))
-    assert_page_error(server.consent(other))
+def test_other_ticks_are_another_answer(server: Server, page: TestResponse) -> None:
+    """E-05, E-14."""
+    assert_code(server.consent(page, scopes=["profile"]))
+    assert_page_error(server.consent(page, scopes=["profile", "files.read"]), supplied=REDIRECT_URI)
+    assert [grant["scopes"] for grant in server.rows("grants")] == ["profile"]
+
+
+def test_a_code_that_arrived_is_not_sent_again(server: Server, browser: TestApp) -> None:
+    """E-05, I-06: using it once more would end what it gave, and Back must not do that."""
+    client, secret = server.add_client(client_id="fast")
+    page = browser.get(server.authorization_url(client))
+    code = assert_code(server.consent(page))
+    tokens = server.redeem(client, secret, code).json
+    assert_page_error(server.consent(page), supplied=REDIRECT_URI)
+    assert server.refresh(client, secret, tokens["refresh_token"]).status_int == 200
+
+
+@pytest.mark.parametrize("where", ["another browser", "another session", "another user", "signed out"])
+def test_an_answer_is_given_again_to_its_own_session_alone(
+    server: Server, browser: TestApp, page: TestResponse, where: str
+) -> None:
+    """E-05, T091: elsewhere a page, within the same second too; the code shows nowhere else."""
+    server.add_user("bob")
+    code = assert_code(server.consent(page))
+    link = server.path("/oauth/consent?") + urlencode({"request": fields_of(page, "scope")["request"]})
+    form, status = fields_of(page, "scope"), 400
+    match where:
+        case "another browser":
+            browser, status = signed_in(server), 403
+        case "another session":
+            server.sign_in(browser)
+        case "another user":
+            server.sign_in(browser, "bob")
+        case "signed out":
+            browser.get(server.path("/logout")).forms[0].submit()
+    for answer in (post(server, browser, form), browser.get(link, status="*")):
+        assert_page_error(answer, status=status, supplied=REDIRECT_URI)
+        assert code not in answer.text
     assert len(tokens_of(server, "code")) == 1
 
 
-def test_parallel_submits_give_one_code(server: Server, browser: TestApp, page: TestResponse) -> None:
-    """E-05, R-07: of many at the same moment one is redirected, the others see a page."""
-    form = fields_of(page, "scope") | {"answer": "allow", "scope": "profile"}
+def test_the_answer_that_is_kept_cannot_be_read(server: Server, page: TestResponse) -> None:
+    """R-01, T151: the code in it is sealed under the session's id, of which the database holds a digest."""
+    code = assert_code(server.consent(page))
+    stored = repr([server.rows(table) for table in ("tokens", "grants", "sessions", "consents", "events")])
+    assert code not in stored and REDIRECT_URI + "?" not in stored
+    (mark,) = tokens_of(server, "request")
+    assert mark["sealed_successor"]
+
+
+def test_a_request_seen_twice_is_answered_once(server: Server, client: Client, browser: TestApp) -> None:
+    """E-05: two tabs with the same request, one answer, to which both lead."""
+    link = sign_in_at(server.browser().get(server.authorization_url(client)).follow())
+    one, other = link.follow(), link.follow()
+    assert assert_code(server.consent(one)) == assert_code(server.consent(other))
+    assert len(tokens_of(server, "code")) == 1
+
+
+@pytest.mark.parametrize("answer", ["allow", "deny"])
+def test_parallel_submits_give_one_answer(make_server, database_url: str, answer: str) -> None:
+    """E-05, R-07: of many at the same moment one stores, and all lead to the same place; on both databases."""
+    server = make_server(database_url=database_url)
+    server.add_user("ann")
+    browser = signed_in(server)
+    page = browser.get(server.authorization_url(server.add_client()[0]))
+    form = fields_of(page, "scope") | {"answer": answer, "scope": "profile"}
     cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
     together = threading.Barrier(4)
 
@@ -277,8 +398,16 @@ def test_parallel_submits_give_one_code(server: Server, browser: TestApp, page: 
 
     with ThreadPoolExecutor(4) as threads:
         answers = [future.result(timeout=60) for future in [threads.submit(submit) for _ in range(4)]]
-    assert sorted(answer.status_int for answer in answers) == [303, 400, 400, 400]
-    assert len(tokens_of(server, "code")) == len(server.rows("grants")) == 1
+    assert [sent.status_int for sent in answers] == [303] * 4
+    assert len({sent.location for sent in answers}) == 1
+    allowed = answer == "allow"
+    assert (
+        len(tokens_of(server, "code"))
+        == len(server.rows("grants"))
+        == len(server.rows("consents"))
+        == allowed
+    )
+    assert len(server.events("consent.given" if allowed else "consent.refused")) == 1
 
 
 def test_a_request_expires(server: Server, browser: TestApp, page: TestResponse) -> None:
@@ -287,7 +416,34 @@ def test_a_request_expires(server: Server, browser: TestApp, page: TestResponse)
         assert_page_error(server.consent(page), supplied=REDIRECT_URI)
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=880)):
         assert_code(server.consent(page))
-        assert_page_error(server.consent(page))
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=899)):
+        assert "answered already" in server.consent(page).text
+
+
+def test_an_expired_request_leads_back(server: Server, client: Client) -> None:
+    """E-02: whoever typed too long reads so, and starts the same request again, from the sign-in and the consent page."""
+    browser = server.browser()
+    login = browser.get(server.authorization_url(client)).follow()
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=901)):
+        expired = sign_in_at(login)
+        assert_page_error(expired, supplied=REDIRECT_URI)
+        assert server.rows("sessions") == []
+        consent = sign_in_at(expired.click("Start again").follow()).follow()
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=1803)):
+        again = server.consent(consent).click("Start again")
+        assert_code(server.consent(again), state="xyz")
+
+
+def test_a_request_that_expired_elsewhere_shows_nothing(server: Server, client: Client) -> None:
+    """T091: its state and challenge are for the browser alone in which it began."""
+    link = server.browser().get(server.authorization_url(client)).location
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=901)):
+        for browser in (server.browser(), signed_in(server)):
+            answer = (
+                browser.get(link).follow(status="*") if browser.cookies else browser.get(link, status="*")
+            )
+            assert_page_error(answer, status=403, supplied=REDIRECT_URI)
+            assert CHALLENGE not in answer.text and "xyz" not in answer.text
 
 
 def test_signing_in_does_not_renew_a_request(server: Server, client: Client) -> None:

@@ -11,7 +11,7 @@ from webtest import TestResponse
 
 from authserver.engine.records import Client
 from authserver.testing.server import REDIRECT_URI, Server
-from authserver.testing.stories import assert_code, register, signed_in
+from authserver.testing.stories import assert_code, register, sign_in_at, signed_in
 
 
 def consent_page(server: Server, client: Client, **changes: str) -> TestResponse:
@@ -93,34 +93,58 @@ def test_a_local_destination_adds_a_warning(server: Server, uri: str, warning: s
     assert ("could be asking" in page.text or "could answer" in page.text) == (warning is not None)
 
 
-SOURCES = {
-    "https://client.example/cb?x=1": "https://client.example",
-    "https://client.example:8443/cb": "https://client.example:8443",
-    "http://127.0.0.1:8000/cb": "http://127.0.0.1:8000",
-    "http://localhost/cb": "http://localhost",
-    "http://[::1]:8000/cb": "http:",
-    "com.example.app:/cb": "com.example.app:",
-}
+def test_a_form_goes_nowhere_but_to_us_in_a_browser(server: Server) -> None:
+    """Q-07, B048: whatever the client's address; the answer to the form is a page that goes on by itself."""
+    client, _ = server.add_client(redirect_uris=("com.example.app:/cb",), application_type="native")
+    browser = server.browser()
+    browser.extra_environ["HTTP_SEC_FETCH_DEST"] = "document"
+    login = browser.get(server.authorization_url(client)).follow()
+    page = sign_in_at(login).follow()
+    for answer in (login, page):
+        policy = answer.headers["Content-Security-Policy"].split("; ")
+        assert "form-action 'self'" in policy
+        assert "default-src 'none'" in policy
+    for answer in ("allow", "allow"):
+        onward = server.consent(page, answer)
+        assert (onward.status_int, onward.headers["Cache-Control"]) == (200, "no-store")
+        (link,) = [tag["href"] for tag in onward.html.find("main").find_all("a")]
+        assert link.startswith("com.example.app:/cb?code=as_code_")
+        (refresh,) = onward.html.find_all("meta", attrs={"http-equiv": "refresh"})
+        assert refresh["content"] == f"0; url={link}"
 
 
-@pytest.mark.parametrize(("uri", "source"), SOURCES.items())
-def test_the_form_may_end_at_the_client_and_nowhere_else(server: Server, uri: str, source: str) -> None:
-    """Q-07, C-15: Chromium holds the redirect after the form to `form-action`, on sign-in and on consent."""
-    client, _ = server.add_client(redirect_uris=(uri,), application_type="native")
+@pytest.mark.parametrize("uri", ["https://client.example/cb?x=1", "https://client.example:8443/cb"])
+def test_a_program_gets_a_redirect_and_a_policy_that_is_not_in_its_way(server: Server, uri: str) -> None:
+    """Q-07, B-18, B048: so does a browser that says nothing about itself; `form-action` would hold its redirects."""
+    client, _ = server.add_client(redirect_uris=(uri,))
     login = server.browser().get(server.authorization_url(client)).follow()
     page = consent_page(server, client)
     for answer in (login, page):
-        policy = answer.headers["Content-Security-Policy"].split("; ")
-        assert f"form-action 'self' {source}" in policy
-        assert "default-src 'none'" in policy
+        assert "form-action" not in answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert_code(server.consent(page), redirect_uri=uri)
+    assert "form-action 'self'" in server.browser().get("/login").headers["Content-Security-Policy"]
 
 
-def test_the_policy_names_the_port_of_the_request(server: Server) -> None:
-    """Q-07, C-04: not the registered one."""
-    client, _ = server.add_client(redirect_uris=("http://127.0.0.1/cb",), application_type="native")
-    page = consent_page(server, client, redirect_uri="http://127.0.0.1:9999/cb")
-    assert "form-action 'self' http://127.0.0.1:9999;" in page.headers["Content-Security-Policy"]
+@pytest.mark.parametrize("what", ["deny", "remembered", "error"])
+def test_every_way_from_a_form_to_the_client_is_a_page(server: Server, what: str) -> None:
+    """Q-07, B048: Deny, a sign-in that leads straight on, and an error that shows after it; other answers redirect."""
+    client, _ = server.add_client()
+    server.code(client)
+    browser = server.browser()
+    browser.extra_environ["HTTP_SEC_FETCH_DEST"] = "document"
+    changes = {"deny": {"scope": "profile files.read"}, "remembered": {}, "error": {"scope": "nope"}}[what]
+    url = server.authorization_url(client, **changes)
+    answer = sign_in_at(browser.get(url).follow()).follow()
+    if what == "deny":
+        answer = server.consent(answer, "deny")
+    expected = {"deny": "error=access_denied", "remembered": "code=as_code_", "error": "error=invalid_scope"}[
+        what
+    ]
+    (link,) = [tag["href"] for tag in answer.html.find("main").find_all("a")]
+    assert answer.status_int == 200 and link.startswith(f"{REDIRECT_URI}?{expected}")
+    straight = browser.get(url)
+    assert straight.status_int == (200 if what == "deny" else 303)
 
 
 NAMES = [

@@ -24,7 +24,7 @@ from authserver.testing.server import PASSWORD, SETTINGS, VERIFIER, Server, basi
 from authserver.testing.stories import assert_json_error, assert_page_error, fields_of, sign_in_at, stored
 from tests.web.account_steps import NEW_PASSWORD, change_password
 
-COOKIE = "__Host-session"
+COOKIE = "__Host-authserver-session"
 INITIAL = "an initial access token of 40 characters".replace(" ", "-")
 
 
@@ -86,7 +86,7 @@ def run_flow(server: Server) -> Flow:
         "initial access token": INITIAL,
         "secret": secret,
         "registered secret": registered["client_secret"],
-        "visitor cookie": browser.cookies[COOKIE].strip('"'),
+        "request mark": next(iter(browser.cookies.values())).strip('"'),
         "login request": fields_of(page, "username")["request"],
         "login form token": fields_of(page, "username")["csrf_token"],
     }
@@ -103,7 +103,6 @@ def run_flow(server: Server) -> Flow:
     issued |= {"second access": answer["access_token"], "refresh": answer["refresh_token"]}
     issued["live code"] = server.code(client, browser)
     # An identifier in a cookie counts without its MAC, too.
-    issued["visitor"] = issued["visitor cookie"].partition(".")[0]
     issued["session"] = issued["session cookie"].partition(".")[0]
     return Flow(server=server, client=client, secret=secret, issued=issued, browser=browser)
 

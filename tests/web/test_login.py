@@ -14,7 +14,7 @@ import time_machine
 from authserver.engine.login import add_user, disable_user
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.usernames import BadUsername
-from authserver.testing.server import ISSUER, PASSWORD, REDIRECT_URI, Server, form_with
+from authserver.testing.server import ISSUER, PASSWORD, REDIRECT_URI, SETTINGS, Server, form_with
 from authserver.testing.stories import (
     assert_code,
     assert_page_error,
@@ -39,12 +39,11 @@ def test_signing_in_at_the_front_door_leads_home(server: Server) -> None:
 
 
 def test_signing_in_goes_on_with_the_pending_request(server: Server) -> None:
-    """E-01, E-18: to the consent step, with the request sealed for the new session."""
+    """E-01, E-18: to the consent step of that request."""
     client, _ = server.add_client()
     page = server.browser().get(server.authorization_url(client)).follow()
     answer = sign_in_at(page)
     assert answer.location.startswith(f"{ISSUER}/oauth/consent?request=")
-    assert fields_of(page, "username")["request"] not in answer.location
     assert_code(server.consent(answer.follow()))
 
 
@@ -84,7 +83,8 @@ def test_a_pending_request_of_another_browser_is_refused(server: Server) -> None
     client, _ = server.add_client()
     link = server.browser().get(server.authorization_url(client)).location
     assert_page_error(server.browser().get(link, status="*"), status=403, supplied=REDIRECT_URI)
-    assert_page_error(signed_in(server).get(link, status="*"), status=403, supplied=REDIRECT_URI)
+    led = signed_in(server).get(link)
+    assert_page_error(led.follow(status="*"), status=403, supplied=REDIRECT_URI)
 
 
 def test_an_expired_request_costs_no_password(server: Server) -> None:
@@ -296,11 +296,51 @@ def test_a_failed_sign_in_keeps_the_pending_request(server: Server) -> None:
     assert_code(server.consent(sign_in_at(again).follow()))
 
 
-def test_repeated_fields_sign_nobody_in(server: Server) -> None:
-    """T012: which of two names is meant, nobody can say."""
+@pytest.mark.parametrize("name", ["username", "password", "request"])
+def test_a_field_sent_twice_signs_nobody_in(server: Server, name: str) -> None:
+    """T012, T100: which of two is meant, nobody can say; a refused sign-in as any other, with its one event."""
     browser = server.browser()
     fields = fields_of(browser.get(server.path("/login")), "username")
-    body = urlencode({**fields, "username": ["ann", "bob"], "password": PASSWORD}, doseq=True)
+    values = {**fields, "username": "ann", "password": PASSWORD}
+    body = urlencode({**values, name: [values[name], values[name]]}, doseq=True)
+    before = len(server.events())
     answer = browser.post(server.path("/login"), body, content_type=FORM, status="*")
-    assert_page_error(answer)
+    assert answer.status_int == 400 and "You are not signed in" in answer.text
     assert server.rows("sessions") == []
+    (event,) = server.events()[before:]
+    assert (event["type"], event["reason"]) == ("sign_in.refused", "field-repeated")
+    assert sign_in_at(answer).status_int == 303
+
+
+@pytest.mark.parametrize("password", [PASSWORD, "wrong password"])
+@pytest.mark.parametrize("observed", [True, False])
+def test_a_way_back_sent_twice_changes_nothing_about_a_sign_in(
+    make_server, password: str, observed: bool
+) -> None:
+    """T101: the right password signs in, and each wrong guess leaves its event, with an observing plugin and without."""
+    server = make_server({"authserver.plugins": SETTINGS["authserver.plugins"] + " log_events" * observed})
+    server.add_user("ann")
+    browser = server.browser()
+    fields = fields_of(browser.get(server.path("/login")), "username")
+    values = {**fields, "username": "ann", "password": password, "page": ["account_apps", "account_apps"]}
+    before = len(server.events())
+    answer = browser.post(server.path("/login"), urlencode(values, doseq=True), content_type=FORM, status="*")
+    (event,) = server.events()[before:]
+    if password == PASSWORD:
+        assert (answer.status_int, answer.location) == (303, f"{ISSUER}/")
+        assert event["type"] == "sign_in.succeeded"
+    else:
+        assert answer.status_int == 400 and form_with(answer, "username")
+        assert (event["type"], event["reason"]) == ("sign_in.refused", "password-wrong")
+
+
+@pytest.mark.parametrize("field", ["page", "username", "password", "request"])
+def test_a_field_that_is_no_text_is_refused_and_recorded(server: Server, field: str) -> None:
+    """T013, T101: nothing of the form can be read then, its token neither."""
+    browser = server.browser()
+    fields = fields_of(browser.get(server.path("/login")), "username")
+    body = urlencode({**fields, "username": "ann", "password": PASSWORD}) + f"&{field}=%FF"
+    before = len(server.events())
+    assert_page_error(browser.post(server.path("/login"), body, content_type=FORM, status="*"))
+    assert server.rows("sessions") == []
+    assert [event["type"] for event in server.events()[before:]] == ["sign_in.refused"]

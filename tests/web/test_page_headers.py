@@ -26,7 +26,7 @@ def everything(server: Server) -> Iterator[tuple[str, TestResponse]]:
     yield "consent", page
     yield "consent, nothing ticked", server.consent(page, scopes=[])
     yield "to the client", server.consent(page)
-    yield "answered twice", server.consent(page)
+    yield "answered twice", server.consent(page, "deny")
     yield "error to the client", browser.get(server.authorization_url(client, scope="nope"))
     yield "unknown client", browser.get(server.authorization_url(client, client_id="nobody"), status="*")
     yield "leave", browser.get(server.authorization_url(register(server), scope="nope"))

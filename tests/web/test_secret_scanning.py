@@ -146,7 +146,7 @@ def test_what_is_no_session_is_not_looked_up(server: Server, wrong: str) -> None
     """T098: nor is one without the code that proves that we made it."""
     for cookie in (wrong, f"{wrong}.", f"{wrong}.{'A' * 43}", f"{forged(digests.SESSION)}.{'A' * 43}"):
         with asked(server) as seen:
-            assert not is_signed_in(server, server.browser(), cookie=f"__Host-session={cookie}")
+            assert not is_signed_in(server, server.browser(), cookie=f"__Host-authserver-session={cookie}")
         assert seen == []
 
 
@@ -196,7 +196,7 @@ def test_a_scanner_finds_every_credential_of_a_flow(make_server: Callable[..., S
         digests.ACCESS: issued["access_token"],
         digests.REFRESH: issued["refresh_token"],
         digests.SECRET: secret or "",
-        digests.SESSION: browser.cookies["__Host-session"].strip('"').partition(".")[0],
+        digests.SESSION: browser.cookies["__Host-authserver-session"].strip('"').partition(".")[0],
     }
     expressions, is_ours = documented(), scanned()
     assert expressions.keys() == credentials.keys() == set(KINDS.values())

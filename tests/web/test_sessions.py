@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,7 +21,7 @@ from authserver.testing.stories import (
     signed_in,
 )
 
-COOKIE = "__Host-session"
+COOKIE = "__Host-authserver-session"
 
 
 @pytest.fixture
@@ -45,36 +46,40 @@ def attributes_of(answer) -> tuple[str, set[str]]:
 
 
 def test_the_cookie_is_bound_to_the_host_and_hidden_from_scripts(server: Server) -> None:
-    """E-17, T099: `__Host-`, Secure, HttpOnly, SameSite=Lax, Path=/ and no Domain, for strangers and users."""
-    browser = server.browser()
-    page = browser.get(server.path("/login"))
-    answer = sign_in_at(page)
-    for response in (page, answer):
-        name, attributes = attributes_of(response)
-        assert name == COOKIE
-        assert attributes == {"Path=/", "secure", "HttpOnly", "SameSite=Lax"}
+    """E-17, T099: `__Host-`, Secure, HttpOnly, SameSite=Lax, Path=/ and no Domain; so is the mark of a request."""
+    page = server.browser().get(server.path("/login"))
+    assert attributes_of(sign_in_at(page)) == (COOKIE, {"Path=/", "secure", "HttpOnly", "SameSite=Lax"})
+    name, attributes = attributes_of(page)
+    assert re.fullmatch(r"__Host-authserver-request-[\w-]{22}", name)
+    assert {"Path=/", "secure", "HttpOnly", "SameSite=Lax", "Max-Age=86400"} <= attributes
+    assert not [attribute for attribute in attributes if attribute.lower().startswith("domain")]
 
 
 def test_plain_http_on_loopback_has_a_cookie_of_another_name(make_server) -> None:
-    """E-17: browsers would refuse `__Host-` and Secure there; development still works."""
+    """E-17, B112, B113: browsers would refuse `__Host-` and Secure there; no other program of that host has its name."""
     server = make_server({"authserver.issuer": "http://localhost:6543"})
     server.add_user("ann")
     name, attributes = attributes_of(server.sign_in(server.browser()))
-    assert (name, attributes) == ("session", {"Path=/", "HttpOnly", "SameSite=Lax"})
+    assert (name, attributes) == ("authserver-session", {"Path=/", "HttpOnly", "SameSite=Lax"})
     browser = signed_in(server)
+    browser.set_cookie("session", "of-another-program")
     assert is_signed_in(server, browser)
+    client, _ = server.add_client()
+    page = browser.get(server.authorization_url(client))
+    server.consent(page)
+    browser.get(server.path("/logout")).forms[0].submit()
+    assert browser.cookies["session"] == '"of-another-program"'
 
 
 def test_signing_in_renews_the_id(server: Server, stranger: TestApp) -> None:
-    """E-17, T098: from stranger to user, and at every further sign-in; the old one is worth nothing."""
+    """E-17, T098: a stranger has none; each sign-in gives another, and the old one is worth nothing."""
     stranger.get(server.path("/login"))
-    visitor = stranger.cookies[COOKIE]
+    assert COOKIE not in stranger.cookies
     server.sign_in(stranger)
     first = stranger.cookies[COOKIE]
     server.sign_in(stranger)
     second = stranger.cookies[COOKIE]
-    assert len({visitor, first, second}) == 3
-    assert not with_cookie(server, f"{COOKIE}={visitor}")
+    assert first != second
     assert not with_cookie(server, f"{COOKIE}={first}")
     assert with_cookie(server, f"{COOKIE}={second}")
     assert len(server.rows("sessions")) == 1
@@ -82,7 +87,7 @@ def test_signing_in_renews_the_id(server: Server, stranger: TestApp) -> None:
 
 @pytest.mark.parametrize("change", ["sign-in", "sign-out", "password", "everywhere"])
 def test_whoever_is_signed_in_changes_the_id_changes(server: Server, browser: TestApp, change: str) -> None:
-    """E-17, T098: at sign-in, sign-out and a changed password; the id of before is worth nothing."""
+    """E-17, T098: at sign-in and a changed password; it ends at sign-out. The id of before is worth nothing."""
     before = browser.cookies[COOKIE]
     match change:
         case "sign-in":
@@ -96,22 +101,24 @@ def test_whoever_is_signed_in_changes_the_id_changes(server: Server, browser: Te
             form["current_password"] = PASSWORD
             form["new_password"] = form["repeated"] = "another good password"
             assert form.submit().status_int == 303
-    after = browser.cookies[COOKIE]
+    after = browser.cookies.get(COOKIE)
     assert after != before
     assert not with_cookie(server, f"{COOKIE}={before}")
     assert with_cookie(server, f"{COOKIE}={after}") == (change in ("sign-in", "password"))
+    assert (after is None) == (change in ("sign-out", "everywhere"))
 
 
 def test_a_planted_session_is_not_adopted(server: Server) -> None:
-    """T098: an attacker's own visitor cookie in the victim's browser stays a stranger's after sign-in."""
-    attacker = server.browser()
-    attacker.get(server.path("/login"))
+    """T098: whatever an attacker has from his own visit and puts into the victim's browser stays a stranger's."""
+    attacker = signed_in(server)
     planted = attacker.cookies[COOKIE]
+    attacker.get(server.path("/logout")).forms[0].submit()
     victim = server.browser()
     victim.set_cookie(COOKIE, planted)
     server.sign_in(victim)
     assert victim.cookies[COOKIE] != planted
     assert not is_signed_in(server, attacker)
+    assert not with_cookie(server, f"{COOKIE}={planted}")
 
 
 def test_a_failed_sign_in_keeps_the_stranger_a_stranger(server: Server, stranger: TestApp) -> None:
@@ -130,7 +137,7 @@ def test_nothing_is_stored_about_a_stranger(server: Server, stranger: TestApp) -
 
 
 @pytest.mark.parametrize(
-    "forge", ["as is", "own mac", "other mac", "bare", "empty", "cut", "latin", "visitor mac"]
+    "forge", ["as is", "own mac", "other mac", "bare", "empty", "cut", "latin", "request mac"]
 )
 def test_a_forged_cookie_is_no_session(server: Server, browser: TestApp, forge: str) -> None:
     """T098: no cookie content is trusted without its MAC, and an id that we did not issue is not adopted."""
@@ -138,7 +145,7 @@ def test_a_forged_cookie_is_no_session(server: Server, browser: TestApp, forge: 
     invented = digests.new_credential(digests.SESSION)
     other = server.browser()
     other.get(server.path("/login"))
-    visitor_mac = other.cookies[COOKIE].partition(".")[2]
+    (request_mac,) = other.cookies.values()
     value = {
         "as is": invented,
         "own mac": f"{invented}.{mac}",
@@ -147,7 +154,7 @@ def test_a_forged_cookie_is_no_session(server: Server, browser: TestApp, forge: 
         "empty": "",
         "cut": f"{session_id}.",
         "latin": f"{session_id}.\xff\xfe",
-        "visitor mac": f"{session_id}.{visitor_mac}",
+        "request mac": f"{session_id}.{request_mac}",
     }[forge]
     assert not with_cookie(server, f"{COOKIE}={value}")
     assert with_cookie(server, f"{COOKIE}={session_id}.{mac}")

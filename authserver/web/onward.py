@@ -1,0 +1,49 @@
+"""How the answer to one of our forms leads on to the client.
+
+Chromium holds every redirect that follows a form to the `form-action` of its page: ours to the client, and all
+that the client makes afterwards, the last one perhaps to a private-use scheme of an app. No list of ours could
+name them. So a browser gets a page that goes on by itself, which ends what followed the form, and `form-action`
+stays narrow: a form that somebody smuggles into a page of ours sends nothing anywhere.
+
+A program, or a browser too old to say what it wants a document for, gets the plain redirect, and no `form-action`
+that could be in its way. One header decides both, so that page and answer always go together.
+"""
+
+from __future__ import annotations
+
+from pyramid.renderers import render_to_response
+from pyramid.request import Request
+from pyramid.response import Response
+
+from authserver.engine import uris
+from authserver.web.pages import see_other
+
+# The routes where the person comes from a form of ours: by sending it, or by the redirect after it.
+AFTER_A_FORM = ("login", "consent")
+
+
+def needs_a_page(request: Request) -> bool:
+    """Whether this browser gets pages that go on by themselves: each of the last years sends Fetch Metadata."""
+    return "HTTP_SEC_FETCH_DEST" in request.environ
+
+
+def let_forms_lead_on(request: Request) -> None:
+    """Let the forms of this page, sent to us, end at the client."""
+    if not needs_a_page(request):
+        request.content_security_policy = {"form-action": None}
+
+
+def see_client(request: Request, location: str) -> Response:
+    """The way on to the client, at an address that has been accepted."""
+    if request.matched_route.name not in AFTER_A_FORM or not needs_a_page(request):
+        return see_other(location)
+    redirect_uri = location.partition("?")[0]
+    page = {
+        "location": location,
+        "host": uris.display_host(redirect_uri),
+        "is_app": redirect_uri.partition(":")[0].lower() not in ("https", "http"),
+        "signed_in": None,
+        "csrf_token": "",
+    }
+    response: Response = render_to_response("onward.jinja2", page, request)
+    return response
