@@ -195,8 +195,10 @@ def _challenge(verifier: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 
-def answer_of_a_person(server: Server, url: str, browser: TestApp | None = None) -> TestResponse:
-    """Open this address, sign in where asked, allow everything; the answer that leaves the server."""
+def answer_of_a_person(
+    server: Server, url: str, *, browser: TestApp | None = None, ticked: list[str] | None = None
+) -> TestResponse:
+    """Open this address, sign in where asked, allow what is ticked (everything); the answer that leaves the server."""
     browser = browser or server.browser()
     answer = browser.get(url, expect_errors=True)
     for _ in range(10):
@@ -212,5 +214,5 @@ def answer_of_a_person(server: Server, url: str, browser: TestApp | None = None)
             form["username"], form["password"] = "ann", PASSWORD
             answer = form.submit(expect_errors=True)
         else:
-            answer = server.consent(answer)
+            answer = server.consent(answer, scopes=ticked)
     raise AssertionError("the browser goes round in circles")
