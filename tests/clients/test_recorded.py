@@ -107,14 +107,14 @@ def check_accepted(program: Program, uri: str) -> None:
 
 
 def wanted_scope(program: Program, way: Authorization) -> set[str]:
-    """B-09, B-27: of what was asked for, all that the client is registered for; without any, the server's default."""
+    """B-11, B-12, B-27: of what was asked for, all that the client is registered for; without any, the server's default."""
     url = program.authorization_url(way)
     (asked,) = parse_qs(urlsplit(url).query).get("scope", [""])
     return set(asked.split()) & set(program.registered["scope"].split()) or {"profile"}
 
 
 def check_tokens(program: Program, answer: TestResponse, scope: set[str]) -> None:
-    """J-01, O-05: the members that programs read, and a token for the API."""
+    """F-07 to F-09, O-05: the members that programs read, and a token for the API."""
     tokens = answer.json
     assert answer.headers["Cache-Control"] == "no-store"
     assert tokens["token_type"].lower() == "bearer"
@@ -155,12 +155,14 @@ def test_a_program_gets_and_refreshes_tokens_with_development_ini(
 
 @pytest.fixture(scope="module")
 def production(make_server: Any) -> Server:
-    """production.ini with registration by anybody and the preset switched on, as docs/real-clients.rst says."""
+    """production.ini with registration by anybody, the preset and client_secret_post, as docs/real-clients.rst says."""
     settings = settings_of("production.ini")
     plugins = settings["authserver.plugins"]
     assert plugins
     assert "# mcp_clients" in (CHECKOUT / "production.ini").read_text()
-    settings["authserver.plugins"] = plugins.replace("registration_token", "registration_open\nmcp_clients")
+    settings["authserver.plugins"] = plugins.replace(
+        "registration_token", "registration_open\nmcp_clients\nclient_secret_post"
+    )
     for key in [key for key in settings if key.startswith("authserver.plugin.registration_token.")]:
         del settings[key]
     settings |= {
@@ -311,7 +313,7 @@ def test_a_grant_type_that_is_not_offered_is_left_out(development: Server) -> No
 
 
 def test_vs_code_cuts_its_grant_types_to_ours(development: Server) -> None:
-    """A-16: so a feature that advertises the device grant has to take it."""
+    """A-09: so a feature that advertises the device grant has to take it."""
     assert registered_as(development, "vs-code").asked["grant_types"] == [
         "authorization_code",
         "refresh_token",
@@ -319,7 +321,7 @@ def test_vs_code_cuts_its_grant_types_to_ours(development: Server) -> None:
 
 
 def test_an_empty_scope_is_no_scope(development: Server) -> None:
-    """K-24, B-09: the Inspector and Gemini CLI register with one, VS Code asks with one."""
+    """K-24, B-03: the Inspector and Gemini CLI register with one, VS Code asks with one."""
     assert registered_as(development, "inspector").asked["scope"] == ""
     program = registered_as(development, "vs-code")
     way = program.recording.authorization[1]
@@ -330,7 +332,7 @@ def test_an_empty_scope_is_no_scope(development: Server) -> None:
 def test_copilot_studio_asks_for_the_scope_of_our_answer_and_gets_the_default_audience(
     development: Server,
 ) -> None:
-    """K-04, K-28, O-06: an answer without a scope would be a request without one; it never names a resource."""
+    """K-04, K-28, O-08: an answer without a scope would be a request without one; it never names a resource."""
     program = registered_as(development, "copilot-studio")
     assert "scope" not in program.asked
     assert program.registered["scope"] == "profile notes.read notes.write"
@@ -365,7 +367,7 @@ def test_nobody_asks_for_offline_access_that_is_not_advertised(development: Serv
 def test_programs_that_ask_for_offline_access_get_refresh_tokens_where_it_is_wanted(
     offline_server: Server, recording: Recording, way: Authorization
 ) -> None:
-    """G-02: with the plugin offline_access, and the scope open to those that register themselves."""
+    """A-16: with the plugin offline_access, and the scope open to those that register themselves."""
     program = Program(
         recording=recording, server=offline_server, api=Api(scopes=("notes.read", "notes.write"))
     )
