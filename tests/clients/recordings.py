@@ -20,6 +20,9 @@ FOLDER = Path(__file__).parent / "recorded"
 _SOURCE = re.compile(r"(reconstructed from )?[\w@.-]+[/ ][^,]*, .*[0-9]{4}-[0-9]{2}-[0-9]{2}.*", re.DOTALL)
 
 
+ResourceForm = Literal["verbatim", "href", "without slash"]
+
+
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A part of a recording: a member that is not listed here is an error."""
 
@@ -120,7 +123,6 @@ class TokenRequest(Strict):
     Attributes:
         authentication: `registered` is the method that our answer to the registration names; `none` sends `client_id`
             alone; the others send the secret, if there is one.
-        resource: how the resource is written, where that differs from the authorization request.
         form: in order; as for `Authorization.parameters`.
     """
 
@@ -128,7 +130,6 @@ class TokenRequest(Strict):
     authentication: Literal["registered", "none", "client_secret_post", "client_secret_basic"]
     form: Mapping[str, str]
     scope: Scope = Scope()
-    resource: Literal["verbatim", "href"] | None = None
 
 
 class MetadataDocument(Strict):
@@ -146,7 +147,8 @@ class Recording(Strict):
         recorded: when this was written down.
         code_verifier: an example, in the program's form (RFC 7636, 4.1).
         resource: `verbatim` is the identifier as the protected resource metadata has it, `href` is what a URL parser of
-            a browser makes of it (a slash at the end of a bare host); null sends none.
+            a browser makes of it (a slash at the end of a bare host), `without slash` has none at its end; null sends
+            none.
         notes: facts that explain the rest.
     """
 
@@ -157,7 +159,7 @@ class Recording(Strict):
     discovery: Discovery
     registration: Registration
     code_verifier: str
-    resource: Literal["verbatim", "href"] | None
+    resource: ResourceForm | None
     authorization: tuple[Authorization, ...]
     token: TokenRequest
     refresh: TokenRequest

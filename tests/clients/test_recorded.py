@@ -415,7 +415,7 @@ def bare_host_server(make_server: Any, request: pytest.FixtureRequest) -> Server
 
 
 @pytest.mark.parametrize("said", BARE)
-@pytest.mark.parametrize("name", ["claude-code", "codex", "vs-code"])
+@pytest.mark.parametrize("name", ["claude-code", "codex", "vs-code", "zed"])
 def test_a_bare_host_is_one_resource_with_and_without_its_slash(
     bare_host_server: Server, name: str, said: str
 ) -> None:

@@ -99,7 +99,7 @@ class Program:
             "redirect_uri": way.redirect_uri,
             "state": way.state,
             "code_challenge": _challenge(self.recording.code_verifier),
-            "resource": self._resource(self.recording.resource),
+            "resource": self._resource(),
             "scope": scope,
             "prompt": "consent" if scope and "offline_access" in scope.split() else None,
         }
@@ -123,7 +123,7 @@ class Program:
         values = {
             **values,
             "client_id": client_id,
-            "resource": self._resource(request.resource or self.recording.resource),
+            "resource": self._resource(),
             "scope": self._scope(request.scope),
         }
         form, headers = _filled(request.form, values), dict(request.headers)
@@ -175,10 +175,16 @@ class Program:
             return chosen
         return " ".join(dict.fromkeys([*(chosen or "").split(), *added]))
 
-    def _resource(self, form: str | None) -> str | None:
-        if form != "href":
-            return self.api.identifier if form else None
-        return self.api.identifier if urlsplit(self.api.identifier).path else self.api.identifier + "/"
+    def _resource(self) -> str | None:
+        identifier = self.api.identifier
+        match self.recording.resource:
+            case "href" if not urlsplit(identifier).path:
+                return identifier + "/"
+            case "without slash":
+                return identifier.removesuffix("/")
+            case None:
+                return None
+        return identifier
 
 
 def _filled(template: Mapping[str, str], values: Mapping[str, str | None]) -> dict[str, str]:
