@@ -64,6 +64,7 @@ from authserver.engine.register import INITIAL_ACCESS_TOKEN_REQUIRED, ClientMeta
 from authserver.engine.sealing import Unsealable, from_text, to_text
 from authserver.engine.uris import (
     canonical_resource,
+    fitting_application_type,
     redirect_uri_problem,
     same_loopback_redirect_uri,
     same_redirect_uri,
@@ -119,6 +120,7 @@ __all__ = [
     "equal",
     "facts_of",
     "first_use",
+    "fitting_application_type",
     "foreign_key",
     "from_text",
     "headers_of",

@@ -171,6 +171,9 @@ def build(ini: Mapping[str, str]) -> Application:
             ),
             auth_methods=auth_methods(plugins, settings.issuer),
             scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
+            private_use_redirect_uris=frozenset(
+                uri for _, uris in plugins.contribute("private_use_redirect_uris") for uri in uris
+            ),
             generation=FollowedGeneration(storage),
         )
         metadata = server_metadata(parts)

@@ -61,8 +61,11 @@ def client_auth_decision(client: Client, credentials: Credentials) -> Decision |
 def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision | None:
     """Whether an authorization response may go to this URI.
 
+    Asked for each authorization request, and for each URI of a client that registers itself: a URI that is not
+    accepted is not registered.
+
     Arguments:
-        client: the client that asks.
+        client: the client that asks; at its registration, as it would be kept with all the URIs it asks for.
         redirect_uri: as it was sent; well formed.
 
     Answers:
@@ -217,12 +220,14 @@ def registration_decision(metadata: ClientMetadata, bearer: Secret | None, sourc
     """Whether a client may register itself (RFC 7591), and with what.
 
     Arguments:
-        metadata: what it asks for; valid.
+        metadata: what it asks for. Only its form was checked: it may name grant types and scopes that are not
+            offered, and redirect URIs that cannot be registered.
         bearer: the initial access token it sent, if any.
         source: the network address that the request came from.
 
     Answers:
-        allow(reason, metadata): it may, with this metadata; the engine validates it again.
+        allow(reason, metadata): it may, with this metadata. The engine leaves out what is not offered and the
+            redirect URIs that no policy accepts, and refuses what is dangerous.
         deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED`, else
             `invalid_client_metadata`.
         None: not mine.
@@ -336,6 +341,30 @@ def scopes() -> Mapping[str, str] | None:
         @hookimpl
         def scopes(self):
             return {"calendar.read": "See your calendar"}
+
+    Added in 0.1.
+    """
+
+
+@hookspec
+def private_use_redirect_uris() -> tuple[str, ...] | None:
+    """Redirect URIs that may be registered although their private-use scheme has no period. Asked once, at start.
+
+    A period says whose domain a scheme is named after (RFC 8252, 7.1). A scheme without one belongs to nobody, and
+    so it takes an operator to allow it.
+
+    Answers:
+        Complete URIs, compared as whole strings. No other rule is lifted: a dangerous or malformed one is still
+            refused.
+        None: nothing to add.
+
+    Nobody: such a URI is never registered nor accepted.
+
+    Example::
+
+        @hookimpl
+        def private_use_redirect_uris(self):
+            return ("acme://signed-in",)
 
     Added in 0.1.
     """

@@ -76,6 +76,7 @@ CONTRIBUTING: Mapping[str, type] = {
     "expand_authorization_request": Expanded,
     "find_client": Client,
     "scopes": Mapping,
+    "private_use_redirect_uris": tuple,
     "grant_types": Mapping,
     "server_metadata": Mapping,
     "code_details": Mapping,

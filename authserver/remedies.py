@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+_ALLOW_PRIVATE_USE = (
+    "a private-use scheme without a period belongs to nobody; allow the complete URI: list mcp_clients in "
+    "authserver.plugins for what MCP programs use, or redirect_private_use and name the URI in "
+    "authserver.plugin.redirect_private_use.uris"
+)
 _ASK_AGAIN = "the client must send the person through authorization again"
 
 REMEDIES: Mapping[str, str] = {
@@ -30,6 +35,7 @@ REMEDIES: Mapping[str, str] = {
     ),
     # Redirect URIs
     "redirect-uri-malformed": "no setting: such a URI is never acceptable",
+    "private-use-not-allowed": _ALLOW_PRIVATE_USE,
     "redirect-uri-missing": "the request must name one of the client's redirect URIs: `authserver client show`",
     "redirect-uri-withdrawn": "a policy that accepted the URI when the code was issued does not accept it now",
     "invalid_redirect_uri": "no setting: the description names what is wrong with the URI",
@@ -85,7 +91,14 @@ REMEDIES: Mapping[str, str] = {
         "the client must send one of authserver.plugin.registration_token.tokens as a bearer token"
     ),
     "invalid_token": "the client must send a valid bearer token",
-    "grant-type-not-open": "list the grant type in the plugin's grant_types",
+    "grant-type-not-open": "list one of the grant types in the plugin's grant_types",
+    "scope-not-open": "list the scopes that such clients may have in the plugin's scopes",
+    "no-grant-type": "list the grant type in authserver.grant_types, or the plugin that brings it",
+    "no-scope": "name a scope: `authserver client add --scope`; the plugin's scopes must stand in authserver.scopes",
+    "no-redirect-uri": (
+        f"the client must send a URI that the redirect URI policies accept (`authserver plugins`); {_ALLOW_PRIVATE_USE}"
+    ),
+    "not-everything-offered": "authserver.strict_registration refuses what would otherwise be left out",
     "invalid_client_metadata": "no setting unless the description names a scope, grant type or method: offer that",
     "request_uri_not_supported": "list pushed_requests in authserver.plugins if the client pushes its requests",
     # Plugins and the server itself

@@ -247,6 +247,12 @@ class Settings:
             description="Seconds after which a client that registered itself is removed, unless it has a grant or used its secret since; 0 keeps them for ever.",
         ),
     ] = 7776000
+    strict_registration: Annotated[
+        bool,
+        Meta(
+            description="Whether a client that registers itself is refused when it asks for anything that it cannot have. Otherwise that is left out, and the answer shows what the client got (RFC 7591, 3.2.1)."
+        ),
+    ] = False
     product_name: Annotated[
         str, Meta(min_length=1, max_length=60, description="The name that the pages show.")
     ] = "authserver"

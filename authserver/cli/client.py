@@ -13,9 +13,11 @@ from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows
 from authserver.engine import uris
 from authserver.engine.clients import disable_client
+from authserver.engine.errors import InvalidRedirectUri
 from authserver.engine.records import Client
 from authserver.engine.register import DPOP_BOUND, ClientMetadata, add_client
 from authserver.engine.ring import check_known
+from authserver.remedies import remedy_of
 from authserver.settings import did_you_mean
 
 
@@ -52,7 +54,7 @@ client.add_command(client_secrets.end)
 @click.option(
     "--application-type",
     type=click.Choice(["web", "native"]),
-    help="Without it: native when a redirect URI is not https.",
+    help="Without it: native when a redirect URI is not https, or leads to this device; else web.",
 )
 @click.option("--client-id", help="Without it: a fresh one.")
 @click.option(
@@ -94,6 +96,10 @@ def add(
         _known("--grant-type", grant_types, engine.grant_types)
         _known("--scope", scopes, engine.scopes)
         _known("--auth-method", [auth_method], engine.auth_methods)
+        if "authorization_code" in grant_types and not scopes:
+            raise click.UsageError(
+                f"--scope: without one nothing could be granted to it; known: {', '.join(sorted(engine.scopes))}"
+            )
         if dpop_bound and not engine.policies.serves("token_binding"):
             raise click.UsageError(
                 "--dpop-bound: not offered here; list the plugin dpop in authserver.plugins"
@@ -105,17 +111,20 @@ def add(
             grant_types=grant_types,
             response_types=("code",) if "authorization_code" in grant_types else (),
             scopes=scopes,
-            application_type=application_type
-            or ("web" if all(map(uris.is_https, redirect_uris)) else "native"),
+            application_type=application_type or uris.fitting_application_type(redirect_uris),
             details={DPOP_BOUND: True} if dpop_bound else {},
         )
-        added, secret = add_client(
-            engine,
-            metadata,
-            client_id=client_id,
-            first_party=first_party,
-            rotates_refresh_tokens=not no_refresh_rotation,
-        )
+        try:
+            added, secret = add_client(
+                engine,
+                metadata,
+                client_id=client_id,
+                first_party=first_party,
+                rotates_refresh_tokens=not no_refresh_rotation,
+            )
+        except InvalidRedirectUri as error:
+            remedy = f" ({remedy_of(error.reason)})" if error.reason != error.code else ""
+            raise click.ClickException(error.description + remedy) from error
     record = described(added)
     if secret is not None:
         record["client_secret"] = secret

@@ -13,7 +13,7 @@ import click
 
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, words
-from authserver.engine import authorize, clients, register, token
+from authserver.engine import authorize, clients, digests, register, token
 from authserver.engine.asking import allowed_resources, allowed_scopes
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClient, InvalidRequest, UnauthorizedClient
@@ -220,10 +220,12 @@ def registration(
     body = metadata.read()
 
     def rule(engine: Engine) -> str:
-        allowed = register.allowed_metadata(engine, body, bearer, source)
+        client_id = digests.new_identifier("client_")
+        allowed = register.allowed_metadata(engine, body, bearer, source, client_id)
         return (
-            f"scopes: {' '.join(allowed.scopes) or 'none'}; grant types: {' '.join(allowed.grant_types)}; "
-            f"authentication: {allowed.token_endpoint_auth_method}"
+            f"scopes: {' '.join(allowed.scopes)}; grant types: {' '.join(allowed.grant_types)}; "
+            f"authentication: {allowed.token_endpoint_auth_method}; "
+            f"redirect URIs: {' '.join(allowed.redirect_uris) or 'none'}"
         )
 
     _tell(configuration, as_json, rule)

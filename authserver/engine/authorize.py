@@ -220,7 +220,7 @@ def silent_approval_is_safe(client: Client, redirect_uri: str) -> bool:
     Any program of the device may listen at a loopback address or take a private-use scheme, a client secret
     or not.
     """
-    if client.is_self_registered or not uris.is_https(redirect_uri):
+    if client.is_self_registered or not uris.is_remote_https(redirect_uri):
         return False
     return client.first_party or not client.is_public
 
@@ -286,8 +286,10 @@ def _target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
         if len(client.redirect_uris) != 1:
             raise InvalidRequest("redirect_uri is missing.", reason="redirect-uri-missing")
         redirect_uri = client.redirect_uris[0]
-    if uris.redirect_uri_problem(redirect_uri):
-        raise InvalidRequest("The redirect_uri is not acceptable.", reason="redirect-uri-malformed")
+    if uris.redirect_uri_problem(redirect_uri, private_use=engine.private_use_redirect_uris):
+        withdrawn = uris.needs_permission(redirect_uri)
+        reason = "private-use-not-allowed" if withdrawn else "redirect-uri-malformed"
+        raise InvalidRequest("The redirect_uri is not acceptable.", reason=reason)
     ruling = engine.ask("redirect_uri_decision", client=client, redirect_uri=redirect_uri)
     if not ruling.allowed:
         raise InvalidRequest("The redirect_uri is not registered for this application.", reason=ruling.reason)

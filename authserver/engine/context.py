@@ -97,6 +97,7 @@ class Parts:
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     scopes: Mapping[str, str]
+    private_use_redirect_uris: frozenset[str]
     generation: Generation
 
 
@@ -115,6 +116,7 @@ class Engine:
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     scopes: Mapping[str, str]
+    private_use_redirect_uris: frozenset[str]
     stores: Stores
     now: datetime
     restored_at: datetime | None
@@ -132,6 +134,7 @@ class Engine:
             grant_types=parts.grant_types,
             auth_methods=parts.auth_methods,
             scopes=parts.scopes,
+            private_use_redirect_uris=parts.private_use_redirect_uris,
             stores=stores,
             now=now,
             restored_at=parts.generation.began_at(),

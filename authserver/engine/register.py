@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from authserver.engine import digests, strict_json, uris
@@ -58,24 +58,31 @@ def register(engine: Engine, body: bytes, bearer: Secret | None, source: str) ->
         InvalidRedirectUri, InvalidClientMetadata: a member cannot be registered, or a policy refuses.
         InvalidToken: a policy wants an initial access token and this is none.
     """
-    client, secret = add_client(
-        engine, allowed_metadata(engine, body, bearer, source), registered_by=RegisteredBy.SELF
-    )
+    client_id = digests.new_identifier("client_")
+    allowed = allowed_metadata(engine, body, bearer, source, client_id)
+    client, secret = add_client(engine, allowed, client_id=client_id, registered_by=RegisteredBy.SELF)
     return describe(client, secret)
 
 
-def allowed_metadata(engine: Engine, body: bytes, bearer: Secret | None, source: str) -> ClientMetadata:
-    """What a policy lets a client register itself with. Raises as `register` does."""
-    metadata = read_metadata(engine, body)
-    ruling = engine.ask("registration_decision", metadata=metadata, bearer=bearer, source=source)
+def allowed_metadata(
+    engine: Engine, body: bytes, bearer: Secret | None, source: str, client_id: str
+) -> ClientMetadata:
+    """What a client may register itself with: its form is checked, policies decide, the floor judges the result.
+
+    Raises as `register` does.
+    """
+    asked = read_metadata(body)
+    ruling = engine.ask("registration_decision", metadata=asked, bearer=bearer, source=source)
     if not ruling.allowed:
         if ruling.reason == INITIAL_ACCESS_TOKEN_REQUIRED:
             raise InvalidToken(
                 "An initial access token is required.", reason=ruling.reason, sent=bearer is not None
             )
         raise InvalidClientMetadata("This registration is not allowed here.", reason=ruling.reason)
-    allowed: ClientMetadata = ruling.value
-    check_metadata(engine, allowed)
+    allowed = _acceptable(engine, _offered(engine, asked, ruling.value), client_id)
+    if engine.settings.strict_registration:
+        _refuse_what_was_left_out(asked, allowed)
+    check_metadata(engine, allowed, registered_by=RegisteredBy.SELF)
     return allowed
 
 
@@ -101,7 +108,7 @@ def add_client(
         InvalidRedirectUri, InvalidClientMetadata: as for `check_metadata`.
         AlreadyExists: the client id is taken.
     """
-    check_metadata(engine, metadata)
+    check_metadata(engine, metadata, registered_by=registered_by)
     if metadata.token_endpoint_auth_method == "none" and not rotates_refresh_tokens:
         raise InvalidClientMetadata("Refresh tokens rotate unless the client has a credential of its own.")
     if client_id is None:
@@ -113,21 +120,11 @@ def add_client(
     secret, stored = None, None
     if metadata.token_endpoint_auth_method.startswith("client_secret_"):
         secret, stored = new_secret(engine.keys, client_id, engine.now)
-    client = Client(
-        client_id=client_id,
-        name=metadata.client_name or client_id,
-        auth_method=metadata.token_endpoint_auth_method,
-        redirect_uris=metadata.redirect_uris,
-        grant_types=metadata.grant_types,
-        response_types=metadata.response_types,
-        scopes=metadata.scopes,
-        application_type=metadata.application_type,
-        registered_by=registered_by,
+    client = replace(
+        _client(engine, metadata, client_id, registered_by),
         first_party=first_party,
         rotates_refresh_tokens=rotates_refresh_tokens,
-        created_at=engine.now,
         secrets=(stored,) if stored else (),
-        details=metadata.details,
     )
     engine.stores.clients.add(client)
     engine.journal.client_id = client_id
@@ -159,45 +156,53 @@ def describe(client: Client, secret: str | None) -> dict[str, Any]:
     }
 
 
-def read_metadata(engine: Engine, body: bytes) -> ClientMetadata:
-    """Parse and validate client metadata; members that are not ours are ignored (RFC 7591, 2).
+def read_metadata(body: bytes) -> ClientMetadata:
+    """Parse client metadata and check its form; members that are not ours are ignored (RFC 7591, 2).
+
+    What is empty or null counts as absent. Whether anything in there can be had, is not looked at.
 
     Raises:
         InvalidClientMetadata, InvalidRedirectUri: naming the member.
     """
     try:
-        given = strict_json.loads(body)
+        sent = strict_json.loads(body)
     except ValueError:
-        given = None
-    if not isinstance(given, dict):
+        sent = None
+    if not isinstance(sent, dict):
         raise InvalidClientMetadata("The body must be a JSON object of at most 16 kB.")
+    given = {name: value for name, value in sent.items() if value not in ("", [], None)}
     grant_types = _texts(given, "grant_types", ("authorization_code",))
-    redirects = "authorization_code" in grant_types
     redirect_uris = _texts(given, "redirect_uris", (), error=InvalidRedirectUri)
-    metadata = ClientMetadata(
+    if len(redirect_uris) > MAXIMUM_REDIRECT_URIS:
+        raise InvalidRedirectUri(f"redirect_uris holds more than {MAXIMUM_REDIRECT_URIS} URIs.")
+    for uri in redirect_uris:
+        if problem := uris.malformed(uri):
+            raise InvalidRedirectUri(f"redirect_uris: {problem}")
+    return ClientMetadata(
         client_name=_text(given, "client_name").strip(),
         redirect_uris=redirect_uris,
         token_endpoint_auth_method=_text(given, "token_endpoint_auth_method", "client_secret_basic"),
         grant_types=grant_types,
-        response_types=_texts(given, "response_types", ("code",) if redirects else ()),
+        response_types=_texts(
+            given, "response_types", ("code",) if "authorization_code" in grant_types else ()
+        ),
         scopes=_scopes(given),
-        application_type=_text(given, "application_type") or _application_type(redirect_uris),
-        details=_details(given) | _dpop_bound(engine, given),
+        application_type=_text(given, "application_type") or uris.fitting_application_type(redirect_uris),
+        details=_details(given) | _dpop_bound(given),
     )
-    check_metadata(engine, metadata)
-    return metadata
 
 
-def check_metadata(engine: Engine, metadata: ClientMetadata) -> None:
+def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: RegisteredBy) -> None:
     """The floor under every registration, by whomever and whatever a policy made of it.
 
     Raises:
         InvalidRedirectUri: a redirect URI is missing, superfluous or not registrable.
         InvalidClientMetadata: any other member.
     """
-    for grant_type in metadata.grant_types:
-        if grant_type not in engine.grant_types:
-            raise InvalidClientMetadata("grant_types holds a grant type that is not offered.")
+    if not metadata.grant_types:
+        raise InvalidClientMetadata("grant_types: none of them is offered here.", reason="no-grant-type")
+    if any(grant_type not in engine.grant_types for grant_type in metadata.grant_types):
+        raise InvalidClientMetadata("grant_types holds a grant type that is not offered.")
     if metadata.application_type not in ("web", "native"):
         raise InvalidClientMetadata("application_type must be web or native.")
     redirects = "authorization_code" in metadata.grant_types
@@ -206,13 +211,22 @@ def check_metadata(engine: Engine, metadata: ClientMetadata) -> None:
     if "refresh_token" in metadata.grant_types and not redirects:
         raise InvalidClientMetadata("refresh_token needs authorization_code among grant_types.")
     if redirects and not metadata.redirect_uris:
-        raise InvalidRedirectUri("redirect_uris is missing.")
+        raise InvalidRedirectUri(
+            "redirect_uris is missing, or none of them is accepted here: use https, http to a loopback host, "
+            "or a private-use scheme with a period.",
+            reason="no-redirect-uri",
+        )
     if len(metadata.redirect_uris) > MAXIMUM_REDIRECT_URIS:
         raise InvalidRedirectUri(f"redirect_uris holds more than {MAXIMUM_REDIRECT_URIS} URIs.")
     for uri in metadata.redirect_uris:
-        problem = uris.redirect_uri_problem(uri, application_type=metadata.application_type)
+        problem = uris.redirect_uri_problem(
+            uri,
+            application_type=metadata.application_type,
+            private_use=engine.private_use_redirect_uris,
+        )
         if problem:
-            raise InvalidRedirectUri(f"redirect_uris: {problem}")
+            reason = "private-use-not-allowed" if uris.needs_permission(uri) else ""
+            raise InvalidRedirectUri(f"redirect_uris: {problem}", reason=reason)
     if metadata.token_endpoint_auth_method not in engine.auth_methods:
         raise InvalidClientMetadata("token_endpoint_auth_method is not offered.")
     if metadata.token_endpoint_auth_method == "none" and "client_credentials" in metadata.grant_types:
@@ -220,6 +234,11 @@ def check_metadata(engine: Engine, metadata: ClientMetadata) -> None:
     known = engine.scopes
     if any(scope not in known for scope in metadata.scopes):
         raise InvalidClientMetadata("scope holds a scope that does not exist.")
+    # An operator's client that only introspects needs no scope; any other could never get a token.
+    if not metadata.scopes and (redirects or registered_by is RegisteredBy.SELF):
+        raise InvalidClientMetadata(
+            "scope must name at least one scope, or nothing could be granted.", reason="no-scope"
+        )
     _check_name(metadata.client_name)
     for name in LINKS:
         if name in metadata.details:
@@ -228,14 +247,76 @@ def check_metadata(engine: Engine, metadata: ClientMetadata) -> None:
                 raise InvalidClientMetadata(f"{name}: {problem}")
 
 
+def _offered(engine: Engine, asked: ClientMetadata, allowed: ClientMetadata) -> ClientMetadata:
+    """What policies allowed, without what this server does not offer at all (RFC 7591, 2)."""
+    grant_types = [name for name in allowed.grant_types if name in engine.grant_types]
+    response_types = tuple(name for name in allowed.response_types if name == "code")
+    if "authorization_code" in asked.grant_types and "authorization_code" not in grant_types:
+        # What goes with that grant type only, is left out with it.
+        grant_types = [name for name in grant_types if name != "refresh_token"]
+        response_types = ()
+    details = dict(allowed.details)
+    if not engine.policies.serves("token_binding"):
+        details.pop(DPOP_BOUND, None)
+    return replace(
+        allowed,
+        grant_types=tuple(grant_types),
+        response_types=response_types,
+        scopes=tuple(scope for scope in allowed.scopes if scope in engine.scopes),
+        details=details,
+    )
+
+
+def _acceptable(engine: Engine, metadata: ClientMetadata, client_id: str) -> ClientMetadata:
+    """The same without the redirect URIs that would not be accepted at the authorization endpoint.
+
+    An application type that contradicts the URIs that are left gives way to them.
+    """
+    client = _client(engine, metadata, client_id, RegisteredBy.SELF)
+    redirect_uris = tuple(
+        uri
+        for uri in metadata.redirect_uris
+        if (uri in engine.private_use_redirect_uris or not uris.needs_permission(uri))
+        and engine.ask("redirect_uri_decision", client=client, redirect_uri=uri).allowed
+    )
+    application_type = metadata.application_type
+    if application_type == "web":
+        application_type = uris.fitting_application_type(redirect_uris)
+    return replace(metadata, redirect_uris=redirect_uris, application_type=application_type)
+
+
+def _refuse_what_was_left_out(asked: ClientMetadata, allowed: ClientMetadata) -> None:
+    """Raises InvalidRedirectUri, InvalidClientMetadata."""
+    left_out = [
+        name
+        for name in ("grant_types", "response_types", "scopes", "redirect_uris")
+        if not set(getattr(asked, name)) <= set(getattr(allowed, name))
+    ]
+    if left_out:
+        error = InvalidRedirectUri if left_out == ["redirect_uris"] else InvalidClientMetadata
+        names = ", ".join(left_out).replace("scopes", "scope")
+        raise error(f"{names}: not everything in there can be had here.", reason="not-everything-offered")
+
+
+def _client(engine: Engine, metadata: ClientMetadata, client_id: str, registered_by: RegisteredBy) -> Client:
+    return Client(
+        client_id=client_id,
+        name=metadata.client_name or client_id,
+        auth_method=metadata.token_endpoint_auth_method,
+        redirect_uris=metadata.redirect_uris,
+        grant_types=metadata.grant_types,
+        response_types=metadata.response_types,
+        scopes=metadata.scopes,
+        application_type=metadata.application_type,
+        registered_by=registered_by,
+        created_at=engine.now,
+        details=metadata.details,
+    )
+
+
 def _check_name(name: str) -> None:
     if len(name) > MAXIMUM_NAME or not _is_printable(name):
         raise InvalidClientMetadata(f"client_name must be up to {MAXIMUM_NAME} printable characters.")
-
-
-def _application_type(redirect_uris: tuple[str, ...]) -> str:
-    """Web unless a redirect URI is one that only a native app can have (OIDC Registration, 2)."""
-    return "web" if all(uris.is_https(uri) for uri in redirect_uris) else "native"
 
 
 def _text(given: Mapping[str, Any], name: str, default: str = "") -> str:
@@ -252,8 +333,12 @@ def _texts(
     error: type[InvalidClientMetadata | InvalidRedirectUri] = InvalidClientMetadata,
 ) -> tuple[str, ...]:
     value = given.get(name, list(default))
-    if not isinstance(value, list) or len(value) > 50 or not all(isinstance(item, str) for item in value):
-        raise error(f"{name} must be an array of strings.")
+    if (
+        not isinstance(value, list)
+        or len(value) > 50
+        or not all(isinstance(item, str) and _is_printable(item) for item in value)
+    ):
+        raise error(f"{name} must be an array of strings of printable characters.")
     return tuple(dict.fromkeys(value))
 
 
@@ -289,18 +374,18 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
             if name in TEXTS:
                 details[name] = text
     contacts = _texts(given, "contacts", ())
-    if any(len(contact) > 200 or not _is_printable(contact) for contact in contacts):
+    if any(len(contact) > 200 for contact in contacts):
         raise InvalidClientMetadata("contacts must be short printable strings.")
     if contacts:
         details["contacts"] = list(contacts)
     return details
 
 
-def _dpop_bound(engine: Engine, given: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether the client promises to bind its tokens (RFC 9449, 5.2); where nothing binds, no such promise is kept."""
+def _dpop_bound(given: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether the client promises to bind its tokens (RFC 9449, 5.2)."""
     if not isinstance(given.get(DPOP_BOUND, False), bool):
         raise InvalidClientMetadata(f"{DPOP_BOUND} must be true or false.")
-    return {DPOP_BOUND: True} if given.get(DPOP_BOUND) and engine.policies.serves("token_binding") else {}
+    return {DPOP_BOUND: True} if given.get(DPOP_BOUND) else {}
 
 
 def _is_printable(text: str) -> bool:

@@ -21,16 +21,24 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "[::1]", "localhost"})
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 # What we add to a redirect URI; there already, it would occur twice (OAuth 2.1, 4.1.2).
 _RESPONSE_PARAMETERS = frozenset(
-    {"code", "state", "iss", "error", "error_description", "error_uri", "response"}
+    {"code", "state", "iss", "error", "error_description", "error_uri", "response", "id_token"}
 )
+# Schemes that a browser or a system handles itself: no application owns them, so none is private-use.
+_NEVER_PRIVATE_USE = frozenset(
+    {"about", "blob", "chrome", "content", "data", "file", "filesystem", "ftp", "intent", "jar", "javascript",
+     "mailto", "ms-msdt", "resource", "search-ms", "sms", "tel", "urn", "vbscript", "view-source", "ws", "wss"}
+)  # fmt: skip
 
 _PORT = r"[1-9][0-9]{0,4}"
 # The grammar's characters less three: browsers rewrite `'`, some parsers cut a path at `;` (a query may
 # have it), and nobody shall take `*` for a wildcard.
 _CHARACTER = r"(?:[A-Za-z0-9._~!$&()+,=:@-]|%[0-9A-Fa-f]{2})"
 _PATH_AND_QUERY = rf"((?:/{_CHARACTER}*)*)(?:\?((?:{_CHARACTER}|[/?;])+))?"
-_WEB = re.compile(rf"(https?)://([a-z0-9.-]+|\[[0-9a-f:]+\])(?::({_PORT}))?{_PATH_AND_QUERY}")
-_PRIVATE = re.compile(rf"([a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):(?=/(?!/)){_PATH_AND_QUERY}")
+_WEB = re.compile(rf"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::({_PORT}))?{_PATH_AND_QUERY}")
+# With one slash, or with two and whatever the application has in the place of a host.
+_PRIVATE_USE = re.compile(
+    rf"([a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)*):(?:(?=/(?!/))|//[A-Za-z0-9._-]+(?::{_PORT})?){_PATH_AND_QUERY}"
+)
 _LOOPBACK = re.compile(rf"http://(127\.0\.0\.1|\[::1\]|localhost)(?::({_PORT}))?((?:[/?].*)?)", re.DOTALL)
 
 _NOT_ALLOWED = re.compile(r"[^\x21-\x7E]|[\\\"'<>^`{|}]|%(?![0-9A-Fa-f]{2})")
@@ -39,7 +47,7 @@ _USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
 _DOT_SEGMENT = re.compile(r"/\.{1,2}(?:/|$)")
 # Encoded dot, slash, backslash, percent (so: double encoding) or control character.
 _DISGUISED = re.compile(r"%(?:[01][0-9A-F]|7F|2[5EF]|5C)", re.IGNORECASE)
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 _RESOURCE_CHARACTER = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
@@ -52,7 +60,7 @@ _RESOURCE = re.compile(
 
 
 class _Web(NamedTuple):
-    """An http or https URI of our grammar; `port` is "" when it names none."""
+    """An http or https URI of our grammar, its host in lower case; `port` is "" when it names none."""
 
     scheme: str
     host: str
@@ -61,32 +69,72 @@ class _Web(NamedTuple):
     query: str
 
 
-def redirect_uri_problem(uri: str, *, application_type: str | None = None) -> str | None:
-    """Why this redirect URI may not be registered, as a fixed sentence, or None when it may.
+class _PrivateUse(NamedTuple):
+    """A URI of our grammar with any other scheme."""
 
-    Allowed are https, http to a loopback host, and a private-use scheme with a period in its
-    single-slash form (RFC 8252, 7). A `web` application is held to https on a host that is not
-    loopback (OpenID Connect Registration, 2); `native` and None are not.
-    """
+    scheme: str
+    path: str
+    query: str
+
+
+def malformed(uri: str) -> str | None:
+    """Why this is no redirect URI of our grammar, whatever a policy says; a fixed sentence, or None when it is one."""
     if problem := _text_problem(uri):
         return problem
     scheme = _SCHEME.match(uri)
     if scheme is None:
         return "It must be an absolute URI with a scheme."
-    if scheme[1].lower() not in ("https", "http"):
-        return _private_use_problem(uri, application_type)
-    web = _web(uri)
-    if web is None:
-        return "It must be a complete URI with a valid host in lower case."
-    if web.port == _DEFAULT_PORTS[web.scheme]:
-        return "It must leave out the port that its scheme has by default."
-    if not web.path:
-        return "It must have a path, be it a single slash."
-    if web.scheme == "http" and web.host not in LOOPBACK_HOSTS:
+    parsed = _web(uri) or _private_use(uri)
+    if parsed is None and scheme[1].lower() in _DEFAULT_PORTS:
+        return "It must be a complete URI with a valid host."
+    if parsed is None:
+        return (
+            "It must use https, http to a loopback host, or a private-use scheme in lower case with a slash, "
+            "such as com.example.app:/callback."
+        )
+    return _path_problem(parsed.path)
+
+
+def redirect_uri_problem(
+    uri: str, *, application_type: str | None = None, private_use: Collection[str] = ()
+) -> str | None:
+    """Why this redirect URI may not be registered, as a fixed sentence, or None when it may.
+
+    Allowed are https, http to a loopback host, and a private-use scheme with a period (RFC 8252, 7). Without
+    a period nothing says whose a scheme is: then the complete URI must be one of `private_use`, which the
+    operator allows. A `web` application is held to https on a host that is not loopback (OpenID Connect
+    Registration, 2); `native` and None are not.
+    """
+    if problem := malformed(uri):
+        return problem
+    web, private = _web(uri), _private_use(uri)
+    if web and web.scheme == "http" and web.host not in LOOPBACK_HOSTS:
         return "It must use https unless its host is 127.0.0.1, [::1] or localhost."
-    if application_type == "web" and (web.scheme == "http" or _stays_on_the_device(web.host)):
-        return "A web application must use https and a host that is not loopback."
-    return _path_problem(web.path) or _query_problem(web.query)
+    if private and private.scheme in _NEVER_PRIVATE_USE:
+        return "It must not have a scheme that browsers or systems handle themselves."
+    if needs_permission(uri) and uri not in private_use:
+        return (
+            "A private-use scheme must have a period, as in com.example.app:/callback, "
+            "unless the operator allows this complete URI."
+        )
+    if application_type == "web" and not is_remote_https(uri):
+        return (
+            "A web application must use https and a host that is not loopback; "
+            "leave application_type (--application-type) out, or make it native."
+        )
+    parsed = web or private
+    return _query_problem(parsed.query) if parsed else None
+
+
+def needs_permission(uri: str) -> bool:
+    """Whether it has a private-use scheme without a period, so that only an operator can allow it."""
+    private = _private_use(uri)
+    return private is not None and "." not in private.scheme and private.scheme not in _NEVER_PRIVATE_USE
+
+
+def fitting_application_type(redirect_uris: Iterable[str]) -> str:
+    """`web`, unless a redirect URI is one that only a native app can have (OpenID Connect Registration, 2)."""
+    return "web" if all(map(is_remote_https, redirect_uris)) else "native"
 
 
 def same_redirect_uri(registered: str, requested: str) -> bool:
@@ -113,18 +161,18 @@ def is_loopback(uri: str) -> bool:
     return web is not None and web.host in LOOPBACK_HOSTS
 
 
-def is_https(uri: str) -> bool:
-    """Whether it is a well-formed https URI."""
+def is_remote_https(uri: str) -> bool:
+    """Whether it is a well-formed https URI that leads to another machine."""
     web = _web(uri)
-    return web is not None and web.scheme == "https"
+    return web is not None and web.scheme == "https" and not _stays_on_the_device(web.host)
 
 
 def display_host(uri: str) -> str:
-    """Where this leads, for a person: the host, or the private-use scheme; "" when it is neither."""
+    """Where this leads, for a person: the host in lower case, or the private-use scheme; "" when it is neither."""
     if web := _web(uri):
         return web.host
-    private = _PRIVATE.fullmatch(uri)
-    return private[1] if private else ""
+    private = _private_use(uri)
+    return private.scheme if private else ""
 
 
 def origin(uri: str) -> str | None:
@@ -139,15 +187,16 @@ def origin(uri: str) -> str | None:
 def csp_source(uri: str) -> str:
     """The narrowest Content-Security-Policy source that lets a form's redirect reach this URI.
 
-    A source cannot name an IPv6 address (CSP Level 3, 2.3.1), so there the scheme alone has to do.
+    A source cannot name an IPv6 address or an underscore (CSP Level 3, 2.3.1), so there the scheme alone has to do.
     Raises ValueError for a URI outside our grammar: it might break out of the policy.
     """
     if web := _web(uri):
-        return f"{web.scheme}:" if web.host.startswith("[") else _address(web, port=web.port)
-    private = _PRIVATE.fullmatch(uri)
-    if private is None:
+        nameable = not web.host.startswith("[") and "_" not in web.host
+        return _address(web, port=web.port) if nameable else f"{web.scheme}:"
+    private = _private_use(uri)
+    if private is None or private.scheme in _NEVER_PRIVATE_USE:
         raise ValueError("no Content-Security-Policy source can be made of this URI")
-    return f"{private[1]}:"
+    return f"{private.scheme}:"
 
 
 def canonical_resource(uri: str) -> str:
@@ -182,7 +231,7 @@ def link_problem(uri: str) -> str | None:
         return problem
     web = _web(uri)
     if web is None or web.scheme != "https":
-        return "It must be a complete https URI with a valid host in lower case."
+        return "It must be a complete https URI with a valid host."
     return _path_problem(web.path)
 
 
@@ -200,18 +249,6 @@ def _text_problem(uri: str) -> str | None:
     if ";" in uri.partition("?")[0]:
         return "It must not have a semicolon in its path."
     return None
-
-
-def _private_use_problem(uri: str, application_type: str | None) -> str | None:
-    if application_type == "web":
-        return "A web application must use https and a host that is not loopback."
-    private = _PRIVATE.fullmatch(uri)
-    if private is None:
-        return (
-            "It must use https, http to a loopback host, or a private-use scheme in lower case with a period "
-            "and a single slash, such as com.example.app:/callback."
-        )
-    return _path_problem(private[2]) or _query_problem(private[3] or "")
 
 
 def _path_problem(path: str) -> str | None:
@@ -233,8 +270,15 @@ def _web(uri: str) -> _Web | None:
     found = _WEB.fullmatch(uri) if len(uri) <= LONGEST_URI else None
     if found is None:
         return None
-    web = _Web(*found.groups(default=""))
-    return web if _is_host(web.host) and int(web.port or "1") <= 65535 else None
+    scheme, host, port, path, query = found.groups(default="")
+    web = _Web(scheme, host.lower(), port, path, query)
+    return web if _is_host(web.host) and int(port or "1") <= 65535 else None
+
+
+def _private_use(uri: str) -> _PrivateUse | None:
+    found = _PRIVATE_USE.fullmatch(uri) if len(uri) <= LONGEST_URI else None
+    private = _PrivateUse(*found.groups(default="")) if found else None
+    return None if private is None or private.scheme in _DEFAULT_PORTS else private
 
 
 def _is_host(host: str) -> bool:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from authserver.api import Client, hookimpl, redirect_uri_problem
+from authserver.api import Client, fitting_application_type, hookimpl, redirect_uri_problem
 
 MEMBERS = frozenset({"name", "redirect_uris", "scopes", "resources", "first_party", "application_type"})
 
@@ -60,7 +60,7 @@ def _client(where: str, client_id: str, table: Any, created_at: datetime) -> Cli
     redirect_uris = _texts(where, table, "redirect_uris")
     if not redirect_uris:
         raise ValueError(f"file: {where}: redirect_uris is missing")
-    application_type = table.get("application_type", "web")
+    application_type = table.get("application_type") or fitting_application_type(redirect_uris)
     for uri in redirect_uris:
         if problem := redirect_uri_problem(uri, application_type=application_type):
             raise ValueError(f"file: {where}: redirect_uris: {problem}")

@@ -1,11 +1,19 @@
-"""Where an authorization response may go: `redirect_uri_decision`."""
+"""Where an authorization response may go: `redirect_uri_decision` and `private_use_redirect_uris`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from authserver.api import Client, Decision, allow, hookimpl, same_loopback_redirect_uri, same_redirect_uri
+from authserver.api import (
+    Client,
+    Decision,
+    allow,
+    hookimpl,
+    redirect_uri_problem,
+    same_loopback_redirect_uri,
+    same_redirect_uri,
+)
 
 
 @dataclass(frozen=True)
@@ -46,3 +54,23 @@ class RedirectLoopback:
         ):
             return allow("loopback-port")
         return None
+
+
+@dataclass(frozen=True)
+class RedirectPrivateUse:
+    """Let clients register these URIs although their private-use scheme has no period (RFC 8252, 7.1).
+
+    Attributes:
+        uris: complete redirect URIs, compared as whole strings.
+    """
+
+    uris: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for uri in self.uris:
+            if problem := redirect_uri_problem(uri, private_use=self.uris):
+                raise ValueError(f"uris: {uri}: {problem}")
+
+    @hookimpl
+    def private_use_redirect_uris(self) -> tuple[str, ...]:
+        return self.uris

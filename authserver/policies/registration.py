@@ -28,7 +28,7 @@ class RegistrationToken:
     """
 
     reasons: ClassVar[frozenset[str]] = frozenset(
-        {"initial-access-token", INITIAL_ACCESS_TOKEN_REQUIRED, "grant-type-not-open"}
+        {"initial-access-token", INITIAL_ACCESS_TOKEN_REQUIRED, "grant-type-not-open", "scope-not-open"}
     )
     immediate: ClassVar[bool] = True
 
@@ -49,13 +49,15 @@ class RegistrationToken:
 
 @dataclass(frozen=True)
 class RegistrationOpen:
-    """Let anybody register, confined to these scopes and grant types (K-11).
+    """Let anybody register, confined to these scopes and grant types.
 
-    A request for other scopes gets those of them that are allowed, and one for none gets all of them;
-    a grant type outside the list is refused.
+    What a client asks for beyond them is left out. A client that asks for none of these scopes gets all of them, and
+    one that asks for none of these grant types is refused.
     """
 
-    reasons: ClassVar[frozenset[str]] = frozenset({"open-registration", "grant-type-not-open"})
+    reasons: ClassVar[frozenset[str]] = frozenset(
+        {"open-registration", "grant-type-not-open", "scope-not-open"}
+    )
     immediate: ClassVar[bool] = True
 
     scopes: tuple[str, ...] = ()
@@ -69,8 +71,11 @@ class RegistrationOpen:
 def _confined(
     reason: str, metadata: ClientMetadata, most_scopes: tuple[str, ...], grant_types: tuple[str, ...]
 ) -> Decision:
-    """What is left of the metadata under these limits (K-11)."""
-    if not set(metadata.grant_types) <= set(grant_types):
+    """What is left of the metadata under these limits; never a client that may do nothing."""
+    given = tuple(grant_type for grant_type in metadata.grant_types if grant_type in grant_types)
+    if not given:
         return deny("grant-type-not-open")
-    scopes = tuple(scope for scope in metadata.scopes or most_scopes if scope in most_scopes)
-    return allow(reason, replace(metadata, scopes=scopes))
+    if not most_scopes:
+        return deny("scope-not-open")
+    scopes = tuple(scope for scope in metadata.scopes if scope in most_scopes) or most_scopes
+    return allow(reason, replace(metadata, scopes=scopes, grant_types=given))

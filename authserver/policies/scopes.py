@@ -10,17 +10,26 @@ from authserver.api import Client, Decision, allow, deny, hookimpl
 
 @dataclass(frozen=True)
 class ScopesRegistered:
-    """Allow the requested scopes if the client is registered for every one of them."""
+    """Allow the requested scopes if the client is registered for every one of them.
 
-    reasons: ClassVar[frozenset[str]] = frozenset({"scopes-registered", "scope-not-registered"})
+    Programs that register themselves often ask for scopes of servers in general, such as `openid email`. At the
+    authorization endpoint they get those that they are registered for, if there is one.
+    """
+
+    reasons: ClassVar[frozenset[str]] = frozenset(
+        {"scopes-registered", "scopes-left-out", "scope-not-registered"}
+    )
     immediate: ClassVar[bool] = True
 
     @hookimpl
-    def scope_decision(self, client: Client, requested: tuple[str, ...]) -> Decision | None:
+    def scope_decision(self, client: Client, grant_type: str, requested: tuple[str, ...]) -> Decision | None:
         if not requested:
             return None
-        if all(scope in client.scopes for scope in requested):
+        registered = tuple(scope for scope in requested if scope in client.scopes)
+        if registered == requested:
             return allow("scopes-registered", requested)
+        if registered and client.is_self_registered and grant_type == "authorization_code":
+            return allow("scopes-left-out", registered)
         return deny("scope-not-registered")
 
 

@@ -126,7 +126,7 @@ HEADER_VALUES = (
 )
 USERNAMES = ("root", "*)(uid=*", "ann\x00", "ANN", "аnn", "a" * 100, "..", "ann@evil.example")
 PASSWORDS = ("*", "' OR '1'='1", "\x00", "pass\nword", "\ud800", "🔑" * 100)
-# Bodies for the registration endpoint that no policy should ever see.
+# Bodies for the registration endpoint whose form is wrong: no policy sees them.
 METADATA = (
     b"",
     b"[]",
@@ -138,7 +138,9 @@ METADATA = (
     b'{"redirect_uris": "https://client.example/cb"}',
     b'{"redirect_uris": [1]}',
     b'{"redirect_uris": ["javascript:alert(1)"]}',
-    b'{"redirect_uris": ["https://client.example/cb"], "grant_types": ["password"]}',
+    b'{"redirect_uris": ["https://client.example/cb", "https://client.example/cb#"]}',
+    b'{"redirect_uris": ["https://good.example@evil.example/cb"]}',
+    b'{"redirect_uris": ["https://client.example/cb"], "grant_types": "authorization_code"}',
     b'{"redirect_uris": ["https://client.example/cb"], "first_party": true, "scope": "admin\\u0000"}',
     b'{"a": NaN}',
     b"[" * 100_000,

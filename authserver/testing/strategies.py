@@ -92,16 +92,24 @@ def headers() -> st.SearchStrategy[Mapping[str, str]]:
 
 @st.composite
 def metadata(draw: st.DrawFn) -> ClientMetadata:
-    """Client metadata that passed validation; its words are whatever a stranger likes."""
+    """Client metadata whose form is right; what is asked for there is whatever a stranger likes."""
+    asked_for = (*REDIRECT_URIS, "http://evil.example/cb", "myapp://cb", "javascript://evil.example/x")
     words = st.one_of(_names, st.sampled_from(hostile.CLIENT_NAMES))
     return ClientMetadata(
         client_name=draw(words),
-        redirect_uris=draw(st.lists(st.sampled_from(REDIRECT_URIS), unique=True, max_size=3).map(tuple)),
+        redirect_uris=draw(st.lists(st.sampled_from(asked_for), unique=True, max_size=3).map(tuple)),
         token_endpoint_auth_method=draw(
-            st.sampled_from(("none", "client_secret_basic", "client_secret_post"))
+            st.sampled_from(("none", "client_secret_basic", "client_secret_post", "private_key_jwt"))
         ),
-        grant_types=draw(st.lists(st.sampled_from(GRANT_TYPES), unique=True).map(tuple)),
-        scopes=draw(_subsets),
+        grant_types=draw(
+            st.lists(st.sampled_from((*GRANT_TYPES, "implicit")), min_size=1, unique=True).map(tuple)
+        ),
+        response_types=draw(st.lists(st.sampled_from(("code", "token")), min_size=1, unique=True).map(tuple)),
+        scopes=draw(
+            st.lists(st.sampled_from((*SCOPES, "openid", "no.such.scope")), unique=True, max_size=5).map(
+                tuple
+            )
+        ),
         application_type=draw(st.sampled_from(("web", "native"))),
         details=draw(
             st.dictionaries(st.sampled_from(("software_id", "software_version")), words, max_size=2).map(

@@ -52,7 +52,9 @@ def _login(asked: Asked, value: Identity) -> str | None:
 
 def _registration(asked: Asked, value: ClientMetadata) -> str | None:
     metadata: ClientMetadata = asked["metadata"]
-    extra = [scope for scope in value.scopes if metadata.scopes and scope not in metadata.scopes]
+    # Where nothing of what was asked for can be had, a policy may give what it has.
+    some = set(value.scopes) & set(metadata.scopes)
+    extra = [scope for scope in value.scopes if some and scope not in metadata.scopes]
     extra += [grant for grant in value.grant_types if grant not in metadata.grant_types]
     extra += [uri for uri in value.redirect_uris if uri not in metadata.redirect_uris]
     if extra:

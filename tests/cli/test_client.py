@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+EDITOR = ("--name", "Editor", "--auth-method", "none", "--scope", "notes.read")
+
 
 def add(run, *arguments: str):
     result = run("client", "add", "--json", *arguments)
@@ -28,9 +30,41 @@ def test_a_client_without_redirect_uri_acts_on_its_own_behalf(run) -> None:
 
 
 def test_a_loopback_redirect_uri_makes_a_native_application(run) -> None:
-    client = add(run, "--name", "Editor", "--redirect-uri", "http://127.0.0.1/cb", "--auth-method", "none")
+    client = add(run, *EDITOR, "--redirect-uri", "http://127.0.0.1/cb")
     assert client["application_type"] == "native"
     assert "client_secret" not in client
+
+
+def test_an_application_type_that_is_not_given_follows_from_the_redirect_uris(run) -> None:
+    """B204, K-12: `https://localhost` is one of a native application; a type that contradicts it is named."""
+    local = ("--redirect-uri", "https://localhost:5001/signin-oidc")
+    client = add(run, *EDITOR, *local)
+    assert (client["application_type"], client["redirect_uris"]) == ("native", [local[1]])
+    refused = run("client", "add", *EDITOR, *local, "--application-type", "web")
+    assert refused.exit_code == 1
+    assert "--application-type" in refused.stderr
+
+
+def test_a_private_use_uri_is_added_where_the_ini_allows_it(run, ini) -> None:
+    """C-16: the same floor as for strangers; the message says which lines allow it."""
+    cursor = ("--redirect-uri", "cursor://anysphere.cursor-mcp/oauth/callback")
+    assert add(run, *EDITOR, *cursor)["redirect_uris"] == [cursor[1]]
+    for uri in ("cursor://evil.example/cb", "javascript://evil.example/x", "http://evil.example/cb"):
+        assert run("client", "add", *EDITOR, "--redirect-uri", uri).exit_code == 1
+    ini.write_text(ini.read_text().replace("    mcp_clients\n", ""))
+    refused = run("client", "add", *EDITOR, *cursor)
+    assert refused.exit_code == 1
+    assert "mcp_clients" in refused.stderr
+    assert "authserver.plugin.redirect_private_use.uris" in refused.stderr
+
+
+def test_a_client_with_a_redirect_uri_needs_a_scope(run) -> None:
+    """K-28: the message names those that there are; a client that only introspects needs none."""
+    refused = run("client", "add", "--name", "Notes", "--redirect-uri", "https://notes.example/cb")
+    assert refused.exit_code == 2
+    assert "--scope" in refused.stderr
+    assert "notes.read" in refused.stderr
+    assert add(run, "--name", "API")["scope"] == ""
 
 
 def test_a_secret_is_shown_once(run) -> None:
@@ -65,7 +99,7 @@ def test_what_is_not_offered_is_named_with_what_is(run) -> None:
 
 def test_an_operator_is_held_to_the_rules_of_registration(run) -> None:
     """K-05: an http redirect URI, and a public client that would act on its own behalf."""
-    http = run("client", "add", "--name", "x", "--redirect-uri", "http://notes.example/cb")
+    http = run("client", "add", "--name", "x", *EDITOR, "--redirect-uri", "http://notes.example/cb")
     assert http.exit_code == 1 and "redirect_uris" in http.stderr
     public = run("client", "add", "--name", "x", "--auth-method", "none")
     assert public.exit_code == 1 and "client_credentials needs a client that authenticates" in public.stderr
@@ -90,13 +124,9 @@ def test_an_unknown_client_leads_to_the_list(run) -> None:
 
 
 def test_a_first_party_client_is_marked(run) -> None:
-    assert (
-        add(run, "--name", "Ours", "--redirect-uri", "https://ours.example/cb", "--first-party")[
-            "first_party"
-        ]
-        is True
-    )
-    assert add(run, "--name", "Theirs", "--redirect-uri", "https://theirs.example/cb")["first_party"] is False
+    uri = ("--redirect-uri", "https://ours.example/cb")
+    assert add(run, *EDITOR, *uri, "--first-party")["first_party"] is True
+    assert add(run, *EDITOR, *uri)["first_party"] is False
 
 
 def test_names_from_outside_cannot_draw_on_the_terminal(run) -> None:

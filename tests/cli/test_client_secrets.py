@@ -182,7 +182,7 @@ def test_a_client_of_a_plugin_has_its_secrets_there(run, ini, tmp_path) -> None:
 
 def test_rotation_of_refresh_tokens_is_off_for_clients_with_a_credential_alone(run) -> None:
     """I-04, FAPI-05: what is in effect is shown."""
-    redirect = ("--redirect-uri", "https://bank.example/cb")
+    redirect = ("--redirect-uri", "https://bank.example/cb", "--scope", "profile")
     added = run("client", "add", "--name", "Bank", *redirect, "--no-refresh-rotation", "--json")
     assert added.exit_code == 0, added.output
     assert json.loads(added.stdout)["rotates_refresh_tokens"] is False

@@ -203,13 +203,17 @@ def test_registration(told, tmp_path) -> None:
     metadata = tmp_path / "client.json"
     metadata.write_text('{"redirect_uris": ["https://new.example/cb"], "scope": "profile"}')
     explanation = told("registration", str(metadata))
-    assert verdicts(explanation) == [("registration_decision", "allow", "open-registration")]
+    assert verdicts(explanation) == [
+        ("registration_decision", "allow", "open-registration"),
+        ("redirect_uri_decision", "allow", "registered-exactly"),
+    ]
     assert explanation["checks"][0]["outcome"] == ["profile"]
     refused = told("registration", "-", stdin='{"redirect_uris": []}')
-    assert (refused["reason"], refused["description"]) == (
-        "invalid_redirect_uri",
-        "redirect_uris is missing.",
-    )
+    assert refused["reason"] == "no-redirect-uri"
+    assert refused["description"].startswith("redirect_uris is missing")
+    cursor = '{"redirect_uris": ["https://new.example/cb", "cursor://anysphere.cursor-mcp/oauth/callback", "app:/"]}'
+    kept = told("registration", "-", stdin=cursor)["outcome"].partition("redirect URIs: ")[2]
+    assert kept == "https://new.example/cb cursor://anysphere.cursor-mcp/oauth/callback"
     closed = told("registration", "-", stdin='{"grant_types": ["client_credentials"]}')
     assert closed["reason"] == "grant-type-not-open"
     assert any("registration_open.grant_types = " in remedy for remedy in closed["checks"][0]["remedies"])

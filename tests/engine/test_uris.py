@@ -26,13 +26,27 @@ GOOD = [
     "http://localhost:3000/cb?x=1",
     "com.example.app:/cb",
     "com.example.app:/oauth/callback?x=1",
+    "com.example.app://host/callback",
+    "https://app.example",
+    "https://app.example?x=1",
+    "http://127.0.0.1:33418",
+    "http://[::1]",
+    "http://localhost",
+    "https://App.Example.com/cb",
+    "https://[2001:DB8::1]/cb",
+    "https://app.example:443/cb",
+    "http://localhost:80/cb",
+    "https://pos_integration.shop.example/cb",
+    "https://localhost:5001/signin-oidc",
 ]
+# What an operator may allow, whole.
+CURSOR = "cursor://anysphere.cursor-mcp/oauth/callback"
 # Pieces of URIs and of attacks on their parsers, to be strung together.
 PIECES = [
     "https://", "http://", "HTTPS://", "com.example.app:", "javascript:", "data:", "//", "/", "\\", "@", ":", "?", "#",
     ".", "..", "%2e", "%2E%2e", "%252e", "%2f", "%5c", "%00", "%0d%0a", "%zz", "%", "*", ";", "'", '"', "<", ">", " ",
     "\t", "\r\n", "\0", "\x7f", "\u00a0", "\u2028", "。", "／", "ℂ", "é", "\ud800", "{", "|", "^", "`", "app.example",
-    "evil.example", "127.0.0.1", "[::1]", "localhost", "0x7f.1", "2130706433", "0177.0.0.1", "127.1", "[::ffff:7f00:1]",
+    "evil.example", "_", "EVIL.example", "127.0.0.1", "[::1]", "localhost", "0x7f.1", "2130706433", "0177.0.0.1", "127.1", "[::ffff:7f00:1]",
     "xn--", "-a", "a-", "a..b", ":443", ":80", ":0", ":08", ":65536", ":3000", "cb", "code=1", "state", "&", "=", "x",
 ]  # fmt: skip
 ASSEMBLED = st.lists(st.sampled_from(PIECES), max_size=7).map("".join) | st.tuples(
@@ -44,7 +58,7 @@ HOSTS = ("127.0.0.1", "[::1]", "localhost")
 
 @pytest.mark.parametrize("uri", GOOD)
 def test_an_ordinary_redirect_uri_may_be_registered(uri: str) -> None:
-    """C-01, C-14"""
+    """C-01, C-11, C-14, B009, B027, B204: also without a path, and however the host is spelled."""
     assert uris.redirect_uri_problem(uri) is None
     assert uris.redirect_uri_problem(uri, application_type="native") is None
 
@@ -56,8 +70,9 @@ def test_an_ordinary_redirect_uri_may_be_registered(uri: str) -> None:
         ("/cb", "absolute"),
         ("//app.example/cb", "absolute"),
         ("app.example/cb", "absolute"),
-        ("https://app.example", "must have a path"),
-        ("https://app.example?x=1", "must have a path"),
+        ("https://?x=1", "complete"),
+        ("https://app.example?", "complete"),
+        ("https://:443", "complete"),
         ("https:app.example/cb", "complete"),
         ("https:/app.example/cb", "complete"),
         ("https:///app.example/cb", "complete"),
@@ -156,12 +171,75 @@ def test_no_spelling_of_a_script_scheme_is_allowed(
 
 @pytest.mark.parametrize(
     "uri",
-    ["com.example.app:cb", "com.example.app://cb", "com.example.app:///cb", "com.example.app:", "COM.example.app:/cb",
-     "com..app:/cb", ".com:/cb", "com.:/cb", "1com.example:/cb"],
+    ["com.example.app:cb", "com.example.app:///cb", "com.example.app:", "com.example.app://", "COM.example.app:/cb",
+     "com..app:/cb", ".com:/cb", "com.:/cb", "1com.example:/cb", "com.example.app://user@host/cb",
+     "com.example.app://host:0/cb", "com.example.app://host:x/cb", "com.example.app://ho%73t/cb",
+     "com.example.app://[::1]/cb", "com.example.app://host;x/cb"],
 )  # fmt: skip
-def test_a_private_use_scheme_registers_in_its_single_slash_form_alone(uri: str) -> None:
-    """T010, C-11"""
+def test_a_private_use_scheme_is_in_lower_case_and_followed_by_a_slash(uri: str) -> None:
+    """T010, C-11: one slash, or two and a name."""
+    assert uris.malformed(uri)
     assert uris.redirect_uri_problem(uri)
+    assert uris.redirect_uri_problem(uri, private_use={uri})
+
+
+def test_two_spellings_of_a_private_use_uri_are_two_uris() -> None:
+    """T010, C-02: nothing is folded, so neither stands for the other."""
+    for one, other in [
+        ("com.example.app:/cb", "com.example.app://cb"),
+        ("com.example.app://cb", "com.example.app://cb/"),
+        ("com.example.app://cb", "com.example.app://CB"),
+    ]:
+        assert uris.redirect_uri_problem(one) is uris.redirect_uri_problem(other) is None
+        assert not uris.same_redirect_uri(one, other)
+        assert not uris.same_loopback_redirect_uri(one, other, HOSTS)
+
+
+# ---- Private-use schemes without a period ----------------------------------------------------------
+
+
+def test_an_operator_can_allow_a_complete_private_use_uri() -> None:
+    """C-16: this very string and nothing that resembles it."""
+    assert uris.needs_permission(CURSOR)
+    assert uris.redirect_uri_problem(CURSOR, private_use={CURSOR}) is None
+    assert "operator" in str(uris.redirect_uri_problem(CURSOR))
+    for other in (
+        "cursor://anysphere.cursor-mcp/oauth/callback/",
+        "cursor://anysphere.cursor-mcp/oauth/callback?x=1",
+        "cursor://anysphere.cursor-mcp/oauth",
+        "cursor://anysphere.cursor-mcp/oauth/Callback",
+        "cursor://Anysphere.cursor-mcp/oauth/callback",
+        "cursor://evil.example/oauth/callback",
+        "cursor:/anysphere.cursor-mcp/oauth/callback",
+        "cursor2://anysphere.cursor-mcp/oauth/callback",
+        "xcursor://anysphere.cursor-mcp/oauth/callback",
+        "Cursor://anysphere.cursor-mcp/oauth/callback",
+        "cursor://anysphere.cursor-mcp/oauth/%63allback",
+    ):
+        assert uris.redirect_uri_problem(other, private_use={CURSOR}), other
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["javascript://app.example/%0aalert(1)", "javascript:/alert(1)", "data://x/y", "vbscript://x/y", "file://host/etc",
+     "blob://x/y", "about://blank/x", "urn://x/y", "intent://x/y", "mailto://x/y", "view-source://app.example/",
+     "ftp://app.example/x", "ws://app.example/x", "http://app.example/cb", "cursor://user@x/y", "cursor://x/y#f",
+     "cursor://x/../y", "cursor://x/%2e%2e/y", "cursor://x/y?code=1", "cursor://x/*", "cursor:x", "cursor:///x"],
+)  # fmt: skip
+def test_an_operator_cannot_allow_what_is_dangerous_or_malformed(uri: str) -> None:
+    """C-08 to C-10, C-12, C-16, C-17: his word lifts the rule of the period and no other."""
+    assert uris.redirect_uri_problem(uri, private_use={uri})
+
+
+@pytest.mark.parametrize(
+    ("uri", "needs"),
+    [(CURSOR, True), ("myapp:/cb", True), ("com.example.app:/cb", False), ("com.example.app://h/cb", False),
+     ("https://app.example/cb", False), ("http://evil.example/cb", False), ("javascript://x/y", False),
+     ("javascript:alert(1)", False), ("file://x/y", False), ("", False)],
+)  # fmt: skip
+def test_what_waits_for_an_operator_is_no_danger(uri: str, needs: bool) -> None:
+    """C-16, C-18: dangerous schemes are refused, never just left out."""
+    assert uris.needs_permission(uri) is needs
 
 
 @pytest.mark.parametrize(
@@ -219,11 +297,11 @@ def test_a_refusal_names_what_is_wrong() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["", ".", "app..example", "app.example.", "-app.example", "app-.example", "app_x.example", "APP.example",
-     "%61pp.example", "127.1", "0x7f.0.0.1", "0177.0.0.1", "2130706433", "1.2.3.4.5", "256.1.1.1", "1.2.3.04",
+    ["", ".", "app..example", "app.example.", "-app.example", "app-.example", "%61pp.example", "127.1", "0x7f.0.0.1", "0177.0.0.1", "2130706433", "1.2.3.4.5", "256.1.1.1", "1.2.3.04",
      "app.123", "app.0x1", "[::1", "::1", "[::1%25eth0]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]",
-     "[::ffff:7f00:1]", "[2001:DB8::1]", "[v1.x]", "app.example:", "app.example:0", "app.example:08",
-     "app.example:65536", "app.example:+1", "app.example:٣", "app.example:443"],
+     "[::ffff:7f00:1]", "[::FFFF:7F00:1]", "[2001:DB8:0::1]", "[v1.x]", "0X7F.0.0.1", "APP.0X1", "LOCALHOST.",
+     "app.example\u0131", "\u212aa.example", "app%5fx.example", "-_.example", "_-.example", "app.example:", "app.example:0", "app.example:08",
+     "app.example:65536", "app.example:+1", "app.example:٣", "app.example:0443", "app.example:443:443"],
 )  # fmt: skip
 def test_a_host_has_one_spelling(host: str) -> None:
     """T007: also those that a browser would rewrite into another host."""
@@ -231,30 +309,47 @@ def test_a_host_has_one_spelling(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["code=1", "x=1&state=2", "iss", "%63ode=1", "x;error=1", "error_description=x"]
+    "query",
+    [
+        "code=1",
+        "x=1&state=2",
+        "iss",
+        "%63ode=1",
+        "x;error=1",
+        "error_description=x",
+        "response=x",
+        "id_token=x",
+    ],
 )
 def test_a_registered_query_leaves_the_response_parameters_to_us(query: str) -> None:
-    """B-15: otherwise they would occur twice."""
+    """B-15, C-17: otherwise they would occur twice."""
     assert "response" in str(uris.redirect_uri_problem(f"https://app.example/cb?{query}"))
+    assert "response" in str(uris.redirect_uri_problem(f"https://app.example?{query}"))
+    assert "response" in str(uris.redirect_uri_problem(f"com.example.app://h/cb?{query}"))
     assert uris.redirect_uri_problem("https://app.example/cb?encode=1&statement=2") is None
 
 
 @pytest.mark.parametrize(
     "uri",
     ["http://127.0.0.1/cb", "http://localhost:3000/cb", "https://localhost/cb", "https://127.0.0.1/cb",
-     "https://127.0.0.9/cb", "https://[::1]/cb", "https://app.localhost/cb", "com.example.app:/cb"],
+     "https://127.0.0.9/cb", "https://[::1]/cb", "https://app.localhost/cb", "https://LOCALHOST/cb",
+     "com.example.app:/cb"],
 )  # fmt: skip
 def test_a_web_application_is_held_to_https_on_another_machine(uri: str) -> None:
-    """K-12"""
+    """K-12, K-29, B204: and the refusal names what to change."""
     assert uris.redirect_uri_problem(uri) is None
     assert uris.redirect_uri_problem(uri, application_type="native") is None
-    assert "web application" in str(uris.redirect_uri_problem(uri, application_type="web"))
+    assert "--application-type" in str(uris.redirect_uri_problem(uri, application_type="web"))
+    assert not uris.is_remote_https(uri)
+    assert uris.fitting_application_type(["https://app.example/cb", uri]) == "native"
 
 
 def test_a_web_application_may_use_any_https_host() -> None:
     """K-12"""
     for uri in ("https://app.example/cb", "https://127.example/cb", "https://192.0.2.1/cb"):
         assert uris.redirect_uri_problem(uri, application_type="web") is None
+        assert uris.is_remote_https(uri)
+        assert uris.fitting_application_type([uri]) == "web"
 
 
 @settings(max_examples=500, deadline=None)
@@ -276,7 +371,7 @@ def test_no_parser_can_misread_an_accepted_uri(uri: str) -> None:
         assert parts.scheme == "https" or uris.display_host(uri) in HOSTS
     else:
         assert "." in parts.scheme
-        assert not parts.netloc
+        assert "@" not in parts.netloc
     assert uris.csp_source(uri)
 
 
@@ -295,7 +390,7 @@ def test_any_change_to_a_registered_uri_is_a_mismatch(registered: str, data: st.
     assume(requested != registered)
     assert not uris.same_redirect_uri(registered, requested)
     if uris.same_loopback_redirect_uri(registered, requested, HOSTS):
-        port = r"^(http://(?:127\.0\.0\.1|\[::1\]|localhost))(?::[1-9][0-9]{0,4})?(?=[/?])"
+        port = r"^(http://(?:127\.0\.0\.1|\[::1\]|localhost))(?::[1-9][0-9]{0,4})?(?=[/?]|$)"
         assert re.sub(port, r"\1", registered) == re.sub(port, r"\1", requested)
 
 
@@ -381,9 +476,36 @@ def test_a_look_alike_of_a_loopback_uri_gets_no_port_freedom(requested: str) -> 
     assert not uris.same_loopback_redirect_uri("http://127.0.0.1:3001/cb", requested, HOSTS)
 
 
+@pytest.mark.parametrize("registered", ["http://localhost", "http://127.0.0.1:33418", "http://[::1]"])
+def test_a_loopback_uri_without_a_path_has_none_on_any_port(registered: str) -> None:
+    """B010, C-02, C-04: kept and compared as written."""
+    host = registered.removesuffix(":33418")
+    assert uris.same_loopback_redirect_uri(registered, f"{host}:40123", HOSTS)
+    for rest in (
+        "/",
+        "?",
+        "?x=1",
+        "#",
+        ":40123/",
+        ":40123?@evil.example",
+        ":40123@evil.example",
+        ":40123.evil.example",
+        ":40123\\.evil.example",
+        "@evil.example",
+        ".evil.example",
+        ".evil.example:40123",
+        ":",
+        ":0",
+        ":65536",
+        ":40123 ",
+        ":40123\n",
+    ):
+        assert not uris.same_loopback_redirect_uri(registered, host + rest, HOSTS), rest
+
+
 def test_no_setting_extends_port_freedom_beyond_loopback() -> None:
     """C-03, C-07, T008"""
-    for host in ("app.example", "127.0.0.2", "*"):
+    for host in ("app.example", "127.0.0.2", "*", "LOCALHOST"):
         assert not uris.same_loopback_redirect_uri(f"http://{host}/cb", f"http://{host}:3000/cb", {host})
     assert not uris.same_loopback_redirect_uri("https://localhost/cb", "https://localhost:3000/cb", HOSTS)
 
@@ -402,6 +524,21 @@ def test_what_a_uri_tells_a_person_and_a_browser() -> None:
         "http://localhost/cb": ("localhost", "http://localhost", "http://localhost"),
         "http://[::1]:3000/cb": ("[::1]", "http://[::1]", "http:"),
         "com.example.app:/cb": ("com.example.app", None, "com.example.app:"),
+        # However it is spelled, one host in lower case (B027).
+        "https://App.Example.com/cb": (
+            "app.example.com",
+            "https://app.example.com",
+            "https://app.example.com",
+        ),
+        "https://app.example:443/cb": ("app.example", "https://app.example", "https://app.example:443"),
+        "https://[2001:DB8::1]/cb": ("[2001:db8::1]", "https://[2001:db8::1]", "https:"),
+        "https://a_b.example/cb": ("a_b.example", "https://a_b.example", "https:"),
+        "https://app.example": ("app.example", "https://app.example", "https://app.example"),
+        "http://localhost:40123": ("localhost", "http://localhost", "http://localhost:40123"),
+        "https://localhost:5001/cb": ("localhost", "https://localhost", "https://localhost:5001"),
+        # The application's name, never what it has in the place of a host (C-16).
+        "com.example.app://accounts.example/cb": ("com.example.app", None, "com.example.app:"),
+        CURSOR: ("cursor", None, "cursor:"),
     }
     for uri, (host, origin, source) in told.items():
         assert (uris.display_host(uri), uris.origin(uri), uris.csp_source(uri)) == (host, origin, source)
@@ -416,9 +553,9 @@ def test_an_origin_header_is_read_like_a_uri() -> None:
 
 def test_https_and_loopback_are_told_by_the_whole_uri() -> None:
     """C-07"""
-    assert uris.is_https("https://app.example/cb")
-    assert not uris.is_https("http://localhost/cb")
-    assert not uris.is_https("https://app.example\\@evil.example/cb")
+    assert uris.is_remote_https("https://app.example/cb")
+    assert not uris.is_remote_https("http://localhost/cb")
+    assert not uris.is_remote_https("https://app.example\\@evil.example/cb")
     for uri in ("http://127.0.0.1:3000/cb", "http://[::1]/cb", "http://localhost:65535/cb"):
         assert uris.is_loopback(uri)
     for uri in (
@@ -437,11 +574,12 @@ def test_no_uri_breaks_out_of_a_content_security_policy(uri: str) -> None:
         source = uris.csp_source(uri)
     except ValueError:
         return
-    assert re.fullmatch(r"https?:|https?://[a-z0-9.-]+(:[0-9]+)?|[a-z][a-z0-9+-]*(\.[a-z0-9+-]+)+:", source)
+    assert re.fullmatch(r"https?:|https?://[a-z0-9.-]+(:[0-9]+)?|[a-z][a-z0-9+-]*(\.[a-z0-9+-]+)*:", source)
+    assert source not in ("javascript:", "data:")
 
 
 def test_a_loopback_uri_that_was_accepted_has_a_source_on_every_port() -> None:
-    """T015: the default port, which nobody can register, can still be asked for."""
+    """T015: the default port too."""
     assert uris.same_loopback_redirect_uri("http://localhost/cb", "http://localhost:80/cb", HOSTS)
     assert uris.csp_source("http://localhost:80/cb") == "http://localhost:80"
 
@@ -488,6 +626,8 @@ def test_the_query_that_a_redirect_uri_has_is_kept() -> None:
     )
     assert uris.with_query("com.example.app:/cb", answer) == f"com.example.app:/cb?{encoded}"
     assert uris.with_query("https://app.example/cb?", answer) == f"https://app.example/cb?{encoded}"
+    assert uris.with_query("http://localhost:40123", answer) == f"http://localhost:40123?{encoded}"
+    assert uris.with_query(CURSOR, answer) == f"{CURSOR}?{encoded}"
     assert uris.with_query("https://app.example/cb", []) == "https://app.example/cb"
 
 

@@ -691,7 +691,7 @@ def test_a_client_that_promised_to_bind_must_send_a_proof(server: Server) -> Non
     assert redeem(server, client, None, code, proof()).json["token_type"] == "DPoP"
 
 
-@pytest.mark.parametrize("value", ["true", 1, None, [], {}])
+@pytest.mark.parametrize("value", ["true", 1, 0, [None], {}])
 def test_the_promise_is_true_or_false(server: Server, value: Any) -> None:
     """DPOP-05, K-06."""
     body = {"redirect_uris": ["https://client.example/cb"], "dpop_bound_access_tokens": value}

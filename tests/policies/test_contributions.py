@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from authserver.api import Event, hookimpl
+from authserver.policies.clients import ClientsFile
 from authserver.settings import SettingsError
 from authserver.testing.server import SETTINGS, Server
 from authserver.testing.stories import assert_page_error
@@ -100,6 +101,21 @@ def test_a_client_of_a_file_is_a_client(serve: Callable[..., Server], tmp_path: 
     browser = server.browser()
     answer = browser.get(server.authorization_url(client, client_id="other-app"), expect_errors=True)
     assert_page_error(answer, "invalid_request")
+
+
+def test_a_client_of_a_file_is_native_where_its_redirect_uris_are(tmp_path: Path) -> None:
+    """B204, K-12: a type that is not given follows from them; one that contradicts them stops the start."""
+    file = tmp_path / "clients.toml"
+    file.write_text(
+        "[web]\nredirect_uris = ['https://client.example/cb']\n"
+        "[local]\nredirect_uris = ['https://localhost:5001/cb']\n"
+    )
+    clients = ClientsFile(file=str(file))
+    found = [clients.find_client(client_id) for client_id in ("web", "local")]
+    assert [client and client.application_type for client in found] == ["web", "native"]
+    file.write_text("[local]\napplication_type = 'web'\nredirect_uris = ['https://localhost/cb']")
+    with pytest.raises(ValueError, match="web application"):
+        ClientsFile(file=str(file))
 
 
 @pytest.mark.parametrize(

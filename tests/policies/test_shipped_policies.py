@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +20,14 @@ from authserver.api import (
     narrow,
 )
 from authserver.engine import digests
-from authserver.engine.records import TokenKind
+from authserver.engine.records import RegisteredBy, TokenKind
+from authserver.engine.uris import needs_permission
 from authserver.policies.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
 from authserver.policies.consent import ConsentFirstParty, ConsentRemembered
 from authserver.policies.introspection import IntrospectOwn, IntrospectResourceServers
 from authserver.policies.login import LoginPassword
-from authserver.policies.redirect_uris import RedirectExact, RedirectLoopback
+from authserver.policies.mcp_clients import McpClients
+from authserver.policies.redirect_uris import RedirectExact, RedirectLoopback, RedirectPrivateUse
 from authserver.policies.registration import RegistrationOpen, RegistrationToken
 from authserver.policies.resources import ResourcesListed
 from authserver.policies.scopes import ScopesDefault, ScopesRegistered
@@ -124,8 +127,27 @@ def test_which_scopes_are_allowed(
 ) -> None:
     """T081: all that were asked for or none; the default only where nothing was asked for."""
     client = a_client(scopes=("read", "write"))
-    assert ScopesRegistered().scope_decision(client, requested) == registered
+    for grant_type in ("authorization_code", "client_credentials"):
+        assert ScopesRegistered().scope_decision(client, grant_type, requested) == registered
     assert ScopesDefault(scopes=("profile", "read")).scope_decision(client, requested) == default
+
+
+@pytest.mark.parametrize(
+    ("grant_type", "requested", "decision"),
+    [
+        ("authorization_code", ("read", "write"), allow("scopes-registered", ("read", "write"))),
+        ("authorization_code", ("openid", "write", "read"), allow("scopes-left-out", ("write", "read"))),
+        ("authorization_code", ("openid", "email"), deny("scope-not-registered")),
+        ("authorization_code", (), None),
+        ("client_credentials", ("openid", "read"), deny("scope-not-registered")),
+    ],
+)
+def test_a_program_that_registered_itself_may_ask_for_too_much(
+    grant_type: str, requested: tuple[str, ...], decision: Decision | None
+) -> None:
+    """B-27: at the authorization endpoint it gets what it is registered for; an operator's client must ask properly."""
+    client = a_client(scopes=("read", "write"), registered_by=RegisteredBy.SELF)
+    assert ScopesRegistered().scope_decision(client, grant_type, requested) == decision
 
 
 def test_a_default_that_no_client_may_have_is_silence() -> None:
@@ -244,7 +266,7 @@ def test_the_password_decides_who_signs_in() -> None:
 
 # ---- registration_decision -------------------------------------------------------------------------
 
-METADATA = ClientMetadata(client_name="New", redirect_uris=("https://new.example/cb",))
+METADATA = ClientMetadata(client_name="New", redirect_uris=("https://new.example/cb",), scopes=("read",))
 TOKENS = ("a" * 31 + "1", "b" * 31 + "2")
 
 
@@ -260,7 +282,7 @@ TOKENS = ("a" * 31 + "1", "b" * 31 + "2")
 )
 def test_an_initial_access_token_lets_in(bearer: str | None, decision: Decision) -> None:
     """K-09: one of the operator's, whole."""
-    plugin = RegistrationToken(tokens=tuple(map(Secret, TOKENS)))
+    plugin = RegistrationToken(tokens=tuple(map(Secret, TOKENS)), scopes=METADATA.scopes)
     assert plugin.registration_decision(METADATA, None if bearer is None else Secret(bearer)) == decision
     assert TOKENS[0] not in repr(plugin)
 
@@ -277,20 +299,70 @@ def test_without_tokens_nobody_is_let_in_and_short_ones_are_none() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "given"),
-    [((), ("profile", "read")), (("read",), ("read",)), (("read", "admin"), ("read",)), (("admin",), ())],
+    [
+        ((), ("profile", "read")),
+        (("read",), ("read",)),
+        (("read", "admin"), ("read",)),
+        (("admin",), ("profile", "read")),
+    ],
 )
 def test_open_registration_confines_the_scopes(asked: tuple[str, ...], given: tuple[str, ...]) -> None:
-    """K-11: never more than the line of the INI says."""
+    """K-11, K-28: never more than the line of the INI says, and never nothing."""
     decision = RegistrationOpen(scopes=("profile", "read")).registration_decision(
         replace(METADATA, scopes=asked)
     )
     assert decision == allow("open-registration", replace(METADATA, scopes=given))
 
 
-def test_open_registration_confines_the_grant_types() -> None:
-    """K-11: nobody registers itself for client_credentials."""
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        (("authorization_code", "refresh_token"), ("authorization_code", "refresh_token")),
+        (("authorization_code", "client_credentials"), ("authorization_code",)),
+        (("authorization_code", "urn:ietf:params:oauth:grant-type:device_code"), ("authorization_code",)),
+    ],
+)
+def test_open_registration_leaves_out_other_grant_types(
+    asked: tuple[str, ...], given: tuple[str, ...]
+) -> None:
+    """K-11, K-23, B005, B006."""
+    decision = RegistrationOpen(scopes=("read",)).registration_decision(replace(METADATA, grant_types=asked))
+    assert decision == allow("open-registration", replace(METADATA, grant_types=given))
+
+
+def test_open_registration_refuses_where_nothing_is_left() -> None:
+    """K-11, K-23, K-28: nobody registers itself for client_credentials, and without scopes it opens nothing."""
     metadata = replace(METADATA, grant_types=("client_credentials",))
-    assert RegistrationOpen().registration_decision(metadata) == deny("grant-type-not-open")
+    assert RegistrationOpen(scopes=("read",)).registration_decision(metadata) == deny("grant-type-not-open")
+    assert RegistrationOpen().registration_decision(METADATA) == deny("scope-not-open")
+
+
+# ---- private_use_redirect_uris ---------------------------------------------------------------------
+
+
+def test_the_uris_that_an_operator_allows_are_complete_ones() -> None:
+    """C-16, T142: what is dangerous or malformed stops the start, with the URI named."""
+    plugin = RedirectPrivateUse(uris=("acme://signed-in", "raycast://oauth?package_name=notes"))
+    assert plugin.private_use_redirect_uris() == plugin.uris
+    for uri in (
+        "acme",
+        "acme:",
+        "acme://*",
+        "javascript://x/y",
+        "http://evil.example/",
+        "acme://u@x",
+        "acme://x#y",
+    ):
+        with pytest.raises(ValueError, match=f"uris: {re.escape(uri)}: It"):
+            RedirectPrivateUse(uris=(uri,))
+
+
+def test_the_preset_allows_uris_that_could_be_allowed() -> None:
+    """C-16: each of them needs it, and nothing else is wrong with it."""
+    allowed = McpClients().private_use_redirect_uris()
+    assert "cursor://anysphere.cursor-mcp/oauth/callback" in allowed
+    assert RedirectPrivateUse(uris=allowed).uris == allowed
+    assert all(map(needs_permission, allowed))
 
 
 # ---- introspection_decision ------------------------------------------------------------------------

@@ -49,6 +49,7 @@ def with_initial_access_token(url: str) -> Server:
             "authserver.plugins": plugins,
             "authserver.plugin.registration_open.scopes": None,
             "authserver.plugin.registration_token.tokens": INITIAL,
+            "authserver.plugin.registration_token.scopes": "profile files.read",
         },
     )
 

@@ -64,7 +64,11 @@ def unknown_code(server: Server) -> TestResponse:
 
 
 def bad_metadata(server: Server) -> TestResponse:
-    return server.http.post_json("/oauth/register", {"redirect_uris": []}, expect_errors=True)
+    return server.http.post_json("/oauth/register", {"redirect_uris": ["/cb"]}, expect_errors=True)
+
+
+def nowhere_to_go(server: Server) -> TestResponse:
+    return server.http.post_json("/oauth/register", {"redirect_uris": ["myapp:/cb"]}, expect_errors=True)
 
 
 def unknown_client(server: Server) -> TestResponse:
@@ -114,6 +118,7 @@ def wrong_method_on_a_page(server: Server) -> TestResponse:
         ),
         (unknown_code, "token.refused", "code-unknown", ["client_auth_decision", "core"]),
         (bad_metadata, "registration.refused", "invalid_redirect_uri", ["core"]),
+        (nowhere_to_go, "registration.refused", "no-redirect-uri", ["registration_decision", "core"]),
         (unknown_client, "authorization.refused", "client-unknown", ["core"]),
         (unregistered_uri, "authorization.refused", "nobody-answered", ["redirect_uri_decision"]),
         (broken_request, "sign_in.refused", "request-unsealable", None),

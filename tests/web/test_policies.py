@@ -323,7 +323,7 @@ def test_another_login_plugin_brings_its_own_people(make_server: MakeServer) -> 
 
 # ---- registration_decision -------------------------------------------------------------------------
 
-METADATA = {"client_name": "New", "redirect_uris": ["https://new.example/cb"]}
+METADATA = {"scope": "profile", "client_name": "New", "redirect_uris": ["https://new.example/cb"]}
 
 
 @dataclass(frozen=True)
@@ -353,6 +353,7 @@ def test_the_token_plugin_in_place_of_the_open_one_wants_a_token(make_server: Ma
             **plugins(without="registration_open"),
             "authserver.plugins": "registration_token client_secret_basic redirect_exact",
             "authserver.plugin.registration_token.tokens": token,
+            "authserver.plugin.registration_token.scopes": "profile",
             # The other plugins' settings go with their lines.
             **{
                 key: None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authserver.testing.server import REDIRECT_URI, Server
+from authserver.testing.server import REDIRECT_URI, Server, with_plugin
 from authserver.testing.stories import (
     assert_code,
     assert_json_error,
@@ -24,7 +24,6 @@ def server(shared_server: Server) -> Server:
 
 NOT_REGISTRABLE = {
     "relative (C-01)": "/cb",
-    "without a path (C-01)": "https://client.example",
     "without a host (C-01, T007)": "https:///cb",
     "without slashes (C-01)": "https:client.example/cb",
     "empty (C-01)": "",
@@ -48,7 +47,9 @@ NOT_REGISTRABLE = {
     "about (C-10)": "about:blank",
     "out of band (C-10)": "urn:ietf:wg:oauth:2.0:oob",
     "scheme without a period (C-11)": "myapp:/cb",
-    "private-use with two slashes (T010)": "com.example.app://cb",
+    "scheme without a period, two slashes (C-16)": "cursor://anysphere.cursor-mcp/oauth/callback",
+    "javascript with two slashes (C-10)": "javascript://client.example/x",
+    "private-use with three slashes (T010)": "com.example.app:///cb",
     "private-use without a slash (T010)": "com.example.app:cb",
     "userinfo (C-12, T004)": "https://user:pw@client.example/cb",
     "userinfo that looks like a host (C-12, T007)": "https://good.example@evil.example/cb",
@@ -64,11 +65,10 @@ NOT_REGISTRABLE = {
     "bad escape (T006)": "https://client.example/%zz",
     "beyond ASCII (T006)": "https://client.example/ü",
     "beyond ASCII in the host (T006)": "https://clíent.example/cb",
-    "upper-case host (C-02)": "https://Client.example/cb",
-    "default port (C-02)": "https://client.example:443/cb",
+    "address in upper case (T007)": "http://0X7F.0.0.1/cb",
     "port out of range": "https://client.example:65536/cb",
     "semicolon (T004)": "https://client.example/cb;x=y",
-    "response parameter in the query (B-15)": "https://client.example/cb?code=1",
+    "response parameter in the query (B-15, C-17)": "https://client.example/cb?code=1",
     "too long": "https://client.example/" + "a" * 2048,
 }
 
@@ -77,7 +77,7 @@ NOT_REGISTRABLE = {
 def test_a_uri_that_cannot_be_trusted_is_not_registered(server: Server, uri: str) -> None:
     """C-01, C-03, C-07, C-08, C-09, C-10, C-11, C-12, T004, T005, T006, T007, T009, T010: and nothing is stored."""
     before = records(server)
-    body = {"redirect_uris": [REDIRECT_URI, uri], "token_endpoint_auth_method": "none"}
+    body = {"redirect_uris": [uri], "token_endpoint_auth_method": "none"}
     answer = server.http.post_json(server.path("/oauth/register"), body, status="*")
     assert_json_error(answer, "invalid_redirect_uri")
     assert records(server) == before
@@ -260,11 +260,157 @@ def test_a_native_app_with_an_https_uri_stays_public(server: Server) -> None:
     assert_code(server.consent(answer), redirect_uri="https://app.example/cb")
 
 
-@pytest.mark.parametrize("uri", ["com.example.app:/cb", "com.example.app:/cb?a=b", "https://x.example/"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "com.example.app:/cb",
+        "com.example.app:/cb?a=b",
+        "com.example.app://host/cb",
+        "https://x.example/",
+        "https://x.example",
+        "https://X.Example:443?a=b",
+        "https://a_b.example/cb",
+        "https://localhost:5001/signin-oidc",
+    ],
+)
 def test_other_registrable_uris_are_answered_as_well(server: Server, uri: str) -> None:
-    """B-14, C-11, T010: a private-use scheme in its one spelling, and a bare path."""
+    """B-14, C-11, B027, B204: the answer goes to the URI as it was written."""
     client, _ = server.add_client(redirect_uris=(uri,), application_type="native")
     browser = signed_in(server)
     assert_code(server.consent(browser.get(server.authorization_url(client))), redirect_uri=uri)
     wrong = browser.get(server.authorization_url(client, scope="nope"))
     assert_redirect_error(wrong, "invalid_scope", redirect_uri=uri)
+
+
+@pytest.mark.parametrize(
+    ("registered", "requested"),
+    [
+        ("https://App.Example.com/cb", "https://app.example.com/cb"),
+        ("https://server.example:443/cb", "https://server.example/cb"),
+        ("https://client.example", "https://client.example/"),
+        ("http://localhost", "http://localhost/"),
+        ("http://localhost", "http://localhost:40123/"),
+        ("http://localhost", "http://localhost:40123.evil.example"),
+        ("http://localhost", "http://localhost.evil.example"),
+        ("http://localhost", "http://LOCALHOST:40123"),
+        ("com.example.app://cb", "com.example.app:/cb"),
+        ("com.example.app://cb", "com.example.app://evil"),
+    ],
+)
+def test_a_tolerated_spelling_is_no_other_spelling(server: Server, registered: str, requested: str) -> None:
+    """C-02, B010, B027, T010: what is registered as written is compared as written."""
+    client = register(server, redirect_uris=[registered])
+    answer = signed_in(server).get(server.authorization_url(client, redirect_uri=requested), status="*")
+    assert_page_error(answer)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://App.Example.com/cb", "app.example.com"),
+        ("https://app.example.com:443/cb", "app.example.com"),
+        ("https://Pos_Integration.example/cb", "pos_integration.example"),
+        ("https://xn--pple-43d.example/cb", "xn--pple-43d.example"),
+        ("https://LOCALHOST:5001/cb", "localhost"),
+        ("com.example.app://accounts.google.com/cb", "com.example.app"),
+    ],
+)
+def test_pages_show_the_host_in_lower_case(server: Server, uri: str, shown: str) -> None:
+    """B027, C-16, E-09: sign-in and consent name one and the same; an application by its scheme."""
+    client = register(server, redirect_uris=[uri])
+    page = server.browser().get(server.authorization_url(client)).follow()
+    for answer in (page, sign_in_at(page).follow()):
+        assert f">{shown}</bdi>" in answer.text
+        assert "accounts.google.com" not in answer.text
+        assert "App.Example" not in answer.headers["Content-Security-Policy"]
+
+
+def test_a_loopback_uri_without_a_path_goes_through_the_whole_flow(server: Server) -> None:
+    """B010, C-02, C-04, C-05: registered without port and path, redeemed with the port of the request."""
+    client = register(server, redirect_uris=["http://localhost"])
+    assert (client.redirect_uris, client.application_type) == (("http://localhost",), "native")
+    uri = "http://localhost:40123"
+    page = server.browser().get(server.authorization_url(client, redirect_uri=uri)).follow()
+    code = assert_code(server.consent(sign_in_at(page).follow()), redirect_uri=uri)
+    assert server.redeem(client, None, code, redirect_uri=uri).status_int == 200
+
+
+# ---- Private-use schemes without a period ----------------------------------------------------------
+
+CURSOR = "cursor://anysphere.cursor-mcp/oauth/callback"
+
+
+@pytest.fixture
+def with_preset(make_server) -> Server:
+    server = make_server(with_plugin("mcp_clients", {}))
+    server.add_user("ann")
+    return server
+
+
+def test_a_uri_that_an_operator_allows_goes_through_the_whole_flow(with_preset: Server) -> None:
+    """C-16, K-26: the page names the application and no host, and asks each time."""
+    client = register(with_preset, redirect_uris=[CURSOR, "http://localhost:8787/callback"])
+    browser = signed_in(with_preset)
+    for _ in range(2):
+        page = browser.get(with_preset.authorization_url(client, redirect_uri=CURSOR))
+        assert page.status_int == 200
+        assert "an app on this device" in page.text
+        assert ">cursor</bdi>" in page.text
+        assert "anysphere" not in page.text
+        code = assert_code(with_preset.consent(page), redirect_uri=CURSOR)
+        assert with_preset.redeem(client, None, code, redirect_uri=CURSOR).status_int == 200
+
+
+@pytest.mark.parametrize("first_party", [True, False])
+def test_a_private_use_uri_is_never_answered_silently(with_preset: Server, first_party: bool) -> None:
+    """C-16, E-12, T088: any program may have taken the scheme, whoever registered the client."""
+    client, _ = with_preset.add_client(
+        redirect_uris=(CURSOR,), application_type="native", first_party=first_party
+    )
+    browser = signed_in(with_preset)
+    for _ in range(2):
+        page = browser.get(with_preset.authorization_url(client))
+        assert page.status_int == 200
+        assert_code(with_preset.consent(page), redirect_uri=CURSOR)
+
+
+def test_https_on_this_device_is_never_answered_silently(server: Server) -> None:
+    """B204, E-12, T088: any program may listen there."""
+    client, _ = server.add_client(
+        redirect_uris=("https://localhost:5001/cb",), application_type="native", first_party=True
+    )
+    assert signed_in(server).get(server.authorization_url(client)).status_int == 200
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "cursor://evil.example/oauth/callback",
+        "cursor://anysphere.cursor-mcp/oauth/callback/",
+        "cursor://anysphere.cursor-mcp/oauth/callback?x=1",
+        "cursor://anysphere.cursor-mcp/oauth/callback#",
+        "cursor://user@anysphere.cursor-mcp/oauth/callback",
+        "cursor:/anysphere.cursor-mcp/oauth/callback",
+        "cursorx://anysphere.cursor-mcp/oauth/callback",
+        "CURSOR://anysphere.cursor-mcp/oauth/callback",
+        "javascript://anysphere.cursor-mcp/oauth/callback",
+    ],
+)
+def test_nothing_that_resembles_an_allowed_uri_is_accepted(with_preset: Server, uri: str) -> None:
+    """C-11, C-16: neither at registration nor at the authorization endpoint."""
+    answer = with_preset.http.post_json("/oauth/register", {"redirect_uris": [uri]}, status="*")
+    assert_json_error(answer, "invalid_redirect_uri")
+    client = register(with_preset, redirect_uris=[CURSOR])
+    url = with_preset.authorization_url(client, redirect_uri=uri)
+    assert_page_error(signed_in(with_preset).get(url, status="*"), supplied=uri)
+
+
+def test_an_allowed_uri_ends_with_the_line_that_allowed_it(with_preset: Server, make_server) -> None:
+    """C-16, K-26: the floor holds for clients that are registered already."""
+    client = register(with_preset, redirect_uris=[CURSOR])
+    without = Server(with_preset.ini["authserver.database_url"])
+    answer = signed_in(without).get(without.authorization_url(client), status="*")
+    assert_page_error(answer, supplied=CURSOR)
+    (event,) = without.events("authorization.refused")
+    assert event["reason"] == "private-use-not-allowed"
+    without.close()

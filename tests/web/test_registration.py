@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from authserver.testing.server import ISSUER, SETTINGS, Server, basic, query_of
+from authserver.testing.stories import register as register_as
 
 REGISTER = "/oauth/register"
 METADATA = "/.well-known/oauth-authorization-server"
@@ -523,3 +524,37 @@ def test_a_self_registered_client_is_always_asked_for(server):
     assert "unverified" in page.text.lower()
     assert "code" in query_of(server.consent(page))
     assert browser.get(server.authorization_url(client)).status_int == 200
+
+
+def test_a_client_that_asks_for_scopes_of_other_servers_gets_its_own(server):
+    """B-27, K-28, G-08: the same list at registration and authorization; the answers say what it got."""
+    client = register_as(server, scope="openid profile email offline_access")
+    assert client.scopes == ("profile",)
+    url = server.authorization_url(client, scope="openid profile email offline_access")
+    browser = server.browser()
+    server.sign_in(browser)
+    page = browser.get(url)
+    assert "email" not in page.text
+    tokens = server.redeem(client, None, query_of(server.consent(page))["code"])
+    assert tokens.json["scope"] == "profile"
+    (event,) = server.events("consent.given")
+    assert "scopes-left-out" in str(event["decisions"])
+
+
+@pytest.mark.parametrize("scope", ["openid email", "admin", "files.write", 'pro"file'])
+def test_a_client_that_asks_for_nothing_it_has_gets_nothing(server, scope):
+    """B-10, B-27: scopes that do not exist, or that it is not registered for."""
+    client = register_as(server, scope="profile")
+    browser = server.browser()
+    server.sign_in(browser)
+    assert "code" in query_of(server.consent(browser.get(server.authorization_url(client))))
+    assert query_of(browser.get(server.authorization_url(client, scope=scope)))["error"] == "invalid_scope"
+
+
+def test_a_client_of_an_operator_must_ask_for_what_it_has(server):
+    """B-10, B-27: nothing is left out for it."""
+    client, _ = server.add_client(scopes=("profile",))
+    browser = server.browser()
+    server.sign_in(browser)
+    answer = browser.get(server.authorization_url(client, scope="openid profile"))
+    assert query_of(answer)["error"] == "invalid_scope"

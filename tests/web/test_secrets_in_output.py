@@ -126,6 +126,7 @@ def run(make_server: MakeServer, caplog: pytest.LogCaptureFixture) -> Run:
             "authserver.plugins": f"{plugins} {__name__}:Watcher",
             "authserver.plugin.registration_open.scopes": None,
             "authserver.plugin.registration_token.tokens": INITIAL_TOKEN,
+            "authserver.plugin.registration_token.scopes": "profile",
         }
     )
     server.add_user("ann", CANARY_PASSWORD)
