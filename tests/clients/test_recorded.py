@@ -559,6 +559,37 @@ def test_a_private_use_redirect_uri_that_was_not_allowed_is_not_registered(
     assert answer.json["error"] == "invalid_redirect_uri"
 
 
+def test_a_private_use_redirect_uri_that_was_not_allowed_is_left_out_beside_others(
+    development: Server,
+) -> None:
+    """C-18, K-04: the answer shows what is left, and authorization goes there alone."""
+    program = Program(recording=RECORDINGS["cursor"], server=development, api=Api())
+    program.discover()
+    loopback = "http://localhost:8787/callback"
+    body = {
+        **program.recording.registration.body,
+        "redirect_uris": ["cursor://evil.example/oauth/callback", loopback],
+    }
+    program.recording = _with_body(program.recording, body)
+    assert program.register().json["redirect_uris"] == [loopback]
+    way = msgspec.structs.replace(
+        program.recording.authorization[0], redirect_uri="cursor://evil.example/oauth/callback"
+    )
+    assert development.browser().get(program.authorization_url(way), expect_errors=True).status_int == 400
+
+
+def test_a_person_is_asked_each_time_where_another_application_could_answer(development: Server) -> None:
+    """C-16: the page names the scheme of Cursor's private-use redirect URI, and no consent to it is remembered."""
+    program = registered_as(development, "cursor", Api(scopes=("notes.read",)))
+    url = program.authorization_url(program.recording.authorization[0])
+    person = signed_in(development)
+    for _ in range(2):
+        page = person.get(url)
+        assert page.status_int == 200
+        assert '<bdi dir="ltr">cursor</bdi>' in page.text
+        assert "code" in query_of(development.consent(page))
+
+
 def _with_body(recording: Recording, body: Mapping[str, Any]) -> Recording:
     registration = msgspec.structs.replace(recording.registration, body=body)
     return msgspec.structs.replace(recording, registration=registration)
