@@ -1,0 +1,175 @@
+"""What real programs send, as JSON files in `recorded/`: one a program, dated, with the source of each part.
+
+A recording holds requests, not expectations. Where a program builds a value from what it was told (the scopes of the
+protected resource, the grant types of our metadata), the recording says how, so that the value stays true when we change.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+FOLDER = Path(__file__).parent / "recorded"
+
+# A repository with an issue, pull request or file; or a package; or a page. Then the date of what was read.
+_SOURCE = re.compile(r"(reconstructed from )?[\w@.-]+[/ ][^,]*, .*[0-9]{4}-[0-9]{2}-[0-9]{2}.*", re.DOTALL)
+
+
+ResourceForm = Literal["verbatim", "href", "without slash"]
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of a recording: a member that is not listed here is an error."""
+
+
+class Sources(Strict):
+    """Where each part was read, and when; `reconstructed from` where nobody shows it."""
+
+    discovery: str
+    registration: str
+    authorization: str
+    token: str
+    refresh: str
+
+    def __post_init__(self) -> None:
+        for part in self.__struct_fields__:
+            if not _SOURCE.fullmatch(getattr(self, part)):
+                raise ValueError(f"{part}: a source names a repository, package or page, and a date")
+
+
+class Scope(Strict):
+    """How a program chooses a scope: the first of these that says anything, else a text of its own.
+
+    Attributes:
+        first_of: `challenge` is the `scope` of the API's 401 (RFC 6750, 3), `resource` the `scopes_supported` of the
+            protected resource metadata (RFC 9728), `registered` the `scope` of our answer to the registration, `server`
+            the `scopes_supported` of our metadata, `granted` the `scope` of our token response.
+        otherwise: what it sends when none of them says anything; null sends no `scope`.
+        added_if_advertised: scopes it adds when our metadata lists them.
+    """
+
+    first_of: tuple[Literal["challenge", "resource", "registered", "server", "granted"], ...] = ()
+    otherwise: str | None = None
+    added_if_advertised: tuple[str, ...] = ()
+
+
+class Discovery(Strict):
+    """How a program finds our metadata.
+
+    Attributes:
+        documents: the addresses in the order in which they are asked; `{origin}` and `{path}` are those of the issuer.
+        headers: of each request.
+        needs: members of the metadata that the program looks for, each with a value that must be there, or null.
+        on_not_found: what it does when an address answers 404.
+    """
+
+    documents: tuple[str, ...]
+    headers: Mapping[str, str]
+    needs: Mapping[str, str | None]
+    on_not_found: str
+
+
+class Choice(Strict):
+    """A member of a registration that a program chooses: the first of these that our metadata lists."""
+
+    listed_in: str
+    first_of: tuple[str, ...]
+
+
+class Registration(Strict):
+    """The registration request (RFC 7591, 3.1).
+
+    Attributes:
+        body: as sent, without what the program works out.
+        cut_to: members whose values are cut to those that a member of our metadata lists.
+        chosen: members that are chosen from what our metadata lists.
+        scope: the member `scope`.
+    """
+
+    headers: Mapping[str, str]
+    body: Mapping[str, Any]
+    cut_to: Mapping[str, str] = {}
+    chosen: Mapping[str, Choice] = {}
+    scope: Scope = Scope()
+
+
+class Authorization(Strict):
+    """One way in which a program asks for a code.
+
+    Attributes:
+        way: a name for it.
+        redirect_uri: where it waits; as registered, or with a port that it got since.
+        state: an example, in the program's form where a source shows that.
+        parameters: in order; `{…}` stands for what the program puts there. A `{scope}` that is null is left out, and
+            `{prompt}` is `consent` beside the scope offline_access and left out otherwise.
+        scope: the parameter `scope`.
+    """
+
+    way: str
+    redirect_uri: str
+    state: str
+    parameters: Mapping[str, str]
+    scope: Scope = Scope()
+
+
+class TokenRequest(Strict):
+    """A request to the token endpoint.
+
+    Attributes:
+        authentication: `registered` is the method that our answer to the registration names; `none` sends `client_id`
+            alone; the others send the secret, if there is one.
+        form: in order; as for `Authorization.parameters`.
+    """
+
+    headers: Mapping[str, str]
+    authentication: Literal["registered", "none", "client_secret_post", "client_secret_basic"]
+    form: Mapping[str, str]
+    scope: Scope = Scope()
+
+
+class MetadataDocument(Strict):
+    """The client id metadata document that the program prefers where a server takes one; not asked for today."""
+
+    url: str
+    source: str
+    document: Mapping[str, Any] | None = None
+
+
+class Recording(Strict):
+    """What one program sends.
+
+    Attributes:
+        recorded: when this was written down.
+        code_verifier: an example, in the program's form (RFC 7636, 4.1).
+        resource: `verbatim` is the identifier as the protected resource metadata has it, `href` is what a URL parser of
+            a browser makes of it (a slash at the end of a bare host), `without slash` has none at its end; null sends
+            none.
+        notes: facts that explain the rest.
+    """
+
+    program: str
+    version: str
+    recorded: datetime.date
+    sources: Sources
+    discovery: Discovery
+    registration: Registration
+    code_verifier: str
+    resource: ResourceForm | None
+    authorization: tuple[Authorization, ...]
+    token: TokenRequest
+    refresh: TokenRequest
+    metadata_document: MetadataDocument | None = None
+    notes: tuple[str, ...] = ()
+
+
+def load(name: str) -> Recording:
+    """The recording of this file name. Raises msgspec.ValidationError naming what is wrong in it."""
+    return msgspec.json.decode((FOLDER / f"{name}.json").read_bytes(), type=Recording)
+
+
+NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
