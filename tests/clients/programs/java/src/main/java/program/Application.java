@@ -59,6 +59,11 @@ public class Application {
                 .build();
     }
 
+    @GetMapping("/ready")
+    String ready() {
+        return "ready";
+    }
+
     /** What the API says; Spring sends the browser to the authorization server when it has no token yet. */
     @GetMapping("/")
     String call(@RegisteredOAuth2AuthorizedClient("authserver") OAuth2AuthorizedClient client) {
