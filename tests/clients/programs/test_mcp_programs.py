@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,8 @@ def start_mcp_remote(npm, node, resources, home, thread) -> Callable[..., Future
     """Start mcp-remote as desktop programs do, and call a tool through it; what the tool returns."""
     port = str(free_port())
 
-    def start(*options: str) -> Future[Claims]:
-        program = str(npm / "node_modules/mcp-remote/dist/proxy.js")
+    def start(package: str = "mcp-remote", *options: str) -> Future[Claims]:
+        program = str(npm / "node_modules" / package / "dist/proxy.js")
         parameters = StdioServerParameters(
             command=node, args=[program, resources.mcp, port, *options], env=dict(home.environment)
         )
@@ -111,7 +112,7 @@ def start_inspector(npm, node, resources, home, thread) -> Callable[..., Future[
     """Start the Inspector's command line, and call a tool with it; what the tool returns."""
     callback = f"http://127.0.0.1:{free_port()}/oauth/callback"
 
-    def start(*options: str) -> Future[Claims]:
+    def start() -> Future[Claims]:
         program = str(npm / "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js")
         words = [
             "--cli",
@@ -123,7 +124,7 @@ def start_inspector(npm, node, resources, home, thread) -> Callable[..., Future[
             "--format",
             "json",
         ]
-        words += ["--method", "tools/call", "--tool-name", "read_notes", *options]
+        words += ["--method", "tools/call", "--tool-name", "read_notes"]
         settings = {"MCP_AUTO_OPEN_ENABLED": "true", "MCP_INSPECTOR_SECRET_STORE": "file"}
 
         def call() -> Claims:
@@ -143,7 +144,14 @@ def start_inspector(npm, node, resources, home, thread) -> Callable[..., Future[
     return start
 
 
-@pytest.mark.parametrize("program", ["mcp_remote", "inspector"])
+@pytest.fixture
+def start_mcp_remote_of_2025(start_mcp_remote) -> Callable[..., Future[Claims]]:
+    """An mcp-remote that knows no scopes of an MCP server; its own are `openid email profile` (K-25)."""
+    metadata = json.dumps({"scope": "openid email profile notes.read"})
+    return partial(start_mcp_remote, "mcp-remote-of-2025", "--static-oauth-client-metadata", metadata)
+
+
+@pytest.mark.parametrize("program", ["mcp_remote", "mcp_remote_of_2025", "inspector"])
 def test_it_registers_authorizes_calls_a_tool_starts_again_and_refreshes(
     request, page, server, resources, home, program
 ):
