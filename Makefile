@@ -18,7 +18,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 
 	--no-strip-extras --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults bench scale docs lock format clean
+.PHONY: help run test check clients faults bench scale docs lock format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -28,7 +28,7 @@ run: $(VENV)/installed ## serve on http://localhost:6543 with a demo user and de
 	@PYTHONWARNINGS='ignore:pkg_resources is deprecated' exec $(BIN)/pserve development.ini
 
 test: $(VENV)/developing ## run every test
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not programs"
 
 check: $(VENV)/developing ## run everything that must hold before a change lands
 	$(BIN)/ruff format --check .
@@ -36,7 +36,10 @@ check: $(VENV)/developing ## run everything that must hold before a change lands
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	.ci/audit $(BIN)/pip-audit requirements/run.txt
-	$(PYTEST) --cov=authserver
+	$(PYTEST) -m "not programs" --cov=authserver
+
+clients: $(VENV)/developing ## run real programs from npm, Go and Maven against the server
+	$(BIN)/python -m pytest -m programs tests/clients
 
 faults: $(VENV)/developing ## kill, cut and race real server processes for longer than `make test` does
 	AUTHSERVER_FAULTS=long $(BIN)/python -m pytest tests/faults tests/web/test_storage_failures.py \
@@ -63,7 +66,7 @@ format: $(VENV)/developing ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 
 clean: ## remove everything that was made here, the demo database and its secrets too
-	rm -rf $(VENV) .local build dist docs/_build .coverage .coverage.* htmlcov *.egg-info
+	rm -rf $(VENV) .local .programs build dist docs/_build .coverage .coverage.* htmlcov *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

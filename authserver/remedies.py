@@ -118,6 +118,7 @@ REMEDIES: Mapping[str, str] = {
 # Mistakes of whoever sent the request, which nothing on this side changes.
 WITHOUT_REMEDY = frozenset(
     {
+        "assertion-replayed",
         "authorization-malformed",
         "authorization-scheme",
         "client-id-differs",
@@ -137,6 +138,8 @@ WITHOUT_REMEDY = frozenset(
         "dpop-proof-method",
         "dpop-proof-replayed",
         "dpop-proof-signature",
+        "field-repeated",
+        "grant-ended",
         "grant-revoked",
         "grant-type-missing",
         "invalid_client",
@@ -178,6 +181,7 @@ WITHOUT_REMEDY = frozenset(
         "two-methods",
         "unsupported_token_type",
         "verifier-malformed",
+        "verifier-missing",
         "verifier-wrong",
     }
 )

@@ -47,6 +47,10 @@ def reasons_of(path: Path) -> Iterator[str]:
                 yield from texts(value)
             case ast.Call(func=ast.Name(id="deny" | "narrow"), args=[first, *_]):
                 yield from texts(first)
+            case ast.Return(value=ast.Tuple(elts=[_, second])):
+                yield from texts(second)
+            case ast.Assign(targets=[ast.Name(id="UNEXPECTED")], value=value):
+                yield from texts(value)
             case ast.Call(func=ast.Name(id="Ruling"), args=[_, _, third, *_]):
                 yield from texts(third)
 

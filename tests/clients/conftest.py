@@ -62,7 +62,7 @@ class Person:
         self._issuer = issuer
         self._username = username
         self._password = password
-        self._http = requests.Session()
+        self.http = requests.Session()
 
     def authorize(self, url: str, answer: str = "allow") -> str:
         """Follow this authorization URL, sign in where asked, answer the consent page; where it all led to."""
@@ -93,7 +93,7 @@ class Person:
 
     def _visit(self, method: str, url: str, form: list[tuple[str, str]] | None = None) -> Visited:
         while url.startswith(self._issuer + "/"):
-            answer = self._http.request(method, url, data=form, allow_redirects=False, timeout=10)
+            answer = self.http.request(method, url, data=form, allow_redirects=False, timeout=10)
             if answer.status_code != 303:
                 assert answer.status_code == 200, answer.text
                 return Visited(url=url, page=BeautifulSoup(answer.text, "html.parser"))

@@ -157,13 +157,13 @@ def test_a_program_gets_and_refreshes_tokens_with_development_ini(
 
 @pytest.fixture(scope="module")
 def production(make_server: Any) -> Iterator[Server]:
-    """production.ini with registration by anybody, the preset and client_secret_post, as docs/real-clients.rst says."""
+    """production.ini with registration by anybody and the preset, as docs/real-clients.rst says."""
     settings = settings_of("production.ini")
     plugins = settings["authserver.plugins"]
     assert plugins
     assert "# mcp_clients" in (CHECKOUT / "production.ini").read_text()
     settings["authserver.plugins"] = plugins.replace(
-        "registration_token", "registration_open\nmcp_clients\nclient_secret_post"
+        "registration_token", "registration_open\nmcp_clients"
     )
     for key in [key for key in settings if key.startswith("authserver.plugin.registration_token.")]:
         del settings[key]

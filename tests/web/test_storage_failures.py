@@ -94,7 +94,7 @@ STORIES = {
     "approval": Story(approve_silently, 4),
     "consent": Story(allow, 6),
     "registration": Story(register, 4),
-    "sign-in": Story(sign_in, 3),
+    "sign-in": Story(sign_in, 2),
 }
 TOKEN_STORIES = [name for name in STORIES if "_" in name]
 

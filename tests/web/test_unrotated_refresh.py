@@ -157,7 +157,9 @@ def test_a_client_that_became_public_rotates(keeping: Keeping) -> None:
 def test_no_public_client_can_be_added_without_rotation(server: Server) -> None:
     """I-04: an operator is told; nothing is stored."""
     before = stored(server)
-    metadata = ClientMetadata(redirect_uris=(REDIRECT_URI,), token_endpoint_auth_method="none")
+    metadata = ClientMetadata(
+        redirect_uris=(REDIRECT_URI,), token_endpoint_auth_method="none", scopes=("profile",)
+    )
     with (
         pytest.raises(InvalidClientMetadata, match="rotate"),
         server.application.begin() as engine,

@@ -1,0 +1,52 @@
+"""Client libraries of other languages, each in a small program as its own documentation writes one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.clients.programs.steps import allow, started
+
+
+def walk(page, server, command: Sequence[str]) -> dict:
+    """Run the program, and be the person whom it sends to the server; what came of it."""
+    with started(command) as program:
+        allow(page, program.address(), server.password)
+        page.get_by_text("Done.").wait_for()
+        result = program.result()
+    first, refreshed = result["first"], result["refreshed"]
+    assert first["client_id"] == refreshed["client_id"] == result["client_id"]
+    assert first["sub"] == refreshed["sub"]
+    assert first["jti"] != refreshed["jti"]
+    assert set(first["scope"].split()) == {"notes.read", "profile"}
+    return result
+
+
+def test_oauth4webapi_registers_gets_uses_refreshes_and_revokes_tokens(page, server, resources, npm, node):
+    """A-01, K-01, B-01, F-07, G-01, L-07, M-01: a client with a secret."""
+    result = walk(page, server, [node, str(npm / "oauth4webapi.js"), server.issuer, resources.notes])
+    assert result["described"]["active"] is True
+    assert result["revoked"] == {"active": False}
+
+
+@pytest.mark.parametrize("pushed", ["", "pushed"])
+def test_openid_client_registers_gets_uses_refreshes_and_revokes_tokens(
+    page, server, resources, npm, node, pushed
+):
+    """A-01, K-01, B-01, F-07, G-01, L-07, PAR-01: a public client, also with a pushed authorization request."""
+    result = walk(page, server, [node, str(npm / "openid-client.js"), server.issuer, resources.notes, pushed])
+    assert result["again"] == "invalid_grant"
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "none"])
+def test_go_gets_uses_and_refreshes_tokens(page, server, resources, go_program, method):
+    """F-07, G-01: golang.org/x/oauth2 finds out by itself how the client authenticates."""
+    client_id, secret = server.add_client(
+        "--name=Go",
+        "--redirect-uri=http://127.0.0.1/callback",
+        f"--auth-method={method}",
+        "--scope=notes.read",
+        "--scope=profile",
+    )
+    walk(page, server, [go_program, server.issuer, resources.notes, client_id, secret])
