@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 
 import click
@@ -43,7 +44,7 @@ def told(run):
 
 
 def contents(ini) -> dict[str, list]:
-    with sqlite3.connect(ini.parent / ".local" / "authserver.sqlite") as connection:
+    with closing(sqlite3.connect(ini.parent / ".local" / "authserver.sqlite")) as connection, connection:
         tables = [
             name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def test_who_lost_the_ring_gets_a_server_that_starts_again(started, ini) -> None
 
 
 def contents(ini: Path) -> list[str]:
-    with sqlite3.connect(ini.parent / ".local/authserver.sqlite") as connection:
+    with closing(sqlite3.connect(ini.parent / ".local/authserver.sqlite")) as connection, connection:
         return [line for line in connection.iterdump() if "ring_keys" not in line]
 
 
@@ -254,7 +255,7 @@ def test_key_changes_are_on_record(started, ini) -> None:
     (first,) = listed(started)
     started("keys", "rotate")
     started("keys", "revoke", first["kid"], "--reason", "stolen")
-    with sqlite3.connect(ini.parent / ".local/authserver.sqlite") as connection:
+    with closing(sqlite3.connect(ini.parent / ".local/authserver.sqlite")) as connection, connection:
         rows = connection.execute(
             "SELECT type, reason, details FROM events WHERE type LIKE 'key.%' ORDER BY at"
         )

@@ -50,7 +50,17 @@ def test_a_name_that_imitates_or_hides_is_refused_with_the_reason(run, name: str
 )
 def test_a_client_name_may_need_joiners(run, name: str) -> None:
     """B020: registered and shown as given."""
-    result = run("client", "add", "--name", name, "--redirect-uri", "https://client.example/cb", "--json")
+    result = run(
+        "client",
+        "add",
+        "--name",
+        name,
+        "--scope",
+        "profile",
+        "--redirect-uri",
+        "https://client.example/cb",
+        "--json",
+    )
     assert result.exit_code == 0, result.output
     shown = run("client", "show", json.loads(result.stdout)["client_id"])
     assert name in shown.stdout
@@ -61,5 +71,7 @@ def test_a_client_name_may_need_joiners(run, name: str) -> None:
 )
 def test_a_client_name_that_hides_something_is_refused(run, name: str) -> None:
     """B020, T094."""
-    result = run("client", "add", "--name", name, "--redirect-uri", "https://client.example/cb")
+    result = run(
+        "client", "add", "--name", name, "--scope", "profile", "--redirect-uri", "https://client.example/cb"
+    )
     assert result.exit_code == 1 and "printable" in result.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def keep(ini: Path, *decisions: dict, ago: timedelta = timedelta(hours=1), **mor
 
 
 def rows(ini: Path) -> dict[str, list]:
-    with sqlite3.connect(ini.parent / ".local" / "authserver.sqlite") as connection:
+    with closing(sqlite3.connect(ini.parent / ".local" / "authserver.sqlite")) as connection, connection:
         tables = [
             name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         ]

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def test_killed_between_two_values_it_goes_on_with_the_next(started, ini, old, n
 
 def test_a_value_that_was_moved_is_named_and_stays(started, ini, old, new) -> None:
     """T148: ciphertext from another row does not open; the others are sealed anew all the same."""
-    with sqlite3.connect(ini.parent / ".local/authserver.sqlite") as connection:
+    with closing(sqlite3.connect(ini.parent / ".local/authserver.sqlite")) as connection, connection:
         (first, sealed), (second, _) = connection.execute(
             "SELECT kid, sealed_private_jwk FROM signing_keys ORDER BY created_at LIMIT 2"
         ).fetchall()
@@ -203,7 +204,7 @@ def test_a_value_that_was_moved_is_named_and_stays(started, ini, old, new) -> No
 
 def test_every_sealed_column_is_known_to_it(sqlite_url) -> None:
     """T148: a column that holds sealed values is sealed anew here, or is no matter of the ring."""
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection, connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         sealed = {
             f"{table}.{column[1]}"

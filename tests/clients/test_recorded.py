@@ -162,9 +162,7 @@ def production(make_server: Any) -> Iterator[Server]:
     plugins = settings["authserver.plugins"]
     assert plugins
     assert "# mcp_clients" in (CHECKOUT / "production.ini").read_text()
-    settings["authserver.plugins"] = plugins.replace(
-        "registration_token", "registration_open\nmcp_clients"
-    )
+    settings["authserver.plugins"] = plugins.replace("registration_token", "registration_open\nmcp_clients")
     for key in [key for key in settings if key.startswith("authserver.plugin.registration_token.")]:
         del settings[key]
     settings |= {

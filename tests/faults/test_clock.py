@@ -140,7 +140,9 @@ def test_a_request_that_was_answered_is_not_answered_again(server, clock):
     client, _ = server.add_client(token_endpoint_auth_method="none")
     browser = signed_in(server)
     page = browser.get(server.authorization_url(client))
-    assert "code" in query_of(server.consent(page))
+    code = query_of(server.consent(page))["code"]
+    assert query_of(server.consent(page))["code"] == code, "the same for seconds, until the code arrives"
+    assert server.redeem(client, None, code).status_int == 200
     again = server.consent(page)
     assert (again.status_int, "answered already" in again.text) == (400, True)
     clock.shift(HOUR)

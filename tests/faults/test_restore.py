@@ -9,6 +9,7 @@ import subprocess
 import time
 import uuid
 import warnings
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -52,7 +53,7 @@ class Sqlite:
         self._saved = folder / "backup.db"
 
     def save(self) -> None:
-        with sqlite3.connect(self.url.removeprefix("sqlite:///")) as connection:
+        with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection, connection:
             connection.execute("VACUUM INTO ?", (str(self._saved),))
 
     def restore(self, name: str) -> str:

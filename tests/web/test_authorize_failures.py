@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -104,9 +104,8 @@ def test_a_failure_nobody_foresaw_is_a_server_error_for_the_client(server: Serve
     client, _ = server.add_client()
     browser = signed_in(server)
     page = browser.get(server.authorization_url(client))
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute("ALTER TABLE grants RENAME TO gone")
-    connection.close()
     assert_redirect_error(server.consent(page), "server_error")
     assert server.rows("consents") == []
 
