@@ -40,6 +40,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
         "client-7", SECRET, replace(SECRET, last_used_at=NOW)
     ),
     "clients.find_all": lambda stores: stores.clients.find_all(["client-7", "client-8"]),
+    "clients.page": lambda stores: (add_client(stores), stores.clients.page(after="client-7", limit=9)),
     "clients.knows_origin": lambda stores: stores.clients.knows_origin("https://client-7.example"),
     "users.find": lambda stores: stores.users.find("user_7"),
     "users.find_by_name": lambda stores: stores.users.find_by_name("user7"),
