@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # So many clients are read at once.
 PAGE = 1000
-# A program that registered no port comes from whichever one it gets (RFC 8252, 7.3), such as this one.
+# A program that registered no port uses the one that its system gives it (RFC 8252, 7.3), such as this one.
 PORT = 49152
 
 SILENT = "nobody-answered"
