@@ -9,6 +9,7 @@ _ALLOW_PRIVATE_USE = (
     "authserver.plugins for what MCP programs use, or redirect_private_use and name the URI in "
     "authserver.plugin.redirect_private_use.uris"
 )
+_OFFER_GRANT_TYPE = "list the grant type in authserver.grant_types, or the plugin that brings it"
 _ASK_AGAIN = "the client must send the person through authorization again"
 
 REMEDIES: Mapping[str, str] = {
@@ -55,7 +56,7 @@ REMEDIES: Mapping[str, str] = {
     "public-client": (
         "only a client with a credential may act on its own behalf: `authserver client add --auth-method`"
     ),
-    "unsupported_grant_type": "list the grant type in authserver.grant_types",
+    "unsupported_grant_type": _OFFER_GRANT_TYPE,
     "unsupported_response_type": "only `code` is offered, while authorization_code is in authserver.grant_types",
     # Time
     "code-expired": f"authserver.code_lifetime is how long a code lives; {_ASK_AGAIN}",
@@ -94,7 +95,7 @@ REMEDIES: Mapping[str, str] = {
     "invalid_token": "the client must send a valid bearer token",
     "grant-type-not-open": "list one of the grant types in the plugin's grant_types",
     "scope-not-open": "list the scopes that such clients may have in the plugin's scopes",
-    "no-grant-type": "list the grant type in authserver.grant_types, or the plugin that brings it",
+    "no-grant-type": _OFFER_GRANT_TYPE,
     "no-scope": "name a scope: `authserver client add --scope`; the plugin's scopes must stand in authserver.scopes",
     "no-redirect-uri": (
         f"the client must send a URI that the redirect URI policies accept (`authserver plugins`); {_ALLOW_PRIVATE_USE}"

@@ -12,7 +12,7 @@ from authserver.cli.configuration import Configuration, OneSentence
 from authserver.containment import interruptible
 
 # Each stands in the module of its name.
-COMMANDS = ("client", "db", "demo", "explain", "grant", "keys", "plugin", "plugins", "policy", "user")
+COMMANDS = ("client", "db", "demo", "explain", "grant", "keys", "lint", "plugin", "plugins", "policy", "user")
 
 
 class Commands(OneSentence):

@@ -382,6 +382,17 @@ def _target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
         if len(client.redirect_uris) != 1:
             raise InvalidRequest("redirect_uri is missing.", reason="redirect-uri-missing")
         redirect_uri = client.redirect_uris[0]
+    accept_redirect_uri(engine, client, redirect_uri)
+    return client, redirect_uri
+
+
+def accept_redirect_uri(engine: Engine, client: Client, redirect_uri: str) -> None:
+    """Judge where the answer would go: the floor first, then the policies.
+
+    Raises:
+        InvalidRequest: it is not acceptable, or not registered for this client.
+        ServerError: a policy failed.
+    """
     if uris.redirect_uri_problem(redirect_uri, private_use=engine.private_use_redirect_uris):
         withdrawn = uris.needs_permission(redirect_uri)
         reason = "private-use-not-allowed" if withdrawn else "redirect-uri-malformed"
@@ -389,7 +400,6 @@ def _target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
     ruling = engine.ask("redirect_uri_decision", client=client, redirect_uri=redirect_uri)
     if not ruling.allowed:
         raise InvalidRequest("The redirect_uri is not registered for this application.", reason=ruling.reason)
-    return client, redirect_uri
 
 
 def _check(engine: Engine, pending: Pending, client: Client, redirect_uri: str, user: User) -> Checked:

@@ -59,6 +59,9 @@ class Clients(Protocol):
     def list(self) -> Sequence[Client]:
         """All clients, oldest first."""
 
+    def page(self, *, after: str = "", limit: int) -> Sequence[Client]:
+        """The next `limit` clients by id, beginning after the id `after`, disabled or not; one statement."""
+
     def disable(self, client_id: str, now: datetime) -> bool:
         """Disable it; False when it is unknown or was disabled before."""
 

@@ -155,6 +155,12 @@ def same_loopback_redirect_uri(registered: str, requested: str, hosts: Collectio
     )
 
 
+def at_loopback_port(uri: str, port: int) -> str | None:
+    """The same URI with this port, if it is an http URI of a loopback host that names none; else None."""
+    found = _LOOPBACK.fullmatch(uri)
+    return f"http://{found[1]}:{port}{found[3]}" if found and not found[2] else None
+
+
 def is_loopback(uri: str) -> bool:
     """Whether it is an http or https URI of 127.0.0.1, [::1] or localhost."""
     web = _web(uri)

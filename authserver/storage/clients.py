@@ -19,6 +19,8 @@ from authserver.storage.work import Work, change, changed, insert_new
 _CLIENT = Rows(Client, clients)
 _SECRET = Rows(ClientSecret, client_secrets, at=_CLIENT.end)
 
+_NEXT = clients.alias("next")
+
 _WITH_SECRETS = (
     select(*_CLIENT.columns, *_SECRET.columns)
     .outerjoin_from(
@@ -34,6 +36,20 @@ _WITH_SECRETS = (
 )
 _FIND = _WITH_SECRETS.where(clients.c.client_id == bindparam("client_id"))
 _FIND_ALL = _WITH_SECRETS.where(clients.c.client_id.in_(bindparam("client_ids", expanding=True)))
+_PAGE = (
+    _WITH_SECRETS.where(
+        clients.c.client_id.in_(
+            # Under another name, or SQLAlchemy would correlate it with the table outside. The limit is written into
+            # the statement: PostgreSQL plans for a tenth of the table where it does not know it.
+            select(_NEXT.c.client_id)
+            .where(_NEXT.c.client_id > bindparam("after"))
+            .order_by(_NEXT.c.client_id)
+            .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
+        )
+    )
+    .order_by(None)
+    .order_by(clients.c.client_id, client_secrets.c.created_at)
+)
 _ADD = insert_new(clients)
 _ADD_SECRET = insert_new(client_secrets)
 _CHANGE_SECRET = change(client_secrets, "digest", "key_id", "expires_at", "last_used_at")
@@ -90,6 +106,9 @@ class SqlClients:
 
     def list(self) -> Sequence[Client]:
         return self._several(_WITH_SECRETS, {})
+
+    def page(self, *, after: str = "", limit: int) -> Sequence[Client]:
+        return self._several(_PAGE, {"after": after, "limit": limit})
 
     def disable(self, client_id: str, now: datetime) -> bool:
         return self._work.write(_DISABLE, {"id": client_id, "now": now}) == 1

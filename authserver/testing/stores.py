@@ -131,6 +131,10 @@ class MemoryClients(Kept):
         )
         return [_with_live_secrets(client) for client in clients]
 
+    def page(self, *, after: str = "", limit: int) -> Sequence[Client]:
+        client_ids = sorted(client_id for client_id in self.tables.clients if client_id > after)
+        return [_with_live_secrets(self.tables.clients[client_id]) for client_id in client_ids[:limit]]
+
     def disable(self, client_id: str, now: datetime) -> bool:
         with self.lock:
             client = self.tables.clients.get(client_id)

@@ -27,6 +27,7 @@ def test_every_command_can_be_asked_for_help() -> None:
         ["client", "disable"],
         ["keys", "list"],
         ["keys", "secret"],
+        ["lint"],
         ["plugins"],
         ["demo"],
     ):

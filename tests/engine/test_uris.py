@@ -429,6 +429,34 @@ def test_a_loopback_host_may_answer_on_any_port(host: str, port: int) -> None:
         assert not uris.same_loopback_redirect_uri(registered, requested, set(HOSTS) - {host})
 
 
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("rest", ["", "/", "/cb", "?x=1", "/cb?x=http://localhost:1"])
+def test_a_loopback_uri_without_a_port_is_the_same_with_one(host: str, rest: str) -> None:
+    """C-04, K-26"""
+    with_port = uris.at_loopback_port(f"http://{host}{rest}", 61001)
+    assert with_port == f"http://{host}:61001{rest}"
+    assert uris.same_loopback_redirect_uri(f"http://{host}{rest}", with_port, HOSTS)
+    assert uris.redirect_uri_problem(with_port) is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://127.0.0.1:3000/cb",
+        "http://127.0.0.1.example/cb",
+        "http://localhost@app.example/cb",
+        "http://LOCALHOST/cb",
+        "https://localhost/cb",
+        "https://app.example/cb",
+        "com.example.app:/cb",
+        "cursor://localhost/cb",
+    ],
+)
+def test_no_other_uri_is_given_a_port(uri: str) -> None:
+    """C-05: only http URIs of loopback hosts as they are written, and only where no port is named."""
+    assert uris.at_loopback_port(uri, 61001) is None
+
+
 def test_the_three_loopback_hosts_are_three() -> None:
     """C-06"""
     for one in HOSTS:

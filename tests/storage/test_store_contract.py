@@ -113,6 +113,23 @@ def test_clients_are_listed_oldest_first(stores: Stores) -> None:
     assert [client.client_id for client in stores.clients.list()] == ["b", "a"]
 
 
+def test_clients_are_read_page_by_page_in_the_order_of_their_ids(stores: Stores) -> None:
+    over, live, other = (
+        ClientSecret(digest=digest, key_id="test", created_at=NOW, expires_at=end)
+        for digest, end in ((b"1", NOW), (b"2", None), (b"3", None))
+    )
+    stores.clients.add(a_client(client_id="c", created_at=NOW))
+    stores.clients.add(a_client(client_id="a", created_at=LATER, secrets=(over, live, other)))
+    stores.clients.add(a_client(client_id="b", disabled_at=LATER))
+    first = stores.clients.page(limit=2)
+    assert first == [stores.clients.find("a"), stores.clients.find("b")]
+    # The secrets of one client take nobody else's place on the page.
+    assert first[0].secrets == (live, other)
+    assert stores.clients.page(after="b", limit=2) == [stores.clients.find("c")]
+    assert stores.clients.page(after="c", limit=2) == []
+    assert stores.clients.page(after="aa", limit=1) == [stores.clients.find("b")]
+
+
 def test_several_clients_are_found_at_once(stores: Stores) -> None:
     """Those that are kept, each once, with their live secrets."""
     live = ClientSecret(digest=b"live", key_id="k", created_at=NOW)

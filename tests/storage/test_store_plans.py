@@ -40,6 +40,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
         "client-7", SECRET, replace(SECRET, last_used_at=NOW)
     ),
     "clients.find_all": lambda stores: stores.clients.find_all(["client-7", "client-8"]),
+    "clients.page": lambda stores: stores.clients.page(after="client-7", limit=9),
     "clients.knows_origin": lambda stores: stores.clients.knows_origin("https://client-7.example"),
     "users.find": lambda stores: stores.users.find("user_7"),
     "users.find_by_name": lambda stores: stores.users.find_by_name("user7"),
@@ -150,6 +151,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
     ("method", "indexes"),
     [
         ("clients.find", {"pk_clients", "pk_client_secrets"}),
+        ("clients.page", {"pk_clients", "pk_client_secrets"}),
         ("clients.change_secret", {"pk_client_secrets"}),
         ("clients.knows_origin", {"pk_client_origins", "pk_clients"}),
         ("tokens.find", {"pk_tokens", "pk_grants", "pk_users"}),

@@ -1,0 +1,179 @@
+"""`authserver lint`: the clients that a tightened policy hits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import track
+
+from authserver.cli.configuration import Configuration
+from authserver.cli.printing import json_option, print_json, print_rows, say
+from authserver.engine import authorize, token, uris
+from authserver.engine.context import Engine, Journal
+from authserver.engine.errors import OAuthError
+from authserver.engine.records import Client
+from authserver.remedies import SILENCE, remedy_of
+
+if TYPE_CHECKING:
+    from authserver.app import Application
+
+# So many clients are read at once.
+PAGE = 1000
+# A program that registered no port uses the one that its system gives it (RFC 8252, 7.3), such as this one.
+PORT = 49152
+
+SILENT = "nobody-answered"
+_LIST_EXACT = "list redirect_exact in authserver.plugins: it accepts what is registered"
+_LIST_LOOPBACK = (
+    "the URI is refused with a port, and a program on a device comes from any port: list redirect_loopback in "
+    "authserver.plugins, and the host in authserver.plugin.redirect_loopback.hosts"
+)
+_LIST_SCOPE = "list the scope in authserver.scopes, or the plugin that brings it"
+_EXPLAIN = "`authserver explain redirect-uri CLIENT_ID URI` shows which plugin refuses it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a client is registered for and would be refused.
+
+    Attributes:
+        member: where it is in the client's metadata, by its name in RFC 7591.
+        reason: that of the refusal.
+        remedy: what would change it.
+    """
+
+    client_id: str
+    client_name: str
+    member: str
+    value: str
+    reason: str
+    remedy: str
+
+
+@click.command()
+@json_option
+@click.pass_obj
+@click.pass_context
+def lint(context: click.Context, configuration: Configuration, as_json: bool) -> None:
+    """List the clients that would be refused something they are registered for.
+
+    Run it after a policy or a setting was tightened. It asks about every enabled client in the database: whether its
+    redirect URIs are still accepted, and whether its grant types, scopes and authentication method are still offered.
+    Nothing is changed. The exit status is 0 when nothing would be refused, 1 when something would.
+    """
+    application = configuration.application()
+    # A question asked here is nobody's request: shadow plugins would write down what they think of it.
+    application.plugins.shadow = None
+    checked, found = 0, list[Finding]()
+    with closing(application.storage):
+        clients = track(
+            _enabled_clients(application),
+            "Checking clients",
+            total=None,
+            console=Console(stderr=True),
+            disable=as_json,
+        )
+        for engine, client in clients:
+            checked += 1
+            found += findings(engine, client)
+    if as_json:
+        print_json({"checked": checked, "findings": [asdict(finding) for finding in found]})
+    elif found:
+        _print(found, checked)
+    else:
+        say(f"None of {checked} clients would be refused anything that it is registered for.")
+    if found:
+        context.exit(1)
+
+
+def findings(engine: Engine, client: Client) -> Iterator[Finding]:
+    """Everything that the client is registered for and would be refused, in the order of its metadata."""
+    for member, value, reason, remedy in (
+        *_redirect_uris(engine, client),
+        *_grant_types(engine, client),
+        *_scopes(engine, client),
+        *_auth_method(engine, client),
+    ):
+        yield Finding(
+            client_id=client.client_id,
+            client_name=client.name,
+            member=member,
+            value=value,
+            reason=reason,
+            remedy=remedy,
+        )
+
+
+_Refused = Iterator[tuple[str, str, str, str]]
+
+
+def _redirect_uris(engine: Engine, client: Client) -> _Refused:
+    for uri in client.redirect_uris:
+        with_port = uris.at_loopback_port(uri, PORT)
+        if reason := _refusal_of(engine, client, uri):
+            remedy = _LIST_EXACT if reason == SILENT else remedy_of(reason)
+        elif with_port and (reason := _refusal_of(engine, client, with_port)):
+            remedy = _LIST_LOOPBACK if reason == SILENT else remedy_of(reason)
+        else:
+            continue
+        yield "redirect_uris", uri, reason, remedy or _EXPLAIN
+
+
+def _refusal_of(engine: Engine, client: Client, redirect_uri: str) -> str:
+    """Why the authorization endpoint would refuse the URI; "" when it would not."""
+    try:
+        authorize.accept_redirect_uri(engine, client, redirect_uri)
+    except OAuthError as error:
+        return error.reason
+    return ""
+
+
+def _grant_types(engine: Engine, client: Client) -> _Refused:
+    for grant_type in client.grant_types:
+        try:
+            token.allowed_grant_type(engine, client, grant_type)
+        except OAuthError as error:
+            yield "grant_types", grant_type, error.reason, remedy_of(error.reason)
+
+
+def _scopes(engine: Engine, client: Client) -> _Refused:
+    """The floor lets no scope through that does not exist: a request of that scope alone has nothing left."""
+    for scope in client.scopes:
+        if scope not in engine.scopes:
+            yield "scope", scope, "nothing-left", _LIST_SCOPE
+
+
+def _auth_method(engine: Engine, client: Client) -> _Refused:
+    if client.auth_method not in engine.auth_methods:
+        yield "token_endpoint_auth_method", client.auth_method, SILENT, SILENCE["client_auth_decision"]
+
+
+def _enabled_clients(application: Application) -> Iterator[tuple[Engine, Client]]:
+    """Each with an engine of its own journal, which would otherwise keep all that was ever asked."""
+    last = ""
+    while True:
+        with application.begin() as engine:
+            page = engine.stores.clients.page(after=last, limit=PAGE)
+            for client in page:
+                if client.is_enabled:
+                    yield replace(engine, journal=Journal()), client
+        if not page:
+            return
+        last = page[-1].client_id
+
+
+def _print(found: list[Finding], checked: int) -> None:
+    """A line for each finding; what to do is said once, since one change of a policy hits many in the same way."""
+    columns = ("client_id", "client_name", "member", "value", "reason")
+    print_rows(map(asdict, found), columns, empty="")
+    say("\nWhat to do")
+    kinds = dict.fromkeys((finding.member, finding.reason, finding.remedy) for finding in found)
+    rows = [dict(zip(("member", "reason", "remedy"), kind, strict=True)) for kind in kinds]
+    print_rows(rows, ("member", "reason", "remedy"), empty="")
+    hit = len({finding.client_id for finding in found})
+    say(f"\n{hit} of {checked} clients would be refused something that they are registered for.")
