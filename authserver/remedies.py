@@ -76,6 +76,7 @@ REMEDIES: Mapping[str, str] = {
     "request-unsealable": (
         "the page belongs to another browser session, or authserver.secret_keys lost the key of its time"
     ),
+    "two-sessions": "another site below the same domain sets a cookie of that name: delete the cookies of this site",
     "form-token": "the page is of an earlier session, or the browser keeps no cookies: open it anew",
     # Features
     "dpop-proof-missing": (
