@@ -32,7 +32,7 @@ from authserver.web.session import (
     token_of,
 )
 
-LONGEST_USERNAME_SHOWN = 100
+MAXIMUM_USERNAME_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def check_login(request: Request) -> Response:
         csrf_token=token,
         asked=asked,
         return_page=_personal_page(request, _once(form, "page") or ""),
-        username=(username or "")[:LONGEST_USERNAME_SHOWN],
+        username=(username or "")[:MAXIMUM_USERNAME_SHOWN],
     )
     try:
         if None in (username, password, _once(form, "request")):
