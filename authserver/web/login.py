@@ -16,6 +16,7 @@ from authserver.engine.errors import InvalidRequest, SignInRefused
 from authserver.engine.login import Attempt, SignedIn, sign_in, sign_in_unasked, sign_out
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import form_handle, form_token
+from authserver.limits import MAXIMUM_USERNAME
 from authserver.settings import Secret
 from authserver.web.authorize import describe_client
 from authserver.web.forms import headers_of, read_page_query
@@ -31,8 +32,6 @@ from authserver.web.session import (
     stranger_token,
     token_of,
 )
-
-MAXIMUM_USERNAME_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +84,7 @@ def check_login(request: Request) -> Response:
         csrf_token=token,
         asked=asked,
         return_page=_personal_page(request, _once(form, "page") or ""),
-        username=(username or "")[:MAXIMUM_USERNAME_SHOWN],
+        username=(username or "")[:MAXIMUM_USERNAME],
     )
     try:
         if None in (username, password, _once(form, "request")):

@@ -21,7 +21,6 @@ from authserver.engine import client_secrets, keys
 from authserver.engine.assertions import SKEW, single_use
 from authserver.engine.errors import InvalidGrant
 from authserver.engine.once import claim
-from authserver.engine.pending import ANSWERED_AGAIN
 from authserver.engine.records import KeyState
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.tables import Base
@@ -137,14 +136,13 @@ def test_a_session_that_was_ended_stays_ended(server, clock, step):
 
 
 def test_a_request_that_was_answered_is_not_answered_again(server, clock):
-    """T150, E-05: also when the clean-up ran while the clock was an hour ahead; within seconds, to the same place."""
+    """T150, E-05: also when the clean-up ran while the clock was an hour ahead."""
     client, _ = server.add_client(token_endpoint_auth_method="none")
     browser = signed_in(server)
     page = browser.get(server.authorization_url(client))
-    first = server.consent(page)
-    assert "code" in query_of(first)
-    assert server.consent(page).location == first.location
-    clock.shift(ANSWERED_AGAIN + timedelta(seconds=1))
+    code = query_of(server.consent(page))["code"]
+    assert query_of(server.consent(page))["code"] == code, "the same for seconds, until the code arrives"
+    assert server.redeem(client, None, code).status_int == 200
     again = server.consent(page)
     assert (again.status_int, "answered already" in again.text) == (400, True)
     clock.shift(HOUR)

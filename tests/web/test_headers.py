@@ -305,6 +305,25 @@ def test_a_page_is_neither_framed_nor_scripted_nor_told_of(path: str, shared_ser
     assert all(urlsplit(address).netloc == "as.example" for address in loaded)
 
 
+@pytest.mark.parametrize(
+    "redirect_uri",
+    [REDIRECT_URI, "http://127.0.0.1:5173/cb", "com.example.app:/cb", "com.example.app://h/cb"],
+)
+def test_the_forms_on_the_way_may_end_at_the_client(redirect_uri: str, server: Server) -> None:
+    """Q-07, B048: Chromium holds each redirect after a form to `form-action`, whatever the client does then."""
+    client, _ = server.add_client(redirect_uris=(redirect_uri,), application_type="native")
+    browser = server.browser()
+    login = browser.get(server.authorization_url(client)).follow()
+    server.sign_in(browser)
+    consent = browser.get(server.authorization_url(client))
+    for page in (login, consent):
+        assert "form-action" not in policy_of(page), "without Fetch Metadata the answer is a redirect"
+        again = browser.get(page.request.url, headers={"Sec-Fetch-Dest": "document"})
+        if again.status_int == 303:  # the sign-in page of somebody who has signed in meanwhile
+            again = browser.get(again.location, headers={"Sec-Fetch-Dest": "document"})
+        assert policy_of(again)["form-action"] == ["'self'"], "with it, the answer is a page that goes on"
+
+
 @pytest.mark.parametrize("path", [*PAGES, *FOR_ALL, *FOR_CLIENTS, "/health/live", "/static/style.css"])
 def test_every_answer_is_taken_for_what_it_says(path: str, shared_server: Server) -> None:
     """Q-08: nosniff and HSTS on pages, JSON and files, errors included."""
