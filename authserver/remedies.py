@@ -75,9 +75,10 @@ REMEDIES: Mapping[str, str] = {
     # Pages
     "access_denied": "nothing: the person, or a policy, said no",
     "request-unsealable": (
-        "the page belongs to another browser session, or authserver.secret_keys lost the key of its time"
+        "the request began in another browser, or authserver.secret_keys lost the key of its time"
     ),
-    "form-token": "the page is of an earlier session, or the browser keeps no cookies: open it anew",
+    "two-sessions": "another site below the same domain sets a cookie of that name: delete the cookies of this site",
+    "form-token": "the page is of an earlier session, or the browser keeps no cookies: open it again",
     # Features
     "dpop-proof-missing": (
         "the client must send a DPoP proof, as it is registered to: `authserver client add --dpop-bound`"

@@ -187,22 +187,8 @@ def origin(uri: str) -> str | None:
     if web is None:
         return None
     implied = web.host in LOOPBACK_HOSTS or web.port == _DEFAULT_PORTS[web.scheme]
-    return _address(web, port="" if implied else web.port)
-
-
-def csp_source(uri: str) -> str:
-    """The narrowest Content-Security-Policy source that lets a form's redirect reach this URI.
-
-    A source cannot name an IPv6 address or an underscore (CSP Level 3, 2.3.1), so there the scheme alone has to do.
-    Raises ValueError for a URI outside our grammar: it might break out of the policy.
-    """
-    if web := _web(uri):
-        nameable = not web.host.startswith("[") and "_" not in web.host
-        return _address(web, port=web.port) if nameable else f"{web.scheme}:"
-    private = _private_use(uri)
-    if private is None or private.scheme in _NEVER_PRIVATE_USE:
-        raise ValueError("no Content-Security-Policy source can be made of this URI")
-    return f"{private.scheme}:"
+    port = "" if implied or not web.port else f":{web.port}"
+    return f"{web.scheme}://{web.host}{port}"
 
 
 def canonical_resource(uri: str) -> str:
@@ -308,7 +294,3 @@ def _stays_on_the_device(host: str) -> bool:
     if host in LOOPBACK_HOSTS or host.endswith(".localhost"):
         return True
     return _NUMBER.fullmatch(host.rpartition(".")[2]) is not None and host.startswith("127.")
-
-
-def _address(web: _Web, *, port: str) -> str:
-    return f"{web.scheme}://{web.host}:{port}" if port else f"{web.scheme}://{web.host}"

@@ -20,7 +20,7 @@ from authserver.web.authorize import describe_client
 from authserver.web.devices import device_of
 from authserver.web.forms import read_page_query
 from authserver.web.pages import own_url, see_own
-from authserver.web.session import begin_session, end_session, read_own_form
+from authserver.web.session import begin_session, end_session, read_own_form, see_login, session_token
 
 _ = TranslationStringFactory("authserver")
 
@@ -53,7 +53,7 @@ def for_signed_in(view: View) -> View:
             # Before anything is answered: what another site sends comes without the cookie and must not replace it.
             read_own_form(request)
         if request.browser.user is None:
-            return see_own(request, "login", page=request.matched_route.name)
+            return see_login(request, page=request.matched_route.name)
         return view(context, request)
 
     return signed_in_view
@@ -129,6 +129,7 @@ def refuse_password(refusal: PasswordRefused, request: Request) -> Response:
 def ask_sign_out(request: Request) -> Response:
     page = {
         "action": own_url(request, "account_sign_out"),
+        "csrf_token": session_token(request, "account_sign_out"),
         "password": own_url(request, "account_password"),
         "sessions": own_url(request, "account_sessions"),
     }
@@ -142,7 +143,7 @@ def sign_out_everywhere(request: Request) -> Response:
     account.sign_out_everywhere(request.engine, request.browser.user)
     end_session(request)
     response: Response = render_to_response(
-        "signed_out.jinja2", {"everywhere": True, "signed_in": None, "csrf_token": ""}, request
+        "signed_out.jinja2", {"everywhere": True, "signed_in": None}, request
     )
     return response
 
@@ -157,6 +158,7 @@ def _page(request: Request, template: str, **values: Any) -> Response:
     notice = read_page_query(request).get("notice") if request.method == "GET" else None
     page = {
         "action": own_url(request, here),
+        "csrf_token": session_token(request, here),
         "tabs": [(label, own_url(request, name), name == here) for name, label in TABS],
         "notice": NOTICES.get(notice or ""),
         **values,

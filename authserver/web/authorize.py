@@ -21,7 +21,7 @@ from authserver.limits import sealed_length
 from authserver.web.forms import read_form, read_page_query, read_query
 from authserver.web.onward import let_forms_lead_on, see_client
 from authserver.web.pages import own_url, see_own
-from authserver.web.session import end_session, mark_browser, read_form_from_here, token_of
+from authserver.web.session import end_session, mark_browser, read_form_from_here, see_login, token_of
 
 
 @view_config(route_name="authorize", request_method="GET")
@@ -66,7 +66,7 @@ def show(request: Request, outcome: Outcome) -> Response:
     """Render what came out: a page of ours, or the way back to the client."""
     match outcome:
         case AskLogin(sealed_request=sealed):
-            return see_own(request, "login", request=sealed)
+            return see_login(request, request=sealed)
         case AskConsent():
             return _consent_page(request, outcome)
         case Redirect(location=location):
@@ -117,7 +117,6 @@ def _stopped(
         "code": refusal.code,
         "error_id": request.error_id,
         "signed_in": None,
-        "csrf_token": "",
     }
     response: Response = render_to_response("stopped.jinja2", page, request)
     response.status_int = refusal.status

@@ -77,7 +77,6 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
         "message": error.description,
         "error_id": request.error_id,
         "signed_in": None,
-        "csrf_token": "",
     }
     response: Response = render_to_response("leave.jinja2", page, request)
     return response
@@ -175,7 +174,6 @@ def _page(
         "error_id": request.error_id,
         # A page about a failure must not depend on what may have failed.
         "signed_in": None,
-        "csrf_token": "",
     }
     response: Response = render_to_response("error.jinja2", page, request)
     response.status_int = status

@@ -10,6 +10,7 @@ from pyramid.view import view_config
 
 from authserver.web.metadata import METADATA
 from authserver.web.pages import own_url
+from authserver.web.session import session_token
 
 _ = TranslationStringFactory("authserver")
 
@@ -20,4 +21,7 @@ def home(request: Request) -> dict[str, Any]:
         (_("Server metadata"), own_url(request, METADATA)),
         (_("Signing keys"), own_url(request, "jwks")),
     ]
-    return {"links": request.registry.home_links + links}
+    return {
+        "links": request.registry.home_links + links,
+        "csrf_token": session_token(request, "logout"),
+    }

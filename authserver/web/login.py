@@ -28,6 +28,7 @@ from authserver.web.session import (
     end_session,
     read_form_from_here,
     read_own_form,
+    session_token,
     stranger_token,
     token_of,
 )
@@ -107,7 +108,9 @@ def logout(request: Request) -> Response:
     if request.browser.user is None:
         return _signed_out(request)
     response: Response = render_to_response(
-        "sign_out.jinja2", {"action": own_url(request, "logout")}, request
+        "sign_out.jinja2",
+        {"action": own_url(request, "logout"), "csrf_token": session_token(request, "logout")},
+        request,
     )
     return response
 
@@ -121,7 +124,7 @@ def confirm_logout(request: Request) -> Response:
 
 
 def _signed_out(request: Request) -> Response:
-    page = {"everywhere": False, "signed_in": None, "csrf_token": ""}
+    page = {"everywhere": False, "signed_in": None}
     response: Response = render_to_response("signed_out.jinja2", page, request)
     return response
 

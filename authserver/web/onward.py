@@ -43,7 +43,6 @@ def see_client(request: Request, location: str) -> Response:
         "host": uris.display_host(redirect_uri),
         "is_app": redirect_uri.partition(":")[0].lower() not in ("https", "http"),
         "signed_in": None,
-        "csrf_token": "",
     }
     response: Response = render_to_response("onward.jinja2", page, request)
     return response

@@ -103,7 +103,6 @@ def add_page_values(event: BeforeRender) -> None:
     # A view that says so itself must not depend on the database: error pages do (the event holds no view's values).
     if "signed_in" not in (event.rendering_val or ()):
         event["signed_in"] = request.browser.user
-        event["csrf_token"] = request.form_token
     event.setdefault("locale", request.locale_name)
     event.setdefault("paths", _paths(request))
 

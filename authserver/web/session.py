@@ -21,6 +21,7 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, form_token, is_marked, mark_of
 from authserver.engine.sealing import Unsealable, from_text, to_text
 from authserver.web.forms import read_page_form
+from authserver.web.pages import see_own
 
 COOKIE_PURPOSE = "session-cookie"
 FORM_PURPOSE = "form-token"
@@ -45,9 +46,31 @@ class ForgedForm(PageError):
         )
 
 
+class TwoSessions(PageError):
+    """The browser sends two cookies of the session's name; one of them came from elsewhere (T099)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            InvalidRequest(
+                "Your browser sends two sessions. Delete the cookies of this site and start again.",
+                reason="two-sessions",
+            )
+        )
+
+
 def includeme(config: Configurator) -> None:
     config.add_request_method(_browser, "browser", reify=True)
-    config.add_request_method(_session_token, "form_token", reify=True)
+
+
+def see_login(request: Request, /, **query: str) -> Response:
+    """A redirect to the sign-in page, because nobody is signed in here.
+
+    Raises:
+        TwoSessions: signing in would not help, and the sign-in page may get one cookie only and redirect back.
+    """
+    if [name for name, _ in _sent_cookies(request)].count(SESSION) > 1:
+        raise TwoSessions
+    return see_own(request, "login", **query)
 
 
 def begin_session(request: Request, session_id: str) -> None:
@@ -83,16 +106,23 @@ def stranger_token(request: Request) -> str:
     return form_token(request.engine, handle)
 
 
+def session_token(request: Request, route_name: str) -> str:
+    """The token of a form that this session sends to this route; "" without a session."""
+    session_id = request.browser.session_id
+    return _mac(request, _sent(session_id, route_name), FORM_PURPOSE) if session_id else ""
+
+
 def read_own_form(request: Request) -> Parameters:
-    """The form of one of our pages, sent from that page in this session.
+    """A form for this route that one of our pages showed in this session.
 
     Raises:
-        ForgedForm: another origin sent it, or the token is missing or another session's.
+        ForgedForm: another origin sent it, or the token is missing, another session's or for another route.
         PageError: it is no form.
     """
     form = read_form_from_here(request)
     session_id = request.browser.session_id
-    if session_id is None or not _mac_matches(request, session_id, FORM_PURPOSE, token_of(form)):
+    sent = _sent(session_id or "", request.matched_route.name)
+    if session_id is None or not _mac_matches(request, sent, FORM_PURPOSE, token_of(form)):
         raise ForgedForm
     return form
 
@@ -116,12 +146,6 @@ def token_of(form: Parameters) -> str:
     """The token that a form carries; "" for none or more than one."""
     tokens = form.all("csrf_token")
     return tokens[0] if len(tokens) == 1 else ""
-
-
-def _session_token(request: Request) -> str:
-    """The token that the forms of this session carry."""
-    session_id = request.browser.session_id
-    return _mac(request, session_id, FORM_PURPOSE) if session_id else ""
 
 
 def _browser(request: Request) -> Browser:
@@ -149,13 +173,18 @@ def _browser(request: Request) -> Browser:
     )
 
 
-def _read_cookies(request: Request) -> dict[str, str]:
-    """The cookies with names of ours, as sent and in that order; two of one name count as none (T099)."""
+def _sent_cookies(request: Request) -> list[tuple[str, str]]:
+    """The cookies with names of ours, as sent and in that order."""
     prefix = _prefix(request) + "authserver-"
     pairs = [part.strip().partition("=") for part in request.environ.get("HTTP_COOKIE", "").split(";")]
-    ours = [
+    return [
         (name.removeprefix(_prefix(request)), value) for name, _, value in pairs if name.startswith(prefix)
     ]
+
+
+def _read_cookies(request: Request) -> dict[str, str]:
+    """The cookies with names of ours; two of one name count as none (T099)."""
+    ours = _sent_cookies(request)
     occurrences = Counter(name for name, _ in ours)
     return {name: value for name, value in ours if occurrences[name] == 1}
 
@@ -186,20 +215,22 @@ def _prefix(request: Request) -> str:
     return "__Host-" if _is_https(request) else ""
 
 
-def _mac(request: Request, session_id: str, purpose: str) -> str:
-    mac = request.registry.application.parts.keys.mac(session_id.encode(), purpose=purpose)
+def _sent(session_id: str, route_name: str) -> str:
+    return f"{session_id} {route_name}"
+
+
+def _mac(request: Request, data: str, purpose: str) -> str:
+    mac = request.registry.application.parts.keys.mac(data.encode(), purpose=purpose)
     return to_text(mac)
 
 
-def _mac_matches(request: Request, session_id: str, purpose: str, text: str) -> bool:
+def _mac_matches(request: Request, data: str, purpose: str, text: str) -> bool:
     """Whether this is the code that `_mac` made, under the active key or one that was active before."""
     try:
         mac = from_text(text)
     except Unsealable:
         return False
-    matches: bool = request.registry.application.parts.keys.mac_matches(
-        session_id.encode(), mac, purpose=purpose
-    )
+    matches: bool = request.registry.application.parts.keys.mac_matches(data.encode(), mac, purpose=purpose)
     return matches
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from authserver.engine.digests import new_identifier
+from authserver.engine.pending import _opened, seal
 from authserver.engine.records import Client
 from authserver.testing.records import a_grant
 from authserver.testing.server import PASSWORD, Server
@@ -39,9 +41,31 @@ def ask(page: Page, server: Server, client: Client, **changes: str | list[str] |
     expect(page.get_by_role("heading", level=1)).to_have_text("Allow access to your account?")
 
 
+def allow(page: Page) -> None:
+    """Press Allow on the consent page."""
+    page.get_by_role("button", name="Allow").click()
+
+
 def answer_of(page: Page) -> dict[str, str]:
     """What the client was told: the query of the address the browser is at."""
     return dict(parse_qsl(urlsplit(page.url).query, keep_blank_values=True))
+
+
+def session_cookie(context: BrowserContext) -> Any:
+    """The one cookie of the session."""
+    (cookie,) = [cookie for cookie in context.cookies() if cookie["name"].endswith("authserver-session")]
+    return cookie
+
+
+def expire(page: Page, server: Server) -> None:
+    """Let the pending request on this page be one that began sixteen minutes ago."""
+    with server.application.begin() as engine:
+        for field in page.locator("input[name=request]").all():
+            pending = _opened(engine, field.input_value())
+            assert pending is not None
+            long_ago = int((datetime.now(UTC) - timedelta(minutes=16)).timestamp())
+            sealed = seal(engine, replace(pending, asked_at=long_ago, expires_at=long_ago + 900))
+            field.evaluate("(input, value) => { input.value = value; }", sealed)
 
 
 def self_registered(server: Server, redirect_uri: str, **metadata: Any) -> Client:
@@ -96,14 +120,17 @@ def _consent_local(page: Page, server: Server) -> None:
     ask(page, server, self_registered(server, "http://127.0.0.1/cb"), scope="profile files.read")
 
 
-def _consent_app(page: Page, server: Server) -> None:
-    client, _ = server.add_client(
+def _app(server: Server) -> Client:
+    return server.add_client(
         client_name="Pocket notes",
         redirect_uris=("com.example.notes:/cb",),
         token_endpoint_auth_method="none",
         application_type="native",
-    )
-    ask(page, server, client)
+    )[0]
+
+
+def _consent_app(page: Page, server: Server) -> None:
+    ask(page, server, _app(server))
 
 
 def _consent_failed(page: Page, server: Server) -> None:
@@ -111,8 +138,60 @@ def _consent_failed(page: Page, server: Server) -> None:
     for box in page.locator("input[name=scope]").all():
         box.uncheck()
     page.locator("form").last.evaluate("form => { form.noValidate = true; }")
-    page.get_by_role("button", name="Allow").click()
+    allow(page)
     expect(page.get_by_role("alert")).to_be_visible()
+
+
+def _consent_of_another(page: Page, server: Server) -> None:
+    _consent(page, server)
+    other = page.context.new_page()
+    other.goto(server.issuer + "/logout")
+    other.get_by_role("button", name="Sign out").click()
+    expect(other.get_by_role("heading", name="You are signed out")).to_be_visible()
+    other.goto(server.issuer + "/login")
+    sign_in(other, "bob")
+    expect(other.get_by_text("You are signed in as")).to_be_visible()
+    other.close()
+    allow(page)
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+def _allow(page: Page, server: Server, client: Client) -> None:
+    """Sign in as a person that no other test knows, and allow."""
+    authorize(page, server, client)
+    sign_in(page, new_user(server))
+    allow(page)
+
+
+def _onward(page: Page, server: Server) -> None:
+    # A client whose server answers with nothing to show: the browser stays where it is.
+    page.route("https://client.example/**", lambda route: route.fulfill(status=204))
+    _allow(page, server, server.add_client(client_name="Notes")[0])
+    expect(page.get_by_role("heading", level=1)).to_have_text("Going on to the application")
+
+
+def _onward_app(page: Page, server: Server) -> None:
+    _allow(page, server, _app(server))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Going on to the application")
+
+
+def _expired(page: Page, server: Server) -> None:
+    _consent(page, server)
+    expire(page, server)
+    allow(page)
+    expect(page.get_by_role("link", name="Start again")).to_be_visible()
+
+
+def _answered(page: Page, server: Server) -> None:
+    client, secret = server.add_client(client_name="Notes", details={"client_uri": "https://notes.example/"})
+    authorize(page, server, client)
+    link = f"{server.issuer}/oauth/consent?request={page.locator('input[name=request]').input_value()}"
+    sign_in(page, new_user(server))
+    allow(page)
+    page.wait_for_url("https://client.example/**")
+    server.redeem(client, secret, answer_of(page)["code"])
+    page.goto(link)
+    expect(page.get_by_role("heading", level=1)).to_have_text("This request was answered already")
 
 
 def _error(page: Page, server: Server) -> None:
@@ -136,6 +215,11 @@ def _home(page: Page, server: Server) -> None:
 def _sign_out(page: Page, server: Server) -> None:
     _signed_in_home(page, server)
     page.goto(server.issuer + "/logout")
+
+
+def _nobody_to_sign_out(page: Page, server: Server) -> None:
+    page.goto(server.issuer + "/logout")
+    expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
 
 
 def _signed_out(page: Page, server: Server) -> None:
@@ -283,11 +367,17 @@ PAGES: dict[str, Callable[[Page, Server], None]] = {
     "consent-local": _consent_local,
     "consent-app": _consent_app,
     "consent-failed": _consent_failed,
+    "consent-of-another": _consent_of_another,
+    "onward": _onward,
+    "onward-app": _onward_app,
+    "expired": _expired,
+    "answered": _answered,
     "error": _error,
     "not-found": _not_found,
     "leave": _leave,
     "sign-out": _sign_out,
     "signed-out": _signed_out,
+    "signed-out-before": _nobody_to_sign_out,
     "account-apps": _account_apps,
     "account-empty": lambda page, server: go_to_account(page, server, "apps", new_user(server)),
     "account-done": _account_done,

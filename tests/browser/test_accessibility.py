@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -91,8 +92,8 @@ def assert_fits(page: Page, where: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_is_for_everybody(page: Page, server: Server, watch, name: str) -> None:
-    """Rules of WCAG 2.2 AA in light and dark; 320 px, 200 % zoom and 200 % text without sideways scrolling."""
-    watch.allow("status of 40[04]")
+    """Rules of WCAG 2.2 AA in light, dark and forced colours; 320 px, 200 % zoom and text without sideways scrolling."""
+    watch.allow("status of 40[034]")
     PAGES[name](page, server)
     expect(page.locator("html")).to_have_attribute("lang", "en")
     assert page.title().endswith(" · authserver")
@@ -105,6 +106,9 @@ def test_every_page_is_for_everybody(page: Page, server: Server, watch, name: st
         results = Axe().run(page, options=AXE)
         assert results.violations_count == 0, f"{scheme}: {results.generate_report()}"
         assert_contrast(page, scheme)
+    page.emulate_media(forced_colors="active")
+    assert_contrast(page, "forced colours")
+    page.emulate_media(forced_colors="none")
 
     page.set_viewport_size({"width": 320, "height": 640})
     assert_fits(page, "320 px")
@@ -119,6 +123,27 @@ def test_every_page_is_for_everybody(page: Page, server: Server, watch, name: st
     assert_fits(page, "zoomed")
     page.evaluate("document.documentElement.style.fontSize = '200%'")
     assert_fits(page, "large text")
+
+
+@pytest.mark.parametrize(
+    ("name", "way_on"),
+    [
+        ("consent-of-another", "Allow"),
+        ("onward", "Go on"),
+        ("onward-app", "Go on"),
+        ("expired", "Start again"),
+        ("answered", "Go to the application"),
+        ("signed-out-before", "Sign in again"),
+    ],
+)
+def test_every_page_on_the_way_needs_no_script(
+    open_page: Callable[..., Page], server: Server, watch, name: str, way_on: str
+) -> None:
+    """The browser comes to it and sees how to go on, with JavaScript switched off."""
+    watch.allow("status of 40[03]")
+    page = open_page(java_script_enabled=False)
+    PAGES[name](page, server)
+    expect(page.locator("main").locator("a, button").filter(has_text=way_on)).to_be_visible()
 
 
 def test_what_is_wrong_would_be_found(page: Page, server: Server) -> None:

@@ -15,6 +15,7 @@ from tests.browser.steps import (
     change_password,
     go_to_account,
     new_user,
+    session_cookie,
     sign_in,
 )
 
@@ -118,10 +119,10 @@ def test_a_changed_password_keeps_this_browser_signed_in(
     page.get_by_role("alert").get_by_role("link").click()
     expect(page.get_by_label("Current password")).to_be_focused()
 
-    (before,) = page.context.cookies()
+    before = session_cookie(page.context)
     change_password(page, PASSWORD, NEW_PASSWORD)
     expect(page.get_by_role("status")).to_contain_text("Your password is changed.")
-    (after,) = page.context.cookies()
+    after = session_cookie(page.context)
     assert after["value"] != before["value"]
     other.reload()
     expect(other.get_by_role("heading", level=1)).to_have_text("Sign in")

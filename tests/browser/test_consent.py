@@ -10,13 +10,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from authserver.testing.server import Server
-from tests.browser.steps import SELF_NAMED, answer_of, ask, authorize, self_registered, sign_in
+from tests.browser.steps import SELF_NAMED, allow, answer_of, ask, authorize, self_registered, sign_in
 
 NATIVE = {"token_endpoint_auth_method": "none", "application_type": "native"}
-
-
-def allow(page: Page) -> None:
-    page.get_by_role("button", name="Allow").click()
 
 
 def test_allowing_gives_the_client_a_code(page: Page, server: Server, web_site) -> None:

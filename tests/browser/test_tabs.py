@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from authserver.engine.pending import _opened, seal
 from authserver.engine.records import Client
 from authserver.testing.server import PASSWORD, Server
-from tests.browser.steps import answer_of, ask, authorize, sign_in
+from tests.browser.steps import allow, answer_of, ask, authorize, expire, session_cookie, sign_in
 
 AT_CLIENT = "https://client.example/**"
 CONSENT = "Allow access to your account?"
@@ -29,10 +26,6 @@ def client(server: Server) -> Client:
     return server.add_client()[0]
 
 
-def allow(page: Page) -> None:
-    page.get_by_role("button", name="Allow").click()
-
-
 def heading(page: Page, text: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text(text)
 
@@ -40,13 +33,6 @@ def heading(page: Page, text: str) -> None:
 def codes_of(server: Server, client: Client) -> int:
     rows = server.rows("tokens")
     return len([row for row in rows if (row["kind"], row["client_id"]) == ("code", client.client_id)])
-
-
-def session_of(context: BrowserContext) -> str:
-    (value,) = [
-        cookie["value"] for cookie in context.cookies() if cookie["name"].endswith("authserver-session")
-    ]
-    return value
 
 
 def test_each_of_two_tabs_signs_in_and_allows(
@@ -197,17 +183,6 @@ def test_a_sign_in_sent_twice(page: Page, server: Server, client: Client) -> Non
     heading(page, CONSENT)
 
 
-def expire(page: Page, server: Server) -> None:
-    """Let the pending request on this page be one that began sixteen minutes ago."""
-    with server.application.begin() as engine:
-        for field in page.locator("input[name=request]").all():
-            pending = _opened(engine, field.input_value())
-            assert pending is not None
-            long_ago = int((datetime.now(UTC) - timedelta(minutes=16)).timestamp())
-            sealed = seal(engine, replace(pending, asked_at=long_ago, expires_at=long_ago + 900))
-            field.evaluate("(input, value) => { input.value = value; }", sealed)
-
-
 @pytest.mark.parametrize("at", ["sign-in", "consent"])
 def test_a_request_that_expires_while_somebody_types(
     page: Page, server: Server, client: Client, watch, at: str
@@ -261,7 +236,7 @@ def test_a_request_by_post_from_another_site(
         authorize(page, server, client)
         allow(page)
         page.wait_for_url(AT_CLIENT)
-    before = session_of(context)
+    before = session_cookie(context)
     page.goto("https://client.example/")
     url, _, query = (server.issuer + server.authorization_url(client)).partition("?")
     fields = page.evaluate("query => Object.fromEntries(new URLSearchParams(query))", query)
@@ -273,7 +248,7 @@ def test_a_request_by_post_from_another_site(
         allow(page)
     page.wait_for_url("https://client.example/cb?**")
     assert "code" in answer_of(page)
-    assert session_of(context) == before
+    assert session_cookie(context) == before
 
 
 FORGED = {
@@ -296,7 +271,7 @@ def test_no_form_of_another_site_replaces_a_session(
     page.goto(server.issuer + "/login")
     sign_in(page)
     expect(page.get_by_text("You are signed in as Ann.")).to_be_visible()
-    before = session_of(context)
+    before = session_cookie(context)
     page.goto("https://client.example/")
     with page.expect_response(lambda response: response.url.endswith(path)) as answered:
         page.evaluate(POST_FROM_ELSEWHERE, [server.issuer + path, FORGED[path]])
@@ -305,7 +280,7 @@ def test_no_form_of_another_site_replaces_a_session(
     page.wait_for_url(server.issuer + path)
     page.goto(server.issuer + "/")
     expect(page.get_by_text("You are signed in as Ann.")).to_be_visible()
-    assert session_of(context) == before
+    assert session_cookie(context) == before
 
 
 def test_no_image_or_frame_of_another_site_replaces_a_session(
@@ -317,7 +292,7 @@ def test_no_image_or_frame_of_another_site_replaces_a_session(
     page.goto(server.issuer + "/login")
     sign_in(page)
     expect(page.get_by_text("You are signed in as Ann.")).to_be_visible()
-    before = session_of(context)
+    before = session_cookie(context)
     page.goto("https://client.example/")
     addresses = [
         server.issuer + path
@@ -335,7 +310,7 @@ def test_no_image_or_frame_of_another_site_replaces_a_session(
     )
     page.goto(server.issuer + "/")
     expect(page.get_by_text("You are signed in as Ann.")).to_be_visible()
-    assert session_of(context) == before
+    assert session_cookie(context) == before
 
 
 def test_signing_out_in_another_tab(

@@ -372,7 +372,6 @@ def test_no_parser_can_misread_an_accepted_uri(uri: str) -> None:
     else:
         assert "." in parts.scheme
         assert "@" not in parts.netloc
-    assert uris.csp_source(uri)
 
 
 @pytest.mark.parametrize("registered", GOOD)
@@ -539,37 +538,34 @@ def test_no_setting_extends_port_freedom_beyond_loopback() -> None:
 
 
 def test_what_a_uri_tells_a_person_and_a_browser() -> None:
-    """E-09, B-17: the host to show, the web origin, and the source for form-action."""
+    """E-09, B-17: the host to show, and the web origin."""
     told = {
-        "https://app.example/cb": ("app.example", "https://app.example", "https://app.example"),
-        "https://app.example:8443/cb": (
-            "app.example",
-            "https://app.example:8443",
-            "https://app.example:8443",
-        ),
-        "https://[2001:db8::1]/cb": ("[2001:db8::1]", "https://[2001:db8::1]", "https:"),
-        "http://127.0.0.1:3000/cb": ("127.0.0.1", "http://127.0.0.1", "http://127.0.0.1:3000"),
-        "http://localhost/cb": ("localhost", "http://localhost", "http://localhost"),
-        "http://[::1]:3000/cb": ("[::1]", "http://[::1]", "http:"),
-        "com.example.app:/cb": ("com.example.app", None, "com.example.app:"),
+        "https://app.example/cb": ("app.example", "https://app.example"),
+        "https://app.example:8443/cb": ("app.example", "https://app.example:8443"),
+        "https://[2001:db8::1]/cb": ("[2001:db8::1]", "https://[2001:db8::1]"),
+        "http://127.0.0.1:3000/cb": ("127.0.0.1", "http://127.0.0.1"),
+        "http://localhost/cb": ("localhost", "http://localhost"),
+        "http://[::1]:3000/cb": ("[::1]", "http://[::1]"),
+        "com.example.app:/cb": ("com.example.app", None),
         # However it is spelled, one host in lower case (B027).
-        "https://App.Example.com/cb": (
-            "app.example.com",
-            "https://app.example.com",
-            "https://app.example.com",
-        ),
-        "https://app.example:443/cb": ("app.example", "https://app.example", "https://app.example:443"),
-        "https://[2001:DB8::1]/cb": ("[2001:db8::1]", "https://[2001:db8::1]", "https:"),
-        "https://a_b.example/cb": ("a_b.example", "https://a_b.example", "https:"),
-        "https://app.example": ("app.example", "https://app.example", "https://app.example"),
-        "http://localhost:40123": ("localhost", "http://localhost", "http://localhost:40123"),
-        "https://localhost:5001/cb": ("localhost", "https://localhost", "https://localhost:5001"),
+        "https://App.Example.com/cb": ("app.example.com", "https://app.example.com"),
+        "https://app.example:443/cb": ("app.example", "https://app.example"),
+        "https://[2001:DB8::1]/cb": ("[2001:db8::1]", "https://[2001:db8::1]"),
+        "https://a_b.example/cb": ("a_b.example", "https://a_b.example"),
+        "https://app.example": ("app.example", "https://app.example"),
+        "http://localhost:40123": ("localhost", "http://localhost"),
+        "https://localhost:5001/cb": ("localhost", "https://localhost"),
         # The application's name, never what it has in the place of a host (C-16).
-        "com.example.app://accounts.example/cb": ("com.example.app", None, "com.example.app:"),
-        CURSOR: ("cursor", None, "cursor:"),
+        "com.example.app://accounts.example/cb": ("com.example.app", None),
+        CURSOR: ("cursor", None),
     }
-    for uri, (host, origin, source) in told.items():
-        assert (uris.display_host(uri), uris.origin(uri), uris.csp_source(uri)) == (host, origin, source)
+    for uri, (host, origin) in told.items():
+        assert (uris.display_host(uri), uris.origin(uri)) == (host, origin)
+
+
+def test_a_loopback_address_is_accepted_on_the_default_port() -> None:
+    """T015: the same as on every other port."""
+    assert uris.same_loopback_redirect_uri("http://localhost/cb", "http://localhost:80/cb", HOSTS)
 
 
 def test_an_origin_header_is_read_like_a_uri() -> None:
@@ -592,24 +588,6 @@ def test_https_and_loopback_are_told_by_the_whole_uri() -> None:
         "com.example.app:/cb",
     ):
         assert not uris.is_loopback(uri)
-
-
-@settings(max_examples=300, deadline=None)
-@given(ASSEMBLED)
-def test_no_uri_breaks_out_of_a_content_security_policy(uri: str) -> None:
-    """T094: it is refused, or its source is one plain token."""
-    try:
-        source = uris.csp_source(uri)
-    except ValueError:
-        return
-    assert re.fullmatch(r"https?:|https?://[a-z0-9.-]+(:[0-9]+)?|[a-z][a-z0-9+-]*(\.[a-z0-9+-]+)*:", source)
-    assert source not in ("javascript:", "data:")
-
-
-def test_a_loopback_uri_that_was_accepted_has_a_source_on_every_port() -> None:
-    """T015: the default port too."""
-    assert uris.same_loopback_redirect_uri("http://localhost/cb", "http://localhost:80/cb", HOSTS)
-    assert uris.csp_source("http://localhost:80/cb") == "http://localhost:80"
 
 
 @pytest.mark.parametrize(

@@ -67,32 +67,40 @@ def test_16_refreshes_of_one_token_get_one_successor(cluster, at_once, turn):
     assert cluster.refresh(cluster.any_process(), client, secret, successors.pop()).status == 200
 
 
-def test_16_answers_to_one_consent_page_give_one_code(cluster, at_once):
-    """E-05: a double click, sixteen times: the other fifteen are sent with the same code to the same place."""
+@pytest.mark.parametrize("others", ["allow", "deny"])
+def test_16_answers_to_one_consent_page_are_one_answer(cluster, at_once, others):
+    """E-05: the same answer leads to the same place, with one code; the other answer sees a page that leads nowhere."""
     client, _ = cluster.server.add_client()
     browser = cluster.server.browser()
     cluster.server.sign_in(browser)
     form = form_with(browser.get(cluster.server.authorization_url(client)), "scope")
-    fields = form.submit_fields("answer", submit_value="allow")
+    forms = [form.submit_fields("answer", submit_value=value) for value in ("allow", others)]
     cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
     before = cluster.server.rows("grants")
 
     answers = at_once(
         16,
-        lambda number: cluster.processes[number % 2].post("/oauth/consent", fields, {"Cookie": cookie}),
+        lambda number: cluster.processes[number // 2 % 2].post(
+            "/oauth/consent", forms[number % 2], {"Cookie": cookie}
+        ),
     )
 
-    assert Counter(answer.status for answer in answers) == {303: 16}
-    (location,) = {answer.headers["Location"] for answer in answers}
-    assert dict(parse_qsl(urlsplit(location).query))["code"]
-    (grant,) = [row for row in cluster.server.rows("grants") if row not in before]
-    assert len(cluster.tokens_of(grant["grant_id"], "code")) == 1
-    refused = [
-        row for row in cluster.server.events("authorization.refused") if row["client_id"] == client.client_id
-    ]
-    assert refused == []
-    given = [row for row in cluster.server.events("consent.given") if row["client_id"] == client.client_id]
-    assert len(given) == 1
+    won = [answer for answer in answers if answer.status == 303]
+    lost = [answer for answer in answers if answer.status == 400]
+    assert (len(won), len(lost)) == ((16, 0) if others == "allow" else (8, 8))
+    (location,) = {answer.headers["Location"] for answer in won}
+    for answer in lost:
+        assert answer.headers["Content-Type"].startswith("text/html")
+        assert answer.headers["Location"] is None
+        assert client.redirect_uris[0].encode() not in answer.body
+    is_allowed = "code" in dict(parse_qsl(urlsplit(location).query))
+    assert is_allowed or others == "deny"
+    grants = [row for row in cluster.server.rows("grants") if row not in before]
+    assert [len(cluster.tokens_of(grant["grant_id"], "code")) for grant in grants] == [1] * is_allowed
+    events = [row for row in cluster.server.events() if row["client_id"] == client.client_id]
+    refused = [row["reason"] for row in events if row["type"] == "authorization.refused"]
+    assert refused == ["request-answered"] * len(lost)
+    assert [row["type"] for row in events].count("consent.given") == is_allowed
 
 
 def test_wrong_verifiers_at_once_are_all_counted_and_burn_the_code(cluster, at_once):

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from webtest import TestApp, TestResponse
 
 from authserver.engine.records import Client, User
+from authserver.engine.sealing import to_text
 from authserver.testing.records import a_grant
 from authserver.testing.server import PASSWORD, Server, form_with
+from authserver.web.session import FORM_PURPOSE
 
 COOKIE = "__Host-authserver-session"
 PAGES = ("apps", "sessions", "password", "sign-out-everywhere")
@@ -19,14 +21,23 @@ def page_of(server: Server, browser: TestApp, name: str) -> TestResponse:
     return browser.get(server.path(f"/account/{name}"))
 
 
-def token_of(page: TestResponse) -> str:
-    return str(page.forms[0]["csrf_token"].value)
+def form_token(server: Server, browser: TestApp, route_name: str) -> str:
+    """The token that a form of this session carries to this route, also when no page has such a form just now."""
+    session_id = browser.cookies[COOKIE].partition(".")[0]
+    keys = server.application.parts.keys
+    return to_text(keys.mac(f"{session_id} {route_name}".encode(), purpose=FORM_PURPOSE))
+
+
+def token_for(server: Server, browser: TestApp, name: str) -> str:
+    """The form token of this page of the account."""
+    is_last = name == "sign-out-everywhere"
+    return form_token(server, browser, "account_sign_out" if is_last else f"account_{name}")
 
 
 def post(server: Server, browser: TestApp, name: str, **fields: str) -> TestResponse:
     """Send a form of this page as a script would that knows the token."""
-    token = token_of(browser.get(server.path("/logout")))
-    return browser.post(server.path(f"/account/{name}"), {"csrf_token": token, **fields}, status="*")
+    form = {"csrf_token": token_for(server, browser, name), **fields}
+    return browser.post(server.path(f"/account/{name}"), form, status="*")
 
 
 def tokens_of(server: Server, browser: TestApp, client: Client, secret: str | None, **changes) -> dict:

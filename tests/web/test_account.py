@@ -10,7 +10,7 @@ from webtest import TestApp
 from authserver.engine.login import disable_user
 from authserver.testing.server import ISSUER, PASSWORD, Server, form_with
 from authserver.testing.stories import assert_page_error, is_signed_in, records, sign_in_at, signed_in
-from tests.web.account_steps import COOKIE, NEW_PASSWORD, PAGES, is_dead, page_of, token_of, tokens_of
+from tests.web.account_steps import COOKIE, NEW_PASSWORD, PAGES, is_dead, page_of, token_for, tokens_of
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_the_pages_have_the_headers_of_every_page(server: Server, browser: TestA
     assert "frame-ancestors 'none'" in policy and "form-action 'self'" in policy and "unsafe" not in policy
 
 
-@pytest.mark.parametrize("token", [None, "", "AAAA", "of another session"])
+@pytest.mark.parametrize("token", [None, "", "AAAA", "of another session", "of another page"])
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
@@ -101,9 +101,10 @@ def test_a_forged_form_is_refused_and_changes_nothing(
     names = {"grant": grant["grant_id"], "handle": own_handle}
     form = {key: names.get(value, value) for key, value in fields.items()}
     if token is not None:
-        form["csrf_token"] = (
-            token_of(page_of(server, other, "apps")) if token == "of another session" else token
-        )
+        form["csrf_token"] = {
+            "of another session": token_for(server, other, name),
+            "of another page": token_for(server, browser, "password" if name != "password" else "apps"),
+        }.get(token, token)
     before, events = records(server), len(server.events())
     answer = browser.post(server.path(f"/account/{name}"), form or {"x": "y"}, status="*")
     assert_page_error(answer, status=403)
@@ -115,7 +116,7 @@ def test_a_forged_form_is_refused_and_changes_nothing(
 @pytest.mark.parametrize("name", PAGES)
 def test_a_form_from_another_origin_is_refused(server: Server, browser: TestApp, name: str) -> None:
     """E-03, T092: even with the right token."""
-    form = {"csrf_token": token_of(page_of(server, browser, "sign-out-everywhere")), "others": "yes"}
+    form = {"csrf_token": token_for(server, browser, name), "others": "yes"}
     before = records(server)
     headers = {"Origin": "https://evil.example"}
     answer = browser.post(server.path(f"/account/{name}"), form, headers=headers, status="*")
@@ -136,7 +137,7 @@ def test_a_form_of_an_ended_session_leads_to_sign_in(server: Server, browser: Te
     """E-04: nothing is done in the name of whoever signs in next."""
     client, secret = server.add_client(client_id="client")
     tokens_of(server, browser, client, secret)
-    token = token_of(page_of(server, browser, "sign-out-everywhere"))
+    token = token_for(server, browser, name)
     with server.application.storage.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM sessions")
     before = records(server)
@@ -153,7 +154,7 @@ def test_a_get_changes_nothing(server: Server, browser: TestApp, name: str) -> N
     signed_in(server)
     client, secret = server.add_client(client_id="client")
     tokens_of(server, browser, client, secret)
-    token = token_of(page_of(server, browser, "apps"))
+    token = token_for(server, browser, name)
     fields = {"csrf_token": token, "disconnect": "client", "others": "yes", "current_password": PASSWORD}
     fields |= {"new_password": NEW_PASSWORD, "repeated": NEW_PASSWORD}
     before, events = records(server), server.events()

@@ -12,6 +12,7 @@ import pytest
 from webtest import TestResponse
 
 from authserver.testing.server import REDIRECT_URI, SETTINGS, Server, forged, form_with, query_of
+from authserver.testing.stories import sign_in_at
 
 MakeServer = Callable[..., Server]
 ISSUER = "https://as.example/tenant"
@@ -152,13 +153,16 @@ def test_signing_out_stays_below_the_path(server: Server) -> None:
     assert "You are signed in as" not in browser.get("/tenant/").text
 
 
-def test_the_cookie_is_bound_to_the_host(server: Server) -> None:
+def test_the_cookies_are_bound_to_the_host(server: Server) -> None:
     """E-17: `__Host-` demands the path /, whatever the path of the issuer."""
-    header = server.http.get("/tenant/login").headers["Set-Cookie"]
-    attributes = {part.strip().lower() for part in header.split(";")[1:]}
-    assert header.startswith("__Host-authserver-request-")
-    assert attributes >= {"path=/", "secure", "httponly", "samesite=lax"}
-    assert not any(part.startswith("domain") for part in attributes)
+    page = server.http.get("/tenant/login")
+    names = {"__Host-authserver-request-": page, "__Host-authserver-session=": sign_in_at(page)}
+    for name, answer in names.items():
+        header = answer.headers["Set-Cookie"]
+        attributes = {part.strip().lower() for part in header.split(";")[1:]}
+        assert header.startswith(name)
+        assert attributes >= {"path=/", "secure", "httponly", "samesite=lax"}
+        assert not any(part.startswith("domain") for part in attributes)
 
 
 def test_the_playground_and_its_files_are_below_the_path(server: Server) -> None:

@@ -9,6 +9,7 @@ from webtest import TestApp
 
 from authserver.testing.server import ISSUER, Server, form_with
 from authserver.testing.stories import assert_code, assert_page_error, is_signed_in, sign_in_at, signed_in
+from tests.web.account_steps import form_token
 
 COOKIE = "__Host-authserver-session"
 
@@ -42,11 +43,14 @@ def test_a_get_only_asks(server: Server, browser: TestApp) -> None:
     assert len(server.rows("sessions")) == 1
 
 
-@pytest.mark.parametrize("token", [None, "", "AAAA", "of another session"])
+@pytest.mark.parametrize("token", [None, "", "AAAA", "of another session", "of another page"])
 def test_signing_out_needs_the_token(server: Server, browser: TestApp, token: str | None) -> None:
     """T092, T106: 403 page, and the session lives."""
-    other = signed_in(server).get(server.path("/logout")).forms[0]["csrf_token"].value
-    form = {"x": "y"} if token is None else {"csrf_token": other if token == "of another session" else token}
+    others = {
+        "of another session": form_token(server, signed_in(server), "logout"),
+        "of another page": form_token(server, browser, "account_sign_out"),
+    }
+    form = {"x": "y"} if token is None else {"csrf_token": others.get(token, token)}
     answer = browser.post(server.path("/logout"), form, status="*")
     assert_page_error(answer, status=403)
     assert len(server.rows("sessions")) == 2

@@ -182,6 +182,21 @@ def test_two_cookies_are_none(server: Server, browser: TestApp, order: str) -> N
     assert with_cookie(server, f"a=b; {mine}; session=x; x{COOKIE}=y")
 
 
+@pytest.mark.parametrize("path", ["/oauth/authorize", "/account/apps"])
+def test_two_session_cookies_lead_to_a_page_that_says_what_to_do(
+    server: Server, browser: TestApp, path: str
+) -> None:
+    """T099: one of them may be sent below this path only; a redirect to the sign-in page would come back."""
+    client, _ = server.add_client()
+    url = server.authorization_url(client) if path == "/oauth/authorize" else server.path(path)
+    mine = f"{COOKIE}={browser.cookies[COOKIE]}"
+    answer = server.browser().get(url, headers={"Cookie": f"{mine}; {mine}"}, status="*")
+    assert_page_error(answer, status=400)
+    assert "Delete the cookies of this site" in answer.text
+    assert server.events()[-1]["reason"] == "two-sessions"
+    assert server.browser().get(url, headers={"Cookie": mine}).status_int == 200
+
+
 def test_two_browsers_are_two_sessions(server: Server, browser: TestApp) -> None:
     """E-04, T091: of one user; a form token of one is none in the other."""
     other = signed_in(server)
