@@ -6,7 +6,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -345,7 +345,7 @@ def test_nothing_is_written_even_with_shadow_plugins(run, ini, change, linted) -
 
 
 def contents(ini: Path) -> dict[str, list[Any]]:
-    with sqlite3.connect(ini.parent / ".local" / "authserver.sqlite") as connection:
+    with closing(sqlite3.connect(ini.parent / ".local" / "authserver.sqlite")) as connection:
         tables = [
             name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         ]

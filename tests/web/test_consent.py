@@ -414,9 +414,9 @@ def test_a_request_expires(server: Server, browser: TestApp, page: TestResponse)
     """E-02: fifteen minutes, then a page; the answered mark outlives the request (E-05)."""
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=901)):
         assert_page_error(server.consent(page), supplied=REDIRECT_URI)
-    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=880)):
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=840)):
         assert_code(server.consent(page))
-    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=899)):
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=880)):
         assert "answered already" in server.consent(page).text
 
 
