@@ -33,7 +33,7 @@ proves its client as the token endpoint does, `json_response` answers, and an `O
 `config.add_well_known` adds a document about the issuer where clients look for it.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` checks what
-needs nobody signed in; `engine.keys` seals, `to_text` and `from_text` carry what is sealed.
+needs nobody signed in; `engine.ring` seals, `to_text` and `from_text` carry what is sealed.
 
 For keys that clients prove (`token_binding`): `Binding` is the answer, `InvalidDpopProof` a refusal; `read_jws` takes
 a JWS apart, and `foreign_key` reads the key that made it. What counts once is a `SingleUse` among the `uses` of a
@@ -42,12 +42,14 @@ stored nowhere and was made before the database was restored is not `of_this_gen
 """
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
-from authserver.engine.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
 from authserver.engine.authorize import Expanded, check_request
-from authserver.engine.clients import Credentials, authenticate
+from authserver.engine.clients.authentication import Credentials, authenticate
+from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, ClientMetadata
 from authserver.engine.context import Binding, Engine, Issue, Redeem, SingleUse
+from authserver.engine.crypto.digests import equal, new_identifier, verify_password
+from authserver.engine.crypto.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, foreign_key, read_jws
+from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.decisions import Decision, allow, deny, narrow
-from authserver.engine.digests import equal, new_identifier, verify_password
 from authserver.engine.errors import (
     InvalidDpopProof,
     InvalidGrant,
@@ -59,14 +61,13 @@ from authserver.engine.errors import (
     UnauthorizedClient,
 )
 from authserver.engine.introspect import IntrospectedToken
-from authserver.engine.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, foreign_key, read_jws
-from authserver.engine.login import Identity
-from authserver.engine.once import of_this_generation
 from authserver.engine.parameters import Parameters
+from authserver.engine.people.login import Identity
+from authserver.engine.people.usernames import normalise_username
 from authserver.engine.questions import facts_of
 from authserver.engine.records import Client, Consent, Event, Grant, RegisteredBy, User
-from authserver.engine.register import INITIAL_ACCESS_TOKEN_REQUIRED, ClientMetadata
-from authserver.engine.sealing import Unsealable, from_text, to_text
+from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
+from authserver.engine.tokens.once import of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
     fitting_application_type,
@@ -74,7 +75,6 @@ from authserver.engine.uris import (
     same_loopback_redirect_uri,
     same_redirect_uri,
 )
-from authserver.engine.usernames import normalise_username
 from authserver.hookspecs import hookimpl
 from authserver.limits import MAXIMUM_IDENTIFIER
 from authserver.settings import Secret

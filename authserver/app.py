@@ -21,18 +21,19 @@ from pyramid.router import Router
 from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
-from authserver import plugins as plugin_loader
 from authserver import settings as settings_reader
-from authserver.engine import grants, keys, ring
+from authserver.engine import grants
 from authserver.engine.context import Engine, Journal, Parts
+from authserver.engine.crypto.sealing import KeyRing
+from authserver.engine.keys import ring, signing_keys
+from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.metadata import MetadataCollision, auth_methods, joined, server_metadata
 from authserver.engine.ports import StorageUnavailable
-from authserver.engine.restore import FollowedGeneration
-from authserver.engine.sealing import KeyRing
-from authserver.engine.signing import SigningKeys
-from authserver.plugins import PluginSet
+from authserver.engine.restore.generation import FollowedGeneration
+from authserver.plugins import loading as plugin_loader
+from authserver.plugins.asking import PluginSet
+from authserver.plugins.shadow import Shadow
 from authserver.settings import Loaded, SettingsError
-from authserver.shadow import Shadow
 from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.throttle import Throttle
@@ -49,7 +50,7 @@ class Application:
     loaded: Loaded
     plugins: PluginSet
     storage: Database
-    signing_keys: SigningKeys
+    signing_keys: FollowedSigningKeys
     caretaker: Caretaker
     parts: Parts
     metadata: Mapping[str, Any]
@@ -89,7 +90,7 @@ class Application:
         """
         with self.begin() as engine:
             ring.check(engine)
-            keys.prepare(engine)
+            signing_keys.prepare(engine)
         self.signing_keys.load()
 
     def engine(self, request: Request) -> Engine:
@@ -158,13 +159,13 @@ def build(ini: Mapping[str, str]) -> Application:
     )
     if shadows.names:
         plugins.shadow = Shadow(shadows, storage)
-    signing_keys = SigningKeys(storage, key_ring, settings.signing_algorithm)
+    followed_keys = FollowedSigningKeys(storage, key_ring, settings.signing_algorithm)
     try:
         parts = Parts(
             settings=settings,
             policies=plugins,
-            signer=signing_keys,
-            keys=key_ring,
+            signer=followed_keys,
+            ring=key_ring,
             throttle=Throttle(),
             grant_types=joined(
                 "grant type",
@@ -188,7 +189,7 @@ def build(ini: Mapping[str, str]) -> Application:
         loaded=loaded,
         plugins=plugins,
         storage=storage,
-        signing_keys=signing_keys,
+        signing_keys=followed_keys,
         caretaker=Caretaker(storage, settings),
         parts=parts,
         metadata=metadata,

@@ -15,13 +15,13 @@ import pluggy
 from pyramid.config import Configurator
 
 from authserver.engine.authorize import Expanded
-from authserver.engine.clients import Credentials
+from authserver.engine.clients.authentication import Credentials
+from authserver.engine.clients.registration import ClientMetadata
 from authserver.engine.context import Binding, Engine, Redeem
 from authserver.engine.decisions import Decision
 from authserver.engine.introspect import IntrospectedToken
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import Client, Consent, Event, Grant, Token, User
-from authserver.engine.register import ClientMetadata
 from authserver.settings import Secret
 
 PROJECT = "authserver"

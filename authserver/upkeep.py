@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
-from authserver.engine import digests, keys
+from authserver.engine.crypto import digests
+from authserver.engine.keys import signing_keys
 from authserver.engine.ports import Storage, StorageUnavailable
 from authserver.engine.records import Batch, Disposable, Place
 from authserver.settings import Settings
@@ -92,7 +93,7 @@ def remove_all(
 def erase_keys(storage: Storage, now: datetime) -> int:
     """Erase the private parts of signing keys that are long over; how many. Raises StorageUnavailable."""
     with storage.begin() as stores:
-        return keys.erase_ended(stores, now - GRACE)
+        return signing_keys.erase_ended(stores, now - GRACE)
 
 
 def backlog(storage: Storage, before: Mapping[Disposable, datetime], limit: int) -> dict[Disposable, int]:

@@ -14,7 +14,7 @@ import time
 from settings import RESOURCE, ini
 
 from authserver import app
-from authserver.engine.clients import Credentials
+from authserver.engine.clients.authentication import Credentials
 from authserver.testing.records import a_client
 
 # The goal, in microseconds; also under 5 % of the whole request (see `run.py`).

@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import literal
 
-from authserver.engine import digests
+from authserver.engine.crypto import digests
 from authserver.engine.records import EventType, Grant, RegisteredBy, Token, TokenKind
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows

@@ -13,10 +13,10 @@ from settings import CHALLENGE, REDIRECT_URI, RESOURCE, SECRET, ini
 from sqlalchemy import insert
 
 from authserver import app
-from authserver.engine import digests
-from authserver.engine.client_secrets import stored_secret
+from authserver.engine.clients.secrets import stored_secret
 from authserver.engine.context import Engine
-from authserver.engine.login import add_user
+from authserver.engine.crypto import digests
+from authserver.engine.people.login import add_user
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import Client, Grant, Token, TokenKind
 from authserver.storage import migrate
@@ -66,7 +66,7 @@ def _client(
         response_types=("code",) if redirect_uris else (),
         scopes=("read",),
         created_at=engine.now,
-        secrets=(stored_secret(engine.keys, client_id, SECRET, engine.now),),
+        secrets=(stored_secret(engine.ring, client_id, SECRET, engine.now),),
     )
 
 

@@ -23,8 +23,10 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from authserver import hookspecs, limits, plugins
+from authserver import hookspecs, limits
 from authserver.cli import main as command_line
+from authserver.plugins.kinds import CONTRIBUTING, SLOTS
+from authserver.plugins.loading import GROUP
 from authserver.settings import PLUGIN_PREFIX, PREFIX, Secret, Settings
 
 CHECKOUT = Path(__file__).parent.parent
@@ -182,13 +184,13 @@ def ini_comments(text: str) -> Mapping[str, str]:
 
 def shipped_plugins() -> list[tuple[str, type]]:
     """In the order of the INI."""
-    points = {point.name: point.load() for point in entry_points(group=plugins.GROUP)}
+    points = {point.name: point.load() for point in entry_points(group=GROUP)}
     order = re.findall(r"^ {4}(?:# )?([a-z_]+)$", INI.read_text(encoding="utf-8"), re.MULTILINE)
     return [(name, points[name]) for name in order]
 
 
 def hooks_of(kind: type) -> list[str]:
-    return [hook for hook in (*plugins.SLOTS, *plugins.CONTRIBUTING) if hasattr(kind, hook)]
+    return [hook for hook in (*SLOTS, *CONTRIBUTING) if hasattr(kind, hook)]
 
 
 # ---- commands ---------------------------------------------------------------------------------------
@@ -251,7 +253,7 @@ def option(parameter: click.Option, words: str) -> Iterator[str]:
 
 def hooks_page() -> Iterator[str]:
     """Every hook, from its docstring in its fixed form."""
-    for hook in (*plugins.SLOTS, *plugins.CONTRIBUTING):
+    for hook in (*SLOTS, *CONTRIBUTING):
         function = getattr(hookspecs, hook)
         yield f".. index:: single: hook; {hook}"
         yield ""

@@ -19,13 +19,14 @@ from authserver.api import InvalidRequest, OAuthError, allow, deny, hookimpl, na
 from authserver.containment import MAXIMUM_TEXT, Escaped, Interrupted, contained, interruptible, text_of
 from authserver.engine.decisions import Verdict
 from authserver.engine.records import Event
-from authserver.plugins import MAXIMUM_REASON, SLOTS, PluginFailed, PluginSet
+from authserver.plugins.asking import PluginFailed, PluginSet
+from authserver.plugins.kinds import MAXIMUM_REASON, SLOTS
+from authserver.plugins.time_limit import TimeLimit
 from authserver.testing import hostile
 from authserver.testing.questions import a_question
 from authserver.testing.records import a_client, an_event
 from authserver.testing.server import Server, query_of, with_plugin
 from authserver.testing.stories import assert_json_error, signed_in, stored
-from authserver.time_limit import TimeLimit
 
 LOOP: dict[str, Any] = {}
 LOOP["again"] = LOOP

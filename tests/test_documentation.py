@@ -23,7 +23,7 @@ from authserver import hookspecs, limits
 from authserver.cli import main as command_line
 from authserver.engine import errors
 from authserver.engine.metadata import well_known_paths
-from authserver.plugins import CONTRIBUTING, SLOTS
+from authserver.plugins.kinds import CONTRIBUTING, SLOTS
 from authserver.settings import Resolved, Settings, SettingsError
 from authserver.testing.server import SETTINGS, Server
 from authserver.web.metadata import METADATA
@@ -371,7 +371,7 @@ def test_who_decides_what_is_as_the_readme_shows(tmp_path: Path, monkeypatch: py
 
 
 def test_a_misspelt_plugin_is_answered_as_the_readme_shows() -> None:
-    from authserver.plugins import load
+    from authserver.plugins.loading import load
 
     shown = block("text", "client_secret_basik").strip()
     settings: Mapping[str, Mapping[str, Resolved]] = {}

@@ -13,7 +13,8 @@ import pluggy
 import pytest
 
 from authserver import api, hookspecs
-from authserver.plugins import CONTRIBUTING, GROUP, OBSERVING, SLOTS
+from authserver.plugins.kinds import CONTRIBUTING, OBSERVING, SLOTS
+from authserver.plugins.loading import GROUP
 
 TESTS = Path(__file__).parent
 HOOKS = {

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from authserver.api import Decision, Secret, allow, deny, hookimpl, narrow
 from authserver.engine.decisions import Ruling, Verdict
-from authserver.plugins import PluginFailed, PluginSet, load
+from authserver.plugins.asking import PluginFailed, PluginSet
+from authserver.plugins.loading import load
 from authserver.settings import Resolved, SettingsError
 from authserver.testing.records import a_client, a_user
 
@@ -524,7 +525,7 @@ def test_a_plugin_that_hangs_does_not_keep_the_process_from_ending() -> None:
     """R-14: a server that is told to stop, stops."""
     program = """
 import threading
-from authserver.time_limit import TimeLimit, TooSlow
+from authserver.plugins.time_limit import TimeLimit, TooSlow
 try:
     TimeLimit(0.05).call(threading.Event().wait)
 except TooSlow:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED
 from authserver.engine.errors import OAuthError
-from authserver.engine.register import INITIAL_ACCESS_TOKEN_REQUIRED
-from authserver.plugins import SLOTS
-from authserver.remedies import REMEDIES, SILENCE, WITHOUT_REMEDY, remedy_of
+from authserver.explaining.remedies import REMEDIES, SILENCE, WITHOUT_REMEDY, remedy_of
+from authserver.plugins.kinds import SLOTS
 from authserver.settings import Settings
 
 PACKAGE = Path(__file__).parent.parent / "authserver"
@@ -56,8 +56,9 @@ def reasons_of(path: Path) -> Iterator[str]:
 
 
 def failures() -> Iterator[str]:
-    """Why the answer of a plugin is none (`plugins._ask` and `plugins.problem_with`)."""
-    for node in ast.walk(ast.parse((PACKAGE / "plugins.py").read_text(encoding="utf-8"))):
+    """Why the answer of a plugin is none (`plugins.asking` and `plugins.kinds`)."""
+    files = [PACKAGE / "plugins" / name for name in ("asking.py", "kinds.py")]
+    for node in [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]:
         match node:
             case ast.FunctionDef(name="problem_with"):
                 for inner in ast.walk(node):

@@ -13,8 +13,8 @@ from authserver.api import Client, Decision, allow, deny, hookimpl, narrow
 from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict
 from authserver.engine.records import Event, EventType
-from authserver.plugins import PluginSet
-from authserver.replay import Replayed, Result, replay
+from authserver.explaining.replay import Replayed, Result, replay
+from authserver.plugins.asking import PluginSet
 from authserver.testing import hostile
 from authserver.testing.records import NOW, a_client, a_user, an_event
 from authserver.testing.server import Server

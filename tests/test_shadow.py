@@ -14,8 +14,8 @@ import pytest
 
 from authserver.api import Decision, allow, deny, hookimpl, narrow
 from authserver.engine.records import Event, EventType
-from authserver.plugins import PluginSet
-from authserver.shadow import MAXIMUM_RECORDS_A_SECOND, QUEUE, Shadow
+from authserver.plugins.asking import PluginSet
+from authserver.plugins.shadow import MAXIMUM_RECORDS_A_SECOND, QUEUE, Shadow
 from authserver.storage.database import Database
 from authserver.testing import hostile
 from authserver.testing.records import a_client, a_user

@@ -188,7 +188,7 @@ def test_the_private_part_of_a_signing_key_goes_when_it_has_ended(server: Server
     with server.application.begin() as engine:
         for kid, ended in (("long-ended", now - 2 * HOUR), ("just-ended", now - HOUR)):
             key = a_signing_key(kid=kid, created_at=now - 9 * DAY, retires_at=ended - DAY, ends_at=ended)
-            assert engine.stores.keys.add(key)
+            assert engine.stores.signing_keys.add(key)
     clean_up(server)
     sealed = {row["kid"]: row["sealed_private_jwk"] is not None for row in server.rows("signing_keys")}
     assert sealed.pop("long-ended") is False

@@ -12,7 +12,7 @@ import click
 from authserver.cli.configuration import Configuration
 from authserver.cli.durations import duration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine.client_secrets import (
+from authserver.engine.clients.secrets import (
     LastSecret,
     SecretsUnchanged,
     TwoLiveSecrets,
@@ -23,8 +23,8 @@ from authserver.engine.client_secrets import (
     rotate_secret,
 )
 from authserver.engine.context import Engine
+from authserver.engine.keys.ring import check_known
 from authserver.engine.records import ClientSecret
-from authserver.engine.ring import check_known
 
 SHOWN_ONCE = "Keep the client secret now: it is not stored readable and will not be shown again."
 

@@ -16,9 +16,9 @@ from authserver import settings
 from authserver.cli.printing import safe
 from authserver.engine.context import Engine
 from authserver.engine.errors import Refusal
-from authserver.engine.login import BadPassword
+from authserver.engine.people.login import BadPassword
+from authserver.engine.people.usernames import BadUsername
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
-from authserver.engine.usernames import BadUsername
 
 if TYPE_CHECKING:
     from authserver.app import Application

@@ -13,17 +13,20 @@ import click
 
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine import authorize, clients, digests, register, token
+from authserver.engine import authorize, token
 from authserver.engine.asking import allowed_resources, allowed_scopes
+from authserver.engine.clients import authentication
+from authserver.engine.clients import registration as registration_rules
 from authserver.engine.context import Engine
+from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidClient, InvalidRequest, UnauthorizedClient
 from authserver.engine.parameters import Parameters, scope_set
+from authserver.engine.people.usernames import normalise_username
 from authserver.engine.records import Client, User
-from authserver.engine.usernames import normalise_username
 from authserver.settings import Secret
 
 if TYPE_CHECKING:
-    from authserver.explain import Check, Explanation
+    from authserver.explaining.explain import Check, Explanation
 
 scope_option = click.option(
     "--scope", "scopes", multiple=True, metavar="SCOPE", help="May be given several times."
@@ -51,7 +54,7 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
         raise click.UsageError(
             "ask a question (`authserver explain --help` lists them), or give --error-id ID"
         )
-    from authserver.explain import explain_event
+    from authserver.explaining.explain import explain_event
 
     application = context.obj.application()
     with closing(application.storage), application.begin() as engine:
@@ -197,11 +200,15 @@ def client_auth(
 
     def rule(engine: Engine) -> str:
         client = engine.find_client(client_id)
-        used = method or clients.PRESENTATION.get(client.auth_method if client else "", "client_secret_basic")
-        presented = clients.Presented(used, client_id, secret if used.startswith("client_secret_") else None)
+        used = method or authentication.PRESENTATION.get(
+            client.auth_method if client else "", "client_secret_basic"
+        )
+        presented = authentication.Presented(
+            used, client_id, secret if used.startswith("client_secret_") else None
+        )
         if secret_stdin:
-            clients.refuse_malformed(presented)
-        return clients.judge(engine, presented, {}).client_id
+            authentication.refuse_malformed(presented)
+        return authentication.judge(engine, presented, {}).client_id
 
     _tell(configuration, as_json, rule)
 
@@ -221,7 +228,7 @@ def registration(
 
     def rule(engine: Engine) -> str:
         client_id = digests.new_identifier("client_")
-        allowed = register.allowed_metadata(engine, body, bearer, source, client_id)
+        allowed = registration_rules.allowed_metadata(engine, body, bearer, source, client_id)
         return (
             f"scopes: {' '.join(allowed.scopes)}; grant types: {' '.join(allowed.grant_types)}; "
             f"authentication: {allowed.token_endpoint_auth_method}; "
@@ -232,7 +239,7 @@ def registration(
 
 
 def _tell(configuration: Configuration, as_json: bool, rule: Callable[[Engine], Any]) -> None:
-    from authserver.explain import explain as explain_rule
+    from authserver.explaining.explain import explain as explain_rule
 
     application = configuration.application()
     # A question asked here is nobody's request: shadow plugins would write down what they think of it.

@@ -10,7 +10,7 @@ import click
 from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_rows, say
 from authserver.cli.user import find
-from authserver.engine.account import disconnect, disconnect_all, let_in_by, revoke_grant
+from authserver.engine.people.account import disconnect, disconnect_all, let_in_by, revoke_grant
 from authserver.engine.records import Grant
 
 user_option = click.option("--user", "username", metavar="NAME", help="Only what this person agreed to.")

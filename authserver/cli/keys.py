@@ -13,12 +13,12 @@ import click
 
 from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine import keys as rules
-from authserver.engine import ring
 from authserver.engine.context import Engine
-from authserver.engine.jose import ALGORITHMS
+from authserver.engine.crypto.jose import ALGORITHMS
+from authserver.engine.crypto.sealing import key_id_of
+from authserver.engine.keys import ring
+from authserver.engine.keys import signing_keys as rules
 from authserver.engine.records import KeyState, SigningKey
-from authserver.engine.sealing import key_id_of
 
 TIMES = {
     "published": "created_at",
@@ -40,7 +40,7 @@ def keys() -> None:
 def list_keys(configuration: Configuration, with_removed: bool, as_json: bool) -> None:
     """List the signing keys, oldest first; their private parts stay sealed."""
     with configuration.engine() as engine:
-        found, now = engine.stores.keys.list(), engine.now
+        found, now = engine.stores.signing_keys.list(), engine.now
         signs = rules.signing_key(found, engine.settings.signing_algorithm, now)
     rows = [
         described(key, now, signs) for key in found if with_removed or key.state(now) is not KeyState.REMOVED
@@ -80,7 +80,7 @@ def rotate(configuration: Configuration, algorithm: str | None, after: int | Non
             engine, algorithm=algorithm, after=None if after is None else timedelta(seconds=after)
         )
         now = engine.now
-        signs = rules.signing_key(engine.stores.keys.list(), engine.settings.signing_algorithm, now)
+        signs = rules.signing_key(engine.stores.signing_keys.list(), engine.settings.signing_algorithm, now)
     new, old = rotation.new, rotation.old
     if as_json:
         print_json(
@@ -114,7 +114,7 @@ def revoke(configuration: Configuration, kid: str, reason: str, as_json: bool) -
         ring.check_known(engine)
         revocation = rules.revoke(engine, kid, reason=reason)
         now, maximum_age = engine.now, engine.settings.jwks_maximum_age
-        signs = rules.signing_key(engine.stores.keys.list(), engine.settings.signing_algorithm, now)
+        signs = rules.signing_key(engine.stores.signing_keys.list(), engine.settings.signing_algorithm, now)
     if as_json:
         print_json(
             {

@@ -17,7 +17,7 @@ from authserver.engine import authorize, token, uris
 from authserver.engine.context import Engine, Journal
 from authserver.engine.errors import OAuthError
 from authserver.engine.records import Client
-from authserver.remedies import SILENCE, remedy_of
+from authserver.explaining.remedies import SILENCE, remedy_of
 
 if TYPE_CHECKING:
     from authserver.app import Application

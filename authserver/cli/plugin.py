@@ -14,8 +14,8 @@ from string import Template
 import click
 
 from authserver.cli.printing import say
-from authserver.plugins import GROUP
-from authserver.plugins import HOOKS as ALL_HOOKS
+from authserver.plugins.kinds import HOOKS as ALL_HOOKS
+from authserver.plugins.loading import GROUP
 
 TEMPLATES = files("authserver.cli") / "plugin_template"
 # The hooks that a plugin can be started for, the deciding ones first.

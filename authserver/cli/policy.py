@@ -22,7 +22,7 @@ from authserver.engine.decisions import Verdict
 from authserver.engine.records import EventType
 
 if TYPE_CHECKING:
-    from authserver.plugins import PluginSet
+    from authserver.plugins.asking import PluginSet
 
 # How many examples are kept of each kind of difference, and how many of its clients people are shown.
 EXAMPLES = 3
@@ -146,7 +146,7 @@ def replay_command(
 
     Nothing is changed. The exit status is 0 when nothing flips, 3 when something does.
     """
-    from authserver.replay import Result, replay
+    from authserver.explaining.replay import Result, replay
 
     application = configuration.application()
     other = _plugins_of(candidate)
@@ -189,12 +189,12 @@ def replay_command(
 
 def _plugins_of(candidate: Path) -> PluginSet:
     """The plugins of another INI file; its database and its shadow plugins are left alone. Raises SettingsError."""
-    from authserver import plugins
+    from authserver.plugins import loading
 
     if not candidate.is_file():
         raise click.BadParameter(f"{candidate}: no such file", param_hint="--config")
     loaded = settings_reader.load(Configuration(candidate).ini())
-    found, _ = plugins.load(
+    found, _ = loading.load(
         loaded.settings.plugins,
         loaded.plugin_settings,
         production=loaded.settings.is_production,

@@ -12,8 +12,8 @@ from rich.progress import track
 
 from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
-from authserver.engine import ring
-from authserver.engine.keys import erase_ended
+from authserver.engine.keys import ring
+from authserver.engine.keys.signing_keys import erase_ended
 
 # How many clients of each key people are shown.
 SHOWN = 10
@@ -28,7 +28,7 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
     It may be stopped at any time and run again, while servers run.
     """
     application = configuration.application()
-    key_ring = application.parts.keys
+    key_ring = application.parts.ring
     with closing(application.storage):
         with application.begin() as engine:
             ring.check(engine)

@@ -13,10 +13,11 @@ from rich.progress import track
 
 from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say
-from authserver.engine import lost_events, restore, ring
-from authserver.engine.keys import CannotChange
-from authserver.engine.lost_events import LoggedEvent, Outcome, Redone
+from authserver.engine.keys import ring
+from authserver.engine.keys.signing_keys import CannotChange
 from authserver.engine.records import EventType
+from authserver.engine.restore import generation, lost_events
+from authserver.engine.restore.lost_events import LoggedEvent, Outcome, Redone
 
 if TYPE_CHECKING:
     from authserver.app import Application
@@ -83,14 +84,14 @@ def _begin_again(application: Application, *, quiet: bool) -> dict[str, Any]:
         ring.check_known(engine)
         engine.stores.generations.begin(engine.now)
         began_at, grants = engine.now, engine.stores.grants.count()
-    batches = restore.revoke_grants(application.begin)
-    revoked = sum(_progress("Revoking grants", batches, quiet=quiet, batches=-(-grants // restore.BATCH)))
-    ended = restore.end_sessions(application.begin)
-    forgotten = restore.forget_consents(application.begin)
+    batches = generation.revoke_grants(application.begin)
+    revoked = sum(_progress("Revoking grants", batches, quiet=quiet, batches=-(-grants // generation.BATCH)))
+    ended = generation.end_sessions(application.begin)
+    forgotten = generation.forget_consents(application.begin)
     sessions = sum(_progress("Ending sessions", ended, quiet=quiet))
     consents = sum(_progress("Forgetting consents", forgotten, quiet=quiet))
     with application.begin() as engine:
-        keys = restore.replace_signing_keys(engine)
+        keys = generation.replace_signing_keys(engine)
     return {
         "began_at": began_at.isoformat(),
         "grants_revoked": revoked,

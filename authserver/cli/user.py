@@ -9,11 +9,11 @@ import click
 
 from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine.account import Ended, set_password, sign_out_everywhere
 from authserver.engine.context import Engine
-from authserver.engine.login import add_user, disable_user
+from authserver.engine.people.account import Ended, set_password, sign_out_everywhere
+from authserver.engine.people.login import add_user, disable_user
+from authserver.engine.people.usernames import normalise_username
 from authserver.engine.records import User
-from authserver.engine.usernames import normalise_username
 
 password_stdin_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from authserver.engine import digests, pkce, uris
+from authserver.engine import pkce, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.context import Engine
+from authserver.engine.crypto import digests
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import (
     AccessDenied,
@@ -31,8 +32,6 @@ from authserver.engine.errors import (
     UnauthorizedClient,
     UnsupportedResponseType,
 )
-from authserver.engine.issuing import issue_code, new_code
-from authserver.engine.login import SESSION_KIND, sign_out
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import (
     Browser,
@@ -45,7 +44,9 @@ from authserver.engine.pending import (
     seal,
     unseal,
 )
+from authserver.engine.people.login import SESSION_KIND, sign_out
 from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, User
+from authserver.engine.tokens.issuing import issue_code, new_code
 from authserver.limits import MAXIMUM_CLIENT_ID
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from authserver.engine import digests
+from authserver.engine.crypto import digests
+from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.decisions import Ruling
 from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import ContributionFailed, Generation, Policies, Signer, Stores, Throttle
 from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token, User
-from authserver.engine.sealing import KeyRing
 from authserver.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SingleUse:
-    """Something that this request uses up, such as an assertion or a proof (see `engine.once`).
+    """Something that this request uses up, such as an assertion or a proof (see `engine.tokens.once`).
 
     Who checks it returns this; it is claimed when tokens are issued, after the last question to a plugin.
 
@@ -43,7 +43,7 @@ class SingleUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issue:
-    """What a grant type says may be issued; `engine.issuing` does it.
+    """What a grant type says may be issued; `engine.tokens.issuing` does it.
 
     Attributes:
         grant: what the tokens belong to; `is_new` when it is not stored yet.
@@ -117,7 +117,7 @@ class Parts:
     settings: Settings
     policies: Policies
     signer: Signer
-    keys: KeyRing
+    ring: KeyRing
     throttle: Throttle
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
@@ -136,7 +136,7 @@ class Engine:
     settings: Settings
     policies: Policies
     signer: Signer
-    keys: KeyRing
+    ring: KeyRing
     throttle: Throttle
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
@@ -154,7 +154,7 @@ class Engine:
             settings=parts.settings,
             policies=parts.policies,
             signer=parts.signer,
-            keys=parts.keys,
+            ring=parts.ring,
             throttle=parts.throttle,
             grant_types=parts.grant_types,
             auth_methods=parts.auth_methods,
@@ -195,7 +195,7 @@ class Engine:
 
         Raises:
             ServerError: a plugin failed (R-14).
-            OAuthError: a plugin refuses, at a hook where it may (`plugins.REFUSING`).
+            OAuthError: a plugin refuses, at a hook where it may (`plugins.kinds.REFUSING`).
         """
         try:
             return [value for _, value in self.policies.contribute(hook, **question)]

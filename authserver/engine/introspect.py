@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from authserver.engine.clients import authenticate
+from authserver.engine.clients.authentication import authenticate
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClient, TooManyRequests
-from authserver.engine.issued import Issued, find_issued
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import Client, EventType, TokenKind
+from authserver.engine.tokens.issued import Issued, find_issued
 
 # The one answer about every token that is not good, not known, or none of the caller's business (RFC 7662, 2.2).
 INACTIVE: Mapping[str, Any] = {"active": False}

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from authserver.engine import digests, strict_json
 from authserver.engine.context import Engine
+from authserver.engine.crypto import digests, strict_json
+from authserver.engine.crypto.sealing import Unsealable, from_text, open_under, seal_under, to_text
 from authserver.engine.errors import InvalidRequest, PageError
-from authserver.engine.once import earlier_use, first_use, of_this_generation
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import NOTHING, Client, Token, TokenKind, User
-from authserver.engine.sealing import Unsealable, from_text, open_under, seal_under, to_text
+from authserver.engine.tokens.once import earlier_use, first_use, of_this_generation
 from authserver.limits import MAXIMUM_BODY
 
 PURPOSE = "authorization-request"
@@ -83,7 +83,7 @@ class RequestAnswered(PageError):
 
 def mark_of(engine: Engine, handle: str) -> str:
     """What the browser keeps to show that the request of this handle began in it."""
-    return to_text(engine.keys.mac(handle.encode(), purpose=MARK_PURPOSE))
+    return to_text(engine.ring.mac(handle.encode(), purpose=MARK_PURPOSE))
 
 
 def is_marked(engine: Engine, browser: Browser, handle: str) -> bool:
@@ -93,7 +93,7 @@ def is_marked(engine: Engine, browser: Browser, handle: str) -> bool:
 
 def form_token(engine: Engine, handle: str, user: User | None = None) -> str:
     """What a form carries that was shown for this request, to this user or to a stranger (E-03, E-04)."""
-    mac = engine.keys.mac(_shown(handle, user).encode(), purpose=FORM_PURPOSE)
+    mac = engine.ring.mac(_shown(handle, user).encode(), purpose=FORM_PURPOSE)
     return f"{handle}.{to_text(mac)}"
 
 
@@ -118,7 +118,7 @@ def seal(engine: Engine, pending: Pending) -> str:
             pending.as_sent,
         ]
     )
-    return to_text(engine.keys.seal(plaintext, purpose=PURPOSE))
+    return to_text(engine.ring.seal(plaintext, purpose=PURPOSE))
 
 
 def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
@@ -210,7 +210,7 @@ def _answer_again(engine: Engine, mark: Token, browser: Browser, given: str | No
 
 def _opened(engine: Engine, sealed_request: str) -> Pending | None:
     try:
-        plaintext = engine.keys.open(from_text(sealed_request), purpose=PURPOSE)
+        plaintext = engine.ring.open(from_text(sealed_request), purpose=PURPOSE)
     except Unsealable:
         return None
     handle, request_id, asked_at, expires_at, encoded, refusal, as_sent = strict_json.loads(
@@ -234,6 +234,6 @@ def _shown(handle: str, user: User | None) -> str:
 def _is_mac(engine: Engine, text: str, mac: str, purpose: str) -> bool:
     try:
         data = text.encode()
-        return engine.keys.mac_matches(data, from_text(mac), purpose=purpose)
+        return engine.ring.mac_matches(data, from_text(mac), purpose=purpose)
     except (Unsealable, UnicodeEncodeError):
         return False

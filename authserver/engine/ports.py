@@ -85,7 +85,7 @@ class Users(Protocol):
     def find(self, user_id: str) -> User | None: ...
 
     def find_by_name(self, username: str) -> User | None:
-        """The user of this normalised name (see `engine.usernames.normalise_username`)."""
+        """The user of this normalised name (see `engine.people.usernames.normalise_username`)."""
 
     def add(self, user: User) -> None:
         """Raises AlreadyExists when the id or the name is taken."""
@@ -229,7 +229,7 @@ class Sessions(Protocol):
         """Forget at most `limit` of everybody's sessions; how many they were."""
 
 
-class Keys(Protocol):
+class SigningKeys(Protocol):
     def list(self) -> Sequence[SigningKey]:
         """All keys there ever were, oldest first."""
 
@@ -298,7 +298,7 @@ class Stores(Protocol):
     @property
     def sessions(self) -> Sessions: ...
     @property
-    def keys(self) -> Keys: ...
+    def signing_keys(self) -> SigningKeys: ...
     @property
     def ring_keys(self) -> RingKeys: ...
     @property
@@ -366,7 +366,7 @@ class Signer(Protocol):
         """A compact JWS of the claims under the active key, with `typ`, `alg` and `kid` in its header."""
 
     def verify(self, token: str, *, typ: str) -> Mapping[str, Any]:
-        """The claims of a token that these keys signed, with this `typ`. Raises InvalidToken."""
+        """The claims of a token that these keys signed, with this `typ`. Raises ValueError."""
 
     def jwks(self) -> Mapping[str, Any]:
         """The public keys (RFC 7517, 5)."""

@@ -13,11 +13,11 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from authserver.engine.clients import Credentials
+from authserver.engine.clients.authentication import Credentials
+from authserver.engine.clients.registration import ClientMetadata
 from authserver.engine.introspect import IntrospectedToken
 from authserver.engine.ports import Stores
 from authserver.engine.records import Client, Consent, TokenKind, User
-from authserver.engine.register import ClientMetadata
 
 Facts = dict[str, Any]
 Asked = Mapping[str, Any]

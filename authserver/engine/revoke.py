@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from authserver.engine import digests
-from authserver.engine.clients import authenticate
+from authserver.engine.clients.authentication import authenticate
 from authserver.engine.context import Engine
+from authserver.engine.crypto import digests
 from authserver.engine.errors import UnsupportedTokenType
-from authserver.engine.issued import Issued, find_issued
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import EventType, TokenKind
+from authserver.engine.tokens.issued import Issued, find_issued
 
 _REVOKED = "token-revoked"
 # Credentials of ours that end in other ways.

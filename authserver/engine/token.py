@@ -9,13 +9,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from authserver.engine import issuing
-from authserver.engine.clients import authenticate, without_credentials
+from authserver.engine.clients.authentication import authenticate, without_credentials
 from authserver.engine.context import Binding, Engine, Issue, Redeem
 from authserver.engine.errors import InvalidRequest, ServerError, UnauthorizedClient, UnsupportedGrantType
-from authserver.engine.issuing import AlreadyClaimed, Tokens
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import Client
+from authserver.engine.tokens import issuing
+from authserver.engine.tokens.issuing import AlreadyClaimed, Tokens
 
 log = logging.getLogger(__name__)
 

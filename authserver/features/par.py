@@ -106,13 +106,13 @@ class PushedRequests:
         pushed_at = int(engine.now.timestamp() * 1000)
         content = json.dumps([new_identifier(), pushed_at, pushed.encoded()]).encode()
         context = pushed.require("client_id")
-        return REFERENCE + to_text(engine.keys.seal(content, purpose=PURPOSE, context=context))
+        return REFERENCE + to_text(engine.ring.seal(content, purpose=PURPOSE, context=context))
 
     def _open(self, engine: Engine, reference: str, client_id: str) -> Expanded:
         """The request that this client pushed; of everything else that came with the reference nothing counts."""
         try:
             sealed = from_text(reference.removeprefix(REFERENCE))
-            content = engine.keys.open(sealed, purpose=PURPOSE, context=client_id)
+            content = engine.ring.open(sealed, purpose=PURPOSE, context=client_id)
         except Unsealable:
             raise InvalidRequestUri(
                 "There is no such pushed request of this application.", reason="request-uri-unknown"

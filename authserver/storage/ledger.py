@@ -76,7 +76,7 @@ class SqlEvents:
         return int(self._work.read(_COUNT_EVENTS, {"at": since, "types": _types(type)}).scalar_one())
 
 
-class SqlKeys:
+class SqlSigningKeys:
     """`engine.ports.Keys` in the database."""
 
     __slots__ = ("_work",)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from authserver.storage.accounts import SqlSessions, SqlUsers
 from authserver.storage.agreements import SqlConsents, SqlGrants, SqlTokens
 from authserver.storage.clients import SqlClients
-from authserver.storage.ledger import SqlEvents, SqlGenerations, SqlKeys, SqlRingKeys
+from authserver.storage.ledger import SqlEvents, SqlGenerations, SqlRingKeys, SqlSigningKeys
 from authserver.storage.upkeep import SqlUpkeep
 from authserver.storage.work import Work
 
@@ -24,7 +24,7 @@ class SqlStores:
     consents: SqlConsents
     events: SqlEvents
     sessions: SqlSessions
-    keys: SqlKeys
+    signing_keys: SqlSigningKeys
     ring_keys: SqlRingKeys
     generations: SqlGenerations
     upkeep: SqlUpkeep
@@ -41,7 +41,7 @@ def stores_of(work: Work) -> SqlStores:
         consents=SqlConsents(work),
         events=SqlEvents(work),
         sessions=SqlSessions(work),
-        keys=SqlKeys(work),
+        signing_keys=SqlSigningKeys(work),
         ring_keys=SqlRingKeys(work),
         generations=SqlGenerations(work),
         upkeep=SqlUpkeep(work),

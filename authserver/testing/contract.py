@@ -26,7 +26,8 @@ from hypothesis.strategies import SearchStrategy
 from authserver.containment import contained, interruptible, text_of
 from authserver.engine.decisions import Decision, Verdict
 from authserver.hookspecs import PROJECT
-from authserver.plugins import HOOKS, SLOTS, PluginSet, problem_with
+from authserver.plugins.asking import PluginSet
+from authserver.plugins.kinds import HOOKS, SLOTS, problem_with
 from authserver.settings import SettingsError
 from authserver.testing import hostile
 from authserver.testing.records import a_client

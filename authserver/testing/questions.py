@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from authserver.engine.clients import Credentials
+from authserver.engine.clients.authentication import Credentials
+from authserver.engine.clients.registration import ClientMetadata
 from authserver.engine.introspect import IntrospectedToken
 from authserver.engine.records import TokenKind
-from authserver.engine.register import ClientMetadata
 from authserver.settings import Secret
 from authserver.testing.records import a_client, a_user
 

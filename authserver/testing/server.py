@@ -19,11 +19,11 @@ from webtest import TestApp, TestResponse
 
 import authserver
 from authserver import app
-from authserver.engine import digests
-from authserver.engine.login import add_user
+from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.crypto import digests
+from authserver.engine.people.login import add_user
 from authserver.engine.records import Client, User
-from authserver.engine.register import ClientMetadata, add_client
-from authserver.plugins import name_of
+from authserver.plugins.loading import name_of
 from authserver.settings import PLUGIN_PREFIX
 
 # pytest loads a package that brings fixtures in a way of its own, to rewrite its asserts; pkg_resources, by which

@@ -43,7 +43,7 @@ class Tables:
     consents: dict[tuple[str, str], Consent] = field(default_factory=dict)
     events: dict[str, Event] = field(default_factory=dict)
     sessions: dict[bytes, Session] = field(default_factory=dict)
-    keys: dict[str, SigningKey] = field(default_factory=dict)
+    signing_keys: dict[str, SigningKey] = field(default_factory=dict)
     ring_keys: dict[str, RingKey] = field(default_factory=dict)
     generations: dict[datetime, datetime] = field(default_factory=dict)
     leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class MemoryStores:
         self.consents = MemoryConsents(self.tables, self._lock)
         self.events = MemoryEvents(self.tables, self._lock)
         self.sessions = MemorySessions(self.tables, self._lock)
-        self.keys = MemoryKeys(self.tables, self._lock)
+        self.signing_keys = MemorySigningKeys(self.tables, self._lock)
         self.ring_keys = MemoryRingKeys(self.tables, self._lock)
         self.generations = MemoryGenerations(self.tables, self._lock)
         self.upkeep = MemoryUpkeep(self.tables, self._lock)
@@ -444,25 +444,27 @@ class MemorySessions(Kept):
             return _drop_some(self.tables.sessions, limit)
 
 
-class MemoryKeys(Kept):
+class MemorySigningKeys(Kept):
     """`engine.ports.Keys` in memory."""
 
     def list(self) -> Sequence[SigningKey]:
-        return sorted(self.tables.keys.values(), key=lambda key: (key.created_at, key.kid))
+        return sorted(self.tables.signing_keys.values(), key=lambda key: (key.created_at, key.kid))
 
     def add(self, key: SigningKey) -> bool:
         with self.lock:
-            staying = {known.algorithm for known in self.tables.keys.values() if known.retires_at is None}
-            if key.kid in self.tables.keys or (key.retires_at is None and key.algorithm in staying):
+            staying = {
+                known.algorithm for known in self.tables.signing_keys.values() if known.retires_at is None
+            }
+            if key.kid in self.tables.signing_keys or (key.retires_at is None and key.algorithm in staying):
                 return False
-            self.tables.keys[key.kid] = key
+            self.tables.signing_keys[key.kid] = key
             return True
 
     def change(self, before: SigningKey, after: SigningKey) -> bool:
         with self.lock:
-            if self.tables.keys.get(before.kid) != before:
+            if self.tables.signing_keys.get(before.kid) != before:
                 return False
-            self.tables.keys[before.kid] = after
+            self.tables.signing_keys[before.kid] = after
             return True
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from authserver.engine.clients import PRESENTATION, Credentials
+from authserver.engine.clients.authentication import PRESENTATION, Credentials
+from authserver.engine.clients.registration import ClientMetadata
 from authserver.engine.introspect import IntrospectedToken
 from authserver.engine.records import Client, Consent, RegisteredBy, TokenKind, User
-from authserver.engine.register import ClientMetadata
 from authserver.settings import Secret
 from authserver.testing import hostile
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from authserver.engine import uris
+from authserver.engine.clients.registration import ClientMetadata
 from authserver.engine.errors import InvalidTarget
-from authserver.engine.login import Identity
-from authserver.engine.register import ClientMetadata
+from authserver.engine.people.login import Identity
 
 Asked = Mapping[str, Any]
 

@@ -11,9 +11,9 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
-from authserver.engine import account
-from authserver.engine.account import ConnectedApp, OwnSession
 from authserver.engine.errors import PasswordRefused
+from authserver.engine.people import account
+from authserver.engine.people.account import ConnectedApp, OwnSession
 from authserver.engine.records import Grant
 from authserver.settings import Secret
 from authserver.web.authorize import describe_client

@@ -13,9 +13,9 @@ from pyramid.view import exception_view_config, view_config
 from authserver.engine import authorize, uris
 from authserver.engine.authorize import AskLogin
 from authserver.engine.errors import InvalidRequest, SignInRefused
-from authserver.engine.login import Attempt, SignedIn, sign_in, sign_in_unasked, sign_out
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import form_handle, form_token
+from authserver.engine.people.login import Attempt, SignedIn, sign_in, sign_in_unasked, sign_out
 from authserver.limits import MAXIMUM_USERNAME
 from authserver.settings import Secret
 from authserver.web.authorize import describe_client

@@ -30,7 +30,7 @@ def metadata(request: Request) -> Response:
 def jwks(request: Request) -> Response:
     application = request.registry.application
     body = msgspec.json.encode(application.signing_keys.jwks())
-    # A new key is published for longer than this before it signs (`engine.keys.publication_time`).
+    # A new key is published for longer than this before it signs (`engine.keys.signing_keys.publication_time`).
     return _cacheable(request, body, application.parts.settings.jwks_maximum_age)
 
 

@@ -25,7 +25,7 @@ from pyramid_retry import is_error_retryable
 from pyramid_tm import explicit_manager
 from transaction.interfaces import TransientError
 
-from authserver.engine import digests
+from authserver.engine.crypto import digests
 from authserver.engine.errors import Refusal, TooManyRequests
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.ports import StorageUnavailable

@@ -6,7 +6,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import view_config
 
-from authserver.engine.register import register
+from authserver.engine.clients.registration import register
 from authserver.web.forms import read_bearer, read_json
 from authserver.web.json import json_response
 

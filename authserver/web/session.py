@@ -14,12 +14,12 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 
-from authserver.engine import digests
+from authserver.engine.crypto import digests
+from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.errors import InvalidRequest, PageError
-from authserver.engine.login import current_session
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, form_token, is_marked, mark_of
-from authserver.engine.sealing import Unsealable, from_text, to_text
+from authserver.engine.people.login import current_session
 from authserver.web.forms import read_page_form
 from authserver.web.pages import see_own
 
@@ -220,7 +220,7 @@ def _sent(session_id: str, route_name: str) -> str:
 
 
 def _mac(request: Request, data: str, purpose: str) -> str:
-    mac = request.registry.application.parts.keys.mac(data.encode(), purpose=purpose)
+    mac = request.registry.application.parts.ring.mac(data.encode(), purpose=purpose)
     return to_text(mac)
 
 
@@ -230,7 +230,7 @@ def _mac_matches(request: Request, data: str, purpose: str, text: str) -> bool:
         mac = from_text(text)
     except Unsealable:
         return False
-    matches: bool = request.registry.application.parts.keys.mac_matches(data.encode(), mac, purpose=purpose)
+    matches: bool = request.registry.application.parts.ring.mac_matches(data.encode(), mac, purpose=purpose)
     return matches
 
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from playwright.sync_api import BrowserContext, Page, expect
 
-from authserver.engine.digests import new_identifier
+from authserver.engine.crypto.digests import new_identifier
 from authserver.engine.pending import _opened, seal
 from authserver.engine.records import Client
 from authserver.testing.records import a_grant

@@ -15,8 +15,8 @@ from webtest import TestApp
 
 from authserver.cli import lint
 from authserver.cli.configuration import Configuration
+from authserver.engine.clients.registration import register
 from authserver.engine.records import Client
-from authserver.engine.register import register
 from authserver.testing.records import a_client
 from authserver.testing.server import SETTINGS, Server
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from authserver.cli import main
 from authserver.cli.plugin import HOOKS, MAXIMUM_NAME
-from authserver.plugins import SLOTS
+from authserver.plugins.kinds import SLOTS
 
 CHECKOUT = Path(__file__).parents[2]
 

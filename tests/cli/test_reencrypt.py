@@ -26,7 +26,7 @@ import json, os, signal, sys
 from authserver import app
 from authserver.engine import ring
 application = app.build(json.loads(sys.argv[1]))
-key_ring = application.parts.keys
+key_ring = application.parts.ring
 with application.begin() as engine:
     kids = [key.kid for key in ring.outdated(engine.stores, key_ring)]
 for problem in ring.reseal(application.storage, key_ring, kids):

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from authserver.cli import restored
 from authserver.cli.configuration import Configuration
-from authserver.engine import restore, ring
+from authserver.engine.keys import ring
 from authserver.engine.records import EventType, KeyState
+from authserver.engine.restore import generation
 from authserver.testing.records import a_consent, a_grant, a_session
 
 NOW = datetime.now(UTC)
@@ -36,13 +37,13 @@ def fill(engine, grants: int = 5) -> str:
             found.stores.grants.add(grant)
             found.stores.sessions.add(a_session(digest=name.encode(), user_id=user.user_id))
             found.stores.consents.remember(a_consent(user_id=user.user_id, client_id=name))
-        restore.replace_signing_keys(found)
+        generation.replace_signing_keys(found)
     return str(user.user_id)
 
 
 def living_keys(engine) -> list[str]:
     with engine() as found:
-        return [key.kid for key in found.stores.keys.list() if key.state(NOW) is not KeyState.REMOVED]
+        return [key.kid for key in found.stores.signing_keys.list() if key.state(NOW) is not KeyState.REMOVED]
 
 
 @contextmanager
@@ -110,7 +111,7 @@ def test_it_may_be_run_again(run, engine) -> None:
 def test_an_interrupted_run_is_finished_by_the_next(run, engine, monkeypatch) -> None:
     """T149: nothing that was done is undone, and the rest is done."""
     fill(engine)
-    monkeypatch.setattr(restore, "BATCH", 2)
+    monkeypatch.setattr(generation, "BATCH", 2)
     with each_statement(interrupt):
         assert run("db", "restored").exit_code == 1
     with engine() as found:

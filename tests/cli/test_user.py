@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from authserver.cli.configuration import Configuration
-from authserver.engine.digests import verify_password
+from authserver.engine.crypto.digests import verify_password
 from authserver.engine.records import Event, EventType
 from authserver.testing.records import a_consent, a_grant, a_session
 

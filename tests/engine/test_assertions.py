@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from authserver.engine.assertions import TrustedKeys
+from authserver.engine.tokens.assertions import TrustedKeys
 
 EC = ECKey.generate_key("P-256")
 RSA = RSAKey.generate_key(2048)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authserver.engine import client_secrets, digests
-from authserver.engine.client_secrets import handle, live_secrets, may_be_secret, stored_secret
+from authserver.engine.clients import secrets
+from authserver.engine.clients.secrets import handle, live_secrets, may_be_secret, stored_secret
+from authserver.engine.crypto import digests
+from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.records import ClientSecret
-from authserver.engine.sealing import KeyRing
 from authserver.testing.records import NOW, a_client
 from authserver.testing.server import forged
 
@@ -61,7 +62,7 @@ def test_what_has_our_prefix_has_our_checksum(text: str) -> None:
 
 def test_a_secret_is_of_one_client_and_one_key() -> None:
     """R-02, T038: the same text is stored differently for another client, and under another key."""
-    text, stored = client_secrets.new_secret(KEYS, "reports", NOW)
+    text, stored = secrets.new_secret(KEYS, "reports", NOW)
     assert digests.well_formed(digests.SECRET, text)
     others = [
         stored_secret(KEYS, "notes", text, NOW),

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import authserver
-from authserver.engine import digests
+from authserver.engine.crypto import digests
 
 PREFIXES = [digests.CODE, digests.ACCESS, digests.REFRESH, digests.SECRET, digests.SESSION]
 

@@ -12,9 +12,9 @@ import pytest
 from authserver import app
 from authserver.engine.context import Engine, Issue, SingleUse
 from authserver.engine.errors import InvalidGrant, OAuthError, ServerError
-from authserver.engine.issuing import AlreadyClaimed, issue
 from authserver.engine.records import Client, TokenKind
-from authserver.engine.restore import FollowedGeneration
+from authserver.engine.restore.generation import FollowedGeneration
+from authserver.engine.tokens.issuing import AlreadyClaimed, issue
 from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores

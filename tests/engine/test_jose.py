@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jwk, jws
 
-from authserver.engine import jose
-from authserver.engine.errors import InvalidToken
+from authserver.engine.crypto import jose
+from authserver.engine.crypto.jose import NotVerified
 
 CLAIMS = {"iss": "https://as.example", "sub": "user_1", "exp": 1, "scope": "les skriv", "name": "Blåbær"}
 KEYS = {algorithm: jose.new_signing_key(algorithm) for algorithm in jose.ALGORITHMS}
@@ -94,7 +94,7 @@ def test_a_retiring_key_still_verifies_and_a_removed_one_does_not() -> None:
     new = jose.new_signing_key("ES256")
     after = (new[0], "ES256", new[1], new[2], True)
     assert jose.KeySet([after, (KID, "ES256", PUBLIC, None, False)]).verify(token, typ="at+jwt") == CLAIMS
-    with pytest.raises(InvalidToken) as refused:
+    with pytest.raises(NotVerified) as refused:
         jose.KeySet([after]).verify(token, typ="at+jwt")
     assert refused.value.reason == "token-key-unknown"
 
@@ -156,10 +156,9 @@ def test_a_key_that_cannot_be_used_is_refused_at_start_without_showing_it() -> N
 def test_a_header_that_we_do_not_make_is_refused(change: dict[str, Any], reason: str) -> None:
     """N-02, N-09, T061: even with a right signature under our key."""
     header = {"alg": "ES256", "typ": "at+jwt", "kid": KID, **change}
-    with pytest.raises(InvalidToken) as refused:
+    with pytest.raises(NotVerified) as refused:
         SET.verify(_signed(header, CLAIMS), typ="at+jwt")
     assert refused.value.reason == reason
-    assert refused.value.description == "the token is not valid"
 
 
 def test_the_public_key_is_no_hmac_secret() -> None:
@@ -169,7 +168,7 @@ def test_the_public_key_is_no_hmac_secret() -> None:
     key = jwk.ECKey.import_key(PUBLIC)
     for secret in (key.as_pem(private=False), key.as_der(private=False), json.dumps(PUBLIC).encode()):
         mac = hmac.digest(secret, signed.encode(), "sha256")
-        with pytest.raises(InvalidToken):
+        with pytest.raises(NotVerified):
             SET.verify(f"{signed}.{_encode(mac)}", typ="at+jwt")
 
 
@@ -177,7 +176,7 @@ def test_our_token_of_one_type_is_not_taken_for_another() -> None:
     """N-09, T061"""
     token = SET.sign(CLAIMS, typ="JWT")
     assert SET.verify(token, typ="JWT") == CLAIMS
-    with pytest.raises(InvalidToken):
+    with pytest.raises(NotVerified):
         SET.verify(token, typ="at+jwt")
 
 
@@ -199,7 +198,7 @@ def test_a_token_has_one_spelling() -> None:
         f"{header}..{signature}",
         f"{header}.{claims}.",
     ):
-        with pytest.raises(InvalidToken):
+        with pytest.raises(NotVerified):
             SET.verify(other, typ="at+jwt")
 
 
@@ -210,19 +209,19 @@ def test_a_changed_token_is_refused(place: int, other: str) -> None:
     place %= len(token)
     changed = token[:place] + other + token[place + 1 :]
     if changed != token:
-        with pytest.raises(InvalidToken):
+        with pytest.raises(NotVerified):
             SET.verify(changed, typ="at+jwt")
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60) | st.text("ey.JhA-_", max_size=60))
 def test_garbage_is_refused(text: str) -> None:
-    with pytest.raises(InvalidToken):
+    with pytest.raises(NotVerified):
         SET.verify(text, typ="at+jwt")
 
 
 def test_a_giant_token_is_refused_before_it_is_read() -> None:
-    with pytest.raises(InvalidToken):
+    with pytest.raises(NotVerified):
         SET.verify(SET.sign({**CLAIMS, "x": "a" * 8192}, typ="at+jwt"), typ="at+jwt")
 
 
@@ -232,7 +231,7 @@ def test_a_payload_that_is_no_plain_object_is_refused(payload: bytes) -> None:
     header = _encode(json.dumps({"alg": "ES256", "typ": "at+jwt", "kid": KID}).encode())
     signed = f"{header}.{_encode(payload)}"
     signature = jws.JWSRegistry.algorithms["ES256"].sign(signed.encode(), jwk.ECKey.import_key(PRIVATE))
-    with pytest.raises(InvalidToken) as refused:
+    with pytest.raises(NotVerified) as refused:
         SET.verify(f"{signed}.{_encode(signature)}", typ="at+jwt")
     assert refused.value.reason == "token-malformed"
 

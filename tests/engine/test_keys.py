@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from authserver import app
-from authserver.engine import jose, keys
 from authserver.engine.context import Engine
-from authserver.engine.keys import CannotChange, publication_time, rotate, signing_key
+from authserver.engine.crypto import jose
+from authserver.engine.crypto.sealing import Unsealable
+from authserver.engine.keys import signing_keys
+from authserver.engine.keys.signing_keys import CannotChange, publication_time, rotate, signing_key
 from authserver.engine.records import EventType, KeyState, SigningKey
-from authserver.engine.restore import FollowedGeneration
-from authserver.engine.sealing import Unsealable
+from authserver.engine.restore.generation import FollowedGeneration
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, SigningAlgorithm
 from authserver.testing.records import NOW
 from authserver.testing.server import SETTINGS
@@ -52,17 +53,17 @@ def at(stores: MemoryStores) -> Make:
 @pytest.fixture
 def first(at: Make, stores: MemoryStores) -> SigningKey:
     """The key of a server that has just been started for the first time."""
-    keys.prepare(at(NOW))
-    (key,) = stores.keys.list()
+    signing_keys.prepare(at(NOW))
+    (key,) = stores.signing_keys.list()
     return key
 
 
 def states(stores: MemoryStores, now: datetime) -> dict[str, KeyState]:
-    return {key.kid: key.state(now) for key in stores.keys.list()}
+    return {key.kid: key.state(now) for key in stores.signing_keys.list()}
 
 
 def signs(stores: MemoryStores, now: datetime, algorithm: str = "ES256") -> str:
-    key = signing_key(stores.keys.list(), algorithm, now)
+    key = signing_key(stores.signing_keys.list(), algorithm, now)
     assert key is not None
     return key.kid
 
@@ -77,8 +78,8 @@ def key_events(stores: MemoryStores) -> list[tuple[EventType, str, Any]]:
 
 def test_the_first_key_of_an_empty_database_signs_at_once(at: Make, stores: MemoryStores) -> None:
     """R-06: nobody can have cached anything yet."""
-    keys.prepare(at(NOW))
-    (key,) = stores.keys.list()
+    signing_keys.prepare(at(NOW))
+    (key,) = stores.signing_keys.list()
     assert (key.algorithm, key.state(NOW), key.created_at, key.activates_at) == ("ES256", ACTIVE, NOW, NOW)
     assert (key.retires_at, key.ends_at) == (None, None)
     assert key_events(stores) == [(EventType.KEY_CREATED, "first-key", key.kid)]
@@ -86,8 +87,8 @@ def test_the_first_key_of_an_empty_database_signs_at_once(at: Make, stores: Memo
 
 def test_a_later_start_makes_no_other_key(at: Make, stores: MemoryStores, first: SigningKey) -> None:
     """T113."""
-    keys.prepare(at(NOW + SECOND))
-    assert stores.keys.list() == [first]
+    signing_keys.prepare(at(NOW + SECOND))
+    assert stores.signing_keys.list() == [first]
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "EdDSA"])
@@ -95,22 +96,22 @@ def test_a_new_algorithm_is_published_before_it_signs(
     at: Make, stores: MemoryStores, first: SigningKey, algorithm: str
 ) -> None:
     """R-06, N-06, N-07, T144: until its key is active, the newest key of the algorithm before goes on signing."""
-    keys.prepare(at(NOW + SECOND, signing_algorithm=SigningAlgorithm(algorithm)))
-    _, new = sorted(stores.keys.list(), key=lambda key: key.created_at)
+    signing_keys.prepare(at(NOW + SECOND, signing_algorithm=SigningAlgorithm(algorithm)))
+    _, new = sorted(stores.signing_keys.list(), key=lambda key: key.created_at)
     assert (new.algorithm, new.state(NOW + SECOND), new.activates_at) == (algorithm, STAGED, T + SECOND)
     assert signs(stores, T, algorithm) == first.kid
     assert signs(stores, T + SECOND, algorithm) == new.kid
     assert states(stores, T + SECOND) == {first.kid: ACTIVE, new.kid: ACTIVE}
     # A second process, or a second start, finds it there.
-    keys.prepare(at(NOW + 2 * SECOND, signing_algorithm=SigningAlgorithm(algorithm)))
-    assert len(stores.keys.list()) == 2
+    signing_keys.prepare(at(NOW + 2 * SECOND, signing_algorithm=SigningAlgorithm(algorithm)))
+    assert len(stores.signing_keys.list()) == 2
     assert key_events(stores)[-1] == (EventType.KEY_CREATED, "algorithm-changed", new.kid)
 
 
 def test_of_two_first_keys_one_is_kept(at: Make, stores: MemoryStores, first: SigningKey) -> None:
     """T113: who comes second writes neither key nor event."""
-    assert keys.add_key(at(NOW), "ES256", activates_at=NOW, why="first-key") is None
-    assert stores.keys.list() == [first]
+    assert signing_keys.add_key(at(NOW), "ES256", activates_at=NOW, why="first-key") is None
+    assert stores.signing_keys.list() == [first]
     assert len(key_events(stores)) == 1
 
 
@@ -124,7 +125,7 @@ def test_a_rotation_publishes_then_signs_then_retires_then_ends(
     rotation = rotate(at(NOW))
     new = rotation.new
     assert rotation.old == replace(first, retires_at=T, ends_at=END)
-    assert stores.keys.list() == sorted([rotation.old, new], key=lambda key: key.kid)
+    assert stores.signing_keys.list() == sorted([rotation.old, new], key=lambda key: key.kid)
     for moment, old_state, new_state, signer in (
         (NOW, ACTIVE, STAGED, first.kid),
         (T - SECOND, ACTIVE, STAGED, first.kid),
@@ -150,16 +151,16 @@ def test_a_retiring_key_outlives_every_token_that_the_settings_will_ever_allow(
 @pytest.mark.parametrize("maximum_age", [1, 300, 86400])
 def test_a_key_is_published_for_longer_than_others_may_keep_the_keys(at: Make, maximum_age: int) -> None:
     """T144: and for the ten seconds until every process publishes it."""
-    keys.prepare(at(NOW))
+    signing_keys.prepare(at(NOW))
     new = rotate(at(NOW, jwks_maximum_age=maximum_age)).new
-    assert new.activates_at - new.created_at >= timedelta(seconds=maximum_age + keys.REFRESH_SECONDS)
+    assert new.activates_at - new.created_at >= timedelta(seconds=maximum_age + signing_keys.REFRESH_SECONDS)
 
 
 def test_a_rotation_can_be_put_off_but_not_hurried(at: Make, stores: MemoryStores, first: SigningKey) -> None:
     """T144: the refusal says why, and changes nothing."""
     with pytest.raises(CannotChange, match=r"at least 315 seconds before it signs.*jwks_maximum_age"):
         rotate(at(NOW), after=WAIT - SECOND)
-    assert stores.keys.list() == [first]
+    assert stores.signing_keys.list() == [first]
     assert rotate(at(NOW), after=timedelta(days=7)).new.activates_at == NOW + timedelta(days=7)
 
 
@@ -168,12 +169,12 @@ def test_a_second_rotation_is_told_who_is_staged_until_when(
 ) -> None:
     """T144: a successor that waits is not replaced by another."""
     new = rotate(at(NOW)).new
-    before = stores.keys.list()
+    before = stores.signing_keys.list()
     with pytest.raises(CannotChange) as refused:
         rotate(at(T - SECOND))
     assert f"{new.kid} is staged already, and signs from 2026-03-01 12:05:15Z" in str(refused.value)
     assert f"authserver keys revoke {new.kid}" in str(refused.value)
-    assert stores.keys.list() == before
+    assert stores.signing_keys.list() == before
     assert rotate(at(T)).old == replace(new, retires_at=T + WAIT, ends_at=END + WAIT)
 
 
@@ -200,7 +201,7 @@ def test_revoking_the_key_that_signs_makes_one_that_signs_at_once(
     at: Make, stores: MemoryStores, first: SigningKey
 ) -> None:
     """R-06, T144, R-12: an emergency has no time for caches."""
-    done = keys.revoke(at(NOW + SECOND), first.kid, reason="stolen")
+    done = signing_keys.revoke(at(NOW + SECOND), first.kid, reason="stolen")
     assert done.revoked == replace(
         first, retires_at=NOW + SECOND, ends_at=NOW + SECOND, sealed_private_jwk=None
     )
@@ -219,10 +220,10 @@ def test_revoking_the_key_that_signs_activates_the_staged_one(
 ) -> None:
     """T144: it is published already, so fewer notice."""
     staged = rotate(at(NOW)).new
-    done = keys.revoke(at(NOW + SECOND), first.kid, reason="stolen")
+    done = signing_keys.revoke(at(NOW + SECOND), first.kid, reason="stolen")
     assert done.successor == replace(staged, activates_at=NOW + SECOND)
     assert states(stores, NOW + SECOND) == {first.kid: REMOVED, staged.kid: ACTIVE}
-    assert len(stores.keys.list()) == 2
+    assert len(stores.signing_keys.list()) == 2
 
 
 def test_revoking_a_staged_key_gives_its_predecessor_its_future_back(
@@ -230,7 +231,7 @@ def test_revoking_a_staged_key_gives_its_predecessor_its_future_back(
 ) -> None:
     """T144: else nothing would sign from then on."""
     staged = rotate(at(NOW)).new
-    done = keys.revoke(at(NOW + SECOND), staged.kid, reason="mistake")
+    done = signing_keys.revoke(at(NOW + SECOND), staged.kid, reason="mistake")
     assert (done.was, done.successor, done.restored) == (STAGED, None, first)
     assert states(stores, END) == {first.kid: ACTIVE, staged.kid: REMOVED}
     # And it can be rotated again, at once.
@@ -241,7 +242,7 @@ def test_revoking_a_retiring_key_leaves_its_successor_alone(
     at: Make, stores: MemoryStores, first: SigningKey
 ) -> None:
     new = rotate(at(NOW)).new
-    done = keys.revoke(at(T + SECOND), first.kid, reason="stolen")
+    done = signing_keys.revoke(at(T + SECOND), first.kid, reason="stolen")
     assert (done.was, done.successor, done.restored) == (RETIRING, None, None)
     # When it stopped signing stays on record.
     assert (done.revoked.retires_at, done.revoked.ends_at) == (T, T + SECOND)
@@ -253,7 +254,7 @@ def test_a_key_of_another_algorithm_needs_no_replacement(
 ) -> None:
     """N-06: what is configured goes on signing."""
     rsa = rotate(at(NOW), algorithm="RS256").new
-    done = keys.revoke(at(T), rsa.kid, reason="unused")
+    done = signing_keys.revoke(at(T), rsa.kid, reason="unused")
     assert (done.was, done.successor) == (ACTIVE, None)
     assert states(stores, T) == {first.kid: ACTIVE, rsa.kid: REMOVED}
 
@@ -263,7 +264,7 @@ def test_the_configured_algorithm_goes_on_signing_whatever_stands_beside_it(
 ) -> None:
     """N-06: APIs that verify one algorithm only must not meet another because a key was revoked."""
     rsa = rotate(at(NOW), algorithm="RS256").new
-    done = keys.revoke(at(T), first.kid, reason="stolen")
+    done = signing_keys.revoke(at(T), first.kid, reason="stolen")
     assert done.successor is not None and done.successor.algorithm == "ES256"
     assert signs(stores, T) == done.successor.kid
     assert states(stores, T)[rsa.kid] is ACTIVE
@@ -274,45 +275,45 @@ def test_the_last_key_that_signs_is_replaced_whatever_its_algorithm(
 ) -> None:
     """T144: while the configured algorithm waits for its turn, its turn comes at once."""
     rsa = {"signing_algorithm": SigningAlgorithm.RS256}
-    keys.prepare(at(NOW, **rsa))
-    done = keys.revoke(at(NOW + SECOND, **rsa), first.kid, reason="stolen")
+    signing_keys.prepare(at(NOW, **rsa))
+    done = signing_keys.revoke(at(NOW + SECOND, **rsa), first.kid, reason="stolen")
     assert done.successor is not None and done.successor.algorithm == "RS256"
     assert states(stores, NOW + SECOND) == {first.kid: REMOVED, done.successor.kid: ACTIVE}
-    assert len(stores.keys.list()) == 2
+    assert len(stores.signing_keys.list()) == 2
 
 
 def test_a_key_is_named_by_its_beginning(at: Make, stores: MemoryStores, first: SigningKey) -> None:
     """In an emergency nobody wants to type 43 characters; too few of them name nothing."""
     for wrong in (first.kid[:7], "", "nothing like it", first.kid + "x"):
         with pytest.raises(CannotChange, match="no such key; see `authserver keys list`"):
-            keys.revoke(at(NOW), wrong, reason="stolen")
-    assert stores.keys.list() == [first]
-    assert keys.revoke(at(NOW), first.kid[:8], reason="stolen").revoked.kid == first.kid
+            signing_keys.revoke(at(NOW), wrong, reason="stolen")
+    assert stores.signing_keys.list() == [first]
+    assert signing_keys.revoke(at(NOW), first.kid[:8], reason="stolen").revoked.kid == first.kid
 
 
 def test_a_key_ends_once(at: Make, first: SigningKey) -> None:
-    keys.revoke(at(NOW), first.kid, reason="stolen")
+    signing_keys.revoke(at(NOW), first.kid, reason="stolen")
     with pytest.raises(CannotChange, match="ended at 2026-03-01 12:00:00Z"):
-        keys.revoke(at(NOW + SECOND), first.kid, reason="stolen")
+        signing_keys.revoke(at(NOW + SECOND), first.kid, reason="stolen")
 
 
 def test_no_sequence_of_changes_leaves_nothing_or_two_keys_to_sign(at: Make, stores: MemoryStores) -> None:
     """T113, T144: every way through staged, active and retiring keys; one key of the algorithm signs all along."""
     for path in range(3**5):
-        stores.tables.keys.clear()
+        stores.tables.signing_keys.clear()
         now = NOW
-        keys.prepare(at(now))
+        signing_keys.prepare(at(now))
         for step in range(5):
-            living = [key for key in stores.keys.list() if key.state(now) is not REMOVED]
+            living = [key for key in stores.signing_keys.list() if key.state(now) is not REMOVED]
             match path // 3**step % 3:
                 case 0 if not any(key.state(now) is STAGED for key in living):
                     rotate(at(now))
                 case 1:
-                    keys.revoke(at(now), living[-1].kid, reason="tried")
+                    signing_keys.revoke(at(now), living[-1].kid, reason="tried")
                 case 2:
-                    keys.revoke(at(now), living[0].kid, reason="tried")
+                    signing_keys.revoke(at(now), living[0].kid, reason="tried")
             for moment in (now, now + WAIT, now + 2 * WAIT):
-                active = [key for key in stores.keys.list() if key.state(moment) is ACTIVE]
+                active = [key for key in stores.signing_keys.list() if key.state(moment) is ACTIVE]
                 assert len(active) == 1, (path, step)
             now += WAIT / 2
 
@@ -325,12 +326,12 @@ def test_the_private_part_of_an_ended_key_is_erased(
 ) -> None:
     """N-07, R-04: at the end, not before; the public part and the times stay as a record."""
     new = rotate(at(NOW)).new
-    assert keys.erase_ended(stores, END - SECOND) == 0
-    assert keys.erase_ended(stores, END) == 1
-    kept = {key.kid: key for key in stores.keys.list()}
+    assert signing_keys.erase_ended(stores, END - SECOND) == 0
+    assert signing_keys.erase_ended(stores, END) == 1
+    kept = {key.kid: key for key in stores.signing_keys.list()}
     assert kept[first.kid] == replace(first, retires_at=T, ends_at=END, sealed_private_jwk=None)
     assert kept[new.kid] == new
-    assert keys.erase_ended(stores, END) == 0
+    assert signing_keys.erase_ended(stores, END) == 0
 
 
 @pytest.mark.parametrize("change", ["start", "rotation", "revocation"])
@@ -341,36 +342,36 @@ def test_every_change_erases_what_has_ended(
     new = rotate(at(NOW)).new
     match change:
         case "start":
-            keys.prepare(at(END))
+            signing_keys.prepare(at(END))
         case "rotation":
             rotate(at(END))
         case "revocation":
-            keys.revoke(at(END), new.kid, reason="stolen")
-    assert {key.kid: key for key in stores.keys.list()}[first.kid].sealed_private_jwk is None
+            signing_keys.revoke(at(END), new.kid, reason="stolen")
+    assert {key.kid: key for key in stores.signing_keys.list()}[first.kid].sealed_private_jwk is None
 
 
 def test_a_private_part_opens_in_its_own_row_and_column_only(
     at: Make, stores: MemoryStores, first: SigningKey
 ) -> None:
     """T148: whoever moves it to another key, or another kind of value, moves it in vain."""
-    ring = at(NOW).keys
+    ring = at(NOW).ring
     other = rotate(at(NOW)).new
-    assert "d" in keys.open_private(ring, first)
+    assert "d" in signing_keys.open_private(ring, first)
     with pytest.raises(Unsealable):
-        keys.open_private(ring, replace(other, sealed_private_jwk=first.sealed_private_jwk))
+        signing_keys.open_private(ring, replace(other, sealed_private_jwk=first.sealed_private_jwk))
     assert first.sealed_private_jwk is not None
     for place in (f"tokens.sealed_successor:{first.kid}", "signing_keys.public_jwk:" + first.kid, ""):
         with pytest.raises(Unsealable):
-            ring.open(first.sealed_private_jwk, purpose=keys.PURPOSE, context=place)
+            ring.open(first.sealed_private_jwk, purpose=signing_keys.PURPOSE, context=place)
 
 
 @pytest.mark.parametrize("algorithm", jose.ALGORITHMS)
 def test_what_is_stored_of_a_key_gives_nothing_away(at: Make, algorithm: str) -> None:
     """R-04, N-06: no repr, event or column shows the private part, for any algorithm."""
     engine = at(NOW)
-    key = keys.add_key(engine, algorithm, activates_at=NOW, why="first-key")
+    key = signing_keys.add_key(engine, algorithm, activates_at=NOW, why="first-key")
     assert key is not None
-    private = keys.open_private(engine.keys, key)["d"]
+    private = signing_keys.open_private(engine.ring, key)["d"]
     seen = f"{key!r} {key.sealed_private_jwk!r} {engine.journal.events!r}"
     assert private not in seen
     assert not jose.SECRET_MEMBERS & key.public_jwk.keys()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from authserver import app
-from authserver.engine import digests
 from authserver.engine.context import Engine
+from authserver.engine.crypto import digests
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import (
     ANSWERED_AGAIN,
@@ -29,7 +29,7 @@ from authserver.engine.pending import (
     unseal,
 )
 from authserver.engine.records import TokenKind
-from authserver.engine.restore import FollowedGeneration
+from authserver.engine.restore.generation import FollowedGeneration
 from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores

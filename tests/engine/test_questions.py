@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authserver.engine.clients import Credentials
+from authserver.engine.clients.authentication import Credentials
 from authserver.engine.questions import QUESTIONS, CannotAskAgain, Known, facts_of
 from authserver.engine.records import Client, Consent, User
-from authserver.plugins import SLOTS
+from authserver.plugins.kinds import SLOTS
 from authserver.settings import Secret
 from authserver.testing.records import a_client, a_consent, a_user
 from authserver.testing.stores import MemoryStores

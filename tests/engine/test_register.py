@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from authserver import app
 from authserver.api import Client, ClientMetadata, Decision, allow, deny, hookimpl
 from authserver.engine import uris
+from authserver.engine.clients.registration import add_client, register
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidToken, OAuthError
 from authserver.engine.records import RegisteredBy
-from authserver.engine.register import add_client, register
-from authserver.engine.restore import FollowedGeneration
+from authserver.engine.restore.generation import FollowedGeneration
 from authserver.testing.records import NOW
 from authserver.testing.server import SETTINGS, with_plugin
 from authserver.testing.stores import MemoryStores

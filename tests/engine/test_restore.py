@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 
 from authserver import app
-from authserver.engine import client_secrets, keys, lost_events, restore
-from authserver.engine.assertions import SKEW, single_use
+from authserver.engine.clients import secrets
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidGrant, PageError
-from authserver.engine.lost_events import LoggedEvent, Outcome, lost, read_log, redo
-from authserver.engine.once import claim, first_use, of_this_generation
+from authserver.engine.keys import signing_keys
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, Pending, mark_of, seal, unseal
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType, KeyState
-from authserver.engine.restore import FollowedGeneration, replace_signing_keys
+from authserver.engine.restore import generation, lost_events
+from authserver.engine.restore.generation import FollowedGeneration, replace_signing_keys
+from authserver.engine.restore.lost_events import LoggedEvent, Outcome, lost, read_log, redo
+from authserver.engine.tokens.assertions import SKEW, single_use
+from authserver.engine.tokens.once import claim, first_use, of_this_generation
 from authserver.policies.events import LogEvents
 from authserver.testing.records import (
     NOW,
@@ -57,7 +59,7 @@ def make(memory_stores: MemoryStores) -> Make:
 
 
 @pytest.fixture
-def begin(make: Make, memory_stores: MemoryStores) -> restore.Begin:
+def begin(make: Make, memory_stores: MemoryStores) -> generation.Begin:
     """Engines at the time of the restore, each in a transaction of its own."""
 
     @contextmanager
@@ -149,34 +151,34 @@ def use(engine: Engine, claims: dict[str, Any]) -> None:
 
 
 def test_all_grants_sessions_and_consents_end_in_small_transactions(
-    begin: restore.Begin, memory_stores: MemoryStores, monkeypatch: pytest.MonkeyPatch
+    begin: generation.Begin, memory_stores: MemoryStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T149: also those of nobody, those of clients of plugins, and codes that nobody redeemed."""
-    monkeypatch.setattr(restore, "BATCH", 2)
+    monkeypatch.setattr(generation, "BATCH", 2)
     fill(memory_stores, 5)
     memory_stores.grants.revoke("grant_3", NOW, "before")
-    assert list(restore.revoke_grants(begin)) == [2, 1, 1]
-    assert list(restore.end_sessions(begin)) == [2, 2, 1]
-    assert list(restore.forget_consents(begin)) == [2, 2, 1]
+    assert list(generation.revoke_grants(begin)) == [2, 1, 1]
+    assert list(generation.end_sessions(begin)) == [2, 2, 1]
+    assert list(generation.forget_consents(begin)) == [2, 2, 1]
     tables = memory_stores.tables
     assert (tables.sessions, tables.consents) == ({}, {})
     reasons = {grant.grant_id: grant.revoked_reason for grant in tables.grants.values()}
     assert reasons.pop("grant_3") == "before"
-    assert set(reasons.values()) == {restore.REASON}
+    assert set(reasons.values()) == {generation.REASON}
     # Again, as after an interruption: there is nothing left to do.
-    assert sum(restore.revoke_grants(begin)) == 0
-    assert [*restore.end_sessions(begin), *restore.forget_consents(begin)] == []
+    assert sum(generation.revoke_grants(begin)) == 0
+    assert [*generation.end_sessions(begin), *generation.forget_consents(begin)] == []
 
 
 def test_an_interrupted_run_is_finished_by_the_next_one(
-    begin: restore.Begin, memory_stores: MemoryStores, monkeypatch: pytest.MonkeyPatch
+    begin: generation.Begin, memory_stores: MemoryStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T149, T115: what a batch revoked is revoked, whatever becomes of the next batch."""
-    monkeypatch.setattr(restore, "BATCH", 2)
+    monkeypatch.setattr(generation, "BATCH", 2)
     fill(memory_stores, 5)
-    assert next(iter(restore.revoke_grants(begin))) == 2
+    assert next(iter(generation.revoke_grants(begin))) == 2
     assert len(memory_stores.grants.list(NOW)) == 3
-    assert list(restore.revoke_grants(begin)) == [0, 2, 1]
+    assert list(generation.revoke_grants(begin)) == [0, 2, 1]
     assert memory_stores.grants.list(NOW) == []
 
 
@@ -192,22 +194,22 @@ def fill(stores: MemoryStores, count: int) -> None:
 
 def test_every_signing_key_of_the_backup_ends_and_another_signs_at_once(make: Make) -> None:
     """T149, N-07: the active one, one that retires, one that is staged, and those of other algorithms."""
-    keys.prepare(make(NOW - timedelta(days=30)))
-    keys.rotate(make(NOW - timedelta(days=20)))
-    keys.rotate(make(NOW), algorithm="RS256")
-    keys.rotate(make(RESTORED - SECOND))
+    signing_keys.prepare(make(NOW - timedelta(days=30)))
+    signing_keys.rotate(make(NOW - timedelta(days=20)))
+    signing_keys.rotate(make(NOW), algorithm="RS256")
+    signing_keys.rotate(make(RESTORED - SECOND))
     engine = make()
-    before = {key.kid: key.state(RESTORED) for key in engine.stores.keys.list()}
+    before = {key.kid: key.state(RESTORED) for key in engine.stores.signing_keys.list()}
     assert sorted(before.values()) == ["active", "active", "removed", "staged"]
 
     replaced = replace_signing_keys(engine)
 
     assert set(replaced.ended) == {kid for kid, state in before.items() if state is not KeyState.REMOVED}
     assert (fresh := replaced.fresh) and not set(fresh) & set(before)
-    for key in engine.stores.keys.list():
+    for key in engine.stores.signing_keys.list():
         assert key.state(RESTORED) is (KeyState.ACTIVE if key.kid in fresh else KeyState.REMOVED)
         assert (key.sealed_private_jwk is None) == (key.kid not in fresh)
-    signs = keys.signing_key(engine.stores.keys.list(), "ES256", RESTORED)
+    signs = signing_keys.signing_key(engine.stores.signing_keys.list(), "ES256", RESTORED)
     assert signs is not None and [signs.kid] == list(fresh)
 
 
@@ -232,7 +234,7 @@ def test_a_process_follows_the_database(memory_stores: MemoryStores) -> None:
 
 def test_a_database_that_is_away_changes_nothing(memory_stores: MemoryStores, monkeypatch: Any) -> None:
     """T114: what was known counts on."""
-    monkeypatch.setattr(restore, "FOLLOW_SECONDS", -1.0)
+    monkeypatch.setattr(generation, "FOLLOW_SECONDS", -1.0)
     memory_stores.generations.begin(RESTORED)
     away = Away(memory_stores)
     followed = FollowedGeneration(away)
@@ -348,16 +350,16 @@ def test_a_client_secret_ends_again_though_it_is_the_last(make: Make) -> None:
     """T149, R-05."""
     engine = make(NOW)
     engine.stores.clients.add(a_client())
-    text, secret = client_secrets.new_secret(engine.keys, "reports", datetime.now(UTC))
+    text, secret = secrets.new_secret(engine.ring, "reports", datetime.now(UTC))
     engine.stores.clients.add_secret("reports", secret)
     event = logged_event(
         EventType.CLIENT_SECRET_ENDED,
         client_id="reports",
-        details={"secret": client_secrets.handle(secret)},
+        details={"secret": secrets.handle(secret)},
     )
     assert redo(engine, event).outcome is Outcome.DONE
     client = engine.stores.clients.find("reports")
-    assert client_secrets.matching(engine, client, "reports", text) is None
+    assert secrets.matching(engine, client, "reports", text) is None
     assert redo(engine, event).outcome is Outcome.ABSENT
 
 
@@ -366,7 +368,7 @@ def test_a_secret_that_was_rotated_ends_when_it_was_to_end(make: Make) -> None:
     now = datetime.now(UTC)
     engine = make(now)
     engine.stores.clients.add(a_client())
-    text, secret = client_secrets.new_secret(engine.keys, "reports", now - timedelta(days=2))
+    text, secret = secrets.new_secret(engine.ring, "reports", now - timedelta(days=2))
     engine.stores.clients.add_secret("reports", secret)
     event = logged_event(
         EventType.CLIENT_SECRET_ADDED,
@@ -378,9 +380,9 @@ def test_a_secret_that_was_rotated_ends_when_it_was_to_end(make: Make) -> None:
     assert done.outcome is Outcome.DONE
     assert "authserver client rotate-secret reports" in done.todo
     client = engine.stores.clients.find("reports")
-    assert client_secrets.matching(engine, client, "reports", text) is not None
+    assert secrets.matching(engine, client, "reports", text) is not None
     after = make(now + timedelta(hours=1))
-    assert client_secrets.matching(after, client, "reports", text) is None
+    assert secrets.matching(after, client, "reports", text) is None
     assert redo(engine, event).outcome is Outcome.ALREADY
 
 

@@ -9,11 +9,12 @@ from datetime import timedelta
 import pytest
 
 from authserver import app
-from authserver.engine import client_secrets, keys, ring
+from authserver.engine.clients import secrets
 from authserver.engine.context import Engine
+from authserver.engine.crypto.sealing import KeyRing, Unsealable, key_id_of
+from authserver.engine.keys import ring, signing_keys
 from authserver.engine.records import Client
-from authserver.engine.restore import FollowedGeneration
-from authserver.engine.sealing import KeyRing, Unsealable, key_id_of
+from authserver.engine.restore.generation import FollowedGeneration
 from authserver.settings import SettingsError
 from authserver.testing.records import NOW, a_client
 from authserver.testing.server import SETTINGS
@@ -36,14 +37,14 @@ def with_ring(stores: MemoryStores) -> Make:
     parts = app.build({**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db"}).parts
 
     def with_ring(*entries: tuple[str, bytes]) -> Engine:
-        changed = replace(parts, keys=KeyRing(entries), generation=FollowedGeneration(stores))
+        changed = replace(parts, ring=KeyRing(entries), generation=FollowedGeneration(stores))
         return Engine.of(changed, stores, LATER)
 
     return with_ring
 
 
 def add_client(engine: Engine, client_id: str) -> Client:
-    _, secret = client_secrets.new_secret(engine.keys, client_id, NOW)
+    _, secret = secrets.new_secret(engine.ring, client_id, NOW)
     client = a_client(client_id=client_id, secrets=(secret,))
     engine.stores.clients.add(client)
     return client
@@ -86,7 +87,7 @@ def test_another_key_under_a_known_id_is_refused(with_ring: Make, stores: Memory
     """T148: it would seal what nobody else can open; the key, what depends on it and the way out are named."""
     engine = with_ring(OLD)
     ring.check(engine)
-    keys.prepare(engine)
+    signing_keys.prepare(engine)
     add_client(engine, "one")
     add_client(engine, "two")
     (problem,) = problems(with_ring(WRONG))
@@ -112,8 +113,8 @@ def test_an_id_is_never_used_for_a_second_key(with_ring: Make) -> None:
 def test_a_missing_key_is_named_with_what_depends_on_it(with_ring: Make) -> None:
     """T148: a server that started all the same would refuse those clients, and could not sign."""
     engine = with_ring(OLD)
-    keys.prepare(engine)
-    keys.rotate(engine)
+    signing_keys.prepare(engine)
+    signing_keys.rotate(engine)
     add_client(engine, "one")
     (problem,) = problems(with_ring(NEW))
     assert problem.startswith(
@@ -144,17 +145,19 @@ def test_what_is_over_needs_no_key(with_ring: Make, stores: MemoryStores, ended:
             add_client(engine, "one")
             stores.clients.disable("one", NOW)
         case "key ended":
-            keys.prepare(engine)
-            keys.revoke(with_ring(NEW, OLD), stores.keys.list()[0].kid, reason="old")
+            signing_keys.prepare(engine)
+            signing_keys.revoke(with_ring(NEW, OLD), stores.signing_keys.list()[0].kid, reason="old")
     ring.check(with_ring(NEW))
 
 
 def test_who_lost_a_key_of_the_ring_has_a_way_out(with_ring: Make, stores: MemoryStores) -> None:
     """T148: the signing keys that it sealed are given up; the one in their place is sealed by what there is."""
-    keys.prepare(with_ring(OLD))
+    signing_keys.prepare(with_ring(OLD))
     engine = with_ring(NEW)
     ring.check_known(engine)
-    successor = keys.revoke(engine, stores.keys.list()[0].kid, reason="ring key lost").successor
+    successor = signing_keys.revoke(
+        engine, stores.signing_keys.list()[0].kid, reason="ring key lost"
+    ).successor
     assert successor is not None and successor.sealed_private_jwk
     assert key_id_of(successor.sealed_private_jwk) == "2025"
     ring.check(engine)
@@ -168,14 +171,16 @@ def test_sealing_anew_moves_every_private_part_to_the_first_key(
 ) -> None:
     """T148: with the same contents, also that of a key that only verifies; nothing else of a key changes."""
     engine = with_ring(OLD)
-    keys.prepare(engine)
-    keys.rotate(engine)
-    before = {key.kid: key for key in stores.keys.list()}
+    signing_keys.prepare(engine)
+    signing_keys.rotate(engine)
+    before = {key.kid: key for key in stores.signing_keys.list()}
     both = KeyRing([NEW, OLD])
     assert list(ring.reseal(stores, both, list(before))) == ["", ""]
-    for key in stores.keys.list():
+    for key in stores.signing_keys.list():
         assert key.sealed_private_jwk and key_id_of(key.sealed_private_jwk) == "2025"
-        assert keys.open_private(KeyRing([NEW]), key) == keys.open_private(KeyRing([OLD]), before[key.kid])
+        assert signing_keys.open_private(KeyRing([NEW]), key) == signing_keys.open_private(
+            KeyRing([OLD]), before[key.kid]
+        )
         assert replace(key, sealed_private_jwk=before[key.kid].sealed_private_jwk) == before[key.kid]
     ring.check(with_ring(NEW))
 
@@ -183,8 +188,8 @@ def test_sealing_anew_moves_every_private_part_to_the_first_key(
 def test_sealing_anew_goes_on_where_it_stopped(with_ring: Make, stores: MemoryStores) -> None:
     """T148: a half-way rotation is a state like any other, and everything opens in it."""
     engine = with_ring(OLD)
-    keys.prepare(engine)
-    keys.rotate(engine)
+    signing_keys.prepare(engine)
+    signing_keys.rotate(engine)
     both = KeyRing([NEW, OLD])
     waiting = [key.kid for key in ring.outdated(stores, both)]
     work = ring.reseal(stores, both, waiting)
@@ -192,25 +197,25 @@ def test_sealing_anew_goes_on_where_it_stopped(with_ring: Make, stores: MemorySt
     work.close()
     left = [key.kid for key in ring.outdated(stores, both)]
     assert left == waiting[1:]
-    assert all(keys.open_private(both, key) for key in stores.keys.list())
+    assert all(signing_keys.open_private(both, key) for key in stores.signing_keys.list())
     assert ring.dependents(stores) == {
         "2024": ring.Dependents(signing_keys=1),
         "2025": ring.Dependents(signing_keys=1),
     }
-    done = {key.kid: key for key in stores.keys.list()}[waiting[0]]
+    done = {key.kid: key for key in stores.signing_keys.list()}[waiting[0]]
     list(ring.reseal(stores, both, left))
     assert ring.outdated(stores, both) == []
-    assert {key.kid: key for key in stores.keys.list()}[waiting[0]] == done
+    assert {key.kid: key for key in stores.signing_keys.list()}[waiting[0]] == done
 
 
 def test_a_key_that_changes_meanwhile_keeps_both_changes(with_ring: Make, stores: MemoryStores) -> None:
     """T148: it is rotated between the reading of the list and its turn."""
-    keys.prepare(with_ring(OLD))
+    signing_keys.prepare(with_ring(OLD))
     both = KeyRing([NEW, OLD])
     waiting = [key.kid for key in ring.outdated(stores, both)]
-    retires_at = keys.rotate(with_ring(OLD)).new.activates_at
+    retires_at = signing_keys.rotate(with_ring(OLD)).new.activates_at
     list(ring.reseal(stores, both, waiting))
-    key = {key.kid: key for key in stores.keys.list()}[waiting[0]]
+    key = {key.kid: key for key in stores.signing_keys.list()}[waiting[0]]
     assert key.retires_at == retires_at
     assert key.sealed_private_jwk and key_id_of(key.sealed_private_jwk) == "2025"
 
@@ -220,14 +225,14 @@ def test_a_value_that_does_not_open_is_named_and_the_others_go_on(
 ) -> None:
     """T148: it stays as it was."""
     engine = with_ring(OLD)
-    keys.prepare(engine)
-    keys.rotate(engine)
-    one, two = stores.keys.list()
-    stores.tables.keys[one.kid] = replace(one, sealed_private_jwk=two.sealed_private_jwk)
+    signing_keys.prepare(engine)
+    signing_keys.rotate(engine)
+    one, two = stores.signing_keys.list()
+    stores.tables.signing_keys[one.kid] = replace(one, sealed_private_jwk=two.sealed_private_jwk)
     answers = list(ring.reseal(stores, KeyRing([NEW, OLD]), [one.kid, two.kid]))
     assert answers[0].startswith(f"signing key {one.kid} (signing_keys.sealed_private_jwk) does not open")
     assert answers[1] == ""
-    assert stores.tables.keys[one.kid].sealed_private_jwk == two.sealed_private_jwk
+    assert stores.tables.signing_keys[one.kid].sealed_private_jwk == two.sealed_private_jwk
 
 
 def test_the_clients_that_need_an_older_key_are_named(with_ring: Make, stores: MemoryStores) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authserver.engine import sealing
-from authserver.engine.sealing import KeyRing, Unsealable
+from authserver.engine.crypto import sealing
+from authserver.engine.crypto.sealing import KeyRing, Unsealable
 
 OLD, NEW = ("2024", b"o" * 32), ("2025", b"n" * 32)
 RING = KeyRing([OLD])

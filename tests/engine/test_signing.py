@@ -16,14 +16,15 @@ import pytest
 import time_machine
 
 from authserver import app
-from authserver.engine import jose, keys
 from authserver.engine.context import Engine
-from authserver.engine.errors import InvalidToken
+from authserver.engine.crypto import jose
+from authserver.engine.crypto.jose import NotVerified
+from authserver.engine.crypto.sealing import KeyRing
+from authserver.engine.keys import signing_keys
+from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.ports import StorageUnavailable, Stores
 from authserver.engine.records import SigningKey
-from authserver.engine.restore import FollowedGeneration
-from authserver.engine.sealing import KeyRing
-from authserver.engine.signing import SigningKeys
+from authserver.engine.restore.generation import FollowedGeneration
 from authserver.settings import SettingsError, SigningAlgorithm
 from authserver.testing.records import NOW
 from authserver.testing.server import SETTINGS
@@ -46,7 +47,7 @@ class World:
         self.may_read.set()
         parts = app.build({**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db"}).parts
         self.sleep: Callable[[float], None]
-        self.parts = replace(parts, generation=FollowedGeneration(self.stores), keys=KeyRing([OLD]))
+        self.parts = replace(parts, generation=FollowedGeneration(self.stores), ring=KeyRing([OLD]))
 
     @contextmanager
     def begin(self) -> Iterator[Stores]:
@@ -65,9 +66,9 @@ class World:
         parts = replace(self.parts, settings=replace(self.parts.settings, **settings))
         return Engine.of(parts, self.stores, self.now)
 
-    def process(self, *ring: tuple[str, bytes], algorithm: str = "ES256") -> SigningKeys:
+    def process(self, *ring: tuple[str, bytes], algorithm: str = "ES256") -> FollowedSigningKeys:
         """A process that starts now, without its web."""
-        process = SigningKeys(self, KeyRing(ring or [OLD]), algorithm, clock=lambda: self.seconds)
+        process = FollowedSigningKeys(self, KeyRing(ring or [OLD]), algorithm, clock=lambda: self.seconds)
         process.load()
         return process
 
@@ -76,7 +77,7 @@ class World:
 def world() -> Iterator[World]:
     """A server that has just been started for the first time; nobody waits for its clock."""
     world = World()
-    keys.prepare(world.engine())
+    signing_keys.prepare(world.engine())
     with time_machine.travel(world.now, tick=False) as traveller:
         world.sleep = sleeper(world, traveller)
         world.sleep(1)
@@ -91,7 +92,7 @@ def sleeper(world: World, traveller: time_machine.Coordinates) -> Callable[[floa
     return sleep
 
 
-def published(process: SigningKeys) -> list[str]:
+def published(process: FollowedSigningKeys) -> list[str]:
     return [key["kid"] for key in process.jwks()["keys"]]
 
 
@@ -100,14 +101,14 @@ def kid_of(token: str) -> str:
     return str(json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))["kid"])
 
 
-def signs(process: SigningKeys) -> str:
+def signs(process: FollowedSigningKeys) -> str:
     return kid_of(process.sign(CLAIMS, typ="at+jwt"))
 
 
-def accepts(process: SigningKeys, token: str) -> bool:
+def accepts(process: FollowedSigningKeys, token: str) -> bool:
     try:
         return process.verify(token, typ="at+jwt") == CLAIMS
-    except InvalidToken:
+    except NotVerified:
         return False
 
 
@@ -118,7 +119,7 @@ def test_two_processes_publish_before_either_signs_and_switch_by_the_clock(world
     """R-06, N-07, T144: nobody tells them; both verify what the other signed at every moment."""
     one, two = world.process(), world.process()
     old, before = signs(one), one.sign(CLAIMS, typ="at+jwt")
-    new = keys.rotate(world.engine()).new.kid
+    new = signing_keys.rotate(world.engine()).new.kid
     world.sleep(10)
     for process in (one, two):
         assert published(process) == [old, new]
@@ -143,7 +144,7 @@ def test_a_revoked_key_is_gone_within_ten_seconds(world: World) -> None:
     """R-06, T144: not published, nothing that it signed accepted, and nothing more signed with it."""
     process = world.process()
     token = process.sign(CLAIMS, typ="at+jwt")
-    keys.revoke(world.engine(), kid_of(token), reason="stolen")
+    signing_keys.revoke(world.engine(), kid_of(token), reason="stolen")
     world.sleep(10)
     assert not accepts(process, token)
     assert kid_of(token) not in published(process)
@@ -154,7 +155,7 @@ def test_old_keys_serve_nobody_while_they_are_read_again(world: World) -> None:
     """T144: of many requests after a quiet hour, none finds the key that was revoked meanwhile."""
     process = world.process()
     token = process.sign(CLAIMS, typ="at+jwt")
-    keys.revoke(world.engine(), kid_of(token), reason="stolen")
+    signing_keys.revoke(world.engine(), kid_of(token), reason="stolen")
     world.sleep(3600)
     world.may_read.clear()
     with ThreadPoolExecutor(4) as threads:
@@ -190,7 +191,7 @@ def test_while_the_database_is_away_the_keys_at_hand_go_on(
     world.sleep(3600)
     assert accepts(process, token)
     assert "cannot read the signing keys; going on with those at hand" in caplog.text
-    keys.revoke(world.engine(), kid_of(token), reason="stolen")
+    signing_keys.revoke(world.engine(), kid_of(token), reason="stolen")
     world.away = None
     world.sleep(3)
     assert not accepts(process, token)
@@ -202,7 +203,7 @@ def test_nothing_is_made_anew_while_nothing_changes(world: World) -> None:
     before = process.jwks()
     world.sleep(10)
     assert process.jwks() is before
-    keys.rotate(world.engine(), algorithm="EdDSA")
+    signing_keys.rotate(world.engine(), algorithm="EdDSA")
     world.sleep(10)
     assert process.jwks() is not before
 
@@ -214,7 +215,7 @@ def test_nothing_is_made_anew_while_nothing_changes(world: World) -> None:
 def test_a_change_of_algorithm_never_signs_with_an_unpublished_key(world: World, algorithm: str) -> None:
     """N-06, N-07, T144: the key before signs on until the new one has been published long enough."""
     before = world.process()
-    keys.prepare(world.engine(signing_algorithm=SigningAlgorithm(algorithm)))
+    signing_keys.prepare(world.engine(signing_algorithm=SigningAlgorithm(algorithm)))
     after = world.process(algorithm=algorithm)
     assert signs(after) == signs(before)
     assert len(published(after)) == 2
@@ -231,7 +232,7 @@ def test_a_change_of_algorithm_never_signs_with_an_unpublished_key(world: World,
 
 def test_a_staged_key_that_does_not_open_stops_the_start(world: World) -> None:
     """T148, T144: long before its turn, so that the switch cannot fail; the row and the way out are named."""
-    staged = keys.rotate(replace(world.engine(), keys=KeyRing([NEW, OLD]))).new
+    staged = signing_keys.rotate(replace(world.engine(), ring=KeyRing([NEW, OLD]))).new
     with pytest.raises(SettingsError) as refused:
         world.process(OLD)
     (problem,) = refused.value.problems
@@ -247,7 +248,7 @@ def test_a_running_process_publishes_a_key_that_it_cannot_open(
     """T148: it can still verify what others sign; that it cannot sign is said again and again before its turn."""
     without = world.process(OLD)
     old = signs(without)
-    staged = keys.rotate(replace(world.engine(), keys=KeyRing([NEW, OLD]))).new
+    staged = signing_keys.rotate(replace(world.engine(), ring=KeyRing([NEW, OLD]))).new
     world.sleep(10)
     assert published(without) == [old, staged.kid]
     assert signs(without) == old
@@ -263,17 +264,17 @@ def test_what_was_opened_stays_open(world: World) -> None:
     """T148: sealing anew under a key that a running process lacks takes nothing from it."""
     process = world.process(OLD)
     old = signs(process)
-    (key,) = world.stores.keys.list()
-    private = keys.open_private(KeyRing([OLD]), key)
-    sealed = keys.seal_private(KeyRing([NEW]), key.kid, private)
-    assert world.stores.keys.change(key, replace(key, sealed_private_jwk=sealed))
+    (key,) = world.stores.signing_keys.list()
+    private = signing_keys.open_private(KeyRing([OLD]), key)
+    sealed = signing_keys.seal_private(KeyRing([NEW]), key.kid, private)
+    assert world.stores.signing_keys.change(key, replace(key, sealed_private_jwk=sealed))
     world.sleep(10)
     assert signs(process) == old
 
 
 def moved(world: World, key: SigningKey) -> SigningKey:
     """The key with the private part of another, as it stands in that row."""
-    other = keys.add_key(world.engine(), "EdDSA", activates_at=world.now, why="another")
+    other = signing_keys.add_key(world.engine(), "EdDSA", activates_at=world.now, why="another")
     assert other is not None
     return replace(key, sealed_private_jwk=other.sealed_private_jwk)
 
@@ -288,8 +289,8 @@ def test_a_sealed_value_that_was_moved_or_altered_names_its_row(
     world: World, change: Callable[[World, SigningKey], SigningKey]
 ) -> None:
     """T148: associated data is the row and the column."""
-    (key,) = world.stores.keys.list()
-    world.stores.tables.keys[key.kid] = change(world, key)
+    (key,) = world.stores.signing_keys.list()
+    world.stores.tables.signing_keys[key.kid] = change(world, key)
     with pytest.raises(SettingsError) as refused:
         world.process()
     (problem,) = refused.value.problems
@@ -298,8 +299,8 @@ def test_a_sealed_value_that_was_moved_or_altered_names_its_row(
 
 def test_a_public_part_that_was_exchanged_stops_the_start(world: World) -> None:
     """T148: nobody who can write to the database makes us publish a key of their own under ours."""
-    (key,) = world.stores.keys.list()
+    (key,) = world.stores.signing_keys.list()
     _, foreign, _ = jose.new_signing_key("ES256")
-    world.stores.tables.keys[key.kid] = replace(key, public_jwk=foreign)
+    world.stores.tables.signing_keys[key.kid] = replace(key, public_jwk=foreign)
     with pytest.raises(SettingsError, match=f"signing_keys was altered: .*{key.kid}"):
         world.process()

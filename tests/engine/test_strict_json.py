@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authserver.engine import strict_json
+from authserver.engine.crypto import strict_json
 
 SCALARS = (
     st.none()

@@ -11,8 +11,8 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authserver.engine import usernames
-from authserver.engine.usernames import (
+from authserver.engine.people import usernames
+from authserver.engine.people.usernames import (
     MAXIMUM_TYPED_USERNAME,
     MAXIMUM_USERNAME,
     BadUsername,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
-from authserver.engine.client_secrets import rotate_secret
+from authserver.engine.clients.secrets import rotate_secret
 
 
 def test_both_processes_follow_at_the_next_request(cluster, at_once):

@@ -17,11 +17,12 @@ import sqlalchemy as sa
 import time_machine
 
 from authserver import upkeep
-from authserver.engine import client_secrets, keys
-from authserver.engine.assertions import SKEW, single_use
+from authserver.engine.clients import secrets
 from authserver.engine.errors import InvalidGrant
-from authserver.engine.once import claim
+from authserver.engine.keys import signing_keys
 from authserver.engine.records import KeyState
+from authserver.engine.tokens.assertions import SKEW, single_use
+from authserver.engine.tokens.once import claim
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.tables import Base
 from authserver.testing.records import NOW, a_client, a_signing_key
@@ -201,7 +202,7 @@ def test_a_client_secret_that_was_ended_stays_ended(server, clock, step):
     client, leaked = server.add_client(grant_types=("client_credentials",))
     clock.shift(HOUR * 2)
     with server.application.begin() as engine:
-        other = client_secrets.rotate_secret(engine, client.client_id, timedelta())
+        other = secrets.rotate_secret(engine, client.client_id, timedelta())
     clock.shift(step)
     answers = [server.token(client, text, grant_type="client_credentials") for text in (leaked, other)]
     assert [answer.status_int for answer in answers] == [401, 200]
@@ -211,7 +212,7 @@ def test_a_client_secret_ends_by_the_clock_on_the_wall(server, clock):
     """T150, R-05: the end of an overlap is a time, to the moment."""
     client, first = server.add_client(grant_types=("client_credentials",))
     with server.application.begin() as engine:
-        client_secrets.rotate_secret(engine, client.client_id, HOUR)
+        secrets.rotate_secret(engine, client.client_id, HOUR)
     statuses = []
     for shift in (HOUR - timedelta(seconds=1), timedelta(seconds=1), -HOUR):
         clock.shift(shift)
@@ -234,7 +235,7 @@ def test_a_token_of_a_revoked_key_stays_invalid(server, clock, sqlite_url, step)
     token = server.redeem(client, secret, server.code(client)).json["access_token"]
     (kid,) = [key["kid"] for key in server.http.get("/oauth/jwks").json["keys"]]
     with server.application.begin() as engine:
-        keys.revoke(engine, kid, reason="stolen")
+        signing_keys.revoke(engine, kid, reason="stolen")
     clock.shift(step)
     started_later = Server(sqlite_url)
     try:
@@ -383,9 +384,9 @@ class machine_in:  # noqa: N801 - reads as what it does
 # The secrets that a store hands out are judged once more by the engine's time.
 READ_THE_CLOCK = {
     "app.py",
-    "shadow.py",
+    "plugins/shadow.py",
     "upkeep.py",
-    "engine/signing.py",
+    "engine/keys/following.py",
     "storage/clients.py",
     # The library that counts there does it by the same clock; nothing but a rate depends on it.
     "throttle.py",

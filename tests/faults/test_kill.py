@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from authserver.engine import digests
+from authserver.engine.crypto import digests
 from authserver.engine.records import TokenKind
 
 WORKERS = 3

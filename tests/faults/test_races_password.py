@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from authserver.engine.account import set_password, sign_out_everywhere
+from authserver.engine.people.account import set_password, sign_out_everywhere
 from authserver.testing.server import PASSWORD, form_with
 
 IS_LONG = os.environ.get("AUTHSERVER_FAULTS") == "long"

@@ -23,10 +23,10 @@ from joserfc.jwk import ECKey
 from joserfc.jws import JWSRegistry
 
 from authserver.cli import main
-from authserver.engine.account import set_password
-from authserver.engine.client_secrets import rotate_secret
-from authserver.engine.clients import disable_client
-from authserver.engine.login import disable_user
+from authserver.engine.clients.authentication import disable_client
+from authserver.engine.clients.secrets import rotate_secret
+from authserver.engine.people.account import set_password
+from authserver.engine.people.login import disable_user
 from authserver.testing.server import (
     CHALLENGE,
     ISSUER,

@@ -21,7 +21,7 @@ from joserfc.util import urlsafe_b64decode
 from webtest import TestResponse
 
 from authserver.cli import main
-from authserver.engine.login import disable_user
+from authserver.engine.people.login import disable_user
 from authserver.engine.records import Client
 from authserver.settings import SettingsError
 from authserver.testing.server import ISSUER, RESOURCE, Server, forged, with_plugin

@@ -13,8 +13,8 @@ import time_machine
 
 from authserver import upkeep
 from authserver.cli.grant import described
-from authserver.engine.account import revoke_grant, set_password, sign_out_everywhere
-from authserver.engine.login import disable_user
+from authserver.engine.people.account import revoke_grant, set_password, sign_out_everywhere
+from authserver.engine.people.login import disable_user
 from authserver.engine.records import Disposable
 from authserver.testing.server import Server, form_with, with_plugin
 from authserver.testing.stories import assert_inactive, assert_json_error, is_active, signed_in

@@ -16,9 +16,9 @@ import pytest
 import time_machine
 from webtest import TestApp, TestResponse
 
+from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.crypto.sealing import from_text
 from authserver.engine.records import Client
-from authserver.engine.register import ClientMetadata, add_client
-from authserver.engine.sealing import from_text
 from authserver.settings import SettingsError
 from authserver.testing.server import (
     CHALLENGE,
@@ -265,7 +265,7 @@ def test_credentials_are_not_part_of_the_request(server: Server) -> None:
     """T023: a client secret in the form goes into no address, sealed or not."""
     client, secret = server.add_client(token_endpoint_auth_method="client_secret_post")
     sealed = from_text(pushed(server, client, secret).removeprefix(URN))
-    keys = server.application.parts.keys
+    keys = server.application.parts.ring
     opened = keys.open(sealed, purpose="pushed-request", context=client.client_id)
     assert "client_id" in json.loads(opened)[2]
     assert b"secret" not in opened

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from authserver.api import Secret
+from authserver.engine.clients.registration import read_metadata
 from authserver.engine.errors import Refusal
-from authserver.engine.register import read_metadata
 from authserver.hookspecs import PROJECT
-from authserver.plugins import GROUP, SLOTS
+from authserver.plugins.kinds import SLOTS
+from authserver.plugins.loading import GROUP
 from authserver.testing import hostile, strategies
 from authserver.testing.contract import policy_contract
 

@@ -19,7 +19,7 @@ from authserver.api import (
     deny,
     narrow,
 )
-from authserver.engine import digests
+from authserver.engine.crypto import digests
 from authserver.engine.records import RegisteredBy, TokenKind
 from authserver.engine.uris import needs_permission
 from authserver.policies.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient

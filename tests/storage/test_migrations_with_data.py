@@ -15,9 +15,11 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from authserver.engine import client_secrets, digests, jose, keys
+from authserver.engine.clients import secrets
+from authserver.engine.crypto import digests, jose
+from authserver.engine.crypto.sealing import KeyRing, to_text
+from authserver.engine.keys import signing_keys
 from authserver.engine.records import TokenKind
-from authserver.engine.sealing import KeyRing, to_text
 from authserver.settings import key_ring, load
 from authserver.storage import migrate
 from authserver.testing.server import CHALLENGE, ISSUER, PASSWORD, SETTINGS, Server
@@ -44,7 +46,7 @@ def alembic(url: str) -> Config:
 def rows_of_the_first_version(now: datetime) -> tuple[dict[str, list[dict[str, Any]]], str]:
     """Rows for each table of migration 0001, and a JWT that its signing key made."""
     kid, public, private = jose.new_signing_key("ES256")
-    key_id, secret = RING.keyed_digest(f"reports\0{SECRET}", purpose=client_secrets.PURPOSE)
+    key_id, secret = RING.keyed_digest(f"reports\0{SECRET}", purpose=secrets.PURPOSE)
     client = {
         "auth_method": "client_secret_basic",
         "redirect_uris": "https://client.example/cb",
@@ -172,7 +174,7 @@ def rows_of_the_first_version(now: datetime) -> tuple[dict[str, list[dict[str, A
                 "kid": kid,
                 "algorithm": "ES256",
                 "public_jwk": public,
-                "sealed_private_jwk": keys.seal_private(RING, kid, private),
+                "sealed_private_jwk": signing_keys.seal_private(RING, kid, private),
                 "state": "active",
                 "created_at": now,
             }
@@ -297,7 +299,7 @@ def check_server(url: str, jwt: str) -> None:
         refreshed = server.refresh(client, SECRET, REFRESH)
         assert refreshed.status_int == 200
         assert kid_of(refreshed.json["access_token"]) == kid_of(jwt)
-        mac = to_text(server.application.parts.keys.mac(SESSION.encode(), purpose="session-cookie"))
+        mac = to_text(server.application.parts.ring.mac(SESSION.encode(), purpose="session-cookie"))
         assert is_signed_in(server, server.browser(), cookie=f"__Host-authserver-session={SESSION}.{mac}")
         assert server.sign_in(server.browser()).status_int == 303
         assert server.revoke(client, SECRET, refreshed.json["refresh_token"]).status_int == 200
@@ -320,7 +322,7 @@ def test_a_downgrade_keeps_what_the_first_version_can_keep(empty_url: str) -> No
         client, _ = server.add_client()
         server.code(client)
         with server.application.begin() as engine:
-            keys.rotate(engine)
+            signing_keys.rotate(engine)
             engine.stores.generations.begin(engine.now)
         counts = {name: len(rows) for name, rows in contents(empty_url).items()}
     finally:

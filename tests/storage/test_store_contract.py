@@ -411,25 +411,25 @@ def test_a_disabled_user_has_no_session(stores: Stores) -> None:
 
 def test_an_algorithm_has_one_key_that_nothing_is_to_replace(stores: Stores) -> None:
     """T113."""
-    assert stores.keys.add(a_signing_key())
-    assert not stores.keys.add(a_signing_key(kid="key-2"))
+    assert stores.signing_keys.add(a_signing_key())
+    assert not stores.signing_keys.add(a_signing_key(kid="key-2"))
     replaced = a_signing_key(kid="key-0", created_at=NOW - timedelta(days=1), retires_at=LATER)
     rsa = a_signing_key(kid="key-3", algorithm="RS256", created_at=LATER)
-    assert stores.keys.add(replaced)
-    assert stores.keys.add(rsa)
-    assert stores.keys.list() == [replaced, a_signing_key(), rsa]
+    assert stores.signing_keys.add(replaced)
+    assert stores.signing_keys.add(rsa)
+    assert stores.signing_keys.list() == [replaced, a_signing_key(), rsa]
 
 
 def test_a_key_changes_only_as_it_was_read(stores: Stores) -> None:
     """T113, T144: of two rotations at once one is told that it came second."""
     before = a_signing_key()
-    stores.keys.add(before)
+    stores.signing_keys.add(before)
     after = replace(before, retires_at=LATER, ends_at=LATER, sealed_private_jwk=None)
-    assert stores.keys.change(before, after)
-    assert not stores.keys.change(before, replace(before, retires_at=NOW))
-    assert stores.keys.list() == [after]
-    assert stores.keys.change(after, before)
-    assert stores.keys.list() == [before]
+    assert stores.signing_keys.change(before, after)
+    assert not stores.signing_keys.change(before, replace(before, retires_at=NOW))
+    assert stores.signing_keys.list() == [after]
+    assert stores.signing_keys.change(after, before)
+    assert stores.signing_keys.list() == [before]
 
 
 def test_a_key_of_the_ring_is_noted_once(stores: Stores) -> None:

@@ -104,12 +104,12 @@ def test_of_8_first_signing_keys_one_is_kept(database: Database) -> None:
 
     def start(number: int) -> bool:
         with database.begin() as stores:
-            return stores.keys.add(a_signing_key(kid=f"key-{number}"))
+            return stores.signing_keys.add(a_signing_key(kid=f"key-{number}"))
 
     kept = at_once(8, start)
     assert Counter(kept) == {True: 1, False: 7}
     with database.begin() as stores:
-        assert [key.kid for key in stores.keys.list()] == [f"key-{kept.index(True)}"]
+        assert [key.kid for key in stores.signing_keys.list()] == [f"key-{kept.index(True)}"]
 
 
 def test_of_16_answers_to_one_authorization_request_one_counts(database: Database) -> None:

@@ -67,8 +67,8 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "sessions.end": lambda stores: stores.sessions.end(a_session().digest),
     "sessions.end_all": lambda stores: stores.sessions.end_all("user_ada"),
     "sessions.end_some": lambda stores: stores.sessions.end_some(1),
-    "keys.add": lambda stores: stores.keys.add(a_signing_key(kid="new", algorithm="RS256")),
-    "keys.change": lambda stores: stores.keys.change(
+    "keys.add": lambda stores: stores.signing_keys.add(a_signing_key(kid="new", algorithm="RS256")),
+    "keys.change": lambda stores: stores.signing_keys.change(
         a_signing_key(), replace(a_signing_key(), retires_at=LATER)
     ),
     "ring_keys.add": lambda stores: stores.ring_keys.add(a_ring_key()),
@@ -90,7 +90,7 @@ def filled(database: Database) -> Database:
         stores.clients.add(a_client(secrets=(A_SECRET,)))
         stores.users.add(a_user())
         stores.consents.remember(a_consent())
-        stores.keys.add(a_signing_key())
+        stores.signing_keys.add(a_signing_key())
         stores.grants.add(a_grant(user_id="user_ada"))
         stores.tokens.add(a_token())
         stores.sessions.add(a_session())

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from webtest import TestApp, TestResponse
 
+from authserver.engine.crypto.sealing import to_text
 from authserver.engine.records import Client, User
-from authserver.engine.sealing import to_text
 from authserver.testing.records import a_grant
 from authserver.testing.server import PASSWORD, Server, form_with
 from authserver.web.session import FORM_PURPOSE
@@ -24,7 +24,7 @@ def page_of(server: Server, browser: TestApp, name: str) -> TestResponse:
 def form_token(server: Server, browser: TestApp, route_name: str) -> str:
     """The token that a form of this session carries to this route, also when no page has such a form just now."""
     session_id = browser.cookies[COOKIE].partition(".")[0]
-    keys = server.application.parts.keys
+    keys = server.application.parts.ring
     return to_text(keys.mac(f"{session_id} {route_name}".encode(), purpose=FORM_PURPOSE))
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 import time_machine
 
-from authserver.engine import digests
+from authserver.engine.crypto import digests
 from authserver.testing.server import ISSUER, RESOURCE, Server, forged
 from authserver.testing.stories import assert_json_error, stored, verified
 

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import pytest
 from webtest import TestApp
 
-from authserver.engine.login import disable_user
+from authserver.engine.people.login import disable_user
 from authserver.testing.server import ISSUER, PASSWORD, Server, form_with
 from authserver.testing.stories import assert_page_error, is_signed_in, records, sign_in_at, signed_in
 from tests.web.account_steps import COOKIE, NEW_PASSWORD, PAGES, is_dead, page_of, token_for, tokens_of

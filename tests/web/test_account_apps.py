@@ -10,7 +10,7 @@ import time_machine
 from webtest import TestApp
 
 from authserver.api import hookimpl
-from authserver.engine.clients import disable_client
+from authserver.engine.clients.authentication import disable_client
 from authserver.engine.records import Client
 from authserver.testing.server import ISSUER, Server, form_with, with_plugin
 from authserver.testing.stories import records, register, signed_in

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 import time_machine
 
 from authserver.api import Grant, Issue, SingleUse, hookimpl, new_identifier
-from authserver.plugins import CONTRIBUTING, OBSERVING, SLOTS
+from authserver.plugins.kinds import CONTRIBUTING, OBSERVING, SLOTS
 from authserver.testing.server import REDIRECT_URI, Server, query_of, with_plugin
 from authserver.testing.stories import Granted, sign_in_at, signed_in
 

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 import time_machine
 
-from authserver.engine.clients import disable_client
-from authserver.engine.login import disable_user
+from authserver.engine.clients.authentication import disable_client
+from authserver.engine.people.login import disable_user
 from authserver.engine.records import Client
 from authserver.testing.server import CHALLENGE, REDIRECT_URI, VERIFIER, Server, forged
 from authserver.testing.stories import assert_json_error, assert_redirect_error, signed_in, stored

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from webtest import TestResponse
 
-from authserver.engine.client_secrets import new_secret, stored_secret
-from authserver.engine.clients import disable_client
+from authserver.engine.clients.authentication import disable_client
+from authserver.engine.clients.secrets import new_secret, stored_secret
 from authserver.engine.records import Client
 from authserver.testing.server import Server, basic, forged
 from authserver.testing.stories import assert_json_error, stored
@@ -68,9 +68,9 @@ def services(shared_server: Server) -> dict[str, tuple[Client, str]]:
 def add_secret(server: Server, client: Client, text: str | None = None, **changes: Any) -> str:
     """Give a client one more secret."""
     with server.application.begin() as engine:
-        secret, kept = new_secret(engine.keys, client.client_id, engine.now)
+        secret, kept = new_secret(engine.ring, client.client_id, engine.now)
         if text is not None:
-            secret, kept = text, stored_secret(engine.keys, client.client_id, text, engine.now)
+            secret, kept = text, stored_secret(engine.ring, client.client_id, text, engine.now)
         engine.stores.clients.add_secret(client.client_id, replace(kept, **changes))
     return secret
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import time_machine
 
 from authserver.api import Client, hookimpl
-from authserver.engine.client_secrets import (
+from authserver.engine.clients.secrets import (
     NOTED_EVERY,
     SecretsUnchanged,
     end_secret,
@@ -24,8 +24,8 @@ from authserver.engine.client_secrets import (
     rotate_secret,
     stored_secret,
 )
-from authserver.engine.ring import reseal
-from authserver.engine.sealing import KeyRing
+from authserver.engine.crypto.sealing import KeyRing
+from authserver.engine.keys.ring import reseal
 from authserver.testing.server import SETTINGS, Server, forged, with_plugin
 from authserver.testing.stories import assert_json_error, records, stored
 
@@ -207,7 +207,7 @@ def test_who_still_uses_the_older_secret_is_in_the_log(
     service: Service, clock: time_machine.Traveller, caplog: pytest.LogCaptureFixture
 ) -> None:
     """R-05, R-02: once in five minutes: which client, when it ends, and never the secret."""
-    caplog.set_level("WARNING", "authserver.engine.client_secrets")
+    caplog.set_level("WARNING", "authserver.engine.clients.secrets")
     assert service.ask().status_int == 200
     clock.shift(1)
     newer = service.rotate()
@@ -250,9 +250,9 @@ def test_a_secret_in_use_moves_to_the_first_key_of_the_ring(
     assert (moved["created_at"], moved["expires_at"]) == (before[0]["created_at"], before[0]["expires_at"])
     assert other == before[1]
     assert service.ask(newer, both).status_int == 200
-    storage, keys = both.application.storage, both.application.parts.keys
+    storage, keys = both.application.storage, both.application.parts.ring
     with both.application.begin() as engine:
-        kids = [key.kid for key in engine.stores.keys.list()]
+        kids = [key.kid for key in engine.stores.signing_keys.list()]
     assert not any(reseal(storage, keys, kids))
     alone = make_server({"authserver.secret_keys": NEW}, database_url=database_url)
     for secret in (service.secret, newer):

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 import time_machine
 
-from authserver.engine.login import disable_user
+from authserver.engine.people.login import disable_user
 from authserver.settings import SettingsError
 from authserver.testing.server import CHALLENGE, REDIRECT_URI, RESOURCE, Server, query_of
 from authserver.testing.stories import assert_json_error, records, signed_in

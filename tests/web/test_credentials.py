@@ -17,8 +17,9 @@ import pytest
 import sqlalchemy as sa
 from webtest import TestApp
 
-from authserver.engine import digests, keys
-from authserver.engine.client_secrets import rotate_secret
+from authserver.engine.clients.secrets import rotate_secret
+from authserver.engine.crypto import digests
+from authserver.engine.keys import signing_keys
 from authserver.engine.records import Client
 from authserver.testing.server import PASSWORD, SETTINGS, VERIFIER, Server, basic, query_of
 from authserver.testing.stories import assert_json_error, assert_page_error, fields_of, sign_in_at, stored
@@ -112,8 +113,8 @@ def go_on(flow: Flow) -> None:
     server, client, issued = flow.server, flow.client, flow.issued
     with server.application.begin() as engine:
         issued["second secret"] = rotate_secret(engine, client.client_id, timedelta(hours=1))
-        staged = keys.rotate(engine).new
-        issued["private key"] = keys.open_private(engine.keys, staged)["d"]
+        staged = signing_keys.rotate(engine).new
+        issued["private key"] = signing_keys.open_private(engine.ring, staged)["d"]
     answer = server.refresh(client, issued["second secret"], issued["refresh"]).json  # which notes its use
     issued |= {"third access": answer["access_token"], "third refresh": answer["refresh_token"]}
     change_password(server, flow.browser)

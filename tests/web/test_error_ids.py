@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from webtest import TestResponse
 
 from authserver.api import Decision, hookimpl
-from authserver.explain import Explanation, explain_event
+from authserver.explaining.explain import Explanation, explain_event
 from authserver.storage.database import StorageBusy, StorageSlow
 from authserver.testing.server import VERIFIER, Server, forged, form_with
 from authserver.testing.stories import assert_json_error, signed_in, stored

@@ -14,7 +14,7 @@ from waitress.proxy_headers import proxy_headers_middleware
 from webob import Request, Response
 from webtest import TestApp, TestResponse
 
-from authserver.engine.clients import disable_client
+from authserver.engine.clients.authentication import disable_client
 from authserver.storage.database import StorageBusy
 from authserver.testing.server import REDIRECT_URI, VERIFIER, Server
 

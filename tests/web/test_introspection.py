@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 import time_machine
 
-from authserver.engine.clients import disable_client
-from authserver.engine.login import disable_user
+from authserver.engine.clients.authentication import disable_client
+from authserver.engine.people.login import disable_user
 from authserver.testing.server import ISSUER, RESOURCE, Server, forged
 from authserver.testing.stories import Granted, assert_inactive, assert_json_error, is_active, stored
 

@@ -11,8 +11,8 @@ from threading import Barrier
 import pytest
 import time_machine
 
-from authserver.engine import keys
-from authserver.engine.keys import CannotChange
+from authserver.engine.keys import signing_keys
+from authserver.engine.keys.signing_keys import CannotChange
 from authserver.settings import SettingsError
 from authserver.testing.server import SETTINGS
 
@@ -68,7 +68,7 @@ def test_the_keys_may_be_kept_for_as_long_as_the_setting_says(make, seconds):
     server = make(jwks_maximum_age=str(seconds))
     answer = server.http.get("/oauth/jwks")
     assert answer.headers["Cache-Control"] == f"public, max-age={seconds}"
-    new = change(server, keys.rotate).new
+    new = change(server, signing_keys.rotate).new
     assert new.activates_at - new.created_at > timedelta(seconds=seconds + 10)
     # The metadata has an age of its own.
     metadata = server.http.get("/.well-known/oauth-authorization-server")
@@ -80,7 +80,7 @@ def test_a_token_is_good_until_its_key_ends(server):
     api, api_secret = server.add_client(client_id="api", grant_types=("client_credentials",))
     client, secret = add_service(server, "reports")
     old = issued(server, client, secret)
-    rotation = change(server, keys.rotate)
+    rotation = change(server, signing_keys.rotate)
     assert published(server) == [kid_of(old), rotation.new.kid]
     assert kid_of(issued(server, client, secret)) == kid_of(old)
     with time_machine.travel(rotation.new.activates_at + SECOND, tick=False):
@@ -104,7 +104,7 @@ def test_a_token_of_a_revoked_key_counts_nowhere(server):
     token = issued(server, client, secret)
     assert server.introspect(api, api_secret, token).json["active"] is True
 
-    change(server, keys.revoke, kid_of(token), reason="stolen")
+    change(server, signing_keys.revoke, kid_of(token), reason="stolen")
 
     assert kid_of(token) not in published(server)
     for caller in ((api, api_secret), (client, secret)):
@@ -124,7 +124,7 @@ def test_refresh_tokens_and_codes_survive_the_loss_of_a_key(server):
     client, secret = server.add_client()
     tokens = server.redeem(client, secret, server.code(client)).json
     code = server.code(client)
-    change(server, keys.revoke, kid_of(tokens["access_token"]), reason="stolen")
+    change(server, signing_keys.revoke, kid_of(tokens["access_token"]), reason="stolen")
     refreshed = server.refresh(client, secret, tokens["refresh_token"])
     assert refreshed.status_int == 200
     assert kid_of(refreshed.json["access_token"]) == published(server)[0]
@@ -157,7 +157,7 @@ def test_8_rotations_at_once_are_one(server):
         barrier.wait(timeout=30)
         try:
             with server.application.begin() as engine:
-                return keys.rotate(engine).new.kid
+                return signing_keys.rotate(engine).new.kid
         except CannotChange as error:
             return error
 
@@ -177,11 +177,11 @@ def test_a_rotation_that_waited_for_another_is_told_of_it(server):
 
     def rotate():
         with server.application.begin() as engine:
-            keys.rotate(engine)
+            signing_keys.rotate(engine)
 
     with ThreadPoolExecutor(1) as threads:
         with server.application.begin() as engine:
-            new = keys.rotate(engine).new
+            new = signing_keys.rotate(engine).new
             second = threads.submit(rotate)
             with pytest.raises(TimeoutError):
                 second.result(timeout=0.5)
@@ -236,9 +236,9 @@ def test_a_copy_of_the_database_holds_no_private_key(server):
     """R-04, T040: not in any column of any table, for any algorithm."""
     private = []
     for algorithm in ("ES256", "RS256", "EdDSA"):
-        new = change(server, keys.rotate, algorithm=algorithm).new
+        new = change(server, signing_keys.rotate, algorithm=algorithm).new
         with server.application.begin() as engine:
-            private.append(keys.open_private(engine.keys, new)["d"])
+            private.append(signing_keys.open_private(engine.ring, new)["d"])
     everything = repr([server.rows(table) for table in ("signing_keys", "ring_keys", "events")])
     assert len(private) == 3
     assert not any(part in everything for part in private)

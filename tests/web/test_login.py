@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 import time_machine
 
-from authserver.engine.login import add_user, disable_user
+from authserver.engine.people.login import add_user, disable_user
+from authserver.engine.people.usernames import BadUsername
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.usernames import BadUsername
 from authserver.testing.server import ISSUER, PASSWORD, REDIRECT_URI, SETTINGS, Server, form_with
 from authserver.testing.stories import (
     assert_code,

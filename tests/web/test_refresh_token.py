@@ -12,8 +12,8 @@ import time_machine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from authserver.engine.clients import disable_client
-from authserver.engine.login import disable_user
+from authserver.engine.clients.authentication import disable_client
+from authserver.engine.people.login import disable_user
 from authserver.engine.records import Client
 from authserver.testing.server import RESOURCE, Server, forged
 from authserver.testing.stories import assert_json_error, stored

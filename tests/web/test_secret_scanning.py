@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from authserver.engine import digests
+from authserver.engine.crypto import digests
 from authserver.engine.records import Client
 from authserver.testing.server import SETTINGS, Server, basic, forged, query_of
 from authserver.testing.stories import assert_json_error, is_signed_in, signed_in

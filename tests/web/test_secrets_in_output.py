@@ -80,7 +80,7 @@ class Run:
                 [
                     application,
                     application.loaded,
-                    application.parts.keys,
+                    application.parts.ring,
                     application.plugins.table(),
                     [application.plugins.plugin(name) for name in application.plugins.names],
                     application.storage.engine,

@@ -9,8 +9,8 @@ import pytest
 import time_machine
 from webtest import TestApp
 
-from authserver.engine import digests
-from authserver.engine.login import disable_user
+from authserver.engine.crypto import digests
+from authserver.engine.people.login import disable_user
 from authserver.testing.server import PASSWORD, Server, form_with
 from authserver.testing.stories import (
     assert_page_error,

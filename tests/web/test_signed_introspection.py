@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from webtest import TestResponse
 
-from authserver.engine.clients import disable_client
-from authserver.engine.login import disable_user
+from authserver.engine.clients.authentication import disable_client
+from authserver.engine.people.login import disable_user
 from authserver.testing.server import ISSUER, Server, basic, forged
 from authserver.testing.stories import Granted, assert_inactive, assert_json_error, records, verified
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import time_machine
 from psycopg.pq import TransactionStatus
 
-from authserver.engine import client_secrets
+from authserver.engine.clients import secrets
 from authserver.storage.tables import clients
 from authserver.testing.server import PASSWORD, forged, form_with
 from authserver.testing.stories import signed_in
@@ -87,7 +87,7 @@ def test_the_first_use_of_a_secret_costs_one_update_more(server):
                     "INSERT events",
                     "COMMIT",
                 ]
-                clock.shift(client_secrets.NOTED_EVERY - timedelta(microseconds=1))
+                clock.shift(secrets.NOTED_EVERY - timedelta(microseconds=1))
             else:
                 assert seen == ["SELECT clients", "INSERT events"]
                 clock.shift(timedelta(microseconds=1))

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from authserver.engine.clients import disable_client
+from authserver.engine.clients.authentication import disable_client
 from authserver.testing.server import Server, basic
 from authserver.testing.stories import Granted, assert_json_error, is_active, records
 

@@ -69,8 +69,8 @@ WRITES = {
     "sessions.end": lambda stores: stores.sessions.end(a_session().digest),
     "sessions.end_all": lambda stores: stores.sessions.end_all("user_ada"),
     "sessions.end_some": lambda stores: stores.sessions.end_some(10),
-    "keys.add": lambda stores: stores.keys.add(a_signing_key(**OTHER_KEY)),
-    "keys.change": lambda stores: stores.keys.change(A_KEY, replace(A_KEY, retires_at=LATER)),
+    "keys.add": lambda stores: stores.signing_keys.add(a_signing_key(**OTHER_KEY)),
+    "keys.change": lambda stores: stores.signing_keys.change(A_KEY, replace(A_KEY, retires_at=LATER)),
     "ring_keys.add": lambda stores: stores.ring_keys.add(a_ring_key()),
     "generations.begin": lambda stores: stores.generations.begin(LATER),
     "upkeep.remove": lambda stores: stores.upkeep.remove(Disposable.GRANTS, MUCH_LATER, limit=10),
@@ -115,7 +115,7 @@ def filled(make_server, database_url):
     with server.application.begin() as engine:
         engine.stores.clients.add(a_client(secrets=(A_SECRET,)))
         engine.stores.users.add(a_user())
-        engine.stores.keys.add(A_KEY)
+        engine.stores.signing_keys.add(A_KEY)
         engine.stores.grants.add(a_grant())
         engine.stores.grants.add(a_grant(grant_id="grant_2", user_id="user_ada"))
         engine.stores.tokens.add(a_token())

@@ -1,4 +1,4 @@
-"""The grant types of the core. Each says what may be issued; `engine.issuing` issues."""
+"""The grant types of the core. Each says what may be issued; `engine.tokens.issuing` issues."""
 
 from __future__ import annotations
 

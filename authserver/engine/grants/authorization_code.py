@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from authserver.engine import digests, pkce
+from authserver.engine import pkce
 from authserver.engine.asking import allowed_scopes, may_refresh, narrower_resources
 from authserver.engine.context import Engine, Issue
+from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidGrant, InvalidRequest
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import NOTHING, Client, FoundToken, TokenKind

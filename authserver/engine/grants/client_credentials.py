@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from authserver.engine import digests
 from authserver.engine.asking import allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.context import Engine, Issue
+from authserver.engine.crypto import digests
 from authserver.engine.errors import UnauthorizedClient
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import Client, Grant

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from authserver.engine import digests
 from authserver.engine.asking import allowed_scopes, narrower_resources, requested_scopes
 from authserver.engine.context import Engine, Issue
+from authserver.engine.crypto import digests
+from authserver.engine.crypto.sealing import Unsealable, open_under
 from authserver.engine.errors import InvalidGrant, InvalidScope
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import NOTHING, Client, FoundToken, Token, TokenKind
-from authserver.engine.sealing import Unsealable, open_under
 
 _REFUSED = "The refresh token is not valid."
 # How far apart the clocks of our processes may be. A use that lies further ahead was before the clock was set

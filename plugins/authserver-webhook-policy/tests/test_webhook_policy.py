@@ -21,7 +21,7 @@ from authserver.api import (
     deny,
     narrow,
 )
-from authserver.plugins import PluginSet
+from authserver.plugins.asking import PluginSet
 from authserver.testing.records import a_client, a_consent, a_user
 from authserver_webhook_policy import HOOKS, EndpointFailed, UnusableAnswer, WebhookPolicy
 from authserver_webhook_policy.answers import read

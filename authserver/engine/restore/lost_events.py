@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from authserver.engine import client_secrets
-from authserver.engine.client_secrets import SecretsUnchanged
-from authserver.engine.clients import disable_client
+from authserver.engine.clients import secrets
+from authserver.engine.clients.authentication import disable_client
+from authserver.engine.clients.secrets import SecretsUnchanged
 from authserver.engine.context import Engine
 from authserver.engine.records import EventType
 
@@ -111,7 +111,7 @@ def _disable_user(engine: Engine, event: LoggedEvent) -> Redone:
 def _end_secret(engine: Engine, event: LoggedEvent) -> Redone:
     client_id = event.client_id or ""
     try:
-        client_secrets.end_secret(engine, client_id, str(event.details.get("secret", "")), last_too=True)
+        secrets.end_secret(engine, client_id, str(event.details.get("secret", "")), last_too=True)
     except SecretsUnchanged:
         return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT)
     return Redone(event=event, subject=client_id, outcome=Outcome.DONE)
@@ -125,9 +125,9 @@ def _replace_secret(engine: Engine, event: LoggedEvent) -> Redone:
         return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT)
     ended = 0
     if (ends_at := _time(event.details.get("others_end_at"))) is not None:
-        for secret in client_secrets.live_secrets(client, engine.now):
+        for secret in secrets.live_secrets(client, engine.now):
             if secret.created_at < event.at and (secret.expires_at is None or secret.expires_at > ends_at):
-                ended += client_secrets.end_at(engine, client_id, secret, ends_at)
+                ended += secrets.end_at(engine, client_id, secret, ends_at)
     return Redone(
         event=event,
         subject=client_id,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from authserver.engine import strict_json
 from authserver.engine.context import Engine, SingleUse
+from authserver.engine.crypto import strict_json
+from authserver.engine.crypto.jose import SECRET_MEMBERS, ForeignKey, foreign_key, read_jws
 from authserver.engine.errors import OAuthError
-from authserver.engine.jose import SECRET_MEMBERS, ForeignKey, foreign_key, read_jws
 from authserver.limits import MAXIMUM_KEY_ID
 
 MAXIMUM_KEY_SET = 32768

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from authserver.engine import digests
+from authserver.engine.crypto import digests
 from authserver.engine.decisions import Answer, Ruling, combine
 from authserver.engine.ports import Storage
 from authserver.engine.records import Event, EventType
-from authserver.plugins import PluginSet, same_outcome
+from authserver.plugins.asking import PluginSet
+from authserver.plugins.kinds import same_outcome
 
 QUEUE = 1000
 MAXIMUM_RECORDS_A_SECOND = 20.0

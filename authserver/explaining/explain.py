@@ -10,8 +10,9 @@ from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict, outcome_of
 from authserver.engine.errors import Refusal
 from authserver.engine.records import Event
-from authserver.plugins import SLOTS, PluginSet
-from authserver.remedies import SILENCE, remedy_of
+from authserver.explaining.remedies import SILENCE, remedy_of
+from authserver.plugins.asking import PluginSet
+from authserver.plugins.kinds import SLOTS
 from authserver.settings import PLUGIN_PREFIX, Secret
 
 CORE = "core"

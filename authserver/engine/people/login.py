@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from authserver.engine import digests
 from authserver.engine.context import Engine
+from authserver.engine.crypto import digests
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import ServerError, SignInRefused
+from authserver.engine.people.usernames import BadUsername, check_username, normalise_username
 from authserver.engine.printable import without_hidden
 from authserver.engine.records import EventType, FoundSession, Session, User
-from authserver.engine.usernames import BadUsername, check_username, normalise_username
 from authserver.limits import MAXIMUM_DISPLAY_NAME, MAXIMUM_PASSWORD, MAXIMUM_USER_AGENT, MAXIMUM_USERNAME
 from authserver.settings import Secret
 

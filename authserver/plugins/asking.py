@@ -1,131 +1,47 @@
-"""Find, order, check and ask plugins; combine what they decide; keep who said what.
+"""Ask the plugins, combine what they decide, and keep who said what.
 
-Only what the INI names is loaded, and its order is the order in which plugins are asked. Everything
-that can be prepared is prepared at start: a question only walks a tuple of functions.
+Everything that can be prepared is prepared at start: a question only walks a tuple of functions.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import logging
-import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import entry_points
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import pluggy
 
 from authserver import hookspecs
 from authserver.containment import contained, text_of
-from authserver.engine import strict_json
-from authserver.engine.authorize import Expanded
-from authserver.engine.context import Binding, Engine, Issue, Redeem
-from authserver.engine.decisions import Answer, Decision, Ruling, Verdict, combine
-from authserver.engine.errors import OAuthError, ServerError
-from authserver.engine.issuing import CODE_DETAILS, CORE_CLAIMS, CORE_MEMBERS
-from authserver.engine.login import Identity
+from authserver.engine.context import Engine, Issue, Redeem
+from authserver.engine.crypto import strict_json
+from authserver.engine.decisions import Answer, Ruling, Verdict, combine
+from authserver.engine.errors import ServerError
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import facts_of
 from authserver.engine.records import Client, Event
-from authserver.engine.register import ClientMetadata
+from authserver.plugins.kinds import (
+    CONTRIBUTING,
+    DECLARED,
+    HOOKS,
+    OBSERVING,
+    REFUSING,
+    RESERVED,
+    SLOTS,
+    TIMED,
+    is_refusal,
+    problem_with,
+)
+from authserver.plugins.time_limit import TimeLimit, TooSlow
 from authserver.settings import (
-    PLUGIN_PREFIX,
-    Resolved,
-    Secret,
     SettingsError,
-    did_you_mean,
-    read_fields,
 )
-from authserver.time_limit import TimeLimit, TooSlow
 
-GROUP = "authserver.plugins"
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """How the answers to a deciding hook are read.
-
-    Attributes:
-        value: the type an allow must carry; None when it carries nothing.
-        narrows: whether narrow(reason, tuple) is an answer here.
-        silence: what it means when nobody answers, in words.
-        silence_refuses: whether that is the same as being refused.
-    """
-
-    value: type | None
-    silence: str
-    narrows: bool = False
-    silence_refuses: bool = True
-
-
-SLOTS: Mapping[str, Slot] = {
-    "client_auth_decision": Slot(None, "refused with invalid_client"),
-    "redirect_uri_decision": Slot(None, "refused with an error page"),
-    "scope_decision": Slot(tuple, "refused with invalid_scope", narrows=True),
-    "resource_decision": Slot(str, "refused with invalid_target"),
-    "consent_decision": Slot(None, "the user is asked", silence_refuses=False),
-    "login_decision": Slot(Identity, "refused"),
-    "registration_decision": Slot(ClientMetadata, "registration is closed"),
-    "introspection_decision": Slot(None, "refused as inactive"),
-}
-# The contributing hooks, and what kind of value each joins.
-CONTRIBUTING: Mapping[str, type] = {
-    "expand_authorization_request": Expanded,
-    "find_client": Client,
-    "scopes": Mapping,
-    "private_use_redirect_uris": tuple,
-    "grant_types": Mapping,
-    "server_metadata": Mapping,
-    "code_details": Mapping,
-    "token_binding": Binding,
-    "token_claims": Mapping,
-    "token_response": Mapping,
-    "includeme": object,
-}
-# The observing hooks: told, never asked.
-OBSERVING = ("observe",)
-HOOKS = (*SLOTS, *CONTRIBUTING, *OBSERVING)
-# Hooks that are asked in every request: a plugin that asks somebody outside is timed.
-TIMED = frozenset(
-    {
-        *SLOTS,
-        "code_details",
-        "expand_authorization_request",
-        "find_client",
-        "token_claims",
-        "token_response",
-        "observe",
-    }
-)
-# Contributing hooks at which an OAuth error is a refusal, and no fault of the plugin.
-REFUSING = frozenset({"expand_authorization_request", "code_details", "token_binding"})
-# Where a plugin declares the names it adds, by hook.
-DECLARED = {"code_details": "details", "token_claims": "claims", "token_response": "members"}
-RESERVED = {"code_details": CODE_DETAILS, "token_claims": CORE_CLAIMS, "token_response": CORE_MEMBERS}
-
-# Of the reason of an answer or a refusal, and of what a refusal says to the client (OAuth 2.1, 3.2.4).
-MAXIMUM_REASON = 100
-MAXIMUM_DESCRIPTION = 500
-_REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
-
-
-def same_outcome(slot: str, one: tuple[Verdict, Any], other: tuple[Verdict, Any]) -> bool:
-    """Whether two rulings of a deciding hook, each as (verdict, value), let the same through; reasons apart."""
-    return _effect(slot, *one) == _effect(slot, *other)
-
-
-def _effect(slot: str, verdict: Verdict, value: Any) -> tuple[Verdict, Any]:
-    if verdict is Verdict.ALLOW:
-        return verdict, value
-    asks = verdict is Verdict.SILENT and not SLOTS[slot].silence_refuses
-    return Verdict.SILENT if asks else Verdict.DENY, None
 
 
 class PluginFailed(SettingsError, ContributionFailed):
@@ -147,7 +63,7 @@ class Implementation:
 
 
 class Observer(Protocol):
-    """Who hears of every ruling (`authserver.shadow`)."""
+    """Who hears of every ruling (`authserver.plugins.shadow`)."""
 
     def consider(
         self, ruling: Ruling, said: Sequence[tuple[Answer, Any]], question: Mapping[str, Any]
@@ -250,7 +166,7 @@ class PluginSet:
             except StorageUnavailable:
                 raise
             except Exception as error:
-                if slot in REFUSING and _is_refusal(error):
+                if slot in REFUSING and is_refusal(error):
                     raise
                 raise PluginFailed([f"plugin {plugin} failed in {slot}: {text_of(error)}"]) from error
             if value is not None:
@@ -298,86 +214,6 @@ class PluginSet:
                 }
             )
         return rows
-
-
-def load(
-    specifications: Sequence[str],
-    settings: Mapping[str, Mapping[str, Resolved]],
-    *,
-    production: bool,
-    time_limit: float = 2.0,
-    others: Collection[str] = (),
-) -> tuple[PluginSet, list[str]]:
-    """Find every plugin of the INI and make it from its settings.
-
-    Args:
-        specifications: entry point names or `module:Class`, in order.
-        settings: raw texts by plugin name and field.
-        production: whether insecure plugins and settings are refused.
-        time_limit: seconds a plugin has for a decision.
-        others: specifications of plugins that have settings too but are loaded elsewhere.
-
-    Returns:
-        The plugins, and what development should announce about them.
-
-    Raises:
-        SettingsError: naming every unknown plugin, setting and other problem.
-    """
-    available = {point.name: point for point in entry_points(group=GROUP)}
-    plugins: list[tuple[str, object]] = []
-    problems: list[str] = []
-    insecure: list[str] = []
-    named: dict[str, str] = {}
-    for specification in specifications:
-        try:
-            name, kind = _find(specification, available)
-        except SettingsError as error:
-            problems += error.problems
-            continue
-        if name in named:
-            problems.append(
-                f"authserver.plugins: {specification} and {named[name]} are both called {name}; keep one"
-            )
-            continue
-        named[name] = specification
-        prefix = f"{PLUGIN_PREFIX}{name}."
-        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and _is_frozen(kind)):
-            problems.append(
-                f"authserver.plugins: {specification} is not a frozen dataclass; a plugin is a frozen value"
-            )
-            continue
-        values, found = read_fields(kind, settings.get(name, {}), prefix)
-        problems += found
-        insecure += [
-            f"{prefix}{field}: a secret stands in the INI file; give it as env:NAME or file:PATH"
-            for field, raw in settings.get(name, {}).items()
-            if raw.inline and _holds_secret(values.get(field))
-        ]
-        if getattr(kind, "development_only", False):
-            insecure.append(f"authserver.plugins: {name} is for development; remove the line")
-        if not found:
-            try:
-                plugin = kind(**values)
-                plugins.append((name, plugin))
-                insecure += [f"{prefix}{line}" for line in getattr(plugin, "insecure", ())]
-            except (TypeError, ValueError) as error:
-                problems.append(f"{prefix.removesuffix('.')}: {error}")
-    elsewhere = {name_of(specification) for specification in others}
-    problems += [
-        f"authserver.shadow_plugins: {name} is listed in authserver.plugins too; leave it in one of them"
-        for name in named.keys() & elsewhere
-    ]
-    for name in settings:
-        if name not in named and name not in elsewhere:
-            problems.append(
-                f"{PLUGIN_PREFIX}{name}: no such plugin is listed in authserver.plugins; "
-                + did_you_mean(name, named, PLUGIN_PREFIX)
-            )
-    if production:
-        problems += [f"{line} (refused in production)" for line in insecure]
-    if problems:
-        raise SettingsError(problems)
-    return PluginSet(plugins, time_limit=time_limit), insecure
 
 
 def _ask(implementation: Implementation, slot: str, question: Mapping[str, Any]) -> tuple[Answer, Any]:
@@ -434,7 +270,7 @@ def _redeem(plugin: str, redeem: Redeem, engine: Engine, client: Client, paramet
     except StorageUnavailable:
         raise
     except Exception as error:
-        if _is_refusal(error):
+        if is_refusal(error):
             raise
         log.exception("plugin %s failed in its grant type: refusing; fix or remove it", plugin)
         raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
@@ -445,81 +281,5 @@ def _arguments(implementation: Implementation, question: Mapping[str, Any]) -> l
     return [question[name] for name in implementation.argnames]
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Whether this is an OAuth error that can be sent and kept as it is."""
-    return (
-        isinstance(error, OAuthError)
-        and (error.reason == error.code or _is_reason(error.reason))
-        and isinstance(error.description, str)
-        and len(error.description) <= MAXIMUM_DESCRIPTION
-        and _DESCRIPTION.fullmatch(error.description) is not None
-    )
-
-
-def _is_reason(text: object) -> bool:
-    return isinstance(text, str) and len(text) <= MAXIMUM_REASON and _REASON.fullmatch(text) is not None
-
-
 def _microseconds(begun: int) -> int:
     return (time.perf_counter_ns() - begun) // 1000
-
-
-def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:
-    """The name of a plugin and its class."""
-    module_name, colon, class_name = specification.partition(":")
-    try:
-        if colon:
-            kind: Any = importlib.import_module(module_name)
-            for part in class_name.split("."):
-                kind = getattr(kind, part)
-            return name_of(specification), kind
-        if specification in available:
-            return specification, available[specification].load()
-    except Exception as error:
-        raise SettingsError(
-            [f"authserver.plugins: {specification} cannot be imported: {type(error).__name__}: {error}"]
-        ) from error
-    hint = did_you_mean(specification, available, "")
-    raise SettingsError([f"authserver.plugins: {specification}: no such plugin; {hint}"])
-
-
-def name_of(specification: str) -> str:
-    """The entry point's name, or `module:QuietHours` as `quiet_hours`."""
-    class_name = specification.rpartition(":")[2]
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
-
-
-def _is_frozen(kind: type) -> bool:
-    return bool(cast(Any, kind).__dataclass_params__.frozen)
-
-
-def _holds_secret(value: object) -> bool:
-    return isinstance(value, Secret) or (
-        isinstance(value, tuple) and any(isinstance(item, Secret) for item in value)
-    )
-
-
-def problem_with(decision: object, rules: Slot) -> str | None:
-    """Why this is no answer to this hook; None when it is one."""
-    if type(decision) is not Decision:
-        return "wrong-type"
-    # Made by hand, a decision may hold the text "deny", which is no verdict and must not pass for an allow.
-    if not any(decision.verdict is verdict for verdict in (Verdict.ALLOW, Verdict.NARROW, Verdict.DENY)):
-        return "wrong-verdict"
-    if not _is_reason(decision.reason):
-        return "bad-reason"
-    if (
-        decision.verdict is Verdict.ALLOW
-        and rules.value is not None
-        and not _is_value(decision.value, rules.value)
-    ):
-        return "wrong-value"
-    if decision.verdict is Verdict.NARROW and not (rules.narrows and _is_value(decision.value, tuple)):
-        return "wrong-value"
-    return None
-
-
-def _is_value(value: object, kind: type) -> bool:
-    if kind is tuple:
-        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-    return isinstance(value, kind)

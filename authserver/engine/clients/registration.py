@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from authserver.engine import digests, strict_json, uris
-from authserver.engine.client_secrets import new_secret
+from authserver.engine import uris
+from authserver.engine.clients.secrets import new_secret
 from authserver.engine.context import Engine
+from authserver.engine.crypto import digests, strict_json
 from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidScope, InvalidToken
 from authserver.engine.parameters import scope_set
 from authserver.engine.printable import is_printable
@@ -118,7 +119,7 @@ def add_client(
         )
     secret, stored = None, None
     if metadata.token_endpoint_auth_method.startswith("client_secret_"):
-        secret, stored = new_secret(engine.keys, client_id, engine.now)
+        secret, stored = new_secret(engine.ring, client_id, engine.now)
     client = replace(
         _client(engine, metadata, client_id, registered_by),
         first_party=first_party,

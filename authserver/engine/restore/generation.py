@@ -2,7 +2,7 @@
 
 A backup knows nothing of what was revoked, spent, rotated or signed out after it. So a new generation begins:
 every grant, session and consent of the backup ends, other keys sign, and what is stored nowhere but refers to
-the time before (a pending request, an assertion, a proof) is refused by its age (`engine.once`).
+the time before (a pending request, an assertion, a proof) is refused by its age (`engine.tokens.once`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from authserver.engine import keys
 from authserver.engine.context import Engine
+from authserver.engine.keys import signing_keys
 from authserver.engine.ports import Storage
 from authserver.engine.records import KeyState, SigningKey
 
@@ -116,15 +116,15 @@ def replace_signing_keys(engine: Engine) -> ReplacedKeys:
     """
     ended = sorted(_living(engine), key=partial(_order, engine))
     for key in ended:
-        keys.revoke(engine, key.kid, reason=REASON)
-    keys.prepare(engine)
+        signing_keys.revoke(engine, key.kid, reason=REASON)
+    signing_keys.prepare(engine)
     return ReplacedKeys(
         ended=tuple(key.kid for key in ended), fresh=tuple(key.kid for key in _living(engine))
     )
 
 
 def _living(engine: Engine) -> list[SigningKey]:
-    return [key for key in engine.stores.keys.list() if key.state(engine.now) is not KeyState.REMOVED]
+    return [key for key in engine.stores.signing_keys.list() if key.state(engine.now) is not KeyState.REMOVED]
 
 
 def _order(engine: Engine, key: SigningKey) -> tuple[bool, bool]:

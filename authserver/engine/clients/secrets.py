@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from authserver.engine import digests
 from authserver.engine.context import Engine
+from authserver.engine.crypto import digests
+from authserver.engine.crypto.sealing import KeyRing, Unsealable
 from authserver.engine.records import Client, ClientSecret, EventType
-from authserver.engine.sealing import KeyRing, Unsealable
 from authserver.limits import MAXIMUM_CLIENT_SECRET
 
 log = logging.getLogger(__name__)
@@ -82,12 +82,12 @@ def matching(engine: Engine, client: Client | None, client_id: str, text: str) -
     material = _material(client_id, text)
     live = live_secrets(client, engine.now) if client else ()
     if not live:
-        digests.equal(engine.keys.keyed_digest(material, purpose=PURPOSE)[1], bytes(32))
+        digests.equal(engine.ring.keyed_digest(material, purpose=PURPOSE)[1], bytes(32))
         return None
     found = None
     for secret in live:
         try:
-            _, digest = engine.keys.keyed_digest(material, purpose=PURPOSE, key_id=secret.key_id)
+            _, digest = engine.ring.keyed_digest(material, purpose=PURPOSE, key_id=secret.key_id)
         except Unsealable:
             log.error("client %s: key %s, which its secret needs, left the ring", client_id, secret.key_id)
             continue
@@ -111,7 +111,7 @@ def note_use(engine: Engine, client: Client, used: ClientSecret, text: str) -> N
             handle(used),
             used.expires_at.isoformat(timespec="seconds"),
         )
-    key_id, digest = engine.keys.keyed_digest(_material(client.client_id, text), purpose=PURPOSE)
+    key_id, digest = engine.ring.keyed_digest(_material(client.client_id, text), purpose=PURPOSE)
     after = replace(used, key_id=key_id, digest=digest, last_used_at=engine.now)
     engine.stores.clients.note_secret(client.client_id, used, after)
 
@@ -165,7 +165,7 @@ def rotate_secret(engine: Engine, client_id: str, overlap: timedelta) -> str:
         ending += changed
         if len(changed) == len(live):
             break
-    text, added = new_secret(engine.keys, client_id, engine.now)
+    text, added = new_secret(engine.ring, client_id, engine.now)
     engine.stores.clients.add_secret(client_id, added)
     engine.journal.client_id = client_id
     engine.record(

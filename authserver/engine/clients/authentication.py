@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
-from authserver.engine import client_secrets
+from authserver.engine.clients import secrets
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClient, InvalidRequest
 from authserver.engine.parameters import Parameters
@@ -75,13 +75,13 @@ def authenticate(
     refuse_malformed(presented)
     client, used = _judge(engine, presented, headers)
     if used is not None and presented.secret is not None:
-        client_secrets.note_use(engine, client, used, presented.secret)
+        secrets.note_use(engine, client, used, presented.secret)
     return client
 
 
 def refuse_malformed(presented: Presented) -> None:
     """Refuse a text that is nobody's secret, so that nobody need be looked up. Raises InvalidClient."""
-    if presented.secret is not None and not client_secrets.may_be_secret(presented.secret):
+    if presented.secret is not None and not secrets.may_be_secret(presented.secret):
         raise InvalidClient(_REFUSED, reason="secret-malformed", scheme=presented.scheme)
 
 
@@ -99,7 +99,7 @@ def _judge(
     client = kept or engine.find_client_elsewhere(presented.client_id)
     used = None
     if presented.secret is not None:
-        used = client_secrets.matching(engine, client, presented.client_id, presented.secret)
+        used = secrets.matching(engine, client, presented.client_id, presented.secret)
     refused = InvalidClient(_REFUSED, reason="client-refused", scheme=presented.scheme)
     if client is None or not client.is_enabled:
         refused.reason = "client-unknown" if client is None else "client-disabled"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from authserver.engine import digests
 from authserver.engine.context import Engine, SingleUse
+from authserver.engine.crypto import digests
 from authserver.engine.records import Client, Token, TokenKind
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from authserver.engine import keys
 from authserver.engine.context import Engine
+from authserver.engine.crypto.sealing import KeyRing, Unsealable, key_id_of
+from authserver.engine.keys import signing_keys
+from authserver.engine.keys.following import unopened
 from authserver.engine.ports import Storage, Stores
 from authserver.engine.records import RingKey, SigningKey
-from authserver.engine.sealing import KeyRing, Unsealable, key_id_of
-from authserver.engine.signing import unopened
 from authserver.settings import SettingsError
 
 
@@ -31,7 +31,7 @@ class Dependents:
 
 def dependents(stores: Stores) -> Mapping[str, Dependents]:
     """What depends on each key that anything depends on, by the id of the key."""
-    sealed = [_sealed_by(key) for key in stores.keys.list() if key.sealed_private_jwk is not None]
+    sealed = [_sealed_by(key) for key in stores.signing_keys.list() if key.sealed_private_jwk is not None]
     secrets = stores.clients.count_secrets()
     return {
         key_id: Dependents(signing_keys=sealed.count(key_id), client_secrets=secrets.get(key_id, 0))
@@ -59,7 +59,7 @@ def check(engine: Engine) -> None:
     missing = {
         key_id: needed
         for key_id, needed in dependents(engine.stores).items()
-        if key_id not in engine.keys.key_ids
+        if key_id not in engine.ring.key_ids
     }
     if missing:
         raise SettingsError(
@@ -76,7 +76,7 @@ def check_known(engine: Engine) -> None:
     Raises:
         SettingsError: it names the keys, what depends on them, and what to do.
     """
-    ring, stores = engine.keys, engine.stores
+    ring, stores = engine.ring, engine.stores
     known = {key.key_id: key for key in stores.ring_keys.list()}
     # In one order for all, so that processes which start at once do not wait for each other in a circle.
     added = [_note(ring, stores, key_id, engine.now) for key_id in sorted({*ring.key_ids} - known.keys())]
@@ -101,7 +101,7 @@ def outdated(stores: Stores, ring: KeyRing) -> list[SigningKey]:
     """The signing keys that an older key of the ring sealed."""
     return [
         key
-        for key in stores.keys.list()
+        for key in stores.signing_keys.list()
         if key.sealed_private_jwk is not None and _sealed_by(key) != ring.key_ids[0]
     ]
 
@@ -123,11 +123,11 @@ def _reseal(storage: Storage, ring: KeyRing, kid: str) -> str:
             if key is None:
                 return ""
             try:
-                sealed = keys.seal_private(ring, kid, keys.open_private(ring, key))
+                sealed = signing_keys.seal_private(ring, kid, signing_keys.open_private(ring, key))
             except Unsealable:
                 return unopened(ring, key)
             # False when it was rotated or revoked in between: then it is read again.
-            if stores.keys.change(key, replace(key, sealed_private_jwk=sealed)):
+            if stores.signing_keys.change(key, replace(key, sealed_private_jwk=sealed)):
                 return ""
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from authserver.engine import digests, once
 from authserver.engine.context import Binding, Engine, Issue
+from authserver.engine.crypto import digests
+from authserver.engine.crypto.sealing import seal_under
 from authserver.engine.errors import InvalidGrant, ServerError
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING, Client, EventType, Grant, Token, TokenKind
-from authserver.engine.sealing import seal_under
+from authserver.engine.tokens import once
 from authserver.settings import AccessTokenFormat
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """What a token that comes back stands for: its grant, and whether it is good now.
 
-`engine.issuing` makes tokens; this reads them again, for introspection and revocation. What kind of token it
+`engine.tokens.issuing` makes tokens; this reads them again, for introspection and revocation. What kind of token it
 is shows from the text alone, so no hint is needed, and garbage costs no look-up (T077).
 """
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from authserver.engine import digests
 from authserver.engine.context import Engine
-from authserver.engine.errors import InvalidToken
-from authserver.engine.issuing import SIGN_IN_CLAIMS
+from authserver.engine.crypto import digests
+from authserver.engine.crypto.jose import NotVerified
 from authserver.engine.records import NOTHING, Grant, TokenKind, User
+from authserver.engine.tokens.issuing import SIGN_IN_CLAIMS
 
 _OPAQUE = {TokenKind.ACCESS: digests.ACCESS, TokenKind.REFRESH: digests.REFRESH}
 
@@ -64,7 +64,7 @@ def find_issued(engine: Engine, text: str) -> Issued | None:
             return _opaque(engine, kind, text)
     try:
         claims = engine.signer.verify(text, typ="at+jwt")
-    except InvalidToken:
+    except NotVerified:
         return None
     # Whoever shares the signing keys under another issuer is somebody else; before `nbf` it is no token yet.
     now = engine.now.timestamp()

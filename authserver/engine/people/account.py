@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from authserver.engine import digests
 from authserver.engine.context import Engine
+from authserver.engine.crypto import digests
 from authserver.engine.errors import PasswordRefused, ServerError
-from authserver.engine.login import (
+from authserver.engine.people.login import (
     SESSION_KIND,
     BadPassword,
     hash_new_password,

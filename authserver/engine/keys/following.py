@@ -9,22 +9,23 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from authserver.engine import jose, keys
+from authserver.engine.crypto import jose
+from authserver.engine.crypto.sealing import KeyRing, Unsealable, key_id_of
+from authserver.engine.keys import signing_keys
 from authserver.engine.ports import Storage
 from authserver.engine.records import KeyState, SigningKey
-from authserver.engine.sealing import KeyRing, Unsealable, key_id_of
 from authserver.settings import SettingsError
 
 # Seconds. Keys that are older are read again by one thread, while the others go on.
 AGING_SECONDS = 8.0
 # Keys that are older than this serve nobody: a revoked one may be among them.
-OLD_SECONDS = float(keys.REFRESH_SECONDS)
+OLD_SECONDS = float(signing_keys.REFRESH_SECONDS)
 # After a failure.
 RETRY_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
-class SigningKeys:
+class FollowedSigningKeys:
     """Implements `engine.ports.Signer` over the key store.
 
     Args:
@@ -60,7 +61,7 @@ class SigningKeys:
         return self._current().jwks()
 
     def verify(self, token: str, *, typ: str) -> Mapping[str, Any]:
-        """The claims of a token that these keys signed. Raises InvalidToken."""
+        """The claims of a token that these keys signed. Raises ValueError."""
         return self._current().verify(token, typ=typ)
 
     def load(self) -> None:
@@ -100,7 +101,7 @@ class SigningKeys:
         """Take over what the database holds now; which keys cannot sign although they should, and why."""
         began, now = self._clock(), datetime.now(UTC)
         with self._storage.begin() as stores:
-            found = stores.keys.list()
+            found = stores.signing_keys.list()
         living = [(key, key.state(now)) for key in found if key.state(now) is not KeyState.REMOVED]
         private, problems = self._opened(living)
         made_of = (living, private.keys())
@@ -119,7 +120,7 @@ class SigningKeys:
             if state is KeyState.RETIRING:
                 continue
             try:
-                private[key.kid] = self._private.get(key.kid) or keys.open_private(self._ring, key)
+                private[key.kid] = self._private.get(key.kid) or signing_keys.open_private(self._ring, key)
             except Unsealable:
                 problems.append(unopened(self._ring, key))
         return private, problems
@@ -133,7 +134,7 @@ class SigningKeys:
         usable = [key for key, _ in living if key.kid in private]
         # None is active only when the clock was set back since the first one was made: it signs all the same (T150).
         first = min(usable, key=lambda key: key.activates_at, default=None)
-        signs = keys.signing_key(usable, self._algorithm, now) or first
+        signs = signing_keys.signing_key(usable, self._algorithm, now) or first
         try:
             return jose.KeySet(
                 [

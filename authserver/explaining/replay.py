@@ -16,7 +16,7 @@ from authserver.engine.errors import ServerError
 from authserver.engine.ports import Policies
 from authserver.engine.questions import QUESTIONS, CannotAskAgain, Known
 from authserver.engine.records import Event, EventType
-from authserver.plugins import SLOTS, same_outcome
+from authserver.plugins.kinds import SLOTS, same_outcome
 
 _encode = msgspec.json.Encoder().encode
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from authserver.engine import jose, strict_json
 from authserver.engine.context import Engine
+from authserver.engine.crypto import jose, strict_json
+from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.ports import Stores
 from authserver.engine.records import EventType, KeyState, SigningKey
-from authserver.engine.sealing import KeyRing
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, Settings
 
 PURPOSE = "signing-key"
@@ -83,7 +83,7 @@ def prepare(engine: Engine) -> None:
     The very first one signs at once. Where another algorithm signed so far, the key is staged as in a rotation.
     """
     erase_ended(engine.stores, engine.now)
-    algorithm, keys = engine.settings.signing_algorithm, engine.stores.keys.list()
+    algorithm, keys = engine.settings.signing_algorithm, engine.stores.signing_keys.list()
     if _last(keys, algorithm) is not None:
         return
     if signing_key(keys, algorithm, engine.now) is None:
@@ -112,7 +112,7 @@ def rotate(engine: Engine, *, algorithm: str | None = None, after: timedelta | N
             f"{REFRESH_SECONDS} until every process has read it, and {MARGIN_SECONDS} for clocks that differ"
         )
     erase_ended(stores, now)
-    keys = stores.keys.list()
+    keys = stores.signing_keys.list()
     old = _last(keys, algorithm)
     if old is not None and old.state(now) is KeyState.STAGED:
         raise _already_changed(engine, algorithm)
@@ -120,7 +120,7 @@ def rotate(engine: Engine, *, algorithm: str | None = None, after: timedelta | N
     activates_at = now if nobody_signs else now + (after or least)
     if old is not None:
         retiring = replace(old, retires_at=activates_at, ends_at=activates_at + VERIFIES_AFTERWARDS)
-        if not stores.keys.change(old, retiring):
+        if not stores.signing_keys.change(old, retiring):
             raise _already_changed(engine, algorithm)
         old = retiring
     new = add_key(engine, algorithm, activates_at=activates_at, why=FIRST if nobody_signs else ROTATED)
@@ -141,7 +141,7 @@ def revoke(engine: Engine, kid: str, *, reason: str) -> Revocation:
     """
     stores, now = engine.stores, engine.now
     erase_ended(stores, now)
-    keys = stores.keys.list()
+    keys = stores.signing_keys.list()
     key = _named(keys, kid)
     was = key.state(now)
     if was is KeyState.REMOVED:
@@ -170,10 +170,10 @@ def erase_ended(stores: Stores, now: datetime) -> int:
     """Erase the private parts of keys that have ended; how many there were."""
     ended = [
         key
-        for key in stores.keys.list()
+        for key in stores.signing_keys.list()
         if key.sealed_private_jwk is not None and key.state(now) is KeyState.REMOVED
     ]
-    return sum(stores.keys.change(key, replace(key, sealed_private_jwk=None)) for key in ended)
+    return sum(stores.signing_keys.change(key, replace(key, sealed_private_jwk=None)) for key in ended)
 
 
 def seal_private(ring: KeyRing, kid: str, private_jwk: dict[str, Any]) -> bytes:
@@ -246,11 +246,11 @@ def add_key(engine: Engine, algorithm: str, *, activates_at: datetime, why: str)
         kid=kid,
         algorithm=algorithm,
         public_jwk=public,
-        sealed_private_jwk=seal_private(engine.keys, kid, private),
+        sealed_private_jwk=seal_private(engine.ring, kid, private),
         created_at=engine.now,
         activates_at=activates_at,
     )
-    if not engine.stores.keys.add(key):
+    if not engine.stores.signing_keys.add(key):
         return None
     details = {"kid": kid, "algorithm": algorithm, "activates_at": activates_at.isoformat()}
     engine.record(EventType.KEY_CREATED, reason=why, details=details)
@@ -258,14 +258,14 @@ def add_key(engine: Engine, algorithm: str, *, activates_at: datetime, why: str)
 
 
 def _change(engine: Engine, before: SigningKey, after: SigningKey) -> SigningKey:
-    if not engine.stores.keys.change(before, after):
+    if not engine.stores.signing_keys.change(before, after):
         raise _already_changed(engine, before.algorithm)
     return after
 
 
 def _already_changed(engine: Engine, algorithm: str) -> CannotChange:
     """Who was quicker, as the table says now."""
-    staged = _staged(engine.stores.keys.list(), algorithm, engine.now)
+    staged = _staged(engine.stores.signing_keys.list(), algorithm, engine.now)
     if staged is None:
         return CannotChange(
             "somebody changed the keys meanwhile; look at `authserver keys list` and try again"

@@ -14,8 +14,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 
-from authserver.engine import strict_json
-from authserver.engine.errors import InvalidToken
+from authserver.engine.crypto import strict_json
 from authserver.limits import MAXIMUM_TOKEN
 
 ALGORITHMS = ("ES256", "RS256", "EdDSA")
@@ -54,6 +53,14 @@ def new_signing_key(algorithm: str) -> tuple[str, dict[str, Any], dict[str, Any]
     kid = key.thumbprint()
     public = _published(kid, algorithm, key.as_dict(private=False))
     return kid, public, {**key.as_dict(private=True), **public}
+
+
+class NotVerified(ValueError):
+    """No token that these keys signed. `reason` says why, to operators; it repeats nothing of the token."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +212,10 @@ class KeySet:
         """The claims of a token that we signed, with this `typ`; its times and audience are the caller's.
 
         One token has one spelling: base64url that is not canonical is refused (RFC 4648, 3.5).
-        Raises InvalidToken.
+        Raises NotVerified.
         """
         if len(token) > MAXIMUM_TOKEN or not token.isascii() or token.count(".") != 2:
-            raise _refused("token-malformed")
+            raise NotVerified("token-malformed")
         signed, _, signature_text = token.encode("ascii").rpartition(b".")
         header_text, _, claims_text = signed.partition(b".")
         try:
@@ -216,24 +223,24 @@ class KeySet:
             signature = urlsafe_b64decode(signature_text)
             claims_json = urlsafe_b64decode(claims_text)
         except ValueError:
-            raise _refused("token-malformed") from None
+            raise NotVerified("token-malformed") from None
         if not isinstance(header, dict) or header.keys() != _HEADER_MEMBERS:
-            raise _refused("token-header")
+            raise NotVerified("token-header")
         key = self._keys.get(header["kid"]) if isinstance(header["kid"], str) else None
         if key is None:
-            raise _refused("token-key-unknown")
+            raise NotVerified("token-key-unknown")
         if header["alg"] != key.algorithm:
-            raise _refused("token-algorithm")
+            raise NotVerified("token-algorithm")
         if header["typ"] != typ:
-            raise _refused("token-type")
+            raise NotVerified("token-type")
         if not JWSRegistry.algorithms[key.algorithm].verify(signed, signature, key.public):
-            raise _refused("token-signature")
+            raise NotVerified("token-signature")
         try:
             claims = strict_json.loads(claims_json)
         except ValueError:
-            raise _refused("token-malformed") from None
+            raise NotVerified("token-malformed") from None
         if not isinstance(claims, dict):
-            raise _refused("token-malformed")
+            raise NotVerified("token-malformed")
         return claims
 
 
@@ -263,7 +270,3 @@ def _published(kid: str, algorithm: str, jwk: Mapping[str, Any]) -> dict[str, An
     """The JWK as published: named members only, so a private one cannot slip through (RFC 7517, 4)."""
     members = {name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}
     return {**members, "kid": kid, "alg": algorithm, "use": "sig"}
-
-
-def _refused(reason: str) -> InvalidToken:
-    return InvalidToken("the token is not valid", reason=reason)

@@ -1,0 +1,1 @@
+"""Clients: how they authenticate, their secrets, their registration."""

@@ -1,0 +1,1 @@
+"""The signing keys, and the ring of keys that seals what is stored."""

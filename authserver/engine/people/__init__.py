@@ -1,0 +1,1 @@
+"""People: user names, sign-in, their account."""

@@ -1,0 +1,1 @@
+"""What follows when the database was restored from a backup."""

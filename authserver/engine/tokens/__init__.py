@@ -1,0 +1,1 @@
+"""Tokens: how they are made, found again, and used once."""

@@ -1,0 +1,1 @@
+"""Finds, orders, checks and asks plugins: `loading`, `kinds` and `asking`."""

@@ -1,0 +1,140 @@
+"""Find the plugins that the INI names, check them, and make them from their settings.
+
+Only what the INI names is loaded, and its order is the order in which plugins are asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from authserver.plugins.asking import PluginSet
+from authserver.settings import (
+    PLUGIN_PREFIX,
+    Resolved,
+    Secret,
+    SettingsError,
+    did_you_mean,
+    read_fields,
+)
+
+GROUP = "authserver.plugins"
+
+
+def load(
+    specifications: Sequence[str],
+    settings: Mapping[str, Mapping[str, Resolved]],
+    *,
+    production: bool,
+    time_limit: float = 2.0,
+    others: Collection[str] = (),
+) -> tuple[PluginSet, list[str]]:
+    """Find every plugin of the INI and make it from its settings.
+
+    Args:
+        specifications: entry point names or `module:Class`, in order.
+        settings: raw texts by plugin name and field.
+        production: whether insecure plugins and settings are refused.
+        time_limit: seconds a plugin has for a decision.
+        others: specifications of plugins that have settings too but are loaded elsewhere.
+
+    Returns:
+        The plugins, and what development should announce about them.
+
+    Raises:
+        SettingsError: naming every unknown plugin, setting and other problem.
+    """
+    available = {point.name: point for point in entry_points(group=GROUP)}
+    plugins: list[tuple[str, object]] = []
+    problems: list[str] = []
+    insecure: list[str] = []
+    named: dict[str, str] = {}
+    for specification in specifications:
+        try:
+            name, kind = _find(specification, available)
+        except SettingsError as error:
+            problems += error.problems
+            continue
+        if name in named:
+            problems.append(
+                f"authserver.plugins: {specification} and {named[name]} are both called {name}; keep one"
+            )
+            continue
+        named[name] = specification
+        prefix = f"{PLUGIN_PREFIX}{name}."
+        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and _is_frozen(kind)):
+            problems.append(
+                f"authserver.plugins: {specification} is not a frozen dataclass; a plugin is a frozen value"
+            )
+            continue
+        values, found = read_fields(kind, settings.get(name, {}), prefix)
+        problems += found
+        insecure += [
+            f"{prefix}{field}: a secret stands in the INI file; give it as env:NAME or file:PATH"
+            for field, raw in settings.get(name, {}).items()
+            if raw.inline and _holds_secret(values.get(field))
+        ]
+        if getattr(kind, "development_only", False):
+            insecure.append(f"authserver.plugins: {name} is for development; remove the line")
+        if not found:
+            try:
+                plugin = kind(**values)
+                plugins.append((name, plugin))
+                insecure += [f"{prefix}{line}" for line in getattr(plugin, "insecure", ())]
+            except (TypeError, ValueError) as error:
+                problems.append(f"{prefix.removesuffix('.')}: {error}")
+    elsewhere = {name_of(specification) for specification in others}
+    problems += [
+        f"authserver.shadow_plugins: {name} is listed in authserver.plugins too; leave it in one of them"
+        for name in named.keys() & elsewhere
+    ]
+    for name in settings:
+        if name not in named and name not in elsewhere:
+            problems.append(
+                f"{PLUGIN_PREFIX}{name}: no such plugin is listed in authserver.plugins; "
+                + did_you_mean(name, named, PLUGIN_PREFIX)
+            )
+    if production:
+        problems += [f"{line} (refused in production)" for line in insecure]
+    if problems:
+        raise SettingsError(problems)
+    return PluginSet(plugins, time_limit=time_limit), insecure
+
+
+def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:
+    """The name of a plugin and its class."""
+    module_name, colon, class_name = specification.partition(":")
+    try:
+        if colon:
+            kind: Any = importlib.import_module(module_name)
+            for part in class_name.split("."):
+                kind = getattr(kind, part)
+            return name_of(specification), kind
+        if specification in available:
+            return specification, available[specification].load()
+    except Exception as error:
+        raise SettingsError(
+            [f"authserver.plugins: {specification} cannot be imported: {type(error).__name__}: {error}"]
+        ) from error
+    hint = did_you_mean(specification, available, "")
+    raise SettingsError([f"authserver.plugins: {specification}: no such plugin; {hint}"])
+
+
+def name_of(specification: str) -> str:
+    """The entry point's name, or `module:QuietHours` as `quiet_hours`."""
+    class_name = specification.rpartition(":")[2]
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
+
+
+def _is_frozen(kind: type) -> bool:
+    return bool(cast(Any, kind).__dataclass_params__.frozen)
+
+
+def _holds_secret(value: object) -> bool:
+    return isinstance(value, Secret) or (
+        isinstance(value, tuple) and any(isinstance(item, Secret) for item in value)
+    )
