@@ -417,7 +417,15 @@ def test_what_is_contained_says_what_it_was() -> None:
         contained(raising(ValueError("plain")))
 
 
-def test_the_operators_interrupt_is_told_apart() -> None:
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C interrupts, as in a terminal; in the background a shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_operators_interrupt_is_told_apart(interrupts: None) -> None:
     """While a command runs, Ctrl-C is no failure of the plugin that happens to be asked."""
     with interruptible():
         with pytest.raises(Interrupted):
@@ -426,6 +434,13 @@ def test_the_operators_interrupt_is_told_apart() -> None:
             contained(raising(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_an_ignored_interrupt_stays_ignored(interrupts: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interruptible():
+        assert contained(signal.raise_signal, signal.SIGINT) is None
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 SLOW = """
