@@ -21,7 +21,7 @@ from pyramid.router import Router
 from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
-from authserver import settings as settings_reader
+from authserver import ini as ini_reader
 from authserver.engine import grants
 from authserver.engine.context import Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
@@ -30,10 +30,11 @@ from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.metadata import MetadataCollision, auth_methods, joined, server_metadata
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.restore.generation import FollowedGeneration
+from authserver.ini import Loaded
 from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.shadow import Shadow
-from authserver.settings import Loaded, SettingsError
+from authserver.settings import SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.throttle import Throttle
@@ -135,7 +136,7 @@ def serve(global_config: Mapping[str, str], **ini: str) -> Router:
 
 def build(ini: Mapping[str, str]) -> Application:
     """Read the settings and make every part; the database is not touched yet."""
-    loaded = settings_reader.load(ini)
+    loaded = ini_reader.load(ini)
     settings = loaded.settings
     plugins, insecure_plugins = plugin_loader.load(
         settings.plugins,
@@ -146,9 +147,9 @@ def build(ini: Mapping[str, str]) -> Application:
     )
     unknown = [name for name in settings.grant_types if name not in grants.CORE]
     if unknown:
-        hint = settings_reader.did_you_mean(unknown[0], grants.CORE, "")
+        hint = ini_reader.did_you_mean(unknown[0], grants.CORE, "")
         raise SettingsError([f"authserver.grant_types: {unknown[0]}: no such grant type; {hint}"])
-    key_ring = KeyRing(settings_reader.key_ring(settings))
+    sealing_keys = KeyRing(key_ring(settings))
     storage = _open_database(settings.database_url.value)
     shadows, insecure_shadows = plugin_loader.load(
         settings.shadow_plugins,
@@ -159,13 +160,13 @@ def build(ini: Mapping[str, str]) -> Application:
     )
     if shadows.names:
         plugins.shadow = Shadow(shadows, storage)
-    followed_keys = FollowedSigningKeys(storage, key_ring, settings.signing_algorithm)
+    followed_keys = FollowedSigningKeys(storage, sealing_keys, settings.signing_algorithm)
     try:
         parts = Parts(
             settings=settings,
             policies=plugins,
             signer=followed_keys,
-            ring=key_ring,
+            ring=sealing_keys,
             throttle=Throttle(),
             grant_types=joined(
                 "grant type",
@@ -181,7 +182,7 @@ def build(ini: Mapping[str, str]) -> Application:
             generation=FollowedGeneration(storage),
         )
         metadata = server_metadata(parts)
-        if problems := settings_reader.scope_problems(parts.scopes, settings.maximum_request):
+        if problems := scope_problems(parts.scopes, settings.maximum_request):
             raise SettingsError([f"scopes, of authserver.scopes and plugins: {line}" for line in problems])
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error

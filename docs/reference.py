@@ -25,9 +25,10 @@ from sphinx.util.docutils import SphinxDirective
 
 from authserver import hookspecs, limits
 from authserver.cli import main as command_line
+from authserver.ini import PLUGIN_PREFIX, PREFIX
 from authserver.plugins.kinds import CONTRIBUTING, SLOTS
 from authserver.plugins.loading import GROUP
-from authserver.settings import PLUGIN_PREFIX, PREFIX, Secret, Settings
+from authserver.settings import Secret, Settings
 
 CHECKOUT = Path(__file__).parent.parent
 INI = CHECKOUT / "development.ini"

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from authserver.api import Decision, Secret, allow, deny, hookimpl, narrow
 from authserver.engine.decisions import Ruling, Verdict
+from authserver.ini import Resolved
 from authserver.plugins.asking import PluginFailed, PluginSet
 from authserver.plugins.loading import load
-from authserver.settings import Resolved, SettingsError
+from authserver.settings import SettingsError
 from authserver.testing.records import a_client, a_user
 
 SCOPES = ("profile", "files.read", "files.write")

@@ -15,8 +15,10 @@ import pytest
 import sqlalchemy as sa
 import time_machine
 
-from authserver import app, settings, upkeep
+from authserver import app, upkeep
+from authserver import ini as ini_reader
 from authserver.engine.records import ClientSecret, Disposable, RegisteredBy, TokenKind
+from authserver.settings import Settings
 from authserver.storage.database import Database
 from authserver.storage.tables import Base
 from authserver.testing.records import (
@@ -60,9 +62,9 @@ def clean_up(server: Server) -> int:
     return sum(server.application.caretaker.work() for _ in range(3))
 
 
-def read(**changes: str) -> settings.Settings:
+def read(**changes: str) -> Settings:
     ini = {**SETTINGS, "authserver.database_url": "sqlite://"}
-    return settings.load({**ini, **{f"authserver.{name}": text for name, text in changes.items()}}).settings
+    return ini_reader.load({**ini, **{f"authserver.{name}": text for name, text in changes.items()}}).settings
 
 
 # ---- the rules ----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from authserver.engine.errors import InvalidRedirectUri
 from authserver.engine.keys.ring import check_known
 from authserver.engine.records import Client
 from authserver.explaining.remedies import remedy_of
-from authserver.settings import did_you_mean
+from authserver.ini import did_you_mean
 
 
 @click.group()

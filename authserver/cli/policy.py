@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from authserver import settings as settings_reader
+from authserver import ini as ini_reader
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.durations import length_of
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
@@ -193,7 +193,7 @@ def _plugins_of(candidate: Path) -> PluginSet:
 
     if not candidate.is_file():
         raise click.BadParameter(f"{candidate}: no such file", param_hint="--config")
-    loaded = settings_reader.load(Configuration(candidate).ini())
+    loaded = ini_reader.load(Configuration(candidate).ini())
     found, _ = loading.load(
         loaded.settings.plugins,
         loaded.plugin_settings,

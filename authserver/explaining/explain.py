@@ -11,9 +11,10 @@ from authserver.engine.decisions import Verdict, outcome_of
 from authserver.engine.errors import Refusal
 from authserver.engine.records import Event
 from authserver.explaining.remedies import SILENCE, remedy_of
+from authserver.ini import PLUGIN_PREFIX
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.kinds import SLOTS
-from authserver.settings import PLUGIN_PREFIX, Secret
+from authserver.settings import Secret
 
 CORE = "core"
 _OBJECTIONS = frozenset({Verdict.DENY, Verdict.NARROW, Verdict.FAILED})

@@ -37,9 +37,7 @@ from authserver.plugins.kinds import (
     problem_with,
 )
 from authserver.plugins.time_limit import TimeLimit, TooSlow
-from authserver.settings import (
-    SettingsError,
-)
+from authserver.settings import SettingsError
 
 log = logging.getLogger(__name__)
 

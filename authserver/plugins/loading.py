@@ -12,15 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, cast
 
+from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
-from authserver.settings import (
-    PLUGIN_PREFIX,
-    Resolved,
-    Secret,
-    SettingsError,
-    did_you_mean,
-    read_fields,
-)
+from authserver.settings import Secret, SettingsError
 
 GROUP = "authserver.plugins"
 

@@ -20,7 +20,8 @@ from authserver.engine.crypto import digests, jose
 from authserver.engine.crypto.sealing import KeyRing, to_text
 from authserver.engine.keys import signing_keys
 from authserver.engine.records import TokenKind
-from authserver.settings import key_ring, load
+from authserver.ini import load
+from authserver.settings import key_ring
 from authserver.storage import migrate
 from authserver.testing.server import CHALLENGE, ISSUER, PASSWORD, SETTINGS, Server
 from authserver.testing.stories import is_signed_in
