@@ -13,9 +13,10 @@ from authserver import private_files, settings
 from authserver.cli.configuration import Configuration
 from authserver.cli.keys import new_ring_entry
 from authserver.cli.printing import say
-from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.clients.registration import add_client
 from authserver.engine.context import Engine
 from authserver.engine.people.login import add_user
+from authserver.engine.records import ClientMetadata
 
 USERNAME = "demo"
 SERVICE = "demo-service"

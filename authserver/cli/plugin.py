@@ -14,12 +14,12 @@ from string import Template
 import click
 
 from authserver.cli.printing import say
-from authserver.plugins.kinds import HOOKS as ALL_HOOKS
+from authserver.hookspecs import every_hook
 from authserver.plugins.loading import GROUP
 
 TEMPLATES = files("authserver.cli") / "plugin_template"
 # The hooks that a plugin can be started for, the deciding ones first.
-HOOKS = tuple(hook for hook in ALL_HOOKS if (TEMPLATES / f"{hook}.module.txt").is_file())
+HOOKS = tuple(hook for hook in every_hook() if (TEMPLATES / f"{hook}.module.txt").is_file())
 MAXIMUM_NAME = 30
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
