@@ -6,6 +6,8 @@ import ast
 import dataclasses
 import inspect
 import re
+import subprocess
+import sys
 import textwrap
 import typing
 from importlib.metadata import entry_points
@@ -101,6 +103,48 @@ def test_the_documented_arguments_are_the_real_ones(name: str) -> None:
     assert all(documented.values())
     assert all(item.annotation is not inspect.Parameter.empty for item in signature.parameters.values())
     assert signature.return_annotation is not inspect.Signature.empty
+
+
+# What mypy must say, by line: at the engine's end a question and what its ruling gives, at the plugin's its answer.
+MISTAKES = {
+    "engine.ask(ResourceQuestion(client=client))": 'Missing named argument "resource"',
+    "engine.ask(ResourceQuestion(client=client, resource=1))": 'Argument "resource"',
+    "number: int = engine.ask(ResourceQuestion(client=client, resource=None)).allowed_value": "Incompatible types",
+    "@deciding(ResourceQuestion, silence='refused', remedy='none')": "Argument 1 has incompatible type",
+}
+
+
+@pytest.mark.slow
+def test_the_type_checker_holds_both_ends_of_a_question(tmp_path: Path) -> None:
+    """A misspelt argument or a wrong value is found before anything runs."""
+    ask, short, wrong, declared = MISTAKES
+    source = f"""
+from authserver.api import Client, Decision, Engine
+from authserver.engine.questions import ResourceQuestion
+from authserver.hooks import deciding
+
+def rule(engine: Engine, client: Client) -> str:
+    {ask}
+    {short}
+    {wrong}
+    return engine.ask(ResourceQuestion(client=client, resource=None)).allowed_value
+
+{declared}
+def resource_decision(client: Client, resource: str | None) -> Decision[int] | None: ...
+"""
+    (tmp_path / "asks.py").write_text(source)
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", "--no-error-summary", str(tmp_path / "asks.py")],
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+    )
+    errors = {
+        source.splitlines()[int(number) - 1].strip(): text
+        for number, text in re.findall(r"asks\.py:(\d+): error: (.*)", run.stdout)
+    }
+    assert errors.keys() == MISTAKES.keys(), run.stdout
+    assert all(MISTAKES[line] in errors[line] for line in MISTAKES)
 
 
 @pytest.mark.parametrize("name", DECIDING)
