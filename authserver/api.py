@@ -43,8 +43,8 @@ stored nowhere and was made before the database was restored is not `of_this_gen
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.authorize import Expanded, check_request
-from authserver.engine.clients.authentication import Credentials, authenticate
-from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, ClientMetadata
+from authserver.engine.clients.authentication import authenticate
+from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED
 from authserver.engine.context import Binding, Engine, Issue, Redeem, SingleUse
 from authserver.engine.crypto.digests import equal, new_identifier, verify_password
 from authserver.engine.crypto.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, foreign_key, read_jws
@@ -60,12 +60,10 @@ from authserver.engine.errors import (
     OAuthError,
     UnauthorizedClient,
 )
-from authserver.engine.introspect import IntrospectedToken
 from authserver.engine.parameters import Parameters
-from authserver.engine.people.login import Identity
 from authserver.engine.people.usernames import normalise_username
-from authserver.engine.questions import facts_of
-from authserver.engine.records import Client, Consent, Event, Grant, RegisteredBy, User
+from authserver.engine.questions import Credentials, Identity, IntrospectedToken, Question
+from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, RegisteredBy, User
 from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
 from authserver.engine.tokens.once import of_this_generation
 from authserver.engine.uris import (
@@ -75,13 +73,14 @@ from authserver.engine.uris import (
     same_loopback_redirect_uri,
     same_redirect_uri,
 )
-from authserver.hookspecs import hookimpl
+from authserver.hookspecs import DECIDING, hookimpl
 from authserver.limits import MAXIMUM_IDENTIFIER
 from authserver.settings import Secret
 from authserver.web.forms import headers_of, read_form
 from authserver.web.json import json_response
 
 __all__ = [
+    "DECIDING",
     "FOREIGN_ALGORITHMS",
     "INITIAL_ACCESS_TOKEN_REQUIRED",
     "MAXIMUM_IDENTIFIER",
@@ -110,6 +109,7 @@ __all__ = [
     "Jws",
     "OAuthError",
     "Parameters",
+    "Question",
     "Redeem",
     "RegisteredBy",
     "Secret",
@@ -126,7 +126,6 @@ __all__ = [
     "check_request",
     "deny",
     "equal",
-    "facts_of",
     "fitting_application_type",
     "foreign_key",
     "from_text",

@@ -19,8 +19,9 @@ from authserver.api import InvalidRequest, OAuthError, allow, deny, hookimpl, na
 from authserver.containment import MAXIMUM_TEXT, Escaped, Interrupted, contained, interruptible, text_of
 from authserver.engine.decisions import Verdict
 from authserver.engine.records import Event
+from authserver.hooks import MAXIMUM_REASON
+from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginFailed, PluginSet
-from authserver.plugins.kinds import MAXIMUM_REASON, SLOTS
 from authserver.plugins.time_limit import TimeLimit
 from authserver.testing import hostile
 from authserver.testing.questions import a_question
@@ -166,15 +167,15 @@ def kind(request: pytest.FixtureRequest) -> type[Breaks]:
 
 
 @every_ending
-@pytest.mark.parametrize("slot", SLOTS)
+@pytest.mark.parametrize("hook", DECIDING)
 def test_a_deciding_plugin_has_failed(
-    kind: type[Breaks], slot: str, raised: type[BaseException], caplog: pytest.LogCaptureFixture
+    kind: type[Breaks], hook: str, raised: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R-14: at every slot, and the plugin is named."""
+    """R-14: at every hook, and the plugin is named."""
     DOES[0] = raising(raised)
-    ruling = PluginSet([("breaks", kind(slot))]).decide(slot, **a_question(slot))
+    ruling = PluginSet([("breaks", kind(hook))]).decide(a_question(hook))
     assert (ruling.verdict, ruling.reason, ruling.decided_by) == (Verdict.FAILED, "plugin-raised", "breaks")
-    assert f"plugin breaks failed in {slot}" in caplog.text
+    assert f"plugin breaks failed in {hook}" in caplog.text
 
 
 @every_ending
@@ -222,9 +223,7 @@ def test_an_observing_plugin_harms_nobody(
 
 def test_a_plugin_that_recurses_without_end_has_failed(kind: type[Breaks]) -> None:
     DOES[0] = overflow
-    ruling = PluginSet([("breaks", kind("scope_decision"))]).decide(
-        "scope_decision", **a_question("scope_decision")
-    )
+    ruling = PluginSet([("breaks", kind("scope_decision"))]).decide(a_question("scope_decision"))
     assert ruling.failed
     DOES[0] = raising(RecursionError)
 
@@ -257,9 +256,7 @@ def test_a_reason_is_short_and_printable(kind: type[Breaks], answer: Any, reason
     """R-14, T131: any other is a failed answer."""
     made = eval(reason)
     DOES[0] = lambda: answer(made)
-    ruling = PluginSet([("breaks", kind("scope_decision"))]).decide(
-        "scope_decision", **a_question("scope_decision")
-    )
+    ruling = PluginSet([("breaks", kind("scope_decision"))]).decide(a_question("scope_decision"))
     assert ruling.failed
     assert ruling.reason in ("bad-reason", "plugin-raised")
 
@@ -267,7 +264,7 @@ def test_a_reason_is_short_and_printable(kind: type[Breaks], answer: Any, reason
 def test_the_longest_reason_there_may_be_is_one() -> None:
     DOES[0] = lambda: deny("a" * MAXIMUM_REASON)
     plugins = PluginSet([("breaks", Breaks("scope_decision"))])
-    assert plugins.decide("scope_decision", **a_question("scope_decision")).verdict is Verdict.DENY
+    assert plugins.decide(a_question("scope_decision")).verdict is Verdict.DENY
 
 
 @pytest.mark.parametrize(

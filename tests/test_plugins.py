@@ -22,7 +22,7 @@ from authserver.ini import Resolved
 from authserver.plugins.asking import PluginFailed, PluginSet
 from authserver.plugins.loading import load
 from authserver.settings import SettingsError
-from authserver.testing.records import a_client, a_user
+from authserver.testing.questions import a_question
 
 SCOPES = ("profile", "files.read", "files.write")
 NO_KEY = Secret("none")
@@ -42,12 +42,10 @@ class Says:
         return self.answer
 
 
-def ask(answers: Sequence[Any]) -> Ruling:
+def ask(answers: Sequence[Any]) -> Ruling[Any]:
     """What plugins called p0, p1, … with these answers come to."""
     plugins = PluginSet([(f"p{number}", Says(answer, number)) for number, answer in enumerate(answers)])
-    return plugins.decide(
-        "scope_decision", client=None, user=None, grant_type="", requested=SCOPES, resources=()
-    )
+    return plugins.decide(a_question("scope_decision", requested=SCOPES))
 
 
 # ---- The combining rule ---------------------------------------------------------------------------
@@ -164,21 +162,14 @@ def test_a_fault_is_logged_with_the_name_of_the_plugin(fault: Any, caplog: pytes
 
 
 def test_every_answer_is_recorded_once() -> None:
-    """R-04: slot, facts, outcome, and of each plugin verdict and reason."""
+    """R-04: hook, facts, outcome, and of each plugin verdict and reason."""
     plugins = PluginSet(
         [
             (f"p{n}", Says(answer, n))
             for n, answer in enumerate([None, narrow("less", ("profile",)), allow("yes", SCOPES)])
         ]
     )
-    record = plugins.decide(
-        "scope_decision",
-        client=a_client(),
-        user=a_user(),
-        grant_type="authorization_code",
-        requested=SCOPES,
-        resources=(),
-    ).as_record()
+    record = plugins.decide(a_question("scope_decision", requested=SCOPES, resources=())).as_record()
     assert record["facts"] == {
         "client_id": "reports",
         "user_id": "user_ada",
@@ -196,7 +187,7 @@ def test_every_answer_is_recorded_once() -> None:
 
 
 def test_a_narrowing_is_no_answer_where_there_is_nothing_to_narrow() -> None:
-    """T140: `narrow` in a slot without a list of values is a fault, not an allow."""
+    """T140: `narrow` at a hook without a list of values is a fault, not an allow."""
 
     @dataclass(frozen=True)
     class Narrows:
@@ -204,9 +195,7 @@ def test_a_narrowing_is_no_answer_where_there_is_nothing_to_narrow() -> None:
         def redirect_uri_decision(self) -> Decision:
             return narrow("less", ("https://client.example/cb",))
 
-    ruling = PluginSet([("narrows", Narrows())]).decide(
-        "redirect_uri_decision", client=None, redirect_uri="x"
-    )
+    ruling = PluginSet([("narrows", Narrows())]).decide(a_question("redirect_uri_decision"))
     assert ruling.failed
 
 
@@ -433,7 +422,7 @@ def test_only_what_is_listed_is_loaded() -> None:
     """T140: installing a package never changes a policy."""
     plugins, _ = load_with()
     assert all(row["plugins"] == [] for row in plugins.table())
-    assert plugins.decide("redirect_uri_decision", client=None, redirect_uri="x").verdict is Verdict.SILENT
+    assert plugins.decide(a_question("redirect_uri_decision")).verdict is Verdict.SILENT
 
 
 def test_plugins_are_asked_in_the_order_of_the_list() -> None:
@@ -496,9 +485,7 @@ def test_a_plugin_that_hangs_has_refused() -> None:
     OVER.clear()
     try:
         begun = time.monotonic()
-        rulings = [
-            plugins.decide("redirect_uri_decision", client=a_client(), redirect_uri="x") for _ in range(34)
-        ]
+        rulings = [plugins.decide(a_question("redirect_uri_decision")) for _ in range(34)]
         assert time.monotonic() - begun < 10
         assert all(ruling.failed and ruling.reason == "plugin-too-slow" for ruling in rulings)
     finally:
@@ -516,9 +503,7 @@ def test_an_immediate_plugin_is_asked_in_the_callers_thread() -> None:
         def redirect_uri_decision(self) -> Decision:
             return allow(f"thread-{threading.get_ident()}")
 
-    ruling = PluginSet([("here", Here())]).decide(
-        "redirect_uri_decision", client=a_client(), redirect_uri="x"
-    )
+    ruling = PluginSet([("here", Here())]).decide(a_question("redirect_uri_decision"))
     assert ruling.reason == f"thread-{threading.get_ident()}"
 
 

@@ -14,9 +14,10 @@ from authserver import private_files
 from authserver.cli.configuration import Configuration
 from authserver.cli.keys import new_ring_entry
 from authserver.cli.printing import say
-from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.clients.registration import add_client
 from authserver.engine.context import Engine
 from authserver.engine.people.login import add_user
+from authserver.engine.records import ClientMetadata
 from authserver.settings import Environment, Settings
 
 USERNAME = "demo"

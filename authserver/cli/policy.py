@@ -164,12 +164,12 @@ def replay_command(
         )
         for item in replay(found, replace(engine, policies=other)):
             if item.result is Result.NOT_ASKED:
-                not_asked[item.slot, item.would_be["reason"]] += 1
+                not_asked[item.hook, item.would_be["reason"]] += 1
                 continue
             asked += 1
             if item.result is Result.FLIPPED:
                 example = {"event_id": item.event_id, "at": item.at, "asked": item.facts}
-                differences.add(item.slot, item.client_id, item.was, item.would_be, example)
+                differences.add(item.hook, item.client_id, item.was, item.would_be, example)
     summary = {
         "since": since,
         "asked": asked,

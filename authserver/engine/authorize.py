@@ -45,6 +45,7 @@ from authserver.engine.pending import (
     unseal,
 )
 from authserver.engine.people.login import SESSION_KIND, sign_out
+from authserver.engine.questions import ConsentQuestion, RedirectUriQuestion
 from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, User
 from authserver.engine.tokens.issuing import issue_code, new_code
 from authserver.limits import MAXIMUM_CLIENT_ID
@@ -398,7 +399,7 @@ def accept_redirect_uri(engine: Engine, client: Client, redirect_uri: str) -> No
         withdrawn = uris.needs_permission(redirect_uri)
         reason = "private-use-not-allowed" if withdrawn else "redirect-uri-malformed"
         raise InvalidRequest("The redirect_uri is not acceptable.", reason=reason)
-    ruling = engine.ask("redirect_uri_decision", client=client, redirect_uri=redirect_uri)
+    ruling = engine.ask(RedirectUriQuestion(client=client, redirect_uri=redirect_uri))
     if not ruling.allowed:
         raise InvalidRequest("The redirect_uri is not registered for this application.", reason=ruling.reason)
 
@@ -491,12 +492,13 @@ def consents_already(engine: Engine, checked: Checked) -> bool:
         RedirectError: a policy refuses, whatever the user would say.
     """
     ruling = engine.ask(
-        "consent_decision",
-        client=checked.client,
-        user=checked.user,
-        scopes=checked.scopes,
-        resources=checked.resources,
-        remembered=engine.stores.consents.find(checked.user.user_id, checked.client.client_id),
+        ConsentQuestion(
+            client=checked.client,
+            user=checked.user,
+            scopes=checked.scopes,
+            resources=checked.resources,
+            remembered=engine.stores.consents.find(checked.user.user_id, checked.client.client_id),
+        )
     )
     if ruling.verdict is Verdict.DENY:
         error = AccessDenied("This is not allowed here.", reason=ruling.reason)

@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
-from authserver.engine.decisions import Ruling
+from authserver.engine.decisions import Ruling, T
+from authserver.engine.questions import Question
 from authserver.engine.records import (
     Batch,
     Client,
@@ -323,17 +324,17 @@ class Storage(Protocol):
 class Policies(Protocol):
     """The plugins, seen from the engine: a question goes in, one ruling comes out."""
 
-    def serves(self, slot: str, /) -> bool:
-        """Whether any plugin implements the hook `slot`."""
+    def serves(self, hook: str, /) -> bool:
+        """Whether any plugin implements this hook."""
 
-    def decide(self, slot: str, /, **question: Any) -> Ruling:
-        """Ask every plugin that serves the deciding hook `slot` and combine what they say.
+    def decide(self, question: Question[T], /) -> Ruling[T]:
+        """Ask every plugin that serves the hook of this question and combine what they say.
 
         Never raises on account of a plugin: one that fails makes the ruling FAILED.
         """
 
-    def contribute(self, slot: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
-        """What each plugin adds at the contributing hook `slot`, as (plugin name, value).
+    def contribute(self, hook: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
+        """What each plugin adds at this contributing hook, as (plugin name, value).
 
         Raises ContributionFailed when one of them fails, and the OAuthError of one that refuses where it may.
         """

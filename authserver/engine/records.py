@@ -78,6 +78,20 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientMetadata:
+    """What a client is registered with (RFC 7591, 2). `details` holds links, contacts and software ids."""
+
+    client_name: str = ""
+    redirect_uris: tuple[str, ...] = ()
+    token_endpoint_auth_method: str = "client_secret_basic"
+    grant_types: tuple[str, ...] = ("authorization_code",)
+    response_types: tuple[str, ...] = ("code",)
+    scopes: tuple[str, ...] = ()
+    application_type: str = "web"
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class User:
     """A person. `user_id` is the `sub` of the tokens: stable, never reassigned, always `user_…`."""
 

@@ -10,10 +10,10 @@ from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict, outcome_of
 from authserver.engine.errors import Refusal
 from authserver.engine.records import Event
-from authserver.explaining.remedies import SILENCE, remedy_of
+from authserver.explaining.remedies import remedy_of
+from authserver.hookspecs import DECIDING
 from authserver.ini import PLUGIN_PREFIX
 from authserver.plugins.asking import PluginSet
-from authserver.plugins.kinds import SLOTS
 from authserver.settings import Secret
 
 CORE = "core"
@@ -140,11 +140,13 @@ def _check(decision: Mapping[str, Any], plugins: PluginSet) -> Check:
     )
 
 
-def _remedies(slot: str, verdict: str, said: tuple[Said, ...]) -> tuple[str, ...]:
+def _remedies(hook: str, verdict: str, said: tuple[Said, ...]) -> tuple[str, ...]:
     """What would change it: of whoever objected, or of those who kept silent, or of whoever allowed it."""
     if verdict == Verdict.SILENT:
-        meaning = SLOTS[slot].silence if slot in SLOTS else "refused"
-        telling, remedies = said, [f"nobody answered ({meaning})", SILENCE.get(slot, "")]
+        declared = DECIDING.get(hook)
+        telling, remedies = said, ["nobody answered (refused)"]
+        if declared:
+            remedies = [f"nobody answered ({declared.silence})", declared.remedy]
     else:
         telling = tuple(one for one in said if one.verdict in _OBJECTIONS) or tuple(
             one for one in said if one.verdict == Verdict.ALLOW

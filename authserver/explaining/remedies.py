@@ -1,4 +1,7 @@
-"""What to do about a refusal, by its reason: the setting or command that would change it, if any does."""
+"""What to do about a refusal, by its reason: the setting or command that would change it, if any does.
+
+What to do where no plugin of a hook answered is declared with the hook (`hookspecs`).
+"""
 
 from __future__ import annotations
 
@@ -187,24 +190,6 @@ WITHOUT_REMEDY = frozenset(
         "verifier-wrong",
     }
 )
-
-# What to do where no plugin of a hook answered.
-SILENCE: Mapping[str, str] = {
-    "client_auth_decision": "list a plugin of the client's method in authserver.plugins: `authserver client show`",
-    "redirect_uri_decision": "register the URI for the client: `authserver client add --redirect-uri`",
-    "scope_decision": "the request must name a scope that the client is registered for, or get default ones",
-    "resource_decision": "list the resource",
-    "consent_decision": (
-        "consent_remembered lets pass who agreed to as much before, consent_first_party whoever comes from "
-        "our own application: `authserver client add --first-party`"
-    ),
-    "login_decision": "add the person (`authserver user add`), or list a plugin that knows them",
-    "introspection_decision": (
-        "list introspect_own in authserver.plugins, or name the resource server and its resources in "
-        "authserver.plugin.introspect_resource_servers.clients"
-    ),
-    "registration_decision": "list registration_token or registration_open in authserver.plugins",
-}
 
 
 def remedy_of(reason: str) -> str:

@@ -17,7 +17,7 @@ class IntrospectOwn:
     immediate: ClassVar[bool] = True
 
     @hookimpl
-    def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision | None:
+    def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision[None] | None:
         return allow("own-token") if token.client_id == caller.client_id else None
 
 
@@ -51,7 +51,7 @@ class IntrospectResourceServers:
         object.__setattr__(self, "_forms", forms)
 
     @hookimpl
-    def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision | None:
+    def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision[None] | None:
         served = self._forms.get(caller.client_id)
         if served is None or token.kind != "access":
             return None

@@ -43,14 +43,14 @@ class ResourcesListed:
         object.__setattr__(self, "_by_form", by_form)
 
     @hookimpl
-    def resource_decision(self, resource: str | None) -> Decision | None:
+    def resource_decision(self, resource: str | None) -> Decision[str] | None:
         if resource is None:
             return allow("resource-default", self.default) if self.default else deny("resource-missing")
         listed = self._by_form.get(resource)
         return allow("resource-listed", listed) if listed else None
 
     @hookimpl
-    def scope_decision(self, resources: tuple[str, ...]) -> Decision | None:
+    def scope_decision(self, resources: tuple[str, ...]) -> Decision[tuple[str, ...]] | None:
         """Narrow to the scopes of the resources (RFC 8707, 2.2)."""
         texts = [text for resource, text in self.resources if resource in resources]
         if not texts or "*" in texts:

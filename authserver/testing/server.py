@@ -19,10 +19,10 @@ from webtest import TestApp, TestResponse
 
 import authserver
 from authserver import app
-from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.clients.registration import add_client
 from authserver.engine.crypto import digests
 from authserver.engine.people.login import add_user
-from authserver.engine.records import Client, User
+from authserver.engine.records import Client, ClientMetadata, User
 from authserver.ini import PLUGIN_PREFIX
 from authserver.plugins.loading import name_of
 

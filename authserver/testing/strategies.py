@@ -1,23 +1,25 @@
-"""Questions to policies, made up by hypothesis: every hook's arguments, ordinary ones and strange ones.
+"""Questions to policies, made up by hypothesis: for every deciding hook, ordinary ones and strange ones.
 
-`question(slot)` is a strategy of keyword arguments for a deciding hook.
+They are made from the fields of a question: by the name of a field, else by its type.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, NoneType
+from typing import Any, get_args, get_type_hints
 
 from hypothesis import strategies as st
 
-from authserver.engine.clients.authentication import PRESENTATION, Credentials
-from authserver.engine.clients.registration import ClientMetadata
-from authserver.engine.introspect import IntrospectedToken
-from authserver.engine.records import Client, Consent, RegisteredBy, TokenKind, User
+from authserver.engine.clients.authentication import PRESENTATION
+from authserver.engine.questions import Credentials, IntrospectedToken, Question
+from authserver.engine.records import Client, ClientMetadata, Consent, RegisteredBy, TokenKind, User
+from authserver.hookspecs import DECIDING
 from authserver.settings import Secret
 from authserver.testing import hostile
+from authserver.testing.records import a_client, a_user
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SCOPES = ("profile", "files.read", "files.write", "admin", "offline_access")
@@ -132,104 +134,92 @@ def _consents(draw: st.DrawFn, user: User, client: Client) -> Consent:
 
 
 @st.composite
-def _client_auth(draw: st.DrawFn) -> dict[str, Any]:
-    client = draw(clients())
-    return {"client": client, "credentials": draw(_credentials(client))}
+def _introspected_tokens(draw: st.DrawFn, caller: Client) -> IntrospectedToken:
+    return IntrospectedToken(
+        client_id=draw(st.sampled_from((caller.client_id, "another"))),
+        subject=draw(st.sampled_from((caller.client_id, "user_1"))),
+        audience=draw(st.lists(st.sampled_from(RESOURCES), unique=True, min_size=1).map(tuple)),
+        scopes=draw(_subsets),
+        kind=draw(st.sampled_from((TokenKind.ACCESS, TokenKind.REFRESH))),
+    )
 
 
-@st.composite
-def _redirect_uri(draw: st.DrawFn) -> dict[str, Any]:
-    client = draw(clients())
+def _redirect_uris(client: Client) -> st.SearchStrategy[str]:
     own = st.sampled_from(client.redirect_uris or REDIRECT_URIS)
-    return {
-        "client": client,
-        "redirect_uri": draw(
-            st.one_of(own, st.sampled_from(REDIRECT_URIS), st.sampled_from(hostile.REDIRECT_URIS))
+    return own | st.sampled_from(REDIRECT_URIS) | st.sampled_from(hostile.REDIRECT_URIS)
+
+
+def _usernames(user: User | None) -> st.SearchStrategy[str]:
+    return st.just(user.username) if user else st.sampled_from(("", "nobody", *hostile.USERNAMES))
+
+
+# The values of a field of this name, given the client and the user of the question.
+Values = Callable[[Client, User | None], st.SearchStrategy[Any]]
+_BY_NAME: Mapping[str, Values] = MappingProxyType(
+    {
+        "bearer": lambda _client, _user: (
+            st.none() | st.sampled_from(("malformed", "t" * 43, "é")).map(Secret)
         ),
-    }
-
-
-@st.composite
-def _scope(draw: st.DrawFn) -> dict[str, Any]:
-    return {
-        "client": draw(clients()),
-        "user": draw(st.none() | users()),
-        "grant_type": draw(st.sampled_from(GRANT_TYPES)),
-        "requested": draw(_requested),
-        "resources": draw(_resources),
-    }
-
-
-@st.composite
-def _resource(draw: st.DrawFn) -> dict[str, Any]:
-    return {
-        "client": draw(clients()),
-        "resource": draw(st.none() | st.sampled_from(RESOURCES) | st.sampled_from(hostile.RESOURCES)),
-    }
-
-
-@st.composite
-def _consent(draw: st.DrawFn) -> dict[str, Any]:
-    client, user = draw(clients()), draw(users())
-    return {
-        "client": client,
-        "user": user,
-        "scopes": draw(_subsets),
-        "resources": draw(_resources),
-        "remembered": draw(st.none() | _consents(user, client)),
-    }
-
-
-@st.composite
-def _login(draw: st.DrawFn) -> dict[str, Any]:
-    user = draw(st.none() | users())
-    return {
-        "username": user.username if user else draw(st.sampled_from(("", "nobody", *hostile.USERNAMES))),
-        "password": Secret(
-            draw(st.sampled_from(("", "correct horse", "x" * 1024, "pässword", *hostile.PASSWORDS)))
+        "grant_type": lambda _client, _user: st.sampled_from(GRANT_TYPES),
+        "headers": lambda _client, _user: headers(),
+        "redirect_uri": lambda client, _user: _redirect_uris(client),
+        "requested": lambda _client, _user: _requested,
+        "resource": lambda _client, _user: (
+            st.none() | st.sampled_from(RESOURCES) | st.sampled_from(hostile.RESOURCES)
         ),
-        "user": user,
-        "headers": draw(headers()),
-        "source": draw(st.sampled_from(("192.0.2.1", "2001:db8::1", "", "garbage"))),
+        "resources": lambda _client, _user: _resources,
+        "scopes": lambda _client, _user: _subsets,
+        "source": lambda _client, _user: st.sampled_from(("192.0.2.1", "2001:db8::1", "", "garbage")),
+        "username": lambda _client, user: _usernames(user),
     }
+)
+# The values of any other field of this type.
+_BY_TYPE: Mapping[Any, Values] = MappingProxyType(
+    {
+        ClientMetadata: lambda _client, _user: metadata(),
+        Consent: lambda client, user: _consents(user or a_user(), client),
+        Credentials: lambda client, _user: _credentials(client),
+        IntrospectedToken: lambda client, _user: _introspected_tokens(client),
+        Secret: lambda _client, _user: st.sampled_from(
+            ("", "correct horse", "x" * 1024, "pässword", *hostile.PASSWORDS)
+        ).map(Secret),
+    }
+)
+_RECORDS: Mapping[Any, Callable[[], st.SearchStrategy[Any]]] = MappingProxyType(
+    {Client: clients, User: users}
+)
 
 
 @st.composite
-def _registration(draw: st.DrawFn) -> dict[str, Any]:
-    return {
-        "metadata": draw(metadata()),
-        "bearer": draw(st.none() | st.sampled_from(("malformed", "t" * 43, "é")).map(Secret)),
-        "source": draw(st.sampled_from(("192.0.2.1", "2001:db8::1", "", "garbage"))),
+def _questions(draw: st.DrawFn, kind: type[Question[Any]]) -> Any:
+    hints = {name: _options(hint) for name, hint in get_type_hints(kind).items()}
+    names = [item.name for item in fields(kind)]
+    values = {
+        name: draw(st.one_of(*(st.none() if each is NoneType else _RECORDS[each]() for each in hints[name])))
+        for name in names
+        if not _RECORDS.keys().isdisjoint(hints[name])
     }
+    client = next((value for value in values.values() if isinstance(value, Client)), a_client())
+    user = next((value for value in values.values() if isinstance(value, User)), None)
+    for name in names:
+        if name in values:
+            continue
+        if name in _BY_NAME:
+            values[name] = draw(_BY_NAME[name](client, user))
+        else:
+            values[name] = draw(st.one_of(*(_of_type(each, client, user) for each in hints[name])))
+    return kind(**values)
 
 
-@st.composite
-def _introspection(draw: st.DrawFn) -> dict[str, Any]:
-    caller = draw(clients())
-    return {
-        "caller": caller,
-        "token": IntrospectedToken(
-            client_id=draw(st.sampled_from((caller.client_id, "another"))),
-            subject=draw(st.sampled_from((caller.client_id, "user_1"))),
-            audience=draw(st.lists(st.sampled_from(RESOURCES), unique=True, min_size=1).map(tuple)),
-            scopes=draw(_subsets),
-            kind=draw(st.sampled_from((TokenKind.ACCESS, TokenKind.REFRESH))),
-        ),
-    }
+def _options(hint: Any) -> tuple[Any, ...]:
+    """What a field may hold: the types of a union, or the one type."""
+    return get_args(hint) if NoneType in get_args(hint) else (hint,)
 
 
-QUESTIONS: Mapping[str, Callable[[], st.SearchStrategy[dict[str, Any]]]] = {
-    "client_auth_decision": _client_auth,
-    "redirect_uri_decision": _redirect_uri,
-    "scope_decision": _scope,
-    "resource_decision": _resource,
-    "consent_decision": _consent,
-    "login_decision": _login,
-    "registration_decision": _registration,
-    "introspection_decision": _introspection,
-}
+def _of_type(hint: Any, client: Client, user: User | None) -> st.SearchStrategy[Any]:
+    return _BY_TYPE[hint](client, user) if hint in _BY_TYPE else st.from_type(hint)
 
 
-def question(slot: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Keyword arguments for this deciding hook. Raises KeyError for any other."""
-    return QUESTIONS[slot]()
+def question(hook: str) -> st.SearchStrategy[Any]:
+    """Questions of this deciding hook. Raises KeyError for any other."""
+    return _questions(DECIDING[hook].question)

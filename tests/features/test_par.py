@@ -16,9 +16,9 @@ import pytest
 import time_machine
 from webtest import TestApp, TestResponse
 
-from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.clients.registration import add_client
 from authserver.engine.crypto.sealing import from_text
-from authserver.engine.records import Client
+from authserver.engine.records import Client, ClientMetadata
 from authserver.settings import SettingsError
 from authserver.testing.server import (
     CHALLENGE,

@@ -14,6 +14,7 @@ from authserver.engine.clients import secrets
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClient, InvalidRequest
 from authserver.engine.parameters import Parameters
+from authserver.engine.questions import ClientAuthQuestion, Credentials
 from authserver.engine.records import Client, ClientSecret, EventType
 
 # How a client of each known method presents itself; others (a certificate, say) bring no credential of these kinds.
@@ -25,25 +26,6 @@ PRESENTATION = {
 }
 _SCHEMES = {"basic": "Basic", "bearer": "Bearer", "dpop": "DPoP"}
 _REFUSED = "Client authentication failed."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
-    """How a client presented itself, for `client_auth_decision`.
-
-    Attributes:
-        method: `client_secret_basic`, `client_secret_post`, `client_assertion` or `none`.
-        client_id: who it says it is.
-        secret_matches: whether it sent a secret and that is a live secret of this client.
-        assertion: the client assertion as sent, if any.
-        headers: the request's headers by lower-case name, without those that carry credentials.
-    """
-
-    method: str
-    client_id: str
-    secret_matches: bool = False
-    assertion: str | None = field(default=None, repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +97,7 @@ def _judge(
         assertion=presented.assertion,
         headers=without_credentials(headers),
     )
-    ruling = engine.ask("client_auth_decision", client=client, credentials=credentials)
+    ruling = engine.ask(ClientAuthQuestion(client=client, credentials=credentials))
     if not ruling.allowed or (presented.secret is not None and used is None):
         refused.reason = "secret-wrong" if ruling.allowed else ruling.reason
         raise refused

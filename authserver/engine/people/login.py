@@ -12,6 +12,7 @@ from authserver.engine.decisions import Verdict
 from authserver.engine.errors import ServerError, SignInRefused
 from authserver.engine.people.usernames import BadUsername, check_username, normalise_username
 from authserver.engine.printable import without_hidden
+from authserver.engine.questions import Identity, LoginQuestion
 from authserver.engine.records import EventType, FoundSession, Session, User
 from authserver.limits import MAXIMUM_DISPLAY_NAME, MAXIMUM_PASSWORD, MAXIMUM_USER_AGENT, MAXIMUM_USERNAME
 from authserver.settings import Secret
@@ -22,21 +23,6 @@ SESSION_KIND = "session"
 
 class BadPassword(ValueError):
     """The text cannot be a password; the message says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who a login policy says is signing in.
-
-    Attributes:
-        username: the name by which the person is known here.
-        display_name: for the pages; may be empty.
-        methods: how it was proven, as `amr` values (RFC 8176), such as `pwd`.
-    """
-
-    username: str
-    display_name: str = ""
-    methods: tuple[str, ...] = ("pwd",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,18 +72,19 @@ def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None
     name, user = _typed(engine, attempt.username)
     engine.journal.user_id = user.user_id if user else None
     ruling = engine.ask(
-        "login_decision",
-        username=name,
-        password=attempt.password,
-        user=user,
-        headers=attempt.headers,
-        source=attempt.source,
+        LoginQuestion(
+            username=name,
+            password=attempt.password,
+            user=user,
+            headers=attempt.headers,
+            source=attempt.source,
+        )
     )
     if not ruling.allowed:
         nameless = ruling.verdict is Verdict.SILENT and attempt.username and not name
         refused.reason = "username-unusable" if nameless else ruling.reason
         raise refused
-    identity: Identity = ruling.value
+    identity = ruling.allowed_value
     if user is None or identity.username != user.username:
         try:
             user = _known(engine, identity)

@@ -76,7 +76,7 @@ class HeaderLogin:
     @hookimpl
     def login_decision(
         self, username: str, password: Secret, headers: Mapping[str, str], source: str
-    ) -> Decision | None:
+    ) -> Decision[Identity] | None:
         named = headers.get(self.header)
         if named is None:
             return None

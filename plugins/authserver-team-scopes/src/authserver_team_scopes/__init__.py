@@ -49,7 +49,9 @@ class TeamScopes:
         object.__setattr__(self, "_watched", Watched(Path(self.file), zone, self.check_seconds))
 
     @hookimpl
-    def scope_decision(self, user: User | None, requested: tuple[str, ...]) -> Decision | None:
+    def scope_decision(
+        self, user: User | None, requested: tuple[str, ...]
+    ) -> Decision[tuple[str, ...]] | None:
         if user is None:
             return None
         roster: Roster = self._watched.current()
