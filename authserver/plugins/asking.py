@@ -37,9 +37,7 @@ from authserver.plugins.kinds import (
     problem_with,
 )
 from authserver.plugins.time_limit import TimeLimit, TooSlow
-from authserver.settings import (
-    SettingsError,
-)
+from authserver.settings import PLUGIN_PREFIX, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +67,8 @@ class Observer(Protocol):
         self, ruling: Ruling, said: Sequence[tuple[Answer, Any]], question: Mapping[str, Any]
     ) -> None: ...
 
+    def close(self) -> None: ...
+
 
 class PluginSet:
     """The loaded plugins; implements `engine.ports.Policies`.
@@ -78,17 +78,19 @@ class PluginSet:
         time_limit: seconds in which a plugin must answer that is not `immediate`.
 
     Raises:
-        SettingsError: a plugin is not a frozen value, jumps the queue, or misspells a hook.
+        SettingsError: a plugin is not hashable, jumps the queue, misspells a hook, or says that it serves one
+            that it does not implement.
     """
 
     def __init__(self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0) -> None:
         self.names = tuple(name for name, _ in plugins)
         self.shadow: Observer | None = None
         self._plugins = dict(plugins)
+        self._prepared: list[str] = []
+        self._limit = TimeLimit(time_limit)
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)
         problems: list[str] = []
-        limit = TimeLimit(time_limit)
         # pluggy calls last-registered-first; registering backwards keeps its order the order of the INI.
         for name, plugin in reversed(plugins):
             try:
@@ -109,6 +111,8 @@ class PluginSet:
         for hook in HOOKS:
             found = []
             for implementation in getattr(manager.hook, hook).get_hookimpls():
+                if hook not in getattr(implementation.plugin, "serves", HOOKS):
+                    continue
                 if any(
                     (
                         implementation.hookwrapper,
@@ -123,7 +127,7 @@ class PluginSet:
                     )
                 function = implementation.function
                 if hook in TIMED and not getattr(implementation.plugin, "immediate", False):
-                    function = partial(limit.call, function)
+                    function = partial(self._limit.call, function)
                 declared = frozenset(getattr(implementation.plugin, DECLARED.get(hook, ""), ()))
                 found.append(
                     Implementation(
@@ -132,9 +136,45 @@ class PluginSet:
                 )
             found.sort(key=lambda item: self.names.index(item.plugin))
             self._implementations[hook] = tuple(found)
+        problems += self._not_implemented()
         problems += self._collisions()
         if problems:
             raise SettingsError(problems)
+
+    def prepare(self) -> None:
+        """Have each plugin that has a `prepare` open what it works with: files, connections, counters.
+
+        Raises:
+            SettingsError: some refuse; each is named with its sentence, and what was prepared is closed again.
+        """
+        problems = []
+        for name, plugin in self._plugins.items():
+            try:
+                contained(getattr(plugin, "prepare", _nothing))
+            except ValueError as error:
+                problems.append(f"{PLUGIN_PREFIX}{name}: {text_of(error)}")
+            except Exception as error:
+                problems.append(f"{PLUGIN_PREFIX}{name}: it failed to prepare: {text_of(error)}")
+            else:
+                self._prepared.append(name)
+        if problems:
+            self.close()
+            raise SettingsError(problems)
+
+    def close(self) -> None:
+        """Have each plugin that was prepared, and has a `close`, let go of what it opened; the last one first.
+
+        A failure is logged, and so is a plugin that takes longer than the time limit: the others are closed all
+        the same.
+        """
+        if self.shadow is not None:
+            self.shadow.close()
+        while self._prepared:
+            name = self._prepared.pop()
+            try:
+                self._limit.call(getattr(self._plugins[name], "close", _nothing))
+            except Exception:
+                log.exception("plugin %s failed to close; nothing depends on it", name)
 
     def serves(self, hook: str) -> bool:
         """Whether any plugin implements this hook."""
@@ -180,6 +220,15 @@ class PluginSet:
                 contained(implementation.function, *[event for _ in implementation.argnames])
             except Exception:
                 log.exception("plugin %s failed in observe; nothing depends on it", implementation.plugin)
+
+    def _not_implemented(self) -> list[str]:
+        """Hooks that a plugin says it serves, by its settings, and that it does not implement."""
+        return [
+            f"plugin {name}: `serves` names {hook}, which it does not implement"
+            for name, plugin in self._plugins.items()
+            for hook in getattr(plugin, "serves", ())
+            if name not in [item.plugin for item in self._implementations.get(hook, ())]
+        ]
 
     def _collisions(self) -> list[str]:
         """Names that two plugins declare for the same hook, or that belong to the core."""
@@ -275,6 +324,10 @@ def _redeem(plugin: str, redeem: Redeem, engine: Engine, client: Client, paramet
         log.exception("plugin %s failed in its grant type: refusing; fix or remove it", plugin)
         raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
     return order
+
+
+def _nothing() -> None:
+    """What a plugin does that has no `prepare` or `close`."""
 
 
 def _arguments(implementation: Implementation, question: Mapping[str, Any]) -> list[Any]:
