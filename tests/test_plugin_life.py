@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,7 +20,8 @@ from typing import Any, ClassVar
 import pytest
 
 from authserver import app
-from authserver.api import Decision, deny, hookimpl
+from authserver.api import Credentials, Decision, deny, hookimpl
+from authserver.engine.decisions import Verdict
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.loading import GROUP, load
 from authserver.settings import Resolved, SettingsError
@@ -266,6 +269,28 @@ def test_a_server_that_is_told_to_stop_closes_its_plugins(
         process.send_signal(ending)
         assert process.wait(30) == 0
     assert (tmp_path / "closed.txt").read_text() == "closed"
+
+
+def test_the_example_keeps_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/writing-plugins.rst shows a plugin that opens and closes something."""
+    monkeypatch.syspath_prepend(CHECKOUT / "docs/examples")
+    file = tmp_path / "blocked.sqlite"
+    settings = {"blocklist": {"file": Resolved(str(file), True)}}
+    with pytest.raises(SettingsError, match=r"authserver.plugin.blocklist: file: .* unable to open"):
+        load(["blocklist:Blocklist"], settings, production=False)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE blocked (client_id TEXT)")
+        connection.execute("INSERT INTO blocked VALUES ('bad')")
+    plugins, _ = load(["blocklist:Blocklist"], settings, production=False)
+    with closing(plugins):
+        verdicts = [
+            plugins.decide(
+                "client_auth_decision", client=a_client(client_id=name), credentials=a_credential
+            ).verdict
+            for name in ("bad", "good")
+            for a_credential in [Credentials(method="none", client_id=name)]
+        ]
+    assert verdicts == [Verdict.DENY, Verdict.SILENT]
 
 
 # ---- Which hooks this value serves ---------------------------------------------------------------------
