@@ -252,7 +252,7 @@ class Shouts(str):
 
 
 @pytest.mark.parametrize("answer", [allow, deny, lambda reason: narrow(reason, ())])
-@pytest.mark.parametrize("reason", [*map(repr, hostile.REASONS), "None", "1", "Shouts('shout')"])
+@pytest.mark.parametrize("reason", [*map(repr, hostile.REASONS), "None", "1"])
 def test_a_reason_is_short_and_printable(kind: type[Breaks], answer: Any, reason: str) -> None:
     """R-14, T131: any other is a failed answer."""
     made = eval(reason)
@@ -262,6 +262,15 @@ def test_a_reason_is_short_and_printable(kind: type[Breaks], answer: Any, reason
     )
     assert ruling.failed
     assert ruling.reason in ("bad-reason", "plugin-raised")
+
+
+def test_a_reason_is_the_text_that_it_is_whatever_its_type_does(kind: type[Breaks]) -> None:
+    """R-14, T131: what is kept and printed is a plain text."""
+    DOES[0] = lambda: deny(Shouts("shout"))
+    ruling = PluginSet([("breaks", kind("scope_decision"))]).decide(
+        "scope_decision", **a_question("scope_decision")
+    )
+    assert (ruling.verdict, ruling.reason, type(ruling.reason)) == (Verdict.DENY, "shout", str)
 
 
 def test_the_longest_reason_there_may_be_is_one() -> None:

@@ -24,6 +24,7 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import facts_of
 from authserver.engine.records import Client, Event
+from authserver.plugins.arms_length import TooLarge, at_arms_length, is_of_others
 from authserver.plugins.kinds import (
     CONTRIBUTING,
     DECLARED,
@@ -52,12 +53,21 @@ class CannotBeAdded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """One plugin's function for one hook, which of the hook's arguments it takes, and which names it may add."""
+    """One plugin's function for one hook.
+
+    Attributes:
+        plugin: its name.
+        function: how it is asked: in which thread, and with what kept at arm's length.
+        argnames: which of the hook's arguments it takes, in order.
+        declared: the names that it may add.
+        of_others: whether it is none that comes with the server.
+    """
 
     plugin: str
     function: Callable[..., Any]
     argnames: tuple[str, ...]
     declared: frozenset[str] = frozenset()
+    of_others: bool = False
 
 
 class Observer(Protocol):
@@ -126,12 +136,19 @@ class PluginSet:
                         "remove the mark, the order of authserver.plugins decides"
                     )
                 function = implementation.function
+                of_others = is_of_others(implementation.plugin)
+                if of_others:
+                    function = partial(at_arms_length, function)
                 if hook in TIMED and not getattr(implementation.plugin, "immediate", False):
                     function = partial(self._limit.call, function)
                 declared = frozenset(getattr(implementation.plugin, DECLARED.get(hook, ""), ()))
                 found.append(
                     Implementation(
-                        implementation.plugin_name, function, tuple(implementation.argnames), declared
+                        implementation.plugin_name,
+                        function,
+                        tuple(implementation.argnames),
+                        declared,
+                        of_others,
                     )
                 )
             found.sort(key=lambda item: self.names.index(item.plugin))
@@ -275,6 +292,9 @@ def _ask(implementation: Implementation, slot: str, question: Mapping[str, Any])
     except TooSlow as error:
         log.error("plugin %s is too slow in %s (%s): refusing; mend or remove it", plugin, slot, error)
         return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun)), None
+    except TooLarge as error:
+        log.error("plugin %s answered %s with too much (%s): refusing; fix or remove it", plugin, slot, error)
+        return Answer(plugin, Verdict.FAILED, "answer-too-large", _microseconds(begun)), None
     except Exception:
         log.exception("plugin %s failed in %s: refusing; mend or remove it", plugin, slot)
         return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun)), None
@@ -301,19 +321,22 @@ def _contribution(implementation: Implementation, slot: str, question: Mapping[s
             raise CannotBeAdded(f"it does not declare {names} in `{DECLARED[slot]}`")
         strict_json.dumps(value)
     if slot == "grant_types":
-        return {name: partial(_redeem, implementation.plugin, redeem) for name, redeem in value.items()}
+        return {name: partial(_redeem, implementation, redeem) for name, redeem in value.items()}
     return value
 
 
-def _redeem(plugin: str, redeem: Redeem, engine: Engine, client: Client, parameters: Parameters) -> Issue:
+def _redeem(
+    implementation: Implementation, redeem: Redeem, engine: Engine, client: Client, parameters: Parameters
+) -> Issue:
     """What the grant type of a plugin says may be issued.
 
     Raises:
         OAuthError: it refuses.
         ServerError: it failed.
     """
+    ask = partial(at_arms_length, redeem) if implementation.of_others else redeem
     try:
-        order = contained(redeem, engine, client, parameters)
+        order = contained(ask, engine, client, parameters)
         if not isinstance(order, Issue):
             raise CannotBeAdded(f"{type(order).__name__} is no Issue")
     except StorageUnavailable:
@@ -321,7 +344,7 @@ def _redeem(plugin: str, redeem: Redeem, engine: Engine, client: Client, paramet
     except Exception as error:
         if is_refusal(error):
             raise
-        log.exception("plugin %s failed in its grant type: refusing; fix or remove it", plugin)
+        log.exception("plugin %s failed in its grant type: refusing; fix or remove it", implementation.plugin)
         raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
     return order
 
