@@ -15,7 +15,10 @@ from functools import lru_cache
 from types import MappingProxyType, NoneType
 from typing import Any
 
+import msgspec
+
 from authserver.engine.context import Engine
+from authserver.engine.decisions import Decision
 from authserver.settings import Secret
 
 # Of an answer, with all that is in it: more than any consent page, token or row of the database has room for.
@@ -25,8 +28,12 @@ MAXIMUM_ANSWER = 65_536
 _ATOMS = frozenset({NoneType, bool, float, datetime, timedelta})
 
 
-class TooLarge(Exception):
-    """An answer has more characters and items in it than any has."""
+class Unusable(Exception):
+    """What a plugin gave is no answer; the message says why, and `reason` is what is kept."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def is_of_others(plugin: object) -> bool:
@@ -35,7 +42,12 @@ def is_of_others(plugin: object) -> bool:
 
 
 def at_arms_length(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function answers, copied, when it is called with copies. Raises TooLarge, and what it raises."""
+    """What the function answers, copied, when it is called with copies.
+
+    Raises:
+        Unusable: the answer is too large, or a record has a value in it that is not of its type.
+        Exception: the function raises it.
+    """
     return _Copying(MAXIMUM_ANSWER).copied(function(*map(copied, arguments)))
 
 
@@ -72,11 +84,18 @@ class _Copying:
             # What is empty counts, too: there may be many of them.
             self._left -= max(size, 1)
             if self._left < 0:
-                raise TooLarge(f"more than {MAXIMUM_ANSWER} characters and items")
+                raise Unusable(f"more than {MAXIMUM_ANSWER} characters and items", "answer-too-large")
 
     def _record(self, record: type, value: Any) -> Any:
         self._spend(1)
-        return record(**{item.name: self.copied(getattr(value, item.name)) for item in fields(record)})
+        members = {item.name: self.copied(getattr(value, item.name)) for item in fields(record)}
+        # Of a decision, `plugins.kinds` says what is wrong.
+        if self._left is not None and record is not Decision:
+            try:
+                msgspec.convert(members, record, from_attributes=True)
+            except msgspec.ValidationError as error:
+                raise Unusable(f"{record.__name__}: {error}", "wrong-value") from None
+        return record(**members)
 
     def _other(self, value: Any) -> Any:
         """What is seldom met, and what a plugin made a kind of its own of."""

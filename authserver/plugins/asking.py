@@ -24,7 +24,8 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import facts_of
 from authserver.engine.records import Client, Event
-from authserver.plugins.arms_length import TooLarge, at_arms_length, is_of_others
+from authserver.limits import MAXIMUM_JSON
+from authserver.plugins.arms_length import Unusable, at_arms_length, is_of_others
 from authserver.plugins.kinds import (
     CONTRIBUTING,
     DECLARED,
@@ -36,6 +37,7 @@ from authserver.plugins.kinds import (
     TIMED,
     is_refusal,
     problem_with,
+    refusals_in,
 )
 from authserver.plugins.time_limit import TimeLimit, TooSlow
 from authserver.settings import PLUGIN_PREFIX, SettingsError
@@ -292,9 +294,9 @@ def _ask(implementation: Implementation, slot: str, question: Mapping[str, Any])
     except TooSlow as error:
         log.error("plugin %s is too slow in %s (%s): refusing; mend or remove it", plugin, slot, error)
         return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun)), None
-    except TooLarge as error:
-        log.error("plugin %s answered %s with too much (%s): refusing; fix or remove it", plugin, slot, error)
-        return Answer(plugin, Verdict.FAILED, "answer-too-large", _microseconds(begun)), None
+    except Unusable as error:
+        log.error("plugin %s answered %s wrongly (%s): refusing; fix or remove it", plugin, slot, error)
+        return Answer(plugin, Verdict.FAILED, error.reason, _microseconds(begun)), None
     except Exception:
         log.exception("plugin %s failed in %s: refusing; mend or remove it", plugin, slot)
         return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun)), None
@@ -313,13 +315,16 @@ def _contribution(implementation: Implementation, slot: str, question: Mapping[s
         return None
     if not isinstance(value, CONTRIBUTING[slot]):
         raise CannotBeAdded(f"{type(value).__name__} cannot be added")
+    if not all(map(is_refusal, refusals_in(value))):
+        raise CannotBeAdded("its refusal cannot be sent or kept")
     if isinstance(value, Mapping):
         value = dict(value)
     if slot in DECLARED:
         if undeclared := set(value) - implementation.declared:
             names = ", ".join(sorted(map(str, undeclared)))
             raise CannotBeAdded(f"it does not declare {names} in `{DECLARED[slot]}`")
-        strict_json.dumps(value)
+        if len(strict_json.dumps(value)) > MAXIMUM_JSON:
+            raise CannotBeAdded(f"it is longer than {MAXIMUM_JSON} bytes of JSON")
     if slot == "grant_types":
         return {name: partial(_redeem, implementation, redeem) for name, redeem in value.items()}
     return value
@@ -339,6 +344,8 @@ def _redeem(
         order = contained(ask, engine, client, parameters)
         if not isinstance(order, Issue):
             raise CannotBeAdded(f"{type(order).__name__} is no Issue")
+        if not all(map(is_refusal, refusals_in(order))):
+            raise CannotBeAdded("its refusal cannot be sent or kept")
     except StorageUnavailable:
         raise
     except Exception as error:
