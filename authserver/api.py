@@ -14,11 +14,16 @@ class NightShift:
     @hookimpl
     def scope_decision(self, client, requested): ...
 
-Two things a deciding plugin says of itself, as class variables, which are no settings. `reasons`: every reason that
-its decisions may have; operators, counters and translations know it by them, and the contract kit
+Three things a plugin says of itself, as class variables or properties, which are no settings. `reasons`: every
+reason that its decisions may have; operators, counters and translations know it by them, and the contract kit
 (`authserver.testing.contract`) refuses any other. `immediate`: that it asks nobody outside, no network and no slow
 file; the server then calls it directly, which is faster, and does not time it. Without it a plugin has
-`authserver.policy_time_limit` seconds, in a thread of its own.
+`authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the hooks that this value serves, where its
+settings decide that; without it, all that it implements.
+
+Two methods that a plugin may have, which are no hooks. `prepare()`, called once at start, opens what it works with, or
+raises ValueError with a sentence; `close()` lets go of it at the end. A plugin that keeps something so is a
+`@dataclass(eq=False)`, any other a frozen one.
 
 For grant types (`grant_types`): `Engine`, `Parameters`, `Issue`, `Grant` and `Redeem` are what a grant is handed and
 what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask the policies and hold the floor;

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
-from collections.abc import Iterator, Mapping
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,8 +76,9 @@ class Application:
                 self.plugins.observe(event)
 
     def close(self) -> None:
-        """Stop cleaning up, and close all connections."""
+        """Stop cleaning up, and close the plugins and all connections. Harmless a second time."""
         self.caretaker.stop()
+        self.plugins.close()
         self.storage.close()
 
     def check_database(self) -> None:
@@ -116,7 +121,7 @@ def main(global_config: Mapping[str, str], **ini: str) -> Router:
         application.parts.generation.began_at()
         return make_wsgi_app(application, ini)
     except BaseException:
-        application.storage.close()
+        application.close()
         raise
 
 
@@ -130,21 +135,48 @@ def serve(global_config: Mapping[str, str], **ini: str) -> Router:
         raise SystemExit(f"authserver cannot start: a plugin's pages clash with others: {error}") from None
     except StorageUnavailable as error:
         raise SystemExit(f"authserver cannot start: the database cannot be used: {error}") from None
-    router.registry.application.caretaker.start()
+    application: Application = router.registry.application
+    application.caretaker.start()
+    atexit.register(application.close)
+    _end_in_order()
     return router
 
 
+def _end_in_order() -> None:
+    """Let SIGTERM end the process as Ctrl-C does: requests are finished, and plugins are closed.
+
+    Unless the server around us has something else in mind with that signal.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
+
+
 def build(ini: Mapping[str, str]) -> Application:
-    """Read the settings and make every part; the database is not touched yet."""
+    """Read the settings and make every part; the database is not touched yet. Whoever calls closes it.
+
+    Raises:
+        SettingsError: settings or plugins cannot be used; every problem is named.
+    """
     loaded = ini_reader.load(ini)
     settings = loaded.settings
-    plugins, insecure_plugins = plugin_loader.load(
+    plugins, insecure = plugin_loader.load(
         settings.plugins,
         loaded.plugin_settings,
         production=settings.is_production,
         time_limit=settings.policy_time_limit,
         others=settings.shadow_plugins,
     )
+    try:
+        return _build(loaded, plugins, insecure)
+    except BaseException:
+        plugins.close()
+        raise
+
+
+def _build(loaded: Loaded, plugins: PluginSet, insecure_plugins: Sequence[str]) -> Application:
+    """The parts around the plugins."""
+    settings = loaded.settings
     unknown = [name for name in settings.grant_types if name not in grants.CORE]
     if unknown:
         hint = ini_reader.did_you_mean(unknown[0], grants.CORE, "")

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, ParamSpec, TypeVar, get_args, get_origin
 
 import pluggy
 
+from authserver.engine.authorize import Expanded
+from authserver.engine.context import Binding, Issue
 from authserver.engine.decisions import Decision, T, Verdict
 from authserver.engine.errors import OAuthError
 from authserver.engine.questions import Question
@@ -217,6 +219,15 @@ def is_refusal(error: Exception) -> bool:
         and len(error.description) <= MAXIMUM_DESCRIPTION
         and _DESCRIPTION.fullmatch(error.description) is not None
     )
+
+
+def refusals_in(contribution: object) -> tuple[OAuthError, ...]:
+    """The refusals that come with what a plugin contributes, and may be sent later."""
+    if isinstance(contribution, Expanded):
+        return (contribution.refusal,) if contribution.refusal else ()
+    if isinstance(contribution, Binding | Issue):
+        return tuple(use.refusal for use in contribution.uses)
+    return ()
 
 
 def is_reason(text: object) -> bool:

@@ -57,7 +57,7 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
     from authserver.explaining.explain import explain_event
 
     application = context.obj.application()
-    with closing(application.storage), application.begin() as engine:
+    with closing(application), application.begin() as engine:
         event = engine.stores.events.find(error_id)
     if event is None:
         raise click.ClickException(
@@ -244,7 +244,7 @@ def _tell(configuration: Configuration, as_json: bool, rule: Callable[[Engine], 
     application = configuration.application()
     # A question asked here is nobody's request: shadow plugins would write down what they think of it.
     application.plugins.shadow = None
-    with closing(application.storage), application.begin() as engine:
+    with closing(application), application.begin() as engine:
         told = explain_rule(engine, application.plugins, lambda: rule(engine))
     _print(told, as_json, {})
 

@@ -71,7 +71,7 @@ def lint(context: click.Context, configuration: Configuration, as_json: bool) ->
     # A question asked here is nobody's request: shadow plugins would write down what they think of it.
     application.plugins.shadow = None
     checked, found = 0, list[Finding]()
-    with closing(application.storage):
+    with closing(application):
         clients = track(
             _enabled_clients(application),
             "Checking clients",

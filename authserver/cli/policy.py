@@ -108,7 +108,7 @@ def shadow_report(configuration: Configuration, since: datetime, as_json: bool) 
     application = configuration.application()
     differences = Differences()
     dropped = 0
-    with closing(application.storage), application.begin() as engine:
+    with closing(application), application.begin() as engine:
         for event in engine.stores.events.since(since, type=EventType.POLICY_DIFFERED):
             was, would_be = event.decisions
             facts = was.get("facts") or {}
@@ -149,11 +149,14 @@ def replay_command(
     from authserver.explaining.replay import Result, replay
 
     application = configuration.application()
-    other = _plugins_of(candidate)
     differences = Differences()
     not_asked: Counter[tuple[str, str]] = Counter()
     asked = 0
-    with closing(application.storage), application.begin() as engine:
+    with (
+        closing(application),
+        closing(_plugins_of(candidate)) as other,
+        application.begin() as engine,
+    ):
         events = engine.stores.events
         found = track(
             events.since(since),

@@ -110,6 +110,7 @@ REMEDIES: Mapping[str, str] = {
     # Plugins and the server itself
     "plugin-raised": "mend the plugin: the log has the traceback",
     "plugin-too-slow": "authserver.policy_time_limit is how long a plugin may think",
+    "answer-too-large": "fix the plugin: an answer has a few names in it, and no documents",
     "wrong-type": "mend the plugin: it must return allow(…), narrow(…), deny(…) or None",
     "wrong-verdict": "mend the plugin: it must make its answers with allow(…), narrow(…) and deny(…)",
     "bad-reason": "mend the plugin: a reason is lower-case words joined by hyphens",

@@ -24,8 +24,11 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import Question
 from authserver.engine.records import Client, Event
-from authserver.hooks import PROJECT, Contributing, Deciding, is_refusal
+from authserver.hooks import PROJECT, Contributing, Deciding, is_refusal, refusals_in
 from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
+from authserver.ini import PLUGIN_PREFIX
+from authserver.limits import MAXIMUM_JSON
+from authserver.plugins.arms_length import Unusable, at_arms_length, is_of_others
 from authserver.plugins.time_limit import TimeLimit, TooSlow
 from authserver.settings import SettingsError
 
@@ -45,22 +48,28 @@ class Implementation:
     """One plugin's function for one hook.
 
     Attributes:
-        argnames: which of the hook's arguments it takes.
+        plugin: its name.
+        function: how it is asked: in which thread, and with what kept at arm's length.
+        argnames: which of the hook's arguments it takes, in order.
         arguments: reads them from a question.
-        declared: which names it may add.
+        declared: the names that it may add.
+        of_others: whether it is none that comes with the server.
     """
 
     plugin: str
     function: Callable[..., Any]
     argnames: tuple[str, ...]
     arguments: Callable[[Question[Any]], Sequence[Any]]
-    declared: frozenset[str]
+    declared: frozenset[str] = frozenset()
+    of_others: bool = False
 
 
 class Observer(Protocol):
     """Who hears of every ruling (`authserver.plugins.shadow`)."""
 
     def consider(self, ruling: Ruling[Any], said: Sequence[tuple[Answer, Any]]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class PluginSet:
@@ -71,13 +80,16 @@ class PluginSet:
         time_limit: seconds in which a plugin must answer that is not `immediate`.
 
     Raises:
-        SettingsError: a plugin is not a frozen value, jumps the queue, or misspells a hook.
+        SettingsError: a plugin is not hashable, jumps the queue, misspells a hook, or says that it serves one
+            that it does not implement.
     """
 
     def __init__(self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0) -> None:
         self.names = tuple(name for name, _ in plugins)
         self.shadow: Observer | None = None
         self._plugins = dict(plugins)
+        self._prepared: list[str] = []
+        self._limit = TimeLimit(time_limit)
         self._hooks = hooks = every_hook()
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(type("Hooks", (), {name: hook.function for name, hook in hooks.items()}))
@@ -85,7 +97,6 @@ class PluginSet:
             # Whoever answers several hooks alike takes the whole question as one argument.
             getattr(manager.hook, name).spec.argnames += ("question",)
         problems: list[str] = []
-        limit = TimeLimit(time_limit)
         # pluggy calls last-registered-first; registering backwards keeps its order the order of the INI.
         for name, plugin in reversed(plugins):
             try:
@@ -106,6 +117,8 @@ class PluginSet:
         for name, hook in hooks.items():
             found = []
             for implementation in getattr(manager.hook, name).get_hookimpls():
+                if name not in getattr(implementation.plugin, "serves", hooks):
+                    continue
                 if any(
                     (
                         implementation.hookwrapper,
@@ -119,20 +132,61 @@ class PluginSet:
                         "remove the mark, the order of authserver.plugins decides"
                     )
                 function = implementation.function
+                of_others = is_of_others(implementation.plugin)
+                if of_others:
+                    function = partial(at_arms_length, function)
                 if hook.timed and not getattr(implementation.plugin, "immediate", False):
-                    function = partial(limit.call, function)
+                    function = partial(self._limit.call, function)
                 declared: frozenset[str] = frozenset()
                 if isinstance(hook, Contributing):
                     declared = frozenset(getattr(implementation.plugin, hook.declared, ()))
                 names = tuple(implementation.argnames)
                 found.append(
-                    Implementation(implementation.plugin_name, function, names, _fields(names), declared)
+                    Implementation(
+                        implementation.plugin_name, function, names, _fields(names), declared, of_others
+                    )
                 )
             found.sort(key=lambda item: self.names.index(item.plugin))
             self._implementations[name] = tuple(found)
+        problems += self._not_implemented()
         problems += self._collisions()
         if problems:
             raise SettingsError(problems)
+
+    def prepare(self) -> None:
+        """Have each plugin that has a `prepare` open what it works with: files, connections, counters.
+
+        Raises:
+            SettingsError: some refuse; each is named with its sentence, and what was prepared is closed again.
+        """
+        problems = []
+        for name, plugin in self._plugins.items():
+            try:
+                contained(getattr(plugin, "prepare", _nothing))
+            except ValueError as error:
+                problems.append(f"{PLUGIN_PREFIX}{name}: {text_of(error)}")
+            except Exception as error:
+                problems.append(f"{PLUGIN_PREFIX}{name}: it failed to prepare: {text_of(error)}")
+            else:
+                self._prepared.append(name)
+        if problems:
+            self.close()
+            raise SettingsError(problems)
+
+    def close(self) -> None:
+        """Have each plugin that was prepared, and has a `close`, let go of what it opened; the last one first.
+
+        A failure is logged, and so is a plugin that takes longer than the time limit: the others are closed all
+        the same.
+        """
+        if self.shadow is not None:
+            self.shadow.close()
+        while self._prepared:
+            name = self._prepared.pop()
+            try:
+                self._limit.call(getattr(self._plugins[name], "close", _nothing))
+            except Exception:
+                log.exception("plugin %s failed to close; nothing depends on it", name)
 
     def serves(self, hook: str) -> bool:
         """Whether any plugin implements this hook."""
@@ -181,6 +235,15 @@ class PluginSet:
             except Exception:
                 log.exception("plugin %s failed in observe; nothing depends on it", implementation.plugin)
 
+    def _not_implemented(self) -> list[str]:
+        """Hooks that a plugin says it serves, by its settings, and that it does not implement."""
+        return [
+            f"plugin {name}: `serves` names {hook}, which it does not implement"
+            for name, plugin in self._plugins.items()
+            for hook in getattr(plugin, "serves", ())
+            if name not in [item.plugin for item in self._implementations.get(hook, ())]
+        ]
+
     def _collisions(self) -> list[str]:
         """Names that two plugins declare for the same hook, or that belong to the core."""
         problems = []
@@ -219,6 +282,9 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
     except TooSlow as error:
         log.error("plugin %s is too slow in %s (%s): refusing; mend or remove it", plugin, hook.name, error)
         return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun)), None
+    except Unusable as error:
+        log.error("plugin %s answered %s wrongly (%s): refusing; fix or remove it", plugin, hook.name, error)
+        return Answer(plugin, Verdict.FAILED, error.reason, _microseconds(begun)), None
     except Exception:
         log.exception("plugin %s failed in %s: refusing; mend or remove it", plugin, hook.name)
         return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun)), None
@@ -237,37 +303,49 @@ def _contribution(implementation: Implementation, hook: Contributing, question: 
         return None
     if not isinstance(value, hook.value):
         raise CannotBeAdded(f"{type(value).__name__} cannot be added")
+    if not all(map(is_refusal, refusals_in(value))):
+        raise CannotBeAdded("its refusal cannot be sent or kept")
     if isinstance(value, Mapping):
         value = dict(value)
     if hook.declared:
         if undeclared := set(value) - implementation.declared:
             names = ", ".join(sorted(map(str, undeclared)))
             raise CannotBeAdded(f"it does not declare {names} in `{hook.declared}`")
-        strict_json.dumps(value)
+        if len(strict_json.dumps(value)) > MAXIMUM_JSON:
+            raise CannotBeAdded(f"it is longer than {MAXIMUM_JSON} bytes of JSON")
     if hook.name == "grant_types":
-        return {name: partial(_redeem, implementation.plugin, redeem) for name, redeem in value.items()}
+        return {name: partial(_redeem, implementation, redeem) for name, redeem in value.items()}
     return value
 
 
-def _redeem(plugin: str, redeem: Redeem, engine: Engine, client: Client, parameters: Parameters) -> Issue:
+def _redeem(
+    implementation: Implementation, redeem: Redeem, engine: Engine, client: Client, parameters: Parameters
+) -> Issue:
     """What the grant type of a plugin says may be issued.
 
     Raises:
         OAuthError: it refuses.
         ServerError: it failed.
     """
+    ask = partial(at_arms_length, redeem) if implementation.of_others else redeem
     try:
-        order = contained(redeem, engine, client, parameters)
+        order = contained(ask, engine, client, parameters)
         if not isinstance(order, Issue):
             raise CannotBeAdded(f"{type(order).__name__} is no Issue")
+        if not all(map(is_refusal, refusals_in(order))):
+            raise CannotBeAdded("its refusal cannot be sent or kept")
     except StorageUnavailable:
         raise
     except Exception as error:
         if is_refusal(error):
             raise
-        log.exception("plugin %s failed in its grant type: refusing; fix or remove it", plugin)
+        log.exception("plugin %s failed in its grant type: refusing; fix or remove it", implementation.plugin)
         raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
     return order
+
+
+def _nothing() -> None:
+    """What a plugin does that has no `prepare` or `close`."""
 
 
 def _fields(names: Sequence[str]) -> Callable[[Question[Any]], Sequence[Any]]:

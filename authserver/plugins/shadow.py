@@ -58,6 +58,10 @@ class Shadow:
         if self._thread is None:
             self._start()
 
+    def close(self) -> None:
+        """Close the shadow plugins."""
+        self.plugins.close()
+
     def wait(self, seconds: float) -> bool:
         """Wait until every question was asked; whether that came to pass. For tests and an orderly end."""
         deadline = time.monotonic() + seconds

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -84,11 +84,20 @@ def policy_contract(
             def given_policy(self) -> object:
                 return policy
 
+        @pytest.fixture(autouse=True)
+        def prepared(self, policy: Any) -> Iterator[None]:
+            """As the server does it at start and at the end; each test begins with a policy that was just prepared."""
+            getattr(policy, "prepare", _nothing)()
+            yield
+            getattr(policy, "close", _nothing)()
+
         def test_it_is_a_frozen_hashable_value(self, policy: Any) -> None:
-            """So that no request can change it."""
+            """So that no request can change it; or, if it keeps something that changes, compared by identity."""
             parameters: Any = getattr(type(policy), "__dataclass_params__", None)
             assert parameters is not None, "make it a dataclass"
-            assert parameters.frozen, "make it @dataclass(frozen=True)"
+            assert parameters.frozen or not parameters.eq, (
+                "make it @dataclass(frozen=True); or @dataclass(eq=False), if it keeps something that changes"
+            )
             assert hash(policy) == hash(policy), "make its fields hashable: tuple, not list or dict"
 
         def test_the_server_takes_it(self, policy: Any) -> None:
@@ -207,8 +216,14 @@ def _reasons(policy: object) -> frozenset[str]:
     return frozenset(getattr(policy, "reasons", ()))
 
 
+def _nothing() -> None:
+    """What a policy does that has no `prepare` or `close`."""
+
+
 def _ask(policy: object, asked: Question[Any]) -> Any:
-    """What the policy answers, asked with the arguments that it takes."""
+    """What the policy answers, asked with the arguments that it takes; None where it says that it does not serve."""
+    if asked.hook not in getattr(policy, "serves", (asked.hook,)):
+        return None
     function: Callable[..., Any] = getattr(policy, asked.hook)
     arguments = {name: getattr(asked, name) for name in inspect.signature(function).parameters}
     # What would end the process fails a test; whoever runs the tests can still end them.

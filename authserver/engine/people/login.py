@@ -19,6 +19,8 @@ from authserver.settings import Secret
 
 MINIMUM_PASSWORD_BYTES = 8
 SESSION_KIND = "session"
+# How somebody signed in is kept with the session, and is in each token: some `amr` values, short ones (RFC 8176).
+MAXIMUM_METHODS, MAXIMUM_METHOD = 10, 100
 
 
 class BadPassword(ValueError):
@@ -85,6 +87,8 @@ def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None
         refused.reason = "username-unusable" if nameless else ruling.reason
         raise refused
     identity = ruling.allowed_value
+    if len(identity.methods) > MAXIMUM_METHODS or max(map(len, identity.methods), default=0) > MAXIMUM_METHOD:
+        raise engine.wrong_value(ruling, f"more than {MAXIMUM_METHODS} methods, or a long one")
     if user is None or identity.username != user.username:
         try:
             user = _known(engine, identity)

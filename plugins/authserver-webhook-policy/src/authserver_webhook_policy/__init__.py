@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 from authserver.api import (
@@ -39,7 +38,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class WebhookPolicy:
     """Let an HTTP endpoint decide. Without a proper answer in time it raises, so the server refuses.
 
@@ -66,8 +65,8 @@ class WebhookPolicy:
     ca_file: str = ""
     known_reasons: tuple[str, ...] = ()
     send_password: bool = False
-    _endpoint: Endpoint = field(init=False, repr=False, compare=False)
-    _cache: Cache = field(init=False, repr=False, compare=False)
+    _endpoint: Endpoint = field(init=False, repr=False)
+    _cache: Cache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.hooks:
@@ -90,19 +89,28 @@ class WebhookPolicy:
             raise ValueError("ca_file: this is the text of a file; give its path, without `file:` before it")
         if self.send_password and "login_decision" not in self.hooks:
             raise ValueError("send_password: nobody asks about passwords; add login_decision to hooks")
+
+    def prepare(self) -> None:
+        """Open the way to the endpoint; nothing is sent yet. Raises ValueError."""
         try:
             key = key_of(self.secret.value)
         except ValueError as error:
             raise ValueError(f"secret: {error}") from None
-        endpoint = Endpoint(self.url, key, timeout=self.timeout, retries=self.retries, ca_file=self.ca_file)
-        object.__setattr__(self, "_endpoint", endpoint)
-        object.__setattr__(self, "_cache", Cache(self.cache_seconds, self.cache_size))
-        for hook in HOOKS:
-            if hook not in self.hooks:
-                # A partial is no method: the server does not see it, and nobody serves what nobody named.
-                object.__setattr__(self, hook, partial(getattr(self, hook)))
+        self._endpoint = Endpoint(
+            self.url, key, timeout=self.timeout, retries=self.retries, ca_file=self.ca_file
+        )
+        self._cache = Cache(self.cache_seconds, self.cache_size)
         if self.send_password:
-            log.warning("the passwords that people type are sent to %s (send_password)", endpoint.name)
+            log.warning("the passwords that people type are sent to %s (send_password)", self._endpoint.name)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._endpoint.close()
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        """The hooks that the settings name: nobody is asked, and nothing is open, for the others."""
+        return self.hooks
 
     @property
     def reasons(self) -> frozenset[str]:
@@ -168,8 +176,6 @@ class WebhookPolicy:
             value_of: reads the value of an allow; unless given, it is of the type that the hook has.
             typed: what was typed on the sign-in page, for an endpoint that gets it.
         """
-        if question.hook not in self.hooks:
-            return None
         sent: dict[str, Any] = {"hook": question.hook, "facts": question.facts()}
         if typed is not None:
             sent["typed"] = typed
