@@ -20,6 +20,9 @@ its decisions may have; operators, counters and translations know it by them, an
 file; the server then calls it directly, which is faster, and does not time it. Without it a plugin has
 `authserver.policy_time_limit` seconds, in a thread of its own.
 
+For several deciding hooks alike: `DECIDING` has every deciding hook by name, and an implementation that takes
+`question` gets the whole `Question`, whose `facts()` hold no secret.
+
 For grant types (`grant_types`): `Engine`, `Parameters`, `Issue`, `Grant` and `Redeem` are what a grant is handed and
 what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask the policies and hold the floor;
 `InvalidGrant`, `InvalidRequest`, `InvalidScope`, `InvalidTarget` and `UnauthorizedClient` are its refusals;
