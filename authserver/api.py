@@ -25,6 +25,9 @@ Two methods that a plugin may have, which are no hooks. `prepare()`, called once
 raises ValueError with a sentence; `close()` lets go of it at the end. A plugin that keeps something so is a
 `@dataclass(eq=False)`, any other a frozen one.
 
+For several deciding hooks alike: `DECIDING` has every deciding hook by name, and an implementation that takes
+`question` gets the whole `Question`, whose `facts()` hold no secret.
+
 For grant types (`grant_types`): `Engine`, `Parameters`, `Issue`, `Grant` and `Redeem` are what a grant is handed and
 what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask the policies and hold the floor;
 `InvalidGrant`, `InvalidRequest`, `InvalidScope`, `InvalidTarget` and `UnauthorizedClient` are its refusals;

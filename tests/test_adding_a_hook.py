@@ -190,7 +190,7 @@ def test_explain_shows_facts_silence_and_remedy(server: Server, engine: Engine, 
     told = explain(engine, server.application.plugins, lambda: opened(engine, vault, "letters"))
     assert told.verdict == "refused"
     (check,) = told.checks
-    assert check.input == {"client_id": "reports", "floor": "cellar", "drawers": ["letters"]}
+    assert check.facts == {"client_id": "reports", "floor": "cellar", "drawers": ["letters"]}
     assert check.remedies[:2] == (
         "nobody answered (the vault stays closed)",
         "list vault_keys in authserver.plugins",

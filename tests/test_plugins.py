@@ -199,6 +199,39 @@ def test_a_narrowing_is_no_answer_where_there_is_nothing_to_narrow() -> None:
     assert ruling.failed
 
 
+@dataclass(frozen=True)
+class TakesTheQuestion:
+    """Takes the whole question beside one of its fields, and changes it."""
+
+    @hookimpl
+    def scope_decision(self, question: Any, requested: tuple[str, ...]) -> Decision[tuple[str, ...]]:
+        assert question.requested == requested
+        reason = question.hook.replace("_", "-")
+        object.__setattr__(question, "requested", ("admin",))
+        return allow(reason, requested)
+
+
+@dataclass(frozen=True)
+class AllowsWhatWasRequested:
+    @hookimpl
+    def scope_decision(self, requested: tuple[str, ...]) -> Decision[tuple[str, ...]]:
+        return narrow("as-requested", requested)
+
+
+def test_a_plugin_may_take_the_whole_question_and_changes_it_for_nobody_else() -> None:
+    """T140: neither what the next plugin is asked, nor what is recorded."""
+    plugins = PluginSet([("first", TakesTheQuestion()), ("second", AllowsWhatWasRequested())])
+    ruling = plugins.decide(a_question("scope_decision", requested=SCOPES))
+    assert ruling.answers[0].reason == "scope-decision"
+    assert ruling.allowed_value == SCOPES
+    assert ruling.as_record()["facts"]["requested"] == list(SCOPES)
+
+
+def test_a_ruling_that_allows_nothing_has_no_value() -> None:
+    with pytest.raises(ValueError, match="scope_decision was not allowed"):
+        ask([deny("no")]).allowed_value  # noqa: B018  # reading it is the test
+
+
 # ---- What a plugin must be -------------------------------------------------------------------------
 
 

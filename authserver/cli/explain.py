@@ -271,12 +271,12 @@ def _print(told: Explanation, as_json: bool, about: Mapping[str, Any]) -> None:
 def _print_check(number: int, check: Check) -> None:
     outcome = f" {' '.join(map(words, check.outcome))}" if isinstance(check.outcome, list) else ""
     why = f": {words(check.reason)}" if check.reason else ""
-    say(f"{number}. {check.check}: {check.verdict}{outcome}, by {words(check.by)}{why}")
-    if check.input:
-        print_record(_flat(check.input), indent=3)
-    if check.said:
+    say(f"{number}. {check.hook}: {check.verdict}{outcome}, by {words(check.by)}{why}")
+    if check.facts:
+        print_record(_flat(check.facts), indent=3)
+    if check.answers:
         say()
-        rows = [{**asdict(said), "µs": said.microseconds} for said in check.said]
+        rows = [{**asdict(answer), "µs": answer.microseconds} for answer in check.answers]
         print_rows(rows, ("by", "verdict", "reason", "µs"), empty="", indent=3)
     if check.remedies:
         say("\n   what would change it")

@@ -6,7 +6,7 @@ Any deny refuses; every narrowing intersects; the first allow gives the value; s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, Never, TypeVar, overload
@@ -18,7 +18,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Verdict(StrEnum):
-    """What one policy said, or what all of them together came to."""
+    """What one policy answered, or what all of them together came to."""
 
     ALLOW = "allow"
     NARROW = "narrow"
@@ -63,12 +63,18 @@ def deny(reason: str) -> Decision[Never]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one plugin said to one question, and how long it took to say it."""
+    """What one plugin answered to one question.
+
+    Attributes:
+        microseconds: how long it took.
+        value: that of its decision, if it made one.
+    """
 
     plugin: str
     verdict: Verdict
     reason: str
     microseconds: int
+    value: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Ruling(Generic[T_co]):
         reason: the reason of the answer that decided.
         decided_by: the plugin whose answer decided, or "" when nobody answered.
         value: the value of the first allow, after every narrowing; None where nothing was allowed.
-        answers: what each plugin said, in the order of the INI.
+        answers: what each plugin answered, in the order of the INI.
     """
 
     question: Question[T_co] = field(repr=False)
@@ -143,20 +149,20 @@ def outcome_of(value: Any) -> Any:
     return None if scopes is None else list(scopes)
 
 
-def combine(question: Question[T], said: Sequence[tuple[Answer, Any]]) -> Ruling[T]:
-    """The ruling that several answers, each with its value, come to; their order matters among equals only."""
-    answers = tuple(answer for answer, _ in said)
+def combine(question: Question[T], given: Iterable[Answer]) -> Ruling[T]:
+    """The ruling that several answers come to; their order matters among equals only."""
+    answers = tuple(given)
     for decisive in (Verdict.FAILED, Verdict.DENY):
         for answer in answers:
             if answer.verdict is decisive:
                 return Ruling(question, decisive, answer.reason, answer.plugin, None, answers)
-    allowing = next(((answer, value) for answer, value in said if answer.verdict is Verdict.ALLOW), None)
-    if allowing is None:
+    decisive_answer = next((answer for answer in answers if answer.verdict is Verdict.ALLOW), None)
+    if decisive_answer is None:
         return Ruling(question, Verdict.SILENT, "nobody-answered", "", None, answers)
-    decisive_answer, value = allowing
-    narrowing = [(answer, ceiling) for answer, ceiling in said if answer.verdict is Verdict.NARROW]
-    for _, ceiling in narrowing:
-        value = tuple(item for item in value if item in ceiling)
+    value = decisive_answer.value
+    narrowing = [answer for answer in answers if answer.verdict is Verdict.NARROW]
+    for answer in narrowing:
+        value = tuple(item for item in value if item in answer.value)
     if narrowing:
-        decisive_answer = narrowing[0][0]
+        decisive_answer = narrowing[0]
     return Ruling(question, Verdict.ALLOW, decisive_answer.reason, decisive_answer.plugin, value, answers)

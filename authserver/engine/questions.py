@@ -8,7 +8,7 @@ asked with a secret. Headers may carry secrets: they are not recorded, and a que
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -80,8 +80,8 @@ class Question(Generic[T_co]):
 
     @property
     def question(self) -> Self:
-        """This question: a plugin may take the whole of it as one argument."""
-        return self
+        """A copy, for a plugin that takes the whole question: what others are asked and what is recorded is not its own."""
+        return replace(self)
 
     def facts(self) -> Facts:
         """What is recorded of it: plain JSON values without secrets."""

@@ -1,4 +1,4 @@
-"""Ask the plugins, combine what they decide, and keep who said what.
+"""Ask the plugins, combine what they decide, and keep who answered what.
 
 Everything that can be prepared is prepared at start: a question only walks a tuple of functions.
 """
@@ -67,7 +67,7 @@ class Implementation:
 class Observer(Protocol):
     """Who hears of every ruling (`authserver.plugins.shadow`)."""
 
-    def consider(self, ruling: Ruling[Any], said: Sequence[tuple[Answer, Any]]) -> None: ...
+    def consider(self, ruling: Ruling[Any]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -198,14 +198,13 @@ class PluginSet:
 
     def decide(self, question: Question[T], /) -> Ruling[T]:
         """Ask every plugin of a deciding hook and combine the answers (see `engine.ports.Policies`)."""
-        said = self.ask_all(question)
-        ruling = combine(question, said)
+        ruling = combine(question, self.ask_all(question))
         if self.shadow is not None:
-            self.shadow.consider(ruling, said)
+            self.shadow.consider(ruling)
         return ruling
 
-    def ask_all(self, question: Question[Any]) -> list[tuple[Answer, Any]]:
-        """What each plugin of a deciding hook says, in order, with the value of its answer."""
+    def ask_all(self, question: Question[Any]) -> list[Answer]:
+        """What each plugin of a deciding hook answers, in order."""
         hook = DECIDING[question.hook]
         return [_ask(implementation, hook, question) for implementation in self._implementations[hook.name]]
 
@@ -272,8 +271,8 @@ class PluginSet:
         ]
 
 
-def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]) -> tuple[Answer, Any]:
-    """What one plugin says, as its answer and the value of it; a plugin that cannot answer has failed."""
+def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]) -> Answer:
+    """What one plugin answers; a plugin that cannot answer has failed."""
     plugin = implementation.plugin
     begun = time.perf_counter_ns()
     try:
@@ -281,19 +280,19 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
         problem = None if decision is None else contained(hook.problem_with, decision)
     except TooSlow as error:
         log.error("plugin %s is too slow in %s (%s): refusing; mend or remove it", plugin, hook.name, error)
-        return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun)), None
+        return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun))
     except Unusable as error:
         log.error("plugin %s answered %s wrongly (%s): refusing; fix or remove it", plugin, hook.name, error)
-        return Answer(plugin, Verdict.FAILED, error.reason, _microseconds(begun)), None
+        return Answer(plugin, Verdict.FAILED, error.reason, _microseconds(begun))
     except Exception:
         log.exception("plugin %s failed in %s: refusing; mend or remove it", plugin, hook.name)
-        return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun)), None
+        return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun))
     if decision is None:
-        return Answer(plugin, Verdict.SILENT, "", _microseconds(begun)), None
+        return Answer(plugin, Verdict.SILENT, "", _microseconds(begun))
     if problem:
         log.error("plugin %s answered %s wrongly (%s): refusing", plugin, hook.name, problem)
-        return Answer(plugin, Verdict.FAILED, problem, _microseconds(begun)), None
-    return Answer(plugin, decision.verdict, decision.reason, _microseconds(begun)), decision.value
+        return Answer(plugin, Verdict.FAILED, problem, _microseconds(begun))
+    return Answer(plugin, decision.verdict, decision.reason, _microseconds(begun), decision.value)
 
 
 def _contribution(implementation: Implementation, hook: Contributing, question: Mapping[str, Any]) -> Any:

@@ -11,12 +11,11 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from authserver.engine.crypto import digests
-from authserver.engine.decisions import Answer, Ruling, combine
+from authserver.engine.decisions import Ruling, combine
 from authserver.engine.ports import Storage
 from authserver.engine.records import Event, EventType
 from authserver.hookspecs import DECIDING
@@ -26,11 +25,9 @@ QUEUE = 1000
 MAXIMUM_RECORDS_A_SECOND = 20.0
 log = logging.getLogger(__name__)
 
-Said = Sequence[tuple[Answer, Any]]
-
 
 class Shadow:
-    """Asks the shadow plugins what they would have said.
+    """Asks the shadow plugins what they would have answered.
 
     Args:
         plugins: the shadow plugins.
@@ -40,19 +37,19 @@ class Shadow:
     def __init__(self, plugins: PluginSet, storage: Storage) -> None:
         self.plugins = plugins
         self._storage = storage
-        self._questions: queue.Queue[tuple[Ruling[Any], Said]] = queue.Queue(QUEUE)
+        self._questions: queue.Queue[Ruling[Any]] = queue.Queue(QUEUE)
         self._dropped = 0
         self._allowance = MAXIMUM_RECORDS_A_SECOND
         self._allowed_at = time.monotonic()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def consider(self, ruling: Ruling[Any], said: Said) -> None:
+    def consider(self, ruling: Ruling[Any]) -> None:
         """Have a question asked again, some time soon; returns at once."""
         if not self.plugins.serves(ruling.hook):
             return
         try:
-            self._questions.put_nowait((ruling, said))
+            self._questions.put_nowait(ruling)
         except queue.Full:
             self._dropped += 1
         if self._thread is None:
@@ -78,16 +75,16 @@ class Shadow:
 
     def _work(self) -> None:
         while True:
-            ruling, said = self._questions.get()
+            ruling = self._questions.get()
             try:
-                self._compare(ruling, said)
+                self._compare(ruling)
             except Exception:
                 log.exception("a shadow question failed; nothing depends on it")
             finally:
                 self._questions.task_done()
 
-    def _compare(self, ruling: Ruling[Any], said: Said) -> None:
-        candidate = combine(ruling.question, [*said, *self.plugins.ask_all(ruling.question)])
+    def _compare(self, ruling: Ruling[Any]) -> None:
+        candidate = combine(ruling.question, [*ruling.answers, *self.plugins.ask_all(ruling.question)])
         was, would_be = (ruling.verdict, ruling.value), (candidate.verdict, candidate.value)
         if DECIDING[ruling.hook].same_outcome(was, would_be):
             return

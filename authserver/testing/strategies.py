@@ -5,7 +5,7 @@ They are made from the fields of a question: by the name of a field, else by its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from types import MappingProxyType, NoneType
@@ -153,71 +153,70 @@ def _usernames(user: User | None) -> st.SearchStrategy[str]:
     return st.just(user.username) if user else st.sampled_from(("", "nobody", *hostile.USERNAMES))
 
 
-# The values of a field of this name, given the client and the user of the question.
-Values = Callable[[Client, User | None], st.SearchStrategy[Any]]
-_BY_NAME: Mapping[str, Values] = MappingProxyType(
-    {
-        "bearer": lambda _client, _user: (
-            st.none() | st.sampled_from(("malformed", "t" * 43, "é")).map(Secret)
-        ),
-        "grant_type": lambda _client, _user: st.sampled_from(GRANT_TYPES),
-        "headers": lambda _client, _user: headers(),
-        "redirect_uri": lambda client, _user: _redirect_uris(client),
-        "requested": lambda _client, _user: _requested,
-        "resource": lambda _client, _user: (
-            st.none() | st.sampled_from(RESOURCES) | st.sampled_from(hostile.RESOURCES)
-        ),
-        "resources": lambda _client, _user: _resources,
-        "scopes": lambda _client, _user: _subsets,
-        "source": lambda _client, _user: st.sampled_from(("192.0.2.1", "2001:db8::1", "", "garbage")),
-        "username": lambda _client, user: _usernames(user),
-    }
-)
-# The values of any other field of this type.
-_BY_TYPE: Mapping[Any, Values] = MappingProxyType(
-    {
-        ClientMetadata: lambda _client, _user: metadata(),
-        Consent: lambda client, user: _consents(user or a_user(), client),
-        Credentials: lambda client, _user: _credentials(client),
-        IntrospectedToken: lambda client, _user: _introspected_tokens(client),
-        Secret: lambda _client, _user: st.sampled_from(
-            ("", "correct horse", "x" * 1024, "pässword", *hostile.PASSWORDS)
-        ).map(Secret),
-    }
-)
-_RECORDS: Mapping[Any, Callable[[], st.SearchStrategy[Any]]] = MappingProxyType(
-    {Client: clients, User: users}
-)
-
-
 @st.composite
 def _questions(draw: st.DrawFn, kind: type[Question[Any]]) -> Any:
-    hints = {name: _options(hint) for name, hint in get_type_hints(kind).items()}
-    names = [item.name for item in fields(kind)]
-    values = {
-        name: draw(st.one_of(*(st.none() if each is NoneType else _RECORDS[each]() for each in hints[name])))
-        for name in names
-        if not _RECORDS.keys().isdisjoint(hints[name])
-    }
-    client = next((value for value in values.values() if isinstance(value, Client)), a_client())
-    user = next((value for value in values.values() if isinstance(value, User)), None)
-    for name in names:
-        if name in values:
-            continue
-        if name in _BY_NAME:
-            values[name] = draw(_BY_NAME[name](client, user))
-        else:
-            values[name] = draw(st.one_of(*(_of_type(each, client, user) for each in hints[name])))
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    client, user = a_client(), None
+    # The client and the user first: other values may be theirs.
+    for name in sorted((item.name for item in fields(kind)), key=lambda name: not _is_record(hints[name])):
+        value = values[name] = draw(_of_name(name, hints[name], client, user))
+        if isinstance(value, Client):
+            client = value
+        elif isinstance(value, User):
+            user = value
     return kind(**values)
 
 
-def _options(hint: Any) -> tuple[Any, ...]:
-    """What a field may hold: the types of a union, or the one type."""
-    return get_args(hint) if NoneType in get_args(hint) else (hint,)
+def _is_record(hint: Any) -> bool:
+    return not {Client, User}.isdisjoint((hint, *get_args(hint)))
+
+
+def _of_name(name: str, hint: Any, client: Client, user: User | None) -> st.SearchStrategy[Any]:
+    """The values of a field: those that the name stands for, else those of the type."""
+    match name:
+        case "bearer":
+            return st.none() | st.sampled_from(("malformed", "t" * 43, "é")).map(Secret)
+        case "grant_type":
+            return st.sampled_from(GRANT_TYPES)
+        case "headers":
+            return headers()
+        case "redirect_uri":
+            return _redirect_uris(client)
+        case "requested":
+            return _requested
+        case "resource":
+            return st.none() | st.sampled_from(RESOURCES) | st.sampled_from(hostile.RESOURCES)
+        case "resources":
+            return _resources
+        case "scopes":
+            return _subsets
+        case "source":
+            return st.sampled_from(("192.0.2.1", "2001:db8::1", "", "garbage"))
+        case "username":
+            return _usernames(user)
+    return _of_type(hint, client, user)
 
 
 def _of_type(hint: Any, client: Client, user: User | None) -> st.SearchStrategy[Any]:
-    return _BY_TYPE[hint](client, user) if hint in _BY_TYPE else st.from_type(hint)
+    if NoneType in get_args(hint):
+        return st.one_of(*(_of_type(option, client, user) for option in get_args(hint)))
+    if hint is Client:
+        return clients()
+    if hint is ClientMetadata:
+        return metadata()
+    if hint is Consent:
+        return _consents(user or a_user(), client)
+    if hint is Credentials:
+        return _credentials(client)
+    if hint is IntrospectedToken:
+        return _introspected_tokens(client)
+    if hint is Secret:
+        passwords = ("", "correct horse", "x" * 1024, "pässword", *hostile.PASSWORDS)
+        return st.sampled_from(passwords).map(Secret)
+    if hint is User:
+        return users()
+    return st.from_type(hint)
 
 
 def question(hook: str) -> st.SearchStrategy[Any]:
