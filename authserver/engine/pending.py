@@ -15,7 +15,7 @@ from authserver.engine.crypto import digests, strict_json
 from authserver.engine.crypto.sealing import Unsealable, from_text, open_under, seal_under, to_text
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.parameters import Parameters
-from authserver.engine.records import NOTHING, Client, Token, TokenKind, User
+from authserver.engine.records import NOTHING, Client, Session, Token, TokenKind, User
 from authserver.engine.tokens.once import earlier_use, first_use, of_this_generation
 from authserver.limits import MAXIMUM_BODY
 
@@ -30,13 +30,13 @@ ANSWERED_AGAIN = timedelta(seconds=10)
 class Browser:
     """What a browser shows: its session, who is signed in to it, and the requests that began in it.
 
+    `session` and `user` are None when nobody is signed in, though an ended session may have left its id.
     `marks` are by handle, as they were sent: `is_marked` says which of them are ours.
     """
 
     session_id: str | None = field(default=None, repr=False)
+    session: Session | None = field(default=None, repr=False)
     user: User | None = None
-    authenticated_at: datetime | None = None
-    methods: tuple[str, ...] = ()
     marks: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
 
 
@@ -184,7 +184,6 @@ def earlier_answer(
         return None
     location = _answer_again(engine, mark, browser, given)
     if location is None:
-        engine.journal.target = None
         raise RequestAnswered(client)
     return location
 
