@@ -72,10 +72,11 @@ class Requester:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskLogin:
-    """Somebody must sign in first."""
+    """Somebody must sign in first; `again` when somebody is signed in already, and that is not enough."""
 
     sealed_request: str = field(repr=False)
     handle: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +158,7 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
     pending = Pending(
         handle=digests.new_identifier(),
         request_id=expanded.request_id or digests.new_identifier(),
-        asked_at=int(engine.now.timestamp()),
+        asked_at=engine.now.timestamp(),
         expires_at=int((begins + lifetime).timestamp()),
         parameters=expanded.parameters,
         refusal=expanded.refusal,
@@ -271,6 +272,18 @@ def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> R
     return Requester(handle=pending.handle, client=client, redirect_uri=redirect_uri)
 
 
+def wants_sign_in_again(engine: Engine, sealed_request: str, browser: Browser) -> bool:
+    """Whether somebody must sign in for this pending request, although they may have done so before it.
+
+    False for a request that cannot go on: where it leads, a page says so.
+    """
+    try:
+        pending = unseal(engine, sealed_request, browser)
+    except PageError:
+        return False
+    return pending.sign_in_again and not pending.began_before(browser.session)
+
+
 def with_response(redirect_uri: str, issuer: str, *answer: tuple[str, str | None]) -> str:
     """The redirect URI with the response parameters and `iss` (RFC 9207, 2)."""
     return uris.with_query(
@@ -349,8 +362,8 @@ def _proceed(engine: Engine, pending: Pending, browser: Browser, *, is_new: bool
     return _ask_consent(engine, pending, checked)
 
 
-def _ask_login(engine: Engine, pending: Pending) -> AskLogin:
-    return AskLogin(sealed_request=seal(engine, pending), handle=pending.handle)
+def _ask_login(engine: Engine, pending: Pending, *, again: bool = False) -> AskLogin:
+    return AskLogin(sealed_request=seal(engine, pending), handle=pending.handle, again=again)
 
 
 def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:

@@ -35,7 +35,8 @@ class Decision:
     Attributes:
         verdict: ALLOW, NARROW or DENY.
         reason: a short stable identifier such as `loopback-port`; it reaches operators, never clients.
-        value: what is allowed, or the most that is allowed; its type depends on the hook.
+        value: what is allowed, or the most that is allowed, or what goes with a refusal; its type depends on
+            the hook.
     """
 
     verdict: Verdict
@@ -53,9 +54,9 @@ def narrow(reason: str, value: Any) -> Decision:
     return Decision(Verdict.NARROW, reason, value)
 
 
-def deny(reason: str) -> Decision:
-    """Refuse, whatever the other policies say."""
-    return Decision(Verdict.DENY, reason)
+def deny(reason: str, value: Any = None) -> Decision:
+    """Refuse, whatever the other policies say, with the value that goes with a refusal at this hook, if any."""
+    return Decision(Verdict.DENY, reason, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Ruling:
         verdict: ALLOW, DENY, SILENT, or FAILED when a plugin raised or answered with the wrong type.
         reason: the reason of the answer that decided.
         decided_by: the plugin whose answer decided, or "" when nobody answered.
-        value: the value of the first allow, after every narrowing.
+        value: the value of the first allow, after every narrowing; of a refusal, the value of the deny that decided.
         answers: what each plugin said, in the order of the INI.
         facts: gives what was asked, as plain values without secrets (see `engine.questions`).
     """
@@ -101,7 +102,7 @@ class Ruling:
     def as_record(self) -> dict[str, Any]:
         """The ruling as it is kept in the event table.
 
-        Of the value only scopes and resources are kept; others may be personal.
+        Of the value only scopes, resources and other short words are kept; others may be personal.
         """
         return {
             "slot": self.slot,
@@ -123,7 +124,7 @@ class Ruling:
 
 
 def outcome_of(value: Any) -> Any:
-    """What may be recorded of a ruling's value: scopes, those of client metadata too, or a resource."""
+    """What may be recorded of a ruling's value: scopes, those of client metadata too, or one word such as a resource."""
     if value is None or isinstance(value, str):
         return value
     scopes = value if isinstance(value, tuple) else getattr(value, "scopes", None)
@@ -134,9 +135,9 @@ def combine(slot: str, said: Sequence[tuple[Answer, Any]], facts: Facts = _no_fa
     """The ruling that several answers, each with its value, come to; their order matters among equals only."""
     answers = tuple(answer for answer, _ in said)
     for decisive in (Verdict.FAILED, Verdict.DENY):
-        for answer in answers:
+        for answer, value in said:
             if answer.verdict is decisive:
-                return Ruling(slot, decisive, answer.reason, answer.plugin, None, answers, facts)
+                return Ruling(slot, decisive, answer.reason, answer.plugin, value, answers, facts)
     allowing = next(((answer, value) for answer, value in said if answer.verdict is Verdict.ALLOW), None)
     if allowing is None:
         return Ruling(slot, Verdict.SILENT, "nobody-answered", "", None, answers, facts)

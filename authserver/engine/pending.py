@@ -47,16 +47,23 @@ class Pending:
     Attributes:
         handle: under which its browser is marked.
         request_id: under which it is answered once; the same however often a pushed request is sent.
+        asked_at: when it began, to the microsecond: a sign-in counts as made for it only if it is not older.
         as_sent: whether the browser sent these very parameters, and can send them again.
+        sign_in_again: whether only a sign-in that was made for it will do.
     """
 
     handle: str
     request_id: str
-    asked_at: int
+    asked_at: float
     expires_at: int
     parameters: Parameters
     refusal: InvalidRequest | None = None
     as_sent: bool = True
+    sign_in_again: bool = False
+
+    def began_before(self, session: Session | None) -> bool:
+        """Whether somebody has signed in to this session since the request began."""
+        return session is not None and session.authenticated_at.timestamp() >= self.asked_at
 
 
 class ForeignRequest(PageError):
@@ -116,6 +123,7 @@ def seal(engine: Engine, pending: Pending) -> str:
             pending.parameters.encoded(),
             refusal,
             pending.as_sent,
+            pending.sign_in_again,
         ]
     )
     return to_text(engine.ring.seal(plaintext, purpose=PURPOSE))
@@ -212,7 +220,7 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         plaintext = engine.ring.open(from_text(sealed_request), purpose=PURPOSE)
     except Unsealable:
         return None
-    handle, request_id, asked_at, expires_at, encoded, refusal, as_sent = strict_json.loads(
+    handle, request_id, asked_at, expires_at, encoded, refusal, as_sent, sign_in_again = strict_json.loads(
         plaintext, limit=MAXIMUM_BODY
     )
     return Pending(
@@ -223,6 +231,7 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         parameters=Parameters.parse(encoded, maximum=MAXIMUM_BODY),
         refusal=InvalidRequest(refusal[0], reason=refusal[1]) if refusal else None,
         as_sent=as_sent,
+        sign_in_again=sign_in_again,
     )
 
 

@@ -24,6 +24,7 @@ class Slot:
     Attributes:
         value: the type an allow must carry; None when it carries nothing.
         narrows: whether narrow(reason, tuple) is an answer here.
+        codes: whether a deny may carry the error code that the client gets.
         silence: what it means when nobody answers, in words.
         silence_refuses: whether that is the same as being refused.
     """
@@ -31,6 +32,7 @@ class Slot:
     value: type | None
     silence: str
     narrows: bool = False
+    codes: bool = False
     silence_refuses: bool = True
 
 
@@ -84,6 +86,8 @@ MAXIMUM_REASON = 100
 MAXIMUM_DESCRIPTION = 500
 _REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
+# What an error code is made of, in every registry of OAuth; RFC 6749, 4.1.2.1 would let pass more.
+_ERROR_CODE = re.compile(r"[a-z][a-z0-9_]{0,49}")
 
 
 def same_outcome(slot: str, one: tuple[Verdict, Any], other: tuple[Verdict, Any]) -> bool:
@@ -92,7 +96,7 @@ def same_outcome(slot: str, one: tuple[Verdict, Any], other: tuple[Verdict, Any]
 
 
 def _effect(slot: str, verdict: Verdict, value: Any) -> tuple[Verdict, Any]:
-    if verdict is Verdict.ALLOW:
+    if verdict in (Verdict.ALLOW, Verdict.DENY):
         return verdict, value
     asks = verdict is Verdict.SILENT and not SLOTS[slot].silence_refuses
     return Verdict.SILENT if asks else Verdict.DENY, None
@@ -130,7 +134,17 @@ def problem_with(decision: object, rules: Slot) -> str | None:
         return "wrong-value"
     if decision.verdict is Verdict.NARROW and not (rules.narrows and _is_value(decision.value, tuple)):
         return "wrong-value"
+    if (
+        decision.verdict is Verdict.DENY
+        and decision.value is not None
+        and not (rules.codes and _is_error_code(decision.value))
+    ):
+        return "wrong-value"
     return None
+
+
+def _is_error_code(value: object) -> bool:
+    return isinstance(value, str) and _ERROR_CODE.fullmatch(value) is not None
 
 
 def _is_value(value: object, kind: type) -> bool:

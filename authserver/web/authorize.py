@@ -103,7 +103,7 @@ def _begin(request: Request, read: Any) -> Outcome:
 def _switch_user(request: Request, sealed_request: str, form_token: str) -> Response:
     """Let somebody else sign in for the same pending request."""
     outcome = engine.switch_user(request.engine, sealed_request, request.browser, form_token=form_token)
-    if isinstance(outcome, AskLogin):
+    if isinstance(outcome, AskLogin) and not outcome.again:
         end_session(request)
     return show(request, outcome)
 

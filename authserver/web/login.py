@@ -57,14 +57,16 @@ class NotSignedIn(SignInRefused):
 def login(request: Request) -> Response:
     query = read_page_query(request)
     sealed, return_page = query.get("request") or "", _personal_page(request, query.get("page") or "")
-    if request.browser.user is not None and (sealed or return_page):
-        # Signed in meanwhile, in another tab perhaps, or back from the page after it.
-        return _go_on(request, sealed, return_page)
-    recognised = sign_in_unasked(
-        request.engine, _attempt(request), previous_session_id=request.browser.session_id
-    )
-    if recognised:
-        return _continue(request, recognised, sealed, return_page)
+    # Signing in again is an act of the person: no session and no policy does it for them.
+    if not (sealed and authorize.wants_sign_in_again(request.engine, sealed, request.browser)):
+        if request.browser.user is not None and (sealed or return_page):
+            # Signed in meanwhile, in another tab perhaps, or back from the page after it.
+            return _go_on(request, sealed, return_page)
+        recognised = sign_in_unasked(
+            request.engine, _attempt(request), previous_session_id=request.browser.session_id
+        )
+        if recognised:
+            return _continue(request, recognised, sealed, return_page)
     requester = authorize.describe_pending(request.engine, sealed, request.browser) if sealed else None
     page = SignInPage(
         csrf_token=form_token(request.engine, requester.handle) if requester else stranger_token(request),
