@@ -13,10 +13,11 @@ import click
 
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine import authorize, token
+from authserver.engine import authorize, token, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes
 from authserver.engine.clients import authentication
 from authserver.engine.clients import registration as registration_rules
+from authserver.engine.consent import Agreement, consents_already, silent_approval_is_safe
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidClient, InvalidRequest, UnauthorizedClient
@@ -159,18 +160,16 @@ def consent(
         assert user is not None  # a name was given
         token.allowed_grant_type(engine, client, "authorization_code")
         allowed = allowed_resources(engine, client, resources)
-        checked = authorize.Checked(
+        agreement = Agreement(
             client=client,
             user=user,
-            redirect_uri=redirect_uri or (client.redirect_uris or ("",))[0],
-            state=None,
-            code_challenge="",
             scopes=allowed_scopes(engine, client, user, "authorization_code", _scopes(scopes), allowed),
             resources=allowed,
         )
-        if not authorize.consents_already(engine, checked):
+        if not consents_already(engine, agreement):
             return "the person is asked"
-        if authorize.silent_approval_is_safe(client, checked.redirect_uri):
+        answered_at = redirect_uri or (client.redirect_uris or ("",))[0]
+        if silent_approval_is_safe(client, reaches_client_alone=uris.is_remote_https(answered_at)):
             return "the person is not asked"
         return (
             "the person is asked all the same, for nothing proves that it is this client: that takes a client "

@@ -15,7 +15,7 @@ from authserver.engine.crypto import digests, strict_json
 from authserver.engine.crypto.sealing import Unsealable, from_text, open_under, seal_under, to_text
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.parameters import Parameters
-from authserver.engine.records import NOTHING, Client, Token, TokenKind, User
+from authserver.engine.records import NOTHING, Client, Session, Token, TokenKind, User
 from authserver.engine.tokens.once import earlier_use, first_use, of_this_generation
 from authserver.limits import MAXIMUM_BODY
 
@@ -30,13 +30,13 @@ ANSWERED_AGAIN = timedelta(seconds=10)
 class Browser:
     """What a browser shows: its session, who is signed in to it, and the requests that began in it.
 
+    `session` and `user` are None when nobody is signed in, though an ended session may have left its id.
     `marks` are by handle, as they were sent: `is_marked` says which of them are ours.
     """
 
     session_id: str | None = field(default=None, repr=False)
+    session: Session | None = field(default=None, repr=False)
     user: User | None = None
-    authenticated_at: datetime | None = None
-    methods: tuple[str, ...] = ()
     marks: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
 
 
@@ -47,16 +47,23 @@ class Pending:
     Attributes:
         handle: under which its browser is marked.
         request_id: under which it is answered once; the same however often a pushed request is sent.
+        asked_at: when it began, to the microsecond: a sign-in counts as made for it only if it is not older.
         as_sent: whether the browser sent these very parameters, and can send them again.
+        sign_in_again: whether only a sign-in that was made for it will do.
     """
 
     handle: str
     request_id: str
-    asked_at: int
+    asked_at: float
     expires_at: int
     parameters: Parameters
     refusal: InvalidRequest | None = None
     as_sent: bool = True
+    sign_in_again: bool = False
+
+    def began_before(self, session: Session | None) -> bool:
+        """Whether somebody has signed in to this session since the request began."""
+        return session is not None and session.authenticated_at.timestamp() >= self.asked_at
 
 
 class ForeignRequest(PageError):
@@ -116,6 +123,7 @@ def seal(engine: Engine, pending: Pending) -> str:
             pending.parameters.encoded(),
             refusal,
             pending.as_sent,
+            pending.sign_in_again,
         ]
     )
     return to_text(engine.ring.seal(plaintext, purpose=PURPOSE))
@@ -184,7 +192,6 @@ def earlier_answer(
         return None
     location = _answer_again(engine, mark, browser, given)
     if location is None:
-        engine.journal.target = None
         raise RequestAnswered(client)
     return location
 
@@ -213,7 +220,7 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         plaintext = engine.ring.open(from_text(sealed_request), purpose=PURPOSE)
     except Unsealable:
         return None
-    handle, request_id, asked_at, expires_at, encoded, refusal, as_sent = strict_json.loads(
+    handle, request_id, asked_at, expires_at, encoded, refusal, as_sent, sign_in_again = strict_json.loads(
         plaintext, limit=MAXIMUM_BODY
     )
     return Pending(
@@ -224,6 +231,7 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         parameters=Parameters.parse(encoded, maximum=MAXIMUM_BODY),
         refusal=InvalidRequest(refusal[0], reason=refusal[1]) if refusal else None,
         as_sent=as_sent,
+        sign_in_again=sign_in_again,
     )
 
 

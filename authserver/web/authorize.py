@@ -103,7 +103,7 @@ def _begin(request: Request, read: Any) -> Outcome:
 def _switch_user(request: Request, sealed_request: str, form_token: str) -> Response:
     """Let somebody else sign in for the same pending request."""
     outcome = engine.switch_user(request.engine, sealed_request, request.browser, form_token=form_token)
-    if isinstance(outcome, AskLogin):
+    if isinstance(outcome, AskLogin) and not outcome.again:
         end_session(request)
     return show(request, outcome)
 
@@ -136,12 +136,13 @@ def _readable(read: Any, request: Request) -> Parameters:
 
 def _consent_page(request: Request, asked: AskConsent) -> Response:
     let_forms_lead_on(request)
+    agreement = asked.agreement
     page = {
         "action": own_url(request, "consent"),
         "csrf_token": asked.form_token,
-        "signed_in": asked.user,
+        "signed_in": agreement.user,
         "sealed_request": asked.sealed_request,
-        "client": describe_client(asked.client),
+        "client": describe_client(agreement.client),
         "redirect_host": uris.display_host(asked.redirect_uri),
         "redirect_is_local": uris.is_loopback(asked.redirect_uri),
         "redirect_is_app": not asked.redirect_uri.startswith(("https:", "http:")),
@@ -149,7 +150,7 @@ def _consent_page(request: Request, asked: AskConsent) -> Response:
             {"name": name, "sentence": sentence, "index": index}
             for index, (name, sentence) in enumerate(asked.scopes)
         ],
-        "resources": asked.resources,
+        "resources": agreement.resources,
         "missing_confirmation": asked.problem == "not-confirmed",
         "nothing_ticked": asked.problem == "nothing-ticked",
         "shown_to_another": asked.problem == "shown-to-another",
