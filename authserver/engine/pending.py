@@ -15,7 +15,7 @@ from authserver.engine.crypto import digests, strict_json
 from authserver.engine.crypto.sealing import Unsealable, from_text, open_under, seal_under, to_text
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.parameters import Parameters
-from authserver.engine.records import NOTHING, Client, Token, TokenKind, User
+from authserver.engine.records import NOTHING, Client, Kept, TokenKind, User
 from authserver.engine.tokens.once import earlier_use, first_use, of_this_generation
 from authserver.limits import MAXIMUM_BODY
 
@@ -166,8 +166,10 @@ def answer_once(
         pending.request_id,
         since=datetime.fromtimestamp(pending.asked_at, UTC),
         until=datetime.fromtimestamp(pending.expires_at, UTC),
-        successor_digest=digests.digest(TokenKind.CODE, code) if code else None,
-        sealed_successor=seal_under(browser.session_id, strict_json.dumps([given, location])),
+        details={
+            "answer": to_text(seal_under(browser.session_id, strict_json.dumps([given, location]))),
+            "code": to_text(digests.digest(TokenKind.CODE, code)) if code else None,
+        },
     )
 
 
@@ -189,19 +191,19 @@ def earlier_answer(
     return location
 
 
-def _answer_again(engine: Engine, mark: Token, browser: Browser, given: str | None) -> str | None:
+def _answer_again(engine: Engine, mark: Kept, browser: Browser, given: str | None) -> str | None:
     # Either way: when the clock was set back, nobody knows how long ago it was (T150).
     if browser.user is None or abs(engine.now - mark.created_at) > ANSWERED_AGAIN:
         return None
     try:
-        opened = open_under(browser.session_id or "", mark.sealed_successor or b"")
+        opened = open_under(browser.session_id or "", from_text(mark.details.get("answer", "")))
     except Unsealable:
         return None
     before, location = strict_json.loads(opened, limit=len(opened))
     if given not in (None, before):
         return None
-    if mark.successor_digest is not None:
-        code = engine.stores.tokens.find(TokenKind.CODE, mark.successor_digest)
+    if mark.details["code"] is not None:
+        code = engine.stores.tokens.find(TokenKind.CODE, from_text(mark.details["code"]))
         # A code that arrived is not sent once more: using it again would end what it gave (RFC 9700, 2.1.1).
         if code is None or code.token.claimed_at is not None:
             return None
