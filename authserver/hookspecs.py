@@ -300,7 +300,8 @@ def find_client(client_id: str) -> Client | None:
 def expand_authorization_request(engine: Engine, parameters: Parameters) -> Expanded | None:
     """The authorization request that the parameters stand for, where they only refer to one.
 
-    Asked before anything else is looked at, and not again while the request is pending.
+    Asked before anything else is looked at. While the request is pending it is asked again only where the answer had
+    a `reference`: to expand that.
 
     Arguments:
         engine: of this request.

@@ -48,6 +48,7 @@ class Pending:
         handle: under which its browser is marked.
         request_id: under which it is answered once; the same however often a pushed request is sent.
         as_sent: whether the browser sent these very parameters, and can send them again.
+        reference: what travels in place of the parameters, where a plugin keeps them (`engine.authorize.Expanded`).
     """
 
     handle: str
@@ -57,6 +58,7 @@ class Pending:
     parameters: Parameters
     refusal: InvalidRequest | None = None
     as_sent: bool = True
+    reference: Parameters | None = None
 
 
 class ForeignRequest(PageError):
@@ -113,16 +115,17 @@ def seal(engine: Engine, pending: Pending) -> str:
             pending.request_id,
             pending.asked_at,
             pending.expires_at,
-            pending.parameters.encoded(),
+            (pending.reference or pending.parameters).encoded(),
             refusal,
             pending.as_sent,
+            pending.reference is not None,
         ]
     )
     return to_text(engine.ring.seal(plaintext, purpose=PURPOSE))
 
 
 def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
-    """Read a sealed request back.
+    """Read a sealed request back; of one that travels as a reference, this is all its parameters.
 
     Raises:
         ForeignRequest: it was altered, or did not begin in this browser (T091).
@@ -215,17 +218,19 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         plaintext = engine.ring.open(from_text(sealed_request), purpose=PURPOSE)
     except Unsealable:
         return None
-    handle, request_id, asked_at, expires_at, encoded, refusal, as_sent = strict_json.loads(
+    handle, request_id, asked_at, expires_at, encoded, refusal, as_sent, is_reference = strict_json.loads(
         plaintext, limit=MAXIMUM_BODY
     )
+    parameters = Parameters.parse(encoded, maximum=MAXIMUM_BODY)
     return Pending(
         handle=handle,
         request_id=request_id,
         asked_at=asked_at,
         expires_at=expires_at,
-        parameters=Parameters.parse(encoded, maximum=MAXIMUM_BODY),
+        parameters=parameters,
         refusal=InvalidRequest(refusal[0], reason=refusal[1]) if refusal else None,
         as_sent=as_sent,
+        reference=parameters if is_reference else None,
     )
 
 
