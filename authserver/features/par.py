@@ -48,7 +48,7 @@ from authserver.api import (
 PATH = "/oauth/par"
 KIND = "pushed-request"
 REFERENCE = "urn:ietf:params:oauth:request_uri:"
-# What proves who pushes is no part of the request, and goes into no address.
+# What proves who pushes is no part of the request, and is not kept.
 CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")
 
 
