@@ -43,6 +43,9 @@ proves its client as the token endpoint does, `json_response` answers, and an `O
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` checks what
 needs nobody signed in; `engine.ring` seals, `to_text` and `from_text` carry what is sealed.
 
+For small records with an end (`engine.stores.kept`): `Kept` is one; its kind is a name of the plugin's own, its
+`digest` is that of a `new_credential` or of another name, and `well_formed` refuses what is none of ours unasked.
+
 For keys that clients prove (`token_binding`): `Binding` is the answer, `InvalidDpopProof` a refusal; `read_jws` takes
 a JWS apart, and `foreign_key` reads the key that made it. What counts once is a `SingleUse` among the `uses` of a
 `Binding` or an `Issue`: the server claims it when it issues, after the last question to a plugin. What is
@@ -54,7 +57,14 @@ from authserver.engine.authorize import Expanded, check_request
 from authserver.engine.clients.authentication import authenticate
 from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED
 from authserver.engine.context import Binding, Engine, Issue, Redeem, SingleUse
-from authserver.engine.crypto.digests import equal, new_identifier, verify_password
+from authserver.engine.crypto.digests import (
+    digest,
+    equal,
+    new_credential,
+    new_identifier,
+    verify_password,
+    well_formed,
+)
 from authserver.engine.crypto.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, foreign_key, read_jws
 from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.decisions import Decision, allow, deny, narrow
@@ -66,12 +76,13 @@ from authserver.engine.errors import (
     InvalidScope,
     InvalidTarget,
     OAuthError,
+    TooManyRequests,
     UnauthorizedClient,
 )
 from authserver.engine.parameters import Parameters
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.questions import Credentials, Identity, IntrospectedToken, Question
-from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, RegisteredBy, User
+from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Kept, RegisteredBy, User
 from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
 from authserver.engine.tokens.once import of_this_generation
 from authserver.engine.uris import (
@@ -82,7 +93,7 @@ from authserver.engine.uris import (
     same_redirect_uri,
 )
 from authserver.hookspecs import DECIDING, hookimpl
-from authserver.limits import MAXIMUM_IDENTIFIER
+from authserver.limits import MAXIMUM_BODY, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
 from authserver.settings import Secret
 from authserver.web.forms import headers_of, read_form
 from authserver.web.json import json_response
@@ -91,7 +102,9 @@ __all__ = [
     "DECIDING",
     "FOREIGN_ALGORITHMS",
     "INITIAL_ACCESS_TOKEN_REQUIRED",
+    "MAXIMUM_BODY",
     "MAXIMUM_IDENTIFIER",
+    "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
     "BadAssertion",
     "Binding",
@@ -115,6 +128,7 @@ __all__ = [
     "InvalidTarget",
     "Issue",
     "Jws",
+    "Kept",
     "OAuthError",
     "Parameters",
     "Question",
@@ -122,6 +136,7 @@ __all__ = [
     "RegisteredBy",
     "Secret",
     "SingleUse",
+    "TooManyRequests",
     "TrustedKeys",
     "UnauthorizedClient",
     "Unsealable",
@@ -133,6 +148,7 @@ __all__ = [
     "canonical_resource",
     "check_request",
     "deny",
+    "digest",
     "equal",
     "fitting_application_type",
     "foreign_key",
@@ -141,6 +157,7 @@ __all__ = [
     "hookimpl",
     "json_response",
     "narrow",
+    "new_credential",
     "new_identifier",
     "normalise_username",
     "of_this_generation",
@@ -154,4 +171,5 @@ __all__ = [
     "to_text",
     "verify_assertion",
     "verify_password",
+    "well_formed",
 ]

@@ -358,7 +358,8 @@ def find_client(client_id: str) -> Client | None:
 def expand_authorization_request(engine: Engine, parameters: Parameters) -> Expanded | None:
     """The authorization request that the parameters stand for, where they only refer to one.
 
-    Asked before anything else is looked at, and not again while the request is pending.
+    Asked before anything else is looked at. While the request is pending it is asked again only where the answer had
+    a `reference`: to expand that.
 
     Arguments:
         engine: of this request.
@@ -367,7 +368,8 @@ def expand_authorization_request(engine: Engine, parameters: Parameters) -> Expa
     Answers:
         An `Expanded` with the parameters that count in place of these, checked from then on as if they had
             been sent; with a refusal, which the client is told once its redirect URI is accepted. Of several
-            plugins the first decides, and any refusal refuses.
+            plugins the first decides, and any refusal refuses. Parameters that are too long for an address need a
+            `reference`, which travels in their place.
         An OAuth error that it raises is shown on a page: nothing is redirected.
         None: not mine.
 

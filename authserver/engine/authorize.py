@@ -1,7 +1,7 @@
 """The authorization endpoint (OAuth 2.1, 4.1): from a request to a question for the user, or an answer for the client.
 
-The pending request travels sealed in the URL (`engine.pending`), and is checked again at every step; nothing about
-a stranger is stored before someone signs in.
+The pending request, or the reference to one that a plugin keeps, travels sealed in the URL (`engine.pending`), and is
+checked again at every step; nothing about a stranger is stored before someone signs in.
 
 Order of checks (T001): client, redirect URI: until here every refusal is a page. Then everything else,
 which is redirected, but only for someone who is signed in (OAuth 2.1, 7.13.2).
@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from authserver.engine import pkce, uris
@@ -126,12 +126,15 @@ class Expanded:
         request_id: the id under which the request is answered once, for one that can be sent more often.
         sendable_until: until when it can be sent.
         refusal: what the client is told instead of an answer, once its redirect URI is accepted.
+        reference: the few parameters that travel from page to page in place of these, where the plugin keeps these.
+            On each page it is asked to expand the reference, with an engine whose `now` is when the request was sent.
     """
 
     parameters: Parameters
     request_id: str | None = None
     sendable_until: datetime | None = None
     refusal: InvalidRequest | None = None
+    reference: Parameters | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +155,9 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
         PageError: client or redirect URI cannot be trusted; nothing is redirected.
         RedirectError: any other error, for a signed-in user.
     """
-    expanded = _carried(_expand(engine, parameters), engine.settings.maximum_request)
+    expanded = _expand(engine, parameters)
+    if expanded.reference is None:
+        expanded = _carried(expanded, engine.settings.maximum_request)
     # However often it is sent, it expires at one time: until then its answer is remembered.
     begins = max(engine.now, expanded.sendable_until or engine.now)
     lifetime = timedelta(seconds=engine.settings.request_lifetime)
@@ -164,6 +169,7 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
         parameters=expanded.parameters,
         refusal=expanded.refusal,
         as_sent=expanded.parameters == parameters,
+        reference=expanded.reference,
     )
     return _proceed(engine, pending, browser, is_new=expanded.request_id is None)
 
@@ -175,7 +181,7 @@ def resume(engine: Engine, sealed_request: str, browser: Browser) -> Outcome:
         PageError: also when it has expired, belongs to another browser, or was answered before.
         RedirectError: as for `begin`.
     """
-    return _proceed(engine, unseal(engine, sealed_request, browser), browser)
+    return _proceed(engine, _opened(engine, sealed_request, browser), browser)
 
 
 def answer(
@@ -202,7 +208,7 @@ def answer(
         RedirectError: as for `begin`.
     """
     given = " ".join(["allow", *sorted(set(scopes))]) if allowed else "deny"
-    pending = unseal(engine, sealed_request, browser)
+    pending = _opened(engine, sealed_request, browser)
     answered = _answered(engine, pending, browser, form_token, given)
     if not isinstance(answered, Checked):
         return answered
@@ -231,7 +237,7 @@ def switch_user(engine: Engine, sealed_request: str, browser: Browser, *, form_t
         PageError: as for `answer`.
         RedirectError: as for `answer`.
     """
-    pending = unseal(engine, sealed_request, browser)
+    pending = _opened(engine, sealed_request, browser)
     answered = _answered(engine, pending, browser, form_token, "switch")
     if not isinstance(answered, Checked):
         return answered
@@ -267,7 +273,7 @@ def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> R
     Raises:
         PageError: as for `resume`.
     """
-    pending = unseal(engine, sealed_request, browser)
+    pending = _opened(engine, sealed_request, browser)
     client, redirect_uri = accept_target(engine, pending.parameters)
     earlier_answer(engine, pending, client, browser)
     return Requester(handle=pending.handle, client=client, redirect_uri=redirect_uri)
@@ -324,6 +330,20 @@ def _expand(engine: Engine, parameters: Parameters) -> Expanded:
         raise PageError(error) from None
     first = found[0] if found else Expanded(parameters=parameters)
     return replace(first, refusal=next((item.refusal for item in found if item.refusal), None))
+
+
+def _opened(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
+    """The pending request with all its parameters.
+
+    Raises:
+        PageError: as for `resume`.
+    """
+    pending = unseal(engine, sealed_request, browser)
+    if pending.reference is None:
+        return pending
+    as_of_then = replace(engine, now=datetime.fromtimestamp(pending.asked_at, UTC))
+    expanded = _expand(as_of_then, pending.reference)
+    return replace(pending, parameters=expanded.parameters, refusal=pending.refusal or expanded.refusal)
 
 
 def _carried(expanded: Expanded, maximum: int) -> Expanded:

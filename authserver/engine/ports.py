@@ -25,6 +25,7 @@ from authserver.engine.records import (
     FoundSession,
     FoundToken,
     Grant,
+    Kept,
     Place,
     RingKey,
     Session,
@@ -147,13 +148,8 @@ class Grants(Protocol):
 
 
 class Tokens(Protocol):
-    def add(self, token: Token) -> None: ...
-
-    def add_once(self, token: Token) -> bool:
-        """Keep it unless its digest is already kept; False then. Safe between processes."""
-
-    def find_mark(self, digest: bytes) -> Token | None:
-        """The token of kind REQUEST with this digest, which belongs to no grant."""
+    def add(self, token: Token) -> None:
+        """Keep a new token. Raises AlreadyExists."""
 
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         """The token with its grant and user, live or not; one statement."""
@@ -176,6 +172,28 @@ class Tokens(Protocol):
 
     def extend(self, token: Token, expires_at: datetime) -> bool:
         """Let an unclaimed token end later; False when it was claimed or its grant is no longer live."""
+
+
+class KeptRecords(Protocol):
+    """Small records with an end, of any kind (`engine.records.Kept`)."""
+
+    def add_once(self, record: Kept) -> bool:
+        """Keep it unless there is one of its kind and digest; False then. Safe between processes."""
+
+    def find(self, kind: str, digest: bytes) -> Kept | None:
+        """The record, expired and claimed or not; clean-up deletes it some time after it has expired."""
+
+    def change(self, before: Kept, after: Kept) -> bool:
+        """Replace a record as it was read; False when somebody changed or deleted it meanwhile.
+
+        Kind, digest and `created_at` stay as they are.
+        """
+
+    def claim(self, record: Kept, now: datetime) -> bool:
+        """Use it up: one conditional write whose row count decides (R-07).
+
+        False when it was claimed before, has expired or was deleted.
+        """
 
 
 class Consents(Protocol):
@@ -292,6 +310,8 @@ class Stores(Protocol):
     def grants(self) -> Grants: ...
     @property
     def tokens(self) -> Tokens: ...
+    @property
+    def kept(self) -> KeptRecords: ...
     @property
     def consents(self) -> Consents: ...
     @property

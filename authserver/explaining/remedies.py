@@ -38,6 +38,10 @@ REMEDIES: Mapping[str, str] = {
         "whoever this API serves sends it tokens of nobody, or the caller scans for some; if it is in order, raise "
         "authserver.unknown_tokens_per_minute"
     ),
+    "too-many-pushed-requests": (
+        "somebody floods the endpoint; if it is in order, raise "
+        "authserver.plugin.pushed_requests.unproven_per_minute"
+    ),
     # Redirect URIs
     "redirect-uri-malformed": "no setting: such a URI is never acceptable",
     "private-use-not-allowed": _ALLOW_PRIVATE_USE,
@@ -182,6 +186,7 @@ WITHOUT_REMEDY = frozenset(
         "scope-not-granted",
         "session-ended",
         "state-malformed",
+        "state-too-long",
         "token-of-another-client",
         "too-many-resources",
         "two-methods",

@@ -17,7 +17,7 @@ from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import RequestAnswered, RequestExpired
 from authserver.engine.records import Client
-from authserver.limits import sealed_length
+from authserver.limits import MAXIMUM_BODY
 from authserver.web.forms import read_form, read_page_query, read_query
 from authserver.web.onward import let_forms_lead_on, see_client
 from authserver.web.pages import own_url, see_own
@@ -126,9 +126,9 @@ def _stopped(
 def _readable(read: Any, request: Request) -> Parameters:
     """What cannot be read is shown here: there is no redirect URI to send it to."""
     try:
-        # A reference to a pushed request is such a request, sealed.
-        maximum = sealed_length(request.registry.application.loaded.settings.maximum_request)
-        parameters: Parameters = read(request, parse=partial(Parameters.parse_readable, maximum=maximum))
+        # How long the request may be as a whole is another question.
+        parse = partial(Parameters.parse_readable, maximum=MAXIMUM_BODY)
+        parameters: Parameters = read(request, parse=parse)
     except InvalidRequest as error:
         raise PageError(error) from None
     return parameters
