@@ -6,7 +6,8 @@
 
 The class it makes has a test for every promise and every deciding hook of the policy: it answers every
 question (and never raises), the same each time, quickly, with an answer of the right type and a reason that
-it declares in `reasons`; it never allows more than was asked for; it is a frozen, hashable value.
+it declares in `reasons`; it never allows more than was asked for, and changes nothing of the question; it is
+a frozen, hashable value.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from hypothesis.strategies import SearchStrategy
 from authserver.containment import contained, interruptible, text_of
 from authserver.engine.decisions import Decision, Verdict
 from authserver.hookspecs import PROJECT
+from authserver.plugins.arms_length import at_arms_length, copied
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.kinds import HOOKS, SLOTS, problem_with
 from authserver.settings import SettingsError
@@ -163,6 +165,24 @@ def policy_contract(
 
                 holds()
 
+            @every_slot
+            def test_it_changes_nothing_that_it_is_asked_with(self, policy: Any, slot: str) -> None:
+                """The server hands out copies, so whoever writes into them has misunderstood something."""
+
+                @settings
+                @given(asking[slot])
+                def holds(asked: dict[str, Any]) -> None:
+                    handed = copied(asked)
+                    with suppress(Exception):
+                        _ask(policy, slot, handed, through=_directly)
+                    changed = [name for name in asked if handed[name] != asked[name]]
+                    assert not changed, (
+                        f"it writes into {', '.join(changed)}; the server hands out copies, so that this changes "
+                        "nothing: say what you mean by the answer"
+                    )
+
+                holds()
+
         if slots and deterministic:
 
             @every_slot
@@ -225,15 +245,21 @@ def _nothing() -> None:
     """What a policy does that has no `prepare` or `close`."""
 
 
-def _ask(policy: object, slot: str, asked: dict[str, Any]) -> Any:
-    """What the policy answers, asked with the arguments that it takes; None where it says that it does not serve."""
+def _ask(
+    policy: object, slot: str, asked: dict[str, Any], *, through: Callable[..., Any] = at_arms_length
+) -> Any:
+    """What the policy answers, asked as the server asks; None where it says that it does not serve."""
     if slot not in getattr(policy, "serves", SLOTS):
         return None
     function: Callable[..., Any] = getattr(policy, slot)
-    arguments = {name: asked[name] for name in inspect.signature(function).parameters}
+    arguments = [asked[name] for name in inspect.signature(function).parameters]
     # What would end the process fails a test; whoever runs the tests can still end them.
     with interruptible():
-        return contained(partial(function, **arguments))
+        return contained(through, function, *arguments)
+
+
+def _directly(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def _said(policy: object, slot: str, asked: dict[str, Any]) -> Any:
