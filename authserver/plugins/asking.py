@@ -40,6 +40,7 @@ from authserver.plugins.kinds import (
     refusals_in,
 )
 from authserver.plugins.time_limit import TimeLimit, TooSlow
+from authserver.plugins.trace import traced
 from authserver.settings import PLUGIN_PREFIX, SettingsError
 
 log = logging.getLogger(__name__)
@@ -88,13 +89,16 @@ class PluginSet:
     Args:
         plugins: (name, plugin) pairs in the order in which they are asked.
         time_limit: seconds in which a plugin must answer that is not `immediate`.
+        trace: whether each call is written to the log (`plugins.trace`).
 
     Raises:
         SettingsError: a plugin is not hashable, jumps the queue, misspells a hook, or says that it serves one
             that it does not implement.
     """
 
-    def __init__(self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0) -> None:
+    def __init__(
+        self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0, trace: bool = False
+    ) -> None:
         self.names = tuple(name for name, _ in plugins)
         self.shadow: Observer | None = None
         self._plugins = dict(plugins)
@@ -143,6 +147,8 @@ class PluginSet:
                     function = partial(at_arms_length, function)
                 if hook in TIMED and not getattr(implementation.plugin, "immediate", False):
                     function = partial(self._limit.call, function)
+                if trace:
+                    function = partial(traced, implementation.plugin_name, hook, function)
                 declared = frozenset(getattr(implementation.plugin, DECLARED.get(hook, ""), ()))
                 found.append(
                     Implementation(
