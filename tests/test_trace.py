@@ -39,6 +39,7 @@ class Adds:
     """Answers at each kind of hook."""
 
     claims: ClassVar[frozenset[str]] = frozenset({"tenant", "roles"})
+
     @hookimpl
     def scope_decision(self, requested: tuple[str, ...]) -> Decision:
         return narrow("less", requested[:1])

@@ -39,7 +39,7 @@ from authserver.plugins.kinds import (
     problem_with,
     refusals_in,
 )
-from authserver.plugins.time_limit import TimeLimit, TooSlow
+from authserver.plugins.time_limit import NoThread, TimeLimit, TooSlow
 from authserver.plugins.trace import traced
 from authserver.settings import PLUGIN_PREFIX, SettingsError
 
@@ -197,9 +197,16 @@ class PluginSet:
         while self._prepared:
             name = self._prepared.pop()
             try:
-                self._limit.call(getattr(self._plugins[name], "close", _nothing))
+                self._close(getattr(self._plugins[name], "close", _nothing))
             except Exception:
                 log.exception("plugin %s failed to close; nothing depends on it", name)
+
+    def _close(self, close: Callable[[], None]) -> None:
+        try:
+            self._limit.call(close)
+        except NoThread:
+            # From Python 3.12 on, none can be started at the end of the process, where servers are closed.
+            contained(close)
 
     def serves(self, hook: str) -> bool:
         """Whether any plugin implements this hook."""
