@@ -165,6 +165,7 @@ def build(ini: Mapping[str, str]) -> Application:
         loaded.plugin_settings,
         production=settings.is_production,
         time_limit=settings.policy_time_limit,
+        trace=settings.trace_plugins,
         others=settings.shadow_plugins,
     )
     try:
@@ -188,6 +189,7 @@ def _build(loaded: Loaded, plugins: PluginSet, insecure_plugins: Sequence[str]) 
         loaded.plugin_settings,
         production=settings.is_production,
         time_limit=settings.policy_time_limit,
+        trace=settings.trace_plugins,
         others=settings.plugins,
     )
     if shadows.names:

@@ -29,7 +29,8 @@ from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
 from authserver.ini import PLUGIN_PREFIX
 from authserver.limits import MAXIMUM_JSON
 from authserver.plugins.arms_length import Unusable, at_arms_length, is_of_others
-from authserver.plugins.time_limit import TimeLimit, TooSlow
+from authserver.plugins.time_limit import NoThread, TimeLimit, TooSlow
+from authserver.plugins.trace import traced
 from authserver.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -78,13 +79,16 @@ class PluginSet:
     Args:
         plugins: (name, plugin) pairs in the order in which they are asked.
         time_limit: seconds in which a plugin must answer that is not `immediate`.
+        trace: whether each call is written to the log (`plugins.trace`).
 
     Raises:
         SettingsError: a plugin is not hashable, jumps the queue, misspells a hook, or says that it serves one
             that it does not implement.
     """
 
-    def __init__(self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0) -> None:
+    def __init__(
+        self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0, trace: bool = False
+    ) -> None:
         self.names = tuple(name for name, _ in plugins)
         self.shadow: Observer | None = None
         self._plugins = dict(plugins)
@@ -137,6 +141,8 @@ class PluginSet:
                     function = partial(at_arms_length, function)
                 if hook.timed and not getattr(implementation.plugin, "immediate", False):
                     function = partial(self._limit.call, function)
+                if trace:
+                    function = partial(traced, implementation.plugin_name, name, function)
                 declared: frozenset[str] = frozenset()
                 if isinstance(hook, Contributing):
                     declared = frozenset(getattr(implementation.plugin, hook.declared, ()))
@@ -184,9 +190,16 @@ class PluginSet:
         while self._prepared:
             name = self._prepared.pop()
             try:
-                self._limit.call(getattr(self._plugins[name], "close", _nothing))
+                self._close(getattr(self._plugins[name], "close", _nothing))
             except Exception:
                 log.exception("plugin %s failed to close; nothing depends on it", name)
+
+    def _close(self, close: Callable[[], None]) -> None:
+        try:
+            self._limit.call(close)
+        except NoThread:
+            # From Python 3.12 on, none can be started at the end of the process, where servers are closed.
+            contained(close)
 
     def serves(self, hook: str) -> bool:
         """Whether any plugin implements this hook."""
