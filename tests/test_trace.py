@@ -77,7 +77,7 @@ def test_each_kind_of_hook_is_traced_in_names_without_values(lines: Callable[[],
     """R-04: hook, plugin, answer and time; no secret, and nothing about a person."""
     plugins = PluginSet([("adds", Adds())], trace=True)
     for slot in ("scope_decision", "login_decision"):
-        plugins.decide(slot, **a_question(slot))
+        plugins.decide(a_question(slot))
     plugins.contribute("token_claims")
     with pytest.raises(PluginFailed):
         plugins.contribute("server_metadata")
