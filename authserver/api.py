@@ -28,6 +28,9 @@ what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask t
 For people (`login_decision`): `Identity` is the answer; `normalise_username` gives the form in which a user name is
 stored and compared.
 
+For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
+refuses one.
+
 For endpoints (`config.add_json_endpoint` in `includeme`): `read_form` and `headers_of` read a request, `authenticate`
 proves its client as the token endpoint does, `json_response` answers, and an `OAuthError` becomes a JSON error.
 `config.add_well_known` adds a document about the issuer where clients look for it.
@@ -35,7 +38,7 @@ proves its client as the token endpoint does, `json_response` answers, and an `O
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` checks what
 needs nobody signed in; `engine.ring` seals, `to_text` and `from_text` carry what is sealed.
 
-For keys that clients prove (`token_binding`): `Binding` is the answer, `InvalidDpopProof` a refusal; `read_jws` takes
+For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` takes
 a JWS apart, and `foreign_key` reads the key that made it. What counts once is a `SingleUse` among the `uses` of a
 `Binding` or an `Issue`: the server claims it when it issues, after the last question to a plugin. What is
 stored nowhere and was made before the database was restored is not `of_this_generation`: refuse it.
@@ -44,17 +47,16 @@ stored nowhere and was made before the database was restored is not `of_this_gen
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.authorize import Expanded, check_request
 from authserver.engine.clients.authentication import Credentials, authenticate
-from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, ClientMetadata
-from authserver.engine.context import Binding, Engine, Issue, Redeem, SingleUse
+from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, ClientMetadata, read_flag
+from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse
 from authserver.engine.crypto.digests import equal, new_identifier, verify_password
 from authserver.engine.crypto.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, foreign_key, read_jws
 from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.decisions import Decision, allow, deny, narrow
 from authserver.engine.errors import (
-    InvalidDpopProof,
+    InvalidClientMetadata,
     InvalidGrant,
     InvalidRequest,
-    InvalidRequestUri,
     InvalidScope,
     InvalidTarget,
     OAuthError,
@@ -100,16 +102,16 @@ __all__ = [
     "Grant",
     "Identity",
     "IntrospectedToken",
-    "InvalidDpopProof",
+    "InvalidClientMetadata",
     "InvalidGrant",
     "InvalidRequest",
-    "InvalidRequestUri",
     "InvalidScope",
     "InvalidTarget",
     "Issue",
     "Jws",
     "OAuthError",
     "Parameters",
+    "ReadMember",
     "Redeem",
     "RegisteredBy",
     "Secret",
@@ -137,6 +139,7 @@ __all__ = [
     "new_identifier",
     "normalise_username",
     "of_this_generation",
+    "read_flag",
     "read_form",
     "read_jws",
     "redirect_uri_problem",

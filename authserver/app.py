@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError
 
 from authserver import settings as settings_reader
 from authserver.engine import grants
+from authserver.engine.clients import registration
 from authserver.engine.context import Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.keys import ring, signing_keys
@@ -175,9 +176,13 @@ def build(ini: Mapping[str, str]) -> Application:
             ),
             auth_methods=auth_methods(plugins, settings.issuer),
             scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
+            client_metadata=joined(
+                "member", {}, plugins, "client_metadata", reserved=registration.CORE_MEMBERS
+            ),
             private_use_redirect_uris=frozenset(
                 uri for _, uris in plugins.contribute("private_use_redirect_uris") for uri in uris
             ),
+            token_types=plugins.declared("confirmations"),
             generation=FollowedGeneration(storage),
         )
         metadata = server_metadata(parts)

@@ -371,7 +371,7 @@ def test_a_grant_type_survives_what_its_plugin_raises(
     assert_json_error(server.token(client, secret, grant_type=GRANT_TYPE), "server_error", status=500)
     assert stored(server) == before
     assert server.events("token.refused")[-1]["reason"] == "plugin-raised"
-    assert "plugin breaks failed in its grant type" in caplog.text
+    assert "plugin breaks failed in grant_types" in caplog.text
     server.close()
 
 

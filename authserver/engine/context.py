@@ -78,19 +78,20 @@ class Binding:
     """A key that the client proved to have, and that its tokens are bound to (hook `token_binding`).
 
     Attributes:
-        token_type: what the token response calls the access token.
-        confirmation: the `cnf` of the access token (RFC 7800, 3.1), such as `{"jkt": thumbprint}`.
+        confirmation: the `cnf` of the access token (RFC 7800, 3.1), such as `{"x5t#S256": thumbprint}`. Its plugin
+            declares in `confirmations` which members it makes, each with the type of a token that is bound so.
         binds_refresh: whether refresh tokens are bound to the key, too.
         uses: what the proof uses up, each once.
     """
 
-    token_type: str
     confirmation: Mapping[str, Any]
     binds_refresh: bool
     uses: tuple[SingleUse, ...] = ()
 
 
 Redeem = Callable[["Engine", Client, Parameters], Issue]
+# Takes the name of a member of client metadata and what was sent for it; returns what is kept, None for nothing.
+ReadMember = Callable[[str, Any], Any]
 
 
 @dataclass(slots=True)
@@ -122,7 +123,9 @@ class Parts:
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     scopes: Mapping[str, str]
+    client_metadata: Mapping[str, ReadMember]
     private_use_redirect_uris: frozenset[str]
+    token_types: Mapping[str, str]
     generation: Generation
 
 
@@ -141,7 +144,9 @@ class Engine:
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     scopes: Mapping[str, str]
+    client_metadata: Mapping[str, ReadMember]
     private_use_redirect_uris: frozenset[str]
+    token_types: Mapping[str, str]
     stores: Stores
     now: datetime
     restored_at: datetime | None
@@ -159,7 +164,9 @@ class Engine:
             grant_types=parts.grant_types,
             auth_methods=parts.auth_methods,
             scopes=parts.scopes,
+            client_metadata=parts.client_metadata,
             private_use_redirect_uris=parts.private_use_redirect_uris,
+            token_types=parts.token_types,
             stores=stores,
             now=now,
             restored_at=parts.generation.began_at(),
@@ -221,6 +228,12 @@ class Engine:
             return None
         found = self.contributions("find_client", client_id=client_id)
         return next((client for client in found if client.client_id == client_id), None)
+
+    def token_type(self, confirmation: Mapping[str, Any]) -> str | None:
+        """The type of an access token with this `cnf` (RFC 6749, 7.1); None where no plugin proves such a key."""
+        if not confirmation:
+            return "Bearer"
+        return next((self.token_types[name] for name in confirmation if name in self.token_types), None)
 
     def wrong_value(self, ruling: Ruling, why: str = "wrong-value") -> ServerError:
         """The refusal of an allow whose value nobody can use: its plugin is at fault (R-14)."""

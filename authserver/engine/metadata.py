@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from authserver.engine.context import Parts
@@ -82,17 +82,19 @@ def auth_methods(policies: Policies, issuer: str) -> tuple[str, ...]:
     )
 
 
-def joined(what: str, own: Mapping[str, Any], policies: Policies, hook: str) -> Mapping[str, Any]:
-    """The core's own names and what plugins add to them at a contributing hook.
+def joined(
+    what: str, own: Mapping[str, Any], policies: Policies, hook: str, *, reserved: Iterable[str] = ()
+) -> Mapping[str, Any]:
+    """The core's own names and what plugins add to them at a contributing hook; none of them may be `reserved`.
 
     Raises:
         MetadataCollision: a name is there already.
     """
     names = dict(own)
-    owners = dict.fromkeys(names, "the core")
+    owners = dict.fromkeys((*own, *reserved), "the core")
     for plugin, added in policies.contribute(hook):
         for name, value in added.items():
-            if name in names:
+            if name in owners:
                 raise MetadataCollision(
                     f"plugin {plugin}: {hook} adds the {what} {name}, which {owners[name]} adds already; remove one"
                 )

@@ -46,7 +46,7 @@ class Pending:
 
     Attributes:
         handle: under which its browser is marked.
-        request_id: under which it is answered once; the same however often a pushed request is sent.
+        request_id: under which it is answered once; the same however often a plugin expands it.
         as_sent: whether the browser sent these very parameters, and can send them again.
     """
 

@@ -20,7 +20,7 @@ from authserver.api import (
     Engine,
     Expanded,
     InvalidRequest,
-    InvalidRequestUri,
+    OAuthError,
     Parameters,
     Unsealable,
     authenticate,
@@ -42,6 +42,12 @@ REFERENCE = "urn:ietf:params:oauth:request_uri:"
 CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")
 
 
+class InvalidRequestUri(OAuthError):
+    """The `request_uri` leads to no request: it is unknown, expired or another client's (RFC 9101, 7)."""
+
+    code: ClassVar[str] = "invalid_request_uri"
+
+
 class RequestTooLong(InvalidRequest):
     """The request is longer than one that a browser may bring (RFC 9126, 2.3)."""
 
@@ -58,6 +64,13 @@ class PushedRequests:
     """
 
     immediate: ClassVar[bool] = True
+    reasons: ClassVar[Mapping[str, str]] = {
+        "invalid_request_uri": "",
+        "request-not-pushed": "authserver.plugin.pushed_requests.require refuses what was not pushed",
+        "request-uri-expired": "authserver.plugin.pushed_requests.lifetime is how long a pushed request lives",
+        "request-uri-pushed": "",
+        "request-uri-unknown": "",
+    }
 
     lifetime: int = 90
     require: bool = False

@@ -16,14 +16,13 @@ import pluggy
 
 from authserver import hookspecs
 from authserver.containment import contained, text_of
-from authserver.engine.context import Engine, Issue, Redeem
+from authserver.engine.context import Binding, Issue
 from authserver.engine.crypto import strict_json
 from authserver.engine.decisions import Answer, Ruling, Verdict, combine
 from authserver.engine.errors import ServerError
-from authserver.engine.parameters import Parameters
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import facts_of
-from authserver.engine.records import Client, Event
+from authserver.engine.records import Event
 from authserver.plugins.kinds import (
     CONTRIBUTING,
     DECLARED,
@@ -125,6 +124,13 @@ class PluginSet:
                 if hook in TIMED and not getattr(implementation.plugin, "immediate", False):
                     function = partial(limit.call, function)
                 declared = frozenset(getattr(implementation.plugin, DECLARED.get(hook, ""), ()))
+                if hook == "token_binding" and not isinstance(
+                    getattr(implementation.plugin, DECLARED[hook], {}), Mapping
+                ):
+                    problems.append(
+                        f"plugin {implementation.plugin_name}: {DECLARED[hook]} must be a mapping: each member of "
+                        "`cnf` with the type of a token that is bound so"
+                    )
                 found.append(
                     Implementation(
                         implementation.plugin_name, function, tuple(implementation.argnames), declared
@@ -143,6 +149,11 @@ class PluginSet:
     def plugin(self, name: str) -> object:
         """The plugin of this name. Raises KeyError."""
         return self._plugins[name]
+
+    def declared(self, attribute: str) -> dict[str, str]:
+        """What plugins say in a mapping of this name, in one mapping: of two that say the same name the first counts."""
+        found = [getattr(plugin, attribute, None) for plugin in reversed(self._plugins.values())]
+        return {name: text for said in found if isinstance(said, Mapping) for name, text in said.items()}
 
     def decide(self, slot: str, /, **question: Any) -> Ruling:
         """Ask every plugin of a deciding hook and combine the answers (see `engine.ports.Policies`)."""
@@ -247,34 +258,46 @@ def _contribution(implementation: Implementation, slot: str, question: Mapping[s
     if isinstance(value, Mapping):
         value = dict(value)
     if slot in DECLARED:
-        if undeclared := set(value) - implementation.declared:
+        added = dict(value.confirmation) if isinstance(value, Binding) else value
+        if undeclared := set(added) - implementation.declared:
             names = ", ".join(sorted(map(str, undeclared)))
             raise CannotBeAdded(f"it does not declare {names} in `{DECLARED[slot]}`")
-        strict_json.dumps(value)
-    if slot == "grant_types":
-        return {name: partial(_redeem, implementation.plugin, redeem) for name, redeem in value.items()}
+        strict_json.dumps(added)
+    if slot in _FUNCTIONS:
+        return {name: partial(_call, implementation.plugin, slot, added) for name, added in value.items()}
     return value
 
 
-def _redeem(plugin: str, redeem: Redeem, engine: Engine, client: Client, parameters: Parameters) -> Issue:
-    """What the grant type of a plugin says may be issued.
+def _call(plugin: str, slot: str, function: Callable[..., Any], /, *arguments: Any) -> Any:
+    """What a function says that a plugin added: a grant type, or the reader of a member of client metadata.
 
     Raises:
         OAuthError: it refuses.
         ServerError: it failed.
     """
     try:
-        order = contained(redeem, engine, client, parameters)
-        if not isinstance(order, Issue):
-            raise CannotBeAdded(f"{type(order).__name__} is no Issue")
+        said = contained(function, *arguments)
+        contained(_FUNCTIONS[slot], said)
     except StorageUnavailable:
         raise
     except Exception as error:
         if is_refusal(error):
             raise
-        log.exception("plugin %s failed in its grant type: refusing; fix or remove it", plugin)
+        log.exception("plugin %s failed in %s: refusing; fix or remove it", plugin, slot)
         raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
-    return order
+    return said
+
+
+def _check_issue(said: object) -> None:
+    if not isinstance(said, Issue):
+        raise CannotBeAdded(f"{type(said).__name__} is no Issue")
+
+
+# The hooks at which plugins add functions, and what raises when one of them says what is no answer.
+_FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
+    "grant_types": _check_issue,
+    "client_metadata": strict_json.dumps,
+}
 
 
 def _arguments(implementation: Implementation, question: Mapping[str, Any]) -> list[Any]:

@@ -51,6 +51,7 @@ CONTRIBUTING: Mapping[str, type] = {
     "scopes": Mapping,
     "private_use_redirect_uris": tuple,
     "grant_types": Mapping,
+    "client_metadata": Mapping,
     "server_metadata": Mapping,
     "code_details": Mapping,
     "token_binding": Binding,
@@ -76,8 +77,18 @@ TIMED = frozenset(
 # Contributing hooks at which an OAuth error is a refusal, and no fault of the plugin.
 REFUSING = frozenset({"expand_authorization_request", "code_details", "token_binding"})
 # Where a plugin declares the names it adds, by hook.
-DECLARED = {"code_details": "details", "token_claims": "claims", "token_response": "members"}
-RESERVED = {"code_details": CODE_DETAILS, "token_claims": CORE_CLAIMS, "token_response": CORE_MEMBERS}
+DECLARED = {
+    "code_details": "details",
+    "token_binding": "confirmations",
+    "token_claims": "claims",
+    "token_response": "members",
+}
+RESERVED: Mapping[str, frozenset[str]] = {
+    "code_details": CODE_DETAILS,
+    "token_binding": frozenset(),
+    "token_claims": CORE_CLAIMS,
+    "token_response": CORE_MEMBERS,
+}
 
 # Of the reason of an answer or a refusal, and of what a refusal says to the client (OAuth 2.1, 3.2.4).
 MAXIMUM_REASON = 100

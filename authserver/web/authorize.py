@@ -126,7 +126,7 @@ def _stopped(
 def _readable(read: Any, request: Request) -> Parameters:
     """What cannot be read is shown here: there is no redirect URI to send it to."""
     try:
-        # A reference to a pushed request is such a request, sealed.
+        # What a plugin expands may be such a request, sealed.
         maximum = sealed_length(request.registry.application.loaded.settings.maximum_request)
         parameters: Parameters = read(request, parse=partial(Parameters.parse_readable, maximum=maximum))
     except InvalidRequest as error:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from authserver.api import Expanded, InvalidRequest, InvalidRequestUri, Parameters, hookimpl
+from authserver.api import Expanded, InvalidRequest, OAuthError, Parameters, hookimpl
 from authserver.testing.server import CHALLENGE, REDIRECT_URI, Server, form_with, with_plugin
 from authserver.testing.stories import (
     assert_code,
@@ -20,6 +20,12 @@ from authserver.testing.stories import (
 )
 
 OTHER_URI = "https://other.example/cb"
+
+
+class NoTemplate(OAuthError):
+    """An error class of the plugin's own."""
+
+    code: ClassVar[str] = "invalid_request_uri"
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Template:
             case "fails":
                 raise RuntimeError("lost")
             case "refuses":
-                raise InvalidRequestUri("There is no such template.", reason="template-unknown")
+                raise NoTemplate("There is no such template.", reason="template-unknown")
             case "wrong":
                 return parameters  # type: ignore[return-value]  # what a plugin in error does
             case "long":

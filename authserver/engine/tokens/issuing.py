@@ -123,7 +123,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     )
     return Tokens(
         access_token=access_token,
-        token_type=binding.token_type if binding else "Bearer",
+        token_type=engine.token_type(binding.confirmation if binding else NOTHING) or "Bearer",
         expires_in=int((expires_at - engine.now).total_seconds()),
         scopes=order.scopes,
         refresh_token=refresh_token,
