@@ -31,9 +31,10 @@ stored and compared.
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
 refuses one.
 
-For endpoints (`config.add_json_endpoint` in `includeme`): `read_form` and `headers_of` read a request, `authenticate`
-proves its client as the token endpoint does, `json_response` answers, and an `OAuthError` becomes a JSON error.
-`config.add_well_known` adds a document about the issuer where clients look for it.
+For endpoints (`config.add_endpoint` in `includeme`): a `Route` says where one is, what it answers with (`Medium`) and
+which web `Origins` may read that. `read_form` and `headers_of` read a request, `authenticate` proves its client as the
+token endpoint does, `json_response` answers, and an `OAuthError` becomes an error in the medium of the endpoint.
+`config.add_cross_origin_headers` allows further headers to other origins. `config.add_well_known` adds a document about the issuer where clients look for it.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` checks what
 needs nobody signed in; `engine.ring` seals, `to_text` and `from_text` carry what is sealed.
@@ -82,6 +83,7 @@ from authserver.limits import MAXIMUM_IDENTIFIER
 from authserver.settings import Secret
 from authserver.web.forms import headers_of, read_form
 from authserver.web.json import json_response
+from authserver.web.routes import Medium, Origins, Route
 
 __all__ = [
     "FOREIGN_ALGORITHMS",
@@ -109,11 +111,14 @@ __all__ = [
     "InvalidTarget",
     "Issue",
     "Jws",
+    "Medium",
     "OAuthError",
+    "Origins",
     "Parameters",
     "ReadMember",
     "Redeem",
     "RegisteredBy",
+    "Route",
     "Secret",
     "SingleUse",
     "TrustedKeys",

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import pyramid_tm
 from pyramid.config import Configurator
@@ -28,7 +27,7 @@ from authserver.engine.context import Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
-from authserver.engine.metadata import MetadataCollision, auth_methods, joined, server_metadata
+from authserver.engine.metadata import MetadataCollision, auth_methods, joined
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.restore.generation import FollowedGeneration
 from authserver.plugins import loading as plugin_loader
@@ -54,7 +53,6 @@ class Application:
     signing_keys: FollowedSigningKeys
     caretaker: Caretaker
     parts: Parts
-    metadata: Mapping[str, Any]
     insecure: tuple[str, ...]
 
     @contextmanager
@@ -185,7 +183,6 @@ def build(ini: Mapping[str, str]) -> Application:
             token_types=plugins.declared("confirmations"),
             generation=FollowedGeneration(storage),
         )
-        metadata = server_metadata(parts)
         if problems := settings_reader.scope_problems(parts.scopes, settings.maximum_request):
             raise SettingsError([f"scopes, of authserver.scopes and plugins: {line}" for line in problems])
     except MetadataCollision as error:
@@ -197,7 +194,6 @@ def build(ini: Mapping[str, str]) -> Application:
         signing_keys=followed_keys,
         caretaker=Caretaker(storage, settings),
         parts=parts,
-        metadata=metadata,
         insecure=(*loaded.insecure, *insecure_plugins, *insecure_shadows),
     )
 
@@ -241,6 +237,10 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
     # Included as our own pages are: what is registered on both sides is a conflict, and neither overrides.
     config.include(add_plugin_pages, route_prefix=application.loaded.settings.issuer_path)
     config.include("authserver.web.routes.refuse_other_well_known")
+    try:
+        config.include("authserver.web.metadata.publish")
+    except MetadataCollision as error:
+        raise SettingsError([str(error)]) from error
     router = config.make_wsgi_app()
     unused = [
         name for name, _ in config.registry.getUtility(ITweens).implicit() if name not in (EXCVIEW, *TWEENS)

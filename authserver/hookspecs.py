@@ -606,10 +606,11 @@ def server_metadata(issuer: str) -> Mapping[str, Any] | None:
 
 @hookspec
 def includeme(config: Configurator) -> None:
-    """Add routes, views and static files: Pyramid's own `includeme`. Called once, at start.
+    """Add endpoints and static files: Pyramid's own `includeme`. Called once, at start.
 
     Arguments:
-        config: the Pyramid configurator; conflicts with what is there stop the start.
+        config: the Pyramid configurator, with directives of ours: `add_endpoint(Route(...), view)`, `add_well_known`,
+            `add_cross_origin_headers` and `add_home_link`. Conflicts with what is there stop the start.
 
     Answers:
         Nothing.
@@ -620,8 +621,7 @@ def includeme(config: Configurator) -> None:
 
         @hookimpl
         def includeme(self, config):
-            config.add_route("about", "/about")
-            config.add_view(about, route_name="about", renderer="string")
+            config.add_endpoint(Route("about", "/about", ("GET",)), about, renderer="string")
 
     Added in 0.1.
     """

@@ -22,12 +22,11 @@ from click.testing import CliRunner
 from authserver import hookspecs, limits
 from authserver.cli import main as command_line
 from authserver.engine import errors
-from authserver.engine.metadata import well_known_paths
 from authserver.plugins.kinds import CONTRIBUTING, SLOTS
 from authserver.settings import Resolved, Settings, SettingsError
 from authserver.testing.server import SETTINGS, Server
 from authserver.web.metadata import METADATA
-from authserver.web.routes import ROUTES
+from authserver.web.routes import ROUTES, well_known_paths
 
 CHECKOUT = Path(__file__).parent.parent
 README = CHECKOUT / "README.md"

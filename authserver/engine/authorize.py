@@ -47,7 +47,6 @@ from authserver.engine.pending import (
 from authserver.engine.people.login import SESSION_KIND, sign_out
 from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, User
 from authserver.engine.tokens.issuing import issue_code, new_code
-from authserver.limits import MAXIMUM_CLIENT_ID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,7 +371,7 @@ def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
 def _target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
     """The client and the redirect URI. Raises OAuthError."""
     client_id = parameters.require("client_id")
-    client = engine.find_client(client_id) if _is_visible(client_id) else None
+    client = engine.find_client(client_id)
     if client is None or not client.is_enabled:
         raise InvalidRequest(
             "There is no such application here.", reason="client-disabled" if client else "client-unknown"
@@ -603,8 +602,3 @@ def _merged_consent(engine: Engine, checked: Checked) -> Consent:
         redirect_uris=client.redirect_uris,
         granted_at=engine.now,
     )
-
-
-def _is_visible(text: str) -> bool:
-    """The grammar of a client_id (OAuth 2.1, App. A.1); anything else is not looked up."""
-    return len(text) <= MAXIMUM_CLIENT_ID and bool(re.fullmatch(r"[\x20-\x7e]+", text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,8 +16,11 @@ from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import ContributionFailed, Generation, Policies, Signer, Stores, Throttle
 from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token, User
+from authserver.limits import MAXIMUM_CLIENT_ID
 from authserver.settings import Settings
 
+# OAuth 2.1, App. A.1.
+_CLIENT_ID = re.compile(r"[\x20-\x7e]+")
 log = logging.getLogger(__name__)
 
 
@@ -211,11 +215,13 @@ class Engine:
             raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
 
     def find_client(self, client_id: str) -> Client | None:
-        """The client of this id: kept here, or known to a plugin.
+        """The client of this id: kept here, or known to a plugin. What is no client id is not looked up.
 
         Raises:
             ServerError: a plugin failed.
         """
+        if len(client_id) > MAXIMUM_CLIENT_ID or not _CLIENT_ID.fullmatch(client_id):
+            return None
         return self.stores.clients.find(client_id) or self.find_client_elsewhere(client_id)
 
     def find_client_elsewhere(self, client_id: str) -> Client | None:

@@ -20,8 +20,12 @@ from authserver.api import (
     Engine,
     Expanded,
     InvalidRequest,
+    Medium,
     OAuthError,
+    Origins,
     Parameters,
+    ReadMember,
+    Route,
     Unsealable,
     authenticate,
     check_request,
@@ -31,11 +35,21 @@ from authserver.api import (
     json_response,
     new_identifier,
     of_this_generation,
+    read_flag,
     read_form,
     to_text,
 )
 
-PATH = "/oauth/par"
+ROUTE = Route(
+    "pushed_requests",
+    "/oauth/par",
+    ("POST",),
+    Medium.JSON,
+    Origins.CLIENTS,
+    metadata="pushed_authorization_request_endpoint",
+)
+# Of the server (RFC 9126, 5), and of a client (6).
+REQUIRED = "require_pushed_authorization_requests"
 PURPOSE = "pushed-request"
 REFERENCE = "urn:ietf:params:oauth:request_uri:"
 # What proves who pushes is no part of the request, and goes into no address.
@@ -60,13 +74,16 @@ class PushedRequests:
 
     Attributes:
         lifetime: seconds in which the browser must bring the reference, 5 to 600.
-        require: whether a request that was not pushed is refused.
+        require: whether a request that was not pushed is refused, whoever's it is.
     """
 
     immediate: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {
         "invalid_request_uri": "",
-        "request-not-pushed": "authserver.plugin.pushed_requests.require refuses what was not pushed",
+        "request-not-pushed": (
+            "authserver.plugin.pushed_requests.require refuses what was not pushed; of one client, "
+            f"that it is registered with {REQUIRED}: `authserver client show`"
+        ),
         "request-uri-expired": "authserver.plugin.pushed_requests.lifetime is how long a pushed request lives",
         "request-uri-pushed": "",
         "request-uri-unknown": "",
@@ -81,12 +98,11 @@ class PushedRequests:
 
     @hookimpl
     def includeme(self, config: Configurator) -> None:
-        config.add_json_endpoint("pushed_requests", PATH, self.push, origins="clients")
+        config.add_endpoint(ROUTE, self.push)
 
     @hookimpl
-    def server_metadata(self, issuer: str) -> Mapping[str, Any]:
-        members = {"pushed_authorization_request_endpoint": issuer + PATH}
-        return members | {"require_pushed_authorization_requests": True} if self.require else members
+    def server_metadata(self) -> Mapping[str, Any]:
+        return {REQUIRED: True} if self.require else {}
 
     @hookimpl
     def expand_authorization_request(self, engine: Engine, parameters: Parameters) -> Expanded | None:
@@ -94,10 +110,15 @@ class PushedRequests:
         # Another one leads to a request object elsewhere, which is refused as any that nobody reads (RFC 9101, 7).
         if reference is not None and reference.lower().startswith(REFERENCE):
             return self._open(engine, reference, parameters.require("client_id"))
-        if self.require:
+        if self.require or _must_push(engine, parameters.get("client_id")):
             refusal = InvalidRequest("The request must be pushed first.", reason="request-not-pushed")
             return Expanded(parameters=parameters, refusal=refusal)
         return None
+
+    @hookimpl
+    def client_metadata(self) -> Mapping[str, ReadMember]:
+        """Whether the client promises to push every request (RFC 9126, 6)."""
+        return {REQUIRED: read_flag}
 
     def push(self, request: Request) -> Response:
         """POST /oauth/par: check the request as if the browser had brought it, and answer a reference to it."""
@@ -141,3 +162,9 @@ class PushedRequests:
             request_id=request_id,
             sendable_until=expires_at,
         )
+
+
+def _must_push(engine: Engine, client_id: str | None) -> bool:
+    """Whether this client promised to push its requests."""
+    client = engine.find_client(client_id) if client_id else None
+    return client is not None and bool(client.details.get(REQUIRED))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 EDITOR = ("--name", "Editor", "--auth-method", "none", "--scope", "notes.read")
 
@@ -155,6 +156,17 @@ def test_a_client_that_must_prove_a_key_is_registered_so(run, ini) -> None:
     refused = run("client", "add", "--name", "Vault", *bound)
     assert refused.exit_code == 2
     assert "--metadata dpop_bound_access_tokens: not offered here" in refused.output
+
+
+def test_a_client_that_must_push_is_registered_so(run) -> None:
+    """PAR-08: set by the operator, and shown."""
+    uri = ("--redirect-uri", "https://notes.example/cb", "--scope", "notes.read")
+    name = "require_pushed_authorization_requests"
+    added = add(run, "--name", "Notes", *uri, "--metadata", f"{name}=true")
+    assert added[name] is True
+    shown = run("client", "show", added["client_id"]).stdout
+    assert re.search(r"require pushed authorization requests +yes", shown)
+    assert name not in add(run, "--name", "Notes", *uri, "--metadata", f"{name}=false")
 
 
 def test_a_member_that_cannot_be_registered_is_refused(run) -> None:
