@@ -14,9 +14,10 @@ class NightShift:
     @hookimpl
     def scope_decision(self, client, requested): ...
 
-Two things a deciding plugin says of itself, as class variables, which are no settings. `reasons`: every reason that
-its decisions may have; operators, counters and translations know it by them, and the contract kit
-(`authserver.testing.contract`) refuses any other. `immediate`: that it asks nobody outside, no network and no slow
+Two things a plugin says of itself, as class variables, which are no settings. `reasons`: every reason that its
+decisions and errors may have; operators, counters and translations know it by them, and the contract kit
+(`authserver.testing.contract`) refuses any other decision. It may be a mapping from each reason to its remedy, which
+`authserver explain` shows; "" for a mistake of whoever sent the request. `immediate`: that it asks nobody outside, no network and no slow
 file; the server then calls it directly, which is faster, and does not time it. Without it a plugin has
 `authserver.policy_time_limit` seconds, in a thread of its own.
 
@@ -34,6 +35,7 @@ refuses one.
 For endpoints (`config.add_endpoint` in `includeme`): a `Route` says where one is, what it answers with (`Medium`) and
 which web `Origins` may read that. `read_form` and `headers_of` read a request, `authenticate` proves its client as the
 token endpoint does, `json_response` answers, and an `OAuthError` becomes an error in the medium of the endpoint.
+`read_bearer` reads an access token, `find_issued` says what it was `Issued` as, and `InvalidToken` refuses it.
 `config.add_cross_origin_headers` allows further headers to other origins. `config.add_well_known` adds a document about the issuer where clients look for it.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` checks what
@@ -60,6 +62,7 @@ from authserver.engine.errors import (
     InvalidRequest,
     InvalidScope,
     InvalidTarget,
+    InvalidToken,
     OAuthError,
     UnauthorizedClient,
 )
@@ -68,8 +71,9 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.people.login import Identity
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.questions import facts_of
-from authserver.engine.records import Client, Consent, Event, Grant, RegisteredBy, User
+from authserver.engine.records import Client, Consent, Event, Grant, RegisteredBy, TokenKind, User
 from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
+from authserver.engine.tokens.issued import Issued, find_issued
 from authserver.engine.tokens.once import of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
@@ -81,7 +85,7 @@ from authserver.engine.uris import (
 from authserver.hookspecs import hookimpl
 from authserver.limits import MAXIMUM_IDENTIFIER
 from authserver.settings import Secret
-from authserver.web.forms import headers_of, read_form
+from authserver.web.forms import headers_of, read_bearer, read_form
 from authserver.web.json import json_response
 from authserver.web.routes import Medium, Origins, Route
 
@@ -109,7 +113,9 @@ __all__ = [
     "InvalidRequest",
     "InvalidScope",
     "InvalidTarget",
+    "InvalidToken",
     "Issue",
+    "Issued",
     "Jws",
     "Medium",
     "OAuthError",
@@ -121,6 +127,7 @@ __all__ = [
     "Route",
     "Secret",
     "SingleUse",
+    "TokenKind",
     "TrustedKeys",
     "UnauthorizedClient",
     "Unsealable",
@@ -134,6 +141,7 @@ __all__ = [
     "deny",
     "equal",
     "facts_of",
+    "find_issued",
     "fitting_application_type",
     "foreign_key",
     "from_text",
@@ -144,6 +152,7 @@ __all__ = [
     "new_identifier",
     "normalise_username",
     "of_this_generation",
+    "read_bearer",
     "read_flag",
     "read_form",
     "read_jws",
