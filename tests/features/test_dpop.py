@@ -808,6 +808,61 @@ def test_what_is_no_binding_is_a_fault(make: Make) -> None:
 
 
 @dataclass(frozen=True)
+class BindsUnsaid:
+    """Binds to a key of which it did not say what its tokens are called."""
+
+    immediate: ClassVar[bool] = True
+
+    @hookimpl
+    def token_binding(self) -> Binding:
+        return Binding(confirmation={"kid": "x"}, binds_refresh=False)
+
+
+def test_a_binding_that_was_not_declared_is_a_fault(make: Make) -> None:
+    """token_binding, R-14: nobody would know the type of such a token."""
+    server = make(other=with_another(BindsUnsaid))
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    before = stored(server)
+    assert_json_error(post(server, client, secret, None, **SERVICE), "server_error", status=500)
+    assert stored(server) == before
+
+
+@dataclass(frozen=True)
+class BindsAlike:
+    """Calls tokens that are bound to the same kind of key something else."""
+
+    confirmations: ClassVar[Mapping[str, str]] = {"jkt": "Bearer"}
+
+    @hookimpl
+    def token_binding(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class BindsNameless:
+    """Names the key, and no type."""
+
+    confirmations: ClassVar[Any] = frozenset({"kid"})
+
+    @hookimpl
+    def token_binding(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        (BindsAlike, "plugin dpop: token_binding adds jkt, which plugin binds_alike adds already"),
+        (BindsNameless, "plugin binds_nameless: confirmations must be a mapping"),
+    ],
+)
+def test_each_kind_of_key_has_one_type_of_token(make: Make, kind: type, problem: str) -> None:
+    """token_binding: else the start stops, naming the plugin."""
+    with pytest.raises(SettingsError, match=problem):
+        make(other=with_another(kind))
+
+
+@dataclass(frozen=True)
 class KeepsTheKey:
     """Wants a name that the plugin for DPoP has."""
 
