@@ -112,8 +112,8 @@ def test_nothing_is_traced_and_nothing_is_in_the_way_while_it_is_off(lines: Call
         ("find_client", a_client(), "the client reports"),
         (
             "token_binding",
-            Binding(token_type="DPoP", confirmation={"jkt": CANARY}, binds_refresh=True),
-            "DPoP, bound by jkt",
+            Binding(confirmation={"jkt": CANARY}, binds_refresh=True),
+            "bound by jkt",
         ),
         (
             "expand_authorization_request",

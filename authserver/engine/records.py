@@ -1,7 +1,7 @@
 """The things the server remembers, as frozen values. Stores keep them; rules read them.
 
 Times are aware datetimes in UTC. `details` mappings let a feature keep small facts of its own
-(`nonce`, `acr`, `dpop_jkt`) without a migration.
+(`nonce`, `acr`, `cnf`) without a migration.
 """
 
 from __future__ import annotations

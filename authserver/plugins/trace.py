@@ -62,7 +62,7 @@ def _words(hook: str, answer: object) -> str:
         case Client():
             return f"the client {answer.client_id}"
         case Binding():
-            return f"{answer.token_type}, bound by {' '.join(answer.confirmation)}"
+            return f"bound by {' '.join(answer.confirmation)}"
         case Expanded():
             return "another request" if answer.refusal is None else f"refused: {answer.refusal.reason}"
     return f"a {type(answer).__name__}"

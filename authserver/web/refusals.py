@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from pyramid.config import Configurator
@@ -36,15 +36,6 @@ from authserver.web.routes import route_of
 _METHOD = re.compile(r"[A-Z]{1,16}")
 UNEXPECTED = "unexpected-error"
 log = logging.getLogger(__name__)
-
-REFUSED: Mapping[str, EventType] = {
-    "token": EventType.TOKEN_REFUSED,
-    "authorize": EventType.AUTHORIZATION_REFUSED,
-    "consent": EventType.AUTHORIZATION_REFUSED,
-    "login": EventType.SIGN_IN_REFUSED,
-    "register": EventType.REGISTRATION_REFUSED,
-    "account_password": EventType.PASSWORD_REFUSED,
-}
 
 
 class Unanswerable(Exception):
@@ -103,7 +94,7 @@ def verdict(request: Request, error: Exception) -> tuple[EventType, str] | None:
     match error:
         case Refusal():
             route = route_of(request)
-            return REFUSED.get(route.name if route else "", EventType.REQUEST_REFUSED), error.reason
+            return route.refused if route else EventType.REQUEST_REFUSED, error.reason
         case URLDecodeError() | HTTPException(status_int=404):
             return None
         case HTTPException() if error.status_int < 400:
