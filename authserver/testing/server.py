@@ -15,6 +15,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pkg_resources
 import sqlalchemy as sa
+from jinja2 import BytecodeCache
+from jinja2.bccache import Bucket
+from pyramid_jinja2 import IJinja2Environment
 from webtest import TestApp, TestResponse
 
 import authserver
@@ -75,6 +78,22 @@ SETTINGS: Mapping[str, str] = {
 }
 
 
+class CompiledTemplates(BytecodeCache):
+    """What Jinja made of each template, kept for all servers of this process."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, Any] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._code.get(f"{bucket.key} {bucket.checksum}")
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._code[f"{bucket.key} {bucket.checksum}"] = bucket.code
+
+
+_compiled_templates = CompiledTemplates()
+
+
 class Server:
     """A running application on a migrated database.
 
@@ -89,6 +108,7 @@ class Server:
         ini = {**SETTINGS, "authserver.database_url": database_url, **(settings or {})}
         self.ini = {key: value for key, value in ini.items() if value is not None}
         self.wsgi = app.main({}, **self.ini)
+        self.wsgi.registry.getUtility(IJinja2Environment, name=".jinja2").bytecode_cache = _compiled_templates
         self.application: app.Application = self.wsgi.registry.application
         self.issuer = self.application.loaded.settings.issuer
         self.http = self.browser()
