@@ -316,7 +316,7 @@ def test_no_page_may_read_the_answer(granted: Granted) -> None:
         "/oauth/introspect",
         granted.client,
         granted.secret,
-        origin="https://client.example",
+        headers={"Origin": "https://client.example"},
         token=granted.access,
     )
     assert is_active(answer)

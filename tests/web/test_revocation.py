@@ -264,8 +264,8 @@ def test_pages_of_clients_may_revoke(origin: str, server: Server) -> None:
     """Q-01, Q-04, T085: as at the token endpoint; errors too, never with credentials."""
     granted = Granted(server, "none")
     answers = [
-        server.ask("/oauth/revoke", granted.client, None, origin=origin, token=granted.refresh),
-        server.ask("/oauth/revoke", granted.client, None, origin=origin),
+        server.ask("/oauth/revoke", granted.client, None, headers={"Origin": origin}, token=granted.refresh),
+        server.ask("/oauth/revoke", granted.client, None, headers={"Origin": origin}),
         server.http.options("/oauth/revoke", headers={"Origin": origin}),
     ]
     assert [answer.status_int for answer in answers] == [200, 400, 204]
