@@ -11,6 +11,7 @@ wire (headers, pages, cookies, what a broken body does) belongs to `authserver.t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,7 +42,13 @@ from authserver.limits import sealed_length
 from authserver.settings import Secret
 from authserver.testing.records import a_session
 from authserver.testing.server import SETTINGS
-from authserver.testing.service import REDIRECT_URI, Service, authorization_query, response_at
+from authserver.testing.service import (
+    REDIRECT_URI,
+    Service,
+    authorization_query,
+    response_at,
+    self_registration,
+)
 from authserver.testing.stores import MemoryStores
 from authserver.throttle import Throttle
 from authserver.web.refusals import REFUSED, keep
@@ -107,11 +114,18 @@ class Rules(Service[Answer]):
         return _answer(answer)
 
     def register(self, metadata: bytes, *, bearer: str | None = None, source: str = "192.0.2.1") -> Answer:
-        """A client's own registration, with the JSON as it is sent."""
+        """A client's own registration, with this JSON; bytes are sent as they are."""
+        body = metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()
         token = None if bearer is None else Secret(bearer)
         return _answer(
-            self._within("register", lambda engine: register(engine, metadata, token, source)), status=201
+            self._within("register", lambda engine: register(engine, body, token, source)), status=201
         )
+
+    def self_registered(self, **metadata: Any) -> Client:
+        """A public client that registered itself, with one https redirect URI unless said otherwise."""
+        answer = self.register(self_registration(**metadata))
+        assert answer.refusal is None, answer
+        return self.stores.tables.clients[answer.json["client_id"]]
 
     def signed_in(self, username: str = "ann") -> Browser:
         """A browser with a session of this user."""

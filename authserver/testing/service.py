@@ -141,6 +141,18 @@ def authorization_query(client: Client, **changes: Any) -> str:
     return urlencode({name: value for name, value in parameters.items() if value is not None}, doseq=True)
 
 
+def self_registration(**metadata: Any) -> dict[str, Any]:
+    """What a public client registers itself with; with one https redirect URI unless said otherwise."""
+    return {
+        "client_name": "Stranger",
+        "redirect_uris": [REDIRECT_URI],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "token_endpoint_auth_method": "none",
+        "scope": "profile files.read",
+        **metadata,
+    }
+
+
 def response_at(location: str, *, redirect_uri: str, state: str | None) -> dict[str, str]:
     """The parameters of an authorization response, each there once, without what the URI had before."""
     separator = "&" if "?" in redirect_uri else "?"

@@ -13,7 +13,7 @@ from webtest import TestApp, TestResponse
 
 from authserver.engine.records import Client
 from authserver.testing.server import Server, form_with
-from authserver.testing.service import CHALLENGE, ISSUER, PASSWORD, REDIRECT_URI, Service, response_at
+from authserver.testing.service import CHALLENGE, ISSUER, PASSWORD, REDIRECT_URI, Service, response_at, self_registration
 
 # Every table but the signing keys and the events.
 RECORDS = ("clients", "client_secrets", "users", "sessions", "consents", "grants", "tokens")
@@ -82,14 +82,7 @@ def stored(server: Service[Any]) -> tuple[Any, Any]:
 
 def register(server: Server, **metadata: Any) -> Client:
     """A public client that registered itself over HTTP, with one https redirect URI unless said otherwise."""
-    body = {
-        "client_name": "Stranger",
-        "redirect_uris": [REDIRECT_URI],
-        "grant_types": ["authorization_code", "refresh_token"],
-        "token_endpoint_auth_method": "none",
-        "scope": "profile files.read",
-        **metadata,
-    }
+    body = self_registration(**metadata)
     answer = server.browser().post_json(server.path("/oauth/register"), body)
     with server.application.begin() as engine:
         client = engine.stores.clients.find(answer.json["client_id"])

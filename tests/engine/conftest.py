@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -14,26 +14,24 @@ from authserver.testing.stories import Granted
 
 @pytest.fixture
 def make_rules() -> Callable[..., Rules]:
-    """Make an engine with other settings and the user `ann`: `make_rules({"authserver.code_lifetime": "10"})`."""
-
-    def make(settings: Mapping[str, str | None] | None = None) -> Rules:
-        rules = Rules(settings)
-        rules.add_user("ann")
-        return rules
-
-    return make
+    """Make an engine with other settings: `make_rules({"authserver.code_lifetime": "10"})`."""
+    return Rules
 
 
 @pytest.fixture
-def rules(make_rules: Callable[..., Rules]) -> Rules:
-    """An engine with the settings of `authserver.testing.server.SETTINGS`."""
-    return make_rules()
+def rules() -> Rules:
+    """An engine with the settings of `authserver.testing.server.SETTINGS`, and the user `ann`."""
+    rules = Rules()
+    rules.add_user("ann")
+    return rules
 
 
 @pytest.fixture(params=["jwt", "opaque"])
-def granted(request: pytest.FixtureRequest, make_rules: Callable[..., Rules]) -> Granted:
+def granted(request: pytest.FixtureRequest) -> Granted:
     """A client with tokens of user `ann`; with both formats of access tokens."""
-    return Granted(make_rules({"authserver.access_token_format": request.param}))
+    rules = Rules({"authserver.access_token_format": request.param})
+    rules.add_user("ann")
+    return Granted(rules)
 
 
 @pytest.fixture
