@@ -79,10 +79,13 @@ class Rules(Service[Answer]):
 
     Args:
         settings: INI keys that differ from `authserver.testing.server.SETTINGS`; None removes a key.
+        stores: those of another engine, which this one shares.
     """
 
-    def __init__(self, settings: Mapping[str, str | None] | None = None) -> None:
-        self.stores = MemoryStores()
+    def __init__(
+        self, settings: Mapping[str, str | None] | None = None, stores: MemoryStores | None = None
+    ) -> None:
+        self.stores = stores or MemoryStores()
         parts = _parts(tuple(sorted((settings or {}).items())))
         keys = FollowedSigningKeys(self.stores, parts.ring, parts.settings.signing_algorithm)
         self.parts = replace(

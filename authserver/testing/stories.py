@@ -13,8 +13,18 @@ from webtest import TestApp, TestResponse
 
 from authserver.engine.records import Client
 from authserver.testing.server import Server, form_with
-from authserver.testing.service import CHALLENGE, ISSUER, PASSWORD, REDIRECT_URI, Service, response_at, self_registration
+from authserver.testing.service import (
+    CHALLENGE,
+    ISSUER,
+    PASSWORD,
+    REDIRECT_URI,
+    RESOURCE,
+    Service,
+    response_at,
+    self_registration,
+)
 
+FILES = "https://files.example/"
 # Every table but the signing keys and the events.
 RECORDS = ("clients", "client_secrets", "users", "sessions", "consents", "grants", "tokens")
 
@@ -62,6 +72,35 @@ class Granted:
     def renew(self, token: str) -> TestResponse:
         """A refresh with this token."""
         return self.server.refresh(self.client, self.secret, token)
+
+
+class TokenFamily:
+    """A client with a refresh token of user `ann`, and whatever that becomes.
+
+    Args:
+        auth_method: how the client authenticates.
+        request: parameters of its authorization request.
+    """
+
+    def __init__(
+        self, server: Service[Any], auth_method: str = "client_secret_basic", **request: Any
+    ) -> None:
+        self.server = server
+        self.client, self.secret = server.add_client(
+            token_endpoint_auth_method=auth_method, scopes=("profile", "files.read", "files.write")
+        )
+        request = {"scope": "profile files.read", "resource": [RESOURCE, FILES], **request}
+        self.code = server.code(self.client, **request)
+        self.first = server.redeem(self.client, self.secret, self.code).json
+        self.token: str = self.first["refresh_token"]
+
+    def refresh(self, token: str | None = None, **form: str | list[str]) -> Any:
+        """A refresh with this token, or with the first."""
+        return self.server.refresh(self.client, self.secret, token or self.token, **form)
+
+    def is_dead(self, *tokens: str) -> bool:
+        """Whether each of these tokens is refused."""
+        return [self.refresh(token).json.get("error") for token in tokens] == ["invalid_grant"] * len(tokens)
 
 
 def records(server: Service[Any]) -> dict[str, list[dict[str, Any]]]:
