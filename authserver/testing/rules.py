@@ -116,7 +116,9 @@ class Rules(Service[Answer]):
         )
         return _answer(answer)
 
-    def register(self, metadata: bytes, *, bearer: str | None = None, source: str = "192.0.2.1") -> Answer:
+    def register(
+        self, metadata: object, *, bearer: str | None = None, source: str = "192.0.2.1"
+    ) -> Answer:
         """A client's own registration, with this JSON; bytes are sent as they are."""
         body = metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()
         token = None if bearer is None else Secret(bearer)
@@ -246,6 +248,19 @@ def assert_refused(answer: Answer, code: str, *, status: int = 400) -> None:
     assert (refusal.code, refusal.status) == (code, status), refusal
     assert _DESCRIPTION.fullmatch(refusal.description)
     assert refusal.reason
+
+
+def assert_inactive(answer: Answer) -> None:
+    """The one answer to introspection of everything that is not good (RFC 7662, 2.2)."""
+    assert (answer.status_int, answer.json) == (200, {"active": False}), answer
+
+
+def is_active(answer: Answer) -> bool:
+    """Whether introspection said so."""
+    if answer.json.get("active") is True:
+        return True
+    assert_inactive(answer)
+    return False
 
 
 def assert_page_error(
