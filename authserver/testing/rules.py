@@ -116,9 +116,7 @@ class Rules(Service[Answer]):
         )
         return _answer(answer)
 
-    def register(
-        self, metadata: object, *, bearer: str | None = None, source: str = "192.0.2.1"
-    ) -> Answer:
+    def register(self, metadata: object, *, bearer: str | None = None, source: str = "192.0.2.1") -> Answer:
         """A client's own registration, with this JSON; bytes are sent as they are."""
         body = metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()
         token = None if bearer is None else Secret(bearer)
