@@ -212,7 +212,7 @@ def test_a_secret_can_be_replaced_without_a_gap(rules: Rules) -> None:
 
 
 def test_a_secret_whose_key_left_the_ring_is_wrong(rules: Rules) -> None:
-    """J-07, T047: it cannot be compared any more, which is no failure of the rules."""
+    """J-07, T047: it cannot be compared any more, which is no failure of the server."""
     client, right = rules.add_client(grant_types=("client_credentials",))
     lost = add_secret(rules, client, key_id="gone")
     assert_refused(ask(rules, basic(client.client_id, lost)), "invalid_client", status=401)

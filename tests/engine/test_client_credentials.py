@@ -114,7 +114,7 @@ def test_repeated_scopes_count_once(rules: Rules, service: Registered) -> None:
 
 
 def test_a_subject_is_either_a_user_or_a_client(rules: Rules) -> None:
-    """H-04, T080: a resource rules tells them apart: only a client's token has its client as subject."""
+    """H-04, T080: a resource server tells them apart: only a client's token has its client as subject."""
     user = rules.rows("users")[0]["user_id"]
     client, secret = rules.add_client(
         grant_types=("authorization_code", "client_credentials"), scopes=("profile",)

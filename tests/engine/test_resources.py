@@ -148,7 +148,7 @@ def test_the_token_request_narrows_and_never_widens(rules: Rules) -> None:
 
 @pytest.mark.parametrize("resource", [FILES, [RESOURCE, FILES]])
 def test_a_resource_that_was_not_granted_is_refused(rules: Rules, resource: str | list[str]) -> None:
-    """O-04, I-16: though the rules knows it and the client could have asked for it."""
+    """O-04, I-16: though the server knows it and the client could have asked for it."""
     client, secret = rules.add_client(scopes=SCOPES)
     code = rules.code(client, scope="files.read", resource=RESOURCE)
     before = stored(rules)

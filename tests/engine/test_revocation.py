@@ -27,7 +27,7 @@ def assert_done(answer: Answer) -> None:
 
 
 def is_live(granted: Granted) -> bool:
-    """Whether a refresh is answered; asked of a rules whose tokens are still good, it rotates."""
+    """Whether a refresh is answered; asked of a server whose tokens are still good, it rotates."""
     return bool(granted.renew(granted.refresh).status_int == 200)
 
 

@@ -103,7 +103,7 @@ def test_a_grant_type_that_the_server_does_not_offer_is_unknown(make_rules: Call
 def test_a_client_uses_only_its_own_grant_types(
     rules: Rules, registered: tuple[str, ...], used: dict[str, str]
 ) -> None:
-    """F-06: known to the rules, but not this client's."""
+    """F-06: known to the server, but not this client's."""
     client, secret = rules.add_client(grant_types=registered)
     before = stored(rules)
     assert_refused(rules.token(client, secret, **used), "unauthorized_client")
