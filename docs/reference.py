@@ -1,7 +1,7 @@
 """A Sphinx extension: reference pages made of what the code says of itself.
 
 `.. reference:: settings` is replaced by every setting with its type, bounds, default and meaning, and so
-on for `plugins`, `commands` and `hooks`. Nothing is written twice, so nothing can differ.
+on for `limits`, `plugins`, `commands`, `hooks` and `conformance`. Nothing is written twice, so nothing can differ.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 import msgspec
+from conformance import promises, proofs
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -306,6 +307,25 @@ def signature(function: Any) -> str:
     return f"({joined}) -> {found.return_annotation}"
 
 
+# ---- conformance ------------------------------------------------------------------------------------
+
+
+def conformance_page() -> Iterator[str]:
+    """Each promise by its area: what it says, the section that asks for it, and the tests that prove it."""
+    proven = proofs()
+    for area, lines in promises().items():
+        yield from heading(area, "-")
+        rows = []
+        for promise in lines:
+            tests = "; ".join(
+                f"`{file}`: " + ", ".join(f"`{name}`" for name in names)
+                for file, names in proven[promise.id].items()
+            )
+            source = f" ({promise.source})" if promise.source else ""
+            rows.append((f"**{promise.id}**", f"{promise.statement}{source}", tests))
+        yield from table(("Id", "Promise", "Tests"), rows, widths="8 42 50")
+
+
 # ---- words ------------------------------------------------------------------------------------------
 
 
@@ -348,4 +368,5 @@ PAGES = {
     "plugins": plugins_page,
     "commands": commands_page,
     "hooks": hooks_page,
+    "conformance": conformance_page,
 }

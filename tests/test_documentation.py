@@ -154,6 +154,22 @@ def test_every_hook_is_documented(built: Mapping[str, str], hook: str) -> None:
             assert plain(name) in entry[end : end + 400], name
 
 
+@pytest.mark.parametrize(
+    ("id", "test"),
+    [
+        ("A-01", "test_the_document_is_one_json_object_for_everybody"),
+        ("G-02.b", "test_code_and_verifier_are_required"),
+    ],
+)
+def test_a_promise_is_shown_with_the_tests_that_prove_it(
+    built: Mapping[str, str], id: str, test: str
+) -> None:
+    """test_conformance.py compares the list of promises with what code and tests quote."""
+    page = built["conformance"]
+    entry = page[page.index(f" {id} ") :]
+    assert 0 < entry.index(test) < 1500
+
+
 def test_every_endpoint_is_documented() -> None:
     """Every path of the route table, and where the metadata is for an issuer with a path."""
     page = (CHECKOUT / "docs/endpoints.rst").read_text()

@@ -123,7 +123,7 @@ def test_of_16_answers_to_one_authorization_request_one_counts(database: Databas
 
 
 def test_wrong_proofs_at_once_are_all_counted(database: Database) -> None:
-    """T035."""
+    """T035.b."""
     with database.begin() as stores:
         stores.grants.add(a_grant())
         stores.tokens.add(a_token())

@@ -38,7 +38,7 @@ def code_row(server: Server) -> dict[str, object]:
 
 @pytest.mark.parametrize("auth_method", ["client_secret_basic", "client_secret_post", "none"])
 def test_a_code_is_redeemed_once(server: Server, auth_method: str) -> None:
-    """G-02, G-05, R-07, T031, T032: the second time it is refused, and what it gave is revoked."""
+    """G-02.a, G-05, R-07, T031, T032: the second time it is refused, and what it gave is revoked."""
     client, secret = server.add_client(token_endpoint_auth_method=auth_method)
     code = server.code(client)
     first = server.redeem(client, secret, code)
@@ -124,7 +124,7 @@ def test_only_the_client_that_got_the_code_redeems_it(server: Server) -> None:
     "code", ["x", "as_code_", forged("as_code_"), forged("as_refresh_"), "é" * 60, "a b"]
 )
 def test_a_code_that_nobody_was_given_is_refused(server: Server, code: str) -> None:
-    """G-02: whatever it looks like."""
+    """G-02.a: whatever it looks like."""
     client, secret = server.add_client()
     before = stored(server)
     assert_json_error(server.redeem(client, secret, code), "invalid_grant")
@@ -133,7 +133,7 @@ def test_a_code_that_nobody_was_given_is_refused(server: Server, code: str) -> N
 
 @pytest.mark.parametrize("missing", ["code", "code_verifier"])
 def test_code_and_verifier_are_required(server: Server, missing: str) -> None:
-    """G-02, D-09, T028: without either nothing is issued, and the code stays good."""
+    """G-02.b, D-09, T028: without either nothing is issued, and the code stays good."""
     client, secret = server.add_client()
     code = server.code(client)
     before = stored(server)
@@ -157,7 +157,7 @@ def test_a_public_client_says_who_it_is(server: Server) -> None:
 
 
 def test_a_code_lives_a_minute(server: Server, clock: time_machine.Traveller) -> None:
-    """G-02, B-22, T037: judged when it is used, to the second."""
+    """G-02.a, B-22, T037: judged when it is used, to the second."""
     client, secret = server.add_client()
     codes = [server.code(client), server.code(client)]
     clock.shift(timedelta(seconds=60) - timedelta(microseconds=1))
@@ -286,7 +286,7 @@ def test_no_code_is_issued_without_an_s256_challenge(
 
 
 def test_five_wrong_verifiers_burn_the_code(server: Server) -> None:
-    """T035, R-08: four are forgiven; after the fifth the right one comes too late, and revokes nothing."""
+    """T035.b, R-08: four are forgiven; after the fifth the right one comes too late, and revokes nothing."""
     client, secret = server.add_client()
     forgiven, burnt = server.code(client), server.code(client)
     for code, count in ((forgiven, 4), (burnt, 5)):
@@ -300,7 +300,7 @@ def test_five_wrong_verifiers_burn_the_code(server: Server) -> None:
 
 
 def test_a_refusal_for_another_reason_leaves_the_code_as_it_was(server: Server) -> None:
-    """T035, T071: client, resource and form are checked first; the row does not change by a byte."""
+    """T035.a, T071: client, resource and form are checked first; the row does not change by a byte."""
     client, secret = server.add_client()
     code = server.code(client)
     before = code_row(server)
@@ -342,7 +342,7 @@ def test_what_changed_since_the_consent_counts(
 
 
 def test_a_client_disabled_since_the_consent_gets_nothing(server: Server) -> None:
-    """T041, R-09, I-12: it is not authenticated any more."""
+    """T041, R-09, I-12.b: it is not authenticated any more."""
     client, secret = server.add_client()
     code = server.code(client)
     with server.application.begin() as engine:

@@ -212,7 +212,7 @@ def test_resource_may_repeat(server: Server) -> None:
 
 
 def test_a_repeated_state_is_refused_without_state(server: Server) -> None:
-    """B-04, B-25: nobody can say which one is meant."""
+    """B-04, B-25.b: nobody can say which one is meant."""
     client, _ = server.add_client()
     answer = signed_in(server).get(server.authorization_url(client, state=["a", "b"]))
     assert_redirect_error(answer, "invalid_request", state=None)
@@ -254,7 +254,7 @@ STATES = {
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
 def test_state_comes_back_as_sent_through_sign_in_and_consent(server: Server, state: str) -> None:
-    """B-13, B-25, T021: on success and on errors, whatever pages stand between."""
+    """B-13, B-25.a, T021: on success and on errors, whatever pages stand between."""
     client, _ = server.add_client()
     browser = server.browser()
     answer = sign_in_at(browser.get(server.authorization_url(client, state=state)).follow())
@@ -265,7 +265,7 @@ def test_state_comes_back_as_sent_through_sign_in_and_consent(server: Server, st
 
 @pytest.mark.parametrize("state", ["ü", "a\r\nSet-Cookie: x=y", "a\tb", "\x7f", "\0"])
 def test_a_state_that_cannot_come_back_is_refused(server: Server, state: str) -> None:
-    """B-25, T021: redirect invalid_request without state, and no header is split."""
+    """B-25.b, T021: redirect invalid_request without state, and no header is split."""
     client, _ = server.add_client()
     answer = signed_in(server).get(server.authorization_url(client, state=state))
     assert_redirect_error(answer, "invalid_request", state=None)
@@ -353,7 +353,7 @@ SPOILED = ("state=%ff%fe", "state=%ed%a0%80", "state=a%00b", "state=" + "s" * 20
 def test_an_unreadable_value_does_not_take_the_answer_with_it(
     server: Server, spoiled: str, method: str
 ) -> None:
-    """B-13, B-25: error and iss come back, and the state where it can; before sign-in as after it."""
+    """B-13, B-25.b: error and iss come back, and the state where it can; before sign-in as after it."""
     client, _ = server.add_client()
     good = server.authorization_url(client, state=None, scope=None).partition("?")[2]
     state = "xyz" if "xyz" in spoiled else None

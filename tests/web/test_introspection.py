@@ -48,7 +48,7 @@ def test_an_active_access_token_is_described(granted: Granted) -> None:
 
 
 def test_a_jwt_is_described_as_it_describes_itself(server: Server) -> None:
-    """M-05, M-09, A-03, N-04: the members are its claims."""
+    """M-05, M-09.a, M-09.b, A-03, N-04: the members are its claims."""
     granted = Granted(server)
     claims = server.claims(granted.access)
     described = granted.introspect(granted.access).json
@@ -72,7 +72,7 @@ def test_a_token_for_several_resources_names_them_all(server: Server) -> None:
     ("confirmation", "token_type"), [({"jkt": "thumbprint"}, "DPoP"), ({"x5t#S256": "thumbprint"}, "Bearer")]
 )
 def test_a_bound_token_shows_its_key(confirmation: dict[str, str], token_type: str, server: Server) -> None:
-    """M-09: else an API would take it from whoever has it."""
+    """M-09.a: else an API would take it from whoever has it."""
     granted = Granted(server)
     bound = server.application.signing_keys.sign(
         {**server.claims(granted.access), "cnf": confirmation}, typ="at+jwt"
@@ -83,7 +83,7 @@ def test_a_bound_token_shows_its_key(confirmation: dict[str, str], token_type: s
 
 
 def test_how_the_person_signed_in_is_told(granted: Granted) -> None:
-    """M-09, N-08 (RFC 9470, 6.2): `acr` and `auth_time` of the grant, where it has them; a refresh is no sign-in."""
+    """M-09.b, N-08 (RFC 9470, 6.2): `acr` and `auth_time` of the grant, where it has them; a refresh is no sign-in."""
     before = granted.introspect(granted.access).json
     assert type(before["auth_time"]) is int
     assert "acr" not in before
@@ -130,7 +130,7 @@ def test_a_token_of_a_client_for_itself_is_described(token_format: str, make_ser
 
 
 def test_a_refresh_token_is_described_to_its_own_client(granted: Granted) -> None:
-    """M-07: to nobody else; and it is no Bearer token."""
+    """M-07.b: to nobody else; and it is no Bearer token."""
     described = granted.introspect(granted.refresh).json
     assert (described["active"], described["scope"]) == (True, "profile files.read")
     assert "token_type" not in described
@@ -139,7 +139,7 @@ def test_a_refresh_token_is_described_to_its_own_client(granted: Granted) -> Non
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "id_token", "garbage", ""])
 def test_a_hint_is_only_a_hint(hint: str, granted: Granted) -> None:
-    """M-02, T077: wrong or unknown, it hides nothing."""
+    """M-02.b, T077: wrong or unknown, it hides nothing."""
     for token in (granted.access, granted.refresh):
         assert is_active(granted.introspect(token, token_type_hint=hint))
 
@@ -300,7 +300,7 @@ def test_a_resource_server_is_told_of_tokens_for_it_alone(server: Server) -> Non
 
 
 def test_a_public_client_cannot_introspect(granted: Granted) -> None:
-    """M-07, M-01: not even its own token; 401 with a challenge, and an event."""
+    """M-07.a, M-01: not even its own token; 401 with a challenge, and an event."""
     public, _ = granted.server.add_client(token_endpoint_auth_method="none")
     token = granted.server.redeem(public, None, granted.server.code(public)).json["access_token"]
     before = stored(granted.server)

@@ -204,7 +204,7 @@ def test_without_a_window_every_second_use_is_reuse(make_server: Callable[..., S
 
 
 def test_revocation_beats_the_window(session: Session) -> None:
-    """T067, I-12: a retry revives nothing that was deliberately revoked."""
+    """T067, I-12.a: a retry revives nothing that was deliberately revoked."""
     newest = session.refresh().json["refresh_token"]
     server = session.server
     with server.application.begin() as engine:
@@ -216,7 +216,7 @@ def test_revocation_beats_the_window(session: Session) -> None:
 
 
 def test_a_narrower_request_narrows_one_access_token(session: Session) -> None:
-    """I-10, I-11, T070: the refresh token keeps what it had, so the next request may have it all again."""
+    """I-10.b, I-11, T070: the refresh token keeps what it had, so the next request may have it all again."""
     narrow = session.refresh(scope="files.read").json
     assert narrow["scope"] == "files.read"
     assert session.server.claims(narrow["access_token"])["scope"] == "files.read"
@@ -247,7 +247,7 @@ REFUSED = [
 
 
 def test_a_refused_request_changes_nothing(session: Session) -> None:
-    """I-10, I-16, T070, T071: more than granted, or malformed: refused, with every row as it was."""
+    """I-10.a, I-16, T070, T071: more than granted, or malformed: refused, with every row as it was."""
     before = stored(session.server)
     for form, error in REFUSED:
         form = {"grant_type": "refresh_token", "refresh_token": session.token, **form}
@@ -293,7 +293,7 @@ def end_grant(server: Server, client: Client) -> None:
 def test_a_refresh_token_dies_with_what_it_stands_for(
     session: Session, happening: Callable[[Server, Client], None]
 ) -> None:
-    """I-12, R-09, T073: a disabled user, a revoked grant: `invalid_grant` on the next request."""
+    """I-12.a, R-09, T073: a disabled user, a revoked grant: `invalid_grant` on the next request."""
     newest = session.refresh().json["refresh_token"]
     happening(session.server, session.client)
     before = stored(session.server)
@@ -302,7 +302,7 @@ def test_a_refresh_token_dies_with_what_it_stands_for(
 
 
 def test_a_disabled_client_cannot_refresh(session: Session) -> None:
-    """I-12, R-09, T073: 401 on the next request."""
+    """I-12.b, R-09, T073: 401 on the next request."""
     with session.server.application.begin() as engine:
         assert disable_client(engine, session.client.client_id)
     before = stored(session.server)
@@ -312,7 +312,7 @@ def test_a_disabled_client_cannot_refresh(session: Session) -> None:
 
 @pytest.mark.parametrize("deleted", ["client", "user"])
 def test_a_refresh_token_of_nobody_is_dead(session: Session, deleted: str) -> None:
-    """I-12, T073: without its client or its user it is no token, here and at introspection."""
+    """I-12.a, T073: without its client or its user it is no token, here and at introspection."""
     server = session.server
     api, api_secret = server.add_client(client_id="api", grant_types=("client_credentials",))
     token = session.first["access_token"]
@@ -347,7 +347,7 @@ def test_a_client_that_lost_the_grant_type_cannot_refresh(session: Session) -> N
 
 
 def test_a_scope_the_client_lost_is_not_renewed(session: Session) -> None:
-    """I-10, T081: the shared scope filter is asked at every use; what is left can be asked for."""
+    """I-10.a, T081: the shared scope filter is asked at every use; what is left can be asked for."""
     with session.server.application.storage.engine.begin() as connection:
         connection.execute(sa.text("UPDATE clients SET scopes = 'profile'"))
     before = stored(session.server)
@@ -359,7 +359,7 @@ def test_a_scope_the_client_lost_is_not_renewed(session: Session) -> None:
 def test_an_unused_refresh_token_dies(
     make_server: Callable[..., Server], clock: time_machine.Traveller
 ) -> None:
-    """I-13, T072: to the second; each rotation starts the time anew."""
+    """I-13.a, T072: to the second; each rotation starts the time anew."""
     session = make_session(make_server, refresh_token_idle_lifetime=str(10 * 86400))
     clock.shift(10 * DAY - INSTANT)
     answer = session.refresh()
@@ -373,7 +373,7 @@ def test_an_unused_refresh_token_dies(
 def test_no_rotation_moves_the_end_of_a_grant(
     make_server: Callable[..., Server], clock: time_machine.Traveller
 ) -> None:
-    """I-13, T072: access tokens are clipped to what is left, and at the end there is `invalid_grant`."""
+    """I-13.b, T072: access tokens are clipped to what is left, and at the end there is `invalid_grant`."""
     session = make_session(
         make_server, refresh_token_idle_lifetime=str(10 * 86400), grant_lifetime=str(30 * 86400)
     )

@@ -67,7 +67,7 @@ def by_token(migrated_sqlite_file, tmp_path_factory):
 
 
 def test_a_registration_answers_with_everything_in_effect(server):
-    """K-01, K-02, K-04: 201, JSON that nobody stores, and all metadata, with the id and the secret."""
+    """K-01, K-02.a, K-04: 201, JSON that nobody stores, and all metadata, with the id and the secret."""
     sent = {
         "client_name": "Photo printer",
         "redirect_uris": ["https://client.example/cb", "https://client.example/other"],
@@ -116,7 +116,7 @@ def test_a_client_without_redirects_is_told_that_it_has_no_response_type(by_toke
 
 
 def test_a_public_client_gets_no_secret(server):
-    """K-02: nothing of a secret, neither in the answer nor in the database."""
+    """K-02.b: nothing of a secret, neither in the answer nor in the database."""
     answer = register(server, {**WEB, "token_endpoint_auth_method": "none"})
     assert answer.status_int == 201
     assert not [name for name in answer.json if "secret" in name]
@@ -125,7 +125,7 @@ def test_a_public_client_gets_no_secret(server):
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "none"])
 def test_a_registered_client_can_be_used_at_once(server, method):
-    """K-01, K-02: what was answered is what counts: code, tokens and refresh."""
+    """K-01, K-02.a: what was answered is what counts: code, tokens and refresh."""
     registered = register(
         server,
         {**WEB, "grant_types": ["authorization_code", "refresh_token"], "token_endpoint_auth_method": method},
@@ -139,7 +139,7 @@ def test_a_registered_client_can_be_used_at_once(server, method):
 
 
 def test_the_secret_is_stored_as_a_digest_only(server):
-    """K-02, R-01, R-02: no column of any table holds the secret that was handed out."""
+    """K-02.a, R-01, R-02: no column of any table holds the secret that was handed out."""
     secret = register(server, WEB).json["client_secret"]
     for table in ("clients", "client_secrets", "events"):
         assert secret not in repr(server.rows(table))
