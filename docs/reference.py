@@ -315,15 +315,14 @@ def conformance_page() -> Iterator[str]:
     proven = proofs()
     for area, lines in promises().items():
         yield from heading(area, "-")
-        rows = []
         for promise in lines:
-            tests = "; ".join(
-                f"`{file}`: " + ", ".join(f"`{name}`" for name in names)
-                for file, names in proven[promise.id].items()
-            )
-            source = f" ({promise.source})" if promise.source else ""
-            rows.append((f"**{promise.id}**", f"{promise.statement}{source}", tests))
-        yield from table(("Id", "Promise", "Tests"), rows, widths="8 42 50")
+            yield f"**{promise.id}**{f' ({promise.source})' if promise.source else ''}"
+            yield f"   {promise.statement}"
+            yield ""
+            for file, names in proven[promise.id].items():
+                words = "; ".join(name.removeprefix("test_").replace("_", " ") for name in names)
+                yield f"   - `{file}`: {words}"
+            yield ""
 
 
 # ---- words ------------------------------------------------------------------------------------------
