@@ -26,7 +26,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from authserver import hookspecs, limits
 from authserver.cli import main as command_line
-from authserver.plugins.kinds import CONTRIBUTING, SLOTS
+from authserver.plugins.kinds import CONTRIBUTING, HOOKS, SLOTS
 from authserver.plugins.loading import GROUP
 from authserver.settings import PLUGIN_PREFIX, PREFIX, Secret, Settings
 
@@ -191,7 +191,7 @@ def shipped_plugins() -> list[tuple[str, type]]:
 
 
 def hooks_of(kind: type) -> list[str]:
-    return [hook for hook in (*SLOTS, *CONTRIBUTING) if hasattr(kind, hook)]
+    return [hook for hook in HOOKS if hasattr(kind, hook)]
 
 
 # ---- commands ---------------------------------------------------------------------------------------
@@ -254,8 +254,9 @@ def option(parameter: click.Option, words: str) -> Iterator[str]:
 
 def hooks_page() -> Iterator[str]:
     """Every hook, from its docstring in its fixed form."""
-    for hook in (*SLOTS, *CONTRIBUTING):
+    for hook in HOOKS:
         function = getattr(hookspecs, hook)
+        kind = "deciding" if hook in SLOTS else "contributing" if hook in CONTRIBUTING else "observing"
         yield f".. index:: single: hook; {hook}"
         yield ""
         yield f".. _hook-{hook}:"
@@ -264,7 +265,7 @@ def hooks_page() -> Iterator[str]:
         yield from code(f"def {hook}{signature(function)}", "python")
         yield from hook_words(inspect.getdoc(function) or "")
         served = ", ".join(f"`{name}`" for name, kind in shipped_plugins() if hasattr(kind, hook))
-        yield f"**Shipped plugins** that serve it: {served or 'none'}."
+        yield f"**Kind:** {kind}. **Shipped plugins** that serve it: {served or 'none'}."
         yield ""
 
 

@@ -23,7 +23,7 @@ from authserver import hookspecs, limits
 from authserver.cli import main as command_line
 from authserver.engine import errors
 from authserver.engine.metadata import well_known_paths
-from authserver.plugins.kinds import CONTRIBUTING, SLOTS
+from authserver.plugins.kinds import HOOKS
 from authserver.settings import Resolved, Settings, SettingsError
 from authserver.testing.server import SETTINGS, Server
 from authserver.web.metadata import METADATA
@@ -32,7 +32,6 @@ from authserver.web.routes import ROUTES
 CHECKOUT = Path(__file__).parent.parent
 README = CHECKOUT / "README.md"
 PAGES = sorted(CHECKOUT.glob("docs/*.rst"))
-HOOKS = (*SLOTS, *CONTRIBUTING)
 # Some promises with a test of each. They are here because a test proves what it quotes.
 SHOWN = [
     ("A-01", "the document is one json object for everybody"),
