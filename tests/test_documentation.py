@@ -25,6 +25,7 @@ from authserver.engine import errors
 from authserver.engine.metadata import well_known_paths
 from authserver.plugins.kinds import HOOKS
 from authserver.settings import Resolved, Settings, SettingsError
+from authserver.storage import database
 from authserver.testing.server import SETTINGS, Server
 from authserver.web.metadata import METADATA
 from authserver.web.routes import ROUTES
@@ -188,6 +189,18 @@ def test_every_limit_is_documented(built: Mapping[str, str]) -> None:
         bound = typing.get_args(hint)[1]
         row = f"{getattr(limits, name):,} {plain(bound.counts)} {plain(bound.reason)}"
         assert row in built["endpoints"], name
+
+
+def test_how_long_a_request_waits_for_the_database_is_documented(built: Mapping[str, str]) -> None:
+    """T114: with the numbers that count."""
+    options = dict(re.findall(r"-c (\w+)=(\d+)s", database.POSTGRESQL_OPTIONS))
+    for what, seconds in (
+        ("for a free connection", database.POOL_TIMEOUT),
+        ("for another writer, on SQLite", database.SQLITE_BUSY_TIMEOUT),
+        ("for a lock of a row, on PostgreSQL", options["lock_timeout"]),
+        ("for a statement, on PostgreSQL", options["statement_timeout"]),
+    ):
+        assert f"{what} {int(seconds)} seconds" in built["concepts"]
 
 
 def test_an_upper_bound_has_one_word_and_what_strangers_send_one_list() -> None:

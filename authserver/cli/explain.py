@@ -245,24 +245,26 @@ def _tell(configuration: Configuration, as_json: bool, rule: Callable[[Engine], 
     # This is no real request, so shadow plugins are not asked: they would record their answers.
     application.plugins.shadow = None
     with closing(application.storage), application.begin() as engine:
-        told = explain_rule(engine, application.plugins, lambda: rule(engine))
-    _print(told, as_json, {})
+        explanation = explain_rule(engine, application.plugins, lambda: rule(engine))
+    _print(explanation, as_json, {})
 
 
-def _print(told: Explanation, as_json: bool, about: Mapping[str, Any]) -> None:
+def _print(explanation: Explanation, as_json: bool, about: Mapping[str, Any]) -> None:
     if as_json:
-        print_json({**about, **asdict(told)})
+        print_json({**about, **asdict(explanation)})
         return
-    for number, check in enumerate(told.checks, 1):
+    for number, check in enumerate(explanation.checks, 1):
         _print_check(number, check)
-    if not told.checks:
+    if not explanation.checks:
         say("Nothing was checked.\n")
-    outcome = told.outcome if isinstance(told.outcome, dict) else {"outcome": told.outcome}
+    outcome = (
+        explanation.outcome if isinstance(explanation.outcome, dict) else {"outcome": explanation.outcome}
+    )
     known = {
         **about,
-        "verdict": told.verdict,
-        "reason": told.reason,
-        "description": told.description,
+        "verdict": explanation.verdict,
+        "reason": explanation.reason,
+        "description": explanation.description,
         **outcome,
     }
     print_record({name: value for name, value in known.items() if words(value) != "-"})
