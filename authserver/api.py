@@ -34,7 +34,8 @@ what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask t
 `verify_assertion`, `single_use` and `TrustedKeys` are for what others signed.
 
 For people (`login_decision`): `Identity` is the answer; `normalise_username` gives the form in which a user name is
-stored and compared.
+stored and compared. For the sign-in behind an authorization request (`authentication_decision`):
+`AuthenticationStep` is the answer.
 
 For endpoints (`config.add_json_endpoint` in `includeme`): `read_form` and `headers_of` read a request, `authenticate`
 proves its client as the token endpoint does, `json_response` answers, and an `OAuthError` becomes a JSON error.
@@ -81,8 +82,18 @@ from authserver.engine.errors import (
 )
 from authserver.engine.parameters import Parameters
 from authserver.engine.people.usernames import normalise_username
-from authserver.engine.questions import Credentials, Identity, IntrospectedToken, Question
-from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Kept, RegisteredBy, User
+from authserver.engine.questions import AuthenticationStep, Credentials, Identity, IntrospectedToken, Question
+from authserver.engine.records import (
+    Client,
+    ClientMetadata,
+    Consent,
+    Event,
+    Grant,
+    Kept,
+    RegisteredBy,
+    Session,
+    User,
+)
 from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
 from authserver.engine.tokens.once import of_this_generation
 from authserver.engine.uris import (
@@ -106,6 +117,7 @@ __all__ = [
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
+    "AuthenticationStep",
     "BadAssertion",
     "Binding",
     "Client",
@@ -135,6 +147,7 @@ __all__ = [
     "Redeem",
     "RegisteredBy",
     "Secret",
+    "Session",
     "SingleUse",
     "TooManyRequests",
     "TrustedKeys",

@@ -69,6 +69,10 @@ class Thinks:
         self.think("resource_decision")
 
     @hookimpl
+    def authentication_decision(self) -> None:
+        self.think("authentication_decision")
+
+    @hookimpl
     def consent_decision(self) -> None:
         self.think("consent_decision")
 
@@ -233,7 +237,7 @@ def account_and_refusals(server: Server) -> None:
 
 
 STORIES: dict[Callable[[Server], None], set[str]] = {
-    sign_in: {"login_decision", "redirect_uri_decision"},
+    sign_in: {"login_decision", "redirect_uri_decision", "authentication_decision"},
     authorize: {"consent_decision", "scope_decision", "code_details", "expand_authorization_request"},
     decline: {"consent_decision"},
     redeem_and_refresh: {"token_claims", "token_response", "token_binding", "client_auth_decision"},
