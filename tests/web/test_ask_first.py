@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 import time_machine
 
-from authserver.api import Grant, Issue, SingleUse, hookimpl, new_identifier
+from authserver.api import Grant, InvalidGrant, Issue, SingleUse, hookimpl, new_identifier
 from authserver.hookspecs import every_hook
 from authserver.testing.server import REDIRECT_URI, Server, query_of, with_plugin
 from authserver.testing.stories import Granted, sign_in_at, signed_in
@@ -138,7 +138,7 @@ class Thinks:
             text=parameters.require("thought"),
             since=engine.now,
             until=engine.now + timedelta(hours=1),
-            refusal=AssertionError("thought before"),  # type: ignore[arg-type]  # never raised here
+            refusal=InvalidGrant("This was thought before."),
         )
         return Issue(
             grant=grant,
