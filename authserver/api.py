@@ -35,7 +35,8 @@ what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask t
 `verify_assertion`, `single_use` and `TrustedKeys` are for what others signed.
 
 For people (`login_decision`): `Identity` is the answer; `normalise_username` gives the form in which a user name is
-stored and compared.
+stored and compared. For the sign-in behind an authorization request (`authentication_decision`):
+`AuthenticationStep` is the answer.
 
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
 refuses one.
@@ -87,7 +88,7 @@ from authserver.engine.errors import (
 )
 from authserver.engine.parameters import Parameters
 from authserver.engine.people.usernames import normalise_username
-from authserver.engine.questions import Credentials, Identity, IntrospectedToken, Question
+from authserver.engine.questions import AuthenticationStep, Credentials, Identity, IntrospectedToken, Question
 from authserver.engine.records import (
     Client,
     ClientMetadata,
@@ -96,6 +97,7 @@ from authserver.engine.records import (
     Grant,
     Kept,
     RegisteredBy,
+    Session,
     TokenKind,
     User,
 )
@@ -124,6 +126,7 @@ __all__ = [
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
+    "AuthenticationStep",
     "BadAssertion",
     "Binding",
     "Client",
@@ -158,6 +161,7 @@ __all__ = [
     "RegisteredBy",
     "Route",
     "Secret",
+    "Session",
     "SingleUse",
     "TokenKind",
     "TooManyRequests",

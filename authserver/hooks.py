@@ -27,6 +27,8 @@ MAXIMUM_REASON = 100
 MAXIMUM_DESCRIPTION = 500
 _REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
+# The form of every code in the OAuth registries; RFC 6749, 4.1.2.1 allows more.
+_ERROR_CODE = re.compile(r"[a-z][a-z0-9_]{0,49}")
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -60,6 +62,7 @@ class Deciding(Hook):
         question: what it is asked with.
         value: the type of the value of an allow; NoneType when it carries none.
         narrows: whether narrow(reason, tuple) is an answer.
+        codes: whether a deny may have the error code that the client gets.
         silence_refuses: whether silence is the same as being refused.
         remedy: what to do where nobody answered, in words.
     """
@@ -69,6 +72,7 @@ class Deciding(Hook):
     question: type[Question[Any]]
     value: Any
     narrows: bool
+    codes: bool
     silence_refuses: bool
     remedy: str
 
@@ -87,14 +91,20 @@ class Deciding(Hook):
             self.narrows and _is_value(decision.value, self.value)
         ):
             return "wrong-value"
+        if decision.verdict is Verdict.DENY and decision.value is not None:
+            return "wrong-value"
+        if decision.error_code is not None and not (
+            self.codes and decision.verdict is Verdict.DENY and is_error_code(decision.error_code)
+        ):
+            return "wrong-value"
         return None
 
     def same_outcome(self, one: tuple[Verdict, Any], other: tuple[Verdict, Any]) -> bool:
-        """Whether two rulings, each as (verdict, value), let the same through; reasons apart."""
+        """Whether two rulings, each by its effect, do the same; reasons apart."""
         return self._effect(*one) == self._effect(*other)
 
     def _effect(self, verdict: Verdict, value: Any) -> tuple[Verdict, Any]:
-        if verdict is Verdict.ALLOW:
+        if verdict in (Verdict.ALLOW, Verdict.DENY):
             return verdict, value
         asks = verdict is Verdict.SILENT and not self.silence_refuses
         return Verdict.SILENT if asks else Verdict.DENY, None
@@ -143,6 +153,7 @@ def deciding(
     silence: str,
     remedy: str,
     narrows: bool = False,
+    codes: bool = False,
     silence_refuses: bool = True,
 ) -> Callable[[Callable[P, Decision[T] | None]], Callable[P, Decision[T] | None]]:
     """Declare a deciding hook; see `Deciding`. Its arguments are the fields of its question.
@@ -163,6 +174,7 @@ def deciding(
             question=question,
             value=_value_of(question),
             narrows=narrows,
+            codes=codes,
             silence_refuses=silence_refuses,
             remedy=remedy,
         )
@@ -232,6 +244,10 @@ def refusals_in(contribution: object) -> tuple[OAuthError, ...]:
 
 def is_reason(text: object) -> bool:
     return isinstance(text, str) and len(text) <= MAXIMUM_REASON and _REASON.fullmatch(text) is not None
+
+
+def is_error_code(text: object) -> bool:
+    return isinstance(text, str) and _ERROR_CODE.fullmatch(text) is not None
 
 
 def _value_of(question: type[Question[Any]]) -> Any:

@@ -18,6 +18,8 @@ from authserver.engine.context import Binding, Engine, ReadMember, Redeem
 from authserver.engine.decisions import Decision
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import (
+    AuthenticationQuestion,
+    AuthenticationStep,
     ClientAuthQuestion,
     ConsentQuestion,
     Credentials,
@@ -30,7 +32,7 @@ from authserver.engine.questions import (
     ResourceQuestion,
     ScopeQuestion,
 )
-from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Token, User
+from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Session, Token, User
 from authserver.engine.tokens.issuing import CODE_DETAILS, CORE_CLAIMS, CORE_MEMBERS
 from authserver.hooks import (
     CONTRIBUTING,
@@ -175,6 +177,51 @@ def resource_decision(client: Client, resource: str | None) -> Decision[str] | N
         def resource_decision(self, resource):
             if resource == "https://api.example.com/":
                 return allow("our-api", resource)
+
+    Added in 0.1.
+    """
+
+
+@deciding(
+    AuthenticationQuestion,
+    silence="whoever is not signed in signs in",
+    codes=True,
+    silence_refuses=False,
+    remedy="nothing: nobody demands more than a sign-in",
+)
+def authentication_decision(
+    client: Client, user: User | None, session: Session | None, parameters: Parameters
+) -> Decision[AuthenticationStep] | None:
+    """What an authorization request demands of the sign-in behind it.
+
+    Asked for each authorization request at each of its steps, also before anybody has signed in.
+
+    Arguments:
+        client: the client that asks.
+        user: who is signed in; None when nobody is.
+        session: where they are signed in: since when (`authenticated_at`) and how (`amr` among its details); None when
+            nobody is.
+        parameters: of the authorization request; its client and redirect URI are accepted, and none but `resource`
+            is repeated. Nothing else about them was checked yet.
+
+    Answers:
+        allow(reason, step): an `AuthenticationStep`. `GO_ON` is what silence means, said before another plugin says
+            otherwise. `SIGN_IN_AGAIN` shows the sign-in page even to somebody who is signed in; a sign-in since the
+            request began is enough, so nobody is asked for a second one.
+        deny(reason, error_code): refuse; the client gets this error code, `access_denied` without one, and the user sees no
+            page, unless the client registered itself.
+        None: not mine.
+
+    Nobody: whoever is not signed in signs in.
+
+    Example::
+
+        @hookimpl
+        def authentication_decision(self, session, parameters):
+            if session is None and parameters.get("ui") == "none":
+                return deny("nobody-to-ask", "login_required")
+            if parameters.get("ui") == "sign-in":
+                return allow("fresh-sign-in", AuthenticationStep.SIGN_IN_AGAIN)
 
     Added in 0.1.
     """

@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Self
 
-from authserver.api import Client, Decision, Question, allow, hookimpl, narrow
+from authserver.api import Client, Decision, Question, allow, deny, hookimpl
 from authserver.engine.questions import Facts, Known
 from authserver.hooks import deciding
 
@@ -70,7 +70,11 @@ class VaultQuestion(Question[tuple[str, ...]]):
 
 
 @deciding(
-    VaultQuestion, narrows=True, silence="the vault stays closed", remedy="list vault_keys in authserver.plugins"
+    VaultQuestion,
+    narrows=True,
+    codes=True,
+    silence="the vault stays closed",
+    remedy="list vault_keys in authserver.plugins",
 )
 def vault_decision(client: Client, floor: Floor, drawers: tuple[str, ...]) -> Decision[tuple[str, ...]] | None:
     """Which drawers of the vault a client may open.
@@ -83,7 +87,7 @@ def vault_decision(client: Client, floor: Floor, drawers: tuple[str, ...]) -> De
     Answers:
         allow(reason, drawers): these.
         narrow(reason, drawers): no more than these.
-        deny(reason): none.
+        deny(reason, error_code): none.
         None: not mine.
 
     Nobody: the vault stays closed.
@@ -120,6 +124,20 @@ class OpensAll(VaultKeys):
     @hookimpl
     def vault_decision(self) -> Decision[tuple[str, ...]] | None:
         return allow("key-fits", ("gold", "silver", "letters"))
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Sends everybody away."""
+
+    reasons: ClassVar[frozenset[str]] = frozenset({"guarded"})
+    immediate: ClassVar[bool] = True
+
+    error_code: str
+
+    @hookimpl
+    def vault_decision(self) -> Decision[tuple[str, ...]] | None:
+        return deny("guarded", self.error_code)
 '''
 
 
@@ -209,6 +227,22 @@ def test_what_is_recorded_is_explained_and_asked_again(server: Server, engine: E
     ):
         other = replace(engine, policies=PluginSet([("vault_keys", policy)]))
         assert [(item.hook, item.result) for item in replay([event], other)] == [(HOOK, result)]
+
+
+def test_the_error_code_of_a_refusal_is_recorded_explained_and_compared(
+    server: Server, engine: Engine, vault: Any
+) -> None:
+    """What the client gets is part of the outcome: another code is a flip."""
+    question = vault.VaultQuestion(client=a_client(), floor=vault.Floor.CELLAR, drawers=("gold",))
+    guarded = replace(engine, policies=PluginSet([("guard", vault.Guard("come_back_later"))]))
+    assert guarded.ask(question).error_code == "come_back_later"
+    event = guarded.event(EventType.TOKEN_ISSUED)
+    event = replace(event, decisions=json.loads(json.dumps(event.decisions)))
+    check = explain_event(event, server.application.plugins).checks[0]
+    assert (check.verdict, check.outcome) == ("deny", "come_back_later")
+    for code, result in (("come_back_later", Result.SAME), ("go_away", Result.FLIPPED)):
+        other = replace(engine, policies=PluginSet([("guard", vault.Guard(code))]))
+        assert [item.result for item in replay([event], other)] == [result]
 
 
 def test_a_shadow_plugin_is_asked_it(server: Server, vault: Any) -> None:

@@ -4,8 +4,10 @@ values stay as they were read, and nothing is granted that would not have been."
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -13,6 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from authserver.api import (
+    AuthenticationStep,
     Client,
     ClientMetadata,
     Identity,
@@ -29,7 +32,7 @@ from authserver.engine.records import RegisteredBy
 from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginFailed, PluginSet
 from authserver.testing.questions import a_question
-from authserver.testing.records import NOW, a_client, a_consent, a_grant, a_token, a_user, an_event
+from authserver.testing.records import NOW, a_client, a_consent, a_grant, a_session, a_token, a_user, an_event
 from authserver.testing.server import Server, form_with, with_plugin
 from authserver.testing.stories import assert_inactive, assert_json_error, register, signed_in, stored
 
@@ -72,6 +75,10 @@ class Acts:
 
     @hookimpl
     def resource_decision(self, client: Any, resource: Any) -> Any:
+        return self.act(locals())
+
+    @hookimpl
+    def authentication_decision(self, client: Any, user: Any, session: Any, parameters: Any) -> Any:
         return self.act(locals())
 
     @hookimpl
@@ -219,6 +226,7 @@ def deciding(hook: str) -> Any:
             secret_matches=False,
             headers={"host": "as.example"},
         ),
+        "session": a_session(details={"amr": ["pwd"]}),
         "remembered": a_consent(),
         "headers": {"user-agent": "browser"},
         "metadata": ClientMetadata(details={"contacts": ["ann@client.example"]}),
@@ -446,6 +454,29 @@ def test_the_person_is_asked_although_a_policy_makes_the_client_first_party(
     ACT[0] = act
     page = signed_in(server).get(server.authorization_url(client))
     assert form_with(page, "scope") is not None
+
+
+def test_a_grant_says_how_and_when_somebody_signed_in_whatever_a_policy_makes_of_the_session(
+    serve: Callable[..., Server],
+) -> None:
+    """T140: `amr` and `auth_time` are those that were read before the policy was asked (RFC 9068, 2.2.1)."""
+
+    def act(asked: dict[str, Any]) -> Any:
+        if asked["session"] is not None:
+            asked["session"].details["amr"].append("otp")
+            change(asked["session"], authenticated_at=NOW, user_id="user_root", details={"amr": ["otp"]})
+            change(asked["user"], user_id="user_root")
+        return allow("fine", AuthenticationStep.GO_ON)
+
+    server = serve("authentication_decision")
+    client, _ = server.add_client()
+    browser = signed_in(server)
+    ACT[0] = act
+    server.consent(browser.get(server.authorization_url(client)))
+    (grant,), (session,), (user,) = (server.rows(table) for table in ("grants", "sessions", "users"))
+    assert grant["user_id"] == user["user_id"]
+    signed_in_at = datetime.fromisoformat(session["authenticated_at"]).replace(tzinfo=UTC)
+    assert json.loads(grant["details"]) == {"amr": ["pwd"], "auth_time": int(signed_in_at.timestamp())}
 
 
 def test_a_disabled_person_is_not_signed_in(serve: Callable[..., Server]) -> None:

@@ -97,6 +97,10 @@ class Breaks:
         return self.act("resource_decision")
 
     @hookimpl
+    def authentication_decision(self) -> Any:
+        return self.act("authentication_decision")
+
+    @hookimpl
     def consent_decision(self) -> Any:
         return self.act("consent_decision")
 

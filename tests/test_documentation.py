@@ -231,7 +231,12 @@ def test_every_error_is_documented_with_its_status() -> None:
     assert len(known) >= 16
     for kind in known:
         # Some are only ever redirected, and so have no status of their own there.
-        if kind in (errors.AccessDenied, errors.RequestUriNotSupported, errors.UnsupportedResponseType):
+        if kind in (
+            errors.AccessDenied,
+            errors.AuthenticationRefused,
+            errors.RequestUriNotSupported,
+            errors.UnsupportedResponseType,
+        ):
             assert f"`{kind.code}`" in page
         else:
             assert f"* - {kind.status}\n     - `{kind.code}`" in page, kind.code

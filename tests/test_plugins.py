@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authserver.api import Decision, Secret, allow, deny, hookimpl, narrow
+from authserver.api import AuthenticationStep, Decision, Secret, allow, deny, hookimpl, narrow
 from authserver.engine.decisions import Ruling, Verdict
 from authserver.ini import Resolved
 from authserver.plugins.asking import PluginFailed, PluginSet
@@ -107,10 +107,13 @@ bad_answers = st.sampled_from(
         allow("yes"),
         allow("yes", (1,)),
         narrow("less", "profile"),
+        deny("no", "access_denied"),
         allow("Not A Reason", SCOPES),
         allow("", SCOPES),
         Decision("deny", "handmade"),  # type: ignore[arg-type]  # what a careless plugin might make by hand
         Decision("allow", "handmade", SCOPES),  # type: ignore[arg-type]  # likewise
+        Decision(Verdict.DENY, "handmade", SCOPES),
+        Decision(Verdict.ALLOW, "handmade", SCOPES, error_code="access_denied"),
         Decision(Verdict.SILENT, "handmade", SCOPES),
         Decision(Verdict.FAILED, "handmade", SCOPES),
     ]
@@ -230,6 +233,28 @@ def test_a_plugin_may_take_the_whole_question_and_changes_it_for_nobody_else() -
 def test_a_ruling_that_allows_nothing_has_no_value() -> None:
     with pytest.raises(ValueError, match="scope_decision was not allowed"):
         ask([deny("no")]).allowed_value  # noqa: B018  # reading it is the test
+
+
+def test_the_code_of_the_first_deny_goes_to_the_client() -> None:
+    """E-15: any deny refuses, whatever is allowed before it; the reason and the code are of the same plugin."""
+
+    @dataclass(frozen=True)
+    class Says:
+        decision: Decision[AuthenticationStep]
+
+        @hookimpl
+        def authentication_decision(self) -> Decision[AuthenticationStep]:
+            return self.decision
+
+    said = (
+        allow("fine", AuthenticationStep.GO_ON),
+        deny("first", "login_required"),
+        deny("second", "consent_required"),
+    )
+    plugins = PluginSet([(f"p{number}", Says(decision)) for number, decision in enumerate(said)])
+    ruling = plugins.decide(a_question("authentication_decision"))
+    assert (ruling.verdict, ruling.reason, ruling.decided_by) == (Verdict.DENY, "first", "p1")
+    assert ruling.error_code == "login_required"
 
 
 # ---- What a plugin must be -------------------------------------------------------------------------
@@ -467,9 +492,10 @@ def test_plugins_are_asked_in_the_order_of_the_list() -> None:
 
 
 def test_the_table_says_what_silence_means() -> None:
-    """E-15: for consent silence asks, everywhere else it refuses."""
+    """E-15: for sign-in and consent silence asks, everywhere else it refuses."""
     silence = {row["hook"]: row["silence"] for row in PluginSet([]).table() if row["kind"] == "deciding"}
     assert silence.pop("consent_decision") == "the user is asked"
+    assert silence.pop("authentication_decision") == "whoever is not signed in signs in"
     assert all("refused" in text or "closed" in text for text in silence.values())
 
 

@@ -170,6 +170,7 @@ def test_what_shadow_plugins_said_is_not_asked_again(engine: Engine) -> None:
         (record("scope_decision", SCOPE | {"requested": None}, "allow"), "another version"),
         (record("retired_decision", {}, "allow"), "there is no such hook any more"),
         (record("login_decision", {"user_id": "user_ada"}, "allow"), "a password"),
+        (record("authentication_decision", {"client_id": "reports"}, "deny"), "the parameters of a request"),
         (record("client_auth_decision", {"assertion": True}, "allow"), "a client assertion"),
         (record("registration_decision", {"bearer": True}, "allow"), "an initial access token"),
     ],

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from authserver.api import Decision, allow, deny, hookimpl, narrow
+from authserver.api import AuthenticationStep, Decision, allow, deny, hookimpl, narrow
 from authserver.engine.records import Event, EventType
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.shadow import MAXIMUM_RECORDS_A_SECOND, QUEUE, Shadow
@@ -100,6 +100,39 @@ def test_agreement_leaves_no_record(database: Database, live_beside: Any, act: C
     ask(live)
     assert shadow_of(live).wait(10)
     assert not differences(database)
+
+
+@dataclass(frozen=True)
+class RefusesSignIn:
+    """Refuses what stands behind an authorization request, with this error code."""
+
+    immediate: ClassVar[bool] = True
+
+    error_code: str | None
+
+    @hookimpl
+    def authentication_decision(self) -> Decision[AuthenticationStep]:
+        return deny("not-now", self.error_code)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differs"),
+    [
+        (RefusesSignIn("login_required"), RefusesSignIn("consent_required"), False),
+        (None, RefusesSignIn("login_required"), True),
+    ],
+)
+def test_error_codes_are_compared(
+    database: Database, one: RefusesSignIn | None, other: RefusesSignIn, differs: bool
+) -> None:
+    """The first deny gives the code, and the live plugins come first."""
+    live = PluginSet([("live", one)] if one else [])
+    live.shadow = Shadow(PluginSet([("tries", other)]), database)
+    live.decide(a_question("authentication_decision"))
+    assert shadow_of(live).wait(10)
+    assert [event.decisions[1]["outcome"] for event in differences(database)] == (
+        [other.error_code] if differs else []
+    )
 
 
 @pytest.mark.parametrize("raised", hostile.RAISED)

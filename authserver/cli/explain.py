@@ -20,6 +20,7 @@ from authserver.engine.clients import registration as registration_rules
 from authserver.engine.consent import Agreement, consents_already, silent_approval_is_safe
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
+from authserver.engine.decisions import Verdict
 from authserver.engine.errors import InvalidClient, InvalidRequest, UnauthorizedClient
 from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.people.usernames import normalise_username
@@ -268,7 +269,11 @@ def _print(told: Explanation, as_json: bool, about: Mapping[str, Any]) -> None:
 
 
 def _print_check(number: int, check: Check) -> None:
-    outcome = f" {' '.join(map(words, check.outcome))}" if isinstance(check.outcome, list) else ""
+    outcome = ""
+    if isinstance(check.outcome, list):
+        outcome = f" {' '.join(map(words, check.outcome))}"
+    elif check.verdict == Verdict.DENY and check.outcome:
+        outcome = f" {words(check.outcome)}"
     why = f": {words(check.reason)}" if check.reason else ""
     say(f"{number}. {check.hook}: {check.verdict}{outcome}, by {words(check.by)}{why}")
     if check.facts:

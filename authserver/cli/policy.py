@@ -18,7 +18,6 @@ from authserver import ini as ini_reader
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.durations import length_of
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
-from authserver.engine.decisions import Verdict
 from authserver.engine.records import EventType
 
 if TYPE_CHECKING:
@@ -233,6 +232,5 @@ def _words(value: Any) -> str:
 
 def _said(decision: Mapping[str, Any]) -> str:
     outcome = decision.get("outcome")
-    if decision["verdict"] != Verdict.ALLOW or outcome is None:
-        return str(decision["verdict"])
-    return f"allow {_words(outcome) or 'nothing'}"
+    verdict = str(decision["verdict"])
+    return verdict if outcome is None else f"{verdict} {_words(outcome) or 'nothing'}"

@@ -31,8 +31,10 @@ from authserver.engine.consent import (
 )
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
+from authserver.engine.decisions import Verdict
 from authserver.engine.errors import (
     AccessDenied,
+    AuthenticationRefused,
     InvalidRequest,
     OAuthError,
     PageError,
@@ -56,7 +58,7 @@ from authserver.engine.pending import (
     unseal,
 )
 from authserver.engine.people.login import sign_out
-from authserver.engine.questions import RedirectUriQuestion
+from authserver.engine.questions import AuthenticationQuestion, AuthenticationStep, RedirectUriQuestion
 from authserver.engine.records import NOTHING, Client, User
 from authserver.engine.tokens.issuing import issue_code, new_code
 
@@ -221,6 +223,7 @@ def answer(
             return _same_again(engine, pending, agreement.client, browser, given)
         decline(engine, agreement)
         return Redirect(location=location)
+    # A policy may refuse now what the user was asked.
     _passes_unasked(engine, checked)
     chosen = agreement.narrowed(scopes)
     problem = problem_with(chosen, confirmed=confirmed)
@@ -258,10 +261,8 @@ def _answered(
     location = earlier_answer(engine, pending, client, browser, given if is_theirs else "")
     if location is not None:
         return Redirect(location=location)
-    if user is None:
-        return _ask_login(engine, pending)
-    checked = _check(engine, pending, client, redirect_uri, user)
-    if not is_theirs:
+    checked = _check(engine, pending, client, redirect_uri, browser)
+    if isinstance(checked, Checked) and not is_theirs:
         raise FormOutOfDate(_ask_consent(engine, pending, checked, "shown-to-another"))
     return checked
 
@@ -316,6 +317,7 @@ def check_request(engine: Engine, parameters: Parameters) -> None:
     """
     client, _ = _target(engine, parameters)
     _state(parameters)
+    parameters.refuse_repeated()
     _details(engine, client, parameters, None)
 
 
@@ -374,9 +376,9 @@ def _proceed(engine: Engine, pending: Pending, browser: Browser, *, is_new: bool
     location = None if is_new else earlier_answer(engine, pending, client, browser)
     if location is not None:
         return Redirect(location=location)
-    if browser.user is None:
-        return _ask_login(engine, pending)
-    checked = _check(engine, pending, client, redirect_uri, browser.user)
+    checked = _check(engine, pending, client, redirect_uri, browser)
+    if isinstance(checked, AskLogin):
+        return checked
     if _passes_unasked(engine, checked):
         return _approve(engine, pending, browser, checked)
     return _ask_consent(engine, pending, checked)
@@ -430,18 +432,28 @@ def accept_redirect_uri(engine: Engine, client: Client, redirect_uri: str) -> No
         raise InvalidRequest("The redirect_uri is not registered for this application.", reason=ruling.reason)
 
 
-def _check(engine: Engine, pending: Pending, client: Client, redirect_uri: str, user: User) -> Checked:
-    """Everything else; from here on errors go to the client."""
-    engine.journal.user_id = user.user_id
-    parameters = pending.parameters
+def _check(
+    engine: Engine, pending: Pending, client: Client, redirect_uri: str, browser: Browser
+) -> Checked | AskLogin:
+    """Everything else, for whoever is signed in; from here on errors go to the client."""
+    parameters, user = pending.parameters, browser.user
+    engine.journal.user_id = user.user_id if user else None
     state: str | None = None
     try:
         state = _state(parameters)
-        engine.journal.target = (redirect_uri, state, client.is_self_registered)
+        if user is not None:
+            engine.journal.target = (redirect_uri, state, client.is_self_registered)
         if pending.refusal:
             raise pending.refusal
+        parameters.refuse_repeated()
+        again = _next_step(engine, pending, client, browser) is AuthenticationStep.SIGN_IN_AGAIN
+        if again or user is None:
+            return _ask_login(engine, replace(pending, sign_in_again=again), again=user is not None)
         code_challenge, scopes, resources, kept = _details(engine, client, parameters, user)
     except OAuthError as error:
+        if user is None and isinstance(error, InvalidRequest):
+            # Nobody is redirected for a mistake in the request before they are known (OAuth 2.1, 7.13.2).
+            return _ask_login(engine, pending)
         raise _redirected(engine, error, client, redirect_uri, state) from None
     return Checked(
         agreement=Agreement(client=client, user=user, scopes=scopes, resources=resources),
@@ -452,11 +464,32 @@ def _check(engine: Engine, pending: Pending, client: Client, redirect_uri: str, 
     )
 
 
+def _next_step(engine: Engine, pending: Pending, client: Client, browser: Browser) -> AuthenticationStep:
+    """What the policies want of whoever is, or is not, signed in. They see parameters of which none is repeated.
+
+    Raises:
+        AuthenticationRefused: a policy refuses; the client gets its code.
+        ServerError: a policy failed.
+    """
+    if not engine.policies.serves(AuthenticationQuestion.hook):
+        return AuthenticationStep.GO_ON
+    ruling = engine.ask(
+        AuthenticationQuestion(
+            client=client, user=browser.user, session=browser.session, parameters=pending.parameters
+        )
+    )
+    if ruling.verdict is Verdict.DENY:
+        raise AuthenticationRefused("This is not allowed here.", reason=ruling.reason, code=ruling.error_code)
+    # A sign-in since the request began is always enough: else a policy could ask for one after the other, without end.
+    if not ruling.allowed or pending.began_before(browser.session):
+        return AuthenticationStep.GO_ON
+    return ruling.allowed_value
+
+
 def _details(
     engine: Engine, client: Client, parameters: Parameters, user: User | None
 ) -> tuple[str, tuple[str, ...], tuple[str, ...], Mapping[str, Any]]:
     """The code challenge, the scopes and resources that may be granted, what plugins keep. Raises OAuthError."""
-    parameters.refuse_repeated()
     _refuse_request_objects(parameters)
     _check_response(engine, client, parameters)
     code_challenge = parameters.get("code_challenge")

@@ -35,11 +35,13 @@ class Decision(Generic[T_co]):
         verdict: ALLOW, NARROW or DENY.
         reason: a short stable identifier such as `loopback-port`; it reaches operators, never clients.
         value: what is allowed, or the most that is allowed; its type depends on the hook. None in a deny.
+        error_code: in a deny, what the client is told, where the hook takes such codes; None: what it is told otherwise.
     """
 
     verdict: Verdict
     reason: str
     value: T_co | None = None
+    error_code: str | None = None
 
 
 @overload
@@ -56,9 +58,9 @@ def narrow(reason: str, value: T) -> Decision[T]:
     return Decision(Verdict.NARROW, reason, value)
 
 
-def deny(reason: str) -> Decision[Never]:
-    """Refuse, whatever the other policies say."""
-    return Decision(Verdict.DENY, reason)
+def deny(reason: str, error_code: str | None = None) -> Decision[Never]:
+    """Refuse, whatever the other policies say; with an error code for the client, where the hook takes one."""
+    return Decision(Verdict.DENY, reason, error_code=error_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Answer:
 
     Attributes:
         microseconds: how long it took.
-        value: that of its decision, if it made one.
+        value, error_code: those of its decision, if it made one.
     """
 
     plugin: str
@@ -75,6 +77,7 @@ class Answer:
     reason: str
     microseconds: int
     value: Any = field(default=None, repr=False)
+    error_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class Ruling(Generic[T_co]):
         decided_by: the plugin whose answer decided, or "" when nobody answered.
         value: the value of the first allow, after every narrowing; None where nothing was allowed.
         answers: what each plugin answered, in the order of the INI.
+        error_code: that of the deny that decided, if it has one.
     """
 
     question: Question[T_co] = field(repr=False)
@@ -96,6 +100,7 @@ class Ruling(Generic[T_co]):
     decided_by: str = ""
     value: T_co | None = None
     answers: Sequence[Answer] = ()
+    error_code: str | None = None
 
     @property
     def hook(self) -> str:
@@ -117,18 +122,25 @@ class Ruling(Generic[T_co]):
             raise ValueError(f"{self.hook} was not allowed, so there is no value")
         return self.value  # type: ignore[return-value]  # an allow carries a value of this type
 
-    def as_record(self) -> dict[str, Any]:
-        """The ruling as it is kept in the event table, where `slot` is the hook.
+    @property
+    def effect(self) -> tuple[Verdict, Any]:
+        """The verdict with what it gives: the value of an allow, the error code of a refusal."""
+        return self.verdict, self.value if self.allowed else self.error_code
 
-        Of the value only scopes and resources are kept; others may be personal.
-        """
+    @property
+    def outcome(self) -> Any:
+        """What may be recorded of its effect, beside the verdict."""
+        return outcome_of(self.effect[1])
+
+    def as_record(self) -> dict[str, Any]:
+        """The ruling as it is kept in the event table, where `slot` is the hook."""
         return {
             "slot": self.hook,
             "facts": self.question.facts(),
             "verdict": self.verdict,
             "reason": self.reason,
             "decided_by": self.decided_by,
-            "outcome": outcome_of(self.value),
+            "outcome": self.outcome,
             "answers": [
                 {
                     "plugin": answer.plugin,
@@ -142,7 +154,10 @@ class Ruling(Generic[T_co]):
 
 
 def outcome_of(value: Any) -> Any:
-    """What may be recorded of a ruling's value: scopes, those of client metadata too, or a resource."""
+    """What may be recorded of a value: scopes, those of client metadata too, or one word such as a resource.
+
+    Others may be personal.
+    """
     if value is None or isinstance(value, str):
         return value
     scopes = value if isinstance(value, tuple) else getattr(value, "scopes", None)
@@ -155,7 +170,9 @@ def combine(question: Question[T], given: Iterable[Answer]) -> Ruling[T]:
     for decisive in (Verdict.FAILED, Verdict.DENY):
         for answer in answers:
             if answer.verdict is decisive:
-                return Ruling(question, decisive, answer.reason, answer.plugin, None, answers)
+                return Ruling(
+                    question, decisive, answer.reason, answer.plugin, None, answers, answer.error_code
+                )
     decisive_answer = next((answer for answer in answers if answer.verdict is Verdict.ALLOW), None)
     if decisive_answer is None:
         return Ruling(question, Verdict.SILENT, "nobody-answered", "", None, answers)

@@ -153,14 +153,16 @@ class AccessDenied(OAuthError):
     status = 403
 
 
-class AuthenticationRefused(OAuthError):
-    """A policy refuses whoever is signed in, or nobody, with a code of its own choice (`authentication_decision`)."""
+class AuthenticationRefused(AccessDenied):
+    """A policy refuses whoever is signed in, or nobody (hook `authentication_decision`).
 
-    status = 403
+    Args:
+        code: the policy's own, such as `login_required` (OIDC Core, 3.1.2.6); None for `access_denied`.
+    """
 
-    def __init__(self, description: str, *, reason: str, code: str) -> None:
+    def __init__(self, description: str, *, reason: str, code: str | None) -> None:
         super().__init__(description, reason=reason)
-        self.code = code
+        self.code = code or self.code
 
 
 class ServerError(OAuthError):

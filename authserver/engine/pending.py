@@ -61,12 +61,11 @@ class Pending:
     refusal: InvalidRequest | None = None
     as_sent: bool = True
     sign_in_again: bool = False
+    reference: Parameters | None = None
 
     def began_before(self, session: Session | None) -> bool:
         """Whether somebody has signed in to this session since the request began."""
         return session is not None and session.authenticated_at.timestamp() >= self.asked_at
-
-    reference: Parameters | None = None
 
 
 class ForeignRequest(PageError):

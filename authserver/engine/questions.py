@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
 from functools import cache
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from authserver.engine import uris
 from authserver.engine.errors import InvalidTarget
-from authserver.engine.records import Client, ClientMetadata, Consent, TokenKind, User
+from authserver.engine.parameters import Parameters
+from authserver.engine.records import Client, ClientMetadata, Consent, Session, TokenKind, User
 from authserver.settings import Secret
 
 Facts = Mapping[str, Any]
@@ -238,6 +240,41 @@ class ResourceQuestion(Question[str]):
         if self.resource in (None, canonical):
             return None
         return f"it allows {value!r} instead of {self.resource!r}"
+
+
+class AuthenticationStep(StrEnum):
+    """What comes next for whoever is, or is not, signed in (hook `authentication_decision`).
+
+    GO_ON is what silence means, too: somebody who is signed in goes on, and nobody else does without signing in.
+    SIGN_IN_AGAIN asks for a sign-in since the request began.
+    """
+
+    GO_ON = "go_on"
+    SIGN_IN_AGAIN = "sign_in_again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthenticationQuestion(Question[AuthenticationStep]):
+    """What an authorization request demands of the sign-in behind it."""
+
+    hook: ClassVar[str] = "authentication_decision"
+
+    client: Client
+    user: User | None
+    session: Session | None = field(repr=False)
+    parameters: Parameters = field(repr=False)
+
+    def facts(self) -> Facts:
+        # A stranger may send any parameters, tokens and names among them: none is recorded.
+        return {
+            "client_id": self.client.client_id,
+            "user_id": self.user.user_id if self.user else None,
+            "authenticated_at": self.session.authenticated_at.isoformat() if self.session else None,
+        }
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        raise CannotAskAgain("it was asked with the parameters of a request")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from authserver.engine.context import Engine
-from authserver.engine.decisions import Verdict, outcome_of
+from authserver.engine.decisions import Verdict
 from authserver.engine.errors import ServerError
 from authserver.engine.ports import Policies
 from authserver.engine.questions import CannotAskAgain, Facts, Known, Question
@@ -82,7 +82,7 @@ def _again(event: Event, decision: Mapping[str, Any], known: Known, policies: Po
         would_be = {
             "verdict": ruling.verdict,
             "reason": ruling.reason,
-            "outcome": outcome_of(ruling.value),
+            "outcome": ruling.outcome,
             "decided_by": ruling.decided_by,
         }
         before = Verdict(decision["verdict"]), was["outcome"]

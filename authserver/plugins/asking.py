@@ -315,7 +315,14 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
     if problem:
         log.error("plugin %s answered %s wrongly (%s): refusing", plugin, hook.name, problem)
         return Answer(plugin, Verdict.FAILED, problem, _microseconds(begun))
-    return Answer(plugin, decision.verdict, decision.reason, _microseconds(begun), decision.value)
+    return Answer(
+        plugin,
+        decision.verdict,
+        decision.reason,
+        _microseconds(begun),
+        decision.value,
+        decision.error_code,
+    )
 
 
 def _contribution(implementation: Implementation, hook: Contributing, question: Mapping[str, Any]) -> Any:

@@ -85,8 +85,7 @@ class Shadow:
 
     def _compare(self, ruling: Ruling[Any]) -> None:
         candidate = combine(ruling.question, [*ruling.answers, *self.plugins.ask_all(ruling.question)])
-        was, would_be = (ruling.verdict, ruling.value), (candidate.verdict, candidate.value)
-        if DECIDING[ruling.hook].same_outcome(was, would_be):
+        if DECIDING[ruling.hook].same_outcome(ruling.effect, candidate.effect):
             return
         if not self._may_record():
             self._dropped += 1

@@ -7,11 +7,12 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from types import MappingProxyType, NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from authserver.engine.parameters import Parameters
 from authserver.engine.questions import Credentials
 from authserver.engine.records import Client, ClientMetadata, TokenKind, User
 from authserver.hookspecs import DECIDING
 from authserver.settings import Secret
-from authserver.testing.records import NOW, a_client, a_user
+from authserver.testing.records import NOW, a_client, a_session, a_user
 
 _CLIENT, _USER = a_client(), a_user()
 # The value of a field of this name, in a question or in a value within it.
@@ -26,6 +27,7 @@ _BY_NAME: Mapping[str, Any] = MappingProxyType(
         "resource": "https://api.example/",
         "resources": ("https://api.example/",),
         "scopes": _CLIENT.scopes,
+        "session": a_session(),
         "source": "192.0.2.1",
         "subject": _USER.user_id,
         "user": _USER,
@@ -42,6 +44,9 @@ _BY_TYPE: Mapping[Any, Any] = MappingProxyType(
         ),
         Mapping: MappingProxyType({}),
         NoneType: None,
+        Parameters: Parameters.parse(
+            f"response_type=code&client_id={_CLIENT.client_id}&scope={'+'.join(_CLIENT.scopes)}"
+        ),
         Secret: Secret("correct horse battery staple"),
         User: _USER,
         bool: True,

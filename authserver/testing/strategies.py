@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType, NoneType
 from typing import Any, get_args, get_type_hints
+from urllib.parse import urlencode
 
 from hypothesis import strategies as st
 
 from authserver.engine.clients.authentication import PRESENTATION
+from authserver.engine.parameters import Parameters
 from authserver.engine.questions import Credentials, IntrospectedToken, Question
-from authserver.engine.records import Client, ClientMetadata, Consent, RegisteredBy, TokenKind, User
+from authserver.engine.records import Client, ClientMetadata, Consent, RegisteredBy, Session, TokenKind, User
 from authserver.hookspecs import DECIDING
 from authserver.settings import Secret
 from authserver.testing import hostile
@@ -144,6 +146,27 @@ def _introspected_tokens(draw: st.DrawFn, caller: Client) -> IntrospectedToken:
     )
 
 
+@st.composite
+def _sessions(draw: st.DrawFn, user: User) -> Session:
+    return Session(
+        digest=b"digest of a session id",
+        user_id=user.user_id,
+        authenticated_at=NOW - timedelta(seconds=draw(st.sampled_from((0, 1, 3600)))),
+        last_seen_at=NOW,
+        expires_at=NOW + timedelta(hours=8),
+        details=draw(st.sampled_from(({}, {"amr": ["pwd"]}, {"amr": ["pwd", "otp"]}))),
+    )
+
+
+@st.composite
+def _parameters(draw: st.DrawFn, client: Client) -> Parameters:
+    """Of an authorization request; the client is known, and the rest is whatever a stranger likes."""
+    names = st.sampled_from(("scope", "state", "prompt", "max_age", "acr_values", "login_hint"))
+    values = st.sampled_from(("", "none", "login", "login none", "0", "-1", "9" * 30, "é", "<script>"))
+    sent = draw(st.dictionaries(names, values, max_size=4))
+    return Parameters.parse(urlencode({"response_type": "code", "client_id": client.client_id, **sent}))
+
+
 def _redirect_uris(client: Client) -> st.SearchStrategy[str]:
     own = st.sampled_from(client.redirect_uris or REDIRECT_URIS)
     return own | st.sampled_from(REDIRECT_URIS) | st.sampled_from(hostile.REDIRECT_URIS)
@@ -191,6 +214,8 @@ def _of_name(name: str, hint: Any, client: Client, user: User | None) -> st.Sear
             return _resources
         case "scopes":
             return _subsets
+        case "session":
+            return _sessions(user) if user else st.none()
         case "source":
             return st.sampled_from(("192.0.2.1", "2001:db8::1", "", "garbage"))
         case "username":
@@ -211,6 +236,8 @@ def _of_type(hint: Any, client: Client, user: User | None) -> st.SearchStrategy[
         return _credentials(client)
     if hint is IntrospectedToken:
         return _introspected_tokens(client)
+    if hint is Parameters:
+        return _parameters(client)
     if hint is Secret:
         passwords = ("", "correct horse", "x" * 1024, "pässword", *hostile.PASSWORDS)
         return st.sampled_from(passwords).map(Secret)

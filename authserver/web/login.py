@@ -183,6 +183,9 @@ def _login_page(request: Request, shown: SignInPage, *, failed: bool = False) ->
         "client_verified": client is not None and client["verified"],
         "redirect_host": uris.display_host(requester.redirect_uri) if requester else None,
         "username": shown.username,
+        "again": requester is not None
+        and request.browser.user is not None
+        and authorize.wants_sign_in_again(request.engine, shown.sealed_request, request.browser),
         "failed": failed,
         "error_id": request.error_id,
         "signed_in": None,

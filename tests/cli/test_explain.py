@@ -268,14 +268,26 @@ def test_nothing_changes_even_with_shadow_plugins(run, ini, tmp_path, monkeypatc
 # ---- what happened ------------------------------------------------------------------------------------
 
 
-def test_an_error_id_leads_to_the_record(run, ini, told) -> None:
+@pytest.mark.parametrize(
+    ("hook", "outcome", "line"),
+    [
+        ("scope_decision", None, "1. scope_decision: deny, by retired_plugin: quiet-hours"),
+        (
+            "authentication_decision",
+            "login_required",
+            "1. authentication_decision: deny login_required, by retired_plugin: quiet-hours",
+        ),
+    ],
+)
+def test_an_error_id_leads_to_the_record(run, ini, hook, outcome, line) -> None:
+    """With the error code that a policy refused with, where it chose one."""
     decision = {
-        "slot": "scope_decision",
+        "slot": hook,
         "facts": {"client_id": "demo-service", "requested": ["profile"]},
         "verdict": "deny",
         "reason": "quiet-hours",
         "decided_by": "retired_plugin",
-        "outcome": None,
+        "outcome": outcome,
         "answers": [
             {"plugin": "retired_plugin", "verdict": "deny", "reason": "quiet-hours", "microseconds": 7}
         ],
@@ -304,7 +316,7 @@ def test_an_error_id_leads_to_the_record(run, ini, told) -> None:
     assert check["remedies"] == ["take retired_plugin out of authserver.plugins"]
     people = run("explain", "--error-id", "error-1").stdout
     for words in (
-        "1. scope_decision: deny, by retired_plugin: quiet-hours",
+        line,
         "2026-01-02 03:04:05Z",
         "profile",
     ):

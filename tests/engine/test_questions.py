@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authserver.engine.parameters import Parameters
 from authserver.engine.questions import (
+    AuthenticationQuestion,
     CannotAskAgain,
     ClientAuthQuestion,
     ConsentQuestion,
@@ -70,6 +72,8 @@ def spoilt(asked: Question[Any]) -> Question[Any]:
             return replace(asked, user=replace(asked.user, password_hash=CANARY))
         case RegistrationQuestion():
             return replace(asked, bearer=Secret(CANARY))
+        case AuthenticationQuestion():
+            return replace(asked, parameters=Parameters.parse(f"id_token_hint={CANARY}&{CANARY}=1"))
     return asked
 
 
@@ -108,7 +112,7 @@ def test_a_question_that_went_through_the_event_table_is_the_same(asked: Questio
             case RegistrationQuestion():
                 assert asked.bearer is not None
             case _:
-                assert isinstance(asked, LoginQuestion)
+                assert isinstance(asked, AuthenticationQuestion | LoginQuestion)
     else:
         assert again == asked
         assert again.facts() == facts

@@ -8,15 +8,16 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 import time_machine
 from webtest import TestApp, TestResponse
 
+from authserver.api import AuthenticationStep, Decision, Parameters, allow, hookimpl
 from authserver.engine.clients.registration import add_client
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import from_text
@@ -559,6 +560,37 @@ def test_the_answer_is_remembered_while_any_page_can_answer(serve: Callable[...,
         answer = browser.get(f"/oauth/consent?request={pending}", expect_errors=True)
         assert_page_error(answer)
         assert server.events()[-1]["reason"] == "request-expired"
+
+
+@dataclass(frozen=True)
+class WantsFresh:
+    """Demands a new sign-in of every request that was pushed with `ui=fresh`."""
+
+    immediate: ClassVar[bool] = True
+
+    @hookimpl
+    def authentication_decision(self, parameters: Parameters) -> Decision[AuthenticationStep] | None:
+        if parameters.get("ui") != "fresh":
+            return None
+        return allow("asked-for", AuthenticationStep.SIGN_IN_AGAIN)
+
+
+def test_a_pushed_request_goes_on_after_a_fresh_sign_in(serve: Callable[..., Server]) -> None:
+    """PAR-05, E-17: the policy sees what was pushed; the demand travels with the reference, and ends with one sign-in."""
+    server = serve(plugins=f"pushed_requests {__name__}:WantsFresh")
+    client, secret = server.add_client()
+    browser = signed_in(server)
+    request_uri = pushed(server, client, secret, ui="fresh", padding="p" * 7000)
+    for _ in range(2):
+        page = bring(server, client, request_uri, browser).follow()
+        assert form_with(page, "username")
+        # Reloaded, the page does not take the session that was there.
+        assert form_with(browser.get(page.request.url), "username")
+    consent = sign_in_at(page).follow()
+    code = assert_code(server.consent(consent))
+    assert server.redeem(client, secret, code).json["scope"] == "profile"
+    # Without that parameter nobody signs in again.
+    assert_code(bring(server, client, pushed(server, client, secret), browser))
 
 
 def test_a_page_goes_on_when_its_reference_has_expired(server: Server) -> None:

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 import time_machine
 
-from authserver.api import Grant, Issue, SingleUse, hookimpl, new_identifier
+from authserver.api import Grant, InvalidGrant, Issue, SingleUse, hookimpl, new_identifier
 from authserver.hookspecs import every_hook
 from authserver.testing.server import REDIRECT_URI, Server, query_of, with_plugin
 from authserver.testing.stories import Granted, sign_in_at, signed_in
@@ -74,6 +74,10 @@ class Thinks:
     @hookimpl
     def resource_decision(self) -> None:
         self.think("resource_decision")
+
+    @hookimpl
+    def authentication_decision(self) -> None:
+        self.think("authentication_decision")
 
     @hookimpl
     def consent_decision(self) -> None:
@@ -141,7 +145,7 @@ class Thinks:
             text=parameters.require("thought"),
             since=engine.now,
             until=engine.now + timedelta(hours=1),
-            refusal=AssertionError("thought before"),  # type: ignore[arg-type]  # never raised here
+            refusal=InvalidGrant("This was thought before."),
         )
         return Issue(
             grant=grant,
@@ -240,7 +244,7 @@ def account_and_refusals(server: Server) -> None:
 
 
 STORIES: dict[Callable[[Server], None], set[str]] = {
-    sign_in: {"login_decision", "redirect_uri_decision"},
+    sign_in: {"login_decision", "redirect_uri_decision", "authentication_decision"},
     authorize: {"consent_decision", "scope_decision", "code_details", "expand_authorization_request"},
     decline: {"consent_decision"},
     redeem_and_refresh: {"token_claims", "token_response", "token_binding", "client_auth_decision"},

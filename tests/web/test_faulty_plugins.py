@@ -82,6 +82,10 @@ class Faulty:
         return self.answer("resource_decision")
 
     @hookimpl
+    def authentication_decision(self) -> Any:
+        return self.answer("authentication_decision")
+
+    @hookimpl
     def consent_decision(self) -> Any:
         return self.answer("consent_decision")
 
@@ -139,6 +143,7 @@ STORIES = {
     "scope_decision": (ask_client_auth, "json"),
     "resource_decision": (ask_client_auth, "json"),
     "redirect_uri_decision": (ask_authorize, "page"),
+    "authentication_decision": (ask_authorize, "redirect"),
     "consent_decision": (ask_authorize, "redirect"),
     "login_decision": (ask_login, "page"),
     "registration_decision": (ask_register, "json"),

@@ -29,6 +29,10 @@ def decide(question: dict[str, Any]) -> dict[str, Any]:
             return {"verdict": "none"}
         case "resource_decision":
             return {**allowed, "value": facts["resource"]}
+        case "authentication_decision" if facts["user_id"] is None:
+            return {"verdict": "deny", "reason": "fine", "error_code": "login_required"}
+        case "authentication_decision":
+            return {**allowed, "value": "sign_in_again"}
         case "login_decision":
             return {**allowed, "value": {"username": question["typed"]["username"][:100].strip("\0")}}
         case "registration_decision":

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from listener import SECRET, Listener
 
-from authserver.testing.records import a_client
+from authserver.testing.questions import a_question
 from authserver_webhook_policy import WebhookPolicy
 from authserver_webhook_policy.signature import BadSignature, key_of, sign, verify
 
@@ -117,6 +117,6 @@ def test_every_request_verifies_and_none_has_the_id_of_another(
     endpoint.script = [sending(503)]
     policy = make_policy(retries=1)
     for _ in range(2):
-        policy.redirect_uri_decision(client=a_client(), redirect_uri="https://client.example/cb")
+        policy.redirect_uri_decision(question=a_question("redirect_uri_decision"))
     assert len(endpoint.received) == 3
     assert len({verify(SECRET, item.headers, item.body) for item in endpoint.received}) == 3

@@ -14,6 +14,7 @@ from listener import SECRET, Listener, answering, sending
 
 from authserver.api import (
     DECIDING,
+    AuthenticationStep,
     ClientMetadata,
     Credentials,
     Decision,
@@ -84,6 +85,7 @@ ASKED: Mapping[str, Mapping[str, Any]] = {
 VALUES: Mapping[str, tuple[Any, Any]] = {
     "scope_decision": (["read"], ("read",)),
     "resource_decision": ("https://api.example/", "https://api.example/"),
+    "authentication_decision": ("sign_in_again", AuthenticationStep.SIGN_IN_AGAIN),
     "login_decision": (
         {"username": "ada", "display_name": "Ada"},
         Identity(username="ada", display_name="Ada"),
@@ -152,6 +154,19 @@ def test_a_name_is_taken_as_the_endpoint_has_it(
 def test_a_deny_is_a_deny(hook: str, endpoint: Listener, policy: WebhookPolicy) -> None:
     endpoint.answers(verdict="deny", reason="because", value=None)
     assert ask(policy, hook) == deny("webhook-denied")
+
+
+@every_hook
+def test_a_deny_has_an_error_code_where_the_hook_takes_one(
+    hook: str, endpoint: Listener, policy: WebhookPolicy
+) -> None:
+    """OAuth 2.1, 4.1.2.1."""
+    endpoint.answers(verdict="deny", reason="because", error_code="login_required")
+    if hook == "authentication_decision":
+        assert ask(policy, hook) == deny("webhook-denied", "login_required")
+    else:
+        with pytest.raises(UnusableAnswer, match="has no error_code"):
+            ask(policy, hook)
 
 
 @every_hook
@@ -417,6 +432,7 @@ WRONG_VALUES: Mapping[str, tuple[Any, ...]] = {
         "api",
         "https://[",
     ),
+    "authentication_decision": (None, "", "sign_out", "SIGN_IN_AGAIN", True, ["go_on"], {}),
     "login_decision": (
         None,
         "ada",
@@ -497,6 +513,14 @@ def test_an_allow_with_a_wrong_value_is_no_answer(
         b'{"reason": "ok"}',
         b'{"verdict": "deny"}',
         b'{"verdict": "deny", "reason": "ok", "value": []}',
+        b'{"verdict": "deny", "reason": "ok", "error_code": ""}',
+        b'{"verdict": "deny", "reason": "ok", "error_code": 1}',
+        b'{"verdict": "deny", "reason": "ok", "error_code": "Login"}',
+        b'{"verdict": "deny", "reason": "ok", "error_code": "a b"}',
+        b'{"verdict": "deny", "reason": "ok", "error_code": "login_required\\n"}',
+        b'{"verdict": "deny", "reason": "ok", "error_code": "' + b"a" * 51 + b'"}',
+        b'{"verdict": "allow", "reason": "ok", "error_code": "login_required"}',
+        b'{"verdict": "none", "error_code": "login_required"}',
         b'{"verdict": "none", "value": ["read"]}',
         b'{"verdict": "none", "reason": 1}',
         b'{"verdict": "deny", "verdict": "allow", "reason": "ok"}',

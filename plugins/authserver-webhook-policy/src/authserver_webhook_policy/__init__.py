@@ -199,7 +199,9 @@ class WebhookPolicy:
         hook = DECIDING[question.hook]
         reason = answer.reason if answer.reason in self.known_reasons else REASONS[answer.verdict]
         if answer.verdict == "deny":
-            return deny(reason)
+            if answer.error_code is not None and not hook.codes:
+                raise UnusableAnswer("this hook has no error_code")
+            return deny(reason, answer.error_code)
         if answer.verdict == "allow":
             return allow(reason, (value_of or answers.reader_of(hook.value))(answer.value))
         if not hook.narrows:

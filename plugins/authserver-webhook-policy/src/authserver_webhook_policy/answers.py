@@ -15,7 +15,7 @@ import msgspec
 from authserver.api import ClientMetadata, Identity, canonical_resource
 
 IDENTIFIER = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-MEMBERS = frozenset({"verdict", "reason", "value"})
+MEMBERS = frozenset({"verdict", "reason", "value", "error_code"})
 VERDICTS = ("allow", "narrow", "deny", "none")
 MAXIMUM_REASON = 64
 MAXIMUM_NAME = 100
@@ -23,6 +23,7 @@ MAXIMUM_ITEMS = 1000
 
 # Not printable by themselves, and part of names in some scripts; the server knows where.
 _JOINERS = dict.fromkeys(map(ord, "\u200c\u200d"))
+_ERROR_CODE = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}")  # RFC 6749, 3.3
 
 
@@ -37,6 +38,7 @@ class Answer:
     verdict: str
     reason: str
     value: Any
+    error_code: str | None
 
 
 def read(body: bytes) -> Answer:
@@ -48,7 +50,7 @@ def read(body: bytes) -> Answer:
     if not isinstance(answer, dict):
         raise UnusableAnswer("it is no JSON object")
     if not answer.keys() <= MEMBERS:
-        raise UnusableAnswer("it has members other than verdict, reason and value")
+        raise UnusableAnswer("it has members other than verdict, reason, value and error_code")
     verdict, reason, value = answer.get("verdict"), answer.get("reason"), answer.get("value")
     if verdict not in VERDICTS:
         raise UnusableAnswer("verdict is none of allow, narrow, deny, none")
@@ -58,7 +60,13 @@ def read(body: bytes) -> Answer:
         raise UnusableAnswer("reason is no identifier of small letters, digits and hyphens")
     if verdict in ("deny", "none") and value is not None:
         raise UnusableAnswer(f"{verdict} has no value")
-    return Answer(verdict, reason, value)
+    error_code = answer.get("error_code")
+    if error_code is not None:
+        if verdict != "deny":
+            raise UnusableAnswer(f"{verdict} has no error_code")
+        if not isinstance(error_code, str) or not _ERROR_CODE.fullmatch(error_code):
+            raise UnusableAnswer("error_code is no code of small letters, digits and underscores")
+    return Answer(verdict, reason, value, error_code)
 
 
 def reader_of(kind: Any) -> Callable[[Any], Any]:
