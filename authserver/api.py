@@ -28,8 +28,8 @@ what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask t
 For people (`login_decision`): `Identity` is the answer; `normalise_username` gives the form in which a user name is
 stored and compared.
 
-For endpoints (`config.add_json_endpoint` in `includeme`): `read_form` and `headers_of` read a request, `authenticate`
-proves its client as the token endpoint does, `json_response` answers, and an `OAuthError` becomes a JSON error.
+For endpoints (`config.add_json_endpoint` in `includeme`): `read_form` reads a request, `authenticate` proves its
+client as the token endpoint does, `json_response` answers, and an `OAuthError` becomes a JSON error.
 `config.add_well_known` adds a document about the issuer where clients look for it.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` checks what
@@ -37,8 +37,8 @@ needs nobody signed in; `engine.ring` seals, `to_text` and `from_text` carry wha
 
 For keys that clients prove (`token_binding`): `Binding` is the answer, `InvalidDpopProof` a refusal; `read_jws` takes
 a JWS apart, and `foreign_key` reads the key that made it. What counts once is a `SingleUse` among the `uses` of a
-`Binding` or an `Issue`: the server claims it when it issues, after the last question to a plugin. What is
-stored nowhere and was made before the database was restored is not `of_this_generation`: refuse it.
+`Binding` or an `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of your
+own asks for the key with `proven_key`, and claims with `claim`. What is stored nowhere and was made before the database was restored is not `of_this_generation`: refuse it.
 """
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
@@ -66,8 +66,9 @@ from authserver.engine.people.login import Identity
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.questions import facts_of
 from authserver.engine.records import Client, Consent, Event, Grant, RegisteredBy, User
+from authserver.engine.token import proven_key
 from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
-from authserver.engine.tokens.once import of_this_generation
+from authserver.engine.tokens.once import claim, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
     fitting_application_type,
@@ -78,7 +79,7 @@ from authserver.engine.uris import (
 from authserver.hookspecs import hookimpl
 from authserver.limits import MAXIMUM_IDENTIFIER
 from authserver.settings import Secret
-from authserver.web.forms import headers_of, read_form
+from authserver.web.forms import read_form
 from authserver.web.json import json_response
 
 __all__ = [
@@ -124,19 +125,20 @@ __all__ = [
     "authenticate",
     "canonical_resource",
     "check_request",
+    "claim",
     "deny",
     "equal",
     "facts_of",
     "fitting_application_type",
     "foreign_key",
     "from_text",
-    "headers_of",
     "hookimpl",
     "json_response",
     "narrow",
     "new_identifier",
     "normalise_username",
     "of_this_generation",
+    "proven_key",
     "read_form",
     "read_jws",
     "redirect_uri_problem",

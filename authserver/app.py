@@ -1,6 +1,6 @@
 """Puts everything together. Read this first.
 
-`serve` is what `pserve` calls; `build` makes the same parts for the command line, without the web.
+`wsgi` is what `pserve` calls; `build` makes the same parts for the command line, without the web.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import pyramid_tm
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import ITweens
-from pyramid.request import Request
 from pyramid.router import Router
 from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
 from authserver import settings as settings_reader
 from authserver.engine import grants
-from authserver.engine.context import Engine, Journal, Parts
+from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
@@ -33,42 +32,58 @@ from authserver.engine.restore.generation import FollowedGeneration
 from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.shadow import Shadow
-from authserver.settings import Loaded, SettingsError
+from authserver.settings import SettingsError
 from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.throttle import Throttle
 from authserver.upkeep import Caretaker
 from authserver.web import TWEENS
+from authserver.web.request import Request
 
 log = logging.getLogger("authserver")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Application:
-    """The server without its web: settings, plugins, storage and what the engine is made of."""
+class ServerParts(Parts):
+    """The parts as they are in a server, where the engine knows no more of them than its ports say."""
 
-    loaded: Loaded
-    plugins: PluginSet
+    policies: PluginSet
+    signer: FollowedSigningKeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """The server without its web.
+
+    Attributes:
+        parts: what the engine is made of, the settings among them.
+        storage: the database.
+        caretaker: cleans up in the background.
+        metadata: the server metadata (RFC 8414).
+        insecure: a line for everything that must not be so in production.
+        caller: who works with it where no request does: the server itself, or a command.
+    """
+
+    parts: ServerParts
     storage: Database
-    signing_keys: FollowedSigningKeys
     caretaker: Caretaker
-    parts: Parts
     metadata: Mapping[str, Any]
     insecure: tuple[str, ...]
+    caller: Caller
 
     @contextmanager
-    def begin(self, journal: Journal | None = None) -> Iterator[Engine]:
+    def begin(self, *, caller: Caller | None = None, journal: Journal | None = None) -> Iterator[Engine]:
         """An engine in a transaction of its own: for commands, start-up, and what outlives a refused request."""
+        now = datetime.now(UTC)
         with self.storage.begin() as stores:
-            engine = Engine.of(self.parts, stores, datetime.now(UTC), journal)
+            engine = Engine.of(self.parts, stores, now, caller=caller or self.caller, journal=journal)
             yield engine
-        self.tell(True, engine.journal)
+        self.tell(engine.journal)
 
-    def tell(self, committed: bool, journal: Journal) -> None:
+    def tell(self, journal: Journal) -> None:
         """Show observing plugins what happened, once it is sure to have happened (T112)."""
-        if committed:
-            for event in journal.events:
-                self.plugins.observe(event)
+        for event in journal.events:
+            self.parts.policies.observe(event)
 
     def close(self) -> None:
         """Stop cleaning up, and close all connections."""
@@ -91,21 +106,37 @@ class Application:
         with self.begin() as engine:
             ring.check(engine)
             signing_keys.prepare(engine)
-        self.signing_keys.load()
+        self.parts.signer.load()
 
     def engine(self, request: Request) -> Engine:
         """The engine of one web request, in the transaction of that request."""
-        stores = self.storage.for_transaction(request.tm)
-        if self.plugins.serves("observe"):
-            request.tm.get().addAfterCommitHook(self.tell, (request.journal,))
-        return Engine.of(self.parts, stores, datetime.now(UTC), request.journal)
+        stores, journal = self.storage.for_transaction(request.tm), request.journal
+        if self.parts.policies.serves("observe"):
+            request.tm.get().addAfterCommitHook(lambda committed: self.tell(journal) if committed else None)
+        return Engine.of(self.parts, stores, datetime.now(UTC), caller=request.caller, journal=journal)
 
 
-def main(global_config: Mapping[str, str], **ini: str) -> Router:
-    """The WSGI application of an INI file's `[app:main]` section.
+def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
+    """What `pserve` calls: `start` and the upkeep, with what is wrong said in sentences instead of a traceback."""
+    try:
+        router = start(ini)
+    except SettingsError as error:
+        raise SystemExit("authserver cannot start:\n  " + "\n  ".join(error.problems)) from None
+    except ConfigurationError as error:
+        raise SystemExit(f"authserver cannot start: a plugin's pages clash with others: {error}") from None
+    except StorageUnavailable as error:
+        raise SystemExit(f"authserver cannot start: the database cannot be used: {error}") from None
+    router.registry.application.caretaker.start()
+    return router
+
+
+def start(ini: Mapping[str, str]) -> Router:
+    """The WSGI application of an INI file's `[app:main]` section, with its database and keys checked.
 
     Raises:
         SettingsError: settings, plugins or keys cannot be used; every problem is named.
+        ConfigurationError: the pages of plugins clash with others.
+        StorageUnavailable: the database cannot be used.
     """
     application = build(ini)
     announce(application)
@@ -119,22 +150,12 @@ def main(global_config: Mapping[str, str], **ini: str) -> Router:
         raise
 
 
-def serve(global_config: Mapping[str, str], **ini: str) -> Router:
-    """What `pserve` calls: `main` and its upkeep, with what is wrong told in sentences instead of a traceback."""
-    try:
-        router = main(global_config, **ini)
-    except SettingsError as error:
-        raise SystemExit("authserver cannot start:\n  " + "\n  ".join(error.problems)) from None
-    except ConfigurationError as error:
-        raise SystemExit(f"authserver cannot start: a plugin's pages clash with others: {error}") from None
-    except StorageUnavailable as error:
-        raise SystemExit(f"authserver cannot start: the database cannot be used: {error}") from None
-    router.registry.application.caretaker.start()
-    return router
+def build(ini: Mapping[str, str], *, caller: Caller = SERVER) -> Application:
+    """Read the settings and make every part; the database is not touched yet. Raises SettingsError.
 
-
-def build(ini: Mapping[str, str]) -> Application:
-    """Read the settings and make every part; the database is not touched yet."""
+    Args:
+        caller: who works with it where no request does.
+    """
     loaded = settings_reader.load(ini)
     settings = loaded.settings
     plugins, insecure_plugins = plugin_loader.load(
@@ -159,12 +180,11 @@ def build(ini: Mapping[str, str]) -> Application:
     )
     if shadows.names:
         plugins.shadow = Shadow(shadows, storage)
-    followed_keys = FollowedSigningKeys(storage, key_ring, settings.signing_algorithm)
     try:
-        parts = Parts(
+        parts = ServerParts(
             settings=settings,
             policies=plugins,
-            signer=followed_keys,
+            signer=FollowedSigningKeys(storage, key_ring, settings.signing_algorithm),
             ring=key_ring,
             throttle=Throttle(),
             grant_types=joined(
@@ -186,14 +206,12 @@ def build(ini: Mapping[str, str]) -> Application:
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     return Application(
-        loaded=loaded,
-        plugins=plugins,
-        storage=storage,
-        signing_keys=followed_keys,
-        caretaker=Caretaker(storage, settings),
         parts=parts,
+        storage=storage,
+        caretaker=Caretaker(storage, settings),
         metadata=metadata,
         insecure=(*loaded.insecure, *insecure_plugins, *insecure_shadows),
+        caller=caller,
     )
 
 
@@ -210,7 +228,7 @@ def _open_database(url: str) -> Database:
 
 def announce(application: Application) -> None:
     """Say in the log who decides what, and what is insecure."""
-    for row in application.plugins.table():
+    for row in application.parts.policies.table():
         asked = ", ".join(row["plugins"]) or f"nobody: {row['silence']}"
         log.info("%s: %s", row["hook"], asked)
     for line in application.insecure:
@@ -234,7 +252,7 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
     config.add_request_method(application.engine, "engine", reify=True)
     config.include("authserver.web")
     # Included as our own pages are: what is registered on both sides is a conflict, and neither overrides.
-    config.include(add_plugin_pages, route_prefix=application.loaded.settings.issuer_path)
+    config.include(add_plugin_pages, route_prefix=application.parts.settings.issuer_path)
     config.include("authserver.web.routes.refuse_other_well_known")
     router = config.make_wsgi_app()
     unused = [
@@ -247,4 +265,4 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
 
 def add_plugin_pages(config: Configurator) -> None:
     """Let every plugin add its pages."""
-    config.registry.application.plugins.contribute("includeme", config=config)
+    config.registry.application.parts.policies.contribute("includeme", config=config)

@@ -37,7 +37,7 @@ def questions() -> list[tuple[str, dict[str, object]]]:
 def measure(requests: int) -> dict[str, float]:
     """Microseconds of CPU a request: asking and combining, and writing the record of it. The best of some rounds."""
     os.environ.setdefault("DATABASE_URL", "sqlite:///never-opened.sqlite")
-    plugins = app.build(ini("1")).plugins
+    plugins = app.build(ini("1")).parts.policies
     asked = questions()
     best = {"asking": float("inf"), "recording": float("inf")}
     for _ in range(ROUNDS):

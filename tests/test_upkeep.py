@@ -331,9 +331,9 @@ def test_the_server_cleans_up_and_commands_do_not(sqlite_url: str) -> None:
     """The thread is of who serves, and ends at once."""
     ini = {**SETTINGS, "authserver.database_url": sqlite_url, "authserver.cleanup_interval": "3600"}
     application = app.build(ini)
-    app.main({}, **ini).registry.application.storage.close()
+    app.start(ini).registry.application.storage.close()
     assert not running()
-    served = app.serve({}, **ini).registry.application
+    served = app.wsgi({}, **ini).registry.application
     assert running()
     begun = time.monotonic()
     served.caretaker.stop()
@@ -345,7 +345,7 @@ def test_the_server_cleans_up_and_commands_do_not(sqlite_url: str) -> None:
 
 def test_an_interval_of_0_switches_it_off(sqlite_url: str) -> None:
     ini = {**SETTINGS, "authserver.database_url": sqlite_url, "authserver.cleanup_interval": "0"}
-    served = app.serve({}, **ini).registry.application
+    served = app.wsgi({}, **ini).registry.application
     assert not running()
     served.caretaker.stop()
     served.storage.close()

@@ -68,7 +68,7 @@ def lint(context: click.Context, configuration: Configuration, as_json: bool) ->
     """
     application = configuration.application()
     # A question asked here is nobody's request: shadow plugins would write down what they think of it.
-    application.plugins.shadow = None
+    application.parts.policies.shadow = None
     checked, found = 0, list[Finding]()
     with closing(application.storage):
         clients = track(

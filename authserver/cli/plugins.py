@@ -13,7 +13,7 @@ from authserver.cli.printing import json_option, print_json, print_rows, say
 @click.pass_obj
 def plugins(configuration: Configuration, as_json: bool) -> None:
     """Print who decides what: each hook, the plugins it asks in order, and what their silence means."""
-    rows = configuration.application().plugins.table()
+    rows = configuration.application().parts.policies.table()
     if as_json:
         print_json(rows)
         return

@@ -107,12 +107,14 @@ class Expanded:
         parameters: what counts, in place of all that was sent.
         request_id: the id under which the request is answered once, for one that can be sent more often.
         sendable_until: until when it can be sent.
+        bound: the key that its client proved when it pushed this, as a `cnf`; the code is bound to it.
         refusal: what the client is told instead of an answer, once its redirect URI is accepted.
     """
 
     parameters: Parameters
     request_id: str | None = None
     sendable_until: datetime | None = None
+    bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     refusal: InvalidRequest | None = None
 
 
@@ -147,6 +149,7 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
         asked_at=int(engine.now.timestamp()),
         expires_at=int((begins + lifetime).timestamp()),
         parameters=expanded.parameters,
+        bound=expanded.bound,
         refusal=expanded.refusal,
         as_sent=expanded.parameters == parameters,
     )
@@ -289,15 +292,18 @@ def silent_approval_is_safe(client: Client, redirect_uri: str) -> bool:
     return client.first_party or not client.is_public
 
 
-def check_request(engine: Engine, parameters: Parameters) -> None:
+def check_request(engine: Engine, parameters: Parameters, bound: Mapping[str, Any] = NOTHING) -> None:
     """Check everything about a request that can be checked before somebody signs in (RFC 9126, 2.1).
+
+    Args:
+        bound: the key that the client proved, as a `cnf`, if any.
 
     Raises:
         OAuthError: what the authorization endpoint would say, on a page or to the client.
     """
     client, _ = _target(engine, parameters)
     _state(parameters)
-    _details(engine, client, parameters, None)
+    _details(engine, client, parameters, None, bound)
 
 
 def _expand(engine: Engine, parameters: Parameters) -> Expanded:
@@ -412,7 +418,7 @@ def _check(engine: Engine, pending: Pending, client: Client, redirect_uri: str, 
         engine.journal.target = (redirect_uri, state, client.is_self_registered)
         if pending.refusal:
             raise pending.refusal
-        code_challenge, scopes, resources, kept = _details(engine, client, parameters, user)
+        code_challenge, scopes, resources, kept = _details(engine, client, parameters, user, pending.bound)
     except OAuthError as error:
         raise _redirected(engine, error, client, redirect_uri, state) from None
     return Checked(
@@ -428,7 +434,7 @@ def _check(engine: Engine, pending: Pending, client: Client, redirect_uri: str, 
 
 
 def _details(
-    engine: Engine, client: Client, parameters: Parameters, user: User | None
+    engine: Engine, client: Client, parameters: Parameters, user: User | None, bound: Mapping[str, Any]
 ) -> tuple[str, tuple[str, ...], tuple[str, ...], Mapping[str, Any]]:
     """The code challenge, the scopes and resources that may be granted, what plugins keep. Raises OAuthError."""
     parameters.refuse_repeated()
@@ -441,6 +447,10 @@ def _details(
     resources = allowed_resources(engine, client, parameters.all("resource"))
     scopes = allowed_scopes(engine, client, user, "authorization_code", requested, resources)
     kept = engine.gather("code_details", client=client, parameters=parameters)
+    if bound:
+        if kept.get("cnf", bound) != bound:
+            raise InvalidRequest("The request names another key than was proven.", reason="key-differs")
+        kept = {**kept, "cnf": bound}
     return code_challenge, scopes, resources, kept
 
 

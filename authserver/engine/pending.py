@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests, strict_json
@@ -47,6 +48,7 @@ class Pending:
     Attributes:
         handle: under which its browser is marked.
         request_id: under which it is answered once; the same however often a pushed request is sent.
+        bound: the key that its client proved, as a `cnf`; the code is bound to it.
         as_sent: whether the browser sent these very parameters, and can send them again.
     """
 
@@ -55,6 +57,7 @@ class Pending:
     asked_at: int
     expires_at: int
     parameters: Parameters
+    bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     refusal: InvalidRequest | None = None
     as_sent: bool = True
 
@@ -114,6 +117,7 @@ def seal(engine: Engine, pending: Pending) -> str:
             pending.asked_at,
             pending.expires_at,
             pending.parameters.encoded(),
+            dict(pending.bound),
             refusal,
             pending.as_sent,
         ]
@@ -213,7 +217,7 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         plaintext = engine.ring.open(from_text(sealed_request), purpose=PURPOSE)
     except Unsealable:
         return None
-    handle, request_id, asked_at, expires_at, encoded, refusal, as_sent = strict_json.loads(
+    handle, request_id, asked_at, expires_at, encoded, bound, refusal, as_sent = strict_json.loads(
         plaintext, limit=MAXIMUM_BODY
     )
     return Pending(
@@ -222,6 +226,7 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         asked_at=asked_at,
         expires_at=expires_at,
         parameters=Parameters.parse(encoded, maximum=MAXIMUM_BODY),
+        bound=bound,
         refusal=InvalidRequest(refusal[0], reason=refusal[1]) if refusal else None,
         as_sent=as_sent,
     )

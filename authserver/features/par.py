@@ -25,12 +25,13 @@ from authserver.api import (
     Unsealable,
     authenticate,
     check_request,
+    claim,
     from_text,
-    headers_of,
     hookimpl,
     json_response,
     new_identifier,
     of_this_generation,
+    proven_key,
     read_form,
     to_text,
 )
@@ -91,20 +92,24 @@ class PushedRequests:
         engine: Engine = request.engine
         form = read_form(request)
         form.refuse_repeated()
-        authenticate(engine, request.environ.get("HTTP_AUTHORIZATION"), form, headers_of(request))
+        client = authenticate(engine, form)
         if "request_uri" in form:
             raise InvalidRequest("request_uri cannot be pushed.", reason="request-uri-pushed")
         pushed = form.without(*CREDENTIALS)
-        check_request(engine, pushed)
+        binding = proven_key(engine, client, pushed)
+        bound = binding.confirmation if binding else {}
+        check_request(engine, pushed, bound)
         if len(pushed.encoded()) > engine.settings.maximum_request:
             raise RequestTooLong("The request is too long.", reason="request-too-long")
-        reference = self._seal(engine, pushed)
+        for use in binding.uses if binding else ():
+            claim(engine, client, use)
+        reference = self._seal(engine, pushed, bound)
         return json_response({"request_uri": reference, "expires_in": self.lifetime}, status=201)
 
-    def _seal(self, engine: Engine, pushed: Parameters) -> str:
+    def _seal(self, engine: Engine, pushed: Parameters, bound: Mapping[str, Any]) -> str:
         # In whole milliseconds, so that a reference to the same request is always of the same length.
         pushed_at = int(engine.now.timestamp() * 1000)
-        content = json.dumps([new_identifier(), pushed_at, pushed.encoded()]).encode()
+        content = json.dumps([new_identifier(), pushed_at, pushed.encoded(), dict(bound)]).encode()
         context = pushed.require("client_id")
         return REFERENCE + to_text(engine.ring.seal(content, purpose=PURPOSE, context=context))
 
@@ -117,7 +122,7 @@ class PushedRequests:
             raise InvalidRequestUri(
                 "There is no such pushed request of this application.", reason="request-uri-unknown"
             ) from None
-        request_id, milliseconds, encoded = json.loads(content)
+        request_id, milliseconds, encoded, bound = json.loads(content)
         pushed_at = datetime.fromtimestamp(milliseconds / 1000, UTC)
         expires_at = pushed_at + timedelta(seconds=self.lifetime)
         # Whether one from before a restore was answered, nobody knows any more (T149).
@@ -127,4 +132,5 @@ class PushedRequests:
             parameters=Parameters.parse(encoded),
             request_id=request_id,
             sendable_until=expires_at,
+            bound=bound,
         )

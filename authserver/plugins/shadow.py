@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from authserver.engine.context import SERVER
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Answer, Ruling, combine
 from authserver.engine.ports import Storage
@@ -95,6 +96,7 @@ class Shadow:
             event_id=digests.new_identifier(),
             type=EventType.POLICY_DIFFERED,
             at=datetime.now(UTC),
+            actor=SERVER.actor,
             client_id=facts.get("client_id"),
             user_id=facts.get("user_id"),
             reason=candidate.reason,

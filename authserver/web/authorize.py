@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from pyramid.renderers import render_to_response
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
@@ -21,6 +20,7 @@ from authserver.limits import sealed_length
 from authserver.web.forms import read_form, read_page_query, read_query
 from authserver.web.onward import let_forms_lead_on, see_client
 from authserver.web.pages import own_url, see_own
+from authserver.web.request import Request
 from authserver.web.session import end_session, mark_browser, read_form_from_here, see_login, token_of
 
 
@@ -127,7 +127,7 @@ def _readable(read: Any, request: Request) -> Parameters:
     """What cannot be read is shown here: there is no redirect URI to send it to."""
     try:
         # A reference to a pushed request is such a request, sealed.
-        maximum = sealed_length(request.registry.application.loaded.settings.maximum_request)
+        maximum = sealed_length(request.application.parts.settings.maximum_request)
         parameters: Parameters = read(request, parse=partial(Parameters.parse_readable, maximum=maximum))
     except InvalidRequest as error:
         raise PageError(error) from None

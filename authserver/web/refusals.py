@@ -19,7 +19,6 @@ from pyramid.config import Configurator
 from pyramid.exceptions import URLDecodeError
 from pyramid.httpexceptions import HTTPException
 from pyramid.registry import Registry
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_retry import is_error_retryable
 from pyramid_tm import explicit_manager
@@ -30,7 +29,7 @@ from authserver.engine.errors import Refusal, TooManyRequests
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType
-from authserver.web.routes import route_of
+from authserver.web.request import Request
 
 # What strangers may write into the event table.
 _METHOD = re.compile(r"[A-Z]{1,16}")
@@ -99,8 +98,7 @@ def verdict(request: Request, error: Exception) -> tuple[EventType, str] | None:
     """
     match error:
         case Refusal():
-            route = route_of(request)
-            return REFUSED.get(route.name if route else "", EventType.REQUEST_REFUSED), error.reason
+            return REFUSED.get(request.caller.endpoint, EventType.REQUEST_REFUSED), error.reason
         case URLDecodeError() | HTTPException(status_int=404):
             return None
         case HTTPException() if error.status_int < 400:
@@ -144,11 +142,11 @@ def record(request: Request, error: Exception) -> None:
     )
     if not leaves_event(error):
         return
-    route = route_of(request)
     method = request.method if _METHOD.fullmatch(request.method) else "other"
-    details = {"endpoint": route.name if route else None, "method": method}
+    details: dict[str, object] = {"endpoint": request.caller.endpoint or None, "method": method}
     # What the request itself wrote was rolled back; observers hear of what stays.
-    with request.registry.application.begin(replace(request.journal, events=[])) as engine:
+    journal = replace(request.journal, events=[])
+    with request.application.begin(caller=request.caller, journal=journal) as engine:
         if isinstance(error, Refusal):
             details |= {"error": getattr(error, "code", ""), "description": error.description}
             if error.revoke_grant and engine.stores.grants.revoke(error.revoke_grant, engine.now, reason):

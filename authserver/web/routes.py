@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 from pyramid.config import Configurator
 from pyramid.events import NewRequest
 from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_retry import BeforeRetry
 
+from authserver.engine.context import Parts
 from authserver.engine.metadata import introspection_is_on, registration_is_open, well_known_paths
 from authserver.web.forms import is_too_large
+from authserver.web.request import Request
 
 
 class Medium(StrEnum):
@@ -79,9 +79,8 @@ ROUTES = (
 
 def includeme(config: Configurator) -> None:
     """Add every route below the path of the issuer, and an answer to the methods it does not have."""
-    application: Any = config.registry.application
-    prefix = application.loaded.settings.issuer_path
-    policies = application.plugins
+    parts: Parts = config.registry.application.parts
+    prefix, policies = parts.settings.issuer_path, parts.policies
     # What is switched off keeps its name for its view, but matches nothing.
     off = {
         "register": not registration_is_open(policies),
@@ -128,7 +127,7 @@ def add_json_endpoint(
 
     Errors are JSON. `origins` says which web origins may read the answers: `none`, `all` or `clients`.
     """
-    prefix: str = config.registry.application.loaded.settings.issuer_path
+    prefix: str = config.registry.application.parts.settings.issuer_path
     _add(config, Route(name, prefix + path, ("POST",), Medium.JSON, Origins(origins)))
     config.add_view(view, route_name=name, request_method="POST")
 
@@ -142,7 +141,7 @@ def add_well_known(
         name: what is behind `/.well-known/`. It goes between the host and the path of the issuer (RFC 8414, 3.1).
         appended: whether it is behind that path as well (OpenID Connect Discovery, 4).
     """
-    inserted, below = well_known_paths(name, config.registry.application.loaded.settings.issuer_path)
+    inserted, below = well_known_paths(name, config.registry.application.parts.settings.issuer_path)
     paths = (
         {name: inserted, f"{name} appended": below} if appended and below != inserted else {name: inserted}
     )
@@ -157,7 +156,7 @@ def refuse_other_well_known(config: Configurator) -> None:
     Clients ask for several documents in turn, and only a 404 sends each of them on to the next. This is included
     last, so that the pages of plugins come first.
     """
-    issuer_path = config.registry.application.loaded.settings.issuer_path
+    issuer_path = config.registry.application.parts.settings.issuer_path
     for folder in dict.fromkeys(("/.well-known/", f"{issuer_path}/.well-known/")):
         route = Route(folder, f"{folder}*name", ("GET",), Medium.JSON, Origins.ALL)
         _add(config, route, otherwise=no_such_document)

@@ -75,7 +75,7 @@ def opened(make_engine: Make) -> Engine:
 def registered(engine: Engine, metadata: Any) -> dict[str, Any]:
     """What comes back of this: bytes as they are, anything else as JSON; and it is what is kept."""
     body = metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()
-    answer = dict(register(engine, body, None, "192.0.2.1"))
+    answer = dict(register(engine, body))
     client = engine.stores.clients.find(answer["client_id"])
     assert client is not None
     assert client.is_self_registered

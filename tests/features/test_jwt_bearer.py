@@ -550,13 +550,13 @@ def test_what_we_signed_ourselves_is_no_assertion(sqlite_url: str, tmp_path: Pat
     """T061, JAG-11: our tokens and keys are refused even where somebody lists them as trusted."""
     first = Server(sqlite_url)
     ours = tmp_path / "ours.json"
-    ours.write_text(json.dumps(dict(first.application.signing_keys.jwks())))
+    ours.write_text(json.dumps(dict(first.application.parts.signer.jwks())))
     first.close()
     bearer = Bearer(sqlite_url, ours, issuers=f"{ISSUER} = {ours}\n{TRUSTED} = {ours}")
     service = bearer.server.add_client(grant_types=("client_credentials",))
     token = bearer.server.token(*service, grant_type="client_credentials").json["access_token"]
     bearer.refused(lambda: bearer.send(token), "assertion-type")
-    sign = bearer.server.application.signing_keys.sign
+    sign = bearer.server.application.parts.signer.sign
     own = sign(claims_with(iss=ISSUER), typ="JWT")
     bearer.refused(lambda: bearer.send(own), "assertion-issuer-not-trusted")
     disguised = sign(claims_with(), typ="JWT")

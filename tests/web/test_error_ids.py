@@ -31,7 +31,7 @@ def told(server: Server, error_id: str) -> Explanation:
     with server.application.begin() as engine:
         event = engine.stores.events.find(error_id)
     assert event is not None, "the id leads nowhere"
-    return explain_event(event, server.application.plugins)
+    return explain_event(event, server.application.parts.policies)
 
 
 def latest(server: Server, type: str) -> str:

@@ -74,7 +74,7 @@ def test_a_token_for_several_resources_names_them_all(server: Server) -> None:
 def test_a_bound_token_shows_its_key(confirmation: dict[str, str], token_type: str, server: Server) -> None:
     """M-09: else an API would take it from whoever has it."""
     granted = Granted(server)
-    bound = server.application.signing_keys.sign(
+    bound = server.application.parts.signer.sign(
         {**server.claims(granted.access), "cnf": confirmation}, typ="at+jwt"
     )
     described = granted.introspect(bound).json
@@ -101,13 +101,13 @@ def test_a_jwt_of_a_person_without_a_stored_grant_is_inactive(server: Server) ->
     """R-09, M-04: each grant of a person is kept, so nobody could end this one; a client's own need not be."""
     granted = Granted(server)
     claims = {**server.claims(granted.access), "jti": "unknown.1"}
-    token = server.application.signing_keys.sign(claims, typ="at+jwt")
+    token = server.application.parts.signer.sign(claims, typ="at+jwt")
     before = stored(server)
     assert_inactive(granted.introspect(token))
     assert granted.revoke(token).status_int == 200
     assert stored(server) == before
     own = {**claims, "sub": granted.client.client_id}
-    token = server.application.signing_keys.sign(own, typ="at+jwt")
+    token = server.application.parts.signer.sign(own, typ="at+jwt")
     assert is_active(granted.introspect(token))
     assert granted.revoke(token).status_int == 200
     assert_inactive(granted.introspect(token))
@@ -243,7 +243,7 @@ def test_a_jwt_of_ours_that_is_no_token_now_is_inactive(
 ) -> None:
     """M-04, N-09, T079: issuer, `exp`, `nbf`, subject and `typ` all count, however well it is signed."""
     granted = Granted(server)
-    keys, claims = server.application.signing_keys, server.claims(granted.access)
+    keys, claims = server.application.parts.signer, server.claims(granted.access)
     assert is_active(granted.introspect(keys.sign(claims, typ="at+jwt")))
     assert_inactive(granted.introspect(keys.sign({**claims, **changes}, typ=typ)))
 

@@ -222,7 +222,7 @@ def test_another_client_revokes_nothing(auth_method: str, kind: str, granted: Gr
 
 def test_a_jwt_that_others_signed_ends_nothing(granted: Granted, make_server: MakeServer) -> None:
     """L-03, T079: nor one of ours that is no access token."""
-    keys = granted.server.application.signing_keys
+    keys = granted.server.application.parts.signer
     claims = {
         "iss": "https://as.example",
         "sub": granted.client.client_id,

@@ -44,7 +44,7 @@ class Playground:
             request_method="GET",
             renderer="authserver.features.playground:templates/playground.jinja2",
         )
-        issuer = config.registry.application.loaded.settings.issuer
+        issuer = config.registry.application.parts.settings.issuer
         config.add_home_link("Playground", f"{issuer}/playground")
 
     def page(self, request: Request) -> dict[str, Any]:
