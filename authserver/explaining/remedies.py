@@ -87,7 +87,8 @@ REMEDIES: Mapping[str, str] = {
     "request-uri-expired": "authserver.plugin.pushed_requests.lifetime is how long a pushed request lives",
     "two-bindings": "two plugins bind the same token to two keys: take one out of authserver.plugins",
     "dpop-proof-algorithm": "list the algorithm in authserver.plugin.dpop.algorithms, where it is one that is known",
-    "dpop-proof-url": "the client must put the token_endpoint of the metadata into its proof, as it stands there",
+    "dpop-proof-url": "the client must put the endpoint that it calls into its proof, as the metadata has it",
+    "dpop-proof-other-key": "the client must send the proof of the key whose thumbprint is its dpop_jkt",
     "dpop-proof-time": "authserver.plugin.dpop.tolerance is how far the clock of a client may be off",
     # Registration
     "initial-access-token-required": (
