@@ -28,7 +28,7 @@ what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask t
 For people (`login_decision`): `Identity` is the answer; `normalise_username` gives the form in which a user name is
 stored and compared.
 
-For endpoints (`config.add_json_endpoint` in `includeme`): `read_form` reads a request, `authenticate` proves its
+For endpoints (`config.add_json_endpoint` in `includeme`): `read_form` reads a `Request`, `authenticate` proves its
 client as the token endpoint does, `json_response` answers, and an `OAuthError` becomes a JSON error.
 `config.add_well_known` adds a document about the issuer where clients look for it.
 
@@ -81,6 +81,7 @@ from authserver.limits import MAXIMUM_IDENTIFIER
 from authserver.settings import Secret
 from authserver.web.forms import read_form
 from authserver.web.json import json_response
+from authserver.web.request import Request
 
 __all__ = [
     "FOREIGN_ALGORITHMS",
@@ -113,6 +114,7 @@ __all__ = [
     "Parameters",
     "Redeem",
     "RegisteredBy",
+    "Request",
     "Secret",
     "SingleUse",
     "TrustedKeys",

@@ -170,7 +170,7 @@ def test_a_client_that_registered_itself_stays_as_long_as_it_has_a_grant(server:
     """K-09: and goes once the last one is over."""
     client_id = register(server)
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(client_id)
+        client = engine.stores.clients.find(client_id, engine.now)
     with time_machine.travel(datetime.now(UTC) + 60 * DAY):
         assert server.redeem(client, None, server.code(client)).status_int == 200
     with time_machine.travel(datetime.now(UTC) + 140 * DAY):

@@ -158,7 +158,7 @@ def _enabled_clients(application: Application) -> Iterator[tuple[Engine, Client]
     last = ""
     while True:
         with application.begin() as engine:
-            page = engine.stores.clients.page(after=last, limit=PAGE)
+            page = engine.stores.clients.page(engine.now, after=last, limit=PAGE)
             for client in page:
                 if client.is_enabled:
                     yield replace(engine, journal=Journal()), client

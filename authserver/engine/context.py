@@ -231,7 +231,7 @@ class Engine(Parts):
         Raises:
             ServerError: a plugin failed.
         """
-        return self.stores.clients.find(client_id) or self.find_client_elsewhere(client_id)
+        return self.stores.clients.find(client_id, self.now) or self.find_client_elsewhere(client_id)
 
     def find_client_elsewhere(self, client_id: str) -> Client | None:
         """The client of this id that a plugin knows.

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from pyramid.config import Configurator
-from pyramid.request import Request
 from pyramid.response import Response
 
 from authserver.api import (
@@ -22,6 +21,7 @@ from authserver.api import (
     InvalidRequest,
     InvalidRequestUri,
     Parameters,
+    Request,
     Unsealable,
     authenticate,
     check_request,
@@ -89,7 +89,7 @@ class PushedRequests:
 
     def push(self, request: Request) -> Response:
         """POST /oauth/par: check the request as if the browser had brought it, and answer a reference to it."""
-        engine: Engine = request.engine
+        engine = request.engine
         form = read_form(request)
         form.refuse_repeated()
         client = authenticate(engine, form)

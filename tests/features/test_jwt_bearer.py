@@ -242,7 +242,7 @@ def test_a_client_can_register_for_it_where_the_operator_lets_it(
     registered = server.http.post_json("/oauth/register", body, status=201).json
     assert (registered["grant_types"], registered["response_types"]) == ([GRANT_TYPE], [])
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(registered["client_id"])
+        client = engine.stores.clients.find(registered["client_id"], engine.now)
     assert client
     answer = server.token(client, registered["client_secret"], grant_type=GRANT_TYPE, assertion=assertion())
     assert answer.status_int == 200

@@ -67,8 +67,8 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "sessions.end": lambda stores: stores.sessions.end(a_session().digest),
     "sessions.end_all": lambda stores: stores.sessions.end_all("user_ada"),
     "sessions.end_some": lambda stores: stores.sessions.end_some(1),
-    "keys.add": lambda stores: stores.signing_keys.add(a_signing_key(kid="new", algorithm="RS256")),
-    "keys.change": lambda stores: stores.signing_keys.change(
+    "signing_keys.add": lambda stores: stores.signing_keys.add(a_signing_key(kid="new", algorithm="RS256")),
+    "signing_keys.change": lambda stores: stores.signing_keys.change(
         a_signing_key(), replace(a_signing_key(), retires_at=LATER)
     ),
     "ring_keys.add": lambda stores: stores.ring_keys.add(a_ring_key()),
@@ -192,7 +192,7 @@ def test_reads_alone_open_no_transaction(filled: Database, manager: transaction.
     statements = listen(filled)
     with manager:
         stores = filled.for_transaction(manager)
-        assert stores.clients.find("reports")
+        assert stores.clients.find("reports", NOW)
         assert stores.tokens.find(a_token().kind, a_token().digest)
         assert not any(statement.startswith("BEGIN") for statement in statements)
         stores.grants.add(a_grant(grant_id="new"))
@@ -218,7 +218,7 @@ def test_a_client_token_costs_one_read_and_one_write(
     statements = listen(filled)
     with manager:
         stores = filled.for_transaction(manager)
-        stores.clients.find("reports")
+        stores.clients.find("reports", NOW)
         stores.events.add(an_event())
     assert [statement.split()[0] for statement in statements] == ["SELECT", "INSERT"]
 
@@ -246,7 +246,7 @@ def test_stores_are_of_no_use_after_their_transaction(
     """T107: a write that no transaction would commit raises."""
     with manager:
         stores = filled.for_transaction(manager)
-        stores.clients.find("reports")
+        stores.clients.find("reports", NOW)
     with pytest.raises(sa.exc.SQLAlchemyError):
         stores.grants.add(a_grant(grant_id="new"))
     with pytest.raises(transaction.interfaces.NoTransaction):

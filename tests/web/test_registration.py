@@ -131,7 +131,7 @@ def test_a_registered_client_can_be_used_at_once(server, method):
         {**WEB, "grant_types": ["authorization_code", "refresh_token"], "token_endpoint_auth_method": method},
     ).json
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(registered["client_id"])
+        client = engine.stores.clients.find(registered["client_id"], engine.now)
     secret = registered.get("client_secret")
     tokens = server.redeem(client, secret, server.code(client))
     assert tokens.status_int == 200
@@ -221,7 +221,7 @@ def test_privileged_members_are_never_stored(server):
     for name in ("trusted", "skip_consent", "access_token_lifetime", "details"):
         assert name not in answer.json
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(answer.json["client_id"])
+        client = engine.stores.clients.find(answer.json["client_id"], engine.now)
     assert client.is_self_registered
     assert not set(client.details) & {"first_party", "trusted", "skip_consent", "access_token_lifetime"}
 
@@ -241,7 +241,7 @@ def test_open_registration_is_confined_to_its_scopes(server, asked, given):
     assert answer.status_int == 201
     assert answer.json["scope"] == given
     with server.application.begin() as engine:
-        assert engine.stores.clients.find(answer.json["client_id"]).scopes == tuple(given.split())
+        assert engine.stores.clients.find(answer.json["client_id"], engine.now).scopes == tuple(given.split())
 
 
 def test_open_registration_gives_no_client_credentials(server):
@@ -515,7 +515,7 @@ def test_a_self_registered_client_is_always_asked_for(server):
     """T132, E-12: it is unverified, and no registration makes consent skippable."""
     registered = register(server, {**WEB, "token_endpoint_auth_method": "none"}).json
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(registered["client_id"])
+        client = engine.stores.clients.find(registered["client_id"], engine.now)
     browser = server.browser()
     server.sign_in(browser)
     page = browser.get(server.authorization_url(client))

@@ -93,7 +93,7 @@ def judge(engine: Engine, presented: Presented) -> Client:
 def _judge(engine: Engine, presented: Presented) -> tuple[Client, ClientSecret | None]:
     """The client, and the secret that proved it, if one did that is kept here."""
     engine.journal.client_id = presented.client_id
-    kept = engine.stores.clients.find(presented.client_id)
+    kept = engine.stores.clients.find(presented.client_id, engine.now)
     client = kept or engine.find_client_elsewhere(presented.client_id)
     used = None
     if presented.secret is not None:

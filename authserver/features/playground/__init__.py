@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pyramid.config import Configurator
-from pyramid.request import Request
 
-from authserver.api import hookimpl
+from authserver.api import Request, hookimpl
 
 
 @dataclass(frozen=True)
