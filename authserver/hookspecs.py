@@ -436,8 +436,8 @@ def token_binding(
 ) -> Binding | None:
     """Which key this request proves, so that what it leads to is bound to that key.
 
-    Asked once, when an authorization request is pushed and, after everything else was checked, at the token
-    endpoint; before anything is written. It is not timed.
+    Asked once: where a client sends an authorization request in advance, and at the token endpoint after everything
+    else was checked; before anything is written. It is not timed.
 
     Arguments:
         engine: of this request; its `caller` has the headers, and the URL of the endpoint.
@@ -448,7 +448,7 @@ def token_binding(
 
     Answers:
         A `Binding`: its `cnf` goes into the access token, and with `binds_refresh` the refresh token can be used
-            with this key only. Of a pushed request it goes into the code. What the proof uses up is a `SingleUse`
+            with this key only. Of an authorization request it goes into the code. What the proof uses up is a `SingleUse`
             among its `uses`, which the server claims at the end. Two plugins that prove a key in one request are a
             fault: nothing is issued.
         An OAuth error that it raises goes to the client: the proof is not valid, or this client needs one.

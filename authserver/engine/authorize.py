@@ -107,7 +107,7 @@ class Expanded:
         parameters: what counts, in place of all that was sent.
         request_id: the id under which the request is answered once, for one that can be sent more often.
         sendable_until: until when it can be sent.
-        bound: the key that its client proved when it pushed this, as a `cnf`; the code is bound to it.
+        bound: the key that its client proved when it sent this in advance, as a `cnf`; the code is bound to it.
         refusal: what the client is told instead of an answer, once its redirect URI is accepted.
     """
 

@@ -1,4 +1,4 @@
-"""Tokens that are of use only to who has a key: DPoP (RFC 9449), at the token endpoint and for pushed requests.
+"""Tokens that are of use only to who has a key: DPoP (RFC 9449).
 
 The key is proven by a JWT that the client signs for this one request. Nonces (8) are not asked for.
 """
@@ -45,7 +45,7 @@ class Dpop:
 
     Any client may send a proof; one that is registered with `dpop_bound_access_tokens` must. The refresh
     tokens of public clients are bound to the key as well. `dpop_jkt` at authorization binds the code, and so does
-    a proof that comes with a pushed request.
+    a proof that comes with a request which the client sends in advance.
 
     Attributes:
         algorithms: with which clients may sign their proofs: ES256, ES384, EdDSA, PS256 and RS256.
