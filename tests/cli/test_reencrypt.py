@@ -24,7 +24,7 @@ from authserver.testing.server import SETTINGS
 KILLED_AFTER_ONE = """
 import json, os, signal, sys
 from authserver import app
-from authserver.engine import ring
+from authserver.engine.keys import ring
 application = app.build(json.loads(sys.argv[1]))
 key_ring = application.parts.ring
 with application.begin() as engine:
