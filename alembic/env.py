@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
-from authserver.settings import resolve
+from authserver.ini import resolve
 from authserver.storage.database import open_engine
 from authserver.storage.tables import Base
 

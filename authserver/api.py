@@ -14,11 +14,19 @@ class NightShift:
     @hookimpl
     def scope_decision(self, client, requested): ...
 
-Two things a deciding plugin says of itself, as class variables, which are no settings. `reasons`: every reason that
-its decisions may have; operators, counters and translations know it by them, and the contract kit
+Three things a plugin says of itself, as class variables or properties, which are no settings. `reasons`: every
+reason that its decisions may have; operators, counters and translations know it by them, and the contract kit
 (`authserver.testing.contract`) refuses any other. `immediate`: that it asks nobody outside, no network and no slow
 file; the server then calls it directly, which is faster, and does not time it. Without it a plugin has
-`authserver.policy_time_limit` seconds, in a thread of its own.
+`authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the hooks that this value serves, where its
+settings decide that; without it, all that it implements.
+
+Two methods that a plugin may have, which are no hooks. `prepare()`, called once at start, opens what it works with, or
+raises ValueError with a sentence; `close()` lets go of it at the end. A plugin that keeps something so is a
+`@dataclass(eq=False)`, any other a frozen one.
+
+For several deciding hooks alike: `DECIDING` has every deciding hook by name, and an implementation that takes
+`question` gets the whole `Question`, whose `facts()` hold no secret.
 
 For grant types (`grant_types`): `Engine`, `Parameters`, `Issue`, `Grant` and `Redeem` are what a grant is handed and
 what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask the policies and hold the floor;
@@ -35,6 +43,9 @@ client as the token endpoint does, `json_response` answers, and an `OAuthError` 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` checks what
 needs nobody signed in; `engine.ring` seals, `to_text` and `from_text` carry what is sealed.
 
+For small records with an end (`engine.stores.kept`): `Kept` is one; its kind is a name of the plugin's own, its
+`digest` is that of a `new_credential` or of another name, and `well_formed` refuses what is none of ours unasked.
+
 For keys that clients prove (`token_binding`): `Binding` is the answer, `InvalidDpopProof` a refusal; `read_jws` takes
 a JWS apart, and `foreign_key` reads the key that made it. What counts once is a `SingleUse` among the `uses` of a
 `Binding` or an `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of your
@@ -43,10 +54,17 @@ own asks for the key with `proven_key`, and claims with `claim`. What is stored 
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.authorize import Expanded, check_request
-from authserver.engine.clients.authentication import Credentials, authenticate
-from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, ClientMetadata
+from authserver.engine.clients.authentication import authenticate
+from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED
 from authserver.engine.context import Binding, Engine, Issue, Redeem, SingleUse
-from authserver.engine.crypto.digests import equal, new_identifier, verify_password
+from authserver.engine.crypto.digests import (
+    digest,
+    equal,
+    new_credential,
+    new_identifier,
+    verify_password,
+    well_formed,
+)
 from authserver.engine.crypto.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, foreign_key, read_jws
 from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.decisions import Decision, allow, deny, narrow
@@ -58,14 +76,13 @@ from authserver.engine.errors import (
     InvalidScope,
     InvalidTarget,
     OAuthError,
+    TooManyRequests,
     UnauthorizedClient,
 )
-from authserver.engine.introspect import IntrospectedToken
 from authserver.engine.parameters import Parameters
-from authserver.engine.people.login import Identity
 from authserver.engine.people.usernames import normalise_username
-from authserver.engine.questions import facts_of
-from authserver.engine.records import Client, Consent, Event, Grant, RegisteredBy, User
+from authserver.engine.questions import Credentials, Identity, IntrospectedToken, Question
+from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Kept, RegisteredBy, User
 from authserver.engine.token import proven_key
 from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
 from authserver.engine.tokens.once import claim, of_this_generation
@@ -76,17 +93,20 @@ from authserver.engine.uris import (
     same_loopback_redirect_uri,
     same_redirect_uri,
 )
-from authserver.hookspecs import hookimpl
-from authserver.limits import MAXIMUM_IDENTIFIER
+from authserver.hookspecs import DECIDING, hookimpl
+from authserver.limits import MAXIMUM_BODY, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
 from authserver.settings import Secret
 from authserver.web.forms import read_form
 from authserver.web.json import json_response
 from authserver.web.request import Request
 
 __all__ = [
+    "DECIDING",
     "FOREIGN_ALGORITHMS",
     "INITIAL_ACCESS_TOKEN_REQUIRED",
+    "MAXIMUM_BODY",
     "MAXIMUM_IDENTIFIER",
+    "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
     "BadAssertion",
     "Binding",
@@ -110,13 +130,16 @@ __all__ = [
     "InvalidTarget",
     "Issue",
     "Jws",
+    "Kept",
     "OAuthError",
     "Parameters",
+    "Question",
     "Redeem",
     "RegisteredBy",
     "Request",
     "Secret",
     "SingleUse",
+    "TooManyRequests",
     "TrustedKeys",
     "UnauthorizedClient",
     "Unsealable",
@@ -129,14 +152,15 @@ __all__ = [
     "check_request",
     "claim",
     "deny",
+    "digest",
     "equal",
-    "facts_of",
     "fitting_application_type",
     "foreign_key",
     "from_text",
     "hookimpl",
     "json_response",
     "narrow",
+    "new_credential",
     "new_identifier",
     "normalise_username",
     "of_this_generation",
@@ -151,4 +175,5 @@ __all__ = [
     "to_text",
     "verify_assertion",
     "verify_password",
+    "well_formed",
 ]

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
-from collections.abc import Iterator, Mapping
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +24,7 @@ from pyramid.router import Router
 from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
-from authserver import settings as settings_reader
+from authserver import ini as ini_reader
 from authserver.engine import grants
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
@@ -29,10 +33,11 @@ from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.metadata import MetadataCollision, auth_methods, joined, server_metadata
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.restore.generation import FollowedGeneration
+from authserver.ini import Loaded
 from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.shadow import Shadow
-from authserver.settings import SettingsError
+from authserver.settings import SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.throttle import Throttle
@@ -86,8 +91,9 @@ class Application:
             self.parts.policies.observe(event)
 
     def close(self) -> None:
-        """Stop cleaning up, and close all connections."""
+        """Stop cleaning up, and close the plugins and all connections. Harmless a second time."""
         self.caretaker.stop()
+        self.parts.policies.close()
         self.storage.close()
 
     def check_database(self) -> None:
@@ -126,8 +132,21 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
         raise SystemExit(f"authserver cannot start: a plugin's pages clash with others: {error}") from None
     except StorageUnavailable as error:
         raise SystemExit(f"authserver cannot start: the database cannot be used: {error}") from None
-    router.registry.application.caretaker.start()
+    application: Application = router.registry.application
+    application.caretaker.start()
+    atexit.register(application.close)
+    _end_in_order()
     return router
+
+
+def _end_in_order() -> None:
+    """Let SIGTERM end the process as Ctrl-C does: requests are finished, and plugins are closed.
+
+    Unless the server around us has something else in mind with that signal.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
 
 
 def start(ini: Mapping[str, str]) -> Router:
@@ -146,30 +165,45 @@ def start(ini: Mapping[str, str]) -> Router:
         application.parts.generation.began_at()
         return make_wsgi_app(application, ini)
     except BaseException:
-        application.storage.close()
+        application.close()
         raise
 
 
 def build(ini: Mapping[str, str], *, caller: Caller = SERVER) -> Application:
-    """Read the settings and make every part; the database is not touched yet. Raises SettingsError.
+    """Read the settings and make every part; the database is not touched yet. Whoever calls closes it.
 
     Args:
         caller: who works with it where no request does.
+
+    Raises:
+        SettingsError: settings or plugins cannot be used; every problem is named.
     """
-    loaded = settings_reader.load(ini)
+    loaded = ini_reader.load(ini)
     settings = loaded.settings
-    plugins, insecure_plugins = plugin_loader.load(
+    plugins, insecure = plugin_loader.load(
         settings.plugins,
         loaded.plugin_settings,
         production=settings.is_production,
         time_limit=settings.policy_time_limit,
         others=settings.shadow_plugins,
     )
+    try:
+        return _build(loaded, plugins, insecure, caller)
+    except BaseException:
+        plugins.close()
+        raise
+
+
+def _build(
+    loaded: Loaded, plugins: PluginSet, insecure_plugins: Sequence[str], caller: Caller
+) -> Application:
+    """The parts around the plugins."""
+    settings = loaded.settings
     unknown = [name for name in settings.grant_types if name not in grants.CORE]
     if unknown:
-        hint = settings_reader.did_you_mean(unknown[0], grants.CORE, "")
+        hint = ini_reader.did_you_mean(unknown[0], grants.CORE, "")
         raise SettingsError([f"authserver.grant_types: {unknown[0]}: no such grant type; {hint}"])
-    key_ring = KeyRing(settings_reader.key_ring(settings))
+    sealing_keys = KeyRing(key_ring(settings))
     storage = _open_database(settings.database_url.value)
     shadows, insecure_shadows = plugin_loader.load(
         settings.shadow_plugins,
@@ -184,8 +218,8 @@ def build(ini: Mapping[str, str], *, caller: Caller = SERVER) -> Application:
         parts = ServerParts(
             settings=settings,
             policies=plugins,
-            signer=FollowedSigningKeys(storage, key_ring, settings.signing_algorithm),
-            ring=key_ring,
+            signer=FollowedSigningKeys(storage, sealing_keys, settings.signing_algorithm),
+            ring=sealing_keys,
             throttle=Throttle(),
             grant_types=joined(
                 "grant type",
@@ -201,7 +235,7 @@ def build(ini: Mapping[str, str], *, caller: Caller = SERVER) -> Application:
             generation=FollowedGeneration(storage),
         )
         metadata = server_metadata(parts)
-        if problems := settings_reader.scope_problems(parts.scopes, settings.maximum_request):
+        if problems := scope_problems(parts.scopes, settings.maximum_request):
             raise SettingsError([f"scopes, of authserver.scopes and plugins: {line}" for line in problems])
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error

@@ -36,8 +36,14 @@ def contained(function: Callable[..., Any], *arguments: Any) -> Any:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within this, Ctrl-C in the main thread is known to be the operator's, and ends what a plugin does."""
-    if threading.current_thread() is not threading.main_thread():
+    """Within this, Ctrl-C in the main thread is known to be the operator's, and ends what a plugin does.
+
+    A process that ignores Ctrl-C, as a shell makes those in the background do, goes on ignoring it.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):
         yield
         return
     before = signal.signal(signal.SIGINT, _interrupt)

@@ -11,27 +11,49 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import pluggy
 from pyramid.config import Configurator
 
 from authserver.engine.authorize import Expanded
-from authserver.engine.clients.authentication import Credentials
-from authserver.engine.clients.registration import ClientMetadata
 from authserver.engine.context import Binding, Engine, Redeem
 from authserver.engine.decisions import Decision
-from authserver.engine.introspect import IntrospectedToken
 from authserver.engine.parameters import Parameters
-from authserver.engine.records import Client, Consent, Event, Grant, Token, User
+from authserver.engine.questions import (
+    ClientAuthQuestion,
+    ConsentQuestion,
+    Credentials,
+    Identity,
+    IntrospectedToken,
+    IntrospectionQuestion,
+    LoginQuestion,
+    RedirectUriQuestion,
+    RegistrationQuestion,
+    ResourceQuestion,
+    ScopeQuestion,
+)
+from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Token, User
+from authserver.engine.tokens.issuing import CODE_DETAILS, CORE_CLAIMS, CORE_MEMBERS
+from authserver.hooks import (
+    CONTRIBUTING,
+    DECIDING,
+    OBSERVING,
+    contributing,
+    deciding,
+    every_hook,
+    hookimpl,
+    observing,
+)
 from authserver.settings import Secret
 
-PROJECT = "authserver"
-
-hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
+# Whoever asks which hooks there are, asks here, where they have all been declared.
+__all__ = ["CONTRIBUTING", "DECIDING", "OBSERVING", "every_hook", "hookimpl"]
 
 
-@hookspec
-def client_auth_decision(client: Client, credentials: Credentials) -> Decision | None:
+@deciding(
+    ClientAuthQuestion,
+    silence="refused with invalid_client",
+    remedy="list a plugin of the client's method in authserver.plugins: `authserver client show`",
+)
+def client_auth_decision(client: Client, credentials: Credentials) -> Decision[None] | None:
     """Whether this request comes from that client.
 
     Arguments:
@@ -57,8 +79,12 @@ def client_auth_decision(client: Client, credentials: Credentials) -> Decision |
     """
 
 
-@hookspec
-def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision | None:
+@deciding(
+    RedirectUriQuestion,
+    silence="refused with an error page",
+    remedy="register the URI for the client: `authserver client add --redirect-uri`",
+)
+def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision[None] | None:
     """Whether an authorization response may go to this URI.
 
     Asked for each authorization request, and for each URI of a client that registers itself: a URI that is not
@@ -86,10 +112,15 @@ def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision | None:
     """
 
 
-@hookspec
+@deciding(
+    ScopeQuestion,
+    silence="refused with invalid_scope",
+    narrows=True,
+    remedy="the request must name a scope that the client is registered for, or get default ones",
+)
 def scope_decision(
     client: Client, user: User | None, grant_type: str, requested: tuple[str, ...], resources: tuple[str, ...]
-) -> Decision | None:
+) -> Decision[tuple[str, ...]] | None:
     """Which scopes may be granted.
 
     Arguments:
@@ -118,8 +149,12 @@ def scope_decision(
     """
 
 
-@hookspec
-def resource_decision(client: Client, resource: str | None) -> Decision | None:
+@deciding(
+    ResourceQuestion,
+    silence="refused with invalid_target",
+    remedy="list the resource",
+)
+def resource_decision(client: Client, resource: str | None) -> Decision[str] | None:
     """Whether a token for this resource may be asked for (RFC 8707), and its canonical name.
 
     Arguments:
@@ -145,14 +180,21 @@ def resource_decision(client: Client, resource: str | None) -> Decision | None:
     """
 
 
-@hookspec
+@deciding(
+    ConsentQuestion,
+    silence="the user is asked",
+    silence_refuses=False,
+    remedy=(
+        "consent_remembered lets pass who agreed to as much before, consent_first_party whoever comes from our own application: `authserver client add --first-party`"
+    ),
+)
 def consent_decision(
     client: Client,
     user: User,
     scopes: tuple[str, ...],
     resources: tuple[str, ...],
     remembered: Consent | None,
-) -> Decision | None:
+) -> Decision[None] | None:
     """Whether the user need not be asked again.
 
     Arguments:
@@ -181,10 +223,14 @@ def consent_decision(
     """
 
 
-@hookspec
+@deciding(
+    LoginQuestion,
+    silence="refused",
+    remedy="add the person (`authserver user add`), or list a plugin that knows them",
+)
 def login_decision(
     username: str, password: Secret, user: User | None, headers: Mapping[str, str], source: str
-) -> Decision | None:
+) -> Decision[Identity] | None:
     """Who is signing in.
 
     Asked when somebody sends the sign-in form, and before it is shown, with nothing typed: a policy that
@@ -216,8 +262,14 @@ def login_decision(
     """
 
 
-@hookspec
-def registration_decision(metadata: ClientMetadata, bearer: Secret | None, source: str) -> Decision | None:
+@deciding(
+    RegistrationQuestion,
+    silence="registration is closed",
+    remedy="list registration_token or registration_open in authserver.plugins",
+)
+def registration_decision(
+    metadata: ClientMetadata, bearer: Secret | None, source: str
+) -> Decision[ClientMetadata] | None:
     """Whether a client may register itself (RFC 7591), and with what.
 
     Arguments:
@@ -245,8 +297,14 @@ def registration_decision(metadata: ClientMetadata, bearer: Secret | None, sourc
     """
 
 
-@hookspec
-def introspection_decision(caller: Client, token: IntrospectedToken) -> Decision | None:
+@deciding(
+    IntrospectionQuestion,
+    silence="refused as inactive",
+    remedy=(
+        "list introspect_own in authserver.plugins, or name the resource server and its resources in authserver.plugin.introspect_resource_servers.clients"
+    ),
+)
+def introspection_decision(caller: Client, token: IntrospectedToken) -> Decision[None] | None:
     """Whether a client may know what a token is good for (RFC 7662).
 
     Arguments:
@@ -271,7 +329,7 @@ def introspection_decision(caller: Client, token: IntrospectedToken) -> Decision
     """
 
 
-@hookspec
+@contributing(Client, timed=True)
 def find_client(client_id: str) -> Client | None:
     """A client that is kept elsewhere.
 
@@ -296,11 +354,12 @@ def find_client(client_id: str) -> Client | None:
     """
 
 
-@hookspec
+@contributing(Expanded, timed=True, refusing=True)
 def expand_authorization_request(engine: Engine, parameters: Parameters) -> Expanded | None:
     """The authorization request that the parameters stand for, where they only refer to one.
 
-    Asked before anything else is looked at, and not again while the request is pending.
+    Asked before anything else is looked at. While the request is pending it is asked again only where the answer had
+    a `reference`: to expand that.
 
     Arguments:
         engine: of this request.
@@ -309,7 +368,8 @@ def expand_authorization_request(engine: Engine, parameters: Parameters) -> Expa
     Answers:
         An `Expanded` with the parameters that count in place of these, checked from then on as if they had
             been sent; with a refusal, which the client is told once its redirect URI is accepted. Of several
-            plugins the first decides, and any refusal refuses.
+            plugins the first decides, and any refusal refuses. Parameters that are too long for an address need a
+            `reference`, which travels in their place.
         An OAuth error that it raises is shown on a page: nothing is redirected.
         None: not mine.
 
@@ -326,7 +386,7 @@ def expand_authorization_request(engine: Engine, parameters: Parameters) -> Expa
     """
 
 
-@hookspec
+@contributing(Mapping)
 def scopes() -> Mapping[str, str] | None:
     """Scopes to add to those of `authserver.scopes`. Asked once, at start.
 
@@ -347,7 +407,7 @@ def scopes() -> Mapping[str, str] | None:
     """
 
 
-@hookspec
+@contributing(tuple)
 def private_use_redirect_uris() -> tuple[str, ...] | None:
     """Redirect URIs that may be registered although their private-use scheme has no period. Asked once, at start.
 
@@ -371,7 +431,7 @@ def private_use_redirect_uris() -> tuple[str, ...] | None:
     """
 
 
-@hookspec
+@contributing(Mapping)
 def grant_types() -> Mapping[str, Redeem] | None:
     """Grant types to add to those of `authserver.grant_types`. Asked once, at start.
 
@@ -394,7 +454,7 @@ def grant_types() -> Mapping[str, Redeem] | None:
     """
 
 
-@hookspec
+@contributing(Mapping, timed=True, refusing=True, declared="details", reserved=CODE_DETAILS)
 def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
     """What to keep of an authorization request with its code.
 
@@ -426,7 +486,7 @@ def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | 
     """
 
 
-@hookspec
+@contributing(Binding, refusing=True)
 def token_binding(
     engine: Engine,
     client: Client,
@@ -469,7 +529,7 @@ def token_binding(
     """
 
 
-@hookspec
+@contributing(Mapping, timed=True, declared="claims", reserved=CORE_CLAIMS)
 def token_claims(
     client: Client, user: User | None, grant: Grant, scopes: tuple[str, ...], resources: tuple[str, ...]
 ) -> Mapping[str, Any] | None:
@@ -502,7 +562,7 @@ def token_claims(
     """
 
 
-@hookspec
+@contributing(Mapping, timed=True, declared="members", reserved=CORE_MEMBERS)
 def token_response(
     client: Client, grant: Grant, scopes: tuple[str, ...], now: datetime
 ) -> Mapping[str, Any] | None:
@@ -532,29 +592,7 @@ def token_response(
     """
 
 
-@hookspec
-def observe(event: Event) -> None:
-    """What happened, told after it was committed.
-
-    Arguments:
-        event: a typed event, the same that the event table keeps.
-
-    Answers:
-        Nothing. A failure is logged and harms nobody; a slow observer delays the answer, up to the time limit.
-
-    Nobody: the event table keeps it all the same.
-
-    Example::
-
-        @hookimpl
-        def observe(self, event):
-            self.counter.increment(event.type)
-
-    Added in 0.1.
-    """
-
-
-@hookspec
+@contributing(Mapping)
 def server_metadata(issuer: str) -> Mapping[str, Any] | None:
     """Members to add to the server metadata (RFC 8414). Asked once, at start.
 
@@ -578,7 +616,7 @@ def server_metadata(issuer: str) -> Mapping[str, Any] | None:
     """
 
 
-@hookspec
+@contributing(object)
 def includeme(config: Configurator) -> None:
     """Add routes, views and static files: Pyramid's own `includeme`. Called once, at start.
 
@@ -596,6 +634,28 @@ def includeme(config: Configurator) -> None:
         def includeme(self, config):
             config.add_route("about", "/about")
             config.add_view(about, route_name="about", renderer="string")
+
+    Added in 0.1.
+    """
+
+
+@observing
+def observe(event: Event) -> None:
+    """What happened, told after it was committed.
+
+    Arguments:
+        event: a typed event, the same that the event table keeps.
+
+    Answers:
+        Nothing. A failure is logged and harms nobody; a slow observer delays the answer, up to the time limit.
+
+    Nobody: the event table keeps it all the same.
+
+    Example::
+
+        @hookimpl
+        def observe(self, event):
+            self.counter.increment(event.type)
 
     Added in 0.1.
     """

@@ -6,6 +6,10 @@ import logging
 
 from authserver.engine.printable import made_visible
 
+# Of a traceback: what a plugin raises may be megabytes long, or come out of a thousand calls.
+MAXIMUM_LINES = 200
+MAXIMUM_LINE = 1_000
+
 
 class OneLine(logging.Formatter):
     """Writes what is hidden in a record as escapes, and what follows its line, such as a traceback, indented.
@@ -24,4 +28,12 @@ class OneLine(logging.Formatter):
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"    {made_visible(line)}" for line in text.split("\n"))
+    lines = text.split("\n")
+    if len(lines) > MAXIMUM_LINES:
+        half = MAXIMUM_LINES // 2
+        lines = [*lines[:half], f"… {len(lines) - 2 * half} more lines …", *lines[-half:]]
+    return "\n".join(f"    {made_visible(_shortened(line))}" for line in lines)
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= MAXIMUM_LINE else f"{line[:MAXIMUM_LINE]}…"

@@ -43,17 +43,18 @@ SHORTEST_LEASE = 10
 
 def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
     """For each kind, how long ago it must have been over to go now; none for what is kept for ever."""
-    kept = {
+    lifetimes = {
         Disposable.TOKENS: timedelta(),
+        Disposable.KEPT_RECORDS: timedelta(),
         Disposable.GRANTS: timedelta(),
         Disposable.SESSIONS: timedelta(),
         Disposable.CLIENT_SECRETS: SECRET_KEPT,
     }
     if settings.idle_client_lifetime:
-        kept[Disposable.CLIENTS] = timedelta(seconds=settings.idle_client_lifetime)
+        lifetimes[Disposable.CLIENTS] = timedelta(seconds=settings.idle_client_lifetime)
     if settings.event_lifetime:
-        kept[Disposable.EVENTS] = timedelta(seconds=settings.event_lifetime)
-    return {kind: now - GRACE - lifetime for kind, lifetime in kept.items()}
+        lifetimes[Disposable.EVENTS] = timedelta(seconds=settings.event_lifetime)
+    return {kind: now - GRACE - lifetime for kind, lifetime in lifetimes.items()}
 
 
 def remove_all(

@@ -31,6 +31,7 @@ from authserver.storage.tables import (
     consents,
     events,
     grants,
+    kept,
     sessions,
     tokens,
     users,
@@ -54,7 +55,7 @@ class Family:
 
 
 def fill(url: str, *, key_id: str, client_count: int, token_count: int) -> None:
-    """Fill a migrated, empty database. There are as many events as tokens, and a user for every four grants.
+    """Fill a migrated, empty database. There are as many events and kept records as tokens, and a user for every four grants.
 
     Args:
         url: `sqlite:///path` or `postgresql+psycopg://…`.
@@ -73,6 +74,7 @@ def fill(url: str, *, key_id: str, client_count: int, token_count: int) -> None:
         put.rows(consents, user_count, lambda n: _consents(n, client_count))
         put.rows(grants, grant_count, lambda n: _grants(n, user_count, client_count))
         put.rows(tokens, grant_count * TOKENS_OF_A_GRANT, lambda n: _tokens(n, client_count))
+        put.rows(kept, token_count, _kept)
         put.rows(events, token_count, lambda n: _events(n, client_count))
     tidy(engine)
     engine.dispose()
@@ -320,6 +322,18 @@ def _tokens(n: _Numbers, client_count: int) -> Mapping[str, Any]:
         "successor_digest": sa.case((is_rotated, n.digest), else_=sa.null()),
         "sealed_successor": sa.case((is_rotated, literal(bytes(100))), else_=sa.null()),
         "failures": 0,
+        "details": {},
+    }
+
+
+def _kept(n: _Numbers) -> Mapping[str, Any]:
+    return {
+        "kind": "used",
+        "digest": n.digest,
+        "client_id": None,
+        "created_at": n.past(),
+        "expires_at": n.future(),
+        "claimed_at": n.past(),
         "details": {},
     }
 

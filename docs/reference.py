@@ -23,11 +23,12 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from authserver import hookspecs, limits
+from authserver import limits
 from authserver.cli import main as command_line
-from authserver.plugins.kinds import CONTRIBUTING, SLOTS
+from authserver.hookspecs import CONTRIBUTING, DECIDING
+from authserver.ini import PLUGIN_PREFIX, PREFIX
 from authserver.plugins.loading import GROUP
-from authserver.settings import PLUGIN_PREFIX, PREFIX, Secret, Settings
+from authserver.settings import Secret, Settings
 
 CHECKOUT = Path(__file__).parent.parent
 INI = CHECKOUT / "development.ini"
@@ -190,7 +191,7 @@ def shipped_plugins() -> list[tuple[str, type]]:
 
 
 def hooks_of(kind: type) -> list[str]:
-    return [hook for hook in (*SLOTS, *CONTRIBUTING) if hasattr(kind, hook)]
+    return [hook for hook in (*DECIDING, *CONTRIBUTING) if hasattr(kind, hook)]
 
 
 # ---- commands ---------------------------------------------------------------------------------------
@@ -253,8 +254,8 @@ def option(parameter: click.Option, words: str) -> Iterator[str]:
 
 def hooks_page() -> Iterator[str]:
     """Every hook, from its docstring in its fixed form."""
-    for hook in (*SLOTS, *CONTRIBUTING):
-        function = getattr(hookspecs, hook)
+    for hook, declared in {**DECIDING, **CONTRIBUTING}.items():
+        function = declared.function
         yield f".. index:: single: hook; {hook}"
         yield ""
         yield f".. _hook-{hook}:"

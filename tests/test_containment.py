@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from authserver.api import InvalidRequest, OAuthError, allow, deny, hookimpl, narrow
+from authserver.api import (
+    Binding,
+    ClientMetadata,
+    Expanded,
+    Identity,
+    InvalidRequest,
+    OAuthError,
+    Parameters,
+    SingleUse,
+    allow,
+    deny,
+    hookimpl,
+    narrow,
+)
 from authserver.containment import MAXIMUM_TEXT, Escaped, Interrupted, contained, interruptible, text_of
 from authserver.engine.decisions import Verdict
 from authserver.engine.records import Event
+from authserver.hooks import MAXIMUM_REASON
+from authserver.hookspecs import DECIDING
+from authserver.limits import MAXIMUM_JSON
+from authserver.logs import MAXIMUM_LINE, MAXIMUM_LINES, OneLine
+from authserver.plugins.arms_length import MAXIMUM_ANSWER
 from authserver.plugins.asking import PluginFailed, PluginSet
-from authserver.plugins.kinds import MAXIMUM_REASON, SLOTS
 from authserver.plugins.time_limit import TimeLimit
 from authserver.testing import hostile
 from authserver.testing.questions import a_question
-from authserver.testing.records import a_client, an_event
+from authserver.testing.records import NOW, a_client, an_event
 from authserver.testing.server import Server, query_of, with_plugin
 from authserver.testing.stories import assert_json_error, signed_in, stored
 
@@ -166,15 +185,15 @@ def kind(request: pytest.FixtureRequest) -> type[Breaks]:
 
 
 @every_ending
-@pytest.mark.parametrize("slot", SLOTS)
+@pytest.mark.parametrize("hook", DECIDING)
 def test_a_deciding_plugin_has_failed(
-    kind: type[Breaks], slot: str, raised: type[BaseException], caplog: pytest.LogCaptureFixture
+    kind: type[Breaks], hook: str, raised: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R-14: at every slot, and the plugin is named."""
+    """R-14: at every hook, and the plugin is named."""
     DOES[0] = raising(raised)
-    ruling = PluginSet([("breaks", kind(slot))]).decide(slot, **a_question(slot))
+    ruling = PluginSet([("breaks", kind(hook))]).decide(a_question(hook))
     assert (ruling.verdict, ruling.reason, ruling.decided_by) == (Verdict.FAILED, "plugin-raised", "breaks")
-    assert f"plugin breaks failed in {slot}" in caplog.text
+    assert f"plugin breaks failed in {hook}" in caplog.text
 
 
 @every_ending
@@ -222,9 +241,7 @@ def test_an_observing_plugin_harms_nobody(
 
 def test_a_plugin_that_recurses_without_end_has_failed(kind: type[Breaks]) -> None:
     DOES[0] = overflow
-    ruling = PluginSet([("breaks", kind("scope_decision"))]).decide(
-        "scope_decision", **a_question("scope_decision")
-    )
+    ruling = PluginSet([("breaks", kind("scope_decision"))]).decide(a_question("scope_decision"))
     assert ruling.failed
     DOES[0] = raising(RecursionError)
 
@@ -252,22 +269,27 @@ class Shouts(str):
 
 
 @pytest.mark.parametrize("answer", [allow, deny, lambda reason: narrow(reason, ())])
-@pytest.mark.parametrize("reason", [*map(repr, hostile.REASONS), "None", "1", "Shouts('shout')"])
+@pytest.mark.parametrize("reason", [*map(repr, hostile.REASONS), "None", "1"])
 def test_a_reason_is_short_and_printable(kind: type[Breaks], answer: Any, reason: str) -> None:
     """R-14, T131: any other is a failed answer."""
     made = eval(reason)
     DOES[0] = lambda: answer(made)
-    ruling = PluginSet([("breaks", kind("scope_decision"))]).decide(
-        "scope_decision", **a_question("scope_decision")
-    )
+    ruling = PluginSet([("breaks", kind("scope_decision"))]).decide(a_question("scope_decision"))
     assert ruling.failed
     assert ruling.reason in ("bad-reason", "plugin-raised")
+
+
+def test_a_reason_is_the_text_that_it_is_whatever_its_type_does(kind: type[Breaks]) -> None:
+    """R-14, T131: what is kept and printed is a plain text."""
+    DOES[0] = lambda: deny(Shouts("shout"))
+    ruling = PluginSet([("breaks", kind("scope_decision"))]).decide(a_question("scope_decision"))
+    assert (ruling.verdict, ruling.reason, type(ruling.reason)) == (Verdict.DENY, "shout", str)
 
 
 def test_the_longest_reason_there_may_be_is_one() -> None:
     DOES[0] = lambda: deny("a" * MAXIMUM_REASON)
     plugins = PluginSet([("breaks", Breaks("scope_decision"))])
-    assert plugins.decide("scope_decision", **a_question("scope_decision")).verdict is Verdict.DENY
+    assert plugins.decide(a_question("scope_decision")).verdict is Verdict.DENY
 
 
 @pytest.mark.parametrize(
@@ -290,6 +312,140 @@ def test_a_refusal_that_cannot_be_sent_or_kept_is_a_failure(refusal: OAuthError)
     DOES[0] = raising(InvalidRequest("Not like this."))
     with pytest.raises(InvalidRequest, match="Not like this"):
         plugins.contribute("token_binding")
+
+
+# ---- Answers without end ------------------------------------------------------------------------------
+
+MUCH = "a" * 3_000_000
+MANY = tuple(f"scope-{number}" for number in range(200_000))
+
+
+class Endless(Mapping[str, Any]):
+    """A mapping whose reading never ends."""
+
+    def __getitem__(self, name: str) -> Any:
+        return name
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, itertools.count())
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("slot", "answer"),
+    [
+        ("client_auth_decision", deny(MUCH)),
+        ("redirect_uri_decision", allow("fine", MUCH)),
+        ("scope_decision", allow("fine", MANY)),
+        ("scope_decision", narrow("fine", MANY)),
+        ("scope_decision", allow("fine", (MUCH,))),
+        ("resource_decision", allow("fine", f"https://api.example/{MUCH}")),
+        ("consent_decision", allow(MUCH)),
+        ("login_decision", allow("fine", Identity(username=MUCH))),
+        ("login_decision", allow("fine", Identity(username="ann", methods=MANY))),
+        ("registration_decision", allow("fine", ClientMetadata(scopes=MANY))),
+        ("registration_decision", allow("fine", ClientMetadata(details={"a": [MUCH]}))),
+        ("registration_decision", allow("fine", ClientMetadata(details=Endless()))),
+        ("registration_decision", allow("fine", ClientMetadata(details={"a": 1 << 8_000_000}))),
+        ("introspection_decision", allow("fine", [[[MUCH]]])),
+    ],
+)
+def test_a_policy_that_answers_with_megabytes_has_failed(
+    kind: type[Breaks], slot: str, answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-14: it is named in a log line that ends, and nothing of the answer is kept."""
+    DOES[0] = lambda: answer
+    ruling = PluginSet([("breaks", kind(slot))]).decide(a_question(slot))
+    assert (ruling.verdict, ruling.reason, ruling.value) == (Verdict.FAILED, "answer-too-large", None)
+    assert f"plugin breaks answered {slot} wrongly (more than {MAXIMUM_ANSWER} characters" in caplog.text
+    assert len(caplog.text) < 1_000
+    assert len(str(ruling.as_record())) < 2_000
+
+
+@pytest.mark.parametrize(
+    ("slot", "answer", "why"),
+    [
+        ("login_decision", Identity(username=None), "Identity: Expected `str`"),  # type: ignore[arg-type]
+        ("login_decision", Identity(username="ann", methods=(1,)), "Identity: Expected `str`"),  # type: ignore[arg-type]
+        ("registration_decision", ClientMetadata(scopes=None), "ClientMetadata: Expected `array`"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_record_with_a_value_of_another_type_is_no_answer(
+    kind: type[Breaks], slot: str, answer: Any, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-14: the log says which member it was."""
+    DOES[0] = lambda: allow("fine", answer)
+    ruling = PluginSet([("breaks", kind(slot))]).decide(a_question(slot))
+    assert (ruling.verdict, ruling.reason) == (Verdict.FAILED, "wrong-value")
+    assert why in caplog.text
+
+
+A_USE = {"purpose": "proof", "text": "a", "since": NOW, "until": NOW}
+
+
+@pytest.mark.parametrize(
+    ("hook", "added", "why"),
+    [
+        ("find_client", a_client(name=MUCH), "more than"),
+        ("find_client", a_client(scopes=None), "Client: Expected `array`"),
+        ("server_metadata", {"documentation": MUCH}, "more than"),
+        ("token_claims", {"extra": MUCH}, "more than"),
+        ("token_claims", {"extra": "a" * MAXIMUM_JSON}, "longer than 16384 bytes"),
+        ("token_claims", Endless(), "more than"),
+        ("token_response", {"extra": ["a" * MAXIMUM_JSON]}, "longer than 16384 bytes"),
+        ("code_details", {"extra": {"a": "a" * MAXIMUM_JSON}}, "longer than 16384 bytes"),
+        ("scopes", {MUCH: "See everything"}, "more than"),
+        (
+            "token_binding",
+            Binding(token_type=MUCH, confirmation={}, binds_refresh=True),
+            "more than",
+        ),
+        (
+            "token_binding",
+            Binding(
+                token_type="DPoP",
+                confirmation={},
+                binds_refresh=True,
+                uses=(SingleUse(**A_USE, refusal=InvalidRequest("a" * 501)),),
+            ),
+            "its refusal cannot be sent",
+        ),
+        (
+            "expand_authorization_request",
+            Expanded(parameters=Parameters.parse("a=b"), refusal=InvalidRequest("two\nlines")),
+            "its refusal cannot be sent",
+        ),
+    ],
+)
+def test_a_contribution_that_has_no_end_or_cannot_be_sent_is_a_failure(
+    kind: type[Breaks], hook: str, added: Any, why: str
+) -> None:
+    """R-14: with the plugin named, in a message that ends."""
+    DOES[0] = lambda: added
+    question = dict.fromkeys(("client", "user", "grant", "scopes", "resources", "now"))
+    with pytest.raises(PluginFailed, match=f"plugin breaks failed in {hook}: ") as failed:
+        PluginSet([("breaks", kind(hook))]).contribute(hook, **question)
+    assert why in str(failed.value)
+    assert len(str(failed.value)) < MAXIMUM_TEXT + 100
+
+
+def test_what_an_exception_says_ends_in_the_log_too() -> None:
+    """R-14: a traceback of megabytes would fill the disk of an operator who looks for the cause."""
+
+    def bounce(depth: int) -> None:
+        overflow() if depth % 2 else bounce(depth + 1)
+
+    for raises in (raising(ValueError(MUCH)), raising(ValueError("a\n" * 10**6)), lambda: bounce(0)):
+        try:
+            raises()
+        except Exception:
+            record = logging.LogRecord("authserver", logging.ERROR, "", 0, "failed", (), sys.exc_info())
+        written = OneLine("%(message)s").format(record)
+        assert len(written) < MAXIMUM_LINES * (MAXIMUM_LINE + 10)
+        assert written.startswith("failed\n    Traceback")
+        assert "ValueError: a" in written or "RecursionError" in written
 
 
 # ---- A whole server -----------------------------------------------------------------------------------
@@ -333,6 +489,41 @@ def test_a_redemption_survives_what_a_plugin_raises(
         caplog.clear()
     DOES[0] = lambda: None
     assert server.redeem(client, secret, code).status_int == 200
+
+
+@pytest.mark.parametrize("hook", ["token_binding", "token_claims", "token_response", "scope_decision"])
+def test_megabytes_issue_nothing(
+    serve: Callable[[str], Server], hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-14: server_error and an unspent code."""
+    answers = {
+        "token_binding": Binding(token_type="Bearer", confirmation={"a": MUCH}, binds_refresh=True),
+        "scope_decision": allow("fine", MANY),
+    }
+    server = serve(hook)
+    server.add_user("ann")
+    client, secret = server.add_client()
+    code = server.code(client)
+    DOES[0] = lambda: answers.get(hook, {"extra": MUCH})
+    before = stored(server)
+    assert_json_error(server.redeem(client, secret, code), "server_error", status=500)
+    assert stored(server) == before
+    assert hook in caplog.text and "plugin breaks" in caplog.text
+    DOES[0] = lambda: None
+    assert server.redeem(client, secret, code).status_int == 200
+
+
+def test_somebody_who_signs_in_by_too_many_methods_is_not_signed_in(
+    serve: Callable[[str], Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-14: they would be in each token."""
+    server = serve("login_decision")
+    server.add_user("ann")
+    DOES[0] = lambda: allow("fine", Identity(username="ann", methods=MANY[:11]))
+    server.sign_in(server.browser())
+    DOES[0] = lambda: None
+    assert server.rows("sessions") == []
+    assert "answered login_decision wrongly (more than 10 methods" in caplog.text
 
 
 @pytest.mark.parametrize("hook", ["expand_authorization_request", "find_client", "code_details"])
@@ -417,7 +608,15 @@ def test_what_is_contained_says_what_it_was() -> None:
         contained(raising(ValueError("plain")))
 
 
-def test_the_operators_interrupt_is_told_apart() -> None:
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C interrupts, as in a terminal; in the background a shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_operators_interrupt_is_told_apart(interrupts: None) -> None:
     """While a command runs, Ctrl-C is no failure of the plugin that happens to be asked."""
     with interruptible():
         with pytest.raises(Interrupted):
@@ -426,6 +625,13 @@ def test_the_operators_interrupt_is_told_apart() -> None:
             contained(raising(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_an_ignored_interrupt_stays_ignored(interrupts: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interruptible():
+        assert contained(signal.raise_signal, signal.SIGINT) is None
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 SLOW = """

@@ -23,8 +23,9 @@ from authserver import hookspecs, limits
 from authserver.cli import main as command_line
 from authserver.engine import errors
 from authserver.engine.metadata import well_known_paths
-from authserver.plugins.kinds import CONTRIBUTING, SLOTS
-from authserver.settings import Resolved, Settings, SettingsError
+from authserver.hookspecs import CONTRIBUTING, DECIDING
+from authserver.ini import Resolved
+from authserver.settings import Settings, SettingsError
 from authserver.testing.server import SETTINGS, Server
 from authserver.web.metadata import METADATA
 from authserver.web.routes import ROUTES
@@ -32,7 +33,7 @@ from authserver.web.routes import ROUTES
 CHECKOUT = Path(__file__).parent.parent
 README = CHECKOUT / "README.md"
 PAGES = sorted(CHECKOUT.glob("docs/*.rst"))
-HOOKS = (*SLOTS, *CONTRIBUTING)
+HOOKS = (*DECIDING, *CONTRIBUTING)
 PLUGINS = {point.name: point.load() for point in entry_points(group="authserver.plugins")}
 
 

@@ -17,8 +17,9 @@ from paste.deploy import appconfig
 
 from authserver import app
 from authserver.cli.keys import new_ring_entry
+from authserver.ini import convert
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_HEAD
-from authserver.settings import Settings, SettingsError, convert
+from authserver.settings import Settings, SettingsError
 
 CHECKOUT = Path(__file__).parents[1]
 FILES = ("development.ini", "production.ini")

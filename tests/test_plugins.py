@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from authserver.api import Decision, Secret, allow, deny, hookimpl, narrow
 from authserver.engine.decisions import Ruling, Verdict
+from authserver.ini import Resolved
 from authserver.plugins.asking import PluginFailed, PluginSet
 from authserver.plugins.loading import load
-from authserver.settings import Resolved, SettingsError
-from authserver.testing.records import a_client, a_user
+from authserver.settings import SettingsError
+from authserver.testing.questions import a_question
 
 SCOPES = ("profile", "files.read", "files.write")
 NO_KEY = Secret("none")
@@ -41,12 +42,10 @@ class Says:
         return self.answer
 
 
-def ask(answers: Sequence[Any]) -> Ruling:
+def ask(answers: Sequence[Any]) -> Ruling[Any]:
     """What plugins called p0, p1, … with these answers come to."""
     plugins = PluginSet([(f"p{number}", Says(answer, number)) for number, answer in enumerate(answers)])
-    return plugins.decide(
-        "scope_decision", client=None, user=None, grant_type="", requested=SCOPES, resources=()
-    )
+    return plugins.decide(a_question("scope_decision", requested=SCOPES))
 
 
 # ---- The combining rule ---------------------------------------------------------------------------
@@ -163,21 +162,14 @@ def test_a_fault_is_logged_with_the_name_of_the_plugin(fault: Any, caplog: pytes
 
 
 def test_every_answer_is_recorded_once() -> None:
-    """R-04: slot, facts, outcome, and of each plugin verdict and reason."""
+    """R-04: hook, facts, outcome, and of each plugin verdict and reason."""
     plugins = PluginSet(
         [
             (f"p{n}", Says(answer, n))
             for n, answer in enumerate([None, narrow("less", ("profile",)), allow("yes", SCOPES)])
         ]
     )
-    record = plugins.decide(
-        "scope_decision",
-        client=a_client(),
-        user=a_user(),
-        grant_type="authorization_code",
-        requested=SCOPES,
-        resources=(),
-    ).as_record()
+    record = plugins.decide(a_question("scope_decision", requested=SCOPES, resources=())).as_record()
     assert record["facts"] == {
         "client_id": "reports",
         "user_id": "user_ada",
@@ -195,7 +187,7 @@ def test_every_answer_is_recorded_once() -> None:
 
 
 def test_a_narrowing_is_no_answer_where_there_is_nothing_to_narrow() -> None:
-    """T140: `narrow` in a slot without a list of values is a fault, not an allow."""
+    """T140: `narrow` at a hook without a list of values is a fault, not an allow."""
 
     @dataclass(frozen=True)
     class Narrows:
@@ -203,10 +195,41 @@ def test_a_narrowing_is_no_answer_where_there_is_nothing_to_narrow() -> None:
         def redirect_uri_decision(self) -> Decision:
             return narrow("less", ("https://client.example/cb",))
 
-    ruling = PluginSet([("narrows", Narrows())]).decide(
-        "redirect_uri_decision", client=None, redirect_uri="x"
-    )
+    ruling = PluginSet([("narrows", Narrows())]).decide(a_question("redirect_uri_decision"))
     assert ruling.failed
+
+
+@dataclass(frozen=True)
+class TakesTheQuestion:
+    """Takes the whole question beside one of its fields, and changes it."""
+
+    @hookimpl
+    def scope_decision(self, question: Any, requested: tuple[str, ...]) -> Decision[tuple[str, ...]]:
+        assert question.requested == requested
+        reason = question.hook.replace("_", "-")
+        object.__setattr__(question, "requested", ("admin",))
+        return allow(reason, requested)
+
+
+@dataclass(frozen=True)
+class AllowsWhatWasRequested:
+    @hookimpl
+    def scope_decision(self, requested: tuple[str, ...]) -> Decision[tuple[str, ...]]:
+        return narrow("as-requested", requested)
+
+
+def test_a_plugin_may_take_the_whole_question_and_changes_it_for_nobody_else() -> None:
+    """T140: neither what the next plugin is asked, nor what is recorded."""
+    plugins = PluginSet([("first", TakesTheQuestion()), ("second", AllowsWhatWasRequested())])
+    ruling = plugins.decide(a_question("scope_decision", requested=SCOPES))
+    assert ruling.answers[0].reason == "scope-decision"
+    assert ruling.allowed_value == SCOPES
+    assert ruling.as_record()["facts"]["requested"] == list(SCOPES)
+
+
+def test_a_ruling_that_allows_nothing_has_no_value() -> None:
+    with pytest.raises(ValueError, match="scope_decision was not allowed"):
+        ask([deny("no")]).allowed_value  # noqa: B018  # reading it is the test
 
 
 # ---- What a plugin must be -------------------------------------------------------------------------
@@ -432,7 +455,7 @@ def test_only_what_is_listed_is_loaded() -> None:
     """T140: installing a package never changes a policy."""
     plugins, _ = load_with()
     assert all(row["plugins"] == [] for row in plugins.table())
-    assert plugins.decide("redirect_uri_decision", client=None, redirect_uri="x").verdict is Verdict.SILENT
+    assert plugins.decide(a_question("redirect_uri_decision")).verdict is Verdict.SILENT
 
 
 def test_plugins_are_asked_in_the_order_of_the_list() -> None:
@@ -495,9 +518,7 @@ def test_a_plugin_that_hangs_has_refused() -> None:
     OVER.clear()
     try:
         begun = time.monotonic()
-        rulings = [
-            plugins.decide("redirect_uri_decision", client=a_client(), redirect_uri="x") for _ in range(34)
-        ]
+        rulings = [plugins.decide(a_question("redirect_uri_decision")) for _ in range(34)]
         assert time.monotonic() - begun < 10
         assert all(ruling.failed and ruling.reason == "plugin-too-slow" for ruling in rulings)
     finally:
@@ -515,9 +536,7 @@ def test_an_immediate_plugin_is_asked_in_the_callers_thread() -> None:
         def redirect_uri_decision(self) -> Decision:
             return allow(f"thread-{threading.get_ident()}")
 
-    ruling = PluginSet([("here", Here())]).decide(
-        "redirect_uri_decision", client=a_client(), redirect_uri="x"
-    )
+    ruling = PluginSet([("here", Here())]).decide(a_question("redirect_uri_decision"))
     assert ruling.reason == f"thread-{threading.get_ident()}"
 
 

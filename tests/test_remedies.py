@@ -10,8 +10,8 @@ import pytest
 
 from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED
 from authserver.engine.errors import OAuthError
-from authserver.explaining.remedies import REMEDIES, SILENCE, WITHOUT_REMEDY, remedy_of
-from authserver.plugins.kinds import SLOTS
+from authserver.explaining.remedies import REMEDIES, WITHOUT_REMEDY, remedy_of
+from authserver.hookspecs import DECIDING
 from authserver.settings import Settings
 
 PACKAGE = Path(__file__).parent.parent / "authserver"
@@ -56,8 +56,8 @@ def reasons_of(path: Path) -> Iterator[str]:
 
 
 def failures() -> Iterator[str]:
-    """Why the answer of a plugin is none (`plugins.asking` and `plugins.kinds`)."""
-    files = [PACKAGE / "plugins" / name for name in ("asking.py", "kinds.py")]
+    """Why the answer of a plugin is none (`plugins.asking` and `hooks`)."""
+    files = [PACKAGE / "plugins" / "asking.py", PACKAGE / "hooks.py"]
     for node in [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]:
         match node:
             case ast.FunctionDef(name="problem_with"):
@@ -105,12 +105,12 @@ def test_no_remedy_is_left_over() -> None:
 
 
 def test_every_deciding_hook_says_what_to_do_about_silence() -> None:
-    assert set(SILENCE) == set(SLOTS)
+    assert all(hook.silence and hook.remedy for hook in DECIDING.values())
 
 
 def test_the_settings_that_remedies_name_exist() -> None:
     known = {f"authserver.{name}" for name in Settings.__dataclass_fields__} | {"authserver.plugin"}
-    for text in (*REMEDIES.values(), *SILENCE.values()):
+    for text in (*REMEDIES.values(), *(hook.remedy for hook in DECIDING.values())):
         for word in text.replace("`", " ").split():
             if word.startswith("authserver."):
                 assert ".".join(word.rstrip(".,;:").split(".")[:2]) in known, word

@@ -50,10 +50,10 @@ class Does:
         return self.act()
 
 
-def record(slot: str, facts: Mapping[str, Any] | None, verdict: str, **more: Any) -> dict[str, Any]:
+def record(hook: str, facts: Mapping[str, Any] | None, verdict: str, **more: Any) -> dict[str, Any]:
     """A decision as it is kept."""
     return {
-        "slot": slot,
+        "slot": hook,
         "facts": facts,
         "verdict": verdict,
         "reason": "recorded",
@@ -152,8 +152,8 @@ def test_events_of_one_request_count_once(engine: Engine) -> None:
         an_event(decisions=(first,), at=NOW + timedelta(microseconds=1)),
     ]
     policies = PluginSet([("does", Does(lambda: None))])
-    slots = [item.slot for item in replay(events, replace(engine, policies=policies))]
-    assert slots == ["scope_decision", "consent_decision", "scope_decision"]
+    hooks = [item.hook for item in replay(events, replace(engine, policies=policies))]
+    assert hooks == ["scope_decision", "consent_decision", "scope_decision"]
 
 
 def test_what_shadow_plugins_said_is_not_asked_again(engine: Engine) -> None:

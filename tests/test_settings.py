@@ -14,8 +14,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from authserver import app
+from authserver.ini import convert, load
 from authserver.limits import MAXIMUM_SCOPE
-from authserver.settings import Environment, Secret, Settings, SettingsError, convert, key_ring, load
+from authserver.settings import Environment, Secret, Settings, SettingsError, key_ring
 
 KEY = base64.b64encode(bytes((7 * n + 3) % 256 for n in range(32))).decode()
 OTHER_KEY = base64.b64encode(bytes((11 * n + 5) % 256 for n in range(32))).decode()

@@ -18,7 +18,8 @@ from authserver.plugins.asking import PluginSet
 from authserver.plugins.shadow import MAXIMUM_RECORDS_A_SECOND, QUEUE, Shadow
 from authserver.storage.database import Database
 from authserver.testing import hostile
-from authserver.testing.records import a_client, a_user, an_event
+from authserver.testing.questions import a_question
+from authserver.testing.records import an_event
 
 SCOPES = ("profile", "files.read")
 
@@ -56,14 +57,7 @@ def live_beside(database: Database) -> Callable[[Callable[[], Any]], PluginSet]:
 
 
 def ask(live: PluginSet) -> Any:
-    return live.decide(
-        "scope_decision",
-        client=a_client(),
-        user=a_user(),
-        grant_type="authorization_code",
-        requested=SCOPES,
-        resources=(),
-    )
+    return live.decide(a_question("scope_decision", requested=SCOPES))
 
 
 def shadow_of(live: PluginSet) -> Shadow:

@@ -13,12 +13,12 @@ from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import uris
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.clients.registration import DPOP_BOUND, ClientMetadata, add_client
+from authserver.engine.clients.registration import DPOP_BOUND, add_client
 from authserver.engine.errors import InvalidRedirectUri
 from authserver.engine.keys.ring import check_known
-from authserver.engine.records import Client
+from authserver.engine.records import Client, ClientMetadata
 from authserver.explaining.remedies import remedy_of
-from authserver.settings import did_you_mean
+from authserver.ini import did_you_mean
 
 
 @click.group()

@@ -12,13 +12,14 @@ import click
 import sqlalchemy.exc
 from paste.deploy import appconfig
 
-from authserver import settings
+from authserver import ini as ini_reader
 from authserver.cli.printing import safe
 from authserver.engine.context import Caller, Engine
 from authserver.engine.errors import Refusal
 from authserver.engine.people.login import BadPassword
 from authserver.engine.people.usernames import BadUsername
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
+from authserver.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from authserver.app import Application
@@ -49,9 +50,9 @@ class Configuration:
         own: Mapping[str, str] = section.local_conf
         return own
 
-    def settings(self) -> settings.Settings:
+    def settings(self) -> Settings:
         """The server's own settings, without loading its plugins. Raises SettingsError."""
-        return settings.load(self.ini()).settings
+        return ini_reader.load(self.ini()).settings
 
     def application(self) -> Application:
         """The whole server, as it would start. Raises SettingsError."""
@@ -95,7 +96,7 @@ class OneSentence(click.Group):
     def _in_a_sentence(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
-        except settings.SettingsError as error:
+        except SettingsError as error:
             raise click.ClickException("\n       ".join(error.problems)) from error
         except Refusal as error:
             raise click.ClickException(error.description) from error

@@ -9,13 +9,16 @@ from urllib.parse import urlsplit
 
 import click
 
-from authserver import private_files, settings
+from authserver import ini as ini_reader
+from authserver import private_files
 from authserver.cli.configuration import Configuration
 from authserver.cli.keys import new_ring_entry
 from authserver.cli.printing import say
-from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.clients.registration import add_client
 from authserver.engine.context import Engine
 from authserver.engine.people.login import add_user
+from authserver.engine.records import ClientMetadata
+from authserver.settings import Environment, Settings
 
 USERNAME = "demo"
 SERVICE = "demo-service"
@@ -54,7 +57,7 @@ def prepare_files(ini: Mapping[str, str], home: Path) -> Path:
         click.ClickException: this is no development server, or its key ring is no file.
     """
     key = "authserver.environment"
-    if settings.resolve(key, ini.get(key, "production")).text != settings.Environment.DEVELOPMENT:
+    if ini_reader.resolve(key, ini.get(key, "production")).text != Environment.DEVELOPMENT:
         raise click.ClickException(
             f"{key} is not development: there are no demo users and clients in production"
         )
@@ -128,7 +131,7 @@ def kept(path: Path) -> str:
         raise click.ClickException(f"{path} is gone; remove {path.parent} to begin anew") from None
 
 
-def announcement(loaded: settings.Settings, password: str, secret: str) -> str:
+def announcement(loaded: Settings, password: str, secret: str) -> str:
     """What a newcomer reads: where it is, who may sign in, what to paste."""
     issuer = loaded.issuer
     metadata_url = f"{loaded.issuer_origin}/.well-known/oauth-authorization-server{urlsplit(issuer).path}"

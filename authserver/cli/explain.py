@@ -13,10 +13,11 @@ import click
 
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine import authorize, token
+from authserver.engine import authorize, token, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes
 from authserver.engine.clients import authentication
 from authserver.engine.clients import registration as registration_rules
+from authserver.engine.consent import Agreement, consents_already, silent_approval_is_safe
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidClient, InvalidRequest, UnauthorizedClient
@@ -56,7 +57,7 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
     from authserver.explaining.explain import explain_event
 
     application = context.obj.application()
-    with closing(application.storage), application.begin() as engine:
+    with closing(application), application.begin() as engine:
         event = engine.stores.events.find(error_id)
     if event is None:
         raise click.ClickException(
@@ -160,18 +161,16 @@ def consent(
         assert user is not None  # a name was given
         token.allowed_grant_type(engine, client, "authorization_code")
         allowed = allowed_resources(engine, client, resources)
-        checked = authorize.Checked(
+        agreement = Agreement(
             client=client,
             user=user,
-            redirect_uri=redirect_uri or (client.redirect_uris or ("",))[0],
-            state=None,
-            code_challenge="",
             scopes=allowed_scopes(engine, client, user, "authorization_code", _scopes(scopes), allowed),
             resources=allowed,
         )
-        if not authorize.consents_already(engine, checked):
+        if not consents_already(engine, agreement):
             return "the person is asked"
-        if authorize.silent_approval_is_safe(client, checked.redirect_uri):
+        answered_at = redirect_uri or (client.redirect_uris or ("",))[0]
+        if silent_approval_is_safe(client, reaches_client_alone=uris.is_remote_https(answered_at)):
             return "the person is not asked"
         return (
             "the person is asked all the same, for nothing proves that it is this client: that takes a client "
@@ -246,7 +245,7 @@ def _tell(configuration: Configuration, as_json: bool, rule: Callable[[Engine], 
     application = configuration.application()
     # A question asked here is nobody's request: shadow plugins would write down what they think of it.
     application.parts.policies.shadow = None
-    with closing(application.storage), application.begin() as engine:
+    with closing(application), application.begin() as engine:
         told = explain_rule(engine, application.parts.policies, lambda: rule(engine))
     _print(told, as_json, {})
 
@@ -273,12 +272,12 @@ def _print(told: Explanation, as_json: bool, about: Mapping[str, Any]) -> None:
 def _print_check(number: int, check: Check) -> None:
     outcome = f" {' '.join(map(words, check.outcome))}" if isinstance(check.outcome, list) else ""
     why = f": {words(check.reason)}" if check.reason else ""
-    say(f"{number}. {check.check}: {check.verdict}{outcome}, by {words(check.by)}{why}")
-    if check.input:
-        print_record(_flat(check.input), indent=3)
-    if check.said:
+    say(f"{number}. {check.hook}: {check.verdict}{outcome}, by {words(check.by)}{why}")
+    if check.facts:
+        print_record(_flat(check.facts), indent=3)
+    if check.answers:
         say()
-        rows = [{**asdict(said), "µs": said.microseconds} for said in check.said]
+        rows = [{**asdict(answer), "µs": answer.microseconds} for answer in check.answers]
         print_rows(rows, ("by", "verdict", "reason", "µs"), empty="", indent=3)
     if check.remedies:
         say("\n   what would change it")

@@ -17,7 +17,8 @@ from authserver.engine import authorize, token, uris
 from authserver.engine.context import Engine, Journal
 from authserver.engine.errors import OAuthError
 from authserver.engine.records import Client
-from authserver.explaining.remedies import SILENCE, remedy_of
+from authserver.explaining.remedies import remedy_of
+from authserver.hookspecs import DECIDING
 
 if TYPE_CHECKING:
     from authserver.app import Application
@@ -70,7 +71,7 @@ def lint(context: click.Context, configuration: Configuration, as_json: bool) ->
     # A question asked here is nobody's request: shadow plugins would write down what they think of it.
     application.parts.policies.shadow = None
     checked, found = 0, list[Finding]()
-    with closing(application.storage):
+    with closing(application):
         clients = track(
             _enabled_clients(application),
             "Checking clients",
@@ -150,7 +151,12 @@ def _scopes(engine: Engine, client: Client) -> _Refused:
 
 def _auth_method(engine: Engine, client: Client) -> _Refused:
     if client.auth_method not in engine.auth_methods:
-        yield "token_endpoint_auth_method", client.auth_method, SILENT, SILENCE["client_auth_decision"]
+        yield (
+            "token_endpoint_auth_method",
+            client.auth_method,
+            SILENT,
+            DECIDING["client_auth_decision"].remedy,
+        )
 
 
 def _enabled_clients(application: Application) -> Iterator[tuple[Engine, Client]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import entry_points, version
 from importlib.resources import files
 from pathlib import Path
@@ -14,17 +14,21 @@ from string import Template
 import click
 
 from authserver.cli.printing import say
-from authserver.plugins.kinds import HOOKS as ALL_HOOKS
+from authserver.hookspecs import DECIDING, every_hook
 from authserver.plugins.loading import GROUP
 
 TEMPLATES = files("authserver.cli") / "plugin_template"
+# What a plugin is started from for a deciding hook that has no template of its own.
+ANY_DECIDING = "deciding"
 # The hooks that a plugin can be started for, the deciding ones first.
-HOOKS = tuple(hook for hook in ALL_HOOKS if (TEMPLATES / f"{hook}.module.txt").is_file())
+HOOKS = tuple(
+    hook for hook in every_hook() if hook in DECIDING or (TEMPLATES / f"{hook}.module.txt").is_file()
+)
 MAXIMUM_NAME = 30
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _FIELD = re.compile(r"^POLICY = \w+\((.*)\)$", re.MULTILINE)
-_SETTING = re.compile(r'(\w+)=(?:\("([^"]*)",\)|"([^"]*)")')
+_SETTING = re.compile(r'(\w+)=(?:\("([^"]*)",\)|"([^"]*)"|(True))')
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +106,17 @@ def written(names: Names, hook: str) -> Mapping[Path, str]:
         # The oldest release that the plugin surely works with: this one.
         "version": version("authserver"),
     }
-    test = _filled(f"{hook}.test.txt", values)
+    template = hook
+    if not (TEMPLATES / f"{hook}.module.txt").is_file():
+        template = ANY_DECIDING
+        values["arguments"] = ", ".join(item.name for item in fields(DECIDING[hook].question))
+    test = _filled(f"{template}.test.txt", values)
     values["settings"] = _settings(names, test)
     package = Path("src", names.module)
     return {
         Path("pyproject.toml"): _filled("pyproject.txt", values),
         Path("README.md"): _filled("readme.txt", values),
-        package / "__init__.py": _filled(f"{hook}.module.txt", values),
+        package / "__init__.py": _filled(f"{template}.module.txt", values),
         package / "py.typed": "",
         Path("tests", f"test_{names.name}.py"): test,
     }
@@ -144,5 +152,6 @@ def _settings(names: Names, test: str) -> str:
     made = _FIELD.search(test)
     found = _SETTING.findall(made[1]) if made else []
     return "\n".join(
-        f"authserver.plugin.{names.name}.{field} = {word or text}" for field, word, text in found
+        f"authserver.plugin.{names.name}.{field} = {word or text or flag.lower()}"
+        for field, word, text, flag in found
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from authserver.cli.configuration import Configuration
@@ -13,7 +15,8 @@ from authserver.cli.printing import json_option, print_json, print_rows, say
 @click.pass_obj
 def plugins(configuration: Configuration, as_json: bool) -> None:
     """Print who decides what: each hook, the plugins it asks in order, and what their silence means."""
-    rows = configuration.application().parts.policies.table()
+    with closing(configuration.application()) as application:
+        rows = application.parts.policies.table()
     if as_json:
         print_json(rows)
         return

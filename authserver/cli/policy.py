@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from authserver import settings as settings_reader
+from authserver import ini as ini_reader
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.durations import length_of
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
@@ -108,7 +108,7 @@ def shadow_report(configuration: Configuration, since: datetime, as_json: bool) 
     application = configuration.application()
     differences = Differences()
     dropped = 0
-    with closing(application.storage), application.begin() as engine:
+    with closing(application), application.begin() as engine:
         for event in engine.stores.events.since(since, type=EventType.POLICY_DIFFERED):
             was, would_be = event.decisions
             facts = was.get("facts") or {}
@@ -149,11 +149,14 @@ def replay_command(
     from authserver.explaining.replay import Result, replay
 
     application = configuration.application()
-    other = _plugins_of(candidate)
     differences = Differences()
     not_asked: Counter[tuple[str, str]] = Counter()
     asked = 0
-    with closing(application.storage), application.begin() as engine:
+    with (
+        closing(application),
+        closing(_plugins_of(candidate)) as other,
+        application.begin() as engine,
+    ):
         events = engine.stores.events
         found = track(
             events.since(since),
@@ -164,12 +167,12 @@ def replay_command(
         )
         for item in replay(found, replace(engine, policies=other)):
             if item.result is Result.NOT_ASKED:
-                not_asked[item.slot, item.would_be["reason"]] += 1
+                not_asked[item.hook, item.would_be["reason"]] += 1
                 continue
             asked += 1
             if item.result is Result.FLIPPED:
                 example = {"event_id": item.event_id, "at": item.at, "asked": item.facts}
-                differences.add(item.slot, item.client_id, item.was, item.would_be, example)
+                differences.add(item.hook, item.client_id, item.was, item.would_be, example)
     summary = {
         "since": since,
         "asked": asked,
@@ -193,7 +196,7 @@ def _plugins_of(candidate: Path) -> PluginSet:
 
     if not candidate.is_file():
         raise click.BadParameter(f"{candidate}: no such file", param_hint="--config")
-    loaded = settings_reader.load(Configuration(candidate).ini())
+    loaded = ini_reader.load(Configuration(candidate).ini())
     found, _ = loading.load(
         loaded.settings.plugins,
         loaded.plugin_settings,

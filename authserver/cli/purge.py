@@ -37,7 +37,7 @@ def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
     run, and twice at once; stopping it loses nothing.
     """
     application = configuration.application()
-    with closing(application.storage):
+    with closing(application):
         application.check_database()
         now = datetime.now(UTC)
         before = upkeep.cutoffs(application.parts.settings, now)

@@ -29,7 +29,7 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
     """
     application = configuration.application()
     key_ring = application.parts.ring
-    with closing(application.storage):
+    with closing(application):
         with application.begin() as engine:
             ring.check(engine)
             erase_ended(engine.stores, engine.now)

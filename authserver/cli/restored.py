@@ -54,7 +54,7 @@ def restored(configuration: Configuration, log: str | None, yes: bool, as_json: 
     if not yes and sys.stdin.isatty():
         click.confirm(_WARNING, abort=True, err=True)
     application = configuration.application()
-    with closing(application.storage):
+    with closing(application):
         application.check_database()
         logged, bad = _read(log)
         try:

@@ -11,6 +11,7 @@ from authserver.engine import uris
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidScope, InvalidTarget
 from authserver.engine.parameters import Parameters, scope_set
+from authserver.engine.questions import ResourceQuestion, ScopeQuestion
 from authserver.engine.records import Client, User
 from authserver.limits import MAXIMUM_RESOURCES
 
@@ -38,12 +39,9 @@ def allowed_scopes(
         InvalidScope: a policy refuses, nobody allows, or nothing is left.
     """
     ruling = engine.ask(
-        "scope_decision",
-        client=client,
-        user=user,
-        grant_type=grant_type,
-        requested=requested,
-        resources=resources,
+        ScopeQuestion(
+            client=client, user=user, grant_type=grant_type, requested=requested, resources=resources
+        )
     )
     if not ruling.allowed:
         raise InvalidScope("The requested scope is not allowed.", reason=ruling.reason)
@@ -51,7 +49,7 @@ def allowed_scopes(
     known = engine.scopes
     scopes = tuple(
         scope
-        for scope in dict.fromkeys(ruling.value)
+        for scope in dict.fromkeys(ruling.allowed_value)
         if scope in ceiling and scope in client.scopes and scope in known
     )
     if not scopes:
@@ -71,16 +69,17 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
     allowed = []
     canonical: list[str | None] = [uris.canonical_resource(text) for text in requested]
     for resource in canonical or [None]:
-        ruling = engine.ask("resource_decision", client=client, resource=resource)
+        ruling = engine.ask(ResourceQuestion(client=client, resource=resource))
         if not ruling.allowed:
             raise InvalidTarget("The requested resource is not allowed.", reason=ruling.reason)
-        if ruling.value != resource and not _is_resource(ruling.value):
+        value = ruling.allowed_value
+        if value != resource and not _is_resource(value):
             raise engine.wrong_value(ruling)
-        if resource is not None and not _is_same_resource(ruling.value, resource):
+        if resource is not None and not _is_same_resource(value, resource):
             raise engine.wrong_value(ruling)
-        if client.resources and ruling.value not in client.resources:
+        if client.resources and value not in client.resources:
             raise InvalidTarget("The requested resource is not allowed.", reason="resource-not-registered")
-        allowed.append(ruling.value)
+        allowed.append(value)
     return tuple(dict.fromkeys(allowed))
 
 

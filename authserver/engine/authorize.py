@@ -1,10 +1,12 @@
 """The authorization endpoint (OAuth 2.1, 4.1): from a request to a question for the user, or an answer for the client.
 
-The pending request travels sealed in the URL (`engine.pending`), and is checked again at every step; nothing about
-a stranger is stored before someone signs in.
+The pending request, or the reference to one that a plugin keeps, travels sealed in the URL (`engine.pending`), and is
+checked again at every step; nothing about a stranger is stored before someone signs in.
 
 Order of checks (T001): client, redirect URI: until here every refusal is a page. Then everything else,
 which is redirected, but only for someone who is signed in (OAuth 2.1, 7.13.2).
+
+What a person lets a client have, and when they are asked, is in `engine.consent`.
 """
 
 from __future__ import annotations
@@ -12,14 +14,23 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from authserver.engine import pkce, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes, requested_scopes
+from authserver.engine.consent import (
+    Agreement,
+    agree,
+    consents_already,
+    decline,
+    hold_session,
+    problem_with,
+    sentences,
+    silent_approval_is_safe,
+)
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
-from authserver.engine.decisions import Verdict
 from authserver.engine.errors import (
     AccessDenied,
     InvalidRequest,
@@ -44,25 +55,34 @@ from authserver.engine.pending import (
     seal,
     unseal,
 )
-from authserver.engine.people.login import SESSION_KIND, sign_out
-from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, User
+from authserver.engine.people.login import sign_out
+from authserver.engine.questions import RedirectUriQuestion
+from authserver.engine.records import NOTHING, Client, User
 from authserver.engine.tokens.issuing import issue_code, new_code
 from authserver.limits import MAXIMUM_CLIENT_ID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskLogin:
-    """Somebody must sign in first."""
+class Requester:
+    """Who asks in a pending request, and where the answer would go."""
 
-    sealed_request: str = field(repr=False)
     handle: str
     client: Client
     redirect_uri: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskLogin:
+    """Somebody must sign in first; `again` when somebody is signed in already, and that is not enough."""
+
+    sealed_request: str = field(repr=False)
+    handle: str
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AskConsent:
-    """The user must be asked.
+    """The user must be asked whether they agree.
 
     `scopes` are (name, sentence) pairs; `problem` says why the page comes back: `nothing-ticked`,
     `not-confirmed` or `shown-to-another`.
@@ -71,11 +91,9 @@ class AskConsent:
     sealed_request: str = field(repr=False)
     handle: str
     form_token: str = field(repr=False)
-    client: Client
     redirect_uri: str
-    user: User
+    agreement: Agreement
     scopes: tuple[tuple[str, str], ...]
-    resources: tuple[str, ...]
     problem: str | None = None
 
 
@@ -109,6 +127,8 @@ class Expanded:
         sendable_until: until when it can be sent.
         bound: the key that its client proved when it sent this in advance, as a `cnf`; the code is bound to it.
         refusal: what the client is told instead of an answer, once its redirect URI is accepted.
+        reference: the few parameters that travel from page to page in place of these, where the plugin keeps these.
+            On each page it is asked to expand the reference, with an engine whose `now` is when the request was sent.
     """
 
     parameters: Parameters
@@ -116,19 +136,17 @@ class Expanded:
     sendable_until: datetime | None = None
     bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     refusal: InvalidRequest | None = None
+    reference: Parameters | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A request whose every part was accepted, with what may be granted to whom, and what is kept with the code."""
+    """A request whose every part was accepted, with what the user may agree to, and what is kept with the code."""
 
-    client: Client
-    user: User
+    agreement: Agreement
     redirect_uri: str
     state: str | None
     code_challenge: str
-    scopes: tuple[str, ...]
-    resources: tuple[str, ...]
     kept: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
@@ -139,19 +157,22 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
         PageError: client or redirect URI cannot be trusted; nothing is redirected.
         RedirectError: any other error, for a signed-in user.
     """
-    expanded = _carried(_expand(engine, parameters), engine.settings.maximum_request)
+    expanded = _expand(engine, parameters)
+    if expanded.reference is None:
+        expanded = _carried(expanded, engine.settings.maximum_request)
     # However often it is sent, it expires at one time: until then its answer is remembered.
     begins = max(engine.now, expanded.sendable_until or engine.now)
     lifetime = timedelta(seconds=engine.settings.request_lifetime)
     pending = Pending(
         handle=digests.new_identifier(),
         request_id=expanded.request_id or digests.new_identifier(),
-        asked_at=int(engine.now.timestamp()),
+        asked_at=engine.now.timestamp(),
         expires_at=int((begins + lifetime).timestamp()),
         parameters=expanded.parameters,
         bound=expanded.bound,
         refusal=expanded.refusal,
         as_sent=expanded.parameters == parameters,
+        reference=expanded.reference,
     )
     return _proceed(engine, pending, browser, is_new=expanded.request_id is None)
 
@@ -163,7 +184,7 @@ def resume(engine: Engine, sealed_request: str, browser: Browser) -> Outcome:
         PageError: also when it has expired, belongs to another browser, or was answered before.
         RedirectError: as for `begin`.
     """
-    return _proceed(engine, unseal(engine, sealed_request, browser), browser)
+    return _proceed(engine, _opened(engine, sealed_request, browser), browser)
 
 
 def answer(
@@ -190,27 +211,26 @@ def answer(
         RedirectError: as for `begin`.
     """
     given = " ".join(["allow", *sorted(set(scopes))]) if allowed else "deny"
-    pending = unseal(engine, sealed_request, browser)
+    pending = _opened(engine, sealed_request, browser)
     answered = _answered(engine, pending, browser, form_token, given)
     if not isinstance(answered, Checked):
         return answered
-    checked, client = answered, answered.client
+    checked, agreement = answered, answered.agreement
     if not allowed:
         declined = RedirectError(
             AccessDenied("The user declined."), redirect_uri=checked.redirect_uri, state=checked.state
         )
         location = error_location(declined, engine.settings.issuer)
-        if not answer_once(engine, pending, client, browser, given=given, location=location):
-            return _same_again(engine, pending, client, browser, given)
-        engine.record(EventType.CONSENT_REFUSED, details={"scopes": list(checked.scopes)})
+        if not answer_once(engine, pending, agreement.client, browser, given=given, location=location):
+            return _same_again(engine, pending, agreement.client, browser, given)
+        decline(engine, agreement)
         return Redirect(location=location)
-    consents_already(engine, checked)
-    chosen = tuple(scope for scope in checked.scopes if scope in scopes)
-    if not chosen:
-        return _ask_consent(engine, pending, checked, "nothing-ticked")
-    if client.is_self_registered and not confirmed:
-        return _ask_consent(engine, pending, checked, "not-confirmed")
-    return _approve(engine, pending, browser, replace(checked, scopes=chosen), given=given)
+    _passes_unasked(engine, checked)
+    chosen = agreement.narrowed(scopes)
+    problem = problem_with(chosen, confirmed=confirmed)
+    if problem:
+        return _ask_consent(engine, pending, checked, problem)
+    return _approve(engine, pending, browser, replace(checked, agreement=chosen), given=given)
 
 
 def switch_user(engine: Engine, sealed_request: str, browser: Browser, *, form_token: str) -> Outcome:
@@ -220,13 +240,13 @@ def switch_user(engine: Engine, sealed_request: str, browser: Browser, *, form_t
         PageError: as for `answer`.
         RedirectError: as for `answer`.
     """
-    pending = unseal(engine, sealed_request, browser)
+    pending = _opened(engine, sealed_request, browser)
     answered = _answered(engine, pending, browser, form_token, "switch")
     if not isinstance(answered, Checked):
         return answered
     assert browser.session_id is not None  # the page was shown to a user
     sign_out(engine, browser.session_id)
-    return _ask_login(engine, pending, answered.client, answered.redirect_uri)
+    return _ask_login(engine, pending)
 
 
 def _answered(
@@ -243,24 +263,35 @@ def _answered(
     if location is not None:
         return Redirect(location=location)
     if user is None:
-        return _ask_login(engine, pending, client, redirect_uri)
-    engine.journal.user_id = user.user_id
+        return _ask_login(engine, pending)
     checked = _check(engine, pending, client, redirect_uri, user)
     if not is_theirs:
         raise FormOutOfDate(_ask_consent(engine, pending, checked, "shown-to-another"))
     return checked
 
 
-def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> AskLogin:
-    """What the sign-in page may say about a pending request: who asks, and where the answer would go.
+def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> Requester:
+    """What the sign-in page may say about a pending request.
 
     Raises:
         PageError: as for `resume`.
     """
-    pending = unseal(engine, sealed_request, browser)
+    pending = _opened(engine, sealed_request, browser)
     client, redirect_uri = accept_target(engine, pending.parameters)
     earlier_answer(engine, pending, client, browser)
-    return _ask_login(engine, pending, client, redirect_uri)
+    return Requester(handle=pending.handle, client=client, redirect_uri=redirect_uri)
+
+
+def wants_sign_in_again(engine: Engine, sealed_request: str, browser: Browser) -> bool:
+    """Whether somebody must sign in for this pending request, although they may have done so before it.
+
+    False for a request that cannot go on: where it leads, a page says so.
+    """
+    try:
+        pending = unseal(engine, sealed_request, browser)
+    except PageError:
+        return False
+    return pending.sign_in_again and not pending.began_before(browser.session)
 
 
 def with_response(redirect_uri: str, issuer: str, *answer: tuple[str, str | None]) -> str:
@@ -279,17 +310,6 @@ def error_location(error: RedirectError, issuer: str) -> str:
         ("error_description", error.description),
         ("state", error.state),
     )
-
-
-def silent_approval_is_safe(client: Client, redirect_uri: str) -> bool:
-    """Whether anything proves that it is this client, so that no page is needed (E-12, T088).
-
-    Any program of the device may listen at a loopback address or take a private-use scheme, a client secret
-    or not.
-    """
-    if client.is_self_registered or not uris.is_remote_https(redirect_uri):
-        return False
-    return client.first_party or not client.is_public
 
 
 def check_request(engine: Engine, parameters: Parameters, bound: Mapping[str, Any] = NOTHING) -> None:
@@ -316,6 +336,20 @@ def _expand(engine: Engine, parameters: Parameters) -> Expanded:
         raise PageError(error) from None
     first = found[0] if found else Expanded(parameters=parameters)
     return replace(first, refusal=next((item.refusal for item in found if item.refusal), None))
+
+
+def _opened(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
+    """The pending request with all its parameters.
+
+    Raises:
+        PageError: as for `resume`.
+    """
+    pending = unseal(engine, sealed_request, browser)
+    if pending.reference is None:
+        return pending
+    as_of_then = replace(engine, now=datetime.fromtimestamp(pending.asked_at, UTC))
+    expanded = _expand(as_of_then, pending.reference)
+    return replace(pending, parameters=expanded.parameters, refusal=pending.refusal or expanded.refusal)
 
 
 def _carried(expanded: Expanded, maximum: int) -> Expanded:
@@ -348,21 +382,15 @@ def _proceed(engine: Engine, pending: Pending, browser: Browser, *, is_new: bool
     if location is not None:
         return Redirect(location=location)
     if browser.user is None:
-        return _ask_login(engine, pending, client, redirect_uri)
-    engine.journal.user_id = browser.user.user_id
+        return _ask_login(engine, pending)
     checked = _check(engine, pending, client, redirect_uri, browser.user)
-    if consents_already(engine, checked) and silent_approval_is_safe(client, redirect_uri):
+    if _passes_unasked(engine, checked):
         return _approve(engine, pending, browser, checked)
     return _ask_consent(engine, pending, checked)
 
 
-def _ask_login(engine: Engine, pending: Pending, client: Client, redirect_uri: str) -> AskLogin:
-    return AskLogin(
-        sealed_request=seal(engine, pending),
-        handle=pending.handle,
-        client=client,
-        redirect_uri=redirect_uri,
-    )
+def _ask_login(engine: Engine, pending: Pending, *, again: bool = False) -> AskLogin:
+    return AskLogin(sealed_request=seal(engine, pending), handle=pending.handle, again=again)
 
 
 def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
@@ -404,13 +432,14 @@ def accept_redirect_uri(engine: Engine, client: Client, redirect_uri: str) -> No
         withdrawn = uris.needs_permission(redirect_uri)
         reason = "private-use-not-allowed" if withdrawn else "redirect-uri-malformed"
         raise InvalidRequest("The redirect_uri is not acceptable.", reason=reason)
-    ruling = engine.ask("redirect_uri_decision", client=client, redirect_uri=redirect_uri)
+    ruling = engine.ask(RedirectUriQuestion(client=client, redirect_uri=redirect_uri))
     if not ruling.allowed:
         raise InvalidRequest("The redirect_uri is not registered for this application.", reason=ruling.reason)
 
 
 def _check(engine: Engine, pending: Pending, client: Client, redirect_uri: str, user: User) -> Checked:
     """Everything else; from here on errors go to the client."""
+    engine.journal.user_id = user.user_id
     parameters = pending.parameters
     state: str | None = None
     try:
@@ -422,13 +451,10 @@ def _check(engine: Engine, pending: Pending, client: Client, redirect_uri: str, 
     except OAuthError as error:
         raise _redirected(engine, error, client, redirect_uri, state) from None
     return Checked(
-        client=client,
-        user=user,
+        agreement=Agreement(client=client, user=user, scopes=scopes, resources=resources),
         redirect_uri=redirect_uri,
         state=state,
         code_challenge=code_challenge,
-        scopes=scopes,
-        resources=resources,
         kept=kept,
     )
 
@@ -494,55 +520,30 @@ def _redirected(
     )
 
 
-def consents_already(engine: Engine, checked: Checked) -> bool:
-    """Whether a policy lets the user pass unasked.
-
-    Raises:
-        RedirectError: a policy refuses, whatever the user would say.
-    """
-    ruling = engine.ask(
-        "consent_decision",
-        client=checked.client,
-        user=checked.user,
-        scopes=checked.scopes,
-        resources=checked.resources,
-        remembered=engine.stores.consents.find(checked.user.user_id, checked.client.client_id),
+def _passes_unasked(engine: Engine, checked: Checked) -> bool:
+    """Whether the user need not be asked. Raises RedirectError when a policy refuses."""
+    client, redirect_uri = checked.agreement.client, checked.redirect_uri
+    try:
+        consents = consents_already(engine, checked.agreement)
+    except AccessDenied as error:
+        raise _redirected(engine, error, client, redirect_uri, checked.state) from None
+    return consents and silent_approval_is_safe(
+        client, reaches_client_alone=uris.is_remote_https(redirect_uri)
     )
-    if ruling.verdict is Verdict.DENY:
-        error = AccessDenied("This is not allowed here.", reason=ruling.reason)
-        raise _redirected(engine, error, checked.client, checked.redirect_uri, checked.state)
-    return ruling.allowed
 
 
 def _ask_consent(
     engine: Engine, pending: Pending, checked: Checked, problem: str | None = None
 ) -> AskConsent:
-    sentences = engine.scopes
     return AskConsent(
         sealed_request=seal(engine, pending),
         handle=pending.handle,
-        form_token=form_token(engine, pending.handle, checked.user),
-        client=checked.client,
+        form_token=form_token(engine, pending.handle, checked.agreement.user),
         redirect_uri=checked.redirect_uri,
-        user=checked.user,
-        scopes=tuple((scope, sentences[scope]) for scope in checked.scopes),
-        resources=checked.resources,
+        agreement=checked.agreement,
+        scopes=sentences(engine, checked.agreement),
         problem=problem,
     )
-
-
-def _hold_session(engine: Engine, browser: Browser) -> None:
-    """See to it that whatever ends this session ends what is agreed in it now, too (I-14, T068).
-
-    Before anything is written: who ends sessions takes them first, and would wait for us while we wait for them.
-
-    Raises:
-        PageError: it ended after it was read for this request.
-    """
-    assert browser.session_id is not None  # somebody is signed in
-    if not engine.stores.sessions.hold(digests.digest(SESSION_KIND, browser.session_id)):
-        engine.journal.target = None
-        raise PageError(InvalidRequest("You were signed out. Sign in and try again.", reason="session-ended"))
 
 
 def _approve(
@@ -553,34 +554,20 @@ def _approve(
     Args:
         given: the answer of the user; None when a policy let them pass unasked.
     """
-    _hold_session(engine, browser)
+    agreement = checked.agreement
+    assert browser.session is not None  # somebody is signed in
+    hold_session(engine, browser.session)
     code = new_code()
     location = with_response(
         checked.redirect_uri, engine.settings.issuer, ("code", code), ("state", checked.state)
     )
     if not answer_once(
-        engine, pending, checked.client, browser, given=given or "", location=location, code=code
+        engine, pending, agreement.client, browser, given=given or "", location=location, code=code
     ):
-        return _same_again(engine, pending, checked.client, browser, given)
-    if given is not None:
-        engine.stores.consents.remember(_merged_consent(engine, checked))
-        engine.record(EventType.CONSENT_GIVEN, details={"scopes": list(checked.scopes)})
-    details: dict[str, object] = {}
-    if browser.authenticated_at is not None:
-        details = {"auth_time": int(browser.authenticated_at.timestamp()), "amr": list(browser.methods)}
-    grant = Grant(
-        grant_id=digests.new_identifier(),
-        client_id=checked.client.client_id,
-        user_id=checked.user.user_id,
-        scopes=checked.scopes,
-        resources=checked.resources,
-        created_at=engine.now,
-        expires_at=engine.now + timedelta(seconds=engine.settings.grant_lifetime),
-        details=details,
-    )
+        return _same_again(engine, pending, agreement.client, browser, given)
     issue_code(
         engine,
-        grant,
+        agree(engine, agreement, browser.session, asked=given is not None),
         code,
         redirect_uri=checked.redirect_uri,
         code_challenge=checked.code_challenge,
@@ -598,21 +585,6 @@ def _same_again(
         # It was answered before the database was restored.
         raise RequestAnswered(client)
     return Redirect(location=location)
-
-
-def _merged_consent(engine: Engine, checked: Checked) -> Consent:
-    """What the user agreed to for this client so far; anew for other redirect URIs or resources (T089)."""
-    user_id, client = checked.user.user_id, checked.client
-    before = engine.stores.consents.find(user_id, client.client_id)
-    same = before and (before.redirect_uris, before.resources) == (client.redirect_uris, checked.resources)
-    return Consent(
-        user_id=user_id,
-        client_id=client.client_id,
-        scopes=tuple(dict.fromkeys((*(before.scopes if before and same else ()), *checked.scopes))),
-        resources=checked.resources,
-        redirect_uris=client.redirect_uris,
-        granted_at=engine.now,
-    )
 
 
 def _is_visible(text: str) -> bool:

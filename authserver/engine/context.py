@@ -10,10 +10,11 @@ from typing import Any
 
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import KeyRing
-from authserver.engine.decisions import Ruling
+from authserver.engine.decisions import Ruling, T
 from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import ContributionFailed, Generation, Policies, Signer, Stores, Throttle
+from authserver.engine.questions import Question
 from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token, User
 from authserver.settings import Settings
 
@@ -127,7 +128,7 @@ class Journal:
     URI. `events` are those written so far, which observers hear of after the commit.
     """
 
-    decisions: list[Ruling] = field(default_factory=list)
+    decisions: list[Ruling[Any]] = field(default_factory=list)
     actor: str | None = None
     client_id: str | None = None
     user_id: str | None = None
@@ -188,13 +189,13 @@ class Engine(Parts):
             journal=journal or Journal(),
         )
 
-    def ask(self, slot: str, /, **question: Any) -> Ruling:
+    def ask(self, question: Question[T]) -> Ruling[T]:
         """Ask the policies, and note the ruling for the event table.
 
         Raises:
             ServerError: a plugin failed, so nothing may be decided (R-14).
         """
-        ruling = self.policies.decide(slot, **question)
+        ruling = self.policies.decide(question)
         self.journal.decisions.append(ruling)
         if ruling.failed:
             raise ServerError("The server could not decide about this request.", reason=ruling.reason)
@@ -217,7 +218,7 @@ class Engine(Parts):
 
         Raises:
             ServerError: a plugin failed (R-14).
-            OAuthError: a plugin refuses, at a hook where it may (`plugins.kinds.REFUSING`).
+            OAuthError: a plugin refuses, at a hook where it may (`hooks.Contributing.refusing`).
         """
         try:
             return [value for _, value in self.policies.contribute(hook, **question)]
@@ -244,9 +245,9 @@ class Engine(Parts):
         found = self.contributions("find_client", client_id=client_id)
         return next((client for client in found if client.client_id == client_id), None)
 
-    def wrong_value(self, ruling: Ruling, why: str = "wrong-value") -> ServerError:
+    def wrong_value(self, ruling: Ruling[Any], why: str = "wrong-value") -> ServerError:
         """The refusal of an allow whose value nobody can use: its plugin is at fault (R-14)."""
-        log.error("plugin %s answered %s wrongly (%s): refusing", ruling.decided_by, ruling.slot, why)
+        log.error("plugin %s answered %s wrongly (%s): refusing", ruling.decided_by, ruling.hook, why)
         return ServerError("The server could not decide about this request.", reason="wrong-value")
 
     def record(

@@ -6,20 +6,19 @@ Any deny refuses; every narrowing intersects; the first allow gives the value; s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, Never, TypeVar, overload
 
-Facts = Callable[[], Mapping[str, Any]]
+from authserver.engine.questions import Question
 
-
-def _no_facts() -> Mapping[str, Any]:
-    return {}
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Verdict(StrEnum):
-    """What one policy said, or what all of them together came to."""
+    """What one policy answered, or what all of them together came to."""
 
     ALLOW = "allow"
     NARROW = "narrow"
@@ -29,66 +28,79 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Generic[T_co]):
     """One policy's answer. Made by `allow`, `narrow` and `deny`, never by hand.
 
     Attributes:
         verdict: ALLOW, NARROW or DENY.
         reason: a short stable identifier such as `loopback-port`; it reaches operators, never clients.
-        value: what is allowed, or the most that is allowed; its type depends on the hook.
+        value: what is allowed, or the most that is allowed; its type depends on the hook. None in a deny.
     """
 
     verdict: Verdict
     reason: str
-    value: Any = None
+    value: T_co | None = None
 
 
-def allow(reason: str, value: Any = None) -> Decision:
+@overload
+def allow(reason: str) -> Decision[None]: ...
+@overload
+def allow(reason: str, value: T) -> Decision[T]: ...
+def allow(reason: str, value: Any = None) -> Decision[Any]:
     """Allow, with the value that this hook gives (see its docstring)."""
     return Decision(Verdict.ALLOW, reason, value)
 
 
-def narrow(reason: str, value: Any) -> Decision:
+def narrow(reason: str, value: T) -> Decision[T]:
     """Do not decide, but let no more than `value` through, whoever allows."""
     return Decision(Verdict.NARROW, reason, value)
 
 
-def deny(reason: str) -> Decision:
+def deny(reason: str) -> Decision[Never]:
     """Refuse, whatever the other policies say."""
     return Decision(Verdict.DENY, reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one plugin said to one question, and how long it took to say it."""
+    """What one plugin answered to one question.
+
+    Attributes:
+        microseconds: how long it took.
+        value: that of its decision, if it made one.
+    """
 
     plugin: str
     verdict: Verdict
     reason: str
     microseconds: int
+    value: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class Ruling(Generic[T_co]):
     """The joint answer to one question, with everything that led to it.
 
     Attributes:
-        slot: the name of the hook that was asked.
+        question: what was asked.
         verdict: ALLOW, DENY, SILENT, or FAILED when a plugin raised or answered with the wrong type.
         reason: the reason of the answer that decided.
         decided_by: the plugin whose answer decided, or "" when nobody answered.
-        value: the value of the first allow, after every narrowing.
-        answers: what each plugin said, in the order of the INI.
-        facts: gives what was asked, as plain values without secrets (see `engine.questions`).
+        value: the value of the first allow, after every narrowing; None where nothing was allowed.
+        answers: what each plugin answered, in the order of the INI.
     """
 
-    slot: str
+    question: Question[T_co] = field(repr=False)
     verdict: Verdict
     reason: str
     decided_by: str = ""
-    value: Any = None
+    value: T_co | None = None
     answers: Sequence[Answer] = ()
-    facts: Facts = field(default=_no_facts, repr=False, compare=False)
+
+    @property
+    def hook(self) -> str:
+        """The name of the hook that was asked."""
+        return self.question.hook
 
     @property
     def allowed(self) -> bool:
@@ -98,14 +110,21 @@ class Ruling:
     def failed(self) -> bool:
         return self.verdict is Verdict.FAILED
 
+    @property
+    def allowed_value(self) -> T_co:
+        """The value, where the question was allowed. Raises ValueError where it was not."""
+        if not self.allowed:
+            raise ValueError(f"{self.hook} was not allowed, so there is no value")
+        return self.value  # type: ignore[return-value]  # an allow carries a value of this type
+
     def as_record(self) -> dict[str, Any]:
-        """The ruling as it is kept in the event table.
+        """The ruling as it is kept in the event table, where `slot` is the hook.
 
         Of the value only scopes and resources are kept; others may be personal.
         """
         return {
-            "slot": self.slot,
-            "facts": self.facts(),
+            "slot": self.hook,
+            "facts": self.question.facts(),
             "verdict": self.verdict,
             "reason": self.reason,
             "decided_by": self.decided_by,
@@ -130,20 +149,20 @@ def outcome_of(value: Any) -> Any:
     return None if scopes is None else list(scopes)
 
 
-def combine(slot: str, said: Sequence[tuple[Answer, Any]], facts: Facts = _no_facts) -> Ruling:
-    """The ruling that several answers, each with its value, come to; their order matters among equals only."""
-    answers = tuple(answer for answer, _ in said)
+def combine(question: Question[T], given: Iterable[Answer]) -> Ruling[T]:
+    """The ruling that several answers come to; their order matters among equals only."""
+    answers = tuple(given)
     for decisive in (Verdict.FAILED, Verdict.DENY):
         for answer in answers:
             if answer.verdict is decisive:
-                return Ruling(slot, decisive, answer.reason, answer.plugin, None, answers, facts)
-    allowing = next(((answer, value) for answer, value in said if answer.verdict is Verdict.ALLOW), None)
-    if allowing is None:
-        return Ruling(slot, Verdict.SILENT, "nobody-answered", "", None, answers, facts)
-    decisive_answer, value = allowing
-    narrowing = [(answer, ceiling) for answer, ceiling in said if answer.verdict is Verdict.NARROW]
-    for _, ceiling in narrowing:
-        value = tuple(item for item in value if item in ceiling)
+                return Ruling(question, decisive, answer.reason, answer.plugin, None, answers)
+    decisive_answer = next((answer for answer in answers if answer.verdict is Verdict.ALLOW), None)
+    if decisive_answer is None:
+        return Ruling(question, Verdict.SILENT, "nobody-answered", "", None, answers)
+    value = decisive_answer.value
+    narrowing = [answer for answer in answers if answer.verdict is Verdict.NARROW]
+    for answer in narrowing:
+        value = tuple(item for item in value if item in answer.value)
     if narrowing:
-        decisive_answer = narrowing[0][0]
-    return Ruling(slot, Verdict.ALLOW, decisive_answer.reason, decisive_answer.plugin, value, answers, facts)
+        decisive_answer = narrowing[0]
+    return Ruling(question, Verdict.ALLOW, decisive_answer.reason, decisive_answer.plugin, value, answers)

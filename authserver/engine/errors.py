@@ -53,7 +53,7 @@ class PasswordRefused(Refusal):
 class OAuthError(Refusal):
     """An error with a code of the protocol. How it is delivered depends on the endpoint."""
 
-    code: ClassVar[str]
+    code: str
     status: ClassVar[int] = 400
 
     def __init__(
@@ -163,6 +163,16 @@ class AccessDenied(OAuthError):
 
     code = "access_denied"
     status = 403
+
+
+class AuthenticationRefused(OAuthError):
+    """A policy refuses whoever is signed in, or nobody, with a code of its own choice (`authentication_decision`)."""
+
+    status = 403
+
+    def __init__(self, description: str, *, reason: str, code: str) -> None:
+        super().__init__(description, reason=reason)
+        self.code = code
 
 
 class ServerError(OAuthError):

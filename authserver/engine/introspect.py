@@ -10,6 +10,7 @@ from authserver.engine.clients.authentication import authenticate
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClient, TooManyRequests
 from authserver.engine.parameters import Parameters
+from authserver.engine.questions import IntrospectedToken, IntrospectionQuestion
 from authserver.engine.records import Client, EventType, TokenKind
 from authserver.engine.tokens.issued import Issued, find_issued
 
@@ -19,25 +20,6 @@ INACTIVE: Mapping[str, Any] = {"active": False}
 SIGNED = "token-introspection+jwt"
 
 _UNKNOWN = "unknown-token"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntrospectedToken:
-    """What `introspection_decision` is told of a token: what it says, not its text.
-
-    Attributes:
-        client_id: whom it was issued to.
-        subject: the `sub`: a user, or the client itself.
-        audience: the resources it is for.
-        scopes: what it allows there.
-        kind: ACCESS or REFRESH.
-    """
-
-    client_id: str
-    subject: str
-    audience: tuple[str, ...]
-    scopes: tuple[str, ...]
-    kind: TokenKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +113,7 @@ def _may_see(engine: Engine, caller: Client, issued: Issued) -> bool:
         scopes=issued.scopes,
         kind=issued.kind,
     )
-    ruling = engine.ask("introspection_decision", caller=caller, token=token)
+    ruling = engine.ask(IntrospectionQuestion(caller=caller, token=token))
     reason = ruling.reason
     if ruling.allowed:
         # Refresh tokens are for this server alone: no policy shows one to anybody but its own client (M-07).

@@ -16,7 +16,7 @@ from authserver.engine.crypto import digests, strict_json
 from authserver.engine.crypto.sealing import Unsealable, from_text, open_under, seal_under, to_text
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.parameters import Parameters
-from authserver.engine.records import NOTHING, Client, Token, TokenKind, User
+from authserver.engine.records import NOTHING, Client, Kept, Session, TokenKind, User
 from authserver.engine.tokens.once import earlier_use, first_use, of_this_generation
 from authserver.limits import MAXIMUM_BODY
 
@@ -31,13 +31,13 @@ ANSWERED_AGAIN = timedelta(seconds=10)
 class Browser:
     """What a browser shows: its session, who is signed in to it, and the requests that began in it.
 
+    `session` and `user` are None when nobody is signed in, though an ended session may have left its id.
     `marks` are by handle, as they were sent: `is_marked` says which of them are ours.
     """
 
     session_id: str | None = field(default=None, repr=False)
+    session: Session | None = field(default=None, repr=False)
     user: User | None = None
-    authenticated_at: datetime | None = None
-    methods: tuple[str, ...] = ()
     marks: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
 
 
@@ -48,18 +48,28 @@ class Pending:
     Attributes:
         handle: under which its browser is marked.
         request_id: under which it is answered once; the same however often a pushed request is sent.
+        asked_at: when it began, to the microsecond: a sign-in counts as made for it only if it is not older.
         bound: the key that its client proved, as a `cnf`; the code is bound to it.
         as_sent: whether the browser sent these very parameters, and can send them again.
+        sign_in_again: whether only a sign-in that was made for it will do.
+        reference: what travels in place of the parameters, where a plugin keeps them (`engine.authorize.Expanded`).
     """
 
     handle: str
     request_id: str
-    asked_at: int
+    asked_at: float
     expires_at: int
     parameters: Parameters
     bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     refusal: InvalidRequest | None = None
     as_sent: bool = True
+    sign_in_again: bool = False
+
+    def began_before(self, session: Session | None) -> bool:
+        """Whether somebody has signed in to this session since the request began."""
+        return session is not None and session.authenticated_at.timestamp() >= self.asked_at
+
+    reference: Parameters | None = None
 
 
 class ForeignRequest(PageError):
@@ -116,17 +126,19 @@ def seal(engine: Engine, pending: Pending) -> str:
             pending.request_id,
             pending.asked_at,
             pending.expires_at,
-            pending.parameters.encoded(),
+            (pending.reference or pending.parameters).encoded(),
             dict(pending.bound),
             refusal,
             pending.as_sent,
+            pending.sign_in_again,
+            pending.reference is not None,
         ]
     )
     return to_text(engine.ring.seal(plaintext, purpose=PURPOSE))
 
 
 def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
-    """Read a sealed request back.
+    """Read a sealed request back; of one that travels as a reference, this is all its parameters.
 
     Raises:
         ForeignRequest: it was altered, or did not begin in this browser (T091).
@@ -170,8 +182,10 @@ def answer_once(
         pending.request_id,
         since=datetime.fromtimestamp(pending.asked_at, UTC),
         until=datetime.fromtimestamp(pending.expires_at, UTC),
-        successor_digest=digests.digest(TokenKind.CODE, code) if code else None,
-        sealed_successor=seal_under(browser.session_id, strict_json.dumps([given, location])),
+        details={
+            "answer": to_text(seal_under(browser.session_id, strict_json.dumps([given, location]))),
+            "code": to_text(digests.digest(TokenKind.CODE, code)) if code else None,
+        },
     )
 
 
@@ -188,24 +202,23 @@ def earlier_answer(
         return None
     location = _answer_again(engine, mark, browser, given)
     if location is None:
-        engine.journal.target = None
         raise RequestAnswered(client)
     return location
 
 
-def _answer_again(engine: Engine, mark: Token, browser: Browser, given: str | None) -> str | None:
+def _answer_again(engine: Engine, mark: Kept, browser: Browser, given: str | None) -> str | None:
     # Either way: when the clock was set back, nobody knows how long ago it was (T150).
     if browser.user is None or abs(engine.now - mark.created_at) > ANSWERED_AGAIN:
         return None
     try:
-        opened = open_under(browser.session_id or "", mark.sealed_successor or b"")
+        opened = open_under(browser.session_id or "", from_text(mark.details.get("answer", "")))
     except Unsealable:
         return None
     before, location = strict_json.loads(opened, limit=len(opened))
     if given not in (None, before):
         return None
-    if mark.successor_digest is not None:
-        code = engine.stores.tokens.find(TokenKind.CODE, mark.successor_digest)
+    if mark.details["code"] is not None:
+        code = engine.stores.tokens.find(TokenKind.CODE, from_text(mark.details["code"]))
         # A code that arrived is not sent once more: using it again would end what it gave (RFC 9700, 2.1.1).
         if code is None or code.token.claimed_at is not None:
             return None
@@ -217,18 +230,30 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         plaintext = engine.ring.open(from_text(sealed_request), purpose=PURPOSE)
     except Unsealable:
         return None
-    handle, request_id, asked_at, expires_at, encoded, bound, refusal, as_sent = strict_json.loads(
-        plaintext, limit=MAXIMUM_BODY
-    )
+    (
+        handle,
+        request_id,
+        asked_at,
+        expires_at,
+        encoded,
+        bound,
+        refusal,
+        as_sent,
+        sign_in_again,
+        is_reference,
+    ) = strict_json.loads(plaintext, limit=MAXIMUM_BODY)
+    parameters = Parameters.parse(encoded, maximum=MAXIMUM_BODY)
     return Pending(
         handle=handle,
         request_id=request_id,
         asked_at=asked_at,
         expires_at=expires_at,
-        parameters=Parameters.parse(encoded, maximum=MAXIMUM_BODY),
+        parameters=parameters,
         bound=bound,
         refusal=InvalidRequest(refusal[0], reason=refusal[1]) if refusal else None,
         as_sent=as_sent,
+        sign_in_again=sign_in_again,
+        reference=parameters if is_reference else None,
     )
 
 

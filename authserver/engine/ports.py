@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
-from authserver.engine.decisions import Ruling
+from authserver.engine.decisions import Ruling, T
+from authserver.engine.questions import Question
 from authserver.engine.records import (
     Batch,
     Client,
@@ -24,6 +25,7 @@ from authserver.engine.records import (
     FoundSession,
     FoundToken,
     Grant,
+    Kept,
     Place,
     RingKey,
     Session,
@@ -146,13 +148,8 @@ class Grants(Protocol):
 
 
 class Tokens(Protocol):
-    def add(self, token: Token) -> None: ...
-
-    def add_once(self, token: Token) -> bool:
-        """Keep it unless its digest is already kept; False then. Safe between processes."""
-
-    def find_mark(self, digest: bytes) -> Token | None:
-        """The token of kind REQUEST with this digest, which belongs to no grant."""
+    def add(self, token: Token) -> None:
+        """Keep a new token. Raises AlreadyExists."""
 
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         """The token with its grant and user, live or not; one statement."""
@@ -175,6 +172,28 @@ class Tokens(Protocol):
 
     def extend(self, token: Token, expires_at: datetime) -> bool:
         """Let an unclaimed token end later; False when it was claimed or its grant is no longer live."""
+
+
+class KeptRecords(Protocol):
+    """Small records with an end, of any kind (`engine.records.Kept`)."""
+
+    def add_once(self, record: Kept) -> bool:
+        """Keep it unless there is one of its kind and digest; False then. Safe between processes."""
+
+    def find(self, kind: str, digest: bytes) -> Kept | None:
+        """The record, expired and claimed or not; clean-up deletes it some time after it has expired."""
+
+    def change(self, before: Kept, after: Kept) -> bool:
+        """Replace a record as it was read; False when somebody changed or deleted it meanwhile.
+
+        Kind, digest and `created_at` stay as they are.
+        """
+
+    def claim(self, record: Kept, now: datetime) -> bool:
+        """Use it up: one conditional write whose row count decides (R-07).
+
+        False when it was claimed before, has expired or was deleted.
+        """
 
 
 class Consents(Protocol):
@@ -292,6 +311,8 @@ class Stores(Protocol):
     @property
     def tokens(self) -> Tokens: ...
     @property
+    def kept(self) -> KeptRecords: ...
+    @property
     def consents(self) -> Consents: ...
     @property
     def events(self) -> Events: ...
@@ -323,17 +344,17 @@ class Storage(Protocol):
 class Policies(Protocol):
     """The plugins, seen from the engine: a question goes in, one ruling comes out."""
 
-    def serves(self, slot: str, /) -> bool:
-        """Whether any plugin implements the hook `slot`."""
+    def serves(self, hook: str, /) -> bool:
+        """Whether any plugin implements this hook."""
 
-    def decide(self, slot: str, /, **question: Any) -> Ruling:
-        """Ask every plugin that serves the deciding hook `slot` and combine what they say.
+    def decide(self, question: Question[T], /) -> Ruling[T]:
+        """Ask every plugin that serves the hook of this question and combine what they say.
 
         Never raises on account of a plugin: one that fails makes the ruling FAILED.
         """
 
-    def contribute(self, slot: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
-        """What each plugin adds at the contributing hook `slot`, as (plugin name, value).
+    def contribute(self, hook: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
+        """What each plugin adds at this contributing hook, as (plugin name, value).
 
         Raises ContributionFailed when one of them fails, and the OAuthError of one that refuses where it may.
         """

@@ -1,26 +1,24 @@
-"""What a question to a policy looks like on paper: to be recorded, explained, sent elsewhere and asked again.
+"""The questions that the engine asks the policies, as values; `hookspecs` declares the hook of each.
 
-`facts` are plain JSON values without secrets. `ask_again` makes the question from facts and from what the
-stores hold now; questions that were asked with a secret cannot be asked again. Headers may carry secrets:
-they are not written down, and a question that is asked again has none.
+The fields of a question are the arguments that a plugin may take. Its facts are what is recorded of it: plain JSON
+values without secrets. From them and from what the stores hold now the question can be asked again, unless it was
+asked with a secret. Headers may carry secrets: they are not recorded, and a question that is asked again has none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from authserver.engine.clients.authentication import Credentials
-from authserver.engine.clients.registration import ClientMetadata
-from authserver.engine.introspect import IntrospectedToken
-from authserver.engine.ports import Stores
-from authserver.engine.records import Client, Consent, TokenKind, User
+from authserver.engine import uris
+from authserver.engine.errors import InvalidTarget
+from authserver.engine.records import Client, ClientMetadata, Consent, TokenKind, User
+from authserver.settings import Secret
 
-Facts = dict[str, Any]
-Asked = Mapping[str, Any]
+Facts = Mapping[str, Any]
+T_co = TypeVar("T_co", covariant=True)
 
 
 class CannotAskAgain(Exception):
@@ -28,19 +26,25 @@ class CannotAskAgain(Exception):
 
 
 class Known:
-    """What questions are about, as it is now. Every record is read once.
+    """What recorded questions are about, as it is now. Every record is read once.
 
     Each method raises CannotAskAgain when its record is gone.
 
     Args:
-        find_client: `Engine.find_client`, which knows the clients of plugins too.
-        stores: where users and consents are kept.
+        client: finds a client by its id, the clients of plugins too.
+        user: finds a user by its id.
+        consent: finds what a user last agreed to for a client, by the ids of both.
     """
 
-    def __init__(self, find_client: Callable[[str], Client | None], stores: Stores) -> None:
-        self._client = cache(find_client)
-        self._user = cache(stores.users.find)
-        self._consent = cache(stores.consents.find)
+    def __init__(
+        self,
+        client: Callable[[str], Client | None],
+        user: Callable[[str], User | None],
+        consent: Callable[[str, str], Consent | None],
+    ) -> None:
+        self._client = cache(client)
+        self._user = cache(user)
+        self._consent = cache(consent)
 
     def client(self, facts: Facts) -> Client:
         client = self._client(facts["client_id"])
@@ -48,10 +52,7 @@ class Known:
             raise CannotAskAgain("the client is gone")
         return client
 
-    def user(self, facts: Facts) -> User | None:
-        """None when nobody was there when it was asked."""
-        if facts["user_id"] is None:
-            return None
+    def user(self, facts: Facts) -> User:
         user = self._user(facts["user_id"])
         if user is None:
             raise CannotAskAgain("the user is gone")
@@ -67,116 +68,336 @@ class Known:
         return consent
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One slot's question: how it is written down, and how it is made again."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question(Generic[T_co]):
+    """What one deciding hook is asked with. The type parameter is that of the value of an allow.
 
-    facts: Callable[[Asked], Facts]
-    ask_again: Callable[[Known, Facts], Asked]
+    Attributes:
+        hook: the name of the hook.
+    """
 
+    hook: ClassVar[str]
 
-def facts_of(slot: str, asked: Asked) -> Facts:
-    """The facts of a question that was asked."""
-    return QUESTIONS[slot].facts(asked)
+    @property
+    def question(self) -> Self:
+        """A copy, for a plugin that takes the whole question: what others are asked and what is recorded is not its own."""
+        return replace(self)
 
+    def facts(self) -> Facts:
+        """What is recorded of it: plain JSON values without secrets."""
+        raise NotImplementedError
 
-def _user_id(user: User | None) -> str | None:
-    return user.user_id if user else None
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        """The question of which these facts were recorded.
 
+        Raises:
+            CannotAskAgain: what it was about is gone, or it was asked with a secret.
+            KeyError, TypeError, ValueError: these are no facts of such a question.
+        """
+        raise NotImplementedError
 
-def _redirect_uri(asked: Asked) -> Facts:
-    return {"client_id": asked["client"].client_id, "redirect_uri": asked["redirect_uri"]}
+    def excess(self, value: Any) -> str | None:
+        """What no policy may allow in answer to it, in words; None when the value is within what was asked for.
 
-
-def _redirect_uri_again(known: Known, facts: Facts) -> Asked:
-    return {"client": known.client(facts), "redirect_uri": facts["redirect_uri"]}
-
-
-def _scope(asked: Asked) -> Facts:
-    return {
-        "client_id": asked["client"].client_id,
-        "user_id": _user_id(asked["user"]),
-        "grant_type": asked["grant_type"],
-        "requested": list(asked["requested"]),
-        "resources": list(asked["resources"]),
-    }
-
-
-def _scope_again(known: Known, facts: Facts) -> Asked:
-    return {
-        "client": known.client(facts),
-        "user": known.user(facts),
-        "grant_type": facts["grant_type"],
-        "requested": tuple(facts["requested"]),
-        "resources": tuple(facts["resources"]),
-    }
+        The engine cuts or refuses it all the same; this tells the author of a policy (`testing.contract`).
+        """
+        return None
 
 
-def _resource(asked: Asked) -> Facts:
-    return {"client_id": asked["client"].client_id, "resource": asked["resource"]}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """How a client presented itself, for `client_auth_decision`.
+
+    Attributes:
+        method: `client_secret_basic`, `client_secret_post`, `client_assertion` or `none`.
+        client_id: who it says it is.
+        secret_matches: whether it sent a secret and that is a live secret of this client.
+        assertion: the client assertion as sent, if any.
+        headers: the request's headers by lower-case name, without those that carry credentials.
+    """
+
+    method: str
+    client_id: str
+    secret_matches: bool = False
+    assertion: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def _resource_again(known: Known, facts: Facts) -> Asked:
-    return {"client": known.client(facts), "resource": facts["resource"]}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientAuthQuestion(Question[None]):
+    """Whether a request comes from this client."""
+
+    hook: ClassVar[str] = "client_auth_decision"
+
+    client: Client
+    credentials: Credentials
+
+    def facts(self) -> Facts:
+        return {
+            "client_id": self.credentials.client_id,
+            "method": self.credentials.method,
+            "secret_matches": self.credentials.secret_matches,
+            "assertion": self.credentials.assertion is not None,
+        }
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        if facts["assertion"]:
+            raise CannotAskAgain("it was asked with a client assertion")
+        credentials = Credentials(
+            method=facts["method"], client_id=facts["client_id"], secret_matches=facts["secret_matches"]
+        )
+        return cls(client=known.client(facts), credentials=credentials)
+
+    def excess(self, value: None) -> str | None:
+        if self.credentials.method.startswith("client_secret_"):
+            return (
+                None if self.credentials.secret_matches else "it allows a client whose secret does not match"
+            )
+        if self.client.auth_method == "none" or self.credentials.assertion or self.credentials.headers:
+            return None
+        return "it allows a client that has shown nothing"
 
 
-def _consent(asked: Asked) -> Facts:
-    remembered: Consent | None = asked["remembered"]
-    return {
-        "client_id": asked["client"].client_id,
-        "user_id": _user_id(asked["user"]),
-        "scopes": list(asked["scopes"]),
-        "resources": list(asked["resources"]),
-        "remembered": remembered is not None,
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedirectUriQuestion(Question[None]):
+    """Whether an authorization response may go to this URI."""
+
+    hook: ClassVar[str] = "redirect_uri_decision"
+
+    client: Client
+    redirect_uri: str
+
+    def facts(self) -> Facts:
+        return {"client_id": self.client.client_id, "redirect_uri": self.redirect_uri}
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        return cls(client=known.client(facts), redirect_uri=facts["redirect_uri"])
 
 
-def _consent_again(known: Known, facts: Facts) -> Asked:
-    return {
-        "client": known.client(facts),
-        "user": known.user(facts),
-        "scopes": tuple(facts["scopes"]),
-        "resources": tuple(facts["resources"]),
-        "remembered": known.consent(facts),
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeQuestion(Question[tuple[str, ...]]):
+    """Which scopes may be granted."""
+
+    hook: ClassVar[str] = "scope_decision"
+
+    client: Client
+    user: User | None
+    grant_type: str
+    requested: tuple[str, ...]
+    resources: tuple[str, ...]
+
+    def facts(self) -> Facts:
+        return {
+            "client_id": self.client.client_id,
+            "user_id": self.user.user_id if self.user else None,
+            "grant_type": self.grant_type,
+            "requested": list(self.requested),
+            "resources": list(self.resources),
+        }
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        return cls(
+            client=known.client(facts),
+            user=None if facts["user_id"] is None else known.user(facts),
+            grant_type=facts["grant_type"],
+            requested=tuple(facts["requested"]),
+            resources=tuple(facts["resources"]),
+        )
+
+    def excess(self, value: tuple[str, ...]) -> str | None:
+        ceiling = self.requested or self.client.scopes
+        extra = [scope for scope in value if scope not in ceiling]
+        return f"it allows {extra}, which nobody asked for" if extra else None
 
 
-def _client_auth(asked: Asked) -> Facts:
-    credentials: Credentials = asked["credentials"]
-    return {
-        "client_id": credentials.client_id,
-        "method": credentials.method,
-        "secret_matches": credentials.secret_matches,
-        "assertion": credentials.assertion is not None,
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceQuestion(Question[str]):
+    """Whether a token for this resource may be asked for, and its canonical name."""
+
+    hook: ClassVar[str] = "resource_decision"
+
+    client: Client
+    resource: str | None
+
+    def facts(self) -> Facts:
+        return {"client_id": self.client.client_id, "resource": self.resource}
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        return cls(client=known.client(facts), resource=facts["resource"])
+
+    def excess(self, value: str) -> str | None:
+        try:
+            canonical = uris.canonical_resource(value)
+        except InvalidTarget:
+            return f"it allows {value!r}, which is no resource"
+        if self.resource in (None, canonical):
+            return None
+        return f"it allows {value!r} instead of {self.resource!r}"
 
 
-def _client_auth_again(known: Known, facts: Facts) -> Asked:
-    if facts["assertion"]:
-        raise CannotAskAgain("it was asked with a client assertion")
-    credentials = Credentials(
-        method=facts["method"], client_id=facts["client_id"], secret_matches=facts["secret_matches"]
-    )
-    return {"client": known.client(facts), "credentials": credentials}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentQuestion(Question[None]):
+    """Whether the user need not be asked again."""
+
+    hook: ClassVar[str] = "consent_decision"
+
+    client: Client
+    user: User
+    scopes: tuple[str, ...]
+    resources: tuple[str, ...]
+    remembered: Consent | None
+
+    def facts(self) -> Facts:
+        return {
+            "client_id": self.client.client_id,
+            "user_id": self.user.user_id,
+            "scopes": list(self.scopes),
+            "resources": list(self.resources),
+            "remembered": self.remembered is not None,
+        }
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        return cls(
+            client=known.client(facts),
+            user=known.user(facts),
+            scopes=tuple(facts["scopes"]),
+            resources=tuple(facts["resources"]),
+            remembered=known.consent(facts),
+        )
 
 
-def _login(asked: Asked) -> Facts:
-    # What was typed as a name may be a password in the wrong field: only a known name is written down.
-    user: User | None = asked["user"]
-    return {"user_id": _user_id(user), "username": user.username if user else None, "source": asked["source"]}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who a login policy says is signing in.
+
+    Attributes:
+        username: the name by which the person is known here.
+        display_name: for the pages; may be empty.
+        methods: how it was proven, as `amr` values (RFC 8176), such as `pwd`.
+    """
+
+    username: str
+    display_name: str = ""
+    methods: tuple[str, ...] = ("pwd",)
 
 
-def _login_again(known: Known, facts: Facts) -> Asked:
-    raise CannotAskAgain("it was asked with a password")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginQuestion(Question[Identity]):
+    """Who is signing in."""
+
+    hook: ClassVar[str] = "login_decision"
+
+    username: str = field(repr=False)
+    password: Secret
+    user: User | None
+    headers: Mapping[str, str] = field(repr=False)
+    source: str
+
+    def facts(self) -> Facts:
+        # What was typed as a name may be a password in the wrong field: only a known name is recorded.
+        user = self.user
+        return {
+            "user_id": user.user_id if user else None,
+            "username": user.username if user else None,
+            "source": self.source,
+        }
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        raise CannotAskAgain("it was asked with a password")
+
+    def excess(self, value: Identity) -> str | None:
+        if not value.username:
+            return "it signs in nobody in particular"
+        if not self.password.value and not self.headers:
+            return "it signs in somebody who has shown nothing"
+        return None
 
 
-def _registration(asked: Asked) -> Facts:
-    metadata: ClientMetadata = asked["metadata"]
-    return {
-        "metadata": {item.name: _plain(getattr(metadata, item.name)) for item in fields(metadata)},
-        "bearer": asked["bearer"] is not None,
-        "source": asked["source"],
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationQuestion(Question[ClientMetadata]):
+    """Whether a client may register itself, and with what."""
+
+    hook: ClassVar[str] = "registration_decision"
+
+    metadata: ClientMetadata
+    bearer: Secret | None
+    source: str
+
+    def facts(self) -> Facts:
+        return {
+            "metadata": _members(self.metadata),
+            "bearer": self.bearer is not None,
+            "source": self.source,
+        }
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        if facts["bearer"]:
+            raise CannotAskAgain("it was asked with an initial access token")
+        return cls(metadata=ClientMetadata(**_values(facts["metadata"])), bearer=None, source=facts["source"])
+
+    def excess(self, value: ClientMetadata) -> str | None:
+        metadata = self.metadata
+        # Where nothing of what was asked for can be had, a policy may give what it has.
+        some = set(value.scopes) & set(metadata.scopes)
+        extra = [scope for scope in value.scopes if some and scope not in metadata.scopes]
+        extra += [grant for grant in value.grant_types if grant not in metadata.grant_types]
+        extra += [uri for uri in value.redirect_uris if uri not in metadata.redirect_uris]
+        if extra:
+            return f"it registers {extra}, which nobody asked for"
+        if value.token_endpoint_auth_method == "none" != metadata.token_endpoint_auth_method:
+            return "it registers a client without the authentication that it asked for"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntrospectedToken:
+    """What `introspection_decision` is told of a token: what it says, not its text.
+
+    Attributes:
+        client_id: whom it was issued to.
+        subject: the `sub`: a user, or the client itself.
+        audience: the resources it is for.
+        scopes: what it allows there.
+        kind: ACCESS or REFRESH.
+    """
+
+    client_id: str
+    subject: str
+    audience: tuple[str, ...]
+    scopes: tuple[str, ...]
+    kind: TokenKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntrospectionQuestion(Question[None]):
+    """Whether a client may know what a token is good for."""
+
+    hook: ClassVar[str] = "introspection_decision"
+
+    caller: Client
+    token: IntrospectedToken
+
+    def facts(self) -> Facts:
+        return {"client_id": self.caller.client_id, "token": _members(self.token)}
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        token = _values(facts["token"])
+        token["kind"] = TokenKind(token["kind"])
+        return cls(caller=known.client(facts), token=IntrospectedToken(**token))
+
+
+def _members(value: ClientMetadata | IntrospectedToken) -> dict[str, Any]:
+    """The fields of a value as plain JSON values."""
+    return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
 
 
 def _plain(value: Any) -> Any:
@@ -185,46 +406,6 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _registration_again(known: Known, facts: Facts) -> Asked:
-    if facts["bearer"]:
-        raise CannotAskAgain("it was asked with an initial access token")
-    members: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in facts["metadata"].items()
-    }
-    return {"metadata": ClientMetadata(**members), "bearer": None, "source": facts["source"]}
-
-
-def _introspection(asked: Asked) -> Facts:
-    token: IntrospectedToken = asked["token"]
-    return {
-        "client_id": asked["caller"].client_id,
-        "token": {item.name: _plain(getattr(token, item.name)) for item in fields(token)},
-    }
-
-
-def _introspection_again(known: Known, facts: Facts) -> Asked:
-    token = facts["token"]
-    return {
-        "caller": known.client(facts),
-        "token": IntrospectedToken(
-            client_id=token["client_id"],
-            subject=token["subject"],
-            audience=tuple(token["audience"]),
-            scopes=tuple(token["scopes"]),
-            kind=TokenKind(token["kind"]),
-        ),
-    }
-
-
-QUESTIONS: Mapping[str, Question] = MappingProxyType(
-    {
-        "client_auth_decision": Question(_client_auth, _client_auth_again),
-        "redirect_uri_decision": Question(_redirect_uri, _redirect_uri_again),
-        "scope_decision": Question(_scope, _scope_again),
-        "resource_decision": Question(_resource, _resource_again),
-        "consent_decision": Question(_consent, _consent_again),
-        "login_decision": Question(_login, _login_again),
-        "registration_decision": Question(_registration, _registration_again),
-        "introspection_decision": Question(_introspection, _introspection_again),
-    }
-)
+def _values(members: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as they were: lists stand for tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in members.items()}

@@ -78,6 +78,20 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientMetadata:
+    """What a client is registered with (RFC 7591, 2). `details` holds links, contacts and software ids."""
+
+    client_name: str = ""
+    redirect_uris: tuple[str, ...] = ()
+    token_endpoint_auth_method: str = "client_secret_basic"
+    grant_types: tuple[str, ...] = ("authorization_code",)
+    response_types: tuple[str, ...] = ("code",)
+    scopes: tuple[str, ...] = ()
+    application_type: str = "web"
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class User:
     """A person. `user_id` is the `sub` of the tokens: stable, never reassigned, always `user_…`."""
 
@@ -129,7 +143,6 @@ class TokenKind(StrEnum):
     CODE = "code"
     ACCESS = "access"
     REFRESH = "refresh"
-    REQUEST = "request"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,13 +152,12 @@ class Token:
     `claimed_at` says when a single-use one was used. A rotated refresh token keeps the digest of
     its successor, and the successor itself sealed under a key that only the presented token gives.
     `failures` counts wrong proofs for a code. A code's `details` carry `redirect_uri` and
-    `code_challenge`; `cnf` in anyone's `details` is the key that it is bound to (RFC 7800, 3.1). A token of kind REQUEST marks an authorization request as answered,
-    or an assertion or proof as used.
+    `code_challenge`; `cnf` in anyone's `details` is the key that it is bound to (RFC 7800, 3.1).
     """
 
     kind: TokenKind
     digest: bytes
-    grant_id: str | None
+    grant_id: str
     client_id: str
     scopes: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
@@ -155,6 +167,26 @@ class Token:
     successor_digest: bytes | None = None
     sealed_successor: bytes | None = None
     failures: int = 0
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A small record with an end, such as a replay mark or a pushed request; a new kind needs no migration.
+
+    `kind` is the name that its feature gives it, and `digest` tells it from others of its kind. `client_id` and
+    `grant_id` say whose it is, if anybody's; with its grant it is deleted. `claimed_at` says when a single-use one
+    was used. `details` are stored readable: what only the server may read goes into them sealed, with kind and
+    digest as context (`engine.crypto.sealing`).
+    """
+
+    kind: str
+    digest: bytes
+    client_id: str | None = None
+    grant_id: str | None = None
+    created_at: datetime
+    expires_at: datetime
+    claimed_at: datetime | None = None
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
@@ -315,11 +347,12 @@ class Event:
 class Disposable(StrEnum):
     """What goes when it is over, in the order in which it goes.
 
-    TOKENS are access tokens and the marks of what was used once; codes and refresh tokens go with their GRANTS.
+    TOKENS are access tokens; codes and refresh tokens go with their GRANTS.
     CLIENTS are those that registered themselves and that nobody uses.
     """
 
     TOKENS = "tokens"
+    KEPT_RECORDS = "kept_records"
     GRANTS = "grants"
     SESSIONS = "sessions"
     CLIENT_SECRETS = "client_secrets"

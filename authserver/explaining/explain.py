@@ -1,4 +1,4 @@
-"""Why a question is decided as it is: every check in order, who said what, and what would change it."""
+"""Why a question is decided as it is: every check in order, who answered what, and what would change it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict, outcome_of
 from authserver.engine.errors import Refusal
 from authserver.engine.records import Event
-from authserver.explaining.remedies import SILENCE, remedy_of
+from authserver.explaining.remedies import remedy_of
+from authserver.hookspecs import DECIDING
+from authserver.ini import PLUGIN_PREFIX
 from authserver.plugins.asking import PluginSet
-from authserver.plugins.kinds import SLOTS
-from authserver.settings import PLUGIN_PREFIX, Secret
+from authserver.settings import Secret
 
 CORE = "core"
 _OBJECTIONS = frozenset({Verdict.DENY, Verdict.NARROW, Verdict.FAILED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What one plugin said. `settings` are its own, as they stand."""
+class PluginAnswer:
+    """What one plugin answered. `settings` are its own, as they stand."""
 
     by: str
     verdict: str
@@ -35,13 +36,13 @@ class Check:
     """One check: what was asked, what came out, who decided, and what would change it.
 
     Attributes:
-        check: the hook, or `core` for a rule that no plugin can change.
+        hook: the hook, or `core` for a rule that no plugin can change.
         outcome: the scopes or the resource that were let through, if it was about such.
     """
 
-    check: str
-    input: Mapping[str, Any] = field(default_factory=dict)
-    said: tuple[Said, ...] = ()
+    hook: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    answers: tuple[PluginAnswer, ...] = ()
     verdict: str
     by: str
     reason: str
@@ -76,9 +77,7 @@ def explain(engine: Engine, plugins: PluginSet, rule: Callable[[], Any]) -> Expl
     if refusal is not None:
         checks += _core_checks(refusal.reason, checks)
     elif (
-        checks
-        and checks[-1].check == "scope_decision"
-        and outcome_of(value) not in (None, checks[-1].outcome)
+        checks and checks[-1].hook == "scope_decision" and outcome_of(value) not in (None, checks[-1].outcome)
     ):
         checks += (_core_check("core-floor", Verdict.NARROW, outcome=outcome_of(value)),)
     return Explanation(
@@ -117,8 +116,8 @@ def settings_of(name: str, plugins: PluginSet) -> dict[str, str]:
 
 
 def _check(decision: Mapping[str, Any], plugins: PluginSet) -> Check:
-    said = tuple(
-        Said(
+    answers = tuple(
+        PluginAnswer(
             by=answer["plugin"],
             verdict=answer["verdict"],
             reason=answer["reason"],
@@ -128,25 +127,27 @@ def _check(decision: Mapping[str, Any], plugins: PluginSet) -> Check:
         for answer in decision["answers"]
     )
     return Check(
-        check=decision["slot"],
-        input=decision.get("facts") or {},
-        said=said,
+        hook=decision["slot"],
+        facts=decision.get("facts") or {},
+        answers=answers,
         verdict=decision["verdict"],
         by=decision["decided_by"] or "nobody",
         reason=decision["reason"],
         outcome=decision.get("outcome"),
-        remedies=_remedies(decision["slot"], decision["verdict"], said),
+        remedies=_remedies(decision["slot"], decision["verdict"], answers),
     )
 
 
-def _remedies(slot: str, verdict: str, said: tuple[Said, ...]) -> tuple[str, ...]:
+def _remedies(hook: str, verdict: str, answers: tuple[PluginAnswer, ...]) -> tuple[str, ...]:
     """What would change it: of whoever objected, or of those who kept silent, or of whoever allowed it."""
     if verdict == Verdict.SILENT:
-        meaning = SLOTS[slot].silence if slot in SLOTS else "refused"
-        telling, remedies = said, [f"nobody answered ({meaning})", SILENCE.get(slot, "")]
+        declared = DECIDING.get(hook)
+        telling, remedies = answers, ["nobody answered (refused)"]
+        if declared:
+            remedies = [f"nobody answered ({declared.silence})", declared.remedy]
     else:
-        telling = tuple(one for one in said if one.verdict in _OBJECTIONS) or tuple(
-            one for one in said if one.verdict == Verdict.ALLOW
+        telling = tuple(one for one in answers if one.verdict in _OBJECTIONS) or tuple(
+            one for one in answers if one.verdict == Verdict.ALLOW
         )
         remedies = [remedy_of(one.reason) for one in telling]
         if not any(remedies) and telling:
@@ -164,7 +165,7 @@ def _core_checks(reason: str, checks: tuple[Check, ...]) -> tuple[Check, ...]:
 def _core_check(reason: str, verdict: str, *, outcome: Any = None) -> Check:
     remedy = remedy_of(reason)
     return Check(
-        check=CORE,
+        hook=CORE,
         verdict=verdict,
         by=CORE,
         reason=reason,

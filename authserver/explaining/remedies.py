@@ -1,4 +1,7 @@
-"""What to do about a refusal, by its reason: the setting or command that would change it, if any does."""
+"""What to do about a refusal, by its reason: the setting or command that would change it, if any does.
+
+What to do where no plugin of a hook answered is declared with the hook (`hookspecs`).
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,10 @@ REMEDIES: Mapping[str, str] = {
     "too-many-unknown-tokens": (
         "whoever this API serves sends it tokens of nobody, or the caller scans for some; if it is in order, raise "
         "authserver.unknown_tokens_per_minute"
+    ),
+    "too-many-pushed-requests": (
+        "somebody floods the endpoint; if it is in order, raise "
+        "authserver.plugin.pushed_requests.unproven_per_minute"
     ),
     # Redirect URIs
     "redirect-uri-malformed": "no setting: such a URI is never acceptable",
@@ -108,6 +115,7 @@ REMEDIES: Mapping[str, str] = {
     # Plugins and the server itself
     "plugin-raised": "mend the plugin: the log has the traceback",
     "plugin-too-slow": "authserver.policy_time_limit is how long a plugin may think",
+    "answer-too-large": "fix the plugin: an answer has a few names in it, and no documents",
     "wrong-type": "mend the plugin: it must return allow(…), narrow(…), deny(…) or None",
     "wrong-verdict": "mend the plugin: it must make its answers with allow(…), narrow(…) and deny(…)",
     "bad-reason": "mend the plugin: a reason is lower-case words joined by hyphens",
@@ -179,6 +187,7 @@ WITHOUT_REMEDY = frozenset(
         "scope-not-granted",
         "session-ended",
         "state-malformed",
+        "state-too-long",
         "token-of-another-client",
         "too-many-resources",
         "two-methods",
@@ -188,24 +197,6 @@ WITHOUT_REMEDY = frozenset(
         "verifier-wrong",
     }
 )
-
-# What to do where no plugin of a hook answered.
-SILENCE: Mapping[str, str] = {
-    "client_auth_decision": "list a plugin of the client's method in authserver.plugins: `authserver client show`",
-    "redirect_uri_decision": "register the URI for the client: `authserver client add --redirect-uri`",
-    "scope_decision": "the request must name a scope that the client is registered for, or get default ones",
-    "resource_decision": "list the resource",
-    "consent_decision": (
-        "consent_remembered lets pass who agreed to as much before, consent_first_party whoever comes from "
-        "our own application: `authserver client add --first-party`"
-    ),
-    "login_decision": "add the person (`authserver user add`), or list a plugin that knows them",
-    "introspection_decision": (
-        "list introspect_own in authserver.plugins, or name the resource server and its resources in "
-        "authserver.plugin.introspect_resource_servers.clients"
-    ),
-    "registration_decision": "list registration_token or registration_open in authserver.plugins",
-}
 
 
 def remedy_of(reason: str) -> str:

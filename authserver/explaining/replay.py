@@ -14,9 +14,9 @@ from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict, outcome_of
 from authserver.engine.errors import ServerError
 from authserver.engine.ports import Policies
-from authserver.engine.questions import QUESTIONS, CannotAskAgain, Known
+from authserver.engine.questions import CannotAskAgain, Facts, Known, Question
 from authserver.engine.records import Event, EventType
-from authserver.plugins.kinds import SLOTS, same_outcome
+from authserver.hookspecs import DECIDING
 
 _encode = msgspec.json.Encoder().encode
 
@@ -40,7 +40,7 @@ class Replayed:
     """
 
     result: Result
-    slot: str
+    hook: str
     client_id: str | None
     event_id: str
     at: datetime
@@ -54,7 +54,8 @@ def replay(events: Iterable[Event], engine: Engine) -> Iterator[Replayed]:
 
     Several events of one request tell of the same questions; they share its time, and count once.
     """
-    known = Known(engine.find_client, engine.stores)
+    stores = engine.stores
+    known = Known(engine.find_client, stores.users.find, stores.consents.find)
     now: datetime | None = None
     seen: set[bytes] = set()
     for event in events:
@@ -70,14 +71,14 @@ def replay(events: Iterable[Event], engine: Engine) -> Iterator[Replayed]:
 
 
 def _again(event: Event, decision: Mapping[str, Any], known: Known, policies: Policies) -> Replayed:
-    slot, facts = decision["slot"], decision.get("facts") or {}
+    hook, facts = decision["slot"], decision.get("facts") or {}
     was = {name: decision.get(name) for name in ("verdict", "reason", "outcome", "decided_by")}
     try:
-        question = _question(slot, facts, known)
+        question = _question(hook, facts, known)
     except CannotAskAgain as error:
         result, would_be = Result.NOT_ASKED, {"reason": str(error)}
     else:
-        ruling = policies.decide(slot, **question)
+        ruling = policies.decide(question)
         would_be = {
             "verdict": ruling.verdict,
             "reason": ruling.reason,
@@ -86,10 +87,10 @@ def _again(event: Event, decision: Mapping[str, Any], known: Known, policies: Po
         }
         before = Verdict(decision["verdict"]), was["outcome"]
         after = ruling.verdict, would_be["outcome"]
-        result = Result.SAME if same_outcome(slot, before, after) else Result.FLIPPED
+        result = Result.SAME if DECIDING[hook].same_outcome(before, after) else Result.FLIPPED
     return Replayed(
         result=result,
-        slot=slot,
+        hook=hook,
         client_id=facts.get("client_id", event.client_id),
         event_id=event.event_id,
         at=event.at,
@@ -99,11 +100,11 @@ def _again(event: Event, decision: Mapping[str, Any], known: Known, policies: Po
     )
 
 
-def _question(slot: str, facts: Mapping[str, Any], known: Known) -> Mapping[str, Any]:
-    if slot not in SLOTS:
+def _question(hook: str, facts: Facts, known: Known) -> Question[Any]:
+    if hook not in DECIDING:
         raise CannotAskAgain("there is no such hook any more")
     try:
-        return QUESTIONS[slot].ask_again(known, dict(facts))
+        return DECIDING[hook].question.again(facts, known)
     except ServerError as error:
         raise CannotAskAgain("the plugin that finds its client failed") from error
     except (KeyError, TypeError) as error:

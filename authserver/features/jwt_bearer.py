@@ -44,7 +44,7 @@ class Subject(StrEnum):
     LISTED = "listed"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class JwtBearer:
     """Give tokens for a person whom a trusted issuer's assertion names (RFC 7523).
 
@@ -66,7 +66,7 @@ class JwtBearer:
     subjects: tuple[tuple[str, str], ...] = ()
     assertion_lifetime: int = 300
     single_use: bool = True
-    _keys: Mapping[str, TrustedKeys] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _keys: Mapping[str, TrustedKeys] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 10 <= self.assertion_lifetime <= 86400:
@@ -76,7 +76,10 @@ class JwtBearer:
         for line, _ in self.subjects:
             if line.partition(" ")[0] not in dict(self.issuers):
                 raise ValueError(f"subjects: {line}: begins with none of the issuers")
-        object.__setattr__(self, "_keys", {issuer: _read(path) for issuer, path in self.issuers})
+
+    def prepare(self) -> None:
+        """Read the keys of the issuers. Raises ValueError."""
+        self._keys = {issuer: _read(path) for issuer, path in self.issuers}
 
     @hookimpl
     def grant_types(self) -> Mapping[str, Redeem]:

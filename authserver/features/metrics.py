@@ -17,7 +17,7 @@ from pyramid.response import Response
 from authserver.api import Event, Secret, equal, hookimpl
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Metrics:
     """Serve `/metrics` in the text format of Prometheus, to whoever brings one of the operator's tokens.
 
@@ -31,14 +31,19 @@ class Metrics:
     immediate: ClassVar[bool] = True
 
     tokens: tuple[Secret, ...] = field(default=(), repr=False)
-    registry: CollectorRegistry = field(init=False, repr=False, default_factory=CollectorRegistry)
+    registry: CollectorRegistry = field(init=False, repr=False)
     events: Counter = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if any(len(token.value) < 32 for token in self.tokens):
             raise ValueError("tokens: a token has at least 32 random characters")
-        events = Counter("authserver_events", "What happened, by type.", ["type"], registry=self.registry)
-        object.__setattr__(self, "events", events)
+
+    def prepare(self) -> None:
+        """Begin counting at nothing."""
+        self.registry = CollectorRegistry()
+        self.events = Counter(
+            "authserver_events", "What happened, by type.", ["type"], registry=self.registry
+        )
 
     @property
     def insecure(self) -> tuple[str, ...]:

@@ -1,50 +1,60 @@
 """Pushed authorization requests (RFC 9126): a client sends its request here, and the browser brings a reference to it.
 
-The reference is the request itself, sealed for its client together with the id under which it is answered
-once. So nothing is stored for a request that nobody answers.
+The request is kept, sealed, under the digest of its reference, until neither the reference nor a page that it led to
+can be used any more. So it may be longer than one that travels in addresses.
+
+A stranger can push in the name of a public client, and may have registered a client. Both are told to slow down, and
+neither may push more than fits into an address: that bounds what they can fill the disk with.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 from pyramid.config import Configurator
 from pyramid.response import Response
 
 from authserver.api import (
+    MAXIMUM_BODY,
+    MAXIMUM_PARAMETER,
+    Client,
     Engine,
     Expanded,
     InvalidRequest,
     InvalidRequestUri,
+    Kept,
     Parameters,
     Request,
+    TooManyRequests,
     Unsealable,
     authenticate,
     check_request,
     claim,
+    digest,
     from_text,
     hookimpl,
     json_response,
-    new_identifier,
+    new_credential,
     of_this_generation,
     proven_key,
     read_form,
     to_text,
+    well_formed,
 )
 
 PATH = "/oauth/par"
-PURPOSE = "pushed-request"
+KIND = "pushed-request"
 REFERENCE = "urn:ietf:params:oauth:request_uri:"
 # What proves who pushes is no part of the request, and goes into no address.
 CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")
 
 
 class RequestTooLong(InvalidRequest):
-    """The request is longer than one that a browser may bring (RFC 9126, 2.3)."""
+    """The request is longer than this client may push (RFC 9126, 2.3)."""
 
     status: ClassVar[int] = 413
 
@@ -56,16 +66,21 @@ class PushedRequests:
     Attributes:
         lifetime: seconds in which the browser must bring the reference, 5 to 600.
         require: whether a request that was not pushed is refused.
+        unproven_per_minute: how many requests a public client may push within a minute, counted by each process;
+            clients that registered themselves are counted together, with a credential or without. 0: any number.
     """
 
     immediate: ClassVar[bool] = True
 
     lifetime: int = 90
     require: bool = False
+    unproven_per_minute: int = 300
 
     def __post_init__(self) -> None:
         if not 5 <= self.lifetime <= 600:
             raise ValueError("lifetime must be 5 to 600 seconds")
+        if not 0 <= self.unproven_per_minute <= 1_000_000:
+            raise ValueError("unproven_per_minute must be 0 to 1000000")
 
     @hookimpl
     def includeme(self, config: Configurator) -> None:
@@ -81,7 +96,8 @@ class PushedRequests:
         reference = parameters.get("request_uri")
         # Another one leads to a request object elsewhere, which is refused as any that nobody reads (RFC 9101, 7).
         if reference is not None and reference.lower().startswith(REFERENCE):
-            return self._open(engine, reference, parameters.require("client_id"))
+            parameters.require("client_id")
+            return self._find(engine, reference, parameters.only("client_id", "request_uri"))
         if self.require:
             refusal = InvalidRequest("The request must be pushed first.", reason="request-not-pushed")
             return Expanded(parameters=parameters, refusal=refusal)
@@ -90,7 +106,7 @@ class PushedRequests:
     def push(self, request: Request) -> Response:
         """POST /oauth/par: check the request as if the browser had brought it, and answer a reference to it."""
         engine = request.engine
-        form = read_form(request)
+        form = read_form(request, parse=partial(Parameters.parse, maximum=MAXIMUM_BODY))
         form.refuse_repeated()
         client = authenticate(engine, form)
         if "request_uri" in form:
@@ -99,38 +115,83 @@ class PushedRequests:
         binding = proven_key(engine, client, pushed)
         bound = binding.confirmation if binding else {}
         check_request(engine, pushed, bound)
-        if len(pushed.encoded()) > engine.settings.maximum_request:
+        # It goes back to the client in an address.
+        if len(pushed.get("state") or "") > MAXIMUM_PARAMETER:
+            raise InvalidRequest("state is too long.", reason="state-too-long")
+        is_unproven = client.is_public or client.is_self_registered
+        if len(pushed.encoded()) > (engine.settings.maximum_request if is_unproven else MAXIMUM_BODY):
             raise RequestTooLong("The request is too long.", reason="request-too-long")
+        if is_unproven:
+            self._slow_down(engine, client)
         for use in binding.uses if binding else ():
             claim(engine, client, use)
-        reference = self._seal(engine, pushed, bound)
+        reference = self._keep(engine, client, pushed, bound)
         return json_response({"request_uri": reference, "expires_in": self.lifetime}, status=201)
 
-    def _seal(self, engine: Engine, pushed: Parameters, bound: Mapping[str, Any]) -> str:
-        # In whole milliseconds, so that a reference to the same request is always of the same length.
-        pushed_at = int(engine.now.timestamp() * 1000)
-        content = json.dumps([new_identifier(), pushed_at, pushed.encoded(), dict(bound)]).encode()
-        context = pushed.require("client_id")
-        return REFERENCE + to_text(engine.ring.seal(content, purpose=PURPOSE, context=context))
+    def _slow_down(self, engine: Engine, client: Client) -> None:
+        """Count a request of a client that anybody may be. Raises TooManyRequests."""
+        limit, throttle = self.unproven_per_minute, engine.throttle
+        who = "" if client.is_self_registered else client.client_id
+        if not limit:
+            return
+        if seconds := throttle.seconds_to_wait(KIND, who, limit=limit):
+            raise TooManyRequests(
+                "Too many requests were pushed. Try again later.",
+                reason="too-many-pushed-requests",
+                retry_after=seconds,
+                leaves_event=throttle.tell(KIND, who),
+            )
+        throttle.count(KIND, who, limit=limit)
 
-    def _open(self, engine: Engine, reference: str, client_id: str) -> Expanded:
-        """The request that this client pushed; of everything else that came with the reference nothing counts."""
-        try:
-            sealed = from_text(reference.removeprefix(REFERENCE))
-            content = engine.ring.open(sealed, purpose=PURPOSE, context=client_id)
-        except Unsealable:
-            raise InvalidRequestUri(
-                "There is no such pushed request of this application.", reason="request-uri-unknown"
-            ) from None
-        request_id, milliseconds, encoded, bound = json.loads(content)
-        pushed_at = datetime.fromtimestamp(milliseconds / 1000, UTC)
-        expires_at = pushed_at + timedelta(seconds=self.lifetime)
-        # Whether one from before a restore was answered, nobody knows any more (T149).
-        if expires_at <= engine.now or not of_this_generation(engine, pushed_at):
-            raise InvalidRequestUri("The pushed request has expired.", reason="request-uri-expired")
-        return Expanded(
-            parameters=Parameters.parse(encoded),
-            request_id=request_id,
-            sendable_until=expires_at,
-            bound=bound,
+    def _keep(self, engine: Engine, client: Client, pushed: Parameters, bound: Mapping[str, Any]) -> str:
+        reference = new_credential(REFERENCE)
+        name = digest(KIND, reference)
+        # It is needed as long as a page that the reference led to. When its key leaves the ring, it cannot be opened:
+        # like every pending request, it is not worth sealing anew.
+        lifetime = timedelta(seconds=self.lifetime + engine.settings.request_lifetime)
+        sealed = engine.ring.seal(
+            pushed.encoded().encode(), purpose=KIND, context=_context(client.client_id, name)
         )
+        record = Kept(
+            kind=KIND,
+            digest=name,
+            client_id=client.client_id,
+            created_at=engine.now,
+            expires_at=engine.now + lifetime,
+            details={"sealed": to_text(sealed), "bound": dict(bound)},
+        )
+        engine.stores.kept.add_once(record)
+        return reference
+
+    def _find(self, engine: Engine, reference: str, sent: Parameters) -> Expanded:
+        """The request that this client pushed; of everything else that came with the reference nothing counts."""
+        unknown = InvalidRequestUri(
+            "There is no such pushed request of this application.", reason="request-uri-unknown"
+        )
+        if not well_formed(REFERENCE, reference):
+            raise unknown
+        record = engine.stores.kept.find(KIND, digest(KIND, reference))
+        if record is None or record.client_id != sent.require("client_id"):
+            raise unknown
+        sendable_until = record.created_at + timedelta(seconds=self.lifetime)
+        # Whether one from before a restore was answered, nobody knows any more (T149).
+        if sendable_until <= engine.now or not of_this_generation(engine, record.created_at):
+            raise InvalidRequestUri("The pushed request has expired.", reason="request-uri-expired")
+        try:
+            sealed = from_text(record.details["sealed"])
+            context = _context(record.client_id, record.digest)
+            encoded = engine.ring.open(sealed, purpose=KIND, context=context)
+        except Unsealable:
+            raise unknown from None
+        return Expanded(
+            parameters=Parameters.parse(encoded, maximum=MAXIMUM_BODY),
+            request_id=record.digest.hex(),
+            sendable_until=sendable_until,
+            reference=sent,
+            bound=record.details["bound"],
+        )
+
+
+def _context(client_id: str, name: bytes) -> str:
+    """The row that a sealed request belongs to."""
+    return f"{name.hex()} {client_id}"

@@ -1,1 +1,1 @@
-"""Finds, orders, checks and asks plugins: `loading`, `kinds` and `asking`."""
+"""Finds, checks and asks plugins: `loading` and `asking`."""

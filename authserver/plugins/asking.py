@@ -1,4 +1,4 @@
-"""Ask the plugins, combine what they decide, and keep who said what.
+"""Ask the plugins, combine what they decide, and keep who answered what.
 
 Everything that can be prepared is prepared at start: a question only walks a tuple of functions.
 """
@@ -10,36 +10,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any, Protocol
 
 import pluggy
 
-from authserver import hookspecs
 from authserver.containment import contained, text_of
 from authserver.engine.context import Engine, Issue, Redeem
 from authserver.engine.crypto import strict_json
-from authserver.engine.decisions import Answer, Ruling, Verdict, combine
+from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine
 from authserver.engine.errors import ServerError
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
-from authserver.engine.questions import facts_of
+from authserver.engine.questions import Question
 from authserver.engine.records import Client, Event
-from authserver.plugins.kinds import (
-    CONTRIBUTING,
-    DECLARED,
-    HOOKS,
-    OBSERVING,
-    REFUSING,
-    RESERVED,
-    SLOTS,
-    TIMED,
-    is_refusal,
-    problem_with,
-)
+from authserver.hooks import PROJECT, Contributing, Deciding, is_refusal, refusals_in
+from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
+from authserver.ini import PLUGIN_PREFIX
+from authserver.limits import MAXIMUM_JSON
+from authserver.plugins.arms_length import Unusable, at_arms_length, is_of_others
 from authserver.plugins.time_limit import TimeLimit, TooSlow
-from authserver.settings import (
-    SettingsError,
-)
+from authserver.settings import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -54,20 +45,31 @@ class CannotBeAdded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """One plugin's function for one hook, which of the hook's arguments it takes, and which names it may add."""
+    """One plugin's function for one hook.
+
+    Attributes:
+        plugin: its name.
+        function: how it is asked: in which thread, and with what kept at arm's length.
+        argnames: which of the hook's arguments it takes, in order.
+        arguments: reads them from a question.
+        declared: the names that it may add.
+        of_others: whether it is none that comes with the server.
+    """
 
     plugin: str
     function: Callable[..., Any]
     argnames: tuple[str, ...]
+    arguments: Callable[[Question[Any]], Sequence[Any]]
     declared: frozenset[str] = frozenset()
+    of_others: bool = False
 
 
 class Observer(Protocol):
     """Who hears of every ruling (`authserver.plugins.shadow`)."""
 
-    def consider(
-        self, ruling: Ruling, said: Sequence[tuple[Answer, Any]], question: Mapping[str, Any]
-    ) -> None: ...
+    def consider(self, ruling: Ruling[Any]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class PluginSet:
@@ -78,17 +80,23 @@ class PluginSet:
         time_limit: seconds in which a plugin must answer that is not `immediate`.
 
     Raises:
-        SettingsError: a plugin is not a frozen value, jumps the queue, or misspells a hook.
+        SettingsError: a plugin is not hashable, jumps the queue, misspells a hook, or says that it serves one
+            that it does not implement.
     """
 
     def __init__(self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0) -> None:
         self.names = tuple(name for name, _ in plugins)
         self.shadow: Observer | None = None
         self._plugins = dict(plugins)
-        manager = pluggy.PluginManager(hookspecs.PROJECT)
-        manager.add_hookspecs(hookspecs)
+        self._prepared: list[str] = []
+        self._limit = TimeLimit(time_limit)
+        self._hooks = hooks = every_hook()
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(type("Hooks", (), {name: hook.function for name, hook in hooks.items()}))
+        for name in DECIDING:
+            # Whoever answers several hooks alike takes the whole question as one argument.
+            getattr(manager.hook, name).spec.argnames += ("question",)
         problems: list[str] = []
-        limit = TimeLimit(time_limit)
         # pluggy calls last-registered-first; registering backwards keeps its order the order of the INI.
         for name, plugin in reversed(plugins):
             try:
@@ -103,12 +111,14 @@ class PluginSet:
         try:
             manager.check_pending()
         except pluggy.PluginValidationError as error:
-            known = ", ".join(sorted(HOOKS))
+            known = ", ".join(sorted(hooks))
             problems.append(f"{error}; known hooks: {known}")
         self._implementations: dict[str, tuple[Implementation, ...]] = {}
-        for hook in HOOKS:
+        for name, hook in hooks.items():
             found = []
-            for implementation in getattr(manager.hook, hook).get_hookimpls():
+            for implementation in getattr(manager.hook, name).get_hookimpls():
+                if name not in getattr(implementation.plugin, "serves", hooks):
+                    continue
                 if any(
                     (
                         implementation.hookwrapper,
@@ -118,23 +128,65 @@ class PluginSet:
                     )
                 ):
                     problems.append(
-                        f"plugin {implementation.plugin_name}: {hook} is marked tryfirst, trylast or wrapper; "
+                        f"plugin {implementation.plugin_name}: {name} is marked tryfirst, trylast or wrapper; "
                         "remove the mark, the order of authserver.plugins decides"
                     )
                 function = implementation.function
-                if hook in TIMED and not getattr(implementation.plugin, "immediate", False):
-                    function = partial(limit.call, function)
-                declared = frozenset(getattr(implementation.plugin, DECLARED.get(hook, ""), ()))
+                of_others = is_of_others(implementation.plugin)
+                if of_others:
+                    function = partial(at_arms_length, function)
+                if hook.timed and not getattr(implementation.plugin, "immediate", False):
+                    function = partial(self._limit.call, function)
+                declared: frozenset[str] = frozenset()
+                if isinstance(hook, Contributing):
+                    declared = frozenset(getattr(implementation.plugin, hook.declared, ()))
+                names = tuple(implementation.argnames)
                 found.append(
                     Implementation(
-                        implementation.plugin_name, function, tuple(implementation.argnames), declared
+                        implementation.plugin_name, function, names, _fields(names), declared, of_others
                     )
                 )
             found.sort(key=lambda item: self.names.index(item.plugin))
-            self._implementations[hook] = tuple(found)
+            self._implementations[name] = tuple(found)
+        problems += self._not_implemented()
         problems += self._collisions()
         if problems:
             raise SettingsError(problems)
+
+    def prepare(self) -> None:
+        """Have each plugin that has a `prepare` open what it works with: files, connections, counters.
+
+        Raises:
+            SettingsError: some refuse; each is named with its sentence, and what was prepared is closed again.
+        """
+        problems = []
+        for name, plugin in self._plugins.items():
+            try:
+                contained(getattr(plugin, "prepare", _nothing))
+            except ValueError as error:
+                problems.append(f"{PLUGIN_PREFIX}{name}: {text_of(error)}")
+            except Exception as error:
+                problems.append(f"{PLUGIN_PREFIX}{name}: it failed to prepare: {text_of(error)}")
+            else:
+                self._prepared.append(name)
+        if problems:
+            self.close()
+            raise SettingsError(problems)
+
+    def close(self) -> None:
+        """Have each plugin that was prepared, and has a `close`, let go of what it opened; the last one first.
+
+        A failure is logged, and so is a plugin that takes longer than the time limit: the others are closed all
+        the same.
+        """
+        if self.shadow is not None:
+            self.shadow.close()
+        while self._prepared:
+            name = self._prepared.pop()
+            try:
+                self._limit.call(getattr(self._plugins[name], "close", _nothing))
+            except Exception:
+                log.exception("plugin %s failed to close; nothing depends on it", name)
 
     def serves(self, hook: str) -> bool:
         """Whether any plugin implements this hook."""
@@ -144,31 +196,32 @@ class PluginSet:
         """The plugin of this name. Raises KeyError."""
         return self._plugins[name]
 
-    def decide(self, slot: str, /, **question: Any) -> Ruling:
+    def decide(self, question: Question[T], /) -> Ruling[T]:
         """Ask every plugin of a deciding hook and combine the answers (see `engine.ports.Policies`)."""
-        said = self.ask_all(slot, question)
-        ruling = combine(slot, said, partial(facts_of, slot, question))
+        ruling = combine(question, self.ask_all(question))
         if self.shadow is not None:
-            self.shadow.consider(ruling, said, question)
+            self.shadow.consider(ruling)
         return ruling
 
-    def ask_all(self, slot: str, question: Mapping[str, Any]) -> list[tuple[Answer, Any]]:
-        """What each plugin of a deciding hook says, in order, with the value of its answer."""
-        return [_ask(implementation, slot, question) for implementation in self._implementations[slot]]
+    def ask_all(self, question: Question[Any]) -> list[Answer]:
+        """What each plugin of a deciding hook answers, in order."""
+        hook = DECIDING[question.hook]
+        return [_ask(implementation, hook, question) for implementation in self._implementations[hook.name]]
 
-    def contribute(self, slot: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
+    def contribute(self, hook: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
         """What each plugin adds at a contributing hook, as (plugin name, value), in order."""
+        declaration = CONTRIBUTING[hook]
         contributions = []
-        for implementation in self._implementations[slot]:
+        for implementation in self._implementations[hook]:
             plugin = implementation.plugin
             try:
-                value = contained(_contribution, implementation, slot, question)
+                value = contained(_contribution, implementation, declaration, question)
             except StorageUnavailable:
                 raise
             except Exception as error:
-                if slot in REFUSING and is_refusal(error):
+                if declaration.refusing and is_refusal(error):
                     raise
-                raise PluginFailed([f"plugin {plugin} failed in {slot}: {text_of(error)}"]) from error
+                raise PluginFailed([f"plugin {plugin} failed in {hook}: {text_of(error)}"]) from error
             if value is not None:
                 contributions.append((plugin, value))
         return contributions
@@ -181,104 +234,125 @@ class PluginSet:
             except Exception:
                 log.exception("plugin %s failed in observe; nothing depends on it", implementation.plugin)
 
+    def _not_implemented(self) -> list[str]:
+        """Hooks that a plugin says it serves, by its settings, and that it does not implement."""
+        return [
+            f"plugin {name}: `serves` names {hook}, which it does not implement"
+            for name, plugin in self._plugins.items()
+            for hook in getattr(plugin, "serves", ())
+            if name not in [item.plugin for item in self._implementations.get(hook, ())]
+        ]
+
     def _collisions(self) -> list[str]:
         """Names that two plugins declare for the same hook, or that belong to the core."""
         problems = []
-        for hook, attribute in DECLARED.items():
-            owners = dict.fromkeys(RESERVED[hook], "the core")
-            for implementation in self._implementations[hook]:
+        for hook in CONTRIBUTING.values():
+            owners = dict.fromkeys(hook.reserved, "the core")
+            for implementation in self._implementations[hook.name]:
                 for name in sorted(implementation.declared):
                     if name in owners:
                         problems.append(
-                            f"plugin {implementation.plugin}: {hook} adds {name}, which {owners[name]} adds already; "
-                            f"take it out of `{attribute}`, or one plugin out of authserver.plugins"
+                            f"plugin {implementation.plugin}: {hook.name} adds {name}, which {owners[name]} adds already; "
+                            f"take it out of `{hook.declared}`, or one plugin out of authserver.plugins"
                         )
                     owners[name] = f"plugin {implementation.plugin}"
         return problems
 
     def table(self) -> list[dict[str, Any]]:
         """Who is asked for what, in which order, and what silence means."""
-        rows = []
-        for hook, implementations in self._implementations.items():
-            slot = SLOTS.get(hook)
-            rows.append(
-                {
-                    "hook": hook,
-                    "kind": "deciding" if slot else "observing" if hook in OBSERVING else "contributing",
-                    "plugins": [item.plugin for item in implementations],
-                    "silence": slot.silence
-                    if slot
-                    else "nobody is told"
-                    if hook in OBSERVING
-                    else "nothing is added",
-                }
-            )
-        return rows
+        return [
+            {
+                "hook": name,
+                "kind": hook.kind,
+                "plugins": [item.plugin for item in self._implementations[name]],
+                "silence": hook.silence,
+            }
+            for name, hook in self._hooks.items()
+        ]
 
 
-def _ask(implementation: Implementation, slot: str, question: Mapping[str, Any]) -> tuple[Answer, Any]:
-    """What one plugin says, as its answer and the value of it; a plugin that cannot answer has failed."""
-    plugin, rules = implementation.plugin, SLOTS[slot]
+def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]) -> Answer:
+    """What one plugin answers; a plugin that cannot answer has failed."""
+    plugin = implementation.plugin
     begun = time.perf_counter_ns()
     try:
-        decision = contained(implementation.function, *_arguments(implementation, question))
-        problem = None if decision is None else contained(problem_with, decision, rules)
+        decision = contained(implementation.function, *implementation.arguments(question))
+        problem = None if decision is None else contained(hook.problem_with, decision)
     except TooSlow as error:
-        log.error("plugin %s is too slow in %s (%s): refusing; mend or remove it", plugin, slot, error)
-        return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun)), None
+        log.error("plugin %s is too slow in %s (%s): refusing; mend or remove it", plugin, hook.name, error)
+        return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun))
+    except Unusable as error:
+        log.error("plugin %s answered %s wrongly (%s): refusing; fix or remove it", plugin, hook.name, error)
+        return Answer(plugin, Verdict.FAILED, error.reason, _microseconds(begun))
     except Exception:
-        log.exception("plugin %s failed in %s: refusing; mend or remove it", plugin, slot)
-        return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun)), None
+        log.exception("plugin %s failed in %s: refusing; mend or remove it", plugin, hook.name)
+        return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun))
     if decision is None:
-        return Answer(plugin, Verdict.SILENT, "", _microseconds(begun)), None
+        return Answer(plugin, Verdict.SILENT, "", _microseconds(begun))
     if problem:
-        log.error("plugin %s answered %s wrongly (%s): refusing", plugin, slot, problem)
-        return Answer(plugin, Verdict.FAILED, problem, _microseconds(begun)), None
-    return Answer(plugin, decision.verdict, decision.reason, _microseconds(begun)), decision.value
+        log.error("plugin %s answered %s wrongly (%s): refusing", plugin, hook.name, problem)
+        return Answer(plugin, Verdict.FAILED, problem, _microseconds(begun))
+    return Answer(plugin, decision.verdict, decision.reason, _microseconds(begun), decision.value)
 
 
-def _contribution(implementation: Implementation, slot: str, question: Mapping[str, Any]) -> Any:
+def _contribution(implementation: Implementation, hook: Contributing, question: Mapping[str, Any]) -> Any:
     """What one plugin adds at a contributing hook. Raises what it raises, and CannotBeAdded."""
-    value = implementation.function(*_arguments(implementation, question))
+    value = implementation.function(*[question[name] for name in implementation.argnames])
     if value is None:
         return None
-    if not isinstance(value, CONTRIBUTING[slot]):
+    if not isinstance(value, hook.value):
         raise CannotBeAdded(f"{type(value).__name__} cannot be added")
+    if not all(map(is_refusal, refusals_in(value))):
+        raise CannotBeAdded("its refusal cannot be sent or kept")
     if isinstance(value, Mapping):
         value = dict(value)
-    if slot in DECLARED:
+    if hook.declared:
         if undeclared := set(value) - implementation.declared:
             names = ", ".join(sorted(map(str, undeclared)))
-            raise CannotBeAdded(f"it does not declare {names} in `{DECLARED[slot]}`")
-        strict_json.dumps(value)
-    if slot == "grant_types":
-        return {name: partial(_redeem, implementation.plugin, redeem) for name, redeem in value.items()}
+            raise CannotBeAdded(f"it does not declare {names} in `{hook.declared}`")
+        if len(strict_json.dumps(value)) > MAXIMUM_JSON:
+            raise CannotBeAdded(f"it is longer than {MAXIMUM_JSON} bytes of JSON")
+    if hook.name == "grant_types":
+        return {name: partial(_redeem, implementation, redeem) for name, redeem in value.items()}
     return value
 
 
-def _redeem(plugin: str, redeem: Redeem, engine: Engine, client: Client, parameters: Parameters) -> Issue:
+def _redeem(
+    implementation: Implementation, redeem: Redeem, engine: Engine, client: Client, parameters: Parameters
+) -> Issue:
     """What the grant type of a plugin says may be issued.
 
     Raises:
         OAuthError: it refuses.
         ServerError: it failed.
     """
+    ask = partial(at_arms_length, redeem) if implementation.of_others else redeem
     try:
-        order = contained(redeem, engine, client, parameters)
+        order = contained(ask, engine, client, parameters)
         if not isinstance(order, Issue):
             raise CannotBeAdded(f"{type(order).__name__} is no Issue")
+        if not all(map(is_refusal, refusals_in(order))):
+            raise CannotBeAdded("its refusal cannot be sent or kept")
     except StorageUnavailable:
         raise
     except Exception as error:
         if is_refusal(error):
             raise
-        log.exception("plugin %s failed in its grant type: refusing; fix or remove it", plugin)
+        log.exception("plugin %s failed in its grant type: refusing; fix or remove it", implementation.plugin)
         raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
     return order
 
 
-def _arguments(implementation: Implementation, question: Mapping[str, Any]) -> list[Any]:
-    return [question[name] for name in implementation.argnames]
+def _nothing() -> None:
+    """What a plugin does that has no `prepare` or `close`."""
+
+
+def _fields(names: Sequence[str]) -> Callable[[Question[Any]], Sequence[Any]]:
+    """Reads these fields of a question."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    # Of one name an attrgetter gives no tuple.
+    return lambda question: [getattr(question, name) for name in names]
 
 
 def _microseconds(begun: int) -> int:

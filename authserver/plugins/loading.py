@@ -12,15 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, cast
 
+from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
-from authserver.settings import (
-    PLUGIN_PREFIX,
-    Resolved,
-    Secret,
-    SettingsError,
-    did_you_mean,
-    read_fields,
-)
+from authserver.settings import Secret, SettingsError
 
 GROUP = "authserver.plugins"
 
@@ -33,7 +27,7 @@ def load(
     time_limit: float = 2.0,
     others: Collection[str] = (),
 ) -> tuple[PluginSet, list[str]]:
-    """Find every plugin of the INI and make it from its settings.
+    """Find every plugin of the INI, make it from its settings and prepare it. Close them in the end.
 
     Args:
         specifications: entry point names or `module:Class`, in order.
@@ -66,9 +60,10 @@ def load(
             continue
         named[name] = specification
         prefix = f"{PLUGIN_PREFIX}{name}."
-        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and _is_frozen(kind)):
+        if not _is_plugin(kind):
             problems.append(
-                f"authserver.plugins: {specification} is not a frozen dataclass; a plugin is a frozen value"
+                f"authserver.plugins: {specification} is not a frozen dataclass; a plugin is a frozen value, or, "
+                "if it keeps something that changes, a dataclass(eq=False)"
             )
             continue
         values, found = read_fields(kind, settings.get(name, {}), prefix)
@@ -102,7 +97,9 @@ def load(
         problems += [f"{line} (refused in production)" for line in insecure]
     if problems:
         raise SettingsError(problems)
-    return PluginSet(plugins, time_limit=time_limit), insecure
+    loaded = PluginSet(plugins, time_limit=time_limit)
+    loaded.prepare()
+    return loaded, insecure
 
 
 def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:
@@ -130,8 +127,12 @@ def name_of(specification: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
 
 
-def _is_frozen(kind: type) -> bool:
-    return bool(cast(Any, kind).__dataclass_params__.frozen)
+def _is_plugin(kind: object) -> bool:
+    """Whether it is a dataclass that says truly whether its values change: frozen, or compared by identity."""
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        return False
+    parameters = cast(Any, kind).__dataclass_params__
+    return bool(parameters.frozen or not parameters.eq)
 
 
 def _holds_secret(value: object) -> bool:

@@ -11,27 +11,24 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from authserver.engine.context import SERVER
 from authserver.engine.crypto import digests
-from authserver.engine.decisions import Answer, Ruling, combine
+from authserver.engine.decisions import Ruling, combine
 from authserver.engine.ports import Storage
 from authserver.engine.records import Event, EventType
+from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginSet
-from authserver.plugins.kinds import same_outcome
 
 QUEUE = 1000
 MAXIMUM_RECORDS_A_SECOND = 20.0
 log = logging.getLogger(__name__)
 
-Said = Sequence[tuple[Answer, Any]]
-
 
 class Shadow:
-    """Asks the shadow plugins what they would have said.
+    """Asks the shadow plugins what they would have answered.
 
     Args:
         plugins: the shadow plugins.
@@ -41,23 +38,27 @@ class Shadow:
     def __init__(self, plugins: PluginSet, storage: Storage) -> None:
         self.plugins = plugins
         self._storage = storage
-        self._questions: queue.Queue[tuple[Ruling, Said, Mapping[str, Any]]] = queue.Queue(QUEUE)
+        self._questions: queue.Queue[Ruling[Any]] = queue.Queue(QUEUE)
         self._dropped = 0
         self._allowance = MAXIMUM_RECORDS_A_SECOND
         self._allowed_at = time.monotonic()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def consider(self, ruling: Ruling, said: Said, question: Mapping[str, Any]) -> None:
+    def consider(self, ruling: Ruling[Any]) -> None:
         """Have a question asked again, some time soon; returns at once."""
-        if not self.plugins.serves(ruling.slot):
+        if not self.plugins.serves(ruling.hook):
             return
         try:
-            self._questions.put_nowait((ruling, said, question))
+            self._questions.put_nowait(ruling)
         except queue.Full:
             self._dropped += 1
         if self._thread is None:
             self._start()
+
+    def close(self) -> None:
+        """Close the shadow plugins."""
+        self.plugins.close()
 
     def wait(self, seconds: float) -> bool:
         """Wait until every question was asked; whether that came to pass. For tests and an orderly end."""
@@ -75,23 +76,24 @@ class Shadow:
 
     def _work(self) -> None:
         while True:
-            ruling, said, question = self._questions.get()
+            ruling = self._questions.get()
             try:
-                self._compare(ruling, said, question)
+                self._compare(ruling)
             except Exception:
                 log.exception("a shadow question failed; nothing depends on it")
             finally:
                 self._questions.task_done()
 
-    def _compare(self, ruling: Ruling, said: Said, question: Mapping[str, Any]) -> None:
-        candidate = combine(ruling.slot, [*said, *self.plugins.ask_all(ruling.slot, question)], ruling.facts)
-        if same_outcome(ruling.slot, (ruling.verdict, ruling.value), (candidate.verdict, candidate.value)):
+    def _compare(self, ruling: Ruling[Any]) -> None:
+        candidate = combine(ruling.question, [*ruling.answers, *self.plugins.ask_all(ruling.question)])
+        was, would_be = (ruling.verdict, ruling.value), (candidate.verdict, candidate.value)
+        if DECIDING[ruling.hook].same_outcome(was, would_be):
             return
         if not self._may_record():
             self._dropped += 1
             return
         dropped, self._dropped = self._dropped, 0
-        facts = ruling.facts()
+        facts = ruling.question.facts()
         event = Event(
             event_id=digests.new_identifier(),
             type=EventType.POLICY_DIFFERED,
@@ -101,7 +103,7 @@ class Shadow:
             user_id=facts.get("user_id"),
             reason=candidate.reason,
             decisions=(ruling.as_record(), candidate.as_record()),
-            details={"slot": ruling.slot, "dropped": dropped},
+            details={"slot": ruling.hook, "dropped": dropped},
         )
         with self._storage.begin() as stores:
             stores.events.add(event)

@@ -17,7 +17,7 @@ class ClientSecretBasic:
     immediate: ClassVar[bool] = True
 
     @hookimpl
-    def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision | None:
+    def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision[None] | None:
         return _by_secret("client_secret_basic", client, credentials)
 
     @hookimpl
@@ -33,7 +33,7 @@ class ClientSecretPost:
     immediate: ClassVar[bool] = True
 
     @hookimpl
-    def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision | None:
+    def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision[None] | None:
         return _by_secret("client_secret_post", client, credentials)
 
     @hookimpl
@@ -49,7 +49,7 @@ class PublicClient:
     immediate: ClassVar[bool] = True
 
     @hookimpl
-    def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision | None:
+    def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision[None] | None:
         if client.auth_method == credentials.method == "none":
             return allow("public-client")
         return None
@@ -59,7 +59,7 @@ class PublicClient:
         return {"token_endpoint_auth_methods_supported": ["none"]}
 
 
-def _by_secret(method: str, client: Client, credentials: Credentials) -> Decision | None:
+def _by_secret(method: str, client: Client, credentials: Credentials) -> Decision[None] | None:
     if not client.auth_method == credentials.method == method:
         return None
     return allow("secret-matches") if credentials.secret_matches else deny("secret-wrong")

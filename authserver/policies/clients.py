@@ -14,7 +14,7 @@ from authserver.api import Client, fitting_application_type, hookimpl, redirect_
 MEMBERS = frozenset({"name", "redirect_uris", "scopes", "resources", "first_party", "application_type"})
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ClientsFile:
     """Public clients as configuration: a TOML file with a table for each, `[client_id]`.
 
@@ -29,10 +29,11 @@ class ClientsFile:
     immediate: ClassVar[bool] = True
 
     file: str
-    _clients: Mapping[str, Client] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _clients: Mapping[str, Client] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_clients", _read(Path(self.file)))
+    def prepare(self) -> None:
+        """Read the file. Raises ValueError."""
+        self._clients = _read(Path(self.file))
 
     @hookimpl
     def find_client(self, client_id: str) -> Client | None:

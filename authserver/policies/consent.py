@@ -18,7 +18,7 @@ class ConsentRemembered:
     @hookimpl
     def consent_decision(
         self, client: Client, scopes: tuple[str, ...], resources: tuple[str, ...], remembered: Consent | None
-    ) -> Decision | None:
+    ) -> Decision[None] | None:
         if (
             remembered is not None
             and set(scopes) <= set(remembered.scopes)
@@ -37,5 +37,5 @@ class ConsentFirstParty:
     immediate: ClassVar[bool] = True
 
     @hookimpl
-    def consent_decision(self, client: Client) -> Decision | None:
+    def consent_decision(self, client: Client) -> Decision[None] | None:
         return allow("first-party") if client.first_party else None

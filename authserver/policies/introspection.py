@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 from authserver.api import Client, Decision, IntrospectedToken, allow, canonical_resource, hookimpl
@@ -17,7 +18,7 @@ class IntrospectOwn:
     immediate: ClassVar[bool] = True
 
     @hookimpl
-    def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision | None:
+    def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision[None] | None:
         return allow("own-token") if token.client_id == caller.client_id else None
 
 
@@ -34,25 +35,28 @@ class IntrospectResourceServers:
     immediate: ClassVar[bool] = True
 
     clients: tuple[tuple[str, str], ...] = ()
-    _forms: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        forms: dict[str, frozenset[str]] = {}
+        _ = self._served
+
+    @cached_property
+    def _served(self) -> Mapping[str, frozenset[str]]:
+        """The canonical resources of each client. Raises ValueError."""
+        served: dict[str, frozenset[str]] = {}
         for client_id, resources in self.clients:
-            if client_id in forms:
+            if client_id in served:
                 raise ValueError(f"clients: two lines name the client {client_id}")
             if not resources.split():
                 raise ValueError(f"clients: {client_id}: no resource is named")
             try:
-                forms[client_id] = frozenset(map(canonical_resource, resources.split()))
+                served[client_id] = frozenset(map(canonical_resource, resources.split()))
             except Exception as error:
                 raise ValueError(f"clients: {client_id}: {error}") from None
-        # Prepared at start, so that a question only looks it up.
-        object.__setattr__(self, "_forms", forms)
+        return served
 
     @hookimpl
-    def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision | None:
-        served = self._forms.get(caller.client_id)
+    def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision[None] | None:
+        served = self._served.get(caller.client_id)
         if served is None or token.kind != "access":
             return None
         if any(canonical_resource(resource) in served for resource in token.audience):

@@ -16,7 +16,7 @@ class LoginPassword:
     immediate: ClassVar[bool] = True
 
     @hookimpl
-    def login_decision(self, password: Secret, user: User | None) -> Decision | None:
+    def login_decision(self, password: Secret, user: User | None) -> Decision[Identity] | None:
         if not password.value:
             return None
         # A name without a password here costs the same hash as one with (T100).

@@ -24,7 +24,7 @@ class RedirectExact:
     immediate: ClassVar[bool] = True
 
     @hookimpl
-    def redirect_uri_decision(self, client: Client, redirect_uri: str) -> Decision | None:
+    def redirect_uri_decision(self, client: Client, redirect_uri: str) -> Decision[None] | None:
         if any(same_redirect_uri(registered, redirect_uri) for registered in client.redirect_uris):
             return allow("registered-exactly")
         return None
@@ -47,7 +47,7 @@ class RedirectLoopback:
             )
 
     @hookimpl
-    def redirect_uri_decision(self, client: Client, redirect_uri: str) -> Decision | None:
+    def redirect_uri_decision(self, client: Client, redirect_uri: str) -> Decision[None] | None:
         if any(
             same_loopback_redirect_uri(registered, redirect_uri, self.hosts)
             for registered in client.redirect_uris

@@ -41,7 +41,9 @@ class RegistrationToken:
             raise ValueError("tokens: a token has at least 32 random characters")
 
     @hookimpl
-    def registration_decision(self, metadata: ClientMetadata, bearer: Secret | None) -> Decision | None:
+    def registration_decision(
+        self, metadata: ClientMetadata, bearer: Secret | None
+    ) -> Decision[ClientMetadata] | None:
         if bearer is not None and any([equal(token.value, bearer.value) for token in self.tokens]):
             return _confined("initial-access-token", metadata, self.scopes, self.grant_types)
         return deny(INITIAL_ACCESS_TOKEN_REQUIRED)
@@ -64,13 +66,13 @@ class RegistrationOpen:
     grant_types: tuple[str, ...] = ("authorization_code", "refresh_token")
 
     @hookimpl
-    def registration_decision(self, metadata: ClientMetadata) -> Decision | None:
+    def registration_decision(self, metadata: ClientMetadata) -> Decision[ClientMetadata] | None:
         return _confined("open-registration", metadata, self.scopes, self.grant_types)
 
 
 def _confined(
     reason: str, metadata: ClientMetadata, most_scopes: tuple[str, ...], grant_types: tuple[str, ...]
-) -> Decision:
+) -> Decision[ClientMetadata]:
     """What is left of the metadata under these limits; never a client that may do nothing."""
     given = tuple(grant_type for grant_type in metadata.grant_types if grant_type in grant_types)
     if not given:

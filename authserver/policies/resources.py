@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 from authserver.api import Decision, allow, canonical_resource, deny, hookimpl, narrow
@@ -26,7 +27,6 @@ class ResourcesListed:
 
     resources: tuple[tuple[str, str], ...] = ()
     default: str = ""
-    _by_form: Mapping[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for resource, _ in self.resources:
@@ -36,21 +36,23 @@ class ResourcesListed:
                 raise ValueError(f"resources: {resource}: {error}") from None
         if self.default and self.default not in dict(self.resources):
             raise ValueError(f"default: {self.default} is not among resources")
-        by_form = {canonical_resource(resource): resource for resource, _ in self.resources}
-        if len(by_form) < len(self.resources):
+        if len(self._by_form) < len(self.resources):
             raise ValueError("resources: two lines name the same resource")
-        # Prepared at start, so that a question only looks it up.
-        object.__setattr__(self, "_by_form", by_form)
+
+    @cached_property
+    def _by_form(self) -> Mapping[str, str]:
+        """Each resource as it is listed, by its canonical form."""
+        return {canonical_resource(resource): resource for resource, _ in self.resources}
 
     @hookimpl
-    def resource_decision(self, resource: str | None) -> Decision | None:
+    def resource_decision(self, resource: str | None) -> Decision[str] | None:
         if resource is None:
             return allow("resource-default", self.default) if self.default else deny("resource-missing")
         listed = self._by_form.get(resource)
         return allow("resource-listed", listed) if listed else None
 
     @hookimpl
-    def scope_decision(self, resources: tuple[str, ...]) -> Decision | None:
+    def scope_decision(self, resources: tuple[str, ...]) -> Decision[tuple[str, ...]] | None:
         """Narrow to the scopes of the resources (RFC 8707, 2.2)."""
         texts = [text for resource, text in self.resources if resource in resources]
         if not texts or "*" in texts:

@@ -22,7 +22,9 @@ class ScopesRegistered:
     immediate: ClassVar[bool] = True
 
     @hookimpl
-    def scope_decision(self, client: Client, grant_type: str, requested: tuple[str, ...]) -> Decision | None:
+    def scope_decision(
+        self, client: Client, grant_type: str, requested: tuple[str, ...]
+    ) -> Decision[tuple[str, ...]] | None:
         if not requested:
             return None
         registered = tuple(scope for scope in requested if scope in client.scopes)
@@ -43,7 +45,7 @@ class ScopesDefault:
     scopes: tuple[str, ...] = ()
 
     @hookimpl
-    def scope_decision(self, client: Client, requested: tuple[str, ...]) -> Decision | None:
+    def scope_decision(self, client: Client, requested: tuple[str, ...]) -> Decision[tuple[str, ...]] | None:
         if requested:
             return None
         scopes = tuple(scope for scope in self.scopes if scope in client.scopes)

@@ -94,9 +94,6 @@ _FIND_TOKEN = (
     .outerjoin(users, users.c.user_id == grants.c.user_id)
     .where(tokens.c.kind == bindparam("kind"), tokens.c.digest == bindparam("digest"))
 )
-_FIND_MARK = select(*_TOKEN.columns).where(
-    tokens.c.kind == TokenKind.REQUEST, tokens.c.digest == bindparam("digest")
-)
 _THIS_UNCLAIMED = (
     (tokens.c.kind == bindparam("by_kind"))
     & (tokens.c.digest == bindparam("by_digest"))
@@ -223,13 +220,6 @@ class SqlTokens:
 
     def add(self, token: Token) -> None:
         self._work.add(_ADD_TOKEN, _TOKEN.row(token))
-
-    def add_once(self, token: Token) -> bool:
-        return self._work.insert(_ADD_TOKEN, _TOKEN.row(token))
-
-    def find_mark(self, digest: bytes) -> Token | None:
-        row = self._work.read(_FIND_MARK, {"digest": digest}).one_or_none()
-        return _TOKEN.record(row) if row else None
 
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         row = self._work.read(_FIND_TOKEN, {"kind": kind, "digest": digest}).one_or_none()

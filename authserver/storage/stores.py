@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from authserver.storage.accounts import SqlSessions, SqlUsers
 from authserver.storage.agreements import SqlConsents, SqlGrants, SqlTokens
 from authserver.storage.clients import SqlClients
+from authserver.storage.kept import SqlKeptRecords
 from authserver.storage.ledger import SqlEvents, SqlGenerations, SqlRingKeys, SqlSigningKeys
 from authserver.storage.upkeep import SqlUpkeep
 from authserver.storage.work import Work
@@ -21,6 +22,7 @@ class SqlStores:
     users: SqlUsers
     grants: SqlGrants
     tokens: SqlTokens
+    kept: SqlKeptRecords
     consents: SqlConsents
     events: SqlEvents
     sessions: SqlSessions
@@ -38,6 +40,7 @@ def stores_of(work: Work) -> SqlStores:
         users=SqlUsers(work),
         grants=SqlGrants(work),
         tokens=SqlTokens(work),
+        kept=SqlKeptRecords(work),
         consents=SqlConsents(work),
         events=SqlEvents(work),
         sessions=SqlSessions(work),

@@ -119,9 +119,7 @@ class TokenRow(Base):
 
     kind: Mapped[TokenKind] = mapped_column(primary_key=True)
     digest: Mapped[bytes] = mapped_column(primary_key=True)
-    grant_id: Mapped[str | None] = mapped_column(
-        ForeignKey("grants.grant_id", ondelete="CASCADE"), index=True
-    )
+    grant_id: Mapped[str] = mapped_column(ForeignKey("grants.grant_id", ondelete="CASCADE"), index=True)
     client_id: Mapped[str]
     scopes: Mapped[tuple[str, ...]]
     resources: Mapped[tuple[str, ...]]
@@ -131,6 +129,21 @@ class TokenRow(Base):
     successor_digest: Mapped[bytes | None]
     sealed_successor: Mapped[bytes | None]
     failures: Mapped[int]
+    details: Mapped[dict[str, Any]]
+
+
+class KeptRow(Base):
+    """Small records of any kind. A grant has few of them, so that they may go with it by the foreign key."""
+
+    __tablename__ = "kept"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    client_id: Mapped[str | None]
+    grant_id: Mapped[str | None] = mapped_column(ForeignKey("grants.grant_id", ondelete="CASCADE"))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    claimed_at: Mapped[datetime | None]
     details: Mapped[dict[str, Any]]
 
 
@@ -224,6 +237,7 @@ client_origins = _table(ClientOriginRow)
 users = _table(UserRow)
 grants = _table(GrantRow)
 tokens = _table(TokenRow)
+kept = _table(KeptRow)
 consents = _table(ConsentRow)
 events = _table(EventRow)
 sessions = _table(SessionRow)
@@ -236,12 +250,19 @@ generations = _table(GenerationRow)
 Index(None, grants.c.user_id, grants.c.client_id)
 Index(None, consents.c.client_id, consents.c.user_id)
 # Codes and refresh tokens stay as long as their grant, as evidence of reuse: these alone go by their own time.
-DISPOSABLE = tokens.c.kind.in_((TokenKind.ACCESS, TokenKind.REQUEST))
+DISPOSABLE = tokens.c.kind == TokenKind.ACCESS
 Index(
-    "ix_tokens_disposable_expires_at",
+    "ix_tokens_access_expires_at",
     tokens.c.expires_at,
     sqlite_where=DISPOSABLE,
     postgresql_where=DISPOSABLE,
+)
+# Most kept records belong to no grant.
+Index(
+    "ix_kept_grant_id",
+    kept.c.grant_id,
+    sqlite_where=kept.c.grant_id.is_not(None),
+    postgresql_where=kept.c.grant_id.is_not(None),
 )
 # Few secrets ever end, and few clients registered themselves and stayed.
 Index(

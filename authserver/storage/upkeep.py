@@ -19,6 +19,7 @@ from authserver.storage.tables import (
     consents,
     events,
     grants,
+    kept,
     leases,
     sessions,
     tokens,
@@ -91,6 +92,7 @@ def _counted(rows: sa.Select[Any]) -> Executable:
 # What goes by a time of its own: the column, and the condition of the index over it.
 _AGING: Mapping[Disposable, tuple[Column[Any], tuple[Condition, ...]]] = {
     Disposable.TOKENS: (tokens.c.expires_at, (_spelt_out(DISPOSABLE),)),
+    Disposable.KEPT_RECORDS: (kept.c.expires_at, ()),
     Disposable.SESSIONS: (sessions.c.expires_at, ()),
     Disposable.CLIENT_SECRETS: (client_secrets.c.expires_at, (client_secrets.c.expires_at.is_not(None),)),
     Disposable.EVENTS: (events.c.at, ()),

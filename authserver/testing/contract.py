@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,14 +25,15 @@ from hypothesis.strategies import SearchStrategy
 
 from authserver.containment import contained, interruptible, text_of
 from authserver.engine.decisions import Decision, Verdict
-from authserver.hookspecs import PROJECT
+from authserver.engine.questions import Question
+from authserver.hooks import is_implemented
+from authserver.hookspecs import DECIDING, every_hook
 from authserver.plugins.asking import PluginSet
-from authserver.plugins.kinds import HOOKS, SLOTS, problem_with
 from authserver.settings import SettingsError
 from authserver.testing import hostile
+from authserver.testing.questions import a_question
 from authserver.testing.records import a_client
 from authserver.testing.strategies import REDIRECT_URIS, question
-from authserver.testing.widening import WIDENING
 
 # Seconds. What takes longer belongs in a plugin that the server times (`immediate = False`).
 QUICK = 0.1
@@ -47,7 +48,7 @@ def policy_contract(
     examples: int | None = None,
     quick: float = QUICK,
     deterministic: bool = True,
-    questions: Mapping[str, SearchStrategy[dict[str, Any]]] | None = None,
+    questions: Mapping[str, SearchStrategy[Question[Any]]] | None = None,
 ) -> type:
     """A test class that holds a policy to its contract.
 
@@ -57,12 +58,12 @@ def policy_contract(
         examples: how many questions are made up for each promise; unless said, what hypothesis' profile says.
         quick: seconds within which it answers; raise it for a policy that asks somebody outside.
         deterministic: False for a policy whose answer depends on more than the question, a clock say.
-        questions: by hook, a strategy of keyword arguments to ask instead of `strategies.question(hook)`,
+        questions: by hook, a strategy of questions to ask instead of `strategies.question(hook)`,
             where those seldom reach what the policy allows.
     """
     kind = policy if isinstance(policy, type) else type(policy)
-    slots = [slot for slot in SLOTS if _implements(kind, slot)]
-    asking = {slot: question(slot) for slot in slots} | dict(questions or {})
+    hooks = [hook for hook in DECIDING if is_implemented(kind, hook)]
+    asking = {hook: question(hook) for hook in hooks} | dict(questions or {})
     settings = hypothesis_settings(
         max_examples=examples or hypothesis_settings().max_examples,
         deadline=None,
@@ -72,7 +73,7 @@ def policy_contract(
     )
     # Of questions that are slow, or answered in two ways, the first is as good as the smallest, and sooner found.
     unhurried = hypothesis_settings(settings, phases=[Phase.generate])
-    every_slot = pytest.mark.parametrize("slot", slots)
+    each_hook = pytest.mark.parametrize("hook", hooks)
 
     class PolicyContract:
         """What every policy promises (`authserver.testing.contract`)."""
@@ -83,11 +84,20 @@ def policy_contract(
             def given_policy(self) -> object:
                 return policy
 
+        @pytest.fixture(autouse=True)
+        def prepared(self, policy: Any) -> Iterator[None]:
+            """As the server does it at start and at the end; each test begins with a policy that was just prepared."""
+            getattr(policy, "prepare", _nothing)()
+            yield
+            getattr(policy, "close", _nothing)()
+
         def test_it_is_a_frozen_hashable_value(self, policy: Any) -> None:
-            """So that no request can change it."""
+            """So that no request can change it; or, if it keeps something that changes, compared by identity."""
             parameters: Any = getattr(type(policy), "__dataclass_params__", None)
             assert parameters is not None, "make it a dataclass"
-            assert parameters.frozen, "make it @dataclass(frozen=True)"
+            assert parameters.frozen or not parameters.eq, (
+                "make it @dataclass(frozen=True); or @dataclass(eq=False), if it keeps something that changes"
+            )
             assert hash(policy) == hash(policy), "make its fields hashable: tuple, not list or dict"
 
         def test_the_server_takes_it(self, policy: Any) -> None:
@@ -96,44 +106,44 @@ def policy_contract(
                 plugins = PluginSet([(NAME, policy)])
             except SettingsError as error:
                 pytest.fail(str(error))
-            assert any(map(plugins.serves, HOOKS)), "it implements no hook"
+            assert any(map(plugins.serves, every_hook())), "it implements no hook"
 
-        if slots:
+        if hooks:
 
             def test_it_declares_its_reasons(self, policy: Any) -> None:
                 """`reasons` lists the short identifiers that operators, counters and translations know it by."""
                 assert _reasons(policy), "declare `reasons: ClassVar[frozenset[str]]`"
 
-            @every_slot
-            def test_it_answers_every_question(self, policy: Any, slot: str) -> None:
+            @each_hook
+            def test_it_answers_every_question(self, policy: Any, hook: str) -> None:
                 """Total: an allow, a narrow, a deny or None, of the right type, with a declared reason."""
 
                 @settings
-                @given(asking[slot])
-                def holds(asked: dict[str, Any]) -> None:
-                    decision = _ask(policy, slot, asked)
-                    assert decision is None or problem_with(decision, SLOTS[slot]) is None, (
-                        f"{slot} answered {decision!r}, which is no answer to it: "
-                        f"{problem_with(decision, SLOTS[slot])}"
-                    )
+                @given(asking[hook])
+                def holds(asked: Question[Any]) -> None:
+                    decision = _ask(policy, asked)
                     if decision is not None:
+                        problem = DECIDING[hook].problem_with(decision)
+                        assert problem is None, (
+                            f"{hook} answered {decision!r}, which is no answer to it: {problem}"
+                        )
                         assert decision.reason in _reasons(policy), (
                             f"{decision.reason!r} is not among its `reasons`"
                         )
 
                 holds()
 
-            @every_slot
-            def test_it_answers_quickly(self, policy: Any, slot: str) -> None:
+            @each_hook
+            def test_it_answers_quickly(self, policy: Any, hook: str) -> None:
                 """The quickest of several is what it needs; the others may have met a busy machine."""
 
                 @unhurried
-                @given(asking[slot])
-                def holds(asked: dict[str, Any]) -> None:
+                @given(asking[hook])
+                def holds(asked: Question[Any]) -> None:
                     took: list[float] = []
                     while not took or min(took) > quick:
                         begun = time.perf_counter()
-                        _said(policy, slot, asked)
+                        _said(policy, asked)
                         took.append(time.perf_counter() - begun)
                         if len(took) == ATTEMPTS:
                             break
@@ -141,37 +151,37 @@ def policy_contract(
 
                 holds()
 
-            @every_slot
-            def test_it_never_widens(self, policy: Any, slot: str) -> None:
+            @each_hook
+            def test_it_never_widens(self, policy: Any, hook: str) -> None:
                 """Whatever it allows was asked for; the server would cut it, but a policy should not try."""
 
                 @settings
-                @given(asking[slot])
-                def holds(asked: dict[str, Any]) -> None:
-                    if _allows(decision := _said(policy, slot, asked), slot) and slot in WIDENING:
-                        problem = WIDENING[slot](asked, decision.value)
+                @given(asking[hook])
+                def holds(asked: Question[Any]) -> None:
+                    if _allows(decision := _said(policy, asked), hook):
+                        problem = asked.excess(decision.value)
                         assert problem is None, problem
 
                 holds()
 
-        if slots and deterministic:
+        if hooks and deterministic:
 
-            @every_slot
-            def test_it_answers_the_same_each_time(self, policy: Any, slot: str) -> None:
+            @each_hook
+            def test_it_answers_the_same_each_time(self, policy: Any, hook: str) -> None:
                 """Deterministic, and not changed by being asked."""
 
                 @unhurried
-                @given(asking[slot], asking[slot])
-                def holds(asked: dict[str, Any], other: dict[str, Any]) -> None:
-                    first = _said(policy, slot, asked)
-                    _said(policy, slot, other)
-                    assert _said(policy, slot, asked) == first, "the same question, and another answer"
+                @given(asking[hook], asking[hook])
+                def holds(asked: Question[Any], other: Question[Any]) -> None:
+                    first = _said(policy, asked)
+                    _said(policy, other)
+                    assert _said(policy, asked) == first, "the same question, and another answer"
 
                 before = hash(policy), repr(policy)
                 holds()
                 assert (hash(policy), repr(policy)) == before, "being asked has changed it"
 
-        if "redirect_uri_decision" in slots:
+        if "redirect_uri_decision" in hooks:
 
             def test_it_allows_no_hostile_redirect_uri(self, policy: Any) -> None:
                 """For clients whose own redirect URIs look very much like it."""
@@ -182,14 +192,12 @@ def policy_contract(
                             redirect_uris=REDIRECT_URIS, auth_method=method, application_type=application_type
                         )
                         for uri in hostile.REDIRECT_URIS:
-                            asked = {"client": client, "redirect_uri": uri}
-                            if _allows(
-                                _said(policy, "redirect_uri_decision", asked), "redirect_uri_decision"
-                            ):
+                            asked = a_question("redirect_uri_decision", client=client, redirect_uri=uri)
+                            if _allows(_said(policy, asked), asked.hook):
                                 allowed.add(uri)
                 assert not allowed, f"it allows {sorted(allowed)}"
 
-        if _implements(kind, "server_metadata"):
+        if is_implemented(kind, "server_metadata"):
 
             def test_its_metadata_is_json_and_the_same_each_time(self, policy: Any) -> None:
                 """Clients read it (RFC 8414, 3.2)."""
@@ -204,34 +212,36 @@ def policy_contract(
     return PolicyContract
 
 
-def _implements(kind: type, hook: str) -> bool:
-    return hasattr(getattr(kind, hook, None), f"{PROJECT}_impl")
-
-
 def _reasons(policy: object) -> frozenset[str]:
     return frozenset(getattr(policy, "reasons", ()))
 
 
-def _ask(policy: object, slot: str, asked: dict[str, Any]) -> Any:
-    """What the policy answers, asked with the arguments that it takes."""
-    function: Callable[..., Any] = getattr(policy, slot)
-    arguments = {name: asked[name] for name in inspect.signature(function).parameters}
+def _nothing() -> None:
+    """What a policy does that has no `prepare` or `close`."""
+
+
+def _ask(policy: object, asked: Question[Any]) -> Any:
+    """What the policy answers, asked with the arguments that it takes; None where it says that it does not serve."""
+    if asked.hook not in getattr(policy, "serves", (asked.hook,)):
+        return None
+    function: Callable[..., Any] = getattr(policy, asked.hook)
+    arguments = {name: getattr(asked, name) for name in inspect.signature(function).parameters}
     # What would end the process fails a test; whoever runs the tests can still end them.
     with interruptible():
         return contained(partial(function, **arguments))
 
 
-def _said(policy: object, slot: str, asked: dict[str, Any]) -> Any:
+def _said(policy: object, asked: Question[Any]) -> Any:
     """The same where raising is an answer like any other: one fault shall not fail every test."""
     try:
-        return _ask(policy, slot, asked)
+        return _ask(policy, asked)
     except Exception as error:
         return text_of(error)
 
 
-def _allows(decision: object, slot: str) -> bool:
+def _allows(decision: object, hook: str) -> bool:
     return (
         isinstance(decision, Decision)
         and decision.verdict is Verdict.ALLOW
-        and problem_with(decision, SLOTS[slot]) is None
+        and DECIDING[hook].problem_with(decision) is None
     )

@@ -26,6 +26,7 @@ GROWING = frozenset(
         "users",
         "grants",
         "tokens",
+        "kept",
         "consents",
         "events",
         "sessions",

@@ -33,8 +33,8 @@ def memory_stores() -> MemoryStores:
 
 
 @pytest.fixture
-def authserver_question() -> Callable[..., dict[str, Any]]:
-    """Make the arguments of a deciding hook: `authserver_question("scope_decision", requested=("read",))`."""
+def authserver_question() -> Callable[..., Any]:
+    """Make the question of a deciding hook: `authserver_question("scope_decision", requested=("read",))`."""
     from authserver.testing.questions import a_question
 
     return a_question

@@ -12,6 +12,7 @@ from authserver.engine.records import (
     Event,
     EventType,
     Grant,
+    Kept,
     RingKey,
     Session,
     SigningKey,
@@ -75,6 +76,17 @@ def a_token(**changes: Any) -> Token:
         "expires_at": NOW + timedelta(minutes=1),
     }
     return Token(**values | changes)
+
+
+def a_kept_record(**changes: Any) -> Kept:
+    """A small record of no feature, good for a minute."""
+    values: dict[str, Any] = {
+        "kind": "example",
+        "digest": b"digest of a name",
+        "created_at": NOW,
+        "expires_at": NOW + timedelta(minutes=1),
+    }
+    return Kept(**values | changes)
 
 
 def a_consent(**changes: Any) -> Consent:

@@ -19,12 +19,12 @@ from webtest import TestApp, TestResponse
 
 import authserver
 from authserver import app
-from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.clients.registration import add_client
 from authserver.engine.crypto import digests
 from authserver.engine.people.login import add_user
-from authserver.engine.records import Client, User
+from authserver.engine.records import Client, ClientMetadata, User
+from authserver.ini import PLUGIN_PREFIX
 from authserver.plugins.loading import name_of
-from authserver.settings import PLUGIN_PREFIX
 
 # pytest loads a package that brings fixtures in a way of its own, to rewrite its asserts; pkg_resources, by which
 # Pyramid finds templates and the like, must be told that files are where they always are.

@@ -22,6 +22,7 @@ from authserver.engine.records import (
     FoundSession,
     FoundToken,
     Grant,
+    Kept,
     RingKey,
     Session,
     SigningKey,
@@ -40,6 +41,7 @@ class Tables:
     users: dict[str, User] = field(default_factory=dict)
     grants: dict[str, Grant] = field(default_factory=dict)
     tokens: dict[tuple[TokenKind, bytes], Token] = field(default_factory=dict)
+    kept: dict[tuple[str, bytes], Kept] = field(default_factory=dict)
     consents: dict[tuple[str, str], Consent] = field(default_factory=dict)
     events: dict[str, Event] = field(default_factory=dict)
     sessions: dict[bytes, Session] = field(default_factory=dict)
@@ -71,6 +73,7 @@ class MemoryStores:
         self.users = MemoryUsers(self.tables, self._lock)
         self.grants = MemoryGrants(self.tables, self._lock)
         self.tokens = MemoryTokens(self.tables, self._lock)
+        self.kept = MemoryKeptRecords(self.tables, self._lock)
         self.consents = MemoryConsents(self.tables, self._lock)
         self.events = MemoryEvents(self.tables, self._lock)
         self.sessions = MemorySessions(self.tables, self._lock)
@@ -102,14 +105,14 @@ class MemoryStores:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class InMemory:
     """What every store in memory shares."""
 
     tables: Tables
     lock: RLock
 
 
-class MemoryClients(Kept):
+class MemoryClients(InMemory):
     """`engine.ports.Clients` in memory."""
 
     def find(self, client_id: str, now: datetime) -> Client | None:
@@ -175,7 +178,7 @@ class MemoryClients(Kept):
         return normal is not None and normal in known
 
 
-class MemoryUsers(Kept):
+class MemoryUsers(InMemory):
     """`engine.ports.Users` in memory."""
 
     def find(self, user_id: str) -> User | None:
@@ -214,7 +217,7 @@ class MemoryUsers(Kept):
         return now is not None and now.password_hash == user.password_hash
 
 
-class MemoryGrants(Kept):
+class MemoryGrants(InMemory):
     """`engine.ports.Grants` in memory."""
 
     def add(self, grant: Grant) -> None:
@@ -287,26 +290,18 @@ class MemoryGrants(Kept):
             return (ids[-1], sum(self.revoke(each, now, reason) for each in ids)) if ids else None
 
 
-class MemoryTokens(Kept):
+class MemoryTokens(InMemory):
     """`engine.ports.Tokens` in memory."""
 
     def add(self, token: Token) -> None:
-        if not self.add_once(token):
-            raise AlreadyExists
-
-    def add_once(self, token: Token) -> bool:
         with self.lock:
             if (token.kind, token.digest) in self.tables.tokens:
-                return False
+                raise AlreadyExists
             self.tables.tokens[token.kind, token.digest] = token
-            return True
-
-    def find_mark(self, digest: bytes) -> Token | None:
-        return self.tables.tokens.get((TokenKind.REQUEST, digest))
 
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         token = self.tables.tokens.get((kind, digest))
-        grant = self.tables.grants.get(token.grant_id) if token and token.grant_id else None
+        grant = self.tables.grants.get(token.grant_id) if token else None
         if token is None or grant is None:
             return None
         user = self.tables.users.get(grant.user_id) if grant.user_id else None
@@ -352,7 +347,33 @@ class MemoryTokens(Kept):
             return True
 
 
-class MemoryConsents(Kept):
+class MemoryKeptRecords(InMemory):
+    """`engine.ports.KeptRecords` in memory."""
+
+    def add_once(self, record: Kept) -> bool:
+        with self.lock:
+            return self.tables.kept.setdefault((record.kind, record.digest), record) is record
+
+    def find(self, kind: str, digest: bytes) -> Kept | None:
+        return self.tables.kept.get((kind, digest))
+
+    def change(self, before: Kept, after: Kept) -> bool:
+        with self.lock:
+            if self.find(before.kind, before.digest) != before:
+                return False
+            self.tables.kept[before.kind, before.digest] = after
+            return True
+
+    def claim(self, record: Kept, now: datetime) -> bool:
+        with self.lock:
+            found = self.find(record.kind, record.digest)
+            if found is None or found.claimed_at is not None or found.expires_at <= now:
+                return False
+            self.tables.kept[record.kind, record.digest] = replace(found, claimed_at=now)
+            return True
+
+
+class MemoryConsents(InMemory):
     """`engine.ports.Consents` in memory."""
 
     def find(self, user_id: str, client_id: str) -> Consent | None:
@@ -372,7 +393,7 @@ class MemoryConsents(Kept):
             return _drop_some(self.tables.consents, limit)
 
 
-class MemoryEvents(Kept):
+class MemoryEvents(InMemory):
     """`engine.ports.Events` in memory."""
 
     def add(self, event: Event) -> None:
@@ -391,7 +412,7 @@ class MemoryEvents(Kept):
         return sum(1 for _ in self.since(since, type=type))
 
 
-class MemorySessions(Kept):
+class MemorySessions(InMemory):
     """`engine.ports.Sessions` in memory."""
 
     def add(self, session: Session) -> None:
@@ -444,7 +465,7 @@ class MemorySessions(Kept):
             return _drop_some(self.tables.sessions, limit)
 
 
-class MemorySigningKeys(Kept):
+class MemorySigningKeys(InMemory):
     """`engine.ports.Keys` in memory."""
 
     def list(self) -> Sequence[SigningKey]:
@@ -468,7 +489,7 @@ class MemorySigningKeys(Kept):
             return True
 
 
-class MemoryRingKeys(Kept):
+class MemoryRingKeys(InMemory):
     """`engine.ports.RingKeys` in memory."""
 
     def list(self) -> Sequence[RingKey]:
@@ -479,7 +500,7 @@ class MemoryRingKeys(Kept):
             return self.tables.ring_keys.setdefault(key.key_id, key) is key
 
 
-class MemoryGenerations(Kept):
+class MemoryGenerations(InMemory):
     """`engine.ports.Generations` in memory."""
 
     def began_at(self) -> datetime | None:

@@ -16,7 +16,7 @@ from authserver.engine.records import Client
 from authserver.testing.server import CHALLENGE, ISSUER, PASSWORD, REDIRECT_URI, Server, form_with
 
 # Every table but the signing keys and the events.
-RECORDS = ("clients", "client_secrets", "users", "sessions", "consents", "grants", "tokens")
+RECORDS = ("clients", "client_secrets", "users", "sessions", "consents", "grants", "tokens", "kept")
 
 _DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
 

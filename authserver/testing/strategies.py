@@ -1,23 +1,25 @@
-"""Questions to policies, made up by hypothesis: every hook's arguments, ordinary ones and strange ones.
+"""Questions to policies, made up by hypothesis: for every deciding hook, ordinary ones and strange ones.
 
-`question(slot)` is a strategy of keyword arguments for a deciding hook.
+They are made from the fields of a question: by the name of a field, else by its type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, NoneType
+from typing import Any, get_args, get_type_hints
 
 from hypothesis import strategies as st
 
-from authserver.engine.clients.authentication import PRESENTATION, Credentials
-from authserver.engine.clients.registration import ClientMetadata
-from authserver.engine.introspect import IntrospectedToken
-from authserver.engine.records import Client, Consent, RegisteredBy, TokenKind, User
+from authserver.engine.clients.authentication import PRESENTATION
+from authserver.engine.questions import Credentials, IntrospectedToken, Question
+from authserver.engine.records import Client, ClientMetadata, Consent, RegisteredBy, TokenKind, User
+from authserver.hookspecs import DECIDING
 from authserver.settings import Secret
 from authserver.testing import hostile
+from authserver.testing.records import a_client, a_user
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SCOPES = ("profile", "files.read", "files.write", "admin", "offline_access")
@@ -132,104 +134,91 @@ def _consents(draw: st.DrawFn, user: User, client: Client) -> Consent:
 
 
 @st.composite
-def _client_auth(draw: st.DrawFn) -> dict[str, Any]:
-    client = draw(clients())
-    return {"client": client, "credentials": draw(_credentials(client))}
+def _introspected_tokens(draw: st.DrawFn, caller: Client) -> IntrospectedToken:
+    return IntrospectedToken(
+        client_id=draw(st.sampled_from((caller.client_id, "another"))),
+        subject=draw(st.sampled_from((caller.client_id, "user_1"))),
+        audience=draw(st.lists(st.sampled_from(RESOURCES), unique=True, min_size=1).map(tuple)),
+        scopes=draw(_subsets),
+        kind=draw(st.sampled_from((TokenKind.ACCESS, TokenKind.REFRESH))),
+    )
 
 
-@st.composite
-def _redirect_uri(draw: st.DrawFn) -> dict[str, Any]:
-    client = draw(clients())
+def _redirect_uris(client: Client) -> st.SearchStrategy[str]:
     own = st.sampled_from(client.redirect_uris or REDIRECT_URIS)
-    return {
-        "client": client,
-        "redirect_uri": draw(
-            st.one_of(own, st.sampled_from(REDIRECT_URIS), st.sampled_from(hostile.REDIRECT_URIS))
-        ),
-    }
+    return own | st.sampled_from(REDIRECT_URIS) | st.sampled_from(hostile.REDIRECT_URIS)
+
+
+def _usernames(user: User | None) -> st.SearchStrategy[str]:
+    return st.just(user.username) if user else st.sampled_from(("", "nobody", *hostile.USERNAMES))
 
 
 @st.composite
-def _scope(draw: st.DrawFn) -> dict[str, Any]:
-    return {
-        "client": draw(clients()),
-        "user": draw(st.none() | users()),
-        "grant_type": draw(st.sampled_from(GRANT_TYPES)),
-        "requested": draw(_requested),
-        "resources": draw(_resources),
-    }
+def _questions(draw: st.DrawFn, kind: type[Question[Any]]) -> Any:
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    client, user = a_client(), None
+    # The client and the user first: other values may be theirs.
+    for name in sorted((item.name for item in fields(kind)), key=lambda name: not _is_record(hints[name])):
+        value = values[name] = draw(_of_name(name, hints[name], client, user))
+        if isinstance(value, Client):
+            client = value
+        elif isinstance(value, User):
+            user = value
+    return kind(**values)
 
 
-@st.composite
-def _resource(draw: st.DrawFn) -> dict[str, Any]:
-    return {
-        "client": draw(clients()),
-        "resource": draw(st.none() | st.sampled_from(RESOURCES) | st.sampled_from(hostile.RESOURCES)),
-    }
+def _is_record(hint: Any) -> bool:
+    return not {Client, User}.isdisjoint((hint, *get_args(hint)))
 
 
-@st.composite
-def _consent(draw: st.DrawFn) -> dict[str, Any]:
-    client, user = draw(clients()), draw(users())
-    return {
-        "client": client,
-        "user": user,
-        "scopes": draw(_subsets),
-        "resources": draw(_resources),
-        "remembered": draw(st.none() | _consents(user, client)),
-    }
+def _of_name(name: str, hint: Any, client: Client, user: User | None) -> st.SearchStrategy[Any]:
+    """The values of a field: those that the name stands for, else those of the type."""
+    match name:
+        case "bearer":
+            return st.none() | st.sampled_from(("malformed", "t" * 43, "é")).map(Secret)
+        case "grant_type":
+            return st.sampled_from(GRANT_TYPES)
+        case "headers":
+            return headers()
+        case "redirect_uri":
+            return _redirect_uris(client)
+        case "requested":
+            return _requested
+        case "resource":
+            return st.none() | st.sampled_from(RESOURCES) | st.sampled_from(hostile.RESOURCES)
+        case "resources":
+            return _resources
+        case "scopes":
+            return _subsets
+        case "source":
+            return st.sampled_from(("192.0.2.1", "2001:db8::1", "", "garbage"))
+        case "username":
+            return _usernames(user)
+    return _of_type(hint, client, user)
 
 
-@st.composite
-def _login(draw: st.DrawFn) -> dict[str, Any]:
-    user = draw(st.none() | users())
-    return {
-        "username": user.username if user else draw(st.sampled_from(("", "nobody", *hostile.USERNAMES))),
-        "password": Secret(
-            draw(st.sampled_from(("", "correct horse", "x" * 1024, "pässword", *hostile.PASSWORDS)))
-        ),
-        "user": user,
-        "headers": draw(headers()),
-        "source": draw(st.sampled_from(("192.0.2.1", "2001:db8::1", "", "garbage"))),
-    }
+def _of_type(hint: Any, client: Client, user: User | None) -> st.SearchStrategy[Any]:
+    if NoneType in get_args(hint):
+        return st.one_of(*(_of_type(option, client, user) for option in get_args(hint)))
+    if hint is Client:
+        return clients()
+    if hint is ClientMetadata:
+        return metadata()
+    if hint is Consent:
+        return _consents(user or a_user(), client)
+    if hint is Credentials:
+        return _credentials(client)
+    if hint is IntrospectedToken:
+        return _introspected_tokens(client)
+    if hint is Secret:
+        passwords = ("", "correct horse", "x" * 1024, "pässword", *hostile.PASSWORDS)
+        return st.sampled_from(passwords).map(Secret)
+    if hint is User:
+        return users()
+    return st.from_type(hint)
 
 
-@st.composite
-def _registration(draw: st.DrawFn) -> dict[str, Any]:
-    return {
-        "metadata": draw(metadata()),
-        "bearer": draw(st.none() | st.sampled_from(("malformed", "t" * 43, "é")).map(Secret)),
-        "source": draw(st.sampled_from(("192.0.2.1", "2001:db8::1", "", "garbage"))),
-    }
-
-
-@st.composite
-def _introspection(draw: st.DrawFn) -> dict[str, Any]:
-    caller = draw(clients())
-    return {
-        "caller": caller,
-        "token": IntrospectedToken(
-            client_id=draw(st.sampled_from((caller.client_id, "another"))),
-            subject=draw(st.sampled_from((caller.client_id, "user_1"))),
-            audience=draw(st.lists(st.sampled_from(RESOURCES), unique=True, min_size=1).map(tuple)),
-            scopes=draw(_subsets),
-            kind=draw(st.sampled_from((TokenKind.ACCESS, TokenKind.REFRESH))),
-        ),
-    }
-
-
-QUESTIONS: Mapping[str, Callable[[], st.SearchStrategy[dict[str, Any]]]] = {
-    "client_auth_decision": _client_auth,
-    "redirect_uri_decision": _redirect_uri,
-    "scope_decision": _scope,
-    "resource_decision": _resource,
-    "consent_decision": _consent,
-    "login_decision": _login,
-    "registration_decision": _registration,
-    "introspection_decision": _introspection,
-}
-
-
-def question(slot: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Keyword arguments for this deciding hook. Raises KeyError for any other."""
-    return QUESTIONS[slot]()
+def question(hook: str) -> st.SearchStrategy[Any]:
+    """Questions of this deciding hook. Raises KeyError for any other."""
+    return _questions(DECIDING[hook].question)

@@ -52,8 +52,12 @@ class MemoryUpkeep:
         match kind:
             case Disposable.TOKENS:
                 for key, token in tables.tokens.items():
-                    if token.kind in (TokenKind.ACCESS, TokenKind.REQUEST) and token.expires_at <= before:
+                    if token.kind is TokenKind.ACCESS and token.expires_at <= before:
                         yield token.expires_at, repr(key), _dropping(tables.tokens, key)
+            case Disposable.KEPT_RECORDS:
+                for kept, record in tables.kept.items():
+                    if record.expires_at <= before:
+                        yield record.expires_at, repr(kept), _dropping(tables.kept, kept)
             case Disposable.GRANTS:
                 for grant_id, grant in tables.grants.items():
                     if grant.expires_at <= before:
@@ -90,6 +94,9 @@ class MemoryUpkeep:
             of_grant = [key for key, token in tokens.items() if token.grant_id == grant_id]
             for key in of_grant:
                 del tokens[key]
+            kept = self.tables.kept
+            for name in [name for name, record in kept.items() if record.grant_id == grant_id]:
+                del kept[name]
             del self.tables.grants[grant_id]
             return len(of_grant)
 

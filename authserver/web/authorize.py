@@ -16,7 +16,7 @@ from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import RequestAnswered, RequestExpired
 from authserver.engine.records import Client
-from authserver.limits import sealed_length
+from authserver.limits import MAXIMUM_BODY
 from authserver.web.forms import read_form, read_page_query, read_query
 from authserver.web.onward import let_forms_lead_on, see_client
 from authserver.web.pages import own_url, see_own
@@ -103,7 +103,7 @@ def _begin(request: Request, read: Any) -> Outcome:
 def _switch_user(request: Request, sealed_request: str, form_token: str) -> Response:
     """Let somebody else sign in for the same pending request."""
     outcome = engine.switch_user(request.engine, sealed_request, request.browser, form_token=form_token)
-    if isinstance(outcome, AskLogin):
+    if isinstance(outcome, AskLogin) and not outcome.again:
         end_session(request)
     return show(request, outcome)
 
@@ -126,9 +126,9 @@ def _stopped(
 def _readable(read: Any, request: Request) -> Parameters:
     """What cannot be read is shown here: there is no redirect URI to send it to."""
     try:
-        # A reference to a pushed request is such a request, sealed.
-        maximum = sealed_length(request.application.parts.settings.maximum_request)
-        parameters: Parameters = read(request, parse=partial(Parameters.parse_readable, maximum=maximum))
+        # How long the request may be as a whole is another question.
+        parse = partial(Parameters.parse_readable, maximum=MAXIMUM_BODY)
+        parameters: Parameters = read(request, parse=parse)
     except InvalidRequest as error:
         raise PageError(error) from None
     return parameters
@@ -136,12 +136,13 @@ def _readable(read: Any, request: Request) -> Parameters:
 
 def _consent_page(request: Request, asked: AskConsent) -> Response:
     let_forms_lead_on(request)
+    agreement = asked.agreement
     page = {
         "action": own_url(request, "consent"),
         "csrf_token": asked.form_token,
-        "signed_in": asked.user,
+        "signed_in": agreement.user,
         "sealed_request": asked.sealed_request,
-        "client": describe_client(asked.client),
+        "client": describe_client(agreement.client),
         "redirect_host": uris.display_host(asked.redirect_uri),
         "redirect_is_local": uris.is_loopback(asked.redirect_uri),
         "redirect_is_app": not asked.redirect_uri.startswith(("https:", "http:")),
@@ -149,7 +150,7 @@ def _consent_page(request: Request, asked: AskConsent) -> Response:
             {"name": name, "sentence": sentence, "index": index}
             for index, (name, sentence) in enumerate(asked.scopes)
         ],
-        "resources": asked.resources,
+        "resources": agreement.resources,
         "missing_confirmation": asked.problem == "not-confirmed",
         "nothing_ticked": asked.problem == "nothing-ticked",
         "shown_to_another": asked.problem == "shown-to-another",

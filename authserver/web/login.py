@@ -10,7 +10,7 @@ from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
 from authserver.engine import authorize, uris
-from authserver.engine.authorize import AskLogin
+from authserver.engine.authorize import Requester
 from authserver.engine.errors import InvalidRequest, SignInRefused
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import form_handle, form_token
@@ -39,7 +39,8 @@ class SignInPage:
     """What the sign-in page shows: for which request or page somebody signs in, and what was typed before."""
 
     csrf_token: str
-    asked: AskLogin | None = None
+    requester: Requester | None = None
+    sealed_request: str = ""
     return_page: str = ""
     username: str = ""
 
@@ -56,15 +57,22 @@ class NotSignedIn(SignInRefused):
 def login(request: Request) -> Response:
     query = read_page_query(request)
     sealed, return_page = query.get("request") or "", _personal_page(request, query.get("page") or "")
-    if request.browser.user is not None and (sealed or return_page):
-        # Signed in meanwhile, in another tab perhaps, or back from the page after it.
-        return _go_on(request, sealed, return_page)
-    recognised = sign_in_unasked(request.engine, previous_session_id=request.browser.session_id)
-    if recognised:
-        return _continue(request, recognised, sealed, return_page)
-    asked = authorize.describe_pending(request.engine, sealed, request.browser) if sealed else None
-    token = form_token(request.engine, asked.handle) if asked else stranger_token(request)
-    return _login_page(request, SignInPage(csrf_token=token, asked=asked, return_page=return_page))
+    # Signing in again is an act of the person: no session and no policy does it for them.
+    if not (sealed and authorize.wants_sign_in_again(request.engine, sealed, request.browser)):
+        if request.browser.user is not None and (sealed or return_page):
+            # Signed in meanwhile, in another tab perhaps, or back from the page after it.
+            return _go_on(request, sealed, return_page)
+        recognised = sign_in_unasked(request.engine, previous_session_id=request.browser.session_id)
+        if recognised:
+            return _continue(request, recognised, sealed, return_page)
+    requester = authorize.describe_pending(request.engine, sealed, request.browser) if sealed else None
+    page = SignInPage(
+        csrf_token=form_token(request.engine, requester.handle) if requester else stranger_token(request),
+        requester=requester,
+        sealed_request=sealed,
+        return_page=return_page,
+    )
+    return _login_page(request, page)
 
 
 @view_config(route_name="login", request_method="POST")
@@ -72,15 +80,16 @@ def check_login(request: Request) -> Response:
     form, engine = read_form_from_here(request), request.engine
     sealed = _once(form, "request") or ""
     # A request that cannot go on should not cost a password.
-    asked = authorize.describe_pending(engine, sealed, request.browser) if sealed else None
+    requester = authorize.describe_pending(engine, sealed, request.browser) if sealed else None
     token = token_of(form)
     handle = form_handle(engine, request.browser, token)
-    if handle is None or (asked and asked.handle != handle):
+    if handle is None or (requester and requester.handle != handle):
         raise ForgedForm
     username, password = _once(form, "username"), _once(form, "password")
     page = SignInPage(
         csrf_token=token,
-        asked=asked,
+        requester=requester,
+        sealed_request=sealed,
         return_page=_personal_page(request, _once(form, "page") or ""),
         username=(username or "")[:MAXIMUM_USERNAME],
     )
@@ -158,21 +167,22 @@ def _personal_page(request: Request, name: str) -> str:
 
 
 def _login_page(request: Request, shown: SignInPage, *, failed: bool = False) -> Response:
-    client = describe_client(shown.asked.client) if shown.asked else None
+    requester = shown.requester
+    client = describe_client(requester.client) if requester else None
     page: dict[str, Any] = {
         "action": own_url(request, "login"),
         "csrf_token": shown.csrf_token,
-        "sealed_request": shown.asked.sealed_request if shown.asked else "",
+        "sealed_request": shown.sealed_request,
         "return_page": shown.return_page,
         "client_name": client["name"] if client else None,
         "client_verified": client is not None and client["verified"],
-        "redirect_host": uris.display_host(shown.asked.redirect_uri) if shown.asked else None,
+        "redirect_host": uris.display_host(requester.redirect_uri) if requester else None,
         "username": shown.username,
         "failed": failed,
         "error_id": request.error_id,
         "signed_in": None,
     }
-    if shown.asked:
+    if requester:
         let_forms_lead_on(request)
     response: Response = render_to_response("login.jinja2", page, request)
     return response

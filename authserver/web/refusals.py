@@ -25,7 +25,7 @@ from pyramid_tm import explicit_manager
 from transaction.interfaces import TransientError
 
 from authserver.engine.crypto import digests
-from authserver.engine.errors import Refusal, TooManyRequests
+from authserver.engine.errors import PageError, Refusal, TooManyRequests
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType
@@ -78,6 +78,9 @@ def end(request: Request, error: Exception) -> Response:
     """Record the error and answer it; or raise it, when the request is to be repeated."""
     if is_error_retryable(request, error):
         raise error
+    if isinstance(error, PageError):
+        # It must not be redirected: nor is what goes wrong while it is recorded.
+        request.journal.target = None
     try:
         record(request, error)
     except Exception as problem:

@@ -166,13 +166,7 @@ def _browser(request: Request) -> Browser:
         found = current_session(request.engine, session_id)
     if found is None:
         return Browser(session_id=session_id, marks=marks)
-    return Browser(
-        session_id=session_id,
-        user=found.user,
-        authenticated_at=found.session.authenticated_at,
-        methods=tuple(found.session.details.get("amr", ())),
-        marks=marks,
-    )
+    return Browser(session_id=session_id, session=found.session, user=found.user, marks=marks)
 
 
 def _sent_cookies(request: Request) -> list[tuple[str, str]]:

@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from playwright.sync_api import Browser, Page, Request, Response, expect, sync_playwright
 
-from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.clients.registration import add_client
+from authserver.engine.records import ClientMetadata
 from authserver.testing.live import live_server, with_playground
 from authserver.testing.server import Server
 

@@ -52,7 +52,7 @@ def contents(ini) -> dict[str, list]:
 
 
 def verdicts(told: dict) -> list[tuple[str, str, str]]:
-    return [(check["check"], check["verdict"], check["reason"]) for check in told["checks"]]
+    return [(check["hook"], check["verdict"], check["reason"]) for check in told["checks"]]
 
 
 # ---- questions ---------------------------------------------------------------------------------------
@@ -62,13 +62,13 @@ def test_a_redirect_uri_that_is_allowed(told) -> None:
     explanation = told("redirect-uri", "playground", CALLBACK)
     assert explanation["verdict"] == "allowed"
     (check,) = explanation["checks"]
-    assert check["input"] == {"client_id": "playground", "redirect_uri": CALLBACK}
+    assert check["facts"] == {"client_id": "playground", "redirect_uri": CALLBACK}
     assert (check["verdict"], check["by"], check["reason"]) == (
         "allow",
         "redirect_exact",
         "registered-exactly",
     )
-    assert [said["by"] for said in check["said"]] == ["redirect_exact", "redirect_loopback"]
+    assert [answer["by"] for answer in check["answers"]] == ["redirect_exact", "redirect_loopback"]
     assert check["remedies"][0] == "take redirect_exact, redirect_loopback out of authserver.plugins"
 
 
@@ -77,7 +77,7 @@ def test_a_redirect_uri_that_nobody_accepts(told) -> None:
     assert (explanation["verdict"], explanation["reason"]) == ("refused", "nobody-answered")
     assert explanation["description"] == "The redirect_uri is not registered for this application."
     (check,) = explanation["checks"]
-    assert [said["verdict"] for said in check["said"]] == ["silent", "silent"]
+    assert [answer["verdict"] for answer in check["answers"]] == ["silent", "silent"]
     assert any("--redirect-uri" in remedy for remedy in check["remedies"])
     assert "authserver.plugin.redirect_loopback.hosts = 127.0.0.1 [::1] localhost" in check["remedies"]
 
@@ -113,7 +113,7 @@ def test_scopes_are_asked_after_resources(told) -> None:
         ("scope_decision", "allow", "scopes-registered"),
     ]
     assert explanation["outcome"] == ["notes.read"]
-    assert explanation["checks"][1]["input"]["grant_type"] == "client_credentials"
+    assert explanation["checks"][1]["facts"]["grant_type"] == "client_credentials"
 
 
 def test_a_scope_that_a_policy_refuses(run, told) -> None:
@@ -303,7 +303,7 @@ def test_an_error_id_leads_to_the_record(run, ini, told) -> None:
     assert (explanation["verdict"], explanation["reason"]) == ("token.refused", "quiet-hours")
     assert explanation["outcome"]["error"] == "invalid_scope"
     (check,) = explanation["checks"]
-    assert check["input"] == decision["facts"]
+    assert check["facts"] == decision["facts"]
     assert check["remedies"] == ["take retired_plugin out of authserver.plugins"]
     people = run("explain", "--error-id", "error-1").stdout
     for words in (

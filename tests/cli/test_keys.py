@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from paste.deploy import loadapp
 
-from authserver.settings import key_ring, load
+from authserver.ini import load
+from authserver.settings import key_ring
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from authserver.cli import main
 from authserver.cli.plugin import HOOKS, MAXIMUM_NAME
-from authserver.plugins.kinds import SLOTS
+from authserver.hookspecs import DECIDING
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -98,14 +98,14 @@ def test_a_new_plugin_passes_its_own_tests_at_once(
 ) -> None:
     tests = results[f"test_{name_for(hook)}".replace("-", "_")]
     assert {name: said for name, said in tests.items() if said} == {}
-    if hook in SLOTS:
+    if hook in DECIDING:
         assert {f"test_it_answers_every_question[{hook}]", f"test_it_never_widens[{hook}]"} <= set(tests)
     assert "test_the_server_takes_it" in tests
     assert len([name for name in tests if not name.startswith(("test_it_", "test_the_server"))]) >= 1
 
 
 def test_there_is_a_start_for_every_deciding_hook() -> None:
-    assert set(SLOTS) <= set(HOOKS)
+    assert set(DECIDING) <= set(HOOKS)
     assert {"scopes", "token_claims", "token_response", "observe", "server_metadata", "includeme"} <= set(
         HOOKS
     )

@@ -139,5 +139,7 @@ def test_what_was_written_can_be_undone_before_all_is_asked_again(engine: Engine
             issue(engine, CLIENT, order(is_new=False, spends=code, uses=(use,)))
         stores.undo()
         assert len(stores.tables.tokens) == 1  # type: ignore[attr-defined]
+        assert not stores.tables.kept  # type: ignore[attr-defined]
         issue(engine, CLIENT, order(is_new=False, uses=(use,)))
-    assert len(stores.tables.tokens) == 3  # type: ignore[attr-defined]
+    assert len(stores.tables.tokens) == 2  # type: ignore[attr-defined]
+    assert len(stores.tables.kept) == 1  # type: ignore[attr-defined]

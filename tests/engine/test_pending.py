@@ -30,7 +30,7 @@ from authserver.engine.pending import (
 )
 from authserver.engine.records import TokenKind
 from authserver.engine.restore.generation import FollowedGeneration
-from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user
+from authserver.testing.records import NOW, a_client, a_grant, a_session, a_token, a_user
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores
 
@@ -86,6 +86,22 @@ def test_an_expired_request_gives_back_what_was_sent(make: Make, browser: Browse
     with pytest.raises(RequestExpired) as expired:
         unseal(make(NOW + timedelta(seconds=900)), sealed, browser)
     assert expired.value.parameters == (PENDING.parameters if as_sent else None)
+
+
+@pytest.mark.parametrize("changes", [{}, {"sign_in_again": True, "asked_at": NOW.timestamp()}])
+def test_a_request_comes_back_as_it_was_sealed(make: Make, browser: Browser, changes: dict) -> None:
+    """E-02: its time to the microsecond."""
+    pending = replace(PENDING, **changes)
+    assert unseal(make(), seal(make(), pending), browser) == pending
+
+
+@pytest.mark.parametrize(("microseconds", "before"), [(-1, False), (0, True), (1, True)])
+def test_a_sign_in_of_the_same_second_may_be_older_than_a_request(microseconds: int, before: bool) -> None:
+    """A session that was there counts for nothing where somebody must sign in for this very request."""
+    pending = replace(PENDING, asked_at=NOW.timestamp())
+    session = a_session(authenticated_at=NOW + timedelta(microseconds=microseconds))
+    assert pending.began_before(session) is before
+    assert not pending.began_before(None)
 
 
 def test_a_form_token_is_of_one_request_and_one_user(make: Make, browser: Browser) -> None:

@@ -671,13 +671,13 @@ def test_a_uri_that_would_not_be_accepted_later_is_not_registered(make_engine: M
     good = "https://house.example/cb"
     answer = registered(engine, {"redirect_uris": ["https://other.example/cb", good, "http://localhost"]})
     assert answer["redirect_uris"] == [good]
-    asked = [ruling for ruling in engine.journal.decisions if ruling.slot == "redirect_uri_decision"]
-    assert [(ruling.facts()["redirect_uri"], ruling.reason) for ruling in asked] == [
+    asked = [ruling for ruling in engine.journal.decisions if ruling.hook == "redirect_uri_decision"]
+    assert [(ruling.question.facts()["redirect_uri"], ruling.reason) for ruling in asked] == [
         ("https://other.example/cb", "not-of-the-house"),
         (good, "registered-exactly"),
         ("http://localhost", "not-of-the-house"),
     ]
-    assert {ruling.facts()["client_id"] for ruling in asked} == {answer["client_id"]}
+    assert {ruling.question.facts()["client_id"] for ruling in asked} == {answer["client_id"]}
     assert_refused(engine, {"redirect_uris": ["https://other.example/cb"]}, "invalid_redirect_uri")
     closed = make_engine("redirect_loopback", without=("redirect_exact", "redirect_loopback"))
     assert_refused(closed, WEB, "invalid_redirect_uri")
@@ -689,7 +689,7 @@ def test_strangers_without_a_token_do_not_work_the_redirect_uri_policies(make_en
     engine = make_engine("registration_token", fields, without=("registration_open",))
     with pytest.raises(InvalidToken):
         registered(engine, CURSOR_SENDS)
-    assert [ruling.slot for ruling in engine.journal.decisions] == ["registration_decision"]
+    assert [ruling.hook for ruling in engine.journal.decisions] == ["registration_decision"]
 
 
 @pytest.mark.parametrize(

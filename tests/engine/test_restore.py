@@ -90,7 +90,7 @@ def test_what_was_made_before_the_restore_is_of_another_generation(
         for _ in range(2)
     ]
     assert uses == [known, False]
-    assert len(engine.stores.tables.tokens) == known  # type: ignore[attr-defined]  # of the stores in memory
+    assert len(engine.stores.tables.kept) == known  # type: ignore[attr-defined]  # of the stores in memory
 
 
 def test_a_pending_request_from_before_the_restore_has_expired(make: Make) -> None:

@@ -26,7 +26,7 @@ CLEANING = {
 OFF = {"authserver.cleanup_interval": "0"}
 REMOVED = "authserver_upkeep_removed_rows_total"
 
-# Of 100 rows 40 are tokens that go by their own time, 10 are grants with 30 codes and refresh tokens, 10 are sessions
+# Of 100 rows 40 are small records, 10 are grants with 30 codes and refresh tokens, 10 are sessions
 # and 10 events; all of them ended in 2020.
 OLD = "CAST(:old AS {time})"
 NUMBERS = (
@@ -58,7 +58,11 @@ ROWS = (
             "grant_id": "'old ' || CAST(1 + n % (:count / 3) AS TEXT)",
         },
     ),
-    (0.4, "tokens", {"kind": "'request'", "digest": BYTES, "grant_id": "NULL"}),
+    (
+        0.4,
+        "kept",
+        {"kind": "'gone'", "digest": BYTES, "created_at": OLD, "expires_at": OLD, "details": "'{{}}'"},
+    ),
     (
         0.1,
         "sessions",
@@ -123,6 +127,7 @@ def left(server: Server) -> int:
     conditions = {
         "grants": "grant_id LIKE 'old %'",
         "tokens": "client_id = 'gone'",
+        "kept": "kind = 'gone'",
         "sessions": "expires_at < '2021-01-01'",
         "events": "event_id LIKE 'old %'",
     }

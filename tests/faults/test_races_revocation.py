@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.clients.registration import add_client
 from authserver.engine.people.account import disconnect, sign_out_everywhere
 from authserver.engine.people.login import disable_user
+from authserver.engine.records import ClientMetadata
 from authserver.testing.server import REDIRECT_URI, VERIFIER, basic
 
 IS_LONG = os.environ.get("AUTHSERVER_FAULTS") == "long"

@@ -25,7 +25,7 @@ from webtest import TestResponse
 from authserver.api import Binding, hookimpl
 from authserver.engine.records import Client
 from authserver.settings import SettingsError
-from authserver.storage.tables import tokens
+from authserver.storage.tables import kept
 from authserver.testing.server import (
     CHALLENGE,
     ISSUER,
@@ -515,9 +515,9 @@ def test_a_proof_is_remembered_for_as_long_as_it_is_good(make: Make) -> None:
     issued_at = now(290)
     assert post(server, client, secret, proof(iat=issued_at), **SERVICE).status_int == 200
     with server.application.storage.engine.connect() as connection:
-        (kept,) = connection.execute(sa.select(tokens.c.kind, tokens.c.expires_at))
-    assert kept.kind == "request"  # a marker, no credential
-    assert kept.expires_at.timestamp() == issued_at + 300 + 60
+        (mark,) = connection.execute(sa.select(kept.c.kind, kept.c.expires_at))
+    assert mark.kind == "used"
+    assert mark.expires_at.timestamp() == issued_at + 300 + 60
 
 
 def test_the_proof_of_a_refused_request_is_not_used_up(server: Server, service: tuple[Client, str]) -> None:

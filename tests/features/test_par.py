@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -16,9 +17,10 @@ import pytest
 import time_machine
 from webtest import TestApp, TestResponse
 
-from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.clients.registration import add_client
+from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import from_text
-from authserver.engine.records import Client
+from authserver.engine.records import Client, ClientMetadata, Disposable
 from authserver.settings import SettingsError
 from authserver.testing.server import (
     CHALLENGE,
@@ -141,15 +143,17 @@ def bring(
 def test_a_push_answers_a_reference(server: Server, method: str) -> None:
     """PAR-01, T082: 201 with request_uri and expires_in, no-store; authenticated as at the token endpoint."""
     client, secret = server.add_client(token_endpoint_auth_method=method)
-    before = stored(server), server.events()
+    before = records(server), server.events()
     answer = push(server, client, secret)
     assert answer.status_int == 201
     assert answer.content_type == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.json.keys() == {"request_uri", "expires_in"}
-    assert answer.json["request_uri"].startswith(URN)
     assert answer.json["expires_in"] == 90
-    assert (stored(server), server.events()) == before, "a request that nobody answers is not stored"
+    assert re.fullmatch(rf"{URN}[A-Za-z0-9_-]{{43}}[A-Za-z0-9_-]{{6}}", answer.json["request_uri"])
+    (row,) = server.rows("kept")
+    assert row["digest"] == digests.digest("pushed-request", answer.json["request_uri"])
+    assert ({**records(server), "kept": []}, server.events()) == before, "one row, and nothing else"
 
 
 def test_a_pushed_request_is_granted_as_it_was_pushed(server: Server) -> None:
@@ -244,31 +248,141 @@ def test_what_is_no_push_is_refused(server: Server) -> None:
     assert_json_error(answer, "invalid_request")
 
 
-def test_the_longest_reference_can_be_brought(server: Server) -> None:
-    """PAR-02, T136, B206: a pushed request may be as long as any other; 413 beyond that, and whatever is accepted works."""
-    client, secret = server.add_client()
-    browser = signed_in(server)
-    low, high = 1000, 8000
+def longest_push(server: Server, client: Client, secret: str | None) -> int:
+    """How long the padding of a push may be; one character more is refused."""
+    low, high = 1, 70_000
     while high - low > 1:
         middle = (low + high) // 2
-        answer = push(server, client, secret, padding="x" * middle, more="x" * 4000)
+        answer = push(server, client, secret, padding="x" * middle)
         low, high = (middle, high) if answer.status_int == 201 else (low, middle)
-    assert low > 5500
-    longest = pushed(server, client, secret, padding="x" * low, more="x" * 4000)
-    assert_code(server.consent(bring(server, client, longest, browser)))
-    assert_json_error(
-        push(server, client, secret, padding="x" * high, more="x" * 4000), "invalid_request", status=413
+    assert_json_error(push(server, client, secret, padding="x" * high), "invalid_request", status=413)
+    return low
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+def test_a_pushed_request_may_be_as_long_as_a_body(server: Server, method: str) -> None:
+    """PAR-02, T136: 64 KiB with what proves the client, far longer than an address; it works on every page."""
+    client, secret = server.add_client(token_endpoint_auth_method=method)
+    longest = longest_push(server, client, secret)
+    assert longest > 65_000
+    request_uri = pushed(server, client, secret, padding="x" * longest)
+    browser = server.browser()
+    to_login = bring(server, client, request_uri, browser)
+    to_consent = sign_in_at(to_login.follow())
+    assert len(request_uri) < 100
+    assert len(to_login.location) < 500 and len(to_consent.location) < 500
+    assert_code(server.consent(to_consent.follow()))
+
+
+def test_what_a_pushed_request_needs_when_it_is_written_out_is_bounded_too(server: Server) -> None:
+    """PAR-02, T136: a body of 60 kB with characters that are escaped when they are kept."""
+    client, secret = server.add_client()
+    body = urlencode({"client_id": client.client_id, "response_type": "code"}) + "&x=" + "/" * 60_000
+    headers = {"Authorization": basic(client.client_id, secret or "")}
+    body += "&" + urlencode({"redirect_uri": REDIRECT_URI, "code_challenge": CHALLENGE})
+    answer = server.http.post(
+        "/oauth/par",
+        body + "&code_challenge_method=S256",
+        headers=headers,
+        content_type=FORM,
+        expect_errors=True,
     )
+    assert_json_error(answer, "invalid_request", status=413)
+    assert server.rows("kept") == []
+
+
+@pytest.mark.parametrize("who", ["public", "registered itself"])
+def test_who_may_be_anybody_pushes_no_more_than_fits_into_an_address(server: Server, who: str) -> None:
+    """PAR-09, T154: a stranger cannot fill the disk with 64 kB at a time."""
+    client, secret = server.add_client(token_endpoint_auth_method="none")[0], None
+    if who == "registered itself":
+        client, secret = self_registered(server)
+    longest = longest_push(server, client, secret)
+    assert 9000 < longest < 10_000
+    request_uri = pushed(server, client, secret, padding="x" * longest)
+    assert bring(server, client, request_uri, signed_in(server)).status_int == 200
+
+
+def self_registered(server: Server) -> tuple[Client, str]:
+    """A client that registered itself, with a secret."""
+    body = {"redirect_uris": [REDIRECT_URI], "scope": "profile files.read"}
+    answer = server.http.post_json("/oauth/register", body)
+    with server.application.begin() as engine:
+        client = engine.stores.clients.find(answer.json["client_id"], engine.now)
+    assert client is not None
+    return client, answer.json["client_secret"]
+
+
+def test_a_flood_of_requests_of_anybody_is_slowed_down(serve: Callable[..., Server]) -> None:
+    """PAR-02, PAR-09, T154: 429 with Retry-After and one event a minute; nothing is kept, and others are served."""
+    server = serve(unproven_per_minute="2")
+    flooded, _ = server.add_client(token_endpoint_auth_method="none")
+    other, _ = server.add_client(token_endpoint_auth_method="none")
+    proven = server.add_client()
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        for _ in range(2):
+            pushed(server, flooded)
+        before = stored(server)
+        for _ in range(3):
+            answer = push(server, flooded)
+            assert_json_error(answer, "temporarily_unavailable", status=429)
+            assert answer.headers["Retry-After"] == "60"
+        assert stored(server) == before
+        (event,) = server.events("request.refused")
+        assert event["reason"] == "too-many-pushed-requests"
+        for _ in range(3):
+            pushed(server, *proven)
+        pushed(server, other)
+        clock.shift(61)
+        pushed(server, flooded)
+
+
+def test_clients_that_registered_themselves_are_slowed_down_together(serve: Callable[..., Server]) -> None:
+    """T131, T154: another registration gives nobody another two requests."""
+    server = serve(unproven_per_minute="2")
+    for _ in range(2):
+        pushed(server, *self_registered(server))
+    assert_json_error(push(server, *self_registered(server)), "temporarily_unavailable", status=429)
+    assert_json_error(push(server, register(server)), "temporarily_unavailable", status=429)
+
+
+def test_nobody_is_slowed_down_where_that_is_switched_off(serve: Callable[..., Server]) -> None:
+    server = serve(unproven_per_minute="0")
+    client, _ = server.add_client(token_endpoint_auth_method="none")
+    for _ in range(5):
+        pushed(server, client)
 
 
 def test_credentials_are_not_part_of_the_request(server: Server) -> None:
-    """T023: a client secret in the form goes into no address, sealed or not."""
+    """T023, T148: a client secret in the form is not kept, sealed or not; and nothing else can be read in the row."""
     client, secret = server.add_client(token_endpoint_auth_method="client_secret_post")
-    sealed = from_text(pushed(server, client, secret).removeprefix(URN))
-    keys = server.application.parts.ring
-    opened = keys.open(sealed, purpose="pushed-request", context=client.client_id)
-    assert "client_id" in json.loads(opened)[2]
+    pushed(server, client, secret, state="telltale", login_hint="ann@example.com")
+    (row,) = server.rows("kept")
+    for text in ("telltale", "ann", "example", CHALLENGE, URN, str(secret)):
+        assert text not in str(row)
+    sealed = from_text(json.loads(row["details"])["sealed"])
+    context = f"{row['digest'].hex()} {client.client_id}"
+    opened = server.application.parts.ring.open(sealed, purpose="pushed-request", context=context)
+    assert b"client_id=" in opened and b"ann%40example.com" in opened
     assert b"secret" not in opened
+
+
+def test_a_pushed_request_in_another_row_opens_for_nobody(server: Server) -> None:
+    """T148: not for the other client, nor for the same one; a page, and never a 500."""
+    client, secret = server.add_client()
+    other, other_secret = server.add_client()
+    victim = pushed(server, client, secret)
+    references = [pushed(server, client, secret), pushed(server, other, other_secret)]
+    with server.application.begin() as engine:
+        kept = engine.stores.kept
+        found = kept.find("pushed-request", digests.digest("pushed-request", victim))
+        assert found is not None
+        for reference in references:
+            row = kept.find("pushed-request", digests.digest("pushed-request", reference))
+            assert row is not None and kept.change(row, replace(row, details=found.details))
+    browser = signed_in(server)
+    for whose, reference in zip((client, other), references, strict=True):
+        assert_page_error(bring(server, whose, reference, browser), "invalid_request_uri")
 
 
 def test_scripts_of_a_clients_origin_may_push(server: Server) -> None:
@@ -437,13 +551,42 @@ def test_the_answer_is_remembered_while_any_page_can_answer(serve: Callable[...,
         late = bring(server, client, request_uri, browser)
         pending = form_with(late, "scope")["request"].value
         assert_code(server.consent(early))
-        (mark,) = [row for row in server.rows("tokens") if row["kind"] == "request"]
+        (mark,) = [row for row in server.rows("kept") if row["kind"] == "used"]
         kept = datetime.fromisoformat(str(mark["expires_at"])).replace(tzinfo=UTC) - datetime.now(UTC)
         assert kept >= timedelta(seconds=900)
         clock.shift(kept.total_seconds())
         answer = browser.get(f"/oauth/consent?request={pending}", expect_errors=True)
         assert_page_error(answer)
         assert server.events()[-1]["reason"] == "request-expired"
+
+
+def test_a_page_goes_on_when_its_reference_has_expired(server: Server) -> None:
+    """PAR-06, R-10: the reference is for the browser to bring; who signs in has the time of any other request."""
+    client, secret = server.add_client()
+    browser = server.browser()
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        request_uri = pushed(server, client, secret)
+        clock.shift(89)
+        to_login = bring(server, client, request_uri, browser)
+        clock.shift(800)
+        assert_page_error(bring(server, client, request_uri), "invalid_request_uri")
+        page = sign_in_at(to_login.follow()).follow()
+        server.application.caretaker.work()
+        assert_code(server.consent(page))
+        clock.shift(86_400)
+        server.application.caretaker.work()
+        assert server.rows("kept") == []
+
+
+def test_a_pending_page_is_refused_when_what_was_pushed_is_gone(server: Server) -> None:
+    """PAR-05: a page with its error, and no code."""
+    client, secret = server.add_client()
+    browser = signed_in(server)
+    page = bring(server, client, pushed(server, client, secret), browser)
+    with server.application.begin() as engine:
+        engine.stores.upkeep.remove(Disposable.KEPT_RECORDS, engine.now + timedelta(days=1), limit=10)
+    assert_page_error(server.consent(page), "invalid_request_uri")
+    assert not server.events("code.issued")
 
 
 def test_only_what_was_pushed_counts(server: Server) -> None:

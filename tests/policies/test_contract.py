@@ -10,8 +10,8 @@ import pytest
 from authserver.api import Secret
 from authserver.engine.clients.registration import read_metadata
 from authserver.engine.errors import Refusal
-from authserver.hookspecs import PROJECT
-from authserver.plugins.kinds import SLOTS
+from authserver.hooks import is_implemented
+from authserver.hookspecs import DECIDING
 from authserver.plugins.loading import GROUP
 from authserver.testing import hostile, strategies
 from authserver.testing.contract import policy_contract
@@ -31,14 +31,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 # An Argon2id hash is slow by design, and a busy machine makes it slower.
 CONTRACTS: dict[str, dict[str, Any]] = {"login_password": {"examples": 5, "quick": 2.0}}
 
-DECIDING = {
+POLICIES = {
     point.name: point.load()
     for point in entry_points(group=GROUP)
-    if point.value.startswith("authserver.")
-    and any(hasattr(getattr(point.load(), slot, None), f"{PROJECT}_impl") for slot in SLOTS)
+    if point.value.startswith("authserver.") and any(is_implemented(point.load(), hook) for hook in DECIDING)
 }
 
-for name, kind in DECIDING.items():
+for name, kind in POLICIES.items():
     globals()[f"Test{kind.__name__}"] = policy_contract(
         kind(**SETTINGS.get(name, {})), **{"examples": 50, **CONTRACTS.get(name, {})}
     )
@@ -46,9 +45,10 @@ for name, kind in DECIDING.items():
 
 def test_no_policy_is_forgotten() -> None:
     """The names above are found by entry point; an empty list would prove nothing."""
-    assert len(DECIDING) >= 13
-    assert {*SETTINGS, *CONTRACTS} <= set(DECIDING)
-    assert {slot for slot in SLOTS if any(hasattr(kind, slot) for kind in DECIDING.values())} == set(SLOTS)
+    assert len(POLICIES) >= 13
+    assert {*SETTINGS, *CONTRACTS} <= set(POLICIES)
+    served = {hook for hook in DECIDING if any(hasattr(kind, hook) for kind in POLICIES.values())}
+    assert served == set(DECIDING)
 
 
 @pytest.mark.parametrize("body", hostile.METADATA, ids=range(len(hostile.METADATA)))

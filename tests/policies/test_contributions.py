@@ -111,11 +111,12 @@ def test_a_client_of_a_file_is_native_where_its_redirect_uris_are(tmp_path: Path
         "[local]\nredirect_uris = ['https://localhost:5001/cb']\n"
     )
     clients = ClientsFile(file=str(file))
+    clients.prepare()
     found = [clients.find_client(client_id) for client_id in ("web", "local")]
     assert [client and client.application_type for client in found] == ["web", "native"]
     file.write_text("[local]\napplication_type = 'web'\nredirect_uris = ['https://localhost/cb']")
     with pytest.raises(ValueError, match="web application"):
-        ClientsFile(file=str(file))
+        clients.prepare()
 
 
 @pytest.mark.parametrize(

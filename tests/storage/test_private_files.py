@@ -172,6 +172,8 @@ def test_memory_is_no_file(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     _keep_private(engine)
     engine.connect().close()
+    # Closes what a pool for memory keeps open.
+    engine.dispose()
     assert list(tmp_path.iterdir()) == []
 
 

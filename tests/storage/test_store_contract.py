@@ -23,6 +23,7 @@ from authserver.testing.records import (
     a_client,
     a_consent,
     a_grant,
+    a_kept_record,
     a_ring_key,
     a_session,
     a_signing_key,
@@ -268,18 +269,56 @@ def test_a_token_is_kept_once(stores: Stores) -> None:
     stores.tokens.add(a_token())
     with pytest.raises(AlreadyExists):
         stores.tokens.add(a_token())
-    assert not stores.tokens.add_once(a_token(scopes=("write",)))
     found = stores.tokens.find(TokenKind.CODE, a_token().digest)
     assert found is not None
     assert found.token == a_token()
 
 
-def test_an_authorization_request_is_answered_once(stores: Stores) -> None:
-    marker = a_token(kind=TokenKind.REQUEST, grant_id=None, sealed_successor=b"sealed")
-    assert stores.tokens.find_mark(marker.digest) is None
-    assert stores.tokens.add_once(marker)
-    assert not stores.tokens.add_once(marker)
-    assert stores.tokens.find_mark(marker.digest) == marker
+def test_a_small_record_is_kept_once_and_comes_back_as_it_was(stores: Stores) -> None:
+    """R-07: of each kind and digest one; the second is told so."""
+    stores.grants.add(a_grant())
+    record = a_kept_record(
+        client_id="of a plugin",
+        grant_id="grant_1",
+        claimed_at=LATER,
+        details={"text": "é\n", "number": 1.5, "nothing": None, "nested": {"list": [1, "2"]}},
+    )
+    assert stores.kept.find(record.kind, record.digest) is None
+    assert stores.kept.add_once(record)
+    assert not stores.kept.add_once(a_kept_record())
+    assert stores.kept.find(record.kind, record.digest) == record
+    assert stores.kept.add_once(a_kept_record(kind="another"))
+    assert stores.kept.find("another", record.digest) == a_kept_record(kind="another")
+
+
+def test_a_small_record_is_changed_by_whoever_read_it_last(stores: Stores) -> None:
+    """R-07: whatever somebody else changed meanwhile, and whether it was null or not."""
+    stores.grants.add(a_grant())
+    first = a_kept_record(details={"tries": 0, "by": {"a": 1}})
+    second = replace(first, details={"tries": 1})
+    third = replace(second, client_id="reports", grant_id="grant_1", expires_at=LATER, claimed_at=NOW)
+    assert not stores.kept.change(first, second)
+    assert stores.kept.add_once(first)
+    assert stores.kept.change(first, second)
+    assert not stores.kept.change(first, third)
+    assert stores.kept.change(second, third)
+    assert not stores.kept.change(second, first)
+    assert stores.kept.find(first.kind, first.digest) == third
+    assert stores.kept.change(third, first)
+    assert stores.kept.find(first.kind, first.digest) == first
+
+
+def test_a_small_record_is_claimed_once_and_before_it_expires(stores: Stores) -> None:
+    """R-07."""
+    record, expired = a_kept_record(), a_kept_record(kind="expired", expires_at=LATER)
+    assert not stores.kept.claim(record, LATER)
+    assert stores.kept.add_once(record)
+    assert stores.kept.add_once(expired)
+    assert stores.kept.claim(record, LATER)
+    assert not stores.kept.claim(record, LATER)
+    assert not stores.kept.claim(expired, LATER)
+    assert stores.kept.find(record.kind, record.digest) == replace(record, claimed_at=LATER)
+    assert stores.kept.find(expired.kind, expired.digest) == expired
 
 
 def test_a_token_is_claimed_once_and_keeps_its_first_successor(stores: Stores) -> None:

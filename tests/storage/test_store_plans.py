@@ -19,6 +19,7 @@ from authserver.testing.records import (
     a_client,
     a_consent,
     a_grant,
+    a_kept_record,
     a_session,
     a_token,
     a_user,
@@ -64,13 +65,17 @@ METHODS: dict[str, Callable[[Stores], object]] = {
         stores.grants.revoke_next(NOW, "left", limit=9),
     ),
     "grants.touch": lambda stores: stores.grants.touch("grant-7", NOW),
-    "tokens.add": lambda stores: stores.tokens.add(a_token(grant_id=None, digest=os.urandom(32))),
-    "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(grant_id=None)),
-    "tokens.find_mark": lambda stores: stores.tokens.find_mark(b"unknown"),
+    "tokens.add": lambda stores: stores.tokens.add(
+        a_token(grant_id=add_grant(stores), digest=os.urandom(32))
+    ),
     "tokens.find": lambda stores: stores.tokens.find(TokenKind.REFRESH, b"unknown"),
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), NOW),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), NOW, limit=3),
     "tokens.extend": lambda stores: stores.tokens.extend(a_token(), NOW),
+    "kept.add_once": lambda stores: stores.kept.add_once(a_kept_record(digest=os.urandom(32))),
+    "kept.find": lambda stores: stores.kept.find("example", b"unknown"),
+    "kept.change": lambda stores: stores.kept.change(a_kept_record(), a_kept_record(claimed_at=NOW)),
+    "kept.claim": lambda stores: stores.kept.claim(a_kept_record(), NOW),
     "consents.find": lambda stores: stores.consents.find("user_7", POPULAR),
     "consents.remember": lambda stores: stores.consents.remember(a_consent(user_id=add_user(stores))),
     "consents.forget": lambda stores: stores.consents.forget("user_7", "client-8"),
@@ -112,6 +117,13 @@ def add_client(stores: Stores) -> str:
     client = a_client(client_id=new())
     stores.clients.add(client)
     return client.client_id
+
+
+def add_grant(stores: Stores) -> str:
+    """A new grant's id."""
+    grant = a_grant(grant_id=new())
+    stores.grants.add(grant)
+    return grant.grant_id
 
 
 def add_user(stores: Stores) -> str:
@@ -157,6 +169,9 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("tokens.find", {"pk_tokens", "pk_grants", "pk_users"}),
         ("tokens.claim", {"pk_tokens", "pk_grants"}),
         ("tokens.extend", {"pk_tokens", "pk_grants"}),
+        ("kept.find", {"pk_kept"}),
+        ("kept.change", {"pk_kept"}),
+        ("kept.claim", {"pk_kept"}),
         ("grants.find_with_user", {"pk_grants", "pk_users"}),
         ("grants.revoke", {"pk_grants"}),
         ("grants.touch", {"pk_grants"}),

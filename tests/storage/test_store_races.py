@@ -6,13 +6,22 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
 import transaction
 
 from authserver.storage.database import Database
-from authserver.testing.records import NOW, a_client, a_grant, a_signing_key, a_token, an_event
+from authserver.testing.records import (
+    NOW,
+    a_client,
+    a_grant,
+    a_kept_record,
+    a_signing_key,
+    a_token,
+    an_event,
+)
 
 Result = TypeVar("Result")
 LATER = NOW + timedelta(seconds=5)
@@ -117,9 +126,34 @@ def test_of_16_answers_to_one_authorization_request_one_counts(database: Databas
 
     def answer(_number: int) -> bool:
         with database.begin() as stores:
-            return stores.tokens.add_once(a_token(grant_id=None))
+            return stores.kept.add_once(a_kept_record())
 
     assert Counter(at_once(16, answer)) == {True: 1, False: 15}
+
+
+def test_of_16_who_claim_a_small_record_one_gets_it(database: Database) -> None:
+    """R-07."""
+    with database.begin() as stores:
+        assert stores.kept.add_once(a_kept_record())
+
+    def claim(_number: int) -> bool:
+        with database.begin() as stores:
+            return stores.kept.claim(a_kept_record(), LATER)
+
+    assert Counter(at_once(16, claim)) == {True: 1, False: 15}
+
+
+def test_of_16_who_change_a_small_record_as_they_read_it_one_does(database: Database) -> None:
+    """R-07: a count that all of them raise is not lost, because the others are told."""
+    with database.begin() as stores:
+        assert stores.kept.add_once(a_kept_record(details={"polls": 0}))
+
+    def poll(_number: int) -> bool:
+        with database.begin() as stores:
+            before = a_kept_record(details={"polls": 0})
+            return stores.kept.change(before, replace(before, details={"polls": 1}))
+
+    assert Counter(at_once(16, poll)) == {True: 1, False: 15}
 
 
 def test_wrong_proofs_at_once_are_all_counted(database: Database) -> None:

@@ -21,6 +21,7 @@ from authserver.testing.records import (
     a_client,
     a_consent,
     a_grant,
+    a_kept_record,
     a_ring_key,
     a_session,
     a_signing_key,
@@ -54,10 +55,14 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "grants.touch": lambda stores: stores.grants.touch("grant_1", LATER),
     "grants.revoke_next": lambda stores: stores.grants.revoke_next(LATER, "restored", limit=1),
     "tokens.add": lambda stores: stores.tokens.add(a_token(digest=b"new")),
-    "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(digest=b"new")),
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), LATER),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), LATER, limit=3),
     "tokens.extend": lambda stores: stores.tokens.extend(a_token(), LATER),
+    "kept.add_once": lambda stores: stores.kept.add_once(a_kept_record(digest=b"new")),
+    "kept.change": lambda stores: stores.kept.change(
+        a_kept_record(), replace(a_kept_record(), client_id="reports")
+    ),
+    "kept.claim": lambda stores: stores.kept.claim(a_kept_record(), LATER),
     "consents.forget": lambda stores: stores.consents.forget("user_ada", "reports"),
     "consents.forget_some": lambda stores: stores.consents.forget_some(1),
     "consents.remember": lambda stores: stores.consents.remember(a_consent(scopes=("new",))),
@@ -93,6 +98,7 @@ def filled(database: Database) -> Database:
         stores.signing_keys.add(a_signing_key())
         stores.grants.add(a_grant(user_id="user_ada"))
         stores.tokens.add(a_token())
+        stores.kept.add_once(a_kept_record())
         stores.sessions.add(a_session())
         stores.upkeep.take_lease("work", "me", NOW, LATER)
     return database
@@ -110,7 +116,7 @@ def contents(database: Database) -> dict[str, list[Any]]:
 def test_every_method_that_writes_is_tried_here(database: Database) -> None:
     """T107: a new method that writes must join the list above."""
     reads = {"find", "find_by_name", "find_with_user", "list", "knows_origin", "since", "count", "began_at"}
-    reads |= {"count_secrets", "find_all", "find_mark", "hold", "page"}
+    reads |= {"count_secrets", "find_all", "hold", "page"}
     with database.begin() as stores:
         methods = {
             f"{port.name}.{method}"

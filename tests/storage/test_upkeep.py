@@ -17,6 +17,7 @@ from authserver.testing.records import (
     a_client,
     a_consent,
     a_grant,
+    a_kept_record,
     a_session,
     a_token,
     a_user,
@@ -64,7 +65,7 @@ def count(storage: Storage, kind: Disposable, *, limit: int = 100) -> int:
         return stores.upkeep.count(kind, NOW, limit=limit)
 
 
-def test_access_tokens_and_marks_go_by_their_own_time_and_nothing_else_does(storage: Storage) -> None:
+def test_access_tokens_go_by_their_own_time_and_nothing_else_does(storage: Storage) -> None:
     """R-10, T116: codes and refresh tokens stay however old they are, used or not; their grant is alive."""
     ended = [
         a_token(kind=kind, digest=bytes([number]), expires_at=NOW - SECOND, claimed_at=claimed)
@@ -74,13 +75,32 @@ def test_access_tokens_and_marks_go_by_their_own_time_and_nothing_else_does(stor
     ]
     alive = [a_token(kind=kind, digest=b"alive", expires_at=NOW + SECOND) for kind in TokenKind]
     add(storage, clients=[a_client()], grants=[a_grant()], tokens=ended + alive)
-    assert count(storage, Disposable.TOKENS) == 4
-    assert remove(storage, Disposable.TOKENS) == [(4, 0)]
+    assert count(storage, Disposable.TOKENS) == 2
+    assert remove(storage, Disposable.TOKENS) == [(2, 0)]
     with storage.begin() as stores:
         for token in ended:
             stays = token.kind in (TokenKind.CODE, TokenKind.REFRESH)
             assert (stores.tokens.find(token.kind, token.digest) is not None) is stays
         assert all(stores.tokens.find(token.kind, token.digest) for token in alive)
+
+
+def test_small_records_are_deleted_when_they_have_expired_or_with_their_grant(storage: Storage) -> None:
+    """R-10: of every kind, claimed or not."""
+    add(storage, clients=[a_client()], grants=[a_grant(expires_at=NOW - DAY)])
+    expired = [
+        a_kept_record(kind=kind, expires_at=NOW - SECOND, claimed_at=claimed)
+        for kind, claimed in (("one", None), ("two", NOW - DAY))
+    ]
+    alive = a_kept_record(kind="alive", expires_at=NOW + SECOND, claimed_at=NOW - DAY)
+    of_grant = a_kept_record(kind="of a grant", grant_id="grant_1", expires_at=NOW + DAY)
+    with storage.begin() as stores:
+        assert all([stores.kept.add_once(record) for record in (*expired, alive, of_grant)])
+    assert count(storage, Disposable.KEPT_RECORDS) == 2
+    assert remove(storage, Disposable.KEPT_RECORDS) == [(2, 0)]
+    assert remove(storage, Disposable.GRANTS) == [(1, 0)]
+    with storage.begin() as stores:
+        assert not any(stores.kept.find(record.kind, record.digest) for record in (*expired, of_grant))
+        assert stores.kept.find(alive.kind, alive.digest) == alive
 
 
 def test_what_ends_at_the_very_moment_goes(storage: Storage) -> None:
@@ -198,7 +218,9 @@ def test_clients_in_use_do_not_keep_batches_from_the_idle_ones(database: Databas
         assert stores.clients.find("~idle", NOW) is None
 
 
-@pytest.mark.parametrize("kind", [Disposable.TOKENS, Disposable.SESSIONS, Disposable.EVENTS])
+@pytest.mark.parametrize(
+    "kind", [Disposable.TOKENS, Disposable.KEPT_RECORDS, Disposable.SESSIONS, Disposable.EVENTS]
+)
 def test_a_batch_is_bounded_and_the_next_one_goes_on(storage: Storage, kind: Disposable) -> None:
     """T116: oldest first, and rows of one and the same time are not lost between two batches."""
     times = [NOW - timedelta(minutes=minutes) for minutes in (9, 5, 5, 5, 5, 5, 1)]
@@ -214,6 +236,9 @@ def test_a_batch_is_bounded_and_the_next_one_goes_on(storage: Storage, kind: Dis
         sessions=[a_session(digest=bytes([number]), expires_at=time) for number, time in enumerate(times)],
         events=[an_event(at=time) for time in times],
     )
+    with storage.begin() as stores:
+        for number, time in enumerate(times):
+            assert stores.kept.add_once(a_kept_record(digest=bytes([number]), expires_at=time))
     assert count(storage, kind, limit=3) == 3
     assert remove(storage, kind, limit=3) == [(3, 0), (3, 0), (1, 0)]
 

@@ -37,6 +37,9 @@ INSERT INTO tokens (kind, digest, grant_id, client_id, scopes, resources, create
   SELECT CASE WHEN n % 3 = 0 THEN 'access' ELSE 'refresh' END, convert_to(n::text, 'UTF8'),
     'g' || (n / 4) * 2 + 1, 'c1', '', '', now(), timestamptz '2026-01-01' + n * interval '2 minutes', 0, '{{}}'
   FROM generate_series(1, {2 * MANY - 4}) n;
+INSERT INTO kept (kind, digest, created_at, expires_at, details)
+  SELECT 'used', convert_to(n::text, 'UTF8'), now(), timestamptz '2026-01-01' + n * interval '4 minutes', '{{}}'
+  FROM generate_series(1, {MANY}) n;
 INSERT INTO sessions (digest, user_id, authenticated_at, last_seen_at, expires_at, details)
   SELECT convert_to(n::text, 'UTF8'), 'user_' || n, now(), now(),
     timestamptz '2026-01-01' + n * interval '4 minutes', '{{}}' FROM generate_series(1, {MANY}) n;

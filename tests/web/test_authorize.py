@@ -6,8 +6,8 @@ from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 
-from authserver.engine.clients.registration import ClientMetadata, add_client
-from authserver.engine.records import Client
+from authserver.engine.clients.registration import add_client
+from authserver.engine.records import Client, ClientMetadata
 from authserver.testing.server import CHALLENGE, ISSUER, REDIRECT_URI, Server, query_of
 from authserver.testing.stories import (
     assert_code,

@@ -156,6 +156,20 @@ def test_a_refusal_that_cannot_be_recorded_is_temporarily_unavailable(
     assert_page_error(unknown, "temporarily_unavailable", status=503, supplied=REDIRECT_URI)
 
 
+def test_a_page_that_cannot_be_recorded_does_not_become_a_redirect(
+    impatient: Server, sqlite_url: str
+) -> None:
+    """E-04: bob answers with a form that was shown to ann; the client hears nothing of that."""
+    client, _ = impatient.add_client()
+    impatient.add_user("bob")
+    browser = signed_in(impatient)
+    page = browser.get(impatient.authorization_url(client))
+    impatient.sign_in(browser, "bob")
+    with locked(sqlite_url):
+        answer = impatient.consent(page)
+    assert_page_error(answer, "temporarily_unavailable", status=503, supplied=REDIRECT_URI)
+
+
 def assert_leave_page(answer, redirect_uri: str, code: str) -> None:
     assert answer.status_int == 200
     assert "Location" not in answer.headers

@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.clients.registration import add_client
 from authserver.engine.errors import InvalidClientMetadata
-from authserver.engine.records import Client
+from authserver.engine.records import Client, ClientMetadata
 from authserver.testing.server import Server
 from authserver.testing.stories import assert_json_error, stored
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 import pytest
+import time_machine
 
-from authserver.api import Expanded, InvalidRequest, InvalidRequestUri, Parameters, hookimpl
+from authserver.api import Engine, Expanded, InvalidRequest, InvalidRequestUri, Parameters, hookimpl
 from authserver.testing.server import CHALLENGE, REDIRECT_URI, Server, form_with, with_plugin
 from authserver.testing.stories import (
     assert_code,
@@ -64,6 +67,25 @@ class Forbids:
         return Expanded(parameters=parameters, refusal=refusal)
 
 
+@dataclass(frozen=True)
+class Keeper:
+    """Keeps one request itself, so that its name alone travels; remembers when it was sent."""
+
+    immediate: ClassVar[bool] = True
+    asked: ClassVar[list[tuple[Parameters, datetime]]] = []
+    kept: ClassVar[dict[str, str]] = {}
+
+    @hookimpl
+    def expand_authorization_request(self, engine: Engine, parameters: Parameters) -> Expanded:
+        self.asked.append((parameters, engine.now))
+        name = parameters.require("request_name")
+        if name not in self.kept:
+            raise InvalidRequestUri("There is no such request.", reason="request-uri-unknown")
+        return Expanded(
+            parameters=Parameters.parse(self.kept[name]), reference=parameters.only("request_name")
+        )
+
+
 @pytest.fixture
 def server(make_server: Callable[..., Server]) -> Server:
     server = make_server(with_plugin(Template, {"client_id": "notes"}))
@@ -93,6 +115,42 @@ def test_an_expanded_request_too_long_to_carry_is_refused(server: Server) -> Non
     answer = signed_in(server).get("/oauth/authorize?request_template=long")
     assert_redirect_error(answer, "invalid_request", state="a")
     assert server.events()[-1]["reason"] == "request-too-long"
+
+
+def test_a_request_that_a_plugin_keeps_is_expanded_on_each_page(make_server: Callable[..., Server]) -> None:
+    """expand_authorization_request: from its reference alone, as of when it was sent, however long it is."""
+    server = make_server(with_plugin(Keeper, {}))
+    server.add_user("ann")
+    client, _ = server.add_client()
+    request = urlsplit(server.authorization_url(client)).query
+    Keeper.kept["long"] = f"{request}&x={'x' * 8000}&y={'y' * 8000}"
+    browser = server.browser()
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        Keeper.asked.clear()
+        sent_at = datetime.now(UTC)
+        to_login = browser.get("/oauth/authorize?request_name=long&scope=admin")
+        assert len(to_login.location) < 500
+        clock.shift(60)
+        page = sign_in_at(to_login.follow()).follow()
+        assert_code(server.consent(page))
+    (first, _), *later = Keeper.asked
+    assert "scope" in first and len(later) >= 3
+    for parameters, asked_for in later:
+        assert parameters == Parameters.parse("request_name=long")
+        assert timedelta() <= sent_at - asked_for < timedelta(seconds=1)
+
+
+def test_a_request_that_a_plugin_no_longer_keeps_is_a_page(make_server: Callable[..., Server]) -> None:
+    """T001, R-14: on the page where it is missing, and nothing is issued."""
+    server = make_server(with_plugin(Keeper, {}))
+    server.add_user("ann")
+    client, _ = server.add_client()
+    Keeper.kept["short"] = urlsplit(server.authorization_url(client)).query
+    page = signed_in(server).get("/oauth/authorize?request_name=short")
+    del Keeper.kept["short"]
+    before = stored(server)
+    assert_page_error(server.consent(page), "invalid_request_uri")
+    assert stored(server) == before
 
 
 @pytest.mark.parametrize(

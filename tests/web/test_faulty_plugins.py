@@ -52,13 +52,13 @@ WITHOUT_VALUE = (
 
 @dataclass(frozen=True)
 class Faulty:
-    """Broken in one slot, silent in all others."""
+    """Broken at one hook, silent at all others."""
 
-    slot: str
+    hook: str
     fault: str
 
-    def answer(self, slot: str) -> Any:
-        if slot != self.slot:
+    def answer(self, hook: str) -> Any:
+        if hook != self.hook:
             return None
         fault = FAULTS[self.fault]
         if isinstance(fault, BaseException):
@@ -133,7 +133,7 @@ def ask_introspect(server: Server, client: Client, secret: str | None, browser: 
     return server.introspect(client, secret, issued.json["access_token"])
 
 
-# How each slot comes to be asked, and how its failure is delivered.
+# How each hook comes to be asked, and how its failure is delivered.
 STORIES = {
     "client_auth_decision": (ask_client_auth, "json"),
     "scope_decision": (ask_client_auth, "json"),
@@ -146,19 +146,19 @@ STORIES = {
 }
 KEPT = ("tokens", "grants", "clients", "client_secrets", "consents", "sessions", "users")
 CASES = [
-    (slot, fault, first)
-    for slot in STORIES
+    (hook, fault, first)
+    for hook in STORIES
     for fault in FAULTS
     for first in ((True, False) if fault == "raises" else (True,))
-    if fault != "value" or slot not in WITHOUT_VALUE
+    if fault != "value" or hook not in WITHOUT_VALUE
 ]
 
 
-@pytest.mark.parametrize(("slot", "fault", "first"), CASES)
+@pytest.mark.parametrize(("hook", "fault", "first"), CASES)
 def test_a_broken_plugin_issues_nothing_and_is_named(
-    slot: str, fault: str, first: bool, make_server: MakeServer, caplog: pytest.LogCaptureFixture
+    hook: str, fault: str, first: bool, make_server: MakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R-14, T139, T140, E-15: raised, a wrong type, a wrong value: `server_error`, audited, in every slot."""
+    """R-14, T139, T140, E-15: raised, a wrong type, a wrong value: `server_error`, audited, at every hook."""
     sound = make_server()
     sound.add_user()
     grant_types = ("authorization_code", "refresh_token", "client_credentials")
@@ -166,19 +166,19 @@ def test_a_broken_plugin_issues_nothing_and_is_named(
     sound.introspect(client, secret, "x")  # the use of its secret is noted, and not again so soon
     browser = sound.browser()
     sound.sign_in(browser)
-    broken = make_server(with_plugin(Faulty, first=first, slot=slot, fault=fault))
+    broken = make_server(with_plugin(Faulty, first=first, hook=hook, fault=fault))
     same_browser = broken.browser()
     same_browser.cookiejar = browser.cookiejar
     before = {table: broken.rows(table) for table in KEPT}
     caplog.clear()
-    ask, delivery = STORIES[slot]
+    ask, delivery = STORIES[hook]
 
     answer = ask(broken, client, secret, same_browser)
 
     assert_server_error(answer, delivery)
     assert {table: broken.rows(table) for table in KEPT} == before
     assert "plugin faulty" in caplog.text
-    assert slot in caplog.text
+    assert hook in caplog.text
     event = broken.events()[-1]
     assert event["type"].endswith(".refused")
     assert event["reason"].startswith(("plugin-raised", "wrong-", "bad-reason"))
@@ -216,7 +216,7 @@ def test_a_plugin_that_breaks_later_keeps_code_and_refresh_token_unspent(make_se
     sound = make_server()
     sound.add_user()
     client, secret = sound.add_client()
-    broken = make_server(with_plugin(Faulty, slot="scope_decision", fault="raises"))
+    broken = make_server(with_plugin(Faulty, hook="scope_decision", fault="raises"))
     code = sound.code(client)
     assert broken.redeem(client, secret, code).json["error"] == "server_error"
     tokens = sound.redeem(client, secret, code).json

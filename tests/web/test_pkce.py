@@ -102,7 +102,7 @@ def test_a_code_without_its_verifier_is_refused(server: Server, verifier: object
     form = {} if verifier is None else {"code_verifier": verifier}
     answer = server.token(client, secret, grant_type="authorization_code", code=code, **form)
     assert_json_error(answer, error)
-    assert {row["kind"] for row in server.rows("tokens")} == {"code", "request"}
+    assert {row["kind"] for row in server.rows("tokens")} == {"code"}
     assert all(row["revoked_at"] is None for row in server.rows("grants"))
     assert server.redeem(client, secret, code).status_int == 200
 
@@ -125,4 +125,4 @@ def test_a_code_stored_without_a_good_challenge_is_refused(server: Server, chall
     assert_json_error(server.redeem(client, secret, code), "invalid_grant")
     without = server.token(client, secret, grant_type="authorization_code", code=code)
     assert_json_error(without, "invalid_grant")
-    assert {row["kind"] for row in server.rows("tokens")} == {"code", "request"}
+    assert {row["kind"] for row in server.rows("tokens")} == {"code"}

@@ -151,10 +151,10 @@ def test_what_is_no_session_is_not_looked_up(server: Server, wrong: str) -> None
 
 
 @pytest.mark.parametrize(
-    "wrong", ["urn:ietf:params:oauth:request_uri:", "urn:ietf:params:oauth:request_uri:" + "A" * 400]
+    "wrong", ["urn:ietf:params:oauth:request_uri:" + text for text in ("", "A" * 49, "A" * 400)]
 )
 def test_what_is_no_pushed_request_is_not_looked_up(make_server: Callable[..., Server], wrong: str) -> None:
-    """PAR-05: its reference is sealed, so it shows without a query whether it is one."""
+    """PAR-05: its reference has a checksum, so it shows without a query whether it is one."""
     server = make_server({"authserver.plugins": SETTINGS["authserver.plugins"] + "pushed_requests"})
     client, _ = server.add_client()
     with asked(server) as seen:

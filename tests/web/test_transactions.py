@@ -19,6 +19,7 @@ from authserver.testing.records import (
     a_client,
     a_consent,
     a_grant,
+    a_kept_record,
     a_ring_key,
     a_session,
     a_signing_key,
@@ -51,7 +52,6 @@ WRITES = {
     "users.set_password": lambda stores: stores.users.set_password("user_ada", "another"),
     "grants.add": lambda stores: stores.grants.add(a_grant(grant_id="new")),
     "tokens.add": lambda stores: stores.tokens.add(a_token(digest=b"new")),
-    "tokens.add_once": lambda stores: stores.tokens.add_once(a_token(digest=b"new once")),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), LATER, limit=3),
     "tokens.extend": lambda stores: stores.tokens.extend(a_token(), LATER),
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), LATER),
@@ -60,6 +60,11 @@ WRITES = {
     "grants.touch": lambda stores: stores.grants.touch("grant_1", LATER),
     "grants.revoke_of_user": lambda stores: stores.grants.revoke_of_user("user_ada", LATER, "left"),
     "grants.revoke_next": lambda stores: stores.grants.revoke_next(LATER, "restored", limit=10),
+    "kept.add_once": lambda stores: stores.kept.add_once(a_kept_record(digest=b"new")),
+    "kept.change": lambda stores: stores.kept.change(
+        a_kept_record(), replace(a_kept_record(), client_id="reports")
+    ),
+    "kept.claim": lambda stores: stores.kept.claim(a_kept_record(client_id="reports"), LATER),
     "consents.remember": lambda stores: stores.consents.remember(a_consent()),
     "consents.forget": lambda stores: stores.consents.forget("user_ada", "reports"),
     "consents.forget_some": lambda stores: stores.consents.forget_some(10),
@@ -119,6 +124,7 @@ def filled(make_server, database_url):
         engine.stores.grants.add(a_grant())
         engine.stores.grants.add(a_grant(grant_id="grant_2", user_id="user_ada"))
         engine.stores.tokens.add(a_token())
+        engine.stores.kept.add_once(a_kept_record())
         engine.stores.sessions.add(a_session())
         engine.stores.users.add(a_user(user_id="user_bob", username="bob"))
         engine.stores.sessions.add(a_session(digest=b"of bob", user_id="user_bob"))
@@ -210,7 +216,7 @@ def test_a_wrong_verifier_is_counted_although_the_request_is_refused(server):
         assert (stored["failures"], stored["claimed_at"] is not None) == (failures, failures == 5)
     answer = server.redeem(client, secret, code)
     assert (answer.status_int, answer.json["error"]) == (400, "invalid_grant")
-    assert {row["kind"] for row in server.rows("tokens")} == {"code", "request"}
+    assert {row["kind"] for row in server.rows("tokens")} == {"code"}
 
 
 def test_reuse_of_a_refresh_token_revokes_although_the_request_is_refused(make_server, database_url):
@@ -314,6 +320,6 @@ def test_a_refused_consent_is_kept_although_the_client_is_told_an_error(server):
     before = contents(server)
     declined = form_with(page, "scope").submit("answer", value="deny")
     assert query_of(declined)["error"] == "access_denied"
-    assert changed(before, contents(server)) == {"events": (1, 0), "tokens": (1, 0)}
+    assert changed(before, contents(server)) == {"events": (1, 0), "kept": (1, 0)}
     assert len(server.events("consent.refused")) == 1
     assert server.consent(page).status_int == 400

@@ -14,9 +14,10 @@ import sqlalchemy as sa
 import time_machine
 
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.clients.registration import ClientMetadata, add_client
+from authserver.engine.clients.registration import add_client
 from authserver.engine.errors import InvalidClientMetadata
 from authserver.engine.people.login import disable_user
+from authserver.engine.records import ClientMetadata
 from authserver.testing.server import REDIRECT_URI, Server, forged
 from authserver.testing.stories import assert_json_error, register, stored
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
@@ -13,6 +12,7 @@ from authserver.engine.clients import secrets
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClient, InvalidRequest
 from authserver.engine.parameters import Parameters
+from authserver.engine.questions import ClientAuthQuestion, Credentials
 from authserver.engine.records import Client, ClientSecret, EventType
 from authserver.settings import Secret
 
@@ -26,25 +26,6 @@ PRESENTATION = {
 _SCHEMES = {"basic": "Basic", "bearer": "Bearer", "dpop": "DPoP"}
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _REFUSED = "Client authentication failed."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
-    """How a client presented itself, for `client_auth_decision`.
-
-    Attributes:
-        method: `client_secret_basic`, `client_secret_post`, `client_assertion` or `none`.
-        client_id: who it says it is.
-        secret_matches: whether it sent a secret and that is a live secret of this client.
-        assertion: the client assertion as sent, if any.
-        headers: the request's headers by lower-case name, without those that carry credentials.
-    """
-
-    method: str
-    client_id: str
-    secret_matches: bool = False
-    assertion: str | None = field(default=None, repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +94,7 @@ def _judge(engine: Engine, presented: Presented) -> tuple[Client, ClientSecret |
         assertion=presented.assertion,
         headers=engine.caller.headers,
     )
-    ruling = engine.ask("client_auth_decision", client=client, credentials=credentials)
+    ruling = engine.ask(ClientAuthQuestion(client=client, credentials=credentials))
     if not ruling.allowed or (presented.secret is not None and used is None):
         refused.reason = "secret-wrong" if ruling.allowed else ruling.reason
         raise refused

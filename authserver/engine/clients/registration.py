@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from authserver.engine import uris
@@ -14,7 +14,8 @@ from authserver.engine.crypto import digests, strict_json
 from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidScope, InvalidToken
 from authserver.engine.parameters import scope_set
 from authserver.engine.printable import is_printable
-from authserver.engine.records import NOTHING, Client, EventType, RegisteredBy
+from authserver.engine.questions import RedirectUriQuestion, RegistrationQuestion
+from authserver.engine.records import Client, ClientMetadata, EventType, RegisteredBy
 from authserver.limits import (
     MAXIMUM_CLIENT_NAME,
     MAXIMUM_CONTACT,
@@ -30,20 +31,6 @@ INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
 LINKS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
 TEXTS = ("software_id", "software_version")
 DPOP_BOUND = "dpop_bound_access_tokens"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientMetadata:
-    """What a client is registered with (RFC 7591, 2). `details` holds links, contacts and software ids."""
-
-    client_name: str = ""
-    redirect_uris: tuple[str, ...] = ()
-    token_endpoint_auth_method: str = "client_secret_basic"
-    grant_types: tuple[str, ...] = ("authorization_code",)
-    response_types: tuple[str, ...] = ("code",)
-    scopes: tuple[str, ...] = ()
-    application_type: str = "web"
-    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
 def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
@@ -69,14 +56,14 @@ def allowed_metadata(engine: Engine, body: bytes, client_id: str) -> ClientMetad
     """
     asked = read_metadata(body)
     bearer = read_bearer(engine.caller.authorization)
-    ruling = engine.ask("registration_decision", metadata=asked, bearer=bearer, source=engine.caller.source)
+    ruling = engine.ask(RegistrationQuestion(metadata=asked, bearer=bearer, source=engine.caller.source))
     if not ruling.allowed:
         if ruling.reason == INITIAL_ACCESS_TOKEN_REQUIRED:
             raise InvalidToken(
                 "An initial access token is required.", reason=ruling.reason, sent=bearer is not None
             )
         raise InvalidClientMetadata("This registration is not allowed here.", reason=ruling.reason)
-    allowed = _acceptable(engine, _offered(engine, asked, ruling.value), client_id)
+    allowed = _acceptable(engine, _offered(engine, asked, ruling.allowed_value), client_id)
     if engine.settings.strict_registration:
         _refuse_what_was_left_out(asked, allowed)
     check_metadata(engine, allowed, registered_by=RegisteredBy.SELF)
@@ -274,7 +261,7 @@ def _acceptable(engine: Engine, metadata: ClientMetadata, client_id: str) -> Cli
         uri
         for uri in metadata.redirect_uris
         if (uri in engine.private_use_redirect_uris or not uris.needs_permission(uri))
-        and engine.ask("redirect_uri_decision", client=client, redirect_uri=uri).allowed
+        and engine.ask(RedirectUriQuestion(client=client, redirect_uri=uri)).allowed
     )
     application_type = metadata.application_type
     if application_type == "web":

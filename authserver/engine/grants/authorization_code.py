@@ -8,6 +8,7 @@ from authserver.engine.context import Engine, Issue
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidGrant, InvalidRequest
 from authserver.engine.parameters import Parameters
+from authserver.engine.questions import RedirectUriQuestion
 from authserver.engine.records import NOTHING, Client, FoundToken, TokenKind
 
 _REFUSED = "The authorization code is not valid."
@@ -82,6 +83,6 @@ def _recheck(engine: Engine, client: Client, found: FoundToken) -> None:
         raise InvalidGrant(_REFUSED, reason="grant-revoked")
     if found.user is None or not found.user.is_enabled:
         raise InvalidGrant(_REFUSED, reason="user-disabled")
-    ruling = engine.ask("redirect_uri_decision", client=client, redirect_uri=token.details["redirect_uri"])
+    ruling = engine.ask(RedirectUriQuestion(client=client, redirect_uri=token.details["redirect_uri"]))
     if not ruling.allowed:
         raise InvalidGrant(_REFUSED, reason="redirect-uri-withdrawn")

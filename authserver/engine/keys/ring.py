@@ -30,7 +30,10 @@ class Dependents:
 
 
 def dependents(stores: Stores, now: datetime) -> Mapping[str, Dependents]:
-    """What depends on each key that anything depends on, by the id of the key."""
+    """What depends on each key that anything depends on, by the id of the key.
+
+    What is sealed in kept records does not count: they expire soon, and are refused when they do not open.
+    """
     sealed = [_sealed_by(key) for key in stores.signing_keys.list() if key.sealed_private_jwk is not None]
     secrets = stores.clients.count_secrets(now)
     return {

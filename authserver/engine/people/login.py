@@ -12,31 +12,19 @@ from authserver.engine.decisions import Verdict
 from authserver.engine.errors import ServerError, SignInRefused
 from authserver.engine.people.usernames import BadUsername, check_username, normalise_username
 from authserver.engine.printable import without_hidden
+from authserver.engine.questions import Identity, LoginQuestion
 from authserver.engine.records import EventType, FoundSession, Session, User
 from authserver.limits import MAXIMUM_DISPLAY_NAME, MAXIMUM_PASSWORD, MAXIMUM_USER_AGENT, MAXIMUM_USERNAME
 from authserver.settings import Secret
 
 MINIMUM_PASSWORD_BYTES = 8
 SESSION_KIND = "session"
+# How somebody signed in is kept with the session, and is in each token: some `amr` values, short ones (RFC 8176).
+MAXIMUM_METHODS, MAXIMUM_METHOD = 10, 100
 
 
 class BadPassword(ValueError):
     """The text cannot be a password; the message says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who a login policy says is signing in.
-
-    Attributes:
-        username: the name by which the person is known here.
-        display_name: for the pages; may be empty.
-        methods: how it was proven, as `amr` values (RFC 8176), such as `pwd`.
-    """
-
-    username: str
-    display_name: str = ""
-    methods: tuple[str, ...] = ("pwd",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +61,21 @@ def sign_in(
     name, user = _typed(engine, username)
     engine.journal.user_id = user.user_id if user else None
     ruling = engine.ask(
-        "login_decision",
-        username=name,
-        password=password,
-        user=user,
-        headers=_headers(engine.caller),
-        source=engine.caller.source,
+        LoginQuestion(
+            username=name,
+            password=password,
+            user=user,
+            headers=_headers(engine.caller),
+            source=engine.caller.source,
+        )
     )
     if not ruling.allowed:
         nameless = ruling.verdict is Verdict.SILENT and username and not name
         refused.reason = "username-unusable" if nameless else ruling.reason
         raise refused
-    identity: Identity = ruling.value
+    identity = ruling.allowed_value
+    if len(identity.methods) > MAXIMUM_METHODS or max(map(len, identity.methods), default=0) > MAXIMUM_METHOD:
+        raise engine.wrong_value(ruling, f"more than {MAXIMUM_METHODS} methods, or a long one")
     if user is None or identity.username != user.username:
         try:
             user = _known(engine, identity)

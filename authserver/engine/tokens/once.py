@@ -6,11 +6,16 @@ before that is not used again (T149).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from authserver.engine.context import Engine, SingleUse
 from authserver.engine.crypto import digests
-from authserver.engine.records import Client, Token, TokenKind
+from authserver.engine.records import NOTHING, Client, Kept
+
+# One kind for all purposes: the purpose is part of the digest.
+KIND = "used"
 
 
 def of_this_generation(engine: Engine, since: datetime) -> bool:
@@ -30,8 +35,7 @@ def first_use(
     *,
     since: datetime,
     until: datetime,
-    successor_digest: bytes | None = None,
-    sealed_successor: bytes | None = None,
+    details: Mapping[str, Any] = NOTHING,
 ) -> bool:
     """Whether this is used for the first time, be it by many requests at once; kept only if this one succeeds.
 
@@ -42,20 +46,17 @@ def first_use(
         purpose: what it is used for, so that the same text for two purposes is two things.
         since: when it could be used at the earliest.
         until: when it can no longer be used anyway, and need not be remembered.
-        successor_digest: the digest of what came of this use, where that is a token.
-        sealed_successor: what came of this use, as whoever uses it again may get it again.
+        details: what is to be known when it is used again.
     """
-    return of_this_generation(engine, since) and engine.stores.tokens.add_once(
-        Token(
-            kind=TokenKind.REQUEST,
+    return of_this_generation(engine, since) and engine.stores.kept.add_once(
+        Kept(
+            kind=KIND,
             digest=digests.digest(purpose, text),
-            grant_id=None,
             client_id=client.client_id,
             created_at=engine.now,
             expires_at=until,
             claimed_at=engine.now,
-            successor_digest=successor_digest,
-            sealed_successor=sealed_successor,
+            details=details,
         )
     )
 
@@ -66,6 +67,6 @@ def claim(engine: Engine, client: Client, use: SingleUse) -> None:
         raise use.refusal
 
 
-def earlier_use(engine: Engine, purpose: str, text: str) -> Token | None:
+def earlier_use(engine: Engine, purpose: str, text: str) -> Kept | None:
     """What `first_use` kept of the first use; None when there was none."""
-    return engine.stores.tokens.find_mark(digests.digest(purpose, text))
+    return engine.stores.kept.find(KIND, digests.digest(purpose, text))

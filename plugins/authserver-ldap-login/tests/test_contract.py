@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -12,11 +13,11 @@ from authserver.testing.strategies import question
 from authserver_ldap_login import LdapLogin
 
 # Real people with right and wrong passwords among the kit's strangers.
-people: st.SearchStrategy[dict[str, Any]] = st.builds(
-    lambda asked, username, password: {**asked, "username": username, "password": Secret(password)},
+people: st.SearchStrategy[Any] = st.builds(
+    replace,
     question("login_decision"),
-    st.sampled_from(("ann", "bob", "eve", "fay", "*", "ann)(uid=*")),
-    st.sampled_from(("ann's password", "bob's password", "eve's password", "")),
+    username=st.sampled_from(("ann", "bob", "eve", "fay", "*", "ann)(uid=*")),
+    password=st.sampled_from(("ann's password", "bob's password", "eve's password", "")).map(Secret),
 )
 
 # A directory is asked over the network, two connections a question.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,9 +43,21 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def policy(write: Callable[..., Path]) -> TeamScopes:
+def make_policy() -> Callable[..., TeamScopes]:
+    """Make the policy with these settings, ready to be asked."""
+
+    def make(**settings: Any) -> TeamScopes:
+        policy = TeamScopes(**settings)
+        policy.prepare()
+        return policy
+
+    return make
+
+
+@pytest.fixture
+def policy(write: Callable[..., Path], make_policy: Callable[..., TeamScopes]) -> TeamScopes:
     """The policy as the tests mostly want it."""
-    return TeamScopes(file=str(write()), timezone="Europe/Oslo", check_seconds=0)
+    return make_policy(file=str(write()), timezone="Europe/Oslo", check_seconds=0)
 
 
 @pytest.fixture

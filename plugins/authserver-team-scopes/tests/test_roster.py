@@ -14,11 +14,12 @@ from authserver.testing.records import a_user
 from authserver_team_scopes import TeamScopes
 
 Write = Callable[..., Path]
+Make = Callable[..., TeamScopes]
 
 ONE = '[w]\nmembers = ["ann"]\nscopes = ["w"]\n'
 
 
-def test_csv_says_the_same_as_toml(write: Write) -> None:
+def test_csv_says_the_same_as_toml(write: Write, make_policy: Make) -> None:
     toml = """
         [everybody]
         members = ["*"]
@@ -36,8 +37,8 @@ def test_csv_says_the_same_as_toml(write: Write) -> None:
         "\r\n"
         'night,files.read files.write,"ann bob",fri sat,22:00-06:00,America/New_York\r\n'
     )
-    one = TeamScopes(file=str(write(toml)))._watched.current()
-    other = TeamScopes(file=str(write(table, "teams.csv")))._watched.current()
+    one = make_policy(file=str(write(toml)))._watched.current()
+    other = make_policy(file=str(write(table, "teams.csv")))._watched.current()
     assert one.teams == other.teams
     assert [team.name for team in one.teams] == ["everybody", "night"]
 
@@ -66,11 +67,11 @@ def test_csv_says_the_same_as_toml(write: Write) -> None:
     ],
 )
 def test_a_wrong_toml_file_is_refused_with_the_place_and_what_to_write(
-    text: str, place: str, remedy: str, write: Write
+    text: str, place: str, remedy: str, write: Write, make_policy: Make
 ) -> None:
     path = write(text)
     with pytest.raises(ValueError) as refusal:
-        TeamScopes(file=str(path))
+        make_policy(file=str(path))
     message = str(refusal.value)
     assert message.startswith(str(path)) and place in message and remedy in message, message
 
@@ -91,11 +92,11 @@ def test_a_wrong_toml_file_is_refused_with_the_place_and_what_to_write(
     ],
 )
 def test_a_wrong_csv_file_is_refused_with_the_line_and_what_to_write(
-    text: str, place: str, remedy: str, write: Write
+    text: str, place: str, remedy: str, write: Write, make_policy: Make
 ) -> None:
     path = write(text, "teams.csv")
     with pytest.raises(ValueError) as refusal:
-        TeamScopes(file=str(path))
+        make_policy(file=str(path))
     message = str(refusal.value)
     assert message.startswith(str(path)) and place in message and remedy in message, message
 
@@ -113,10 +114,10 @@ def test_a_wrong_csv_file_is_refused_with_the_line_and_what_to_write(
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_name(
-    settings: dict[str, object], message: str, write: Write
+    settings: dict[str, object], message: str, write: Write, make_policy: Make
 ) -> None:
     with pytest.raises(ValueError) as refusal:
-        TeamScopes(**{"file": str(write()), **settings})  # type: ignore[arg-type]  # one of them is wrong
+        make_policy(**{"file": str(write()), **settings})
     assert message in str(refusal.value)
 
 
@@ -143,8 +144,8 @@ def test_a_file_that_breaks_or_goes_away_leaves_the_old_teams_and_is_logged_once
     assert ask() == deny("not-for-team")
 
 
-def test_a_file_is_not_looked_at_more_often_than_set(write: Write) -> None:
-    policy = TeamScopes(file=str(write()), check_seconds=3600)
+def test_a_file_is_not_looked_at_more_often_than_set(write: Write, make_policy: Make) -> None:
+    policy = make_policy(file=str(write()), check_seconds=3600)
     Path(policy.file).unlink()
     assert policy.scope_decision(user=a_user(username="bob"), requested=("files.read",)) == narrow(
         "scopes-of-teams", ("profile", "files.read")

@@ -42,8 +42,10 @@ def test_what_no_team_of_the_person_has_is_denied(policy: TeamScopes) -> None:
     assert ask(policy, "bob", "files.write") == deny("not-for-team")
 
 
-def test_a_person_in_no_team_is_denied(write: Callable[..., Path]) -> None:
-    policy = TeamScopes(file=str(write('[writers]\nmembers = ["ann"]\nscopes = ["files.write"]\n')))
+def test_a_person_in_no_team_is_denied(
+    write: Callable[..., Path], make_policy: Callable[..., TeamScopes]
+) -> None:
+    policy = make_policy(file=str(write('[writers]\nmembers = ["ann"]\nscopes = ["files.write"]\n')))
     assert ask(policy, "bob", "files.write") == ask(policy, "bob") == deny("in-no-team")
 
 
@@ -63,8 +65,10 @@ def test_a_request_that_names_no_scope_is_narrowed_too(policy: TeamScopes) -> No
 
 
 @time_machine.travel(SUNDAY_NOON, tick=False)
-def test_a_person_all_of_whose_teams_are_closed_is_denied(write: Callable[..., Path]) -> None:
-    policy = TeamScopes(
+def test_a_person_all_of_whose_teams_are_closed_is_denied(
+    write: Callable[..., Path], make_policy: Callable[..., TeamScopes]
+) -> None:
+    policy = make_policy(
         file=str(write('[w]\nmembers = ["ann"]\nscopes = ["files.write"]\ndays = "mon-fri"\n'))
     )
     assert ask(policy, "ann") == ask(policy, "ann", "files.write") == deny("outside-hours")
@@ -98,10 +102,15 @@ def test_a_client_that_acts_for_itself_is_not_its_business(policy: TeamScopes) -
     ],
 )
 def test_when_a_team_is_open(
-    days: str, hours: str, moment: str, expected: bool, write: Callable[..., Path]
+    days: str,
+    hours: str,
+    moment: str,
+    expected: bool,
+    write: Callable[..., Path],
+    make_policy: Callable[..., TeamScopes],
 ) -> None:
     limits = f'days = "{days}"\n' * bool(days) + f'hours = "{hours}"\n' * bool(hours)
-    policy = TeamScopes(
+    policy = make_policy(
         file=str(write(f'[w]\nmembers = ["ann"]\nscopes = ["w"]\n{limits}')), timezone="Europe/Oslo"
     )
     with time_machine.travel(datetime.fromisoformat(moment).replace(tzinfo=OSLO), tick=False):
@@ -109,19 +118,23 @@ def test_when_a_team_is_open(
         assert ask(policy, "ann", "w") == answer
 
 
-def test_a_team_may_have_a_time_zone_of_its_own(write: Callable[..., Path]) -> None:
+def test_a_team_may_have_a_time_zone_of_its_own(
+    write: Callable[..., Path], make_policy: Callable[..., TeamScopes]
+) -> None:
     """Noon in Oslo is six in the morning in New York."""
     text = '[{0}]\nmembers = ["ann"]\nscopes = ["{0}"]\nhours = "11:00-13:00"\n'
     teams = text.format("here") + text.format("there") + 'timezone = "America/New_York"\n'
-    policy = TeamScopes(file=str(write(teams)), timezone="Europe/Oslo")
+    policy = make_policy(file=str(write(teams)), timezone="Europe/Oslo")
     with time_machine.travel(MONDAY_NOON, tick=False):
         assert ask(policy, "ann") == narrow("outside-hours", ("here",))
 
 
-def test_hours_follow_the_clock_on_the_wall_through_summer_time(write: Callable[..., Path]) -> None:
+def test_hours_follow_the_clock_on_the_wall_through_summer_time(
+    write: Callable[..., Path], make_policy: Callable[..., TeamScopes]
+) -> None:
     """On 29 March 2026 Oslo moves its clocks: 08:00 is 07:00 UTC the day before, 06:00 UTC from then on."""
     teams = '[w]\nmembers = ["ann"]\nscopes = ["w"]\nhours = "08:00-17:00"\n'
-    policy = TeamScopes(file=str(write(teams)), timezone="Europe/Oslo")
+    policy = make_policy(file=str(write(teams)), timezone="Europe/Oslo")
     utc = ZoneInfo("UTC")
     for day, hour, expected in [(28, 6, False), (28, 7, True), (29, 6, True), (29, 5, False)]:
         with time_machine.travel(datetime(2026, 3, day, hour, tzinfo=utc), tick=False):

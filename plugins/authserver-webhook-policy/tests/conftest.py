@@ -27,14 +27,21 @@ def endpoint() -> Iterator[Listener]:
 
 
 @pytest.fixture
-def make_policy(endpoint: Listener) -> Callable[..., WebhookPolicy]:
+def make_policy(endpoint: Listener) -> Iterator[Callable[..., WebhookPolicy]]:
     """Make the policy for this endpoint with other settings; it serves every hook."""
+
+    made: list[WebhookPolicy] = []
 
     def make(**settings: object) -> WebhookPolicy:
         values = {"hooks": HOOKS, "url": endpoint.url, "secret": Secret(SECRET), **settings}
-        return WebhookPolicy(**values)  # type: ignore[arg-type]  # each test says which
+        policy = WebhookPolicy(**values)  # type: ignore[arg-type]  # each test says which
+        policy.prepare()
+        made.append(policy)
+        return policy
 
-    return make
+    yield make
+    for policy in made:
+        policy.close()
 
 
 @pytest.fixture

@@ -116,6 +116,11 @@ def test_with_nobody_at_the_address_no_decision_is_made(hook: str, make_server: 
         body = {"redirect_uris": ["https://client.example/cb"]}
         answer = browser.post_json(server.path("/oauth/register"), body, expect_errors=True)
         assert_json_error(answer, "server_error", status=500)
+    elif hook == "introspection_decision":
+        token = token_for(server, acting, acting_secret).json["access_token"]
+        before = stored(server)
+        answer = server.introspect(acting, acting_secret, token)
+        assert_json_error(answer, "server_error", status=500)
     elif hook in ("client_auth_decision", "scope_decision", "resource_decision"):
         before = stored(server)
         assert_json_error(token_for(server, acting, acting_secret), "server_error", status=500)
@@ -159,6 +164,7 @@ def test_no_secret_leaves_in_a_whole_story(make_server: Make, endpoint: Listener
     refreshed = server.refresh(client, secret, tokens["refresh_token"]).json
     assert token_for(server, posting, posting_secret).status_int == 200
     assert server.token(posting, "canary-wrong-secret", grant_type="client_credentials").status_int == 401
+    assert server.introspect(client, secret, refreshed["access_token"]).status_int == 200
     registered = server.http.post_json(
         server.path("/oauth/register"),
         {"redirect_uris": ["https://client.example/cb"], "scope": "profile"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from listener import SECRET, Listener, answering, sending
 
 from authserver.api import (
+    DECIDING,
     ClientMetadata,
     Credentials,
     Decision,
@@ -22,6 +24,7 @@ from authserver.api import (
     narrow,
 )
 from authserver.plugins.asking import PluginSet
+from authserver.testing.questions import a_question
 from authserver.testing.records import a_client, a_consent, a_user
 from authserver_webhook_policy import HOOKS, EndpointFailed, UnusableAnswer, WebhookPolicy
 from authserver_webhook_policy.answers import read
@@ -35,6 +38,7 @@ METADATA = ClientMetadata(
 )
 PASSWORD = "canary correct horse"
 BEARER = "canary-initial-access-token"
+# Questions about something in particular; others are ordinary ones.
 ASKED: Mapping[str, Mapping[str, Any]] = {
     "client_auth_decision": {
         "client": a_client(),
@@ -76,25 +80,39 @@ ASKED: Mapping[str, Mapping[str, Any]] = {
         "source": "192.0.2.1",
     },
 }
-# A value that fits each hook, and what the policy makes of it.
+# A value that fits the hook, where it has one, and what the policy makes of it.
 VALUES: Mapping[str, tuple[Any, Any]] = {
-    "client_auth_decision": (None, None),
-    "redirect_uri_decision": (None, None),
     "scope_decision": (["read"], ("read",)),
     "resource_decision": ("https://api.example/", "https://api.example/"),
-    "consent_decision": (None, None),
     "login_decision": (
         {"username": "ada", "display_name": "Ada"},
         Identity(username="ada", display_name="Ada"),
     ),
     "registration_decision": ({"scopes": ["read"]}, replace(METADATA, scopes=("read",))),
 }
+TOKEN_FACTS = {
+    "client_id": "reports",
+    "subject": "user_ada",
+    "audience": ["https://api.example/"],
+    "scopes": ["read", "write"],
+    "kind": "access",
+}
 every_hook = pytest.mark.parametrize("hook", HOOKS)
 
 
-def ask(policy: WebhookPolicy, hook: str, **changes: Any) -> Decision | None:
-    decision: Decision | None = getattr(policy, hook)(**{**ASKED[hook], **changes})
+def ask(policy: WebhookPolicy, hook: str, **changes: Any) -> Decision[Any] | None:
+    question = a_question(hook, **{**ASKED.get(hook, {}), **changes})
+    function = getattr(policy, hook)
+    decision: Decision[Any] | None = function(
+        **{name: getattr(question, name) for name in inspect.signature(function).parameters}
+    )
     return decision
+
+
+def test_every_deciding_hook_can_be_answered_elsewhere(policy: WebhookPolicy) -> None:
+    """Also those that come to authserver after this plugin was written."""
+    plugins = PluginSet([("webhook_policy", policy)])
+    assert all(plugins.serves(hook) for hook in DECIDING)
 
 
 # Verdicts
@@ -105,7 +123,7 @@ def test_an_allow_is_an_allow_with_its_value(
     hook: str, endpoint: Listener, make_policy: Callable[..., WebhookPolicy]
 ) -> None:
     policy = make_policy(send_password=True)
-    sent, value = VALUES[hook]
+    sent, value = VALUES.get(hook, (None, None))
     endpoint.answers(verdict="allow", reason="because", **({} if sent is None else {"value": sent}))
     assert ask(policy, hook) == allow("webhook-allowed", value)
 
@@ -224,6 +242,7 @@ def test_reasons_that_are_known_are_recorded(
                 "source": "192.0.2.1",
             },
         ),
+        ("introspection_decision", {"client_id": "reports", "token": TOKEN_FACTS}),
     ],
 )
 def test_a_question_is_the_hook_and_its_facts(
@@ -531,7 +550,7 @@ def test_only_allow_and_narrow_are_remembered_and_never_a_sign_in(
     hook: str, endpoint: Listener, make_policy: Callable[..., WebhookPolicy]
 ) -> None:
     policy = make_policy(cache_seconds=60, send_password=True)
-    for verdict, value in (("none", None), ("deny", None), ("allow", VALUES[hook][0])):
+    for verdict, value in (("none", None), ("deny", None), ("allow", VALUES.get(hook, (None,))[0])):
         endpoint.received.clear()
         endpoint.answers(verdict=verdict, reason="ok", value=value)
         for _ in range(3):
@@ -589,9 +608,9 @@ def test_a_hook_that_is_not_named_is_not_served(
     """So that leaving registration out leaves registration closed."""
     endpoint.answers(verdict="allow", reason="ok")
     policy = make_policy(hooks=tuple(other for other in HOOKS if other != hook))
-    assert ask(policy, hook) is None
-    assert endpoint.received == []
     plugins = PluginSet([("webhook_policy", policy)])
+    assert not plugins.decide(a_question(hook)).answers
+    assert endpoint.received == []
     assert [name for name in HOOKS if not plugins.serves(name)] == [hook]
 
 

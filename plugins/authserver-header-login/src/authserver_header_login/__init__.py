@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import ClassVar
 
@@ -51,7 +52,6 @@ class HeaderLogin:
     proxy_secret: Secret | None = field(default=None, repr=False)
     networks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
-    _networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.proxy_secret is None and not self.networks:
@@ -68,15 +68,18 @@ class HeaderLogin:
         if self.header == self.name_header:
             raise ValueError("name_header: must be another header than `header`")
         try:
-            networks = tuple(ip_network(text) for text in self.networks)
+            _ = self._networks
         except ValueError as error:
             raise ValueError(f"networks: {error}; write addresses such as 10.0.0.7 or 10.0.0.0/24") from None
-        object.__setattr__(self, "_networks", networks)
+
+    @cached_property
+    def _networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(map(ip_network, self.networks))
 
     @hookimpl
     def login_decision(
         self, username: str, password: Secret, headers: Mapping[str, str], source: str
-    ) -> Decision | None:
+    ) -> Decision[Identity] | None:
         named = headers.get(self.header)
         if named is None:
             return None

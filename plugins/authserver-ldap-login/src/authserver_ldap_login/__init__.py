@@ -102,7 +102,7 @@ class LdapLogin:
             raise ValueError("timeout: must be 1 to 60 seconds")
 
     @hookimpl
-    def login_decision(self, username: str, password: Secret) -> Decision | None:
+    def login_decision(self, username: str, password: Secret) -> Decision[Identity] | None:
         # A bind with a name and no password is "unauthenticated", and succeeds in many directories (RFC 4513, 5.1.2).
         if not username or not password.value or not _is_text(password.value):
             return None
@@ -113,7 +113,7 @@ class LdapLogin:
             error.add_note(f"while asking the directory {self.url}")
             raise
 
-    def _decide(self, username: str, password: str) -> Decision | None:
+    def _decide(self, username: str, password: str) -> Decision[Identity] | None:
         with self._bound(self.bind_dn, self.bind_password.value) as directory:
             try:
                 found = self._find(directory, username)

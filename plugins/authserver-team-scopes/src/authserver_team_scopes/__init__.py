@@ -13,7 +13,7 @@ from authserver_team_scopes.roster import Roster, Watched, zone_named
 __all__ = ["TeamScopes"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class TeamScopes:
     """Let people have the scopes of their teams, when their teams have them, and no others.
 
@@ -34,22 +34,26 @@ class TeamScopes:
     file: str
     timezone: str = "UTC"
     check_seconds: int = 5
-    _watched: Watched = field(init=False, repr=False, compare=False)
+    _watched: Watched = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if "\n" in self.file:
             raise ValueError("file: this is the text of a file; give its path, without `file:` before it")
         if self.check_seconds < 0:
             raise ValueError("check_seconds: must be 0 or more")
+
+    def prepare(self) -> None:
+        """Read the file, so that a broken one stops the start. Raises ValueError."""
         try:
             zone = zone_named(self.timezone)
         except ValueError as error:
             raise ValueError(f"timezone: {error}") from None
-        # Reads the file now: a broken one stops the start. A frozen value is filled in this way.
-        object.__setattr__(self, "_watched", Watched(Path(self.file), zone, self.check_seconds))
+        self._watched = Watched(Path(self.file), zone, self.check_seconds)
 
     @hookimpl
-    def scope_decision(self, user: User | None, requested: tuple[str, ...]) -> Decision | None:
+    def scope_decision(
+        self, user: User | None, requested: tuple[str, ...]
+    ) -> Decision[tuple[str, ...]] | None:
         if user is None:
             return None
         roster: Roster = self._watched.current()

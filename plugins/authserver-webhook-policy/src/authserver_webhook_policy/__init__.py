@@ -6,20 +6,19 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from authserver.api import (
+    DECIDING,
     Client,
     ClientMetadata,
-    Consent,
     Credentials,
     Decision,
+    Identity,
+    Question,
     Secret,
-    User,
     allow,
     deny,
-    facts_of,
     hookimpl,
     narrow,
 )
@@ -31,22 +30,15 @@ from authserver_webhook_policy.signature import key_of
 
 __all__ = ["EndpointFailed", "UnusableAnswer", "WebhookPolicy"]
 
-HOOKS = (
-    "client_auth_decision",
-    "redirect_uri_decision",
-    "scope_decision",
-    "resource_decision",
-    "consent_decision",
-    "login_decision",
-    "registration_decision",
-)
+HOOKS = tuple(DECIDING)
 # What stands in the record when the endpoint's own reason is not among `known_reasons`.
 REASONS = {"allow": "webhook-allowed", "narrow": "webhook-narrowed", "deny": "webhook-denied"}
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class WebhookPolicy:
     """Let an HTTP endpoint decide. Without a proper answer in time it raises, so the server refuses.
 
@@ -73,8 +65,8 @@ class WebhookPolicy:
     ca_file: str = ""
     known_reasons: tuple[str, ...] = ()
     send_password: bool = False
-    _endpoint: Endpoint = field(init=False, repr=False, compare=False)
-    _cache: Cache = field(init=False, repr=False, compare=False)
+    _endpoint: Endpoint = field(init=False, repr=False)
+    _cache: Cache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.hooks:
@@ -97,19 +89,28 @@ class WebhookPolicy:
             raise ValueError("ca_file: this is the text of a file; give its path, without `file:` before it")
         if self.send_password and "login_decision" not in self.hooks:
             raise ValueError("send_password: nobody asks about passwords; add login_decision to hooks")
+
+    def prepare(self) -> None:
+        """Open the way to the endpoint; nothing is sent yet. Raises ValueError."""
         try:
             key = key_of(self.secret.value)
         except ValueError as error:
             raise ValueError(f"secret: {error}") from None
-        endpoint = Endpoint(self.url, key, timeout=self.timeout, retries=self.retries, ca_file=self.ca_file)
-        object.__setattr__(self, "_endpoint", endpoint)
-        object.__setattr__(self, "_cache", Cache(self.cache_seconds, self.cache_size))
-        for hook in HOOKS:
-            if hook not in self.hooks:
-                # A partial is no method: the server does not see it, and nobody serves what nobody named.
-                object.__setattr__(self, hook, partial(getattr(self, hook)))
+        self._endpoint = Endpoint(
+            self.url, key, timeout=self.timeout, retries=self.retries, ca_file=self.ca_file
+        )
+        self._cache = Cache(self.cache_seconds, self.cache_size)
         if self.send_password:
-            log.warning("the passwords that people type are sent to %s (send_password)", endpoint.name)
+            log.warning("the passwords that people type are sent to %s (send_password)", self._endpoint.name)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._endpoint.close()
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        """The hooks that the settings name: nobody is asked, and nothing is open, for the others."""
+        return self.hooks
 
     @property
     def reasons(self) -> frozenset[str]:
@@ -117,127 +118,110 @@ class WebhookPolicy:
         return frozenset({*REASONS.values(), *self.known_reasons})
 
     @hookimpl
-    def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision | None:
+    def client_auth_decision(
+        self, client: Client, credentials: Credentials, question: Question[None]
+    ) -> Decision[None] | None:
         if credentials.method.startswith("client_secret_") and not credentials.secret_matches:
             # Nobody may let it in, so who guesses secrets does not get to work the endpoint.
             return None
-        decision = self._ask("client_auth_decision", {"client": client, "credentials": credentials})
+        decision = self._ask(question)
         # The endpoint sees no proof. Where the server has not checked one, it may refuse but not vouch.
         proven = credentials.secret_matches or (credentials.method == "none" and client.is_public)
         return decision if proven else _only_refusing(decision)
 
     @hookimpl
-    def redirect_uri_decision(self, client: Client, redirect_uri: str) -> Decision | None:
-        return self._ask("redirect_uri_decision", {"client": client, "redirect_uri": redirect_uri})
-
-    @hookimpl
     def scope_decision(
-        self,
-        client: Client,
-        user: User | None,
-        grant_type: str,
-        requested: tuple[str, ...],
-        resources: tuple[str, ...],
-    ) -> Decision | None:
+        self, client: Client, requested: tuple[str, ...], question: Question[tuple[str, ...]]
+    ) -> Decision[tuple[str, ...]] | None:
         # Which scopes the client is registered for stands in no fact, so what is too much is cut, not refused.
         ceiling = requested or client.scopes
 
         def within(value: Any) -> tuple[str, ...]:
             return tuple(scope for scope in answers.scopes(value) if scope in ceiling)
 
-        asked = {
-            "client": client,
-            "user": user,
-            "grant_type": grant_type,
-            "requested": requested,
-            "resources": resources,
-        }
-        return self._ask("scope_decision", asked, within, narrows=True)
+        return self._ask(question, within)
 
     @hookimpl
-    def resource_decision(self, client: Client, resource: str | None) -> Decision | None:
-        asked = {"client": client, "resource": resource}
-        return self._ask("resource_decision", asked, lambda value: answers.resource(value, resource))
-
-    @hookimpl
-    def consent_decision(
-        self,
-        client: Client,
-        user: User,
-        scopes: tuple[str, ...],
-        resources: tuple[str, ...],
-        remembered: Consent | None,
-    ) -> Decision | None:
-        asked = {
-            "client": client,
-            "user": user,
-            "scopes": scopes,
-            "resources": resources,
-            "remembered": remembered,
-        }
-        return self._ask("consent_decision", asked)
+    def resource_decision(self, resource: str | None, question: Question[str]) -> Decision[str] | None:
+        return self._ask(question, lambda value: answers.resource(value, resource))
 
     @hookimpl
     def login_decision(
-        self, username: str, password: Secret, user: User | None, source: str
-    ) -> Decision | None:
+        self, username: str, password: Secret, question: Question[Identity]
+    ) -> Decision[Identity] | None:
         if not username or not password.value:
             # Before the page is shown, or an empty form: there is nothing that could prove anybody.
             return None
         typed = {"username": username, "password": password.value} if self.send_password else None
-        decision = self._ask(
-            "login_decision", {"user": user, "source": source}, answers.identity, typed=typed
-        )
+        decision = self._ask(question, answers.identity, typed=typed)
         # Who has not seen the password may refuse but not vouch.
         return decision if self.send_password else _only_refusing(decision)
 
     @hookimpl
     def registration_decision(
-        self, metadata: ClientMetadata, bearer: Secret | None, source: str
-    ) -> Decision | None:
-        asked = {"metadata": metadata, "bearer": bearer, "source": source}
-        return self._ask("registration_decision", asked, lambda value: answers.metadata(value, metadata))
+        self, metadata: ClientMetadata, question: Question[ClientMetadata]
+    ) -> Decision[ClientMetadata] | None:
+        return self._ask(question, lambda value: answers.metadata(value, metadata))
 
     def _ask(
         self,
-        hook: str,
-        asked: dict[str, Any],
-        value_of: Callable[[Any], Any] = answers.nothing,
+        question: Question[T],
+        value_of: Callable[[Any], T] | None = None,
         *,
-        narrows: bool = False,
         typed: dict[str, str] | None = None,
-    ) -> Decision | None:
-        """The endpoint's decision about this question. Raises EndpointFailed and UnusableAnswer."""
-        if hook not in self.hooks:
-            return None
-        question: dict[str, Any] = {"hook": hook, "facts": facts_of(hook, asked)}
+    ) -> Decision[T] | None:
+        """The endpoint's decision about this question. Raises EndpointFailed and UnusableAnswer.
+
+        Args:
+            value_of: reads the value of an allow; unless given, it is of the type that the hook has.
+            typed: what was typed on the sign-in page, for an endpoint that gets it.
+        """
+        sent: dict[str, Any] = {"hook": question.hook, "facts": question.facts()}
         if typed is not None:
-            question["typed"] = typed
+            sent["typed"] = typed
         # One text for one question, and all of it ASCII, whatever somebody typed.
-        body = json.dumps(question, sort_keys=True, separators=(",", ":")).encode("ascii")
-        remembers = hook != "login_decision"
+        body = json.dumps(sent, sort_keys=True, separators=(",", ":")).encode("ascii")
+        remembers = question.hook != "login_decision"
         answer = self._cache.find(body) if remembers else None
         if answer is not None:
-            return self._decision(answer, value_of, narrows)
+            return self._decision(question, answer, value_of)
         answer = answers.read(self._endpoint.ask(body))
-        decision = self._decision(answer, value_of, narrows)
+        decision = self._decision(question, answer, value_of)
         if remembers and answer.verdict in ("allow", "narrow"):
             self._cache.keep(body, answer)
         return decision
 
-    def _decision(self, answer: Answer, value_of: Callable[[Any], Any], narrows: bool) -> Decision | None:
+    def _decision(
+        self, question: Question[T], answer: Answer, value_of: Callable[[Any], T] | None
+    ) -> Decision[T] | None:
         if answer.verdict == "none":
             return None
+        hook = DECIDING[question.hook]
         reason = answer.reason if answer.reason in self.known_reasons else REASONS[answer.verdict]
         if answer.verdict == "deny":
             return deny(reason)
         if answer.verdict == "allow":
-            return allow(reason, value_of(answer.value))
-        if not narrows:
+            return allow(reason, (value_of or answers.reader_of(hook.value))(answer.value))
+        if not hook.narrows:
             raise UnusableAnswer("this hook cannot be narrowed")
-        return narrow(reason, answers.scopes(answer.value))
+        return narrow(reason, answers.reader_of(hook.value)(answer.value))
 
 
-def _only_refusing(decision: Decision | None) -> Decision | None:
+def _serving(hook: str) -> Callable[..., Decision[Any] | None]:
+    """The implementation of a hook for which nothing is special."""
+
+    def answer(self: WebhookPolicy, question: Question[Any]) -> Decision[Any] | None:
+        return self._ask(question)
+
+    answer.__name__, answer.__qualname__ = hook, f"{WebhookPolicy.__qualname__}.{hook}"
+    return hookimpl(answer)
+
+
+for _hook in HOOKS:
+    if not hasattr(WebhookPolicy, _hook):
+        setattr(WebhookPolicy, _hook, _serving(_hook))
+
+
+def _only_refusing(decision: Decision[T] | None) -> Decision[T] | None:
     """The decision of somebody who may refuse but not vouch: an allow counts as silence."""
     return None if decision is not None and decision.verdict == "allow" else decision

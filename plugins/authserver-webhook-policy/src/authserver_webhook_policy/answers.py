@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
+from types import NoneType
 from typing import Any
+
+import msgspec
 
 from authserver.api import ClientMetadata, Identity, canonical_resource
 
@@ -55,6 +59,15 @@ def read(body: bytes) -> Answer:
     if verdict in ("deny", "none") and value is not None:
         raise UnusableAnswer(f"{verdict} has no value")
     return Answer(verdict, reason, value)
+
+
+def reader_of(kind: Any) -> Callable[[Any], Any]:
+    """What reads the value of a hook, by the type that it has there. It raises UnusableAnswer."""
+    if kind is NoneType:
+        return nothing
+    if kind == tuple[str, ...]:
+        return scopes
+    return partial(_of_type, kind)
 
 
 def nothing(value: Any) -> None:
@@ -116,6 +129,13 @@ def metadata(value: Any, asked: ClientMetadata) -> ClientMetadata:
     if "authorization_code" not in changes.get("grant_types", asked.grant_types):
         changes["response_types"] = ()
     return replace(asked, **changes)
+
+
+def _of_type(kind: Any, value: Any) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        raise UnusableAnswer("value is not what this hook has for a value") from None
 
 
 def _texts(value: Any, name: str, pattern: re.Pattern[str] | None = None) -> tuple[str, ...]:

@@ -76,6 +76,10 @@ class Endpoint:
         finally:
             _DEADLINE.reset(token)
 
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._pool.close()
+
     def _attempt(self, body: bytes) -> tuple[bytes | None, str]:
         """The answer, or None and why it is worth another attempt. Raises EndpointFailed if it is not."""
         try:

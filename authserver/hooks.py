@@ -1,0 +1,246 @@
+"""What a hook is: how one is declared, and what counts as an answer to it. `hookspecs` declares them all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+from inspect import signature
+from types import NoneType
+from typing import Any, ClassVar, ParamSpec, TypeVar, get_args, get_origin
+
+import pluggy
+
+from authserver.engine.authorize import Expanded
+from authserver.engine.context import Binding, Issue
+from authserver.engine.decisions import Decision, T, Verdict
+from authserver.engine.errors import OAuthError
+from authserver.engine.questions import Question
+
+PROJECT = "authserver"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+# Of the reason of an answer or a refusal, and of what a refusal says to the client (OAuth 2.1, 3.2.4).
+MAXIMUM_REASON = 100
+MAXIMUM_DESCRIPTION = 500
+_REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
+
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """A declared hook.
+
+    Attributes:
+        kind: deciding, contributing or observing.
+        name: what the method of a plugin is called.
+        function: its arguments and its documentation.
+        silence: what it means when no plugin answers, in words.
+        timed: whether a plugin that asks somebody outside has a time limit: a request waits for its answer.
+    """
+
+    kind: ClassVar[str]
+
+    name: str
+    function: Callable[..., Any]
+    silence: str
+    timed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deciding(Hook):
+    """A hook whose answers are decisions.
+
+    Attributes:
+        question: what it is asked with.
+        value: the type of the value of an allow; NoneType when it carries none.
+        narrows: whether narrow(reason, tuple) is an answer.
+        silence_refuses: whether silence is the same as being refused.
+        remedy: what to do where nobody answered, in words.
+    """
+
+    kind: ClassVar[str] = "deciding"
+
+    question: type[Question[Any]]
+    value: Any
+    narrows: bool
+    silence_refuses: bool
+    remedy: str
+
+    def problem_with(self, decision: object) -> str | None:
+        """Why this is no answer; None when it is one."""
+        if type(decision) is not Decision:
+            return "wrong-type"
+        # Made by hand, a decision may hold the text "deny", which is no verdict and must not pass for an allow.
+        if not any(decision.verdict is verdict for verdict in (Verdict.ALLOW, Verdict.NARROW, Verdict.DENY)):
+            return "wrong-verdict"
+        if not is_reason(decision.reason):
+            return "bad-reason"
+        if decision.verdict is Verdict.ALLOW and not _is_value(decision.value, self.value):
+            return "wrong-value"
+        if decision.verdict is Verdict.NARROW and not (
+            self.narrows and _is_value(decision.value, self.value)
+        ):
+            return "wrong-value"
+        return None
+
+    def same_outcome(self, one: tuple[Verdict, Any], other: tuple[Verdict, Any]) -> bool:
+        """Whether two rulings, each as (verdict, value), let the same through; reasons apart."""
+        return self._effect(*one) == self._effect(*other)
+
+    def _effect(self, verdict: Verdict, value: Any) -> tuple[Verdict, Any]:
+        if verdict is Verdict.ALLOW:
+            return verdict, value
+        asks = verdict is Verdict.SILENT and not self.silence_refuses
+        return Verdict.SILENT if asks else Verdict.DENY, None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contributing(Hook):
+    """A hook at which all plugins are asked, and what they add is joined.
+
+    Attributes:
+        value: the type of what each adds.
+        refusing: whether an OAuth error is a refusal, and no fault of the plugin.
+        declared: the attribute in which a plugin declares the names that it adds; "" where it need not.
+        reserved: the names that belong to the core.
+    """
+
+    kind: ClassVar[str] = "contributing"
+
+    value: type
+    refusing: bool
+    declared: str
+    reserved: Collection[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observing(Hook):
+    """A hook at which plugins are told, and never asked."""
+
+    kind: ClassVar[str] = "observing"
+
+
+# Every hook that is declared, by name, in the order of the declarations.
+DECIDING: dict[str, Deciding] = {}
+CONTRIBUTING: dict[str, Contributing] = {}
+OBSERVING: dict[str, Observing] = {}
+
+
+def every_hook() -> dict[str, Hook]:
+    """All hooks by name, the deciding ones first."""
+    return {**DECIDING, **CONTRIBUTING, **OBSERVING}
+
+
+def deciding(
+    question: type[Question[T]],
+    *,
+    silence: str,
+    remedy: str,
+    narrows: bool = False,
+    silence_refuses: bool = True,
+) -> Callable[[Callable[P, Decision[T] | None]], Callable[P, Decision[T] | None]]:
+    """Declare a deciding hook; see `Deciding`. Its arguments are the fields of its question.
+
+    Raises:
+        TypeError: name or arguments are not those of the question.
+    """
+
+    def declare(function: Callable[P, Decision[T] | None]) -> Callable[P, Decision[T] | None]:
+        arguments = [item.name for item in fields(question)]
+        if function.__name__ != question.hook or list(signature(function).parameters) != arguments:
+            raise TypeError(f"{question.__name__} asks {question.hook}({', '.join(arguments)})")
+        DECIDING[question.hook] = Deciding(
+            name=question.hook,
+            function=function,
+            silence=silence,
+            timed=True,
+            question=question,
+            value=_value_of(question),
+            narrows=narrows,
+            silence_refuses=silence_refuses,
+            remedy=remedy,
+        )
+        return hookspec(function)
+
+    return declare
+
+
+def contributing(
+    value: type,
+    *,
+    timed: bool = False,
+    refusing: bool = False,
+    declared: str = "",
+    reserved: Collection[str] = (),
+) -> Callable[[F], F]:
+    """Declare a contributing hook; see `Contributing`."""
+
+    def declare(function: F) -> F:
+        CONTRIBUTING[function.__name__] = Contributing(
+            name=function.__name__,
+            function=function,
+            silence="nothing is added",
+            timed=timed,
+            declared=declared,
+            reserved=reserved,
+            value=value,
+            refusing=refusing,
+        )
+        return hookspec(function)
+
+    return declare
+
+
+def observing(function: F) -> F:
+    """Declare an observing hook."""
+    OBSERVING[function.__name__] = Observing(
+        name=function.__name__, function=function, silence="nobody is told", timed=True
+    )
+    return hookspec(function)
+
+
+def is_implemented(plugin: object, hook: str) -> bool:
+    """Whether a plugin, or its class, has an implementation of this hook."""
+    return hasattr(getattr(plugin, hook, None), f"{PROJECT}_impl")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether this is an OAuth error that can be sent and kept as it is."""
+    return (
+        isinstance(error, OAuthError)
+        and (error.reason == error.code or is_reason(error.reason))
+        and isinstance(error.description, str)
+        and len(error.description) <= MAXIMUM_DESCRIPTION
+        and _DESCRIPTION.fullmatch(error.description) is not None
+    )
+
+
+def refusals_in(contribution: object) -> tuple[OAuthError, ...]:
+    """The refusals that come with what a plugin contributes, and may be sent later."""
+    if isinstance(contribution, Expanded):
+        return (contribution.refusal,) if contribution.refusal else ()
+    if isinstance(contribution, Binding | Issue):
+        return tuple(use.refusal for use in contribution.uses)
+    return ()
+
+
+def is_reason(text: object) -> bool:
+    return isinstance(text, str) and len(text) <= MAXIMUM_REASON and _REASON.fullmatch(text) is not None
+
+
+def _value_of(question: type[Question[Any]]) -> Any:
+    """The type parameter of a question: a class, or a tuple of one."""
+    (base,) = (base for base in question.__orig_bases__ if get_origin(base) is Question)  # type: ignore[attr-defined]
+    return get_args(base)[0]
+
+
+def _is_value(value: object, kind: Any) -> bool:
+    if isinstance(kind, type):
+        return kind is NoneType or isinstance(value, kind)
+    return isinstance(value, tuple) and all(isinstance(item, get_args(kind)[0]) for item in value)

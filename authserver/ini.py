@@ -1,0 +1,233 @@
+"""INI text into frozen typed values. Whatever is unknown, missing, misspelt or insecure is named.
+
+Any value may be `env:NAME` (an environment variable) or `file:PATH` (the text of a file).
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import os
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
+
+import msgspec
+
+from authserver.settings import Secret, Settings, SettingsError, contradictions
+
+PREFIX = "authserver."
+PLUGIN_PREFIX = "authserver.plugin."
+# What may be set of Pyramid itself; `pyramid.tweens`, for one, would take our own tweens away.
+PYRAMID_PREFIX = "pyramid."
+PYRAMID = (
+    "debug_all",
+    "debug_authorization",
+    "debug_notfound",
+    "debug_routematch",
+    "debug_templates",
+    "default_locale_name",
+    "includes",
+    "reload_all",
+    "reload_assets",
+    "reload_templates",
+)
+_PASSWORD_IN_URL = re.compile(r"://[^/]*:.+@|[?&]password=")
+# What Pyramid takes for true.
+_ON = ("t", "true", "y", "yes", "on", "1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What an INI section came to.
+
+    Attributes:
+        settings: the server's own settings.
+        plugin_settings: the raw texts of `authserver.plugin.NAME.FIELD`, by plugin name and field.
+        insecure: announced problems, empty in production (they stop the start there).
+    """
+
+    settings: Settings
+    plugin_settings: Mapping[str, Mapping[str, Resolved]]
+    insecure: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The text of a value, and whether it stood in the INI itself."""
+
+    text: str = field(repr=False)
+    inline: bool
+
+
+def load(ini: Mapping[str, str]) -> Loaded:
+    """Read the `[app:main]` section.
+
+    Raises:
+        SettingsError: with every problem found, each naming its key and what to do.
+    """
+    problems: list[str] = []
+    own: dict[str, Resolved] = {}
+    plugin_settings: dict[str, dict[str, Resolved]] = {}
+    known = [item.name for item in fields(Settings)]
+    for key, raw in ini.items():
+        if key.startswith(PYRAMID_PREFIX):
+            if (name := key.removeprefix(PYRAMID_PREFIX)) not in PYRAMID:
+                problems.append(f"{key}: no such setting; {did_you_mean(name, PYRAMID, PYRAMID_PREFIX)}")
+            continue
+        if not key.startswith(PREFIX):
+            problems.append(f"{key}: no such setting; settings begin with `authserver.` or `pyramid.`")
+            continue
+        try:
+            value = resolve(key, raw)
+        except SettingsError as error:
+            problems += error.problems
+            continue
+        if key.startswith(PLUGIN_PREFIX):
+            name, dot, option = key.removeprefix(PLUGIN_PREFIX).rpartition(".")
+            if not dot:
+                problems.append(f"{key}: expected authserver.plugin.NAME.SETTING")
+                continue
+            plugin_settings.setdefault(name, {})[option] = value
+        elif (name := key.removeprefix(PREFIX)) in known:
+            own[name] = value
+        else:
+            problems.append(f"{key}: no such setting; {did_you_mean(name, known, PREFIX)}")
+
+    values, found = read_fields(Settings, own, PREFIX)
+    problems += found
+    if problems:
+        raise SettingsError(problems)
+    settings = Settings(**values)
+    problems = contradictions(settings)
+    insecure = _insecure(settings, own, ini)
+    if settings.is_production:
+        problems += [f"{line} (refused in production)" for line in insecure]
+    if problems:
+        raise SettingsError(problems)
+    return Loaded(
+        settings=settings,
+        plugin_settings=MappingProxyType(plugin_settings),
+        insecure=tuple(insecure),
+    )
+
+
+def read_fields(owner: type, given: Mapping[str, Resolved], prefix: str) -> tuple[dict[str, Any], list[str]]:
+    """Convert texts to the types of a dataclass's fields.
+
+    Returns:
+        The values by field name, and the problems: unknown, missing and malformed keys under `prefix`.
+    """
+    hints = typing.get_type_hints(owner, include_extras=True)
+    settable = {item.name: item for item in fields(owner) if item.init}
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, value in given.items():
+        if name not in settable:
+            problems.append(f"{prefix}{name}: no such setting; {did_you_mean(name, settable, prefix)}")
+            continue
+        try:
+            values[name] = convert(value.text, hints[name])
+        except (msgspec.ValidationError, ValueError) as error:
+            problems.append(f"{prefix}{name}: {error}")
+    for name, item in settable.items():
+        if name not in given and _is_required(item):
+            problems.append(f"{prefix}{name}: missing; add it to the INI file")
+    return values, problems
+
+
+def convert(text: str, annotation: Any) -> Any:
+    """The text as a value of this type. Raises msgspec.ValidationError or ValueError saying what is wrong.
+
+    Lists are separated by white space; a `tuple[tuple[str, str], ...]` takes a `name = text` line each.
+    """
+    kind = typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+    raw: Any = text.strip()
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        raw = _pairs(raw) if typing.get_origin(item) is tuple else raw.split()
+    elif kind is bool:
+        raw = {"true": True, "false": False}.get(raw.lower(), raw)
+    return msgspec.convert(raw, annotation, strict=False, dec_hook=_decode)
+
+
+def resolve(key: str, raw: str) -> Resolved:
+    """Follow `env:` and `file:`. Raises SettingsError when the variable or file is not there."""
+    text = raw.strip()
+    if text.startswith("env:"):
+        name = text.removeprefix("env:")
+        if name not in os.environ:
+            raise SettingsError([f"{key}: the environment variable {name} is not set"])
+        return Resolved(os.environ[name], inline=False)
+    if text.startswith("file:"):
+        path = Path(text.removeprefix("file:"))
+        try:
+            return Resolved(path.read_text(encoding="utf-8").strip(), inline=False)
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError([f"{key}: cannot read {path}: {error}"]) from None
+    return Resolved(text, inline=True)
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str) -> str:
+    """A hint: the nearest known names, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3)
+    return ("did you mean " if close else "known: ") + ", ".join(prefix + item for item in close or known)
+
+
+def _is_required(item: Field[Any]) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Secret and isinstance(value, str):
+        if not value:
+            raise ValueError("is empty")
+        return Secret(value)
+    raise ValueError(f"expected {kind.__name__}")
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, equals, value = line.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise ValueError(f"expected `name = text` on each line, found {line!r}")
+        pairs.append((name.strip(), value.strip()))
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return pairs
+
+
+def _insecure(settings: Settings, own: Mapping[str, Resolved], ini: Mapping[str, str]) -> list[str]:
+    """What development announces and production refuses."""
+    insecure = []
+    if settings.issuer.startswith("http://"):
+        insecure.append("authserver.issuer: plain http; give an https URL")
+    if own["secret_keys"].inline:
+        insecure.append("authserver.secret_keys: stands in the INI file; give it as env:NAME or file:PATH")
+    if any(_looks_made_up(entry.value) for entry in settings.secret_keys):
+        insecure.append("authserver.secret_keys: not random; make a key with `authserver keys secret`")
+    if own["database_url"].inline and _PASSWORD_IN_URL.search(settings.database_url.value):
+        insecure.append(
+            "authserver.database_url: a password stands in the INI file; give it as env:NAME or file:PATH"
+        )
+    for key, value in ini.items():
+        if key.startswith(("pyramid.debug", "pyramid.reload")) and value.strip().lower() in _ON:
+            insecure.append(f"{key}: debugging is on; remove the line")
+        if key == "pyramid.includes" and "debugtoolbar" in value:
+            insecure.append("pyramid.includes: the debug toolbar is on; remove it")
+    return insecure
+
+
+def _looks_made_up(entry: str) -> bool:
+    try:
+        key = base64.b64decode(entry.partition(":")[2], validate=True)
+    except ValueError:
+        return False
+    # 32 random bytes hold about 30 different values; text and repetition hold far fewer or only letters.
+    return len(set(key)) < 20 or all(32 <= byte < 127 for byte in key)
