@@ -15,8 +15,9 @@ class NightShift:
     def scope_decision(self, client, requested): ...
 
 Three things a plugin says of itself, as class variables or properties, which are no settings. `reasons`: every
-reason that its decisions may have; operators, counters and translations know it by them, and the contract kit
-(`authserver.testing.contract`) refuses any other. `immediate`: that it asks nobody outside, no network and no slow
+reason that its decisions and errors may have; operators, counters and translations know it by them, and the contract
+kit (`authserver.testing.contract`) refuses any other decision. It may be a mapping from each reason to its remedy,
+which `authserver explain` shows; "" for a mistake of whoever sent the request. `immediate`: that it asks nobody outside, no network and no slow
 file; the server then calls it directly, which is faster, and does not time it. Without it a plugin has
 `authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the hooks that this value serves, where its
 settings decide that; without it, all that it implements.
@@ -36,9 +37,15 @@ what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask t
 For people (`login_decision`): `Identity` is the answer; `normalise_username` gives the form in which a user name is
 stored and compared.
 
-For endpoints (`config.add_json_endpoint` in `includeme`): `read_form` reads a `Request`, `authenticate` proves its
-client as the token endpoint does, `json_response` answers, and an `OAuthError` becomes a JSON error.
-`config.add_well_known` adds a document about the issuer where clients look for it.
+For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
+refuses one.
+
+For endpoints (`config.add_endpoint` in `includeme`): a `Route` says where one is, what it answers with (`Medium`) and
+which web `Origins` may read that. `read_form` reads a `Request`, `authenticate` proves its client as the token endpoint
+does, `json_response` answers, and an `OAuthError` becomes an error in the medium of the endpoint. `read_bearer` reads
+an access token out of the authorization of the caller, `find_issued` says what it was `Issued` as, and `InvalidToken`
+refuses it. `config.add_cross_origin_headers` allows further headers to other origins. `config.add_well_known` adds a
+document about the issuer where clients look for it.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` checks what
 needs nobody signed in; `engine.ring` seals, `to_text` and `from_text` carry what is sealed.
@@ -46,7 +53,7 @@ needs nobody signed in; `engine.ring` seals, `to_text` and `from_text` carry wha
 For small records with an end (`engine.stores.kept`): `Kept` is one; its kind is a name of the plugin's own, its
 `digest` is that of a `new_credential` or of another name, and `well_formed` refuses what is none of ours unasked.
 
-For keys that clients prove (`token_binding`): `Binding` is the answer, `InvalidDpopProof` a refusal; `read_jws` takes
+For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` takes
 a JWS apart, and `foreign_key` reads the key that made it. What counts once is a `SingleUse` among the `uses` of a
 `Binding` or an `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of your
 own asks for the key with `proven_key`, and claims with `claim`. What is stored nowhere and was made before the database was restored is not `of_this_generation`: refuse it.
@@ -54,9 +61,9 @@ own asks for the key with `proven_key`, and claims with `claim`. What is stored 
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.authorize import Expanded, check_request
-from authserver.engine.clients.authentication import authenticate
-from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED
-from authserver.engine.context import Binding, Engine, Issue, Redeem, SingleUse
+from authserver.engine.clients.authentication import authenticate, read_bearer
+from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, read_flag
+from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse
 from authserver.engine.crypto.digests import (
     digest,
     equal,
@@ -69,12 +76,12 @@ from authserver.engine.crypto.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, f
 from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.decisions import Decision, allow, deny, narrow
 from authserver.engine.errors import (
-    InvalidDpopProof,
+    InvalidClientMetadata,
     InvalidGrant,
     InvalidRequest,
-    InvalidRequestUri,
     InvalidScope,
     InvalidTarget,
+    InvalidToken,
     OAuthError,
     TooManyRequests,
     UnauthorizedClient,
@@ -82,9 +89,20 @@ from authserver.engine.errors import (
 from authserver.engine.parameters import Parameters
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.questions import Credentials, Identity, IntrospectedToken, Question
-from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Kept, RegisteredBy, User
+from authserver.engine.records import (
+    Client,
+    ClientMetadata,
+    Consent,
+    Event,
+    Grant,
+    Kept,
+    RegisteredBy,
+    TokenKind,
+    User,
+)
 from authserver.engine.token import proven_key
 from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
+from authserver.engine.tokens.issued import Issued, find_issued
 from authserver.engine.tokens.once import claim, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
@@ -99,6 +117,7 @@ from authserver.settings import Secret
 from authserver.web.forms import read_form
 from authserver.web.json import json_response
 from authserver.web.request import Request
+from authserver.web.routes import Medium, Origins, Route
 
 __all__ = [
     "DECIDING",
@@ -122,23 +141,29 @@ __all__ = [
     "Grant",
     "Identity",
     "IntrospectedToken",
-    "InvalidDpopProof",
+    "InvalidClientMetadata",
     "InvalidGrant",
     "InvalidRequest",
-    "InvalidRequestUri",
     "InvalidScope",
     "InvalidTarget",
+    "InvalidToken",
     "Issue",
+    "Issued",
     "Jws",
     "Kept",
+    "Medium",
     "OAuthError",
+    "Origins",
     "Parameters",
     "Question",
+    "ReadMember",
     "Redeem",
     "RegisteredBy",
     "Request",
+    "Route",
     "Secret",
     "SingleUse",
+    "TokenKind",
     "TooManyRequests",
     "TrustedKeys",
     "UnauthorizedClient",
@@ -154,6 +179,7 @@ __all__ = [
     "deny",
     "digest",
     "equal",
+    "find_issued",
     "fitting_application_type",
     "foreign_key",
     "from_text",
@@ -165,6 +191,8 @@ __all__ = [
     "normalise_username",
     "of_this_generation",
     "proven_key",
+    "read_bearer",
+    "read_flag",
     "read_form",
     "read_jws",
     "redirect_uri_problem",

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import pyramid_tm
 from pyramid.config import Configurator
@@ -26,11 +25,12 @@ from sqlalchemy.exc import ArgumentError
 
 from authserver import ini as ini_reader
 from authserver.engine import grants
+from authserver.engine.clients import registration
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
-from authserver.engine.metadata import MetadataCollision, auth_methods, joined, server_metadata
+from authserver.engine.metadata import MetadataCollision, auth_methods, joined
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.restore.generation import FollowedGeneration
 from authserver.ini import Loaded
@@ -64,7 +64,6 @@ class Application:
         parts: what the engine is made of, the settings among them.
         storage: the database.
         caretaker: cleans up in the background.
-        metadata: the server metadata (RFC 8414).
         insecure: a line for everything that must not be so in production.
         caller: who works with it where no request does: the server itself, or a command.
     """
@@ -72,7 +71,6 @@ class Application:
     parts: ServerParts
     storage: Database
     caretaker: Caretaker
-    metadata: Mapping[str, Any]
     insecure: tuple[str, ...]
     caller: Caller
 
@@ -185,6 +183,7 @@ def build(ini: Mapping[str, str], *, caller: Caller = SERVER) -> Application:
         loaded.plugin_settings,
         production=settings.is_production,
         time_limit=settings.policy_time_limit,
+        trace=settings.trace_plugins,
         others=settings.shadow_plugins,
     )
     try:
@@ -210,6 +209,7 @@ def _build(
         loaded.plugin_settings,
         production=settings.is_production,
         time_limit=settings.policy_time_limit,
+        trace=settings.trace_plugins,
         others=settings.plugins,
     )
     if shadows.names:
@@ -229,12 +229,15 @@ def _build(
             ),
             auth_methods=auth_methods(plugins, settings.issuer),
             scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
+            client_metadata=joined(
+                "member", {}, plugins, "client_metadata", reserved=registration.CORE_MEMBERS
+            ),
             private_use_redirect_uris=frozenset(
                 uri for _, uris in plugins.contribute("private_use_redirect_uris") for uri in uris
             ),
+            token_types=plugins.declared("confirmations"),
             generation=FollowedGeneration(storage),
         )
-        metadata = server_metadata(parts)
         if problems := scope_problems(parts.scopes, settings.maximum_request):
             raise SettingsError([f"scopes, of authserver.scopes and plugins: {line}" for line in problems])
     except MetadataCollision as error:
@@ -243,7 +246,6 @@ def _build(
         parts=parts,
         storage=storage,
         caretaker=Caretaker(storage, settings),
-        metadata=metadata,
         insecure=(*loaded.insecure, *insecure_plugins, *insecure_shadows),
         caller=caller,
     )
@@ -288,6 +290,10 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
     # Included as our own pages are: what is registered on both sides is a conflict, and neither overrides.
     config.include(add_plugin_pages, route_prefix=application.parts.settings.issuer_path)
     config.include("authserver.web.routes.refuse_other_well_known")
+    try:
+        config.include("authserver.web.metadata.publish")
+    except MetadataCollision as error:
+        raise SettingsError([str(error)]) from error
     router = config.make_wsgi_app()
     unused = [
         name for name, _ in config.registry.getUtility(ITweens).implicit() if name not in (EXCVIEW, *TWEENS)

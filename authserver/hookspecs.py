@@ -14,7 +14,7 @@ from typing import Any
 from pyramid.config import Configurator
 
 from authserver.engine.authorize import Expanded
-from authserver.engine.context import Binding, Engine, Redeem
+from authserver.engine.context import Binding, Engine, ReadMember, Redeem
 from authserver.engine.decisions import Decision
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import (
@@ -454,6 +454,31 @@ def grant_types() -> Mapping[str, Redeem] | None:
     """
 
 
+@contributing(Mapping)
+def client_metadata() -> Mapping[str, ReadMember] | None:
+    """Members of client metadata to keep (RFC 7591, 2). Asked once, at start.
+
+    A client registers itself with them, and an operator sets them with `authserver client add --metadata`. What is
+    kept is in `Client.details` under the same name, and is shown with the client.
+
+    Answers:
+        A mapping of names to functions. Each takes the name and the JSON value that was sent, and returns what is
+            kept, as a JSON value that it would keep unchanged, or None to keep nothing; it raises
+            `InvalidClientMetadata` for what cannot be registered. A name that is there already stops the start.
+        None: nothing to add.
+
+    Nobody: the members of the core only; all others are ignored.
+
+    Example::
+
+        @hookimpl
+        def client_metadata(self):
+            return {"acme_beta_tester": read_flag}
+
+    Added in 0.1.
+    """
+
+
 @contributing(Mapping, timed=True, refusing=True, declared="details", reserved=CODE_DETAILS)
 def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
     """What to keep of an authorization request with its code.
@@ -486,7 +511,7 @@ def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | 
     """
 
 
-@contributing(Binding, refusing=True)
+@contributing(Binding, refusing=True, declared="confirmations")
 def token_binding(
     engine: Engine,
     client: Client,
@@ -508,9 +533,10 @@ def token_binding(
 
     Answers:
         A `Binding`: its `cnf` goes into the access token, and with `binds_refresh` the refresh token can be used
-            with this key only. Of an authorization request it goes into the code. What the proof uses up is a `SingleUse`
-            among its `uses`, which the server claims at the end. Two plugins that prove a key in one request are a
-            fault: nothing is issued.
+            with this key only. Of an authorization request it goes into the code. A plugin declares in
+            `confirmations` the members of its `cnf`, each with the type of a token that is bound so; two plugins
+            with the same member stop the start. What the proof uses up is a `SingleUse` among its `uses`, which the
+            server claims at the end. Two plugins that prove a key in one request are a fault: nothing is issued.
         An OAuth error that it raises goes to the client: the proof is not valid, or this client needs one.
         None: no key of my kind is proven.
 
@@ -518,12 +544,12 @@ def token_binding(
 
     Example::
 
+        confirmations: ClassVar[Mapping[str, str]] = {"x5t#S256": "Bearer"}
+
         @hookimpl
         def token_binding(self, engine, client):
             if thumbprint := engine.caller.headers.get("x-client-certificate-thumbprint"):
-                return Binding(
-                    token_type="Bearer", confirmation={"x5t#S256": thumbprint}, binds_refresh=client.is_public
-                )
+                return Binding(confirmation={"x5t#S256": thumbprint}, binds_refresh=client.is_public)
 
     Added in 0.1.
     """
@@ -618,10 +644,11 @@ def server_metadata(issuer: str) -> Mapping[str, Any] | None:
 
 @contributing(object)
 def includeme(config: Configurator) -> None:
-    """Add routes, views and static files: Pyramid's own `includeme`. Called once, at start.
+    """Add endpoints and static files: Pyramid's own `includeme`. Called once, at start.
 
     Arguments:
-        config: the Pyramid configurator; conflicts with what is there stop the start.
+        config: the Pyramid configurator, with directives of ours: `add_endpoint(Route(...), view)`, `add_well_known`,
+            `add_cross_origin_headers` and `add_home_link`. Conflicts with what is there stop the start.
 
     Answers:
         Nothing.
@@ -632,8 +659,7 @@ def includeme(config: Configurator) -> None:
 
         @hookimpl
         def includeme(self, config):
-            config.add_route("about", "/about")
-            config.add_view(about, route_name="about", renderer="string")
+            config.add_endpoint(Route("about", "/about", ("GET",)), about, renderer="string")
 
     Added in 0.1.
     """

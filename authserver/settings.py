@@ -135,6 +135,12 @@ class Settings:
             description="Seconds a plugin has for one decision; one that takes longer has refused. Plugins that ask nobody outside are not timed.",
         ),
     ] = 2.0
+    trace_plugins: Annotated[
+        bool,
+        Meta(
+            description="Whether each call of a plugin is written to the log: hook, plugin, what it answered, in names and without values, and how long it took."
+        ),
+    ] = False
     maximum_request: Annotated[
         int,
         Meta(

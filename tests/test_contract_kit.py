@@ -184,6 +184,60 @@ class Counts(Sound):
 
 
 @dataclass(frozen=True)
+class WritesIntoTheClient(Sound):
+    @hookimpl
+    def scope_decision(self, client, requested):
+        object.__setattr__(client, "scopes", (*client.scopes, "admin"))
+        return narrow("sound", requested)
+
+
+@dataclass(frozen=True)
+class WritesIntoThePassword(Sound):
+    @hookimpl
+    def login_decision(self, password):
+        password._value = password.value[:72]  # as some hashes do
+        return None
+
+
+@dataclass(frozen=True)
+class Megabytes(Sound):
+    @hookimpl
+    def scope_decision(self, requested):
+        return narrow("sound", requested * 100_000)
+
+
+@dataclass(frozen=True)
+class NobodyInParticular(Sound):
+    @hookimpl
+    def login_decision(self, user):
+        return allow("sound", Identity(username=None)) if user else None
+
+
+@dataclass(frozen=True)
+class ServesMore(Sound):
+    serves: ClassVar[tuple[str, ...]] = ("scope_decision", "server_metadata", "consent_decision")
+
+
+@dataclass(eq=False)
+class Keeps:
+    """Nothing is wrong with this one, which counts what it is asked and says so in its type."""
+
+    reasons: ClassVar[frozenset[str]] = REASONS
+
+    asked: int = field(init=False, repr=False)
+
+    def prepare(self):
+        self.asked = 0
+
+    @hookimpl
+    def scope_decision(self):
+        self.asked += 1
+
+    def close(self):
+        del self.asked
+
+
+@dataclass(frozen=True)
 class Slow(Sound):
     @hookimpl
     def scope_decision(self):
@@ -262,6 +316,7 @@ def policy() -> Sound:
 
 
 TestByFixture = policy_contract(Sound, examples=30)
+TestKept = policy_contract(Keeps(), examples=30)
 for kind in (NoDataclass, Thawed, NoHook, *Sound.__subclasses__()):
     globals()[f"Test{kind.__name__}"] = policy_contract(kind())
 '''
@@ -286,6 +341,11 @@ FOUND_BY = {
     "RandomAnswer": "test_it_answers_the_same_each_time[scope_decision]",
     "MutableMemory": "test_it_answers_the_same_each_time[scope_decision]",
     "Counts": "test_it_answers_the_same_each_time[scope_decision]",
+    "WritesIntoTheClient": "test_it_changes_nothing_that_it_is_asked_with[scope_decision]",
+    "WritesIntoThePassword": "test_it_changes_nothing_that_it_is_asked_with[login_decision]",
+    "Megabytes": "test_it_answers_every_question[scope_decision]",
+    "NobodyInParticular": "test_it_answers_every_question[login_decision]",
+    "ServesMore": "test_the_server_takes_it",
     "Slow": "test_it_answers_quickly[scope_decision]",
     "NoReasons": "test_it_declares_its_reasons",
     "Unhashable": "test_it_is_a_frozen_hashable_value",
@@ -307,6 +367,11 @@ TOLD = {
     "UndeclaredReason": "'strange' is not among its `reasons`",
     "WidensScopes": "it allows ['profile'], which nobody asked for",
     "TryFirst": "remove the mark",
+    "WritesIntoTheClient": "it writes into client; the server hands out copies",
+    "WritesIntoThePassword": "it writes into password",
+    "Megabytes": "more than 65536 characters",
+    "NobodyInParticular": "Identity: Expected `str`, got `null`",
+    "ServesMore": "`serves` names consent_decision, which it does not implement",
     "MisspeltHook": "known hooks:",
     "Slow": "0.1 s is quick",
     "NoReasons": "declare `reasons: ClassVar[frozenset[str]]`",
@@ -322,7 +387,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     (folder / "test_faulty.py").write_text(POLICIES)
     (folder / "pytest.ini").write_text("[pytest]\n")
     wanted = [f"Test{policy}::{test}" for policy, test in FOUND_BY.items()]
-    tests = [f"test_faulty.py::{test}" for test in (*wanted, "TestByFixture")]
+    tests = [f"test_faulty.py::{test}" for test in (*wanted, "TestByFixture", "TestKept")]
     command = [
         sys.executable,
         "-m",
@@ -358,13 +423,14 @@ def test_a_fault_is_found_by_the_test_that_names_it(results: Results, policy: st
     assert TOLD.get(policy, "") in said
 
 
-def test_a_sound_policy_passes_everything(results: Results) -> None:
-    """Given by a fixture, as one that needs a file is."""
-    sound = {test: said for (policy, test), said in results.items() if policy == "ByFixture"}
-    assert len(sound) == 8
+@pytest.mark.parametrize(("name", "count"), [("ByFixture", 9), ("Kept", 8)])
+def test_a_sound_policy_passes_everything(results: Results, name: str, count: int) -> None:
+    """Given by a fixture, as one that needs a file is; and one that keeps something between its start and its end."""
+    sound = {test: said for (policy, test), said in results.items() if policy == name}
+    assert len(sound) == count
     assert all(said is None for said in sound.values()), sound
 
 
 def test_every_faulty_policy_is_listed() -> None:
     """One that nobody looks for would prove nothing."""
-    assert {*re.findall(r"^class (\w+)", POLICIES, re.MULTILINE)} == {*FOUND_BY, "Sound"}
+    assert {*re.findall(r"^class (\w+)", POLICIES, re.MULTILINE)} == {*FOUND_BY, "Sound", "Keeps"}

@@ -224,6 +224,19 @@ def test_a_plugin_that_hangs_at_the_end_does_not_keep_the_server_from_ending(
     assert "plugin hangs failed to close" in caplog.text
 
 
+def test_a_plugin_is_closed_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the end of a process, from Python 3.12 on."""
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    plugins = PluginSet([("kept", Kept())])
+    plugins.prepare()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    plugins.close()
+    assert HAPPENED == ["prepare kept", "close kept"]
+
+
 ENDS = """
 from dataclasses import dataclass
 from authserver.api import hookimpl

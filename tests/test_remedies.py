@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED
 from authserver.engine.errors import OAuthError
 from authserver.explaining.remedies import REMEDIES, WITHOUT_REMEDY, remedy_of
 from authserver.hookspecs import DECIDING
+from authserver.plugins.loading import GROUP
 from authserver.settings import Settings
 
 PACKAGE = Path(__file__).parent.parent / "authserver"
@@ -75,6 +77,15 @@ def codes(error: type[OAuthError] = OAuthError) -> Iterator[str]:
         yield from codes(kind)
 
 
+def declared() -> dict[str, str]:
+    """What the shipped plugins say of their own reasons, where they do."""
+    kinds = [point.load() for point in entry_points(group=GROUP) if point.value.startswith("authserver.")]
+    said = [kind.reasons for kind in kinds if isinstance(getattr(kind, "reasons", None), Mapping)]
+    assert sum(map(len, said)) == len({reason for reasons in said for reason in reasons}), "said twice"
+    return {reason: remedy for reasons in said for reason, remedy in reasons.items()}
+
+
+DECLARED = declared()
 REASONS = sorted({*failures(), *codes(), *(reason for path in SOURCES for reason in reasons_of(path))})
 
 
@@ -96,12 +107,22 @@ def test_the_reasons_are_found() -> None:
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_every_reason_has_a_remedy_or_is_known_to_have_none(reason: str) -> None:
-    assert (reason in REMEDIES) != (reason in WITHOUT_REMEDY)
-    assert remedy_of(reason)
+    assert [reason in table for table in (REMEDIES, WITHOUT_REMEDY, DECLARED)].count(True) == 1
+    assert remedy_of(reason, DECLARED)
 
 
 def test_no_remedy_is_left_over() -> None:
-    assert {*REMEDIES, *WITHOUT_REMEDY} <= {*REASONS, *MADE}
+    assert {*REMEDIES, *WITHOUT_REMEDY, *DECLARED} <= {*REASONS, *MADE}
+
+
+def test_a_plugin_cannot_replace_the_remedy_of_a_reason_of_the_core() -> None:
+    assert remedy_of("plugin-raised", {"plugin-raised": "nothing"}) == REMEDIES["plugin-raised"]
+    assert remedy_of("code-burnt", {"code-burnt": "burn another"}) == remedy_of("code-burnt")
+
+
+def test_a_reason_that_a_plugin_declares_without_a_remedy_says_so() -> None:
+    assert remedy_of("of-a-plugin", {"of-a-plugin": ""}) == remedy_of("code-burnt")
+    assert remedy_of("of-a-plugin", {}) == ""
 
 
 def test_every_deciding_hook_says_what_to_do_about_silence() -> None:
@@ -110,7 +131,7 @@ def test_every_deciding_hook_says_what_to_do_about_silence() -> None:
 
 def test_the_settings_that_remedies_name_exist() -> None:
     known = {f"authserver.{name}" for name in Settings.__dataclass_fields__} | {"authserver.plugin"}
-    for text in (*REMEDIES.values(), *(hook.remedy for hook in DECIDING.values())):
+    for text in (*REMEDIES.values(), *DECLARED.values(), *(hook.remedy for hook in DECIDING.values())):
         for word in text.replace("`", " ").split():
             if word.startswith("authserver."):
                 assert ".".join(word.rstrip(".,;:").split(".")[:2]) in known, word

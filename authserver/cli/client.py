@@ -13,7 +13,8 @@ from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import uris
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.clients.registration import DPOP_BOUND, add_client
+from authserver.engine.clients.registration import add_client, read_members
+from authserver.engine.crypto import strict_json
 from authserver.engine.errors import InvalidRedirectUri
 from authserver.engine.keys.ring import check_known
 from authserver.engine.records import Client, ClientMetadata
@@ -58,9 +59,11 @@ client.add_command(client_secrets.end)
 )
 @click.option("--client-id", help="Without it: a fresh one.")
 @click.option(
-    "--dpop-bound",
-    is_flag=True,
-    help="It must prove a key with each token request (DPoP), and its tokens are bound.",
+    "--metadata",
+    "members",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A member that a plugin keeps; the value is JSON, or else text. May be given several times.",
 )
 @click.option("--first-party", is_flag=True, help="It is ours: `consent_first_party` need not ask.")
 @click.option(
@@ -79,7 +82,7 @@ def add(
     auth_method: str,
     application_type: str | None,
     client_id: str | None,
-    dpop_bound: bool,
+    members: tuple[str, ...],
     first_party: bool,
     no_refresh_rotation: bool,
     as_json: bool,
@@ -100,10 +103,8 @@ def add(
             raise click.UsageError(
                 f"--scope: without one nothing could be granted to it; known: {', '.join(sorted(engine.scopes))}"
             )
-        if dpop_bound and not engine.policies.serves("token_binding"):
-            raise click.UsageError(
-                "--dpop-bound: not offered here; list the plugin dpop in authserver.plugins"
-            )
+        sent = dict(map(_member, members))
+        _known("--metadata", sent, engine.client_metadata)
         metadata = ClientMetadata(
             client_name=name,
             redirect_uris=redirect_uris,
@@ -112,7 +113,7 @@ def add(
             response_types=("code",) if "authorization_code" in grant_types else (),
             scopes=scopes,
             application_type=application_type or uris.fitting_application_type(redirect_uris),
-            details={DPOP_BOUND: True} if dpop_bound else {},
+            details=read_members(sent, engine.client_metadata),
         )
         try:
             added, secret = add_client(
@@ -143,6 +144,7 @@ def list_clients(configuration: Configuration, as_json: bool) -> None:
     """List all applications, oldest first."""
     with configuration.engine() as engine:
         rows = [described(item) for item in engine.stores.clients.list(engine.now)]
+        members = [name for name in engine.client_metadata if any(name in row for row in rows)]
     if as_json:
         print_json(rows)
     else:
@@ -153,6 +155,7 @@ def list_clients(configuration: Configuration, as_json: bool) -> None:
             "grant_types",
             "registered_by",
             "disabled_at",
+            *members,
         )
         print_rows(
             rows, columns, empty="There are no clients; add one with `authserver client add --name NAME …`."
@@ -210,6 +213,17 @@ def described(client: Client) -> dict[str, Any]:
         "disabled_at": client.disabled_at,
         **client.details,
     }
+
+
+def _member(text: str) -> tuple[str, Any]:
+    """The name and the value of `name=value`. Raises click.UsageError."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise click.UsageError(f"--metadata {text}: must be name=value")
+    try:
+        return name, strict_json.loads(value.encode())
+    except ValueError:
+        return name, value
 
 
 def _known(option: str, given: Iterable[str], known: Iterable[str]) -> None:

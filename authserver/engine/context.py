@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -16,8 +17,11 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.ports import ContributionFailed, Generation, Policies, Signer, Stores, Throttle
 from authserver.engine.questions import Question
 from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token, User
+from authserver.limits import MAXIMUM_CLIENT_ID
 from authserver.settings import Settings
 
+# OAuth 2.1, App. A.1.
+_CLIENT_ID = re.compile(r"[\x20-\x7e]+")
 log = logging.getLogger(__name__)
 
 
@@ -104,19 +108,20 @@ class Binding:
     """A key that the client proved to have, and that its tokens are bound to (hook `token_binding`).
 
     Attributes:
-        token_type: what the token response calls the access token.
-        confirmation: the `cnf` of the access token (RFC 7800, 3.1), such as `{"jkt": thumbprint}`.
+        confirmation: the `cnf` of the access token (RFC 7800, 3.1), such as `{"x5t#S256": thumbprint}`. Its plugin
+            declares in `confirmations` which members it makes, each with the type of a token that is bound so.
         binds_refresh: whether refresh tokens are bound to the key, too.
         uses: what the proof uses up, each once.
     """
 
-    token_type: str
     confirmation: Mapping[str, Any]
     binds_refresh: bool
     uses: tuple[SingleUse, ...] = ()
 
 
 Redeem = Callable[["Engine", Client, Parameters], Issue]
+# Takes the name of a member of client metadata and what was sent for it; returns what is kept, None for nothing.
+ReadMember = Callable[[str, Any], Any]
 
 
 @dataclass(slots=True)
@@ -149,7 +154,9 @@ class Parts:
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     scopes: Mapping[str, str]
+    client_metadata: Mapping[str, ReadMember]
     private_use_redirect_uris: frozenset[str]
+    token_types: Mapping[str, str]
     generation: Generation
 
 
@@ -227,11 +234,13 @@ class Engine(Parts):
             raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
 
     def find_client(self, client_id: str) -> Client | None:
-        """The client of this id: kept here, or known to a plugin.
+        """The client of this id: kept here, or known to a plugin. What is no client id is not looked up.
 
         Raises:
             ServerError: a plugin failed.
         """
+        if len(client_id) > MAXIMUM_CLIENT_ID or not _CLIENT_ID.fullmatch(client_id):
+            return None
         return self.stores.clients.find(client_id, self.now) or self.find_client_elsewhere(client_id)
 
     def find_client_elsewhere(self, client_id: str) -> Client | None:
@@ -244,6 +253,12 @@ class Engine(Parts):
             return None
         found = self.contributions("find_client", client_id=client_id)
         return next((client for client in found if client.client_id == client_id), None)
+
+    def token_type(self, confirmation: Mapping[str, Any]) -> str | None:
+        """The type of an access token with this `cnf` (RFC 6749, 7.1); None where no plugin proves such a key."""
+        if not confirmation:
+            return "Bearer"
+        return next((self.token_types[name] for name in confirmation if name in self.token_types), None)
 
     def wrong_value(self, ruling: Ruling[Any], why: str = "wrong-value") -> ServerError:
         """The refusal of an allow whose value nobody can use: its plugin is at fault (R-14)."""

@@ -81,7 +81,7 @@ class InvalidRequest(OAuthError):
 class InvalidClient(OAuthError):
     """Client authentication failed.
 
-    `scheme` is the scheme of the Authorization header that was used, for the challenge (RFC 9110, 11.6.1).
+    `scheme` is the scheme of the Authorization header as it was sent, for the challenge (RFC 9110, 11.6.1).
     """
 
     code = "invalid_client"
@@ -132,18 +132,6 @@ class InvalidTarget(OAuthError):
     """A resource is malformed, unknown or not allowed (RFC 8707, 2)."""
 
     code = "invalid_target"
-
-
-class InvalidDpopProof(OAuthError):
-    """A DPoP proof is missing, malformed, not for this request, or was used before (RFC 9449, 5)."""
-
-    code = "invalid_dpop_proof"
-
-
-class InvalidRequestUri(OAuthError):
-    """A `request_uri` leads to no request: it is unknown, expired or another client's (RFC 9101, 7)."""
-
-    code = "invalid_request_uri"
 
 
 class RequestNotSupported(OAuthError):

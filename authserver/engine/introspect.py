@@ -133,7 +133,7 @@ def _is_client_enabled(engine: Engine, caller: Client, issued: Issued) -> bool:
 def _described(engine: Engine, issued: Issued) -> Mapping[str, Any]:
     """RFC 7662, 2.2, in the words of the token's own claims; no name or address of a person (M-05)."""
     audience = issued.audience
-    described = {
+    described: dict[str, Any] = {
         "active": True,
         "scope": " ".join(issued.scopes),
         "client_id": issued.client_id,
@@ -145,8 +145,10 @@ def _described(engine: Engine, issued: Issued) -> Mapping[str, Any]:
         "jti": issued.jti,
     }
     if issued.kind is TokenKind.ACCESS:
-        # Who verifies it must know that it is bound, and to which key (RFC 9449, 6.2; RFC 8705, 3.2).
-        described["token_type"] = "DPoP" if "jkt" in issued.confirmation else "Bearer"
+        # Who verifies it must know that it is bound, and to which key (RFC 7662, 2.2; RFC 8705, 3.2).
+        token_type = engine.token_type(issued.confirmation)
+        if token_type is not None:
+            described["token_type"] = token_type
     if issued.confirmation:
         described["cnf"] = dict(issued.confirmation)
     for name in ("acr", "auth_time"):

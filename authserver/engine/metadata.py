@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from authserver.engine.context import Parts
@@ -16,20 +16,19 @@ class MetadataCollision(ValueError):
     """Two sources set the same single-valued member; the message names both."""
 
 
-def server_metadata(parts: Parts) -> dict[str, Any]:
+def server_metadata(parts: Parts, endpoints: Mapping[str, str]) -> dict[str, Any]:
     """The metadata document. Members that would be empty are left out (A-17).
 
+    Args:
+        endpoints: the URL of each endpoint that is switched on, by the member that names it.
+
     Raises:
-        MetadataCollision: a plugin sets a member that is set already.
+        MetadataCollision: a plugin or an endpoint sets a member that is set already.
     """
     issuer = parts.settings.issuer
     hidden = parts.settings.hidden_scopes
     members: dict[str, Any] = {
         "issuer": issuer,
-        "authorization_endpoint": f"{issuer}/oauth/authorize",
-        "token_endpoint": f"{issuer}/oauth/token",
-        "revocation_endpoint": f"{issuer}/oauth/revoke",
-        "jwks_uri": f"{issuer}/oauth/jwks",
         "scopes_supported": [name for name in parts.scopes if name not in hidden],
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
@@ -37,10 +36,10 @@ def server_metadata(parts: Parts) -> dict[str, Any]:
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
     }
-    if registration_is_open(parts.policies):
-        members["registration_endpoint"] = f"{issuer}/oauth/register"
-    if introspection_is_on(parts.policies):
-        members["introspection_endpoint"] = f"{issuer}/oauth/introspect"
+    if taken := endpoints.keys() & members.keys():
+        raise MetadataCollision(f"an endpoint is called {min(taken)} in the metadata, which the core sets")
+    members |= endpoints
+    if "introspection_endpoint" in endpoints:
         # Of signed answers (RFC 9701, 7).
         members["introspection_signing_alg_values_supported"] = [parts.settings.signing_algorithm]
     owners = dict.fromkeys(members, "the core")
@@ -82,37 +81,21 @@ def auth_methods(policies: Policies, issuer: str) -> tuple[str, ...]:
     )
 
 
-def joined(what: str, own: Mapping[str, Any], policies: Policies, hook: str) -> Mapping[str, Any]:
-    """The core's own names and what plugins add to them at a contributing hook.
+def joined(
+    what: str, own: Mapping[str, Any], policies: Policies, hook: str, *, reserved: Iterable[str] = ()
+) -> Mapping[str, Any]:
+    """The core's own names and what plugins add to them at a contributing hook; none of them may be `reserved`.
 
     Raises:
         MetadataCollision: a name is there already.
     """
     names = dict(own)
-    owners = dict.fromkeys(names, "the core")
+    owners = dict.fromkeys((*own, *reserved), "the core")
     for plugin, added in policies.contribute(hook):
         for name, value in added.items():
-            if name in names:
+            if name in owners:
                 raise MetadataCollision(
                     f"plugin {plugin}: {hook} adds the {what} {name}, which {owners[name]} adds already; remove one"
                 )
             names[name], owners[name] = value, f"plugin {plugin}"
     return names
-
-
-def registration_is_open(policies: Policies) -> bool:
-    """Whether a policy serves registration at all (A-14)."""
-    return policies.serves("registration_decision")
-
-
-def introspection_is_on(policies: Policies) -> bool:
-    """Whether a policy serves introspection at all."""
-    return policies.serves("introspection_decision")
-
-
-def well_known_paths(name: str, issuer_path: str) -> tuple[str, str]:
-    """Where clients look for a document about the issuer: between its host and path, and behind its path.
-
-    The first is where RFC 8414, 3.1 has it, the second where OpenID Connect Discovery, 4 has it.
-    """
-    return f"/.well-known/{name}{issuer_path}", f"{issuer_path}/.well-known/{name}"

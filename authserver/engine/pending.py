@@ -47,7 +47,7 @@ class Pending:
 
     Attributes:
         handle: under which its browser is marked.
-        request_id: under which it is answered once; the same however often a pushed request is sent.
+        request_id: under which it is answered once; the same however often a plugin expands it.
         asked_at: when it began, to the microsecond: a sign-in counts as made for it only if it is not older.
         bound: the key that its client proved, as a `cnf`; the code is bound to it.
         as_sent: whether the browser sent these very parameters, and can send them again.

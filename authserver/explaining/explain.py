@@ -75,11 +75,11 @@ def explain(engine: Engine, plugins: PluginSet, rule: Callable[[], Any]) -> Expl
         refusal = error
     checks = tuple(_check(ruling.as_record(), plugins) for ruling in engine.journal.decisions)
     if refusal is not None:
-        checks += _core_checks(refusal.reason, checks)
+        checks += _core_checks(refusal.reason, checks, plugins)
     elif (
         checks and checks[-1].hook == "scope_decision" and outcome_of(value) not in (None, checks[-1].outcome)
     ):
-        checks += (_core_check("core-floor", Verdict.NARROW, outcome=outcome_of(value)),)
+        checks += (_core_check("core-floor", Verdict.NARROW, plugins, outcome=outcome_of(value)),)
     return Explanation(
         verdict="refused" if refusal else "allowed",
         reason=refusal.reason if refusal else (checks[-1].reason if checks else ""),
@@ -93,7 +93,7 @@ def explain_event(event: Event, plugins: PluginSet) -> Explanation:
     """Tell what led to an event, from what was recorded then; settings and remedies are those of now."""
     checks = tuple(_check(decision, plugins) for decision in event.decisions)
     if event.type.value.endswith((".refused", ".failed")):
-        checks += _core_checks(event.reason, checks)
+        checks += _core_checks(event.reason, checks, plugins)
     return Explanation(
         verdict=event.type,
         reason=event.reason,
@@ -134,11 +134,13 @@ def _check(decision: Mapping[str, Any], plugins: PluginSet) -> Check:
         by=decision["decided_by"] or "nobody",
         reason=decision["reason"],
         outcome=decision.get("outcome"),
-        remedies=_remedies(decision["slot"], decision["verdict"], answers),
+        remedies=_remedies(decision["slot"], decision["verdict"], answers, plugins),
     )
 
 
-def _remedies(hook: str, verdict: str, answers: tuple[PluginAnswer, ...]) -> tuple[str, ...]:
+def _remedies(
+    hook: str, verdict: str, answers: tuple[PluginAnswer, ...], plugins: PluginSet
+) -> tuple[str, ...]:
     """What would change it: of whoever objected, or of those who kept silent, or of whoever allowed it."""
     if verdict == Verdict.SILENT:
         declared = DECIDING.get(hook)
@@ -149,21 +151,22 @@ def _remedies(hook: str, verdict: str, answers: tuple[PluginAnswer, ...]) -> tup
         telling = tuple(one for one in answers if one.verdict in _OBJECTIONS) or tuple(
             one for one in answers if one.verdict == Verdict.ALLOW
         )
-        remedies = [remedy_of(one.reason) for one in telling]
+        own = plugins.declared("reasons")
+        remedies = [remedy_of(one.reason, own) for one in telling]
         if not any(remedies) and telling:
             remedies = [f"take {', '.join(one.by for one in telling)} out of authserver.plugins"]
     remedies += [f"{key} = {value}".rstrip() for one in telling for key, value in one.settings.items()]
     return tuple(dict.fromkeys(filter(None, remedies)))
 
 
-def _core_checks(reason: str, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+def _core_checks(reason: str, checks: tuple[Check, ...], plugins: PluginSet) -> tuple[Check, ...]:
     """The check of the core that refused, where it was not the last question to the policies that did."""
     told = checks and checks[-1].verdict != Verdict.ALLOW and checks[-1].reason == reason
-    return () if told else (_core_check(reason, "refused"),)
+    return () if told else (_core_check(reason, "refused", plugins),)
 
 
-def _core_check(reason: str, verdict: str, *, outcome: Any = None) -> Check:
-    remedy = remedy_of(reason)
+def _core_check(reason: str, verdict: str, plugins: PluginSet, *, outcome: Any = None) -> Check:
+    remedy = remedy_of(reason, plugins.declared("reasons"))
     return Check(
         hook=CORE,
         verdict=verdict,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from authserver.engine.records import NOTHING
+
 _ALLOW_PRIVATE_USE = (
     "a private-use scheme without a period belongs to nobody; allow the complete URI: list mcp_clients in "
     "authserver.plugins for what MCP programs use, or redirect_private_use and name the URI in "
@@ -37,10 +39,6 @@ REMEDIES: Mapping[str, str] = {
     "too-many-unknown-tokens": (
         "whoever this API serves sends it tokens of nobody, or the caller scans for some; if it is in order, raise "
         "authserver.unknown_tokens_per_minute"
-    ),
-    "too-many-pushed-requests": (
-        "somebody floods the endpoint; if it is in order, raise "
-        "authserver.plugin.pushed_requests.unproven_per_minute"
     ),
     # Redirect URIs
     "redirect-uri-malformed": "no setting: such a URI is never acceptable",
@@ -86,17 +84,8 @@ REMEDIES: Mapping[str, str] = {
     ),
     "two-sessions": "another site below the same domain sets a cookie of that name: delete the cookies of this site",
     "form-token": "the page is of an earlier session, or the browser keeps no cookies: open it again",
-    # Features
-    "dpop-proof-missing": (
-        "the client must send a DPoP proof, as it is registered to: `authserver client add --dpop-bound`"
-    ),
-    "request-not-pushed": "authserver.plugin.pushed_requests.require refuses what was not pushed",
-    "request-uri-expired": "authserver.plugin.pushed_requests.lifetime is how long a pushed request lives",
+    # Plugins beyond the core
     "two-bindings": "two plugins bind the same token to two keys: take one out of authserver.plugins",
-    "dpop-proof-algorithm": "list the algorithm in authserver.plugin.dpop.algorithms, where it is one that is known",
-    "dpop-proof-url": "the client must put the endpoint that it calls into its proof, as the metadata has it",
-    "dpop-proof-other-key": "the client must send the proof of the key whose thumbprint is its dpop_jkt",
-    "dpop-proof-time": "authserver.plugin.dpop.tolerance is how far the clock of a client may be off",
     # Registration
     "initial-access-token-required": (
         "the client must send one of authserver.plugin.registration_token.tokens as a bearer token"
@@ -111,7 +100,7 @@ REMEDIES: Mapping[str, str] = {
     ),
     "not-everything-offered": "authserver.strict_registration refuses what would otherwise be left out",
     "invalid_client_metadata": "no setting unless the description names a scope, grant type or method: offer that",
-    "request_uri_not_supported": "list pushed_requests in authserver.plugins if the client pushes its requests",
+    "request_uri_not_supported": "list a plugin in authserver.plugins that reads such requests (expand_authorization_request)",
     # Plugins and the server itself
     "plugin-raised": "mend the plugin: the log has the traceback",
     "plugin-too-slow": "authserver.policy_time_limit is how long a plugin may think",
@@ -129,7 +118,6 @@ REMEDIES: Mapping[str, str] = {
 # Mistakes of whoever sent the request, which nothing on this side changes.
 WITHOUT_REMEDY = frozenset(
     {
-        "assertion-replayed",
         "authorization-malformed",
         "authorization-scheme",
         "client-id-differs",
@@ -141,23 +129,13 @@ WITHOUT_REMEDY = frozenset(
         "code-replayed",
         "code-unknown",
         "content-type",
-        "dpop-jkt-malformed",
-        "dpop-proof-header",
-        "dpop-proof-identifier",
-        "dpop-proof-key",
-        "dpop-proof-malformed",
-        "dpop-proof-method",
-        "dpop-proof-replayed",
-        "dpop-proof-signature",
         "field-repeated",
         "grant-ended",
         "grant-revoked",
         "grant-type-missing",
         "invalid_client",
-        "invalid_dpop_proof",
         "invalid_grant",
         "invalid_request",
-        "invalid_request_uri",
         "invalid_scope",
         "invalid_target",
         "key-differs",
@@ -178,8 +156,6 @@ WITHOUT_REMEDY = frozenset(
         "request-answered",
         "request-entity-too-large",
         "request-too-long",
-        "request-uri-pushed",
-        "request-uri-unknown",
         "request_not_supported",
         "resource-not-granted",
         "response-mode",
@@ -187,7 +163,6 @@ WITHOUT_REMEDY = frozenset(
         "scope-not-granted",
         "session-ended",
         "state-malformed",
-        "state-too-long",
         "token-of-another-client",
         "too-many-resources",
         "two-methods",
@@ -199,8 +174,14 @@ WITHOUT_REMEDY = frozenset(
 )
 
 
-def remedy_of(reason: str) -> str:
-    """What would change a refusal for this reason; "" for the reasons of a plugin that is not ours."""
-    if reason in WITHOUT_REMEDY:
+def remedy_of(reason: str, declared: Mapping[str, str] = NOTHING) -> str:
+    """What would change a refusal for this reason; "" for the reasons of a plugin that says nothing of it.
+
+    Args:
+        declared: what plugins say of their own reasons, in a mapping `reasons`: the remedy, or "" for a mistake of
+            whoever sent the request.
+    """
+    remedy = REMEDIES.get(reason, declared.get(reason))
+    if reason in WITHOUT_REMEDY or remedy == "":
         return "no setting: whoever sends the request must send another"
-    return REMEDIES.get(reason, "")
+    return remedy or ""

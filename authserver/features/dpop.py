@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+from pyramid.config import Configurator
+
 from authserver.api import (
     FOREIGN_ALGORITHMS,
     MAXIMUM_IDENTIFIER,
@@ -19,24 +21,33 @@ from authserver.api import (
     Engine,
     ForeignKey,
     Grant,
-    InvalidDpopProof,
     InvalidRequest,
     InvalidTarget,
     Jws,
+    OAuthError,
     Parameters,
+    ReadMember,
     SingleUse,
     canonical_resource,
     foreign_key,
     hookimpl,
+    read_flag,
     read_jws,
 )
 
 TYPE = "dpop+jwt"
+BOUND = "dpop_bound_access_tokens"
 # What a stranger may not make us look at, besides the key itself (T055, T056).
 _REFUSED_HEADERS = frozenset({"b64", "crit", "enc", "jku", "x5c", "x5u", "zip"})
 # The last character of 32 bytes in base64url carries four bits.
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+class InvalidDpopProof(OAuthError):
+    """A proof is missing, malformed, not for this request, or was used before (RFC 9449, 5)."""
+
+    code = "invalid_dpop_proof"
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,26 @@ class Dpop:
     """
 
     details: ClassVar[frozenset[str]] = frozenset({"cnf"})
+    confirmations: ClassVar[Mapping[str, str]] = {"jkt": "DPoP"}
     immediate: ClassVar[bool] = True
+    reasons: ClassVar[Mapping[str, str]] = {
+        "dpop-jkt-malformed": "",
+        "dpop-proof-algorithm": "list the algorithm in authserver.plugin.dpop.algorithms, where it is one that is known",
+        "dpop-proof-header": "",
+        "dpop-proof-identifier": "",
+        "dpop-proof-key": "",
+        "dpop-proof-malformed": "",
+        "dpop-proof-method": "",
+        "dpop-proof-missing": (
+            "the client must send a DPoP proof, as it is registered to: `authserver client show`"
+        ),
+        "dpop-proof-replayed": "",
+        "dpop-proof-signature": "",
+        "dpop-proof-time": "authserver.plugin.dpop.tolerance is how far the clock of a client may be off",
+        "dpop-proof-other-key": "",
+        "dpop-proof-url": "the client must put the endpoint that it calls into its proof, as the metadata has it",
+        "invalid_dpop_proof": "",
+    }
 
     algorithms: tuple[str, ...] = ("ES256", "EdDSA", "PS256", "RS256")
     tolerance: int = 60
@@ -66,8 +96,18 @@ class Dpop:
             raise ValueError("tolerance: must be 60 to 300 seconds")
 
     @hookimpl
+    def includeme(self, config: Configurator) -> None:
+        """Let programs in browsers send proofs, and read the nonces (8) that another server may ask them for."""
+        config.add_cross_origin_headers(sent=("DPoP",), read=("DPoP-Nonce",))
+
+    @hookimpl
     def server_metadata(self) -> Mapping[str, Any]:
         return {"dpop_signing_alg_values_supported": list(self.algorithms)}
+
+    @hookimpl
+    def client_metadata(self) -> Mapping[str, ReadMember]:
+        """Whether the client promises to bind its tokens (RFC 9449, 5.2)."""
+        return {BOUND: read_flag}
 
     @hookimpl
     def code_details(self, parameters: Parameters) -> Mapping[str, Any] | None:
@@ -88,7 +128,7 @@ class Dpop:
         """The key of a valid proof (RFC 9449, 5 and 10.1). Raises InvalidDpopProof."""
         text = engine.caller.headers.get("dpop")
         if text is None:
-            if grant is not None and client.details.get("dpop_bound_access_tokens"):
+            if grant is not None and client.details.get(BOUND):
                 raise InvalidDpopProof("This client must send a DPoP proof.", reason="dpop-proof-missing")
             return None
         jws = _read(text)
@@ -99,7 +139,6 @@ class Dpop:
         if grant is None and parameters.get("dpop_jkt") not in (None, key.thumbprint):
             raise _refused("its key is not the one of dpop_jkt", reason="dpop-proof-other-key")
         return Binding(
-            token_type="DPoP",
             confirmation={"jkt": key.thumbprint},
             # Others are bound to their client's own credential already (5).
             binds_refresh=client.is_public,

@@ -60,6 +60,7 @@ class JwtBearer:
     """
 
     immediate: ClassVar[bool] = True
+    reasons: ClassVar[Mapping[str, str]] = {"assertion-replayed": ""}
 
     issuers: tuple[tuple[str, str], ...]
     subject: Subject = Subject.USERNAME

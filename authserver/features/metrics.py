@@ -14,7 +14,7 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 
-from authserver.api import Event, Secret, equal, hookimpl
+from authserver.api import Event, Route, Secret, equal, hookimpl
 
 
 @dataclass(eq=False)
@@ -52,8 +52,7 @@ class Metrics:
     @hookimpl
     def includeme(self, config: Configurator) -> None:
         self.registry.register(Upkeep(config.registry.application.caretaker))
-        config.add_route("metrics", "/metrics", request_method="GET")
-        config.add_view(self.page, route_name="metrics")
+        config.add_endpoint(Route("metrics", "/metrics", ("GET",), stored=False), self.page)
 
     @hookimpl
     def observe(self, event: Event) -> None:

@@ -25,10 +25,14 @@ from authserver.api import (
     Engine,
     Expanded,
     InvalidRequest,
-    InvalidRequestUri,
     Kept,
+    Medium,
+    OAuthError,
+    Origins,
     Parameters,
+    ReadMember,
     Request,
+    Route,
     TooManyRequests,
     Unsealable,
     authenticate,
@@ -41,16 +45,32 @@ from authserver.api import (
     new_credential,
     of_this_generation,
     proven_key,
+    read_flag,
     read_form,
     to_text,
     well_formed,
 )
 
-PATH = "/oauth/par"
 KIND = "pushed-request"
+ROUTE = Route(
+    "pushed_requests",
+    "/oauth/par",
+    ("POST",),
+    Medium.JSON,
+    Origins.CLIENTS,
+    metadata="pushed_authorization_request_endpoint",
+)
+# Of the server (RFC 9126, 5), and of a client (6).
+REQUIRED = "require_pushed_authorization_requests"
 REFERENCE = "urn:ietf:params:oauth:request_uri:"
 # What proves who pushes is no part of the request, and goes into no address.
 CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")
+
+
+class InvalidRequestUri(OAuthError):
+    """The `request_uri` leads to no request: it is unknown, expired or another client's (RFC 9101, 7)."""
+
+    code = "invalid_request_uri"
 
 
 class RequestTooLong(InvalidRequest):
@@ -65,12 +85,27 @@ class PushedRequests:
 
     Attributes:
         lifetime: seconds in which the browser must bring the reference, 5 to 600.
-        require: whether a request that was not pushed is refused.
+        require: whether a request that was not pushed is refused, whoever's it is.
         unproven_per_minute: how many requests a public client may push within a minute, counted by each process;
             clients that registered themselves are counted together, with a credential or without. 0: any number.
     """
 
     immediate: ClassVar[bool] = True
+    reasons: ClassVar[Mapping[str, str]] = {
+        "invalid_request_uri": "",
+        "request-not-pushed": (
+            "authserver.plugin.pushed_requests.require refuses what was not pushed; of one client, "
+            f"that it is registered with {REQUIRED}: `authserver client show`"
+        ),
+        "request-uri-expired": "authserver.plugin.pushed_requests.lifetime is how long a pushed request lives",
+        "request-uri-pushed": "",
+        "request-uri-unknown": "",
+        "state-too-long": "",
+        "too-many-pushed-requests": (
+            "somebody floods the endpoint; if it is in order, raise "
+            "authserver.plugin.pushed_requests.unproven_per_minute"
+        ),
+    }
 
     lifetime: int = 90
     require: bool = False
@@ -84,12 +119,11 @@ class PushedRequests:
 
     @hookimpl
     def includeme(self, config: Configurator) -> None:
-        config.add_json_endpoint("pushed_requests", PATH, self.push, origins="clients")
+        config.add_endpoint(ROUTE, self.push)
 
     @hookimpl
-    def server_metadata(self, issuer: str) -> Mapping[str, Any]:
-        members = {"pushed_authorization_request_endpoint": issuer + PATH}
-        return members | {"require_pushed_authorization_requests": True} if self.require else members
+    def server_metadata(self) -> Mapping[str, Any]:
+        return {REQUIRED: True} if self.require else {}
 
     @hookimpl
     def expand_authorization_request(self, engine: Engine, parameters: Parameters) -> Expanded | None:
@@ -98,10 +132,15 @@ class PushedRequests:
         if reference is not None and reference.lower().startswith(REFERENCE):
             parameters.require("client_id")
             return self._find(engine, reference, parameters.only("client_id", "request_uri"))
-        if self.require:
+        if self.require or _must_push(engine, parameters.get("client_id")):
             refusal = InvalidRequest("The request must be pushed first.", reason="request-not-pushed")
             return Expanded(parameters=parameters, refusal=refusal)
         return None
+
+    @hookimpl
+    def client_metadata(self) -> Mapping[str, ReadMember]:
+        """Whether the client promises to push every request (RFC 9126, 6)."""
+        return {REQUIRED: read_flag}
 
     def push(self, request: Request) -> Response:
         """POST /oauth/par: check the request as if the browser had brought it, and answer a reference to it."""
@@ -195,3 +234,9 @@ class PushedRequests:
 def _context(client_id: str, name: bytes) -> str:
     """The row that a sealed request belongs to."""
     return f"{name.hex()} {client_id}"
+
+
+def _must_push(engine: Engine, client_id: str | None) -> bool:
+    """Whether this client promised to push its requests."""
+    client = engine.find_client(client_id) if client_id else None
+    return client is not None and bool(client.details.get(REQUIRED))

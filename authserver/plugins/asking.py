@@ -16,20 +16,20 @@ from typing import Any, Protocol
 import pluggy
 
 from authserver.containment import contained, text_of
-from authserver.engine.context import Engine, Issue, Redeem
+from authserver.engine.context import Binding, Issue
 from authserver.engine.crypto import strict_json
 from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine
 from authserver.engine.errors import ServerError
-from authserver.engine.parameters import Parameters
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import Question
-from authserver.engine.records import Client, Event
+from authserver.engine.records import Event
 from authserver.hooks import PROJECT, Contributing, Deciding, is_refusal, refusals_in
 from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
 from authserver.ini import PLUGIN_PREFIX
 from authserver.limits import MAXIMUM_JSON
 from authserver.plugins.arms_length import Unusable, at_arms_length, is_of_others
-from authserver.plugins.time_limit import TimeLimit, TooSlow
+from authserver.plugins.time_limit import NoThread, TimeLimit, TooSlow
+from authserver.plugins.trace import traced
 from authserver.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -78,13 +78,16 @@ class PluginSet:
     Args:
         plugins: (name, plugin) pairs in the order in which they are asked.
         time_limit: seconds in which a plugin must answer that is not `immediate`.
+        trace: whether each call is written to the log (`plugins.trace`).
 
     Raises:
         SettingsError: a plugin is not hashable, jumps the queue, misspells a hook, or says that it serves one
             that it does not implement.
     """
 
-    def __init__(self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0) -> None:
+    def __init__(
+        self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0, trace: bool = False
+    ) -> None:
         self.names = tuple(name for name, _ in plugins)
         self.shadow: Observer | None = None
         self._plugins = dict(plugins)
@@ -137,9 +140,17 @@ class PluginSet:
                     function = partial(at_arms_length, function)
                 if hook.timed and not getattr(implementation.plugin, "immediate", False):
                     function = partial(self._limit.call, function)
+                if trace:
+                    function = partial(traced, implementation.plugin_name, name, function)
                 declared: frozenset[str] = frozenset()
                 if isinstance(hook, Contributing):
-                    declared = frozenset(getattr(implementation.plugin, hook.declared, ()))
+                    names_added = getattr(implementation.plugin, hook.declared, ())
+                    declared = frozenset(names_added)
+                    if hook.value is Binding and names_added and not isinstance(names_added, Mapping):
+                        problems.append(
+                            f"plugin {implementation.plugin_name}: {hook.declared} must be a mapping: each member of "
+                            "`cnf` with the type of a token that is bound so"
+                        )
                 names = tuple(implementation.argnames)
                 found.append(
                     Implementation(
@@ -184,9 +195,16 @@ class PluginSet:
         while self._prepared:
             name = self._prepared.pop()
             try:
-                self._limit.call(getattr(self._plugins[name], "close", _nothing))
+                self._close(getattr(self._plugins[name], "close", _nothing))
             except Exception:
                 log.exception("plugin %s failed to close; nothing depends on it", name)
+
+    def _close(self, close: Callable[[], None]) -> None:
+        try:
+            self._limit.call(close)
+        except NoThread:
+            # From Python 3.12 on, none can be started at the end of the process, where servers are closed.
+            contained(close)
 
     def serves(self, hook: str) -> bool:
         """Whether any plugin implements this hook."""
@@ -195,6 +213,11 @@ class PluginSet:
     def plugin(self, name: str) -> object:
         """The plugin of this name. Raises KeyError."""
         return self._plugins[name]
+
+    def declared(self, attribute: str) -> dict[str, str]:
+        """What plugins say in a mapping of this name, in one mapping: of two that say the same name the first counts."""
+        found = [getattr(plugin, attribute, None) for plugin in reversed(self._plugins.values())]
+        return {name: text for said in found if isinstance(said, Mapping) for name, text in said.items()}
 
     def decide(self, question: Question[T], /) -> Ruling[T]:
         """Ask every plugin of a deciding hook and combine the answers (see `engine.ports.Policies`)."""
@@ -307,40 +330,50 @@ def _contribution(implementation: Implementation, hook: Contributing, question: 
     if isinstance(value, Mapping):
         value = dict(value)
     if hook.declared:
-        if undeclared := set(value) - implementation.declared:
+        added = dict(value.confirmation) if isinstance(value, Binding) else value
+        if undeclared := set(added) - implementation.declared:
             names = ", ".join(sorted(map(str, undeclared)))
             raise CannotBeAdded(f"it does not declare {names} in `{hook.declared}`")
-        if len(strict_json.dumps(value)) > MAXIMUM_JSON:
+        if len(strict_json.dumps(added)) > MAXIMUM_JSON:
             raise CannotBeAdded(f"it is longer than {MAXIMUM_JSON} bytes of JSON")
-    if hook.name == "grant_types":
-        return {name: partial(_redeem, implementation, redeem) for name, redeem in value.items()}
+    if hook.name in _FUNCTIONS:
+        return {name: partial(_call, implementation, hook.name, added) for name, added in value.items()}
     return value
 
 
-def _redeem(
-    implementation: Implementation, redeem: Redeem, engine: Engine, client: Client, parameters: Parameters
-) -> Issue:
-    """What the grant type of a plugin says may be issued.
+def _call(implementation: Implementation, hook: str, function: Callable[..., Any], /, *arguments: Any) -> Any:
+    """What a function answers that a plugin added: a grant type, or the reader of a member of client metadata.
 
     Raises:
         OAuthError: it refuses.
         ServerError: it failed.
     """
-    ask = partial(at_arms_length, redeem) if implementation.of_others else redeem
+    ask = partial(at_arms_length, function) if implementation.of_others else function
     try:
-        order = contained(ask, engine, client, parameters)
-        if not isinstance(order, Issue):
-            raise CannotBeAdded(f"{type(order).__name__} is no Issue")
-        if not all(map(is_refusal, refusals_in(order))):
-            raise CannotBeAdded("its refusal cannot be sent or kept")
+        answer = contained(ask, *arguments)
+        contained(_FUNCTIONS[hook], answer)
     except StorageUnavailable:
         raise
     except Exception as error:
         if is_refusal(error):
             raise
-        log.exception("plugin %s failed in its grant type: refusing; fix or remove it", implementation.plugin)
+        log.exception("plugin %s failed in %s: refusing; fix or remove it", implementation.plugin, hook)
         raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
-    return order
+    return answer
+
+
+def _check_issue(answer: object) -> None:
+    if not isinstance(answer, Issue):
+        raise CannotBeAdded(f"{type(answer).__name__} is no Issue")
+    if not all(map(is_refusal, refusals_in(answer))):
+        raise CannotBeAdded("its refusal cannot be sent or kept")
+
+
+# The hooks at which plugins add functions, and what raises when one of them says what is no answer.
+_FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
+    "grant_types": _check_issue,
+    "client_metadata": strict_json.dumps,
+}
 
 
 def _nothing() -> None:

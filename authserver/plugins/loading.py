@@ -25,6 +25,7 @@ def load(
     *,
     production: bool,
     time_limit: float = 2.0,
+    trace: bool = False,
     others: Collection[str] = (),
 ) -> tuple[PluginSet, list[str]]:
     """Find every plugin of the INI, make it from its settings and prepare it. Close them in the end.
@@ -34,6 +35,7 @@ def load(
         settings: raw texts by plugin name and field.
         production: whether insecure plugins and settings are refused.
         time_limit: seconds a plugin has for a decision.
+        trace: whether each call of a plugin is written to the log.
         others: specifications of plugins that have settings too but are loaded elsewhere.
 
     Returns:
@@ -97,7 +99,7 @@ def load(
         problems += [f"{line} (refused in production)" for line in insecure]
     if problems:
         raise SettingsError(problems)
-    loaded = PluginSet(plugins, time_limit=time_limit)
+    loaded = PluginSet(plugins, time_limit=time_limit, trace=trace)
     loaded.prepare()
     return loaded, insecure
 

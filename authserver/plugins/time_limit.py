@@ -19,6 +19,10 @@ class TooSlow(Exception):
     """The function did not answer in time, or every thread is held by one that does not."""
 
 
+class NoThread(RuntimeError):
+    """No thread can be started: there are too many, or the interpreter is ending."""
+
+
 class TimeLimit:
     """Calls functions in threads of their own.
 
@@ -32,7 +36,7 @@ class TimeLimit:
         self._free = threading.BoundedSemaphore(threads)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What the function returns or raises, contained. Raises TooSlow."""
+        """What the function returns or raises, contained. Raises TooSlow, and NoThread when it was not called."""
         if not self._free.acquire(blocking=False):
             raise TooSlow("every thread is held by a plugin that does not answer")
         future: Future[Any] = Future()
@@ -47,8 +51,10 @@ class TimeLimit:
 
         try:
             threading.Thread(target=run, name="policy", daemon=True).start()
-        except BaseException:
+        except BaseException as error:
             self._free.release()
+            if isinstance(error, RuntimeError):
+                raise NoThread(str(error)) from error
             raise
         try:
             return future.result(self._seconds)

@@ -6,7 +6,8 @@
 
 The class it makes has a test for every promise and every deciding hook of the policy: it answers every
 question (and never raises), the same each time, quickly, with an answer of the right type and a reason that
-it declares in `reasons`; it never allows more than was asked for; it is a frozen, hashable value.
+it declares in `reasons`; it never allows more than was asked for, and changes nothing of the question; it is
+a frozen, hashable value.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from contextlib import suppress
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from authserver.engine.decisions import Decision, Verdict
 from authserver.engine.questions import Question
 from authserver.hooks import is_implemented
 from authserver.hookspecs import DECIDING, every_hook
+from authserver.plugins.arms_length import at_arms_length, copied
 from authserver.plugins.asking import PluginSet
 from authserver.settings import SettingsError
 from authserver.testing import hostile
@@ -164,6 +167,28 @@ def policy_contract(
 
                 holds()
 
+            @each_hook
+            def test_it_changes_nothing_that_it_is_asked_with(self, policy: Any, hook: str) -> None:
+                """The server hands out copies, so whoever writes into them has misunderstood something."""
+
+                @settings
+                @given(asking[hook])
+                def holds(asked: Question[Any]) -> None:
+                    handed = copied(asked)
+                    with suppress(Exception):
+                        _ask(policy, handed, through=_directly)
+                    changed = [
+                        item.name
+                        for item in fields(asked)
+                        if getattr(handed, item.name) != getattr(asked, item.name)
+                    ]
+                    assert not changed, (
+                        f"it writes into {', '.join(changed)}; the server hands out copies, so that this changes "
+                        "nothing: say what you mean by the answer"
+                    )
+
+                holds()
+
         if hooks and deterministic:
 
             @each_hook
@@ -220,15 +245,19 @@ def _nothing() -> None:
     """What a policy does that has no `prepare` or `close`."""
 
 
-def _ask(policy: object, asked: Question[Any]) -> Any:
-    """What the policy answers, asked with the arguments that it takes; None where it says that it does not serve."""
+def _ask(policy: object, asked: Question[Any], *, through: Callable[..., Any] = at_arms_length) -> Any:
+    """What the policy answers, asked as the server asks; None where it says that it does not serve."""
     if asked.hook not in getattr(policy, "serves", (asked.hook,)):
         return None
     function: Callable[..., Any] = getattr(policy, asked.hook)
-    arguments = {name: getattr(asked, name) for name in inspect.signature(function).parameters}
+    arguments = [getattr(asked, name) for name in inspect.signature(function).parameters]
     # What would end the process fails a test; whoever runs the tests can still end them.
     with interruptible():
-        return contained(partial(function, **arguments))
+        return contained(through, function, *arguments)
+
+
+def _directly(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def _said(policy: object, asked: Question[Any]) -> Any:

@@ -145,7 +145,7 @@ def _with_hints(request: Request, response: Response, error: OAuthError) -> Resp
     """Add what the client may do about it (RFC 9110, 10.2.3 and 11.6.1)."""
     match error:
         case InvalidClient(scheme=scheme):
-            response.headers["WWW-Authenticate"] = f'{scheme} realm="{_realm(request)}"'
+            response.headers["WWW-Authenticate"] = f'{_known(request, scheme)} realm="{_realm(request)}"'
         case InvalidToken(sent=True):
             response.headers["WWW-Authenticate"] = f'Bearer realm="{_realm(request)}", error="invalid_token"'
         case InvalidToken():
@@ -178,6 +178,12 @@ def _page(
     response: Response = render_to_response("error.jinja2", page, request)
     response.status_int = status
     return response
+
+
+def _known(request: Request, used: str) -> str:
+    """The scheme that the client used, if it is one of ours; else Basic."""
+    token_types = request.registry.application.parts.token_types.values()
+    return next((name for name in ("Bearer", *token_types) if name.lower() == used.lower()), "Basic")
 
 
 def _realm(request: Request) -> str:

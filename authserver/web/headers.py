@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pyramid.config import Configurator
@@ -31,6 +32,24 @@ log = logging.getLogger(__name__)
 
 def includeme(config: Configurator) -> None:
     config.add_request_method(lambda request: {}, "content_security_policy", reify=True)
+    config.registry.cross_origin = CrossOrigin()
+    config.add_directive("add_cross_origin_headers", add_cross_origin_headers)
+
+
+@dataclass
+class CrossOrigin:
+    """Headers that programs in browsers may send to us from other origins, and those of answers that they may read."""
+
+    sent: set[str] = field(default_factory=lambda: {"Authorization", "Content-Type", "MCP-Protocol-Version"})
+    read: set[str] = field(default_factory=lambda: {"Retry-After", "WWW-Authenticate"})
+
+
+def add_cross_origin_headers(
+    config: Configurator, *, sent: Iterable[str] = (), read: Iterable[str] = ()
+) -> None:
+    """Directive for features: headers that programs of other origins may send, and read of answers, wherever they may call."""
+    config.registry.cross_origin.sent.update(sent)
+    config.registry.cross_origin.read.update(read)
 
 
 def tween_factory(handler: Handler, registry: Registry) -> Handler:
@@ -98,13 +117,12 @@ def _add_cross_origin(request: Request, response: Response) -> None:
         response.headers.add("Vary", "Origin")
         if not _is_of_a_client(request, origin):
             return
+    headers: CrossOrigin = request.registry.cross_origin
     response.headers["Access-Control-Allow-Origin"] = "*" if route.origins is Origins.ALL else origin
-    response.headers["Access-Control-Expose-Headers"] = "WWW-Authenticate, DPoP-Nonce, Retry-After"
+    response.headers["Access-Control-Expose-Headers"] = ", ".join(sorted(headers.read))
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = ", ".join(route.methods)
-        response.headers["Access-Control-Allow-Headers"] = (
-            "Authorization, Content-Type, DPoP, MCP-Protocol-Version"
-        )
+        response.headers["Access-Control-Allow-Headers"] = ", ".join(sorted(headers.sent))
         response.headers["Access-Control-Max-Age"] = "3600"
 
 

@@ -9,8 +9,10 @@ from pyramid.config import Configurator
 from pyramid.response import Response
 from pyramid.view import view_config
 
+from authserver.engine.metadata import server_metadata
 from authserver.web.json import json_response
 from authserver.web.request import Request
+from authserver.web.routes import endpoints
 
 # The name of the document, and of its route (RFC 8414, 3).
 METADATA = "oauth-authorization-server"
@@ -20,6 +22,13 @@ MAXIMUM_AGE = 300
 
 def includeme(config: Configurator) -> None:
     config.add_well_known(METADATA, metadata)
+
+
+def publish(config: Configurator) -> None:
+    """Make the document, once every endpoint is there. Raises MetadataCollision."""
+    parts = config.registry.application.parts
+    described = server_metadata(parts, endpoints(config.registry, parts.settings.issuer_origin))
+    config.registry.metadata_body = msgspec.json.encode(described)
 
 
 def metadata(request: Request) -> Response:

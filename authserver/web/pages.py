@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import msgspec
 from pyramid.config import Configurator
 from pyramid.events import BeforeRender
 from pyramid.httpexceptions import HTTPNotFound
@@ -53,7 +52,6 @@ def includeme(config: Configurator) -> None:
     config.add_translation_dirs("authserver:locale")
     config.set_locale_negotiator(negotiate_locale)
     config.add_subscriber(add_page_values, BeforeRender)
-    config.registry.metadata_body = msgspec.json.encode(application.metadata)
     config.registry.home_links = []
     config.registry.static_files = _static_files(application.parts.settings)
     config.registry.locales = tuple(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from pyramid.config import Configurator
@@ -30,20 +30,12 @@ from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType
 from authserver.web.request import Request
+from authserver.web.routes import route_of
 
 # What strangers may write into the event table.
 _METHOD = re.compile(r"[A-Z]{1,16}")
 UNEXPECTED = "unexpected-error"
 log = logging.getLogger(__name__)
-
-REFUSED: Mapping[str, EventType] = {
-    "token": EventType.TOKEN_REFUSED,
-    "authorize": EventType.AUTHORIZATION_REFUSED,
-    "consent": EventType.AUTHORIZATION_REFUSED,
-    "login": EventType.SIGN_IN_REFUSED,
-    "register": EventType.REGISTRATION_REFUSED,
-    "account_password": EventType.PASSWORD_REFUSED,
-}
 
 
 class Unanswerable(Exception):
@@ -101,7 +93,8 @@ def verdict(request: Request, error: Exception) -> tuple[EventType, str] | None:
     """
     match error:
         case Refusal():
-            return REFUSED.get(request.caller.endpoint, EventType.REQUEST_REFUSED), error.reason
+            route = route_of(request)
+            return route.refused if route else EventType.REQUEST_REFUSED, error.reason
         case URLDecodeError() | HTTPException(status_int=404):
             return None
         case HTTPException() if error.status_int < 400:

@@ -15,6 +15,7 @@ from authserver.engine.ports import Storage
 from authserver.limits import MAXIMUM_BODY
 
 if TYPE_CHECKING:
+    from authserver.web.headers import CrossOrigin
     from authserver.web.routes import Route
 
 
@@ -30,9 +31,6 @@ class Served(Protocol):
 
     @property
     def storage(self) -> Storage: ...
-
-    @property
-    def metadata(self) -> Mapping[str, object]: ...
 
     def check_database(self) -> None: ...
 
@@ -54,6 +52,7 @@ class Registry(Protocol):
         metadata_body: the server metadata, as it is sent.
         home_links: label and address of what features add to the front page.
         static_files: media type, content and digest, by the name of the route.
+        cross_origin: headers that other origins may send and read.
         locales: the languages that there are translations for.
     """
 
@@ -65,6 +64,7 @@ class Registry(Protocol):
     metadata_body: bytes
     home_links: list[tuple[str, str]]
     static_files: Mapping[str, tuple[str, bytes, str]]
+    cross_origin: CrossOrigin
     locales: tuple[str, ...]
 
 

@@ -1,4 +1,4 @@
-"""The one route table: every path there is, its methods, how its errors look, and who may call it cross-origin."""
+"""The one route table: all that is known of an endpoint by its name, and the directives that add to it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from pyramid.config import Configurator
 from pyramid.events import NewRequest
+from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
 from pyramid.response import Response
 from pyramid_retry import BeforeRetry
 
-from authserver.engine.context import Parts
-from authserver.engine.metadata import introspection_is_on, registration_is_open, well_known_paths
+from authserver.engine.records import EventType
 from authserver.web.forms import is_too_large
-from authserver.web.request import Request
+from authserver.web.request import Registry, Request
 
 
 class Medium(StrEnum):
@@ -37,10 +38,19 @@ class Origins(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path, below the path of the issuer.
+    """One endpoint.
 
-    `stored` says whether it needs the request's transaction, `personal` whether it is for signed-in people, who
-    come back to it when they have signed in.
+    Attributes:
+        name: by which its view and its events call it.
+        path: where it is, below the path of the issuer; without placeholders.
+        methods: those that it answers; GET stands for HEAD, too.
+        medium: what it answers with, errors included.
+        origins: which web origins may read its answers.
+        stored: whether it needs the request's transaction.
+        personal: whether it is for signed-in people, who come back to it when they have signed in.
+        refused: the type of the events of its refusals.
+        metadata: the member of the server metadata that names its URL (RFC 8414, 2); "" for none.
+        decided_by: the deciding hook that its rules ask; where no plugin serves that, it is not there. "" for none.
     """
 
     name: str
@@ -50,23 +60,62 @@ class Route:
     origins: Origins = Origins.NONE
     stored: bool = True
     personal: bool = False
+    refused: EventType = EventType.REQUEST_REFUSED
+    metadata: str = ""
+    decided_by: str = ""
 
 
 ROUTES = (
     Route("home", "/", ("GET",)),
-    Route("authorize", "/oauth/authorize", ("GET", "POST")),
-    Route("consent", "/oauth/consent", ("GET", "POST")),
-    Route("token", "/oauth/token", ("POST",), Medium.JSON, Origins.CLIENTS),
-    Route("introspect", "/oauth/introspect", ("POST",), Medium.JSON),
-    Route("revoke", "/oauth/revoke", ("POST",), Medium.JSON, Origins.CLIENTS),
-    Route("register", "/oauth/register", ("POST",), Medium.JSON, Origins.ALL),
-    Route("jwks", "/oauth/jwks", ("GET",), Medium.JSON, Origins.ALL, stored=False),
-    Route("login", "/login", ("GET", "POST")),
+    Route(
+        "authorize",
+        "/oauth/authorize",
+        ("GET", "POST"),
+        refused=EventType.AUTHORIZATION_REFUSED,
+        metadata="authorization_endpoint",
+    ),
+    Route("consent", "/oauth/consent", ("GET", "POST"), refused=EventType.AUTHORIZATION_REFUSED),
+    Route(
+        "token",
+        "/oauth/token",
+        ("POST",),
+        Medium.JSON,
+        Origins.CLIENTS,
+        refused=EventType.TOKEN_REFUSED,
+        metadata="token_endpoint",
+    ),
+    Route(
+        "introspect",
+        "/oauth/introspect",
+        ("POST",),
+        Medium.JSON,
+        metadata="introspection_endpoint",
+        decided_by="introspection_decision",
+    ),
+    Route("revoke", "/oauth/revoke", ("POST",), Medium.JSON, Origins.CLIENTS, metadata="revocation_endpoint"),
+    Route(
+        "register",
+        "/oauth/register",
+        ("POST",),
+        Medium.JSON,
+        Origins.ALL,
+        refused=EventType.REGISTRATION_REFUSED,
+        metadata="registration_endpoint",
+        decided_by="registration_decision",
+    ),
+    Route("jwks", "/oauth/jwks", ("GET",), Medium.JSON, Origins.ALL, stored=False, metadata="jwks_uri"),
+    Route("login", "/login", ("GET", "POST"), refused=EventType.SIGN_IN_REFUSED),
     Route("logout", "/logout", ("GET", "POST")),
     Route("account", "/account", ("GET",), personal=True),
     Route("account_apps", "/account/apps", ("GET", "POST"), personal=True),
     Route("account_sessions", "/account/sessions", ("GET", "POST"), personal=True),
-    Route("account_password", "/account/password", ("GET", "POST"), personal=True),
+    Route(
+        "account_password",
+        "/account/password",
+        ("GET", "POST"),
+        personal=True,
+        refused=EventType.PASSWORD_REFUSED,
+    ),
     Route("account_sign_out", "/account/sign-out-everywhere", ("GET", "POST"), personal=True),
     Route("live", "/health/live", ("GET",), Medium.JSON, stored=False),
     Route("ready", "/health/ready", ("GET",), Medium.JSON, stored=False),
@@ -79,33 +128,31 @@ ROUTES = (
 
 def includeme(config: Configurator) -> None:
     """Add every route below the path of the issuer, and an answer to the methods it does not have."""
-    parts: Parts = config.registry.application.parts
-    prefix, policies = parts.settings.issuer_path, parts.policies
-    # What is switched off keeps its name for its view, but matches nothing.
-    off = {
-        "register": not registration_is_open(policies),
-        "introspect": not introspection_is_on(policies),
-    }
     config.registry.routes = {}
     config.registry.paths = {}
     config.registry.folders = {}
     config.registry.unstored_paths = set()
     for route in ROUTES:
-        _add(config, replace(route, path=prefix + route.path), is_off=off.get(route.name, False))
+        _add(config, _below_issuer(config, route))
     config.add_subscriber(refuse_newline, NewRequest)
     config.add_subscriber(wait_before_retry, BeforeRetry)
-    config.add_directive("add_json_endpoint", add_json_endpoint)
+    config.add_directive("add_endpoint", add_endpoint)
     config.add_directive("add_well_known", add_well_known)
 
 
+def _below_issuer(config: Configurator, route: Route) -> Route:
+    prefix: str = config.registry.application.parts.settings.issuer_path
+    return replace(route, path=prefix + route.path)
+
+
 def _add(
-    config: Configurator,
-    route: Route,
-    *,
-    otherwise: Callable[[Request], Response] | None = None,
-    is_off: bool = False,
+    config: Configurator, route: Route, *, otherwise: Callable[[Request], Response] | None = None
 ) -> None:
     """Add a route with its whole path, and what answers where it has no view: 405 unless `otherwise` is given."""
+    # What is switched off keeps its name for its view, but matches nothing.
+    is_off = bool(route.decided_by) and not config.registry.application.parts.policies.serves(
+        route.decided_by
+    )
     # Whatever prefix the caller is included with, the path has it already, or must not have it.
     config = config.with_package(config.package)
     config.route_prefix = None
@@ -115,21 +162,39 @@ def _add(
         config.add_view(preflight, route_name=route.name, request_method="OPTIONS")
     config.registry.routes[route.name] = route
     if not is_off and otherwise is None:
+        _refuse_twins(config, route)
         config.registry.paths[route.path] = route
     if not route.stored:
         config.registry.unstored_paths.add(route.path)
 
 
-def add_json_endpoint(
-    config: Configurator, name: str, path: str, view: Callable[[Request], Response], *, origins: str = "none"
-) -> None:
-    """Directive for features: an endpoint that clients POST to, in the route table as our own are.
+def _refuse_twins(config: Configurator, route: Route) -> None:
+    """Pyramid compares names alone. Raises ConfigurationError."""
+    for other in config.registry.paths.values():
+        if route.path == other.path:
+            raise ConfigurationError(f"{route.name} has the path of {other.name}: {route.path}")
+        if route.metadata and route.metadata == other.metadata:
+            raise ConfigurationError(f"{route.name} is {route.metadata} in the metadata, as {other.name} is")
 
-    Errors are JSON. `origins` says which web origins may read the answers: `none`, `all` or `clients`.
+
+def add_endpoint(config: Configurator, route: Route, view: Callable[[Request], Any], **options: Any) -> None:
+    """Directive for features: an endpoint in the route table, as our own are.
+
+    Args:
+        view: answers each of its methods.
+        options: of Pyramid's `add_view`, a `renderer` for instance.
+
+    Raises:
+        ConfigurationError: its name, its path or its member of the metadata is taken.
     """
-    prefix: str = config.registry.application.parts.settings.issuer_path
-    _add(config, Route(name, prefix + path, ("POST",), Medium.JSON, Origins(origins)))
-    config.add_view(view, route_name=name, request_method="POST")
+    route = _below_issuer(config, route)
+    _add(config, route)
+    config.add_view(view, route_name=route.name, request_method=route.methods, **options)
+
+
+def endpoints(registry: Registry, issuer_origin: str) -> dict[str, str]:
+    """The URL of each endpoint that is switched on and that the server metadata names, by its member there."""
+    return {route.metadata: issuer_origin + route.path for route in registry.paths.values() if route.metadata}
 
 
 def add_well_known(
@@ -148,6 +213,14 @@ def add_well_known(
     for route_name, path in paths.items():
         _add(config, Route(route_name, path, ("GET",), Medium.JSON, Origins.ALL, stored=False))
         config.add_view(view, route_name=route_name, request_method="GET")
+
+
+def well_known_paths(name: str, issuer_path: str) -> tuple[str, str]:
+    """Where clients look for a document about the issuer: between its host and path, and behind its path.
+
+    The first is where RFC 8414, 3.1 has it, the second where OpenID Connect Discovery, 4 has it.
+    """
+    return f"/.well-known/{name}{issuer_path}", f"{issuer_path}/.well-known/{name}"
 
 
 def refuse_other_well_known(config: Configurator) -> None:

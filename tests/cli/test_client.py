@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 EDITOR = ("--name", "Editor", "--auth-method", "none", "--scope", "notes.read")
 
@@ -139,12 +140,42 @@ def test_names_from_outside_cannot_draw_on_the_terminal(run) -> None:
 
 def test_a_client_that_must_prove_a_key_is_registered_so(run, ini) -> None:
     """DPOP-05: only where a plugin looks for proofs."""
-    assert add(run, "--name", "Vault", "--dpop-bound")["dpop_bound_access_tokens"] is True
+    bound = ("--metadata", "dpop_bound_access_tokens=true")
+    added = add(run, "--name", "Vault", *bound)
+    assert added["dpop_bound_access_tokens"] is True
     assert "dpop_bound_access_tokens" not in add(run, "--name", "Backup")
+    shown = run("client", "show", added["client_id"], "--json").stdout
+    assert json.loads(shown)["dpop_bound_access_tokens"] is True
+    rows = json.loads(run("client", "list", "--json").stdout)
+    assert [row["client_name"] for row in rows if row.get("dpop_bound_access_tokens")] == ["Vault"]
+    assert "dpop bound access tokens" in run("client", "list").stdout
     text = ini.read_text()
     assert "    dpop\n" in text
     kept = [line for line in text.replace("    dpop\n", "").splitlines() if "plugin.dpop." not in line]
     ini.write_text("\n".join(kept))
-    refused = run("client", "add", "--name", "Vault", "--dpop-bound")
+    refused = run("client", "add", "--name", "Vault", *bound)
     assert refused.exit_code == 2
-    assert "list the plugin dpop" in refused.output
+    assert "--metadata dpop_bound_access_tokens: not offered here" in refused.output
+
+
+def test_a_client_that_must_push_is_registered_so(run) -> None:
+    """PAR-08: set by the operator, and shown."""
+    uri = ("--redirect-uri", "https://notes.example/cb", "--scope", "notes.read")
+    name = "require_pushed_authorization_requests"
+    added = add(run, "--name", "Notes", *uri, "--metadata", f"{name}=true")
+    assert added[name] is True
+    shown = run("client", "show", added["client_id"]).stdout
+    assert re.search(r"require pushed authorization requests +yes", shown)
+    assert name not in add(run, "--name", "Notes", *uri, "--metadata", f"{name}=false")
+
+
+def test_a_member_that_cannot_be_registered_is_refused(run) -> None:
+    """client_metadata: in the plugin's own words; a column that no client fills is not shown."""
+    for value in ("yes", "1", '"true"', "[]", ""):
+        refused = run("client", "add", "--name", "Vault", "--metadata", f"dpop_bound_access_tokens={value}")
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert "dpop_bound_access_tokens must be true or false" in refused.stderr
+    assert run("client", "add", "--name", "Vault", "--metadata", "dpop_bound_access_tokens").exit_code == 2
+    unknown = run("client", "add", "--name", "Vault", "--metadata", "dpop_bound_acess_tokens=true")
+    assert "did you mean dpop_bound_access_tokens" in unknown.output
+    assert "dpop bound access tokens" not in run("client", "list").stdout

@@ -12,13 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authserver import app
-from authserver.api import Client, ClientMetadata, Decision, allow, deny, hookimpl
+from authserver.api import Client, ClientMetadata, Decision, ReadMember, allow, deny, hookimpl, read_flag
 from authserver.engine import uris
 from authserver.engine.clients.registration import add_client, register
 from authserver.engine.context import Engine
-from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidToken, OAuthError
+from authserver.engine.errors import (
+    InvalidClientMetadata,
+    InvalidRedirectUri,
+    InvalidToken,
+    OAuthError,
+    ServerError,
+)
 from authserver.engine.records import RegisteredBy
 from authserver.engine.restore.generation import FollowedGeneration
+from authserver.settings import SettingsError
 from authserver.testing.records import NOW
 from authserver.testing.server import SETTINGS, with_plugin
 from authserver.testing.stores import MemoryStores
@@ -382,7 +389,7 @@ def test_a_software_statement_is_not_read(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", []], ids=repr)
-@pytest.mark.parametrize("member", [*STRINGS, *ARRAYS, "jwks", "dpop_bound_access_tokens"])
+@pytest.mark.parametrize("member", [*STRINGS, *ARRAYS, "jwks", "software_statement"])
 def test_an_empty_or_null_member_counts_as_absent(engine: Engine, member: str, value: Any) -> None:
     """K-24, B024."""
     answer = registered(engine, {**WEB, member: value})
@@ -470,11 +477,99 @@ def test_nobody_registers_where_no_scope_is_open(make_engine: Make, asked: str |
         assert_refused(closed, {**WEB, "scope": asked})
 
 
-def test_a_promise_to_bind_tokens_is_kept_where_something_binds(engine: Engine, make_engine: Make) -> None:
-    """K-04: the answer states what is in effect."""
-    promise = {**WEB, "dpop_bound_access_tokens": True}
-    assert "dpop_bound_access_tokens" not in registered(engine, promise)
-    assert registered(make_engine("dpop"), promise)["dpop_bound_access_tokens"] is True
+@dataclass(frozen=True)
+class Keeps:
+    """Keeps members of its own, and fails as a test wants."""
+
+    @hookimpl
+    def client_metadata(self) -> Mapping[str, ReadMember]:
+        return {
+            "beta": read_flag,
+            "team": self.team,
+            "fails": self.fail,
+            "wrong": lambda name, value: object(),
+        }
+
+    def team(self, name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise InvalidClientMetadata(f"{name} must be a string.", reason="team-malformed")
+        return value.lower()
+
+    def fail(self, name: str, value: Any) -> None:
+        raise RuntimeError("lost")
+
+
+def test_a_member_of_a_plugin_is_kept_and_answered(engine: Engine, make_engine: Make) -> None:
+    """client_metadata, K-04: as the plugin reads it; without the plugin it is ignored as any other."""
+    asked = {**WEB, "team": "Blue", "beta": True}
+    keeping = make_engine(Keeps)
+    answer = registered(keeping, asked)
+    assert (answer["team"], answer["beta"]) == ("blue", True)
+    client = keeping.stores.clients.find(answer["client_id"], keeping.now)
+    assert client and client.details == {"team": "blue", "beta": True}
+    assert not {"team", "beta"} & registered(engine, asked).keys()
+    assert not {"team", "beta"} & registered(keeping, {**WEB, "team": "", "beta": False}).keys()
+
+
+@pytest.mark.parametrize(("member", "value"), [("team", 7), ("team", ["a"]), ("beta", "true"), ("beta", 1)])
+def test_a_plugin_refuses_what_is_in_its_member(make_engine: Make, member: str, value: Any) -> None:
+    """client_metadata, K-06: as invalid_client_metadata that names the member."""
+    assert member in assert_refused(make_engine(Keeps), {**WEB, member: value}).description
+
+
+@pytest.mark.parametrize("member", ["fails", "wrong"])
+def test_a_plugin_that_fails_at_its_member_registers_nobody(make_engine: Make, member: str) -> None:
+    """client_metadata, R-14: it raises, or keeps what is no JSON."""
+    engine = make_engine(Keeps)
+    before = stored(engine)
+    with pytest.raises(ServerError):
+        registered(engine, {**WEB, member: "x"})
+    assert stored(engine) == before
+
+
+@dataclass(frozen=True)
+class Pollutes:
+    """A registration policy that puts something of its own into a member of another plugin."""
+
+    reasons: ClassVar[frozenset[str]] = frozenset({"cut"})
+
+    @hookimpl
+    def registration_decision(self, metadata: ClientMetadata) -> Decision:
+        return allow("cut", replace(metadata, details={"beta": "perhaps"}))
+
+    @hookimpl
+    def client_metadata(self) -> Mapping[str, ReadMember]:
+        return {"beta": read_flag}
+
+
+def test_what_a_policy_makes_of_a_member_is_checked_again(make_engine: Make) -> None:
+    """client_metadata, T140: the floor is under what policies allow."""
+    assert_refused(make_engine(Pollutes), WEB)
+
+
+@dataclass(frozen=True)
+class Takes:
+    """Wants a member that is there already."""
+
+    member: str
+
+    @hookimpl
+    def client_metadata(self) -> Mapping[str, ReadMember]:
+        return {self.member: read_flag}
+
+
+@pytest.mark.parametrize("member", ["scope", "client_uri", "client_id", "registered_by"])
+def test_a_member_of_the_core_cannot_be_taken(make_engine: Make, member: str) -> None:
+    """client_metadata: the start stops, naming the plugin and the member."""
+    with pytest.raises(SettingsError, match=f"plugin takes: .* {member}, which the core adds already"):
+        make_engine(Takes, {"member": member})
+
+
+def test_two_plugins_cannot_keep_one_member(make_engine: Make) -> None:
+    """client_metadata: the start stops, naming both."""
+    with pytest.raises(SettingsError, match=r"the member dpop_bound_access_tokens, which plugin dpop adds"):
+        plugins = f"dpop {Takes.__module__}:Takes {SETTINGS['authserver.plugins']}"
+        make_engine(plugins=plugins, plugin__takes__member="dpop_bound_access_tokens")
 
 
 # ---- Redirect URIs ---------------------------------------------------------------------------------

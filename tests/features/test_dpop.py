@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -176,11 +176,50 @@ def test_introspection_names_the_key(make: Make) -> None:
             assert (answer.json["token_type"], answer.json.get("cnf")) == (kind, cnf)
 
 
+@pytest.mark.parametrize("other", [{}, OPAQUE], ids=["jwt", "opaque"])
+def test_without_the_plugin_nobody_takes_a_bound_token_for_a_bearer_token(
+    make: Make, sqlite_url: str, other: Any
+) -> None:
+    """DPOP-02: the key is named, and the type left out (RFC 7662, 2.2), when the plugin was taken out meanwhile."""
+    bound = make(other=other)
+    client, secret = bound.add_client(grant_types=("client_credentials",))
+    token = post(bound, client, secret, proof(), **SERVICE).json["access_token"]
+    server = Server(sqlite_url, dict(other))
+    answer = server.introspect(client, secret, token).json
+    server.close()
+    assert answer["active"] is True
+    assert "token_type" not in answer
+    assert answer["cnf"] == {"jkt": KEY.thumbprint()}
+
+
+def test_a_refusal_challenges_in_the_scheme_of_the_token_type(server: Server) -> None:
+    """J-03: `DPoP` is a scheme where tokens are of that type."""
+    for authorization in ("DPoP x", "dpop x"):
+        answer = server.http.post(
+            server.path("/oauth/token"), SERVICE, headers={"Authorization": authorization}, expect_errors=True
+        )
+        assert_json_error(answer, "invalid_client", status=401)
+        assert answer.headers["WWW-Authenticate"] == f'DPoP realm="{server.issuer}"'
+
+
 def test_without_a_proof_a_token_is_a_bearer_token(server: Server, service: tuple[Client, str]) -> None:
     answer = post(server, *service, None, **SERVICE)
     assert answer.json["token_type"] == "Bearer"
     assert "cnf" not in server.claims(answer.json["access_token"])
     assert server.rows("tokens") == []
+
+
+@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/revoke", "/oauth/register"])
+def test_programs_in_browsers_may_send_proofs(server: Server, path: str) -> None:
+    """Q-03, DPOP-13: the preflight allows the header, and answers let a nonce be read."""
+    public_client(server)
+    origin = {"Origin": "https://client.example", "Access-Control-Request-Method": "POST"}
+    answer = server.http.options(path, headers={**origin, "Access-Control-Request-Headers": "dpop"})
+    allowed = answer.headers["Access-Control-Allow-Headers"]
+    assert allowed == "Authorization, Content-Type, DPoP, MCP-Protocol-Version"
+    assert {"DPoP-Nonce", "WWW-Authenticate"} <= set(
+        answer.headers["Access-Control-Expose-Headers"].split(", ")
+    )
 
 
 def test_without_the_plugin_a_proof_is_nothing(sqlite_url: str) -> None:
@@ -862,6 +901,13 @@ def test_the_promise_is_true_or_false(server: Server, value: Any) -> None:
     assert stored(server) == before
 
 
+@pytest.mark.parametrize("value", [None, "", [], False])
+def test_no_promise_is_kept_where_none_is_made(server: Server, value: Any) -> None:
+    """K-24: what is empty or null counts as absent, and false is the default (RFC 9449, 5.2)."""
+    body = {"redirect_uris": ["https://client.example/cb"], "dpop_bound_access_tokens": value}
+    assert "dpop_bound_access_tokens" not in server.http.post_json("/oauth/register", body).json
+
+
 def test_where_nothing_binds_no_promise_is_taken(sqlite_url: str) -> None:
     """DPOP-05: the answer says what is in effect (RFC 7591, 3.2.1)."""
     server = Server(sqlite_url)
@@ -878,10 +924,11 @@ class BindsToo:
     """Another binding, for every request."""
 
     immediate: ClassVar[bool] = True
+    confirmations: ClassVar[Mapping[str, str]] = {"x5t#S256": "Bearer"}
 
     @hookimpl
     def token_binding(self) -> Binding:
-        return Binding(token_type="Bearer", confirmation={"x5t#S256": "x"}, binds_refresh=False)
+        return Binding(confirmation={"x5t#S256": "x"}, binds_refresh=False)
 
 
 @dataclass(frozen=True)
@@ -934,6 +981,61 @@ def test_what_is_no_binding_is_a_fault(make: Make) -> None:
     before = stored(server)
     assert_json_error(post(server, client, secret, None, **SERVICE), "server_error", status=500)
     assert stored(server) == before
+
+
+@dataclass(frozen=True)
+class BindsUnsaid:
+    """Binds to a key of which it did not say what its tokens are called."""
+
+    immediate: ClassVar[bool] = True
+
+    @hookimpl
+    def token_binding(self) -> Binding:
+        return Binding(confirmation={"kid": "x"}, binds_refresh=False)
+
+
+def test_a_binding_that_was_not_declared_is_a_fault(make: Make) -> None:
+    """token_binding, R-14: nobody would know the type of such a token."""
+    server = make(other=with_another(BindsUnsaid))
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    before = stored(server)
+    assert_json_error(post(server, client, secret, None, **SERVICE), "server_error", status=500)
+    assert stored(server) == before
+
+
+@dataclass(frozen=True)
+class BindsAlike:
+    """Calls tokens that are bound to the same kind of key something else."""
+
+    confirmations: ClassVar[Mapping[str, str]] = {"jkt": "Bearer"}
+
+    @hookimpl
+    def token_binding(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class BindsNameless:
+    """Names the key, and no type."""
+
+    confirmations: ClassVar[Any] = frozenset({"kid"})
+
+    @hookimpl
+    def token_binding(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        (BindsAlike, "plugin dpop: token_binding adds jkt, which plugin binds_alike adds already"),
+        (BindsNameless, "plugin binds_nameless: confirmations must be a mapping"),
+    ],
+)
+def test_each_kind_of_key_has_one_type_of_token(make: Make, kind: type, problem: str) -> None:
+    """token_binding: else the start stops, naming the plugin."""
+    with pytest.raises(SettingsError, match=problem):
+        make(other=with_another(kind))
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ from authserver.testing.stories import (
     stored,
 )
 
+REQUIRED = "require_pushed_authorization_requests"
 URN = "urn:ietf:params:oauth:request_uri:"
 FORM = "application/x-www-form-urlencoded"
 OTHER_URI = "https://other.example/cb"
@@ -679,6 +680,79 @@ def test_what_was_not_pushed_is_refused_where_that_is_required(serve: Callable[.
     assert server.rows("grants") == before[0]["grants"]
     assert server.rows("tokens") == before[0]["tokens"]
     assert_code(server.consent(bring(server, client, pushed(server, client, secret), browser)))
+
+
+def promising(server: Server, **members: Any) -> TestResponse:
+    """The answer to a client that registers itself and promises to push every request."""
+    body = {"redirect_uris": [REDIRECT_URI], "scope": "profile", REQUIRED: True, **members}
+    answer: TestResponse = server.http.post_json(server.path("/oauth/register"), body, expect_errors=True)
+    return answer
+
+
+def test_a_client_that_promised_to_push_must(serve: Callable[..., Server]) -> None:
+    """PAR-08 (RFC 9126, 6): also where the server does not ask that of everybody; other clients go on as before."""
+    server = serve()
+    answer = promising(server)
+    assert (answer.status_int, answer.json[REQUIRED]) == (201, True)
+    client_id, secret = answer.json["client_id"], answer.json["client_secret"]
+    other, _ = server.add_client()
+    with server.application.begin() as engine:
+        client = engine.find_client(client_id)
+    assert client
+    browser = signed_in(server)
+    before = stored(server)
+    refused = browser.get(server.authorization_url(client))
+    # Nobody but itself vouches for this client: the person sees where it leads (B-17).
+    assert "client.example" in refused.text
+    assert server.events()[-1]["reason"] == "request-not-pushed"
+    assert stored(server) == before
+    assert form_with(browser.get(server.authorization_url(other)), "scope")
+    assert_code(server.consent(bring(server, client, pushed(server, client, secret), browser)))
+
+
+def test_the_refusal_of_a_client_that_must_push_is_redirected(serve: Callable[..., Server]) -> None:
+    """PAR-08: invalid_request, for a client that an operator registered so; nothing is issued, in no other way either."""
+    server = serve()
+    client, secret = server.add_client(details={REQUIRED: True})
+    browser = signed_in(server)
+    before = stored(server)
+    for extra in ({}, {"request_uri": FOREIGN[1]}, {"request": "e30.e30.e30"}):
+        answer = browser.get(server.authorization_url(client, **extra))
+        assert_redirect_error(answer, "invalid_request")
+        assert server.events()[-1]["reason"] == "request-not-pushed"
+    assert stored(server) == before
+    assert_code(server.consent(bring(server, client, pushed(server, client, secret), browser)))
+
+
+@pytest.mark.parametrize("client_id", ["nobody", "", "x" * 201, "\u20ac", "a\0b", ["a", "b"]])
+def test_a_client_that_is_none_must_nothing(server: Server, client_id: Any) -> None:
+    """B-01: a page, as without the plugin."""
+    query = urlencode({"client_id": client_id, "redirect_uri": REDIRECT_URI}, doseq=True)
+    answer = signed_in(server).get(f"/oauth/authorize?{query}", expect_errors=True)
+    assert_page_error(answer, "invalid_request", supplied=REDIRECT_URI)
+
+
+@pytest.mark.parametrize("value", ["true", 1, 0, [None], {}])
+def test_the_promise_to_push_is_true_or_false(server: Server, value: Any) -> None:
+    """PAR-08, K-06: anything else is refused, and nobody registered."""
+    before = stored(server)
+    assert_json_error(promising(server, **{REQUIRED: value}), "invalid_client_metadata")
+    assert stored(server) == before
+
+
+@pytest.mark.parametrize("value", [False, None, "", []])
+def test_a_promise_that_is_not_made_is_not_kept(server: Server, value: Any) -> None:
+    """PAR-08, K-24: false is the default (RFC 9126, 6)."""
+    answer = promising(server, **{REQUIRED: value})
+    assert answer.status_int == 201
+    assert REQUIRED not in answer.json
+
+
+def test_without_the_plugin_no_promise_to_push_is_taken(sqlite_url: str) -> None:
+    """PAR-08: the answer says what is in effect (RFC 7591, 3.2.1)."""
+    server = Server(sqlite_url)
+    assert REQUIRED not in promising(server).json
+    server.close()
 
 
 def test_nobody_is_sent_to_a_stranger_for_not_pushing(serve: Callable[..., Server]) -> None:

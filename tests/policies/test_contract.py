@@ -55,4 +55,4 @@ def test_no_policy_is_forgotten() -> None:
 def test_hostile_metadata_reaches_no_policy(body: bytes) -> None:
     """K-06, K-30, T062: what has not the form of metadata is refused before anybody is asked."""
     with pytest.raises(Refusal):
-        read_metadata(body)
+        read_metadata(body, {})

@@ -24,7 +24,14 @@ from authserver.testing.stories import Granted, sign_in_at, signed_in
 
 GRANT_TYPE = "urn:example:grant-type:thinks"
 # Asked once, at start.
-AT_START = {"scopes", "grant_types", "server_metadata", "includeme", "private_use_redirect_uris"}
+AT_START = {
+    "client_metadata",
+    "grant_types",
+    "includeme",
+    "private_use_redirect_uris",
+    "scopes",
+    "server_metadata",
+}
 ASKED: list[tuple[str, bool]] = []
 MEANWHILE: dict[str, Callable[[], object]] = {}
 

@@ -134,7 +134,6 @@ def test_another_client_id_in_the_body_is_refused(
         ("basic eDp5", "Basic"),
         ("Bearer x", "Bearer"),
         ("bearer x", "Bearer"),
-        ("DPoP x", "DPoP"),
         ("Digest x", "Basic"),
         ("", "Basic"),
     ],

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import time_machine
 
-from authserver.api import Engine, Expanded, InvalidRequest, InvalidRequestUri, Parameters, hookimpl
+from authserver.api import Engine, Expanded, InvalidRequest, OAuthError, Parameters, hookimpl
 from authserver.testing.server import CHALLENGE, REDIRECT_URI, Server, form_with, with_plugin
 from authserver.testing.stories import (
     assert_code,
@@ -23,6 +23,12 @@ from authserver.testing.stories import (
 )
 
 OTHER_URI = "https://other.example/cb"
+
+
+class NoTemplate(OAuthError):
+    """An error class of the plugin's own."""
+
+    code = "invalid_request_uri"
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Template:
             case "fails":
                 raise RuntimeError("lost")
             case "refuses":
-                raise InvalidRequestUri("There is no such template.", reason="template-unknown")
+                raise NoTemplate("There is no such template.", reason="template-unknown")
             case "wrong":
                 return parameters  # type: ignore[return-value]  # what a plugin in error does
             case "long":
@@ -80,7 +86,7 @@ class Keeper:
         self.asked.append((parameters, engine.now))
         name = parameters.require("request_name")
         if name not in self.kept:
-            raise InvalidRequestUri("There is no such request.", reason="request-uri-unknown")
+            raise NoTemplate("There is no such request.", reason="request-uri-unknown")
         return Expanded(
             parameters=Parameters.parse(self.kept[name]), reference=parameters.only("request_name")
         )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
 import time_machine
 
+from authserver.api import hookimpl
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.people.login import disable_user
-from authserver.testing.server import ISSUER, RESOURCE, Server, forged
+from authserver.testing.server import ISSUER, RESOURCE, SETTINGS, Server, forged
 from authserver.testing.stories import Granted, assert_inactive, assert_json_error, is_active, stored
 
 MakeServer = Callable[..., Server]
@@ -68,17 +70,34 @@ def test_a_token_for_several_resources_names_them_all(server: Server) -> None:
     )
 
 
+@dataclass(frozen=True)
+class ProvesCertificates:
+    """Knows the keys of certificates (RFC 8705, 3.1), and sees none."""
+
+    confirmations: ClassVar[Mapping[str, str]] = {"x5t#S256": "Bearer"}
+
+    @hookimpl
+    def token_binding(self) -> None:
+        return None
+
+
 @pytest.mark.parametrize(
-    ("confirmation", "token_type"), [({"jkt": "thumbprint"}, "DPoP"), ({"x5t#S256": "thumbprint"}, "Bearer")]
+    ("confirmation", "token_type"),
+    [({"jkt": "thumbprint"}, "DPoP"), ({"x5t#S256": "thumbprint"}, "Bearer"), ({"unknown": "x"}, None)],
 )
-def test_a_bound_token_shows_its_key(confirmation: dict[str, str], token_type: str, server: Server) -> None:
-    """M-09: else an API would take it from whoever has it."""
+def test_a_bound_token_shows_its_key(
+    confirmation: dict[str, str], token_type: str | None, make_server: MakeServer
+) -> None:
+    """M-09: else an API would take it from whoever has it. The type is that of the plugin that proves such keys."""
+    plugins = f"{SETTINGS['authserver.plugins']} dpop {__name__}:ProvesCertificates"
+    server = make_server({"authserver.plugins": plugins})
+    server.add_user("ann")
     granted = Granted(server)
     bound = server.application.parts.signer.sign(
         {**server.claims(granted.access), "cnf": confirmation}, typ="at+jwt"
     )
     described = granted.introspect(bound).json
-    assert (described["cnf"], described["token_type"]) == (confirmation, token_type)
+    assert (described["cnf"], described.get("token_type")) == (confirmation, token_type)
     assert "cnf" not in granted.introspect(granted.access).json
 
 

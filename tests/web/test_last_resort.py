@@ -14,7 +14,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from webtest import TestResponse
 
-from authserver.api import hookimpl
+from authserver.api import Medium, Origins, Route, hookimpl
 from authserver.engine.errors import TooManyRequests
 from authserver.storage.database import StorageBusy
 from authserver.testing.server import SETTINGS, Server
@@ -96,7 +96,7 @@ class Fails:
     def includeme(self, config: Configurator) -> None:
         config.add_route("broken", "/broken")
         config.add_view(view, route_name="broken")
-        config.add_json_endpoint("broken_json", "/broken.json", view, origins="all")
+        config.add_endpoint(Route("broken_json", "/broken.json", ("POST",), Medium.JSON, Origins.ALL), view)
         if self.event:
             config.add_subscriber(fail_on(self.path), EVENTS[self.event])
 

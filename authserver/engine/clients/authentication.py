@@ -23,7 +23,6 @@ PRESENTATION = {
     "client_secret_post": "client_secret_post",
     "private_key_jwt": "client_assertion",
 }
-_SCHEMES = {"basic": "Basic", "bearer": "Bearer", "dpop": "DPoP"}
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _REFUSED = "Client authentication failed."
 
@@ -152,9 +151,7 @@ def disable_client(engine: Engine, client_id: str) -> bool:
 def _read_authorization(authorization: str) -> Presented:
     """The Basic scheme, strictly: canonical base64, a colon, form-encoded halves (J-02, T045)."""
     scheme, _, encoded = authorization.partition(" ")
-    refused = InvalidClient(
-        _REFUSED, reason="authorization-malformed", scheme=_SCHEMES.get(scheme.lower(), "Basic")
-    )
+    refused = InvalidClient(_REFUSED, reason="authorization-malformed", scheme=scheme)
     if scheme.lower() != "basic":
         refused.reason = "authorization-scheme"
         raise refused

@@ -9,7 +9,7 @@ from typing import Any
 from authserver.engine import uris
 from authserver.engine.clients.authentication import read_bearer
 from authserver.engine.clients.secrets import new_secret
-from authserver.engine.context import Engine
+from authserver.engine.context import Engine, ReadMember
 from authserver.engine.crypto import digests, strict_json
 from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidScope, InvalidToken
 from authserver.engine.parameters import scope_set
@@ -30,7 +30,33 @@ INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
 
 LINKS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
 TEXTS = ("software_id", "software_version")
-DPOP_BOUND = "dpop_bound_access_tokens"
+# What no plugin may add: these are the core's, or names under which it shows a client.
+CORE_MEMBERS = frozenset(
+    {
+        *LINKS,
+        *TEXTS,
+        "application_type",
+        "client_id",
+        "client_id_issued_at",
+        "client_name",
+        "client_secret",
+        "client_secret_expires_at",
+        "contacts",
+        "created_at",
+        "disabled_at",
+        "first_party",
+        "grant_types",
+        "redirect_uris",
+        "registered_by",
+        "resources",
+        "response_types",
+        "rotates_refresh_tokens",
+        "scope",
+        "secrets",
+        "software_statement",
+        "token_endpoint_auth_method",
+    }
+)
 
 
 def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
@@ -54,7 +80,7 @@ def allowed_metadata(engine: Engine, body: bytes, client_id: str) -> ClientMetad
 
     Raises as `register` does.
     """
-    asked = read_metadata(body)
+    asked = read_metadata(body, engine.client_metadata)
     bearer = read_bearer(engine.caller.authorization)
     ruling = engine.ask(RegistrationQuestion(metadata=asked, bearer=bearer, source=engine.caller.source))
     if not ruling.allowed:
@@ -140,13 +166,17 @@ def describe(client: Client, secret: str | None) -> dict[str, Any]:
     }
 
 
-def read_metadata(body: bytes) -> ClientMetadata:
-    """Parse client metadata and check its form; members that are not ours are ignored (RFC 7591, 2).
+def read_metadata(body: bytes, readers: Mapping[str, ReadMember]) -> ClientMetadata:
+    """Parse client metadata and check its form; members that nobody here reads are ignored (RFC 7591, 2).
 
     What is empty or null counts as absent. Whether anything in there can be had, is not looked at.
 
+    Args:
+        readers: of the members that plugins keep.
+
     Raises:
         InvalidClientMetadata, InvalidRedirectUri: naming the member.
+        ServerError: a plugin failed.
     """
     try:
         sent = strict_json.loads(body)
@@ -172,8 +202,26 @@ def read_metadata(body: bytes) -> ClientMetadata:
         ),
         scopes=_scopes(given),
         application_type=_text(given, "application_type") or uris.fitting_application_type(redirect_uris),
-        details=_details(given) | _dpop_bound(given),
+        details=_details(given) | read_members(given, readers),
     )
+
+
+def read_members(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) -> dict[str, Any]:
+    """What plugins keep of these members (hook `client_metadata`).
+
+    Raises:
+        InvalidClientMetadata: a plugin refuses what is in a member of its own.
+        ServerError: a plugin failed.
+    """
+    read = {name: reads(name, given[name]) for name, reads in readers.items() if name in given}
+    return {name: value for name, value in read.items() if value is not None}
+
+
+def read_flag(name: str, value: object) -> bool | None:
+    """A member that is true or false, for `client_metadata`; what is false is not kept. Raises InvalidClientMetadata."""
+    if not isinstance(value, bool):
+        raise InvalidClientMetadata(f"{name} must be true or false.")
+    return value or None
 
 
 def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: RegisteredBy) -> None:
@@ -224,6 +272,7 @@ def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: R
             "scope must name at least one scope, or nothing could be granted.", reason="no-scope"
         )
     _check_name(metadata.client_name)
+    read_members(metadata.details, engine.client_metadata)
     for name in LINKS:
         if name in metadata.details:
             problem = uris.link_problem(metadata.details[name])
@@ -239,15 +288,11 @@ def _offered(engine: Engine, asked: ClientMetadata, allowed: ClientMetadata) -> 
         # What goes with that grant type only, is left out with it.
         grant_types = [name for name in grant_types if name != "refresh_token"]
         response_types = ()
-    details = dict(allowed.details)
-    if not engine.policies.serves("token_binding"):
-        details.pop(DPOP_BOUND, None)
     return replace(
         allowed,
         grant_types=tuple(grant_types),
         response_types=response_types,
         scopes=tuple(scope for scope in allowed.scopes if scope in engine.scopes),
-        details=details,
     )
 
 
@@ -363,13 +408,6 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
     if contacts:
         details["contacts"] = list(contacts)
     return details
-
-
-def _dpop_bound(given: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether the client promises to bind its tokens (RFC 9449, 5.2)."""
-    if not isinstance(given.get(DPOP_BOUND, False), bool):
-        raise InvalidClientMetadata(f"{DPOP_BOUND} must be true or false.")
-    return {DPOP_BOUND: True} if given.get(DPOP_BOUND) else {}
 
 
 def _is_client_id(text: str) -> bool:

@@ -95,6 +95,8 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     journal.user_id = order.grant.user_id
     if order.bound and (binding is None or binding.confirmation != order.bound):
         raise InvalidGrant("What was presented is bound to another key.", reason="key-differs")
+    token_type = engine.token_type(binding.confirmation if binding else NOTHING)
+    assert token_type is not None  # a binding with another key is a fault of its plugin
     _check_kept(engine, order)
     _check_person(order)
     access_token, expires_at, kept = _access_token(engine, client, order, binding)
@@ -123,7 +125,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     )
     return Tokens(
         access_token=access_token,
-        token_type=binding.token_type if binding else "Bearer",
+        token_type=token_type,
         expires_in=int((expires_at - engine.now).total_seconds()),
         scopes=order.scopes,
         refresh_token=refresh_token,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pyramid.config import Configurator
 
-from authserver.api import Request, hookimpl
+from authserver.api import Request, Route, hookimpl
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,13 @@ class Playground:
 
     @hookimpl
     def includeme(self, config: Configurator) -> None:
-        config.add_route("playground", "/playground")
+        config.add_endpoint(
+            Route("playground", "/playground", ("GET",)),
+            self.page,
+            renderer="authserver.features.playground:templates/playground.jinja2",
+        )
         config.add_static_view(
             "playground/static", "authserver.features.playground:static", cache_max_age=300
-        )
-        config.add_view(
-            self.page,
-            route_name="playground",
-            request_method="GET",
-            renderer="authserver.features.playground:templates/playground.jinja2",
         )
         issuer = config.registry.application.parts.settings.issuer
         config.add_home_link("Playground", f"{issuer}/playground")

@@ -1,0 +1,96 @@
+"""A capability is one module of `features/`: its name and its words on the wire occur nowhere else in the package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import authserver
+from authserver.plugins.loading import GROUP
+
+PACKAGE = Path(authserver.__file__).parent
+FEATURES = PACKAGE / "features"
+TEXTS = {".css", ".jinja2", ".js", ".py", ".txt"}
+# The words of each module, without regard to case; the names of its entry point and its class are added. `dpop` is in
+# `dpop_jkt`, `DPoP-Nonce` and `use_dpop_nonce`, `pushed` in `require_pushed_authorization_requests`.
+# Not here, because they are the core's: `request_uri` and `request`, which it refuses where nobody reads them (RFC
+# 9101, 7), and `assertion`, which clients may authenticate with (RFC 7523, 2.2).
+WORDS = {
+    "dpop": ["dpop", "jkt"],
+    "jwt_bearer": ["jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
+    "metrics": ["metrics", "prometheus"],
+    "par": ["par", "pushed", "push", "pushes", "invalid_request_uri"],
+    "playground": ["playground"],
+}
+# Commands that start a whole server and list its plugins, as an INI file does.
+LISTING = {"playground": {"cli/demo.py", "testing/live.py"}}
+
+
+def modules() -> list[str]:
+    return sorted(
+        path.stem for path in FEATURES.iterdir() if path.stem != "__init__" and not path.name.startswith("__")
+    )
+
+
+def names_of(module: str) -> Iterator[str]:
+    """What a module is known by: its entry point, and the class behind it."""
+    for point in entry_points(group=GROUP):
+        if point.module == f"authserver.features.{module}":
+            yield point.name
+            yield point.attr
+
+
+def pattern_of(module: str) -> re.Pattern[str]:
+    """Its words as whole words. Underscores and hyphens part words: `dpop` is found in `dpop_jkt`."""
+    words = "|".join(map(re.escape, sorted({*WORDS[module], *names_of(module)})))
+    return re.compile(rf"(?<![a-z0-9])({words})(?![a-z0-9])", re.IGNORECASE)
+
+
+def holds(pattern: re.Pattern[str], line: str) -> bool:
+    # The name of a class has a word for each capital letter.
+    return any(pattern.search(text) for text in (line, re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", line)))
+
+
+def occurrences(module: str) -> list[str]:
+    """The lines of other files that hold a word of the module."""
+    pattern = pattern_of(module)
+    own = {FEATURES / module, FEATURES / f"{module}.py"}
+    found = []
+    for path in sorted(PACKAGE.rglob("*")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if path.suffix not in TEXTS or name in LISTING.get(module, ()) or own & {path, *path.parents}:
+            continue
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found += [f"{name}:{number}: {line}" for number, line in enumerate(lines, 1) if holds(pattern, line)]
+    return found
+
+
+def test_every_module_says_its_words() -> None:
+    assert set(WORDS) == set(modules())
+
+
+@pytest.mark.parametrize("module", sorted(WORDS))
+def test_its_words_occur_in_no_other_file(module: str) -> None:
+    assert occurrences(module) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "is_found"),
+    [
+        ("dpop", 'raise InvalidDpopProof("…")', True),
+        ("dpop", "details.pop(dpop_bound_access_tokens)", True),
+        ("dpop", 'headers["DPoP-Nonce"]', True),
+        ("dpop", "endpoint", False),
+        ("par", "PushedRequests()", True),
+        ("par", "reason=request-not-pushed", True),
+        ("par", "parse(parameters)", False),
+        ("jwt_bearer", "class JwtBearer:", True),
+        ("jwt_bearer", "a bearer token that is a JWT", False),
+    ],
+)
+def test_a_word_is_found_however_it_is_written(module: str, line: str, is_found: bool) -> None:
+    assert holds(pattern_of(module), line) is is_found
