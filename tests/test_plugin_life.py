@@ -27,6 +27,7 @@ from authserver.plugins.asking import PluginSet
 from authserver.plugins.loading import GROUP, load
 from authserver.settings import SettingsError
 from authserver.testing import hostile
+from authserver.testing.questions import a_question
 from authserver.testing.records import a_client
 from authserver.testing.server import SETTINGS
 
@@ -138,7 +139,7 @@ def test_a_plugin_is_prepared_once_before_it_is_asked() -> None:
     plugins = loaded("Kept", "Other")
     assert HAPPENED == ["prepare kept", "prepare other"]
     for _ in range(2):
-        ruling = plugins.decide("redirect_uri_decision", client=a_client(), redirect_uri="x")
+        ruling = plugins.decide(a_question("redirect_uri_decision", redirect_uri="x"))
         assert ruling.reason == "on-file"
     assert HAPPENED == ["prepare kept", "prepare other"]
 
@@ -299,7 +300,7 @@ def test_the_example_keeps_a_connection(tmp_path: Path, monkeypatch: pytest.Monk
     with closing(plugins):
         verdicts = [
             plugins.decide(
-                "client_auth_decision", client=a_client(client_id=name), credentials=a_credential
+                a_question("client_auth_decision", client=a_client(client_id=name), credentials=a_credential)
             ).verdict
             for name in ("bad", "good")
             for a_credential in [Credentials(method="none", client_id=name)]

@@ -93,7 +93,7 @@ def test_each_kind_of_hook_is_traced_in_names_without_values(lines: Callable[[],
 
 def test_nothing_is_traced_and_nothing_is_in_the_way_while_it_is_off(lines: Callable[[], list[str]]) -> None:
     off, on = PluginSet([("adds", Adds())]), PluginSet([("adds", Adds())], trace=True)
-    off.decide("scope_decision", **a_question("scope_decision"))
+    off.decide(a_question("scope_decision"))
     assert lines() == []
     depth = [str(plugins._implementations["scope_decision"][0].function) for plugins in (off, on)]
     assert "traced" not in depth[0] and "traced" in depth[1]

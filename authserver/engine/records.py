@@ -172,7 +172,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A small record with an end, such as the mark of what was used once; a new kind needs no migration.
+    """A small record with an end, such as a replay mark; a new kind needs no migration.
 
     `kind` is the name that its feature gives it, and `digest` tells it from others of its kind. `client_id` and
     `grant_id` say whose it is, if anybody's; with its grant it is deleted. `claimed_at` says when a single-use one
