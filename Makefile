@@ -18,7 +18,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 
 	--no-strip-extras --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients faults bench scale docs lock format clean
+.PHONY: help run test check clients faults mutants bench scale docs lock format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -45,6 +45,10 @@ faults: $(VENV)/developing ## kill, cut and race real server processes for longe
 	AUTHSERVER_FAULTS=long $(BIN)/python -m pytest tests/faults tests/web/test_storage_failures.py \
 		tests/storage/test_query_plans.py tests/storage/test_store_plans.py tests/storage/test_scale.py
 
+mutants: $(VENV)/developing ## change the rules in one place after the other, and see which change no test notices
+	HYPOTHESIS_PROFILE=few $(BIN)/mutmut run --max-children $(WORKERS)
+	@$(BIN)/mutmut results
+
 bench: $(VENV)/developing ## measure the server (benchmarks/README.md)
 	$(BIN)/python benchmarks/run.py
 	@PYTHONPATH=. PYTHONWARNINGS='ignore:pkg_resources is deprecated' $(BIN)/python benchmarks/decisions.py
@@ -66,7 +70,7 @@ format: $(VENV)/developing ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 
 clean: ## remove everything that was made here, the demo database and its secrets too
-	rm -rf $(VENV) .local .programs build dist docs/_build .coverage .coverage.* htmlcov *.egg-info
+	rm -rf $(VENV) .local .programs build dist mutants docs/_build .coverage .coverage.* htmlcov *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 from hypothesis import settings
 
+from authserver.engine.crypto import digests
 from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.storage.tables import Base
@@ -20,7 +22,27 @@ from authserver.storage.tables import Base
 # `HYPOTHESIS_PROFILE=thorough pytest tests/web` tries harder than a run that somebody waits for.
 settings.register_profile("modest", max_examples=100, deadline=None)
 settings.register_profile("thorough", max_examples=3000, deadline=None)
+# `make mutants` runs each test very often, and a mutant must not die of another example than before.
+settings.register_profile("few", max_examples=10, deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "modest"))
+
+
+def pytest_collection_finish() -> None:
+    """Everything imported and collected by now stays: looking through it for garbage again and again is a fifth of a run."""
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 100)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[pytest.MonkeyPatch]:
+    """Argon2id with a thousandth of its work: a hash says what it cost, so both kinds verify alike.
+
+    Tests of the hashes themselves undo it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digests, "PASSWORD_MEMORY", 64)
+        patch.setattr(digests, "PASSWORD_PASSES", 1)
+        yield patch
 
 
 @pytest.fixture(scope="session")

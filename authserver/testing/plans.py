@@ -88,6 +88,31 @@ def statements_of(engine: sa.Engine) -> Iterator[list[Sent]]:
         sa.event.remove(engine, "before_cursor_execute", note)
 
 
+@contextmanager
+def transcript_of(engine: sa.Engine) -> Iterator[list[str]]:
+    """What the database is told meanwhile: each statement's verb and table, and COMMIT or ROLLBACK."""
+    told: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, text: str, parameters: Any, _context: Any, _many: bool) -> None:
+        told.append(Sent(text=text, parameters=parameters).about)
+
+    # Without a transaction the driver sends neither.
+    def note_commit(connection: sa.Connection) -> None:
+        told.extend(["COMMIT"] * _is_in_transaction(connection))
+
+    def note_rollback(connection: sa.Connection) -> None:
+        told.extend(["ROLLBACK"] * _is_in_transaction(connection))
+
+    listeners = (("before_cursor_execute", note), ("commit", note_commit), ("rollback", note_rollback))
+    for name, listener in listeners:
+        sa.event.listen(engine, name, listener)
+    try:
+        yield told
+    finally:
+        for name, listener in listeners:
+            sa.event.remove(engine, name, listener)
+
+
 def plan_of(engine: sa.Engine, sent: Sent) -> Plan:
     """How this database would run it now; it is not run.
 
@@ -110,6 +135,15 @@ def plan_of(engine: sa.Engine, sent: Sent) -> Plan:
             (explained,) = answer.fetchone()[0]
             _walk(explained["Plan"], scans, indexes, limited=False)
     return Plan(scans=tuple(scans), indexes=frozenset(indexes))
+
+
+def _is_in_transaction(connection: sa.Connection) -> bool:
+    driver: Any = connection.connection.dbapi_connection
+    if connection.dialect.name == "sqlite":
+        return bool(driver.in_transaction)
+    from psycopg.pq import TransactionStatus  # an extra, which SQLite alone does not need
+
+    return bool(driver.info.transaction_status != TransactionStatus.IDLE)
 
 
 def _number(names: list[str], name: str) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from authserver.testing.stores import MemoryStores
 
 # So that a failing contract shows what was compared.
-pytest.register_assert_rewrite("authserver.testing.contract")
+for _module in ("contract", "store_contract", "upkeep_contract"):
+    pytest.register_assert_rewrite(f"authserver.testing.{_module}")
 
 
 @pytest.fixture

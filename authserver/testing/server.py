@@ -10,32 +10,55 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pkg_resources
 import sqlalchemy as sa
+from jinja2 import BytecodeCache
+from jinja2.bccache import Bucket
+from pyramid_jinja2 import IJinja2Environment
 from webtest import TestApp, TestResponse
 
 import authserver
 from authserver import app
-from authserver.engine.clients.registration import add_client
-from authserver.engine.crypto import digests
-from authserver.engine.people.login import add_user
-from authserver.engine.records import Client, ClientMetadata, User
+from authserver.engine.context import Engine
+from authserver.engine.records import Client
 from authserver.ini import PLUGIN_PREFIX
 from authserver.plugins.loading import name_of
+from authserver.testing.service import (
+    CHALLENGE,
+    ISSUER,
+    PASSWORD,
+    REDIRECT_URI,
+    RESOURCE,
+    VERIFIER,
+    Service,
+    authorization_query,
+    basic,
+    forged,
+)
+
+__all__ = [
+    "CHALLENGE",
+    "ISSUER",
+    "PASSWORD",
+    "REDIRECT_URI",
+    "RESOURCE",
+    "SETTINGS",
+    "VERIFIER",
+    "Server",
+    "basic",
+    "forged",
+    "form_with",
+    "query_of",
+    "with_plugin",
+]
 
 # pytest loads a package that brings fixtures in a way of its own, to rewrite its asserts; pkg_resources, by which
 # Pyramid finds templates and the like, must be told that files are where they always are.
 pkg_resources.register_loader_type(type(authserver.__loader__), pkg_resources.DefaultProvider)
-
-ISSUER = "https://as.example"
-RESOURCE = "https://api.example/"
-PASSWORD = "correct horse battery staple"
-VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
-CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
-REDIRECT_URI = "https://client.example/cb"
 
 SETTINGS: Mapping[str, str] = {
     "authserver.issuer": ISSUER,
@@ -75,7 +98,23 @@ SETTINGS: Mapping[str, str] = {
 }
 
 
-class Server:
+class CompiledTemplates(BytecodeCache):
+    """What Jinja made of each template, kept for all servers of this process."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, Any] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._code.get(f"{bucket.key} {bucket.checksum}")
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._code[f"{bucket.key} {bucket.checksum}"] = bucket.code
+
+
+_compiled_templates = CompiledTemplates()
+
+
+class Server(Service[TestResponse]):
     """A running application on a migrated database.
 
     Args:
@@ -83,12 +122,11 @@ class Server:
         settings: INI keys that differ from `SETTINGS`; None removes a key.
     """
 
-    __test__ = False
-
     def __init__(self, database_url: str, settings: Mapping[str, str | None] | None = None) -> None:
         ini = {**SETTINGS, "authserver.database_url": database_url, **(settings or {})}
         self.ini = {key: value for key, value in ini.items() if value is not None}
         self.wsgi = app.start(self.ini)
+        self.wsgi.registry.getUtility(IJinja2Environment, name=".jinja2").bytecode_cache = _compiled_templates
         self.application: app.Application = self.wsgi.registry.application
         self.issuer = self.application.parts.settings.issuer
         self.http = self.browser()
@@ -109,47 +147,16 @@ class Server:
         """A path below the issuer."""
         return self.application.parts.settings.issuer_path + path
 
+    def begin(self) -> AbstractContextManager[Engine]:
+        return self.application.begin()
+
     def close(self) -> None:
         """Give its database connections back."""
         self.application.close()
 
-    def add_client(
-        self, *, client_id: str | None = None, first_party: bool = False, **metadata: Any
-    ) -> tuple[Client, str | None]:
-        """A client registered by an operator; a confidential web client of the code grant unless said otherwise."""
-        values: dict[str, Any] = {
-            "client_name": "Example",
-            "redirect_uris": (REDIRECT_URI,),
-            "grant_types": ("authorization_code", "refresh_token"),
-            "scopes": ("profile", "files.read"),
-            **metadata,
-        }
-        if "authorization_code" not in values["grant_types"]:
-            values |= {"redirect_uris": (), "response_types": ()}
-        with self.application.begin() as engine:
-            return add_client(engine, ClientMetadata(**values), client_id=client_id, first_party=first_party)
-
-    def add_user(
-        self, username: str = "ann", password: str | None = PASSWORD, *, is_admin: bool = False
-    ) -> User:
-        """A person with a password."""
-        with self.application.begin() as engine:
-            return add_user(engine, username, password, display_name=username.title(), is_admin=is_admin)
-
     def authorization_url(self, client: Client, **changes: str | list[str] | None) -> str:
         """The address of a correct authorization request, with these parameters changed; None removes one."""
-        parameters: dict[str, Any] = {
-            "response_type": "code",
-            "client_id": client.client_id,
-            "redirect_uri": client.redirect_uris[0] if client.redirect_uris else REDIRECT_URI,
-            "scope": "profile",
-            "state": "xyz",
-            "code_challenge": CHALLENGE,
-            "code_challenge_method": "S256",
-            **changes,
-        }
-        pairs = {name: value for name, value in parameters.items() if value is not None}
-        return self.path("/oauth/authorize?") + urlencode(pairs, doseq=True)
+        return self.path("/oauth/authorize?") + authorization_query(client, **changes)
 
     def sign_in(self, browser: TestApp, username: str = "ann", password: str = PASSWORD) -> TestResponse:
         """Sign in at the front door, without a pending request."""
@@ -179,57 +186,27 @@ class Server:
             answer = self.consent(answer)
         return query_of(answer)["code"]
 
-    def token(
-        self, client: Client, secret: str | None = None, *, origin: str | None = None, **form: Any
+    def post(
+        self,
+        path: str,
+        body: str | bytes,
+        *,
+        authorization: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> TestResponse:
-        """A token request, authenticated as the client is registered to; any status comes back."""
-        return self.ask("/oauth/token", client, secret, origin=origin, **form)
-
-    def ask(
-        self, path: str, client: Client, secret: str | None = None, *, origin: str | None = None, **form: Any
-    ) -> TestResponse:
-        """A form for an endpoint that clients call, authenticated as this client is registered to."""
-        headers = {"Origin": origin} if origin else {}
-        if client.auth_method == "client_secret_basic":
-            headers["Authorization"] = basic(client.client_id, secret or "")
-        else:
-            form = {"client_id": client.client_id, **form}
-            if secret is not None:
-                form["client_secret"] = secret
-        body = urlencode(form, doseq=True)
+        sent = {**({"Authorization": authorization} if authorization else {}), **(headers or {})}
         return self.http.post(
             self.path(path),
             body,
-            headers=headers,
+            headers=sent,
             content_type="application/x-www-form-urlencoded",
             expect_errors=True,
         )
-
-    def redeem(self, client: Client, secret: str | None, code: str, **form: Any) -> TestResponse:
-        """Redeem a code with the verifier of `CHALLENGE`."""
-        form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER, **form}
-        return self.token(client, secret, **form)
-
-    def refresh(self, client: Client, secret: str | None, token: str, **form: Any) -> TestResponse:
-        """Present a refresh token."""
-        return self.token(client, secret, grant_type="refresh_token", refresh_token=token, **form)
-
-    def introspect(self, client: Client, secret: str | None, token: str, **form: Any) -> TestResponse:
-        """Ask what a token is good for."""
-        return self.ask("/oauth/introspect", client, secret, token=token, **form)
-
-    def revoke(self, client: Client, secret: str | None, token: str, **form: Any) -> TestResponse:
-        """Revoke a token."""
-        return self.ask("/oauth/revoke", client, secret, token=token, **form)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """Everything a table holds, as it is stored."""
         with self.application.storage.engine.connect() as connection:
             return [dict(row) for row in connection.execute(sa.text(f"SELECT * FROM {table}")).mappings()]  # noqa: S608 - a test names the table
-
-    def events(self, type: str | None = None) -> list[dict[str, Any]]:
-        """The events so far, or those of one type."""
-        return [row for row in self.rows("events") if type in (None, row["type"])]
 
     def claims(self, token: str) -> dict[str, Any]:
         """The claims of a JWT access token, verified with this server's keys."""
@@ -264,15 +241,3 @@ def form_with(page: TestResponse, field: str) -> Any:
 def query_of(answer: TestResponse) -> dict[str, str]:
     """The query parameters of the address that an answer redirects to."""
     return dict(parse_qsl(urlsplit(answer.location).query, keep_blank_values=True))
-
-
-def basic(client_id: str, secret: str) -> str:
-    """The Authorization header of HTTP Basic, halves form-encoded (OAuth 2.1, 2.4.1)."""
-    halves = ":".join(urlencode({"": half})[1:] for half in (client_id, secret))
-    return "Basic " + base64.b64encode(halves.encode()).decode()
-
-
-def forged(prefix: str) -> str:
-    """A well-formed credential that nobody was given; the same each time, so that tests have the same names."""
-    text = prefix + "A" * 43
-    return text + digests.checksum(text)

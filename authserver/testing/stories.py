@@ -6,15 +6,25 @@ import html
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
 
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from webtest import TestApp, TestResponse
 
 from authserver.engine.records import Client
-from authserver.testing.server import CHALLENGE, ISSUER, PASSWORD, REDIRECT_URI, Server, form_with
+from authserver.testing.server import Server, form_with
+from authserver.testing.service import (
+    CHALLENGE,
+    ISSUER,
+    PASSWORD,
+    REDIRECT_URI,
+    RESOURCE,
+    Service,
+    response_at,
+    self_registration,
+)
 
+FILES = "https://files.example/"
 # Every table but the signing keys and the events.
 RECORDS = ("clients", "client_secrets", "users", "sessions", "consents", "grants", "tokens", "kept")
 
@@ -29,7 +39,9 @@ class Granted:
         request: parameters of its authorization request.
     """
 
-    def __init__(self, server: Server, auth_method: str = "client_secret_basic", **request: Any) -> None:
+    def __init__(
+        self, server: Service[Any], auth_method: str = "client_secret_basic", **request: Any
+    ) -> None:
         self.server = server
         self.client, self.secret = server.add_client(token_endpoint_auth_method=auth_method)
         self.api, self.api_secret = server.add_client(client_id="api", grant_types=("client_credentials",))
@@ -62,7 +74,36 @@ class Granted:
         return self.server.refresh(self.client, self.secret, token)
 
 
-def records(server: Server) -> dict[str, list[dict[str, Any]]]:
+class TokenFamily:
+    """A client with a refresh token of user `ann`, and whatever that becomes.
+
+    Args:
+        auth_method: how the client authenticates.
+        request: parameters of its authorization request.
+    """
+
+    def __init__(
+        self, server: Service[Any], auth_method: str = "client_secret_basic", **request: Any
+    ) -> None:
+        self.server = server
+        self.client, self.secret = server.add_client(
+            token_endpoint_auth_method=auth_method, scopes=("profile", "files.read", "files.write")
+        )
+        request = {"scope": "profile files.read", "resource": [RESOURCE, FILES], **request}
+        self.code = server.code(self.client, **request)
+        self.first = server.redeem(self.client, self.secret, self.code).json
+        self.token: str = self.first["refresh_token"]
+
+    def refresh(self, token: str | None = None, **form: str | list[str]) -> Any:
+        """A refresh with this token, or with the first."""
+        return self.server.refresh(self.client, self.secret, token or self.token, **form)
+
+    def is_dead(self, *tokens: str) -> bool:
+        """Whether each of these tokens is refused."""
+        return [self.refresh(token).json.get("error") for token in tokens] == ["invalid_grant"] * len(tokens)
+
+
+def records(server: Service[Any]) -> dict[str, list[dict[str, Any]]]:
     """Everything that is stored, for comparison: a refusal leaves it as it was.
 
     That a secret was used is no part of it: it was, whatever came of the request.
@@ -73,21 +114,14 @@ def records(server: Server) -> dict[str, list[dict[str, Any]]]:
     return {table: sorted(found, key=repr) for table, found in rows.items()}
 
 
-def stored(server: Server) -> tuple[Any, Any]:
+def stored(server: Service[Any]) -> tuple[Any, Any]:
     """The records, and what was issued so far: the part of the events that no refusal adds to."""
     return records(server), [*server.events("token.issued"), *server.events("code.issued")]
 
 
 def register(server: Server, **metadata: Any) -> Client:
     """A public client that registered itself over HTTP, with one https redirect URI unless said otherwise."""
-    body = {
-        "client_name": "Stranger",
-        "redirect_uris": [REDIRECT_URI],
-        "grant_types": ["authorization_code", "refresh_token"],
-        "token_endpoint_auth_method": "none",
-        "scope": "profile files.read",
-        **metadata,
-    }
+    body = self_registration(**metadata)
     answer = server.browser().post_json(server.path("/oauth/register"), body)
     with server.application.begin() as engine:
         client = engine.stores.clients.find(answer.json["client_id"], engine.now)
@@ -168,15 +202,7 @@ def assert_code(answer: TestResponse, *, redirect_uri: str = REDIRECT_URI, state
 def assert_response(answer: TestResponse, *, redirect_uri: str, state: str | None) -> dict[str, str]:
     """What every authorization response has; returns its parameters without what the URI had before."""
     assert answer.status_int == 303, answer.text
-    separator = "&" if "?" in redirect_uri else "?"
-    assert answer.location.startswith(redirect_uri + separator), answer.location
-    pairs = parse_qsl(
-        answer.location.removeprefix(redirect_uri + separator), keep_blank_values=True, strict_parsing=True
-    )
-    values = dict(pairs)
-    assert len(values) == len(pairs)
-    assert values.get("state") == state
-    assert values["iss"] == ISSUER
+    values = response_at(answer.location, redirect_uri=redirect_uri, state=state)
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Referrer-Policy"] == "no-referrer"
     return values

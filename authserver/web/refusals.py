@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from pyramid.config import Configurator
 from pyramid.exceptions import URLDecodeError
@@ -24,6 +25,7 @@ from pyramid_retry import is_error_retryable
 from pyramid_tm import explicit_manager
 from transaction.interfaces import TransientError
 
+from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.errors import PageError, Refusal, TooManyRequests
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
@@ -144,14 +146,28 @@ def record(request: Request, error: Exception) -> None:
     journal = replace(request.journal, events=[])
     with request.application.begin(caller=request.caller, journal=journal) as engine:
         if isinstance(error, Refusal):
-            details |= {"error": getattr(error, "code", ""), "description": error.description}
-            if error.revoke_grant and engine.stores.grants.revoke(error.revoke_grant, engine.now, reason):
-                engine.record(EventType.GRANT_REVOKED, reason=reason)
-            if error.failed_token:
-                engine.stores.tokens.note_failure(error.failed_token, engine.now, limit=MAXIMUM_FAILURES)
-        elif not isinstance(error, HTTPException):
+            keep(engine, error, kind, details=details, event_id=request.error_id)
+            return
+        if not isinstance(error, HTTPException):
             details["exception"] = type(error).__name__
         engine.record(kind, reason=reason, details=details, event_id=request.error_id)
+
+
+def keep(
+    engine: Engine,
+    refusal: Refusal,
+    kind: EventType,
+    *,
+    details: Mapping[str, Any],
+    event_id: str | None = None,
+) -> None:
+    """Write what outlives a refusal: what is named on it, and its event of this kind."""
+    if refusal.revoke_grant and engine.stores.grants.revoke(refusal.revoke_grant, engine.now, refusal.reason):
+        engine.record(EventType.GRANT_REVOKED, reason=refusal.reason)
+    if refusal.failed_token:
+        engine.stores.tokens.note_failure(refusal.failed_token, engine.now, limit=MAXIMUM_FAILURES)
+    told = {"error": getattr(refusal, "code", ""), "description": refusal.description}
+    engine.record(kind, reason=refusal.reason, details={**details, **told}, event_id=event_id)
 
 
 def render(request: Request, error: Exception) -> Response:

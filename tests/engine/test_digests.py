@@ -6,6 +6,7 @@ import ast
 import base64
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,17 @@ from hypothesis import strategies as st
 
 import authserver
 from authserver.engine.crypto import digests
+
+
+@pytest.fixture(scope="module", autouse=True)
+def real_passwords(cheap_passwords: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hashes at their real cost."""
+    cheap = digests.PASSWORD_MEMORY, digests.PASSWORD_PASSES
+    cheap_passwords.undo()
+    yield
+    cheap_passwords.setattr(digests, "PASSWORD_MEMORY", cheap[0])
+    cheap_passwords.setattr(digests, "PASSWORD_PASSES", cheap[1])
+
 
 PREFIXES = [digests.CODE, digests.ACCESS, digests.REFRESH, digests.SECRET, digests.SESSION]
 

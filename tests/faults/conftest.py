@@ -16,11 +16,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import psycopg
@@ -31,7 +30,6 @@ from authserver.engine.records import Client
 from authserver.storage import migrate
 from authserver.testing.server import ISSUER, SETTINGS, VERIFIER, Server, basic
 
-Result = TypeVar("Result")
 HOST = urlsplit(ISSUER).netloc
 
 INI = """
@@ -244,23 +242,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def run_at_once(count: int, run: Callable[[int], Result]) -> list[Result]:
-    """Run it `count` times in as many threads that start together."""
-    barrier = threading.Barrier(count)
-
-    def start(number: int) -> Result:
-        barrier.wait(timeout=30)
-        return run(number)
-
-    with ThreadPoolExecutor(count) as threads:
-        return list(threads.map(start, range(count)))
-
-
-@pytest.fixture(scope="session")
-def at_once() -> Callable[[int, Callable[[int], Any]], list[Any]]:
-    return run_at_once
 
 
 @pytest.fixture(scope="session")

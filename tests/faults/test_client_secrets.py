@@ -6,9 +6,10 @@ from collections import Counter
 from datetime import timedelta
 
 from authserver.engine.clients.secrets import rotate_secret
+from authserver.testing.threads import at_once
 
 
-def test_both_processes_follow_at_the_next_request(cluster, at_once):
+def test_both_processes_follow_at_the_next_request(cluster):
     """R-05: a new secret counts in each of them at once, an ended one no longer, and nobody is restarted."""
     client, first = cluster.server.add_client(grant_types=("client_credentials",))
 

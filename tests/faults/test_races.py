@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from authserver.testing.server import form_with
+from authserver.testing.threads import at_once
 
 TURNS = 25 if os.environ.get("AUTHSERVER_FAULTS") == "long" else 2
 RESOURCE_TOKEN = {"grant_type": "client_credentials", "scope": "profile"}
@@ -22,7 +23,7 @@ def grant_of(cluster, access_token):
 
 
 @pytest.mark.parametrize("turn", range(TURNS))
-def test_of_32_redemptions_of_one_code_one_succeeds(cluster, at_once, turn):
+def test_of_32_redemptions_of_one_code_one_succeeds(cluster, turn):
     """G-04, R-07, T031: a conditional write decides between two processes; T032: the replays revoke the grant."""
     client, secret = cluster.server.add_client()
     code = cluster.code(client)
@@ -45,7 +46,7 @@ def test_of_32_redemptions_of_one_code_one_succeeds(cluster, at_once, turn):
 
 
 @pytest.mark.parametrize("turn", range(TURNS))
-def test_16_refreshes_of_one_token_get_one_successor(cluster, at_once, turn):
+def test_16_refreshes_of_one_token_get_one_successor(cluster, turn):
     """I-09, R-07, T063: racers get what a late retry gets, and the family does not fork."""
     client, secret = cluster.server.add_client()
     first = cluster.redeem(cluster.any_process(), client, secret, cluster.code(client)).json
@@ -68,7 +69,7 @@ def test_16_refreshes_of_one_token_get_one_successor(cluster, at_once, turn):
 
 
 @pytest.mark.parametrize("others", ["allow", "deny"])
-def test_16_answers_to_one_consent_page_are_one_answer(cluster, at_once, others):
+def test_16_answers_to_one_consent_page_are_one_answer(cluster, others):
     """E-05: the same answer leads to the same place, with one code; the other answer sees a page that leads nowhere."""
     client, _ = cluster.server.add_client()
     browser = cluster.server.browser()
@@ -103,7 +104,7 @@ def test_16_answers_to_one_consent_page_are_one_answer(cluster, at_once, others)
     assert [row["type"] for row in events].count("consent.given") == is_allowed
 
 
-def test_wrong_verifiers_at_once_are_all_counted_and_burn_the_code(cluster, at_once):
+def test_wrong_verifiers_at_once_are_all_counted_and_burn_the_code(cluster):
     """T035, T108: each failure is counted although its request is refused, by whichever process."""
     client, secret = cluster.server.add_client()
     code = cluster.code(client)
@@ -119,7 +120,7 @@ def test_wrong_verifiers_at_once_are_all_counted_and_burn_the_code(cluster, at_o
     assert issued == []
 
 
-def test_writers_of_two_processes_wait_for_each_other(cluster, at_once):
+def test_writers_of_two_processes_wait_for_each_other(cluster):
     """T110: 8 clients write without a pause, and nobody is told that the database is locked."""
     clients = [cluster.server.add_client(grant_types=("client_credentials",)) for _ in range(8)]
     turns = 25
@@ -140,7 +141,7 @@ def test_writers_of_two_processes_wait_for_each_other(cluster, at_once):
     assert "locked" not in "".join(process.log() for process in cluster.processes)
 
 
-def test_readers_that_become_writers_wait_too(cluster, at_once):
+def test_readers_that_become_writers_wait_too(cluster):
     """T110: 8 redemptions of different codes read first and write then; each of them succeeds."""
     client, secret = cluster.server.add_client()
     codes = [cluster.code(client) for _ in range(24)]

@@ -16,6 +16,7 @@ import pytest
 
 from authserver.engine.people.account import set_password, sign_out_everywhere
 from authserver.testing.server import PASSWORD, form_with
+from authserver.testing.threads import at_once
 
 IS_LONG = os.environ.get("AUTHSERVER_FAULTS") == "long"
 ROUNDS = 20 if IS_LONG else 4
@@ -48,7 +49,7 @@ def end_by(name: str, cluster: Any, user: Any) -> None:
 
 
 @pytest.mark.parametrize("rounds", [ROUNDS], ids=[f"{ROUNDS}_rounds"])
-def test_no_session_of_the_old_password_outlives_a_new_one(cluster, at_once, rounds):
+def test_no_session_of_the_old_password_outlives_a_new_one(cluster, rounds):
     """I-14, T073, T098: not even one that began while the password changed."""
     seen: Counter[int] = Counter()
     for _ in range(rounds):
@@ -69,7 +70,7 @@ def test_no_session_of_the_old_password_outlives_a_new_one(cluster, at_once, rou
 
 @pytest.mark.parametrize("rounds", [ROUNDS], ids=[f"{ROUNDS}_rounds"])
 @pytest.mark.parametrize("by", ["password", "everywhere"])
-def test_nothing_agreed_in_a_session_outlives_its_end(cluster, at_once, rounds, by):
+def test_nothing_agreed_in_a_session_outlives_its_end(cluster, rounds, by):
     """I-14, T068, T073: answers to consent pages, and requests that need none, beside the end of all sessions."""
     server = cluster.server
     apps = [server.add_client(first_party=number >= 4)[0] for number in range(6)]

@@ -24,6 +24,7 @@ from authserver.engine.people.account import disconnect, sign_out_everywhere
 from authserver.engine.people.login import disable_user
 from authserver.engine.records import ClientMetadata
 from authserver.testing.server import REDIRECT_URI, VERIFIER, basic
+from authserver.testing.threads import at_once
 
 IS_LONG = os.environ.get("AUTHSERVER_FAULTS") == "long"
 # Seconds before whatever ends it: long enough for some requests to be done, and for others to be half done.
@@ -93,7 +94,7 @@ def new_user(cluster: Any) -> Any:
     return cluster.server.add_user(f"user{next(_users)}")
 
 
-def race(at_once: Any, family: Family, end: Any) -> Counter[int]:
+def race(family: Family, end: Any) -> Counter[int]:
     """Refresh a family at both processes at once, again and again, until `end` has run and both refuse.
 
     What the refreshes answered. Two that succeed give the same successor (I-09).
@@ -129,7 +130,7 @@ def race(at_once: Any, family: Family, end: Any) -> Counter[int]:
 @rounds(6, 50)
 @pytest.mark.parametrize("rotates", [True, False], ids=["rotated", "kept"])
 @pytest.mark.parametrize("by", ["access", "refresh"])
-def test_no_token_of_a_family_survives_its_revocation(cluster, at_once, rounds, by, rotates):
+def test_no_token_of_a_family_survives_its_revocation(cluster, rounds, by, rotates):
     """T068, L-07, R-07: after the revocation's 200 none is active, whatever the refreshes beside it answered."""
     metadata = ClientMetadata(
         client_name="Example",
@@ -149,7 +150,7 @@ def test_no_token_of_a_family_survives_its_revocation(cluster, at_once, rounds, 
             answer = cluster.any_process().post("/oauth/revoke", form, headers)
             assert (answer.status, answer.body) == (200, b"{}")
 
-        seen += race(at_once, family, revoke)
+        seen += race(family, revoke)
         family.assert_dead()
         assert cluster.grant(family.grant_id)["revoked_reason"] == "token-revoked"
         assert len(cluster.events_of(family.grant_id, "grant.revoked")) == 1
@@ -161,7 +162,7 @@ def test_no_token_of_a_family_survives_its_revocation(cluster, at_once, rounds, 
 
 @rounds(3, 20)
 @pytest.mark.parametrize("to_one_client", [True, False], ids=["one_application", "everywhere"])
-def test_no_token_survives_what_a_user_ends(cluster, at_once, rounds, to_one_client):
+def test_no_token_survives_what_a_user_ends(cluster, rounds, to_one_client):
     """T068, T076, E-16, I-14: on the account pages, against refreshes and against the redemption of a code."""
     client, secret = cluster.server.add_client()
     user = new_user(cluster)
@@ -186,7 +187,7 @@ def test_no_token_survives_what_a_user_ends(cluster, at_once, rounds, to_one_cli
 
             at_once(2, run)
 
-        race(at_once, family, revoke)
+        race(family, revoke)
         for each in (family, late):
             each.assert_dead()
         again = cluster.redeem(cluster.any_process(), client, secret, code)
@@ -197,7 +198,7 @@ def test_no_token_survives_what_a_user_ends(cluster, at_once, rounds, to_one_cli
 
 
 @rounds(3, 20)
-def test_no_token_of_a_disabled_user_is_active(cluster, at_once, rounds):
+def test_no_token_of_a_disabled_user_is_active(cluster, rounds):
     """R-09, M-04: from the next request on, at both processes; those issued meanwhile are dead, too."""
     client, secret = cluster.server.add_client()
     for _ in range(rounds):
@@ -209,7 +210,7 @@ def test_no_token_of_a_disabled_user_is_active(cluster, at_once, rounds):
             with cluster.server.application.begin() as engine:
                 assert disable_user(engine, user.username)
 
-        race(at_once, family, disable)
+        race(family, disable)
         family.assert_dead()
         for process in cluster.processes:
             answer = cluster.redeem(process, client, secret, late)
@@ -217,7 +218,7 @@ def test_no_token_of_a_disabled_user_is_active(cluster, at_once, rounds):
 
 
 @rounds(3, 20)
-def test_no_token_of_a_disabled_client_is_active(cluster, at_once, rounds):
+def test_no_token_of_a_disabled_client_is_active(cluster, rounds):
     """R-09, J-07: its next request is refused at both processes, and a resource server hears that its tokens are dead."""
     api = resource_server(cluster)
     for _ in range(rounds):
@@ -228,7 +229,7 @@ def test_no_token_of_a_disabled_client_is_active(cluster, at_once, rounds):
             with cluster.server.application.begin() as engine:
                 assert disable_client(engine, client.client_id)
 
-        seen = race(at_once, family, disable)
+        seen = race(family, disable)
         assert seen[401] >= 2, seen
         for process in cluster.processes:
             for token in family.access:
@@ -248,7 +249,7 @@ def resource_server(cluster: Any) -> str:
 
 @rounds(3, 20)
 @pytest.mark.parametrize("kind", ["access", "refresh", "client"])
-def test_once_a_revocation_was_answered_every_introspection_says_inactive(cluster, at_once, rounds, kind):
+def test_once_a_revocation_was_answered_every_introspection_says_inactive(cluster, rounds, kind):
     """T068, T078, M-04, L-07: on both processes; and whoever heard "inactive" never hears "active" again."""
     client, secret = cluster.server.add_client(
         grant_types=("authorization_code", "refresh_token", "client_credentials")
@@ -291,7 +292,7 @@ def test_once_a_revocation_was_answered_every_introspection_says_inactive(cluste
 
 
 @rounds(3, 20)
-def test_of_16_revocations_one_counts(cluster, at_once, rounds):
+def test_of_16_revocations_one_counts(cluster, rounds):
     """L-06, R-07: all are answered alike, and there is one event."""
     client, secret = cluster.server.add_client(
         grant_types=("authorization_code", "refresh_token", "client_credentials")
@@ -314,7 +315,7 @@ def test_of_16_revocations_one_counts(cluster, at_once, rounds):
 
 
 @rounds(3, 20)
-def test_of_16_uses_of_a_stolen_token_each_is_refused_and_one_revokes(cluster, at_once, rounds):
+def test_of_16_uses_of_a_stolen_token_each_is_refused_and_one_revokes(cluster, rounds):
     """I-06, T064, T066, R-08: what the errors leave behind is there before any of them is answered."""
     client, secret = cluster.server.add_client()
     for _ in range(rounds):
@@ -337,7 +338,7 @@ def test_of_16_uses_of_a_stolen_token_each_is_refused_and_one_revokes(cluster, a
 
 
 @rounds(5, 30)
-def test_retries_beside_the_use_of_the_successor_leave_one_live_token_or_none(cluster, at_once, rounds):
+def test_retries_beside_the_use_of_the_successor_leave_one_live_token_or_none(cluster, rounds):
     """I-08, I-09, T063, T066: a retry is answered with the successor, or it came too late and is reuse."""
     client, secret = cluster.server.add_client()
     seen: Counter[str] = Counter()
@@ -368,7 +369,7 @@ def test_retries_beside_the_use_of_the_successor_leave_one_live_token_or_none(cl
 
 
 @rounds(3, 20)
-def test_wrong_and_right_verifiers_at_once_issue_at_most_once(cluster, at_once, rounds):
+def test_wrong_and_right_verifiers_at_once_issue_at_most_once(cluster, rounds):
     """G-04, G-06, T031, T035: counted failures and the claim are writes on one row."""
     client, secret = cluster.server.add_client()
     for _ in range(rounds):

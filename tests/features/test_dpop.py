@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -38,6 +36,7 @@ from authserver.testing.server import (
     with_plugin,
 )
 from authserver.testing.stories import assert_code, assert_json_error, sign_in_at, stored
+from authserver.testing.threads import at_once
 
 ENDPOINT = f"{ISSUER}/oauth/token"
 PUSH = f"{ISSUER}/oauth/par"
@@ -566,17 +565,6 @@ def test_the_proof_of_a_refused_request_is_not_used_up(server: Server, service: 
         post(server, *service, text, grant_type="client_credentials", scope="admin"), "invalid_scope"
     )
     assert post(server, *service, text, **SERVICE).status_int == 200
-
-
-def at_once(count: int, run: Callable[[int], TestResponse]) -> list[TestResponse]:
-    barrier = threading.Barrier(count)
-
-    def start(number: int) -> TestResponse:
-        barrier.wait(timeout=30)
-        return run(number)
-
-    with ThreadPoolExecutor(count) as threads:
-        return list(threads.map(start, range(count)))
 
 
 def test_of_many_who_send_one_proof_at_once_one_gets_a_token(make: Make, database_url: str) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
-from typing import TypeVar
 
 import transaction
 
@@ -22,21 +20,9 @@ from authserver.testing.records import (
     a_token,
     an_event,
 )
+from authserver.testing.threads import at_once
 
-Result = TypeVar("Result")
 LATER = NOW + timedelta(seconds=5)
-
-
-def at_once(count: int, run: Callable[[int], Result]) -> list[Result]:
-    """Run it `count` times in as many threads that start together."""
-    barrier = threading.Barrier(count)
-
-    def start(number: int) -> Result:
-        barrier.wait(timeout=30)
-        return run(number)
-
-    with ThreadPoolExecutor(count) as threads:
-        return list(threads.map(start, range(count)))
 
 
 def test_of_32_who_claim_a_code_one_gets_it(database: Database) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from threading import Barrier
 from typing import Any
 
 import pytest
@@ -28,6 +26,7 @@ from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.keys.ring import reseal
 from authserver.testing.server import SETTINGS, Server, forged, with_plugin
 from authserver.testing.stories import assert_json_error, records, stored
+from authserver.testing.threads import at_once
 
 INSTANT = timedelta(microseconds=1)
 HOUR = timedelta(hours=1)
@@ -262,18 +261,6 @@ def test_a_secret_in_use_moves_to_the_first_key_of_the_ring(
 # ---- many at once -----------------------------------------------------------------------------------
 
 
-def at_once(*tasks: Callable[[], Any]) -> list[Any]:
-    """Run them in threads that start together."""
-    barrier = Barrier(len(tasks))
-
-    def start(task: Callable[[], Any]) -> Any:
-        barrier.wait(timeout=30)
-        return task()
-
-    with ThreadPoolExecutor(len(tasks)) as threads:
-        return list(threads.map(start, tasks))
-
-
 def test_16_first_uses_at_once_are_all_answered(
     make_server: Callable[..., Server], database_url: str
 ) -> None:
@@ -288,7 +275,7 @@ def test_16_first_uses_at_once_are_all_answered(
         def ask(number: int) -> int:
             return int(service.ask(server=processes[number % 2]).status_int)
 
-        assert at_once(*(lambda number=number: ask(number) for number in range(16))) == [200] * 16
+        assert at_once(16, ask) == [200] * 16
         assert service.last_used() == [True]
     assert len(processes[0].events("token.issued")) == 48
     assert processes[1].events("request.failed") == []
@@ -306,7 +293,7 @@ def test_replacing_a_secret_while_it_is_used(make_server: Callable[..., Server],
             return None
 
     uses: list[Callable[[], Any]] = [lambda: service.ask().status_int] * 8
-    *answers, first, second = at_once(*uses, rotate, rotate)
+    *answers, first, second = at_once(10, lambda number: [*uses, rotate, rotate][number]())
     assert answers == [200] * 8
     assert [first, second].count(None) == 1
     old, new = service.rows()
@@ -324,7 +311,7 @@ def test_a_secret_ends_although_it_is_in_use_at_that_moment(
     server = make_server(database_url=database_url)
     service = a_service(server)
     uses: list[Callable[[], Any]] = [lambda: service.ask().status_int] * 8
-    *answers, newer = at_once(*uses, lambda: service.rotate(timedelta()))
+    *answers, newer = at_once(9, lambda number: [*uses, lambda: service.rotate(timedelta())][number]())
     assert set(answers) <= {200, 401}
     assert_json_error(service.ask(), "invalid_client", status=401)
     assert service.ask(newer).status_int == 200

@@ -88,7 +88,7 @@ def test_the_token_endpoint_answers_the_origins_of_registered_redirect_uris(
     refused = token_request(server, origin, grant_type="x")
     issued = server.token(
         client,
-        origin=origin,
+        headers={"Origin": origin},
         grant_type="authorization_code",
         code=server.code(client),
         code_verifier=VERIFIER,
@@ -230,7 +230,7 @@ def test_an_origin_that_cannot_be_looked_up_costs_no_tokens(server: Server, erro
             raise error
 
     event.listen(server.application.storage.engine, "before_cursor_execute", fail)
-    answer = server.token(client, secret, origin=ORIGIN, grant_type="client_credentials")
+    answer = server.token(client, secret, headers={"Origin": ORIGIN}, grant_type="client_credentials")
     assert answer.status_int == 200
     assert cross_origin(answer) == []
 

@@ -8,7 +8,6 @@ import shutil
 import pytest
 
 from authserver.testing.server import ISSUER, SETTINGS, Server, basic, query_of
-from authserver.testing.stories import register as register_as
 
 REGISTER = "/oauth/register"
 METADATA = "/.well-known/oauth-authorization-server"
@@ -99,36 +98,11 @@ def test_a_registration_answers_with_everything_in_effect(server):
     }
 
 
-def test_what_is_left_out_is_stated_with_its_default(server):
-    """K-03: client_secret_basic, authorization_code, code; and the response says so."""
-    answer = register(server, WEB)
-    assert answer.status_int == 201
-    assert answer.json["token_endpoint_auth_method"] == "client_secret_basic"
-    assert answer.json["grant_types"] == ["authorization_code"]
-    assert answer.json["response_types"] == ["code"]
-
-
-def test_a_client_without_redirects_is_told_that_it_has_no_response_type(by_token):
-    """K-03, K-04: left out of the answer, response_types would mean `code`."""
-    answer = register(by_token, {"grant_types": ["client_credentials"]}, authorization=f"Bearer {TOKEN}")
-    assert answer.status_int == 201
-    assert answer.json["response_types"] == []
-
-
-def test_a_public_client_gets_no_secret(server):
-    """K-02: nothing of a secret, neither in the answer nor in the database."""
-    answer = register(server, {**WEB, "token_endpoint_auth_method": "none"})
-    assert answer.status_int == 201
-    assert not [name for name in answer.json if "secret" in name]
-    assert server.rows("client_secrets") == []
-
-
-@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "none"])
-def test_a_registered_client_can_be_used_at_once(server, method):
+def test_a_registered_client_can_be_used_at_once(server):
     """K-01, K-02: what was answered is what counts: code, tokens and refresh."""
     registered = register(
         server,
-        {**WEB, "grant_types": ["authorization_code", "refresh_token"], "token_endpoint_auth_method": method},
+        {**WEB, "grant_types": ["authorization_code", "refresh_token"]},
     ).json
     with server.application.begin() as engine:
         client = engine.stores.clients.find(registered["client_id"], engine.now)
@@ -138,117 +112,7 @@ def test_a_registered_client_can_be_used_at_once(server, method):
     assert server.refresh(client, secret, tokens.json["refresh_token"]).status_int == 200
 
 
-def test_the_secret_is_stored_as_a_digest_only(server):
-    """K-02, R-01, R-02: no column of any table holds the secret that was handed out."""
-    secret = register(server, WEB).json["client_secret"]
-    for table in ("clients", "client_secrets", "events"):
-        assert secret not in repr(server.rows(table))
-        assert secret.encode() not in repr(server.rows(table)).encode()
-    assert len(server.rows("client_secrets")) == 1
-
-
-def test_unknown_members_are_ignored_and_not_answered(server):
-    """K-04: neither refused nor kept nor claimed to be in effect."""
-    answer = register(
-        server,
-        {**WEB, "x_favourite_colour": {"deep": ["blue"]}, "require_pushed_authorization_requests": True},
-    )
-    assert answer.status_int == 201
-    assert "x_favourite_colour" not in answer.json
-    assert "favourite" not in repr(server.rows("clients"))
-
-
-def test_a_repeated_value_is_kept_once_and_the_answer_shows_it(server):
-    """K-04: what was changed shows."""
-    answer = register(server, {"redirect_uris": WEB["redirect_uris"] * 3, "scope": "profile profile"})
-    assert answer.json["redirect_uris"] == WEB["redirect_uris"]
-    assert answer.json["scope"] == "profile"
-
-
-def test_the_server_picks_the_client_id(server):
-    """K-10, T132: no member of the request changes it, and it never looks like a URL."""
-    wished = {
-        **WEB,
-        "client_id": "https://client.example/metadata.json",
-        "client_secret": "chosen-by-me-chosen-by-me-chosen",
-        "client_id_issued_at": 1,
-        "client_secret_expires_at": 1,
-        "registration_access_token": "mine",
-    }
-    first, second = register(server, wished), register(server, wished)
-    assert first.status_int == second.status_int == 201
-    assert first.json["client_id"] != second.json["client_id"]
-    assert first.json["client_id"].startswith("client_")
-    assert first.json["client_secret"] != wished["client_secret"]
-    assert first.json["client_secret_expires_at"] == 0
-    assert first.json["client_id_issued_at"] > 1
-    assert "registration_access_token" not in first.json
-
-
-def test_a_registration_leaves_its_event(server):
-    """R-12: with the decision behind it, and no secret."""
-    answer = register(server, WEB)
-    (event,) = server.events("client.registered")
-    assert event["client_id"] == answer.json["client_id"]
-    assert "open-registration" in str(event["decisions"])
-    assert answer.json["client_secret"] not in repr(event)
-
-
 # ---- Privileges that nobody can give himself -------------------------------------------------------
-
-
-def test_privileged_members_are_never_stored(server):
-    """T132: the list of members is closed; everything else has no effect."""
-    answer = register(
-        server,
-        {
-            **WEB,
-            "first_party": True,
-            "is_first_party": True,
-            "trusted": True,
-            "skip_consent": True,
-            "registered_by": "operator",
-            "access_token_lifetime": 10**9,
-            "disabled_at": None,
-            "details": {"first_party": True},
-            "secrets": ["x"],
-        },
-    )
-    assert answer.status_int == 201
-    (row,) = server.rows("clients")
-    assert not row["first_party"]
-    assert row["registered_by"] == "self"
-    for name in ("trusted", "skip_consent", "access_token_lifetime", "details"):
-        assert name not in answer.json
-    with server.application.begin() as engine:
-        client = engine.stores.clients.find(answer.json["client_id"], engine.now)
-    assert client.is_self_registered
-    assert not set(client.details) & {"first_party", "trusted", "skip_consent", "access_token_lifetime"}
-
-
-@pytest.mark.parametrize(
-    ("asked", "given"),
-    [
-        ("profile", "profile"),
-        ("profile admin", "profile"),
-        ("profile files.read files.write", "profile files.read"),
-        (None, "profile files.read"),
-    ],
-)
-def test_open_registration_is_confined_to_its_scopes(server, asked, given):
-    """K-04, K-11, T132: more is not given, and the answer says what is."""
-    answer = register(server, {**WEB, **({"scope": asked} if asked else {})})
-    assert answer.status_int == 201
-    assert answer.json["scope"] == given
-    with server.application.begin() as engine:
-        assert engine.stores.clients.find(answer.json["client_id"], engine.now).scopes == tuple(given.split())
-
-
-def test_open_registration_gives_no_client_credentials(server):
-    """K-11: unless the operator lists that grant type."""
-    answer = register(server, {"grant_types": ["client_credentials"]})
-    assert_refused(answer, 400, "invalid_client_metadata")
-    assert server.rows("clients") == []
 
 
 def test_an_operator_may_open_more_grant_types(make_server):
@@ -270,6 +134,35 @@ def test_an_operator_may_open_more_grant_types(make_server):
 
 
 # ---- Who may register -----------------------------------------------------------------------------
+
+
+def test_with_both_policies_each_can_refuse(make_server):
+    """K-08, K-11: any refusal refuses: a token is needed, and the grant types are confined as well."""
+    server = make_server(with_registration("registration_open", "registration_token"))
+    assert register(server, WEB).status_int == 401
+    by_token = {"authorization": f"Bearer {TOKEN}"}
+    assert_refused(
+        register(server, {"grant_types": ["client_credentials"]}, **by_token), 400, "invalid_client_metadata"
+    )
+    assert server.rows("clients") == []
+    answer = register(server, {**WEB, "scope": "profile admin"}, **by_token)
+    assert (answer.status_int, answer.json["scope"]) == (201, "profile")
+
+
+def test_the_secret_is_stored_as_a_digest_only(server):
+    """K-02, R-01, R-02: no column of any table holds the secret that was handed out."""
+    secret = register(server, WEB).json["client_secret"]
+    for table in ("clients", "client_secrets", "events"):
+        assert secret not in repr(server.rows(table))
+        assert secret.encode() not in repr(server.rows(table)).encode()
+    assert len(server.rows("client_secrets")) == 1
+
+
+def test_a_client_without_redirects_is_told_that_it_has_no_response_type(by_token):
+    """K-03, K-04: left out of the answer, response_types would mean `code`."""
+    answer = register(by_token, {"grant_types": ["client_credentials"]}, authorization=f"Bearer {TOKEN}")
+    assert answer.status_int == 201
+    assert answer.json["response_types"] == []
 
 
 def test_without_a_policy_there_is_no_registration(closed):
@@ -368,19 +261,6 @@ def test_an_initial_access_token_counts_in_the_header_only(by_token):
         expect_errors=True,
     )
     assert_refused(answer, 401, "invalid_token")
-
-
-def test_with_both_policies_each_can_refuse(make_server):
-    """K-08, K-11: any refusal refuses: a token is needed, and the grant types are confined as well."""
-    server = make_server(with_registration("registration_open", "registration_token"))
-    assert register(server, WEB).status_int == 401
-    by_token = {"authorization": f"Bearer {TOKEN}"}
-    assert_refused(
-        register(server, {"grant_types": ["client_credentials"]}, **by_token), 400, "invalid_client_metadata"
-    )
-    assert server.rows("clients") == []
-    answer = register(server, {**WEB, "scope": "profile admin"}, **by_token)
-    assert (answer.status_int, answer.json["scope"]) == (201, "profile")
 
 
 def test_a_policy_without_tokens_lets_nobody_in(make_server):
@@ -523,37 +403,3 @@ def test_a_self_registered_client_is_always_asked_for(server):
     assert "unverified" in page.text.lower()
     assert "code" in query_of(server.consent(page))
     assert browser.get(server.authorization_url(client)).status_int == 200
-
-
-def test_a_client_that_asks_for_scopes_of_other_servers_gets_its_own(server):
-    """B-27, K-28, G-08: the same list at registration and authorization; the answers say what it got."""
-    client = register_as(server, scope="openid profile email offline_access")
-    assert client.scopes == ("profile",)
-    url = server.authorization_url(client, scope="openid profile email offline_access")
-    browser = server.browser()
-    server.sign_in(browser)
-    page = browser.get(url)
-    assert "email" not in page.text
-    tokens = server.redeem(client, None, query_of(server.consent(page))["code"])
-    assert tokens.json["scope"] == "profile"
-    (event,) = server.events("consent.given")
-    assert "scopes-left-out" in str(event["decisions"])
-
-
-@pytest.mark.parametrize("scope", ["openid email", "admin", "files.write", 'pro"file'])
-def test_a_client_that_asks_for_nothing_it_has_gets_nothing(server, scope):
-    """B-10, B-27: scopes that do not exist, or that it is not registered for."""
-    client = register_as(server, scope="profile")
-    browser = server.browser()
-    server.sign_in(browser)
-    assert "code" in query_of(server.consent(browser.get(server.authorization_url(client))))
-    assert query_of(browser.get(server.authorization_url(client, scope=scope)))["error"] == "invalid_scope"
-
-
-def test_a_client_of_an_operator_must_ask_for_what_it_has(server):
-    """B-10, B-27: nothing is left out for it."""
-    client, _ = server.add_client(scopes=("profile",))
-    browser = server.browser()
-    server.sign_in(browser)
-    answer = browser.get(server.authorization_url(client, scope="openid profile"))
-    assert query_of(answer)["error"] == "invalid_scope"

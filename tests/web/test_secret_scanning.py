@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from authserver.engine.crypto import digests
 from authserver.engine.records import Client
+from authserver.testing.plans import transcript_of
 from authserver.testing.server import SETTINGS, Server, basic, forged, query_of
 from authserver.testing.stories import assert_json_error, is_signed_in, signed_in
 
@@ -41,21 +40,6 @@ def known(server: Server) -> tuple[Client, str]:
     return client, secret
 
 
-@contextmanager
-def asked(server: Server) -> Iterator[list[str]]:
-    """What the database is asked meanwhile: verb and table."""
-    seen: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        table = re.search(r"\b(?:FROM|INTO|UPDATE)\s+(\w+)", statement)
-        seen.append(f"{statement.split(None, 1)[0]} {table[1] if table else ''}")
-
-    engine = server.application.storage.engine
-    sa.event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    sa.event.remove(engine, "before_cursor_execute", note)
-
-
 def garbage(prefix: str) -> list[str]:
     """What no credential of this kind can be."""
     good = forged(prefix)
@@ -80,7 +64,7 @@ def garbage(prefix: str) -> list[str]:
 @pytest.mark.parametrize("wrong", garbage(digests.CODE), ids=lambda text: text[:24])
 def test_what_is_no_code_is_not_looked_up(server: Server, known: tuple[Client, str], wrong: str) -> None:
     """T038, R-03."""
-    with asked(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert_json_error(server.redeem(*known, wrong), "invalid_grant")
     assert seen == ["SELECT clients", *OWN_EVENT]
 
@@ -90,7 +74,7 @@ def test_what_is_no_refresh_token_is_not_looked_up(
     server: Server, known: tuple[Client, str], wrong: str
 ) -> None:
     """T038, I-15."""
-    with asked(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert_json_error(server.refresh(*known, wrong), "invalid_grant")
     assert seen == ["SELECT clients", *OWN_EVENT]
 
@@ -104,10 +88,10 @@ JWTS = ["a.b.c", "eyJhbGciOiJub25lIn0.e30.", "eyJhbGciOiJFUzI1NiJ9." + "A" * 8_0
 @pytest.mark.parametrize("wrong", [*TOKENS, *JWTS], ids=lambda text: text[:24])
 def test_what_is_no_token_is_not_looked_up(server: Server, known: tuple[Client, str], wrong: str) -> None:
     """T077, T078, L-03, M-03: neither to introspect it nor to revoke it."""
-    with asked(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert server.introspect(*known, wrong).json == {"active": False}
     assert seen == ["SELECT clients"]
-    with asked(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         answer = server.revoke(*known, wrong)
     if any(digests.well_formed(prefix, wrong) for prefix in KINDS.values()):
         assert_json_error(answer, "unsupported_token_type")
@@ -129,13 +113,13 @@ def test_what_is_no_client_secret_is_not_looked_up(
     """T047, R-02: not even who it was said to be of."""
     client, _ = known
     form = {"grant_type": "client_credentials", "token": "x"}
-    with asked(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         headers = {"Authorization": basic(client.client_id, wrong)}
         answer = server.http.post(path, form, headers=headers, expect_errors=True)
     assert_json_error(answer, "invalid_client", status=401)
     assert seen == OWN_EVENT
     if wrong:
-        with asked(server) as seen:
+        with transcript_of(server.application.storage.engine) as seen:
             form |= {"client_id": client.client_id, "client_secret": wrong}
             assert_json_error(server.http.post(path, form, expect_errors=True), "invalid_client", status=401)
         assert seen == OWN_EVENT
@@ -145,7 +129,7 @@ def test_what_is_no_client_secret_is_not_looked_up(
 def test_what_is_no_session_is_not_looked_up(server: Server, wrong: str) -> None:
     """T098: nor is one without the code that proves that we made it."""
     for cookie in (wrong, f"{wrong}.", f"{wrong}.{'A' * 43}", f"{forged(digests.SESSION)}.{'A' * 43}"):
-        with asked(server) as seen:
+        with transcript_of(server.application.storage.engine) as seen:
             assert not is_signed_in(server, server.browser(), cookie=f"__Host-authserver-session={cookie}")
         assert seen == []
 
@@ -157,7 +141,7 @@ def test_what_is_no_pushed_request_is_not_looked_up(make_server: Callable[..., S
     """PAR-05: its reference has a checksum, so it shows without a query whether it is one."""
     server = make_server({"authserver.plugins": SETTINGS["authserver.plugins"] + "pushed_requests"})
     client, _ = server.add_client()
-    with asked(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         answer = server.http.get(
             "/oauth/authorize", {"client_id": client.client_id, "request_uri": wrong}, expect_errors=True
         )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 import time_machine
-from psycopg.pq import TransactionStatus
 
 from authserver.engine.clients import secrets
 from authserver.storage.tables import clients
+from authserver.testing.plans import transcript_of
 from authserver.testing.server import PASSWORD, forged, form_with
 from authserver.testing.stories import signed_in
 
@@ -24,31 +22,6 @@ def server(make_server, database_url):
     return server
 
 
-@contextmanager
-def statements_of(server):
-    """What was sent meanwhile: each statement's verb and the first table it names, and COMMIT or ROLLBACK."""
-    engine, seen = server.application.storage.engine, []
-
-    def note(connection, cursor, statement, parameters, context, executemany):
-        verb = statement.split(None, 1)[0]
-        table = re.search(r"\b(?:FROM|INTO|UPDATE)\s+(\w+)", statement)
-        seen.append(f"{verb} {table[1]}" if table else verb)
-
-    # Without a transaction the driver sends neither.
-    def committed(connection):
-        seen.extend(["COMMIT"] * is_in_transaction(connection))
-
-    def rolled_back(connection):
-        seen.extend(["ROLLBACK"] * is_in_transaction(connection))
-
-    listeners = [("before_cursor_execute", note), ("commit", committed), ("rollback", rolled_back)]
-    for name, listener in listeners:
-        sa.event.listen(engine, name, listener)
-    yield seen
-    for name, listener in listeners:
-        sa.event.remove(engine, name, listener)
-
-
 def add_client(server, **metadata):
     """A client whose secret was used a moment ago, which is noted every few minutes alone."""
     client, secret = server.add_client(**metadata)
@@ -56,17 +29,10 @@ def add_client(server, **metadata):
     return client, secret
 
 
-def is_in_transaction(connection):
-    driver = connection.connection.dbapi_connection
-    if connection.dialect.name == "sqlite":
-        return driver.in_transaction
-    return driver.info.transaction_status != TransactionStatus.IDLE
-
-
 def test_a_token_for_a_client_itself_costs_one_lookup_and_one_event(server):
     """The floor: nothing else is needed, so nothing else is asked."""
     client, secret = add_client(server, grant_types=("client_credentials",))
-    with statements_of(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert server.token(client, secret, grant_type="client_credentials").status_int == 200
     # A statement alone is a transaction by itself, in one round trip.
     assert seen == ["SELECT clients", "INSERT events"]
@@ -77,7 +43,7 @@ def test_the_first_use_of_a_secret_costs_one_update_more(server):
     client, secret = server.add_client(grant_types=("client_credentials",))
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         for noted in (True, False, True):
-            with statements_of(server) as seen:
+            with transcript_of(server.application.storage.engine) as seen:
                 assert server.token(client, secret, grant_type="client_credentials").status_int == 200
             if noted:
                 assert seen == [
@@ -97,7 +63,7 @@ def test_a_redemption_costs_two_lookups_a_claim_a_token_and_an_event(server):
     """The code comes with its grant and user in one statement."""
     client, secret = add_client(server)
     code = server.code(client)
-    with statements_of(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert server.redeem(client, secret, code).status_int == 200
     assert seen == [
         "SELECT clients",
@@ -114,7 +80,7 @@ def test_a_refresh_costs_what_a_redemption_costs(server):
     """And a retry of it costs one lookup more and no token."""
     client, secret = add_client(server)
     token = server.redeem(client, secret, server.code(client)).json["refresh_token"]
-    with statements_of(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert server.refresh(client, secret, token).status_int == 200
     assert seen == [
         "SELECT clients",
@@ -125,7 +91,7 @@ def test_a_refresh_costs_what_a_redemption_costs(server):
         "INSERT events",
         "COMMIT",
     ]
-    with statements_of(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert server.refresh(client, secret, token).status_int == 200
     assert seen == [
         "SELECT clients",
@@ -142,7 +108,7 @@ def test_a_refresh_without_rotation_moves_an_end_and_stores_nothing(server):
     with server.application.storage.engine.begin() as connection:
         connection.execute(sa.update(clients).values(rotates_refresh_tokens=False))
     for _ in range(3):
-        with statements_of(server) as seen:
+        with transcript_of(server.application.storage.engine) as seen:
             assert server.refresh(client, secret, token).status_int == 200
         assert seen == [
             "SELECT clients",
@@ -164,7 +130,7 @@ def test_the_use_of_a_grant_is_noted_once_a_minute(server, rotates):
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         for seconds, noted in ((60, True), (59, False), (1, True), (0, False)):
             clock.shift(timedelta(seconds=seconds))
-            with statements_of(server) as seen:
+            with transcript_of(server.application.storage.engine) as seen:
                 answer |= server.refresh(client, secret, answer["refresh_token"]).json
             assert ("UPDATE grants" in seen) == noted
             assert len(seen) == 6 + rotates + noted
@@ -188,10 +154,10 @@ def test_an_introspection_costs_two_lookups(make_server, database_url, token_for
         server.redeem(client, secret, server.code(client)).json["access_token"],
         server.token(client, secret, grant_type="client_credentials").json["access_token"],
     ):
-        with statements_of(server) as seen:
+        with transcript_of(server.application.storage.engine) as seen:
             assert server.introspect(client, secret, token).json["active"]
         assert seen == ["SELECT clients", looked_up]
-        with statements_of(server) as seen:
+        with transcript_of(server.application.storage.engine) as seen:
             assert server.introspect(api, api_secret, token).json["active"]
         assert seen == ["SELECT clients", looked_up, "SELECT clients"]
 
@@ -201,11 +167,11 @@ def test_garbage_is_not_looked_up(server):
     client, secret = add_client(server)
     garbage = ("x", "a.b.c", forged("as_refresh_")[:-1] + "!", server.code(client))
     for token in garbage:
-        with statements_of(server) as seen:
+        with transcript_of(server.application.storage.engine) as seen:
             assert server.introspect(client, secret, token).json == {"active": False}
         assert seen == ["SELECT clients"]
     for token in garbage[:-1]:
-        with statements_of(server) as seen:
+        with transcript_of(server.application.storage.engine) as seen:
             assert server.revoke(client, secret, token).status_int == 200
         assert seen == ["SELECT clients"]
 
@@ -216,7 +182,7 @@ def test_who_scans_for_tokens_costs_one_event(make_server):
     client, secret = add_client(server)
     statuses, events = [], []
     for _ in range(8):
-        with statements_of(server) as seen:
+        with transcript_of(server.application.storage.engine) as seen:
             statuses.append(server.introspect(client, secret, "x").status_int)
         assert seen[0] == "SELECT clients"
         events += seen[1:]
@@ -228,7 +194,7 @@ def test_a_revocation_costs_two_lookups_an_update_and_an_event(server):
     """A second one costs the lookups alone."""
     client, secret = add_client(server)
     token = server.redeem(client, secret, server.code(client)).json["access_token"]
-    with statements_of(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert server.revoke(client, secret, token).status_int == 200
     assert seen == [
         "SELECT clients",
@@ -238,7 +204,7 @@ def test_a_revocation_costs_two_lookups_an_update_and_an_event(server):
         "INSERT events",
         "COMMIT",
     ]
-    with statements_of(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert server.revoke(client, secret, token).status_int == 200
     assert seen == ["SELECT clients", "SELECT grants"]
 
@@ -246,7 +212,7 @@ def test_a_revocation_costs_two_lookups_an_update_and_an_event(server):
 def test_a_refused_token_request_costs_a_lookup_and_its_own_event(server):
     """The request itself has written nothing."""
     client, _ = add_client(server, grant_types=("client_credentials",))
-    with statements_of(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert server.token(client, forged("as_secret_"), grant_type="client_credentials").status_int == 401
     assert seen == ["SELECT clients", "INSERT events"]
 
@@ -258,13 +224,13 @@ def test_the_account_pages_cost_the_same_however_many_they_show(server, many):
         client, secret = server.add_client()
         server.redeem(client, secret, server.code(client))
     browser = signed_in(server)
-    with statements_of(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert browser.get("/account/apps").text.count('name="disconnect"') == many
     assert seen == ["SELECT sessions", "SELECT grants", "SELECT clients"]
-    with statements_of(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert browser.get("/account/sessions").text.count("<section") == many + 1
     assert seen == ["SELECT sessions", "SELECT sessions"]
-    with statements_of(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         browser.get("/account/password")
     assert seen == ["SELECT sessions"]
 
@@ -279,7 +245,7 @@ def test_a_changed_password_costs_the_same_however_much_ends_with_it(server, man
     form = form_with(browser.get("/account/password"), "repeated")
     form["current_password"] = PASSWORD
     form["new_password"] = form["repeated"] = "another good password"
-    with statements_of(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert form.submit().status_int == 303
     assert seen == [
         "SELECT sessions",
@@ -301,6 +267,6 @@ def test_a_changed_password_costs_the_same_however_much_ends_with_it(server, man
 )
 def test_what_no_request_changes_asks_the_database_nothing(server, path):
     """T114: these answer whatever state the database is in."""
-    with statements_of(server) as seen:
+    with transcript_of(server.application.storage.engine) as seen:
         assert server.http.get(path).status_int == 200
     assert seen == []

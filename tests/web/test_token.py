@@ -18,7 +18,7 @@ from webtest import TestResponse
 from authserver.engine.records import Client
 from authserver.storage import database
 from authserver.testing.server import Server, basic, forged
-from authserver.testing.stories import assert_json_error, assert_redirect_error, signed_in, stored
+from authserver.testing.stories import assert_json_error, stored
 
 FORM = "application/x-www-form-urlencoded"
 Registered = tuple[Client, str]
@@ -135,40 +135,6 @@ def test_form_encoding_may_name_utf_8(shared_server: Server, service: Registered
     assert post(shared_server, service, "grant_type=client_credentials", content_type).status_int == 200
 
 
-def test_unknown_and_empty_parameters_count_for_nothing(shared_server: Server, service: Registered) -> None:
-    """F-03: an unknown parameter is ignored, an empty one is absent."""
-    body = (
-        "grant_type=client_credentials&scope=&resource=&client_secret=&client_id=&nonsense=1&%F0%9F%A6%89=2"
-    )
-    answer = post(shared_server, service, body)
-    assert (answer.status_int, answer.json["scope"]) == (200, "profile")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "",
-        "grant_type=",
-        "scope=profile",
-        *(
-            f"grant_type=client_credentials&{name}=a&{name}={value}"
-            for name in ("scope", "client_id", "client_secret", "code", "redirect_uri", "nonsense")
-            for value in ("a", "b", "")
-        ),
-        "grant_type=client_credentials&grant_type=client_credentials",
-        "grant_type=client_credentials&grant_type=",
-        "grant_type=client_credentials&gr%61nt_type=password",
-    ],
-)
-def test_a_repeated_parameter_or_no_grant_type_is_refused(
-    shared_server: Server, service: Registered, body: str
-) -> None:
-    """F-04, T084: nobody has to guess which of two values counts."""
-    before = stored(shared_server)
-    assert_json_error(post(shared_server, service, body), "invalid_request")
-    assert stored(shared_server) == before
-
-
 @pytest.mark.parametrize(
     "body", [b"grant_type=%FF", b"grant_type=\xff", b"scope=%00", b"a=\0", b"\xed\xa0\x80=1"]
 )
@@ -177,71 +143,6 @@ def test_what_is_no_utf_8_text_is_refused(shared_server: Server, service: Regist
     assert_json_error(
         post(shared_server, service, b"grant_type=client_credentials&" + body), "invalid_request"
     )
-
-
-@pytest.mark.parametrize(
-    "grant_type",
-    [
-        "password",
-        "implicit",
-        "CLIENT_CREDENTIALS",
-        "client_credentials ",
-        "__class__",
-        "urn:ietf:params:oauth:grant-type:device_code",
-    ],
-)
-def test_an_unknown_grant_type_is_refused(
-    shared_server: Server, service: Registered, grant_type: str
-) -> None:
-    """F-05: `password` included."""
-    before = stored(shared_server)
-    answer = shared_server.token(*service, grant_type=grant_type)
-    assert_json_error(answer, "unsupported_grant_type")
-    assert stored(shared_server) == before
-
-
-def test_a_grant_type_that_the_server_does_not_offer_is_unknown(make_server: Callable[..., Server]) -> None:
-    """F-05: a client keeps no grant type that was switched off."""
-    client, secret = make_server().add_client(grant_types=("client_credentials",))
-    server = make_server({"authserver.grant_types": "authorization_code"})
-    answer = server.token(client, secret, grant_type="client_credentials")
-    assert_json_error(answer, "unsupported_grant_type")
-
-
-@pytest.mark.parametrize(
-    ("registered", "used"),
-    [
-        (("client_credentials",), {"grant_type": "authorization_code", "code": "x", "code_verifier": "x"}),
-        (("client_credentials",), {"grant_type": "refresh_token", "refresh_token": "x"}),
-        (("authorization_code",), {"grant_type": "client_credentials"}),
-        (("authorization_code",), {"grant_type": "refresh_token", "refresh_token": "x"}),
-    ],
-)
-def test_a_client_uses_only_its_own_grant_types(
-    server: Server, registered: tuple[str, ...], used: dict[str, str]
-) -> None:
-    """F-06: known to the server, but not this client's."""
-    client, secret = server.add_client(grant_types=registered)
-    before = stored(server)
-    assert_json_error(server.token(client, secret, **used), "unauthorized_client")
-    assert stored(server) == before
-
-
-def test_one_filter_of_scopes_for_every_grant_type(server: Server) -> None:
-    """T081, F-08: what the client is not registered for is `invalid_scope`, whatever the way to it."""
-    client, secret = server.add_client(
-        grant_types=("authorization_code", "refresh_token", "client_credentials"), scopes=("profile",)
-    )
-    token = server.redeem(client, secret, server.code(client)).json["refresh_token"]
-    browser = signed_in(server)
-    before = stored(server)
-    for scope in ("files.read", "profile files.read", "admin", "nonsense"):
-        answer = browser.get(server.authorization_url(client, scope=scope))
-        assert_redirect_error(answer, "invalid_scope")
-        answer = server.token(client, secret, grant_type="client_credentials", scope=scope)
-        assert_json_error(answer, "invalid_scope")
-        assert_json_error(server.refresh(client, secret, token, scope=scope), "invalid_scope")
-    assert stored(server) == before
 
 
 def test_a_bad_client_learns_nothing_about_a_code(server: Server) -> None:

@@ -1,17 +1,14 @@
-"""The batches of clean-up and its lease: one contract for both stores, and how the database gets at the rows."""
+"""The part of the contract of stores that is about clean-up: its batches and its lease (`store_contract`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from authserver.engine.ports import Storage
-from authserver.engine.records import ClientSecret, Disposable, RegisteredBy, TokenKind
-from authserver.storage.database import Database
+from authserver.engine.records import Client, ClientSecret, Disposable, RegisteredBy, TokenKind
 from authserver.testing.records import (
     NOW,
     a_client,
@@ -23,19 +20,8 @@ from authserver.testing.records import (
     a_user,
     an_event,
 )
-from authserver.testing.stores import MemoryStores
 
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
-
-
-@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
-def storage(request: pytest.FixtureRequest) -> Iterator[Storage]:
-    if request.param == "memory":
-        yield MemoryStores()
-        return
-    database = Database(request.getfixturevalue(f"{request.param}_url"))
-    yield database
-    database.close()
 
 
 def add(storage: Storage, **records: list[Any]) -> None:
@@ -47,7 +33,9 @@ def add(storage: Storage, **records: list[Any]) -> None:
                 (store.remember if name == "consents" else store.add)(record)
 
 
-def remove(storage: Storage, kind: Disposable, before=NOW, *, limit: int = 100) -> list[tuple[int, int]]:
+def remove(
+    storage: Storage, kind: Disposable, before: datetime = NOW, *, limit: int = 100
+) -> list[tuple[int, int]]:
     """(removed, along) of each batch until the end."""
     batches, start = [], None
     while True:
@@ -157,12 +145,11 @@ def test_sessions_events_and_secrets_go_by_their_time(storage: Storage) -> None:
         assert stores.sessions.find(b"alive", NOW, NOW)
         assert [event.event_id for event in stores.events.since(NOW - DAY)] == ["stays"]
         client = stores.clients.find("reports", NOW)
-        assert client and {secret.digest for secret in client.secrets} == {
-            secret.digest for secret in secrets[1:]
-        }
+        assert client is not None
+        assert {secret.digest for secret in client.secrets} == {secret.digest for secret in secrets[1:]}
 
 
-def self_registered(client_id: str, **changes: Any):
+def self_registered(client_id: str, **changes: Any) -> Client:
     return a_client(
         client_id=client_id, registered_by=RegisteredBy.SELF, **{"created_at": NOW - DAY, **changes}
     )
@@ -199,23 +186,6 @@ def test_an_idle_client_that_registered_itself_goes_with_all_that_is_its_own(sto
         }
         assert stores.consents.find("user_ada", "idle") is None
         assert stores.consents.find("user_ada", "with_grant") is not None
-    if isinstance(storage, Database):
-        for table in ("client_secrets", "client_origins"):
-            assert rows(storage, f"SELECT count(*) FROM {table} WHERE client_id = 'idle'") == [(0,)]
-
-
-@pytest.mark.parametrize("many", [2, 250, 251, 600])
-def test_clients_in_use_do_not_keep_batches_from_the_idle_ones(database: Database, many: int) -> None:
-    """K-09: they are passed by, all at one time of registration as well."""
-    clients = [self_registered(f"used_{number:04}") for number in range(many)]
-    add(
-        database,
-        clients=[*clients, self_registered("~idle")],
-        grants=[a_grant(grant_id=client.client_id, client_id=client.client_id) for client in clients],
-    )
-    assert sum(removed for removed, _ in remove(database, Disposable.CLIENTS)) == 1
-    with database.begin() as stores:
-        assert stores.clients.find("~idle", NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -243,123 +213,42 @@ def test_a_batch_is_bounded_and_the_next_one_goes_on(storage: Storage, kind: Dis
     assert remove(storage, kind, limit=3) == [(3, 0), (3, 0), (1, 0)]
 
 
-def test_a_family_of_10000_goes_in_batches(database: Database) -> None:
-    """T116: never by the foreign key at once; its grant stays until the last of them is gone."""
-    add(database, clients=[a_client()], grants=[a_grant(expires_at=NOW - DAY)])
-    insert_refresh_tokens(database, 10_000)
-    batches = remove(database, Disposable.GRANTS, limit=1000)
-    assert batches == [(0, 1000)] * 10 + [(1, 0)]
-
-
-def insert_refresh_tokens(database: Database, number: int) -> None:
-    statement = (
-        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :number) "
-        "INSERT INTO tokens (kind, digest, grant_id, client_id, scopes, resources, created_at, expires_at,"
-        " failures, details) SELECT 'refresh', CAST(CAST(n AS TEXT) AS {binary}), 'grant_1', 'reports', '', '',"
-        " '2026-01-01 00:00:00.000000', '2026-01-01 00:00:00.000000', 0, '{{}}' FROM numbers"
-    )
-    binary = {"sqlite": "BLOB", "postgresql": "BYTEA"}[database.engine.dialect.name]
-    text = statement.format(binary=binary).replace("'2026-01-01 00:00:00.000000'", "CAST(:at AS {time})")
-    time = {"sqlite": "TEXT", "postgresql": "TIMESTAMPTZ"}[database.engine.dialect.name]
-    with database.engine.connect() as connection:
-        connection.execute(
-            sa.text(text.replace("{time}", time)), {"number": number, "at": "2026-01-01 00:00:00.000000"}
-        )
-
-
-def rows(database: Database, statement: str) -> list[tuple[Any, ...]]:
-    with database.engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(sa.text(statement))]
-
-
-# ---- two at once --------------------------------------------------------------------------------------
-
-
-@pytest.mark.postgresql
-@pytest.mark.parametrize("kind", [Disposable.TOKENS, Disposable.GRANTS, Disposable.CLIENTS])
-def test_what_another_purge_holds_is_passed_by(postgresql_url: str, kind: Disposable) -> None:
-    """T116: nobody waits, nobody is chosen as a victim; between them they remove everything."""
-    database = Database(postgresql_url)
-    add(
-        database,
-        clients=[a_client(), *(self_registered(f"idle_{number}") for number in range(4))],
-        grants=[a_grant(), *(a_grant(grant_id=f"g{n}", expires_at=NOW - n * DAY) for n in range(1, 5))],
-        tokens=[
-            a_token(
-                kind=TokenKind.ACCESS, digest=bytes([number]), grant_id=f"g{number}", expires_at=NOW - DAY
-            )
-            for number in range(1, 5)
-        ],
-    )
-    if kind is not Disposable.TOKENS:
-        remove(database, Disposable.TOKENS)
-    with database.begin() as one:
-        # Small enough to leave something; grants and clients are taken by the handful.
-        first = one.upkeep.remove(kind, NOW, limit=2)
-        with database.begin() as other:
-            second = other.upkeep.remove(kind, NOW, limit=100)
-    database.close()
-    assert first.removed >= 2
-    assert first.removed + second.removed == 4
-
-
-@pytest.mark.postgresql
-def test_a_token_that_a_request_holds_is_passed_by(postgresql_url: str) -> None:
-    """T116: the purge neither waits for the request nor takes the row from under it."""
-    database = Database(postgresql_url)
-    add(
-        database,
-        clients=[a_client()],
-        grants=[a_grant()],
-        tokens=[
-            a_token(kind=TokenKind.ACCESS, digest=digest, expires_at=NOW - DAY) for digest in (b"1", b"2")
-        ],
-    )
-    with database.begin() as request:
-        assert request.tokens.claim(a_token(kind=TokenKind.ACCESS, digest=b"1"), NOW)
-        assert remove(database, Disposable.TOKENS) == [(1, 0)]
-    assert remove(database, Disposable.TOKENS) == [(1, 0)]
-    database.close()
-
-
 # ---- the lease ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def take(storage: Storage) -> Callable[..., bool]:
-    def take_lease(holder: str, at=NOW, *, seconds: int = 60) -> bool:
-        with storage.begin() as stores:
-            return stores.upkeep.take_lease("work", holder, at, at + seconds * SECOND)
-
-    return take_lease
+def take(storage: Storage, holder: str, at: datetime = NOW) -> bool:
+    """Whether the holder gets the lease for a minute."""
+    with storage.begin() as stores:
+        return stores.upkeep.take_lease("work", holder, at, at + 60 * SECOND)
 
 
-def test_a_lease_is_one_holders_until_it_runs_out(storage: Storage, take: Callable[..., bool]) -> None:
-    assert take("one")
-    assert not take("two")
-    assert not take("two", NOW + 59 * SECOND)
-    assert take("two", NOW + 60 * SECOND)
-    assert not take("one", NOW + 61 * SECOND)
+def test_a_lease_is_one_holders_until_it_runs_out(storage: Storage) -> None:
+    assert take(storage, "one")
+    assert not take(storage, "two")
+    assert not take(storage, "two", NOW + 59 * SECOND)
+    assert take(storage, "two", NOW + 60 * SECOND)
+    assert not take(storage, "one", NOW + 61 * SECOND)
 
 
-def test_its_holder_prolongs_it(take: Callable[..., bool]) -> None:
-    assert take("one") and take("one", NOW + 30 * SECOND)
-    assert not take("two", NOW + 61 * SECOND)
-    assert take("two", NOW + 90 * SECOND)
+def test_its_holder_prolongs_it(storage: Storage) -> None:
+    assert take(storage, "one")
+    assert take(storage, "one", NOW + 30 * SECOND)
+    assert not take(storage, "two", NOW + 61 * SECOND)
+    assert take(storage, "two", NOW + 90 * SECOND)
 
 
-def test_it_can_be_given_back_by_its_holder_alone(storage: Storage, take: Callable[..., bool]) -> None:
-    take("one")
+def test_it_can_be_given_back_by_its_holder_alone(storage: Storage) -> None:
+    take(storage, "one")
     for holder, is_free in (("two", False), ("one", True)):
         with storage.begin() as stores:
             stores.upkeep.end_lease("work", holder)
-        assert take("three") is is_free
+        assert take(storage, "three") is is_free
 
 
-def test_a_lease_from_before_the_clock_was_set_back_is_free(take: Callable[..., bool]) -> None:
+def test_a_lease_from_before_the_clock_was_set_back_is_free(storage: Storage) -> None:
     """T150: else nobody would work for an hour when its holder died."""
-    assert take("one", NOW + 3600 * SECOND)
-    assert take("two", NOW)
+    assert take(storage, "one", NOW + 3600 * SECOND)
+    assert take(storage, "two", NOW)
     # A little ahead is how clocks of two machines are.
-    assert take("one", NOW + 90 * SECOND)
-    assert not take("two", NOW + 60 * SECOND)
+    assert take(storage, "one", NOW + 90 * SECOND)
+    assert not take(storage, "two", NOW + 60 * SECOND)

@@ -1,8 +1,20 @@
-"""What every set of stores promises, in memory and in both databases."""
+"""The contract of stores, as tests: a line in a test file of yours.
+
+    from authserver.testing.store_contract import store_contract
+
+    TestOurStores = store_contract(our_storage)
+
+`our_storage()` is a context manager around an `authserver.engine.ports.Storage` that keeps nothing yet. The class
+has a test for every promise of `engine.ports`, so that the rules can count on it; memory, SQLite and PostgreSQL are
+held to it here. What happens when many write at once a contract cannot know: `tests/storage` tries it out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +29,7 @@ from authserver.engine.records import (
     RegisteredBy,
     TokenKind,
 )
-from authserver.storage.database import Database
+from authserver.testing import upkeep_contract
 from authserver.testing.records import (
     NOW,
     a_client,
@@ -30,26 +42,39 @@ from authserver.testing.records import (
     a_token,
     a_user,
 )
-from authserver.testing.stores import MemoryStores
 
 LATER = NOW + timedelta(seconds=5)
 IDLE_SINCE = NOW - timedelta(minutes=30)
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
-def storage(request: pytest.FixtureRequest) -> Iterator[Storage]:
-    if request.param == "memory":
-        yield MemoryStores()
-        return
-    database = Database(request.getfixturevalue(f"{request.param}_url"))
-    yield database
-    database.close()
+def store_contract(make: Callable[[], AbstractContextManager[Storage]] | None = None) -> type:
+    """A test class that holds stores to their contract: here, and in `upkeep_contract`.
 
+    Args:
+        make: gives a storage without a record in it, once for each test, and closes it at the end of the `with`.
+            Without it a fixture named `storage` gives one.
+    """
 
-@pytest.fixture
-def stores(storage: Storage) -> Iterator[Stores]:
-    with storage.begin() as stores:
-        yield stores
+    class StoreContract:
+        """What every set of stores promises (`authserver.testing.store_contract`)."""
+
+        if make is not None:
+
+            @pytest.fixture
+            def storage(self) -> Iterator[Storage]:
+                with make() as storage:
+                    yield storage
+
+        @pytest.fixture
+        def stores(self, storage: Storage) -> Iterator[Stores]:
+            with storage.begin() as stores:
+                yield stores
+
+    for module in (sys.modules[__name__], upkeep_contract):
+        for name, promise in inspect.getmembers(module, inspect.isfunction):
+            if name.startswith("test_"):
+                setattr(StoreContract, name, staticmethod(promise))
+    return StoreContract
 
 
 def test_a_client_comes_back_as_it_was(stores: Stores) -> None:
@@ -687,7 +712,8 @@ def test_the_newest_generation_counts(stores: Stores) -> None:
         stores.generations.begin(began_at)
     found = stores.generations.began_at()
     assert found == LATER
-    assert found is not None and found.tzinfo is UTC
+    assert found is not None
+    assert found.tzinfo is UTC
 
 
 def test_what_raises_leaves_nothing_behind(storage: Storage) -> None:
