@@ -65,7 +65,7 @@ lock: $(VENV)/developing ## pin the newest allowed versions in requirements/
 	@# To read setup.cfg a build backend was run; the entry points that it left here would hide later ones.
 	@rm -rf authserver.egg-info
 
-format: $(VENV)/developing ## format the code and mend what can be mended
+format: $(VENV)/developing ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

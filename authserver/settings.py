@@ -132,7 +132,7 @@ class Settings:
         Meta(
             ge=0.05,
             le=30,
-            description="Seconds a plugin has for one decision; one that takes longer has refused. Plugins that ask nobody outside are not timed.",
+            description="Seconds a plugin has for one decision; one that takes longer has refused. Plugins that ask no other service are not timed.",
         ),
     ] = 2.0
     trace_plugins: Annotated[
@@ -146,7 +146,7 @@ class Settings:
         Meta(
             ge=4096,
             le=32768,
-            description="Characters of an authorization request, as it stands in an address; `state` and `scope` are parts of it. Sealed it is a third longer and travels in addresses of our own, so servers and proxies in front must take 1.4 times as much and their headers.",
+            description="Characters of an authorization request in an address, `state` and `scope` included. Sealed it is a third longer and travels in addresses of our own, so servers and proxies in front must take 1.4 times as much and their headers.",
         ),
     ] = 10000
     grant_types: Annotated[Text, Meta(description="The grant types of the token endpoint.")] = (
@@ -179,10 +179,13 @@ class Settings:
         Seconds, Meta(ge=10, le=60, description="Seconds in which an authorization code must be redeemed.")
     ] = 60
     access_token_lifetime: Annotated[
-        Seconds, Meta(ge=10, le=MAXIMUM_ACCESS_TOKEN_LIFETIME, description="Seconds an access token lives.")
+        Seconds,
+        Meta(
+            ge=10, le=MAXIMUM_ACCESS_TOKEN_LIFETIME, description="Seconds for which an access token is valid."
+        ),
     ] = 900
     refresh_token_idle_lifetime: Annotated[
-        Seconds, Meta(ge=60, le=31536000, description="Seconds after which an unused refresh token dies.")
+        Seconds, Meta(ge=60, le=31536000, description="Seconds after which an unused refresh token expires.")
     ] = 1209600
     grant_lifetime: Annotated[
         Seconds,
@@ -218,7 +221,7 @@ class Settings:
         Meta(
             ge=0,
             le=1_000_000,
-            description="How many tokens that are none of this server's one caller may ask about at the introspection endpoint within a minute, in each process; 0 sets no limit. Good tokens are always answered for.",
+            description="How many unknown tokens one caller may ask about at the introspection endpoint within a minute, in each process; 0 sets no limit. Active tokens are always answered.",
         ),
     ] = 60
     cleanup_interval: Annotated[
@@ -226,7 +229,7 @@ class Settings:
         Meta(
             ge=0,
             le=86400,
-            description="Seconds between two looks for what is over and can be removed; one server process at a time does it. 0 switches this off: then run `authserver db purge` regularly.",
+            description="Seconds between two clean-ups, which delete expired rows; one server process at a time does it. 0 switches this off: then run `authserver db purge` regularly.",
         ),
     ] = 30
     event_lifetime: Annotated[
@@ -238,7 +241,7 @@ class Settings:
         Meta(
             ge=0,
             le=315360000,
-            description="Seconds after which a client that registered itself is removed, unless it has a grant or used its secret since; 0 keeps them for ever.",
+            description="Seconds after which a client that registered itself is deleted, unless it has a grant or used its secret since; 0 keeps them for ever.",
         ),
     ] = 7776000
     strict_registration: Annotated[

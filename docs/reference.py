@@ -1,7 +1,7 @@
 """A Sphinx extension: reference pages made of what the code says of itself.
 
 `.. reference:: settings` is replaced by every setting with its type, bounds, default and meaning, and so
-on for `plugins`, `commands` and `hooks`. Nothing is written twice, so nothing can differ.
+on for `limits`, `plugins`, `commands`, `hooks` and `conformance`. Nothing is written twice, so nothing can differ.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import Any
 
 import click
 import msgspec
+from conformance import promises, proofs
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from authserver import limits
 from authserver.cli import main as command_line
-from authserver.hookspecs import CONTRIBUTING, DECIDING
+from authserver.hookspecs import every_hook
 from authserver.ini import PLUGIN_PREFIX, PREFIX
 from authserver.plugins.loading import GROUP
 from authserver.settings import Secret, Settings
@@ -191,7 +192,7 @@ def shipped_plugins() -> list[tuple[str, type]]:
 
 
 def hooks_of(kind: type) -> list[str]:
-    return [hook for hook in (*DECIDING, *CONTRIBUTING) if hasattr(kind, hook)]
+    return [hook for hook in every_hook() if hasattr(kind, hook)]
 
 
 # ---- commands ---------------------------------------------------------------------------------------
@@ -254,8 +255,8 @@ def option(parameter: click.Option, words: str) -> Iterator[str]:
 
 def hooks_page() -> Iterator[str]:
     """Every hook, from its docstring in its fixed form."""
-    for hook, declared in {**DECIDING, **CONTRIBUTING}.items():
-        function = declared.function
+    for hook, declared in every_hook().items():
+        function, kind = declared.function, declared.kind
         yield f".. index:: single: hook; {hook}"
         yield ""
         yield f".. _hook-{hook}:"
@@ -264,7 +265,7 @@ def hooks_page() -> Iterator[str]:
         yield from code(f"def {hook}{signature(function)}", "python")
         yield from hook_words(inspect.getdoc(function) or "")
         served = ", ".join(f"`{name}`" for name, kind in shipped_plugins() if hasattr(kind, hook))
-        yield f"**Shipped plugins** that serve it: {served or 'none'}."
+        yield f"**Kind:** {kind}. **Shipped plugins** that serve it: {served or 'none'}."
         yield ""
 
 
@@ -305,6 +306,24 @@ def signature(function: Any) -> str:
     if len(joined) > 60:
         joined = "\n    " + ",\n    ".join(arguments) + ",\n"
     return f"({joined}) -> {found.return_annotation}"
+
+
+# ---- conformance ------------------------------------------------------------------------------------
+
+
+def conformance_page() -> Iterator[str]:
+    """Each promise by its area: what it says, the section that asks for it, and the tests that prove it."""
+    proven = proofs()
+    for area, lines in promises().items():
+        yield from heading(area, "-")
+        for promise in lines:
+            yield f"**{promise.id}**{f' ({promise.source})' if promise.source else ''}"
+            yield f"   {promise.statement}"
+            yield ""
+            for file, names in proven[promise.id].items():
+                words = "; ".join(name.removeprefix("test_").replace("_", " ") for name in names)
+                yield f"   - `{file}`: {words}"
+            yield ""
 
 
 # ---- words ------------------------------------------------------------------------------------------
@@ -349,4 +368,5 @@ PAGES = {
     "plugins": plugins_page,
     "commands": commands_page,
     "hooks": hooks_page,
+    "conformance": conformance_page,
 }

@@ -44,7 +44,7 @@ ACCOUNT = "account-light.png"
 
 
 def main() -> None:
-    """Take every picture anew."""
+    """Take every picture again."""
     IMAGES.mkdir(exist_ok=True)
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         url = f"sqlite:///{folder}/authserver.sqlite"

@@ -467,7 +467,7 @@ def test_a_disabled_person_is_not_signed_in(serve: Callable[..., Server]) -> Non
 
 
 def test_a_refresh_token_is_shown_to_its_own_client_alone(serve: Callable[..., Server]) -> None:
-    """T140, M-07: the policy makes the caller the token's own client."""
+    """T140, M-07.b: the policy makes the caller the token's own client."""
 
     def act(asked: dict[str, Any]) -> Any:
         change(asked["caller"], client_id=asked["token"].client_id)
@@ -484,7 +484,7 @@ def test_a_refresh_token_is_shown_to_its_own_client_alone(serve: Callable[..., S
 def test_a_registration_that_was_cut_is_refused_where_registration_is_strict(
     serve: Callable[..., Server],
 ) -> None:
-    """T140, K-20: what was asked for is what the client asked for, not what a policy makes of it."""
+    """T140: what was asked for is what the client asked for, not what a policy makes of it."""
 
     def act(asked: dict[str, Any]) -> Any:
         change(asked["metadata"], scopes=("profile",))

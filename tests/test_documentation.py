@@ -22,9 +22,9 @@ from click.testing import CliRunner
 from authserver import hookspecs, limits
 from authserver.cli import main as command_line
 from authserver.engine import errors
-from authserver.hookspecs import CONTRIBUTING, DECIDING
 from authserver.ini import Resolved
 from authserver.settings import Settings, SettingsError
+from authserver.storage import database
 from authserver.testing.server import SETTINGS, Server
 from authserver.web.metadata import METADATA
 from authserver.web.routes import ROUTES, well_known_paths
@@ -32,7 +32,12 @@ from authserver.web.routes import ROUTES, well_known_paths
 CHECKOUT = Path(__file__).parent.parent
 README = CHECKOUT / "README.md"
 PAGES = sorted(CHECKOUT.glob("docs/*.rst"))
-HOOKS = (*DECIDING, *CONTRIBUTING)
+HOOKS = tuple(hookspecs.every_hook())
+# Some promises with a test of each. They are here because a test proves what it quotes.
+SHOWN = [
+    ("A-01", "the document is one json object for everybody"),
+    ("G-02.b", "code and verifier are required"),
+]
 PLUGINS = {point.name: point.load() for point in entry_points(group="authserver.plugins")}
 
 
@@ -154,6 +159,16 @@ def test_every_hook_is_documented(built: Mapping[str, str], hook: str) -> None:
             assert plain(name) in entry[end : end + 400], name
 
 
+@pytest.mark.parametrize(("id", "test"), SHOWN)
+def test_a_promise_is_shown_with_the_tests_that_prove_it(
+    built: Mapping[str, str], id: str, test: str
+) -> None:
+    """test_conformance.py compares the list of promises with what code and tests quote."""
+    page = built["conformance"]
+    entry = page[page.index(f" {id} ") :]
+    assert 0 < entry.index(test) < 1500
+
+
 def test_every_endpoint_is_documented() -> None:
     """Every path of the route table, and where the metadata is for an issuer with a path."""
     page = (CHECKOUT / "docs/endpoints.rst").read_text()
@@ -174,6 +189,18 @@ def test_every_limit_is_documented(built: Mapping[str, str]) -> None:
         bound = typing.get_args(hint)[1]
         row = f"{getattr(limits, name):,} {plain(bound.counts)} {plain(bound.reason)}"
         assert row in built["endpoints"], name
+
+
+def test_how_long_a_request_waits_for_the_database_is_documented(built: Mapping[str, str]) -> None:
+    """T114: with the numbers that count."""
+    options = dict(re.findall(r"-c (\w+)=(\d+)s", database.POSTGRESQL_OPTIONS))
+    for what, seconds in (
+        ("for a free connection", database.POOL_TIMEOUT),
+        ("for another writer, on SQLite", database.SQLITE_BUSY_TIMEOUT),
+        ("for a lock of a row, on PostgreSQL", options["lock_timeout"]),
+        ("for a statement, on PostgreSQL", options["statement_timeout"]),
+    ):
+        assert f"{what} {int(seconds)} seconds" in built["concepts"]
 
 
 def test_an_upper_bound_has_one_word_and_what_strangers_send_one_list() -> None:

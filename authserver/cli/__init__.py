@@ -11,12 +11,12 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.containment import interruptible
 
-# Each stands in the module of its name.
+# Each is in the module of its name.
 COMMANDS = ("client", "db", "demo", "explain", "grant", "keys", "lint", "plugin", "plugins", "policy", "user")
 
 
 class Commands(OneSentence):
-    """Command groups by name; a command pays for the import of its own group alone."""
+    """Command groups by name; a command imports its own group only."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -24,7 +24,7 @@ class Commands(OneSentence):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        # Pyramid 2.1 imports it, and setuptools is kept below 82 for that: no news to whoever types a command.
+        # Pyramid 2.1 imports it, and setuptools is kept below 82 for that. A person who types a command need not know.
         warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
         command: click.Command = getattr(import_module(f"authserver.cli.{name}"), name)
         return command
@@ -43,7 +43,7 @@ class Commands(OneSentence):
 @click.version_option(package_name="authserver")
 @click.pass_context
 def main(context: click.Context, config: Path | None) -> None:
-    """Look after an authorization server: its database, its users, its clients, its keys."""
+    """Manage an authorization server: its database, its users, its clients, its keys."""
     # A plugin that raises KeyboardInterrupt has failed; an operator who presses Ctrl-C ends the command.
     context.with_resource(interruptible())
     context.obj = Configuration(config)

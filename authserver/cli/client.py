@@ -65,7 +65,9 @@ client.add_command(client_secrets.end)
     metavar="NAME=VALUE",
     help="A member that a plugin keeps; the value is JSON, or else text. May be given several times.",
 )
-@click.option("--first-party", is_flag=True, help="It is ours: `consent_first_party` need not ask.")
+@click.option(
+    "--first-party", is_flag=True, help="It is our own: `consent_first_party` allows it without asking."
+)
 @click.option(
     "--no-refresh-rotation",
     is_flag=True,
@@ -90,7 +92,7 @@ def add(
     """Add an application; its secret is shown once."""
     if no_refresh_rotation and auth_method == "none":
         raise click.UsageError(
-            "--no-refresh-rotation: not with --auth-method none, for nothing else protects its refresh tokens"
+            "--no-refresh-rotation: not with --auth-method none, because only rotation protects the refresh tokens of such a client"
         )
     if not grant_types:
         grant_types = ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
@@ -101,7 +103,7 @@ def add(
         _known("--auth-method", [auth_method], engine.auth_methods)
         if "authorization_code" in grant_types and not scopes:
             raise click.UsageError(
-                f"--scope: without one nothing could be granted to it; known: {', '.join(sorted(engine.scopes))}"
+                f"--scope: a client with a redirect URI needs at least one; known: {', '.join(sorted(engine.scopes))}"
             )
         sent = dict(map(_member, members))
         _known("--metadata", sent, engine.client_metadata)
@@ -186,11 +188,11 @@ def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
 @click.argument("client_id")
 @click.pass_obj
 def disable(configuration: Configuration, client_id: str) -> None:
-    """Lock an application out, and all that was granted to it, from the next request on."""
+    """Disable an application for good: from the next request on it gets nothing, and its tokens are inactive."""
     with configuration.engine() as engine:
         if not disable_client(engine, client_id):
             raise click.ClickException(
-                f"{client_id}: no such client, or disabled before; see `authserver client list`"
+                f"{client_id}: no such client, or it is disabled already; see `authserver client list`"
             )
     say(f"{words(client_id)} is disabled.")
 

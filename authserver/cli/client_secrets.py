@@ -39,12 +39,12 @@ _COLUMNS = ("secret", "created_at", "last_used_at", "ends_at")
     default="24h",
     show_default=True,
     metavar="DURATION",
-    help="How long the present secret still counts, such as 90s, 24h or 7d; 0 ends all older ones at once.",
+    help="How long the present secret is still accepted, such as 90s, 24h or 7d; 0 ends all older ones at once.",
 )
 @json_option
 @click.pass_obj
 def rotate(configuration: Configuration, client_id: str, overlap: timedelta, as_json: bool) -> None:
-    """Give an application a new secret, shown once; the present one still counts for a while."""
+    """Give an application a new secret, shown once; the present one is still accepted for a while."""
     with configuration.engine() as engine, _in_a_sentence(client_id):
         check_known(engine)
         secret = rotate_secret(engine, client_id, overlap)
@@ -126,10 +126,10 @@ def _in_a_sentence(client_id: str) -> Iterator[None]:
         ) from None
     except LastSecret as refused:
         raise click.ClickException(
-            f"{refused}, and the application could not authenticate any more: give it another first "
-            f"(`authserver client rotate-secret {client_id}`), or end it all the same with --force"
+            f"{refused}, and without it the application cannot authenticate: give it another one first "
+            f"(`authserver client rotate-secret {client_id}`), or end it anyway with --force"
         ) from None
     except SecretsUnchanged as refused:
         raise click.ClickException(
-            f"{refused}; `authserver client list` and `authserver client secrets` tell what there is"
+            f"{refused}; see `authserver client list` and `authserver client secrets`"
         ) from None

@@ -1,4 +1,4 @@
-"""From the INI file to what a command needs, and from what goes wrong to one sentence."""
+"""Reads the INI file for a command, and turns what fails into one sentence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Configuration:
         self.path = path
 
     def ini(self) -> Mapping[str, str]:
-        """The keys of `[app:main]`, as pserve hands them to the application.
+        """The keys of `[app:main]`, as pserve gives them to the application.
 
         Raises:
             click.ClickException: there is no such file, or it cannot be read.

@@ -40,12 +40,12 @@ def upgrade(configuration: Configuration) -> None:
 @json_option
 @click.pass_obj
 def current(configuration: Configuration, as_json: bool) -> None:
-    """Say which migration the database is at; exit status 1 when it lacks one."""
+    """Say which migration the database is at; exit status 1 when one is missing."""
     found, newest = migrate.current(configuration.settings().database_url.value), migrate.head()
     if as_json:
         print_json({"current": found, "head": newest, "is_current": found == newest})
     elif found == newest:
-        say(f"{words(found)}: nothing is lacking.")
+        say(f"{words(found)}: this is the newest.")
     else:
         say(f"{words(found or 'empty')}: run `authserver db upgrade` to reach {newest}.")
     if found != newest:

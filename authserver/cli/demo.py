@@ -1,4 +1,4 @@
-"""`authserver demo`: everything a newcomer needs to see the server work, made once and shown every time."""
+"""`authserver demo`: everything that a newcomer needs to try the server, made once and shown every time."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def prepare_files(ini: Mapping[str, str], home: Path) -> Path:
     kind, _, path = ini.get("authserver.secret_keys", "").strip().partition(":")
     if kind != "file":
         raise click.ClickException(
-            "authserver.secret_keys: the demo keeps its secrets beside a file:PATH; see development.ini"
+            "authserver.secret_keys: the demo needs file:PATH here, and keeps its other secrets beside that file; see development.ini"
         )
     ring = Path(path)
     private_files.create_folder(ring.parent)
@@ -78,7 +78,7 @@ def prepare_files(ini: Mapping[str, str], home: Path) -> Path:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that nobody else may read, in place of what is there."""
+    """Write a file that only its owner can read; it replaces one that is there."""
     path.unlink(missing_ok=True)
     private_files.create(path, f"{text}\n")
 
@@ -128,7 +128,7 @@ def kept(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
-        raise click.ClickException(f"{path} is gone; remove {path.parent} to begin anew") from None
+        raise click.ClickException(f"{path} is missing; remove {path.parent} to start again") from None
 
 
 def announcement(loaded: Settings, password: str, secret: str) -> str:

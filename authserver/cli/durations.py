@@ -22,7 +22,7 @@ def duration(text: str) -> timedelta:
     length = timedelta() if text == "0" else length_of(text)
     if length is None:
         raise click.BadParameter(
-            f"{text!r} is no duration: write a whole number with s, m, h, d or w behind it, such as 90s, 24h or 7d"
+            f"{text!r} is no duration: write a whole number followed by s, m, h, d or w, such as 90s, 24h or 7d"
         )
     if length > _MAXIMUM_DURATION:
         raise click.BadParameter(f"{text} is longer than {_MAXIMUM_DURATION.days}d")

@@ -41,14 +41,14 @@ resource_option = click.option(
 @json_option
 @click.pass_context
 def explain(context: click.Context, error_id: str | None, as_json: bool) -> None:
-    """Tell why a question is decided as it is: every check in order, and what would change it.
+    """Show why a question is decided as it is: every check in order, and what would change it.
 
-    Nothing is changed, and no answer counts: `--error-id` tells what happened, the questions below what
+    Nothing is changed, and no answer counts: `--error-id` shows what happened, the questions below what
     would happen now.
     """
     if context.invoked_subcommand is not None:
         if error_id or as_json:
-            raise click.UsageError("--error-id goes without a question, and --json behind it")
+            raise click.UsageError("give either --error-id or a question, and --json after the question")
         return
     if not error_id:
         raise click.UsageError(
@@ -61,8 +61,8 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
         event = engine.stores.events.find(error_id)
     if event is None:
         raise click.ClickException(
-            f"no event has the id {error_id}: it is mistyped or another server's, or the database could not "
-            "be written then; in that case the log has a line with this id"
+            f"no event has the id {error_id}: it is mistyped or from another server, or the database could not "
+            "be written at that time; in that case the log has a line with this id"
         )
     about = {
         "at": event.at,
@@ -173,7 +173,7 @@ def consent(
         if silent_approval_is_safe(client, reaches_client_alone=uris.is_remote_https(answered_at)):
             return "the person is not asked"
         return (
-            "the person is asked all the same, for nothing proves that it is this client: that takes a client "
+            "the person is asked anyway, because nothing proves that it is this client: that needs a client "
             "of the operator, confidential or first-party, with an https redirect URI"
         )
 
@@ -243,7 +243,7 @@ def _tell(configuration: Configuration, as_json: bool, rule: Callable[[Engine], 
     from authserver.explaining.explain import explain as explain_rule
 
     application = configuration.application()
-    # A question asked here is nobody's request: shadow plugins would write down what they think of it.
+    # This is no real request, so shadow plugins are not asked: they would record their answers.
     application.parts.policies.shadow = None
     with closing(application), application.begin() as engine:
         told = explain_rule(engine, application.parts.policies, lambda: rule(engine))
@@ -287,7 +287,7 @@ def _print_check(number: int, check: Check) -> None:
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts in which the members of a mapping stand for themselves."""
+    """The facts, with the members of a mapping as facts of their own."""
     flat: dict[str, Any] = {}
     for name, value in facts.items():
         flat |= value if isinstance(value, dict) else {name: value}

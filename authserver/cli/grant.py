@@ -19,7 +19,7 @@ client_option = click.option("--client", "client_id", metavar="ID", help="Only w
 
 @click.group()
 def grant() -> None:
-    """What people agreed to: every code and token belongs to a grant, and dies with it."""
+    """What people agreed to: every code and token belongs to a grant, and ends with it."""
 
 
 @grant.command("list")
@@ -81,7 +81,7 @@ def revoke(
         if grant_id is not None:
             if not revoke_grant(engine, grant_id):
                 raise click.ClickException(
-                    f"{grant_id}: no such grant, or revoked before; see `authserver grant list`"
+                    f"{grant_id}: no such grant, or revoked already; see `authserver grant list`"
                 )
             revoked = 1
         else:

@@ -50,7 +50,7 @@ def list_keys(configuration: Configuration, with_removed: bool, as_json: bool) -
         return
     shown = [{**row, **{title: row[name] for title, name in TIMES.items()}} for row in rows]
     columns = ("kid", "algorithm", "state", *TIMES)
-    print_rows(shown, columns, empty="There are none; the server makes one at start.")
+    print_rows(shown, columns, empty="There are no keys; the server makes one at start.")
     if signs:
         say(f"\n{words(signs.kid)} signs new tokens.")
 
@@ -59,20 +59,20 @@ def list_keys(configuration: Configuration, with_removed: bool, as_json: bool) -
 @click.option(
     "--algorithm",
     type=click.Choice(ALGORITHMS),
-    help="Of the new key; one that has no key yet gets its first. Without it: authserver.signing_algorithm.",
+    help="Of the new key; an algorithm without a key gets its first. By default authserver.signing_algorithm.",
 )
 @click.option(
     "--after",
     type=click.IntRange(min=0),
     metavar="SECONDS",
-    help="When the new key signs. Without it as soon as everybody can know it, and never before.",
+    help="When the new key begins to sign: not before everybody can know it, which is the default.",
 )
 @json_option
 @click.pass_obj
 def rotate(configuration: Configuration, algorithm: str | None, after: int | None, as_json: bool) -> None:
-    """Publish a new signing key, and let it take over when everybody can know it.
+    """Publish a new signing key, which signs as soon as everybody can know it.
 
-    The one before it goes on verifying until its last token is over. Nothing needs a restart.
+    The key before it verifies until its last token has expired. No restart is needed.
     """
     with changing(configuration) as engine:
         ring.check(engine)
@@ -95,7 +95,7 @@ def rotate(configuration: Configuration, algorithm: str | None, after: int | Non
         say(f"Every server publishes it within {rules.REFRESH_SECONDS} seconds.")
         say(f"It signs from {words(new.activates_at)} on.")
     if old is not None:
-        say(f"{words(old.kid)}, which it takes over from, verifies until {words(old.ends_at)}.")
+        say(f"{words(old.kid)}, which it replaces, verifies until {words(old.ends_at)}.")
 
 
 # A key id may begin with a dash, and then looks like an option.
@@ -105,7 +105,7 @@ def rotate(configuration: Configuration, algorithm: str | None, after: int | Non
 @json_option
 @click.pass_obj
 def revoke(configuration: Configuration, kid: str, reason: str, as_json: bool) -> None:
-    """Take a signing key out of use at once: an emergency removal. The first eight characters of its KID will do.
+    """Take a signing key out of use at once: an emergency removal. The first eight characters of its KID are enough.
 
     Within ten seconds no server publishes it or accepts what it signed. Another key signs from now on.
     """
@@ -134,7 +134,7 @@ def secret() -> None:
 
 
 def new_ring_entry() -> str:
-    """An entry of the key ring: `id:base64` of 32 random bytes; the id tells the day it was made."""
+    """An entry of the key ring: `id:base64` of 32 random bytes; the id holds the day on which it was made."""
     key_id = f"{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(2)}"
     return f"{key_id}:{base64.b64encode(secrets.token_bytes(32)).decode('ascii')}"
 
@@ -173,22 +173,22 @@ def consequences(revocation: rules.Revocation, signs: SigningKey | None, maximum
     if revocation.successor is not None:
         yield f"{revocation.successor.kid} ({revocation.successor.algorithm}) signs from now on."
     elif revocation.restored is not None:
-        yield f"{revocation.restored.kid}, which it was to take over from, goes on."
+        yield f"{revocation.restored.kid}, which it was to replace, goes on signing."
     elif signs is not None:
         yield f"{signs.kid} ({signs.algorithm}) signs, as before."
     if revocation.was is KeyState.STAGED:
-        yield "It had not signed yet, so nobody notices."
+        yield "It had not signed yet, so no client notices."
         return
     yield ""
-    yield "What others notice:"
-    yield "- Clients whose access token it signed are refused, and get another with their refresh token."
+    yield "What clients and APIs notice:"
+    yield "- Access tokens that it signed are refused; clients get new ones with their refresh tokens."
     yield (
-        f"- APIs that check tokens themselves go by the keys they have read: for up to {maximum_age} seconds "
+        f"- APIs that check tokens themselves use the keys that they have read: for up to {maximum_age} seconds "
         "they may still accept tokens of the old key"
         + (
-            ", and refuse those of the new one unless they read again when they meet an unknown `kid`."
+            ", and refuse those of the new one unless they read the keys again when they meet an unknown `kid`."
             if revocation.successor is not None
             else "."
         )
     )
-    yield "- APIs that ask the introspection endpoint follow the servers."
+    yield "- APIs that ask the introspection endpoint refuse those tokens at once."

@@ -1,4 +1,4 @@
-"""`authserver lint`: the clients that a tightened policy hits."""
+"""`authserver lint`: the clients that a stricter policy would refuse something."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ PORT = 49152
 SILENT = "nobody-answered"
 _LIST_EXACT = "list redirect_exact in authserver.plugins: it accepts what is registered"
 _LIST_LOOPBACK = (
-    "the URI is refused with a port, and a program on a device comes from any port: list redirect_loopback in "
+    "the URI is refused with a port, and a program on a device uses any port: list redirect_loopback in "
     "authserver.plugins, and the host in authserver.plugin.redirect_loopback.hosts"
 )
-_LIST_SCOPE = "list the scope in authserver.scopes, or the plugin that brings it"
+_LIST_SCOPE = "list the scope in authserver.scopes, or the plugin that adds it"
 _EXPLAIN = "`authserver explain redirect-uri CLIENT_ID URI` shows which plugin refuses it"
 
 
@@ -68,7 +68,7 @@ def lint(context: click.Context, configuration: Configuration, as_json: bool) ->
     Nothing is changed. The exit status is 0 when nothing would be refused, 1 when something would.
     """
     application = configuration.application()
-    # A question asked here is nobody's request: shadow plugins would write down what they think of it.
+    # This is no real request, so shadow plugins are not asked: they would record their answers.
     application.parts.policies.shadow = None
     checked, found = 0, list[Finding]()
     with closing(application):
@@ -143,7 +143,7 @@ def _grant_types(engine: Engine, client: Client) -> _Refused:
 
 
 def _scopes(engine: Engine, client: Client) -> _Refused:
-    """The floor lets no scope through that does not exist: a request of that scope alone has nothing left."""
+    """A scope that does not exist is never granted, so a request for it alone is refused."""
     for scope in client.scopes:
         if scope not in engine.scopes:
             yield "scope", scope, "nothing-left", _LIST_SCOPE

@@ -91,7 +91,7 @@ def new(name: str, hook: str, directory: Path) -> None:
         file.write_text(text, encoding="utf-8")
     say(f"{project} is ready; what it decides is in src/{names.module}/__init__.py.\n")
     say(f"    cd {project}\n    pip install -e '.[test]'\n    python -m pytest\n")
-    say(f"Its README says how to switch it on; in authserver.plugins it is called {names.name}.")
+    say(f"Its README says how to switch it on; in authserver.plugins its name is {names.name}.")
 
 
 def written(names: Names, hook: str) -> Mapping[Path, str]:

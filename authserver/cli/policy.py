@@ -53,7 +53,7 @@ since_option = click.option(
 
 
 class Differences:
-    """Decisions that would be others, counted by what would change and by client, with the latest examples."""
+    """Decisions that would differ, counted by what would change and by client, with the latest examples."""
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -96,7 +96,7 @@ class Differences:
 
 @click.group(cls=OneSentence)
 def policy() -> None:
-    """See what other policies would change before they decide anything."""
+    """Show what other policies would change before they decide anything."""
 
 
 @policy.command("shadow-report")
@@ -191,7 +191,7 @@ def replay_command(
 
 
 def _plugins_of(candidate: Path) -> PluginSet:
-    """The plugins of another INI file; its database and its shadow plugins are left alone. Raises SettingsError."""
+    """The plugins of another INI file; its database and its shadow plugins are not used. Raises SettingsError."""
     from authserver.plugins import loading
 
     if not candidate.is_file():
@@ -217,7 +217,7 @@ def _print_differences(differences: Differences, *, empty: str) -> None:
         print_rows(row["clients"][:SHOWN], ("client_id", "count"), empty="", indent=3)
         if len(row["clients"]) > SHOWN:
             say(f"   and {len(row['clients']) - SHOWN} more clients, which --json names")
-        say("\n   for example, and `authserver explain --error-id ID` tells more")
+        say("\n   for example; `authserver explain --error-id ID` shows more")
         examples = [{**example, "asked": _asked(example["asked"])} for example in row["examples"]]
         print_rows(examples, ("event_id", "at", "asked"), empty="", indent=3)
         say()

@@ -1,4 +1,4 @@
-"""Tables and sentences for people, JSON for machines; whatever is stored, safe for a terminal."""
+"""Tables and sentences for people, JSON for machines; stored text is made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Sentences for people. What is stored stands in them as its `words`, so that all line breaks are ours."""
+    """Print sentences for people. Stored text must be given as its `words`, so that every line break is our own."""
     click.echo(safe(text), err=err)
 
 
@@ -55,7 +55,7 @@ def print_rows(
 
 
 def print_record(record: Mapping[str, Any], *, indent: int = 0) -> None:
-    """One thing, a line for each thing known of it."""
+    """One record, a line for each member."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -80,7 +80,7 @@ def words(value: object) -> str:
 
 
 def _console() -> Console:
-    # Made for each print, so that whoever redirects stdout gets it. Piped output is not wrapped at 80 columns.
+    # Made for each print, so that a redirected stdout gets it. Piped output is not wrapped at 80 columns.
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)
 

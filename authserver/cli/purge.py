@@ -19,7 +19,7 @@ from authserver.cli.printing import json_option, print_json, print_rows
 from authserver.engine.ports import Storage, StorageUnavailable
 from authserver.engine.records import Batch, Disposable
 
-# More than this is not counted beforehand: it would take longer than a statement may.
+# More rows than this are not counted before the start: that would take longer than a statement may.
 MAXIMUM_COUNTED = 1_000_000
 # How often, and after how many seconds, to look again when others hold what is left or the database is busy.
 TRIES = 10
@@ -27,11 +27,11 @@ WAIT = 1.0
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only count what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be deleted.")
 @json_option
 @click.pass_obj
 def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
-    """Remove what is over: expired tokens, grants and sessions, ended client secrets, old events, idle clients.
+    """Delete expired rows: tokens, grants and sessions, ended client secrets, old events, idle clients.
 
     Servers do this themselves, a little at a time, unless authserver.cleanup_interval is 0. It is safe while they
     run, and twice at once; stopping it loses nothing.
@@ -68,7 +68,7 @@ def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
 
 @contextmanager
 def _stopped_by_interrupt() -> Iterator[threading.Event]:
-    """Set by Ctrl-C, so that the batch at hand is finished and counted; the second one interrupts as ever."""
+    """Set by Ctrl-C, so that the present batch is finished and counted; a second Ctrl-C interrupts at once."""
     stopped = threading.Event()
 
     def stop(*_: object) -> None:
@@ -106,7 +106,7 @@ def _until_nothing_is_left(
 
 
 def _total(left: Mapping[Disposable, int]) -> int | None:
-    """How many rows there are to remove; None when nobody counted them all."""
+    """How many rows there are to delete; None when there are too many to count."""
     return None if MAXIMUM_COUNTED in left.values() else sum(left.values())
 
 

@@ -1,4 +1,4 @@
-"""`authserver db reencrypt`: what older keys of the ring sealed, sealed anew under the first one."""
+"""`authserver db reencrypt`: seal again, under the first key of the ring, what older keys sealed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN = 10
 @json_option
 @click.pass_obj
 def reencrypt(configuration: Configuration, as_json: bool) -> None:
-    """Seal everything anew under the first key of authserver.secret_keys, and say which others may leave the ring.
+    """Seal everything again under the first key of authserver.secret_keys, and say which other keys can be removed.
 
     It may be stopped at any time and run again, while servers run.
     """
@@ -37,7 +37,7 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
         answers = track(
             ring.reseal(application.storage, key_ring, kids),
             total=len(kids),
-            description="Sealing anew",
+            description="Sealing again",
             console=Console(stderr=True),
             disable=as_json or not kids,
         )
@@ -48,7 +48,7 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
             clients = ring.clients_of(engine.stores, needed.keys() & set(older), engine.now)
     summary = {
         "key_id": key_ring.key_ids[0],
-        "sealed_anew": len(kids) - len(problems),
+        "sealed_again": len(kids) - len(problems),
         "problems": problems,
         "older_keys": [
             {
@@ -64,16 +64,16 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
     if as_json:
         print_json(summary)
     else:
-        told(summary)
+        _print(summary)
     if problems:
         raise click.exceptions.Exit(1)
 
 
-def told(summary: Mapping[str, Any]) -> None:
-    """Say to people what was done, and what is left to do."""
-    count, first = summary["sealed_anew"], summary["key_id"]
+def _print(summary: Mapping[str, Any]) -> None:
+    """Print what was done, and what is left to do."""
+    count, first = summary["sealed_again"], summary["key_id"]
     if count or summary["problems"]:
-        say(f"{count} {'value was' if count == 1 else 'values were'} sealed anew under {first}.")
+        say(f"{count} {'value was' if count == 1 else 'values were'} sealed again under {first}.")
     else:
         say(f"Everything that is sealed is sealed under {first} already.")
     for problem in summary["problems"]:
@@ -87,11 +87,11 @@ def told(summary: Mapping[str, Any]) -> None:
 
 
 def advice(older: list[Mapping[str, Any]]) -> Iterator[str]:
-    """What lets an older key leave the ring, and what its leaving means."""
+    """What must happen before an older key can be removed, and what its removal means."""
     if any(row["client_secrets"] for row in older):
         yield ""
-        yield "A client secret moves to the first key when it is next used. One that never is: renew it with"
-        yield "`authserver client rotate-secret`, or lock its client out with `authserver client disable`."
+        yield "A client secret moves to the first key when it is next used. If it is not used any more, replace it with"
+        yield "`authserver client rotate-secret`, or disable its client with `authserver client disable`."
     for row in older:
         clients = row["clients"]
         if clients:
@@ -99,4 +99,4 @@ def advice(older: list[Mapping[str, Any]]) -> Iterator[str]:
             yield f"{row['key_id']} has those of {', '.join(map(words, clients[:SHOWN]))}{more}."
     if any(row["may_leave"] for row in older):
         yield ""
-        yield "When a key leaves the ring, browser sessions that began under it end: people sign in again."
+        yield "When a key is removed from the ring, browser sessions that began under it end: people sign in again."

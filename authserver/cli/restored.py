@@ -22,17 +22,17 @@ from authserver.engine.restore.lost_events import LoggedEvent, Outcome, Redone
 if TYPE_CHECKING:
     from authserver.app import Application
 
-# So many line numbers are told to people; `--json` has all.
+# At most this many line numbers are printed; `--json` has all.
 MAXIMUM_NUMBERS = 20
 
-_WARNING = "This revokes every grant, signs everybody out and replaces the signing keys. Go on?"
+_WARNING = "This revokes every grant, signs everybody out and replaces the signing keys. Continue?"
 _BY_HAND = """\
 What was changed after the backup cannot be known from it. Do these again before the servers start:
   - disable the clients and people that were disabled
   - end the client secrets that were ended
   - replace the passwords that were changed
   - add the clients and people that were added
-The log of the plugin log_events tells about them: `authserver db restored --events FILE` does the first three."""
+The log of the plugin log_events has them: `authserver db restored --events FILE` does the first three."""
 
 
 @click.command()
@@ -41,13 +41,13 @@ The log of the plugin log_events tells about them: `authserver db restored --eve
     "log",
     metavar="FILE",
     type=click.Path(dir_okay=False, allow_dash=True),
-    help="The log that the plugin log_events wrote into; `-` is stdin. What it tells of the time after the backup is done again.",
+    help="The log that the plugin log_events wrote into; `-` is stdin. Its changes after the backup are made again.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @click.pass_obj
 def restored(configuration: Configuration, log: str | None, yes: bool, as_json: bool) -> None:
-    """End all that a restored backup brought back to life; safe to run again, and after an interruption.
+    """End everything that a restored backup made valid again; it is safe to run this again, also after an interruption.
 
     Stop every server first, restore the database, run this, and start the servers.
     """
@@ -68,7 +68,7 @@ def restored(configuration: Configuration, log: str | None, yes: bool, as_json: 
         rows = [_row(item) for item in redone]
         print_json({**done, "redone": rows, "lines_without_event": bad, "events_were_read": log is not None})
     else:
-        _tell(done, redone, bad, by_hand=log is None)
+        _print(done, redone, bad, by_hand=log is None)
 
 
 def _read(log: str | None) -> tuple[Sequence[LoggedEvent], Sequence[int]]:
@@ -89,7 +89,7 @@ def _begin_again(application: Application, *, quiet: bool) -> dict[str, Any]:
     ended = generation.end_sessions(application.begin)
     forgotten = generation.forget_consents(application.begin)
     sessions = sum(_progress("Ending sessions", ended, quiet=quiet))
-    consents = sum(_progress("Forgetting consents", forgotten, quiet=quiet))
+    consents = sum(_progress("Deleting consents", forgotten, quiet=quiet))
     with application.begin() as engine:
         keys = generation.replace_signing_keys(engine)
     return {
@@ -127,17 +127,17 @@ def _row(item: Redone) -> Mapping[str, Any]:
     }
 
 
-def _tell(done: Mapping[str, Any], redone: Sequence[Redone], bad: Sequence[int], *, by_hand: bool) -> None:
-    say("A new generation has begun. What was issued before has ended:")
+def _print(done: Mapping[str, Any], redone: Sequence[Redone], bad: Sequence[int], *, by_hand: bool) -> None:
+    say("Nothing that was issued before is valid any more. This has ended:")
     print_record(done, indent=2)
     if by_hand:
         say(f"\n{_BY_HAND}")
         return
-    say("\nDone again from the log, of what happened after the backup:")
+    say("\nChanges after the backup, made again from the log:")
     print_rows(
         [_row(item) for item in redone],
         ("at", "type", "about", "outcome", "todo"),
-        empty="  nothing: it tells of none",
+        empty="  none: the log has no such change",
         indent=2,
     )
     if bad:

@@ -65,11 +65,11 @@ def list_users(configuration: Configuration, as_json: bool) -> None:
 @click.argument("name")
 @click.pass_obj
 def disable(configuration: Configuration, name: str) -> None:
-    """Lock a person out, and all that was granted in their name, from the next request on."""
+    """Disable a person: from the next request on they cannot sign in, and nothing granted in their name works."""
     with configuration.engine() as engine:
         if not disable_user(engine, name):
             raise click.ClickException(
-                f"{name}: no such user, or disabled before; see `authserver user list`"
+                f"{name}: no such user, or disabled already; see `authserver user list`"
             )
     say(f"{words(name)} is disabled.")
 
@@ -85,12 +85,12 @@ def password(configuration: Configuration, name: str, password_stdin: bool, as_j
     All their sessions end, and all that they granted to applications.
     """
     with configuration.engine() as engine:
-        # Nobody types a password for somebody who is not there.
+        # Before a password is typed for a user that does not exist.
         found = find(engine, name)
     chosen = read_password(password_stdin)
     with configuration.engine() as engine:
         ended = set_password(engine, found, chosen)
-    tell_ended(f"{words(found.username)} has another password", found, ended, as_json=as_json)
+    print_ended(f"{words(found.username)} has another password", found, ended, as_json=as_json)
 
 
 @user.command("sign-out")
@@ -102,15 +102,15 @@ def sign_out(configuration: Configuration, name: str, as_json: bool) -> None:
     with configuration.engine() as engine:
         found = find(engine, name)
         ended = sign_out_everywhere(engine, found)
-    tell_ended(f"{words(found.username)} is signed out", found, ended, as_json=as_json)
+    print_ended(f"{words(found.username)} is signed out", found, ended, as_json=as_json)
 
 
 def find(engine: Engine, name: str) -> User:
     """The user of this name.
 
     Raises:
-        BadUsername: nobody can have this name.
-        click.ClickException: nobody has it.
+        BadUsername: it cannot be a user name.
+        click.ClickException: there is no such user.
     """
     found = engine.stores.users.find_by_name(normalise_username(name))
     if found is None:
@@ -128,7 +128,7 @@ def read_password(from_stdin: bool) -> str:
     return typed
 
 
-def tell_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
+def print_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
     """Say what was done, and what ended with it."""
     if as_json:
         print_json(

@@ -376,7 +376,7 @@ def test_only_the_token_that_is_meant_is_claimed(stores: Stores) -> None:
 
 
 def test_wrong_proofs_use_a_code_up(stores: Stores) -> None:
-    """T035."""
+    """T035.b."""
     stores.grants.add(a_grant())
     stores.tokens.add(a_token())
     for failures in (1, 2):
@@ -601,7 +601,7 @@ def test_all_live_grants_of_a_user_are_revoked_at_once(stores: Stores) -> None:
 
 
 def test_an_unclaimed_token_of_a_live_grant_can_end_later(stores: Stores) -> None:
-    """I-13."""
+    """I-13.a."""
     stores.users.add(a_user())
     stores.grants.add(a_grant())
     token = a_token(kind=TokenKind.REFRESH)

@@ -119,7 +119,7 @@ def test_deny_and_allow_weigh_the_same(page: Page, server: Server) -> None:
 
 
 def test_another_account_can_be_chosen(page: Page, server: Server) -> None:
-    """E-04: the request goes on with the account that signs in next, and the token is about that one."""
+    """E-04.b: the request goes on with the account that signs in next, and the token is about that one."""
     client, secret = server.add_client()
     ask(page, server, client)
     page.get_by_role("button", name="Not you?").click()

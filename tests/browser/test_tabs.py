@@ -92,7 +92,7 @@ def test_back_after_signing_in(page: Page, server: Server, client: Client) -> No
 
 
 def test_back_after_allowing(page: Page, server: Server, client: Client) -> None:
-    """E-05: within seconds to the client again, with the same code; later to a page, and never a second code."""
+    """E-05.a, E-05.b: within seconds to the client again, with the same code; later to a page, and never a second code."""
     ask(page, server, client)
     page.reload()
     link = page.url
@@ -106,7 +106,7 @@ def test_back_after_allowing(page: Page, server: Server, client: Client) -> None
 
 
 def test_back_after_the_client_has_its_code(page: Page, server: Server, watch) -> None:
-    """E-05: a page says that it was answered, with a way back, and nothing is revoked."""
+    """E-05.a: a page says that it was answered, with a way back, and nothing is revoked."""
     watch.allow("status of 400")
     site = "https://client.example/about"
     client, secret = server.add_client(client_name="Notes", details={"client_uri": site})
@@ -127,7 +127,7 @@ def test_back_after_the_client_has_its_code(page: Page, server: Server, watch) -
 
 @pytest.mark.parametrize("answer", ["Allow", "Deny"])
 def test_a_double_click(page: Page, server: Server, client: Client, answer: str) -> None:
-    """E-05: one answer, one code at most, and the browser is at the client."""
+    """E-05.b: one answer, one code at most, and the browser is at the client."""
     ask(page, server, client)
     page.get_by_role("button", name=answer).dblclick(no_wait_after=True)
     page.wait_for_url(AT_CLIENT)
@@ -137,7 +137,7 @@ def test_a_double_click(page: Page, server: Server, client: Client, answer: str)
 
 
 def test_two_sends_at_once(page: Page, server: Server, client: Client) -> None:
-    """E-05: two clicks of which the browser sends both."""
+    """E-05.b: two clicks of which the browser sends both."""
     ask(page, server, client)
     page.evaluate(
         """() => {
@@ -153,7 +153,7 @@ def test_two_sends_at_once(page: Page, server: Server, client: Client) -> None:
 def test_an_answer_that_got_lost(
     page: Page, context: BrowserContext, server: Server, client: Client, watch
 ) -> None:
-    """E-05: a slow line took the request and lost the answer; the same again leads to the client."""
+    """E-05.b: a slow line took the request and lost the answer; the same again leads to the client."""
     watch.allow("ERR_")
     ask(page, server, client)
     link = f"{server.issuer}/oauth/consent?request=" + page.locator("input[name=request]").first.input_value()
@@ -316,7 +316,7 @@ def test_no_image_or_frame_of_another_site_replaces_a_session(
 def test_signing_out_in_another_tab(
     page: Page, context: BrowserContext, server: Server, client: Client
 ) -> None:
-    """E-04: an answer given afterwards does not count; it leads to a sign-in, and on."""
+    """E-04.b: an answer given afterwards does not count; it leads to a sign-in, and on."""
     ask(page, server, client)
     other = context.new_page()
     other.goto(server.issuer + "/logout")
@@ -351,7 +351,7 @@ def test_signing_out_twice(page: Page, context: BrowserContext, server: Server, 
 def test_another_user_in_another_tab(
     page: Page, context: BrowserContext, server: Server, client: Client, watch
 ) -> None:
-    """E-04: the page was shown to ann; it is shown again, to bob, who decides for himself."""
+    """E-04.a, E-04.b: the page was shown to ann; it is shown again, to bob, who decides for himself."""
     watch.allow("status of 403")
     ask(page, server, client)
     other = context.new_page()
@@ -371,7 +371,7 @@ def test_another_user_in_another_tab(
 
 
 def test_back_after_another_account_was_chosen(page: Page, server: Server, client: Client) -> None:
-    """E-04: `Use another account` signs out first, so that Back and Reload lead to the sign-in page."""
+    """E-04.b: `Use another account` signs out first, so that Back and Reload lead to the sign-in page."""
     ask(page, server, client)
     page.get_by_role("button", name="Use another account").click()
     heading(page, "Sign in")

@@ -156,7 +156,7 @@ def test_a_client_without_secrets_is_told_so(run, command: list[str]) -> None:
     assert "playground has no secrets: it is registered for none" in result.stderr
     unknown = run("client", name, "nobody", *rest)
     assert unknown.exit_code == 1
-    assert "nobody: no such client; `authserver client list`" in unknown.stderr
+    assert "nobody: no such client; see `authserver client list`" in unknown.stderr
 
 
 def test_a_disabled_client_gets_no_secret(run) -> None:

@@ -94,7 +94,7 @@ def test_a_lost_secret_is_named_with_the_way_out(run, ini) -> None:
     path.unlink()
     result = run("demo")
     assert result.exit_code == 1
-    assert f"{path} is gone; remove {path.parent}" in result.stderr
+    assert f"{path} is missing; remove {path.parent}" in result.stderr
 
 
 def test_a_new_database_gets_new_secrets(run, ini) -> None:

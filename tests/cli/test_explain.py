@@ -185,7 +185,7 @@ def test_consent_is_asked_for_or_not(told, run) -> None:
     assert asked["outcome"] == "the person is asked"
     for client_id, uri, outcome in (
         ("ours", "https://ours.example/cb", "the person is not asked"),
-        ("local", "http://127.0.0.1/cb", "the person is asked all the same"),
+        ("local", "http://127.0.0.1/cb", "the person is asked anyway"),
     ):
         options = ["--client-id", client_id, "--redirect-uri", uri, "--first-party", "--scope", "profile"]
         done = run("client", "add", "--name", "Ours", "--auth-method", "none", *options)

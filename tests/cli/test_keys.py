@@ -122,7 +122,7 @@ def contents(ini: Path) -> list[str]:
 def test_signing_keys_are_listed_without_their_private_parts(run, ini) -> None:
     """R-01, R-06: the server makes one when it first starts."""
     assert listed(run) == []
-    assert "There are none" in run("keys", "list").stdout
+    assert "There are no keys" in run("keys", "list").stdout
     loadapp(f"config:{ini}").registry.application.close()
     (key,) = listed(run)
     assert (key["algorithm"], key["state"], key["signs"]) == ("ES256", "active", True)
@@ -171,7 +171,7 @@ def test_a_rotation_says_when_the_new_key_signs(started) -> None:
     assert "staged" in result.stdout and new["kid"] in result.stdout
     assert f"It signs from {at(new['activates_at']):%Y-%m-%d %H:%M:%SZ} on." in result.stdout
     until = f"verifies until {at(old['ends_at']):%Y-%m-%d %H:%M:%SZ}"
-    assert f"{first['kid']}, which it takes over from, {until}" in result.stdout
+    assert f"{first['kid']}, which it replaces, {until}" in result.stdout
 
 
 def test_a_second_rotation_says_what_to_do(started) -> None:
@@ -226,8 +226,8 @@ def test_taking_a_staged_key_back_is_noticed_by_nobody(started) -> None:
     (before,) = listed(started)
     staged = json.loads(started("keys", "rotate", "--json").stdout)["new"]["kid"]
     result = started("keys", "revoke", staged)
-    assert f"{before['kid']}, which it was to take over from, goes on." in result.stdout
-    assert "nobody notices" in result.stdout
+    assert f"{before['kid']}, which it was to replace, goes on signing." in result.stdout
+    assert "no client notices" in result.stdout
     assert listed(started) == [before]
 
 

@@ -160,7 +160,7 @@ def test_it_needs_no_ini_file_and_says_what_comes_next(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["plugin", "new", "quiet-hours", "--directory", str(tmp_path)])
     assert result.exit_code == 0
     assert (tmp_path / "authserver-quiet-hours/src/authserver_quiet_hours/__init__.py").is_file()
-    for line in ("pip install -e '.[test]'", "python -m pytest", "it is called quiet_hours"):
+    for line in ("pip install -e '.[test]'", "python -m pytest", "its name is quiet_hours"):
         assert line in result.output
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from authserver.cli import reencrypt
 from authserver.testing.server import SETTINGS
 
-# Seals one value anew, and is killed before it comes to the next.
+# Seals one value again, and is killed before it comes to the next.
 KILLED_AFTER_ONE = """
 import json, os, signal, sys
 from authserver import app
@@ -91,7 +91,7 @@ def test_the_ring_is_rotated_step_by_step(started, ini, old, new) -> None:
 
     done = summary(started)
 
-    assert (done["key_id"], done["sealed_anew"], done["problems"]) == (name(new), 3, [])
+    assert (done["key_id"], done["sealed_again"], done["problems"]) == (name(new), 3, [])
     # The secret of the demo service is a digest under the old key, until it is next used.
     assert done["older_keys"] == [
         {
@@ -115,7 +115,7 @@ def test_it_says_what_was_done_and_what_is_left(started, ini, old, new) -> None:
     ring_file(ini).write_text(f"{new} {old}")
     first, second = started("db", "reencrypt"), started("db", "reencrypt")
     assert first.exit_code == second.exit_code == 0
-    assert f"3 values were sealed anew under {name(new)}." in first.stdout
+    assert f"3 values were sealed again under {name(new)}." in first.stdout
     assert f"Everything that is sealed is sealed under {name(new)} already." in second.stdout
     for result in (first, second):
         assert f"{name(old)} 0 1 no" in " ".join(result.stdout.split())
@@ -150,8 +150,8 @@ def test_progress_is_shown_on_a_terminal(started, ini, old, new, monkeypatch) ->
         reencrypt, "Console", lambda stderr: Console(file=terminal, force_terminal=stderr, width=80)
     )
     result = started("db", "reencrypt")
-    assert "Sealing anew" in terminal.getvalue() and "100%" in terminal.getvalue()
-    assert "Sealing anew" not in result.stdout
+    assert "Sealing again" in terminal.getvalue() and "100%" in terminal.getvalue()
+    assert "Sealing again" not in result.stdout
 
 
 def test_killed_between_two_values_it_goes_on_with_the_next(started, ini, old, new) -> None:
@@ -172,13 +172,13 @@ def test_killed_between_two_values_it_goes_on_with_the_next(started, ini, old, n
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert sorted(sealed_by(started)) == sorted([name(new), name(old), name(old)])
     assert serves(ini)
-    assert summary(started)["sealed_anew"] == 2
+    assert summary(started)["sealed_again"] == 2
     assert sealed_by(started) == [name(new)] * 3
     assert serves(ini)
 
 
 def test_a_value_that_was_moved_is_named_and_stays(started, ini, old, new) -> None:
-    """T148: ciphertext from another row does not open; the others are sealed anew all the same."""
+    """T148: ciphertext from another row does not open; the others are sealed again all the same."""
     with closing(sqlite3.connect(ini.parent / ".local/authserver.sqlite")) as connection, connection:
         (first, sealed), (second, _) = connection.execute(
             "SELECT kid, sealed_private_jwk FROM signing_keys ORDER BY created_at LIMIT 2"
@@ -189,7 +189,7 @@ def test_a_value_that_was_moved_is_named_and_stays(started, ini, old, new) -> No
     result = started("db", "reencrypt", "--json")
     assert result.exit_code == 1
     done = json.loads(result.stdout)
-    assert done["sealed_anew"] == 2
+    assert done["sealed_again"] == 2
     (problem,) = done["problems"]
     assert problem.startswith(f"signing key {second} (signing_keys.sealed_private_jwk) does not open")
     assert (done["older_keys"][0]["signing_keys"], done["older_keys"][0]["may_leave"]) == (1, False)
@@ -203,7 +203,7 @@ def test_a_value_that_was_moved_is_named_and_stays(started, ini, old, new) -> No
 
 
 def test_every_sealed_column_is_known_to_it(sqlite_url) -> None:
-    """T148: a column that holds sealed values is sealed anew here, or is no matter of the ring."""
+    """T148: a column that holds sealed values is sealed again here, or has nothing to do with the ring."""
     with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection, connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         sealed = {

@@ -167,7 +167,7 @@ def test_without_a_log_it_tells_what_to_do_by_hand(run) -> None:
     for words in ("disabled", "secrets", "passwords", "--events FILE"):
         assert words in done.stdout
     empty = run("db", "restored", "--events", "-")
-    assert "it tells of none" in empty.stdout
+    assert "the log has no such change" in empty.stdout
     assert "by hand" not in empty.stdout
 
 

@@ -26,7 +26,7 @@ def settings_of_running_server() -> dict[str, str]:
 def test_the_longest_scopes_redirect_uri_and_state_come_through_sign_in_and_consent(
     running_server, ann, state
 ):
-    """B206, B-25, T136: each address fits into 16 kB together with the headers of a browser."""
+    """B206, B-25.a, T136: each address fits into 16 kB together with the headers of a browser."""
     client, _ = running_server.records.add_client(redirect_uris=(REDIRECT_URI,), scopes=SCOPES)
     url = running_server.records.authorization_url(
         client, redirect_uri=REDIRECT_URI, scope=" ".join(SCOPES), state=state

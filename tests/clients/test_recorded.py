@@ -251,7 +251,7 @@ def registered_as(server: Server, name: str, api: Api | None = None) -> Program:
 
 
 def test_no_program_is_promised_that_it_need_not_register(development: Server) -> None:
-    """CIMD-01: those with a metadata document ask for a registration only while nothing says that they need none."""
+    """Those with a metadata document ask for a registration only while nothing says that they need none."""
     metadata = development.http.get("/.well-known/oauth-authorization-server").json
     assert "client_id_metadata_document_supported" not in metadata
     assert sum(recording.metadata_document is not None for recording in RECORDINGS.values()) >= 5

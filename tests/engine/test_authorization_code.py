@@ -32,7 +32,7 @@ def code_row(rules: Rules) -> dict[str, object]:
 
 @pytest.mark.parametrize("auth_method", ["client_secret_basic", "client_secret_post", "none"])
 def test_a_code_is_redeemed_once(rules: Rules, auth_method: str) -> None:
-    """G-02, G-05, R-07, T031, T032: the second time it is refused, and what it gave is revoked."""
+    """G-02.a, G-05, R-07, T031, T032: the second time it is refused, and what it gave is revoked."""
     client, secret = rules.add_client(token_endpoint_auth_method=auth_method)
     code = rules.code(client)
     first = rules.redeem(client, secret, code)
@@ -105,7 +105,7 @@ def test_only_the_client_that_got_the_code_redeems_it(rules: Rules) -> None:
     "code", ["x", "as_code_", forged("as_code_"), forged("as_refresh_"), "é" * 60, "a b"]
 )
 def test_a_code_that_nobody_was_given_is_refused(rules: Rules, code: str) -> None:
-    """G-02: whatever it looks like."""
+    """G-02.a: whatever it looks like."""
     client, secret = rules.add_client()
     before = stored(rules)
     assert_refused(rules.redeem(client, secret, code), "invalid_grant")
@@ -114,7 +114,7 @@ def test_a_code_that_nobody_was_given_is_refused(rules: Rules, code: str) -> Non
 
 @pytest.mark.parametrize("missing", ["code", "code_verifier"])
 def test_code_and_verifier_are_required(rules: Rules, missing: str) -> None:
-    """G-02, D-09, T028: without either nothing is issued, and the code stays good."""
+    """G-02.b, D-09, T028: without either nothing is issued, and the code stays good."""
     client, secret = rules.add_client()
     code = rules.code(client)
     before = stored(rules)
@@ -138,7 +138,7 @@ def test_a_public_client_says_who_it_is(rules: Rules) -> None:
 
 
 def test_a_code_lives_a_minute(rules: Rules, clock: time_machine.Traveller) -> None:
-    """G-02, B-22, T037: judged when it is used, to the second."""
+    """G-02.a, B-22, T037: judged when it is used, to the second."""
     client, secret = rules.add_client()
     codes = [rules.code(client), rules.code(client)]
     clock.shift(timedelta(seconds=60) - timedelta(microseconds=1))
@@ -266,7 +266,7 @@ def test_no_code_is_issued_without_an_s256_challenge(
 
 
 def test_five_wrong_verifiers_burn_the_code(rules: Rules) -> None:
-    """T035, R-08: four are forgiven; after the fifth the right one comes too late, and revokes nothing."""
+    """T035.b, R-08: four are forgiven; after the fifth the right one comes too late, and revokes nothing."""
     client, secret = rules.add_client()
     forgiven, burnt = rules.code(client), rules.code(client)
     for code, count in ((forgiven, 4), (burnt, 5)):
@@ -278,7 +278,7 @@ def test_five_wrong_verifiers_burn_the_code(rules: Rules) -> None:
 
 
 def test_a_refusal_for_another_reason_leaves_the_code_as_it_was(rules: Rules) -> None:
-    """T035, T071: client, resource and form are checked first; the row does not change by a byte."""
+    """T035.a, T071: client, resource and form are checked first; the row does not change by a byte."""
     client, secret = rules.add_client()
     code = rules.code(client)
     before = code_row(rules)
@@ -320,7 +320,7 @@ def test_what_changed_since_the_consent_counts(
 
 
 def test_a_client_disabled_since_the_consent_gets_nothing(rules: Rules) -> None:
-    """T041, R-09, I-12: it is not authenticated any more."""
+    """T041, R-09, I-12.b: it is not authenticated any more."""
     client, secret = rules.add_client()
     code = rules.code(client)
     with rules.begin() as engine:

@@ -160,7 +160,7 @@ def test_resource_may_repeat(rules: Rules) -> None:
 
 
 def test_a_repeated_state_is_refused_without_state(rules: Rules) -> None:
-    """B-04, B-25: nobody can say which one is meant."""
+    """B-04, B-25.b: nobody can say which one is meant."""
     client, _ = rules.add_client()
     answer = rules.authorize(client, rules.signed_in(), state=["a", "b"])
     assert_redirect_error(answer, "invalid_request", state=None)
@@ -202,7 +202,7 @@ STATES = {
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
 def test_state_comes_back_as_sent_through_sign_in_and_consent(rules: Rules, state: str) -> None:
-    """B-13, B-25, T021: on success and on errors, whatever pages stand between."""
+    """B-13, B-25.a, T021: on success and on errors, whatever pages stand between."""
     client, _ = rules.add_client()
     asked = rules.authorize(client, STRANGER, state=state)
     browser = rules.signed_in()
@@ -213,7 +213,7 @@ def test_state_comes_back_as_sent_through_sign_in_and_consent(rules: Rules, stat
 
 @pytest.mark.parametrize("state", ["ü", "a\r\nSet-Cookie: x=y", "a\tb", "\x7f", "\0"])
 def test_a_state_that_cannot_come_back_is_refused(rules: Rules, state: str) -> None:
-    """B-25, T021: redirect invalid_request without state, and no header is split."""
+    """B-25.b, T021: redirect invalid_request without state, and no header is split."""
     client, _ = rules.add_client()
     answer = rules.authorize(client, rules.signed_in(), state=state)
     assert_redirect_error(answer, "invalid_request", state=None)

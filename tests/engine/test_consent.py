@@ -297,7 +297,7 @@ def test_a_grant_of_a_person_who_was_disabled_meanwhile_gives_nothing(engine: En
 def test_a_grant_type_without_a_redirect_asks_remembers_and_grants(
     built: app.Application, engine: Engine
 ) -> None:
-    """DEV-08: a person agrees on a page, and the client gets its tokens in another request; no authorization request."""
+    """RFC 8628, 3.3: a person agrees on a page, and the client gets its tokens in another request; no authorization request."""
     engine = replace(engine, policies=built.parts.policies)
     agreement = an_agreement(scopes=("profile", "files.read"))
 

@@ -51,7 +51,7 @@ def test_an_active_access_token_is_described(granted: Granted) -> None:
 
 
 def test_a_jwt_is_described_as_it_describes_itself(rules: Rules) -> None:
-    """M-05, M-09, A-03, N-04: the members are its claims."""
+    """M-05, M-09.a, M-09.b, A-03, N-04: the members are its claims."""
     granted = Granted(rules)
     claims = rules.claims(granted.access)
     described = granted.introspect(granted.access).json
@@ -87,7 +87,7 @@ class ProvesCertificates:
     [({"jkt": "thumbprint"}, "DPoP"), ({"x5t#S256": "thumbprint"}, "Bearer"), ({"unknown": "x"}, None)],
 )
 def test_a_bound_token_shows_its_key(confirmation: dict[str, str], token_type: str | None) -> None:
-    """M-09: else an API would take it from whoever has it. The type is that of the plugin that proves such keys."""
+    """M-09.a: else an API would take it from whoever has it. The type is that of the plugin that proves such keys."""
     plugins = f"{SETTINGS['authserver.plugins']} dpop {__name__}:ProvesCertificates"
     rules = Rules({"authserver.plugins": plugins})
     rules.add_user("ann")
@@ -99,7 +99,7 @@ def test_a_bound_token_shows_its_key(confirmation: dict[str, str], token_type: s
 
 
 def test_how_the_person_signed_in_is_told(granted: Granted) -> None:
-    """M-09, N-08 (RFC 9470, 6.2): `acr` and `auth_time` of the grant, where it has them; a refresh is no sign-in."""
+    """M-09.b, N-08 (RFC 9470, 6.2): `acr` and `auth_time` of the grant, where it has them; a refresh is no sign-in."""
     before = granted.introspect(granted.access).json
     assert type(before["auth_time"]) is int
     assert "acr" not in before
@@ -147,7 +147,7 @@ def test_a_token_of_a_client_for_itself_is_described(
 
 
 def test_a_refresh_token_is_described_to_its_own_client(granted: Granted) -> None:
-    """M-07: to nobody else; and it is no Bearer token."""
+    """M-07.b: to nobody else; and it is no Bearer token."""
     described = granted.introspect(granted.refresh).json
     assert (described["active"], described["scope"]) == (True, "profile files.read")
     assert "token_type" not in described
@@ -156,7 +156,7 @@ def test_a_refresh_token_is_described_to_its_own_client(granted: Granted) -> Non
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "id_token", "garbage", ""])
 def test_a_hint_is_only_a_hint(hint: str, granted: Granted) -> None:
-    """M-02, T077: wrong or unknown, it hides nothing."""
+    """M-02.b, T077: wrong or unknown, it hides nothing."""
     for token in (granted.access, granted.refresh):
         assert is_active(granted.introspect(token, token_type_hint=hint))
 
@@ -311,7 +311,7 @@ def test_a_resource_server_is_told_of_tokens_for_it_alone(rules: Rules) -> None:
 
 
 def test_a_public_client_cannot_introspect(granted: Granted) -> None:
-    """M-07, M-01: not even its own token; 401 with a challenge, and an event."""
+    """M-07.a, M-01: not even its own token; 401 with a challenge, and an event."""
     public, _ = granted.server.add_client(token_endpoint_auth_method="none")
     token = granted.server.redeem(public, None, granted.server.code(public)).json["access_token"]
     before = stored(granted.server)

@@ -118,7 +118,7 @@ UNREADABLE = (b"%FF", b"\xff", b"%00", b"a" * 8193)
 
 @pytest.mark.parametrize("value", UNREADABLE, ids=["encoded", "raw", "NUL", "long"])
 def test_an_unreadable_value_spoils_its_own_parameter_alone(value: bytes) -> None:
-    """B-25: what needs the others can be decided; nothing takes the parameter for one that was not sent."""
+    """B-25.b: what needs the others can be decided; nothing takes the parameter for one that was not sent."""
     parameters = Parameters.parse_readable(b"client_id=c&state=" + value + b"&scope=read")
     assert (parameters.get("client_id"), parameters.get("scope")) == ("c", "read")
     assert "state" in parameters

@@ -105,7 +105,7 @@ def test_a_sign_in_of_the_same_second_may_be_older_than_a_request(microseconds: 
 
 
 def test_a_form_token_is_of_one_request_and_one_user(make: Make, browser: Browser) -> None:
-    """E-03, E-04."""
+    """E-03, E-04.a."""
     engine, ada = make(), a_user()
     token = form_token(engine, PENDING.handle, ada)
     assert form_handle(engine, browser, token, ada) == PENDING.handle
@@ -139,7 +139,7 @@ def answer(make: Make, browser: Browser, **changes: Any) -> bool:
 def test_the_same_answer_of_the_same_session_leads_to_the_same_place(
     make: Make, browser: Browser, seconds: float, given: str | None, changes: dict, again: bool
 ) -> None:
-    """E-05, T150: within the window, and either way from it when the clock was set back."""
+    """E-05.b, T150: within the window, and either way from it when the clock was set back."""
     assert timedelta(seconds=10) == ANSWERED_AGAIN
     assert earlier_answer(make(), PENDING, a_client(), browser) is None
     assert answer(make, browser)
@@ -153,7 +153,7 @@ def test_the_same_answer_of_the_same_session_leads_to_the_same_place(
 
 
 def test_a_used_code_is_not_given_again(make: Make, browser: Browser, memory_stores: MemoryStores) -> None:
-    """E-05: its second use would end the grant."""
+    """E-05.a: its second use would end the grant."""
 
     code = a_token(digest=digests.digest(TokenKind.CODE, "x"))
     memory_stores.grants.add(a_grant())

@@ -179,7 +179,7 @@ def test_without_a_window_every_second_use_is_reuse(make_rules: Callable[..., Ru
 
 
 def test_revocation_beats_the_window(family: TokenFamily) -> None:
-    """T067, I-12: a retry revives nothing that was deliberately revoked."""
+    """T067, I-12.a: a retry revives nothing that was deliberately revoked."""
     newest = family.refresh().json["refresh_token"]
     rules = family.server
     with rules.begin() as engine:
@@ -191,7 +191,7 @@ def test_revocation_beats_the_window(family: TokenFamily) -> None:
 
 
 def test_a_narrower_request_narrows_one_access_token(family: TokenFamily) -> None:
-    """I-10, I-11, T070: the refresh token keeps what it had, so the next request may have it all again."""
+    """I-10.b, I-11, T070: the refresh token keeps what it had, so the next request may have it all again."""
     narrow = family.refresh(scope="files.read").json
     assert narrow["scope"] == "files.read"
     assert family.server.claims(narrow["access_token"])["scope"] == "files.read"
@@ -222,7 +222,7 @@ REFUSED = [
 
 
 def test_a_refused_request_changes_nothing(family: TokenFamily) -> None:
-    """I-10, I-16, T070, T071: more than granted, or malformed: refused, with every row as it was."""
+    """I-10.a, I-16, T070, T071: more than granted, or malformed: refused, with every row as it was."""
     before = stored(family.server)
     for form, error in REFUSED:
         form = {"grant_type": "refresh_token", "refresh_token": family.token, **form}
@@ -268,7 +268,7 @@ def end_grant(rules: Rules, client: Client) -> None:
 def test_a_refresh_token_dies_with_what_it_stands_for(
     family: TokenFamily, happening: Callable[[Rules, Client], None]
 ) -> None:
-    """I-12, R-09, T073: a disabled user, a revoked grant: `invalid_grant` on the next request."""
+    """I-12.a, R-09, T073: a disabled user, a revoked grant: `invalid_grant` on the next request."""
     newest = family.refresh().json["refresh_token"]
     happening(family.server, family.client)
     before = stored(family.server)
@@ -277,7 +277,7 @@ def test_a_refresh_token_dies_with_what_it_stands_for(
 
 
 def test_a_disabled_client_cannot_refresh(family: TokenFamily) -> None:
-    """I-12, R-09, T073: 401 on the next request."""
+    """I-12.b, R-09, T073: 401 on the next request."""
     with family.server.begin() as engine:
         assert disable_client(engine, family.client.client_id)
     before = stored(family.server)
@@ -294,7 +294,7 @@ def test_a_client_that_lost_the_grant_type_cannot_refresh(family: TokenFamily) -
 
 
 def test_a_scope_the_client_lost_is_not_renewed(family: TokenFamily) -> None:
-    """I-10, T081: the shared scope filter is asked at every use; what is left can be asked for."""
+    """I-10.a, T081: the shared scope filter is asked at every use; what is left can be asked for."""
     family.server.change("clients", scopes=("profile",))
     before = stored(family.server)
     assert_refused(family.refresh(), "invalid_scope")
@@ -305,7 +305,7 @@ def test_a_scope_the_client_lost_is_not_renewed(family: TokenFamily) -> None:
 def test_an_unused_refresh_token_dies(
     make_rules: Callable[..., Rules], clock: time_machine.Traveller
 ) -> None:
-    """I-13, T072: to the second; each rotation starts the time anew."""
+    """I-13.a, T072: to the second; each rotation starts the time anew."""
     family = make_family(make_rules, refresh_token_idle_lifetime=str(10 * 86400))
     clock.shift(10 * DAY - INSTANT)
     answer = family.refresh()
@@ -319,7 +319,7 @@ def test_an_unused_refresh_token_dies(
 def test_no_rotation_moves_the_end_of_a_grant(
     make_rules: Callable[..., Rules], clock: time_machine.Traveller
 ) -> None:
-    """I-13, T072: access tokens are clipped to what is left, and at the end there is `invalid_grant`."""
+    """I-13.b, T072: access tokens are clipped to what is left, and at the end there is `invalid_grant`."""
     family = make_family(
         make_rules, refresh_token_idle_lifetime=str(10 * 86400), grant_lifetime=str(30 * 86400)
     )

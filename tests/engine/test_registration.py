@@ -25,7 +25,7 @@ def test_what_is_left_out_is_stated_with_its_default(rules: Rules) -> None:
 
 
 def test_a_public_client_gets_no_secret(rules: Rules) -> None:
-    """K-02: nothing of a secret, neither in the answer nor in the database."""
+    """K-02.b: nothing of a secret, neither in the answer nor in the database."""
     answer = rules.register({**WEB, "token_endpoint_auth_method": "none"})
     assert answer.status_int == 201
     assert not [name for name in answer.json if "secret" in name]
@@ -34,7 +34,7 @@ def test_a_public_client_gets_no_secret(rules: Rules) -> None:
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "none"])
 def test_a_registered_client_can_be_used_at_once(rules: Rules, method: str) -> None:
-    """K-01, K-02: what was answered is what counts: code, tokens and refresh."""
+    """K-01, K-02.a: what was answered is what counts: code, tokens and refresh."""
     registered = rules.register(
         {**WEB, "grant_types": ["authorization_code", "refresh_token"], "token_endpoint_auth_method": method},
     ).json

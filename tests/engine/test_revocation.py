@@ -80,7 +80,7 @@ def test_a_used_refresh_token_ends_the_grant_too(granted: Granted) -> None:
 
 @pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
 def test_revocation_beats_the_window_for_retries(kind: str, granted: Granted) -> None:
-    """T067, L-07, I-12: a retry of the predecessor is no reuse, but nothing comes back to life by it."""
+    """T067, L-07, I-12.a: a retry of the predecessor is no reuse, but nothing comes back to life by it."""
     newer = granted.renew(granted.refresh).json
     assert granted.renew(granted.refresh).json["refresh_token"] == newer["refresh_token"]
     assert_done(granted.revoke(newer[kind]))
@@ -227,7 +227,7 @@ def test_a_jwt_that_others_signed_ends_nothing(granted: Granted, make_rules: Cal
 
 
 def test_other_credentials_cannot_be_revoked(granted: Granted) -> None:
-    """L-06: `unsupported_token_type` for a code, a client secret or a session; they stay as they are."""
+    """L-06.b: `unsupported_token_type` for a code, a client secret or a session; they stay as they are."""
     before = records(granted.server)
     for text in (granted.code, granted.secret, forged("as_code_"), forged("as_session_")):
         assert_refused(granted.revoke(text or ""), "unsupported_token_type")

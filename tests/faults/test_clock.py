@@ -137,7 +137,7 @@ def test_a_session_that_was_ended_stays_ended(server, clock, step):
 
 
 def test_a_request_that_was_answered_is_not_answered_again(server, clock):
-    """T150, E-05: also when the clean-up ran while the clock was an hour ahead."""
+    """T150, E-05.a: also when the clean-up ran while the clock was an hour ahead."""
     client, _ = server.add_client(token_endpoint_auth_method="none")
     browser = signed_in(server)
     page = browser.get(server.authorization_url(client))

@@ -70,7 +70,7 @@ def test_16_refreshes_of_one_token_get_one_successor(cluster, turn):
 
 @pytest.mark.parametrize("others", ["allow", "deny"])
 def test_16_answers_to_one_consent_page_are_one_answer(cluster, others):
-    """E-05: the same answer leads to the same place, with one code; the other answer sees a page that leads nowhere."""
+    """E-05.a, E-05.b: the same answer leads to the same place, with one code; the other answer sees a page that leads nowhere."""
     client, _ = cluster.server.add_client()
     browser = cluster.server.browser()
     cluster.server.sign_in(browser)
@@ -105,7 +105,7 @@ def test_16_answers_to_one_consent_page_are_one_answer(cluster, others):
 
 
 def test_wrong_verifiers_at_once_are_all_counted_and_burn_the_code(cluster):
-    """T035, T108: each failure is counted although its request is refused, by whichever process."""
+    """T035.b, T108: each failure is counted although its request is refused, by whichever process."""
     client, secret = cluster.server.add_client()
     code = cluster.code(client)
     wrong = {"grant_type": "authorization_code", "code": code, "code_verifier": "w" * 43}

@@ -293,7 +293,7 @@ def test_once_a_revocation_was_answered_every_introspection_says_inactive(cluste
 
 @rounds(3, 20)
 def test_of_16_revocations_one_counts(cluster, rounds):
-    """L-06, R-07: all are answered alike, and there is one event."""
+    """L-03, R-07: all are answered alike, and there is one event."""
     client, secret = cluster.server.add_client(
         grant_types=("authorization_code", "refresh_token", "client_credentials")
     )
@@ -370,7 +370,7 @@ def test_retries_beside_the_use_of_the_successor_leave_one_live_token_or_none(cl
 
 @rounds(3, 20)
 def test_wrong_and_right_verifiers_at_once_issue_at_most_once(cluster, rounds):
-    """G-04, G-06, T031, T035: counted failures and the claim are writes on one row."""
+    """G-04, G-06, T031, T035.b: counted failures and the claim are writes on one row."""
     client, secret = cluster.server.add_client()
     for _ in range(rounds):
         code = cluster.code(client)

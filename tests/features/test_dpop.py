@@ -210,7 +210,7 @@ def test_without_a_proof_a_token_is_a_bearer_token(server: Server, service: tupl
 
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/revoke", "/oauth/register"])
 def test_programs_in_browsers_may_send_proofs(server: Server, path: str) -> None:
-    """Q-03, DPOP-13: the preflight allows the header, and answers let a nonce be read."""
+    """Q-03 (RFC 9449, 8.2): the preflight allows the header, and answers let a nonce be read."""
     public_client(server)
     origin = {"Origin": "https://client.example", "Access-Control-Request-Method": "POST"}
     answer = server.http.options(path, headers={**origin, "Access-Control-Request-Headers": "dpop"})

@@ -140,7 +140,7 @@ def make_bearer(sqlite_url: str, key_file: Path) -> Iterator[Callable[..., Beare
 def test_a_trusted_assertion_gives_an_access_token_for_its_subject(
     bearer: Bearer, name: str, typ: object
 ) -> None:
-    """JAG-01, JAG-08, NEXT-03: with every algorithm; the person is the subject, and there is no refresh token."""
+    """JAG-01, JAG-08: with every algorithm; the person is the subject, and there is no refresh token."""
     header = header_with(alg=name, kid=name, typ=typ)
     text = signed(header, claims_with(), algorithm=name, key=KEYS[name])
     answer = bearer.send(text, scope="files.read")
@@ -498,7 +498,7 @@ def test_a_disabled_person_gets_nothing(make_bearer: Callable[..., Bearer]) -> N
 
 
 def test_an_assertion_is_accepted_once_whoever_presents_it(bearer: Bearer) -> None:
-    """NEXT-03, T051, T052: known by issuer and `jti`, and kept until nobody could present it any more."""
+    """JAG-08, T051, T052: known by issuer and `jti`, and kept until nobody could present it any more."""
     text = assertion(jti="once")
     assert bearer.send(text).status_int == 200
     bearer.refused(lambda: bearer.send(text), "assertion-replayed")
@@ -537,7 +537,7 @@ def test_where_single_use_is_off_it_is_good_until_it_ends(make_bearer: Callable[
 
 
 def test_listed_subjects_are_all_there_are(make_bearer: Callable[..., Bearer]) -> None:
-    """NEXT-03, JAG-06: mapped by issuer and subject together; a user name alone opens nothing."""
+    """JAG-06: mapped by issuer and subject together; a user name alone opens nothing."""
     robot = "system:serviceaccount:ci:deploy"
     bearer = make_bearer(subject="listed", subjects=f"{TRUSTED} {robot} = ann")
     assert bearer.send(assertion(sub=robot)).status_int == 200

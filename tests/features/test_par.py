@@ -514,7 +514,7 @@ def test_a_reference_is_answered_once(server: Server) -> None:
     pages = [bring(server, client, request_uri, browser) for _ in range(3)]
     code = assert_code(server.consent(pages[2]))
     before = records(server), server.events("code.issued")
-    # The same answer of the same session within seconds is the same response (E-05).
+    # The same answer of the same session within seconds is the same response (E-05.b).
     assert assert_code(server.consent(pages[0])) == code
     assert assert_code(bring(server, client, request_uri, browser)) == code
     assert_page_error(server.consent(pages[1], "deny"))
@@ -534,7 +534,7 @@ def test_a_declined_reference_is_spent(server: Server) -> None:
     assert_redirect_error(
         server.consent(bring(server, client, request_uri, browser), "deny"), "access_denied"
     )
-    # Brought again within seconds it leads to the same refusal (E-05).
+    # Brought again within seconds it leads to the same refusal (E-05.b).
     assert_redirect_error(bring(server, client, request_uri, browser), "access_denied")
     assert_page_error(bring(server, client, request_uri, signed_in(server)))
     assert not server.events("code.issued")

@@ -378,7 +378,7 @@ TOKEN = IntrospectedToken(
 
 @pytest.mark.parametrize("kind", [TokenKind.ACCESS, TokenKind.REFRESH])
 def test_a_client_may_know_its_own_tokens(kind: TokenKind) -> None:
-    """M-03, M-07: of either kind, and no other client's."""
+    """M-03, M-07.b: of either kind, and no other client's."""
     plugin, token = IntrospectOwn(), replace(TOKEN, kind=kind)
     assert plugin.introspection_decision(a_client(), token) == allow("own-token")
     assert plugin.introspection_decision(a_client(client_id="other"), token) is None
@@ -415,7 +415,7 @@ def test_a_resource_server_may_know_the_tokens_for_it(
 
 
 def test_a_resource_server_knows_no_refresh_token() -> None:
-    """M-07: those are for the authorization server alone."""
+    """M-07.b: those are for the authorization server alone."""
     plugin = IntrospectResourceServers(clients=(("api", "https://api.example"),))
     asked = replace(TOKEN, kind=TokenKind.REFRESH)
     assert plugin.introspection_decision(a_client(client_id="api"), asked) is None

@@ -143,7 +143,7 @@ def test_of_16_who_change_a_small_record_as_they_read_it_one_does(database: Data
 
 
 def test_wrong_proofs_at_once_are_all_counted(database: Database) -> None:
-    """T035."""
+    """T035.b."""
     with database.begin() as stores:
         stores.grants.add(a_grant())
         stores.tokens.add(a_token())

@@ -134,7 +134,7 @@ def test_a_form_sent_without_the_cookie_takes_nobodys_session(server: Server, na
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_form_of_an_ended_session_leads_to_sign_in(server: Server, browser: TestApp, name: str) -> None:
-    """E-04: nothing is done in the name of whoever signs in next."""
+    """E-04.a: nothing is done in the name of whoever signs in next."""
     client, secret = server.add_client(client_id="client")
     tokens_of(server, browser, client, secret)
     token = token_for(server, browser, name)

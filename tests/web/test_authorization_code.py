@@ -7,7 +7,7 @@ from authserver.testing.stories import assert_json_error
 
 
 def test_a_code_is_redeemed_once(server: Server) -> None:
-    """G-02, G-05, R-07, T031, T032: the second time it is refused, and what it gave is revoked."""
+    """G-02.a, G-05, R-07, T031, T032: the second time it is refused, and what it gave is revoked."""
     client, secret = server.add_client()
     code = server.code(client)
     first = server.redeem(client, secret, code)
@@ -36,7 +36,7 @@ def test_a_revocation_outlives_the_refusal_that_caused_it(server: Server, sqlite
 
 
 def test_five_wrong_verifiers_burn_the_code(server: Server) -> None:
-    """T035, R-08: what is counted outlives each refusal."""
+    """T035.b, R-08: what is counted outlives each refusal."""
     client, secret = server.add_client()
     code = server.code(client)
     for _ in range(5):

@@ -103,7 +103,7 @@ def test_a_body_of_another_type_gives_a_page(server: Server) -> None:
 
 @pytest.mark.parametrize("state", ["a b&c=d%26?e#f/\\\"<>'`{|}~", '"' * 2048], ids=["specials", "long"])
 def test_state_comes_back_as_sent_through_sign_in_and_consent(server: Server, state: str) -> None:
-    """B-13, B-25, T021: on success and on errors, whatever pages stand between."""
+    """B-13, B-25.a, T021: on success and on errors, whatever pages stand between."""
     client, _ = server.add_client()
     browser = server.browser()
     answer = sign_in_at(browser.get(server.authorization_url(client, state=state)).follow())
@@ -113,7 +113,7 @@ def test_state_comes_back_as_sent_through_sign_in_and_consent(server: Server, st
 
 
 def test_a_state_that_cannot_come_back_is_refused(server: Server) -> None:
-    """B-25, T021: redirect invalid_request without state, and no header is split."""
+    """B-25.b, T021: redirect invalid_request without state, and no header is split."""
     client, _ = server.add_client()
     answer = signed_in(server).get(server.authorization_url(client, state="a\r\nSet-Cookie: x=y"))
     assert_redirect_error(answer, "invalid_request", state=None)
@@ -188,7 +188,7 @@ SPOILED = ("state=%ff%fe", "state=%ed%a0%80", "state=a%00b", "state=" + "s" * 20
 def test_an_unreadable_value_does_not_take_the_answer_with_it(
     server: Server, spoiled: str, method: str
 ) -> None:
-    """B-13, B-25: error and iss come back, and the state where it can; before sign-in as after it."""
+    """B-13, B-25.b: error and iss come back, and the state where it can; before sign-in as after it."""
     client, _ = server.add_client()
     good = server.authorization_url(client, state=None, scope=None).partition("?")[2]
     state = "xyz" if "xyz" in spoiled else None

@@ -159,7 +159,7 @@ def test_a_refusal_that_cannot_be_recorded_is_temporarily_unavailable(
 def test_a_page_that_cannot_be_recorded_does_not_become_a_redirect(
     impatient: Server, sqlite_url: str
 ) -> None:
-    """E-04: bob answers with a form that was shown to ann; the client hears nothing of that."""
+    """E-04.b: bob answers with a form that was shown to ann; the client hears nothing of that."""
     client, _ = impatient.add_client()
     impatient.add_user("bob")
     browser = signed_in(impatient)

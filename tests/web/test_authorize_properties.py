@@ -188,7 +188,7 @@ def test_no_bytes_break_it(server: Server, raw: bytes) -> None:
 def test_state_comes_back_exactly_or_not_at_all(
     server: Server, client: Client, browser: TestApp, state: str
 ) -> None:
-    """B-13, B-25, T021: echoed as sent, or refused; never altered, and CR and LF never raw in a header."""
+    """B-13, B-25.a, B-25.b, T021: echoed as sent, or refused; never altered, and CR and LF never raw in a header."""
     answer = browser.get(server.authorization_url(client, state=state), status="*")
     headers = "".join(name + value for name, value in answer.headerlist)
     assert "\r" not in headers

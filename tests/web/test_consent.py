@@ -221,7 +221,7 @@ def test_a_get_decides_nothing(server: Server, browser: TestApp, page: TestRespo
 
 
 def test_another_user_cannot_decide(server: Server, browser: TestApp, page: TestResponse) -> None:
-    """E-04, T091: bob, in his own browser, gets a page, be it with his own token."""
+    """E-04.a, T091: bob, in his own browser, gets a page, be it with his own token."""
     server.add_user("bob")
     bob = signed_in(server, "bob")
     his_token = form_with(bob.get(server.path("/logout")), "csrf_token")["csrf_token"].value
@@ -239,7 +239,7 @@ def test_another_user_cannot_decide(server: Server, browser: TestApp, page: Test
 def test_another_user_in_between_is_asked_instead(
     server: Server, browser: TestApp, page: TestResponse, answer: str
 ) -> None:
-    """E-04: the page was shown to ann; bob signs in in another tab; ann's form decides nothing, and bob sees the page."""
+    """E-04.b: the page was shown to ann; bob signs in in another tab; ann's form decides nothing, and bob sees the page."""
     bob = server.add_user("bob")
     server.sign_in(browser, "bob")
     before = records(server)
@@ -261,7 +261,7 @@ def test_another_user_in_between_is_asked_instead(
 def test_the_same_user_in_between_changes_nothing(
     server: Server, browser: TestApp, page: TestResponse
 ) -> None:
-    """E-04: a sign-in of ann in another tab renews the session, and her page is still hers."""
+    """E-04.a: a sign-in of ann in another tab renews the session, and her page is still hers."""
     server.sign_in(browser)
     assert_code(server.consent(page))
 
@@ -269,7 +269,7 @@ def test_the_same_user_in_between_changes_nothing(
 def test_somebody_else_may_sign_in_for_the_same_request(
     server: Server, browser: TestApp, page: TestResponse
 ) -> None:
-    """E-04: `Use another account` signs ann out, and the grant is bob's."""
+    """E-04.b: `Use another account` signs ann out, and the grant is bob's."""
     bob = server.add_user("bob")
     login = post(server, browser, fields_of(page, "scope"), answer="switch")
     assert (login.status_int, urlsplit(login.location).path) == (303, "/login")
@@ -284,7 +284,7 @@ def test_somebody_else_may_sign_in_for_the_same_request(
 def test_a_signed_out_browser_is_asked_to_sign_in_again(
     server: Server, client: Client, page: TestResponse
 ) -> None:
-    """E-01, E-04: the session was ended elsewhere; the answer does not count."""
+    """E-01, E-04.b: the session was ended elsewhere; the answer does not count."""
     with server.application.storage.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM sessions")
     answer = server.consent(page)
@@ -297,7 +297,7 @@ def test_a_signed_out_browser_is_asked_to_sign_in_again(
 def test_the_same_answer_again_leads_to_the_same_place_for_seconds(
     server: Server, browser: TestApp, page: TestResponse, answer: str, clock
 ) -> None:
-    """E-05: a double click or a slow line gets the same redirect; nothing more is stored; ten seconds later, a page."""
+    """E-05.a, E-05.b: a double click or a slow line gets the same redirect; nothing more is stored; ten seconds later, a page."""
     first = server.consent(page, answer)
     before, events = records(server), len(server.events())
     link = server.path("/oauth/consent?") + urlencode({"request": fields_of(page, "scope")["request"]})
@@ -316,7 +316,7 @@ def test_the_same_answer_again_leads_to_the_same_place_for_seconds(
 
 @pytest.mark.parametrize(("first", "second"), [("allow", "deny"), ("deny", "allow")])
 def test_another_answer_is_no_answer(server: Server, page: TestResponse, first: str, second: str) -> None:
-    """E-05: whoever changes their mind within seconds sees a page, not a second answer."""
+    """E-05.a: whoever changes their mind within seconds sees a page, not a second answer."""
     assert server.consent(page, first).status_int == 303
     before = records(server)
     assert_page_error(server.consent(page, second), supplied=REDIRECT_URI)
@@ -324,14 +324,14 @@ def test_another_answer_is_no_answer(server: Server, page: TestResponse, first: 
 
 
 def test_other_ticks_are_another_answer(server: Server, page: TestResponse) -> None:
-    """E-05, E-14."""
+    """E-05.a, E-14."""
     assert_code(server.consent(page, scopes=["profile"]))
     assert_page_error(server.consent(page, scopes=["profile", "files.read"]), supplied=REDIRECT_URI)
     assert [grant["scopes"] for grant in server.rows("grants")] == ["profile"]
 
 
 def test_a_code_that_arrived_is_not_sent_again(server: Server, browser: TestApp) -> None:
-    """E-05, I-06: using it once more would end what it gave, and Back must not do that."""
+    """E-05.a, I-06: using it once more would end what it gave, and Back must not do that."""
     client, secret = server.add_client(client_id="fast")
     page = browser.get(server.authorization_url(client))
     code = assert_code(server.consent(page))
@@ -344,7 +344,7 @@ def test_a_code_that_arrived_is_not_sent_again(server: Server, browser: TestApp)
 def test_an_answer_is_given_again_to_its_own_session_alone(
     server: Server, browser: TestApp, page: TestResponse, where: str
 ) -> None:
-    """E-05, T091: elsewhere a page, within the same second too; the code shows nowhere else."""
+    """E-05.b, T091: elsewhere a page, within the same second too; the code shows nowhere else."""
     server.add_user("bob")
     code = assert_code(server.consent(page))
     link = server.path("/oauth/consent?") + urlencode({"request": fields_of(page, "scope")["request"]})
@@ -365,7 +365,7 @@ def test_an_answer_is_given_again_to_its_own_session_alone(
 
 
 def test_the_answer_that_is_kept_cannot_be_read(server: Server, page: TestResponse) -> None:
-    """R-01, T151: the code in it is sealed under the session's id, of which the database holds a digest."""
+    """R-01, T040: the code in it is sealed under the session's id, of which the database holds a digest."""
     code = assert_code(server.consent(page))
     stored = repr(
         [server.rows(table) for table in ("tokens", "kept", "grants", "sessions", "consents", "events")]
@@ -376,7 +376,7 @@ def test_the_answer_that_is_kept_cannot_be_read(server: Server, page: TestRespon
 
 
 def test_a_request_seen_twice_is_answered_once(server: Server, client: Client, browser: TestApp) -> None:
-    """E-05: two tabs with the same request, one answer, to which both lead."""
+    """E-05.a, E-05.b: two tabs with the same request, one answer, to which both lead."""
     link = sign_in_at(server.browser().get(server.authorization_url(client)).follow())
     one, other = link.follow(), link.follow()
     assert assert_code(server.consent(one)) == assert_code(server.consent(other))
@@ -385,7 +385,7 @@ def test_a_request_seen_twice_is_answered_once(server: Server, client: Client, b
 
 @pytest.mark.parametrize("answer", ["allow", "deny"])
 def test_parallel_submits_give_one_answer(make_server, database_url: str, answer: str) -> None:
-    """E-05, R-07: of many at the same moment one stores, and all lead to the same place; on both databases."""
+    """E-05.a, E-05.b, R-07: of many at the same moment one stores, and all lead to the same place; on both databases."""
     server = make_server(database_url=database_url)
     server.add_user("ann")
     browser = signed_in(server)
@@ -414,7 +414,7 @@ def test_parallel_submits_give_one_answer(make_server, database_url: str, answer
 
 
 def test_a_request_expires(server: Server, browser: TestApp, page: TestResponse) -> None:
-    """E-02: fifteen minutes, then a page; the answered mark outlives the request (E-05)."""
+    """E-02: fifteen minutes, then a page; the answered mark outlives the request (E-05.a)."""
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=901)):
         assert_page_error(server.consent(page), supplied=REDIRECT_URI)
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=840)):

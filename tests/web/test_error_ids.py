@@ -298,7 +298,7 @@ def test_a_plugin_that_fails_is_named(make_server: Callable[..., Server]) -> Non
     answer = server.token(client, secret, grant_type="client_credentials", scope="profile")
     assert_json_error(answer, "server_error", status=500)
     last = told(server, error_id_of(answer)).checks[-1]
-    assert (last.check, last.verdict, last.by, last.reason) == (
+    assert (last.hook, last.verdict, last.by, last.reason) == (
         "scope_decision",
         "failed",
         "raises",

@@ -36,7 +36,7 @@ class NoFiles:
 
 
 def test_no_policy_shows_a_refresh_token_to_others(make_server: MakeServer) -> None:
-    """M-07, T078: the floor stands below every policy."""
+    """M-07.b, T078: the floor stands below every policy."""
     server = make_server(with_plugin(Everybody, {}))
     server.add_user()
     granted = Granted(server)

@@ -317,7 +317,7 @@ def test_a_field_sent_twice_signs_nobody_in(server: Server, name: str) -> None:
 def test_a_way_back_sent_twice_changes_nothing_about_a_sign_in(
     make_server, password: str, observed: bool
 ) -> None:
-    """T101: the right password signs in, and each wrong guess leaves its event, with an observing plugin and without."""
+    """T151: the right password signs in, and each wrong guess leaves its event, with an observing plugin and without."""
     server = make_server({"authserver.plugins": SETTINGS["authserver.plugins"] + " log_events" * observed})
     server.add_user("ann")
     browser = server.browser()
@@ -336,7 +336,7 @@ def test_a_way_back_sent_twice_changes_nothing_about_a_sign_in(
 
 @pytest.mark.parametrize("field", ["page", "username", "password", "request"])
 def test_a_field_that_is_no_text_is_refused_and_recorded(server: Server, field: str) -> None:
-    """T013, T101: nothing of the form can be read then, its token neither."""
+    """T013, T151: nothing of the form can be read then, its token neither."""
     browser = server.browser()
     fields = fields_of(browser.get(server.path("/login")), "username")
     body = urlencode({**fields, "username": "ann", "password": PASSWORD}) + f"&{field}=%FF"

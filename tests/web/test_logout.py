@@ -89,7 +89,7 @@ def test_signing_out_twice_is_harmless(server: Server, browser: TestApp) -> None
 
 
 def test_a_page_from_before_cannot_be_answered_afterwards(server: Server, browser: TestApp) -> None:
-    """E-04: the consent form of the ended session decides nothing; it leads to a sign-in, and so does its link."""
+    """E-04.b: the consent form of the ended session decides nothing; it leads to a sign-in, and so does its link."""
     client, _ = server.add_client()
     page = browser.get(server.authorization_url(client))
     sealed = form_with(page, "scope")["request"].value

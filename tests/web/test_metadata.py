@@ -365,7 +365,7 @@ def test_the_methods_are_those_of_the_listed_plugins(count: int, make_server: Ma
 
 
 def test_revocation_and_introspection_list_their_own_methods(make_server: MakeServer) -> None:
-    """A-13, M-07: nobody infers them from the token endpoint; a public client revokes, but does not introspect."""
+    """A-13, M-07.a: nobody infers them from the token endpoint; a public client revokes, but does not introspect."""
     members = document(make_server())
     assert members["revocation_endpoint"] == f"{ISSUER}/oauth/revoke"
     assert members["introspection_endpoint"] == f"{ISSUER}/oauth/introspect"

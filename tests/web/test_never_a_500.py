@@ -488,7 +488,7 @@ def test_a_semicolon_separates_nothing(target):
 def test_what_is_no_text_is_refused_on_both_databases(database_url, raw):
     """T015: invalid UTF-8, lone surrogates and NUL are 400 in query and form, 404 in a path; no driver sees them.
 
-    B-25: where client and redirect URI of an authorization request can be read, the client hears of it.
+    B-25.b: where client and redirect URI of an authorization request can be read, the client hears of it.
     """
     target = Target(database_url)
     try:

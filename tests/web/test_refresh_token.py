@@ -63,7 +63,7 @@ def test_a_lost_answer_can_be_asked_for_again(family: TokenFamily, clock: time_m
 
 @pytest.mark.parametrize("deleted", ["client", "user"])
 def test_a_refresh_token_of_nobody_is_dead(family: TokenFamily, deleted: str) -> None:
-    """I-12, T073: without its client or its user it is no token, here and at introspection."""
+    """I-12.a, T073: without its client or its user it is no token, here and at introspection."""
     server = family.server
     api, api_secret = server.add_client(client_id="api", grant_types=("client_credentials",))
     token = family.first["access_token"]

@@ -66,7 +66,7 @@ def by_token(migrated_sqlite_file, tmp_path_factory):
 
 
 def test_a_registration_answers_with_everything_in_effect(server):
-    """K-01, K-02, K-04: 201, JSON that nobody stores, and all metadata, with the id and the secret."""
+    """K-01, K-02.a, K-04: 201, JSON that nobody stores, and all metadata, with the id and the secret."""
     sent = {
         "client_name": "Photo printer",
         "redirect_uris": ["https://client.example/cb", "https://client.example/other"],
@@ -99,7 +99,7 @@ def test_a_registration_answers_with_everything_in_effect(server):
 
 
 def test_a_registered_client_can_be_used_at_once(server):
-    """K-01, K-02: what was answered is what counts: code, tokens and refresh."""
+    """K-01, K-02.a: what was answered is what counts: code, tokens and refresh."""
     registered = register(
         server,
         {**WEB, "grant_types": ["authorization_code", "refresh_token"]},
@@ -150,7 +150,7 @@ def test_with_both_policies_each_can_refuse(make_server):
 
 
 def test_the_secret_is_stored_as_a_digest_only(server):
-    """K-02, R-01, R-02: no column of any table holds the secret that was handed out."""
+    """K-02.a, R-01, R-02: no column of any table holds the secret that was handed out."""
     secret = register(server, WEB).json["client_secret"]
     for table in ("clients", "client_secrets", "events"):
         assert secret not in repr(server.rows(table))

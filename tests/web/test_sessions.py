@@ -198,7 +198,7 @@ def test_two_session_cookies_lead_to_a_page_that_says_what_to_do(
 
 
 def test_two_browsers_are_two_sessions(server: Server, browser: TestApp) -> None:
-    """E-04, T091: of one user; a form token of one is none in the other."""
+    """E-04.a, T091: of one user; a form token of one is none in the other."""
     other = signed_in(server)
     page, other_page = browser.get(server.path("/logout")), other.get(server.path("/logout"))
     tokens = {fields["csrf_token"].value for fields in (page.forms[0], other_page.forms[0])}

@@ -121,7 +121,7 @@ def test_only_who_prefers_a_signed_answer_gets_one(accept: str | None, expected:
 
 
 def test_errors_are_never_signed(granted: Granted) -> None:
-    """M-01, M-02: JSON with the status and code of any other request."""
+    """M-01, M-02.a: JSON with the status and code of any other request."""
     assert_json_error(ask(granted, ""), "invalid_request")
     with granted.server.application.begin() as engine:
         disable_client(engine, "api")

@@ -79,7 +79,7 @@ def test_only_post_is_answered(shared_server: Server, service: Registered, metho
 def test_the_query_is_not_read(
     shared_server: Server, service: Registered, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """F-02, T084: credentials in the query authenticate nobody and are not logged."""
+    """F-02.a, T084: credentials in the query authenticate nobody and are not logged."""
     caplog.set_level("DEBUG")
     client, secret = service
     before = stored(shared_server)
@@ -120,7 +120,7 @@ def test_the_query_is_not_read(
 def test_another_content_type_is_refused(
     shared_server: Server, service: Registered, content_type: str
 ) -> None:
-    """F-02, T083: exactly form encoding; anything else is 400, not a failure."""
+    """F-02.b, T083: exactly form encoding; anything else is 400, not a failure."""
     before = stored(shared_server)
     answer = post(shared_server, service, "grant_type=client_credentials", content_type)
     assert_json_error(answer, "invalid_request")
@@ -139,7 +139,7 @@ def test_form_encoding_may_name_utf_8(shared_server: Server, service: Registered
     "body", [b"grant_type=%FF", b"grant_type=\xff", b"scope=%00", b"a=\0", b"\xed\xa0\x80=1"]
 )
 def test_what_is_no_utf_8_text_is_refused(shared_server: Server, service: Registered, body: bytes) -> None:
-    """F-02: parameters are UTF-8, and none holds NUL."""
+    """F-02.b: parameters are UTF-8, and none holds NUL."""
     assert_json_error(
         post(shared_server, service, b"grant_type=client_credentials&" + body), "invalid_request"
     )

@@ -31,7 +31,7 @@ FORM = "application/x-www-form-urlencoded"
 def test_a_malformed_request_is_refused(
     path: str, body: str, content_type: str, shared_server: Server
 ) -> None:
-    """L-06, M-02, T082, T083, T084: `invalid_request`, not kept by caches, and an event."""
+    """L-06.a, M-02.a, T082, T083, T084: `invalid_request`, not kept by caches, and an event."""
     client, secret = shared_server.add_client()
     before = len(shared_server.events("request.refused"))
     answer = shared_server.http.post(
@@ -58,7 +58,7 @@ def test_whoever_proves_nothing_is_refused(path: str, authorization: str | None,
 
 
 def test_a_token_in_the_query_is_not_read(path: str, granted: Granted) -> None:
-    """L-01, M-02, P-02, T084: nor is a token looked for in any request but a POST."""
+    """L-01, M-02.a, P-02, T084: nor is a token looked for in any request but a POST."""
     headers = {"Authorization": basic(granted.client.client_id, granted.secret or "")}
     path += "?" + urlencode({"token": granted.access})
     http = granted.server.http

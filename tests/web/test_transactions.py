@@ -204,7 +204,7 @@ def test_a_replay_after_the_first_one_revokes_nothing_more(server):
 
 
 def test_a_wrong_verifier_is_counted_although_the_request_is_refused(server):
-    """R-08, T108, T035: the counter survives, and at its limit the code is dead even for its owner."""
+    """R-08, T108, T035.b: the counter survives, and at its limit the code is dead even for its owner."""
     client, secret = server.add_client()
     code = server.code(client)
     for failures in range(1, 6):
@@ -277,7 +277,7 @@ def test_a_refused_authorization_request_leaves_its_event_alone(server):
 
 
 def test_a_second_answer_to_a_request_leaves_its_event_alone(server):
-    """E-05, T108: the consent and the grant that it would have meant are rolled back."""
+    """E-05.a, T108: the consent and the grant that it would have meant are rolled back."""
     client, secret = server.add_client()
     browser = server.browser()
     server.sign_in(browser)

@@ -96,7 +96,7 @@ def test_the_same_token_is_used_again_and_again(server: Server, auth_method: str
 def test_each_use_starts_the_idle_time_anew(
     make_server: Callable[..., Server], clock: time_machine.Traveller
 ) -> None:
-    """I-13, T072: to the moment; unused for so long, it is dead."""
+    """I-13.a, T072: to the moment; unused for so long, it is dead."""
     server = make_server({"authserver.refresh_token_idle_lifetime": str(10 * 86400)})
     server.add_user()
     keeping = Keeping(server)
@@ -112,7 +112,7 @@ def test_each_use_starts_the_idle_time_anew(
 def test_no_use_moves_the_end_of_the_grant(
     make_server: Callable[..., Server], clock: time_machine.Traveller
 ) -> None:
-    """I-13, T072: neither the token nor its access tokens outlive it."""
+    """I-13.b, T072: neither the token nor its access tokens outlive it."""
     server = make_server(
         {
             "authserver.refresh_token_idle_lifetime": str(10 * 86400),
@@ -217,7 +217,7 @@ REFUSED = [
 
 
 def test_a_refused_request_changes_nothing(keeping: Keeping, clock: time_machine.Traveller) -> None:
-    """T071, I-10, I-16: not even the idle end moves."""
+    """T071, I-10.a, I-16: not even the idle end moves."""
     server = keeping.server
     keeping.refresh()
     clock.shift(100)
@@ -235,14 +235,14 @@ def test_a_refused_request_changes_nothing(keeping: Keeping, clock: time_machine
 
 
 def test_a_narrower_request_narrows_one_access_token(keeping: Keeping) -> None:
-    """I-10, I-11, T070."""
+    """I-10.b, I-11, T070."""
     assert keeping.refresh(scope="profile").json["scope"] == "profile"
     assert keeping.refresh().json["scope"] == "profile files.read"
 
 
 @pytest.mark.parametrize("ending", ["revoked", "user", "client"])
 def test_it_dies_with_what_it_stands_for(keeping: Keeping, ending: str) -> None:
-    """I-12, T073, T068: on the next request."""
+    """I-12.a, T073, T068: on the next request."""
     server = keeping.server
     if ending == "revoked":
         assert server.revoke(keeping.client, keeping.secret, keeping.token).status_int == 200
