@@ -42,10 +42,11 @@ For client metadata (`client_metadata`): `read_flag` reads a member that is true
 refuses one.
 
 For endpoints (`config.add_endpoint` in `includeme`): a `Route` says where one is, what it answers with (`Medium`) and
-which web `Origins` may read that. `read_form` and `headers_of` read a request, `authenticate` proves its client as the
-token endpoint does, `json_response` answers, and an `OAuthError` becomes an error in the medium of the endpoint.
-`read_bearer` reads an access token, `find_issued` says what it was `Issued` as, and `InvalidToken` refuses it.
-`config.add_cross_origin_headers` allows further headers to other origins. `config.add_well_known` adds a document about the issuer where clients look for it.
+which web `Origins` may read that. `read_form` reads a `Request`, `authenticate` proves its client as the token endpoint
+does, `json_response` answers, and an `OAuthError` becomes an error in the medium of the endpoint. `read_bearer` reads
+an access token out of the authorization of the caller, `find_issued` says what it was `Issued` as, and `InvalidToken`
+refuses it. `config.add_cross_origin_headers` allows further headers to other origins. `config.add_well_known` adds a
+document about the issuer where clients look for it.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` checks what
 needs nobody signed in; `engine.ring` seals, `to_text` and `from_text` carry what is sealed.
@@ -55,13 +56,13 @@ For small records with an end (`engine.stores.kept`): `Kept` is one; its kind is
 
 For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` takes
 a JWS apart, and `foreign_key` reads the key that made it. What counts once is a `SingleUse` among the `uses` of a
-`Binding` or an `Issue`: the server claims it when it issues, after the last question to a plugin. What is
-stored nowhere and was made before the database was restored is not `of_this_generation`: refuse it.
+`Binding` or an `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of your
+own asks for the key with `proven_key`, and claims with `claim`. What is stored nowhere and was made before the database was restored is not `of_this_generation`: refuse it.
 """
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.authorize import Expanded, check_request
-from authserver.engine.clients.authentication import authenticate
+from authserver.engine.clients.authentication import authenticate, read_bearer
 from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, read_flag
 from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse
 from authserver.engine.crypto.digests import (
@@ -101,9 +102,10 @@ from authserver.engine.records import (
     TokenKind,
     User,
 )
+from authserver.engine.token import proven_key
 from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
 from authserver.engine.tokens.issued import Issued, find_issued
-from authserver.engine.tokens.once import of_this_generation
+from authserver.engine.tokens.once import claim, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
     fitting_application_type,
@@ -114,8 +116,9 @@ from authserver.engine.uris import (
 from authserver.hookspecs import DECIDING, hookimpl
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
 from authserver.settings import Secret
-from authserver.web.forms import headers_of, read_bearer, read_form
+from authserver.web.forms import read_form
 from authserver.web.json import json_response
+from authserver.web.request import Request
 from authserver.web.routes import Medium, Origins, Route
 
 __all__ = [
@@ -159,6 +162,7 @@ __all__ = [
     "ReadMember",
     "Redeem",
     "RegisteredBy",
+    "Request",
     "Route",
     "Secret",
     "Session",
@@ -175,6 +179,7 @@ __all__ = [
     "authenticate",
     "canonical_resource",
     "check_request",
+    "claim",
     "deny",
     "digest",
     "equal",
@@ -182,7 +187,6 @@ __all__ = [
     "fitting_application_type",
     "foreign_key",
     "from_text",
-    "headers_of",
     "hookimpl",
     "json_response",
     "narrow",
@@ -190,6 +194,7 @@ __all__ = [
     "new_identifier",
     "normalise_username",
     "of_this_generation",
+    "proven_key",
     "read_bearer",
     "read_flag",
     "read_form",

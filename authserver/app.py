@@ -1,6 +1,6 @@
 """Puts everything together. Read this first.
 
-`serve` is what `pserve` calls; `build` makes the same parts for the command line, without the web.
+`wsgi` is what `pserve` calls; `build` makes the same parts for the command line, without the web.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import pyramid_tm
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import ITweens
-from pyramid.request import Request
 from pyramid.router import Router
 from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
@@ -27,7 +26,7 @@ from sqlalchemy.exc import ArgumentError
 from authserver import ini as ini_reader
 from authserver.engine import grants
 from authserver.engine.clients import registration
-from authserver.engine.context import Engine, Journal, Parts
+from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
@@ -44,40 +43,55 @@ from authserver.storage.database import Database
 from authserver.throttle import Throttle
 from authserver.upkeep import Caretaker
 from authserver.web import TWEENS
+from authserver.web.request import Request
 
 log = logging.getLogger("authserver")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Application:
-    """The server without its web: settings, plugins, storage and what the engine is made of."""
+class ServerParts(Parts):
+    """The parts as they are in a server, where the engine knows no more of them than its ports say."""
 
-    loaded: Loaded
-    plugins: PluginSet
+    policies: PluginSet
+    signer: FollowedSigningKeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """The server without its web.
+
+    Attributes:
+        parts: what the engine is made of, the settings among them.
+        storage: the database.
+        caretaker: cleans up in the background.
+        insecure: a line for everything that must not be so in production.
+        caller: who works with it where no request does: the server itself, or a command.
+    """
+
+    parts: ServerParts
     storage: Database
-    signing_keys: FollowedSigningKeys
     caretaker: Caretaker
-    parts: Parts
     insecure: tuple[str, ...]
+    caller: Caller
 
     @contextmanager
-    def begin(self, journal: Journal | None = None) -> Iterator[Engine]:
+    def begin(self, *, caller: Caller | None = None, journal: Journal | None = None) -> Iterator[Engine]:
         """An engine in a transaction of its own: for commands, start-up, and what outlives a refused request."""
+        now = datetime.now(UTC)
         with self.storage.begin() as stores:
-            engine = Engine.of(self.parts, stores, datetime.now(UTC), journal)
+            engine = Engine.of(self.parts, stores, now, caller=caller or self.caller, journal=journal)
             yield engine
-        self.tell(True, engine.journal)
+        self.tell(engine.journal)
 
-    def tell(self, committed: bool, journal: Journal) -> None:
+    def tell(self, journal: Journal) -> None:
         """Show observing plugins what happened, once it is sure to have happened (T112)."""
-        if committed:
-            for event in journal.events:
-                self.plugins.observe(event)
+        for event in journal.events:
+            self.parts.policies.observe(event)
 
     def close(self) -> None:
         """Stop cleaning up, and close the plugins and all connections. Harmless a second time."""
         self.caretaker.stop()
-        self.plugins.close()
+        self.parts.policies.close()
         self.storage.close()
 
     def check_database(self) -> None:
@@ -96,38 +110,20 @@ class Application:
         with self.begin() as engine:
             ring.check(engine)
             signing_keys.prepare(engine)
-        self.signing_keys.load()
+        self.parts.signer.load()
 
     def engine(self, request: Request) -> Engine:
         """The engine of one web request, in the transaction of that request."""
-        stores = self.storage.for_transaction(request.tm)
-        if self.plugins.serves("observe"):
-            request.tm.get().addAfterCommitHook(self.tell, (request.journal,))
-        return Engine.of(self.parts, stores, datetime.now(UTC), request.journal)
+        stores, journal = self.storage.for_transaction(request.tm), request.journal
+        if self.parts.policies.serves("observe"):
+            request.tm.get().addAfterCommitHook(lambda committed: self.tell(journal) if committed else None)
+        return Engine.of(self.parts, stores, datetime.now(UTC), caller=request.caller, journal=journal)
 
 
-def main(global_config: Mapping[str, str], **ini: str) -> Router:
-    """The WSGI application of an INI file's `[app:main]` section.
-
-    Raises:
-        SettingsError: settings, plugins or keys cannot be used; every problem is named.
-    """
-    application = build(ini)
-    announce(application)
+def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
+    """What `pserve` calls: `start` and the upkeep, with what is wrong said in sentences instead of a traceback."""
     try:
-        application.check_database()
-        application.prepare_keys()
-        application.parts.generation.began_at()
-        return make_wsgi_app(application, ini)
-    except BaseException:
-        application.close()
-        raise
-
-
-def serve(global_config: Mapping[str, str], **ini: str) -> Router:
-    """What `pserve` calls: `main` and its upkeep, with what is wrong told in sentences instead of a traceback."""
-    try:
-        router = main(global_config, **ini)
+        router = start(ini)
     except SettingsError as error:
         raise SystemExit("authserver cannot start:\n  " + "\n  ".join(error.problems)) from None
     except ConfigurationError as error:
@@ -151,8 +147,31 @@ def _end_in_order() -> None:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
 
 
-def build(ini: Mapping[str, str]) -> Application:
+def start(ini: Mapping[str, str]) -> Router:
+    """The WSGI application of an INI file's `[app:main]` section, with its database and keys checked.
+
+    Raises:
+        SettingsError: settings, plugins or keys cannot be used; every problem is named.
+        ConfigurationError: the pages of plugins clash with others.
+        StorageUnavailable: the database cannot be used.
+    """
+    application = build(ini)
+    announce(application)
+    try:
+        application.check_database()
+        application.prepare_keys()
+        application.parts.generation.began_at()
+        return make_wsgi_app(application, ini)
+    except BaseException:
+        application.close()
+        raise
+
+
+def build(ini: Mapping[str, str], *, caller: Caller = SERVER) -> Application:
     """Read the settings and make every part; the database is not touched yet. Whoever calls closes it.
+
+    Args:
+        caller: who works with it where no request does.
 
     Raises:
         SettingsError: settings or plugins cannot be used; every problem is named.
@@ -168,13 +187,15 @@ def build(ini: Mapping[str, str]) -> Application:
         others=settings.shadow_plugins,
     )
     try:
-        return _build(loaded, plugins, insecure)
+        return _build(loaded, plugins, insecure, caller)
     except BaseException:
         plugins.close()
         raise
 
 
-def _build(loaded: Loaded, plugins: PluginSet, insecure_plugins: Sequence[str]) -> Application:
+def _build(
+    loaded: Loaded, plugins: PluginSet, insecure_plugins: Sequence[str], caller: Caller
+) -> Application:
     """The parts around the plugins."""
     settings = loaded.settings
     unknown = [name for name in settings.grant_types if name not in grants.CORE]
@@ -193,12 +214,11 @@ def _build(loaded: Loaded, plugins: PluginSet, insecure_plugins: Sequence[str]) 
     )
     if shadows.names:
         plugins.shadow = Shadow(shadows, storage)
-    followed_keys = FollowedSigningKeys(storage, sealing_keys, settings.signing_algorithm)
     try:
-        parts = Parts(
+        parts = ServerParts(
             settings=settings,
             policies=plugins,
-            signer=followed_keys,
+            signer=FollowedSigningKeys(storage, sealing_keys, settings.signing_algorithm),
             ring=sealing_keys,
             throttle=Throttle(),
             grant_types=joined(
@@ -223,13 +243,11 @@ def _build(loaded: Loaded, plugins: PluginSet, insecure_plugins: Sequence[str]) 
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     return Application(
-        loaded=loaded,
-        plugins=plugins,
-        storage=storage,
-        signing_keys=followed_keys,
-        caretaker=Caretaker(storage, settings),
         parts=parts,
+        storage=storage,
+        caretaker=Caretaker(storage, settings),
         insecure=(*loaded.insecure, *insecure_plugins, *insecure_shadows),
+        caller=caller,
     )
 
 
@@ -246,7 +264,7 @@ def _open_database(url: str) -> Database:
 
 def announce(application: Application) -> None:
     """Say in the log who decides what, and what is insecure."""
-    for row in application.plugins.table():
+    for row in application.parts.policies.table():
         asked = ", ".join(row["plugins"]) or f"nobody: {row['silence']}"
         log.info("%s: %s", row["hook"], asked)
     for line in application.insecure:
@@ -270,7 +288,7 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
     config.add_request_method(application.engine, "engine", reify=True)
     config.include("authserver.web")
     # Included as our own pages are: what is registered on both sides is a conflict, and neither overrides.
-    config.include(add_plugin_pages, route_prefix=application.loaded.settings.issuer_path)
+    config.include(add_plugin_pages, route_prefix=application.parts.settings.issuer_path)
     config.include("authserver.web.routes.refuse_other_well_known")
     try:
         config.include("authserver.web.metadata.publish")
@@ -287,4 +305,4 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
 
 def add_plugin_pages(config: Configurator) -> None:
     """Let every plugin add its pages."""
-    config.registry.application.plugins.contribute("includeme", config=config)
+    config.registry.application.parts.policies.contribute("includeme", config=config)

@@ -562,28 +562,28 @@ def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | 
 def token_binding(
     engine: Engine,
     client: Client,
-    headers: Mapping[str, str],
-    url: str,
-    grant: Grant,
+    parameters: Parameters,
+    grant: Grant | None,
     spends: Token | None,
 ) -> Binding | None:
-    """Which key this token request proves, so that its tokens are bound to that key.
+    """Which key this request proves, so that what it leads to is bound to that key.
 
-    Asked once a token request, after everything else was checked and before anything is written. It is not timed.
+    Asked once: where a client sends an authorization request in advance, and at the token endpoint after everything
+    else was checked; before anything is written. It is not timed.
 
     Arguments:
-        engine: of this request.
+        engine: of this request; its `caller` has the headers, and the URL of the endpoint.
         client: the client that asks; authenticated.
-        headers: the request's headers by lower-case name, without those that carry credentials.
-        url: of the token endpoint, made from the issuer.
-        grant: what was agreed.
+        parameters: of this request.
+        grant: what was agreed; None where no token is issued yet, and where no key need be proven.
         spends: the code or refresh token that is spent, if any. What it is bound to, the engine compares.
 
     Answers:
         A `Binding`: its `cnf` goes into the access token, and with `binds_refresh` the refresh token can be used
-            with this key only. A plugin declares in `confirmations` the members of its `cnf`, each with the type
-            of a token that is bound so; two plugins with the same member stop the start. What the proof uses up is a `SingleUse` among its `uses`, which the server
-            claims when it issues. Two plugins that bind one token are a fault: nothing is issued.
+            with this key only. Of an authorization request it goes into the code. A plugin declares in
+            `confirmations` the members of its `cnf`, each with the type of a token that is bound so; two plugins
+            with the same member stop the start. What the proof uses up is a `SingleUse` among its `uses`, which the
+            server claims at the end. Two plugins that prove a key in one request are a fault: nothing is issued.
         An OAuth error that it raises goes to the client: the proof is not valid, or this client needs one.
         None: no key of my kind is proven.
 
@@ -594,8 +594,8 @@ def token_binding(
         confirmations: ClassVar[Mapping[str, str]] = {"x5t#S256": "Bearer"}
 
         @hookimpl
-        def token_binding(self, client, headers):
-            if thumbprint := headers.get("x-client-certificate-thumbprint"):
+        def token_binding(self, engine, client):
+            if thumbprint := engine.caller.headers.get("x-client-certificate-thumbprint"):
                 return Binding(confirmation={"x5t#S256": thumbprint}, binds_refresh=client.is_public)
 
     Added in 0.1.

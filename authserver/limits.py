@@ -112,5 +112,6 @@ MAXIMUM_USER_AGENT: Annotated[
 
 def sealed_length(request_length: int) -> int:
     """How long an authorization request of this length is at most when it is sealed, in an address of ours."""
-    # Beside the request, an id, two times, a refusal, the id of the key, nonce and tag; base64url adds a third.
+    # Beside the request, an id, two times, a key or a refusal, the id of the sealing key, nonce and tag; base64url adds
+    # a third.
     return (request_length + 600) * 4 // 3

@@ -24,7 +24,7 @@ def listen(port: int) -> socket.socket:
 
 
 def work(port: int, threads: int) -> None:
-    wsgi = app.serve({}, **ini(str(port)))
+    wsgi = app.wsgi({}, **ini(str(port)))
     waitress.serve(wsgi, sockets=[listen(port)], threads=threads, channel_request_lookahead=0)
 
 

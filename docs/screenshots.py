@@ -110,7 +110,7 @@ def show_account(page: Page, server: Server) -> None:
     used_at = datetime(2026, 1, 20, 14, 30, tzinfo=UTC)
     with server.application.begin() as engine:
         user = engine.stores.users.find_by_name("ann")
-        clients = {client.registered_by: client for client in engine.stores.clients.list()}
+        clients = {client.registered_by: client for client in engine.stores.clients.list(engine.now)}
         assert user is not None
         for kind, scopes, days in ((RegisteredBy.OPERATOR, SCOPES, 5), (RegisteredBy.SELF, SCOPES[:2], 40)):
             grant = Grant(

@@ -205,7 +205,7 @@ def test_an_answer_of_another_type_is_a_refusal(vault: Any, answer: str) -> None
 
 
 def test_explain_shows_facts_silence_and_remedy(server: Server, engine: Engine, vault: ModuleType) -> None:
-    told = explain(engine, server.application.plugins, lambda: opened(engine, vault, "letters"))
+    told = explain(engine, server.application.parts.policies, lambda: opened(engine, vault, "letters"))
     assert told.verdict == "refused"
     (check,) = told.checks
     assert check.facts == {"client_id": "reports", "floor": "cellar", "drawers": ["letters"]}
@@ -220,7 +220,7 @@ def test_what_is_recorded_is_explained_and_asked_again(server: Server, engine: E
     opened(engine, vault, "gold", "silver")
     event = engine.event(EventType.TOKEN_ISSUED)
     event = replace(event, decisions=json.loads(json.dumps(event.decisions)))
-    assert explain_event(event, server.application.plugins).checks[0].outcome == ["gold", "silver"]
+    assert explain_event(event, server.application.parts.policies).checks[0].outcome == ["gold", "silver"]
     for policy, result in (
         (vault.VaultKeys(("gold", "silver")), Result.SAME),
         (vault.VaultKeys(), Result.FLIPPED),
@@ -270,7 +270,7 @@ def test_the_contract_kit_asks_it(vault: Any) -> None:
 
 def test_the_table_of_plugins_has_a_row_for_it(server: Server) -> None:
     """`authserver plugins`."""
-    (row,) = [row for row in server.application.plugins.table() if row["hook"] == HOOK]
+    (row,) = [row for row in server.application.parts.policies.table() if row["hook"] == HOOK]
     assert (row["kind"], row["plugins"], row["silence"]) == (
         "deciding",
         ["vault_keys"],

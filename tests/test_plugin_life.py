@@ -267,8 +267,8 @@ def test_a_server_that_is_told_to_stop_closes_its_plugins(
     settings["authserver.plugin.ends.file"] = str(tmp_path / "closed.txt")
     program = (
         "import signal, threading\n"
-        "from authserver.app import serve\n"
-        f"serve({{}}, **{settings!r})\n"
+        "from authserver.app import wsgi\n"
+        f"wsgi({{}}, **{settings!r})\n"
         "try:\n"
         "    print('serving', flush=True)\n"
         "    threading.Event().wait(60)\n"

@@ -19,6 +19,7 @@ from authserver.plugins.shadow import MAXIMUM_RECORDS_A_SECOND, QUEUE, Shadow
 from authserver.storage.database import Database
 from authserver.testing import hostile
 from authserver.testing.questions import a_question
+from authserver.testing.records import an_event
 
 SCOPES = ("profile", "files.read")
 
@@ -181,8 +182,8 @@ def test_events_are_read_in_order_and_in_batches(database: Database, monkeypatch
     at = datetime(2026, 1, 1, tzinfo=UTC)
     with database.begin() as stores:
         for number in (3, 1, 2, 5, 4):
-            stores.events.add(Event(event_id=f"e{number}", type=EventType.TOKEN_ISSUED, at=at))
-        stores.events.add(Event(event_id="e0", type=EventType.TOKEN_REFUSED, at=at.replace(year=2027)))
+            stores.events.add(an_event(event_id=f"e{number}", at=at))
+        stores.events.add(an_event(event_id="e0", type=EventType.TOKEN_REFUSED, at=at.replace(year=2027)))
     with database.begin() as stores:
         assert [event.event_id for event in stores.events.since(at)] == ["e1", "e2", "e3", "e4", "e5", "e0"]
         assert stores.events.count(at, type=EventType.TOKEN_ISSUED) == 5

@@ -174,7 +174,7 @@ def test_a_client_that_registered_itself_stays_as_long_as_it_has_a_grant(server:
     """K-09: and goes once the last one is over."""
     client_id = register(server)
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(client_id)
+        client = engine.stores.clients.find(client_id, engine.now)
     with time_machine.travel(datetime.now(UTC) + 60 * DAY):
         assert server.redeem(client, None, server.code(client)).status_int == 200
     with time_machine.travel(datetime.now(UTC) + 140 * DAY):
@@ -336,9 +336,9 @@ def test_the_server_cleans_up_and_commands_do_not(sqlite_url: str) -> None:
     """The thread is of who serves, and ends at once."""
     ini = {**SETTINGS, "authserver.database_url": sqlite_url, "authserver.cleanup_interval": "3600"}
     application = app.build(ini)
-    app.main({}, **ini).registry.application.storage.close()
+    app.start(ini).registry.application.storage.close()
     assert not running()
-    served = app.serve({}, **ini).registry.application
+    served = app.wsgi({}, **ini).registry.application
     assert running()
     begun = time.monotonic()
     served.caretaker.stop()
@@ -350,7 +350,7 @@ def test_the_server_cleans_up_and_commands_do_not(sqlite_url: str) -> None:
 
 def test_an_interval_of_0_switches_it_off(sqlite_url: str) -> None:
     ini = {**SETTINGS, "authserver.database_url": sqlite_url, "authserver.cleanup_interval": "0"}
-    served = app.serve({}, **ini).registry.application
+    served = app.wsgi({}, **ini).registry.application
     assert not running()
     served.caretaker.stop()
     served.storage.close()

@@ -145,7 +145,7 @@ def add(
 def list_clients(configuration: Configuration, as_json: bool) -> None:
     """List all applications, oldest first."""
     with configuration.engine() as engine:
-        rows = [described(item) for item in engine.stores.clients.list()]
+        rows = [described(item) for item in engine.stores.clients.list(engine.now)]
         members = [name for name in engine.client_metadata if any(name in row for row in rows)]
     if as_json:
         print_json(rows)
@@ -171,7 +171,7 @@ def list_clients(configuration: Configuration, as_json: bool) -> None:
 def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
     """Show one application, and its live secrets as `client secrets` does."""
     with configuration.engine() as engine:
-        found = engine.stores.clients.find(client_id)
+        found = engine.stores.clients.find(client_id, engine.now)
     if found is None:
         raise click.ClickException(f"{client_id}: no such client; see `authserver client list`")
     record, secrets = described(found), described_secrets(found.secrets)

@@ -14,7 +14,7 @@ from paste.deploy import appconfig
 
 from authserver import ini as ini_reader
 from authserver.cli.printing import safe
-from authserver.engine.context import Engine
+from authserver.engine.context import Caller, Engine
 from authserver.engine.errors import Refusal
 from authserver.engine.people.login import BadPassword
 from authserver.engine.people.usernames import BadUsername
@@ -59,7 +59,8 @@ class Configuration:
         # Imported here: it brings Pyramid and all, which a usage error need not wait for.
         from authserver import app
 
-        return app.build(self.ini())
+        command = _command()
+        return app.build(self.ini(), caller=Caller(endpoint=f"command {command}", actor=f"command:{command}"))
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
@@ -70,6 +71,16 @@ class Configuration:
                 yield engine
         finally:
             application.close()
+
+
+def _command() -> str:
+    """The words of the command that runs, such as `client add`."""
+    names: list[str] = []
+    context = click.get_current_context(silent=True)
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name or "")
+        context = context.parent
+    return " ".join(names)
 
 
 class OneSentence(click.Group):

@@ -96,7 +96,7 @@ def ensure_user(engine: Engine, folder: Path) -> str:
 def ensure_service(engine: Engine, folder: Path) -> str:
     """Add the demo service, a client that acts on its own behalf, unless there, and return its secret."""
     path = folder / "demo-service.secret"
-    if engine.stores.clients.find(SERVICE) is None:
+    if engine.stores.clients.find(SERVICE, engine.now) is None:
         metadata = ClientMetadata(
             client_name="Demo service",
             grant_types=("client_credentials",),
@@ -110,7 +110,7 @@ def ensure_service(engine: Engine, folder: Path) -> str:
 
 def ensure_playground(engine: Engine) -> None:
     """Add the public client that the page at /playground is, unless there."""
-    if engine.stores.clients.find(PLAYGROUND) is None:
+    if engine.stores.clients.find(PLAYGROUND, engine.now) is None:
         metadata = ClientMetadata(
             client_name="Playground",
             redirect_uris=(f"{engine.settings.issuer}/playground",),

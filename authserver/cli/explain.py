@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlencode
 
@@ -25,7 +25,6 @@ from authserver.engine.errors import InvalidClient, InvalidRequest, Unauthorized
 from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.records import Client, User
-from authserver.settings import Secret
 
 if TYPE_CHECKING:
     from authserver.explaining.explain import Check, Explanation
@@ -68,11 +67,13 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
         )
     about = {
         "at": event.at,
+        "actor": event.actor,
+        "source": event.source,
         "client_id": event.client_id,
         "user_id": event.user_id,
         "grant_id": event.grant_id,
     }
-    _print(explain_event(event, application.plugins), as_json, about)
+    _print(explain_event(event, application.parts.policies), as_json, about)
 
 
 @explain.command("redirect-uri")
@@ -208,7 +209,7 @@ def client_auth(
         )
         if secret_stdin:
             authentication.refuse_malformed(presented)
-        return authentication.judge(engine, presented, {}).client_id
+        return authentication.judge(engine, presented).client_id
 
     _tell(configuration, as_json, rule)
 
@@ -223,12 +224,13 @@ def registration(
     configuration: Configuration, metadata: BinaryIO, bearer_stdin: bool, source: str, as_json: bool
 ) -> None:
     """Whether a client could register itself with the JSON in the file METADATA; `-` is stdin."""
-    bearer = Secret(sys.stdin.readline().strip()) if bearer_stdin else None
+    authorization = f"Bearer {sys.stdin.readline().strip()}" if bearer_stdin else None
     body = metadata.read()
 
     def rule(engine: Engine) -> str:
         client_id = digests.new_identifier("client_")
-        allowed = registration_rules.allowed_metadata(engine, body, bearer, source, client_id)
+        caller = replace(engine.caller, source=source, authorization=authorization)
+        allowed = registration_rules.allowed_metadata(replace(engine, caller=caller), body, client_id)
         return (
             f"scopes: {' '.join(allowed.scopes)}; grant types: {' '.join(allowed.grant_types)}; "
             f"authentication: {allowed.token_endpoint_auth_method}; "
@@ -243,9 +245,9 @@ def _tell(configuration: Configuration, as_json: bool, rule: Callable[[Engine], 
 
     application = configuration.application()
     # This is no real request, so shadow plugins are not asked: they would record their answers.
-    application.plugins.shadow = None
+    application.parts.policies.shadow = None
     with closing(application), application.begin() as engine:
-        told = explain_rule(engine, application.plugins, lambda: rule(engine))
+        told = explain_rule(engine, application.parts.policies, lambda: rule(engine))
     _print(told, as_json, {})
 
 

@@ -69,7 +69,7 @@ def lint(context: click.Context, configuration: Configuration, as_json: bool) ->
     """
     application = configuration.application()
     # This is no real request, so shadow plugins are not asked: they would record their answers.
-    application.plugins.shadow = None
+    application.parts.policies.shadow = None
     checked, found = 0, list[Finding]()
     with closing(application):
         clients = track(
@@ -164,7 +164,7 @@ def _enabled_clients(application: Application) -> Iterator[tuple[Engine, Client]
     last = ""
     while True:
         with application.begin() as engine:
-            page = engine.stores.clients.page(after=last, limit=PAGE)
+            page = engine.stores.clients.page(engine.now, after=last, limit=PAGE)
             for client in page:
                 if client.is_enabled:
                     yield replace(engine, journal=Journal()), client

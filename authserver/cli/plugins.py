@@ -16,7 +16,7 @@ from authserver.cli.printing import json_option, print_json, print_rows, say
 def plugins(configuration: Configuration, as_json: bool) -> None:
     """Print who decides what: each hook, the plugins it asks in order, and what their silence means."""
     with closing(configuration.application()) as application:
-        rows = application.plugins.table()
+        rows = application.parts.policies.table()
     if as_json:
         print_json(rows)
         return

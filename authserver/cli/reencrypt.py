@@ -43,9 +43,9 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
         )
         problems = [problem for problem in answers if problem]
         with application.begin() as engine:
-            needed = ring.dependents(engine.stores)
+            needed = ring.dependents(engine.stores, engine.now)
             older = list(key_ring.key_ids[1:])
-            clients = ring.clients_of(engine.stores, needed.keys() & set(older))
+            clients = ring.clients_of(engine.stores, needed.keys() & set(older), engine.now)
     summary = {
         "key_id": key_ring.key_ids[0],
         "sealed_again": len(kids) - len(problems),

@@ -126,6 +126,7 @@ class Expanded:
         parameters: what counts, in place of all that was sent.
         request_id: the id under which the request is answered once, for one that can be sent more often.
         sendable_until: until when it can be sent.
+        bound: the key that its client proved when it sent this in advance, as a `cnf`; the code is bound to it.
         refusal: what the client is told instead of an answer, once its redirect URI is accepted.
         reference: the few parameters that travel from page to page in place of these, where the plugin keeps these.
             On each page it is asked to expand the reference, with an engine whose `now` is when the request was sent.
@@ -134,6 +135,7 @@ class Expanded:
     parameters: Parameters
     request_id: str | None = None
     sendable_until: datetime | None = None
+    bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     refusal: InvalidRequest | None = None
     reference: Parameters | None = None
 
@@ -168,6 +170,7 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
         asked_at=engine.now.timestamp(),
         expires_at=int((begins + lifetime).timestamp()),
         parameters=expanded.parameters,
+        bound=expanded.bound,
         refusal=expanded.refusal,
         as_sent=expanded.parameters == parameters,
         reference=expanded.reference,
@@ -309,8 +312,11 @@ def error_location(error: RedirectError, issuer: str) -> str:
     )
 
 
-def check_request(engine: Engine, parameters: Parameters) -> None:
+def check_request(engine: Engine, parameters: Parameters, bound: Mapping[str, Any] = NOTHING) -> None:
     """Check everything about a request that can be checked before somebody signs in (RFC 9126, 2.1).
+
+    Args:
+        bound: the key that the client proved, as a `cnf`, if any.
 
     Raises:
         OAuthError: what the authorization endpoint would say, on a page or to the client.
@@ -318,7 +324,7 @@ def check_request(engine: Engine, parameters: Parameters) -> None:
     client, _ = _target(engine, parameters)
     _state(parameters)
     parameters.refuse_repeated()
-    _details(engine, client, parameters, None)
+    _details(engine, client, parameters, None, bound)
 
 
 def _expand(engine: Engine, parameters: Parameters) -> Expanded:
@@ -449,7 +455,7 @@ def _check(
         again = _next_step(engine, pending, client, browser) is AuthenticationStep.SIGN_IN_AGAIN
         if again or user is None:
             return _ask_login(engine, replace(pending, sign_in_again=again), again=user is not None)
-        code_challenge, scopes, resources, kept = _details(engine, client, parameters, user)
+        code_challenge, scopes, resources, kept = _details(engine, client, parameters, user, pending.bound)
     except OAuthError as error:
         if user is None and isinstance(error, InvalidRequest):
             # Nobody is redirected for a mistake in the request before they are known (OAuth 2.1, 7.13.2).
@@ -487,7 +493,7 @@ def _next_step(engine: Engine, pending: Pending, client: Client, browser: Browse
 
 
 def _details(
-    engine: Engine, client: Client, parameters: Parameters, user: User | None
+    engine: Engine, client: Client, parameters: Parameters, user: User | None, bound: Mapping[str, Any]
 ) -> tuple[str, tuple[str, ...], tuple[str, ...], Mapping[str, Any]]:
     """The code challenge, the scopes and resources that may be granted, what plugins keep. Raises OAuthError."""
     _refuse_request_objects(parameters)
@@ -499,6 +505,10 @@ def _details(
     resources = allowed_resources(engine, client, parameters.all("resource"))
     scopes = allowed_scopes(engine, client, user, "authorization_code", requested, resources)
     kept = engine.gather("code_details", client=client, parameters=parameters)
+    if bound:
+        if kept.get("cnf", bound) != bound:
+            raise InvalidRequest("The request names another key than was proven.", reason="key-differs")
+        kept = {**kept, "cnf": bound}
     return code_challenge, scopes, resources, kept
 
 

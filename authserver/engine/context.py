@@ -1,11 +1,11 @@
-"""What every rule is handed: the parts built at start, the stores of this request, and the time."""
+"""What every rule is handed: the parts built at start, the stores of this request, its caller, and the time."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,31 @@ from authserver.settings import Settings
 # OAuth 2.1, App. A.1.
 _CLIENT_ID = re.compile(r"[\x20-\x7e]+")
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls, and how: what a rule may know of a request besides its parameters.
+
+    Attributes:
+        endpoint: the name of the route; `command …` for a command, `server` for the server's own work.
+        actor: who it is before anybody has proven anything (see `Event.actor`).
+        source: the network address that the request came from; empty where there is no network.
+        headers: by lower-case name, without those that carry credentials.
+        authorization: the Authorization header, if any.
+        url: of the endpoint, made from the issuer and never from the Host header; empty where there is none.
+    """
+
+    endpoint: str
+    actor: str = "stranger"
+    source: str = ""
+    headers: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
+    authorization: str | None = field(default=None, repr=False)
+    url: str = ""
+
+
+# Who makes keys at start and does what nobody asked for.
+SERVER = Caller(endpoint="server", actor="server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +128,13 @@ ReadMember = Callable[[str, Any], Any]
 class Journal:
     """What becomes known of a request while it is decided, for its events and its error answers.
 
-    `target` is set once errors may be redirected: the accepted redirect URI, the state, and whether
-    the user is to be asked first because nobody vouches for that URI. `events` are those written so far,
-    which observers hear of after the commit.
+    `actor` is who the caller turned out to be (see `Event.actor`). `target` is set once errors may be redirected:
+    the accepted redirect URI, the state, and whether the user is to be asked first because nobody vouches for that
+    URI. `events` are those written so far, which observers hear of after the commit.
     """
 
     decisions: list[Ruling[Any]] = field(default_factory=list)
+    actor: str | None = None
     client_id: str | None = None
     user_id: str | None = None
     grant_id: str | None = None
@@ -134,47 +160,39 @@ class Parts:
     generation: Generation
 
 
+_PARTS = tuple(part.name for part in fields(Parts))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """One request's view of everything. `now` is the only clock of a rule.
+class Engine(Parts):
+    """The parts, and one request's view of everything else. `now` is the only clock of a rule.
 
     `restored_at` is when the database was restored from a backup, if ever: what was used before is not all known.
     """
 
-    settings: Settings
-    policies: Policies
-    signer: Signer
-    ring: KeyRing
-    throttle: Throttle
-    grant_types: Mapping[str, Redeem]
-    auth_methods: tuple[str, ...]
-    scopes: Mapping[str, str]
-    client_metadata: Mapping[str, ReadMember]
-    private_use_redirect_uris: frozenset[str]
-    token_types: Mapping[str, str]
     stores: Stores
     now: datetime
     restored_at: datetime | None
+    caller: Caller
     journal: Journal
 
     @classmethod
-    def of(cls, parts: Parts, stores: Stores, now: datetime, journal: Journal | None = None) -> Engine:
+    def of(
+        cls,
+        parts: Parts,
+        stores: Stores,
+        now: datetime,
+        *,
+        caller: Caller = SERVER,
+        journal: Journal | None = None,
+    ) -> Engine:
         """The engine of one request, which goes on with a journal that was begun elsewhere."""
         return cls(
-            settings=parts.settings,
-            policies=parts.policies,
-            signer=parts.signer,
-            ring=parts.ring,
-            throttle=parts.throttle,
-            grant_types=parts.grant_types,
-            auth_methods=parts.auth_methods,
-            scopes=parts.scopes,
-            client_metadata=parts.client_metadata,
-            private_use_redirect_uris=parts.private_use_redirect_uris,
-            token_types=parts.token_types,
+            **{name: getattr(parts, name) for name in _PARTS},
             stores=stores,
             now=now,
             restored_at=parts.generation.began_at(),
+            caller=caller,
             journal=journal or Journal(),
         )
 
@@ -223,7 +241,7 @@ class Engine:
         """
         if len(client_id) > MAXIMUM_CLIENT_ID or not _CLIENT_ID.fullmatch(client_id):
             return None
-        return self.stores.clients.find(client_id) or self.find_client_elsewhere(client_id)
+        return self.stores.clients.find(client_id, self.now) or self.find_client_elsewhere(client_id)
 
     def find_client_elsewhere(self, client_id: str) -> Client | None:
         """The client of this id that a plugin knows.
@@ -274,6 +292,8 @@ class Engine:
             event_id=event_id or digests.new_identifier(),
             type=type,
             at=self.now,
+            actor=journal.actor or self.caller.actor,
+            source=self.caller.source,
             client_id=journal.client_id,
             user_id=journal.user_id,
             grant_id=journal.grant_id,

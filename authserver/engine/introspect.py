@@ -35,15 +35,11 @@ class Introspection:
     members: Mapping[str, Any]
 
 
-def introspect(
-    engine: Engine, parameters: Parameters, *, authorization: str | None, headers: Mapping[str, str]
-) -> Introspection:
+def introspect(engine: Engine, parameters: Parameters) -> Introspection:
     """Answer an introspection request.
 
     Args:
         parameters: the form body; a `token_type_hint` is not needed, so it is not looked at.
-        authorization: the Authorization header, if any.
-        headers: other headers by lower-case name, for policies that look at them.
 
     Raises:
         InvalidRequest: `token` is missing, or something is repeated or malformed.
@@ -52,7 +48,7 @@ def introspect(
         ServerError: a policy failed.
     """
     parameters.refuse_repeated()
-    caller = authenticate(engine, authorization, parameters, headers)
+    caller = authenticate(engine, parameters)
     if caller.is_public:
         raise InvalidClient("Introspection needs a client with a credential.", reason="public-caller")
     issued = find_issued(engine, parameters.require("token"))
@@ -124,7 +120,7 @@ def _may_see(engine: Engine, caller: Client, issued: Issued) -> bool:
         if issued.kind is not TokenKind.REFRESH or issued.client_id == caller.client_id:
             return True
         reason = "refresh-token-of-another-client"
-    engine.record(EventType.REQUEST_REFUSED, reason=reason, details={"endpoint": "introspect"})
+    engine.record(EventType.REQUEST_REFUSED, reason=reason, details={"endpoint": engine.caller.endpoint})
     return False
 
 

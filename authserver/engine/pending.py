@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests, strict_json
@@ -48,6 +49,7 @@ class Pending:
         handle: under which its browser is marked.
         request_id: under which it is answered once; the same however often a plugin expands it.
         asked_at: when it began, to the microsecond: a sign-in counts as made for it only if it is not older.
+        bound: the key that its client proved, as a `cnf`; the code is bound to it.
         as_sent: whether the browser sent these very parameters, and can send them again.
         sign_in_again: whether only a sign-in that was made for it will do.
         reference: what travels in place of the parameters, where a plugin keeps them (`engine.authorize.Expanded`).
@@ -58,6 +60,7 @@ class Pending:
     asked_at: float
     expires_at: int
     parameters: Parameters
+    bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     refusal: InvalidRequest | None = None
     as_sent: bool = True
     sign_in_again: bool = False
@@ -123,6 +126,7 @@ def seal(engine: Engine, pending: Pending) -> str:
             pending.asked_at,
             pending.expires_at,
             (pending.reference or pending.parameters).encoded(),
+            dict(pending.bound),
             refusal,
             pending.as_sent,
             pending.sign_in_again,
@@ -225,9 +229,18 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         plaintext = engine.ring.open(from_text(sealed_request), purpose=PURPOSE)
     except Unsealable:
         return None
-    handle, request_id, asked_at, expires_at, encoded, refusal, as_sent, sign_in_again, is_reference = (
-        strict_json.loads(plaintext, limit=MAXIMUM_BODY)
-    )
+    (
+        handle,
+        request_id,
+        asked_at,
+        expires_at,
+        encoded,
+        bound,
+        refusal,
+        as_sent,
+        sign_in_again,
+        is_reference,
+    ) = strict_json.loads(plaintext, limit=MAXIMUM_BODY)
     parameters = Parameters.parse(encoded, maximum=MAXIMUM_BODY)
     return Pending(
         handle=handle,
@@ -235,6 +248,7 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         asked_at=asked_at,
         expires_at=expires_at,
         parameters=parameters,
+        bound=bound,
         refusal=InvalidRequest(refusal[0], reason=refusal[1]) if refusal else None,
         as_sent=as_sent,
         sign_in_again=sign_in_again,

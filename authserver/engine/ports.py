@@ -49,19 +49,19 @@ class ContributionFailed(Exception):
 
 
 class Clients(Protocol):
-    def find(self, client_id: str) -> Client | None:
-        """The client with its live secrets, disabled or not; one statement."""
+    def find(self, client_id: str, now: datetime) -> Client | None:
+        """The client with the secrets that are live now, disabled or not; one statement."""
 
-    def find_all(self, client_ids: Sequence[str]) -> Sequence[Client]:
+    def find_all(self, client_ids: Sequence[str], now: datetime) -> Sequence[Client]:
         """Those of these clients that are kept here, oldest first; one statement."""
 
     def add(self, client: Client) -> None:
         """Keep a new client and its secrets. Raises AlreadyExists."""
 
-    def list(self) -> Sequence[Client]:
+    def list(self, now: datetime) -> Sequence[Client]:
         """All clients, oldest first."""
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[Client]:
+    def page(self, now: datetime, *, after: str = "", limit: int) -> Sequence[Client]:
         """The next `limit` clients by id, beginning after the id `after`, disabled or not; one statement."""
 
     def disable(self, client_id: str, now: datetime) -> bool:
@@ -76,7 +76,7 @@ class Clients(Protocol):
     def note_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> None:
         """The same at the end of the transaction, so that nobody waits for it long; harmless when it is too late."""
 
-    def count_secrets(self) -> Mapping[str, int]:
+    def count_secrets(self, now: datetime) -> Mapping[str, int]:
         """How many live secrets of enabled clients each key of the key ring made, by its id."""
 
     def knows_origin(self, origin: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from authserver.engine.clients.authentication import authenticate
@@ -19,9 +18,7 @@ _REVOKED = "token-revoked"
 _UNSUPPORTED = (digests.CODE, digests.SECRET, digests.SESSION)
 
 
-def revoke(
-    engine: Engine, parameters: Parameters, *, authorization: str | None, headers: Mapping[str, str]
-) -> None:
+def revoke(engine: Engine, parameters: Parameters) -> None:
     """Revoke the grant that a token belongs to, and with it every token of that grant (L-07, T076).
 
     A token that is unknown, expired, revoked before or another client's changes nothing, and the client is not
@@ -29,8 +26,6 @@ def revoke(
 
     Args:
         parameters: the form body; a `token_type_hint` is not needed, so it is not looked at.
-        authorization: the Authorization header, if any.
-        headers: other headers by lower-case name, for policies that look at them.
 
     Raises:
         InvalidRequest: `token` is missing, or something is repeated or malformed.
@@ -38,7 +33,7 @@ def revoke(
         UnsupportedTokenType: a credential of ours, but no token.
     """
     parameters.refuse_repeated()
-    client = authenticate(engine, authorization, parameters, headers)
+    client = authenticate(engine, parameters)
     text = parameters.require("token")
     if any(digests.well_formed(prefix, text) for prefix in _UNSUPPORTED):
         raise UnsupportedTokenType("Only access tokens and refresh tokens can be revoked.")
@@ -48,7 +43,9 @@ def revoke(
     engine.journal.grant_id, engine.journal.user_id = issued.grant.grant_id, issued.grant.user_id
     if issued.client_id != client.client_id:
         engine.record(
-            EventType.REQUEST_REFUSED, reason="token-of-another-client", details={"endpoint": "revoke"}
+            EventType.REQUEST_REFUSED,
+            reason="token-of-another-client",
+            details={"endpoint": engine.caller.endpoint},
         )
     elif _counts(engine, issued) and _revoke_grant(engine, issued):
         engine.record(EventType.GRANT_REVOKED, reason=_REVOKED, details={"kind": issued.kind})

@@ -6,10 +6,9 @@ Nothing is written before `issuing.issue`: what a grant type or a binding uses u
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 
-from authserver.engine.clients.authentication import authenticate, without_credentials
+from authserver.engine.clients.authentication import authenticate
 from authserver.engine.context import Binding, Engine, Issue, Redeem
 from authserver.engine.errors import InvalidRequest, ServerError, UnauthorizedClient, UnsupportedGrantType
 from authserver.engine.parameters import Parameters
@@ -20,27 +19,23 @@ from authserver.engine.tokens.issuing import AlreadyClaimed, Tokens
 log = logging.getLogger(__name__)
 
 
-def exchange(
-    engine: Engine, parameters: Parameters, *, authorization: str | None, headers: Mapping[str, str]
-) -> Tokens:
+def exchange(engine: Engine, parameters: Parameters) -> Tokens:
     """Answer a token request.
 
     Args:
         parameters: the form body.
-        authorization: the Authorization header, if any.
-        headers: other headers by lower-case name, for policies that look at them.
 
     Raises:
         OAuthError: any error of OAuth 2.1, 3.2.4; nothing is issued then.
     """
     parameters.refuse_repeated()
-    client = authenticate(engine, authorization, parameters, headers)
+    client = authenticate(engine, parameters)
     grant_type = parameters.get("grant_type")
     if grant_type is None:
         raise InvalidRequest("grant_type is missing.", reason="grant-type-missing")
     redeem = allowed_grant_type(engine, client, grant_type)
     order = _named(redeem(engine, client, parameters), grant_type)
-    binding = proven_key(engine, client, headers, order)
+    binding = proven_key(engine, client, parameters, order)
     try:
         return issuing.issue(engine, client, order, binding)
     except AlreadyClaimed:
@@ -57,8 +52,14 @@ def _named(order: Issue, grant_type: str) -> Issue:
     return replace(order, grant=replace(grant, details={**grant.details, "grant_type": grant_type}))
 
 
-def proven_key(engine: Engine, client: Client, headers: Mapping[str, str], order: Issue) -> Binding | None:
+def proven_key(
+    engine: Engine, client: Client, parameters: Parameters, order: Issue | None = None
+) -> Binding | None:
     """The key that the client proves to have, if it proves one. Asked once a request: a proof is used up.
+
+    Args:
+        parameters: of this request.
+        order: what may be issued; None at an endpoint where nothing is.
 
     Raises:
         OAuthError: a plugin refuses the proof.
@@ -70,13 +71,12 @@ def proven_key(engine: Engine, client: Client, headers: Mapping[str, str], order
         "token_binding",
         engine=engine,
         client=client,
-        headers=without_credentials(headers),
-        url=f"{engine.settings.issuer}/oauth/token",
-        grant=order.grant,
-        spends=order.spends,
+        parameters=parameters,
+        grant=order.grant if order else None,
+        spends=order.spends if order else None,
     )
     if len(bindings) > 1:
-        log.error("two plugins bind one token in token_binding: refusing; leave one of them out")
+        log.error("two plugins prove one key in token_binding: refusing; leave one of them out")
         raise ServerError("The server could not answer this request.", reason="two-bindings")
     return bindings[0] if bindings else None
 

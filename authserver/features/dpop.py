@@ -1,4 +1,4 @@
-"""Tokens that are of use only to who has a key: DPoP at the token endpoint (RFC 9449).
+"""Tokens that are of use only to who has a key: DPoP (RFC 9449).
 
 The key is proven by a JWT that the client signs for this one request. Nonces (8) are not asked for.
 """
@@ -20,6 +20,7 @@ from authserver.api import (
     Client,
     Engine,
     ForeignKey,
+    Grant,
     InvalidRequest,
     InvalidTarget,
     Jws,
@@ -54,7 +55,8 @@ class Dpop:
     """Bind tokens to a key that the client proves to have, so that a stolen token is of no use (RFC 9449).
 
     Any client may send a proof; one that is registered with `dpop_bound_access_tokens` must. The refresh
-    tokens of public clients are bound to the key as well, and `dpop_jkt` at authorization binds the code.
+    tokens of public clients are bound to the key as well. `dpop_jkt` at authorization binds the code, and so does
+    a proof that comes with a request which the client sends in advance.
 
     Attributes:
         algorithms: with which clients may sign their proofs: ES256, ES384, EdDSA, PS256 and RS256.
@@ -78,9 +80,8 @@ class Dpop:
         "dpop-proof-replayed": "",
         "dpop-proof-signature": "",
         "dpop-proof-time": "authserver.plugin.dpop.tolerance is how far the clock of a client may be off",
-        "dpop-proof-url": (
-            "the client must put the token_endpoint of the metadata into its proof, as it stands there"
-        ),
+        "dpop-proof-other-key": "",
+        "dpop-proof-url": "the client must put the endpoint that it calls into its proof, as the metadata has it",
         "invalid_dpop_proof": "",
     }
 
@@ -122,19 +123,21 @@ class Dpop:
 
     @hookimpl
     def token_binding(
-        self, engine: Engine, client: Client, headers: Mapping[str, str], url: str
+        self, engine: Engine, client: Client, parameters: Parameters, grant: Grant | None
     ) -> Binding | None:
-        """The key of a valid proof (RFC 9449, 5). Raises InvalidDpopProof."""
-        text = headers.get("dpop")
+        """The key of a valid proof (RFC 9449, 5 and 10.1). Raises InvalidDpopProof."""
+        text = engine.caller.headers.get("dpop")
         if text is None:
-            if client.details.get(BOUND):
+            if grant is not None and client.details.get(BOUND):
                 raise InvalidDpopProof("This client must send a DPoP proof.", reason="dpop-proof-missing")
             return None
         jws = _read(text)
         key = self._key(jws)
         if not key.verifies(jws):
             raise _refused("its signature is wrong", reason="dpop-proof-signature")
-        use = self._check_claims(engine, jws.claims, url, key)
+        use = self._check_claims(engine, jws.claims, key)
+        if grant is None and parameters.get("dpop_jkt") not in (None, key.thumbprint):
+            raise _refused("its key is not the one of dpop_jkt", reason="dpop-proof-other-key")
         return Binding(
             confirmation={"jkt": key.thumbprint},
             # Others are bound to their client's own credential already (5).
@@ -160,14 +163,12 @@ class Dpop:
         except ValueError:
             raise _refused("its jwk is not a public key that fits alg", reason="dpop-proof-key") from None
 
-    def _check_claims(
-        self, engine: Engine, claims: Mapping[str, Any], url: str, key: ForeignKey
-    ) -> SingleUse:
-        """RFC 9449, 4.3; that it is used for the first time shows when tokens are issued."""
+    def _check_claims(self, engine: Engine, claims: Mapping[str, Any], key: ForeignKey) -> SingleUse:
+        """RFC 9449, 4.3; that it is used for the first time shows at the end of the request."""
         if claims.get("htm") != "POST":
             raise _refused("its htm is not POST", reason="dpop-proof-method")
-        if not _same_endpoint(claims.get("htu"), url):
-            raise _refused("its htu is not the token endpoint", reason="dpop-proof-url")
+        if not _same_endpoint(claims.get("htu"), engine.caller.url):
+            raise _refused("its htu is not this endpoint", reason="dpop-proof-url")
         issued_at, identifier = claims.get("iat"), claims.get("jti")
         if type(issued_at) is not int or abs(engine.now.timestamp() - issued_at) > self.tolerance:
             raise _refused(

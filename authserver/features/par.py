@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 from pyramid.config import Configurator
-from pyramid.request import Request
 from pyramid.response import Response
 
 from authserver.api import (
@@ -32,18 +31,20 @@ from authserver.api import (
     Origins,
     Parameters,
     ReadMember,
+    Request,
     Route,
     TooManyRequests,
     Unsealable,
     authenticate,
     check_request,
+    claim,
     digest,
     from_text,
-    headers_of,
     hookimpl,
     json_response,
     new_credential,
     of_this_generation,
+    proven_key,
     read_flag,
     read_form,
     to_text,
@@ -62,7 +63,7 @@ ROUTE = Route(
 # Of the server (RFC 9126, 5), and of a client (6).
 REQUIRED = "require_pushed_authorization_requests"
 REFERENCE = "urn:ietf:params:oauth:request_uri:"
-# What proves who pushes is no part of the request, and is not kept.
+# What proves who pushes is no part of the request, and goes into no address.
 CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")
 
 
@@ -143,14 +144,16 @@ class PushedRequests:
 
     def push(self, request: Request) -> Response:
         """POST /oauth/par: check the request as if the browser had brought it, and answer a reference to it."""
-        engine: Engine = request.engine
+        engine = request.engine
         form = read_form(request, parse=partial(Parameters.parse, maximum=MAXIMUM_BODY))
         form.refuse_repeated()
-        client = authenticate(engine, request.environ.get("HTTP_AUTHORIZATION"), form, headers_of(request))
+        client = authenticate(engine, form)
         if "request_uri" in form:
             raise InvalidRequest("request_uri cannot be pushed.", reason="request-uri-pushed")
         pushed = form.without(*CREDENTIALS)
-        check_request(engine, pushed)
+        binding = proven_key(engine, client, pushed)
+        bound = binding.confirmation if binding else {}
+        check_request(engine, pushed, bound)
         # It goes back to the client in an address.
         if len(pushed.get("state") or "") > MAXIMUM_PARAMETER:
             raise InvalidRequest("state is too long.", reason="state-too-long")
@@ -159,7 +162,9 @@ class PushedRequests:
             raise RequestTooLong("The request is too long.", reason="request-too-long")
         if is_unproven:
             self._slow_down(engine, client)
-        reference = self._keep(engine, client, pushed)
+        for use in binding.uses if binding else ():
+            claim(engine, client, use)
+        reference = self._keep(engine, client, pushed, bound)
         return json_response({"request_uri": reference, "expires_in": self.lifetime}, status=201)
 
     def _slow_down(self, engine: Engine, client: Client) -> None:
@@ -177,7 +182,7 @@ class PushedRequests:
             )
         throttle.count(KIND, who, limit=limit)
 
-    def _keep(self, engine: Engine, client: Client, pushed: Parameters) -> str:
+    def _keep(self, engine: Engine, client: Client, pushed: Parameters, bound: Mapping[str, Any]) -> str:
         reference = new_credential(REFERENCE)
         name = digest(KIND, reference)
         # It is needed as long as a page that the reference led to. When its key leaves the ring, it cannot be opened:
@@ -192,7 +197,7 @@ class PushedRequests:
             client_id=client.client_id,
             created_at=engine.now,
             expires_at=engine.now + lifetime,
-            details={"sealed": to_text(sealed)},
+            details={"sealed": to_text(sealed), "bound": dict(bound)},
         )
         engine.stores.kept.add_once(record)
         return reference
@@ -222,6 +227,7 @@ class PushedRequests:
             request_id=record.digest.hex(),
             sendable_until=sendable_until,
             reference=sent,
+            bound=record.details["bound"],
         )
 
 

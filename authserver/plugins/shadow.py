@@ -14,6 +14,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from authserver.engine.context import SERVER
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Ruling, combine
 from authserver.engine.ports import Storage
@@ -96,6 +97,7 @@ class Shadow:
             event_id=digests.new_identifier(),
             type=EventType.POLICY_DIFFERED,
             at=datetime.now(UTC),
+            actor=SERVER.actor,
             client_id=facts.get("client_id"),
             user_id=facts.get("user_id"),
             reason=candidate.reason,

@@ -24,6 +24,8 @@ class LogEvents:
             "event_id": event.event_id,
             "type": event.type,
             "at": event.at.isoformat(),
+            "actor": event.actor,
+            "source": event.source,
             "client_id": event.client_id,
             "user_id": event.user_id,
             "grant_id": event.grant_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -87,15 +87,15 @@ class SqlClients:
     def __init__(self, work: Work) -> None:
         self._work = work
 
-    def find(self, client_id: str) -> Client | None:
-        """One statement. Which secrets are live is judged by the clock on the wall: nobody hands one in."""
+    def find(self, client_id: str, now: datetime) -> Client | None:
         if "\0" in client_id:  # which PostgreSQL would not even compare
             return None
-        rows = self._work.read(_FIND, {"client_id": client_id, "now": datetime.now(UTC)}).all()
+        rows = self._work.read(_FIND, {"client_id": client_id, "now": now}).all()
         return _client(rows) if rows else None
 
-    def find_all(self, client_ids: Sequence[str]) -> Sequence[Client]:
-        return self._several(_FIND_ALL, {"client_ids": list(client_ids)}) if client_ids else []
+    def find_all(self, client_ids: Sequence[str], now: datetime) -> Sequence[Client]:
+        parameters = {"client_ids": list(client_ids), "now": now}
+        return self._several(_FIND_ALL, parameters) if client_ids else []
 
     def add(self, client: Client) -> None:
         self._work.add(_ADD, _CLIENT.row(client))
@@ -104,11 +104,11 @@ class SqlClients:
         for origin in {uris.origin(uri) for uri in client.redirect_uris} - {None}:
             self._work.add(_ADD_ORIGIN, {"origin": origin, "client_id": client.client_id})
 
-    def list(self) -> Sequence[Client]:
-        return self._several(_WITH_SECRETS, {})
+    def list(self, now: datetime) -> Sequence[Client]:
+        return self._several(_WITH_SECRETS, {"now": now})
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[Client]:
-        return self._several(_PAGE, {"after": after, "limit": limit})
+    def page(self, now: datetime, *, after: str = "", limit: int) -> Sequence[Client]:
+        return self._several(_PAGE, {"after": after, "limit": limit, "now": now})
 
     def disable(self, client_id: str, now: datetime) -> bool:
         return self._work.write(_DISABLE, {"id": client_id, "now": now}) == 1
@@ -124,8 +124,8 @@ class SqlClients:
         old, new = _SECRET.row(before), _SECRET.row(after)
         self._work.defer(_CHANGE_SECRET, changed({**old, "client_id": client_id}, new))
 
-    def count_secrets(self) -> Mapping[str, int]:
-        rows = self._work.read(_COUNT_SECRETS, {"now": datetime.now(UTC)})
+    def count_secrets(self, now: datetime) -> Mapping[str, int]:
+        rows = self._work.read(_COUNT_SECRETS, {"now": now})
         return {row.key_id: row.secrets for row in rows}
 
     def knows_origin(self, origin: str) -> bool:
@@ -134,7 +134,7 @@ class SqlClients:
 
     def _several(self, statement: sa.Select[Any], parameters: dict[str, Any]) -> Sequence[Client]:
         found: dict[str, list[sa.Row[Any]]] = {}
-        for row in self._work.read(statement, {**parameters, "now": datetime.now(UTC)}):
+        for row in self._work.read(statement, parameters):
             found.setdefault(row.client_id, []).append(row)
         return [_client(rows) for rows in found.values()]
 

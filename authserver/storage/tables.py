@@ -164,6 +164,9 @@ class EventRow(Base):
     event_id: Mapped[str] = mapped_column(primary_key=True)
     type: Mapped[EventType]
     at: Mapped[datetime] = mapped_column(index=True)
+    # Of what happened before these were kept, nobody knows.
+    actor: Mapped[str] = mapped_column(server_default="unknown")
+    source: Mapped[str] = mapped_column(server_default="")
     client_id: Mapped[str | None]
     user_id: Mapped[str | None]
     grant_id: Mapped[str | None]

@@ -139,6 +139,8 @@ def an_event(**changes: Any) -> Event:
         "event_id": os.urandom(9).hex(),
         "type": EventType.TOKEN_ISSUED,
         "at": NOW,
+        "actor": "client:reports",
+        "source": "192.0.2.1",
         "client_id": "reports",
     }
     return Event(**values | changes)

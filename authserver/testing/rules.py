@@ -25,7 +25,7 @@ from authserver import app
 from authserver.engine import authorize as authorization
 from authserver.engine.authorize import AskConsent, AskLogin, Outcome, Redirect, error_location
 from authserver.engine.clients.registration import register
-from authserver.engine.context import Engine, Journal, Parts
+from authserver.engine.context import Caller, Engine, Journal, Parts
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidRequest, OAuthError, PageError, RedirectError, Refusal
 from authserver.engine.introspect import introspect
@@ -39,7 +39,6 @@ from authserver.engine.restore.generation import FollowedGeneration
 from authserver.engine.revoke import revoke
 from authserver.engine.token import exchange
 from authserver.limits import sealed_length
-from authserver.settings import Secret
 from authserver.testing.records import a_session
 from authserver.testing.server import SETTINGS
 from authserver.testing.service import (
@@ -112,18 +111,15 @@ class Rules(Service[Answer]):
     ) -> Answer:
         endpoint = path.removeprefix("/oauth/")
         ask = _ENDPOINTS[endpoint]
-        answer = self._within(
-            endpoint, lambda engine: ask(engine, Parameters.parse(body), authorization, headers or {})
-        )
-        return _answer(answer)
+        caller = self._caller(endpoint, authorization=authorization, headers=headers or {})
+        return _answer(self._within(caller, lambda engine: ask(engine, Parameters.parse(body))))
 
     def register(self, metadata: object, *, bearer: str | None = None, source: str = "192.0.2.1") -> Answer:
         """A client's own registration, with this JSON; bytes are sent as they are."""
         body = metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()
-        token = None if bearer is None else Secret(bearer)
-        return _answer(
-            self._within("register", lambda engine: register(engine, body, token, source)), status=201
-        )
+        authorization = None if bearer is None else f"Bearer {bearer}"
+        caller = self._caller("register", authorization=authorization, source=source)
+        return _answer(self._within(caller, lambda engine: register(engine, body)), status=201)
 
     def self_registered(self, **metadata: Any) -> Client:
         """A public client that registered itself, with one https redirect URI unless said otherwise."""
@@ -159,7 +155,7 @@ class Rules(Service[Answer]):
                 raise PageError(error) from None
             return authorization.begin(engine, parameters, browser)
 
-        return self._asked(self._within("authorize", begin), browser)
+        return self._asked(self._within(self._caller("authorize"), begin), browser)
 
     def resume(self, asked: Any, browser: Browser) -> Outcome | Refusal:
         """Go on with a request for which somebody had to sign in first; it began in this browser."""
@@ -169,7 +165,7 @@ class Rules(Service[Answer]):
             marks = {asked.handle: mark_of(engine, asked.handle)}
             return authorization.resume(engine, asked.sealed_request, replace(browser, marks=marks))
 
-        return self._asked(self._within("consent", resume), browser)
+        return self._asked(self._within(self._caller("consent"), resume), browser)
 
     def consent(
         self, asked: Any, answer: str = "allow", scopes: Collection[str] | None = None
@@ -189,7 +185,7 @@ class Rules(Service[Answer]):
                 confirmed=True,
             )
 
-        return self._within("consent", give)
+        return self._within(self._caller("consent"), give)
 
     def code(self, client: Client, browser: Browser | None = None, **changes: Any) -> str:
         browser = browser or self.signed_in()
@@ -219,17 +215,23 @@ class Rules(Service[Answer]):
     def claims(self, token: str) -> dict[str, Any]:
         return dict(self.parts.signer.verify(token, typ="at+jwt"))
 
-    def _within(self, endpoint: str, decide: Callable[[Engine], _Result]) -> _Result | Refusal:
+    def _caller(self, endpoint: str, *, source: str = "192.0.2.1", **http: Any) -> Caller:
+        url = f"{self.parts.settings.issuer}/oauth/{endpoint}"
+        return Caller(endpoint=endpoint, source=source, url=url, **http)
+
+    def _within(self, caller: Caller, decide: Callable[[Engine], _Result]) -> _Result | Refusal:
         """What one request decides, in its transaction; a refusal leaves what outlives it."""
         journal = Journal()
         try:
             with self.stores.begin() as stores:
-                return decide(Engine.of(self.parts, stores, datetime.now(UTC), journal))
+                now = datetime.now(UTC)
+                return decide(Engine.of(self.parts, stores, now, caller=caller, journal=journal))
         except Refusal as refusal:
             with self.stores.begin() as stores:
-                engine = Engine.of(self.parts, stores, datetime.now(UTC), replace(journal, events=[]))
-                kind = next(route.refused for route in ROUTES if route.name == endpoint)
-                keep(engine, refusal, kind, details={"endpoint": endpoint})
+                now, journal = datetime.now(UTC), replace(journal, events=[])
+                engine = Engine.of(self.parts, stores, now, caller=caller, journal=journal)
+                kind = next(route.refused for route in ROUTES if route.name == caller.endpoint)
+                keep(engine, refusal, kind, details={"endpoint": caller.endpoint})
             return refusal
 
     def _asked(self, outcome: Outcome | Refusal, browser: Browser) -> Outcome | Refusal:
@@ -297,23 +299,17 @@ def location_of(answer: Outcome | Refusal) -> str:
     return answer.location
 
 
-def _introspect(
-    engine: Engine, form: Parameters, authorization: str | None, headers: Mapping[str, str]
-) -> Mapping[str, Any]:
-    return introspect(engine, form, authorization=authorization, headers=headers).members
+def _introspect(engine: Engine, form: Parameters) -> Mapping[str, Any]:
+    return introspect(engine, form).members
 
 
-def _revoke(
-    engine: Engine, form: Parameters, authorization: str | None, headers: Mapping[str, str]
-) -> Mapping[str, Any]:
-    revoke(engine, form, authorization=authorization, headers=headers)
+def _revoke(engine: Engine, form: Parameters) -> Mapping[str, Any]:
+    revoke(engine, form)
     return {}
 
 
-def _exchange(
-    engine: Engine, form: Parameters, authorization: str | None, headers: Mapping[str, str]
-) -> Mapping[str, Any]:
-    return exchange(engine, form, authorization=authorization, headers=headers).as_json()
+def _exchange(engine: Engine, form: Parameters) -> Mapping[str, Any]:
+    return exchange(engine, form).as_json()
 
 
 _ENDPOINTS = {"token": _exchange, "introspect": _introspect, "revoke": _revoke}

@@ -125,10 +125,10 @@ class Server(Service[TestResponse]):
     def __init__(self, database_url: str, settings: Mapping[str, str | None] | None = None) -> None:
         ini = {**SETTINGS, "authserver.database_url": database_url, **(settings or {})}
         self.ini = {key: value for key, value in ini.items() if value is not None}
-        self.wsgi = app.main({}, **self.ini)
+        self.wsgi = app.start(self.ini)
         self.wsgi.registry.getUtility(IJinja2Environment, name=".jinja2").bytecode_cache = _compiled_templates
         self.application: app.Application = self.wsgi.registry.application
-        self.issuer = self.application.loaded.settings.issuer
+        self.issuer = self.application.parts.settings.issuer
         self.http = self.browser()
 
     def browser(self) -> TestApp:
@@ -145,7 +145,7 @@ class Server(Service[TestResponse]):
 
     def path(self, path: str) -> str:
         """A path below the issuer."""
-        return self.application.loaded.settings.issuer_path + path
+        return self.application.parts.settings.issuer_path + path
 
     def begin(self) -> AbstractContextManager[Engine]:
         return self.application.begin()
@@ -210,7 +210,7 @@ class Server(Service[TestResponse]):
 
     def claims(self, token: str) -> dict[str, Any]:
         """The claims of a JWT access token, verified with this server's keys."""
-        return dict(self.application.signing_keys.verify(token, typ="at+jwt"))
+        return dict(self.application.parts.signer.verify(token, typ="at+jwt"))
 
 
 def with_plugin(

@@ -91,7 +91,7 @@ def test_a_client_comes_back_as_it_was(stores: Stores) -> None:
         details={"client_uri": "https://a.example/", "nested": {"list": [1, "zwölf", None, True]}},
     )
     stores.clients.add(client)
-    found = stores.clients.find("reports")
+    found = stores.clients.find("reports", NOW)
     assert found == client
     assert found is not None
     assert found.created_at.tzinfo is UTC
@@ -100,29 +100,29 @@ def test_a_client_comes_back_as_it_was(stores: Stores) -> None:
 def test_a_client_without_anything_optional_comes_back_as_it_was(stores: Stores) -> None:
     client = a_client(redirect_uris=(), scopes=(), grant_types=())
     stores.clients.add(client)
-    assert stores.clients.find("reports") == client
+    assert stores.clients.find("reports", NOW) == client
 
 
 @pytest.mark.parametrize("client_id", ["unknown", "", "REPORTS", "reports\0", "x" * 5000, "' OR 1=1 --"])
 def test_an_unknown_client_is_not_found(stores: Stores, client_id: str) -> None:
     stores.clients.add(a_client())
-    assert stores.clients.find(client_id) is None
+    assert stores.clients.find(client_id, NOW) is None
 
 
 def test_an_expired_secret_is_not_handed_out(stores: Stores) -> None:
     """R-05: an overlap ends by itself."""
-    now = datetime.now(UTC)
-    live = ClientSecret(digest=b"live", key_id="k", created_at=now, expires_at=now + timedelta(minutes=5))
-    dead = ClientSecret(digest=b"dead", key_id="k", created_at=now, expires_at=now - timedelta(seconds=1))
+    live = ClientSecret(digest=b"live", key_id="k", created_at=NOW, expires_at=NOW + timedelta(seconds=1))
+    dead = ClientSecret(digest=b"dead", key_id="k", created_at=NOW, expires_at=NOW)
     stores.clients.add(a_client(secrets=(dead,)))
-    found = stores.clients.find("reports")
+    found = stores.clients.find("reports", NOW)
     assert found is not None
     assert found.secrets == ()
     stores.clients.add_secret("reports", live)
-    found = stores.clients.find("reports")
+    found = stores.clients.find("reports", NOW)
     assert found is not None
     assert found.secrets == (live,)
-    assert [client.secrets for client in stores.clients.list()] == [(live,)]
+    assert [client.secrets for client in stores.clients.list(NOW)] == [(live,)]
+    assert [client.secrets for client in stores.clients.list(live.expires_at or NOW)] == [()]
 
 
 def test_a_client_id_is_taken_once_and_the_work_goes_on(stores: Stores) -> None:
@@ -130,13 +130,13 @@ def test_a_client_id_is_taken_once_and_the_work_goes_on(stores: Stores) -> None:
     with pytest.raises(AlreadyExists):
         stores.clients.add(a_client(name="Somebody else"))
     stores.clients.add(a_client(client_id="other"))
-    assert [client.name for client in stores.clients.list()] == ["Reports", "Reports"]
+    assert [client.name for client in stores.clients.list(NOW)] == ["Reports", "Reports"]
 
 
 def test_clients_are_listed_oldest_first(stores: Stores) -> None:
     stores.clients.add(a_client(client_id="a", created_at=LATER))
     stores.clients.add(a_client(client_id="b", created_at=NOW))
-    assert [client.client_id for client in stores.clients.list()] == ["b", "a"]
+    assert [client.client_id for client in stores.clients.list(NOW)] == ["b", "a"]
 
 
 def test_clients_are_read_page_by_page_in_the_order_of_their_ids(stores: Stores) -> None:
@@ -147,13 +147,13 @@ def test_clients_are_read_page_by_page_in_the_order_of_their_ids(stores: Stores)
     stores.clients.add(a_client(client_id="c", created_at=NOW))
     stores.clients.add(a_client(client_id="a", created_at=LATER, secrets=(over, live, other)))
     stores.clients.add(a_client(client_id="b", disabled_at=LATER))
-    first = stores.clients.page(limit=2)
-    assert first == [stores.clients.find("a"), stores.clients.find("b")]
+    first = stores.clients.page(NOW, limit=2)
+    assert first == [stores.clients.find("a", NOW), stores.clients.find("b", NOW)]
     # The secrets of one client take nobody else's place on the page.
     assert first[0].secrets == (live, other)
-    assert stores.clients.page(after="b", limit=2) == [stores.clients.find("c")]
-    assert stores.clients.page(after="c", limit=2) == []
-    assert stores.clients.page(after="aa", limit=1) == [stores.clients.find("b")]
+    assert stores.clients.page(NOW, after="b", limit=2) == [stores.clients.find("c", NOW)]
+    assert stores.clients.page(NOW, after="c", limit=2) == []
+    assert stores.clients.page(NOW, after="aa", limit=1) == [stores.clients.find("b", NOW)]
 
 
 def test_several_clients_are_found_at_once(stores: Stores) -> None:
@@ -163,11 +163,11 @@ def test_several_clients_are_found_at_once(stores: Stores) -> None:
     stores.clients.add(a_client(client_id="a", created_at=LATER, secrets=(live, other)))
     stores.clients.add(a_client(client_id="b", created_at=NOW, disabled_at=LATER))
     stores.clients.add(a_client(client_id="c"))
-    assert stores.clients.find_all(["a", "unknown", "b", "a"]) == [
+    assert stores.clients.find_all(["a", "unknown", "b", "a"], NOW) == [
         a_client(client_id="b", created_at=NOW, disabled_at=LATER),
         a_client(client_id="a", created_at=LATER, secrets=(live, other)),
     ]
-    assert stores.clients.find_all([]) == []
+    assert stores.clients.find_all([], NOW) == []
 
 
 def test_a_client_is_disabled_once(stores: Stores) -> None:
@@ -176,7 +176,7 @@ def test_a_client_is_disabled_once(stores: Stores) -> None:
     assert stores.clients.disable("reports", LATER)
     assert not stores.clients.disable("reports", LATER + timedelta(days=1))
     assert not stores.clients.disable("unknown", LATER)
-    assert stores.clients.find("reports") == a_client(disabled_at=LATER)
+    assert stores.clients.find("reports", NOW) == a_client(disabled_at=LATER)
 
 
 def test_origins_of_enabled_clients_are_known(stores: Stores) -> None:
@@ -508,18 +508,17 @@ def test_a_key_of_the_ring_is_noted_once(stores: Stores) -> None:
 
 def test_live_secrets_of_enabled_clients_are_counted_by_their_key(stores: Stores) -> None:
     """T148: what no longer counts needs no key."""
-    now = datetime.now(UTC)
 
     def secret(digest: bytes, key_id: str, expires_at: datetime | None = None) -> ClientSecret:
         return ClientSecret(digest=digest, key_id=key_id, created_at=NOW, expires_at=expires_at)
 
-    live, over = now + timedelta(hours=1), now - timedelta(seconds=1)
-    assert stores.clients.count_secrets() == {}
+    live, over = NOW + timedelta(seconds=1), NOW
+    assert stores.clients.count_secrets(NOW) == {}
     stores.clients.add(a_client(secrets=(secret(b"1", "2024", live), secret(b"2", "2025"))))
     stores.clients.add(a_client(client_id="two", secrets=(secret(b"3", "2024"), secret(b"4", "2023", over))))
     stores.clients.add(a_client(client_id="off", secrets=(secret(b"5", "2022"),)))
     stores.clients.disable("off", NOW)
-    assert stores.clients.count_secrets() == {"2024": 2, "2025": 1}
+    assert stores.clients.count_secrets(NOW) == {"2024": 2, "2025": 1}
 
 
 def test_a_secret_changes_only_as_it_was_read(stores: Stores) -> None:
@@ -531,7 +530,7 @@ def test_a_secret_changes_only_as_it_was_read(stores: Stores) -> None:
     assert stores.clients.change_secret("reports", first, used)
     assert not stores.clients.change_secret("reports", first, replace(first, last_used_at=NOW))
     assert not stores.clients.change_secret("unknown", second, used)
-    found = stores.clients.find("reports")
+    found = stores.clients.find("reports", NOW)
     assert found is not None
     assert found.secrets == (used, second)
 
@@ -547,7 +546,7 @@ def test_a_noted_secret_changes_with_the_transaction(storage: Storage) -> None:
         stores.clients.note_secret("unknown", secret, used)
     for _ in range(2):
         with storage.begin() as stores:
-            found = stores.clients.find("reports")
+            found = stores.clients.find("reports", NOW)
             assert found is not None
             assert found.secrets == (used,)
             stores.clients.note_secret("reports", secret, replace(secret, last_used_at=NOW))

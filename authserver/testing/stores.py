@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from threading import RLock
 from typing import Any
 
@@ -115,12 +115,12 @@ class InMemory:
 class MemoryClients(InMemory):
     """`engine.ports.Clients` in memory."""
 
-    def find(self, client_id: str) -> Client | None:
+    def find(self, client_id: str, now: datetime) -> Client | None:
         client = self.tables.clients.get(client_id)
-        return _with_live_secrets(client) if client else None
+        return _with_live_secrets(client, now) if client else None
 
-    def find_all(self, client_ids: Sequence[str]) -> Sequence[Client]:
-        return [client for client in self.list() if client.client_id in client_ids]
+    def find_all(self, client_ids: Sequence[str], now: datetime) -> Sequence[Client]:
+        return [client for client in self.list(now) if client.client_id in client_ids]
 
     def add(self, client: Client) -> None:
         with self.lock:
@@ -128,15 +128,15 @@ class MemoryClients(InMemory):
                 raise AlreadyExists
             self.tables.clients[client.client_id] = client
 
-    def list(self) -> Sequence[Client]:
+    def list(self, now: datetime) -> Sequence[Client]:
         clients = sorted(
             self.tables.clients.values(), key=lambda client: (client.created_at, client.client_id)
         )
-        return [_with_live_secrets(client) for client in clients]
+        return [_with_live_secrets(client, now) for client in clients]
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[Client]:
+    def page(self, now: datetime, *, after: str = "", limit: int) -> Sequence[Client]:
         client_ids = sorted(client_id for client_id in self.tables.clients if client_id > after)
-        return [_with_live_secrets(self.tables.clients[client_id]) for client_id in client_ids[:limit]]
+        return [_with_live_secrets(self.tables.clients[client_id], now) for client_id in client_ids[:limit]]
 
     def disable(self, client_id: str, now: datetime) -> bool:
         with self.lock:
@@ -166,9 +166,9 @@ class MemoryClients(InMemory):
     def note_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> None:
         self.change_secret(client_id, before, after)
 
-    def count_secrets(self) -> Mapping[str, int]:
+    def count_secrets(self, now: datetime) -> Mapping[str, int]:
         return Counter(
-            secret.key_id for client in self.list() if client.is_enabled for secret in client.secrets
+            secret.key_id for client in self.list(now) if client.is_enabled for secret in client.secrets
         )
 
     def knows_origin(self, origin: str) -> bool:
@@ -517,8 +517,6 @@ def _drop_some(table: dict[Any, Any], limit: int) -> int:
     return len(dropped)
 
 
-def _with_live_secrets(client: Client) -> Client:
-    # By the clock on the wall, as in the database: nobody hands one in.
-    now = datetime.now(UTC)
+def _with_live_secrets(client: Client, now: datetime) -> Client:
     live = [secret for secret in client.secrets if secret.expires_at is None or secret.expires_at > now]
     return replace(client, secrets=tuple(live))

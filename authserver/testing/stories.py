@@ -124,7 +124,7 @@ def register(server: Server, **metadata: Any) -> Client:
     body = self_registration(**metadata)
     answer = server.browser().post_json(server.path("/oauth/register"), body)
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(answer.json["client_id"])
+        client = engine.stores.clients.find(answer.json["client_id"], engine.now)
     assert client is not None
     return client
 

@@ -144,7 +144,7 @@ def test_sessions_events_and_secrets_go_by_their_time(storage: Storage) -> None:
     with storage.begin() as stores:
         assert stores.sessions.find(b"alive", NOW, NOW)
         assert [event.event_id for event in stores.events.since(NOW - DAY)] == ["stays"]
-        client = stores.clients.find("reports")
+        client = stores.clients.find("reports", NOW)
         assert client is not None
         assert {secret.digest for secret in client.secrets} == {secret.digest for secret in secrets[1:]}
 
@@ -178,7 +178,7 @@ def test_an_idle_client_that_registered_itself_goes_with_all_that_is_its_own(sto
     assert count(storage, Disposable.CLIENTS) == 1
     assert remove(storage, Disposable.CLIENTS) == [(1, 1)]
     with storage.begin() as stores:
-        assert {client.client_id for client in stores.clients.list()} == {
+        assert {client.client_id for client in stores.clients.list(NOW)} == {
             "with_grant",
             "used_its_secret",
             "young",

@@ -21,8 +21,9 @@ TWEENS = (
 
 def includeme(config: Configurator) -> None:
     """Add the routes, the tweens around every request, the pages and the views of this package."""
-    config.include("authserver.web.forms")
+    config.include("authserver.web.request")
     config.include("authserver.web.routes")
+    config.include("authserver.web.caller")
     config.include("authserver.web.session")
     config.include("authserver.web.refusals")
     config.include("authserver.web.headers")

@@ -7,19 +7,19 @@ from typing import Any
 
 from pyramid.i18n import TranslationStringFactory
 from pyramid.renderers import render_to_response
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
 from authserver.engine.errors import PasswordRefused
 from authserver.engine.people import account
 from authserver.engine.people.account import ConnectedApp, OwnSession
-from authserver.engine.records import Grant
+from authserver.engine.records import Grant, User
 from authserver.settings import Secret
 from authserver.web.authorize import describe_client
 from authserver.web.devices import device_of
 from authserver.web.forms import read_page_query
 from authserver.web.pages import own_url, see_own
+from authserver.web.request import Request
 from authserver.web.session import begin_session, end_session, read_own_form, see_login, session_token
 
 _ = TranslationStringFactory("authserver")
@@ -66,14 +66,14 @@ def first_page(request: Request) -> Response:
 
 @view_config(route_name="account_apps", request_method="GET", decorator=for_signed_in)
 def apps(request: Request) -> Response:
-    found = account.connected_apps(request.engine, request.browser.user)
+    found = account.connected_apps(request.engine, _person(request)[0])
     shown = [_described_app(request, app, index) for index, app in enumerate(found)]
     return _page(request, "account_apps.jinja2", apps=shown)
 
 
 @view_config(route_name="account_apps", request_method="POST", decorator=for_signed_in)
 def end_access(request: Request) -> Response:
-    form, engine, user = read_own_form(request), request.engine, request.browser.user
+    form, engine, (user, _id) = read_own_form(request), request.engine, _person(request)
     client_id, grant_id = form.get("disconnect"), form.get("revoke")
     if client_id and account.disconnect(engine, user, client_id):
         return _see_again(request, "disconnected")
@@ -84,18 +84,17 @@ def end_access(request: Request) -> Response:
 
 @view_config(route_name="account_sessions", request_method="GET", decorator=for_signed_in)
 def sessions(request: Request) -> Response:
-    browser = request.browser
-    found = account.own_sessions(request.engine, browser.user, browser.session_id)
+    found = account.own_sessions(request.engine, *_person(request))
     return _page(request, "account_sessions.jinja2", sessions=list(map(_described_session, found)))
 
 
 @view_config(route_name="account_sessions", request_method="POST", decorator=for_signed_in)
 def end_sessions(request: Request) -> Response:
-    form, engine, browser = read_own_form(request), request.engine, request.browser
+    form, engine, (user, session_id) = read_own_form(request), request.engine, _person(request)
     handle = form.get("session")
-    if handle and account.end_session(engine, browser.user, handle):
+    if handle and account.end_session(engine, user, handle):
         return _see_again(request, "session-ended")
-    if "others" in form and account.end_other_sessions(engine, browser.user, browser.session_id):
+    if "others" in form and account.end_other_sessions(engine, user, session_id):
         return _see_again(request, "others-ended")
     return _see_again(request, "nothing-changed")
 
@@ -107,12 +106,12 @@ def password(request: Request) -> Response:
 
 @view_config(route_name="account_password", request_method="POST", decorator=for_signed_in)
 def change_password(request: Request) -> Response:
-    form, browser = read_own_form(request), request.browser
+    form = read_own_form(request)
     current, new, repeated = (
         Secret(form.get(name) or "") for name in ("current_password", "new_password", "repeated")
     )
     session_id = account.change_password(
-        request.engine, browser.user, browser.session_id, current=current, new=new, repeated=repeated
+        request.engine, *_person(request), current=current, new=new, repeated=repeated
     )
     begin_session(request, session_id)
     return _see_again(request, "password-changed")
@@ -140,12 +139,20 @@ def ask_sign_out(request: Request) -> Response:
 @view_config(route_name="account_sign_out", request_method="POST", decorator=for_signed_in)
 def sign_out_everywhere(request: Request) -> Response:
     read_own_form(request)
-    account.sign_out_everywhere(request.engine, request.browser.user)
+    account.sign_out_everywhere(request.engine, _person(request)[0])
     end_session(request)
     response: Response = render_to_response(
         "signed_out.jinja2", {"everywhere": True, "signed_in": None}, request
     )
     return response
+
+
+def _person(request: Request) -> tuple[User, str]:
+    """Who is signed in, as `for_signed_in` saw, and the id of the session."""
+    browser = request.browser
+    assert browser.user is not None
+    assert browser.session_id is not None
+    return browser.user, browser.session_id
 
 
 def _see_again(request: Request, notice: str) -> Response:
@@ -168,11 +175,12 @@ def _page(request: Request, template: str, **values: Any) -> Response:
 
 
 def _password_page(request: Request, refusal: PasswordRefused | None = None) -> Response:
+    user, _id = _person(request)
     return _page(
         request,
         "account_password.jinja2",
-        has_password=request.browser.user.password_hash is not None,
-        username=request.browser.user.username,
+        has_password=user.password_hash is not None,
+        username=user.username,
         problem=refusal.description if refusal else None,
         wrong_field=refusal.field if refusal else None,
         error_id=request.error_id,

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from pyramid.renderers import render_to_response
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
@@ -21,6 +20,7 @@ from authserver.limits import MAXIMUM_BODY
 from authserver.web.forms import read_form, read_page_query, read_query
 from authserver.web.onward import let_forms_lead_on, see_client
 from authserver.web.pages import own_url, see_own
+from authserver.web.request import Request
 from authserver.web.session import end_session, mark_browser, read_form_from_here, see_login, token_of
 
 

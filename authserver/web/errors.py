@@ -13,7 +13,6 @@ from pyramid.exceptions import URLDecodeError
 from pyramid.httpexceptions import HTTPException
 from pyramid.i18n import TranslationStringFactory
 from pyramid.renderers import render_to_response
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import exception_view_config, forbidden_view_config, notfound_view_config
 
@@ -32,6 +31,7 @@ from authserver.engine.errors import (
 from authserver.engine.ports import StorageUnavailable
 from authserver.web.json import json_response
 from authserver.web.onward import see_client
+from authserver.web.request import Request
 from authserver.web.routes import Medium, medium_of
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def page_error(error: PageError, request: Request) -> Response:
 @exception_view_config(RedirectError)
 def redirect_error(error: RedirectError, request: Request) -> Response:
     """An authorization error that the client is told, by way of the user where nobody vouches for the URI."""
-    location = error_location(error, request.registry.application.loaded.settings.issuer)
+    location = error_location(error, request.application.parts.settings.issuer)
     if not error.ask_first:
         return see_client(request, location)
     page: dict[str, Any] = {
@@ -187,5 +187,5 @@ def _known(request: Request, used: str) -> str:
 
 
 def _realm(request: Request) -> str:
-    issuer: str = request.registry.application.loaded.settings.issuer
+    issuer: str = request.application.parts.settings.issuer
     return issuer

@@ -6,30 +6,17 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPRequestEntityTooLarge
-from pyramid.request import Request
 
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.parameters import Parameters
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_PARAMETERS, sealed_length
-from authserver.settings import Secret
+from authserver.web.request import Request
 
 Parse = Callable[[bytes], Parameters]
 
 _FORM = re.compile(r'application/x-www-form-urlencoded(\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
 _JSON = re.compile(r'application/json(\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
-_TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-
-
-class InMemory(Request):  # type: ignore[misc]  # Pyramid publishes no types
-    """A request whose body stays in memory, as WebOb does with shorter ones only: passwords belong in no file."""
-
-    request_body_tempfile_limit = MAXIMUM_BODY
-
-
-def includeme(config: Configurator) -> None:
-    config.set_request_factory(InMemory)
 
 
 def read_query(request: Request, *, parse: Parse = Parameters.parse) -> Parameters:
@@ -73,7 +60,7 @@ def read_page_form(request: Request) -> Parameters:
 
 def _parse_own(request: Request) -> Parse:
     """Read what our own pages send: a sealed request, and on the consent page a box for each scope."""
-    parts = request.registry.application.parts
+    parts = request.application.parts
     return partial(
         Parameters.parse,
         maximum=sealed_length(parts.settings.maximum_request),
@@ -92,24 +79,3 @@ def read_body(request: Request) -> bytes:
 def is_too_large(request: Request) -> bool:
     """Whether the body is longer than any that we read."""
     return (request.content_length or 0) > MAXIMUM_BODY
-
-
-def read_bearer(request: Request) -> Secret | None:
-    """The bearer token of the Authorization header (RFC 6750, 2.1); None when there is no such header.
-
-    Anything that is not one well-formed bearer token counts as a token that nobody accepts (T086).
-    """
-    header = request.environ.get("HTTP_AUTHORIZATION")
-    if header is None:
-        return None
-    scheme, _, token = header.partition(" ")
-    return Secret(token if scheme.lower() == "bearer" and _TOKEN68.fullmatch(token) else "malformed")
-
-
-def headers_of(request: Request) -> dict[str, str]:
-    """The request's headers by lower-case name."""
-    return {
-        name[5:].replace("_", "-").lower(): value
-        for name, value in request.environ.items()
-        if name.startswith("HTTP_")
-    }

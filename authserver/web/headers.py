@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 from pyramid.config import Configurator
 from pyramid.registry import Registry
-from pyramid.request import Request
 from pyramid.response import Response
 
 from authserver.web.json import json_response
+from authserver.web.request import Request
 from authserver.web.routes import Medium, Origins, medium_of, route_of
 
 PAGE_POLICY: Mapping[str, list[str]] = {
@@ -53,7 +53,7 @@ def add_cross_origin_headers(
 
 
 def tween_factory(handler: Handler, registry: Registry) -> Handler:
-    settings = registry.application.loaded.settings
+    settings = registry.application.parts.settings
     issuer = urlsplit(settings.issuer)
     host = issuer.netloc.lower()
     hosts = {host, f"{host}:{443 if issuer.scheme == 'https' else 80}"}
@@ -96,7 +96,7 @@ def add_headers(request: Request, response: Response) -> Response:
 
 
 def _is_https(request: Request) -> bool:
-    issuer: str = request.registry.application.loaded.settings.issuer
+    issuer: str = request.application.parts.settings.issuer
     return issuer.startswith("https:")
 
 
@@ -130,7 +130,7 @@ def _is_of_a_client(request: Request, origin: str) -> bool:
     if not _ORIGIN.fullmatch(origin):
         return False
     try:
-        with request.registry.application.storage.begin() as stores:
+        with request.application.storage.begin() as stores:
             known: bool = stores.clients.knows_origin(origin)
     except Exception as problem:
         # The answer is made, and what it says is done.

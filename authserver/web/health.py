@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import view_config
 
 from authserver.web.json import json_response
+from authserver.web.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def live(request: Request) -> Response:
 def ready(request: Request) -> Response:
     """The database answers and has the tables of this version."""
     try:
-        request.registry.application.check_database()
+        request.application.check_database()
     except Exception:
         log.exception("not ready")
         return json_response({"status": "unavailable"}, status=503, Retry_After="5")

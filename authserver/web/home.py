@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pyramid.i18n import TranslationStringFactory
-from pyramid.request import Request
 from pyramid.view import view_config
 
 from authserver.web.metadata import METADATA
 from authserver.web.pages import own_url
+from authserver.web.request import Request
 from authserver.web.session import session_token
 
 _ = TranslationStringFactory("authserver")

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import view_config
 
 from authserver.engine.introspect import SIGNED, introspect, signed
-from authserver.web.forms import headers_of, read_form
+from authserver.web.forms import read_form
 from authserver.web.json import json_response
+from authserver.web.request import Request
 
 _JSON, _JWT = "application/json", f"application/{SIGNED}"
 
 
 @view_config(route_name="introspect", request_method="POST")
 def introspect_token(request: Request) -> Response:
-    answer = introspect(
-        request.engine,
-        read_form(request),
-        authorization=request.environ.get("HTTP_AUTHORIZATION"),
-        headers=headers_of(request),
-    )
+    answer = introspect(request.engine, read_form(request))
     if not _prefers_signed(request):
         return json_response(answer.members)
     response = Response(signed(request.engine, answer).encode(), content_type=_JWT, charset=None)

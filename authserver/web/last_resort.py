@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyramid.config import Configurator
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.router import Router
 from pyramid_retry import RetryableExecutionPolicy
@@ -16,6 +15,7 @@ from authserver.containment import contained
 from authserver.engine.errors import ServerError
 from authserver.web.headers import add_headers
 from authserver.web.json import json_response
+from authserver.web.request import Request
 from authserver.web.routes import Medium, medium_of, retry_attempts
 
 MAXIMUM_ATTEMPTS = 3

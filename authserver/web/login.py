@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyramid.renderers import render_to_response
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
@@ -15,13 +14,14 @@ from authserver.engine.authorize import Requester
 from authserver.engine.errors import InvalidRequest, SignInRefused
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import form_handle, form_token
-from authserver.engine.people.login import Attempt, SignedIn, sign_in, sign_in_unasked, sign_out
+from authserver.engine.people.login import SignedIn, sign_in, sign_in_unasked, sign_out
 from authserver.limits import MAXIMUM_USERNAME
 from authserver.settings import Secret
 from authserver.web.authorize import describe_client
-from authserver.web.forms import headers_of, read_page_query
+from authserver.web.forms import read_page_query
 from authserver.web.onward import let_forms_lead_on
 from authserver.web.pages import own_url, see_own
+from authserver.web.request import Request
 from authserver.web.session import (
     ForgedForm,
     begin_session,
@@ -62,9 +62,7 @@ def login(request: Request) -> Response:
         if request.browser.user is not None and (sealed or return_page):
             # Signed in meanwhile, in another tab perhaps, or back from the page after it.
             return _go_on(request, sealed, return_page)
-        recognised = sign_in_unasked(
-            request.engine, _attempt(request), previous_session_id=request.browser.session_id
-        )
+        recognised = sign_in_unasked(request.engine, previous_session_id=request.browser.session_id)
         if recognised:
             return _continue(request, recognised, sealed, return_page)
     requester = authorize.describe_pending(request.engine, sealed, request.browser) if sealed else None
@@ -96,10 +94,11 @@ def check_login(request: Request) -> Response:
         username=(username or "")[:MAXIMUM_USERNAME],
     )
     try:
-        if None in (username, password, _once(form, "request")):
+        if username is None or password is None or _once(form, "request") is None:
             raise SignInRefused("A field was sent twice.", reason="field-repeated")
-        attempt = _attempt(request, username=username, password=Secret(password or ""))
-        signed_in = sign_in(engine, attempt, previous_session_id=request.browser.session_id)
+        signed_in = sign_in(
+            engine, username, Secret(password), previous_session_id=request.browser.session_id
+        )
     except SignInRefused as refused:
         raise NotSignedIn(refused, page) from None
     return _continue(request, signed_in, sealed, page.return_page)
@@ -127,7 +126,9 @@ def logout(request: Request) -> Response:
 @view_config(route_name="logout", request_method="POST")
 def confirm_logout(request: Request) -> Response:
     read_own_form(request)
-    sign_out(request.engine, request.browser.session_id)
+    session_id = request.browser.session_id
+    assert session_id is not None  # no form is read of somebody without one
+    sign_out(request.engine, session_id)
     end_session(request)
     return _signed_out(request)
 
@@ -136,12 +137,6 @@ def _signed_out(request: Request) -> Response:
     page = {"everywhere": False, "signed_in": None}
     response: Response = render_to_response("signed_out.jinja2", page, request)
     return response
-
-
-def _attempt(request: Request, **typed: Any) -> Attempt:
-    headers = headers_of(request)
-    headers.pop("cookie", None)
-    return Attempt(headers=headers, source=request.remote_addr or "", **typed)
 
 
 def _once(form: Parameters, name: str) -> str | None:

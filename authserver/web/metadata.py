@@ -6,12 +6,12 @@ import hashlib
 
 import msgspec
 from pyramid.config import Configurator
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import view_config
 
 from authserver.engine.metadata import server_metadata
 from authserver.web.json import json_response
+from authserver.web.request import Request
 from authserver.web.routes import endpoints
 
 # The name of the document, and of its route (RFC 8414, 3).
@@ -37,10 +37,10 @@ def metadata(request: Request) -> Response:
 
 @view_config(route_name="jwks", request_method="GET")
 def jwks(request: Request) -> Response:
-    application = request.registry.application
-    body = msgspec.json.encode(application.signing_keys.jwks())
+    parts = request.application.parts
+    body = msgspec.json.encode(parts.signer.jwks())
     # A new key is published for longer than this before it signs (`engine.keys.signing_keys.publication_time`).
-    return _cacheable(request, body, application.parts.settings.jwks_maximum_age)
+    return _cacheable(request, body, parts.settings.jwks_maximum_age)
 
 
 def _cacheable(request: Request, body: bytes, maximum_age: int) -> Response:

@@ -12,11 +12,11 @@ that could be in its way. One header decides both, so that page and answer alway
 from __future__ import annotations
 
 from pyramid.renderers import render_to_response
-from pyramid.request import Request
 from pyramid.response import Response
 
 from authserver.engine import uris
 from authserver.web.pages import see_other
+from authserver.web.request import Request
 
 # The routes where the person comes from a form of ours: by sending it, or by the redirect after it.
 AFTER_A_FORM = ("login", "consent")

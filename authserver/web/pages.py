@@ -14,9 +14,10 @@ from pyramid.config import Configurator
 from pyramid.events import BeforeRender
 from pyramid.httpexceptions import HTTPNotFound
 from pyramid.i18n import default_locale_negotiator
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import view_config
+
+from authserver.web.request import Request, Served
 
 STATIC_MAXIMUM_AGE = 86_400
 
@@ -37,7 +38,7 @@ class Paths:
 
 def includeme(config: Configurator) -> None:
     """Prepare everything that no request changes."""
-    application: Any = config.registry.application
+    application: Served = config.registry.application
     config.add_settings(
         {
             "jinja2.directories": "authserver.web:templates",
@@ -52,7 +53,7 @@ def includeme(config: Configurator) -> None:
     config.set_locale_negotiator(negotiate_locale)
     config.add_subscriber(add_page_values, BeforeRender)
     config.registry.home_links = []
-    config.registry.static_files = _static_files(application.loaded.settings)
+    config.registry.static_files = _static_files(application.parts.settings)
     config.registry.locales = tuple(
         sorted(entry.name for entry in (files("authserver") / "locale").iterdir() if entry.is_dir())
     )
@@ -66,7 +67,7 @@ def add_home_link(config: Configurator, label: str, url: str) -> None:
 
 def own_url(request: Request, name: str, /, **query: str) -> str:
     """The absolute URL of a route, made from the issuer and never from the Host header (A-04)."""
-    settings = request.registry.application.loaded.settings
+    settings = request.application.parts.settings
     url: str = settings.issuer_origin + request.route_path(name)
     return f"{url}?{urlencode(query)}" if query else url
 
@@ -95,7 +96,7 @@ def add_page_values(event: BeforeRender) -> None:
     request = event["request"]
     if request is None:
         return
-    settings = request.registry.application.loaded.settings
+    settings = request.application.parts.settings
     event.setdefault("product_name", settings.product_name)
     event.setdefault("logo", own_url(request, "logo") if settings.logo else None)
     # A view that says so itself must not depend on the database: error pages do (the event holds no view's values).

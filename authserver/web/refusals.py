@@ -20,7 +20,6 @@ from pyramid.config import Configurator
 from pyramid.exceptions import URLDecodeError
 from pyramid.httpexceptions import HTTPException
 from pyramid.registry import Registry
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_retry import is_error_retryable
 from pyramid_tm import explicit_manager
@@ -32,6 +31,7 @@ from authserver.engine.errors import PageError, Refusal, TooManyRequests
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType
+from authserver.web.request import Request
 from authserver.web.routes import route_of
 
 # What strangers may write into the event table.
@@ -140,11 +140,11 @@ def record(request: Request, error: Exception) -> None:
     )
     if not leaves_event(error):
         return
-    route = route_of(request)
     method = request.method if _METHOD.fullmatch(request.method) else "other"
-    details = {"endpoint": route.name if route else None, "method": method}
+    details: dict[str, object] = {"endpoint": request.caller.endpoint or None, "method": method}
     # What the request itself wrote was rolled back; observers hear of what stays.
-    with request.registry.application.begin(replace(request.journal, events=[])) as engine:
+    journal = replace(request.journal, events=[])
+    with request.application.begin(caller=request.caller, journal=journal) as engine:
         if isinstance(error, Refusal):
             keep(engine, error, kind, details=details, event_id=request.error_id)
             return

@@ -13,13 +13,12 @@ from pyramid.config import Configurator
 from pyramid.events import NewRequest
 from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
-from pyramid.registry import Registry
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_retry import BeforeRetry
 
 from authserver.engine.records import EventType
 from authserver.web.forms import is_too_large
+from authserver.web.request import Registry, Request
 
 
 class Medium(StrEnum):
@@ -142,7 +141,7 @@ def includeme(config: Configurator) -> None:
 
 
 def _below_issuer(config: Configurator, route: Route) -> Route:
-    prefix: str = config.registry.application.loaded.settings.issuer_path
+    prefix: str = config.registry.application.parts.settings.issuer_path
     return replace(route, path=prefix + route.path)
 
 
@@ -151,7 +150,9 @@ def _add(
 ) -> None:
     """Add a route with its whole path, and what answers where it has no view: 405 unless `otherwise` is given."""
     # What is switched off keeps its name for its view, but matches nothing.
-    is_off = bool(route.decided_by) and not config.registry.application.plugins.serves(route.decided_by)
+    is_off = bool(route.decided_by) and not config.registry.application.parts.policies.serves(
+        route.decided_by
+    )
     # Whatever prefix the caller is included with, the path has it already, or must not have it.
     config = config.with_package(config.package)
     config.route_prefix = None
@@ -205,7 +206,7 @@ def add_well_known(
         name: what is behind `/.well-known/`. It goes between the host and the path of the issuer (RFC 8414, 3.1).
         appended: whether it is behind that path as well (OpenID Connect Discovery, 4).
     """
-    inserted, below = well_known_paths(name, config.registry.application.loaded.settings.issuer_path)
+    inserted, below = well_known_paths(name, config.registry.application.parts.settings.issuer_path)
     paths = (
         {name: inserted, f"{name} appended": below} if appended and below != inserted else {name: inserted}
     )
@@ -228,7 +229,7 @@ def refuse_other_well_known(config: Configurator) -> None:
     Clients ask for several documents in turn, and only a 404 sends each of them on to the next. This is included
     last, so that the pages of plugins come first.
     """
-    issuer_path = config.registry.application.loaded.settings.issuer_path
+    issuer_path = config.registry.application.parts.settings.issuer_path
     for folder in dict.fromkeys(("/.well-known/", f"{issuer_path}/.well-known/")):
         route = Route(folder, f"{folder}*name", ("GET",), Medium.JSON, Origins.ALL)
         _add(config, route, otherwise=no_such_document)

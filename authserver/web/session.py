@@ -11,7 +11,6 @@ import re
 from collections import Counter
 
 from pyramid.config import Configurator
-from pyramid.request import Request
 from pyramid.response import Response
 
 from authserver.engine.crypto import digests
@@ -22,6 +21,7 @@ from authserver.engine.pending import Browser, form_token, is_marked, mark_of
 from authserver.engine.people.login import current_session
 from authserver.web.forms import read_page_form
 from authserver.web.pages import see_own
+from authserver.web.request import Request
 
 COOKIE_PURPOSE = "session-cookie"
 FORM_PURPOSE = "form-token"
@@ -98,7 +98,9 @@ def mark_browser(request: Request, handle: str) -> None:
 def stranger_token(request: Request) -> str:
     """The token of a form that is not about a pending request, for somebody who may have no session (T092)."""
     browser = request.browser
-    marked = (handle for handle in reversed(browser.marks) if is_marked(request.engine, browser, handle))
+    marked = (
+        handle for handle in reversed(list(browser.marks)) if is_marked(request.engine, browser, handle)
+    )
     handle = next(marked, None)
     if handle is None:
         handle = digests.new_identifier()
@@ -137,7 +139,7 @@ def read_form_from_here(request: Request) -> Parameters:
     # A page with `Referrer-Policy: no-referrer` sends `Origin: null`; the token alone decides then.
     origin = request.environ.get("HTTP_ORIGIN", "null")
     form = read_page_form(request)
-    if origin not in ("null", request.registry.application.loaded.settings.issuer_origin):
+    if origin not in ("null", request.application.parts.settings.issuer_origin):
         raise ForgedForm
     return form
 
@@ -214,7 +216,7 @@ def _sent(session_id: str, route_name: str) -> str:
 
 
 def _mac(request: Request, data: str, purpose: str) -> str:
-    mac = request.registry.application.parts.ring.mac(data.encode(), purpose=purpose)
+    mac = request.application.parts.ring.mac(data.encode(), purpose=purpose)
     return to_text(mac)
 
 
@@ -224,10 +226,10 @@ def _mac_matches(request: Request, data: str, purpose: str, text: str) -> bool:
         mac = from_text(text)
     except Unsealable:
         return False
-    matches: bool = request.registry.application.parts.ring.mac_matches(data.encode(), mac, purpose=purpose)
+    matches: bool = request.application.parts.ring.mac_matches(data.encode(), mac, purpose=purpose)
     return matches
 
 
 def _is_https(request: Request) -> bool:
-    issuer: str = request.registry.application.loaded.settings.issuer
+    issuer: str = request.application.parts.settings.issuer
     return issuer.startswith("https:")

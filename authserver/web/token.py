@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import view_config
 
 from authserver.engine.token import exchange
-from authserver.web.forms import headers_of, read_form
+from authserver.web.forms import read_form
 from authserver.web.json import json_response
+from authserver.web.request import Request
 
 
 @view_config(route_name="token", request_method="POST")
 def token(request: Request) -> Response:
-    tokens = exchange(
-        request.engine,
-        read_form(request),
-        authorization=request.environ.get("HTTP_AUTHORIZATION"),
-        headers=headers_of(request),
-    )
-    return json_response(tokens.as_json())
+    return json_response(exchange(request.engine, read_form(request)).as_json())

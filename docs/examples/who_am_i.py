@@ -36,7 +36,8 @@ class WhoAmI:
         config.add_endpoint(route, self.answer)
 
     def answer(self, request):
-        engine, bearer = request.engine, api.read_bearer(request)
+        engine = request.engine
+        bearer = api.read_bearer(engine.caller.authorization)
         issued = api.find_issued(engine, bearer.value) if bearer else None
         # A token that is bound to a key is no bearer token.
         if (

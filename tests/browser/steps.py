@@ -80,7 +80,7 @@ def self_registered(server: Server, redirect_uri: str, **metadata: Any) -> Clien
     }
     client_id = server.http.post_json(server.path("/oauth/register"), body).json["client_id"]
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(client_id)
+        client = engine.stores.clients.find(client_id, engine.now)
     assert client is not None
     return client
 

@@ -296,6 +296,8 @@ def test_an_error_id_leads_to_the_record(run, ini, hook, outcome, line) -> None:
         event_id="error-1",
         type=EventType.TOKEN_REFUSED,
         at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        actor="client:demo-service",
+        source="192.0.2.1",
         client_id="demo-service",
         reason="quiet-hours",
         decisions=(decision,),
@@ -308,6 +310,7 @@ def test_an_error_id_leads_to_the_record(run, ini, hook, outcome, line) -> None:
     result = run("explain", "--error-id", "error-1", "--json")
     explanation = json.loads(result.stdout)
     assert explanation["at"] == "2026-01-02T03:04:05Z"
+    assert (explanation["actor"], explanation["source"]) == ("client:demo-service", "192.0.2.1")
     assert explanation["client_id"] == "demo-service"
     assert (explanation["verdict"], explanation["reason"]) == ("token.refused", "quiet-hours")
     assert explanation["outcome"]["error"] == "invalid_scope"

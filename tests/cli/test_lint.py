@@ -122,7 +122,7 @@ def self_registered(ini: Path, *redirect_uris: str) -> str:
         "scope": "profile",
     }
     with Configuration(ini).engine() as engine:
-        answer = register(engine, json.dumps(body).encode(), None, "192.0.2.1")
+        answer = register(engine, json.dumps(body).encode())
     assert answer["redirect_uris"] == list(redirect_uris)
     return str(answer["client_id"])
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,14 @@ def test_the_installed_command_prints_nothing_but_its_answer(ini: Path) -> None:
     )
     assert users.stderr == ""
     assert users.stdout.splitlines()[1].startswith("demo ")
+
+
+def test_the_events_of_a_command_name_it(run, ini) -> None:
+    """R-12: an operator's command did it, from no network address."""
+    assert run("user", "add", "cecil", "--password-stdin", stdin="a good password\n").exit_code == 0
+    assert run("user", "disable", "cecil").exit_code == 0
+    with closing(sqlite3.connect(ini.parent / ".local" / "authserver.sqlite")) as connection:
+        found = connection.execute("SELECT type, actor, source FROM events").fetchall()
+    assert ("user.added", "command:demo", "") in found
+    assert ("user.added", "command:user add", "") in found
+    assert ("user.disabled", "command:user disable", "") in found

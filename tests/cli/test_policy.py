@@ -67,6 +67,7 @@ def keep(ini: Path, *decisions: dict, ago: timedelta = timedelta(hours=1), **mor
             event = Event(
                 event_id=f"event-{begin.timestamp()}-{number}",
                 type=EventType.TOKEN_ISSUED,
+                actor="client:demo-service",
                 at=begin + timedelta(milliseconds=number),
                 client_id=(each.get("facts") or {}).get("client_id"),
                 decisions=(each,),
@@ -237,6 +238,7 @@ def differ(ini: Path, number: int, reason: str, *, dropped: int = 0) -> None:
                 event_id=f"{reason}-{count}",
                 type=EventType.POLICY_DIFFERED,
                 at=datetime.now(UTC),
+                actor="server",
                 client_id="demo-service",
                 reason=reason,
                 decisions=(was, would_be),

@@ -75,7 +75,7 @@ def summary(run) -> dict[str, Any]:
 def serves(ini: Path) -> bool:
     """Whether a server starts with this ring; raises SystemExit with its sentences otherwise."""
     application = loadapp(f"config:{ini}").registry.application
-    token = application.signing_keys.sign({}, typ="at+jwt")
+    token = application.parts.signer.sign({}, typ="at+jwt")
     application.close()
     return bool(token)
 

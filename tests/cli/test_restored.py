@@ -147,7 +147,7 @@ def test_what_the_log_tells_is_done_again(run, engine, tmp_path) -> None:
     assert "it must register again" in done.stdout
     assert "Traceback" not in done.output
     with engine() as found:
-        client, user = found.stores.clients.find("demo-service"), found.stores.users.find(user_id)
+        client, user = found.stores.clients.find("demo-service", found.now), found.stores.users.find(user_id)
     assert client is not None and not client.is_enabled
     assert user is not None and user.password_hash is None
     # Doing it again changes nothing that an operator did since.

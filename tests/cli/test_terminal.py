@@ -43,6 +43,7 @@ def hostile(run, ini: Path) -> Configuration:
                 event_id="event_1",
                 type=EventType.POLICY_DIFFERED,
                 at=now,
+                actor="server",
                 client_id="playground",
                 user_id=None,
                 grant_id=None,

@@ -28,7 +28,7 @@ from authserver.engine.records import Client, Consent, User
 from authserver.hookspecs import DECIDING
 from authserver.settings import Secret
 from authserver.testing.questions import a_question
-from authserver.testing.records import a_client, a_consent, a_user
+from authserver.testing.records import NOW, a_client, a_consent, a_user
 from authserver.testing.stores import MemoryStores
 from authserver.testing.strategies import question
 
@@ -47,7 +47,9 @@ def known_of(*values: object) -> Known:
                 stores.users.add(value)
             case Consent():
                 stores.consents.remember(value)
-    return Known(stores.clients.find, stores.users.find, stores.consents.find)
+    return Known(
+        lambda client_id: stores.clients.find(client_id, NOW), stores.users.find, stores.consents.find
+    )
 
 
 def values_of(question: Question[Any]) -> list[Any]:

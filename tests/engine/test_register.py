@@ -82,8 +82,8 @@ def opened(make_engine: Make) -> Engine:
 def registered(engine: Engine, metadata: Any) -> dict[str, Any]:
     """What comes back of this: bytes as they are, anything else as JSON; and it is what is kept."""
     body = metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()
-    answer = dict(register(engine, body, None, "192.0.2.1"))
-    client = engine.stores.clients.find(answer["client_id"])
+    answer = dict(register(engine, body))
+    client = engine.stores.clients.find(answer["client_id"], engine.now)
     assert client is not None
     assert client.is_self_registered
     assert answer["scope"] == " ".join(client.scopes) != ""
@@ -105,7 +105,7 @@ def assert_refused(engine: Engine, metadata: Any, error: str = "invalid_client_m
 
 
 def stored(engine: Engine) -> tuple[Any, ...]:
-    return tuple(engine.stores.clients.list()), tuple(engine.journal.events)
+    return tuple(engine.stores.clients.list(engine.now)), tuple(engine.journal.events)
 
 
 # ---- The form --------------------------------------------------------------------------------------
@@ -505,7 +505,7 @@ def test_a_member_of_a_plugin_is_kept_and_answered(engine: Engine, make_engine: 
     keeping = make_engine(Keeps)
     answer = registered(keeping, asked)
     assert (answer["team"], answer["beta"]) == ("blue", True)
-    client = keeping.stores.clients.find(answer["client_id"])
+    client = keeping.stores.clients.find(answer["client_id"], keeping.now)
     assert client and client.details == {"team": "blue", "beta": True}
     assert not {"team", "beta"} & registered(engine, asked).keys()
     assert not {"team", "beta"} & registered(keeping, {**WEB, "team": "", "beta": False}).keys()
@@ -825,7 +825,7 @@ def test_a_client_of_an_operator_stands_on_the_same_floor(engine: Engine, make_e
     ]:
         with pytest.raises(error):
             add_client(engine, replace(metadata, **changes))
-    assert engine.stores.clients.list() == []
+    assert engine.stores.clients.list(engine.now) == []
     cursor = replace(metadata, redirect_uris=(CURSOR,), application_type="native")
     assert add_client(make_engine("mcp_clients"), cursor)[0].redirect_uris == (CURSOR,)
 

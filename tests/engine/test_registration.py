@@ -39,7 +39,7 @@ def test_a_registered_client_can_be_used_at_once(rules: Rules, method: str) -> N
         {**WEB, "grant_types": ["authorization_code", "refresh_token"], "token_endpoint_auth_method": method},
     ).json
     with rules.begin() as engine:
-        client = engine.stores.clients.find(registered["client_id"])
+        client = engine.stores.clients.find(registered["client_id"], engine.now)
     secret = registered.get("client_secret")
     tokens = rules.redeem(client, secret, rules.code(client))
     assert tokens.status_int == 200
@@ -115,7 +115,7 @@ def test_privileged_members_are_never_stored(rules: Rules) -> None:
     for name in ("trusted", "skip_consent", "access_token_lifetime", "details"):
         assert name not in answer.json
     with rules.begin() as engine:
-        client = engine.stores.clients.find(answer.json["client_id"])
+        client = engine.stores.clients.find(answer.json["client_id"], engine.now)
     assert client.is_self_registered
     assert not set(client.details) & {"first_party", "trusted", "skip_consent", "access_token_lifetime"}
 
@@ -135,7 +135,7 @@ def test_open_registration_is_confined_to_its_scopes(rules: Rules, asked: str | 
     assert answer.status_int == 201
     assert answer.json["scope"] == given
     with rules.begin() as engine:
-        assert engine.stores.clients.find(answer.json["client_id"]).scopes == tuple(given.split())
+        assert engine.stores.clients.find(answer.json["client_id"], engine.now).scopes == tuple(given.split())
 
 
 def test_open_registration_gives_no_client_credentials(rules: Rules) -> None:

@@ -340,7 +340,7 @@ def test_a_client_and_a_person_are_disabled_again(make: Make) -> None:
         done = redo(engine, event)
         assert (done.subject, done.outcome, done.todo) == (subject, Outcome.DONE, "")
         assert redo(make(), event).outcome is Outcome.ALREADY
-    found = engine.stores.clients.find("reports"), engine.stores.users.find("user_ada")
+    found = engine.stores.clients.find("reports", engine.now), engine.stores.users.find("user_ada")
     assert not any(each is None or each.is_enabled for each in found)
     assert len(events_of(engine, EventType.CLIENT_DISABLED)) == 1
     assert events_of(engine, EventType.USER_DISABLED) == [lost_events.REASON]
@@ -358,7 +358,7 @@ def test_a_client_secret_ends_again_though_it_is_the_last(make: Make) -> None:
         details={"secret": secrets.handle(secret)},
     )
     assert redo(engine, event).outcome is Outcome.DONE
-    client = engine.stores.clients.find("reports")
+    client = engine.stores.clients.find("reports", engine.now)
     assert secrets.matching(engine, client, "reports", text) is None
     assert redo(engine, event).outcome is Outcome.ABSENT
 
@@ -379,7 +379,7 @@ def test_a_secret_that_was_rotated_ends_when_it_was_to_end(make: Make) -> None:
     done = redo(engine, event)
     assert done.outcome is Outcome.DONE
     assert "authserver client rotate-secret reports" in done.todo
-    client = engine.stores.clients.find("reports")
+    client = engine.stores.clients.find("reports", engine.now)
     assert secrets.matching(engine, client, "reports", text) is not None
     after = make(now + timedelta(hours=1))
     assert secrets.matching(after, client, "reports", text) is None

@@ -198,7 +198,7 @@ def test_sealing_anew_goes_on_where_it_stopped(with_ring: Make, stores: MemorySt
     left = [key.kid for key in ring.outdated(stores, both)]
     assert left == waiting[1:]
     assert all(signing_keys.open_private(both, key) for key in stores.signing_keys.list())
-    assert ring.dependents(stores) == {
+    assert ring.dependents(stores, LATER) == {
         "2024": ring.Dependents(signing_keys=1),
         "2025": ring.Dependents(signing_keys=1),
     }
@@ -241,5 +241,5 @@ def test_the_clients_that_need_an_older_key_are_named(with_ring: Make, stores: M
     add_client(with_ring(NEW), "c")
     add_client(with_ring(OLD), "gone")
     stores.clients.disable("gone", NOW)
-    assert ring.clients_of(stores, {"2024", "2023"}) == {"2024": ["a", "b"]}
-    assert ring.clients_of(stores, set()) == {}
+    assert ring.clients_of(stores, {"2024", "2023"}, LATER) == {"2024": ["a", "b"]}
+    assert ring.clients_of(stores, set(), LATER) == {}

@@ -381,13 +381,11 @@ class machine_in:  # noqa: N801 - reads as what it does
 
 
 # Who reads the clock on the wall: where requests, commands and background work begin, and who makes an engine's `now`.
-# The secrets that a store hands out are judged once more by the engine's time.
 READ_THE_CLOCK = {
     "app.py",
     "plugins/shadow.py",
     "upkeep.py",
     "engine/keys/following.py",
-    "storage/clients.py",
     # The library that counts there does it by the same clock; nothing but a rate depends on it.
     "throttle.py",
 }

@@ -21,8 +21,8 @@ import authserver.policies.login
 settings = json.loads(sys.stdin.readline())
 print("imported", flush=True)
 sys.stdin.readline()
-application = app.main({}, **settings).registry.application
-print(json.dumps(dict(application.signing_keys.jwks())), flush=True)
+application = app.start(settings).registry.application
+print(json.dumps(dict(application.parts.signer.jwks())), flush=True)
 """
 
 

@@ -350,7 +350,7 @@ def check_redone(server: Server, told: dict[str, Any]) -> None:
     assert server.sign_in(server.browser(), "bob", PASSWORD).status_int == 400
     assert server.sign_in(server.browser(), "cecil").status_int == 400
     with server.application.begin() as engine:
-        locked, renewed = (engine.stores.clients.find(name) for name in ("locked", "renewed"))
+        locked, renewed = (engine.stores.clients.find(name, engine.now) for name in ("locked", "renewed"))
     assert locked is not None and not locked.is_enabled
     assert renewed is not None and renewed.secrets == ()
     (event,) = server.events("database.restored")

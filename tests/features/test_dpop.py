@@ -1,4 +1,4 @@
-"""Tokens bound to a key of the client: DPoP at the token endpoint (RFC 9449)."""
+"""Tokens bound to a key of the client: DPoP at the token endpoint and for pushed requests (RFC 9449)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,22 @@ from authserver.api import Binding, hookimpl
 from authserver.engine.records import Client
 from authserver.settings import SettingsError
 from authserver.storage.tables import kept
-from authserver.testing.server import ISSUER, SETTINGS, VERIFIER, Server, basic, query_of, with_plugin
-from authserver.testing.stories import assert_json_error, stored
+from authserver.testing.server import (
+    CHALLENGE,
+    ISSUER,
+    REDIRECT_URI,
+    SETTINGS,
+    VERIFIER,
+    Server,
+    basic,
+    query_of,
+    with_plugin,
+)
+from authserver.testing.stories import assert_code, assert_json_error, sign_in_at, stored
 from authserver.testing.threads import at_once
 
 ENDPOINT = f"{ISSUER}/oauth/token"
+PUSH = f"{ISSUER}/oauth/par"
 KEY, OTHER = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
 KEYS = {
     "ES256": KEY,
@@ -368,7 +379,7 @@ BAD: dict[str, Callable[[], str]] = {
     "htm a list": lambda: proof(htm=["POST"]),
     "no htu": lambda: proof(htu=None),
     "htu of the issuer": lambda: proof(htu=ISSUER),
-    "htu of another path": lambda: proof(htu=f"{ISSUER}/oauth/par"),
+    "htu of another path": lambda: proof(htu=f"{ISSUER}/oauth/revoke"),
     "htu with a slash more": lambda: proof(htu=f"{ENDPOINT}/"),
     "htu of another host": lambda: proof(htu="https://evil.example/oauth/token"),
     "htu of another scheme": lambda: proof(htu=ENDPOINT.replace("https:", "http:")),
@@ -396,13 +407,16 @@ BAD: dict[str, Callable[[], str]] = {
 }
 
 
+PUSHING: dict[str, Any] = {"authserver.plugins": f"{SETTINGS['authserver.plugins']}\npushed_requests\ndpop"}
+
+
 @pytest.fixture(scope="module")
 def shared(migrated_sqlite_file: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A server and a service for tests that only see refusals: nothing they do leaves anything behind."""
     path = tmp_path_factory.mktemp("dpop") / "authserver.db"
     path.write_bytes(migrated_sqlite_file.read_bytes())
-    server = Server(f"sqlite:///{path}", with_plugin("dpop", {}))
-    client, secret = server.add_client(grant_types=("client_credentials",))
+    server = Server(f"sqlite:///{path}", PUSHING)
+    client, secret = server.add_client(grant_types=("authorization_code", "client_credentials"))
     yield server, client, secret
     server.close()
 
@@ -695,6 +709,153 @@ def test_a_malformed_thumbprint_is_told_to_the_client(server: Server, thumbprint
     assert stored(server) == before
 
 
+# ---- pushed requests --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pushing(make: Make) -> Server:
+    """A server that takes pushed requests, too."""
+    server = make(other=PUSHING)
+    server.add_user("ann")
+    return server
+
+
+def push(
+    server: Server, client: Client, secret: str | None, dpop: str | None, **changes: Any
+) -> TestResponse:
+    """A pushed request that is right, apart from these parameters, with this DPoP header."""
+    form = {
+        "response_type": "code",
+        "redirect_uri": REDIRECT_URI,
+        "code_challenge": CHALLENGE,
+        "code_challenge_method": "S256",
+        "client_id": client.client_id,
+        **changes,
+    }
+    headers = {"DPoP": dpop} if dpop is not None else {}
+    if secret:
+        headers["Authorization"] = basic(client.client_id, secret)
+    answer: TestResponse = server.http.post(
+        server.path("/oauth/par"),
+        urlencode(form),
+        headers=headers,
+        content_type="application/x-www-form-urlencoded",
+        expect_errors=True,
+    )
+    return answer
+
+
+def code_of(server: Server, client: Client, answer: TestResponse) -> str:
+    """The code for a pushed request, which somebody agrees to who signs in for it."""
+    assert answer.status_int == 201, answer.text
+    query = urlencode({"client_id": client.client_id, "request_uri": answer.json["request_uri"]})
+    browser = server.browser()
+    page = sign_in_at(browser.get(server.path(f"/oauth/authorize?{query}")).follow()).follow()
+    return assert_code(server.consent(page), state=None)
+
+
+@pytest.mark.parametrize("is_public", [True, False])
+@pytest.mark.parametrize("named", [{}, {"dpop_jkt": KEY.thumbprint()}], ids=["proof", "proof-and-dpop_jkt"])
+def test_a_proof_that_comes_with_a_pushed_request_binds_the_code(
+    pushing: Server, is_public: bool, named: dict[str, str]
+) -> None:
+    """DPOP-04, PAR-10: another key or none gets `invalid_grant`, and the code is as it was."""
+    client, secret = (public_client(pushing), None) if is_public else pushing.add_client()
+    code = code_of(pushing, client, push(pushing, client, secret, proof(htu=PUSH), **named))
+    before = stored(pushing)
+    for dpop in (proof(OTHER), None):
+        assert_json_error(redeem(pushing, client, secret, code, dpop), "invalid_grant")
+        assert stored(pushing) == before
+    assert redeem(pushing, client, secret, code, proof()).json["token_type"] == "DPoP"
+
+
+def test_a_request_that_is_pushed_without_a_proof_binds_nothing(pushing: Server) -> None:
+    """DPOP-04: a bearer token; and with `dpop_jkt` alone the code is bound as that of any request."""
+    client, secret = pushing.add_client()
+    code = code_of(pushing, client, push(pushing, client, secret, None))
+    assert redeem(pushing, client, secret, code, None).json["token_type"] == "Bearer"
+    client, secret = pushing.add_client()
+    code = code_of(pushing, client, push(pushing, client, secret, None, dpop_jkt=KEY.thumbprint()))
+    assert_json_error(redeem(pushing, client, secret, code, None), "invalid_grant")
+    assert redeem(pushing, client, secret, code, proof()).json["token_type"] == "DPoP"
+
+
+def test_a_client_that_promised_to_bind_may_push_without_a_proof(pushing: Server) -> None:
+    """DPOP-05: the promise is about token requests."""
+    client, secret = pushing.add_client(details={"dpop_bound_access_tokens": True})
+    code = code_of(pushing, client, push(pushing, client, secret, None))
+    assert_json_error(redeem(pushing, client, secret, code, None), "invalid_dpop_proof")
+    assert redeem(pushing, client, secret, code, proof()).json["token_type"] == "DPoP"
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_proof_of_a_pushed_request_is_refused(
+    shared: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DPOP-01, DPOP-04, PAR-10: as at the token endpoint; no reference, nothing stored, one event."""
+    monkeypatch.setitem(globals(), "ENDPOINT", PUSH)  # the proofs are for it
+    server, client, secret = shared
+    before, refused = stored(server), len(server.events("request.refused"))
+    answer = push(server, client, secret, BAD[name]())
+    assert_json_error(answer, "invalid_dpop_proof")
+    assert "request_uri" not in answer.json
+    assert stored(server) == before
+    assert len(server.events("request.refused")) == refused + 1
+
+
+@pytest.mark.parametrize(
+    ("dpop", "changes", "error"),
+    [
+        (lambda: proof(htu=PUSH), {"dpop_jkt": OTHER.thumbprint()}, "invalid_dpop_proof"),
+        (lambda: proof(htu=PUSH), {"dpop_jkt": "x"}, "invalid_dpop_proof"),
+        (lambda: proof(), {}, "invalid_dpop_proof"),
+        (lambda: proof(htu=f"{ISSUER}/oauth/authorize"), {}, "invalid_dpop_proof"),
+        (lambda: proof(htu=PUSH), {"scope": "admin"}, "invalid_scope"),
+        (lambda: proof(htu=PUSH), {"client_id": "another"}, "invalid_request"),
+        (lambda: None, {"dpop_jkt": "x"}, "invalid_request"),
+    ],
+    ids=[
+        "key of another dpop_jkt",
+        "malformed dpop_jkt",
+        "for the token endpoint",
+        "for the authorization endpoint",
+        "another fault",
+        "of another client",
+        "malformed dpop_jkt alone",
+    ],
+)
+def test_a_refused_push_binds_and_uses_up_nothing(
+    pushing: Server, dpop: Callable[[], str | None], changes: dict[str, str], error: str
+) -> None:
+    """DPOP-04: both must agree; the proof of a refused request is good for the next one."""
+    client, secret = pushing.add_client()
+    text, before = dpop(), stored(pushing)
+    assert_json_error(push(pushing, client, secret, text, **changes), error)
+    assert stored(pushing) == before
+    if error == "invalid_scope":
+        assert push(pushing, client, secret, text).status_int == 201
+
+
+def test_a_proof_is_used_for_one_push(pushing: Server) -> None:
+    """DPOP-01, T087: neither for the next push, nor by another client."""
+    once = proof(htu=PUSH)
+    clients = [pushing.add_client() for _ in range(2)]
+    assert push(pushing, *clients[0], once).status_int == 201
+    for client, secret in clients:
+        assert_json_error(push(pushing, client, secret, once), "invalid_dpop_proof")
+    assert push(pushing, *clients[0], proof(htu=PUSH)).status_int == 201
+
+
+def test_where_no_plugin_proves_keys_a_proof_is_nothing_to_a_push(make: Make) -> None:
+    """Only what the INI names is loaded."""
+    plugins = f"{SETTINGS['authserver.plugins']} pushed_requests"
+    server = make(other={"authserver.plugins": plugins, "authserver.plugin.dpop.tolerance": None})
+    server.add_user("ann")
+    client, secret = server.add_client()
+    code = code_of(server, client, push(server, client, secret, "x"))
+    assert redeem(server, client, secret, code, None).json["token_type"] == "Bearer"
+
+
 # ---- clients that must ------------------------------------------------------------------------------
 
 
@@ -784,6 +945,21 @@ def test_two_bindings_at_once_are_a_fault(make: Make) -> None:
     answer = post(server, client, secret, None, **SERVICE)
     assert answer.json["token_type"] == "Bearer"
     assert server.claims(answer.json["access_token"])["cnf"] == {"x5t#S256": "x"}
+
+
+def test_another_kind_of_key_binds_the_code_of_a_pushed_request_in_the_same_way(make: Make) -> None:
+    """PAR-10, token_binding: what the push proved, the token request must prove; a request names no other key."""
+    plugins = f"{SETTINGS['authserver.plugins']}\npushed_requests\ndpop\n{__name__}:{BindsToo.__qualname__}"
+    server = make(other={"authserver.plugins": plugins})
+    server.add_user("ann")
+    client, secret = server.add_client()
+    code = code_of(server, client, push(server, client, secret, None))
+    answer = redeem(server, client, secret, code, None)
+    assert server.claims(answer.json["access_token"])["cnf"] == {"x5t#S256": "x"}
+    before = stored(server)
+    assert_json_error(push(server, client, secret, None, dpop_jkt=KEY.thumbprint()), "invalid_request")
+    assert_json_error(push(server, client, secret, proof(htu=PUSH)), "server_error", status=500)
+    assert stored(server) == before
 
 
 def test_what_is_no_binding_is_a_fault(make: Make) -> None:

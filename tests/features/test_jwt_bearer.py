@@ -242,7 +242,7 @@ def test_a_client_can_register_for_it_where_the_operator_lets_it(
     registered = server.http.post_json("/oauth/register", body, status=201).json
     assert (registered["grant_types"], registered["response_types"]) == ([GRANT_TYPE], [])
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(registered["client_id"])
+        client = engine.stores.clients.find(registered["client_id"], engine.now)
     assert client
     answer = server.token(client, registered["client_secret"], grant_type=GRANT_TYPE, assertion=assertion())
     assert answer.status_int == 200
@@ -550,13 +550,13 @@ def test_what_we_signed_ourselves_is_no_assertion(sqlite_url: str, tmp_path: Pat
     """T061, JAG-11: our tokens and keys are refused even where somebody lists them as trusted."""
     first = Server(sqlite_url)
     ours = tmp_path / "ours.json"
-    ours.write_text(json.dumps(dict(first.application.signing_keys.jwks())))
+    ours.write_text(json.dumps(dict(first.application.parts.signer.jwks())))
     first.close()
     bearer = Bearer(sqlite_url, ours, issuers=f"{ISSUER} = {ours}\n{TRUSTED} = {ours}")
     service = bearer.server.add_client(grant_types=("client_credentials",))
     token = bearer.server.token(*service, grant_type="client_credentials").json["access_token"]
     bearer.refused(lambda: bearer.send(token), "assertion-type")
-    sign = bearer.server.application.signing_keys.sign
+    sign = bearer.server.application.parts.signer.sign
     own = sign(claims_with(iss=ISSUER), typ="JWT")
     bearer.refused(lambda: bearer.send(own), "assertion-issuer-not-trusted")
     disguised = sign(claims_with(), typ="JWT")

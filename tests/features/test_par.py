@@ -310,7 +310,7 @@ def self_registered(server: Server) -> tuple[Client, str]:
     body = {"redirect_uris": [REDIRECT_URI], "scope": "profile files.read"}
     answer = server.http.post_json("/oauth/register", body)
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(answer.json["client_id"])
+        client = engine.stores.clients.find(answer.json["client_id"], engine.now)
     assert client is not None
     return client, answer.json["client_secret"]
 

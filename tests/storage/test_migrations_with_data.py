@@ -295,7 +295,7 @@ def check_server(url: str, jwt: str) -> None:
     server = Server(url)
     try:
         with server.application.begin() as engine:
-            client = engine.stores.clients.find("reports")
+            client = engine.stores.clients.find("reports", engine.now)
         assert client is not None
         assert [key["kid"] for key in server.http.get("/oauth/jwks").json["keys"]] == [kid_of(jwt)]
         for text in (ACCESS, jwt):

@@ -176,7 +176,7 @@ def test_an_exhausted_pool_is_slow_after_two_seconds(database_url: str) -> None:
         return time.monotonic() - began
 
     with database.begin() as holder, ThreadPoolExecutor(2) as threads:
-        holder.clients.find("reports")
+        holder.clients.find("reports", NOW)
         waited = list(threads.map(seconds_until_busy, [database.ping, lambda: read_something(database)]))
     assert all(1.5 < seconds < 4 for seconds in waited), waited
     database.ping()
@@ -241,4 +241,4 @@ def test_ctrl_c_in_the_middle_of_a_statement_is_ctrl_c(database: Database) -> No
 
 def read_something(database: Database) -> None:
     with database.begin() as stores:
-        stores.clients.find("reports")
+        stores.clients.find("reports", NOW)

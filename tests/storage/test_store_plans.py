@@ -30,7 +30,7 @@ from benchmarks.fill import POPULAR
 NOW = datetime.now(UTC)
 SECRET = ClientSecret(digest=b"digest of a secret", key_id="test", created_at=NOW)
 METHODS: dict[str, Callable[[Stores], object]] = {
-    "clients.find": lambda stores: stores.clients.find("client-7"),
+    "clients.find": lambda stores: stores.clients.find("client-7", NOW),
     "clients.add": lambda stores: add_client(stores),
     "clients.disable": lambda stores: stores.clients.disable("client-7", NOW),
     "clients.add_secret": lambda stores: stores.clients.add_secret(add_client(stores), SECRET),
@@ -40,8 +40,8 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "clients.note_secret": lambda stores: stores.clients.note_secret(
         "client-7", SECRET, replace(SECRET, last_used_at=NOW)
     ),
-    "clients.find_all": lambda stores: stores.clients.find_all(["client-7", "client-8"]),
-    "clients.page": lambda stores: stores.clients.page(after="client-7", limit=9),
+    "clients.find_all": lambda stores: stores.clients.find_all(["client-7", "client-8"], NOW),
+    "clients.page": lambda stores: stores.clients.page(NOW, after="client-7", limit=9),
     "clients.knows_origin": lambda stores: stores.clients.knows_origin("https://client-7.example"),
     "users.find": lambda stores: stores.users.find("user_7"),
     "users.find_by_name": lambda stores: stores.users.find_by_name("user7"),

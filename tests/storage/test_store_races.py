@@ -85,9 +85,9 @@ def test_racers_that_read_and_then_write_wait_for_each_other(database: Database)
             manager = transaction.TransactionManager(explicit=True)
             with manager:
                 stores = database.for_transaction(manager)
-                assert stores.clients.find("reports")
+                assert stores.clients.find("reports", NOW)
                 stores.events.add(an_event(event_id=f"{number}-{turn}"))
-                assert stores.clients.find("reports")
+                assert stores.clients.find("reports", NOW)
 
     at_once(8, race)
     with database.engine.connect() as connection:

@@ -198,7 +198,7 @@ def test_reads_alone_open_no_transaction(filled: Database, manager: transaction.
     statements = listen(filled)
     with manager:
         stores = filled.for_transaction(manager)
-        assert stores.clients.find("reports")
+        assert stores.clients.find("reports", NOW)
         assert stores.tokens.find(a_token().kind, a_token().digest)
         assert not any(statement.startswith("BEGIN") for statement in statements)
         stores.grants.add(a_grant(grant_id="new"))
@@ -224,7 +224,7 @@ def test_a_client_token_costs_one_read_and_one_write(
     statements = listen(filled)
     with manager:
         stores = filled.for_transaction(manager)
-        stores.clients.find("reports")
+        stores.clients.find("reports", NOW)
         stores.events.add(an_event())
     assert [statement.split()[0] for statement in statements] == ["SELECT", "INSERT"]
 
@@ -252,7 +252,7 @@ def test_stores_are_of_no_use_after_their_transaction(
     """T107: a write that no transaction would commit raises."""
     with manager:
         stores = filled.for_transaction(manager)
-        stores.clients.find("reports")
+        stores.clients.find("reports", NOW)
     with pytest.raises(sa.exc.SQLAlchemyError):
         stores.grants.add(a_grant(grant_id="new"))
     with pytest.raises(transaction.interfaces.NoTransaction):

@@ -29,7 +29,7 @@ def test_clients_in_use_do_not_keep_batches_from_the_idle_ones(database: Databas
     )
     assert sum(removed for removed, _ in remove(database, Disposable.CLIENTS)) == 1
     with database.begin() as stores:
-        assert stores.clients.find("~idle") is None
+        assert stores.clients.find("~idle", NOW) is None
 
 
 def test_a_family_of_10000_goes_in_batches(database: Database) -> None:

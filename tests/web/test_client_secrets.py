@@ -114,7 +114,7 @@ def test_a_secret_that_was_ended_is_refused_at_once(service: Service) -> None:
     """R-05: one of two, by its name."""
     newer = service.rotate()
     with service.server.application.begin() as engine:
-        client = engine.stores.clients.find(service.client.client_id)
+        client = engine.stores.clients.find(service.client.client_id, engine.now)
         assert client is not None
         end_secret(engine, client.client_id, handle(client.secrets[-1]))
     assert_json_error(service.ask(newer), "invalid_client", status=401)

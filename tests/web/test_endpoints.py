@@ -104,7 +104,7 @@ def test_an_endpoint_of_a_plugin_answers_programs(server: Server) -> None:
 
 def test_the_metadata_names_an_endpoint_of_a_plugin(server: Server) -> None:
     """A-04: below the path of the issuer."""
-    path = server.application.loaded.settings.issuer_path
+    path = server.application.parts.settings.issuer_path
     members = server.http.get(f"/.well-known/oauth-authorization-server{path}").json
     assert members["acme_beacon_endpoint"] == f"{server.issuer}/beacon"
 

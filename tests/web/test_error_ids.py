@@ -31,7 +31,7 @@ def told(server: Server, error_id: str) -> Explanation:
     with server.application.begin() as engine:
         event = engine.stores.events.find(error_id)
     assert event is not None, "the id leads nowhere"
-    return explain_event(event, server.application.plugins)
+    return explain_event(event, server.application.parts.policies)
 
 
 def latest(server: Server, type: str) -> str:
@@ -137,7 +137,7 @@ def test_an_error_id_leads_to_every_check(
     assert answer.status_int >= 400
     explanation = told(server, error_id_of(answer))
     assert (explanation.verdict, explanation.reason) == (verdict, reason)
-    assert checks is None or [check.check for check in explanation.checks] == checks
+    assert checks is None or [check.hook for check in explanation.checks] == checks
     assert explanation.checks[-1].remedies
     assert explanation.outcome["method"] in ("GET", "POST", "PUT")
     if answer.content_type == "application/json" and explanation.description:
@@ -150,7 +150,7 @@ def test_a_redirected_error_has_its_record(server: Server) -> None:
     assert answer.status_int == 303 and "error=invalid_scope" in answer.location
     explanation = told(server, latest(server, "authorization.refused"))
     assert explanation.outcome["error"] == "invalid_scope"
-    assert [check.check for check in explanation.checks][-1] == "scope_decision"
+    assert [check.hook for check in explanation.checks][-1] == "scope_decision"
     assert "error_id" not in answer.location
 
 
@@ -211,7 +211,7 @@ def test_an_unexpected_error_has_its_record(server: Server) -> None:
     explanation = told(server, error_id_of(answer))
     assert (explanation.verdict, explanation.reason) == ("request.failed", "unexpected-error")
     assert explanation.outcome["exception"] == "RuntimeError"
-    assert [check.check for check in explanation.checks] == [
+    assert [check.hook for check in explanation.checks] == [
         "client_auth_decision",
         "resource_decision",
         "scope_decision",
@@ -298,7 +298,7 @@ def test_a_plugin_that_fails_is_named(make_server: Callable[..., Server]) -> Non
     answer = server.token(client, secret, grant_type="client_credentials", scope="profile")
     assert_json_error(answer, "server_error", status=500)
     last = told(server, error_id_of(answer)).checks[-1]
-    assert (last.check, last.verdict, last.by, last.reason) == (
+    assert (last.hook, last.verdict, last.by, last.reason) == (
         "scope_decision",
         "failed",
         "raises",

@@ -310,7 +310,7 @@ def refuse_and_show(request: Request) -> Response:
 
 def show_again(error: Again, request: Request) -> Response:
     request.engine.record(EventType.CONSENT_GIVEN)
-    clients = request.engine.stores.clients.find("nobody")
+    clients = request.engine.stores.clients.find("nobody", request.engine.now)
     return Response(
         f"{error.typed}, {clients}, {request.error_id}", content_type="text/plain", charset="utf-8"
     )

@@ -111,7 +111,7 @@ def test_the_expanded_request_counts_in_place_of_what_was_sent(server: Server) -
 
 def test_other_requests_are_as_before(server: Server) -> None:
     with server.application.begin() as engine:
-        client = engine.stores.clients.find("notes")
+        client = engine.stores.clients.find("notes", engine.now)
     assert client
     assert_code(server.consent(signed_in(server).get(server.authorization_url(client))))
 
@@ -172,7 +172,7 @@ def test_a_failure_before_anything_is_known_is_a_page(
 ) -> None:
     """R-14, T001: even with a good redirect URI beside it."""
     with server.application.begin() as engine:
-        client = engine.stores.clients.find("notes")
+        client = engine.stores.clients.find("notes", engine.now)
     assert client
     browser = signed_in(server)
     before = stored(server)

@@ -41,7 +41,7 @@ def change(server, rule, *arguments, **options):
     """Change the keys as the command line does, and let this process read them."""
     with server.application.begin() as engine:
         changed = rule(engine, *arguments, **options)
-    server.application.signing_keys.load()
+    server.application.parts.signer.load()
     return changed
 
 
@@ -84,7 +84,7 @@ def test_a_token_is_good_until_its_key_ends(server):
     assert published(server) == [kid_of(old), rotation.new.kid]
     assert kid_of(issued(server, client, secret)) == kid_of(old)
     with time_machine.travel(rotation.new.activates_at + SECOND, tick=False):
-        server.application.signing_keys.load()
+        server.application.parts.signer.load()
         last = rotation.old
         assert published(server) == [kid_of(old), rotation.new.kid]
         new = issued(server, client, secret)
@@ -92,7 +92,7 @@ def test_a_token_is_good_until_its_key_ends(server):
         for token in (old, new):
             assert server.introspect(api, api_secret, token).json["active"] is True
     with time_machine.travel(last.ends_at, tick=False):
-        server.application.signing_keys.load()
+        server.application.parts.signer.load()
         assert published(server) == [rotation.new.kid]
         assert server.introspect(api, api_secret, old).json == {"active": False}
 
@@ -142,7 +142,7 @@ def test_a_new_algorithm_waits_until_its_key_can_be_known(make, algorithm):
     assert [key["alg"] for key in after.http.get("/oauth/jwks").json["keys"]] == ["ES256", algorithm]
     assert kid_of(issued(after, client, secret)) == kid_of(old)
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=316), tick=False):
-        after.application.signing_keys.load()
+        after.application.parts.signer.load()
         new = issued(after, client, secret)
         assert kid_of(new) == published(after)[1]
         for token in (old, new):

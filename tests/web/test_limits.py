@@ -70,7 +70,7 @@ def test_all_scopes_can_be_registered_asked_for_and_used(server: Server, scopes:
     registered = server.http.post_json("/oauth/register", metadata)
     assert registered.json["scope"] == text
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(registered.json["client_id"])
+        client = engine.stores.clients.find(registered.json["client_id"], engine.now)
     assert client is not None
     secret = registered.json["client_secret"]
 

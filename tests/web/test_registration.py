@@ -105,7 +105,7 @@ def test_a_registered_client_can_be_used_at_once(server):
         {**WEB, "grant_types": ["authorization_code", "refresh_token"]},
     ).json
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(registered["client_id"])
+        client = engine.stores.clients.find(registered["client_id"], engine.now)
     secret = registered.get("client_secret")
     tokens = server.redeem(client, secret, server.code(client))
     assert tokens.status_int == 200
@@ -395,7 +395,7 @@ def test_a_self_registered_client_is_always_asked_for(server):
     """T132, E-12: it is unverified, and no registration makes consent skippable."""
     registered = register(server, {**WEB, "token_endpoint_auth_method": "none"}).json
     with server.application.begin() as engine:
-        client = engine.stores.clients.find(registered["client_id"])
+        client = engine.stores.clients.find(registered["client_id"], engine.now)
     browser = server.browser()
     server.sign_in(browser)
     page = browser.get(server.authorization_url(client))

@@ -14,6 +14,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from webtest import TestApp, TestResponse
 
+from authserver import settings
 from authserver.api import Client, ClientMetadata, Credentials, Secret, User, hookimpl
 from authserver.engine.parameters import Parameters
 from authserver.testing.records import a_user
@@ -79,10 +80,10 @@ class Run:
             "reprs": repr(
                 [
                     application,
-                    application.loaded,
+                    settings.load(self.server.ini),
                     application.parts.ring,
-                    application.plugins.table(),
-                    [application.plugins.plugin(name) for name in application.plugins.names],
+                    application.parts.policies.table(),
+                    [application.parts.policies.plugin(name) for name in application.parts.policies.names],
                     application.storage.engine,
                 ]
             ),

@@ -149,7 +149,7 @@ def test_a_client_that_became_public_rotates(keeping: Keeping) -> None:
     with keeping.server.application.storage.engine.begin() as connection:
         connection.execute(sa.text("UPDATE clients SET auth_method = 'none'"))
     with keeping.server.application.begin() as engine:
-        client = engine.stores.clients.find(keeping.client.client_id)
+        client = engine.stores.clients.find(keeping.client.client_id, engine.now)
     assert client is not None
     answer = keeping.server.refresh(client, None, keeping.token).json
     assert answer["refresh_token"] != keeping.token

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
 from authserver.engine.clients import secrets
@@ -16,6 +14,7 @@ from authserver.engine.errors import InvalidClient, InvalidRequest
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import ClientAuthQuestion, Credentials
 from authserver.engine.records import Client, ClientSecret, EventType
+from authserver.settings import Secret
 
 # How a client of each known method presents itself; others (a certificate, say) bring no credential of these kinds.
 PRESENTATION = {
@@ -24,6 +23,7 @@ PRESENTATION = {
     "client_secret_post": "client_secret_post",
     "private_key_jwt": "client_assertion",
 }
+_TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _REFUSED = "Client authentication failed."
 
 
@@ -38,23 +38,22 @@ class Presented:
     scheme: str = "Basic"
 
 
-def authenticate(
-    engine: Engine, authorization: str | None, parameters: Parameters, headers: Mapping[str, str]
-) -> Client:
+def authenticate(engine: Engine, parameters: Parameters) -> Client:
     """The client that sent this request, by exactly the method it is registered for (OAuth 2.1, 2.4).
 
+    Whatever happens afterwards, it is the actor (see `Event.actor`).
+
     Args:
-        authorization: the Authorization header, if any.
         parameters: the form body.
-        headers: other headers, for policies that look at them.
 
     Raises:
         InvalidRequest: two methods at once, or two different client ids.
         InvalidClient: anything else; unknown, disabled and wrong secret look and cost the same (J-07).
     """
-    presented = read_credentials(authorization, parameters)
+    presented = read_credentials(engine.caller.authorization, parameters)
     refuse_malformed(presented)
-    client, used = _judge(engine, presented, headers)
+    client, used = _judge(engine, presented)
+    engine.journal.actor = f"client:{client.client_id}"
     if used is not None and presented.secret is not None:
         secrets.note_use(engine, client, used, presented.secret)
     return client
@@ -66,17 +65,15 @@ def refuse_malformed(presented: Presented) -> None:
         raise InvalidClient(_REFUSED, reason="secret-malformed", scheme=presented.scheme)
 
 
-def judge(engine: Engine, presented: Presented, headers: Mapping[str, str]) -> Client:
+def judge(engine: Engine, presented: Presented) -> Client:
     """The client that these credentials prove; nothing is noted. Raises InvalidClient."""
-    return _judge(engine, presented, headers)[0]
+    return _judge(engine, presented)[0]
 
 
-def _judge(
-    engine: Engine, presented: Presented, headers: Mapping[str, str]
-) -> tuple[Client, ClientSecret | None]:
+def _judge(engine: Engine, presented: Presented) -> tuple[Client, ClientSecret | None]:
     """The client, and the secret that proved it, if one did that is kept here."""
     engine.journal.client_id = presented.client_id
-    kept = engine.stores.clients.find(presented.client_id)
+    kept = engine.stores.clients.find(presented.client_id, engine.now)
     client = kept or engine.find_client_elsewhere(presented.client_id)
     used = None
     if presented.secret is not None:
@@ -94,18 +91,13 @@ def _judge(
         client_id=presented.client_id,
         secret_matches=used is not None,
         assertion=presented.assertion,
-        headers=without_credentials(headers),
+        headers=engine.caller.headers,
     )
     ruling = engine.ask(ClientAuthQuestion(client=client, credentials=credentials))
     if not ruling.allowed or (presented.secret is not None and used is None):
         refused.reason = "secret-wrong" if ruling.allowed else ruling.reason
         raise refused
     return client, used if kept else None
-
-
-def without_credentials(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """The headers that plugins may see."""
-    return MappingProxyType({k: v for k, v in headers.items() if k not in ("authorization", "cookie")})
 
 
 def read_credentials(authorization: str | None, parameters: Parameters) -> Presented:
@@ -134,6 +126,17 @@ def read_credentials(authorization: str | None, parameters: Parameters) -> Prese
     if assertion is not None:
         return Presented("client_assertion", client_id, assertion=assertion)
     return Presented("none", client_id)
+
+
+def read_bearer(authorization: str | None) -> Secret | None:
+    """The bearer token of an Authorization header (RFC 6750, 2.1); None when there is no such header.
+
+    Anything that is not one well-formed bearer token counts as a token that nobody accepts (T086).
+    """
+    if authorization is None:
+        return None
+    scheme, _, token = authorization.partition(" ")
+    return Secret(token if scheme.lower() == "bearer" and _TOKEN68.fullmatch(token) else "malformed")
 
 
 def disable_client(engine: Engine, client_id: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from authserver.engine import uris
+from authserver.engine.clients.authentication import read_bearer
 from authserver.engine.clients.secrets import new_secret
 from authserver.engine.context import Engine, ReadMember
 from authserver.engine.crypto import digests, strict_json
@@ -23,7 +24,6 @@ from authserver.limits import (
     MAXIMUM_REDIRECT_URIS,
     MAXIMUM_SCOPE,
 )
-from authserver.settings import Secret
 
 # The reason a registration policy gives when only the lack of a valid initial access token stands in the way.
 INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
@@ -59,33 +59,30 @@ CORE_MEMBERS = frozenset(
 )
 
 
-def register(engine: Engine, body: bytes, bearer: Secret | None, source: str) -> Mapping[str, Any]:
+def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
     """Let a client register itself, if a policy agrees, and say what it got (RFC 7591, 3.2.1).
 
     Args:
-        body: the JSON object as sent.
-        bearer: the initial access token, if one was sent.
-        source: the network address that it came from.
+        body: the JSON object as sent. The initial access token, if any, is the authorization of the caller.
 
     Raises:
         InvalidRedirectUri, InvalidClientMetadata: a member cannot be registered, or a policy refuses.
         InvalidToken: a policy wants an initial access token and this is none.
     """
     client_id = digests.new_identifier("client_")
-    allowed = allowed_metadata(engine, body, bearer, source, client_id)
+    allowed = allowed_metadata(engine, body, client_id)
     client, secret = add_client(engine, allowed, client_id=client_id, registered_by=RegisteredBy.SELF)
     return describe(client, secret)
 
 
-def allowed_metadata(
-    engine: Engine, body: bytes, bearer: Secret | None, source: str, client_id: str
-) -> ClientMetadata:
+def allowed_metadata(engine: Engine, body: bytes, client_id: str) -> ClientMetadata:
     """What a client may register itself with: its form is checked, policies decide, the floor judges the result.
 
     Raises as `register` does.
     """
     asked = read_metadata(body, engine.client_metadata)
-    ruling = engine.ask(RegistrationQuestion(metadata=asked, bearer=bearer, source=source))
+    bearer = read_bearer(engine.caller.authorization)
+    ruling = engine.ask(RegistrationQuestion(metadata=asked, bearer=bearer, source=engine.caller.source))
     if not ruling.allowed:
         if ruling.reason == INITIAL_ACCESS_TOKEN_REQUIRED:
             raise InvalidToken(

@@ -118,7 +118,7 @@ def note_use(engine: Engine, client: Client, used: ClientSecret, text: str) -> N
 
 def client_with_secrets(engine: Engine, client_id: str) -> Client:
     """A client that authenticates with secrets kept here, disabled or not. Raises SecretsUnchanged."""
-    client = engine.stores.clients.find(client_id)
+    client = engine.stores.clients.find(client_id, engine.now)
     if client is None:
         if engine.find_client(client_id) is not None:
             raise SecretsUnchanged(f"{client_id} is kept by a plugin, and so are its secrets, if it has any")

@@ -29,23 +29,23 @@ class Dependents:
         return " and ".join(told) or "nothing"
 
 
-def dependents(stores: Stores) -> Mapping[str, Dependents]:
+def dependents(stores: Stores, now: datetime) -> Mapping[str, Dependents]:
     """What depends on each key that anything depends on, by the id of the key.
 
     What is sealed in kept records does not count: they expire soon, and are refused when they do not open.
     """
     sealed = [_sealed_by(key) for key in stores.signing_keys.list() if key.sealed_private_jwk is not None]
-    secrets = stores.clients.count_secrets()
+    secrets = stores.clients.count_secrets(now)
     return {
         key_id: Dependents(signing_keys=sealed.count(key_id), client_secrets=secrets.get(key_id, 0))
         for key_id in sorted({*sealed, *secrets} - {""})
     }
 
 
-def clients_of(stores: Stores, key_ids: Set[str]) -> Mapping[str, Sequence[str]]:
+def clients_of(stores: Stores, key_ids: Set[str], now: datetime) -> Mapping[str, Sequence[str]]:
     """The enabled clients with a live secret that one of these keys made, by the id of the key."""
     found: dict[str, list[str]] = {}
-    for client in stores.clients.list() if key_ids else ():
+    for client in stores.clients.list(now) if key_ids else ():
         for key_id in sorted({secret.key_id for secret in client.secrets} & key_ids):
             if client.is_enabled:
                 found.setdefault(key_id, []).append(client.client_id)
@@ -61,7 +61,7 @@ def check(engine: Engine) -> None:
     check_known(engine)
     missing = {
         key_id: needed
-        for key_id, needed in dependents(engine.stores).items()
+        for key_id, needed in dependents(engine.stores, engine.now).items()
         if key_id not in engine.ring.key_ids
     }
     if missing:
@@ -91,7 +91,7 @@ def check_known(engine: Engine) -> None:
         if key_id in known and not hmac.compare_digest(known[key_id].fingerprint, ring.fingerprint(key_id))
     ]
     if wrong:
-        needed = dependents(stores)
+        needed = dependents(stores, engine.now)
         raise SettingsError(
             f"authserver.secret_keys: {key.key_id} is not the key that has had this id here since "
             f"{key.first_used_at:%Y-%m-%d %H:%M:%SZ}, and that one is needed by {needed.get(key.key_id, Dependents())}; "

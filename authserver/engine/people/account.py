@@ -250,7 +250,7 @@ def sign_out_everywhere(engine: Engine, user: User) -> Ended:
 
 def _clients(engine: Engine, client_ids: Sequence[str]) -> dict[str, Client]:
     """Who these are, as far as anybody knows."""
-    known = {client.client_id: client for client in engine.stores.clients.find_all(client_ids)}
+    known = {client.client_id: client for client in engine.stores.clients.find_all(client_ids, engine.now)}
     try:
         for client_id in client_ids:
             if client_id not in known and (client := engine.find_client_elsewhere(client_id)):

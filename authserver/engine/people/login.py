@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from authserver.engine.context import Engine
+from authserver.engine.context import Caller, Engine
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import ServerError, SignInRefused
@@ -35,25 +35,10 @@ class SignedIn:
     user: User
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """An attempt to sign in: what was typed, and the request that brought it.
-
-    `headers` are by lower-case name; `source` is the network address that the request came from.
-    """
-
-    username: str = ""
-    password: Secret = field(default=Secret(""))
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    source: str = ""
-
-
-def sign_in_unasked(
-    engine: Engine, attempt: Attempt, *, previous_session_id: str | None = None
-) -> SignedIn | None:
+def sign_in_unasked(engine: Engine, *, previous_session_id: str | None = None) -> SignedIn | None:
     """Sign in whom a policy recognises by the request alone, before anybody types anything; None for nobody."""
     try:
-        return sign_in(engine, attempt, previous_session_id=previous_session_id)
+        return sign_in(engine, "", Secret(""), previous_session_id=previous_session_id)
     except (SignInRefused, ServerError) as refused:
         # A policy that failed is in the log; the sign-in page may be shown all the same.
         if engine.journal.decisions[-1].verdict in (Verdict.ALLOW, Verdict.DENY):
@@ -61,29 +46,31 @@ def sign_in_unasked(
         return None
 
 
-def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None = None) -> SignedIn:
-    """Check an attempt with the policies and begin a new session with a new id (E-17, T098).
+def sign_in(
+    engine: Engine, username: str, password: Secret, *, previous_session_id: str | None = None
+) -> SignedIn:
+    """Check what was typed with the policies and begin a new session with a new id (E-17, T098).
 
     Raises:
         SignInRefused: with one message for every cause (T100).
         ServerError: a policy failed, or vouched for a name that nobody can have.
     """
     refused = SignInRefused("The user name or password is not right.", reason="nobody-answered")
-    if password_size(attempt.password.value) > MAXIMUM_PASSWORD:
+    if password_size(password.value) > MAXIMUM_PASSWORD:
         raise SignInRefused(refused.description, reason="password-too-long")
-    name, user = _typed(engine, attempt.username)
+    name, user = _typed(engine, username)
     engine.journal.user_id = user.user_id if user else None
     ruling = engine.ask(
         LoginQuestion(
             username=name,
-            password=attempt.password,
+            password=password,
             user=user,
-            headers=attempt.headers,
-            source=attempt.source,
+            headers=_headers(engine.caller),
+            source=engine.caller.source,
         )
     )
     if not ruling.allowed:
-        nameless = ruling.verdict is Verdict.SILENT and attempt.username and not name
+        nameless = ruling.verdict is Verdict.SILENT and username and not name
         refused.reason = "username-unusable" if nameless else ruling.reason
         raise refused
     identity = ruling.allowed_value
@@ -114,20 +101,26 @@ def sign_in(engine: Engine, attempt: Attempt, *, previous_session_id: str | None
             expires_at=engine.now + timedelta(seconds=engine.settings.session_lifetime),
             details={
                 "amr": list(identity.methods),
-                "source": attempt.source,
-                "user_agent": _shortened(attempt.headers.get("user-agent", ""), MAXIMUM_USER_AGENT),
+                "source": engine.caller.source,
+                "user_agent": _shortened(engine.caller.headers.get("user-agent", ""), MAXIMUM_USER_AGENT),
             },
         )
     )
+    _acts(engine, user)
     engine.journal.user_id = user.user_id
     engine.record(EventType.SIGNED_IN, reason=ruling.reason)
     return SignedIn(session_id=session_id, user=user)
 
 
 def current_session(engine: Engine, session_id: str) -> FoundSession | None:
-    """The live session of this id, and note at most once a minute that it was seen."""
+    """The live session of this id, and note at most once a minute that it was seen.
+
+    Whatever happens from now on, its user is the actor (see `Event.actor`).
+    """
     digest = digests.digest(SESSION_KIND, session_id)
     found = engine.stores.sessions.find(digest, engine.now, idle_since(engine))
+    if found:
+        _acts(engine, found.user)
     if found and engine.now - found.session.last_seen_at > timedelta(seconds=60):
         engine.stores.sessions.touch(digest, engine.now)
     return found
@@ -198,6 +191,17 @@ def _typed(engine: Engine, username: str) -> tuple[str, User | None]:
     except BadUsername:
         return "", None
     return name, user
+
+
+def _acts(engine: Engine, user: User) -> None:
+    engine.journal.actor = f"user:{user.user_id}"
+
+
+def _headers(caller: Caller) -> Mapping[str, str]:
+    """What a policy may recognise a person by: the Authorization header too, which may be about the person."""
+    if caller.authorization is None:
+        return caller.headers
+    return {**caller.headers, "authorization": caller.authorization}
 
 
 def _new_name(username: str) -> str:

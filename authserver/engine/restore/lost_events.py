@@ -91,7 +91,7 @@ def redo(engine: Engine, event: LoggedEvent) -> Redone:
 
 def _disable_client(engine: Engine, event: LoggedEvent) -> Redone:
     client_id = event.client_id or ""
-    client = engine.stores.clients.find(client_id)
+    client = engine.stores.clients.find(client_id, engine.now)
     if client is None:
         return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT)
     disabled = disable_client(engine, client_id)
@@ -120,7 +120,7 @@ def _end_secret(engine: Engine, event: LoggedEvent) -> Redone:
 def _replace_secret(engine: Engine, event: LoggedEvent) -> Redone:
     """The new secret is lost, and the end of those that it replaced with it."""
     client_id = event.client_id or ""
-    client = engine.stores.clients.find(client_id)
+    client = engine.stores.clients.find(client_id, engine.now)
     if client is None:
         return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT)
     ended = 0
@@ -156,7 +156,7 @@ def _take_password_away(engine: Engine, event: LoggedEvent) -> Redone:
 
 def _miss_client(engine: Engine, event: LoggedEvent) -> Redone:
     client_id = event.client_id or ""
-    if engine.stores.clients.find(client_id) is not None:
+    if engine.stores.clients.find(client_id, engine.now) is not None:
         return Redone(event=event, subject=client_id, outcome=Outcome.ALREADY)
     todo = "it must register again"
     return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT, todo=todo)

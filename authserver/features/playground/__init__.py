@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pyramid.config import Configurator
-from pyramid.request import Request
 
-from authserver.api import Route, hookimpl
+from authserver.api import Request, Route, hookimpl
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Playground:
         config.add_static_view(
             "playground/static", "authserver.features.playground:static", cache_max_age=300
         )
-        issuer = config.registry.application.loaded.settings.issuer
+        issuer = config.registry.application.parts.settings.issuer
         config.add_home_link("Playground", f"{issuer}/playground")
 
     def page(self, request: Request) -> dict[str, Any]:

@@ -1,0 +1,37 @@
+"""Who sends a request, and how: the one place where a rule's knowledge of HTTP comes from."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from pyramid.config import Configurator
+
+from authserver.engine.context import Caller
+from authserver.web.request import Request
+from authserver.web.routes import route_of
+
+_CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+
+def includeme(config: Configurator) -> None:
+    config.add_request_method(caller, reify=True)
+
+
+def caller(request: Request) -> Caller:
+    """The caller of this request; its endpoint is empty where there is none, and at the pages of plugins."""
+    route = route_of(request)
+    headers = {
+        name[5:].replace("_", "-").lower(): value
+        for name, value in request.environ.items()
+        if name.startswith("HTTP_")
+    }
+    authorization = headers.get("authorization")
+    return Caller(
+        endpoint=route.name if route else "",
+        source=request.remote_addr or "",
+        headers=MappingProxyType(
+            {name: value for name, value in headers.items() if name not in _CREDENTIALS}
+        ),
+        authorization=authorization,
+        url=request.application.parts.settings.issuer_origin + route.path if route else "",
+    )
