@@ -238,7 +238,7 @@ def test_the_error_code_of_a_refusal_is_recorded_explained_and_compared(
     assert guarded.ask(question).error_code == "come_back_later"
     event = guarded.event(EventType.TOKEN_ISSUED)
     event = replace(event, decisions=json.loads(json.dumps(event.decisions)))
-    check = explain_event(event, server.application.plugins).checks[0]
+    check = explain_event(event, server.application.parts.policies).checks[0]
     assert (check.verdict, check.outcome) == ("deny", "come_back_later")
     for code, result in (("come_back_later", Result.SAME), ("go_away", Result.FLIPPED)):
         other = replace(engine, policies=PluginSet([("guard", vault.Guard(code))]))

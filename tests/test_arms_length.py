@@ -110,7 +110,7 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
-    def token_binding(self, client: Any, headers: Any, url: Any, grant: Any, spends: Any) -> Any:
+    def token_binding(self, client: Any, parameters: Any, grant: Any, spends: Any) -> Any:
         return self.act(locals())
 
     @hookimpl
@@ -200,8 +200,7 @@ def contributing() -> dict[str, dict[str, Any]]:
         "code_details": {"client": client, "parameters": parameters},
         "token_binding": {
             "client": client,
-            "headers": {"dpop": "proof"},
-            "url": "https://as.example/oauth/token",
+            "parameters": parameters,
             "grant": grant,
             "spends": a_token(details={"cnf": {"jkt": "a"}}),
         },

@@ -59,7 +59,7 @@ def reasons_of(path: Path) -> Iterator[str]:
 
 def failures() -> Iterator[str]:
     """Why the answer of a plugin is none (`plugins.asking` and `hooks`)."""
-    files = [PACKAGE / "plugins" / "asking.py", PACKAGE / "hooks.py"]
+    files = [PACKAGE / "plugins" / "arms_length.py", PACKAGE / "plugins" / "asking.py", PACKAGE / "hooks.py"]
     for node in [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]:
         match node:
             case ast.FunctionDef(name="problem_with"):
@@ -68,6 +68,8 @@ def failures() -> Iterator[str]:
                         yield from texts(inner.value)
             case ast.Call(func=ast.Name(id="Answer"), args=[_, _, third, *_]):
                 yield from texts(third)
+            case ast.Call(func=ast.Name(id="Unusable"), args=[_, second]):
+                yield from texts(second)
 
 
 def codes(error: type[OAuthError] = OAuthError) -> Iterator[str]:

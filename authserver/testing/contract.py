@@ -17,7 +17,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -174,7 +174,9 @@ def policy_contract(
                 @settings
                 @given(asking[hook])
                 def holds(asked: Question[Any]) -> None:
-                    handed = copied(asked)
+                    handed = replace(
+                        asked, **{item.name: copied(getattr(asked, item.name)) for item in fields(asked)}
+                    )
                     with suppress(Exception):
                         _ask(policy, handed, through=_directly)
                     changed = [

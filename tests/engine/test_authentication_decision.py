@@ -78,7 +78,7 @@ def make(built: app.Application, memory_stores: MemoryStores) -> Iterator[Make]:
     memory_stores.users.add(ADA)
     memory_stores.sessions.add(OLD)
     memory_stores.sessions.add(NEW)
-    shipped = [(name, built.plugins.plugin(name)) for name in built.plugins.names]
+    shipped = [(name, built.parts.policies.plugin(name)) for name in built.parts.policies.names]
 
     def make(says: Decision[Any] | Callable[[], Any] | None, *, seconds: int = 0) -> Engine:
         SAYS[:] = [says if callable(says) else lambda: says]

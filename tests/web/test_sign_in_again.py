@@ -155,7 +155,7 @@ def test_back_to_the_sign_in_page_leads_on(server: Server, browser: TestApp, cli
 
 
 def test_somebody_else_may_sign_in_instead(server: Server, browser: TestApp, client: Client) -> None:
-    """E-04: the page is shown to them, and the grant is theirs."""
+    """E-04.b: the page is shown to them, and the grant is theirs."""
     consent = sign_in_at(begin(server, browser, client), "bob").follow()
     assert_code(server.consent(consent))
     users = {row["username"]: row["user_id"] for row in server.rows("users")}
