@@ -17,8 +17,7 @@ class NightShift:
 Three things a plugin says of itself, as class variables or properties, which are no settings. `reasons`: every
 reason that its decisions and errors may have; operators, counters and translations know it by them, and the contract
 kit (`authserver.testing.contract`) refuses any other decision. It may be a mapping from each reason to its remedy,
-which `authserver explain` shows; "" for a mistake of whoever sent the request. `immediate`: that it asks nobody outside, no network and no slow
-file; the server then calls it directly, which is faster, and does not time it. Without it a plugin has
+which `authserver explain` shows; "" for a mistake of whoever sent the request. `immediate`: that it asks no other service, no network and no slow file; the server then calls it directly, which is faster, and does not time it. Without it a plugin has
 `authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the hooks that this value serves, where its
 settings decide that; without it, all that it implements.
 

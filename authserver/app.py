@@ -84,7 +84,7 @@ class Application:
         self.tell(engine.journal)
 
     def tell(self, journal: Journal) -> None:
-        """Show observing plugins what happened, once it is sure to have happened (T112)."""
+        """Call observing plugins with what happened, after the commit (T112)."""
         for event in journal.events:
             self.parts.policies.observe(event)
 
@@ -102,7 +102,7 @@ class Application:
             )
 
     def prepare_keys(self) -> None:
-        """Check the key ring, see to it that there is a key to sign with, and read all.
+        """Check the key ring, make a signing key unless there is one, and read all keys.
 
         Raises:
             SettingsError: the ring lacks a key that is needed, or has another under its id.
@@ -252,7 +252,7 @@ def _build(
 
 
 def _open_database(url: str) -> Database:
-    """The database of this URL; nothing of the URL is repeated, there may be a password in it."""
+    """The database of this URL; the URL is never repeated, because it may hold a password."""
     try:
         return Database(url)
     except ImportError as error:
@@ -263,7 +263,7 @@ def _open_database(url: str) -> Database:
 
 
 def announce(application: Application) -> None:
-    """Say in the log who decides what, and what is insecure."""
+    """Log which plugins decide what, and what is insecure."""
     for row in application.parts.policies.table():
         asked = ", ".join(row["plugins"]) or f"nobody: {row['silence']}"
         log.info("%s: %s", row["hook"], asked)

@@ -17,11 +17,11 @@ MAXIMUM_TEXT = 500
 
 
 class Escaped(Exception):
-    """A plugin raised what is no `Exception`; the message names it."""
+    """A plugin raised something that is no `Exception`; the message names it."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """The operator pressed Ctrl-C (`interruptible`). No plugin's doing, so nothing contains it."""
+    """The operator pressed Ctrl-C (`interruptible`). It is not caused by a plugin, so it is not contained."""
 
 
 def contained(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -232,7 +232,7 @@ def authentication_decision(
     silence="the user is asked",
     silence_refuses=False,
     remedy=(
-        "consent_remembered lets pass who agreed to as much before, consent_first_party whoever comes from our own application: `authserver client add --first-party`"
+        "consent_remembered allows what the person agreed to before, consent_first_party allows our own applications: `authserver client add --first-party`"
     ),
 )
 def consent_decision(

@@ -12,9 +12,9 @@ MAXIMUM_LINE = 1_000
 
 
 class OneLine(logging.Formatter):
-    """Writes what is hidden in a record as escapes, and what follows its line, such as a traceback, indented.
+    """Writes hidden characters as escapes, and indents what follows the line of a record, such as a traceback.
 
-    So nothing that others wrote looks like a record of its own, or is an order to a terminal.
+    So no text of others can look like a record of its own or control a terminal.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name

@@ -16,7 +16,7 @@ def create(path: Path, text: str = "") -> None:
     """Make a file with this text; nobody else can read it at any time. Raises FileExistsError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
-        # A strange umask takes rights from us, too.
+        # An unusual umask removes our own rights, too.
         os.fchmod(descriptor, 0o600)
         file.write(text)
 
@@ -30,7 +30,7 @@ def create_folder(path: Path) -> None:
 
 
 def tighten(path: Path) -> None:
-    """Take a file or folder from other users, if it is there and ours; the log says so.
+    """Remove the access of other users to a file or folder, if it exists and is ours; the log says so.
 
     It is not opened: closing it would end the locks that SQLite holds on it in this process.
     """

@@ -1,4 +1,4 @@
-"""How often somebody did something within a minute, counted in this process."""
+"""Counts how often a caller did something within a minute, in this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
-# What is counted is apart from who was told: one key of each.
+# Counts and reports have keys of their own.
 _COUNTED, _TOLD = "counted", "told"
 
 

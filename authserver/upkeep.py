@@ -1,7 +1,7 @@
-"""Clean-up that runs itself: what goes when, in small batches, in one process at a time.
+"""Clean-up that runs by itself: which rows are deleted and when, in small batches, by one process at a time.
 
-Every rule here removes a row long after nothing depends on it any more. What tells a replay from a stranger's
-guess, used codes and rotated refresh tokens, goes with its grant and not before.
+Each row is deleted long after nothing depends on it any more. Used codes and rotated refresh tokens, by which
+a replay is recognised, are deleted with their grant and not before.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from authserver.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# What was over goes only now: a clock that is an hour ahead takes nothing that is alive, and no request that runs
-# meets a row that vanishes (T150).
+# Expired rows are kept this much longer, so that a clock that is one hour ahead deletes nothing valid, and no
+# row disappears during a request that uses it (T150).
 GRACE = timedelta(hours=1, minutes=5)
-# Whoever asks why a secret stopped working still finds when it ended.
+# An operator who asks why a secret stopped working can still see when it ended.
 SECRET_KEPT = timedelta(days=7)
-# Rows of one table that go at once, each time in a transaction of its own. On SQLite, whoever writes waits for it.
+# Rows of one table that are deleted in one transaction. On SQLite, other writers wait for it.
 BATCH = 500
-# Batches in one go; with the pauses between them they take less than the usual interval.
+# Batches of one turn; with the pauses between them they take less than the usual interval.
 BATCHES = 200
-# Seconds of the shortest pause, in which whoever writes to SQLite gets a turn.
+# Seconds of the shortest pause, in which other writers can use SQLite.
 PAUSE = 0.02
-# What is reported of a backlog; nobody needs to know more exactly how much too much it is.
+# A backlog is counted up to this number; an exact count above it is of no use.
 BACKLOG = 10_000
 LEASE = "upkeep"
 # Seconds that a lease lasts at least: longer than a batch can take (`storage.database`).
@@ -42,7 +42,7 @@ SHORTEST_LEASE = 10
 
 
 def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
-    """For each kind, how long ago it must have been over to go now; none for what is kept for ever."""
+    """For each kind, the time before which its rows must have expired to be deleted; kinds that are kept for ever are left out."""
     lifetimes = {
         Disposable.TOKENS: timedelta(),
         Disposable.KEPT_RECORDS: timedelta(),
@@ -63,12 +63,13 @@ def remove_all(
     pause: Callable[[float], object],
     places: dict[Disposable, Place] | None = None,
 ) -> Iterator[tuple[Disposable, Batch]]:
-    """Remove batch after batch, of each kind in turn, until every kind came to its end.
+    """Delete batch after batch, of each kind in turn, until nothing is left of any kind.
 
     Args:
         before: see `cutoffs`.
-        pause: waits so many seconds, twice as many as the batch before took: others write, too.
-        places: where each kind goes on; kept up to date, so that the next call goes on where this one was left.
+        pause: waits so many seconds, twice as many as the batch before took, so that others can write.
+        places: where each kind continues; kept up to date, so that the next call continues where this one
+        ended.
 
     Raises:
         StorageUnavailable: what was yielded is done.
@@ -92,13 +93,13 @@ def remove_all(
 
 
 def erase_keys(storage: Storage, now: datetime) -> int:
-    """Erase the private parts of signing keys that are long over; how many. Raises StorageUnavailable."""
+    """Erase the private parts of signing keys that ended long ago; how many. Raises StorageUnavailable."""
     with storage.begin() as stores:
         return signing_keys.erase_ended(stores, now - GRACE)
 
 
 def backlog(storage: Storage, before: Mapping[Disposable, datetime], limit: int) -> dict[Disposable, int]:
-    """How many rows of each kind could go now, counted up to `limit`. Raises StorageUnavailable."""
+    """How many rows of each kind could be deleted now, counted up to `limit`. Raises StorageUnavailable."""
     with storage.begin() as stores:
         return {kind: stores.upkeep.count(kind, over, limit=limit) for kind, over in before.items()}
 
@@ -111,7 +112,7 @@ class Caretaker:
         settings: how often, and how long what is kept.
 
     Attributes:
-        removed: how many rows this process removed, by kind, with those that hung on them.
+        removed: how many rows this process deleted, by kind, with their dependent rows.
         last_run: when this process last did the work; None when it never did.
     """
 
@@ -135,23 +136,23 @@ class Caretaker:
             atexit.register(self.stop)
 
     def stop(self) -> None:
-        """Stop after the batch at hand, for which nobody waits longer than a second."""
+        """Stop after the present batch, and wait for it no longer than one second."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(timeout=1)
 
     def backlog(self) -> Mapping[Disposable, int]:
-        """How many rows of each kind could go now, up to `BACKLOG`; nothing when the database is away."""
+        """How many rows of each kind could be deleted now, up to `BACKLOG`; nothing when the database is away."""
         try:
             return backlog(self._storage, cutoffs(self._settings, datetime.now(UTC)), BACKLOG)
         except StorageUnavailable:
             return {}
 
     def work(self) -> int:
-        """Take the lease and remove a bounded amount; how many rows it was.
+        """Take the lease and delete a bounded number of rows; how many they were.
 
         Raises:
-            StorageUnavailable: what was removed until then is gone.
+            StorageUnavailable: what was deleted until then stays deleted.
         """
         if not self._take_lease():
             return 0
@@ -190,7 +191,8 @@ class Caretaker:
             return stores.upkeep.take_lease(LEASE, self._holder, now, now + timedelta(seconds=self._lease))
 
     def _run(self) -> None:
-        # Processes that start together do not meet at every turn. The time to wait knows no clock that can be set.
+        # Processes that start together do not meet at every turn. The wait does not depend on a clock that
+        # can be set.
         while not self._ended.wait(self._interval * (800 + secrets.randbelow(400)) / 1000):
             try:
                 self.work()
@@ -200,7 +202,7 @@ class Caretaker:
                 self._is_well = True
 
     def _tell(self, error: Exception) -> None:
-        """Log what went wrong once, until it went well again."""
+        """Log a failure once, until the work succeeds again."""
         if self._is_well:
             passing = isinstance(error, StorageUnavailable)
             log.warning(

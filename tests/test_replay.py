@@ -166,9 +166,9 @@ def test_what_shadow_plugins_said_is_not_asked_again(engine: Engine) -> None:
     [
         (record("scope_decision", SCOPE | {"client_id": "gone"}, "allow"), "the client is gone"),
         (record("scope_decision", SCOPE | {"user_id": "user_gone"}, "allow"), "the user is gone"),
-        (record("scope_decision", None, "allow"), "another version of the server wrote it down"),
+        (record("scope_decision", None, "allow"), "another version of the server recorded it"),
         (record("scope_decision", SCOPE | {"requested": None}, "allow"), "another version"),
-        (record("retired_decision", {}, "allow"), "there is no such hook any more"),
+        (record("retired_decision", {}, "allow"), "this hook does not exist any more"),
         (record("login_decision", {"user_id": "user_ada"}, "allow"), "a password"),
         (record("authentication_decision", {"client_id": "reports"}, "deny"), "the parameters of a request"),
         (record("client_auth_decision", {"assertion": True}, "allow"), "a client assertion"),

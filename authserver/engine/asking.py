@@ -1,6 +1,6 @@
 """Which scopes and resources a request may have: one filter for every grant type (T081).
 
-The policies answer first; the floor after them is never wider than requested, registered and known.
+The policies answer first; then the floor removes what was not requested, registered or known.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
 
 
 def resume(engine: Engine, sealed_request: str, browser: Browser) -> Outcome:
-    """Go on with a pending request, after signing in or on returning to a page.
+    """Continue a pending request, after sign-in or on returning to a page.
 
     Raises:
         PageError: also when it has expired, belongs to another browser, or was answered before.
@@ -204,7 +204,7 @@ def answer(
         form_token: of the page that was answered.
         allowed: whether the user pressed Allow.
         scopes: the ticked scopes.
-        confirmed: whether the user vouched for a client that nobody here vouches for (E-09).
+        confirmed: whether the user confirmed a client that registered itself (E-09).
 
     Raises:
         PageError: also when the request was answered before (E-05).
@@ -254,7 +254,7 @@ def switch_user(engine: Engine, sealed_request: str, browser: Browser, *, form_t
 def _answered(
     engine: Engine, pending: Pending, browser: Browser, token: str, given: str
 ) -> Checked | AskLogin | Redirect:
-    """What is common to every answer: whose page it answers, and whether the request still wants one.
+    """What is common to every answer: whose page it answers, and whether the request is still open.
 
     The same answer once more is a `Redirect` (E-05); without a user it does not count.
     """
@@ -328,7 +328,7 @@ def check_request(engine: Engine, parameters: Parameters, bound: Mapping[str, An
 
 
 def _expand(engine: Engine, parameters: Parameters) -> Expanded:
-    """The request that the parameters stand for: the first plugin that knows says so, and each may refuse."""
+    """The request that the parameters stand for: the first plugin that expands it decides, and each may refuse."""
     try:
         found = engine.contributions("expand_authorization_request", engine=engine, parameters=parameters)
     except ServerError:
@@ -354,7 +354,7 @@ def _opened(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
 
 
 def _carried(expanded: Expanded, maximum: int) -> Expanded:
-    """The request as it travels on. Of one that cannot, only what its refusal needs to reach the client."""
+    """The request as it travels on. If it cannot be carried, only the parameters that its refusal needs."""
     parameters = expanded.parameters
     try:
         parameters.refuse_unreadable()
@@ -513,7 +513,7 @@ def _details(
 
 
 def _refuse_request_objects(parameters: Parameters) -> None:
-    """What no plugin expanded must not be ignored: the client means other parameters than these (JAR-01)."""
+    """A request object that no plugin reads must not be ignored, because its parameters would be lost (JAR-01)."""
     if "request" in parameters:
         raise RequestNotSupported("The request parameter is not supported.")
     if "request_uri" in parameters:
@@ -544,7 +544,7 @@ def _check_response(engine: Engine, client: Client, parameters: Parameters) -> N
 def _redirected(
     engine: Engine, error: OAuthError, client: Client, redirect_uri: str, state: str | None
 ) -> RedirectError:
-    """The error for the client; nobody is sent unasked where only the client itself vouches (B-17)."""
+    """The error for the client; the user is asked first if the client registered itself (B-17)."""
     user_id = engine.journal.user_id
     is_first = user_id is None or engine.stores.consents.find(user_id, client.client_id) is None
     return RedirectError(
@@ -584,7 +584,7 @@ def _approve(
     """Store what was agreed, and answer with a code.
 
     Args:
-        given: the answer of the user; None when a policy let them pass unasked.
+        given: the answer of the user; None when a policy allowed without asking.
     """
     agreement = checked.agreement
     assert browser.session is not None  # somebody is signed in
@@ -611,7 +611,7 @@ def _approve(
 def _same_again(
     engine: Engine, pending: Pending, client: Client, browser: Browser, given: str | None
 ) -> Redirect:
-    """Two answers at once: the other one was first."""
+    """Of two simultaneous answers, the other one was first."""
     location = earlier_answer(engine, pending, client, browser, given)
     if location is None:
         # It was answered before the database was restored.

@@ -40,7 +40,7 @@ def remembered(engine: Engine, agreement: Agreement) -> Consent | None:
 
 
 def consents_already(engine: Engine, agreement: Agreement) -> bool:
-    """Whether a policy lets the user pass unasked.
+    """Whether a policy allows without asking the user.
 
     Raises:
         AccessDenied: a policy refuses, whatever the user would say.
@@ -81,7 +81,7 @@ def problem_with(agreement: Agreement, *, confirmed: bool) -> str | None:
     """Why the user has not agreed by allowing this: `nothing-ticked` or `not-confirmed`; None when they have.
 
     Args:
-        confirmed: whether the user vouched for a client that nobody here vouches for (E-09).
+        confirmed: whether the user confirmed a client that registered itself (E-09).
     """
     if not agreement.scopes:
         return "nothing-ticked"
@@ -91,9 +91,10 @@ def problem_with(agreement: Agreement, *, confirmed: bool) -> str | None:
 
 
 def hold_session(engine: Engine, session: Session) -> None:
-    """See to it that whatever ends this session ends what is agreed in it now, too (I-14, T068).
+    """Hold the session, so that what ends it ends also what is agreed in it now (I-14, T068).
 
-    Before anything is written: who ends sessions takes them first, and would wait for us while we wait for them.
+    It comes before every write, because those who end sessions lock them first: in another order both could
+    wait for each other.
 
     Raises:
         PageError: it ended after it was read for this request.

@@ -54,14 +54,14 @@ SERVER = Caller(endpoint="server", actor="server")
 class SingleUse:
     """Something that this request uses up, such as an assertion or a proof (see `engine.tokens.once`).
 
-    Who checks it returns this; it is claimed when tokens are issued, after the last question to a plugin.
+    The check returns this; it is claimed when tokens are issued, after the last question to a plugin.
 
     Attributes:
         purpose: what it is used for, so that the same text for two purposes is two things.
         text: what names it among others of its purpose.
         since: when it could be used at the earliest.
         until: when it can no longer be used anyway, and need not be remembered.
-        refusal: what is raised when it was used before, or when nobody can know.
+        refusal: what is raised when it was used before, or when that cannot be known.
     """
 
     purpose: str
@@ -84,7 +84,7 @@ class Issue:
         spends: the single-use credential that is claimed for this, if any.
         presented: the text of a refresh token that is spent; its successor is sealed under it.
         keeps: a refresh token that its client goes on using; only its idle end moves.
-        refresh_token: a successor that was already minted for `spends` and is handed out again.
+        refresh_token: a successor that was already minted for `spends` and is sent again.
         bound: the key that what was presented is bound to, as a `cnf`; whoever presents it must prove that key.
         uses: what else is used up by this, each once.
     """
@@ -126,11 +126,11 @@ ReadMember = Callable[[str, Any], Any]
 
 @dataclass(slots=True)
 class Journal:
-    """What becomes known of a request while it is decided, for its events and its error answers.
+    """Facts of a request that become known while it is decided, for its events and its error answers.
 
     `actor` is who the caller turned out to be (see `Event.actor`). `target` is set once errors may be redirected:
-    the accepted redirect URI, the state, and whether the user is to be asked first because nobody vouches for that
-    URI. `events` are those written so far, which observers hear of after the commit.
+    the accepted redirect URI, the state, and whether the user is asked first because the client registered
+    that URI itself. `events` are those written so far, which observers get after the commit.
     """
 
     decisions: list[Ruling[Any]] = field(default_factory=list)
@@ -186,7 +186,7 @@ class Engine(Parts):
         caller: Caller = SERVER,
         journal: Journal | None = None,
     ) -> Engine:
-        """The engine of one request, which goes on with a journal that was begun elsewhere."""
+        """The engine of one request, which continues a journal that was begun elsewhere."""
         return cls(
             **{name: getattr(parts, name) for name in _PARTS},
             stores=stores,
@@ -209,7 +209,7 @@ class Engine(Parts):
         return ruling
 
     def gather(self, hook: str, /, **question: Any) -> Mapping[str, Any]:
-        """What plugins add at a contributing hook, in one mapping; start-up saw to it that no names collide.
+        """What plugins add at a contributing hook, in one mapping; the start has checked that no names collide.
 
         Raises:
             ServerError: a plugin failed, so nothing may be issued (R-14).
@@ -230,7 +230,7 @@ class Engine(Parts):
         try:
             return [value for _, value in self.policies.contribute(hook, **question)]
         except ContributionFailed as error:
-            log.error("%s: refusing; mend or remove it", error)
+            log.error("%s: refusing; fix or remove it", error)
             raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
 
     def find_client(self, client_id: str) -> Client | None:
@@ -261,7 +261,7 @@ class Engine(Parts):
         return next((self.token_types[name] for name in confirmation if name in self.token_types), None)
 
     def wrong_value(self, ruling: Ruling[Any], why: str = "wrong-value") -> ServerError:
-        """The refusal of an allow whose value nobody can use: its plugin is at fault (R-14)."""
+        """The refusal for an allow with a value that cannot be used: its plugin is at fault (R-14)."""
         log.error("plugin %s answered %s wrongly (%s): refusing", ruling.decided_by, ruling.hook, why)
         return ServerError("The server could not decide about this request.", reason="wrong-value")
 

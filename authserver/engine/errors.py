@@ -1,4 +1,4 @@
-"""Refusals: exceptions that end a request, each knowing what the client is told and what an operator reads.
+"""Refusals: exceptions that end a request, with a text for the client and a reason for the operator.
 
 `description` is short fixed text for the client (RFC 6749, 5.2: %x20-21, %x23-5B, %x5D-7E);
 `reason` is a stable identifier for the log and the event table. A refusal leaves no writes of the
@@ -19,7 +19,7 @@ class Refusal(Exception):
     Args:
         description: for the client.
         reason: for operators; defaults to the error code.
-        revoke_grant: id of a grant that must die although the request is refused.
+        revoke_grant: id of a grant that is revoked although the request is refused.
         failed_token: a code for which a wrong proof was shown, to be counted.
     """
 
@@ -43,7 +43,7 @@ class SignInRefused(Refusal):
 
 
 class PasswordRefused(Refusal):
-    """A password was not changed; `field` names what to type anew: `current_password`, `new_password` or `repeated`."""
+    """A password was not changed; `field` names what to type again: `current_password`, `new_password` or `repeated`."""
 
     def __init__(self, description: str, *, reason: str, field: str) -> None:
         super().__init__(description, reason=reason)
@@ -93,7 +93,7 @@ class InvalidClient(OAuthError):
 
 
 class InvalidGrant(OAuthError):
-    """The code or refresh token is unknown, used, expired, revoked or somebody else's."""
+    """The code or refresh token is unknown, used, expired, revoked or another client's."""
 
     code = "invalid_grant"
 
@@ -180,9 +180,9 @@ class TemporarilyUnavailable(OAuthError):
 
 
 class TooManyRequests(OAuthError):
-    """The caller did something too often (RFC 6585, 4); no RFC of OAuth has a code of its own for this.
+    """The caller did something too often (RFC 6585, 4); OAuth has no error code for this.
 
-    `retry_after` is in seconds. Only the first of many `leaves_event`: a flood is not to be written down.
+    `retry_after` is in seconds. Only the first of many `leaves_event`, so that a flood is not stored.
     """
 
     code = "temporarily_unavailable"
@@ -233,8 +233,8 @@ class PageError(Refusal):
 class RedirectError(Refusal):
     """An authorization error for the client, at a redirect URI that has been accepted.
 
-    `ask_first` is set when nobody here vouches for that URI: the user then sees where it leads and
-    goes there by hand (OAuth 2.1, 7.13.2).
+    `ask_first` is set when the client registered that URI itself: the user then sees where it leads and
+    follows a link (OAuth 2.1, 7.13.2).
     """
 
     def __init__(

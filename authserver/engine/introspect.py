@@ -1,4 +1,4 @@
-"""The introspection endpoint (RFC 7662): what a token is good for, told to whoever may know, and nothing to others."""
+"""The introspection endpoint (RFC 7662): what a token allows, for callers that may know; others learn nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from authserver.engine.questions import IntrospectedToken, IntrospectionQuestion
 from authserver.engine.records import Client, EventType, TokenKind
 from authserver.engine.tokens.issued import Issued, find_issued
 
-# The one answer about every token that is not good, not known, or none of the caller's business (RFC 7662, 2.2).
+# The one answer about every token that is not active, not known, or not for this caller (RFC 7662, 2.2).
 INACTIVE: Mapping[str, Any] = {"active": False}
 # The `typ` of a signed answer, and with `application/` before it its media type (RFC 9701, 5).
 SIGNED = "token-introspection+jwt"
@@ -28,7 +28,7 @@ class Introspection:
 
     Attributes:
         caller_id: the client that asked.
-        members: what it is told (RFC 7662, 2.2).
+        members: what it gets (RFC 7662, 2.2).
     """
 
     caller_id: str
@@ -44,7 +44,7 @@ def introspect(engine: Engine, parameters: Parameters) -> Introspection:
     Raises:
         InvalidRequest: `token` is missing, or something is repeated or malformed.
         InvalidClient: the caller proves nothing, or is a public client (M-07).
-        TooManyRequests: the caller asked about too many tokens of nobody (M-08).
+        TooManyRequests: the caller asked about too many unknown tokens (M-08).
         ServerError: a policy failed.
     """
     parameters.refuse_repeated()
@@ -68,7 +68,7 @@ def introspect(engine: Engine, parameters: Parameters) -> Introspection:
 def signed(engine: Engine, answer: Introspection) -> str:
     """The answer as a JWT that its caller can show to others (RFC 9701, 5).
 
-    Neither `sub` nor `exp` stands outside of `token_introspection`, so that nobody takes it for a token (8.1).
+    `sub` and `exp` are inside `token_introspection` only, so that it is never accepted as a token (8.1).
     """
     claims = {
         "iss": engine.settings.issuer,
@@ -80,11 +80,11 @@ def signed(engine: Engine, answer: Introspection) -> str:
 
 
 def _slow_down(engine: Engine, caller: Client, *, is_known: bool) -> None:
-    """Count tokens that nobody was given; beyond the limit the caller hears of none that is inactive (M-08).
+    """Count unknown tokens; beyond the limit the caller gets 429 for every inactive one (M-08).
 
-    It does hear of good ones: else whoever sends an API one made-up token after the other would keep it from
-    serving those who have a real one. What is known here is not counted, such as a token that has just expired,
-    but once the limit is reached it is answered as the others, so that the two cannot be told apart (T078).
+    Active ones are still answered; otherwise a stranger who sends an API many invented tokens could stop it
+    for everybody. What is known here is not counted, such as a token that has just expired, but once the
+    limit is reached it is answered as the others, so that the two cannot be told apart (T078).
 
     Raises:
         TooManyRequests: the limit is reached.
@@ -94,7 +94,7 @@ def _slow_down(engine: Engine, caller: Client, *, is_known: bool) -> None:
         return
     if seconds := throttle.seconds_to_wait(_UNKNOWN, caller.client_id, limit=limit):
         raise TooManyRequests(
-            "Too many tokens that are not known here. Try again later.",
+            "Too many unknown tokens. Try again later.",
             reason="too-many-unknown-tokens",
             retry_after=seconds,
             leaves_event=throttle.tell(_UNKNOWN, caller.client_id),
@@ -104,7 +104,10 @@ def _slow_down(engine: Engine, caller: Client, *, is_known: bool) -> None:
 
 
 def _may_see(engine: Engine, caller: Client, issued: Issued) -> bool:
-    """Whether policies and floor let this caller know. A refusal leaves an event, though its answer is no error."""
+    """Whether policies and floor allow this caller to know.
+
+    A refusal leaves an event, though its answer is no error.
+    """
     engine.journal.grant_id, engine.journal.user_id = issued.grant.grant_id, issued.grant.user_id
     token = IntrospectedToken(
         client_id=issued.client_id,
@@ -145,7 +148,7 @@ def _described(engine: Engine, issued: Issued) -> Mapping[str, Any]:
         "jti": issued.jti,
     }
     if issued.kind is TokenKind.ACCESS:
-        # Who verifies it must know that it is bound, and to which key (RFC 7662, 2.2; RFC 8705, 3.2).
+        # An API that verifies it must know that it is bound, and to which key (RFC 7662, 2.2; RFC 8705, 3.2).
         token_type = engine.token_type(issued.confirmation)
         if token_type is not None:
             described["token_type"] = token_type

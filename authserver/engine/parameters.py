@@ -1,4 +1,4 @@
-"""The parameters of a request, read once and strictly, so that no two readers see different values.
+"""The parameters of a request, read once and strictly, so that all readers see the same values.
 
 What is refused here is refused before anything knows the client; descriptions therefore never repeat
 what was sent, except for a parameter name of plain lower-case letters.

@@ -23,7 +23,7 @@ from authserver.limits import MAXIMUM_BODY
 PURPOSE = "authorization-request"
 MARK_PURPOSE = "request-mark"
 FORM_PURPOSE = "request-form"
-# How long an answer that is sent once more, by a double click or over a slow line, leads to where it led before.
+# How long the same answer, sent again by a double click or over a slow line, leads to the same place.
 ANSWERED_AGAIN = timedelta(seconds=10)
 
 
@@ -78,7 +78,7 @@ class ForeignRequest(PageError):
 
 
 class RequestExpired(PageError):
-    """It was this browser's, but took too long; `parameters` begin it again, unless they cannot be sent again."""
+    """It has expired; `parameters` start it again, unless they cannot be sent again."""
 
     def __init__(self, parameters: Parameters | None) -> None:
         super().__init__(InvalidRequest("This request has expired. Start again.", reason="request-expired"))
@@ -86,7 +86,7 @@ class RequestExpired(PageError):
 
 
 class RequestAnswered(PageError):
-    """It was answered before, and there is no second answer (E-05)."""
+    """It was answered before (E-05.a)."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(InvalidRequest("This request was answered already.", reason="request-answered"))
@@ -104,7 +104,7 @@ def is_marked(engine: Engine, browser: Browser, handle: str) -> bool:
 
 
 def form_token(engine: Engine, handle: str, user: User | None = None) -> str:
-    """What a form carries that was shown for this request, to this user or to a stranger (E-03, E-04)."""
+    """The token of a form that was shown for this request, to this user or to nobody who is signed in (E-03, E-04)."""
     mac = engine.ring.mac(_shown(handle, user).encode(), purpose=FORM_PURPOSE)
     return f"{handle}.{to_text(mac)}"
 
@@ -191,7 +191,7 @@ def answer_once(
 def earlier_answer(
     engine: Engine, pending: Pending, client: Client, browser: Browser, given: str | None = None
 ) -> str | None:
-    """Where this session was sent with this answer, or any, a moment ago; None when the request is unanswered.
+    """Where this session was sent a moment ago, with this answer or with any; None when the request is not answered.
 
     Raises:
         RequestAnswered: another answer, another session or another time.
@@ -206,7 +206,7 @@ def earlier_answer(
 
 
 def _answer_again(engine: Engine, mark: Kept, browser: Browser, given: str | None) -> str | None:
-    # Either way: when the clock was set back, nobody knows how long ago it was (T150).
+    # In both directions: when the clock was set back, the real age is unknown (T150).
     if browser.user is None or abs(engine.now - mark.created_at) > ANSWERED_AGAIN:
         return None
     try:
@@ -218,7 +218,7 @@ def _answer_again(engine: Engine, mark: Kept, browser: Browser, given: str | Non
         return None
     if mark.details["code"] is not None:
         code = engine.stores.tokens.find(TokenKind.CODE, from_text(mark.details["code"]))
-        # A code that arrived is not sent once more: using it again would end what it gave (RFC 9700, 2.1.1).
+        # A code that was used is not sent again: a second use would revoke its tokens (RFC 9700, 2.1.1).
         if code is None or code.token.claimed_at is not None:
             return None
     return str(location)

@@ -1,4 +1,4 @@
-"""What the engine asks of the world: stores that keep records, policies that decide, keys that sign.
+"""What the engine needs from outside: stores that keep records, policies that decide, keys that sign.
 
 Verbs, not CRUD: a store method says what happens and is one statement where that is possible.
 Every method that writes raises `StorageUnavailable` when the storage cannot take it now.
@@ -37,7 +37,7 @@ from authserver.engine.records import (
 
 
 class StorageUnavailable(Exception):
-    """The storage is locked, gone or too slow: nothing was kept; trying again may help."""
+    """The storage is locked, not reachable or too slow: nothing was stored; trying again may help."""
 
 
 class AlreadyExists(Exception):
@@ -71,10 +71,10 @@ class Clients(Protocol):
         """Keep one more secret for a client."""
 
     def change_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> bool:
-        """Replace a secret as it was read; False when somebody changed it meanwhile, or nobody keeps it here."""
+        """Replace a secret as it was read; False when somebody changed it meanwhile, or it is not kept here."""
 
     def note_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> None:
-        """The same at the end of the transaction, so that nobody waits for it long; harmless when it is too late."""
+        """Like change_secret, but written at the end of the transaction; does nothing if the secret was changed."""
 
     def count_secrets(self, now: datetime) -> Mapping[str, int]:
         """How many live secrets of enabled clients each key of the key ring made, by its id."""
@@ -105,7 +105,7 @@ class Users(Protocol):
         """
 
     def hold(self, user: User) -> bool:
-        """Whether the password is still the one that was read; then it is until the end of this transaction."""
+        """Whether the password is still the one that was read; if so, it cannot change before the end of this transaction."""
 
 
 class Grants(Protocol):
@@ -124,7 +124,7 @@ class Grants(Protocol):
     ) -> Sequence[Grant]:
         """The live grants of this user, of this client, or of this user to this client, newest first.
 
-        Without those whose code was never redeemed: nothing came of them.
+        Without those whose code was never redeemed.
         """
 
     def revoke_of_user(
@@ -133,7 +133,7 @@ class Grants(Protocol):
         """Revoke all live grants of a user, or those to one client, in one statement; how many they were."""
 
     def touch(self, grant_id: str, now: datetime) -> None:
-        """Note that its client came for tokens."""
+        """Note that its client got tokens."""
 
     def count(self) -> int:
         """How many there are, live or not."""
@@ -203,10 +203,10 @@ class Consents(Protocol):
         """Keep it in place of what this user agreed to for this client before."""
 
     def forget(self, user_id: str, client_id: str | None = None) -> None:
-        """Ask this user again next time, for one client or for all; harmless when there is nothing to forget."""
+        """Delete the consents of this user, to one client or to all, so that they are asked again."""
 
     def forget_some(self, limit: int) -> int:
-        """Forget at most `limit` of all consents; how many they were."""
+        """Delete at most `limit` of all consents; how many they were."""
 
 
 class Events(Protocol):
@@ -214,7 +214,7 @@ class Events(Protocol):
         """Keep it with the transaction. It is written last; a failure to write it fails the commit."""
 
     def find(self, event_id: str) -> Event | None:
-        """The event of this id; a refusal's id is the error id that the client was told."""
+        """The event of this id; a refusal's id is the error id that the client got."""
 
     def since(self, since: datetime, *, type: EventType | None = None) -> Iterator[Event]:
         """The events from that time on, oldest first, all or of one type; read in batches as they are used."""
@@ -230,22 +230,22 @@ class Sessions(Protocol):
         """The session if it has neither expired nor idled since before `idle_since`, and its user is enabled."""
 
     def touch(self, digest: bytes, now: datetime) -> None:
-        """Note that it was seen; at the end of the transaction, so that nobody waits for it long."""
+        """Note that it was seen; written at the end of the transaction, so that the row is locked briefly."""
 
     def hold(self, digest: bytes) -> bool:
-        """Whether nobody has ended it; then nobody does before the end of this transaction."""
+        """Whether it is still live; if so, it cannot end before the end of this transaction."""
 
     def end(self, digest: bytes) -> None:
-        """Forget it; harmless when unknown."""
+        """Delete it; does nothing when it is unknown."""
 
     def list(self, user_id: str, now: datetime, idle_since: datetime) -> Sequence[Session]:
         """The live sessions of a user, last seen first."""
 
     def end_all(self, user_id: str, *, but: bytes | None = None) -> int:
-        """Forget all sessions of a user but one; how many they were."""
+        """Delete all sessions of a user but one; how many they were."""
 
     def end_some(self, limit: int) -> int:
-        """Forget at most `limit` of everybody's sessions; how many they were."""
+        """Delete at most `limit` of all sessions; how many they were."""
 
 
 class SigningKeys(Protocol):
@@ -253,7 +253,7 @@ class SigningKeys(Protocol):
         """All keys there ever were, oldest first."""
 
     def add(self, key: SigningKey) -> bool:
-        """Keep a new key unless its algorithm has one that nothing is to replace; False then (T113)."""
+        """Store a new key unless its algorithm has one without a successor; False then (T113)."""
 
     def change(self, before: SigningKey, after: SigningKey) -> bool:
         """Replace a key as it was read; False when somebody changed it meanwhile."""
@@ -276,27 +276,28 @@ class RingKeys(Protocol):
 
 
 class Upkeep(Protocol):
-    """Lets go of what is over, and says whose work that is."""
+    """Deletes expired rows, and keeps the lease for that work."""
 
     def remove(self, kind: Disposable, before: datetime, start: Place | None = None, *, limit: int) -> Batch:
-        """Remove rows of a kind that were over at `before`, and what hangs on them, oldest first.
+        """Delete rows of a kind that had expired at `before`, and their dependent rows, oldest first.
 
         Args:
             start: where the batch before this one ended; None begins with the oldest.
-            limit: the most rows of one table, and of those that hang on it, that go at once.
+            limit: the most rows of one table, and of dependent rows, that are deleted at once.
         """
 
     def count(self, kind: Disposable, before: datetime, *, limit: int) -> int:
-        """How many rows of a kind were over at `before`, counted up to `limit`."""
+        """How many rows of a kind had expired at `before`, counted up to `limit`."""
 
     def take_lease(self, name: str, holder: str, now: datetime, until: datetime) -> bool:
-        """Make this work the holder's until then, or longer theirs; False while it is somebody else's.
+        """Give the lease of this work to the holder until then, or extend it; False while another holds it.
 
-        A lease that lasts much longer than anybody asks for was taken before the clock was set back: it is free.
+        A lease that lasts much longer than any that is asked for was taken before the clock was set back: it
+        counts as free.
         """
 
     def end_lease(self, name: str, holder: str) -> None:
-        """Let others have it."""
+        """Give the lease back."""
 
 
 class Stores(Protocol):
@@ -328,7 +329,7 @@ class Stores(Protocol):
     def upkeep(self) -> Upkeep: ...
 
     def undo(self) -> None:
-        """Undo what this transaction wrote so far, so that nobody waits for it while plugins are asked again.
+        """Undo what this transaction wrote so far, so that no lock is held while plugins are asked again.
 
         Events stay: they are written last. The transaction can be used further.
         """
@@ -350,7 +351,7 @@ class Policies(Protocol):
     def decide(self, question: Question[T], /) -> Ruling[T]:
         """Ask every plugin that serves the hook of this question and combine what they say.
 
-        Never raises on account of a plugin: one that fails makes the ruling FAILED.
+        Never raises when a plugin fails: the ruling is then FAILED.
         """
 
     def contribute(self, hook: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
@@ -370,11 +371,11 @@ class Throttle(Protocol):
         """0 while they did it less than `limit` times; else the seconds until they may again."""
 
     def tell(self, what: str, who: str) -> bool:
-        """Whether to leave an event about them: once a minute is enough."""
+        """Whether to leave an event about them: at most once a minute."""
 
 
 class Generation(Protocol):
-    """Which of the times between two restores of the database this is."""
+    """When the database was last restored."""
 
     def began_at(self) -> datetime | None:
         """When the database was last restored from a backup, as far as this process knows; None: never."""

@@ -1,4 +1,4 @@
-"""Text that others wrote: what of it is seen, and what is hidden in it or rearranges it (T094).
+"""Text that others wrote: which of its characters are visible, and which hide or rearrange something (T094).
 
 Hidden are control, format and bidi characters, line breaks, private-use and unassigned characters, lone surrogates,
 and what Unicode shows as nothing, such as fillers. Joiners and selectors are seen where a script or an emoji needs them.

@@ -24,7 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class CannotAskAgain(Exception):
-    """Why a recorded question cannot be asked again: a client or user is gone, or a secret went with it."""
+    """Why a recorded question cannot be asked again: a client or user does not exist any more, or it was asked with a secret."""
 
 
 class Known:
@@ -396,7 +396,7 @@ class RegistrationQuestion(Question[ClientMetadata]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntrospectedToken:
-    """What `introspection_decision` is told of a token: what it says, not its text.
+    """What `introspection_decision` gets of a token: its facts, not its text.
 
     Attributes:
         client_id: whom it was issued to.

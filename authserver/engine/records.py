@@ -17,7 +17,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class RegisteredBy(StrEnum):
-    """Who vouches for a client: an operator, or nobody but itself (RFC 7591)."""
+    """Who registered a client: an operator, or the client itself (RFC 7591)."""
 
     OPERATOR = "operator"
     SELF = "self"
@@ -110,13 +110,13 @@ class User:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What was agreed. Every code and token belongs to one; revoke it and they are all dead.
+    """What was agreed. Every code and token belongs to one; when it is revoked, none of them is valid.
 
     `user_id` is None when a client acts on its own behalf. `expires_at` is the end that no
-    rotation moves (OAuth 2.1, 4.3.3). `last_used_at` is when its client last came for tokens, to the minute;
-    None until it comes again. `details` carries `auth_time`, `amr` and features' facts; of a grant that its user did
-    not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who spoke for the user, if
-    anybody did.
+    rotation moves (OAuth 2.1, 4.3.3). `last_used_at` is when its client last got tokens, to the minute; None
+    until a second time. `details` carries `auth_time`, `amr` and features' facts; of a grant that its user
+    did not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who named the
+    user, such as an issuer.
     """
 
     grant_id: str
@@ -147,7 +147,7 @@ class TokenKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A credential we may be handed back, known by its digest only.
+    """A credential that clients or browsers present again, known by its digest only.
 
     `claimed_at` says when a single-use one was used. A rotated refresh token keeps the digest of
     its successor, and the successor itself sealed under a key that only the presented token gives.
@@ -209,7 +209,7 @@ class FoundGrant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consent:
-    """What a user last agreed to for one client; growth of any part asks again."""
+    """What a user last agreed to for one client; when any part grows, the user is asked again."""
 
     user_id: str
     client_id: str
@@ -240,7 +240,7 @@ class FoundSession:
 
 
 class KeyState(StrEnum):
-    """The life of a signing key: published, signing, still verifying, gone."""
+    """The states of a signing key: published, signing, only verifying, removed."""
 
     STAGED = "staged"
     ACTIVE = "active"
@@ -253,8 +253,8 @@ class SigningKey:
     """A signing key at rest: the public part in the clear, the private part sealed until it is gone.
 
     It is published from `created_at`, signs from `activates_at` until `retires_at` (None: until another takes
-    over), and is published until `ends_at`. Its state is what the time makes of these: nobody has to be awake
-    for a change, and all processes see it together.
+    over), and is published until `ends_at`. Its state follows from these times, so it changes by itself, in
+    all processes at once.
     """
 
     kid: str
@@ -267,7 +267,7 @@ class SigningKey:
     ends_at: datetime | None = None
 
     def state(self, now: datetime) -> KeyState:
-        """Where it is in its life at this time. One that was given up does not come back with the clock (T150)."""
+        """Its state at this time. A revoked key stays revoked when the clock is set back (T150)."""
         if self.sealed_private_jwk is None:
             return KeyState.REMOVED
         if self.ends_at is not None and self.ends_at <= now:
@@ -279,7 +279,7 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RingKey:
-    """A key of the key ring that was used here: its id, and what tells whether it is still the same key."""
+    """A key of the key ring that was used here: its id, and a fingerprint that shows whether it is still the same key."""
 
     key_id: str
     fingerprint: bytes
@@ -345,10 +345,10 @@ class Event:
 
 
 class Disposable(StrEnum):
-    """What goes when it is over, in the order in which it goes.
+    """The kinds of rows that clean-up deletes, in that order.
 
     TOKENS are access tokens; codes and refresh tokens go with their GRANTS.
-    CLIENTS are those that registered themselves and that nobody uses.
+    CLIENTS are those that registered themselves and are not used.
     """
 
     TOKENS = "tokens"
@@ -366,7 +366,7 @@ Place = tuple[datetime, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What was removed at once: rows of a kind, and rows that hung on them; and where to go on, None at the end."""
+    """What one batch deleted: rows of a kind, and their dependent rows; and where the next batch begins, None at the end."""
 
     removed: int
     along: int = 0

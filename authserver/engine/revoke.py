@@ -52,7 +52,10 @@ def revoke(engine: Engine, parameters: Parameters) -> None:
 
 
 def _counts(engine: Engine, issued: Issued) -> bool:
-    """An expired access token ends nothing. A refresh token does, a used one too: its client may have lost the next."""
+    """An expired access token ends nothing.
+
+    A refresh token does, a used one too: its client may have lost the next one.
+    """
     return issued.kind is TokenKind.REFRESH or engine.now < issued.expires_at
 
 
@@ -64,7 +67,7 @@ def _revoke_grant(engine: Engine, issued: Issued) -> bool:
     if issued.is_stored:
         return grants.revoke(grant.grant_id, engine.now, _REVOKED)
     try:
-        # A grant that only this JWT tells of is kept from now on, as one that was revoked.
+        # A grant that is stored nowhere but in this JWT is stored from now on, as revoked.
         grants.add(replace(grant, revoked_at=engine.now, revoked_reason=_REVOKED))
     except AlreadyExists:
         return False

@@ -39,13 +39,13 @@ def exchange(engine: Engine, parameters: Parameters) -> Tokens:
     try:
         return issuing.issue(engine, client, order, binding)
     except AlreadyClaimed:
-        # Another process was quicker. Asked again, the grant sees what it left: a replay, or a retry.
+        # Another request was first. Asked again, the grant sees the result: a replay, or a retry.
         engine.stores.undo()
         return issuing.issue(engine, client, _named(redeem(engine, client, parameters), grant_type), binding)
 
 
 def _named(order: Issue, grant_type: str) -> Issue:
-    """The order with the grant type in a new grant of a person: who sees it in a list wants to know whence it came."""
+    """The order with the grant type in a new grant of a person: a person who sees it in a list can see where it came from."""
     grant = order.grant
     if not order.is_new or grant.user_id is None:
         return order

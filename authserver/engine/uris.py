@@ -1,8 +1,8 @@
-"""URIs: which may be registered, when two are the same, and what is made of them.
+"""URIs: which may be registered, when two are the same, and how they are changed.
 
-The text decides, never what a parser made of it: parsers drop, fold and reinterpret, each differently.
-So a URI passes a narrow ASCII grammar of RFC 3986 first, one that leaves browsers and Python nothing
-to disagree about, and is compared code point by code point ever after.
+The text decides, never the result of a parser: parsers drop and change characters, each differently.
+So a URI passes a narrow ASCII grammar of RFC 3986 first, which browsers and Python read in the same way, and
+is then compared code point by code point.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NEVER_PRIVATE_USE = frozenset(
 
 _PORT = r"[1-9][0-9]{0,4}"
 # The grammar's characters less three: browsers rewrite `'`, some parsers cut a path at `;` (a query may
-# have it), and nobody shall take `*` for a wildcard.
+# have it), and `*` must not look like a wildcard.
 _CHARACTER = r"(?:[A-Za-z0-9._~!$&()+,=:@-]|%[0-9A-Fa-f]{2})"
 _PATH_AND_QUERY = rf"((?:/{_CHARACTER}*)*)(?:\?((?:{_CHARACTER}|[/?;])+))?"
 _WEB = re.compile(rf"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::({_PORT}))?{_PATH_AND_QUERY}")
@@ -101,7 +101,7 @@ def redirect_uri_problem(
     """Why this redirect URI may not be registered, as a fixed sentence, or None when it may.
 
     Allowed are https, http to a loopback host, and a private-use scheme with a period (RFC 8252, 7). Without
-    a period nothing says whose a scheme is: then the complete URI must be one of `private_use`, which the
+    a period the owner of a scheme is unknown: then the complete URI must be one of `private_use`, which the
     operator allows. A `web` application is held to https on a host that is not loopback (OpenID Connect
     Registration, 2); `native` and None are not.
     """

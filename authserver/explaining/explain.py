@@ -22,7 +22,7 @@ _OBJECTIONS = frozenset({Verdict.DENY, Verdict.NARROW, Verdict.FAILED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginAnswer:
-    """What one plugin answered. `settings` are its own, as they stand."""
+    """What one plugin answered. `settings` are its present settings."""
 
     by: str
     verdict: str
@@ -52,7 +52,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """The checks that led to an outcome. `description` is what the client was told of a refusal."""
+    """The checks that led to an outcome. `description` is the text that the client got."""
 
     verdict: str
     reason: str
@@ -62,7 +62,7 @@ class Explanation:
 
 
 def explain(engine: Engine, plugins: PluginSet, rule: Callable[[], Any]) -> Explanation:
-    """Run a rule of the engine and tell what happened in it.
+    """Run a rule of the engine and explain what happened in it.
 
     Args:
         rule: raises a Refusal, or returns what it allows.
@@ -90,7 +90,7 @@ def explain(engine: Engine, plugins: PluginSet, rule: Callable[[], Any]) -> Expl
 
 
 def explain_event(event: Event, plugins: PluginSet) -> Explanation:
-    """Tell what led to an event, from what was recorded then; settings and remedies are those of now."""
+    """Explain an event by what was recorded with it; settings and remedies are the present ones."""
     checks = tuple(_check(decision, plugins) for decision in event.decisions)
     if event.type.value.endswith((".refused", ".failed")):
         checks += _core_checks(event.reason, checks, plugins)
@@ -141,7 +141,7 @@ def _check(decision: Mapping[str, Any], plugins: PluginSet) -> Check:
 def _remedies(
     hook: str, verdict: str, answers: tuple[PluginAnswer, ...], plugins: PluginSet
 ) -> tuple[str, ...]:
-    """What would change it: of whoever objected, or of those who kept silent, or of whoever allowed it."""
+    """What would change it: the remedies of the plugin that refused, of those that were silent, or of the one that allowed."""
     if verdict == Verdict.SILENT:
         declared = DECIDING.get(hook)
         telling, remedies = answers, ["nobody answered (refused)"]
@@ -160,7 +160,7 @@ def _remedies(
 
 
 def _core_checks(reason: str, checks: tuple[Check, ...], plugins: PluginSet) -> tuple[Check, ...]:
-    """The check of the core that refused, where it was not the last question to the policies that did."""
+    """Adds the core check that refused, unless a policy did."""
     told = checks and checks[-1].verdict != Verdict.ALLOW and checks[-1].reason == reason
     return () if told else (_core_check(reason, "refused", plugins),)
 

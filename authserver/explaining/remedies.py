@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from authserver.engine.records import NOTHING
 
 _ALLOW_PRIVATE_USE = (
-    "a private-use scheme without a period belongs to nobody; allow the complete URI: list mcp_clients in "
-    "authserver.plugins for what MCP programs use, or redirect_private_use and name the URI in "
+    "a private-use scheme without a period has no owner; allow the complete URI: list mcp_clients in "
+    "authserver.plugins for the URIs of MCP programs, or redirect_private_use and name the URI in "
     "authserver.plugin.redirect_private_use.uris"
 )
-_OFFER_GRANT_TYPE = "list the grant type in authserver.grant_types, or the plugin that brings it"
+_OFFER_GRANT_TYPE = "list the grant type in authserver.grant_types, or the plugin that adds it"
 _ASK_AGAIN = "the client must send the person through authorization again"
 
 REMEDIES: Mapping[str, str] = {
@@ -37,7 +37,7 @@ REMEDIES: Mapping[str, str] = {
     "no-password-here": "an operator can set one: `authserver user password`; a plugin such as login_password asks for it",
     "public-caller": "only a client with a credential may introspect: `authserver client add --auth-method`",
     "too-many-unknown-tokens": (
-        "whoever this API serves sends it tokens of nobody, or the caller scans for some; if it is in order, raise "
+        "the clients of this API send it unknown tokens, or the caller scans for valid ones; if that is expected, raise "
         "authserver.unknown_tokens_per_minute"
     ),
     # Redirect URIs
@@ -49,7 +49,7 @@ REMEDIES: Mapping[str, str] = {
     # Scopes and resources
     "scope-not-registered": "register the client for the scope: `authserver client add --scope`",
     "nothing-left": "register the client for the scope, and list the scope in authserver.scopes",
-    "core-floor": "no setting: no more than was asked for, is registered for the client and stands in authserver.scopes",
+    "core-floor": "no setting: a scope must be requested, registered for the client and listed in authserver.scopes",
     "resource-missing": "the request must name a resource, or a default must be set",
     "resource-not-registered": "register the client for the resource, or for none, which means every listed one",
     "scopes-of-resource": "list the scope with the resource",
@@ -67,7 +67,7 @@ REMEDIES: Mapping[str, str] = {
     "code-expired": f"authserver.code_lifetime is how long a code lives; {_ASK_AGAIN}",
     "grant-expired": f"authserver.grant_lifetime is how long a grant lasts; {_ASK_AGAIN}",
     "refresh-token-idle": (
-        f"authserver.refresh_token_idle_lifetime is how long a refresh token may rest; {_ASK_AGAIN}"
+        f"authserver.refresh_token_idle_lifetime is how long a refresh token may be unused; {_ASK_AGAIN}"
     ),
     "refresh-token-reused": (
         "authserver.refresh_token_retry_window is how late a retry may come; anything later means a copied "
@@ -80,7 +80,7 @@ REMEDIES: Mapping[str, str] = {
     # Pages
     "access_denied": "nothing: the person, or a policy, said no",
     "request-unsealable": (
-        "the request began in another browser, or authserver.secret_keys lost the key of its time"
+        "the request began in another browser, or the key that sealed it is not in authserver.secret_keys any more"
     ),
     "two-sessions": "another site below the same domain sets a cookie of that name: delete the cookies of this site",
     "form-token": "the page is of an earlier session, or the browser keeps no cookies: open it again",
@@ -94,7 +94,7 @@ REMEDIES: Mapping[str, str] = {
     "grant-type-not-open": "list one of the grant types in the plugin's grant_types",
     "scope-not-open": "list the scopes that such clients may have in the plugin's scopes",
     "no-grant-type": _OFFER_GRANT_TYPE,
-    "no-scope": "name a scope: `authserver client add --scope`; the plugin's scopes must stand in authserver.scopes",
+    "no-scope": "name a scope: `authserver client add --scope`; the plugin's scopes must be listed in authserver.scopes",
     "no-redirect-uri": (
         f"the client must send a URI that the redirect URI policies accept (`authserver plugins`); {_ALLOW_PRIVATE_USE}"
     ),
@@ -102,20 +102,20 @@ REMEDIES: Mapping[str, str] = {
     "invalid_client_metadata": "no setting unless the description names a scope, grant type or method: offer that",
     "request_uri_not_supported": "list a plugin in authserver.plugins that reads such requests (expand_authorization_request)",
     # Plugins and the server itself
-    "plugin-raised": "mend the plugin: the log has the traceback",
-    "plugin-too-slow": "authserver.policy_time_limit is how long a plugin may think",
+    "plugin-raised": "fix the plugin: the log has the traceback",
+    "plugin-too-slow": "authserver.policy_time_limit is how long a plugin may take",
     "answer-too-large": "fix the plugin: an answer has a few names in it, and no documents",
-    "wrong-type": "mend the plugin: it must return allow(…), narrow(…), deny(…) or None",
-    "wrong-verdict": "mend the plugin: it must make its answers with allow(…), narrow(…) and deny(…)",
-    "bad-reason": "mend the plugin: a reason is lower-case words joined by hyphens",
-    "wrong-value": "mend the plugin: `authserver plugins` and the hook's documentation say what it may answer",
+    "wrong-type": "fix the plugin: it must return allow(…), narrow(…), deny(…) or None",
+    "wrong-verdict": "fix the plugin: it must make its answers with allow(…), narrow(…) and deny(…)",
+    "bad-reason": "fix the plugin: a reason is lower-case words joined by hyphens",
+    "wrong-value": "fix the plugin: `authserver plugins` and the hook's documentation say what it may answer",
     "server_error": "see the log under the error id",
     "unexpected-error": "see the log under the error id: it has the traceback",
-    "storage-unavailable": "look after the database, or give it more time; authserver.database_url names it",
-    "temporarily_unavailable": "look after the database, or give it more time; authserver.database_url names it",
+    "storage-unavailable": "check the database, or give it more time; authserver.database_url names it",
+    "temporarily_unavailable": "check the database, or give it more time; authserver.database_url names it",
 }
 
-# Mistakes of whoever sent the request, which nothing on this side changes.
+# Mistakes of the sender of the request, which no setting changes.
 WITHOUT_REMEDY = frozenset(
     {
         "authorization-malformed",
@@ -183,5 +183,5 @@ def remedy_of(reason: str, declared: Mapping[str, str] = NOTHING) -> str:
     """
     remedy = REMEDIES.get(reason, declared.get(reason))
     if reason in WITHOUT_REMEDY or remedy == "":
-        return "no setting: whoever sends the request must send another"
+        return "no setting: the sender must send another request"
     return remedy or ""

@@ -102,10 +102,10 @@ def _again(event: Event, decision: Mapping[str, Any], known: Known, policies: Po
 
 def _question(hook: str, facts: Facts, known: Known) -> Question[Any]:
     if hook not in DECIDING:
-        raise CannotAskAgain("there is no such hook any more")
+        raise CannotAskAgain("this hook does not exist any more")
     try:
         return DECIDING[hook].question.again(facts, known)
     except ServerError as error:
         raise CannotAskAgain("the plugin that finds its client failed") from error
     except (KeyError, TypeError) as error:
-        raise CannotAskAgain("another version of the server wrote it down") from error
+        raise CannotAskAgain("another version of the server recorded it") from error

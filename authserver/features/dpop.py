@@ -37,7 +37,7 @@ from authserver.api import (
 
 TYPE = "dpop+jwt"
 BOUND = "dpop_bound_access_tokens"
-# What a stranger may not make us look at, besides the key itself (T055, T056).
+# Header members that are refused (T055, T056).
 _REFUSED_HEADERS = frozenset({"b64", "crit", "enc", "jku", "x5c", "x5u", "zip"})
 # The last character of 32 bytes in base64url carries four bits.
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
@@ -52,7 +52,7 @@ class InvalidDpopProof(OAuthError):
 
 @dataclass(frozen=True)
 class Dpop:
-    """Bind tokens to a key that the client proves to have, so that a stolen token is of no use (RFC 9449).
+    """Bind tokens to a key that the client proves to have, so that a stolen token cannot be used (RFC 9449).
 
     Any client may send a proof; one that is registered with `dpop_bound_access_tokens` must. The refresh
     tokens of public clients are bound to the key as well. `dpop_jkt` at authorization binds the code, and so does
@@ -176,7 +176,7 @@ class Dpop:
             )
         if not isinstance(identifier, str) or not 0 < len(identifier) <= MAXIMUM_IDENTIFIER:
             raise _refused("its jti is missing or too long", reason="dpop-proof-identifier")
-        # A minute longer than anybody could use it, for servers whose clocks differ.
+        # One minute longer than it can be used, because the clocks of servers differ.
         time, tolerance = datetime.fromtimestamp(issued_at, UTC), timedelta(seconds=self.tolerance)
         return SingleUse(
             purpose="dpop-proof",

@@ -1,4 +1,4 @@
-"""The JWT bearer grant: a client hands in what a trusted issuer signed about a person (RFC 7523, 2.1)."""
+"""The JWT bearer grant: a client presents an assertion that a trusted issuer signed about a person (RFC 7523, 2.1)."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Subject(StrEnum):
 class JwtBearer:
     """Give tokens for a person whom a trusted issuer's assertion names (RFC 7523).
 
-    The client must authenticate and be registered for the grant type. It gets no refresh token: it comes
-    back with another assertion. The keys of the issuers are read at start.
+    The client must authenticate and be registered for the grant type. It gets no refresh token: it presents
+    another assertion instead. The keys of the issuers are read at start.
 
     Attributes:
         issuers: a line each, `issuer = path of its JWK Set`.
         subject: whether `sub` is a user name here or looked up in `subjects`.
-        subjects: a line each, `issuer sub = user name`; nobody else is known then.
+        subjects: a line each, `issuer sub = user name`; other subjects are refused then.
         assertion_lifetime: how many seconds ahead `exp` may be.
         single_use: whether an assertion needs a `jti`, and is accepted once.
     """
@@ -92,7 +92,7 @@ class JwtBearer:
         Raises:
             UnauthorizedClient: the client has no credential of its own.
             InvalidRequest: `assertion` is missing.
-            InvalidGrant: it is not believed, was used before, or names nobody who may be here.
+            InvalidGrant: it is not accepted, was used before, or its subject is not an enabled user.
             InvalidScope, InvalidTarget: as policies and floor say.
         """
         if client.is_public:

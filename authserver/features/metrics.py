@@ -1,4 +1,4 @@
-"""Figures for Prometheus: what happened, and how clean-up gets along."""
+"""Figures for Prometheus: what happened, and the state of clean-up."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from authserver.api import Event, Route, Secret, equal, hookimpl
 
 @dataclass(eq=False)
 class Metrics:
-    """Serve `/metrics` in the text format of Prometheus, to whoever brings one of the operator's tokens.
+    """Serve `/metrics` in the text format of Prometheus, to callers with one of the operator's tokens.
 
-    Each process tells of itself alone, the backlog apart: that is the same at all of them.
+    Each process counts for itself; only the backlog is the same at all of them.
 
     Attributes:
         tokens: bearer tokens of those that collect, each of at least 32 random characters. Without one, anybody
@@ -47,7 +47,7 @@ class Metrics:
 
     @property
     def insecure(self) -> tuple[str, ...]:
-        return () if self.tokens else ("tokens: there are none, so that anybody may read /metrics; set one",)
+        return () if self.tokens else ("tokens: there are none, so anybody can read /metrics; set one",)
 
     @hookimpl
     def includeme(self, config: Configurator) -> None:
@@ -75,7 +75,7 @@ class Metrics:
 
 
 class Upkeep(Collector):
-    """How clean-up gets along, asked when somebody wants to know.
+    """The state of clean-up, read when the figures are requested.
 
     Args:
         caretaker: the `authserver.upkeep.Caretaker` of this process.

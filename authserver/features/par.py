@@ -102,7 +102,7 @@ class PushedRequests:
         "request-uri-unknown": "",
         "state-too-long": "",
         "too-many-pushed-requests": (
-            "somebody floods the endpoint; if it is in order, raise "
+            "somebody floods the endpoint; if that is expected, raise "
             "authserver.plugin.pushed_requests.unproven_per_minute"
         ),
     }
@@ -203,7 +203,7 @@ class PushedRequests:
         return reference
 
     def _find(self, engine: Engine, reference: str, sent: Parameters) -> Expanded:
-        """The request that this client pushed; of everything else that came with the reference nothing counts."""
+        """The request that this client pushed; no other parameter of the request counts."""
         unknown = InvalidRequestUri(
             "There is no such pushed request of this application.", reason="request-uri-unknown"
         )
@@ -213,7 +213,7 @@ class PushedRequests:
         if record is None or record.client_id != sent.require("client_id"):
             raise unknown
         sendable_until = record.created_at + timedelta(seconds=self.lifetime)
-        # Whether one from before a restore was answered, nobody knows any more (T149).
+        # Whether a request from before a restore was answered cannot be known (T149).
         if sendable_until <= engine.now or not of_this_generation(engine, record.created_at):
             raise InvalidRequestUri("The pushed request has expired.", reason="request-uri-expired")
         try:

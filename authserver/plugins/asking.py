@@ -250,12 +250,14 @@ class PluginSet:
         return contributions
 
     def observe(self, event: Event) -> None:
-        """Tell every observing plugin; a failure is logged and harms nobody."""
+        """Call every observing plugin; a failure is logged and changes no answer."""
         for implementation in self._implementations["observe"]:
             try:
                 contained(implementation.function, *[event for _ in implementation.argnames])
             except Exception:
-                log.exception("plugin %s failed in observe; nothing depends on it", implementation.plugin)
+                log.exception(
+                    "plugin %s failed in observe; the answer is not affected", implementation.plugin
+                )
 
     def _not_implemented(self) -> list[str]:
         """Hooks that a plugin says it serves, by its settings, and that it does not implement."""
@@ -282,7 +284,7 @@ class PluginSet:
         return problems
 
     def table(self) -> list[dict[str, Any]]:
-        """Who is asked for what, in which order, and what silence means."""
+        """Which plugins each hook asks, in which order, and what silence means."""
         return [
             {
                 "hook": name,
@@ -302,13 +304,13 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
         decision = contained(implementation.function, *implementation.arguments(question))
         problem = None if decision is None else contained(hook.problem_with, decision)
     except TooSlow as error:
-        log.error("plugin %s is too slow in %s (%s): refusing; mend or remove it", plugin, hook.name, error)
+        log.error("plugin %s is too slow in %s (%s): refusing; fix or remove it", plugin, hook.name, error)
         return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun))
     except Unusable as error:
         log.error("plugin %s answered %s wrongly (%s): refusing; fix or remove it", plugin, hook.name, error)
         return Answer(plugin, Verdict.FAILED, error.reason, _microseconds(begun))
     except Exception:
-        log.exception("plugin %s failed in %s: refusing; mend or remove it", plugin, hook.name)
+        log.exception("plugin %s failed in %s: refusing; fix or remove it", plugin, hook.name)
         return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun))
     if decision is None:
         return Answer(plugin, Verdict.SILENT, "", _microseconds(begun))

@@ -1,8 +1,9 @@
-"""Trying a policy out: shadow plugins are asked beside the live ones, and their answers never count.
+"""Tries policies: shadow plugins are asked beside the live ones, and their answers never count.
 
-Each question goes to a queue that one thread works off, so a request waits for nothing; a full queue drops
-questions, and a hanging plugin costs that one thread. Where the outcome would have been another, a
-`policy.differed` event is kept, at most some a second.
+One thread asks the questions from a queue, so no request waits; a full queue drops questions, and a plugin
+that hangs stops that thread only.
+
+Where the outcome would have been different, a `policy.differed` event is stored, at most some a second.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Shadow:
         self._starting = threading.Lock()
 
     def consider(self, ruling: Ruling[Any]) -> None:
-        """Have a question asked again, some time soon; returns at once."""
+        """Put a question into the queue; returns at once."""
         if not self.plugins.serves(ruling.hook):
             return
         try:
@@ -80,7 +81,7 @@ class Shadow:
             try:
                 self._compare(ruling)
             except Exception:
-                log.exception("a shadow question failed; nothing depends on it")
+                log.exception("a shadow question failed; no answer is affected")
             finally:
                 self._questions.task_done()
 

@@ -1,4 +1,4 @@
-"""A bound on how long a plugin may think: a caller waits so long and no longer.
+"""A time limit for plugins: a caller waits so long and no longer.
 
 Python cannot stop a thread, so a function that hangs keeps its thread; there may be a fixed number of them, and
 when all hang the next call is refused at once instead of piling up. They are daemons: a plugin that hangs does

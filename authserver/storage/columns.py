@@ -28,7 +28,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Raises ValueError for a naive datetime: nobody can know which instant it means."""
+        """Raises ValueError for a naive datetime, because it does not say which instant it means."""
         if value is None:
             return None
         if value.tzinfo is None:

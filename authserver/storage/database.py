@@ -140,13 +140,13 @@ def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
 def _connect_args(url: URL) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {"timeout": SQLITE_BUSY_TIMEOUT}
-    # What the URL says comes last, and wins.
+    # The options of the URL come last, so they win.
     options = f"{POSTGRESQL_OPTIONS} {url.query.get('options', '')}".strip()
     return {"connect_timeout": POSTGRESQL_CONNECT_TIMEOUT, "options": options}
 
 
 def _keep_private(engine: Engine) -> None:
-    """See that nobody else can read the file; SQLite gives the files that it makes beside it the same mode."""
+    """Make the file unreadable to other users; SQLite gives the files that it makes beside it the same mode."""
     (name,), options = engine.dialect.create_connect_args(engine.url)
     address = urlsplit(name) if options.get("uri") else None
     path = Path(os.path.realpath(unquote(address.path) if address else name))
@@ -175,7 +175,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _translate(context: ExceptionContext) -> BaseException | None:
-    """A StorageUnavailable for what may pass; anything else stays what it is."""
+    """A StorageUnavailable for a passing error; any other error is left as it is."""
     error = context.original_exception
     if not isinstance(error, Exception):
         # Ctrl-C costs the connection, which SQLAlchemy therefore calls disconnected.
@@ -196,7 +196,7 @@ def _passing(error: BaseException) -> type[StorageUnavailable] | None:
         if state in _POSTGRESQL_WAITED:
             return StorageSlow
         return StorageBusy if state.startswith(_POSTGRESQL_UNAVAILABLE) else None
-    # Without a code: PostgreSQL was never reached, or went away in the middle of a sentence.
+    # Without a code: PostgreSQL was never reached, or the connection was lost in the middle of a statement.
     if type(error).__module__.startswith("psycopg"):
         return _NEVER_REACHED.get(type(error).__name__)
     return None

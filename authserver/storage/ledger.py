@@ -54,7 +54,7 @@ class SqlEvents:
         self._work = work
 
     def add(self, event: Event) -> None:
-        """Written last: nothing in the same transaction depends on it."""
+        """Written last, because nothing in the same transaction depends on it."""
         self._work.defer(_ADD_EVENT, _EVENT.row(event))
 
     def find(self, event_id: str) -> Event | None:
@@ -62,7 +62,7 @@ class SqlEvents:
         return _EVENT.record(row) if row else None
 
     def since(self, since: datetime, *, type: EventType | None = None) -> Iterator[Event]:
-        """By keyset: each batch goes on after the last event of the one before."""
+        """By keyset: each batch begins after the last event of the one before."""
         after, last_id = since, ""
         while True:
             parameters = {"at": after, "last_id": last_id, "types": _types(type), "limit": BATCH}
@@ -88,7 +88,7 @@ class SqlSigningKeys:
         return [_KEY.record(row) for row in self._work.read(_LIST_KEYS, {})]
 
     def add(self, key: SigningKey) -> bool:
-        """The unique index over keys to stay decides, however many processes start at once (T113)."""
+        """The unique index over keys without a successor decides, however many processes start at once (T113)."""
         return self._work.insert(_ADD_KEY, _KEY.row(key))
 
     def change(self, before: SigningKey, after: SigningKey) -> bool:

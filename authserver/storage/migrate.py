@@ -31,7 +31,7 @@ def current(database_url: str) -> str | None:
 
 @cache
 def head() -> str:
-    """The newest migration; the scripts are parsed once, for readiness asks often."""
+    """The newest migration; the scripts are parsed once, because readiness asks often."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     if revision is None:
         raise FileNotFoundError(f"no migrations in {migrations_folder()}")

@@ -28,7 +28,7 @@ class Rows(Generic[Record]):
         self._values = attrgetter(*names)
 
     def record(self, row: Sequence[Any], **others: Any) -> Record:
-        """The record that stands in this row; `others` are members kept elsewhere."""
+        """The record of this row; `others` are members that are kept elsewhere."""
         return self.kind(**dict(zip(self._names, row[self.start : self.end], strict=True)), **others)
 
     def row(self, record: Record) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 `client_id` is a foreign key only where the row is about the client's own record: plugins may bring
 clients from elsewhere, which have grants, tokens and consents but no row in `clients`.
-Events refer to nothing, so that they outlive what they tell about.
+Events refer to nothing, so that they outlive the records that they are about.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class SigningKeyRow(Base):
 
 
 class RingKeyRow(Base):
-    """A key of the key ring that was used here: its id, and what tells whether it is still the same key."""
+    """A key of the key ring that was used here: its id, and a fingerprint that shows whether it is still the same key."""
 
     __tablename__ = "ring_keys"
 
@@ -210,7 +210,7 @@ class RingKeyRow(Base):
 
 
 class LeaseRow(Base):
-    """Work that one process at a time does, and until when it is whose."""
+    """Work that one process at a time does: which process has it, and until when."""
 
     __tablename__ = "leases"
 
@@ -220,7 +220,7 @@ class LeaseRow(Base):
 
 
 class GenerationRow(Base):
-    """When the database was restored from a backup: nothing that was issued before is good any more."""
+    """When the database was restored from a backup: nothing that was issued before is valid any more."""
 
     __tablename__ = "generations"
 
@@ -246,10 +246,12 @@ ring_keys = _table(RingKeyRow)
 leases = _table(LeaseRow)
 generations = _table(GenerationRow)
 
-# By user and client together: one application may act for everybody, and whichever index is chosen must be good.
+# By user and client together: one application may act for everybody, so each index that a planner may choose
+# must be fast.
 Index(None, grants.c.user_id, grants.c.client_id)
 Index(None, consents.c.client_id, consents.c.user_id)
-# Codes and refresh tokens stay as long as their grant, as evidence of reuse: these alone go by their own time.
+# Codes and refresh tokens stay as long as their grant, as evidence of reuse: only these are deleted by their
+# own end.
 DISPOSABLE = tokens.c.kind == TokenKind.ACCESS
 Index(
     "ix_tokens_access_expires_at",
@@ -277,7 +279,8 @@ Index(
     sqlite_where=clients.c.registered_by == RegisteredBy.SELF,
     postgresql_where=clients.c.registered_by == RegisteredBy.SELF,
 )
-# At most one key per algorithm that nothing is to replace, whoever starts or rotates at the same time (T113).
+# At most one key per algorithm without a successor, even when processes start or rotate at the same time
+# (T113).
 Index(
     "uq_signing_keys_unreplaced_algorithm",
     signing_keys.c.algorithm,

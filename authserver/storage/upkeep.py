@@ -1,4 +1,4 @@
-"""Letting go of what is over: oldest first, along an index, so many rows at a time; and whose work that is."""
+"""Deletes expired rows in batches, oldest first; and the lease that says which process does it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from authserver.storage.tables import (
 )
 from authserver.storage.work import PerDialect, Work
 
-# Grants or clients that are looked at at once: what hangs on them is found by a list of their ids.
+# How many grants or clients are read at once; their dependent rows are found by a list of their ids.
 PARENTS = 250
 
 # Long after many rows ended, the statistics of the planner still say that there are few; and while there are few
-# rows, it likes to read a whole table, or all of an index to sort it. Neither may happen here: others want the
-# disk, too.
+# rows, it likes to read a whole table, or all of an index to sort it. Neither may happen here: requests need
+# the disk, too.
 _BY_INDEX_ALONE = sa.text(
     "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
 )
@@ -39,7 +39,7 @@ _BY_INDEX_ALONE = sa.text(
 Condition = ColumnElement[bool] | sa.TextClause
 
 _START: Place = (datetime.fromtimestamp(0, UTC), "")
-# What names a row for the rest of a statement, whatever its key.
+# How the rest of a statement refers to a row, whatever its key.
 _IDENTITY: Mapping[str, ColumnElement[Any]] = {
     "sqlite": sa.literal_column("rowid"),
     "postgresql": sa.literal_column("ctid"),
@@ -51,7 +51,7 @@ _IDS: sa.BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
 
 
 def _spelt_out(condition: ColumnElement[bool]) -> sa.TextClause:
-    """The condition of a partial index without parameters: only so a planner knows that the index will do."""
+    """The condition of a partial index without parameters: only then a planner knows that it can use the index."""
     return sa.text(str(condition.compile(compile_kwargs={"literal_binds": True})))
 
 
@@ -63,7 +63,7 @@ def _has(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
 def _removal(
     table: Table, *conditions: Condition, told: Column[Any], order: Sequence[Column[Any]] = ()
 ) -> PerDialect:
-    """A DELETE of at most `limit` rows that says `told` of each, and passes by those that somebody holds."""
+    """A DELETE of at most `limit` rows that returns `told` of each, and skips rows that are locked."""
     statements: dict[str, Executable] = {}
     for dialect, identity in _IDENTITY.items():
         chosen = (
@@ -89,7 +89,7 @@ def _counted(rows: sa.Select[Any]) -> Executable:
     return select(sa.func.count()).select_from(rows.limit(_LIMIT).subquery())
 
 
-# What goes by a time of its own: the column, and the condition of the index over it.
+# Rows that are deleted by a time of their own: the column, and the condition of the index over it.
 _AGING: Mapping[Disposable, tuple[Column[Any], tuple[Condition, ...]]] = {
     Disposable.TOKENS: (tokens.c.expires_at, (_spelt_out(DISPOSABLE),)),
     Disposable.KEPT_RECORDS: (kept.c.expires_at, ()),
@@ -112,7 +112,7 @@ _ENDED_GRANTS = (
     .limit(_LIMIT)
 )
 _REMOVE_TOKENS_OF_GRANTS = _removal(tokens, tokens.c.grant_id.in_(_IDS), told=tokens.c.grant_id)
-# Without tokens: what the foreign key would remove along with a grant is bounded by nothing.
+# Without tokens: the foreign key would delete any number of them along with a grant.
 _REMOVE_GRANTS = _removal(
     grants,
     _THESE_GRANTS,
@@ -161,7 +161,7 @@ _COUNTS: Mapping[Disposable, Executable] = {
 
 
 def _taking() -> PerDialect:
-    """An INSERT of a lease that takes the place of the one there is, where that one does not stand against it."""
+    """An INSERT of a lease that replaces the present one, if that one has expired or is the holder's own."""
     statements: dict[str, Executable] = {}
     for dialect, module in (("sqlite", sqlite), ("postgresql", postgresql)):
         insert = module.insert(leases).values(
@@ -220,7 +220,7 @@ class SqlUpkeep:
         removed, along = self._remove_with(_REMOVE_TOKENS_OF_GRANTS, _REMOVE_GRANTS, ids, before, limit)
         if along == limit:
             return Batch(removed=0, along=along, next=start)
-        # Where none could be removed, others hold them all: looking again would find the same ones.
+        # Where none could be deleted, all are locked: looking again would find the same ones.
         goes_on = len(found) == PARENTS and (removed or along)
         return Batch(removed=removed, along=along, next=(found[-1].expires_at, "") if goes_on else None)
 
@@ -237,7 +237,7 @@ class SqlUpkeep:
     def _remove_with(
         self, dependants: PerDialect, parents: PerDialect, ids: Sequence[str], before: datetime, limit: int
     ) -> tuple[int, int]:
-        """Remove at most `limit` rows that hang on these; when those were all, these too."""
+        """Delete at most `limit` dependent rows of these; when those were all, these too."""
         if not ids:
             return 0, 0
         along = len(self._work.take(dependants, {"ids": ids, "limit": limit}))

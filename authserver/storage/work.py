@@ -22,11 +22,11 @@ _BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
 
 
 class StorageBusy(StorageUnavailable, TransientError):  # type: ignore[misc]  # transaction has no types
-    """The database went away, or chose this transaction as a victim; a retry at once may succeed."""
+    """The connection was lost, or the database ended this transaction (deadlock); a retry at once may succeed."""
 
 
 class StorageSlow(StorageUnavailable):
-    """The database, or a lock in it, was waited for as long as a request may wait; a retry would wait again (T114)."""
+    """A request waited for the database, or for a lock in it, as long as it may; a retry would wait again (T114)."""
 
 
 class Work:
@@ -144,7 +144,7 @@ class Work:
 
 
 def insert_new(table: Table) -> PerDialect:
-    """An INSERT, per dialect, that leaves the table alone when any unique constraint stands against it."""
+    """An INSERT, per dialect, that changes nothing when a unique constraint is violated."""
     return {
         "sqlite": sqlite.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
         "postgresql": postgresql.insert(table)
@@ -174,7 +174,7 @@ def changed(before: Row, after: Row) -> Row:
 
 
 def insert_or_replace(table: Table) -> PerDialect:
-    """An INSERT, per dialect, that takes the place of the row with the same primary key."""
+    """An INSERT, per dialect, that replaces the row with the same primary key."""
     keys = [column.name for column in table.primary_key]
     others = [column.name for column in table.columns if column.name not in keys]
     statements: dict[str, Executable] = {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pyramid.config import Configurator
 
-# What stands around a view, from the outside in; `docs/concepts.rst` shows how a request ends. There is no tween of
-# Pyramid's for exceptions: `refusals` calls their views, after the transaction, and when what must stay is written.
+# The layers around a view, from the outside in; `docs/concepts.rst` shows how a request ends. There is no
+# tween of Pyramid's for exceptions: `refusals` calls their views, after the transaction, and after what must
+# be kept is written.
 #
 #   last_resort   answers when anything below fails; repeats the request when the database asks for that
 #     headers     refuses other hosts and plain http; adds the headers of every answer

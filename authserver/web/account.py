@@ -1,4 +1,4 @@
-"""GET|POST /account/…: what signed-in people see and end for themselves."""
+"""GET|POST /account/…: what signed-in people see and end by themselves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TABS = (
 )
 # What a page may say of what was just done; an address can only choose among these.
 NOTICES: Mapping[str, str] = {
-    "disconnected": _("The access of that application has ended, and what you had agreed to is forgotten."),
+    "disconnected": _("The access of that application has ended, and your consent is deleted."),
     "revoked": _("That has ended. The application keeps what else you allowed it."),
     "session-ended": _("That session has ended."),
     "others-ended": _("All your other sessions have ended."),
@@ -46,11 +46,11 @@ MAXIMUM_GRANTS_SHOWN = 50
 
 
 def for_signed_in(view: View) -> View:
-    """A view of one person: anybody else signs in first and comes back to it (E-18)."""
+    """A view for a signed-in person: others sign in first and come back to it (E-18)."""
 
     def signed_in_view(context: Any, request: Request) -> Response:
         if request.method == "POST":
-            # Before anything is answered: what another site sends comes without the cookie and must not replace it.
+            # Before anything is answered: a request from another site has no cookie and must not replace it.
             read_own_form(request)
         if request.browser.user is None:
             return see_login(request, page=request.matched_route.name)

@@ -82,7 +82,7 @@ def ask_again(refusal: FormOutOfDate, request: Request) -> Response:
 
 @exception_view_config(RequestExpired)
 def show_expired(refusal: RequestExpired, request: Request) -> Response:
-    """What took too long can begin again, where the browser can send it again."""
+    """An expired request can be started again, if the browser can send it again."""
     sent = refusal.parameters
     again = f"{own_url(request, 'authorize')}?{sent.encoded()}" if sent is not None else None
     return _stopped(request, refusal, again=again, client=None)
@@ -101,7 +101,7 @@ def _begin(request: Request, read: Any) -> Outcome:
 
 
 def _switch_user(request: Request, sealed_request: str, form_token: str) -> Response:
-    """Let somebody else sign in for the same pending request."""
+    """Let another user sign in for the same pending request."""
     outcome = engine.switch_user(request.engine, sealed_request, request.browser, form_token=form_token)
     if isinstance(outcome, AskLogin) and not outcome.again:
         end_session(request)
@@ -124,7 +124,7 @@ def _stopped(
 
 
 def _readable(read: Any, request: Request) -> Parameters:
-    """What cannot be read is shown here: there is no redirect URI to send it to."""
+    """An error about an unreadable request is shown here, because it has no redirect URI."""
     try:
         # How long the request may be as a whole is another question.
         parse = partial(Parameters.parse_readable, maximum=MAXIMUM_BODY)

@@ -1,4 +1,4 @@
-"""What a User-Agent says of a browser, in the words people use; a hint, for anybody can send any text."""
+"""The browser that a User-Agent names, in words for people; only a hint, because anybody can send any text."""
 
 from __future__ import annotations
 

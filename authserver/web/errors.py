@@ -66,7 +66,7 @@ def page_error(error: PageError, request: Request) -> Response:
 
 @exception_view_config(RedirectError)
 def redirect_error(error: RedirectError, request: Request) -> Response:
-    """An authorization error that the client is told, by way of the user where nobody vouches for the URI."""
+    """An authorization error for the client; the user is asked first if the client registered the URI itself."""
     location = error_location(error, request.application.parts.settings.issuer)
     if not error.ask_first:
         return see_client(request, location)
@@ -121,7 +121,7 @@ def undecodable(error: URLDecodeError, request: Request) -> Response:
 
 
 def _nothing_here(request: Request) -> Response:
-    """Nothing was decided, and strangers ask for many such pages: its id leads to the log alone."""
+    """Nothing was decided, and strangers ask for many such pages: only the log has this id."""
     log.info("page not found, error_id=%s", request.error_id)
     return _page(request, 404, title=_("Page not found"), message=_("There is no page at this address."))
 

@@ -1,4 +1,4 @@
-"""The tween around every request: which host and scheme we answer for, and the headers of every answer."""
+"""The tween around every request: checks host and scheme, and adds the headers of every answer."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
     prefix = f"{settings.issuer_path}/health/"
 
     def refuse(request: Request) -> Response | None:
-        # Probes reach the health endpoints by address; everything else is asked of the issuer (T138, Q-09).
+        # Probes reach the health endpoints by address; everything else must name the issuer's host (T138,
+        # Q-09).
         if request.environ.get("PATH_INFO", "").startswith(prefix):
             return None
         if request.environ.get("HTTP_HOST", "").lower() not in hosts:
@@ -101,7 +102,7 @@ def _is_https(request: Request) -> bool:
 
 
 def _refused(request: Request, description: str) -> Response:
-    """Nothing was decided: its id leads to the log alone."""
+    """Nothing was decided: only the log has this id."""
     log.info("refused before routing: %s error_id=%s", description, request.error_id)
     body = {"error": "invalid_request", "error_description": description, "error_id": request.error_id}
     return json_response(body, status=400)

@@ -1,4 +1,4 @@
-"""GET /health/live and /health/ready, for whatever restarts and routes."""
+"""GET /health/live and /health/ready, for supervisors and load balancers."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def includeme(config: Configurator) -> None:
 
 
 def contained_view(view: Callable[..., Response], info: object) -> Callable[..., Response]:
-    """A view that is called through `contained`: the transaction around it knows no other faults than exceptions."""
+    """A view that is called through `contained`, because the transaction around it handles only exceptions."""
     return lambda context, request: contained(view, context, request)
 
 

@@ -79,7 +79,7 @@ def login(request: Request) -> Response:
 def check_login(request: Request) -> Response:
     form, engine = read_form_from_here(request), request.engine
     sealed = _once(form, "request") or ""
-    # A request that cannot go on should not cost a password.
+    # A request that cannot continue is refused before a password is checked.
     requester = authorize.describe_pending(engine, sealed, request.browser) if sealed else None
     token = token_of(form)
     handle = form_handle(engine, request.browser, token)
@@ -161,7 +161,7 @@ def _go_on(request: Request, sealed_request: str, return_page: str) -> Response:
 
 
 def _personal_page(request: Request, name: str) -> str:
-    """The name of a page that asked for a sign-in; "" for what is none: a form leads nowhere else (E-18, T025)."""
+    """The name of a page that asked for a sign-in; "" for anything else: a form leads nowhere else (E-18, T025)."""
     route = request.registry.routes.get(name)
     return name if route is not None and route.personal else ""
 

@@ -2,8 +2,9 @@
 
 Chromium holds every redirect that follows a form to the `form-action` of its page: ours to the client, and all
 that the client makes afterwards, the last one perhaps to a private-use scheme of an app. No list of ours could
-name them. So a browser gets a page that goes on by itself, which ends what followed the form, and `form-action`
-stays narrow: a form that somebody smuggles into a page of ours sends nothing anywhere.
+name them. So a browser gets a page that redirects by itself, which ends the chain of redirects after the
+form, and `form-action` stays narrow: a form that somebody injects into a page of ours can send nothing
+elsewhere.
 
 A program, or a browser too old to say what it wants a document for, gets the plain redirect, and no `form-action`
 that could be in its way. One header decides both, so that page and answer always go together.
@@ -23,7 +24,7 @@ AFTER_A_FORM = ("login", "consent")
 
 
 def needs_a_page(request: Request) -> bool:
-    """Whether this browser gets pages that go on by themselves: each of the last years sends Fetch Metadata."""
+    """Whether this browser gets pages that redirect by themselves: recent browsers send Fetch Metadata."""
     return "HTTP_SEC_FETCH_DEST" in request.environ
 
 

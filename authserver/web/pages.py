@@ -37,7 +37,7 @@ class Paths:
 
 
 def includeme(config: Configurator) -> None:
-    """Prepare everything that no request changes."""
+    """Prepare everything that is the same for all requests."""
     application: Served = config.registry.application
     config.add_settings(
         {

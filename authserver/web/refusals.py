@@ -79,7 +79,7 @@ def end(request: Request, error: Exception) -> Response:
         record(request, error)
     except Exception as problem:
         if isinstance(error, Refusal):
-            # What must be kept could not be: say so rather than pretend.
+            # What must be kept could not be stored: say so.
             log.error("a refusal could not be recorded, error_id=%s", request.error_id, exc_info=problem)
             if is_error_retryable(request, problem):
                 raise
@@ -114,8 +114,8 @@ def verdict(request: Request, error: Exception) -> tuple[EventType, str] | None:
 def leaves_event(error: Exception) -> bool:
     """Whether it is stored, too; the log has it always.
 
-    A flood is not: only its first refusal. Nor is that somebody waited for the database as long as a request may:
-    storing would wait again (T114).
+    A flood is not: only its first refusal. A request that waited for the database is not stored either,
+    because storing would wait again (T114).
     """
     if isinstance(error, TooManyRequests):
         return error.leaves_event
@@ -172,7 +172,7 @@ def keep(
 
 def render(request: Request, error: Exception) -> Response:
     """The answer of the error's exception view, which may read the database and leaves nothing there."""
-    # Those of the view are over.
+    # The stores of the view have ended.
     request.__dict__.pop("engine", None)
     request.tm = explicit_manager(request)
     request.tm.begin()

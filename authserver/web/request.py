@@ -69,7 +69,9 @@ class Registry(Protocol):
 
 
 class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publishes no types
-    """A request. Its body stays in memory, as WebOb does with shorter ones only: passwords belong in no file.
+    """A request.
+
+    Its body stays in memory, as WebOb does with shorter ones only: a password must not be written to a file.
 
     Attributes:
         engine: the rules' view of it, in its transaction.

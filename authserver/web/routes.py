@@ -149,7 +149,7 @@ def _add(
     config: Configurator, route: Route, *, otherwise: Callable[[Request], Response] | None = None
 ) -> None:
     """Add a route with its whole path, and what answers where it has no view: 405 unless `otherwise` is given."""
-    # What is switched off keeps its name for its view, but matches nothing.
+    # A route that is switched off keeps its name for its view, but matches no path.
     is_off = bool(route.decided_by) and not config.registry.application.parts.policies.serves(
         route.decided_by
     )
@@ -275,7 +275,7 @@ def retry_attempts(request: Request) -> int | None:
 
 
 def wait_before_retry(event: BeforeRetry) -> None:
-    """Let whoever was in the way finish; two that met do not try again at the same moment (T111)."""
+    """Wait a random time, so that the other request can finish and both do not repeat at the same moment (T111)."""
     time.sleep((10 + secrets.randbelow(90)) / 1000)
 
 

@@ -1,8 +1,9 @@
-"""What a browser keeps for us: the cookie of its session, one cookie a pending request, and the tokens of forms.
+"""What a browser stores for us: the cookie of its session, one cookie a pending request, and the tokens of forms.
 
-No cookie content is trusted without its MAC, and one that we did not make is never adopted (T098). A signed-in
-session is stored as a digest; of a stranger, nothing is stored. A session's cookie is set by signing in and out and by
-a changed password alone: what another site sends comes without it (SameSite=Lax), and its answer must not replace it.
+No cookie content is trusted without its MAC, and one that we did not make is never accepted (T098). A
+signed-in session is stored as a digest; of a stranger, nothing is stored. A session's cookie is set by
+signing in and out and by a changed password alone: what another site sends comes without it (SameSite=Lax),
+and its answer must not replace it.
 """
 
 from __future__ import annotations
@@ -74,19 +75,19 @@ def see_login(request: Request, /, **query: str) -> Response:
 
 
 def begin_session(request: Request, session_id: str) -> None:
-    """Give the browser this session from the next request on; not when this one fails, its commit included."""
+    """Give the browser this session, unless this request or its commit fails."""
     _set_cookies(request, {SESSION: f"{session_id}.{_mac(request, session_id, COOKIE_PURPOSE)}"})
 
 
 def end_session(request: Request) -> None:
-    """Take the cookie of the session that has ended."""
+    """Delete the cookie of the session that has ended."""
     _set_cookies(request, {SESSION: None})
 
 
 def mark_browser(request: Request, handle: str) -> None:
-    """Let the browser show from now on that the request of this handle began in it.
+    """Set a cookie which shows that the request of this handle began in this browser.
 
-    Beyond a number, the oldest go: browsers send them first (RFC 6265, 5.4).
+    Above a number, the oldest are deleted: browsers send them first (RFC 6265, 5.4).
     """
     older = [known for known in request.browser.marks if known != handle]
     cookies: dict[str, str | None] = {
@@ -130,7 +131,7 @@ def read_own_form(request: Request) -> Parameters:
 
 
 def read_form_from_here(request: Request) -> Parameters:
-    """A form that no page of another origin sent; whether a page of ours did, its token says.
+    """A form that no page of another origin sent; its token shows whether a page of ours sent it.
 
     Raises:
         ForgedForm: another origin sent it.
@@ -151,7 +152,7 @@ def token_of(form: Parameters) -> str:
 
 
 def _browser(request: Request) -> Browser:
-    """Who is at the other end, and which requests wait there."""
+    """The session, user and pending requests of this browser."""
     cookies = _read_cookies(request)
     marks = {
         name.removeprefix(REQUEST): value

@@ -182,7 +182,7 @@ def test_a_second_rotation_says_what_to_do(started) -> None:
     assert result.exit_code == 1
     staged = before[1]["kid"]
     assert f"{staged} is staged already, and signs from" in result.stderr
-    assert f"take it back with `authserver keys revoke {staged}`" in result.stderr
+    assert f"remove it with `authserver keys revoke {staged}`" in result.stderr
     assert listed(started) == before
 
 

@@ -211,8 +211,8 @@ def test_events_of_another_version_stop_nothing(run, ini, candidate) -> None:
     result = run("policy", "replay", "--config", str(candidate), "--json")
     assert result.exit_code == 0, result.output
     assert {entry["why"] for entry in json.loads(result.stdout)["not_asked"]} == {
-        "another version of the server wrote it down",
-        "there is no such hook any more",
+        "another version of the server recorded it",
+        "this hook does not exist any more",
     }
 
 

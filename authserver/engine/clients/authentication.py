@@ -1,4 +1,4 @@
-"""Which client is asking: reading its credentials strictly, and having the policies judge them."""
+"""Which client is asking: reading its credentials strictly, and asking the policies about them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from authserver.engine.questions import ClientAuthQuestion, Credentials
 from authserver.engine.records import Client, ClientSecret, EventType
 from authserver.settings import Secret
 
-# How a client of each known method presents itself; others (a certificate, say) bring no credential of these kinds.
+# How a client of each known method presents itself; others (such as a certificate) have no credential of
+# these kinds.
 PRESENTATION = {
     "none": "none",
     "client_secret_basic": "client_secret_basic",
@@ -60,13 +61,13 @@ def authenticate(engine: Engine, parameters: Parameters) -> Client:
 
 
 def refuse_malformed(presented: Presented) -> None:
-    """Refuse a text that is nobody's secret, so that nobody need be looked up. Raises InvalidClient."""
+    """Refuse a text that cannot be a secret, so that no client need be looked up. Raises InvalidClient."""
     if presented.secret is not None and not secrets.may_be_secret(presented.secret):
         raise InvalidClient(_REFUSED, reason="secret-malformed", scheme=presented.scheme)
 
 
 def judge(engine: Engine, presented: Presented) -> Client:
-    """The client that these credentials prove; nothing is noted. Raises InvalidClient."""
+    """The client that these credentials prove; nothing is written. Raises InvalidClient."""
     return _judge(engine, presented)[0]
 
 

@@ -1,4 +1,4 @@
-"""Client metadata, validated once for everybody, and dynamic registration (RFC 7591)."""
+"""Client metadata, with one validation for all, and dynamic registration (RFC 7591)."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def describe(client: Client, secret: str | None) -> dict[str, Any]:
 def read_metadata(body: bytes, readers: Mapping[str, ReadMember]) -> ClientMetadata:
     """Parse client metadata and check its form; members that nobody here reads are ignored (RFC 7591, 2).
 
-    What is empty or null counts as absent. Whether anything in there can be had, is not looked at.
+    What is empty or null counts as absent. Whether it is offered here is not checked.
 
     Args:
         readers: of the members that plugins keep.
@@ -225,7 +225,7 @@ def read_flag(name: str, value: object) -> bool | None:
 
 
 def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: RegisteredBy) -> None:
-    """The floor under every registration, by whomever and whatever a policy made of it.
+    """The floor under every registration, by a client or an operator, after the policies.
 
     Raises:
         InvalidRedirectUri: a redirect URI is missing, superfluous or not registrable.
@@ -285,7 +285,7 @@ def _offered(engine: Engine, asked: ClientMetadata, allowed: ClientMetadata) -> 
     grant_types = [name for name in allowed.grant_types if name in engine.grant_types]
     response_types = tuple(name for name in allowed.response_types if name == "code")
     if "authorization_code" in asked.grant_types and "authorization_code" not in grant_types:
-        # What goes with that grant type only, is left out with it.
+        # Members that belong to that grant type only are left out with it.
         grant_types = [name for name in grant_types if name != "refresh_token"]
         response_types = ()
     return replace(
@@ -299,7 +299,7 @@ def _offered(engine: Engine, asked: ClientMetadata, allowed: ClientMetadata) -> 
 def _acceptable(engine: Engine, metadata: ClientMetadata, client_id: str) -> ClientMetadata:
     """The same without the redirect URIs that would not be accepted at the authorization endpoint.
 
-    An application type that contradicts the URIs that are left gives way to them.
+    An application type that contradicts the URIs that are left is replaced by theirs.
     """
     client = _client(engine, metadata, client_id, RegisteredBy.SELF)
     redirect_uris = tuple(
@@ -324,7 +324,7 @@ def _refuse_what_was_left_out(asked: ClientMetadata, allowed: ClientMetadata) ->
     if left_out:
         error = InvalidRedirectUri if left_out == ["redirect_uris"] else InvalidClientMetadata
         names = ", ".join(left_out).replace("scopes", "scope")
-        raise error(f"{names}: not everything in there can be had here.", reason="not-everything-offered")
+        raise error(f"{names}: not everything in it is offered here.", reason="not-everything-offered")
 
 
 def _client(engine: Engine, metadata: ClientMetadata, client_id: str, registered_by: RegisteredBy) -> Client:

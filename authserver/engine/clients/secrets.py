@@ -1,7 +1,7 @@
 """The secrets of clients: made, recognised, noted when used, and replaced with an overlap (R-02, R-05).
 
-Stored is a digest under a key of the key ring, so a copy of the database alone does not even let somebody check
-a guess. Changes are conditional on what was read: whoever comes second reads again.
+Stored is a digest under a key of the key ring, so with a copy of the database alone nobody can check a guess.
+Changes are conditional on what was read: the second of two reads again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 PURPOSE = "client-secret"
 
-# A new one and the one that it replaces; more would only be forgotten.
+# A new one and the one that it replaces; more would only be left over.
 MAXIMUM_LIVE = 2
 # A token request costs one lookup and one event. Noting each use would double what is written, and requests of
 # one client would wait for each other.
@@ -68,7 +68,7 @@ def stored_secret(keys: KeyRing, client_id: str, secret: str, now: datetime) -> 
 
 
 def may_be_secret(text: str) -> bool:
-    """Whether any client can have this secret; what none can have need not be looked up.
+    """Whether this text can be a secret; any other text need not be looked up.
 
     Ours have prefix and checksum. Those that came with clients from elsewhere have neither, but no prefix of ours.
     """
@@ -106,7 +106,7 @@ def note_use(engine: Engine, client: Client, used: ClientSecret, text: str) -> N
         return
     if used.expires_at is not None:
         log.warning(
-            "client %s still uses its secret %s, which ends at %s: give it a newer one before then",
+            "client %s still uses its secret %s, which ends at %s: replace it before then",
             client.client_id,
             handle(used),
             used.expires_at.isoformat(timespec="seconds"),
@@ -134,7 +134,10 @@ def live_secrets(client: Client, now: datetime) -> tuple[ClientSecret, ...]:
 
 
 def handle(secret: ClientSecret) -> str:
-    """What operators call a secret. It tells no more than when the secret was made, and stays when keys change."""
+    """The name of a secret for operators.
+
+    It shows only when the secret was made, and stays the same when keys change.
+    """
     made = secret.created_at.isoformat(timespec="microseconds")
     return hashlib.sha256(made.encode()).hexdigest()[:8]
 
@@ -203,9 +206,9 @@ def end_secret(engine: Engine, client_id: str, named: str, *, last_too: bool = F
 
 
 def end_at(engine: Engine, client_id: str, secret: ClientSecret, at: datetime) -> bool:
-    """Let it end then, if not sooner; False when it was changed since it was read, by noting its use for instance.
+    """Set its end, if it has no earlier one; False if it changed since it was read, for example because its use was noted.
 
-    Ended at once, it is no longer the digest of any secret: setting the clock back does not undo it (T150).
+    When it ends at once, its digest is overwritten, so that setting the clock back does not undo it (T150).
     """
     ends_at = min(at, secret.expires_at or at)
     ended = replace(secret, expires_at=ends_at)
@@ -215,5 +218,5 @@ def end_at(engine: Engine, client_id: str, secret: ClientSecret, at: datetime) -
 
 
 def _material(client_id: str, text: str) -> str:
-    """The client is part of what is digested, so no secret counts for another one."""
+    """The client id is part of the digest, so a secret works for its own client only."""
     return f"{client_id}\0{text}"

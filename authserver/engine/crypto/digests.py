@@ -1,4 +1,4 @@
-"""Random credentials, and what is kept in their place.
+"""Random credentials, and what is stored instead of them.
 
 Credentials that we make have 256 random bits, so one SHA-256 of them is all a database needs;
 Argon2id is for passwords, which people choose.
@@ -45,7 +45,7 @@ def new_credential(prefix: str) -> str:
 
 
 def well_formed(prefix: str, text: str) -> bool:
-    """Whether `new_credential(prefix)` may have made this; what is not need not be looked up."""
+    """Whether `new_credential(prefix)` may have made this; any other text need not be looked up."""
     return (
         text.startswith(prefix)
         and _RANDOM_AND_CHECKSUM.fullmatch(text, len(prefix)) is not None
@@ -64,7 +64,7 @@ def digest(kind: str, text: str) -> bytes:
 
 
 def equal(a: bytes | str, b: bytes | str) -> bool:
-    """Compare in a time that does not tell where they differ; never raises, whatever the text."""
+    """Compare in constant time; never raises, whatever the text."""
     return hmac.compare_digest(_as_bytes(a), _as_bytes(b))
 
 
@@ -88,8 +88,8 @@ def hash_password(password: str) -> str:
 def verify_password(password: str, password_hash: str | None) -> bool:
     """Whether this is the password of that hash.
 
-    Without a usable hash (unknown user, no password set) the same work is done for nothing, so that
-    the time does not tell who exists. A password above 1024 bytes is refused before any work.
+    Without a usable hash (unknown user, no password set) the same work is done, so that the time does not
+    reveal which users exist. A password above 1024 bytes is refused before any work.
     """
     key_material = _as_bytes(password)
     if len(key_material) > MAXIMUM_PASSWORD:

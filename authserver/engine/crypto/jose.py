@@ -65,7 +65,7 @@ class NotVerified(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Jws:
-    """A compact JWS with a JSON object as payload, taken apart; nothing in it is believed yet."""
+    """A compact JWS with a JSON object as payload, taken apart; nothing in it is verified yet."""
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]

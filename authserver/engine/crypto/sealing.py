@@ -1,7 +1,7 @@
-"""Values that leave our hands and come back, or that the database must not give away: sealed or signed.
+"""Seals and signs values that we send out and get back, or that a copy of the database must not reveal.
 
 Each purpose has a key of its own, derived from the ring's, so that nothing sealed for one purpose
-opens for another. Rotating is putting a new key first; the older ones still open.
+opens for another. To rotate, a new key is put first; the older ones still open.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NONCE_LENGTH = 12
 
 
 class Unsealable(Exception):
-    """It cannot be opened. Why is not said: altered, foreign, for another purpose, or of an unknown key."""
+    """It cannot be opened: it was altered, is not ours, is for another purpose, or its key is unknown."""
 
     def __init__(self) -> None:
         super().__init__("the sealed value cannot be opened")
@@ -57,7 +57,7 @@ class KeyRing:
         return tuple(self._keys)
 
     def fingerprint(self, key_id: str) -> bytes:
-        """What tells whether another ring has the same key under this id; it gives nothing else away."""
+        """A fingerprint that shows whether another ring has the same key under this id; it reveals nothing else."""
         return hmac.digest(self._mac_key(key_id, "fingerprint"), key_id.encode("ascii"), "sha256")
 
     def seal(self, plaintext: bytes, *, purpose: str, context: str = "") -> bytes:
@@ -129,7 +129,7 @@ def key_id_of(sealed: bytes) -> str:
 
 
 def seal_under(secret: str, plaintext: bytes) -> bytes:
-    """Seal so that only who presents `secret`, a credential of ours, can open it. No other key is involved."""
+    """Seal so that it can be opened only with `secret`, a credential of ours. No other key is involved."""
     nonce = secrets.token_bytes(_NONCE_LENGTH)
     return nonce + _cipher_of(secret).encrypt(nonce, plaintext, None)
 

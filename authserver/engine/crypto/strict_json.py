@@ -1,4 +1,4 @@
-"""The one loader for JSON from outside, without the leniencies on which two readers can disagree."""
+"""The one reader for JSON from outside; it refuses everything that two readers could read differently."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def loads(body: bytes, *, limit: int = MAXIMUM_JSON) -> Any:
         )
     except json.JSONDecodeError:
         raise ValueError("the JSON is malformed") from None
-    if "\\u" in text:  # the only way in for what UTF-8 itself cannot say, and for NUL
+    if "\\u" in text:  # only escapes can hold lone surrogates and NUL
         _check_text(value)
     return value
 

@@ -12,12 +12,12 @@ from authserver.engine.questions import RedirectUriQuestion
 from authserver.engine.records import NOTHING, Client, FoundToken, TokenKind
 
 _REFUSED = "The authorization code is not valid."
-# After so many wrong proofs for one code somebody is guessing (T035).
+# Wrong proofs for one code, after which it is used up: somebody is guessing (T035).
 MAXIMUM_FAILURES = 5
 
 
 def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
-    """Check everything about the code and what it stands for; claiming it comes with issuing.
+    """Check everything about the code and its grant; it is claimed when tokens are issued.
 
     Raises:
         InvalidRequest: `code` is missing, or `code_verifier` is malformed.

@@ -2,10 +2,10 @@
 
 A refresh token is *live* until it is used; then it is *rotated*, and knows its successor. A rotated one
 that comes back is a *retry* while its successor is unused and the window is open: the same successor
-goes out again. Anything else is *reuse*: somebody copied it, so the grant and all its tokens die.
+goes out again. Anything else is *reuse*: somebody copied it, so the grant and all its tokens are revoked.
 
 A client with a credential of its own may be registered to keep its refresh token instead (FAPI 2.0, 5.3.2.1):
-a live one then stays live. Whatever was rotated before still is.
+a live one then stays live. One that was rotated before stays rotated.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.records import NOTHING, Client, FoundToken, Token, TokenKind
 
 _REFUSED = "The refresh token is not valid."
-# How far apart the clocks of our processes may be. A use that lies further ahead was before the clock was set
-# back, nobody knows how long ago: the window must not be open again for an hour (T150).
+# How far apart the clocks of our processes may be. A use that is further in the future was before the clock
+# was set back, and its age is unknown: the window must not be open again for an hour (T150).
 _APART = timedelta(seconds=60)
 
 
 def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
-    """Check the refresh token and what it stands for; rotating it comes with issuing.
+    """Check the refresh token and its grant; it is rotated when tokens are issued.
 
     Raises:
         InvalidRequest: `refresh_token` is missing.
@@ -38,7 +38,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     found = _find(engine, client, presented)
     token, grant = found.token, found.grant
     _check_live(engine, found)
-    # Before anything that a request asks for: reuse is reuse, whatever the rest of it says (I-06).
+    # Before anything that a request asks for: it is reuse even if the rest of the request is wrong (I-06).
     successor = _successor_again(engine, token, presented) if token.claimed_at else None
     requested = requested_scopes(parameters) or token.scopes
     if any(scope not in token.scopes for scope in requested):

@@ -1,4 +1,4 @@
-"""The signing keys in use: followed from the database by every process."""
+"""The signing keys in use, which every process reads from the database again and again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from authserver.engine.ports import Storage
 from authserver.engine.records import KeyState, SigningKey
 from authserver.settings import SettingsError
 
-# Seconds. Keys that are older are read again by one thread, while the others go on.
+# Seconds. Keys that were read longer ago are read again by one thread, while the others use them.
 AGING_SECONDS = 8.0
-# Keys that are older than this serve nobody: a revoked one may be among them.
+# Keys that were read longer ago than this are not used: one may have been revoked since.
 OLD_SECONDS = float(signing_keys.REFRESH_SECONDS)
 # After a failure.
 RETRY_SECONDS = 1.0
@@ -50,7 +50,7 @@ class FollowedSigningKeys:
         self._lock = threading.Lock()
         self._loaded: jose.KeySet | None = None
         self._made_of: object = None
-        # Opened once: whatever seals them anew, these processes need not have the key of it yet.
+        # Opened once: when they are sealed again under a new key, this process need not have that key yet.
         self._private: Mapping[str, dict[str, Any]] = {}
         self._aging_at = self._old_at = 0.0
 
@@ -76,20 +76,20 @@ class FollowedSigningKeys:
             raise SettingsError(problems)
 
     def _current(self) -> jose.KeySet:
-        """The loaded keys, read again in time; those at hand go on while the database is away."""
+        """The loaded keys, read again in time; the loaded ones are used while the database cannot be reached."""
         now, loaded = self._clock(), self._loaded
         if loaded is not None and now < self._aging_at:
             return loaded
         if self._lock.acquire(blocking=loaded is None or now >= self._old_at):
             try:
-                # Whoever had the lock before may have read them.
+                # Another thread may have read them while this one waited for the lock.
                 if self._clock() >= self._aging_at:
                     for problem in self._read():
                         log.error("%s; going on without it", problem)
             except Exception:
                 if self._loaded is None:
                     raise
-                log.exception("cannot read the signing keys; going on with those at hand")
+                log.exception("cannot read the signing keys; using those that were read before")
                 self._aging_at = self._clock() + RETRY_SECONDS
                 self._old_at = self._aging_at + OLD_SECONDS - AGING_SECONDS
             finally:
@@ -156,11 +156,11 @@ class FollowedSigningKeys:
 def unopened(ring: KeyRing, key: SigningKey) -> str:
     """Why the sealed part of a key does not open, and what to do (T148)."""
     row = f"signing key {key.kid} (signing_keys.sealed_private_jwk)"
-    undo = f"give it up with `authserver keys revoke {key.kid}`"
+    undo = f"remove it with `authserver keys revoke {key.kid}`"
     try:
         key_id = key_id_of(key.sealed_private_jwk or b"")
     except Unsealable:
         key_id = ""
     if key_id and key_id not in ring.key_ids:
         return f"authserver.secret_keys: key {key_id} is missing, and {row} needs it; put it back, or {undo}"
-    return f"{row} does not open: it was altered or stood in another row; restore that row, or {undo}"
+    return f"{row} does not open: it was altered or moved from another row; restore that row, or {undo}"

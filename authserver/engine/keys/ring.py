@@ -110,10 +110,10 @@ def outdated(stores: Stores, ring: KeyRing) -> list[SigningKey]:
 
 
 def reseal(storage: Storage, ring: KeyRing, kids: Iterable[str]) -> Iterator[str]:
-    """Seal the private parts of these keys anew under the first key of the ring.
+    """Seal the private parts of these keys again, under the first key of the ring.
 
     Each is a short transaction of its own, so it may be stopped at any time and run again. Yields once for each,
-    when it is kept: "", or what is wrong with one that does not open.
+    when it is stored: "", or what is wrong with one that does not open.
     """
     for kid in kids:
         yield _reseal(storage, ring, kid)
@@ -140,7 +140,7 @@ def _note(ring: KeyRing, stores: Stores, key_id: str, now: datetime) -> bool:
 
 
 def _sealed_by(key: SigningKey) -> str:
-    """The id of the ring key that sealed its private part; "" when that cannot be told."""
+    """The id of the ring key that sealed its private part; "" when that cannot be known."""
     try:
         return key_id_of(key.sealed_private_jwk or b"")
     except Unsealable:

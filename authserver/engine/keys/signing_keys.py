@@ -1,7 +1,9 @@
-"""The life of a signing key: published, then signing, then verifying what it signed, then gone.
+"""The states of a signing key: published, then signing, then only verifying, then removed.
 
-Each step is a time in the key's record (`SigningKey.state`), so nobody has to be awake for it. A key is known to
-everybody before it signs (T144), and is given up only when the last token that it signed is over (N-07).
+Each step is a time in the key's record (`SigningKey.state`), so it happens by itself.
+
+A key is published before it signs (T144), and is removed only when the last token that it signed has expired
+(N-07).
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ PURPOSE = "signing-key"
 REFRESH_SECONDS = 10
 # By how much the clocks of our machines may differ, and what reading and answering take, in seconds.
 MARGIN_SECONDS = 5
-# From the moment a key retires. The longest life that the settings allow, not the one they have now: whoever
-# raises it later must not find that tokens outlive their key. Another process may sign until it reads the keys again.
+# From the moment a key retires. The longest life that the settings allow, not the one they have now: when it
+# is raised later, no token may outlive its key. Another process may sign until it reads the keys again.
 VERIFIES_AFTERWARDS = timedelta(seconds=MAXIMUM_ACCESS_TOKEN_LIFETIME + REFRESH_SECONDS + MARGIN_SECONDS)
 
 # Of a key id, which is typed in an emergency.
@@ -38,7 +40,7 @@ REPLACES_REVOKED = "replaces-revoked"
 
 
 class CannotChange(Exception):
-    """The keys cannot be changed like that; the message tells the operator why, and what to do instead."""
+    """The keys cannot be changed like that; the message says why, and what to do instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +53,13 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """What became of the keys when one was revoked.
+    """The keys after one was revoked.
 
     Attributes:
         revoked: the key, as it is now.
         was: what it was until now.
         successor: the key that signs in its place at once; it is staged no longer, or new.
-        restored: the key that it was to replace, and that goes on.
+        restored: the key that it was to replace, which goes on signing.
     """
 
     revoked: SigningKey
@@ -78,7 +80,7 @@ def signing_key(keys: Sequence[SigningKey], algorithm: str, now: datetime) -> Si
 
 
 def prepare(engine: Engine) -> None:
-    """See to it that there is a key of the configured algorithm, however many processes start at once (T113).
+    """Make a key of the configured algorithm unless there is one, however many processes start at once (T113).
 
     The very first one signs at once. Where another algorithm signed so far, the key is staged as in a rotation.
     """
@@ -94,14 +96,14 @@ def prepare(engine: Engine) -> None:
 
 
 def rotate(engine: Engine, *, algorithm: str | None = None, after: timedelta | None = None) -> Rotation:
-    """Make a new key that takes over from the present one of its algorithm, which verifies on (R-06).
+    """Make a new key that replaces the present one of its algorithm, which goes on verifying (R-06).
 
     Args:
         algorithm: of the key; the configured one unless given. One without a key gets its first.
         after: when it signs; by default, and at least, after its publication time.
 
     Raises:
-        CannotChange: `after` is too short, a successor is staged already, or somebody else was quicker.
+        CannotChange: `after` is too short, a successor is staged already, or another process was first.
     """
     algorithm = algorithm or engine.settings.signing_algorithm
     stores, now, least = engine.stores, engine.now, publication_time(engine.settings)
@@ -148,7 +150,8 @@ def revoke(engine: Engine, kid: str, *, reason: str) -> Revocation:
         raise CannotChange(
             f"{key.kid}: it ended at {_told(key.ends_at)}, and nothing it signed counts any more"
         )
-    # First the staged key, then the one it replaces, here as everywhere, so that two of us cannot wait for each other.
+    # First the staged key, then the one it replaces, here as everywhere, so that two processes cannot wait
+    # for each other.
     successor = _successor(engine, keys, key)
     if successor is not None:
         successor = _change(engine, successor, replace(successor, activates_at=now))
@@ -203,7 +206,7 @@ def _named(keys: Sequence[SigningKey], kid: str) -> SigningKey:
 
 
 def _last(keys: Sequence[SigningKey], algorithm: str) -> SigningKey | None:
-    """The key of an algorithm that nothing is to replace: the staged one if there is one, else the active one."""
+    """The key of an algorithm without a successor: the staged one if there is one, else the active one."""
     return next((key for key in keys if key.algorithm == algorithm and key.retires_at is None), None)
 
 
@@ -240,7 +243,7 @@ def _leaves_a_gap(engine: Engine, keys: Sequence[SigningKey], revoked: SigningKe
 
 
 def add_key(engine: Engine, algorithm: str, *, activates_at: datetime, why: str) -> SigningKey | None:
-    """Keep a new key; None when another process was quicker (T113)."""
+    """Store a new key; None when another process was first (T113)."""
     kid, public, private = jose.new_signing_key(algorithm)
     key = SigningKey(
         kid=kid,
@@ -264,15 +267,13 @@ def _change(engine: Engine, before: SigningKey, after: SigningKey) -> SigningKey
 
 
 def _already_changed(engine: Engine, algorithm: str) -> CannotChange:
-    """Who was quicker, as the table says now."""
+    """The refusal, with the key that another process made."""
     staged = _staged(engine.stores.signing_keys.list(), algorithm, engine.now)
     if staged is None:
-        return CannotChange(
-            "somebody changed the keys meanwhile; look at `authserver keys list` and try again"
-        )
+        return CannotChange("somebody changed the keys meanwhile; see `authserver keys list` and try again")
     return CannotChange(
         f"{algorithm} key {staged.kid} is staged already, and signs from {_told(staged.activates_at)}; "
-        f"rotate again after that, or take it back with `authserver keys revoke {staged.kid}`"
+        f"rotate again after that, or remove it with `authserver keys revoke {staged.kid}`"
     )
 
 

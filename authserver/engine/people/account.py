@@ -1,6 +1,7 @@
-"""What people see and end for themselves: applications they let in, sessions, their password. Operators do it for them, too.
+"""What people see and end by themselves: applications with access, sessions, their password.
 
-Whatever ends here has ended for the next request of everybody: every rule reads grants and sessions anew (R-09).
+Operators do it for them, too. What ends here is refused from the next request on, because every rule reads
+grants and sessions again (R-09).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SIGNED_OUT_EVERYWHERE = "signed-out-everywhere"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectedApp:
-    """A client with live grants of one user, newest first; `client` is None when nobody knows it any more."""
+    """A client with live grants of one user, newest first; `client` is None when it does not exist any more."""
 
     client_id: str
     client: Client | None
@@ -51,7 +52,7 @@ class ConnectedApp:
 
     @property
     def let_in_by(self) -> tuple[str, ...]:
-        """Who or what let it in without asking the user here."""
+        """Who or what gave it access without asking the user here."""
         return tuple(dict.fromkeys(filter(None, map(let_in_by, self.grants))))
 
     @property
@@ -65,7 +66,7 @@ class ConnectedApp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnSession:
-    """A session as its user sees it: `handle` names it without telling the digest that is stored."""
+    """A session as its user sees it: `handle` names it without revealing the stored digest."""
 
     handle: str
     session: Session
@@ -105,8 +106,8 @@ def connected_apps(engine: Engine, user: User) -> Sequence[ConnectedApp]:
 
 
 def disconnect(engine: Engine, user: User, client_id: str) -> int:
-    """End all that a user granted to a client, and forget the consent (E-16, T076); how many grants ended."""
-    # In this order: it waits for an answer to the consent page that is just being kept, and then ends that, too.
+    """End all grants of a user to a client, and delete the consent (E-16, T076); how many grants ended."""
+    # In this order: it waits for an answer to the consent page that is being stored, and then ends that, too.
     engine.stores.consents.forget(user.user_id, client_id)
     ended = engine.stores.grants.revoke_of_user(user.user_id, engine.now, DISCONNECTED, client_id=client_id)
     engine.journal.user_id = user.user_id
@@ -178,10 +179,10 @@ def end_other_sessions(engine: Engine, user: User, session_id: str) -> int:
 def change_password(
     engine: Engine, user: User, session_id: str, *, current: Secret, new: Secret, repeated: Secret
 ) -> str:
-    """Let a signed-in user choose another password, and end all that the old one led to (I-14).
+    """Let a signed-in user choose another password, and end all their other sessions and all their grants (I-14).
 
     Returns:
-        the new id of this session, the only one that goes on (E-17, T098).
+        the new id of this session, which is the only one left (E-17, T098).
 
     Raises:
         PasswordRefused: the current password is not right, or the new one cannot be used.
@@ -214,9 +215,10 @@ def change_password(
             field="new_password",
         ) from None
     if not engine.stores.users.set_password(user.user_id, password_hash, instead_of=user.password_hash):
-        # Of two who change it at once, the second one no longer knows it.
+        # When two change it at the same time, the second one no longer sends the current password.
         raise wrong
-    # Read after that write, for which another change of the password would have waited: what has ended stays ended.
+    # Read after that write: another change of the password has waited for it, so an ended session stays
+    # ended.
     digest = digests.digest(SESSION_KIND, session_id)
     found = engine.stores.sessions.find(digest, engine.now, idle_since(engine))
     ended = _end_everything(engine, user, PASSWORD_CHANGED)
@@ -230,7 +232,7 @@ def change_password(
 
 
 def set_password(engine: Engine, user: User, password: str) -> Ended:
-    """Give a user another password, and end all sessions and grants that the old one led to (I-14, T073).
+    """Give a user another password, and end all their sessions and grants (I-14, T073).
 
     Raises:
         BadPassword: it cannot be used; nothing has changed.
@@ -249,14 +251,14 @@ def sign_out_everywhere(engine: Engine, user: User) -> Ended:
 
 
 def _clients(engine: Engine, client_ids: Sequence[str]) -> dict[str, Client]:
-    """Who these are, as far as anybody knows."""
+    """The clients of these ids, as far as they exist."""
     known = {client.client_id: client for client in engine.stores.clients.find_all(client_ids, engine.now)}
     try:
         for client_id in client_ids:
             if client_id not in known and (client := engine.find_client_elsewhere(client_id)):
                 known[client_id] = client
     except ServerError:
-        # The log names the plugin. Whoever wants to end something need not know what it is called.
+        # The log names the plugin. To end a grant, the name of its client is not needed.
         pass
     return known
 
@@ -271,7 +273,10 @@ def _end_everything(engine: Engine, user: User, reason: str) -> Ended:
 
 
 def _end_grants(engine: Engine, user: User, reason: str) -> int:
-    """End all grants of a user. Whoever knew the password may have agreed to anything, so that is forgotten, too."""
+    """End all grants of a user.
+
+    Somebody else who knew the password may have agreed to anything, so the consents are deleted, too.
+    """
     engine.stores.consents.forget(user.user_id)
     return engine.stores.grants.revoke_of_user(user.user_id, engine.now, reason)
 

@@ -1,4 +1,4 @@
-"""Signing people in and out, and keeping who they are."""
+"""Signs people in and out, and stores them."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class SignedIn:
 
 
 def sign_in_unasked(engine: Engine, *, previous_session_id: str | None = None) -> SignedIn | None:
-    """Sign in whom a policy recognises by the request alone, before anybody types anything; None for nobody."""
+    """Sign in without a form, if a policy recognises the request; else None."""
     try:
         return sign_in(engine, "", Secret(""), previous_session_id=previous_session_id)
     except (SignInRefused, ServerError) as refused:
-        # A policy that failed is in the log; the sign-in page may be shown all the same.
+        # The log has a policy that failed; the sign-in page can still be shown.
         if engine.journal.decisions[-1].verdict in (Verdict.ALLOW, Verdict.DENY):
             engine.record(EventType.SIGN_IN_REFUSED, reason=refused.reason)
         return None
@@ -53,7 +53,7 @@ def sign_in(
 
     Raises:
         SignInRefused: with one message for every cause (T100).
-        ServerError: a policy failed, or vouched for a name that nobody can have.
+        ServerError: a policy failed, or named a user with a name that cannot be a user name.
     """
     refused = SignInRefused("The user name or password is not right.", reason="nobody-answered")
     if password_size(password.value) > MAXIMUM_PASSWORD:
@@ -84,7 +84,7 @@ def sign_in(
     if not user.is_enabled:
         refused.reason = "user-disabled"
         raise refused
-    # Checking a password takes its time: a session may not begin with one that was replaced meanwhile (I-14).
+    # Checking a password takes time; a session must not begin with one that was replaced meanwhile (I-14).
     if not engine.stores.users.hold(user):
         engine.stores.undo()
         refused.reason = "password-changed"
@@ -132,7 +132,7 @@ def idle_since(engine: Engine) -> datetime:
 
 
 def sign_out(engine: Engine, session_id: str) -> None:
-    """End the session of this id; harmless when there is none."""
+    """End the session of this id; does nothing when there is none."""
     found = current_session(engine, session_id)
     engine.stores.sessions.end(digests.digest(SESSION_KIND, session_id))
     if found:
@@ -143,7 +143,7 @@ def sign_out(engine: Engine, session_id: str) -> None:
 def add_user(
     engine: Engine, username: str, password: str | None, *, display_name: str = "", is_admin: bool = False
 ) -> User:
-    """Add a person; without a password only another login policy can let them in.
+    """Add a person; without a password only another login policy can sign them in.
 
     Raises:
         BadUsername: the name cannot be used.
@@ -211,7 +211,7 @@ def _new_name(username: str) -> str:
 
 
 def _known(engine: Engine, identity: Identity) -> User:
-    """The user of an identity that a policy vouched for, made at its first sight."""
+    """The user that a policy named, created at the first sign-in."""
     name = normalise_username(identity.username)
     user = engine.stores.users.find_by_name(name)
     return user or add_user(engine, name, None, display_name=identity.display_name)
@@ -224,5 +224,5 @@ def password_size(password: str) -> int:
 
 
 def _shortened(text: str, maximum: int) -> str:
-    """What is kept of a text that a browser or a directory may fill with anything, and at any length."""
+    """The stored form of a text that comes from a browser or directory: printable characters, cut at a limit."""
     return without_hidden(text[: 4 * maximum])[:maximum]

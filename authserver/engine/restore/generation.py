@@ -1,6 +1,6 @@
-"""After the database was restored from a backup: what ended since then must not come back to life (T149).
+"""After the database was restored from a backup: what ended since must not be valid again (T149).
 
-A backup knows nothing of what was revoked, spent, rotated or signed out after it. So a new generation begins:
+A backup does not hold what was revoked, used, rotated or signed out after it. So a new generation begins:
 every grant, session and consent of the backup ends, other keys sign, and what is stored nowhere but refers to
 the time before (a pending request, an assertion, a proof) is refused by its age (`engine.tokens.once`).
 """
@@ -22,9 +22,9 @@ from authserver.engine.ports import Storage
 from authserver.engine.records import KeyState, SigningKey
 
 REASON = "database-restored"
-# So few rows change in one transaction, so that none takes long.
+# At most this many rows change in one transaction, so that none takes long.
 BATCH = 1000
-# What a process knows of restores is never much older.
+# Seconds after which a process reads this again.
 FOLLOW_SECONDS = 8.0
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class FollowedGeneration:
         self._read_at: float | None = None
 
     def began_at(self) -> datetime | None:
-        """One thread reads again when it is time; the others go on meanwhile with what is at hand."""
+        """Cached; one thread reads it again every few seconds while the others use the cached value."""
         read_at = self._read_at
         if read_at is None:
             self.read()
@@ -55,7 +55,9 @@ class FollowedGeneration:
             try:
                 self.read()
             except Exception:
-                log.exception("cannot read when the database was restored; going on with what was known")
+                log.exception(
+                    "cannot read when the database was restored; using the value that was read before"
+                )
             finally:
                 self._lock.release()
         return self._began_at
@@ -85,7 +87,7 @@ def end_sessions(begin: Begin) -> Iterator[int]:
 
 
 def forget_consents(begin: Begin) -> Iterator[int]:
-    """Ask everybody again, for a consent that was withdrawn is back; a batch in each transaction, how many in each."""
+    """Delete all consents, because a consent that was withdrawn is valid again; a batch in each transaction, how many in each."""
     return _drop(begin, lambda engine: engine.stores.consents.forget_some(BATCH))
 
 
@@ -128,6 +130,6 @@ def _living(engine: Engine) -> list[SigningKey]:
 
 
 def _order(engine: Engine, key: SigningKey) -> tuple[bool, bool]:
-    """Staged keys go first, so that none takes over; last the one that a new one follows, of the configured algorithm."""
+    """Staged keys end first, so that none takes over; last the one of the configured algorithm, which a new one replaces."""
     is_active = key.state(engine.now) is KeyState.ACTIVE
     return is_active, key.algorithm == engine.settings.signing_algorithm

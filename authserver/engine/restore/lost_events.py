@@ -1,6 +1,7 @@
-"""What the log of events tells of the time between a backup and its restore, and doing it again (T149).
+"""Reads the log of events for the time between a backup and its restore, and makes its changes again (T149).
 
-The log is what the plugin `log_events` wrote: a JSON object a line, with whatever the log puts before it.
+The log is what the plugin `log_events` wrote: a JSON object a line, with anything that the log puts before
+it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Outcome(StrEnum):
-    """What became of an event that was done again."""
+    """The result of making the change of an event again."""
 
     DONE = "done"
     ALREADY = "already so"
@@ -33,7 +34,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedEvent:
-    """One line of the log, as far as it matters here."""
+    """The members of one line of the log that are needed here."""
 
     event_id: str
     type: str
@@ -84,7 +85,7 @@ def lost(engine: Engine, logged: Sequence[LoggedEvent]) -> Sequence[LoggedEvent]
 
 
 def redo(engine: Engine, event: LoggedEvent) -> Redone:
-    """Do again what this event tells, unless that was done before."""
+    """Make the change of this event again, unless it is made already."""
     engine.journal.client_id, engine.journal.user_id = event.client_id, event.user_id
     return _REDO[event.type](engine, event)
 
@@ -166,7 +167,7 @@ def _miss_user(engine: Engine, event: LoggedEvent) -> Redone:
     user_id = event.user_id or ""
     if engine.stores.users.find(user_id) is not None:
         return Redone(event=event, subject=user_id, outcome=Outcome.ALREADY)
-    todo = "the person must be added again, and will be somebody else to every application"
+    todo = "the person must be added again, and will be a different person to every application"
     return Redone(event=event, subject=user_id, outcome=Outcome.ABSENT, todo=todo)
 
 

@@ -1,4 +1,4 @@
-"""JWTs that others signed: read strictly, and believed under keys that were known beforehand (RFC 7521, 5.2).
+"""JWTs that others signed: read strictly, and verified with keys that were known beforehand (RFC 7521, 5.2).
 
 Nothing in an assertion chooses how it is verified: its issuer only selects among trusted key sets, its `kid`
 among the keys of that set, and the algorithm is the key's.
@@ -34,7 +34,7 @@ _HEADER_MEMBERS = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
 
 
 class BadAssertion(Exception):
-    """This assertion is not believed. `reason` says why, to operators; it repeats nothing of the assertion."""
+    """This assertion is not accepted. `reason` says why, to operators; it repeats nothing of the assertion."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -87,7 +87,7 @@ def verify_assertion(
 
     Args:
         keys_of: the keys of an issuer by its name, None for one that is not trusted.
-        typ: what its header may say it is; `JWT` or nothing will do too.
+        typ: what its header may say it is; `JWT` or no `typ` is accepted, too.
         lifetime: the most seconds from now to `exp`, clock skew apart.
 
     Raises:
@@ -103,7 +103,7 @@ def verify_assertion(
     if str(header.get("typ", "JWT")).lower().removeprefix("application/") not in ("jwt", typ):
         raise BadAssertion("assertion-type")
     issuer, subject = claims.get("iss"), claims.get("sub")
-    # What we signed ourselves is for others, whoever lists us as an issuer (JAG-11, T061).
+    # Our own tokens are never assertions, even if we are listed as an issuer (JAG-11, T061).
     keys = keys_of(issuer) if isinstance(issuer, str) and issuer != engine.settings.issuer else None
     if keys is None:
         raise BadAssertion("assertion-issuer-not-trusted")
@@ -135,7 +135,7 @@ def single_use(claims: Mapping[str, Any], *, lifetime: int, refusal: OAuthError)
     jti = claims.get("jti")
     if not isinstance(jti, str) or not jti:
         raise BadAssertion("assertion-jti-missing")
-    # A minute longer than anybody could present it (T052).
+    # One minute longer than it could be presented (T052).
     until = datetime.fromtimestamp(claims["exp"], UTC) + SKEW + timedelta(seconds=60)
     # What `_check_times` would have refused earlier.
     begun = max(claims["exp"] - lifetime, claims.get("nbf", 0), claims.get("iat", 0))

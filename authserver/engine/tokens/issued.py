@@ -1,7 +1,7 @@
-"""What a token that comes back stands for: its grant, and whether it is good now.
+"""What a presented token is: its grant, and whether it is valid now.
 
-`engine.tokens.issuing` makes tokens; this reads them again, for introspection and revocation. What kind of token it
-is shows from the text alone, so no hint is needed, and garbage costs no look-up (T077).
+`engine.tokens.issuing` makes tokens; this reads them again, for introspection and revocation. The kind of a
+token follows from its text, so no hint is needed, and garbage costs no look-up (T077).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Issued:
     is_used: bool = False
 
     def is_active(self, now: datetime) -> bool:
-        """Whether it is good now, as far as its client is: unused, unexpired, unrevoked, of a user who may sign in."""
+        """Whether it is valid now, if its client is enabled: unused, unexpired, unrevoked, of a user who may sign in."""
         return (
             not self.is_used
             and now < min(self.expires_at, self.grant.expires_at)
@@ -58,7 +58,7 @@ class Issued:
 
 
 def find_issued(engine: Engine, text: str) -> Issued | None:
-    """What this text was issued as, be it expired or revoked; None when it is no access or refresh token of ours."""
+    """The token that was issued with this text, even if it has expired or was revoked; None for any other text."""
     for kind, prefix in _OPAQUE.items():
         if digests.well_formed(prefix, text):
             return _opaque(engine, kind, text)
@@ -66,7 +66,7 @@ def find_issued(engine: Engine, text: str) -> Issued | None:
         claims = engine.signer.verify(text, typ="at+jwt")
     except NotVerified:
         return None
-    # Whoever shares the signing keys under another issuer is somebody else; before `nbf` it is no token yet.
+    # Tokens of another issuer with the same keys are not ours; before `nbf` a token does not count yet.
     now = engine.now.timestamp()
     if claims["iss"] != engine.settings.issuer or claims.get("nbf", now) > now:
         return None
@@ -104,7 +104,8 @@ def _jwt(engine: Engine, claims: Mapping[str, Any]) -> Issued | None:
     if found is not None:
         grant, user = found.grant, found.user
     elif claims["sub"] != client_id:
-        # Each grant of a person is kept until its tokens have ended (`issuing`): this one is over, or was lost.
+        # Each grant of a person is stored until its tokens have expired (`issuing`): this one has ended, or
+        # was lost.
         return None
     else:
         user = None

@@ -1,7 +1,7 @@
 """The one place that issues codes and tokens: ask, mint, claim, store digests, write the event; one transaction.
 
-All questions to plugins come before the first write: on SQLite a write keeps everybody else from writing, and a
-plugin may take its time.
+All questions to plugins come before the first write: on SQLite a write makes all other writers wait, and a
+plugin may be slow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from authserver.settings import AccessTokenFormat
 
 log = logging.getLogger(__name__)
 
-# What no plugin may add: these are the core's, or features' of the protocol that the core knows.
+# Claims that no plugin may add: they belong to the core, or to features of the protocol that the core knows.
 CORE_CLAIMS = frozenset(
     {"iss", "sub", "aud", "client_id", "iat", "nbf", "exp", "jti", "scope", "auth_time", "acr", "amr", "cnf"}
 )
@@ -45,7 +45,8 @@ SIGN_IN_CLAIMS = ("auth_time", "acr", "amr")
 
 CODE_DETAILS = frozenset({"redirect_uri", "code_challenge"})
 
-# People are shown when an application last came for tokens; to the minute is near enough, and writes less.
+# People are shown when an application last came for tokens; to the minute is exact enough, and needs fewer
+# writes.
 TOUCHED_EVERY = timedelta(minutes=1)
 
 
@@ -103,10 +104,10 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     added = engine.gather(
         "token_response", client=client, grant=order.grant, scopes=order.scopes, now=engine.now
     )
-    # From here on nobody is asked.
+    # From here on no plugin is asked.
     for use in (*order.uses, *(binding.uses if binding else ())):
         once.claim(engine, client, use)
-    # A grant of nobody to which one JWT belongs is not kept: the JWT says it all, until it ends.
+    # A grant without a user that has one JWT only is not stored: the JWT holds everything, until it expires.
     if order.is_new and (order.grant.user_id or kept or order.refreshable):
         _keep(engine, order)
     refresh_token = _spend(engine, client, order, binding)
@@ -173,7 +174,7 @@ def issue_code(
 
 
 def _check_kept(engine: Engine, order: Issue) -> None:
-    """A grant that is not new is kept already: what is in no table nobody could revoke.
+    """A grant that is not new must be stored already, or it could not be revoked.
 
     Raises:
         InvalidGrant: it has ended.
@@ -195,7 +196,7 @@ def _check_kept(engine: Engine, order: Issue) -> None:
 
 
 def _check_person(order: Issue) -> None:
-    """Only who may sign in gets tokens, whatever grant type they come by (R-09).
+    """Tokens are issued only for a user who may sign in, whatever the grant type (R-09).
 
     Raises:
         InvalidGrant: the user is disabled.
@@ -211,7 +212,7 @@ def _check_person(order: Issue) -> None:
 
 
 def _keep(engine: Engine, order: Issue) -> None:
-    """Keep a new grant, so that it is shown, revoked and ended as every other."""
+    """Store a new grant, so that it can be listed and revoked like every other."""
     try:
         engine.stores.grants.add(order.grant)
     except AlreadyExists:
@@ -236,7 +237,7 @@ def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None
     """Claim what is spent; mint and store the refresh token that comes with the access token, if any."""
     spends, tokens = order.spends, engine.stores.tokens
     if order.keeps is not None:
-        # Its client has it, so it is not sent again: a credential less on the way (OAuth 2.1, 4.3.3).
+        # Its client has it, so it is not sent again (OAuth 2.1, 4.3.3).
         if not tokens.extend(order.keeps, _idle_end(engine, order.grant)):
             raise AlreadyClaimed
         return None
@@ -247,7 +248,7 @@ def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None
     token = digests.new_credential(digests.REFRESH)
     digest = digests.digest(TokenKind.REFRESH, token)
     if spends and order.presented:
-        # Only whoever presents the spent token again can read its successor: no key of ours opens it.
+        # The successor can be read only with the spent token: no key of ours opens it.
         sealed = seal_under(order.presented, token.encode())
         claimed = tokens.claim(spends, engine.now, successor_digest=digest, sealed_successor=sealed)
     else:
@@ -272,13 +273,13 @@ def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None
 
 
 def _idle_end(engine: Engine, grant: Grant) -> datetime:
-    """When a refresh token that nobody uses from now on dies; never after its grant (I-13)."""
+    """When a refresh token expires that is not used from now on; never after its grant (I-13)."""
     idle = timedelta(seconds=engine.settings.refresh_token_idle_lifetime)
     return min(engine.now + idle, grant.expires_at)
 
 
 def _touch(engine: Engine, order: Issue) -> None:
-    """Note that the client came for tokens of this grant, unless that was noted a moment ago."""
+    """Note that the client got tokens of this grant, unless that was noted less than a minute ago."""
     grant = order.grant
     if not order.is_new and engine.now - (grant.last_used_at or grant.created_at) >= TOUCHED_EVERY:
         engine.stores.grants.touch(grant.grant_id, engine.now)

@@ -37,9 +37,9 @@ def first_use(
     until: datetime,
     details: Mapping[str, Any] = NOTHING,
 ) -> bool:
-    """Whether this is used for the first time, be it by many requests at once; kept only if this one succeeds.
+    """Whether this is the first use, even among simultaneous requests; stored only if this request succeeds.
 
-    False, too, when nobody can know: it could be used before the database was restored from a backup.
+    False, too, when that cannot be known: it could be used before the database was restored from a backup.
 
     Args:
         client: who uses it.

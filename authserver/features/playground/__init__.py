@@ -1,6 +1,6 @@
-"""A page that is a real public client of this server, so that a newcomer sees OAuth happen.
+"""A page that is a real public client of this server, so that a newcomer can watch OAuth.
 
-Everything OAuth happens in the browser (`static/playground.js`), over the same endpoints that any
+All of OAuth happens in the browser (`static/playground.js`), over the same endpoints that any
 other client uses. The server side is one page and its files; it holds no state and issues nothing.
 """
 
