@@ -332,6 +332,10 @@ def test_a_refusal_that_cannot_be_sent_or_kept_is_a_failure(refusal: OAuthError)
 
 MUCH = "a" * 3_000_000
 MANY = tuple(f"scope-{number}" for number in range(200_000))
+# Nothing in it, many million times.
+NOTHING: tuple[Any, ...] = ()
+for _ in range(3):
+    NOTHING = (NOTHING,) * 200
 
 
 class Endless(Mapping[str, Any]):
@@ -361,6 +365,7 @@ class Endless(Mapping[str, Any]):
         ("login_decision", allow("fine", Identity(username="ann", methods=MANY))),
         ("registration_decision", allow("fine", ClientMetadata(scopes=MANY))),
         ("registration_decision", allow("fine", ClientMetadata(details={"a": [MUCH]}))),
+        ("registration_decision", allow("fine", ClientMetadata(details={"a": NOTHING}))),
         ("registration_decision", allow("fine", ClientMetadata(details=Endless()))),
         ("registration_decision", allow("fine", ClientMetadata(details={"a": 1 << 8_000_000}))),
         ("introspection_decision", allow("fine", [[[MUCH]]])),
