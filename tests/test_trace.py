@@ -97,7 +97,7 @@ def test_an_exception_with_an_odd_name_is_one_printable_line(lines: Callable[[],
     def fail() -> None:
         raise type("red \x1b[31m\nnext", (Exception,), {})
 
-    with pytest.raises(Exception, match="^$"):
+    with pytest.raises(Exception, match=r"^$"):
         traced("adds", "token_claims", fail)
     assert lines() == [r"token_claims, adds: raised red \x1b[31m\nnext"]
 
