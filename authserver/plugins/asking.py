@@ -384,10 +384,15 @@ def _check_issue(answer: object) -> None:
         raise CannotBeAdded("its refusal cannot be sent or kept")
 
 
+def _check_kept(answer: object) -> None:
+    if not strict_json.comes_back(answer):
+        raise CannotBeAdded(f"{type(answer).__name__} is no JSON value that can be kept")
+
+
 # The hooks at which plugins add functions, and what raises when one of them says what is no answer.
 _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
     "grant_types": _check_issue,
-    "client_metadata": strict_json.dumps,
+    "client_metadata": _check_kept,
 }
 
 
