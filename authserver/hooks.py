@@ -226,6 +226,9 @@ def is_refusal(error: Exception) -> bool:
     """Whether this is an OAuth error that can be sent and kept as it is."""
     return (
         isinstance(error, OAuthError)
+        and is_error_code(getattr(error, "code", None))
+        and type(error.status) is int
+        and 400 <= error.status < 600
         and (error.reason == error.code or is_reason(error.reason))
         and isinstance(error.description, str)
         and len(error.description) <= MAXIMUM_DESCRIPTION

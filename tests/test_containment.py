@@ -296,6 +296,12 @@ def test_the_longest_reason_there_may_be_is_one() -> None:
     assert plugins.decide(a_question("scope_decision")).verdict is Verdict.DENY
 
 
+def with_class(name: str, value: Any) -> OAuthError:
+    """A refusal of a class of the plugin's own."""
+    kind = type("Own", (OAuthError,), {"code": "own_code", name: value})
+    return kind("No.", reason="no")  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -305,6 +311,10 @@ def test_the_longest_reason_there_may_be_is_one() -> None:
         InvalidRequest('A "quote"'),
         InvalidRequest(""),
         InvalidRequest(b"bytes"),  # type: ignore[arg-type]  # what a careless plugin might say
+        with_class("code", 'a "quote"\r\n'),
+        with_class("code", None),
+        with_class("status", 200),
+        with_class("status", "400"),
     ],
 )
 def test_a_refusal_that_cannot_be_sent_or_kept_is_a_failure(refusal: OAuthError) -> None:
@@ -322,6 +332,10 @@ def test_a_refusal_that_cannot_be_sent_or_kept_is_a_failure(refusal: OAuthError)
 
 MUCH = "a" * 3_000_000
 MANY = tuple(f"scope-{number}" for number in range(200_000))
+# Nothing in it, many million times.
+NOTHING: tuple[Any, ...] = ()
+for _ in range(3):
+    NOTHING = (NOTHING,) * 200
 
 
 class Endless(Mapping[str, Any]):
@@ -351,6 +365,7 @@ class Endless(Mapping[str, Any]):
         ("login_decision", allow("fine", Identity(username="ann", methods=MANY))),
         ("registration_decision", allow("fine", ClientMetadata(scopes=MANY))),
         ("registration_decision", allow("fine", ClientMetadata(details={"a": [MUCH]}))),
+        ("registration_decision", allow("fine", ClientMetadata(details={"a": NOTHING}))),
         ("registration_decision", allow("fine", ClientMetadata(details=Endless()))),
         ("registration_decision", allow("fine", ClientMetadata(details={"a": 1 << 8_000_000}))),
         ("introspection_decision", allow("fine", [[[MUCH]]])),

@@ -200,6 +200,17 @@ def test_an_application_closes_its_plugins_once_the_last_one_first() -> None:
     assert HAPPENED == ["close third", "close other", "close kept"]
 
 
+def test_a_command_that_asks_no_shadow_plugin_closes_it_all_the_same() -> None:
+    """`explain` and `lint` ask what no request asked."""
+    ini = {**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db"}
+    application = app.build({**ini, "authserver.shadow_plugins": named("Third")})
+    with closing(application):
+        application.parts.policies.end_shadow()
+        assert HAPPENED == ["prepare third", "close third"]
+        application.parts.policies.decide(a_question("redirect_uri_decision"))
+    assert HAPPENED == ["prepare third", "close third"]
+
+
 @pytest.mark.parametrize("raised", [OSError, *hostile.RAISED])
 def test_a_plugin_that_fails_to_close_harms_nobody(
     raised: type[BaseException], caplog: pytest.LogCaptureFixture

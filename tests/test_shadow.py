@@ -166,6 +166,26 @@ def test_a_hanging_shadow_plugin_delays_nobody(live_beside: Any) -> None:
         assert shadow_of(live).wait(60)
 
 
+def test_what_a_closed_shadow_plugin_answers_is_no_difference(database: Database, live_beside: Any) -> None:
+    """At the end of a server: questions still wait, and what they need is closed already."""
+    asked, closed = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        asked.set()
+        closed.wait(10)
+        raise OSError("the connection is closed")
+
+    live = live_beside(fail)
+    for _ in range(3):
+        ask(live)
+    shadow = shadow_of(live)
+    assert asked.wait(10)
+    live.close()
+    closed.set()
+    assert shadow.wait(10)
+    assert not differences(database)
+
+
 def test_records_are_bounded(database: Database, live_beside: Any) -> None:
     live = live_beside(lambda: deny("always"))
     begun = time.monotonic()

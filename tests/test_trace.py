@@ -24,7 +24,7 @@ from authserver.api import (
 )
 from authserver.engine.decisions import Decision
 from authserver.plugins.asking import PluginFailed, PluginSet
-from authserver.plugins.trace import MAXIMUM_WORDS, words_of
+from authserver.plugins.trace import MAXIMUM_WORDS, traced, words_of
 from authserver.settings import SettingsError
 from authserver.testing.questions import a_question
 from authserver.testing.records import a_client, an_event
@@ -89,6 +89,17 @@ def test_each_kind_of_hook_is_traced_in_names_without_values(lines: Callable[[],
         "server_metadata, adds: raised ValueError",
         "observe, adds: nothing",
     ]
+
+
+def test_an_exception_with_an_odd_name_is_one_printable_line(lines: Callable[[], list[str]]) -> None:
+    """T094, R-04."""
+
+    def fail() -> None:
+        raise type("red \x1b[31m\nnext", (Exception,), {})
+
+    with pytest.raises(Exception, match=r"^$"):
+        traced("adds", "token_claims", fail)
+    assert lines() == [r"token_claims, adds: raised red \x1b[31m\nnext"]
 
 
 def test_nothing_is_traced_and_nothing_is_in_the_way_while_it_is_off(lines: Callable[[], list[str]]) -> None:

@@ -105,7 +105,7 @@ def add(
             raise click.UsageError(
                 f"--scope: a client with a redirect URI needs at least one; known: {', '.join(sorted(engine.scopes))}"
             )
-        sent = dict(map(_member, members))
+        sent = _members(members)
         _known("--metadata", sent, engine.client_metadata)
         metadata = ClientMetadata(
             client_name=name,
@@ -215,6 +215,16 @@ def described(client: Client) -> dict[str, Any]:
         "disabled_at": client.disabled_at,
         **client.details,
     }
+
+
+def _members(texts: Iterable[str]) -> dict[str, Any]:
+    """The members of several `name=value`. Raises click.UsageError."""
+    members: dict[str, Any] = {}
+    for name, value in map(_member, texts):
+        if name in members:
+            raise click.UsageError(f"--metadata {name}: given twice")
+        members[name] = value
+    return members
 
 
 def _member(text: str) -> tuple[str, Any]:

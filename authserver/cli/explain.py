@@ -245,7 +245,7 @@ def _tell(configuration: Configuration, as_json: bool, rule: Callable[[Engine], 
 
     application = configuration.application()
     # This is no real request, so shadow plugins are not asked: they would record their answers.
-    application.parts.policies.shadow = None
+    application.parts.policies.end_shadow()
     with closing(application), application.begin() as engine:
         told = explain_rule(engine, application.parts.policies, lambda: rule(engine))
     _print(told, as_json, {})

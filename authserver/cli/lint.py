@@ -69,7 +69,7 @@ def lint(context: click.Context, configuration: Configuration, as_json: bool) ->
     """
     application = configuration.application()
     # This is no real request, so shadow plugins are not asked: they would record their answers.
-    application.parts.policies.shadow = None
+    application.parts.policies.end_shadow()
     checked, found = 0, list[Finding]()
     with closing(application):
         clients = track(

@@ -141,6 +141,10 @@ class Journal:
     target: tuple[str, str | None, bool] | None = None
     events: list[Event] = field(default_factory=list)
 
+    def acts(self, client: Client) -> None:
+        """The client has proven who it is, or holds what was issued to it: from now on it is the actor."""
+        self.actor = f"client:{client.client_id}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:

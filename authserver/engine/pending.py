@@ -118,7 +118,7 @@ def form_handle(engine: Engine, browser: Browser, token: str, user: User | None 
 
 def seal(engine: Engine, pending: Pending) -> str:
     """The request as text for a URL, readable by this server alone."""
-    refusal = pending.refusal and (pending.refusal.description, pending.refusal.reason)
+    refusal = pending.refusal and (pending.refusal.description, pending.refusal.reason, pending.refusal.code)
     plaintext = strict_json.dumps(
         [
             pending.handle,
@@ -249,11 +249,18 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         expires_at=expires_at,
         parameters=parameters,
         bound=bound,
-        refusal=InvalidRequest(refusal[0], reason=refusal[1]) if refusal else None,
+        refusal=_refusal(*refusal) if refusal else None,
         as_sent=as_sent,
         sign_in_again=sign_in_again,
         reference=parameters if is_reference else None,
     )
+
+
+def _refusal(description: str, reason: str, code: str) -> InvalidRequest:
+    refusal = InvalidRequest(description, reason=reason)
+    # A plugin may have refused with a code of its own.
+    refusal.code = code
+    return refusal
 
 
 def _shown(handle: str, user: User | None) -> str:

@@ -325,7 +325,7 @@ class Event:
 
     `actor` is who did it: `client:` or `user:` with the id, `command:` with the command that an operator ran,
     `server` for what the server did by itself, `stranger` for whoever had not proven who they are, `unknown` for what
-    happened before this was kept. `source` is the network address that the request came from, empty where there was
+    happened before this was kept. A public client has proven it when it shows what was issued to it. `source` is the network address that the request came from, empty where there was
     none; of a person it is personal data.
     `client_id`, `user_id` and `grant_id` say whom and what it was about. `decisions` are `Ruling.as_record()`
     mappings; `details` are small facts such as the grant type.

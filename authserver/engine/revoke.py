@@ -48,6 +48,7 @@ def revoke(engine: Engine, parameters: Parameters) -> None:
             details={"endpoint": engine.caller.endpoint},
         )
     elif _counts(engine, issued) and _revoke_grant(engine, issued):
+        engine.journal.acts(client)
         engine.record(EventType.GRANT_REVOKED, reason=_REVOKED, details={"kind": issued.kind})
 
 

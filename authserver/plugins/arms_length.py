@@ -74,6 +74,7 @@ class _Copying:
             self._spend(len(value))
             return value
         if kind is tuple:
+            self._spend(1)
             return tuple([self.copied(item) for item in value])
         if record := _record(kind):
             return self._record(record, value)
@@ -112,6 +113,7 @@ class _Copying:
             self._spend(int.bit_length(value) // 8)
             return int.__int__(value)
         if isinstance(value, tuple):
+            self._spend(1)
             return tuple([self.copied(item) for item in tuple.__iter__(value)])
         if isinstance(value, list):
             self._spend(1)

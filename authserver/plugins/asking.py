@@ -190,14 +190,19 @@ class PluginSet:
         A failure is logged, and so is a plugin that takes longer than the time limit: the others are closed all
         the same.
         """
-        if self.shadow is not None:
-            self.shadow.close()
+        self.end_shadow()
         while self._prepared:
             name = self._prepared.pop()
             try:
                 self._close(getattr(self._plugins[name], "close", _nothing))
             except Exception:
                 log.exception("plugin %s failed to close; nothing depends on it", name)
+
+    def end_shadow(self) -> None:
+        """Ask no shadow plugin any more, and close them: for a command, whose questions are no real request's."""
+        shadow, self.shadow = self.shadow, None
+        if shadow is not None:
+            shadow.close()
 
     def _close(self, close: Callable[[], None]) -> None:
         try:
@@ -222,8 +227,9 @@ class PluginSet:
     def decide(self, question: Question[T], /) -> Ruling[T]:
         """Ask every plugin of a deciding hook and combine the answers (see `engine.ports.Policies`)."""
         ruling = combine(question, self.ask_all(question))
-        if self.shadow is not None:
-            self.shadow.consider(ruling)
+        # Read once: it may end meanwhile.
+        if (shadow := self.shadow) is not None:
+            shadow.consider(ruling)
         return ruling
 
     def ask_all(self, question: Question[Any]) -> list[Answer]:
@@ -378,10 +384,15 @@ def _check_issue(answer: object) -> None:
         raise CannotBeAdded("its refusal cannot be sent or kept")
 
 
+def _check_kept(answer: object) -> None:
+    if not strict_json.comes_back(answer):
+        raise CannotBeAdded(f"{type(answer).__name__} is no JSON value that can be kept")
+
+
 # The hooks at which plugins add functions, and what raises when one of them says what is no answer.
 _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
     "grant_types": _check_issue,
-    "client_metadata": strict_json.dumps,
+    "client_metadata": _check_kept,
 }
 
 

@@ -45,6 +45,7 @@ class Shadow:
         self._allowed_at = time.monotonic()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+        self._closed = False
 
     def consider(self, ruling: Ruling[Any]) -> None:
         """Put a question into the queue; returns at once."""
@@ -58,7 +59,8 @@ class Shadow:
             self._start()
 
     def close(self) -> None:
-        """Close the shadow plugins."""
+        """Compare nothing any more, and close the shadow plugins."""
+        self._closed = True
         self.plugins.close()
 
     def wait(self, seconds: float) -> bool:
@@ -87,7 +89,8 @@ class Shadow:
 
     def _compare(self, ruling: Ruling[Any]) -> None:
         candidate = combine(ruling.question, [*ruling.answers, *self.plugins.ask_all(ruling.question)])
-        if DECIDING[ruling.hook].same_outcome(ruling.effect, candidate.effect):
+        # What a closed plugin answers is not what it would have decided.
+        if self._closed or DECIDING[ruling.hook].same_outcome(ruling.effect, candidate.effect):
             return
         if not self._may_record():
             self._dropped += 1

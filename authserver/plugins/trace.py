@@ -29,7 +29,7 @@ def traced(plugin: str, hook: str, function: Callable[..., Any], *arguments: Any
     try:
         answer = function(*arguments)
     except BaseException as error:
-        _write(plugin, hook, begun, f"raised {type(error).__name__}")
+        _write(plugin, hook, begun, _shown(f"raised {type(error).__name__}"))
         raise
     _write(plugin, hook, begun, words_of(hook, answer))
     return answer
@@ -41,8 +41,7 @@ def words_of(hook: str, answer: object) -> str:
         words = str(contained(_words, hook, answer))
     except Exception:
         words = f"a {type(answer).__name__} that cannot be written down"
-    shown = made_visible(words[:MAXIMUM_WORDS])
-    return shown if len(words) <= MAXIMUM_WORDS else f"{shown}…"
+    return _shown(words)
 
 
 def _words(hook: str, answer: object) -> str:
@@ -66,6 +65,11 @@ def _words(hook: str, answer: object) -> str:
         case Expanded():
             return "another request" if answer.refusal is None else f"refused: {answer.refusal.reason}"
     return f"a {type(answer).__name__}"
+
+
+def _shown(words: str) -> str:
+    shown = made_visible(words[:MAXIMUM_WORDS])
+    return shown if len(words) <= MAXIMUM_WORDS else f"{shown}…"
 
 
 def _write(plugin: str, hook: str, begun: int, words: str) -> None:

@@ -176,6 +176,9 @@ def test_a_member_that_cannot_be_registered_is_refused(run) -> None:
         assert (refused.exit_code, refused.stdout) == (1, "")
         assert "dpop_bound_access_tokens must be true or false" in refused.stderr
     assert run("client", "add", "--name", "Vault", "--metadata", "dpop_bound_access_tokens").exit_code == 2
+    both = (f"--metadata=dpop_bound_access_tokens={value}" for value in ("true", "false"))
+    twice = run("client", "add", "--name", "Vault", *both)
+    assert twice.exit_code == 2 and "dpop_bound_access_tokens: given twice" in twice.stderr
     unknown = run("client", "add", "--name", "Vault", "--metadata", "dpop_bound_acess_tokens=true")
     assert "did you mean dpop_bound_access_tokens" in unknown.output
     assert "dpop bound access tokens" not in run("client", "list").stdout

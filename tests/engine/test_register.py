@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from authserver.engine.errors import (
 )
 from authserver.engine.records import RegisteredBy
 from authserver.engine.restore.generation import FollowedGeneration
+from authserver.limits import MAXIMUM_JSON
 from authserver.settings import SettingsError
 from authserver.testing.records import NOW
 from authserver.testing.server import SETTINGS, with_plugin
@@ -32,6 +34,8 @@ from authserver.testing.stores import MemoryStores
 
 WEB = {"redirect_uris": ["https://client.example/cb"]}
 LINKS = ("client_uri", "logo_uri", "tos_uri", "policy_uri", "jwks_uri")
+LOOP: dict[str, Any] = {}
+LOOP["again"] = LOOP
 DEEP = "[" * 20_000 + "]" * 20_000
 CURSOR = "cursor://anysphere.cursor-mcp/oauth/callback"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -481,19 +485,34 @@ def test_nobody_registers_where_no_scope_is_open(make_engine: Make, asked: str |
 class Keeps:
     """Keeps members of its own, and fails as a test wants."""
 
+    wrong: ClassVar[Mapping[str, Any]] = {
+        "an object": object(),
+        "no number": math.nan,
+        "a tuple": ("a",),
+        "a number as a name": {1: "a"},
+        "NUL": "\0",
+        "half a character": "\ud800",
+        "more than can be kept": "a" * MAXIMUM_JSON,
+        "a giant": 2**64,
+        "without end": LOOP,
+    }
+
     @hookimpl
     def client_metadata(self) -> Mapping[str, ReadMember]:
         return {
             "beta": read_flag,
             "team": self.team,
             "fails": self.fail,
-            "wrong": lambda name, value: object(),
+            "wrong": self.keep_wrongly,
         }
 
     def team(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
             raise InvalidClientMetadata(f"{name} must be a string.", reason="team-malformed")
         return value.lower()
+
+    def keep_wrongly(self, name: str, value: Any) -> Any:
+        return self.wrong[value] if isinstance(value, str) and value in self.wrong else value
 
     def fail(self, name: str, value: Any) -> None:
         raise RuntimeError("lost")
@@ -517,13 +536,15 @@ def test_a_plugin_refuses_what_is_in_its_member(make_engine: Make, member: str, 
     assert member in assert_refused(make_engine(Keeps), {**WEB, member: value}).description
 
 
-@pytest.mark.parametrize("member", ["fails", "wrong"])
-def test_a_plugin_that_fails_at_its_member_registers_nobody(make_engine: Make, member: str) -> None:
-    """client_metadata, R-14: it raises, or keeps what is no JSON."""
+@pytest.mark.parametrize(("member", "value"), [("fails", "x"), *(("wrong", name) for name in Keeps.wrong)])
+def test_a_plugin_that_fails_at_its_member_registers_nobody(
+    make_engine: Make, member: str, value: str
+) -> None:
+    """client_metadata, R-14: it raises, or keeps what is no JSON, or would be something else when it is read."""
     engine = make_engine(Keeps)
     before = stored(engine)
     with pytest.raises(ServerError):
-        registered(engine, {**WEB, member: "x"})
+        registered(engine, {**WEB, member: value})
     assert stored(engine) == before
 
 
@@ -548,6 +569,31 @@ def test_what_a_policy_makes_of_a_member_is_checked_again(make_engine: Make) -> 
 
 
 @dataclass(frozen=True)
+class Annotates:
+    """A registration policy that keeps something beside what was sent."""
+
+    name: str
+
+    @hookimpl
+    def registration_decision(self, metadata: ClientMetadata) -> Decision:
+        value = object() if self.name == "odd" else "other"
+        return allow("annotated", replace(metadata, details={**metadata.details, self.name: value}))
+
+
+@pytest.mark.parametrize("name", ["client_id", "client_secret", "scope", "registration_access_token", "odd"])
+def test_what_a_policy_keeps_takes_no_place_of_the_core(make_engine: Make, name: str) -> None:
+    """K-06, T140: the client would be told another id or secret than it has."""
+    engine = make_engine(Annotates, {"name": name})
+    before = stored(engine)
+    with pytest.raises(ServerError):
+        registered(engine, {**WEB, "scope": "profile"})
+    assert stored(engine) == before
+    assert (
+        registered(make_engine(Annotates, {"name": "team"}), {**WEB, "scope": "profile"})["team"] == "other"
+    )
+
+
+@dataclass(frozen=True)
 class Takes:
     """Wants a member that is there already."""
 
@@ -558,7 +604,9 @@ class Takes:
         return {self.member: read_flag}
 
 
-@pytest.mark.parametrize("member", ["scope", "client_uri", "client_id", "registered_by"])
+@pytest.mark.parametrize(
+    "member", ["scope", "client_uri", "client_id", "registered_by", "registration_access_token"]
+)
 def test_a_member_of_the_core_cannot_be_taken(make_engine: Make, member: str) -> None:
     """client_metadata: the start stops, naming the plugin and the member."""
     with pytest.raises(SettingsError, match=f"plugin takes: .* {member}, which the core adds already"):

@@ -150,6 +150,32 @@ def test_each_event_of_a_request_has_its_actor_and_source(make_server: Any, name
     assert {row["source"] for row in found} == {SOURCE}
 
 
+def test_a_public_client_acts_once_it_shows_what_was_issued_to_it(make_server: Any) -> None:
+    """R-12: anybody can name it, and is still a stranger then."""
+    server = make_server()
+    server.add_user("ann")
+    client, _ = server.add_client(client_id="public", token_endpoint_auth_method="none")
+    code = server.code(client)
+    assert server.redeem(client, None, f"{code}x").status_int == 400
+    assert server.redeem(client, None, code).status_int == 200
+    assert server.redeem(client, None, code).status_int == 400
+    assert server.revoke(client, None, "x").status_int == 200
+    tokens = server.redeem(client, None, server.code(client)).json
+    assert server.revoke(client, None, tokens["refresh_token"]).status_int == 200
+    found = [
+        (row["type"], row["actor"]) for row in server.events() if row["type"].startswith(("token", "grant"))
+    ]
+    assert found == [
+        ("token.refused", STRANGER),
+        ("token.issued", "client:public"),
+        # Who brings a code again may have stolen it.
+        ("grant.revoked", STRANGER),
+        ("token.refused", STRANGER),
+        ("token.issued", "client:public"),
+        ("grant.revoked", "client:public"),
+    ]
+
+
 def test_what_the_server_does_by_itself_has_no_source(server: Server) -> None:
     """R-12: the first signing key is made at start."""
     (created,) = server.events("key.created")

@@ -61,6 +61,12 @@ class Template:
                 return Expanded(parameters=Parameters.parse(text))
 
 
+class NotLikeThis(InvalidRequest):
+    """A code of the plugin's own (RFC 9101, 7)."""
+
+    code = "invalid_request_object"
+
+
 @dataclass(frozen=True)
 class Forbids:
     """Refuses every request, in whoever's words it comes."""
@@ -69,7 +75,7 @@ class Forbids:
 
     @hookimpl
     def expand_authorization_request(self, parameters: Parameters) -> Expanded:
-        refusal = InvalidRequest("Not like this.", reason="not-like-this")
+        refusal = NotLikeThis("Not like this.", reason="not-like-this")
         return Expanded(parameters=parameters, refusal=refusal)
 
 
@@ -198,9 +204,9 @@ def test_any_refusal_refuses_whatever_its_place(
     before = stored(server)
     # For a stranger the refusal travels with the pending request, to the moment when it may be redirected.
     answer = sign_in_at(server.browser().get(url).follow()).follow()
-    assert_redirect_error(answer, "invalid_request")
+    assert_redirect_error(answer, "invalid_request_object")
     assert server.events()[-1]["reason"] == "not-like-this"
-    assert_redirect_error(signed_in(server).get(url), "invalid_request")
+    assert_redirect_error(signed_in(server).get(url), "invalid_request_object")
     assert stored(server)[1] == before[1]
 
 

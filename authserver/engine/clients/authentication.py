@@ -42,7 +42,8 @@ class Presented:
 def authenticate(engine: Engine, parameters: Parameters) -> Client:
     """The client that sent this request, by exactly the method it is registered for (OAuth 2.1, 2.4).
 
-    Whatever happens afterwards, it is the actor (see `Event.actor`).
+    Whatever happens afterwards, it is the actor (see `Event.actor`). A public client has proven nothing yet: it is the
+    actor once it shows what was issued to it.
 
     Args:
         parameters: the form body.
@@ -54,7 +55,8 @@ def authenticate(engine: Engine, parameters: Parameters) -> Client:
     presented = read_credentials(engine.caller.authorization, parameters)
     refuse_malformed(presented)
     client, used = _judge(engine, presented)
-    engine.journal.actor = f"client:{client.client_id}"
+    if not client.is_public:
+        engine.journal.acts(client)
     if used is not None and presented.secret is not None:
         secrets.note_use(engine, client, used, presented.secret)
     return client

@@ -30,24 +30,26 @@ INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
 
 LINKS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
 TEXTS = ("software_id", "software_version")
+# Of the core's members, those that are among the details of a client.
+_DETAILS = frozenset({*LINKS, *TEXTS, "contacts"})
 # What no plugin may add: these are the core's, or names under which it shows a client.
 CORE_MEMBERS = frozenset(
     {
-        *LINKS,
-        *TEXTS,
+        *_DETAILS,
         "application_type",
         "client_id",
         "client_id_issued_at",
         "client_name",
         "client_secret",
         "client_secret_expires_at",
-        "contacts",
         "created_at",
         "disabled_at",
         "first_party",
         "grant_types",
         "redirect_uris",
         "registered_by",
+        "registration_access_token",
+        "registration_client_uri",
         "resources",
         "response_types",
         "rotates_refresh_tokens",
@@ -89,6 +91,8 @@ def allowed_metadata(engine: Engine, body: bytes, client_id: str) -> ClientMetad
                 "An initial access token is required.", reason=ruling.reason, sent=bearer is not None
             )
         raise InvalidClientMetadata("This registration is not allowed here.", reason=ruling.reason)
+    if problem := _problem_with_details(ruling.allowed_value):
+        raise engine.wrong_value(ruling, problem)
     allowed = _acceptable(engine, _offered(engine, asked, ruling.allowed_value), client_id)
     if engine.settings.strict_registration:
         _refuse_what_was_left_out(asked, allowed)
@@ -278,6 +282,13 @@ def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: R
             problem = uris.link_problem(metadata.details[name])
             if problem:
                 raise InvalidClientMetadata(f"{name}: {problem}")
+
+
+def _problem_with_details(metadata: ClientMetadata) -> str | None:
+    """Why what a policy made of the details cannot be kept, and shown beside what the core says of a client."""
+    if taken := metadata.details.keys() & CORE_MEMBERS - _DETAILS:
+        return f"details have {', '.join(sorted(taken))}, which the core says"
+    return None if strict_json.comes_back(dict(metadata.details)) else "details are no JSON that can be kept"
 
 
 def _offered(engine: Engine, asked: ClientMetadata, allowed: ClientMetadata) -> ClientMetadata:

@@ -50,6 +50,14 @@ def dumps(value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
+def comes_back(value: Any) -> bool:
+    """Whether it is a JSON value that can be kept: it is written, and read again as it was."""
+    try:
+        return bool(loads(dumps(value)) == value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
+
+
 def _check_depth(text: str) -> None:
     """Count brackets before the decoder recurses into them."""
     depth = 0

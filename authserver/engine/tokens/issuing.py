@@ -114,6 +114,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     if kept:
         engine.stores.tokens.add(kept)
     _touch(engine, order)
+    journal.acts(client)
     engine.record(
         EventType.TOKEN_ISSUED,
         details={
