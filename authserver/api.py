@@ -118,7 +118,7 @@ from authserver.settings import Secret
 from authserver.web.forms import read_form
 from authserver.web.json import json_response
 from authserver.web.request import Request
-from authserver.web.routes import Medium, Origins, Route
+from authserver.web.route import Medium, Origins, Route
 
 __all__ = [
     "DECIDING",
