@@ -62,7 +62,8 @@ own asks for the key with `proven_key`, and claims with `claim`. What is stored 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.authorize import Expanded, check_request
 from authserver.engine.clients.authentication import authenticate, read_bearer
-from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, read_flag
+from authserver.engine.clients.client_metadata import read_flag
+from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED
 from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse
 from authserver.engine.crypto.digests import (
     digest,

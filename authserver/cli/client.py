@@ -13,7 +13,8 @@ from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import uris
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.clients.registration import add_client, read_members
+from authserver.engine.clients.client_metadata import read_members
+from authserver.engine.clients.registration import add_client
 from authserver.engine.crypto import strict_json
 from authserver.engine.errors import InvalidRedirectUri
 from authserver.engine.keys.ring import check_known

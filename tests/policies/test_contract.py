@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from authserver.api import Secret
-from authserver.engine.clients.registration import read_metadata
+from authserver.engine.clients.client_metadata import read_metadata
 from authserver.engine.errors import Refusal
 from authserver.hooks import is_implemented
 from authserver.hookspecs import DECIDING
