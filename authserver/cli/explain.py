@@ -21,7 +21,8 @@ from authserver.engine.consent import Agreement, consents_already, silent_approv
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Verdict
-from authserver.engine.errors import InvalidClient, InvalidRequest, UnauthorizedClient
+from authserver.engine.errors import InvalidClient, InvalidRequest
+from authserver.engine.grants.client_credentials import refuse_public
 from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.records import Client, User
@@ -116,8 +117,8 @@ def scope(
         client, user = _client(engine, client_id), _user(engine, username)
         kind = grant_type or ("authorization_code" if user else "client_credentials")
         token.allowed_grant_type(engine, client, kind)
-        if kind == "client_credentials" and client.is_public:
-            raise UnauthorizedClient("A public client cannot act on its own behalf.", reason="public-client")
+        if kind == "client_credentials":
+            refuse_public(client)
         allowed = allowed_resources(engine, client, resources)
         return allowed_scopes(engine, client, user, kind, _scopes(scopes), allowed)
 
@@ -209,7 +210,8 @@ def client_auth(
         )
         if secret_stdin:
             authentication.refuse_malformed(presented)
-        return authentication.judge(engine, presented).client_id
+        proven, _ = authentication.judge(engine, presented)
+        return proven.client_id
 
     _tell(configuration, as_json, rule)
 
