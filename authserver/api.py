@@ -111,11 +111,10 @@ from authserver.engine.uris import (
     fitting_application_type,
     redirect_uri_problem,
     same_loopback_redirect_uri,
-    same_redirect_uri,
 )
 from authserver.hookspecs import DECIDING, hookimpl
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
-from authserver.settings import Secret
+from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.forms import read_form
 from authserver.web.json import json_response
 from authserver.web.request import Request
@@ -125,6 +124,7 @@ __all__ = [
     "DECIDING",
     "FOREIGN_ALGORITHMS",
     "INITIAL_ACCESS_TOKEN_REQUIRED",
+    "LOOPBACK_HOSTS",
     "MAXIMUM_BODY",
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
@@ -202,7 +202,6 @@ __all__ = [
     "redirect_uri_problem",
     "requested_scopes",
     "same_loopback_redirect_uri",
-    "same_redirect_uri",
     "single_use",
     "to_text",
     "verify_assertion",

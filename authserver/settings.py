@@ -76,7 +76,10 @@ class AccessTokenFormat(StrEnum):
     OPAQUE = "opaque"
 
 
-_SCOPE_NAME = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+# The grammar of the name of a scope (RFC 6749, 3.3).
+SCOPE_NAME = r"[\x21\x23-\x5B\x5D-\x7E]+"
+# The hosts of the machine itself, as a URI names them (RFC 8252, 7.3).
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "[::1]", "localhost"})
 # Characters of an authorization request beside its scopes and redirect URI: client, challenge, resource, a state.
 _ROOM_FOR_THE_REST = 1024
 # Seconds. A retiring signing key verifies for at least so long, whatever the lifetime is set to meanwhile.
@@ -333,7 +336,7 @@ def scope_problems(names: Iterable[str], maximum_request: int) -> list[str]:
     problems = [
         f"{name!r} is not a scope name of up to {MAXIMUM_SCOPE_NAME} characters (RFC 6749, 3.3)"
         for name in names
-        if not _SCOPE_NAME.fullmatch(name) or len(name) > MAXIMUM_SCOPE_NAME
+        if not re.fullmatch(SCOPE_NAME, name) or len(name) > MAXIMUM_SCOPE_NAME
     ]
     text = " ".join(names)
     room = maximum_request - MAXIMUM_URI - _ROOM_FOR_THE_REST
@@ -365,6 +368,7 @@ def _issuer_problem(issuer: str) -> str | None:
     segments = parts.path.split("/")[1:]
     if any(not re.fullmatch(r"[A-Za-z0-9._~-]+", item) or item in (".", "..") for item in segments):
         return "its path may hold letters, digits and . _ ~ - between single slashes"
-    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    host = re.sub(r":[0-9]+$", "", parts.netloc.lower())
+    if parts.scheme == "http" and host not in LOOPBACK_HOSTS:
         return "must be https; http is for localhost, 127.0.0.1 and [::1] only"
     return None
