@@ -9,7 +9,7 @@ from pyramid.renderers import render_to_response
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
-from authserver.engine import authorize as engine
+from authserver.engine import authorize as authorization
 from authserver.engine import uris
 from authserver.engine.authorize import AskConsent, AskLogin, FormOutOfDate, Outcome, Redirect
 from authserver.engine.errors import InvalidRequest, PageError
@@ -41,7 +41,7 @@ def authorize_by_form(request: Request) -> Response:
 @view_config(route_name="consent", request_method="GET")
 def consent(request: Request) -> Response:
     sealed = read_page_query(request).get("request") or ""
-    return show(request, engine.resume(request.engine, sealed, request.browser))
+    return show(request, authorization.resume(request.engine, sealed, request.browser))
 
 
 @view_config(route_name="consent", request_method="POST")
@@ -50,7 +50,7 @@ def answer_consent(request: Request) -> Response:
     sealed, given = form.get("request") or "", form.get("answer")
     if given == "switch":
         return _switch_user(request, sealed, token_of(form))
-    outcome = engine.answer(
+    outcome = authorization.answer(
         request.engine,
         sealed,
         request.browser,
@@ -94,7 +94,7 @@ def show_answered(refusal: RequestAnswered, request: Request) -> Response:
 
 
 def _begin(request: Request, read: Any) -> Outcome:
-    outcome = engine.begin(request.engine, _readable(read, request), request.browser)
+    outcome = authorization.begin(request.engine, _readable(read, request), request.browser)
     if not isinstance(outcome, Redirect):
         mark_browser(request, outcome.handle)
     return outcome
@@ -102,7 +102,9 @@ def _begin(request: Request, read: Any) -> Outcome:
 
 def _switch_user(request: Request, sealed_request: str, form_token: str) -> Response:
     """Let another user sign in for the same pending request."""
-    outcome = engine.switch_user(request.engine, sealed_request, request.browser, form_token=form_token)
+    outcome = authorization.switch_user(
+        request.engine, sealed_request, request.browser, form_token=form_token
+    )
     if isinstance(outcome, AskLogin) and not outcome.again:
         end_session(request)
     return show(request, outcome)
