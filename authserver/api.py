@@ -17,9 +17,10 @@ class NightShift:
 Three things a plugin says of itself, as class variables or properties, which are no settings. `reasons`: every
 reason that its decisions and errors may have; operators, counters and translations know it by them, and the contract
 kit (`authserver.testing.contract`) refuses any other decision. It may be a mapping from each reason to its remedy,
-which `authserver explain` shows; "" for a mistake of whoever sent the request. `immediate`: that it asks no other service, no network and no slow file; the server then calls it directly, which is faster, and does not time it. Without it a plugin has
-`authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the hooks that this value serves, where its
-settings decide that; without it, all that it implements.
+which `authserver explain` shows; "" for a mistake of whoever sent the request. `immediate`: that it asks no other
+service, no network and no slow file; the server then calls it directly, which is faster, and does not time it. Without
+it a plugin has `authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the hooks that this value
+serves, where its settings decide that; without it, all that it implements.
 
 Two methods that a plugin may have, which are no hooks. `prepare()`, called once at start, opens what it works with, or
 raises ValueError with a sentence; `close()` lets go of it at the end. A plugin that keeps something so is a
@@ -56,7 +57,8 @@ For small records with an end (`engine.stores.kept`): `Kept` is one; its kind is
 For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` takes
 a JWS apart, and `foreign_key` reads the key that made it. What counts once is a `SingleUse` among the `uses` of a
 `Binding` or an `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of your
-own asks for the key with `proven_key`, and claims with `claim`. What is stored nowhere and was made before the database was restored is not `of_this_generation`: refuse it.
+own asks for the key with `proven_key`, and claims with `claim`. What is stored nowhere and was made before the
+database was restored is not `of_this_generation`: refuse it.
 """
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes

@@ -95,7 +95,7 @@ class Application:
         self.storage.close()
 
     def check_database(self) -> None:
-        """Raises SettingsError when the database lacks the tables of this version; StorageUnavailable when it is away."""
+        """Raises SettingsError unless the database has this version's tables; StorageUnavailable when it is away."""
         if self.storage.revision() != migrate.head():
             raise SettingsError(
                 ["the database is not at this version's migration: run `authserver db upgrade`"]

@@ -96,20 +96,29 @@ class Settings:
     issuer: Annotated[
         str,
         Meta(
-            description="The issuer identifier: an https URL (http only for a loopback host), without query, fragment or trailing slash. Every URL we send is built from it, never from the Host header."
+            description=(
+                "The issuer identifier: an https URL (http only for a loopback host), without query, "
+                "fragment or trailing slash. Every URL we send is built from it, never from the Host header."
+            )
         ),
     ]
     database_url: Annotated[
         Secret,
         Meta(
-            description="SQLAlchemy URL of the database: `sqlite:///path` or `postgresql+psycopg://user:password@host/name`."
+            description=(
+                "SQLAlchemy URL of the database: `sqlite:///path` or "
+                "`postgresql+psycopg://user:password@host/name`."
+            )
         ),
     ]
     secret_keys: Annotated[
         tuple[Secret, ...],
         Meta(
             min_length=1,
-            description="The key ring, `id:base64` of 32 random bytes each. The first one seals and signs; the others still open what they sealed. Make one with `authserver keys secret`.",
+            description=(
+                "The key ring, `id:base64` of 32 random bytes each. The first one seals and signs; the "
+                "others still open what they sealed. Make one with `authserver keys secret`."
+            ),
         ),
     ]
     environment: Annotated[
@@ -121,13 +130,19 @@ class Settings:
     plugins: Annotated[
         Text,
         Meta(
-            description="The plugins to load, in the order in which they are asked: entry points of the group `authserver.plugins`, or `module:Class`."
+            description=(
+                "The plugins to load, in the order in which they are asked: entry points of the group "
+                "`authserver.plugins`, or `module:Class`."
+            )
         ),
     ] = ()
     shadow_plugins: Annotated[
         Text,
         Meta(
-            description="Plugins to try out: asked beside the live ones, while their answers never count; `authserver policy shadow-report` shows where they differ.",
+            description=(
+                "Plugins to try out: asked beside the live ones, while their answers never count; "
+                "`authserver policy shadow-report` shows where they differ."
+            ),
         ),
     ] = ()
     policy_time_limit: Annotated[
@@ -135,13 +150,19 @@ class Settings:
         Meta(
             ge=0.05,
             le=30,
-            description="Seconds a plugin has for one decision; one that takes longer has refused. Plugins that ask no other service are not timed.",
+            description=(
+                "Seconds a plugin has for one decision; one that takes longer has refused. Plugins that ask "
+                "no other service are not timed."
+            ),
         ),
     ] = 2.0
     trace_plugins: Annotated[
         bool,
         Meta(
-            description="Whether each call of a plugin is written to the log: hook, plugin, what it answered, in names and without values, and how long it took."
+            description=(
+                "Whether each call of a plugin is written to the log: hook, plugin, what it answered, in "
+                "names and without values, and how long it took."
+            )
         ),
     ] = False
     maximum_request: Annotated[
@@ -149,7 +170,11 @@ class Settings:
         Meta(
             ge=4096,
             le=32768,
-            description="Characters of an authorization request in an address, `state` and `scope` included. Sealed it is a third longer and travels in addresses of our own, so servers and proxies in front must take 1.4 times as much and their headers.",
+            description=(
+                "Characters of an authorization request in an address, `state` and `scope` included. Sealed "
+                "it is a third longer and travels in addresses of our own, so servers and proxies in front "
+                "must take 1.4 times as much and their headers."
+            ),
         ),
     ] = 10000
     grant_types: Annotated[Text, Meta(description="The grant types of the token endpoint.")] = (
@@ -169,7 +194,10 @@ class Settings:
         Meta(
             ge=1,
             le=86400,
-            description="Seconds for which others may keep the public signing keys. A new key is published for longer than that before it signs.",
+            description=(
+                "Seconds for which others may keep the public signing keys. A new key is published for "
+                "longer than that before it signs."
+            ),
         ),
     ] = 300
     access_token_format: Annotated[AccessTokenFormat, Meta(description="`jwt` (RFC 9068) or `opaque`.")] = (
@@ -203,7 +231,10 @@ class Settings:
         Meta(
             ge=0,
             le=120,
-            description="Seconds in which a client that lost an answer may present the refresh token it just used and gets the same successor again; 0 switches this off.",
+            description=(
+                "Seconds in which a client that lost an answer may present the refresh token it just used "
+                "and gets the same successor again; 0 switches this off."
+            ),
         ),
     ] = 10
     request_lifetime: Annotated[
@@ -224,7 +255,10 @@ class Settings:
         Meta(
             ge=0,
             le=1_000_000,
-            description="How many unknown tokens one caller may ask about at the introspection endpoint within a minute, in each process; 0 sets no limit. Active tokens are always answered.",
+            description=(
+                "How many unknown tokens one caller may ask about at the introspection endpoint within a "
+                "minute, in each process; 0 sets no limit. Active tokens are always answered."
+            ),
         ),
     ] = 60
     cleanup_interval: Annotated[
@@ -232,7 +266,10 @@ class Settings:
         Meta(
             ge=0,
             le=86400,
-            description="Seconds between two clean-ups, which delete expired rows; one server process at a time does it. 0 switches this off: then run `authserver db purge` regularly.",
+            description=(
+                "Seconds between two clean-ups, which delete expired rows; one server process at a time does "
+                "it. 0 switches this off: then run `authserver db purge` regularly."
+            ),
         ),
     ] = 30
     event_lifetime: Annotated[
@@ -244,13 +281,20 @@ class Settings:
         Meta(
             ge=0,
             le=315360000,
-            description="Seconds after which a client that registered itself is deleted, unless it has a grant or used its secret since; 0 keeps them for ever.",
+            description=(
+                "Seconds after which a client that registered itself is deleted, unless it has a grant or "
+                "used its secret since; 0 keeps them for ever."
+            ),
         ),
     ] = 7776000
     strict_registration: Annotated[
         bool,
         Meta(
-            description="Whether a client that registers itself is refused when it asks for anything that it cannot have. Otherwise that is left out, and the answer shows what the client got (RFC 7591, 3.2.1)."
+            description=(
+                "Whether a client that registers itself is refused when it asks for anything that it cannot "
+                "have. Otherwise that is left out, and the answer shows what the client got (RFC 7591, "
+                "3.2.1)."
+            )
         ),
     ] = False
     product_name: Annotated[
@@ -263,7 +307,10 @@ class Settings:
         str,
         Meta(
             pattern=r"^#[0-9a-fA-F]{6}$",
-            description="Colour of buttons and marks, `#rrggbb`; the text on it is made black or white, whichever reads better.",
+            description=(
+                "Colour of buttons and marks, `#rrggbb`; the text on it is made black or white, whichever "
+                "reads better."
+            ),
         ),
     ] = "#2f5fd0"
 

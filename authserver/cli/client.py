@@ -93,7 +93,8 @@ def add(
     """Add an application; its secret is shown once."""
     if no_refresh_rotation and auth_method == "none":
         raise click.UsageError(
-            "--no-refresh-rotation: not with --auth-method none, because only rotation protects the refresh tokens of such a client"
+            "--no-refresh-rotation: not with --auth-method none, because only rotation protects the refresh tokens "
+            "of such a client"
         )
     if not grant_types:
         grant_types = ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
@@ -104,7 +105,8 @@ def add(
         _known("--auth-method", [auth_method], engine.auth_methods)
         if "authorization_code" in grant_types and not scopes:
             raise click.UsageError(
-                f"--scope: a client with a redirect URI needs at least one; known: {', '.join(sorted(engine.scopes))}"
+                "--scope: a client with a redirect URI needs at least one; known: "
+                + ", ".join(sorted(engine.scopes))
             )
         sent = dict(map(_member, members))
         _known("--metadata", sent, engine.client_metadata)

@@ -279,7 +279,7 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RingKey:
-    """A key of the key ring that was used here: its id, and a fingerprint that shows whether it is still the same key."""
+    """A key of the key ring that was used here: its id, and a fingerprint by which another key under it is noticed."""
 
     key_id: str
     fingerprint: bytes
@@ -366,7 +366,7 @@ Place = tuple[datetime, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What one batch deleted: rows of a kind, and their dependent rows; and where the next batch begins, None at the end."""
+    """What one batch deleted: rows of a kind, and dependent rows; and where the next one begins, None at the end."""
 
     removed: int
     along: int = 0

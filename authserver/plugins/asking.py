@@ -180,7 +180,7 @@ class PluginSet:
         return self._plugins[name]
 
     def declared(self, attribute: str) -> dict[str, str]:
-        """What plugins say in a mapping of this name, in one mapping: of two that say the same name the first counts."""
+        """What plugins say in mappings of this name, in one: where two say the same name, the first counts."""
         found = [getattr(plugin, attribute, None) for plugin in reversed(self._plugins.values())]
         return {name: text for said in found if isinstance(said, Mapping) for name, text in said.items()}
 

@@ -25,7 +25,7 @@ def includeme(config: Configurator) -> None:
 def add_cross_origin_headers(
     config: Configurator, *, sent: Iterable[str] = (), read: Iterable[str] = ()
 ) -> None:
-    """Directive for features: headers that programs of other origins may send, and read of answers, wherever they may call."""
+    """Directive for features: headers that programs of other origins may send, and may read of answers."""
     config.registry.cross_origin.sent.update(sent)
     config.registry.cross_origin.read.update(read)
 

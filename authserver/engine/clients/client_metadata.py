@@ -104,7 +104,7 @@ def read_members(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) ->
 
 
 def read_flag(name: str, value: object) -> bool | None:
-    """A member that is true or false, for `client_metadata`; what is false is not kept. Raises InvalidClientMetadata."""
+    """A member that is true or false, for `client_metadata`; false is not kept. Raises InvalidClientMetadata."""
     if not isinstance(value, bool):
         raise InvalidClientMetadata(f"{name} must be true or false.")
     return value or None
