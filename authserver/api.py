@@ -65,7 +65,7 @@ from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_
 from authserver.engine.authorize import Expanded, check_request
 from authserver.engine.clients.authentication import authenticate, read_bearer
 from authserver.engine.clients.client_metadata import read_flag
-from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED
+from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, RESERVED_PREFIXES
 from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse
 from authserver.engine.crypto.digests import (
     digest,
@@ -131,6 +131,7 @@ __all__ = [
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
+    "RESERVED_PREFIXES",
     "AuthenticationStep",
     "BadAssertion",
     "Binding",

@@ -84,6 +84,7 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "[::1]", "localhost"})
 _ROOM_FOR_THE_REST = 1024
 # Seconds. A retiring signing key verifies for at least so long, whatever the lifetime is set to meanwhile.
 MAXIMUM_ACCESS_TOKEN_LIFETIME = 86400
+POLICY_TIME_LIMIT = 2.0
 Text = tuple[str, ...]
 Pairs = tuple[tuple[str, str], ...]
 Seconds = int
@@ -155,7 +156,7 @@ class Settings:
                 "no other service are not timed."
             ),
         ),
-    ] = 2.0
+    ] = POLICY_TIME_LIMIT
     trace_plugins: Annotated[
         bool,
         Meta(

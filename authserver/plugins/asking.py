@@ -30,7 +30,7 @@ from authserver.limits import MAXIMUM_JSON
 from authserver.plugins.arms_length import Unusable, at_arms_length, is_of_others
 from authserver.plugins.time_limit import NoThread, TimeLimit, TooSlow
 from authserver.plugins.trace import traced
-from authserver.settings import SettingsError
+from authserver.settings import POLICY_TIME_LIMIT, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,11 @@ class PluginSet:
     """
 
     def __init__(
-        self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0, trace: bool = False
+        self,
+        plugins: Sequence[tuple[str, object]],
+        *,
+        time_limit: float = POLICY_TIME_LIMIT,
+        trace: bool = False,
     ) -> None:
         self.names = tuple(name for name, _ in plugins)
         self.shadow: Observer | None = None

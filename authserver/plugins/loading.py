@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
-from authserver.settings import Secret, SettingsError
+from authserver.settings import POLICY_TIME_LIMIT, Secret, SettingsError
 
 GROUP = "authserver.plugins"
 
@@ -24,7 +24,7 @@ def load(
     settings: Mapping[str, Mapping[str, Resolved]],
     *,
     production: bool,
-    time_limit: float = 2.0,
+    time_limit: float = POLICY_TIME_LIMIT,
     trace: bool = False,
     others: Collection[str] = (),
 ) -> tuple[PluginSet, list[str]]:

@@ -16,6 +16,7 @@ from authserver.limits import (
     MAXIMUM_CLIENT_NAME,
     MAXIMUM_CONTACT,
     MAXIMUM_ITEMS,
+    MAXIMUM_JSON,
     MAXIMUM_MEMBER,
     MAXIMUM_REDIRECT_URIS,
     MAXIMUM_SCOPE,
@@ -69,7 +70,7 @@ def read_metadata(body: bytes, readers: Mapping[str, ReadMember]) -> ClientMetad
     except ValueError:
         sent = None
     if not isinstance(sent, dict):
-        raise InvalidClientMetadata("The body must be a JSON object of at most 16 kB.")
+        raise InvalidClientMetadata(f"The body must be a JSON object of at most {MAXIMUM_JSON // 1024} kB.")
     given = {name: value for name, value in sent.items() if value not in ("", [], None)}
     grant_types = _texts(given, "grant_types", ("authorization_code",))
     redirect_uris = _texts(given, "redirect_uris", (), error=InvalidRedirectUri)

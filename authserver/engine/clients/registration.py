@@ -18,6 +18,9 @@ from authserver.engine.records import Client, ClientMetadata, EventType, Registe
 
 # The reason a registration policy gives when only the lack of a valid initial access token stands in the way.
 INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
+# A client id never looks like a user's, as both are subjects of tokens; an address would say where its metadata is.
+RESERVED_PREFIXES = ("user_", "https:", "http:")
+MAXIMUM_CHOSEN_ID = 100  # characters of an id that an operator chooses
 
 
 def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
@@ -86,7 +89,8 @@ def add_client(
         client_id = digests.new_identifier("client_")
     elif not _is_client_id(client_id):
         raise InvalidClientMetadata(
-            "A client_id has up to 100 visible ASCII characters and begins neither with user_ nor https:."
+            f"A client_id has up to {MAXIMUM_CHOSEN_ID} visible ASCII characters and begins neither with user_ nor "
+            "https:."
         )
     secret, stored = None, None
     if metadata.token_endpoint_auth_method.startswith("client_secret_"):
@@ -192,7 +196,7 @@ def _client(engine: Engine, metadata: ClientMetadata, client_id: str, registered
 
 def _is_client_id(text: str) -> bool:
     return (
-        1 <= len(text) <= 100
+        1 <= len(text) <= MAXIMUM_CHOSEN_ID
         and all("!" <= character <= "~" for character in text)
-        and not text.startswith(("user_", "https:", "http:"))
+        and not text.startswith(RESERVED_PREFIXES)
     )

@@ -177,4 +177,6 @@ def _kid(jwk: Mapping[str, Any]) -> str | None:
     kid = jwk.get("kid")
     if kid is None or (isinstance(kid, str) and 1 <= len(kid) <= MAXIMUM_KEY_ID and kid.isprintable()):
         return kid
-    raise ValueError("a key of the JWK Set has a kid that is no text of up to 128 printable characters")
+    raise ValueError(
+        f"a key of the JWK Set has a kid that is no text of up to {MAXIMUM_KEY_ID} printable characters"
+    )
