@@ -74,8 +74,7 @@ def read_metadata(body: bytes, readers: Mapping[str, ReadMember]) -> ClientMetad
     given = {name: value for name, value in sent.items() if value not in ("", [], None)}
     grant_types = _texts(given, "grant_types", ("authorization_code",))
     redirect_uris = _texts(given, "redirect_uris", (), error=InvalidRedirectUri)
-    if len(redirect_uris) > MAXIMUM_REDIRECT_URIS:
-        raise InvalidRedirectUri(f"redirect_uris holds more than {MAXIMUM_REDIRECT_URIS} URIs.")
+    _check_how_many(redirect_uris)
     for uri in redirect_uris:
         if problem := uris.malformed(uri):
             raise InvalidRedirectUri(f"redirect_uris: {problem}")
@@ -129,23 +128,7 @@ def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: R
         raise InvalidClientMetadata("response_types must be code with authorization_code, and empty without.")
     if "refresh_token" in metadata.grant_types and not redirects:
         raise InvalidClientMetadata("refresh_token needs authorization_code among grant_types.")
-    if redirects and not metadata.redirect_uris:
-        raise InvalidRedirectUri(
-            "redirect_uris is missing, or none of them is accepted here: use https, http to a loopback host, "
-            "or a private-use scheme with a period.",
-            reason="no-redirect-uri",
-        )
-    if len(metadata.redirect_uris) > MAXIMUM_REDIRECT_URIS:
-        raise InvalidRedirectUri(f"redirect_uris holds more than {MAXIMUM_REDIRECT_URIS} URIs.")
-    for uri in metadata.redirect_uris:
-        problem = uris.redirect_uri_problem(
-            uri,
-            application_type=metadata.application_type,
-            private_use=engine.private_use_redirect_uris,
-        )
-        if problem:
-            reason = "private-use-not-allowed" if uris.needs_permission(uri) else ""
-            raise InvalidRedirectUri(f"redirect_uris: {problem}", reason=reason)
+    _check_redirect_uris(engine, metadata)
     if metadata.token_endpoint_auth_method not in engine.auth_methods:
         raise InvalidClientMetadata("token_endpoint_auth_method is not offered.")
     if metadata.token_endpoint_auth_method == "none" and "client_credentials" in metadata.grant_types:
@@ -165,6 +148,30 @@ def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: R
             problem = uris.link_problem(metadata.details[name])
             if problem:
                 raise InvalidClientMetadata(f"{name}: {problem}")
+
+
+def _check_redirect_uris(engine: Engine, metadata: ClientMetadata) -> None:
+    if "authorization_code" in metadata.grant_types and not metadata.redirect_uris:
+        raise InvalidRedirectUri(
+            "redirect_uris is missing, or none of them is accepted here: use https, http to a loopback host, "
+            "or a private-use scheme with a period.",
+            reason="no-redirect-uri",
+        )
+    _check_how_many(metadata.redirect_uris)
+    for uri in metadata.redirect_uris:
+        problem = uris.redirect_uri_problem(
+            uri,
+            application_type=metadata.application_type,
+            private_use=engine.private_use_redirect_uris,
+        )
+        if problem:
+            reason = "private-use-not-allowed" if uris.needs_permission(uri) else ""
+            raise InvalidRedirectUri(f"redirect_uris: {problem}", reason=reason)
+
+
+def _check_how_many(redirect_uris: tuple[str, ...]) -> None:
+    if len(redirect_uris) > MAXIMUM_REDIRECT_URIS:
+        raise InvalidRedirectUri(f"redirect_uris holds more than {MAXIMUM_REDIRECT_URIS} URIs.")
 
 
 def _check_name(name: str) -> None:
