@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,8 @@ from authserver.web.onward import let_forms_lead_on, see_client
 from authserver.web.pages import own_url, see_own
 from authserver.web.request import Request
 from authserver.web.session import end_session, mark_browser, read_form_from_here, see_login, token_of
+
+Read = Callable[..., Parameters]
 
 
 @view_config(route_name="authorize", request_method="GET")
@@ -93,7 +96,7 @@ def show_answered(refusal: RequestAnswered, request: Request) -> Response:
     return _stopped(request, refusal, again=None, client=describe_client(refusal.client))
 
 
-def _begin(request: Request, read: Any) -> Outcome:
+def _begin(request: Request, read: Read) -> Outcome:
     outcome = authorization.begin(request.engine, _readable(read, request), request.browser)
     if not isinstance(outcome, Redirect):
         mark_browser(request, outcome.handle)
@@ -125,15 +128,14 @@ def _stopped(
     return response
 
 
-def _readable(read: Any, request: Request) -> Parameters:
+def _readable(read: Read, request: Request) -> Parameters:
     """An error about an unreadable request is shown here, because it has no redirect URI."""
     try:
         # How long the request may be as a whole is another question.
         parse = partial(Parameters.parse_readable, maximum=MAXIMUM_BODY)
-        parameters: Parameters = read(request, parse=parse)
+        return read(request, parse=parse)
     except InvalidRequest as error:
         raise PageError(error) from None
-    return parameters
 
 
 def _consent_page(request: Request, asked: AskConsent) -> Response:
