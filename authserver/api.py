@@ -17,9 +17,10 @@ class NightShift:
 Three things a plugin says of itself, as class variables or properties, which are no settings. `reasons`: every
 reason that its decisions and errors may have; operators, counters and translations know it by them, and the contract
 kit (`authserver.testing.contract`) refuses any other decision. It may be a mapping from each reason to its remedy,
-which `authserver explain` shows; "" for a mistake of whoever sent the request. `immediate`: that it asks no other service, no network and no slow file; the server then calls it directly, which is faster, and does not time it. Without it a plugin has
-`authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the hooks that this value serves, where its
-settings decide that; without it, all that it implements.
+which `authserver explain` shows; "" for a mistake of whoever sent the request. `immediate`: that it asks no other
+service, no network and no slow file; the server then calls it directly, which is faster, and does not time it. Without
+it a plugin has `authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the hooks that this value
+serves, where its settings decide that; without it, all that it implements.
 
 Two methods that a plugin may have, which are no hooks. `prepare()`, called once at start, opens what it works with, or
 raises ValueError with a sentence; `close()` lets go of it at the end. A plugin that keeps something so is a
@@ -56,13 +57,15 @@ For small records with an end (`engine.stores.kept`): `Kept` is one; its kind is
 For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` takes
 a JWS apart, and `foreign_key` reads the key that made it. What counts once is a `SingleUse` among the `uses` of a
 `Binding` or an `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of your
-own asks for the key with `proven_key`, and claims with `claim`. What is stored nowhere and was made before the database was restored is not `of_this_generation`: refuse it.
+own asks for the key with `proven_key`, and claims with `claim`. What is stored nowhere and was made before the
+database was restored is not `of_this_generation`: refuse it.
 """
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.authorize import Expanded, check_request
 from authserver.engine.clients.authentication import authenticate, read_bearer
-from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, read_flag
+from authserver.engine.clients.client_metadata import read_flag
+from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, RESERVED_PREFIXES
 from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse
 from authserver.engine.crypto.digests import (
     digest,
@@ -110,24 +113,25 @@ from authserver.engine.uris import (
     fitting_application_type,
     redirect_uri_problem,
     same_loopback_redirect_uri,
-    same_redirect_uri,
 )
 from authserver.hookspecs import DECIDING, hookimpl
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
-from authserver.settings import Secret
+from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.forms import read_form
 from authserver.web.json import json_response
 from authserver.web.request import Request
-from authserver.web.routes import Medium, Origins, Route
+from authserver.web.route import Medium, Origins, Route
 
 __all__ = [
     "DECIDING",
     "FOREIGN_ALGORITHMS",
     "INITIAL_ACCESS_TOKEN_REQUIRED",
+    "LOOPBACK_HOSTS",
     "MAXIMUM_BODY",
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
+    "RESERVED_PREFIXES",
     "AuthenticationStep",
     "BadAssertion",
     "Binding",
@@ -201,7 +205,6 @@ __all__ = [
     "redirect_uri_problem",
     "requested_scopes",
     "same_loopback_redirect_uri",
-    "same_redirect_uri",
     "single_use",
     "to_text",
     "verify_assertion",

@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError
 
 from authserver import ini as ini_reader
 from authserver.engine import grants
-from authserver.engine.clients import registration
+from authserver.engine.clients import client_metadata
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.keys import ring, signing_keys
@@ -95,7 +95,7 @@ class Application:
         self.storage.close()
 
     def check_database(self) -> None:
-        """Raises SettingsError when the database lacks the tables of this version; StorageUnavailable when it is away."""
+        """Raises SettingsError unless the database has this version's tables; StorageUnavailable when it is away."""
         if self.storage.revision() != migrate.head():
             raise SettingsError(
                 ["the database is not at this version's migration: run `authserver db upgrade`"]
@@ -230,7 +230,7 @@ def _build(
             auth_methods=auth_methods(plugins, settings.issuer),
             scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
             client_metadata=joined(
-                "member", {}, plugins, "client_metadata", reserved=registration.CORE_MEMBERS
+                "member", {}, plugins, "client_metadata", reserved=client_metadata.CORE_MEMBERS
             ),
             private_use_redirect_uris=frozenset(
                 uri for _, uris in plugins.contribute("private_use_redirect_uris") for uri in uris

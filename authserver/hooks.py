@@ -26,7 +26,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 MAXIMUM_REASON = 100
 MAXIMUM_DESCRIPTION = 500
 _REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
+DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
 # The form of every code in the OAuth registries; RFC 6749, 4.1.2.1 allows more.
 _ERROR_CODE = re.compile(r"[a-z][a-z0-9_]{0,49}")
 
@@ -232,7 +232,7 @@ def is_refusal(error: Exception) -> bool:
         and (error.reason == error.code or is_reason(error.reason))
         and isinstance(error.description, str)
         and len(error.description) <= MAXIMUM_DESCRIPTION
-        and _DESCRIPTION.fullmatch(error.description) is not None
+        and DESCRIPTION.fullmatch(error.description) is not None
     )
 
 

@@ -33,7 +33,7 @@ from authserver.engine.questions import (
     ScopeQuestion,
 )
 from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Session, Token, User
-from authserver.engine.tokens.issuing import CODE_DETAILS, CORE_CLAIMS, CORE_MEMBERS
+from authserver.engine.tokens.issuing import CODE_DETAILS, CORE_CLAIMS, CORE_RESPONSE_MEMBERS
 from authserver.hooks import (
     CONTRIBUTING,
     DECIDING,
@@ -208,8 +208,8 @@ def authentication_decision(
         allow(reason, step): an `AuthenticationStep`. `GO_ON` is what silence means, said before another plugin says
             otherwise. `SIGN_IN_AGAIN` shows the sign-in page even to somebody who is signed in; a sign-in since the
             request began is enough, so nobody is asked for a second one.
-        deny(reason, error_code): refuse; the client gets this error code, `access_denied` without one, and the user sees no
-            page, unless the client registered itself.
+        deny(reason, error_code): refuse; the client gets this error code, `access_denied` without one, and the user
+            sees no page, unless the client registered itself.
         None: not mine.
 
     Nobody: whoever is not signed in signs in.
@@ -635,7 +635,7 @@ def token_claims(
     """
 
 
-@contributing(Mapping, timed=True, declared="members", reserved=CORE_MEMBERS)
+@contributing(Mapping, timed=True, declared="members", reserved=CORE_RESPONSE_MEMBERS)
 def token_response(
     client: Client, grant: Grant, scopes: tuple[str, ...], now: datetime
 ) -> Mapping[str, Any] | None:

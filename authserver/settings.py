@@ -76,11 +76,15 @@ class AccessTokenFormat(StrEnum):
     OPAQUE = "opaque"
 
 
-_SCOPE_NAME = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+# The grammar of the name of a scope (RFC 6749, 3.3).
+SCOPE_NAME = r"[\x21\x23-\x5B\x5D-\x7E]+"
+# The hosts of the machine itself, as a URI names them (RFC 8252, 7.3).
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "[::1]", "localhost"})
 # Characters of an authorization request beside its scopes and redirect URI: client, challenge, resource, a state.
 _ROOM_FOR_THE_REST = 1024
 # Seconds. A retiring signing key verifies for at least so long, whatever the lifetime is set to meanwhile.
 MAXIMUM_ACCESS_TOKEN_LIFETIME = 86400
+POLICY_TIME_LIMIT = 2.0
 Text = tuple[str, ...]
 Pairs = tuple[tuple[str, str], ...]
 Seconds = int
@@ -93,20 +97,29 @@ class Settings:
     issuer: Annotated[
         str,
         Meta(
-            description="The issuer identifier: an https URL (http only for a loopback host), without query, fragment or trailing slash. Every URL we send is built from it, never from the Host header."
+            description=(
+                "The issuer identifier: an https URL (http only for a loopback host), without query, "
+                "fragment or trailing slash. Every URL we send is built from it, never from the Host header."
+            )
         ),
     ]
     database_url: Annotated[
         Secret,
         Meta(
-            description="SQLAlchemy URL of the database: `sqlite:///path` or `postgresql+psycopg://user:password@host/name`."
+            description=(
+                "SQLAlchemy URL of the database: `sqlite:///path` or "
+                "`postgresql+psycopg://user:password@host/name`."
+            )
         ),
     ]
     secret_keys: Annotated[
         tuple[Secret, ...],
         Meta(
             min_length=1,
-            description="The key ring, `id:base64` of 32 random bytes each. The first one seals and signs; the others still open what they sealed. Make one with `authserver keys secret`.",
+            description=(
+                "The key ring, `id:base64` of 32 random bytes each. The first one seals and signs; the "
+                "others still open what they sealed. Make one with `authserver keys secret`."
+            ),
         ),
     ]
     environment: Annotated[
@@ -118,13 +131,19 @@ class Settings:
     plugins: Annotated[
         Text,
         Meta(
-            description="The plugins to load, in the order in which they are asked: entry points of the group `authserver.plugins`, or `module:Class`."
+            description=(
+                "The plugins to load, in the order in which they are asked: entry points of the group "
+                "`authserver.plugins`, or `module:Class`."
+            )
         ),
     ] = ()
     shadow_plugins: Annotated[
         Text,
         Meta(
-            description="Plugins to try out: asked beside the live ones, while their answers never count; `authserver policy shadow-report` shows where they differ.",
+            description=(
+                "Plugins to try out: asked beside the live ones, while their answers never count; "
+                "`authserver policy shadow-report` shows where they differ."
+            ),
         ),
     ] = ()
     policy_time_limit: Annotated[
@@ -132,13 +151,19 @@ class Settings:
         Meta(
             ge=0.05,
             le=30,
-            description="Seconds a plugin has for one decision; one that takes longer has refused. Plugins that ask no other service are not timed.",
+            description=(
+                "Seconds a plugin has for one decision; one that takes longer has refused. Plugins that ask "
+                "no other service are not timed."
+            ),
         ),
-    ] = 2.0
+    ] = POLICY_TIME_LIMIT
     trace_plugins: Annotated[
         bool,
         Meta(
-            description="Whether each call of a plugin is written to the log: hook, plugin, what it answered, in names and without values, and how long it took."
+            description=(
+                "Whether each call of a plugin is written to the log: hook, plugin, what it answered, in "
+                "names and without values, and how long it took."
+            )
         ),
     ] = False
     maximum_request: Annotated[
@@ -146,7 +171,11 @@ class Settings:
         Meta(
             ge=4096,
             le=32768,
-            description="Characters of an authorization request in an address, `state` and `scope` included. Sealed it is a third longer and travels in addresses of our own, so servers and proxies in front must take 1.4 times as much and their headers.",
+            description=(
+                "Characters of an authorization request in an address, `state` and `scope` included. Sealed "
+                "it is a third longer and travels in addresses of our own, so servers and proxies in front "
+                "must take 1.4 times as much and their headers."
+            ),
         ),
     ] = 10000
     grant_types: Annotated[Text, Meta(description="The grant types of the token endpoint.")] = (
@@ -166,7 +195,10 @@ class Settings:
         Meta(
             ge=1,
             le=86400,
-            description="Seconds for which others may keep the public signing keys. A new key is published for longer than that before it signs.",
+            description=(
+                "Seconds for which others may keep the public signing keys. A new key is published for "
+                "longer than that before it signs."
+            ),
         ),
     ] = 300
     access_token_format: Annotated[AccessTokenFormat, Meta(description="`jwt` (RFC 9068) or `opaque`.")] = (
@@ -200,7 +232,10 @@ class Settings:
         Meta(
             ge=0,
             le=120,
-            description="Seconds in which a client that lost an answer may present the refresh token it just used and gets the same successor again; 0 switches this off.",
+            description=(
+                "Seconds in which a client that lost an answer may present the refresh token it just used "
+                "and gets the same successor again; 0 switches this off."
+            ),
         ),
     ] = 10
     request_lifetime: Annotated[
@@ -221,7 +256,10 @@ class Settings:
         Meta(
             ge=0,
             le=1_000_000,
-            description="How many unknown tokens one caller may ask about at the introspection endpoint within a minute, in each process; 0 sets no limit. Active tokens are always answered.",
+            description=(
+                "How many unknown tokens one caller may ask about at the introspection endpoint within a "
+                "minute, in each process; 0 sets no limit. Active tokens are always answered."
+            ),
         ),
     ] = 60
     cleanup_interval: Annotated[
@@ -229,7 +267,10 @@ class Settings:
         Meta(
             ge=0,
             le=86400,
-            description="Seconds between two clean-ups, which delete expired rows; one server process at a time does it. 0 switches this off: then run `authserver db purge` regularly.",
+            description=(
+                "Seconds between two clean-ups, which delete expired rows; one server process at a time does "
+                "it. 0 switches this off: then run `authserver db purge` regularly."
+            ),
         ),
     ] = 30
     event_lifetime: Annotated[
@@ -241,13 +282,20 @@ class Settings:
         Meta(
             ge=0,
             le=315360000,
-            description="Seconds after which a client that registered itself is deleted, unless it has a grant or used its secret since; 0 keeps them for ever.",
+            description=(
+                "Seconds after which a client that registered itself is deleted, unless it has a grant or "
+                "used its secret since; 0 keeps them for ever."
+            ),
         ),
     ] = 7776000
     strict_registration: Annotated[
         bool,
         Meta(
-            description="Whether a client that registers itself is refused when it asks for anything that it cannot have. Otherwise that is left out, and the answer shows what the client got (RFC 7591, 3.2.1)."
+            description=(
+                "Whether a client that registers itself is refused when it asks for anything that it cannot "
+                "have. Otherwise that is left out, and the answer shows what the client got (RFC 7591, "
+                "3.2.1)."
+            )
         ),
     ] = False
     product_name: Annotated[
@@ -260,7 +308,10 @@ class Settings:
         str,
         Meta(
             pattern=r"^#[0-9a-fA-F]{6}$",
-            description="Colour of buttons and marks, `#rrggbb`; the text on it is made black or white, whichever reads better.",
+            description=(
+                "Colour of buttons and marks, `#rrggbb`; the text on it is made black or white, whichever "
+                "reads better."
+            ),
         ),
     ] = "#2f5fd0"
 
@@ -333,7 +384,7 @@ def scope_problems(names: Iterable[str], maximum_request: int) -> list[str]:
     problems = [
         f"{name!r} is not a scope name of up to {MAXIMUM_SCOPE_NAME} characters (RFC 6749, 3.3)"
         for name in names
-        if not _SCOPE_NAME.fullmatch(name) or len(name) > MAXIMUM_SCOPE_NAME
+        if not re.fullmatch(SCOPE_NAME, name) or len(name) > MAXIMUM_SCOPE_NAME
     ]
     text = " ".join(names)
     room = maximum_request - MAXIMUM_URI - _ROOM_FOR_THE_REST
@@ -365,6 +416,7 @@ def _issuer_problem(issuer: str) -> str | None:
     segments = parts.path.split("/")[1:]
     if any(not re.fullmatch(r"[A-Za-z0-9._~-]+", item) or item in (".", "..") for item in segments):
         return "its path may hold letters, digits and . _ ~ - between single slashes"
-    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    host = re.sub(r":[0-9]+$", "", parts.netloc.lower())
+    if parts.scheme == "http" and host not in LOOPBACK_HOSTS:
         return "must be https; http is for localhost, 127.0.0.1 and [::1] only"
     return None

@@ -42,7 +42,7 @@ SHORTEST_LEASE = 10
 
 
 def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
-    """For each kind, the time before which its rows must have expired to be deleted; kinds that are kept for ever are left out."""
+    """For each kind, the time before which its rows must have expired to be deleted; not for kinds kept for ever."""
     lifetimes = {
         Disposable.TOKENS: timedelta(),
         Disposable.KEPT_RECORDS: timedelta(),

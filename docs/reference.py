@@ -26,6 +26,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from authserver import limits
 from authserver.cli import main as command_line
+from authserver.hooks import is_implemented
 from authserver.hookspecs import every_hook
 from authserver.ini import PLUGIN_PREFIX, PREFIX
 from authserver.plugins.loading import GROUP
@@ -192,7 +193,7 @@ def shipped_plugins() -> list[tuple[str, type]]:
 
 
 def hooks_of(kind: type) -> list[str]:
-    return [hook for hook in every_hook() if hasattr(kind, hook)]
+    return [hook for hook in every_hook() if is_implemented(kind, hook)]
 
 
 # ---- commands ---------------------------------------------------------------------------------------
@@ -264,7 +265,7 @@ def hooks_page() -> Iterator[str]:
         yield from heading(hook, "-")
         yield from code(f"def {hook}{signature(function)}", "python")
         yield from hook_words(inspect.getdoc(function) or "")
-        served = ", ".join(f"`{name}`" for name, kind in shipped_plugins() if hasattr(kind, hook))
+        served = ", ".join(f"`{name}`" for name, kind in shipped_plugins() if hook in hooks_of(kind))
         yield f"**Kind:** {kind}. **Shipped plugins** that serve it: {served or 'none'}."
         yield ""
 

@@ -325,6 +325,15 @@ def test_a_new_plugin_can_be_started_for_it(folder: Path, tmp_path: Path) -> Non
     run("-m", "ruff", "format", "--check", "--no-cache", str(project))
     run("-m", "ruff", "check", "--no-cache", str(project))
     environment["PYTHONPATH"] += os.pathsep + str(project / "src")
-    tests = [str(project / "tests"), "-k", "contract or everybody", "-p", "vault", "-p", "no:cacheprovider"]
+    # What an installer would write beside the module.
+    metadata = project / "src" / "authserver_vault_hours-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: authserver-vault-hours\nVersion: 0.1.0\n"
+    )
+    (metadata / "entry_points.txt").write_text(
+        "[authserver.plugins]\nvault_hours = authserver_vault_hours:VaultHours\n"
+    )
+    tests = [str(project / "tests"), "-p", "vault", "-p", "no:cacheprovider"]
     passed = run("-m", "pytest", "-q", "--import-mode=importlib", "--rootdir", str(project), *tests)
     assert " passed" in passed

@@ -13,7 +13,8 @@ from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import uris
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.clients.registration import add_client, read_members
+from authserver.engine.clients.client_metadata import read_members
+from authserver.engine.clients.registration import add_client
 from authserver.engine.crypto import strict_json
 from authserver.engine.errors import InvalidRedirectUri
 from authserver.engine.keys.ring import check_known
@@ -92,7 +93,8 @@ def add(
     """Add an application; its secret is shown once."""
     if no_refresh_rotation and auth_method == "none":
         raise click.UsageError(
-            "--no-refresh-rotation: not with --auth-method none, because only rotation protects the refresh tokens of such a client"
+            "--no-refresh-rotation: not with --auth-method none, because only rotation protects the refresh tokens "
+            "of such a client"
         )
     if not grant_types:
         grant_types = ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
@@ -103,7 +105,8 @@ def add(
         _known("--auth-method", [auth_method], engine.auth_methods)
         if "authorization_code" in grant_types and not scopes:
             raise click.UsageError(
-                f"--scope: a client with a redirect URI needs at least one; known: {', '.join(sorted(engine.scopes))}"
+                "--scope: a client with a redirect URI needs at least one; known: "
+                + ", ".join(sorted(engine.scopes))
             )
         sent = _members(members)
         _known("--metadata", sent, engine.client_metadata)

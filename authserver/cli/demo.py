@@ -64,7 +64,8 @@ def prepare_files(ini: Mapping[str, str], home: Path) -> Path:
     kind, _, path = ini.get("authserver.secret_keys", "").strip().partition(":")
     if kind != "file":
         raise click.ClickException(
-            "authserver.secret_keys: the demo needs file:PATH here, and keeps its other secrets beside that file; see development.ini"
+            "authserver.secret_keys: the demo needs file:PATH here, and keeps its other secrets beside that file; see "
+            "development.ini"
         )
     ring = Path(path)
     private_files.create_folder(ring.parent)

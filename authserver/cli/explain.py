@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from dataclasses import replace
+from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence
-from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.cli.explanation import print_explanation
+from authserver.cli.printing import json_option
 from authserver.engine import authorize, token, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes
 from authserver.engine.clients import authentication
@@ -20,14 +21,11 @@ from authserver.engine.clients import registration as registration_rules
 from authserver.engine.consent import Agreement, consents_already, silent_approval_is_safe
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
-from authserver.engine.decisions import Verdict
-from authserver.engine.errors import InvalidClient, InvalidRequest, UnauthorizedClient
+from authserver.engine.errors import InvalidClient, InvalidRequest
+from authserver.engine.grants.client_credentials import refuse_public
 from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.records import Client, User
-
-if TYPE_CHECKING:
-    from authserver.explaining.explain import Check, Explanation
 
 scope_option = click.option(
     "--scope", "scopes", multiple=True, metavar="SCOPE", help="May be given several times."
@@ -73,7 +71,7 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
         "user_id": event.user_id,
         "grant_id": event.grant_id,
     }
-    _print(explain_event(event, application.parts.policies), as_json, about)
+    print_explanation(explain_event(event, application.parts.policies), as_json, about)
 
 
 @explain.command("redirect-uri")
@@ -116,8 +114,8 @@ def scope(
         client, user = _client(engine, client_id), _user(engine, username)
         kind = grant_type or ("authorization_code" if user else "client_credentials")
         token.allowed_grant_type(engine, client, kind)
-        if kind == "client_credentials" and client.is_public:
-            raise UnauthorizedClient("A public client cannot act on its own behalf.", reason="public-client")
+        if kind == "client_credentials":
+            refuse_public(client)
         allowed = allowed_resources(engine, client, resources)
         return allowed_scopes(engine, client, user, kind, _scopes(scopes), allowed)
 
@@ -209,7 +207,8 @@ def client_auth(
         )
         if secret_stdin:
             authentication.refuse_malformed(presented)
-        return authentication.judge(engine, presented).client_id
+        proven, _ = authentication.judge(engine, presented)
+        return proven.client_id
 
     _tell(configuration, as_json, rule)
 
@@ -248,57 +247,7 @@ def _tell(configuration: Configuration, as_json: bool, rule: Callable[[Engine], 
     application.parts.policies.end_shadow()
     with closing(application), application.begin() as engine:
         told = explain_rule(engine, application.parts.policies, lambda: rule(engine))
-    _print(told, as_json, {})
-
-
-def _print(told: Explanation, as_json: bool, about: Mapping[str, Any]) -> None:
-    if as_json:
-        print_json({**about, **asdict(told)})
-        return
-    for number, check in enumerate(told.checks, 1):
-        _print_check(number, check)
-    if not told.checks:
-        say("Nothing was checked.\n")
-    outcome = told.outcome if isinstance(told.outcome, dict) else {"outcome": told.outcome}
-    known = {
-        **about,
-        "verdict": told.verdict,
-        "reason": told.reason,
-        "description": told.description,
-        **outcome,
-    }
-    print_record({name: value for name, value in known.items() if words(value) != "-"})
-
-
-def _print_check(number: int, check: Check) -> None:
-    outcome = ""
-    if isinstance(check.outcome, list):
-        outcome = f" {' '.join(map(words, check.outcome))}"
-    elif check.verdict == Verdict.DENY and check.outcome:
-        outcome = f" {words(check.outcome)}"
-    why = f": {words(check.reason)}" if check.reason else ""
-    say(f"{number}. {check.hook}: {check.verdict}{outcome}, by {words(check.by)}{why}")
-    if check.facts:
-        print_record(_flat(check.facts), indent=3)
-    if check.answers:
-        say()
-        rows = [{**asdict(answer), "µs": answer.microseconds} for answer in check.answers]
-        print_rows(rows, ("by", "verdict", "reason", "µs"), empty="", indent=3)
-    if check.remedies:
-        say("\n   what would change it")
-    for remedy in check.remedies:
-        print_record({"-": remedy}, indent=3)
-    say()
-
-
-def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts, with the members of a mapping as facts of their own."""
-    flat: dict[str, Any] = {}
-    for name, value in facts.items():
-        flat |= value if isinstance(value, dict) else {name: value}
-    return {
-        name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in flat.items()
-    }
+    print_explanation(told, as_json, {})
 
 
 def _client(engine: Engine, client_id: str) -> Client:

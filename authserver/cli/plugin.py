@@ -20,10 +20,7 @@ from authserver.plugins.loading import GROUP
 TEMPLATES = files("authserver.cli") / "plugin_template"
 # What a plugin is started from for a deciding hook that has no template of its own.
 ANY_DECIDING = "deciding"
-# The hooks that a plugin can be started for, the deciding ones first.
-HOOKS = tuple(
-    hook for hook in every_hook() if hook in DECIDING or (TEMPLATES / f"{hook}.module.txt").is_file()
-)
+HOOKS = tuple(every_hook())
 MAXIMUM_NAME = 30
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

@@ -23,5 +23,6 @@ def plugins(configuration: Configuration, as_json: bool) -> None:
     readable = [row | {"plugins": ", ".join(row["plugins"]) or "nobody"} for row in rows]
     print_rows(readable, ("hook", "kind", "plugins", "silence"), empty="There are no hooks.")
     say(
-        "\nAll are asked, in this order: any refusal refuses, every narrowing narrows, the first to allow gives the value."
+        "\nAll are asked, in this order: any refusal refuses, every narrowing narrows, the first to allow gives the "
+        "value."
     )

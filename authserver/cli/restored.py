@@ -17,7 +17,7 @@ from authserver.engine.keys import ring
 from authserver.engine.keys.signing_keys import CannotChange
 from authserver.engine.records import EventType
 from authserver.engine.restore import generation, lost_events
-from authserver.engine.restore.lost_events import LoggedEvent, Outcome, Redone
+from authserver.engine.restore.lost_events import LoggedEvent, Redone, RedoOutcome
 
 if TYPE_CHECKING:
     from authserver.app import Application
@@ -114,7 +114,7 @@ def _redo(application: Application, logged: Sequence[LoggedEvent]) -> list[Redon
     for event in lost:
         with application.begin() as engine:
             redone.append(lost_events.redo(engine, event))
-    return [item for item in redone if item.outcome is not Outcome.ALREADY or item.todo]
+    return [item for item in redone if item.outcome is not RedoOutcome.ALREADY or item.todo]
 
 
 def _row(item: Redone) -> Mapping[str, Any]:

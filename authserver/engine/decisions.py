@@ -35,7 +35,7 @@ class Decision(Generic[T_co]):
         verdict: ALLOW, NARROW or DENY.
         reason: a short stable identifier such as `loopback-port`; it reaches operators, never clients.
         value: what is allowed, or the most that is allowed; its type depends on the hook. None in a deny.
-        error_code: in a deny, what the client is told, where the hook takes such codes; None: what it is told otherwise.
+        error_code: in a deny, what the client is told, where the hook takes such codes; None: the usual code.
     """
 
     verdict: Verdict

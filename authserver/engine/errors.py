@@ -43,7 +43,7 @@ class SignInRefused(Refusal):
 
 
 class PasswordRefused(Refusal):
-    """A password was not changed; `field` names what to type again: `current_password`, `new_password` or `repeated`."""
+    """A password was not changed; `field` (`current_password`, `new_password`, `repeated`) is what to type again."""
 
     def __init__(self, description: str, *, reason: str, field: str) -> None:
         super().__init__(description, reason=reason)

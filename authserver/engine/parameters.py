@@ -15,10 +15,10 @@ from urllib.parse import unquote_to_bytes, urlencode
 
 from authserver.engine.errors import InvalidRequest, InvalidScope
 from authserver.limits import MAXIMUM_PARAMETER, MAXIMUM_PARAMETERS, MAXIMUM_SCOPE
+from authserver.settings import SCOPE_NAME
 
 _PRINTABLE_NAME = re.compile(r"[a-z_]{1,40}")
-_SCOPE_NAME = r"[\x21\x23-\x5B\x5D-\x7E]+"
-_SCOPE = re.compile(rf"{_SCOPE_NAME}(?: {_SCOPE_NAME})*")
+_SCOPE = re.compile(rf"{SCOPE_NAME}(?: {SCOPE_NAME})*")
 
 
 @dataclass(frozen=True, slots=True)

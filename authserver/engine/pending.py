@@ -110,7 +110,7 @@ def form_token(engine: Engine, handle: str, user: User | None = None) -> str:
 
 
 def form_handle(engine: Engine, browser: Browser, token: str, user: User | None = None) -> str | None:
-    """The handle of the request whose form carried this token; None when it was not shown in this browser or to this user."""
+    """The handle of the request whose form carried this token; None unless this browser and user were shown it."""
     handle, _, mac = token.partition(".")
     is_ours = is_marked(engine, browser, handle) and _is_mac(engine, _shown(handle, user), mac, FORM_PURPOSE)
     return handle if is_ours else None

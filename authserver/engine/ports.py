@@ -105,7 +105,7 @@ class Users(Protocol):
         """
 
     def hold(self, user: User) -> bool:
-        """Whether the password is still the one that was read; if so, it cannot change before the end of this transaction."""
+        """Whether the password is still the one that was read; if so, it cannot change until this transaction ends."""
 
 
 class Grants(Protocol):

@@ -1,7 +1,8 @@
 """Text that others wrote: which of its characters are visible, and which hide or rearrange something (T094).
 
 Hidden are control, format and bidi characters, line breaks, private-use and unassigned characters, lone surrogates,
-and what Unicode shows as nothing, such as fillers. Joiners and selectors are seen where a script or an emoji needs them.
+and what Unicode shows as nothing, such as fillers. Joiners and selectors are seen where a script or an emoji needs
+them.
 """
 
 from __future__ import annotations

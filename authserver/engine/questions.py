@@ -24,7 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class CannotAskAgain(Exception):
-    """Why a recorded question cannot be asked again: a client or user does not exist any more, or it was asked with a secret."""
+    """Why a recorded question cannot be asked again: its client or user is gone, or it was asked with a secret."""
 
 
 class Known:
@@ -82,7 +82,7 @@ class Question(Generic[T_co]):
 
     @property
     def question(self) -> Self:
-        """A copy, for a plugin that takes the whole question: what others are asked and what is recorded is not its own."""
+        """A copy, for a plugin that takes the whole question: the server's own stays as it is."""
         return replace(self)
 
     def facts(self) -> Facts:

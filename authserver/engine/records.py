@@ -279,7 +279,7 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RingKey:
-    """A key of the key ring that was used here: its id, and a fingerprint that shows whether it is still the same key."""
+    """A key of the key ring that was used here: its id, and a fingerprint by which another key under it is noticed."""
 
     key_id: str
     fingerprint: bytes
@@ -325,8 +325,9 @@ class Event:
 
     `actor` is who did it: `client:` or `user:` with the id, `command:` with the command that an operator ran,
     `server` for what the server did by itself, `stranger` for whoever had not proven who they are, `unknown` for what
-    happened before this was kept. A public client has proven it when it shows what was issued to it. `source` is the network address that the request came from, empty where there was
-    none; of a person it is personal data.
+    happened before this was kept. A public client has proven it when it shows what was issued to it.
+    `source` is the network address that the request came from, empty where there was none; of a person it is
+    personal data.
     `client_id`, `user_id` and `grant_id` say whom and what it was about. `decisions` are `Ruling.as_record()`
     mappings; `details` are small facts such as the grant type.
     """
@@ -366,7 +367,7 @@ Place = tuple[datetime, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What one batch deleted: rows of a kind, and their dependent rows; and where the next batch begins, None at the end."""
+    """What one batch deleted: rows of a kind, and dependent rows; and where the next one begins, None at the end."""
 
     removed: int
     along: int = 0

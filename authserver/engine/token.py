@@ -14,12 +14,12 @@ from authserver.engine.errors import InvalidRequest, ServerError, UnauthorizedCl
 from authserver.engine.parameters import Parameters
 from authserver.engine.records import Client
 from authserver.engine.tokens import issuing
-from authserver.engine.tokens.issuing import AlreadyClaimed, Tokens
+from authserver.engine.tokens.issuing import AlreadyClaimed, TokenResponse
 
 log = logging.getLogger(__name__)
 
 
-def exchange(engine: Engine, parameters: Parameters) -> Tokens:
+def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
     """Answer a token request.
 
     Args:
@@ -45,7 +45,7 @@ def exchange(engine: Engine, parameters: Parameters) -> Tokens:
 
 
 def _named(order: Issue, grant_type: str) -> Issue:
-    """The order with the grant type in a new grant of a person: a person who sees it in a list can see where it came from."""
+    """The order with the grant type in a new grant of a person, who sees in a list where the grant came from."""
     grant = order.grant
     if not order.is_new or grant.user_id is None:
         return order

@@ -15,8 +15,7 @@ from urllib.parse import quote, unquote_plus, urlencode
 
 from authserver.engine.errors import InvalidTarget
 from authserver.limits import MAXIMUM_URI
-
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "[::1]", "localhost"})
+from authserver.settings import LOOPBACK_HOSTS
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 # What we add to a redirect URI; there already, it would occur twice (OAuth 2.1, 4.1.2).
@@ -39,7 +38,8 @@ _WEB = re.compile(rf"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::({_PORT})
 _PRIVATE_USE = re.compile(
     rf"([a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)*):(?:(?=/(?!/))|//[A-Za-z0-9._-]+(?::{_PORT})?){_PATH_AND_QUERY}"
 )
-_LOOPBACK = re.compile(rf"http://(127\.0\.0\.1|\[::1\]|localhost)(?::({_PORT}))?((?:[/?].*)?)", re.DOTALL)
+_LOOPBACK_HOST = "|".join(map(re.escape, sorted(LOOPBACK_HOSTS)))
+_LOOPBACK = re.compile(rf"http://({_LOOPBACK_HOST})(?::({_PORT}))?((?:[/?].*)?)", re.DOTALL)
 
 _NOT_ALLOWED = re.compile(r"[^\x21-\x7E]|[\\\"'<>^`{|}]|%(?![0-9A-Fa-f]{2})")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
@@ -137,11 +137,6 @@ def fitting_application_type(redirect_uris: Iterable[str]) -> str:
     return "web" if all(map(is_remote_https, redirect_uris)) else "native"
 
 
-def same_redirect_uri(registered: str, requested: str) -> bool:
-    """Whether they are equal, code point by code point (OAuth 2.1, 2.3.1; RFC 3986, 6.2.1)."""
-    return registered == requested
-
-
 def same_loopback_redirect_uri(registered: str, requested: str, hosts: Collection[str]) -> bool:
     """Whether they are equal but for the port of a loopback host in `hosts` (RFC 8252, 7.3).
 
@@ -229,7 +224,7 @@ def link_problem(uri: str) -> str | None:
 
 def _text_problem(uri: str) -> str | None:
     if len(uri) > MAXIMUM_URI:
-        return "It must have at most 2048 characters."
+        return f"It must have at most {MAXIMUM_URI} characters."
     if _NOT_ALLOWED.search(uri):
         return "It must hold only characters that a URI may hold; others are percent-encoded."
     if "#" in uri:

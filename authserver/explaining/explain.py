@@ -141,7 +141,7 @@ def _check(decision: Mapping[str, Any], plugins: PluginSet) -> Check:
 def _remedies(
     hook: str, verdict: str, answers: tuple[PluginAnswer, ...], plugins: PluginSet
 ) -> tuple[str, ...]:
-    """What would change it: the remedies of the plugin that refused, of those that were silent, or of the one that allowed."""
+    """What would change it: the remedies of the plugin that refused, of the silent ones, or of the one that allowed."""
     if verdict == Verdict.SILENT:
         declared = DECIDING.get(hook)
         telling, remedies = answers, ["nobody answered (refused)"]

@@ -34,7 +34,9 @@ REMEDIES: Mapping[str, str] = {
     "username-unusable": "the name cannot be a user name; `authserver user add NAME` says why",
     "password-wrong": "the person must type the right password",
     "current-password-wrong": "an operator can set another one: `authserver user password`",
-    "no-password-here": "an operator can set one: `authserver user password`; a plugin such as login_password asks for it",
+    "no-password-here": (
+        "an operator can set one: `authserver user password`; a plugin such as login_password asks for it"
+    ),
     "public-caller": "only a client with a credential may introspect: `authserver client add --auth-method`",
     "too-many-unknown-tokens": (
         "the clients of this API send it unknown tokens, or the caller scans for valid ones; if that is expected, raise "
@@ -100,7 +102,9 @@ REMEDIES: Mapping[str, str] = {
     ),
     "not-everything-offered": "authserver.strict_registration refuses what would otherwise be left out",
     "invalid_client_metadata": "no setting unless the description names a scope, grant type or method: offer that",
-    "request_uri_not_supported": "list a plugin in authserver.plugins that reads such requests (expand_authorization_request)",
+    "request_uri_not_supported": (
+        "list a plugin in authserver.plugins that reads such requests (expand_authorization_request)"
+    ),
     # Plugins and the server itself
     "plugin-raised": "fix the plugin: the log has the traceback",
     "plugin-too-slow": "authserver.policy_time_limit is how long a plugin may take",

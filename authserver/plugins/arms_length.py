@@ -1,4 +1,4 @@
-"""What passes between the server and a plugin of others is copied, so that neither holds what the other can change (T140).
+"""What passes between the server and a plugin of others is copied: neither holds what the other can change (T140).
 
 Python lets everybody write into a frozen value. The floor under the policies compares what they allow with what the
 client is registered for: so a plugin is handed copies, and the engine keeps what it read. An answer is copied too: a

@@ -23,14 +23,14 @@ from authserver.engine.errors import ServerError
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import Question
 from authserver.engine.records import Event
-from authserver.hooks import PROJECT, Contributing, Deciding, is_refusal, refusals_in
+from authserver.hooks import PROJECT, Contributing, Deciding, Hook, is_refusal, refusals_in
 from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
 from authserver.ini import PLUGIN_PREFIX
 from authserver.limits import MAXIMUM_JSON
 from authserver.plugins.arms_length import Unusable, at_arms_length, is_of_others
 from authserver.plugins.time_limit import NoThread, TimeLimit, TooSlow
 from authserver.plugins.trace import traced
-from authserver.settings import SettingsError
+from authserver.settings import POLICY_TIME_LIMIT, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -86,83 +86,52 @@ class PluginSet:
     """
 
     def __init__(
-        self, plugins: Sequence[tuple[str, object]], *, time_limit: float = 2.0, trace: bool = False
+        self,
+        plugins: Sequence[tuple[str, object]],
+        *,
+        time_limit: float = POLICY_TIME_LIMIT,
+        trace: bool = False,
     ) -> None:
         self.names = tuple(name for name, _ in plugins)
         self.shadow: Observer | None = None
         self._plugins = dict(plugins)
         self._prepared: list[str] = []
         self._limit = TimeLimit(time_limit)
-        self._hooks = hooks = every_hook()
-        manager = pluggy.PluginManager(PROJECT)
-        manager.add_hookspecs(type("Hooks", (), {name: hook.function for name, hook in hooks.items()}))
-        for name in DECIDING:
-            # Whoever answers several hooks alike takes the whole question as one argument.
-            getattr(manager.hook, name).spec.argnames += ("question",)
-        problems: list[str] = []
-        # pluggy calls last-registered-first; registering backwards keeps its order the order of the INI.
-        for name, plugin in reversed(plugins):
-            try:
-                hash(plugin)
-                manager.register(plugin, name)
-            except TypeError:
-                problems.append(
-                    f"plugin {name}: not hashable; make it a frozen dataclass with hashable fields"
-                )
-            except (pluggy.PluginValidationError, ValueError) as error:
-                problems.append(f"plugin {name}: {error}")
-        try:
-            manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            known = ", ".join(sorted(hooks))
-            problems.append(f"{error}; known hooks: {known}")
+        self._hooks = every_hook()
+        self._trace = trace
+        manager, problems = _registered(plugins, self._hooks)
         self._implementations: dict[str, tuple[Implementation, ...]] = {}
-        for name, hook in hooks.items():
-            found = []
-            for implementation in getattr(manager.hook, name).get_hookimpls():
-                if name not in getattr(implementation.plugin, "serves", hooks):
-                    continue
-                if any(
-                    (
-                        implementation.hookwrapper,
-                        implementation.wrapper,
-                        implementation.tryfirst,
-                        implementation.trylast,
-                    )
-                ):
-                    problems.append(
-                        f"plugin {implementation.plugin_name}: {name} is marked tryfirst, trylast or wrapper; "
-                        "remove the mark, the order of authserver.plugins decides"
-                    )
-                function = implementation.function
-                of_others = is_of_others(implementation.plugin)
-                if of_others:
-                    function = partial(at_arms_length, function)
-                if hook.timed and not getattr(implementation.plugin, "immediate", False):
-                    function = partial(self._limit.call, function)
-                if trace:
-                    function = partial(traced, implementation.plugin_name, name, function)
-                declared: frozenset[str] = frozenset()
-                if isinstance(hook, Contributing):
-                    names_added = getattr(implementation.plugin, hook.declared, ())
-                    declared = frozenset(names_added)
-                    if hook.value is Binding and names_added and not isinstance(names_added, Mapping):
-                        problems.append(
-                            f"plugin {implementation.plugin_name}: {hook.declared} must be a mapping: each member of "
-                            "`cnf` with the type of a token that is bound so"
-                        )
-                names = tuple(implementation.argnames)
-                found.append(
-                    Implementation(
-                        implementation.plugin_name, function, names, _fields(names), declared, of_others
-                    )
-                )
-            found.sort(key=lambda item: self.names.index(item.plugin))
-            self._implementations[name] = tuple(found)
+        for name in self._hooks:
+            serving = [
+                item
+                for item in getattr(manager.hook, name).get_hookimpls()
+                if name in getattr(item.plugin, "serves", self._hooks)
+            ]
+            problems += _out_of_order(name, serving)
+            found = [self._implementation(name, item) for item in serving]
+            self._implementations[name] = tuple(sorted(found, key=lambda item: self.names.index(item.plugin)))
+        problems += self._not_mappings()
         problems += self._not_implemented()
         problems += self._collisions()
         if problems:
             raise SettingsError(problems)
+
+    def _implementation(self, name: str, found: pluggy.HookImpl) -> Implementation:
+        """How one plugin is asked at this hook."""
+        hook, plugin = self._hooks[name], found.plugin
+        function = found.function
+        of_others = is_of_others(plugin)
+        if of_others:
+            function = partial(at_arms_length, function)
+        if hook.timed and not getattr(plugin, "immediate", False):
+            function = partial(self._limit.call, function)
+        if self._trace:
+            function = partial(traced, found.plugin_name, name, function)
+        declared: frozenset[str] = frozenset()
+        if isinstance(hook, Contributing):
+            declared = frozenset(getattr(plugin, hook.declared, ()))
+        names = tuple(found.argnames)
+        return Implementation(found.plugin_name, function, names, _fields(names), declared, of_others)
 
     def prepare(self) -> None:
         """Have each plugin that has a `prepare` open what it works with: files, connections, counters.
@@ -220,7 +189,7 @@ class PluginSet:
         return self._plugins[name]
 
     def declared(self, attribute: str) -> dict[str, str]:
-        """What plugins say in a mapping of this name, in one mapping: of two that say the same name the first counts."""
+        """What plugins say in mappings of this name, in one: where two say the same name, the first counts."""
         found = [getattr(plugin, attribute, None) for plugin in reversed(self._plugins.values())]
         return {name: text for said in found if isinstance(said, Mapping) for name, text in said.items()}
 
@@ -265,6 +234,18 @@ class PluginSet:
                     "plugin %s failed in observe; the answer is not affected", implementation.plugin
                 )
 
+    def _not_mappings(self) -> list[str]:
+        """What plugins declare as names alone where each needs a meaning beside it."""
+        return [
+            f"plugin {item.plugin}: {hook.declared} must be a mapping: each member of `cnf` with the type of a token "
+            "that is bound so"
+            for hook in CONTRIBUTING.values()
+            for item in self._implementations[hook.name]
+            if hook.value is Binding
+            and item.declared
+            and not isinstance(getattr(self._plugins[item.plugin], hook.declared), Mapping)
+        ]
+
     def _not_implemented(self) -> list[str]:
         """Hooks that a plugin says it serves, by its settings, and that it does not implement."""
         return [
@@ -300,6 +281,42 @@ class PluginSet:
             }
             for name, hook in self._hooks.items()
         ]
+
+
+def _registered(
+    plugins: Sequence[tuple[str, object]], hooks: Mapping[str, Hook]
+) -> tuple[pluggy.PluginManager, list[str]]:
+    """The plugins at these hooks, and which of them cannot be used or misspell one."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(type("Hooks", (), {name: hook.function for name, hook in hooks.items()}))
+    for name in DECIDING:
+        # Whoever answers several hooks alike takes the whole question as one argument.
+        getattr(manager.hook, name).spec.argnames += ("question",)
+    problems = []
+    # pluggy calls last-registered-first; registering backwards keeps its order the order of the INI.
+    for name, plugin in reversed(plugins):
+        try:
+            hash(plugin)
+            manager.register(plugin, name)
+        except TypeError:
+            problems.append(f"plugin {name}: not hashable; make it a frozen dataclass with hashable fields")
+        except (pluggy.PluginValidationError, ValueError) as error:
+            problems.append(f"plugin {name}: {error}")
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        problems.append(f"{error}; known hooks: {', '.join(sorted(hooks))}")
+    return manager, problems
+
+
+def _out_of_order(hook: str, found: Sequence[pluggy.HookImpl]) -> list[str]:
+    """Which plugins want to be asked before or around the others."""
+    return [
+        f"plugin {item.plugin_name}: {hook} is marked tryfirst, trylast or wrapper; remove the mark, the order of "
+        "authserver.plugins decides"
+        for item in found
+        if item.hookwrapper or item.wrapper or item.tryfirst or item.trylast
+    ]
 
 
 def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]) -> Answer:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
-from authserver.settings import Secret, SettingsError
+from authserver.settings import POLICY_TIME_LIMIT, Secret, SettingsError
 
 GROUP = "authserver.plugins"
 
@@ -24,7 +24,7 @@ def load(
     settings: Mapping[str, Mapping[str, Resolved]],
     *,
     production: bool,
-    time_limit: float = 2.0,
+    time_limit: float = POLICY_TIME_LIMIT,
     trace: bool = False,
     others: Collection[str] = (),
 ) -> tuple[PluginSet, list[str]]:
@@ -61,40 +61,17 @@ def load(
             )
             continue
         named[name] = specification
-        prefix = f"{PLUGIN_PREFIX}{name}."
         if not _is_plugin(kind):
             problems.append(
                 f"authserver.plugins: {specification} is not a frozen dataclass; a plugin is a frozen value, or, "
                 "if it keeps something that changes, a dataclass(eq=False)"
             )
             continue
-        values, found = read_fields(kind, settings.get(name, {}), prefix)
+        plugin, found, found_insecure = _made(name, kind, settings.get(name, {}))
+        plugins.append((name, plugin))
         problems += found
-        insecure += [
-            f"{prefix}{field}: a secret stands in the INI file; give it as env:NAME or file:PATH"
-            for field, raw in settings.get(name, {}).items()
-            if raw.inline and _holds_secret(values.get(field))
-        ]
-        if getattr(kind, "development_only", False):
-            insecure.append(f"authserver.plugins: {name} is for development; remove the line")
-        if not found:
-            try:
-                plugin = kind(**values)
-                plugins.append((name, plugin))
-                insecure += [f"{prefix}{line}" for line in getattr(plugin, "insecure", ())]
-            except (TypeError, ValueError) as error:
-                problems.append(f"{prefix.removesuffix('.')}: {error}")
-    elsewhere = {name_of(specification) for specification in others}
-    problems += [
-        f"authserver.shadow_plugins: {name} is listed in authserver.plugins too; leave it in one of them"
-        for name in named.keys() & elsewhere
-    ]
-    for name in settings:
-        if name not in named and name not in elsewhere:
-            problems.append(
-                f"{PLUGIN_PREFIX}{name}: no such plugin is listed in authserver.plugins; "
-                + did_you_mean(name, named, PLUGIN_PREFIX)
-            )
+        insecure += found_insecure
+    problems += _misplaced(named, settings, {name_of(specification) for specification in others})
     if production:
         problems += [f"{line} (refused in production)" for line in insecure]
     if problems:
@@ -121,6 +98,43 @@ def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:
         ) from error
     hint = did_you_mean(specification, available, "")
     raise SettingsError([f"authserver.plugins: {specification}: no such plugin; {hint}"])
+
+
+def _made(name: str, kind: Any, texts: Mapping[str, Resolved]) -> tuple[object, list[str], list[str]]:
+    """A plugin from its settings, None with problems; its problems, and what is insecure about it."""
+    prefix = f"{PLUGIN_PREFIX}{name}."
+    values, problems = read_fields(kind, texts, prefix)
+    insecure = [
+        f"{prefix}{field}: a secret stands in the INI file; give it as env:NAME or file:PATH"
+        for field, text in texts.items()
+        if text.inline and _holds_secret(values.get(field))
+    ]
+    if getattr(kind, "development_only", False):
+        insecure.append(f"authserver.plugins: {name} is for development; remove the line")
+    if problems:
+        return None, problems, insecure
+    try:
+        plugin = kind(**values)
+        insecure += [f"{prefix}{line}" for line in getattr(plugin, "insecure", ())]
+    except (TypeError, ValueError) as error:
+        return None, [f"{prefix.removesuffix('.')}: {error}"], insecure
+    return plugin, [], insecure
+
+
+def _misplaced(named: Collection[str], settings: Collection[str], elsewhere: Collection[str]) -> list[str]:
+    """Plugins that are listed twice, and settings of plugins that are listed nowhere."""
+    twice = [
+        f"authserver.shadow_plugins: {name} is listed in authserver.plugins too; leave it in one of them"
+        for name in named
+        if name in elsewhere
+    ]
+    nowhere = [
+        f"{PLUGIN_PREFIX}{name}: no such plugin is listed in authserver.plugins; "
+        + did_you_mean(name, named, PLUGIN_PREFIX)
+        for name in settings
+        if name not in named and name not in elsewhere
+    ]
+    return twice + nowhere
 
 
 def name_of(specification: str) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from authserver.api import Client, fitting_application_type, hookimpl, redirect_uri_problem
+from authserver.api import RESERVED_PREFIXES, Client, fitting_application_type, hookimpl, redirect_uri_problem
 
 MEMBERS = frozenset({"name", "redirect_uris", "scopes", "resources", "first_party", "application_type"})
 
@@ -56,7 +56,7 @@ def _read(path: Path) -> dict[str, Client]:
 def _client(where: str, client_id: str, table: Any, created_at: datetime) -> Client:
     if not isinstance(table, dict) or set(table) - MEMBERS:
         raise ValueError(f"file: {where}: a client is a table of {', '.join(sorted(MEMBERS))}")
-    if client_id.startswith(("user_", "https:", "http:")):
+    if client_id.startswith(RESERVED_PREFIXES):
         raise ValueError(f"file: {where}: a client id begins neither with user_ nor with http")
     redirect_uris = _texts(where, table, "redirect_uris")
     if not redirect_uris:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from authserver.api import (
+    LOOPBACK_HOSTS,
     Client,
     Decision,
     allow,
     hookimpl,
     redirect_uri_problem,
     same_loopback_redirect_uri,
-    same_redirect_uri,
 )
 
 
@@ -25,7 +25,7 @@ class RedirectExact:
 
     @hookimpl
     def redirect_uri_decision(self, client: Client, redirect_uri: str) -> Decision[None] | None:
-        if any(same_redirect_uri(registered, redirect_uri) for registered in client.redirect_uris):
+        if redirect_uri in client.redirect_uris:
             return allow("registered-exactly")
         return None
 
@@ -40,11 +40,9 @@ class RedirectLoopback:
     hosts: tuple[str, ...] = ("127.0.0.1", "[::1]")
 
     def __post_init__(self) -> None:
-        unknown = set(self.hosts) - {"127.0.0.1", "[::1]", "localhost"}
-        if unknown:
-            raise ValueError(
-                f"hosts: {', '.join(sorted(unknown))}: not a loopback host; known: 127.0.0.1 [::1] localhost"
-            )
+        if unknown := set(self.hosts) - LOOPBACK_HOSTS:
+            known = " ".join(sorted(LOOPBACK_HOSTS))
+            raise ValueError(f"hosts: {', '.join(sorted(unknown))}: not a loopback host; known: {known}")
 
     @hookimpl
     def redirect_uri_decision(self, client: Client, redirect_uri: str) -> Decision[None] | None:

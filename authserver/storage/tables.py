@@ -200,7 +200,7 @@ class SigningKeyRow(Base):
 
 
 class RingKeyRow(Base):
-    """A key of the key ring that was used here: its id, and a fingerprint that shows whether it is still the same key."""
+    """A key of the key ring that was used here (`engine.records.RingKey`)."""
 
     __tablename__ = "ring_keys"
 

@@ -108,7 +108,7 @@ class Work:
             run(statement, row)
 
     def undo(self) -> None:
-        """End the transaction without keeping what was written; what was deferred stays, and the next write begins one."""
+        """End the transaction and keep nothing written; what was deferred stays, and the next write begins another."""
         if self._writes:
             self._end_on_error(self._connected().exec_driver_sql, "ROLLBACK")
             self._writes = False

@@ -12,7 +12,6 @@ wire (headers, pages, cookies, what a broken body does) belongs to `authserver.t
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -38,6 +37,7 @@ from authserver.engine.records import Client
 from authserver.engine.restore.generation import FollowedGeneration
 from authserver.engine.revoke import revoke
 from authserver.engine.token import exchange
+from authserver.hooks import DESCRIPTION
 from authserver.limits import sealed_length
 from authserver.testing.records import a_session
 from authserver.testing.server import SETTINGS
@@ -55,7 +55,6 @@ from authserver.web.routes import ROUTES
 
 STRANGER = Browser()
 
-_DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
 _Result = TypeVar("_Result")
 
 
@@ -245,7 +244,7 @@ def assert_refused(answer: Answer, code: str, *, status: int = 400) -> None:
     refusal = answer.refusal
     assert refusal is not None, answer
     assert (refusal.code, refusal.status) == (code, status), refusal
-    assert _DESCRIPTION.fullmatch(refusal.description)
+    assert DESCRIPTION.fullmatch(refusal.description)
     assert refusal.reason
 
 
@@ -278,7 +277,7 @@ def assert_redirect_error(
     values = response_at(location_of(answer), redirect_uri=redirect_uri, state=state)
     assert values["error"] == code
     assert "code" not in values
-    assert _DESCRIPTION.fullmatch(values["error_description"])
+    assert DESCRIPTION.fullmatch(values["error_description"])
 
 
 def assert_code(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from threading import RLock
 from typing import Any
@@ -30,34 +30,8 @@ from authserver.engine.records import (
     TokenKind,
     User,
 )
+from authserver.testing.tables import InMemory, Tables
 from authserver.testing.upkeep import MemoryUpkeep
-
-
-@dataclass(slots=True)
-class Tables:
-    """What is kept. A test may look at it: `stores.tables.events`."""
-
-    clients: dict[str, Client] = field(default_factory=dict)
-    users: dict[str, User] = field(default_factory=dict)
-    grants: dict[str, Grant] = field(default_factory=dict)
-    tokens: dict[tuple[TokenKind, bytes], Token] = field(default_factory=dict)
-    kept: dict[tuple[str, bytes], Kept] = field(default_factory=dict)
-    consents: dict[tuple[str, str], Consent] = field(default_factory=dict)
-    events: dict[str, Event] = field(default_factory=dict)
-    sessions: dict[bytes, Session] = field(default_factory=dict)
-    signing_keys: dict[str, SigningKey] = field(default_factory=dict)
-    ring_keys: dict[str, RingKey] = field(default_factory=dict)
-    generations: dict[datetime, datetime] = field(default_factory=dict)
-    leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
-
-    def copy(self) -> Tables:
-        """The same records in mappings of their own."""
-        return Tables(**{name: dict(getattr(self, name)) for name in self.__slots__})
-
-    def put_back(self, before: Tables) -> None:
-        """Be as `before` again."""
-        for name in self.__slots__:
-            setattr(self, name, getattr(before, name))
 
 
 class MemoryStores:
@@ -102,14 +76,6 @@ class MemoryStores:
             events = self.tables.events
             self.tables.put_back(self._before.copy())
             self.tables.events = events
-
-
-@dataclass(frozen=True, slots=True)
-class InMemory:
-    """What every store in memory shares."""
-
-    tables: Tables
-    lock: RLock
 
 
 class MemoryClients(InMemory):

@@ -12,6 +12,7 @@ from joserfc.jwk import KeySet
 from webtest import TestApp, TestResponse
 
 from authserver.engine.records import Client
+from authserver.hooks import DESCRIPTION
 from authserver.testing.server import Server, form_with
 from authserver.testing.service import (
     CHALLENGE,
@@ -27,8 +28,6 @@ from authserver.testing.service import (
 FILES = "https://files.example/"
 # Every table but the signing keys and the events.
 RECORDS = ("clients", "client_secrets", "users", "sessions", "consents", "grants", "tokens", "kept")
-
-_DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
 
 
 class Granted:
@@ -189,7 +188,7 @@ def assert_redirect_error(
     values = assert_response(answer, redirect_uri=redirect_uri, state=state)
     assert values["error"] == code
     assert "code" not in values
-    assert _DESCRIPTION.fullmatch(values["error_description"])
+    assert DESCRIPTION.fullmatch(values["error_description"])
 
 
 def assert_code(answer: TestResponse, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz") -> str:
@@ -238,6 +237,6 @@ def assert_json_error(answer: TestResponse, code: str, *, status: int = 400) -> 
     assert answer.content_type == "application/json"
     assert answer.json["error"] == code
     assert answer.json.keys() == {"error", "error_description", "error_id"}
-    assert all(isinstance(text, str) and _DESCRIPTION.fullmatch(text) for text in answer.json.values())
+    assert all(isinstance(text, str) and DESCRIPTION.fullmatch(text) for text in answer.json.values())
     assert "no-store" in answer.headers["Cache-Control"]
     assert ("WWW-Authenticate" in answer.headers) == (status == 401)

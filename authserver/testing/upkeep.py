@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from authserver.engine.records import Batch, Client, Disposable, Place, TokenKind
-
-if TYPE_CHECKING:
-    from authserver.testing.stores import Tables
+from authserver.testing.tables import InMemory
 
 Over = tuple[datetime, str, Callable[[], int]]
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryUpkeep:
+class MemoryUpkeep(InMemory):
     """`engine.ports.Upkeep` in memory; each batch goes from the oldest on."""
-
-    tables: Tables
-    lock: RLock
 
     def remove(self, kind: Disposable, before: datetime, start: Place | None = None, *, limit: int) -> Batch:
         with self.lock:

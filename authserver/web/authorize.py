@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from pyramid.renderers import render_to_response
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
-from authserver.engine import authorize as engine
+from authserver.engine import authorize as authorization
 from authserver.engine import uris
 from authserver.engine.authorize import AskConsent, AskLogin, FormOutOfDate, Outcome, Redirect
 from authserver.engine.errors import InvalidRequest, PageError
@@ -22,6 +23,8 @@ from authserver.web.onward import let_forms_lead_on, see_client
 from authserver.web.pages import own_url, see_own
 from authserver.web.request import Request
 from authserver.web.session import end_session, mark_browser, read_form_from_here, see_login, token_of
+
+Read = Callable[..., Parameters]
 
 
 @view_config(route_name="authorize", request_method="GET")
@@ -41,7 +44,7 @@ def authorize_by_form(request: Request) -> Response:
 @view_config(route_name="consent", request_method="GET")
 def consent(request: Request) -> Response:
     sealed = read_page_query(request).get("request") or ""
-    return show(request, engine.resume(request.engine, sealed, request.browser))
+    return show(request, authorization.resume(request.engine, sealed, request.browser))
 
 
 @view_config(route_name="consent", request_method="POST")
@@ -50,7 +53,7 @@ def answer_consent(request: Request) -> Response:
     sealed, given = form.get("request") or "", form.get("answer")
     if given == "switch":
         return _switch_user(request, sealed, token_of(form))
-    outcome = engine.answer(
+    outcome = authorization.answer(
         request.engine,
         sealed,
         request.browser,
@@ -93,8 +96,8 @@ def show_answered(refusal: RequestAnswered, request: Request) -> Response:
     return _stopped(request, refusal, again=None, client=describe_client(refusal.client))
 
 
-def _begin(request: Request, read: Any) -> Outcome:
-    outcome = engine.begin(request.engine, _readable(read, request), request.browser)
+def _begin(request: Request, read: Read) -> Outcome:
+    outcome = authorization.begin(request.engine, _readable(read, request), request.browser)
     if not isinstance(outcome, Redirect):
         mark_browser(request, outcome.handle)
     return outcome
@@ -102,7 +105,9 @@ def _begin(request: Request, read: Any) -> Outcome:
 
 def _switch_user(request: Request, sealed_request: str, form_token: str) -> Response:
     """Let another user sign in for the same pending request."""
-    outcome = engine.switch_user(request.engine, sealed_request, request.browser, form_token=form_token)
+    outcome = authorization.switch_user(
+        request.engine, sealed_request, request.browser, form_token=form_token
+    )
     if isinstance(outcome, AskLogin) and not outcome.again:
         end_session(request)
     return show(request, outcome)
@@ -123,15 +128,14 @@ def _stopped(
     return response
 
 
-def _readable(read: Any, request: Request) -> Parameters:
+def _readable(read: Read, request: Request) -> Parameters:
     """An error about an unreadable request is shown here, because it has no redirect URI."""
     try:
         # How long the request may be as a whole is another question.
         parse = partial(Parameters.parse_readable, maximum=MAXIMUM_BODY)
-        parameters: Parameters = read(request, parse=parse)
+        return read(request, parse=parse)
     except InvalidRequest as error:
         raise PageError(error) from None
-    return parameters
 
 
 def _consent_page(request: Request, asked: AskConsent) -> Response:

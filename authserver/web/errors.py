@@ -32,7 +32,8 @@ from authserver.engine.ports import StorageUnavailable
 from authserver.web.json import json_response
 from authserver.web.onward import see_client
 from authserver.web.request import Request
-from authserver.web.routes import Medium, medium_of
+from authserver.web.route import Medium
+from authserver.web.routes import medium_of
 
 log = logging.getLogger(__name__)
 _ = TranslationStringFactory("authserver")

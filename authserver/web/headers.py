@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from pyramid.config import Configurator
 from pyramid.registry import Registry
 from pyramid.response import Response
 
+from authserver.web.cross_origin import add_cross_origin
 from authserver.web.json import json_response
 from authserver.web.request import Request
-from authserver.web.routes import Medium, Origins, medium_of, route_of
+from authserver.web.route import Medium
+from authserver.web.routes import medium_of, route_of
 
 PAGE_POLICY: Mapping[str, list[str]] = {
     "default-src": ["'none'"],
@@ -24,32 +24,12 @@ PAGE_POLICY: Mapping[str, list[str]] = {
     "frame-ancestors": ["'none'"],
     "base-uri": ["'none'"],
 }
-# As browsers send it (RFC 6454, 6.1): no path, and never `null`.
-_ORIGIN = re.compile(r"https?://[^/?#@]+")
 Handler = Callable[[Request], Response]
 log = logging.getLogger(__name__)
 
 
 def includeme(config: Configurator) -> None:
     config.add_request_method(lambda request: {}, "content_security_policy", reify=True)
-    config.registry.cross_origin = CrossOrigin()
-    config.add_directive("add_cross_origin_headers", add_cross_origin_headers)
-
-
-@dataclass
-class CrossOrigin:
-    """Headers that programs in browsers may send to us from other origins, and those of answers that they may read."""
-
-    sent: set[str] = field(default_factory=lambda: {"Authorization", "Content-Type", "MCP-Protocol-Version"})
-    read: set[str] = field(default_factory=lambda: {"Retry-After", "WWW-Authenticate"})
-
-
-def add_cross_origin_headers(
-    config: Configurator, *, sent: Iterable[str] = (), read: Iterable[str] = ()
-) -> None:
-    """Directive for features: headers that programs of other origins may send, and read of answers, wherever they may call."""
-    config.registry.cross_origin.sent.update(sent)
-    config.registry.cross_origin.read.update(read)
 
 
 def tween_factory(handler: Handler, registry: Registry) -> Handler:
@@ -92,7 +72,8 @@ def add_headers(request: Request, response: Response) -> Response:
         headers["X-Frame-Options"] = "DENY"
         headers["Referrer-Policy"] = "no-referrer"
         headers.setdefault("Cache-Control", "no-store")
-    _add_cross_origin(request, response)
+    if route := route_of(request):
+        add_cross_origin(request, route, response)
     return response
 
 
@@ -106,35 +87,3 @@ def _refused(request: Request, description: str) -> Response:
     log.info("refused before routing: %s error_id=%s", description, request.error_id)
     body = {"error": "invalid_request", "error_description": description, "error_id": request.error_id}
     return json_response(body, status=400)
-
-
-def _add_cross_origin(request: Request, response: Response) -> None:
-    """CORS (Q-01 to Q-04, T085): never with credentials, the same for errors and successes."""
-    origin = request.environ.get("HTTP_ORIGIN")
-    route = route_of(request)
-    if origin is None or route is None or route.origins is Origins.NONE:
-        return
-    if route.origins is Origins.CLIENTS:
-        response.headers.add("Vary", "Origin")
-        if not _is_of_a_client(request, origin):
-            return
-    headers: CrossOrigin = request.registry.cross_origin
-    response.headers["Access-Control-Allow-Origin"] = "*" if route.origins is Origins.ALL else origin
-    response.headers["Access-Control-Expose-Headers"] = ", ".join(sorted(headers.read))
-    if request.method == "OPTIONS":
-        response.headers["Access-Control-Allow-Methods"] = ", ".join(route.methods)
-        response.headers["Access-Control-Allow-Headers"] = ", ".join(sorted(headers.sent))
-        response.headers["Access-Control-Max-Age"] = "3600"
-
-
-def _is_of_a_client(request: Request, origin: str) -> bool:
-    if not _ORIGIN.fullmatch(origin):
-        return False
-    try:
-        with request.application.storage.begin() as stores:
-            known: bool = stores.clients.knows_origin(origin)
-    except Exception as problem:
-        # The answer is made, and what it says is done.
-        log.warning("whether %r is the origin of a client could not be looked up: %s", origin, problem)
-        return False
-    return known

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import secrets
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyramid.config import Configurator
 from pyramid.response import Response
 from pyramid.router import Router
-from pyramid_retry import RetryableExecutionPolicy
+from pyramid_retry import BeforeRetry, RetryableExecutionPolicy
 
 from authserver.containment import contained
 from authserver.engine.errors import ServerError
+from authserver.web.forms import is_too_large
 from authserver.web.headers import add_headers
 from authserver.web.json import json_response
 from authserver.web.request import Request
-from authserver.web.routes import Medium, medium_of, retry_attempts
+from authserver.web.route import Medium
+from authserver.web.routes import medium_of, needs_transaction
 
 MAXIMUM_ATTEMPTS = 3
 # Nothing here needs a template, a language, the database or the request's own state: any of them may have failed.
@@ -30,17 +34,33 @@ _PAGE = """<!doctype html>
 </html>
 """
 log = logging.getLogger(__name__)
-_repeat = RetryableExecutionPolicy(MAXIMUM_ATTEMPTS, activate_hook=retry_attempts)
 
 
 def includeme(config: Configurator) -> None:
     config.set_execution_policy(execution_policy)
+    config.add_subscriber(wait_before_retry, BeforeRetry)
     config.add_view_deriver(contained_view)
 
 
 def contained_view(view: Callable[..., Response], info: object) -> Callable[..., Response]:
     """A view that is called through `contained`, because the transaction around it handles only exceptions."""
     return lambda context, request: contained(view, context, request)
+
+
+def retry_attempts(request: Request) -> int | None:
+    """Hook of pyramid_retry: one attempt for what has no transaction, else the configured number.
+
+    For more than one it copies the body, so a body that nobody will read gets one attempt too.
+    """
+    return None if needs_transaction(request) and not is_too_large(request) else 1
+
+
+def wait_before_retry(event: BeforeRetry) -> None:
+    """Wait a random time, so that the other request can finish and both do not repeat at the same moment (T111)."""
+    time.sleep((10 + secrets.randbelow(90)) / 1000)
+
+
+_repeat = RetryableExecutionPolicy(MAXIMUM_ATTEMPTS, activate_hook=retry_attempts)
 
 
 def execution_policy(environ: Mapping[str, Any], router: Router) -> Response:

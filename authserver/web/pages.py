@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 from pyramid.config import Configurator
@@ -17,6 +16,7 @@ from pyramid.i18n import default_locale_negotiator
 from pyramid.response import Response
 from pyramid.view import view_config
 
+from authserver.settings import Settings
 from authserver.web.request import Request, Served
 
 STATIC_MAXIMUM_AGE = 86_400
@@ -123,7 +123,7 @@ def static_file(request: Request) -> Response:
     return response
 
 
-def _static_files(settings: Any) -> Mapping[str, tuple[str, bytes, str]]:
+def _static_files(settings: Settings) -> Mapping[str, tuple[str, bytes, str]]:
     static = files("authserver.web") / "static"
     accent = settings.accent_color
     theme = f":root {{ --accent: {accent}; --on-accent: {_readable_on(accent)}; }}\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import pyramid.request
 from pyramid.config import Configurator
@@ -13,10 +13,7 @@ from authserver.engine.context import Caller, Engine, Journal, Parts
 from authserver.engine.pending import Browser
 from authserver.engine.ports import Storage
 from authserver.limits import MAXIMUM_BODY
-
-if TYPE_CHECKING:
-    from authserver.web.headers import CrossOrigin
-    from authserver.web.routes import Route
+from authserver.web.route import CrossOrigin, Route
 
 
 def includeme(config: Configurator) -> None:

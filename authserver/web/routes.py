@@ -1,12 +1,9 @@
-"""The one route table: all that is known of an endpoint by its name, and the directives that add to it."""
+"""The one route table, the directives that add to it, and which of its routes a request is for."""
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any
 
 from pyramid.config import Configurator
@@ -14,56 +11,11 @@ from pyramid.events import NewRequest
 from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
 from pyramid.response import Response
-from pyramid_retry import BeforeRetry
 
 from authserver.engine.records import EventType
-from authserver.web.forms import is_too_large
+from authserver.web.cross_origin import preflight
 from authserver.web.request import Registry, Request
-
-
-class Medium(StrEnum):
-    """What an endpoint answers with, errors included."""
-
-    PAGE = "page"
-    JSON = "json"
-
-
-class Origins(StrEnum):
-    """Which web origins may read the answers (CORS)."""
-
-    NONE = "none"
-    ALL = "all"
-    CLIENTS = "clients"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One endpoint.
-
-    Attributes:
-        name: by which its view and its events call it.
-        path: where it is, below the path of the issuer; without placeholders.
-        methods: those that it answers; GET stands for HEAD, too.
-        medium: what it answers with, errors included.
-        origins: which web origins may read its answers.
-        stored: whether it needs the request's transaction.
-        personal: whether it is for signed-in people, who come back to it when they have signed in.
-        refused: the type of the events of its refusals.
-        metadata: the member of the server metadata that names its URL (RFC 8414, 2); "" for none.
-        decided_by: the deciding hook that its rules ask; where no plugin serves that, it is not there. "" for none.
-    """
-
-    name: str
-    path: str
-    methods: tuple[str, ...]
-    medium: Medium = Medium.PAGE
-    origins: Origins = Origins.NONE
-    stored: bool = True
-    personal: bool = False
-    refused: EventType = EventType.REQUEST_REFUSED
-    metadata: str = ""
-    decided_by: str = ""
-
+from authserver.web.route import Medium, Origins, Route
 
 ROUTES = (
     Route("home", "/", ("GET",)),
@@ -135,7 +87,6 @@ def includeme(config: Configurator) -> None:
     for route in ROUTES:
         _add(config, _below_issuer(config, route))
     config.add_subscriber(refuse_newline, NewRequest)
-    config.add_subscriber(wait_before_retry, BeforeRetry)
     config.add_directive("add_endpoint", add_endpoint)
     config.add_directive("add_well_known", add_well_known)
 
@@ -266,19 +217,6 @@ def needs_transaction(request: Request) -> bool:
     return request.environ.get("PATH_INFO", "/") not in request.registry.unstored_paths
 
 
-def retry_attempts(request: Request) -> int | None:
-    """Hook of pyramid_retry: one attempt for what has no transaction, else the configured number.
-
-    For more than one it copies the body, so a body that nobody will read gets one attempt too.
-    """
-    return None if needs_transaction(request) and not is_too_large(request) else 1
-
-
-def wait_before_retry(event: BeforeRetry) -> None:
-    """Wait a random time, so that the other request can finish and both do not repeat at the same moment (T111)."""
-    time.sleep((10 + secrets.randbelow(90)) / 1000)
-
-
 def method_not_allowed(request: Request) -> Response:
     route = route_of(request)
     assert route is not None  # only added to routes of the table
@@ -287,8 +225,3 @@ def method_not_allowed(request: Request) -> Response:
 
 def no_such_document(request: Request) -> Response:
     raise HTTPNotFound()
-
-
-def preflight(request: Request) -> Response:
-    """Answer a CORS preflight; `web.headers` adds what this origin may do."""
-    return Response(status=204)

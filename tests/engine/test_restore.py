@@ -22,7 +22,7 @@ from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType, KeyState
 from authserver.engine.restore import generation, lost_events
 from authserver.engine.restore.generation import FollowedGeneration, replace_signing_keys
-from authserver.engine.restore.lost_events import LoggedEvent, Outcome, lost, read_log, redo
+from authserver.engine.restore.lost_events import LoggedEvent, RedoOutcome, lost, read_log, redo
 from authserver.engine.tokens.assertions import SKEW, single_use
 from authserver.engine.tokens.once import claim, first_use, of_this_generation
 from authserver.policies.events import LogEvents
@@ -338,8 +338,8 @@ def test_a_client_and_a_person_are_disabled_again(make: Make) -> None:
     person = logged_event(EventType.USER_DISABLED, user_id="user_ada")
     for event, subject in ((client, "reports"), (person, "ada")):
         done = redo(engine, event)
-        assert (done.subject, done.outcome, done.todo) == (subject, Outcome.DONE, "")
-        assert redo(make(), event).outcome is Outcome.ALREADY
+        assert (done.subject, done.outcome, done.todo) == (subject, RedoOutcome.DONE, "")
+        assert redo(make(), event).outcome is RedoOutcome.ALREADY
     found = engine.stores.clients.find("reports", engine.now), engine.stores.users.find("user_ada")
     assert not any(each is None or each.is_enabled for each in found)
     assert len(events_of(engine, EventType.CLIENT_DISABLED)) == 1
@@ -357,10 +357,10 @@ def test_a_client_secret_ends_again_though_it_is_the_last(make: Make) -> None:
         client_id="reports",
         details={"secret": secrets.handle(secret)},
     )
-    assert redo(engine, event).outcome is Outcome.DONE
+    assert redo(engine, event).outcome is RedoOutcome.DONE
     client = engine.stores.clients.find("reports", engine.now)
     assert secrets.matching(engine, client, "reports", text) is None
-    assert redo(engine, event).outcome is Outcome.ABSENT
+    assert redo(engine, event).outcome is RedoOutcome.ABSENT
 
 
 def test_a_secret_that_was_rotated_ends_when_it_was_to_end(make: Make) -> None:
@@ -377,13 +377,13 @@ def test_a_secret_that_was_rotated_ends_when_it_was_to_end(make: Make) -> None:
         details={"secret": "successor", "others_end_at": (now + timedelta(hours=1)).isoformat()},
     )
     done = redo(engine, event)
-    assert done.outcome is Outcome.DONE
+    assert done.outcome is RedoOutcome.DONE
     assert "authserver client rotate-secret reports" in done.todo
     client = engine.stores.clients.find("reports", engine.now)
     assert secrets.matching(engine, client, "reports", text) is not None
     after = make(now + timedelta(hours=1))
     assert secrets.matching(after, client, "reports", text) is None
-    assert redo(engine, event).outcome is Outcome.ALREADY
+    assert redo(engine, event).outcome is RedoOutcome.ALREADY
 
 
 def test_a_password_that_was_changed_lets_nobody_in_until_there_is_a_new_one(make: Make) -> None:
@@ -392,13 +392,13 @@ def test_a_password_that_was_changed_lets_nobody_in_until_there_is_a_new_one(mak
     engine.stores.users.add(a_user(password_hash="old"))
     event = logged_event(EventType.PASSWORD_CHANGED, user_id="user_ada")
     done = redo(engine, event)
-    assert (done.subject, done.outcome) == ("ada", Outcome.DONE)
+    assert (done.subject, done.outcome) == ("ada", RedoOutcome.DONE)
     assert "authserver user password ada" in done.todo
     assert engine.stores.users.find("user_ada") == a_user(password_hash=None)
     assert events_of(engine, EventType.PASSWORD_CHANGED) == [lost_events.REASON]
     # The operator sets one; the command is run again.
     engine.stores.users.set_password("user_ada", "new")
-    assert redo(make(RESTORED + SECOND), event).outcome is Outcome.ALREADY
+    assert redo(make(RESTORED + SECOND), event).outcome is RedoOutcome.ALREADY
     assert engine.stores.users.find("user_ada") == a_user(password_hash="new")
 
 
@@ -419,7 +419,7 @@ def test_what_the_backup_never_had_is_told(make: Make, type: EventType, todo: st
     """T149: clients and people that came after it."""
     engine = make()
     done = redo(engine, logged_event(type, details={"secret": 7, "others_end_at": "soon"}, **ids))
-    assert done.outcome is Outcome.ABSENT
+    assert done.outcome is RedoOutcome.ABSENT
     assert todo in done.todo
     assert engine.stores.tables.events == {}  # type: ignore[attr-defined]  # of the stores in memory
 
@@ -430,4 +430,4 @@ def test_clients_and_people_who_are_there_are_no_news(make: Make) -> None:
     engine.stores.users.add(a_user())
     for type in (EventType.CLIENT_REGISTERED, EventType.USER_ADDED):
         done = redo(engine, logged_event(type, client_id="reports", user_id="user_ada"))
-        assert (done.outcome, done.todo) == (Outcome.ALREADY, "")
+        assert (done.outcome, done.todo) == (RedoOutcome.ALREADY, "")

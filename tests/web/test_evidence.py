@@ -27,7 +27,7 @@ from authserver.engine.errors import AccessDenied, InvalidRequest, PageError
 from authserver.engine.records import EventType
 from authserver.storage.database import StorageBusy
 from authserver.testing.server import SETTINGS, Server, forged, form_with
-from authserver.web.routes import Medium
+from authserver.web.route import Medium
 
 CHECKOUT = Path(__file__).parents[2]
 FORM = "application/x-www-form-urlencoded"

@@ -54,7 +54,7 @@ def authenticate(engine: Engine, parameters: Parameters) -> Client:
     """
     presented = read_credentials(engine.caller.authorization, parameters)
     refuse_malformed(presented)
-    client, used = _judge(engine, presented)
+    client, used = judge(engine, presented)
     if not client.is_public:
         engine.journal.acts(client)
     if used is not None and presented.secret is not None:
@@ -68,13 +68,11 @@ def refuse_malformed(presented: Presented) -> None:
         raise InvalidClient(_REFUSED, reason="secret-malformed", scheme=presented.scheme)
 
 
-def judge(engine: Engine, presented: Presented) -> Client:
-    """The client that these credentials prove; nothing is written. Raises InvalidClient."""
-    return _judge(engine, presented)[0]
+def judge(engine: Engine, presented: Presented) -> tuple[Client, ClientSecret | None]:
+    """The client that these credentials prove, and the secret that did, if it is kept here; nothing is written.
 
-
-def _judge(engine: Engine, presented: Presented) -> tuple[Client, ClientSecret | None]:
-    """The client, and the secret that proved it, if one did that is kept here."""
+    Raises InvalidClient.
+    """
     engine.journal.client_id = presented.client_id
     kept = engine.stores.clients.find(presented.client_id, engine.now)
     client = kept or engine.find_client_elsewhere(presented.client_id)

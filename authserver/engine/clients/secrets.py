@@ -61,7 +61,8 @@ def stored_secret(keys: KeyRing, client_id: str, secret: str, now: datetime) -> 
     """
     if not may_be_secret(secret):
         raise ValueError(
-            f"a client secret has {MINIMUM_CLIENT_SECRET} to {MAXIMUM_CLIENT_SECRET} characters and no prefix of another kind"
+            f"a client secret has {MINIMUM_CLIENT_SECRET} to {MAXIMUM_CLIENT_SECRET} characters and no prefix of "
+            "another kind"
         )
     key_id, digest = keys.keyed_digest(_material(client_id, secret), purpose=PURPOSE)
     return ClientSecret(digest=digest, key_id=key_id, created_at=now)
@@ -206,7 +207,7 @@ def end_secret(engine: Engine, client_id: str, named: str, *, last_too: bool = F
 
 
 def end_at(engine: Engine, client_id: str, secret: ClientSecret, at: datetime) -> bool:
-    """Set its end, if it has no earlier one; False if it changed since it was read, for example because its use was noted.
+    """Set its end, if it has no earlier one; False if it changed since it was read, when its use was noted for example.
 
     When it ends at once, its digest is overwritten, so that setting the clock back does not undo it (T150).
     """

@@ -71,11 +71,11 @@ def equal(a: bytes | str, b: bytes | str) -> bool:
 def hash_password(password: str) -> str:
     """The Argon2id hash to store, with its parameters and salt (a PHC string).
 
-    Raises ValueError above 1024 bytes of UTF-8.
+    Raises ValueError above `MAXIMUM_PASSWORD`.
     """
     key_material = _as_bytes(password)
     if len(key_material) > MAXIMUM_PASSWORD:
-        raise ValueError("the password is longer than 1024 bytes")
+        raise ValueError(f"the password is longer than {MAXIMUM_PASSWORD} bytes")
     return Argon2id(
         salt=secrets.token_bytes(16),
         length=32,
@@ -89,7 +89,7 @@ def verify_password(password: str, password_hash: str | None) -> bool:
     """Whether this is the password of that hash.
 
     Without a usable hash (unknown user, no password set) the same work is done, so that the time does not
-    reveal which users exist. A password above 1024 bytes is refused before any work.
+    reveal which users exist. A longer password than `MAXIMUM_PASSWORD` is refused before any work.
     """
     key_material = _as_bytes(password)
     if len(key_material) > MAXIMUM_PASSWORD:

@@ -16,23 +16,25 @@ from joserfc.util import urlsafe_b64decode
 
 from authserver.engine.crypto import strict_json
 from authserver.limits import MAXIMUM_TOKEN
+from authserver.settings import SigningAlgorithm
 
-ALGORITHMS = ("ES256", "RS256", "EdDSA")
+ALGORITHMS = tuple(algorithm.value for algorithm in SigningAlgorithm)
+RSA_SIZE = 2048  # bits of a new key
 RSA_SIZES = range(2048, 8193)  # bits; above, one signature costs more than a stranger may make us spend
 
 # Nothing else is in a header we make, so `jwk`, `jku`, `x5u`, `x5c`, `b64` and `crit` never count.
 _HEADER_MEMBERS = frozenset({"alg", "typ", "kid"})
 _PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "n", "e")
 SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-# The key type and curve of each algorithm that others may sign with.
-_FOREIGN_ALGORITHMS: Mapping[str, tuple[type[ECKey | OKPKey | RSAKey], str | None]] = {
+# The key type and curve of each algorithm. Others may sign with all of them, we with `ALGORITHMS`.
+_KEYS: Mapping[str, tuple[type[ECKey | OKPKey | RSAKey], str | None]] = {
     "ES256": (ECKey, "P-256"),
     "ES384": (ECKey, "P-384"),
     "EdDSA": (OKPKey, "Ed25519"),
     "PS256": (RSAKey, None),
     "RS256": (RSAKey, None),
 }
-FOREIGN_ALGORITHMS = tuple(_FOREIGN_ALGORITHMS)
+FOREIGN_ALGORITHMS = tuple(_KEYS)
 
 
 def new_signing_key(algorithm: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -40,16 +42,10 @@ def new_signing_key(algorithm: str) -> tuple[str, dict[str, Any], dict[str, Any]
 
     The id is the key's thumbprint (RFC 7638). Raises ValueError for another algorithm.
     """
-    key: ECKey | RSAKey | OKPKey
-    match algorithm:
-        case "ES256":
-            key = ECKey.generate_key("P-256")
-        case "RS256":
-            key = RSAKey.generate_key(2048)
-        case "EdDSA":
-            key = OKPKey.generate_key("Ed25519")
-        case _:
-            raise ValueError(f"{algorithm} is not a signing algorithm here; known: {' '.join(ALGORITHMS)}")
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"{algorithm} is not a signing algorithm here; known: {' '.join(ALGORITHMS)}")
+    kind, curve = _KEYS[algorithm]
+    key = kind.generate_key(curve or RSA_SIZE)  # type: ignore[arg-type]  # each kind takes its own
     kid = key.thumbprint()
     public = _published(kid, algorithm, key.as_dict(private=False))
     return kid, public, {**key.as_dict(private=True), **public}
@@ -101,19 +97,25 @@ def read_jws(text: str) -> Jws:
     return Jws(header, claims, signed, urlsafe_b64decode(signature))
 
 
+def is_of_type(jwk: Mapping[str, Any], algorithm: str) -> bool:
+    """Whether a JWK says that it has the key type and the curve of one of `FOREIGN_ALGORITHMS`."""
+    kind, curve = _KEYS[algorithm]
+    return (jwk.get("kty"), jwk.get("crv")) == (kind.key_type, curve)
+
+
 def foreign_key(jwk: object, algorithm: str) -> ForeignKey:
     """A public key from a JWK that a stranger sent (RFC 7517, 4), for one of `FOREIGN_ALGORITHMS`.
 
     Raises ValueError, with text that repeats nothing of it, for a private or symmetric key (T058), one that does
     not fit the algorithm, a weak or broken one, and one in another spelling than its own.
     """
-    kind, curve = _FOREIGN_ALGORITHMS[algorithm]
+    kind, _ = _KEYS[algorithm]
     if not isinstance(jwk, dict) or SECRET_MEMBERS & jwk.keys():
         raise ValueError("the key must be a public JWK")
     members = {name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}
     if not all(isinstance(value, str) for value in members.values()):
         raise ValueError("the members of the key must be strings")
-    if (members.get("kty"), members.get("crv")) != (kind.key_type, curve):
+    if not is_of_type(members, algorithm):
         raise ValueError("the key must be of the type and curve of its algorithm")
     modulus = int.from_bytes(urlsafe_b64decode(members.get("n", "").encode()))
     if kind is RSAKey and modulus.bit_length() not in RSA_SIZES:
@@ -247,16 +249,9 @@ class KeySet:
 def _parse(kid: str, algorithm: str, jwk: Mapping[str, Any]) -> ECKey | RSAKey | OKPKey:
     """The key object, checked to be of the algorithm's type and curve. Raises ValueError."""
     try:
-        key: ECKey | RSAKey | OKPKey
-        match algorithm:
-            case "ES256":
-                key = ECKey.import_key(dict(jwk))
-            case "RS256":
-                key = RSAKey.import_key(dict(jwk))
-            case "EdDSA":
-                key = OKPKey.import_key(dict(jwk))
-            case _:
-                raise ValueError("unknown algorithm")
+        if algorithm not in ALGORITHMS:
+            raise ValueError("unknown algorithm")
+        key = _KEYS[algorithm][0].import_key(dict(jwk))
         JWSRegistry.algorithms[algorithm].check_key(key)
     except (JoseError, LookupError, TypeError, ValueError) as error:
         # Without the cause: its text may hold parts of the key.

@@ -16,11 +16,10 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     """An access token without refresh token, its subject the client itself (H-02, H-04).
 
     Raises:
-        UnauthorizedClient: the client has no credential of its own (H-01).
+        UnauthorizedClient: as `refuse_public`.
         InvalidScope, InvalidTarget: as policies and floor say.
     """
-    if client.is_public:
-        raise UnauthorizedClient("A public client cannot act on its own behalf.", reason="public-client")
+    refuse_public(client)
     requested = requested_scopes(parameters)
     resources = allowed_resources(engine, client, parameters.all("resource"))
     scopes = allowed_scopes(engine, client, None, "client_credentials", requested, resources)
@@ -34,3 +33,9 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
         expires_at=engine.now + timedelta(seconds=engine.settings.access_token_lifetime),
     )
     return Issue(grant=grant, scopes=scopes, resources=resources, is_new=True)
+
+
+def refuse_public(client: Client) -> None:
+    """Raises UnauthorizedClient for a client without a credential of its own (H-01)."""
+    if client.is_public:
+        raise UnauthorizedClient("A public client cannot act on its own behalf.", reason="public-client")

@@ -188,35 +188,10 @@ def change_password(
         PasswordRefused: the current password is not right, or the new one cannot be used.
     """
     engine.journal.user_id = user.user_id
-    if user.password_hash is None:
-        raise PasswordRefused(
-            "You have no password here.", reason="no-password-here", field="current_password"
-        )
-    wrong = PasswordRefused(
-        "This is not your current password.", reason="current-password-wrong", field="current_password"
-    )
-    too_long = password_size(current.value) > MAXIMUM_PASSWORD
-    if too_long or not digests.verify_password(current.value, user.password_hash):
-        raise wrong
-    if digests.equal(new.value, current.value):
-        raise PasswordRefused(
-            "Choose another password than the current one.", reason="new-password-same", field="new_password"
-        )
-    if not digests.equal(new.value, repeated.value):
-        raise PasswordRefused(
-            "This is not the same as the new password.", reason="new-password-differs", field="repeated"
-        )
-    try:
-        password_hash = hash_new_password(new.value)
-    except BadPassword:
-        raise PasswordRefused(
-            "Choose a password of 8 characters or more, and of no more than 1024.",
-            reason="new-password-length",
-            field="new_password",
-        ) from None
+    password_hash = _checked_password(user, current, new, repeated)
     if not engine.stores.users.set_password(user.user_id, password_hash, instead_of=user.password_hash):
         # When two change it at the same time, the second one no longer sends the current password.
-        raise wrong
+        raise _wrong_password()
     # Read after that write: another change of the password has waited for it, so an ended session stays
     # ended.
     digest = digests.digest(SESSION_KIND, session_id)
@@ -229,6 +204,39 @@ def change_password(
         )
     _record_everything(engine, user, EventType.PASSWORD_CHANGED, ended)
     return renewed
+
+
+def _checked_password(user: User, current: Secret, new: Secret, repeated: Secret) -> str:
+    """What is stored of the new password. Raises PasswordRefused."""
+    if user.password_hash is None:
+        raise PasswordRefused(
+            "You have no password here.", reason="no-password-here", field="current_password"
+        )
+    too_long = password_size(current.value) > MAXIMUM_PASSWORD
+    if too_long or not digests.verify_password(current.value, user.password_hash):
+        raise _wrong_password()
+    if digests.equal(new.value, current.value):
+        raise PasswordRefused(
+            "Choose another password than the current one.", reason="new-password-same", field="new_password"
+        )
+    if not digests.equal(new.value, repeated.value):
+        raise PasswordRefused(
+            "This is not the same as the new password.", reason="new-password-differs", field="repeated"
+        )
+    try:
+        return hash_new_password(new.value)
+    except BadPassword:
+        raise PasswordRefused(
+            "Choose a password of 8 characters or more, and of no more than 1024.",
+            reason="new-password-length",
+            field="new_password",
+        ) from None
+
+
+def _wrong_password() -> PasswordRefused:
+    return PasswordRefused(
+        "This is not your current password.", reason="current-password-wrong", field="current_password"
+    )
 
 
 def set_password(engine: Engine, user: User, password: str) -> Ended:

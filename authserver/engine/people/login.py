@@ -17,7 +17,7 @@ from authserver.engine.records import EventType, FoundSession, Session, User
 from authserver.limits import MAXIMUM_DISPLAY_NAME, MAXIMUM_PASSWORD, MAXIMUM_USER_AGENT, MAXIMUM_USERNAME
 from authserver.settings import Secret
 
-MINIMUM_PASSWORD_BYTES = 8
+MINIMUM_PASSWORD = 8  # bytes, as MAXIMUM_PASSWORD
 SESSION_KIND = "session"
 # How somebody signed in is kept with the session, and is in each token: some `amr` values, short ones (RFC 8176).
 MAXIMUM_METHODS, MAXIMUM_METHOD = 10, 100
@@ -89,6 +89,15 @@ def sign_in(
         engine.stores.undo()
         refused.reason = "password-changed"
         raise refused
+    session_id = _begin_session(engine, user, identity, previous_session_id)
+    _acts(engine, user)
+    engine.journal.user_id = user.user_id
+    engine.record(EventType.SIGNED_IN, reason=ruling.reason)
+    return SignedIn(session_id=session_id, user=user)
+
+
+def _begin_session(engine: Engine, user: User, identity: Identity, previous_session_id: str | None) -> str:
+    """The id of a new session, in the place of the one that the browser had."""
     if previous_session_id is not None:
         engine.stores.sessions.end(digests.digest(SESSION_KIND, previous_session_id))
     session_id = digests.new_credential(digests.SESSION)
@@ -106,10 +115,7 @@ def sign_in(
             },
         )
     )
-    _acts(engine, user)
-    engine.journal.user_id = user.user_id
-    engine.record(EventType.SIGNED_IN, reason=ruling.reason)
-    return SignedIn(session_id=session_id, user=user)
+    return session_id
 
 
 def current_session(engine: Engine, session_id: str) -> FoundSession | None:
@@ -166,8 +172,8 @@ def add_user(
 
 def hash_new_password(password: str) -> str:
     """What is stored of a password that somebody chose. Raises BadPassword."""
-    if not MINIMUM_PASSWORD_BYTES <= password_size(password) <= MAXIMUM_PASSWORD:
-        raise BadPassword(f"a password has {MINIMUM_PASSWORD_BYTES} to {MAXIMUM_PASSWORD} bytes")
+    if not MINIMUM_PASSWORD <= password_size(password) <= MAXIMUM_PASSWORD:
+        raise BadPassword(f"a password has {MINIMUM_PASSWORD} to {MAXIMUM_PASSWORD} bytes")
     return digests.hash_password(password)
 
 

@@ -87,7 +87,7 @@ def end_sessions(begin: Begin) -> Iterator[int]:
 
 
 def forget_consents(begin: Begin) -> Iterator[int]:
-    """Delete all consents, because a consent that was withdrawn is valid again; a batch in each transaction, how many in each."""
+    """Delete all consents, since withdrawn ones are valid again; a batch in each transaction, how many in each."""
     return _drop(begin, lambda engine: engine.stores.consents.forget_some(BATCH))
 
 
@@ -130,6 +130,6 @@ def _living(engine: Engine) -> list[SigningKey]:
 
 
 def _order(engine: Engine, key: SigningKey) -> tuple[bool, bool]:
-    """Staged keys end first, so that none takes over; last the one of the configured algorithm, which a new one replaces."""
+    """Staged keys end first, so that none takes over; last that of the configured algorithm: a new one replaces it."""
     is_active = key.state(engine.now) is KeyState.ACTIVE
     return is_active, key.algorithm == engine.settings.signing_algorithm

@@ -24,7 +24,7 @@ REASON = "database-restored"
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Outcome(StrEnum):
+class RedoOutcome(StrEnum):
     """The result of making the change of an event again."""
 
     DONE = "done"
@@ -50,7 +50,7 @@ class Redone:
 
     event: LoggedEvent
     subject: str
-    outcome: Outcome
+    outcome: RedoOutcome
     todo: str = ""
 
 
@@ -94,19 +94,21 @@ def _disable_client(engine: Engine, event: LoggedEvent) -> Redone:
     client_id = event.client_id or ""
     client = engine.stores.clients.find(client_id, engine.now)
     if client is None:
-        return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT)
+        return Redone(event=event, subject=client_id, outcome=RedoOutcome.ABSENT)
     disabled = disable_client(engine, client_id)
-    return Redone(event=event, subject=client_id, outcome=Outcome.DONE if disabled else Outcome.ALREADY)
+    return Redone(
+        event=event, subject=client_id, outcome=RedoOutcome.DONE if disabled else RedoOutcome.ALREADY
+    )
 
 
 def _disable_user(engine: Engine, event: LoggedEvent) -> Redone:
     user = engine.stores.users.find(event.user_id or "")
     if user is None:
-        return Redone(event=event, subject=event.user_id or "", outcome=Outcome.ABSENT)
+        return Redone(event=event, subject=event.user_id or "", outcome=RedoOutcome.ABSENT)
     if not engine.stores.users.disable(user.user_id, engine.now):
-        return Redone(event=event, subject=user.username, outcome=Outcome.ALREADY)
+        return Redone(event=event, subject=user.username, outcome=RedoOutcome.ALREADY)
     engine.record(EventType.USER_DISABLED, reason=REASON)
-    return Redone(event=event, subject=user.username, outcome=Outcome.DONE)
+    return Redone(event=event, subject=user.username, outcome=RedoOutcome.DONE)
 
 
 def _end_secret(engine: Engine, event: LoggedEvent) -> Redone:
@@ -114,8 +116,8 @@ def _end_secret(engine: Engine, event: LoggedEvent) -> Redone:
     try:
         secrets.end_secret(engine, client_id, str(event.details.get("secret", "")), last_too=True)
     except SecretsUnchanged:
-        return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT)
-    return Redone(event=event, subject=client_id, outcome=Outcome.DONE)
+        return Redone(event=event, subject=client_id, outcome=RedoOutcome.ABSENT)
+    return Redone(event=event, subject=client_id, outcome=RedoOutcome.DONE)
 
 
 def _replace_secret(engine: Engine, event: LoggedEvent) -> Redone:
@@ -123,7 +125,7 @@ def _replace_secret(engine: Engine, event: LoggedEvent) -> Redone:
     client_id = event.client_id or ""
     client = engine.stores.clients.find(client_id, engine.now)
     if client is None:
-        return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT)
+        return Redone(event=event, subject=client_id, outcome=RedoOutcome.ABSENT)
     ended = 0
     if (ends_at := _time(event.details.get("others_end_at"))) is not None:
         for secret in secrets.live_secrets(client, engine.now):
@@ -132,7 +134,7 @@ def _replace_secret(engine: Engine, event: LoggedEvent) -> Redone:
     return Redone(
         event=event,
         subject=client_id,
-        outcome=Outcome.DONE if ended else Outcome.ALREADY,
+        outcome=RedoOutcome.DONE if ended else RedoOutcome.ALREADY,
         todo=f"its newer secret is lost: `authserver client rotate-secret {client_id}`",
     )
 
@@ -141,16 +143,16 @@ def _take_password_away(engine: Engine, event: LoggedEvent) -> Redone:
     """The password of the backup is an old one, which may have been changed because somebody else knew it."""
     user = engine.stores.users.find(event.user_id or "")
     if user is None:
-        return Redone(event=event, subject=event.user_id or "", outcome=Outcome.ABSENT)
+        return Redone(event=event, subject=event.user_id or "", outcome=RedoOutcome.ABSENT)
     changes = engine.stores.events.since(event.at, type=EventType.PASSWORD_CHANGED)
     if user.password_hash is None or any(change.user_id == user.user_id for change in changes):
-        return Redone(event=event, subject=user.username, outcome=Outcome.ALREADY)
+        return Redone(event=event, subject=user.username, outcome=RedoOutcome.ALREADY)
     engine.stores.users.set_password(user.user_id, None)
     engine.record(EventType.PASSWORD_CHANGED, reason=REASON)
     return Redone(
         event=event,
         subject=user.username,
-        outcome=Outcome.DONE,
+        outcome=RedoOutcome.DONE,
         todo=f"no password lets this person in now: `authserver user password {user.username}`",
     )
 
@@ -158,17 +160,17 @@ def _take_password_away(engine: Engine, event: LoggedEvent) -> Redone:
 def _miss_client(engine: Engine, event: LoggedEvent) -> Redone:
     client_id = event.client_id or ""
     if engine.stores.clients.find(client_id, engine.now) is not None:
-        return Redone(event=event, subject=client_id, outcome=Outcome.ALREADY)
+        return Redone(event=event, subject=client_id, outcome=RedoOutcome.ALREADY)
     todo = "it must register again"
-    return Redone(event=event, subject=client_id, outcome=Outcome.ABSENT, todo=todo)
+    return Redone(event=event, subject=client_id, outcome=RedoOutcome.ABSENT, todo=todo)
 
 
 def _miss_user(engine: Engine, event: LoggedEvent) -> Redone:
     user_id = event.user_id or ""
     if engine.stores.users.find(user_id) is not None:
-        return Redone(event=event, subject=user_id, outcome=Outcome.ALREADY)
+        return Redone(event=event, subject=user_id, outcome=RedoOutcome.ALREADY)
     todo = "the person must be added again, and will be a different person to every application"
-    return Redone(event=event, subject=user_id, outcome=Outcome.ABSENT, todo=todo)
+    return Redone(event=event, subject=user_id, outcome=RedoOutcome.ABSENT, todo=todo)
 
 
 def _time(value: object) -> datetime | None:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from authserver.engine.context import Engine, SingleUse
 from authserver.engine.crypto import strict_json
-from authserver.engine.crypto.jose import SECRET_MEMBERS, ForeignKey, foreign_key, read_jws
+from authserver.engine.crypto.jose import SECRET_MEMBERS, ForeignKey, foreign_key, is_of_type, read_jws
 from authserver.engine.errors import OAuthError
 from authserver.limits import MAXIMUM_KEY_ID
 
@@ -22,12 +22,8 @@ MAXIMUM_KEYS = 20
 # How far the clocks of others may be off (R-11, T150).
 SKEW = timedelta(seconds=30)
 
-# By key type and curve, which algorithms a key may be for. The first one is meant where it does not say.
-_ALGORITHMS: Mapping[tuple[str, str | None], tuple[str, ...]] = {
-    ("EC", "P-256"): ("ES256",),
-    ("OKP", "Ed25519"): ("EdDSA",),
-    ("RSA", None): ("RS256", "PS256"),
-}
+# What others may sign with. Of those that fit a key the first one is meant where the key does not say.
+_ALGORITHMS = ("ES256", "RS256", "PS256", "EdDSA")
 # Whatever is not here is refused: `jwk`, `jku`, `x5u`, `x5c`, `crit`, `b64`, `zip`, `enc` and what comes next.
 # Thumbprints of certificates are common, and lead nowhere.
 _HEADER_MEMBERS = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
@@ -70,7 +66,9 @@ class TrustedKeys:
         if len({kid for kid, _ in keys}) < len(keys):
             raise ValueError("two keys of the JWK Set have the same kid, or none")
         if not keys:
-            raise ValueError("the JWK Set holds no signature key for ES256, RS256, PS256 or EdDSA")
+            raise ValueError(
+                f"the JWK Set holds no signature key for {', '.join(_ALGORITHMS[:-1])} or {_ALGORITHMS[-1]}"
+            )
         return cls(keys)
 
     def find(self, kid: object) -> ForeignKey | None:
@@ -161,12 +159,11 @@ def _check_times(engine: Engine, claims: Mapping[str, Any], lifetime: timedelta)
 
 def _algorithm(jwk: Mapping[str, Any]) -> str | None:
     """What the key verifies; None when it is not for signatures or not of an algorithm here."""
-    curve, operations = jwk.get("crv"), jwk.get("key_ops", ["verify"])
+    operations = jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return None
-    known = _ALGORITHMS.get((str(jwk.get("kty")), None if curve is None else str(curve)), ("",))
-    algorithm = jwk.get("alg", known[0])
-    return algorithm if algorithm in known else None
+    fitting = [algorithm for algorithm in _ALGORITHMS if is_of_type(jwk, algorithm)]
+    return next((algorithm for algorithm in fitting if jwk.get("alg", algorithm) == algorithm), None)
 
 
 def _key(number: int, jwk: Mapping[str, Any], algorithm: str) -> ForeignKey:
@@ -180,4 +177,6 @@ def _kid(jwk: Mapping[str, Any]) -> str | None:
     kid = jwk.get("kid")
     if kid is None or (isinstance(kid, str) and 1 <= len(kid) <= MAXIMUM_KEY_ID and kid.isprintable()):
         return kid
-    raise ValueError("a key of the JWK Set has a kid that is no text of up to 128 printable characters")
+    raise ValueError(
+        f"a key of the JWK Set has a kid that is no text of up to {MAXIMUM_KEY_ID} printable characters"
+    )

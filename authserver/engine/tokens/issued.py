@@ -48,7 +48,7 @@ class Issued:
     is_used: bool = False
 
     def is_active(self, now: datetime) -> bool:
-        """Whether it is valid now, if its client is enabled: unused, unexpired, unrevoked, of a user who may sign in."""
+        """Whether it is valid now, if its client is enabled: unused, not expired or revoked, its user not disabled."""
         return (
             not self.is_used
             and now < min(self.expires_at, self.grant.expires_at)

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 CORE_CLAIMS = frozenset(
     {"iss", "sub", "aud", "client_id", "iat", "nbf", "exp", "jti", "scope", "auth_time", "acr", "amr", "cnf"}
 )
-CORE_MEMBERS = frozenset(
+CORE_RESPONSE_MEMBERS = frozenset(
     {
         "access_token",
         "token_type",
@@ -55,7 +55,7 @@ class AlreadyClaimed(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
+class TokenResponse:
     """What the token endpoint answers with (OAuth 2.1, 3.2.3). `expires_in` is in seconds."""
 
     access_token: str = field(repr=False)
@@ -78,7 +78,7 @@ class Tokens:
         return answer
 
 
-def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None = None) -> Tokens:
+def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None = None) -> TokenResponse:
     """Issue what a grant type said may be issued.
 
     Args:
@@ -125,7 +125,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
             **_confirmed(binding),
         },
     )
-    return Tokens(
+    return TokenResponse(
         access_token=access_token,
         token_type=token_type,
         expires_in=int((expires_at - engine.now).total_seconds()),

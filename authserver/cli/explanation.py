@@ -1,0 +1,68 @@
+"""Shows why a question is decided as it is, to people and to programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from authserver.cli.printing import print_json, print_record, print_rows, say, words
+from authserver.engine.decisions import Verdict
+
+if TYPE_CHECKING:
+    from authserver.explaining.explain import Check, Explanation
+
+
+def print_explanation(told: Explanation, as_json: bool, about: Mapping[str, Any]) -> None:
+    """Print every check in order, and what came of them.
+
+    Args:
+        about: what is known of the event, where it is one that happened.
+    """
+    if as_json:
+        print_json({**about, **asdict(told)})
+        return
+    for number, check in enumerate(told.checks, 1):
+        _print_check(number, check)
+    if not told.checks:
+        say("Nothing was checked.\n")
+    outcome = told.outcome if isinstance(told.outcome, dict) else {"outcome": told.outcome}
+    known = {
+        **about,
+        "verdict": told.verdict,
+        "reason": told.reason,
+        "description": told.description,
+        **outcome,
+    }
+    print_record({name: value for name, value in known.items() if words(value) != "-"})
+
+
+def _print_check(number: int, check: Check) -> None:
+    outcome = ""
+    if isinstance(check.outcome, list):
+        outcome = f" {' '.join(map(words, check.outcome))}"
+    elif check.verdict == Verdict.DENY and check.outcome:
+        outcome = f" {words(check.outcome)}"
+    why = f": {words(check.reason)}" if check.reason else ""
+    say(f"{number}. {check.hook}: {check.verdict}{outcome}, by {words(check.by)}{why}")
+    if check.facts:
+        print_record(_flat(check.facts), indent=3)
+    if check.answers:
+        say()
+        rows = [{**asdict(answer), "µs": answer.microseconds} for answer in check.answers]
+        print_rows(rows, ("by", "verdict", "reason", "µs"), empty="", indent=3)
+    if check.remedies:
+        say("\n   what would change it")
+    for remedy in check.remedies:
+        print_record({"-": remedy}, indent=3)
+    say()
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts, with the members of a mapping as facts of their own."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in flat.items()
+    }

@@ -1,0 +1,56 @@
+"""What the stores in memory keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from threading import RLock
+
+from authserver.engine.records import (
+    Client,
+    Consent,
+    Event,
+    Grant,
+    Kept,
+    RingKey,
+    Session,
+    SigningKey,
+    Token,
+    TokenKind,
+    User,
+)
+
+
+@dataclass(slots=True)
+class Tables:
+    """What is kept. A test may look at it: `stores.tables.events`."""
+
+    clients: dict[str, Client] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+    grants: dict[str, Grant] = field(default_factory=dict)
+    tokens: dict[tuple[TokenKind, bytes], Token] = field(default_factory=dict)
+    kept: dict[tuple[str, bytes], Kept] = field(default_factory=dict)
+    consents: dict[tuple[str, str], Consent] = field(default_factory=dict)
+    events: dict[str, Event] = field(default_factory=dict)
+    sessions: dict[bytes, Session] = field(default_factory=dict)
+    signing_keys: dict[str, SigningKey] = field(default_factory=dict)
+    ring_keys: dict[str, RingKey] = field(default_factory=dict)
+    generations: dict[datetime, datetime] = field(default_factory=dict)
+    leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+
+    def copy(self) -> Tables:
+        """The same records in mappings of their own."""
+        return Tables(**{name: dict(getattr(self, name)) for name in self.__slots__})
+
+    def put_back(self, before: Tables) -> None:
+        """Be as `before` again."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(before, name))
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """What every store in memory shares."""
+
+    tables: Tables
+    lock: RLock

@@ -1,0 +1,60 @@
+"""What is known of an endpoint: a row of the route table (`web.routes`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from authserver.engine.records import EventType
+
+
+class Medium(StrEnum):
+    """What an endpoint answers with, errors included."""
+
+    PAGE = "page"
+    JSON = "json"
+
+
+class Origins(StrEnum):
+    """Which web origins may read the answers (CORS)."""
+
+    NONE = "none"
+    ALL = "all"
+    CLIENTS = "clients"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One endpoint.
+
+    Attributes:
+        name: by which its view and its events call it.
+        path: where it is, below the path of the issuer; without placeholders.
+        methods: those that it answers; GET stands for HEAD, too.
+        medium: what it answers with, errors included.
+        origins: which web origins may read its answers.
+        stored: whether it needs the request's transaction.
+        personal: whether it is for signed-in people, who come back to it when they have signed in.
+        refused: the type of the events of its refusals.
+        metadata: the member of the server metadata that names its URL (RFC 8414, 2); "" for none.
+        decided_by: the deciding hook that its rules ask; where no plugin serves that, it is not there. "" for none.
+    """
+
+    name: str
+    path: str
+    methods: tuple[str, ...]
+    medium: Medium = Medium.PAGE
+    origins: Origins = Origins.NONE
+    stored: bool = True
+    personal: bool = False
+    refused: EventType = EventType.REQUEST_REFUSED
+    metadata: str = ""
+    decided_by: str = ""
+
+
+@dataclass
+class CrossOrigin:
+    """Headers that programs in browsers may send to us from other origins, and those of answers that they may read."""
+
+    sent: set[str] = field(default_factory=lambda: {"Authorization", "Content-Type", "MCP-Protocol-Version"})
+    read: set[str] = field(default_factory=lambda: {"Retry-After", "WWW-Authenticate"})
