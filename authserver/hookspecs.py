@@ -327,7 +327,8 @@ def registration_decision(
 
     Answers:
         allow(reason, metadata): it may, with this metadata. The engine leaves out what is not offered and the
-            redirect URIs that no policy accepts, and refuses what is dangerous.
+            redirect URIs that no policy accepts, and refuses what is dangerous. What a policy adds to the `details` is
+            JSON, under names that the core does not use.
         deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED`, else
             `invalid_client_metadata`.
         None: not mine.

@@ -18,9 +18,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 DISTRIBUTIONS = sorted(file.parent for file in (CHECKOUT / "plugins").glob("*/pyproject.toml"))
-LEAVE_OUT = shutil.ignore_patterns(
-    ".*", "build", "dist", "*.egg-info", "__pycache__", "docs", "tests", "plugins"
-)
+LEAVE_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "docs", "tests")
 
 each = pytest.mark.parametrize("folder", DISTRIBUTIONS, ids=lambda folder: folder.name)
 

@@ -60,7 +60,7 @@ class Metrics:
 
     def page(self, request: Request) -> Response:
         """GET /metrics."""
-        if self.tokens and not self._knows(request.environ.get("HTTP_AUTHORIZATION", "")):
+        if self.tokens and not self._knows(request.caller.authorization or ""):
             return Response(status=401, headers={"WWW-Authenticate": 'Bearer realm="metrics"'})
         encode, content_type = choose_encoder(request.environ.get("HTTP_ACCEPT", ""))
         response = Response(body=encode(self.registry))
