@@ -27,7 +27,7 @@ from authserver.hooks import PROJECT, Contributing, Deciding, is_refusal, refusa
 from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
 from authserver.ini import PLUGIN_PREFIX
 from authserver.limits import MAXIMUM_JSON
-from authserver.plugins.arms_length import Unusable, at_arms_length, is_of_others
+from authserver.plugins.copying import Unusable, is_third_party, with_copies
 from authserver.plugins.time_limit import NoThread, TimeLimit, TooSlow
 from authserver.plugins.trace import traced
 from authserver.settings import SettingsError
@@ -53,7 +53,7 @@ class Implementation:
         argnames: which of the hook's arguments it takes, in order.
         arguments: reads them from a question.
         declared: the names that it may add.
-        of_others: whether it is none that comes with the server.
+        third_party: whether it is none that comes with the server.
     """
 
     plugin: str
@@ -61,7 +61,7 @@ class Implementation:
     argnames: tuple[str, ...]
     arguments: Callable[[Question[Any]], Sequence[Any]]
     declared: frozenset[str] = frozenset()
-    of_others: bool = False
+    third_party: bool = False
 
 
 class Observer(Protocol):
@@ -135,9 +135,9 @@ class PluginSet:
                         "remove the mark, the order of authserver.plugins decides"
                     )
                 function = implementation.function
-                of_others = is_of_others(implementation.plugin)
-                if of_others:
-                    function = partial(at_arms_length, function)
+                third_party = is_third_party(implementation.plugin)
+                if third_party:
+                    function = partial(with_copies, function)
                 if hook.timed and not getattr(implementation.plugin, "immediate", False):
                     function = partial(self._limit.call, function)
                 if trace:
@@ -154,7 +154,7 @@ class PluginSet:
                 names = tuple(implementation.argnames)
                 found.append(
                     Implementation(
-                        implementation.plugin_name, function, names, _fields(names), declared, of_others
+                        implementation.plugin_name, function, names, _fields(names), declared, third_party
                     )
                 )
             found.sort(key=lambda item: self.names.index(item.plugin))
@@ -357,7 +357,7 @@ def _call(implementation: Implementation, hook: str, function: Callable[..., Any
         OAuthError: it refuses.
         ServerError: it failed.
     """
-    ask = partial(at_arms_length, function) if implementation.of_others else function
+    ask = partial(with_copies, function) if implementation.third_party else function
     try:
         answer = contained(ask, *arguments)
         contained(_FUNCTIONS[hook], answer)

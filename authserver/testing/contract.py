@@ -30,8 +30,8 @@ from authserver.engine.decisions import Decision, Verdict
 from authserver.engine.questions import Question
 from authserver.hooks import is_implemented
 from authserver.hookspecs import DECIDING, every_hook
-from authserver.plugins.arms_length import at_arms_length, copied
 from authserver.plugins.asking import PluginSet
+from authserver.plugins.copying import copied, with_copies
 from authserver.settings import SettingsError
 from authserver.testing import hostile
 from authserver.testing.questions import a_question
@@ -247,7 +247,7 @@ def _nothing() -> None:
     """What a policy does that has no `prepare` or `close`."""
 
 
-def _ask(policy: object, asked: Question[Any], *, through: Callable[..., Any] = at_arms_length) -> Any:
+def _ask(policy: object, asked: Question[Any], *, through: Callable[..., Any] = with_copies) -> Any:
     """What the policy answers, asked as the server asks; None where it says that it does not serve."""
     if asked.hook not in getattr(policy, "serves", (asked.hook,)):
         return None

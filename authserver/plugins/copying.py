@@ -36,12 +36,12 @@ class Unusable(Exception):
         self.reason = reason
 
 
-def is_of_others(plugin: object) -> bool:
+def is_third_party(plugin: object) -> bool:
     """Whether this plugin is none that comes with the server."""
     return type(plugin).__module__.partition(".")[0] != "authserver"
 
 
-def at_arms_length(function: Callable[..., Any], *arguments: Any) -> Any:
+def with_copies(function: Callable[..., Any], *arguments: Any) -> Any:
     """What the function answers, copied, when it is called with copies.
 
     Raises:
@@ -99,7 +99,7 @@ class _Copying:
 
     def _other(self, value: Any) -> Any:
         """What is seldom met, and what a plugin made a kind of its own of."""
-        if isinstance(value, Enum) and not is_of_others(value):
+        if isinstance(value, Enum) and not is_third_party(value):
             return value
         if isinstance(value, Secret):
             return Secret(self.copied(value.value))
