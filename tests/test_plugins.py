@@ -495,7 +495,7 @@ def test_the_table_says_what_silence_means() -> None:
     """E-15: for sign-in and consent silence asks, everywhere else it refuses."""
     silence = {row["hook"]: row["silence"] for row in PluginSet([]).table() if row["kind"] == "deciding"}
     assert silence.pop("consent_decision") == "the user is asked"
-    assert silence.pop("authentication_decision") == "whoever is not signed in signs in"
+    assert silence.pop("authentication_decision") == "a user who is not signed in must sign in"
     assert all("refused" in text or "closed" in text for text in silence.values())
 
 

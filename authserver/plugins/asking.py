@@ -1,6 +1,6 @@
-"""Ask the plugins, combine what they decide, and keep who answered what.
+"""Ask the plugins, combine their decisions, and record which plugin answered what.
 
-Everything that can be prepared is prepared at start: a question only walks a tuple of functions.
+Everything that can be prepared is prepared at start: to ask a question means to call a tuple of functions.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PluginFailed(SettingsError, ContributionFailed):
 
 
 class CannotBeAdded(Exception):
-    """What a contributing plugin gave is no answer to its hook; the message says why."""
+    """A contributing plugin returned something that is not an answer to its hook; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ class Implementation:
 
     Attributes:
         plugin: its name.
-        function: how it is asked: in which thread, and with what kept at arm's length.
+        function: calls it, with time limit and copies if it needs them.
         argnames: which of the hook's arguments it takes, in order.
         arguments: reads them from a question.
         declared: the names that it may add.
-        third_party: whether it is none that comes with the server.
+        third_party: whether the plugin does not come with the server.
     """
 
     plugin: str
@@ -65,7 +65,7 @@ class Implementation:
 
 
 class Observer(Protocol):
-    """Who hears of every ruling (`authserver.plugins.shadow`)."""
+    """Gets every ruling (`authserver.plugins.shadow`)."""
 
     def consider(self, ruling: Ruling[Any]) -> None: ...
 
@@ -77,12 +77,12 @@ class PluginSet:
 
     Args:
         plugins: (name, plugin) pairs in the order in which they are asked.
-        time_limit: seconds in which a plugin must answer that is not `immediate`.
+        time_limit: seconds in which a plugin that is not `immediate` must answer.
         trace: whether each call is written to the log (`plugins.trace`).
 
     Raises:
-        SettingsError: a plugin is not hashable, jumps the queue, misspells a hook, or says that it serves one
-            that it does not implement.
+        SettingsError: a plugin is not hashable, marks a hook to be called out of order, misspells a hook, or names one
+            in `serves` that it does not implement.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class PluginSet:
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(type("Hooks", (), {name: hook.function for name, hook in hooks.items()}))
         for name in DECIDING:
-            # Whoever answers several hooks alike takes the whole question as one argument.
+            # A plugin that answers several hooks in the same way takes the whole question as one argument.
             getattr(manager.hook, name).spec.argnames += ("question",)
         problems: list[str] = []
-        # pluggy calls last-registered-first; registering backwards keeps its order the order of the INI.
+        # pluggy calls the plugin first that was registered last; registered in reverse, they are called as in the INI.
         for name, plugin in reversed(plugins):
             try:
                 hash(plugin)
@@ -165,10 +165,10 @@ class PluginSet:
             raise SettingsError(problems)
 
     def prepare(self) -> None:
-        """Have each plugin that has a `prepare` open what it works with: files, connections, counters.
+        """Call `prepare` of each plugin that has it, to open what it works with: files, connections, counters.
 
         Raises:
-            SettingsError: some refuse; each is named with its sentence, and what was prepared is closed again.
+            SettingsError: some plugins refuse; each is named with its sentence, and those that were prepared are closed.
         """
         problems = []
         for name, plugin in self._plugins.items():
@@ -185,10 +185,10 @@ class PluginSet:
             raise SettingsError(problems)
 
     def close(self) -> None:
-        """Have each plugin that was prepared, and has a `close`, let go of what it opened; the last one first.
+        """Call `close` of each plugin that was prepared and has it; the last one first.
 
-        A failure is logged, and so is a plugin that takes longer than the time limit: the others are closed all
-        the same.
+        A failure is logged, and so is a plugin that takes longer than the time limit: the others are closed
+        anyway.
         """
         if self.shadow is not None:
             self.shadow.close()
@@ -203,7 +203,7 @@ class PluginSet:
         try:
             self._limit.call(close)
         except NoThread:
-            # From Python 3.12 on, none can be started at the end of the process, where servers are closed.
+            # Since Python 3.12 no thread can be started at the end of the process, when servers are closed.
             contained(close)
 
     def serves(self, hook: str) -> bool:
@@ -215,7 +215,7 @@ class PluginSet:
         return self._plugins[name]
 
     def declared(self, attribute: str) -> dict[str, str]:
-        """What plugins say in a mapping of this name, in one mapping: of two that say the same name the first counts."""
+        """The mappings that plugins have in this attribute, in one mapping; if two have the same key, the first counts."""
         found = [getattr(plugin, attribute, None) for plugin in reversed(self._plugins.values())]
         return {name: text for said in found if isinstance(said, Mapping) for name, text in said.items()}
 
@@ -260,7 +260,7 @@ class PluginSet:
                 )
 
     def _not_implemented(self) -> list[str]:
-        """Hooks that a plugin says it serves, by its settings, and that it does not implement."""
+        """Hooks that are in `serves` of a plugin although it does not implement them."""
         return [
             f"plugin {name}: `serves` names {hook}, which it does not implement"
             for name, plugin in self._plugins.items()
@@ -297,7 +297,7 @@ class PluginSet:
 
 
 def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]) -> Answer:
-    """What one plugin answers; a plugin that cannot answer has failed."""
+    """The answer of one plugin; a plugin that raises, is too slow or returns a wrong answer has failed."""
     plugin = implementation.plugin
     begun = time.perf_counter_ns()
     try:
@@ -328,14 +328,14 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
 
 
 def _contribution(implementation: Implementation, hook: Contributing, question: Mapping[str, Any]) -> Any:
-    """What one plugin adds at a contributing hook. Raises what it raises, and CannotBeAdded."""
+    """What one plugin adds at a contributing hook. Raises what the plugin raises, and CannotBeAdded."""
     value = implementation.function(*[question[name] for name in implementation.argnames])
     if value is None:
         return None
     if not isinstance(value, hook.value):
         raise CannotBeAdded(f"{type(value).__name__} cannot be added")
     if not all(map(is_refusal, refusals_in(value))):
-        raise CannotBeAdded("its refusal cannot be sent or kept")
+        raise CannotBeAdded("its refusal cannot be sent or stored")
     if isinstance(value, Mapping):
         value = dict(value)
     if hook.declared:
@@ -351,7 +351,7 @@ def _contribution(implementation: Implementation, hook: Contributing, question: 
 
 
 def _call(implementation: Implementation, hook: str, function: Callable[..., Any], /, *arguments: Any) -> Any:
-    """What a function answers that a plugin added: a grant type, or the reader of a member of client metadata.
+    """Call a function that a plugin added: a grant type, or the reader of a member of client metadata.
 
     Raises:
         OAuthError: it refuses.
@@ -373,12 +373,12 @@ def _call(implementation: Implementation, hook: str, function: Callable[..., Any
 
 def _check_issue(answer: object) -> None:
     if not isinstance(answer, Issue):
-        raise CannotBeAdded(f"{type(answer).__name__} is no Issue")
+        raise CannotBeAdded(f"{type(answer).__name__} is not an Issue")
     if not all(map(is_refusal, refusals_in(answer))):
-        raise CannotBeAdded("its refusal cannot be sent or kept")
+        raise CannotBeAdded("its refusal cannot be sent or stored")
 
 
-# The hooks at which plugins add functions, and what raises when one of them says what is no answer.
+# The hooks at which plugins add functions; each with a check that raises if such a function returns a wrong answer.
 _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
     "grant_types": _check_issue,
     "client_metadata": strict_json.dumps,
@@ -386,14 +386,14 @@ _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
 
 
 def _nothing() -> None:
-    """What a plugin does that has no `prepare` or `close`."""
+    """For a plugin without `prepare` or `close`."""
 
 
 def _fields(names: Sequence[str]) -> Callable[[Question[Any]], Sequence[Any]]:
-    """Reads these fields of a question."""
+    """A function that reads these fields of a question."""
     if len(names) > 1:
         return attrgetter(*names)
-    # Of one name an attrgetter gives no tuple.
+    # With one name an attrgetter does not return a tuple.
     return lambda question: [getattr(question, name) for name in names]
 
 
