@@ -59,7 +59,7 @@ def page_error(error: PageError, request: Request) -> Response:
         message=error.description,
         code=error.code,
         what_to_do=_(
-            "Go back to the application and start again. If this happens again, tell its makers the error code."
+            "Go back to the application and start again. If this happens again, tell its developers the error code."
         ),
     )
 
