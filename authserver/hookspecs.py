@@ -254,7 +254,8 @@ def consent_decision(
 
     Answers:
         allow(reason): go on without a consent page. The engine still asks when nothing proves the identity of the
-            client: it registered itself, it is neither confidential nor first-party, or its redirect URI is not https.
+            client: it registered itself, it is neither confidential nor first-party, or its redirect URI is not https to
+            another device.
         deny(reason): refuse; the client gets `access_denied`.
         None: not mine.
 

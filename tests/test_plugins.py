@@ -459,7 +459,7 @@ def test_an_inline_secret_of_a_plugin_is_announced_and_in_production_refused() -
     _, insecure = load_with(f"{__name__}:QuietHours", quiet_hours=texts)
     (refused,) = problems_of(f"{__name__}:QuietHours", production=True, quiet_hours=texts)
     for line in (*insecure, refused):
-        assert line.startswith("authserver.plugin.quiet_hours.key: a secret stands in the INI file")
+        assert line.startswith("authserver.plugin.quiet_hours.key: a secret is in the INI file")
         assert "canary" not in line
     assert load_with(f"{__name__}:QuietHours", production=True, inline=False, quiet_hours=texts)[1] == []
 

@@ -94,7 +94,7 @@ class RequestAnswered(PageError):
 
 
 def mark_of(engine: Engine, handle: str) -> str:
-    """What the browser keeps to show that the request of this handle began in it."""
+    """The value of the cookie that shows that the request of this handle began in this browser."""
     return to_text(engine.ring.mac(handle.encode(), purpose=MARK_PURPOSE))
 
 

@@ -174,9 +174,9 @@ class Token:
 class Kept:
     """A small record with an end, such as a replay mark; a new kind needs no migration.
 
-    `kind` is the name that its feature gives it, and `digest` tells it from others of its kind. `client_id` and
-    `grant_id` say whose it is, if anybody's; with its grant it is deleted. `claimed_at` says when a single-use one
-    was used. `details` are stored readable: what only the server may read goes into them sealed, with kind and
+    `kind` is the name that its feature gives it, and `digest` identifies it among others of its kind. `client_id` and
+    `grant_id` are those that it belongs to, if any; it is deleted with its grant. `claimed_at` says when a single-use
+    one was used. `details` are stored readable: what only the server may read must be sealed in them, with kind and
     digest as context (`engine.crypto.sealing`).
     """
 

@@ -71,7 +71,7 @@ def load(
         values, found = read_fields(kind, settings.get(name, {}), prefix)
         problems += found
         insecure += [
-            f"{prefix}{field}: a secret stands in the INI file; give it as env:NAME or file:PATH"
+            f"{prefix}{field}: a secret is in the INI file; give it as env:NAME or file:PATH"
             for field, raw in settings.get(name, {}).items()
             if raw.inline and _holds_secret(values.get(field))
         ]

@@ -1,4 +1,4 @@
-"""Stores in memory that keep the same promises as those in the database."""
+"""Stores in memory, with the same contract as those in the database."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from authserver.testing.upkeep import MemoryUpkeep
 
 @dataclass(slots=True)
 class Tables:
-    """What is kept. A test may look at it: `stores.tables.events`."""
+    """The stored records. A test may read them: `stores.tables.events`."""
 
     clients: dict[str, Client] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
@@ -51,11 +51,11 @@ class Tables:
     leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
 
     def copy(self) -> Tables:
-        """The same records in mappings of their own."""
+        """The same records in new mappings."""
         return Tables(**{name: dict(getattr(self, name)) for name in self.__slots__})
 
     def put_back(self, before: Tables) -> None:
-        """Be as `before` again."""
+        """Go back to the state of `before`."""
         for name in self.__slots__:
             setattr(self, name, getattr(before, name))
 
@@ -63,7 +63,7 @@ class Tables:
 class MemoryStores:
     """All stores (`engine.ports.Stores`), and where they come from (`engine.ports.Storage`).
 
-    Writes are kept at once; inside `begin()` they are all undone by an exception, and other threads wait.
+    Writes are stored at once; an exception inside `begin()` undoes all of them. Other threads wait until it ends.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class MemoryStores:
 
     @contextmanager
     def begin(self) -> Iterator[Stores]:
-        """The same stores; whatever the block wrote is undone when it raises."""
+        """The same stores; if the block raises, its writes are undone."""
         with self._lock:
             outer, self._before = self._before, self.tables.copy()
             try:
@@ -97,7 +97,7 @@ class MemoryStores:
                 self._before = outer
 
     def undo(self) -> None:
-        """Undo what was written since `begin()`, events apart; outside of it nothing."""
+        """Undo what was written since `begin()`, except events; outside of `begin()` do nothing."""
         if self._before is not None:
             events = self.tables.events
             self.tables.put_back(self._before.copy())
@@ -106,7 +106,7 @@ class MemoryStores:
 
 @dataclass(frozen=True, slots=True)
 class InMemory:
-    """What every store in memory shares."""
+    """The base of all stores in memory."""
 
     tables: Tables
     lock: RLock

@@ -89,7 +89,7 @@ def storage_unavailable(error: StorageUnavailable, request: Request) -> Response
 
 @exception_view_config(Exception)
 def unexpected(error: Exception, request: Request) -> Response:
-    """A fault of ours: the log has it whole, the client gets an id (F-12, B-19)."""
+    """A failure of the server: the log has the traceback, the client gets an id (F-12, B-19)."""
     return _failed(request, ServerError("The server failed to answer this request."))
 
 
@@ -116,7 +116,7 @@ def http_error(error: HTTPException, request: Request) -> Response:
 
 @exception_view_config(URLDecodeError)
 def undecodable(error: URLDecodeError, request: Request) -> Response:
-    """A path that is no UTF-8 is no path of ours (T015)."""
+    """A path that is not UTF-8 is not found (T015)."""
     return _nothing_here(request)
 
 
