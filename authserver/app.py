@@ -121,7 +121,7 @@ class Application:
 
 
 def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
-    """What `pserve` calls: `start` and the upkeep, with what is wrong said in sentences instead of a traceback."""
+    """What `pserve` calls: `start` and the upkeep; problems are shown as sentences, without a traceback."""
     try:
         router = start(ini)
     except SettingsError as error:
@@ -168,7 +168,7 @@ def start(ini: Mapping[str, str]) -> Router:
 
 
 def build(ini: Mapping[str, str], *, caller: Caller = SERVER) -> Application:
-    """Read the settings and make every part; the database is not touched yet. Whoever calls closes it.
+    """Read the settings and make every part; the database is not used yet. The caller must close it.
 
     Args:
         caller: who works with it where no request does.

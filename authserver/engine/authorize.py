@@ -127,7 +127,7 @@ class Expanded:
         request_id: the id under which the request is answered once, for one that can be sent more often.
         sendable_until: until when it can be sent.
         bound: the key that its client proved when it sent this in advance, as a `cnf`; the code is bound to it.
-        refusal: what the client is told instead of an answer, once its redirect URI is accepted.
+        refusal: sent to the client instead of an answer, once its redirect URI is accepted.
         reference: the few parameters that travel from page to page in place of these, where the plugin keeps these.
             On each page it is asked to expand the reference, with an engine whose `now` is when the request was sent.
     """
@@ -236,7 +236,7 @@ def answer(
 
 
 def switch_user(engine: Engine, sealed_request: str, browser: Browser, *, form_token: str) -> Outcome:
-    """Sign out whoever is signed in, so that another user can answer.
+    """Sign out the signed-in user, so that another user can answer.
 
     Raises:
         PageError: as for `answer`.
@@ -458,7 +458,7 @@ def _check(
         code_challenge, scopes, resources, kept = _details(engine, client, parameters, user, pending.bound)
     except OAuthError as error:
         if user is None and isinstance(error, InvalidRequest):
-            # Nobody is redirected for a mistake in the request before they are known (OAuth 2.1, 7.13.2).
+            # Redirect for a mistake in the request only after the user has signed in (OAuth 2.1, 7.13.2).
             return _ask_login(engine, pending)
         raise _redirected(engine, error, client, redirect_uri, state) from None
     return Checked(

@@ -236,7 +236,7 @@ class ResourceQuestion(Question[str]):
         try:
             canonical = uris.canonical_resource(value)
         except InvalidTarget:
-            return f"it allows {value!r}, which is no resource"
+            return f"it allows {value!r}, which is not a resource"
         if self.resource in (None, canonical):
             return None
         return f"it allows {value!r} instead of {self.resource!r}"

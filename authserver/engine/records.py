@@ -250,7 +250,7 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A signing key at rest: the public part in the clear, the private part sealed until it is gone.
+    """A signing key at rest: the public part in the clear, the private part sealed until it is deleted.
 
     It is published from `created_at`, signs from `activates_at` until `retires_at` (None: until another takes
     over), and is published until `ends_at`. Its state follows from these times, so it changes by itself, in
@@ -324,7 +324,7 @@ class Event:
     """One thing that happened, with the decisions behind it. Never a secret in any member.
 
     `actor` is who did it: `client:` or `user:` with the id, `command:` with the command that an operator ran,
-    `server` for what the server did by itself, `stranger` for whoever had not proven who they are, `unknown` for what
+    `server` for what the server did by itself, `stranger` for a caller that had not authenticated, `unknown` for what
     happened before this was kept. `source` is the network address that the request came from, empty where there was
     none; of a person it is personal data.
     `client_id`, `user_id` and `grant_id` say whom and what it was about. `decisions` are `Ruling.as_record()`

@@ -78,7 +78,7 @@ REMEDIES: Mapping[str, str] = {
         "has expired, too"
     ),
     # Pages
-    "access_denied": "nothing: the person, or a policy, said no",
+    "access_denied": "nothing: the person or a policy refused",
     "request-unsealable": (
         "the request began in another browser, or the key that sealed it is not in authserver.secret_keys any more"
     ),

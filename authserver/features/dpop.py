@@ -56,7 +56,7 @@ class Dpop:
 
     Any client may send a proof; a client that is registered with `dpop_bound_access_tokens` must. The refresh
     tokens of public clients are bound to the key as well. The parameter `dpop_jkt` of an authorization request binds
-    the code, and so does a proof that comes with a pushed authorization request.
+    the code, and so does a proof that comes with a request that the client sends in advance.
 
     Attributes:
         algorithms: that clients may use for their proofs: ES256, ES384, EdDSA, PS256 and RS256.
@@ -172,7 +172,7 @@ class Dpop:
         issued_at, identifier = claims.get("iat"), claims.get("jti")
         if type(issued_at) is not int or abs(engine.now.timestamp() - issued_at) > self.tolerance:
             raise _refused(
-                "its iat is no whole number, or too far from the time here", reason="dpop-proof-time"
+                "its iat is not a whole number, or too far from the server's time", reason="dpop-proof-time"
             )
         if not isinstance(identifier, str) or not 0 < len(identifier) <= MAXIMUM_IDENTIFIER:
             raise _refused("its jti is missing or too long", reason="dpop-proof-identifier")

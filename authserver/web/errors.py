@@ -1,4 +1,4 @@
-"""Exception views: each refusal in the form its endpoint speaks, and nothing more than the client may know.
+"""Exception views: each refusal in the medium of its endpoint, with no more than the client may learn.
 
 `web.refusals` calls them when the event of the refusal is written. They render what the refusal holds: the request is
 not parsed again.
@@ -181,7 +181,7 @@ def _page(
 
 
 def _known(request: Request, used: str) -> str:
-    """The scheme that the client used, if it is one of ours; else Basic."""
+    """The scheme that the client used, if this server has it; else Basic."""
     token_types = request.registry.application.parts.token_types.values()
     return next((name for name in ("Bearer", *token_types) if name.lower() == used.lower()), "Basic")
 

@@ -44,12 +44,12 @@ def contained_view(view: Callable[..., Response], info: object) -> Callable[...,
 
 
 def execution_policy(environ: Mapping[str, Any], router: Router) -> Response:
-    """Pyramid calls this for each request; whatever happens, the answer is ours (F-12)."""
+    """Pyramid calls this for each request; every failure gets a response of this server (F-12)."""
     try:
         response: Response = contained(_repeat, environ, router)
         return response
     except Exception as error:
-        # The request that failed is gone, or in an unknown state; its id is in the environ.
+        # The request that failed may not exist any more or be in an unknown state; its id is in the environ.
         with router.request_context(environ) as request:
             log.error("no other answer was possible, error_id=%s", request.error_id, exc_info=error)
             return add_headers(request, _plain(request))

@@ -25,7 +25,7 @@ from authserver.limits import (
     MAXIMUM_SCOPE,
 )
 
-# The reason a registration policy gives when only the lack of a valid initial access token stands in the way.
+# The reason of a registration policy if only a valid initial access token is missing.
 INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
 
 LINKS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
@@ -109,7 +109,7 @@ def add_client(
 
     Args:
         client_id: chosen by an operator; otherwise a fresh one.
-        rotates_refresh_tokens: False lets a client with a credential of its own keep its refresh token.
+        rotates_refresh_tokens: False lets a confidential client keep its refresh token.
 
     Returns:
         The client and its secret, which is not readable again; None for a client without secret.
@@ -210,7 +210,7 @@ def read_members(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) ->
     """What plugins keep of these members (hook `client_metadata`).
 
     Raises:
-        InvalidClientMetadata: a plugin refuses what is in a member of its own.
+        InvalidClientMetadata: a plugin refuses the value of a member that it added.
         ServerError: a plugin failed.
     """
     read = {name: reads(name, given[name]) for name, reads in readers.items() if name in given}
