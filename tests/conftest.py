@@ -14,6 +14,8 @@ import psycopg
 import pytest
 from hypothesis import settings
 
+# Importing it shows pkg_resources where templates are, also to the tests of one file that starts a server by its INI.
+import authserver.testing.server  # noqa: F401
 from authserver.engine.crypto import digests
 from authserver.storage import migrate
 from authserver.storage.database import Database

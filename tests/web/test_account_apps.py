@@ -148,7 +148,7 @@ def test_disconnecting_kills_everything_of_the_client_at_once(make_server, token
     answer = form.submit("disconnect")
     assert (answer.status_int, answer.location) == (303, f"{ISSUER}/account/apps?notice=disconnected")
     after = answer.follow()
-    assert "has ended, and what you had agreed to is forgotten" in after.text
+    assert "has ended, and your consent is deleted" in after.text
     assert "Notes" not in after.html.find("main").get_text() and "Kept" in after.text
     assert all(is_dead(server, client, secret, tokens) for tokens in all_tokens)
     assert not is_dead(server, kept, kept_secret, kept_tokens)

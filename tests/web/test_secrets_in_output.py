@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from webtest import TestApp, TestResponse
 
-from authserver import settings
+from authserver import ini
 from authserver.api import Client, ClientMetadata, Credentials, Secret, User, hookimpl
 from authserver.engine.parameters import Parameters
 from authserver.testing.records import a_user
@@ -42,6 +42,7 @@ TABLES = (
     "users",
     "grants",
     "tokens",
+    "kept",
     "consents",
     "sessions",
     "events",
@@ -80,7 +81,7 @@ class Run:
             "reprs": repr(
                 [
                     application,
-                    settings.load(self.server.ini),
+                    ini.load(self.server.ini),
                     application.parts.ring,
                     application.parts.policies.table(),
                     [application.parts.policies.plugin(name) for name in application.parts.policies.names],
