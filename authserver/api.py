@@ -14,25 +14,26 @@ class NightShift:
     @hookimpl
     def scope_decision(self, client, requested): ...
 
-Three things a plugin says of itself, as class variables or properties, which are no settings. `reasons`: every
-reason that its decisions and errors may have; operators, counters and translations know it by them, and the contract
-kit (`authserver.testing.contract`) refuses any other decision. It may be a mapping from each reason to its remedy,
-which `authserver explain` shows; "" for a mistake of whoever sent the request. `immediate`: that it asks no other
-service, no network and no slow file; the server then calls it directly, which is faster, and does not time it. Without
-it a plugin has `authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the hooks that this value
-serves, where its settings decide that; without it, all that it implements.
+A plugin may declare three things as class variables or properties; they are not settings. `reasons`: every reason
+that its decisions and errors may have; operators, counters and translations use them, and the contract kit
+(`authserver.testing.contract`) refuses a decision with any other. It may be a mapping from each reason to its remedy,
+which `authserver explain` shows; the remedy is "" for a mistake of the client or user. `immediate`: True if the plugin
+asks no other service, uses no network and reads no slow file; the server then calls it directly, which is faster, and
+sets no time limit. Any other plugin has `authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the
+hooks that this plugin serves, if its settings decide that; without it, all that it implements.
 
-Two methods that a plugin may have, which are no hooks. `prepare()`, called once at start, opens what it works with, or
-raises ValueError with a sentence; `close()` lets go of it at the end. A plugin that keeps something so is a
-`@dataclass(eq=False)`, any other a frozen one.
+A plugin may have two methods that are not hooks. `prepare()`, called once at start, opens what the plugin works with,
+or raises ValueError with a sentence; `close()` closes it at the end. A plugin that keeps something it has opened is a
+`@dataclass(eq=False)`; any other is a frozen dataclass.
 
-For several deciding hooks alike: `DECIDING` has every deciding hook by name, and an implementation that takes
-`question` gets the whole `Question`, whose `facts()` hold no secret.
+For one implementation of several deciding hooks: `DECIDING` has every deciding hook by name, and an implementation
+that takes `question` gets the whole `Question`, whose `facts()` hold no secret.
 
-For grant types (`grant_types`): `Engine`, `Parameters`, `Issue`, `Grant` and `Redeem` are what a grant is handed and
-what it says; `requested_scopes`, `allowed_scopes` and `allowed_resources` ask the policies and hold the floor;
-`InvalidGrant`, `InvalidRequest`, `InvalidScope`, `InvalidTarget` and `UnauthorizedClient` are its refusals;
-`verify_assertion`, `single_use` and `TrustedKeys` are for what others signed.
+For grant types (`grant_types`): a grant type takes an `Engine`, a `Client` and `Parameters`, and returns an `Issue`
+with a `Grant` (the function is a `Redeem`); `requested_scopes`, `allowed_scopes` and `allowed_resources` ask the
+policies and apply the floor; `InvalidGrant`, `InvalidRequest`, `InvalidScope`, `InvalidTarget` and
+`UnauthorizedClient` are its refusals; `verify_assertion`, `single_use` and `TrustedKeys` are for assertions that
+other issuers signed.
 
 For people (`login_decision`): `Identity` is the answer; `normalise_username` gives the form in which a user name is
 stored and compared. For the sign-in behind an authorization request (`authentication_decision`):
@@ -41,24 +42,25 @@ stored and compared. For the sign-in behind an authorization request (`authentic
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
 refuses one.
 
-For endpoints (`config.add_endpoint` in `includeme`): a `Route` says where one is, what it answers with (`Medium`) and
-which web `Origins` may read that. `read_form` reads a `Request`, `authenticate` proves its client as the token endpoint
-does, `json_response` answers, and an `OAuthError` becomes an error in the medium of the endpoint. `read_bearer` reads
-an access token out of the authorization of the caller, `find_issued` says what it was `Issued` as, and `InvalidToken`
-refuses it. `config.add_cross_origin_headers` allows further headers to other origins. `config.add_well_known` adds a
-document about the issuer where clients look for it.
+For endpoints (`config.add_endpoint` in `includeme`): a `Route` gives the path of one, its kind of response (`Medium`)
+and the web `Origins` that may read it. `read_form` reads a `Request`, `authenticate` authenticates its client as the
+token endpoint does, `json_response` makes a response, and an `OAuthError` becomes an error in the medium of the
+endpoint. `read_bearer` reads an access token from the Authorization header of the caller, `find_issued` finds the
+`Issued` behind it, and `InvalidToken` refuses it. `config.add_cross_origin_headers` allows more headers to other
+origins. `config.add_well_known` adds a document about the issuer at its well-known address.
 
-For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` checks what
-needs nobody signed in; `engine.ring` seals, `to_text` and `from_text` carry what is sealed.
+For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` makes all checks
+that do not depend on a user; `engine.ring` seals, `to_text` and `from_text` convert what is sealed.
 
-For small records with an end (`engine.stores.kept`): `Kept` is one; its kind is a name of the plugin's own, its
-`digest` is that of a `new_credential` or of another name, and `well_formed` refuses what is none of ours unasked.
+For small records that expire (`engine.stores.kept`): `Kept` is one; its kind is a name that the plugin chooses, its
+`digest` is that of a `new_credential` or of another text, and `well_formed` refuses, without a look into the database,
+what this server cannot have made.
 
-For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` takes
-a JWS apart, and `foreign_key` reads the key that made it. What counts once is a `SingleUse` among the `uses` of a
-`Binding` or an `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of your
-own asks for the key with `proven_key`, and claims with `claim`. What is stored nowhere and was made before the
-database was restored is not `of_this_generation`: refuse it.
+For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` parses a JWS, and `foreign_key` reads
+the key that signed it. Something that may be used only once is a `SingleUse` among the `uses` of a `Binding` or an
+`Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of a plugin asks for the
+key with `proven_key`, and claims with `claim`. Refuse what is not stored and is not `of_this_generation`: it was made
+before the database was restored.
 """
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes

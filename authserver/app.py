@@ -50,7 +50,7 @@ log = logging.getLogger("authserver")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerParts(Parts):
-    """The parts as they are in a server, where the engine knows no more of them than its ports say."""
+    """The parts of a server with their real types; the engine has only the types of its ports."""
 
     policies: PluginSet
     signer: FollowedSigningKeys
@@ -76,7 +76,7 @@ class Application:
 
     @contextmanager
     def begin(self, *, caller: Caller | None = None, journal: Journal | None = None) -> Iterator[Engine]:
-        """An engine in a transaction of its own: for commands, start-up, and what outlives a refused request."""
+        """An engine in a new transaction: for commands, start-up, and what outlives a refused request."""
         now = datetime.now(UTC)
         with self.storage.begin() as stores:
             engine = Engine.of(self.parts, stores, now, caller=caller or self.caller, journal=journal)
@@ -121,7 +121,7 @@ class Application:
 
 
 def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
-    """What `pserve` calls: `start` and the upkeep, with what is wrong said in sentences instead of a traceback."""
+    """What `pserve` calls: `start` and the upkeep; problems are shown as sentences, without a traceback."""
     try:
         router = start(ini)
     except SettingsError as error:
@@ -168,7 +168,7 @@ def start(ini: Mapping[str, str]) -> Router:
 
 
 def build(ini: Mapping[str, str], *, caller: Caller = SERVER) -> Application:
-    """Read the settings and make every part; the database is not touched yet. Whoever calls closes it.
+    """Read the settings and make every part; the database is not used yet. The caller must close it.
 
     Args:
         caller: who works with it where no request does.
@@ -287,7 +287,7 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
     config.add_request_method(lambda request: Journal(), "journal", reify=True)
     config.add_request_method(application.engine, "engine", reify=True)
     config.include("authserver.web")
-    # Included as our own pages are: what is registered on both sides is a conflict, and neither overrides.
+    # Included like the pages of the core, so that a view that both register is a conflict and neither overrides.
     config.include(add_plugin_pages, route_prefix=application.parts.settings.issuer_path)
     config.include("authserver.web.routes.refuse_other_well_known")
     try:

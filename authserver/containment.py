@@ -1,4 +1,4 @@
-"""A plugin runs in this process but must not end it: whatever it raises reaches its caller as an `Exception`.
+"""A plugin runs in this process but must not end it: all that it raises reaches its caller as an `Exception`.
 
 `sys.exit()`, a `KeyboardInterrupt` or a `GeneratorExit` would otherwise pass every `except Exception` between the
 plugin and the server, and leave a request without an answer.
@@ -17,7 +17,7 @@ MAXIMUM_TEXT = 500
 
 
 class Escaped(Exception):
-    """A plugin raised something that is no `Exception`; the message names it."""
+    """A plugin raised something that is not an `Exception`; the message names it."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -25,7 +25,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def contained(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function returns. Raises its exceptions, and Escaped in place of what is none."""
+    """Call the function. Raises its exceptions, and Escaped instead of what is not an `Exception`."""
     try:
         return function(*arguments)
     except (Exception, Interrupted):
@@ -36,9 +36,9 @@ def contained(function: Callable[..., Any], *arguments: Any) -> Any:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within this, Ctrl-C in the main thread is known to be the operator's, and ends what a plugin does.
+    """Within this, Ctrl-C in the main thread comes from the operator, and ends the call of a plugin.
 
-    A process that ignores Ctrl-C, as a shell makes those in the background do, goes on ignoring it.
+    A process that ignores Ctrl-C, such as one that a shell runs in the background, still ignores it.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -54,7 +54,7 @@ def interruptible() -> Iterator[None]:
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says: one printable line, cut where it is too long, whatever its `__str__` does."""
+    """The text of an exception: one printable line of limited length, whatever its `__str__` does."""
     try:
         text = str(contained(str, error))
     except Exception:

@@ -22,7 +22,7 @@ PROJECT = "authserver"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
-# Of the reason of an answer or a refusal, and of what a refusal says to the client (OAuth 2.1, 3.2.4).
+# In characters: the reason of an answer or a refusal, and the `error_description` that the client gets (OAuth 2.1, 3.2.4).
 MAXIMUM_REASON = 100
 MAXIMUM_DESCRIPTION = 500
 _REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -40,10 +40,10 @@ class Hook:
 
     Attributes:
         kind: deciding, contributing or observing.
-        name: what the method of a plugin is called.
-        function: its arguments and its documentation.
+        name: of the method that a plugin has.
+        function: has its arguments and its documentation.
         silence: what it means when no plugin answers, in words.
-        timed: whether a plugin that asks somebody outside has a time limit: a request waits for its answer.
+        timed: whether a plugin that is not `immediate` has a time limit, because a request waits for its answer.
     """
 
     kind: ClassVar[str]
@@ -63,8 +63,8 @@ class Deciding(Hook):
         value: the type of the value of an allow; NoneType when it carries none.
         narrows: whether narrow(reason, tuple) is an answer.
         codes: whether a deny may have the error code that the client gets.
-        silence_refuses: whether silence is the same as being refused.
-        remedy: what to do where nobody answered, in words.
+        silence_refuses: whether silence is a refusal.
+        remedy: what to do when no plugin answered, in words.
     """
 
     kind: ClassVar[str] = "deciding"
@@ -77,10 +77,10 @@ class Deciding(Hook):
     remedy: str
 
     def problem_with(self, decision: object) -> str | None:
-        """Why this is no answer; None when it is one."""
+        """Why this is not a valid answer; None when it is one."""
         if type(decision) is not Decision:
             return "wrong-type"
-        # Made by hand, a decision may hold the text "deny", which is no verdict and must not pass for an allow.
+        # A decision made without allow() or deny() may hold the text "deny", which must not be taken for an allow.
         if not any(decision.verdict is verdict for verdict in (Verdict.ALLOW, Verdict.NARROW, Verdict.DENY)):
             return "wrong-verdict"
         if not is_reason(decision.reason):
@@ -100,7 +100,7 @@ class Deciding(Hook):
         return None
 
     def same_outcome(self, one: tuple[Verdict, Any], other: tuple[Verdict, Any]) -> bool:
-        """Whether two rulings, each by its effect, do the same; reasons apart."""
+        """Whether two rulings, each given as verdict and value, have the same effect; reasons are not compared."""
         return self._effect(*one) == self._effect(*other)
 
     def _effect(self, verdict: Verdict, value: Any) -> tuple[Verdict, Any]:
@@ -116,8 +116,8 @@ class Contributing(Hook):
 
     Attributes:
         value: the type of what each adds.
-        refusing: whether an OAuth error is a refusal, and no fault of the plugin.
-        declared: the attribute in which a plugin declares the names that it adds; "" where it need not.
+        refusing: whether an OAuth error that a plugin raises is a refusal, not a failure of the plugin.
+        declared: the attribute in which a plugin declares the names that it adds; "" if it need not.
         reserved: the names that belong to the core.
     """
 
@@ -131,7 +131,7 @@ class Contributing(Hook):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observing(Hook):
-    """A hook at which plugins are told, and never asked."""
+    """A hook that notifies plugins; they return nothing."""
 
     kind: ClassVar[str] = "observing"
 
@@ -212,7 +212,7 @@ def contributing(
 def observing(function: F) -> F:
     """Declare an observing hook."""
     OBSERVING[function.__name__] = Observing(
-        name=function.__name__, function=function, silence="nobody is told", timed=True
+        name=function.__name__, function=function, silence="no plugin is notified", timed=True
     )
     return hookspec(function)
 
@@ -223,7 +223,7 @@ def is_implemented(plugin: object, hook: str) -> bool:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether this is an OAuth error that can be sent and kept as it is."""
+    """Whether this is an OAuth error that can be sent and stored as it is."""
     return (
         isinstance(error, OAuthError)
         and is_error_code(getattr(error, "code", None))
@@ -237,7 +237,7 @@ def is_refusal(error: Exception) -> bool:
 
 
 def refusals_in(contribution: object) -> tuple[OAuthError, ...]:
-    """The refusals that come with what a plugin contributes, and may be sent later."""
+    """The refusals inside what a plugin contributes; they may be sent later."""
     if isinstance(contribution, Expanded):
         return (contribution.refusal,) if contribution.refusal else ()
     if isinstance(contribution, Binding | Issue):
@@ -254,7 +254,7 @@ def is_error_code(text: object) -> bool:
 
 
 def _value_of(question: type[Question[Any]]) -> Any:
-    """The type parameter of a question: a class, or a tuple of one."""
+    """The type parameter of a question: a class, or a tuple of one class."""
     (base,) = (base for base in question.__orig_bases__ if get_origin(base) is Question)  # type: ignore[attr-defined]
     return get_args(base)[0]
 

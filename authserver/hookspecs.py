@@ -1,4 +1,4 @@
-"""Every hook there is. Where deployers differ, the engine asks one of these.
+"""All the hooks. Where deployers want different answers, the engine asks one of these.
 
 A deciding hook returns `allow(reason, value)`, `narrow(reason, value)`, `deny(reason)` or None ("not
 mine"). Any deny refuses, every narrowing narrows, the first allow gives the value, silence refuses.
@@ -46,7 +46,7 @@ from authserver.hooks import (
 )
 from authserver.settings import Secret
 
-# Whoever asks which hooks there are, asks here, where they have all been declared.
+# Import these from here and not from `hooks`: only here have all hooks been declared.
 __all__ = ["CONTRIBUTING", "DECIDING", "OBSERVING", "every_hook", "hookimpl"]
 
 
@@ -56,11 +56,11 @@ __all__ = ["CONTRIBUTING", "DECIDING", "OBSERVING", "every_hook", "hookimpl"]
     remedy="list a plugin of the client's method in authserver.plugins: `authserver client show`",
 )
 def client_auth_decision(client: Client, credentials: Credentials) -> Decision[None] | None:
-    """Whether this request comes from that client.
+    """Whether this request comes from the client that it names.
 
     Arguments:
         client: the client that the request names; known and enabled.
-        credentials: which method was used and whether a presented secret matches; no secret itself.
+        credentials: which method was used and whether a presented secret matches; it holds no secret.
 
     Answers:
         allow(reason): it does. The engine still refuses a method the client is not registered for,
@@ -93,12 +93,13 @@ def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision[None] |
     accepted is not registered.
 
     Arguments:
-        client: the client that asks; at its registration, as it would be kept with all the URIs it asks for.
+        client: the client that asks; during its registration, the client as it would be stored with all the URIs it
+            asks for.
         redirect_uri: as it was sent; well formed.
 
     Answers:
-        allow(reason): it may. The engine still refuses what could not have been registered.
-        deny(reason): it may not; the user sees an error page and nothing is redirected.
+        allow(reason): it may. The engine still refuses a URI that could not have been registered.
+        deny(reason): it may not; the user sees an error page and is not redirected.
         None: not mine.
 
     Nobody: refused with an error page.
@@ -127,14 +128,14 @@ def scope_decision(
 
     Arguments:
         client: the client that asks.
-        user: who would grant; None when the client acts on its own behalf, or nobody has signed in yet.
+        user: the person who would grant them; None when the client acts on its own behalf, or nobody has signed in yet.
         grant_type: `authorization_code` also while the user is still being asked.
-        requested: what was asked for, in order; empty when the request named none.
+        requested: the scopes of the request, in order; empty when it named none.
         resources: the canonical resources of the request.
 
     Answers:
-        allow(reason, scopes): these. The engine still cuts what was not requested or not registered.
-        narrow(reason, scopes): whoever allows, no more than these.
+        allow(reason, scopes): these. The engine still removes those that were not requested or not registered.
+        narrow(reason, scopes): no more than these, whichever plugin allows.
         deny(reason): none; the client gets `invalid_scope`.
         None: not mine.
 
@@ -184,35 +185,35 @@ def resource_decision(client: Client, resource: str | None) -> Decision[str] | N
 
 @deciding(
     AuthenticationQuestion,
-    silence="whoever is not signed in signs in",
+    silence="a user who is not signed in must sign in",
     codes=True,
     silence_refuses=False,
-    remedy="nothing: nobody demands more than a sign-in",
+    remedy="nothing: no plugin demands more than a sign-in",
 )
 def authentication_decision(
     client: Client, user: User | None, session: Session | None, parameters: Parameters
 ) -> Decision[AuthenticationStep] | None:
-    """What an authorization request demands of the sign-in behind it.
+    """What an authorization request demands of the user's sign-in.
 
     Asked for each authorization request at each of its steps, also before anybody has signed in.
 
     Arguments:
         client: the client that asks.
         user: who is signed in; None when nobody is.
-        session: where they are signed in: since when (`authenticated_at`) and how (`amr` among its details); None when
-            nobody is.
+        session: the session of this user: when they signed in (`authenticated_at`) and how (`amr` among its details);
+            None when nobody is signed in.
         parameters: of the authorization request; its client and redirect URI are accepted, and none but `resource`
             is repeated. Nothing else about them was checked yet.
 
     Answers:
-        allow(reason, step): an `AuthenticationStep`. `GO_ON` is what silence means, said before another plugin says
-            otherwise. `SIGN_IN_AGAIN` shows the sign-in page even to somebody who is signed in; a sign-in since the
-            request began is enough, so nobody is asked for a second one.
+        allow(reason, step): an `AuthenticationStep`. `GO_ON` has the same effect as silence, but prevents a later
+            plugin from demanding more. `SIGN_IN_AGAIN` shows the sign-in page even to somebody who is signed in; a
+            sign-in since the request began is enough, so nobody is asked for a second one.
         deny(reason, error_code): refuse; the client gets this error code, `access_denied` without one, and the user
             sees no page, unless the client registered itself.
         None: not mine.
 
-    Nobody: whoever is not signed in signs in.
+    Nobody: a user who is not signed in must sign in.
 
     Example::
 
@@ -232,7 +233,7 @@ def authentication_decision(
     silence="the user is asked",
     silence_refuses=False,
     remedy=(
-        "consent_remembered allows what the person agreed to before, consent_first_party allows our own applications: `authserver client add --first-party`"
+        "consent_remembered allows what the person agreed to before, consent_first_party allows your own applications: `authserver client add --first-party`"
     ),
 )
 def consent_decision(
@@ -242,18 +243,19 @@ def consent_decision(
     resources: tuple[str, ...],
     remembered: Consent | None,
 ) -> Decision[None] | None:
-    """Whether the user need not be asked again.
+    """Whether to go on without asking the user.
 
     Arguments:
         client: the client that asks.
         user: who is signed in.
         scopes: what would be granted.
         resources: for which resources.
-        remembered: what this user last agreed to for this client.
+        remembered: what this user last agreed to for this client; None when nothing is remembered.
 
     Answers:
-        allow(reason): go ahead without a page. The engine still asks when nothing proves that it is
-            that client: self-registered, or neither confidential nor first-party behind https.
+        allow(reason): go on without a consent page. The engine still asks when nothing proves the identity of the
+            client: it registered itself, it is neither confidential nor first-party, or its redirect URI is not https to
+            another device.
         deny(reason): refuse; the client gets `access_denied`.
         None: not mine.
 
@@ -273,27 +275,27 @@ def consent_decision(
 @deciding(
     LoginQuestion,
     silence="refused",
-    remedy="add the person (`authserver user add`), or list a plugin that knows them",
+    remedy="add the person (`authserver user add`), or list a plugin that finds them elsewhere",
 )
 def login_decision(
     username: str, password: Secret, user: User | None, headers: Mapping[str, str], source: str
 ) -> Decision[Identity] | None:
     """Who is signing in.
 
-    Asked when somebody sends the sign-in form, and before it is shown, with nothing typed: a policy that
+    Asked when somebody sends the sign-in form, and also before the form is shown, with nothing typed: a policy that
     recognises a person by the request alone answers then.
 
     Arguments:
-        username: as typed, normalised; empty when nothing was typed, or no name that a person can have.
+        username: as typed, normalised; empty when nothing was typed, or something that cannot be a user name.
         password: as typed.
-        user: the user of that name here; None when there is none.
+        user: the stored user of that name; None when there is none.
         headers: the request's headers by lower-case name, without cookies.
         source: the network address that the request came from.
 
     Answers:
-        allow(reason, identity): this person; a user is made for an identity not seen before. If its name cannot
+        allow(reason, identity): this person; a user is created for an identity not seen before. If its name cannot
             be a user name, nobody is signed in, and the log says why.
-        deny(reason): nobody; the page says that name or password is wrong, whatever the reason.
+        deny(reason): nobody is signed in; the page says that name or password is wrong, whatever the reason.
         None: not mine.
 
     Nobody: refused.
@@ -317,10 +319,10 @@ def login_decision(
 def registration_decision(
     metadata: ClientMetadata, bearer: Secret | None, source: str
 ) -> Decision[ClientMetadata] | None:
-    """Whether a client may register itself (RFC 7591), and with what.
+    """Whether a client may register itself (RFC 7591), and with which metadata.
 
     Arguments:
-        metadata: what it asks for. Only its form was checked: it may name grant types and scopes that are not
+        metadata: what it asks for. Only the form was checked: it may name grant types and scopes that are not
             offered, and redirect URIs that cannot be registered.
         bearer: the initial access token it sent, if any.
         source: the network address that the request came from.
@@ -333,7 +335,7 @@ def registration_decision(
             `invalid_client_metadata`.
         None: not mine.
 
-    Nobody: registration is closed and its endpoint is not there.
+    Nobody: registration is closed and its endpoint answers 404.
 
     Example::
 
@@ -353,18 +355,18 @@ def registration_decision(
     ),
 )
 def introspection_decision(caller: Client, token: IntrospectedToken) -> Decision[None] | None:
-    """Whether a client may know what a token is good for (RFC 7662).
+    """Whether a client may read what a token allows (RFC 7662).
 
     Arguments:
-        caller: the client that asks; it has proven who it is, and is not public.
-        token: what the token says, without its text; it is good now.
+        caller: the client that asks; authenticated, and not public.
+        token: the facts of the token, without its text; it is active.
 
     Answers:
-        allow(reason): it may. The engine still shows a refresh token to nobody but its own client.
+        allow(reason): it may. The engine still shows a refresh token only to its own client.
         deny(reason): it may not; the answer is that the token is inactive.
         None: not mine.
 
-    Nobody: refused as inactive; where no plugin serves this at all, the endpoint is not there.
+    Nobody: refused as inactive; if no plugin serves this hook at all, the endpoint answers 404.
 
     Example::
 
@@ -381,13 +383,13 @@ def introspection_decision(caller: Client, token: IntrospectedToken) -> Decision
 def find_client(client_id: str) -> Client | None:
     """A client that is kept elsewhere.
 
-    Asked when no client of this id is kept here; the first that knows it gives it.
+    Asked when no client of this id is stored here; of several answers the first is used.
 
     Arguments:
         client_id: as it was sent; up to 200 visible ASCII characters.
 
     Answers:
-        The client, with digests of its secrets if it has any; it is held to everything that clients here are.
+        The client, with digests of its secrets if it has any; all rules for stored clients apply to it.
         None: not mine.
 
     Nobody: there is no such client.
@@ -404,9 +406,9 @@ def find_client(client_id: str) -> Client | None:
 
 @contributing(Expanded, timed=True, refusing=True)
 def expand_authorization_request(engine: Engine, parameters: Parameters) -> Expanded | None:
-    """The authorization request that the parameters stand for, where they only refer to one.
+    """The authorization request that these parameters refer to, if they only refer to one.
 
-    Asked before anything else is looked at. While the request is pending it is asked again only where the answer had
+    Asked before anything else is checked. While the request is pending it is asked again only if the answer had
     a `reference`: to expand that.
 
     Arguments:
@@ -414,14 +416,14 @@ def expand_authorization_request(engine: Engine, parameters: Parameters) -> Expa
         parameters: as they were sent; nothing about them was checked yet.
 
     Answers:
-        An `Expanded` with the parameters that count in place of these, checked from then on as if they had
-            been sent; with a refusal, which the client is told once its redirect URI is accepted. Of several
-            plugins the first decides, and any refusal refuses. Parameters that are too long for an address need a
-            `reference`, which travels in their place.
-        An OAuth error that it raises is shown on a page: nothing is redirected.
+        An `Expanded` with the parameters to use in place of these; they are checked as if they had been sent. It may
+            have a refusal, which is sent to the client once its redirect URI is accepted. Of several plugins the
+            first decides, and any refusal refuses. Parameters that are too long for an address need a `reference`,
+            which travels in their place.
+        An OAuth error that it raises is shown on a page: the user is not redirected.
         None: not mine.
 
-    Nobody: the parameters count as they are; `request` and `request_uri` are refused.
+    Nobody: the parameters are used as they are; `request` and `request_uri` are refused.
 
     Example::
 
@@ -439,7 +441,7 @@ def scopes() -> Mapping[str, str] | None:
     """Scopes to add to those of `authserver.scopes`. Asked once, at start.
 
     Answers:
-        A mapping of scope names to the sentences of the consent page; a scope that is there already stops
+        A mapping of scope names to the sentences of the consent page. A scope that exists already stops
             the start with both plugins named, and so do scopes that do not all fit into one request.
         None: nothing to add.
 
@@ -459,15 +461,15 @@ def scopes() -> Mapping[str, str] | None:
 def private_use_redirect_uris() -> tuple[str, ...] | None:
     """Redirect URIs that may be registered although their private-use scheme has no period. Asked once, at start.
 
-    A period says whose domain a scheme is named after (RFC 8252, 7.1). A scheme without one belongs to nobody, and
-    so it takes an operator to allow it.
+    A scheme with a period is named after a domain, and so after its owner (RFC 8252, 7.1). A scheme without one has
+    no owner, so an operator must allow it.
 
     Answers:
-        Complete URIs, compared as whole strings. No other rule is lifted: a dangerous or malformed one is still
+        Complete URIs, compared as whole strings. All other rules still apply: a dangerous or malformed one is
             refused.
         None: nothing to add.
 
-    Nobody: such a URI is never registered nor accepted.
+    Nobody: such a URI is neither registered nor accepted.
 
     Example::
 
@@ -486,7 +488,7 @@ def grant_types() -> Mapping[str, Redeem] | None:
     Answers:
         A mapping of grant type names to functions. Each takes the engine of the request, the authenticated
             client and the parameters, checks everything, writes nothing, and returns an `Issue` that says what
-            may be issued and what it uses up, or raises an OAuth error. A name that is there already stops the
+            may be issued and what it uses up, or raises an OAuth error. A name that exists already stops the
             start.
         None: nothing to add.
 
@@ -504,15 +506,15 @@ def grant_types() -> Mapping[str, Redeem] | None:
 
 @contributing(Mapping)
 def client_metadata() -> Mapping[str, ReadMember] | None:
-    """Members of client metadata to keep (RFC 7591, 2). Asked once, at start.
+    """Members of client metadata to store (RFC 7591, 2). Asked once, at start.
 
     A client registers itself with them, and an operator sets them with `authserver client add --metadata`. What is
-    kept is in `Client.details` under the same name, and is shown with the client.
+    stored is in `Client.details` under the same name, and is shown with the client.
 
     Answers:
-        A mapping of names to functions. Each takes the name and the JSON value that was sent, and returns what is
-            kept, as a JSON value that it would keep unchanged, or None to keep nothing; it raises
-            `InvalidClientMetadata` for what cannot be registered. A name that is there already stops the start.
+        A mapping of names to functions. Each takes the name and the JSON value that was sent, and returns the JSON
+            value to store, or None to store nothing; given the stored value, it must return the same. It raises
+            `InvalidClientMetadata` for what cannot be registered. A name that exists already stops the start.
         None: nothing to add.
 
     Nobody: the members of the core only; all others are ignored.
@@ -529,7 +531,7 @@ def client_metadata() -> Mapping[str, ReadMember] | None:
 
 @contributing(Mapping, timed=True, refusing=True, declared="details", reserved=CODE_DETAILS)
 def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
-    """What to keep of an authorization request with its code.
+    """What to store of an authorization request with its code.
 
     Asked whenever a request is checked, also before somebody signs in.
 
@@ -542,9 +544,9 @@ def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | 
             with the same name stop the start. `cnf` binds the code to a key: the token request must prove it
             (`token_binding`).
         An OAuth error that it raises goes to the client.
-        None: nothing to keep.
+        None: nothing to store.
 
-    Nobody: only what the core keeps.
+    Nobody: only what the core stores.
 
     Example::
 
@@ -567,28 +569,28 @@ def token_binding(
     grant: Grant | None,
     spends: Token | None,
 ) -> Binding | None:
-    """Which key this request proves, so that what it leads to is bound to that key.
+    """The key that this request proves; the code or tokens that it gets are bound to that key.
 
-    Asked once: where a client sends an authorization request in advance, and at the token endpoint after everything
-    else was checked; before anything is written. It is not timed.
+    Asked once in a request, before anything is written: at the endpoint where a client sends an authorization request
+    in advance, and at the token endpoint after everything else was checked. It has no time limit.
 
     Arguments:
         engine: of this request; its `caller` has the headers, and the URL of the endpoint.
         client: the client that asks; authenticated.
         parameters: of this request.
-        grant: what was agreed; None where no token is issued yet, and where no key need be proven.
-        spends: the code or refresh token that is spent, if any. What it is bound to, the engine compares.
+        grant: what was agreed; None if no token is issued yet: then no key need be proven.
+        spends: the code or refresh token that is spent, if any. The engine compares the key that it is bound to.
 
     Answers:
         A `Binding`: its `cnf` goes into the access token, and with `binds_refresh` the refresh token can be used
-            with this key only. Of an authorization request it goes into the code. A plugin declares in
+            with this key only. For an authorization request it goes into the code. A plugin declares in
             `confirmations` the members of its `cnf`, each with the type of a token that is bound so; two plugins
             with the same member stop the start. What the proof uses up is a `SingleUse` among its `uses`, which the
             server claims at the end. Two plugins that prove a key in one request are a fault: nothing is issued.
-        An OAuth error that it raises goes to the client: the proof is not valid, or this client needs one.
+        An OAuth error that it raises is sent to the client: the proof is not valid, or this client needs one.
         None: no key of my kind is proven.
 
-    Nobody: bearer tokens; what is bound already cannot be used.
+    Nobody: bearer tokens; a code or refresh token that is bound to a key is refused.
 
     Example::
 
@@ -610,8 +612,8 @@ def token_claims(
     """Claims to add to a JWT access token (RFC 9068, 2.2.2).
 
     Arguments:
-        client: whom the token is for.
-        user: who granted it; None when the client acts on its own behalf.
+        client: the client that gets the token.
+        user: the person who granted it; None when the client acts on its own behalf.
         grant: what was agreed.
         scopes: of this token.
         resources: its audience.
@@ -640,10 +642,10 @@ def token_claims(
 def token_response(
     client: Client, grant: Grant, scopes: tuple[str, ...], now: datetime
 ) -> Mapping[str, Any] | None:
-    """Members to add to the answer of the token endpoint (OAuth 2.1, 3.2.3).
+    """Members to add to the response of the token endpoint (OAuth 2.1, 3.2.3).
 
     Arguments:
-        client: who is answered.
+        client: the client that gets the response.
         grant: what was agreed.
         scopes: of the access token.
         now: the time of the request.
@@ -674,7 +676,7 @@ def server_metadata(issuer: str) -> Mapping[str, Any] | None:
         issuer: the issuer identifier, with which the URL of every endpoint begins.
 
     Answers:
-        A mapping: lists are joined with what is there; any other member must be new, else the start
+        A mapping. A list is joined to the list of the same name; any other member must be new, else the start
             stops with both plugins named.
         None: nothing to add.
 
@@ -695,8 +697,9 @@ def includeme(config: Configurator) -> None:
     """Add endpoints and static files: Pyramid's own `includeme`. Called once, at start.
 
     Arguments:
-        config: the Pyramid configurator, with directives of ours: `add_endpoint(Route(...), view)`, `add_well_known`,
-            `add_cross_origin_headers` and `add_home_link`. Conflicts with what is there stop the start.
+        config: the Pyramid configurator, with directives of this server: `add_endpoint(Route(...), view)`,
+            `add_well_known`, `add_cross_origin_headers` and `add_home_link`. A conflict with an endpoint that exists
+            stops the start.
 
     Answers:
         Nothing.
@@ -715,15 +718,15 @@ def includeme(config: Configurator) -> None:
 
 @observing
 def observe(event: Event) -> None:
-    """What happened, told after it was committed.
+    """Called with each event after it was committed.
 
     Arguments:
-        event: a typed event, the same that the event table keeps.
+        event: what happened, as it is stored in the event table.
 
     Answers:
-        Nothing. A failure is logged and harms nobody; a slow observer delays the answer, up to the time limit.
+        Nothing. A failure is logged and changes nothing; a slow observer delays the response, up to the time limit.
 
-    Nobody: the event table keeps it all the same.
+    Nobody: events are still stored in the event table.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""INI text into frozen typed values. Whatever is unknown, missing, misspelt or insecure is named.
+"""INI text into frozen typed values. Settings that are unknown, missing, misspelt or insecure are named.
 
 Any value may be `env:NAME` (an environment variable) or `file:PATH` (the text of a file).
 """
@@ -58,7 +58,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The text of a value, and whether it stood in the INI itself."""
+    """The text of a value, and whether it is written in the INI itself."""
 
     text: str = field(repr=False)
     inline: bool
@@ -209,12 +209,12 @@ def _insecure(settings: Settings, own: Mapping[str, Resolved], ini: Mapping[str,
     if settings.issuer.startswith("http://"):
         insecure.append("authserver.issuer: plain http; give an https URL")
     if own["secret_keys"].inline:
-        insecure.append("authserver.secret_keys: stands in the INI file; give it as env:NAME or file:PATH")
+        insecure.append("authserver.secret_keys: is in the INI file; give it as env:NAME or file:PATH")
     if any(_looks_made_up(entry.value) for entry in settings.secret_keys):
         insecure.append("authserver.secret_keys: not random; make a key with `authserver keys secret`")
     if own["database_url"].inline and _PASSWORD_IN_URL.search(settings.database_url.value):
         insecure.append(
-            "authserver.database_url: a password stands in the INI file; give it as env:NAME or file:PATH"
+            "authserver.database_url: a password is in the INI file; give it as env:NAME or file:PATH"
         )
     for key, value in ini.items():
         if key.startswith(("pyramid.debug", "pyramid.reload")) and value.strip().lower() in _ON:

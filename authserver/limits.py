@@ -111,7 +111,7 @@ MAXIMUM_USER_AGENT: Annotated[
 
 
 def sealed_length(request_length: int) -> int:
-    """How long an authorization request of this length is at most when it is sealed, in an address of ours."""
+    """The greatest length that an authorization request of this length has when it is sealed, in an address."""
     # Beside the request, an id, two times, a key or a refusal, the id of the sealing key, nonce and tag; base64url adds
     # a third.
     return (request_length + 600) * 4 // 3

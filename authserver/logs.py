@@ -1,4 +1,4 @@
-"""Lines of the log: one for each record, whatever text of others is in it."""
+"""Lines of the log: one for each record, also if it contains text from outside."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAXIMUM_LINE = 1_000
 class OneLine(logging.Formatter):
     """Writes hidden characters as escapes, and indents what follows the line of a record, such as a traceback.
 
-    So no text of others can look like a record of its own or control a terminal.
+    So no text from outside can look like a separate record or control a terminal.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name

@@ -30,7 +30,7 @@ def create_folder(path: Path) -> None:
 
 
 def tighten(path: Path) -> None:
-    """Remove the access of other users to a file or folder, if it exists and is ours; the log says so.
+    """Remove the access of other users to a file or folder, if it exists and belongs to this user; the log says so.
 
     It is not opened: closing it would end the locks that SQLite holds on it in this process.
     """

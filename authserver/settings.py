@@ -70,7 +70,7 @@ class SigningAlgorithm(StrEnum):
 
 
 class AccessTokenFormat(StrEnum):
-    """JWT (RFC 9068), or opaque: known to this server only."""
+    """JWT (RFC 9068), or opaque: only this server can read it."""
 
     JWT = "jwt"
     OPAQUE = "opaque"
@@ -345,7 +345,9 @@ def key_ring(settings: Settings) -> list[tuple[str, bytes]]:
             key = b""
         if not colon or not re.fullmatch(r"[A-Za-z0-9._-]{1,32}", key_id) or len(key) != 32:
             raise SettingsError(
-                ["authserver.secret_keys: an entry is no `id:base64`; make one with `authserver keys secret`"]
+                [
+                    "authserver.secret_keys: an entry is not `id:base64`; make one with `authserver keys secret`"
+                ]
             )
         ring.append((key_id, key))
     if len({key_id for key_id, _ in ring}) < len(ring):
@@ -402,7 +404,7 @@ def scope_problems(names: Iterable[str], maximum_request: int) -> list[str]:
 
 
 def _issuer_problem(issuer: str) -> str | None:
-    """Why this is no issuer identifier (RFC 8414, 2); None when it is one."""
+    """Why this is not an issuer identifier (RFC 8414, 2); None when it is one."""
     try:
         parts = urlsplit(issuer)
         is_url = bool(parts.hostname) and parts.port != 0 and not parts.netloc.endswith(":")

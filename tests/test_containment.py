@@ -38,8 +38,8 @@ from authserver.hooks import MAXIMUM_REASON
 from authserver.hookspecs import DECIDING
 from authserver.limits import MAXIMUM_JSON
 from authserver.logs import MAXIMUM_LINE, MAXIMUM_LINES, OneLine
-from authserver.plugins.arms_length import MAXIMUM_ANSWER
 from authserver.plugins.asking import PluginFailed, PluginSet
+from authserver.plugins.copying import MAXIMUM_ANSWER
 from authserver.plugins.time_limit import TimeLimit
 from authserver.testing import hostile
 from authserver.testing.questions import a_question

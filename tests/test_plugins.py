@@ -459,7 +459,7 @@ def test_an_inline_secret_of_a_plugin_is_announced_and_in_production_refused() -
     _, insecure = load_with(f"{__name__}:QuietHours", quiet_hours=texts)
     (refused,) = problems_of(f"{__name__}:QuietHours", production=True, quiet_hours=texts)
     for line in (*insecure, refused):
-        assert line.startswith("authserver.plugin.quiet_hours.key: a secret stands in the INI file")
+        assert line.startswith("authserver.plugin.quiet_hours.key: a secret is in the INI file")
         assert "canary" not in line
     assert load_with(f"{__name__}:QuietHours", production=True, inline=False, quiet_hours=texts)[1] == []
 
@@ -495,7 +495,7 @@ def test_the_table_says_what_silence_means() -> None:
     """E-15: for sign-in and consent silence asks, everywhere else it refuses."""
     silence = {row["hook"]: row["silence"] for row in PluginSet([]).table() if row["kind"] == "deciding"}
     assert silence.pop("consent_decision") == "the user is asked"
-    assert silence.pop("authentication_decision") == "whoever is not signed in signs in"
+    assert silence.pop("authentication_decision") == "a user who is not signed in must sign in"
     assert all("refused" in text or "closed" in text for text in silence.values())
 
 

@@ -164,8 +164,14 @@ def test_what_shadow_plugins_said_is_not_asked_again(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("decision", "why"),
     [
-        (record("scope_decision", SCOPE | {"client_id": "gone"}, "allow"), "the client is gone"),
-        (record("scope_decision", SCOPE | {"user_id": "user_gone"}, "allow"), "the user is gone"),
+        (
+            record("scope_decision", SCOPE | {"client_id": "gone"}, "allow"),
+            "the client does not exist any more",
+        ),
+        (
+            record("scope_decision", SCOPE | {"user_id": "user_gone"}, "allow"),
+            "the user does not exist any more",
+        ),
         (record("scope_decision", None, "allow"), "another version of the server recorded it"),
         (record("scope_decision", SCOPE | {"requested": None}, "allow"), "another version"),
         (record("retired_decision", {}, "allow"), "this hook does not exist any more"),

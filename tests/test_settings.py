@@ -378,15 +378,15 @@ def test_a_malformed_key_ring_stops_the_start_unshown(entry: str) -> None:
 
 INSECURE = [
     ("authserver.issuer", "http://localhost:6543", "plain http"),
-    ("authserver.secret_keys", f"k1:{KEY}", "stands in the INI file"),
+    ("authserver.secret_keys", f"k1:{KEY}", "is in the INI file"),
     ("authserver.secret_keys", "k1:" + base64.b64encode(bytes(32)).decode(), "not random"),
     (
         "authserver.secret_keys",
         "k1:" + base64.b64encode(b"change me before going live 1234").decode(),
         "not random",
     ),
-    ("authserver.database_url", "postgresql+psycopg://as:canary@db/as", "a password stands in the INI file"),
-    ("authserver.database_url", "postgresql+psycopg://db/as?user=as&password=canary", "a password stands"),
+    ("authserver.database_url", "postgresql+psycopg://as:canary@db/as", "a password is in the INI file"),
+    ("authserver.database_url", "postgresql+psycopg://db/as?user=as&password=canary", "a password is"),
     *(
         (f"pyramid.{name}", value, "debugging is on")
         for name in (

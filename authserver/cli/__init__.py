@@ -24,7 +24,7 @@ class Commands(OneSentence):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        # Pyramid 2.1 imports it, and setuptools is kept below 82 for that. A person who types a command need not know.
+        # Pyramid 2.1 imports it, and setuptools is kept below 82 for that. Users of commands need not see its warning.
         warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
         command: click.Command = getattr(import_module(f"authserver.cli.{name}"), name)
         return command

@@ -54,7 +54,7 @@ def prepare_files(ini: Mapping[str, str], home: Path) -> Path:
         home: the folder of the INI file. A folder in it that was there before is closed to other users.
 
     Raises:
-        click.ClickException: this is no development server, or its key ring is no file.
+        click.ClickException: this is not a development server, or its key ring is not a file.
     """
     key = "authserver.environment"
     if ini_reader.resolve(key, ini.get(key, "production")).text != Environment.DEVELOPMENT:

@@ -12,7 +12,7 @@ _MAXIMUM_DURATION = timedelta(days=3650)
 
 
 def length_of(text: str) -> timedelta | None:
-    """What a whole number with its unit says; None when the text is something else."""
+    """The duration in a whole number with its unit; None if the text is something else."""
     found = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
     return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
 
@@ -22,7 +22,7 @@ def duration(text: str) -> timedelta:
     length = timedelta() if text == "0" else length_of(text)
     if length is None:
         raise click.BadParameter(
-            f"{text!r} is no duration: write a whole number followed by s, m, h, d or w, such as 90s, 24h or 7d"
+            f"{text!r} is not a duration: write a whole number followed by s, m, h, d or w, such as 90s, 24h or 7d"
         )
     if length > _MAXIMUM_DURATION:
         raise click.BadParameter(f"{text} is longer than {_MAXIMUM_DURATION.days}d")

@@ -95,7 +95,7 @@ def revoke(
 
 
 def described(grant: Grant, names: Mapping[str, str]) -> dict[str, Any]:
-    """What may be shown of a grant; the user name where it is known."""
+    """What may be shown of a grant; with the user name if it is known."""
     return {
         "grant_id": grant.grant_id,
         "user_id": grant.user_id,

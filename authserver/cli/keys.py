@@ -65,12 +65,12 @@ def list_keys(configuration: Configuration, with_removed: bool, as_json: bool) -
     "--after",
     type=click.IntRange(min=0),
     metavar="SECONDS",
-    help="When the new key begins to sign: not before everybody can know it, which is the default.",
+    help="When the new key begins to sign; by default, and at the earliest, when all APIs can have it.",
 )
 @json_option
 @click.pass_obj
 def rotate(configuration: Configuration, algorithm: str | None, after: int | None, as_json: bool) -> None:
-    """Publish a new signing key, which signs as soon as everybody can know it.
+    """Publish a new signing key, which signs as soon as all APIs can have it.
 
     The key before it verifies until its last token has expired. No restart is needed.
     """
@@ -173,7 +173,7 @@ def consequences(revocation: rules.Revocation, signs: SigningKey | None, maximum
     if revocation.successor is not None:
         yield f"{revocation.successor.kid} ({revocation.successor.algorithm}) signs from now on."
     elif revocation.restored is not None:
-        yield f"{revocation.restored.kid}, which it was to replace, goes on signing."
+        yield f"{revocation.restored.kid}, which it was to replace, continues to sign."
     elif signs is not None:
         yield f"{signs.kid} ({signs.algorithm}) signs, as before."
     if revocation.was is KeyState.STAGED:

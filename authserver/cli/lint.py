@@ -160,7 +160,7 @@ def _auth_method(engine: Engine, client: Client) -> _Refused:
 
 
 def _enabled_clients(application: Application) -> Iterator[tuple[Engine, Client]]:
-    """Each with an engine of its own journal, which would otherwise keep all that was ever asked."""
+    """Each gets an engine with a new journal; a single journal would keep all questions."""
     last = ""
     while True:
         with application.begin() as engine:
@@ -174,7 +174,7 @@ def _enabled_clients(application: Application) -> Iterator[tuple[Engine, Client]
 
 
 def _print(found: list[Finding], checked: int) -> None:
-    """A line for each finding; what to do is said once, since one change of a policy hits many in the same way."""
+    """A line for each finding. What to do is printed only once, because one change of a policy causes many findings."""
     columns = ("client_id", "client_name", "member", "value", "reason")
     print_rows(map(asdict, found), columns, empty="")
     say("\nWhat to do")

@@ -18,7 +18,7 @@ from authserver.hookspecs import DECIDING, every_hook
 from authserver.plugins.loading import GROUP
 
 TEMPLATES = files("authserver.cli") / "plugin_template"
-# What a plugin is started from for a deciding hook that has no template of its own.
+# The template for a deciding hook that has no other.
 ANY_DECIDING = "deciding"
 HOOKS = tuple(every_hook())
 MAXIMUM_NAME = 30
@@ -124,7 +124,7 @@ def _names(text: str) -> Names:
     text = text.removeprefix("authserver-")
     if not _NAME.fullmatch(text) or len(text) > MAXIMUM_NAME:
         raise click.BadParameter(
-            f"{text!r} is no name for a plugin; write it in at most {MAXIMUM_NAME} small letters, digits and "
+            f"{text!r} cannot be the name of a plugin; write it in at most {MAXIMUM_NAME} small letters, digits and "
             "hyphens, beginning with a letter: quiet-hours",
             param_hint="NAME",
         )

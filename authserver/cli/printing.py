@@ -26,7 +26,7 @@ def say(text: str = "", *, err: bool = False) -> None:
 
 
 def safe(text: str) -> str:
-    """A text of several lines with an escape for everything else that is hidden in it."""
+    """A text of several lines, with escapes for all other characters that are not visible."""
     return "\n".join(map(made_visible, text.split("\n")))
 
 
@@ -41,7 +41,7 @@ def print_json(value: object) -> None:
 def print_rows(
     rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str, indent: int = 0
 ) -> None:
-    """A table with one line for each row; `empty` is said when there is none."""
+    """A table with one line for each row; if there are none, the text `empty`."""
     found = list(rows)
     if not found:
         say(empty)

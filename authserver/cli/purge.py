@@ -21,7 +21,7 @@ from authserver.engine.records import Batch, Disposable
 
 # More rows than this are not counted before the start: that would take longer than a statement may.
 MAXIMUM_COUNTED = 1_000_000
-# How often, and after how many seconds, to look again when others hold what is left or the database is busy.
+# How often, and after how many seconds, to try again when the remaining rows are locked or the database is busy.
 TRIES = 10
 WAIT = 1.0
 

@@ -107,7 +107,7 @@ def _progress(what: str, counts: Iterable[int], *, quiet: bool, batches: int | N
 
 
 def _redo(application: Application, logged: Sequence[LoggedEvent]) -> list[Redone]:
-    """Each event in a transaction of its own; the last word about a client or person is that of the log."""
+    """Each event in a separate transaction; the state of a client or person becomes that of the log."""
     with application.begin() as engine:
         lost = lost_events.lost(engine, logged)
     redone = []
@@ -142,4 +142,4 @@ def _print(done: Mapping[str, Any], redone: Sequence[Redone], bad: Sequence[int]
     )
     if bad:
         numbers = ", ".join(map(str, bad[:MAXIMUM_NUMBERS])) + (", …" if len(bad) > MAXIMUM_NUMBERS else "")
-        say(f"\nLines of the log that are no event ({len(bad)}): {numbers}")
+        say(f"\nLines of the log that are not events ({len(bad)}): {numbers}")

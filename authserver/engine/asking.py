@@ -62,7 +62,7 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
 
     Raises:
         InvalidTarget: malformed, unknown, not for this client, or no default.
-        ServerError: a policy failed, or named what is no resource.
+        ServerError: a policy failed, or its value is not a resource.
     """
     if len(requested) > MAXIMUM_RESOURCES:
         raise InvalidTarget("Too many resources.", reason="too-many-resources")
@@ -92,7 +92,7 @@ def _is_same_resource(value: str, requested: str) -> bool:
 
 
 def may_refresh(engine: Engine, client: Client, granted: tuple[str, ...]) -> bool:
-    """Whether a refresh token goes with what was granted (I-01)."""
+    """Whether a refresh token is issued with what was granted (I-01)."""
     if "refresh_token" not in client.grant_types or "refresh_token" not in engine.grant_types:
         return False
     return OFFLINE_ACCESS not in engine.scopes or OFFLINE_ACCESS in granted

@@ -74,7 +74,7 @@ class Requester:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskLogin:
-    """Somebody must sign in first; `again` when somebody is signed in already, and that is not enough."""
+    """The user must sign in first; `again` if they are signed in already, and that is not enough."""
 
     sealed_request: str = field(repr=False)
     handle: str
@@ -100,7 +100,7 @@ class AskConsent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redirect:
-    """The browser goes to the client with the answer."""
+    """The browser is redirected to the client with the response."""
 
     location: str = field(repr=False)
 
@@ -127,7 +127,7 @@ class Expanded:
         request_id: the id under which the request is answered once, for one that can be sent more often.
         sendable_until: until when it can be sent.
         bound: the key that its client proved when it sent this in advance, as a `cnf`; the code is bound to it.
-        refusal: what the client is told instead of an answer, once its redirect URI is accepted.
+        refusal: sent to the client instead of an answer, once its redirect URI is accepted.
         reference: the few parameters that travel from page to page in place of these, where the plugin keeps these.
             On each page it is asked to expand the reference, with an engine whose `now` is when the request was sent.
     """
@@ -236,7 +236,7 @@ def answer(
 
 
 def switch_user(engine: Engine, sealed_request: str, browser: Browser, *, form_token: str) -> Outcome:
-    """Sign out whoever is signed in, so that another user can answer.
+    """Sign out the signed-in user, so that another user can answer.
 
     Raises:
         PageError: as for `answer`.
@@ -254,7 +254,7 @@ def switch_user(engine: Engine, sealed_request: str, browser: Browser, *, form_t
 def _answered(
     engine: Engine, pending: Pending, browser: Browser, token: str, given: str
 ) -> Checked | AskLogin | Redirect:
-    """What is common to every answer: whose page it answers, and whether the request is still open.
+    """The checks for every answer: that its page was shown to this user, and that the request is still open.
 
     The same answer once more is a `Redirect` (E-05); without a user it does not count.
     """
@@ -313,7 +313,7 @@ def error_location(error: RedirectError, issuer: str) -> str:
 
 
 def check_request(engine: Engine, parameters: Parameters, bound: Mapping[str, Any] = NOTHING) -> None:
-    """Check everything about a request that can be checked before somebody signs in (RFC 9126, 2.1).
+    """Check everything about a request that does not depend on a user (RFC 9126, 2.1).
 
     Args:
         bound: the key that the client proved, as a `cnf`, if any.
@@ -328,7 +328,7 @@ def check_request(engine: Engine, parameters: Parameters, bound: Mapping[str, An
 
 
 def _expand(engine: Engine, parameters: Parameters) -> Expanded:
-    """The request that the parameters stand for: the first plugin that expands it decides, and each may refuse."""
+    """The request that the parameters refer to: the first plugin that expands it decides, and each may refuse."""
     try:
         found = engine.contributions("expand_authorization_request", engine=engine, parameters=parameters)
     except ServerError:
@@ -441,7 +441,7 @@ def accept_redirect_uri(engine: Engine, client: Client, redirect_uri: str) -> No
 def _check(
     engine: Engine, pending: Pending, client: Client, redirect_uri: str, browser: Browser
 ) -> Checked | AskLogin:
-    """Everything else, for whoever is signed in; from here on errors go to the client."""
+    """All other checks, for the signed-in user if there is one; from here on errors are sent to the client."""
     parameters, user = pending.parameters, browser.user
     engine.journal.user_id = user.user_id if user else None
     state: str | None = None
@@ -458,7 +458,7 @@ def _check(
         code_challenge, scopes, resources, kept = _details(engine, client, parameters, user, pending.bound)
     except OAuthError as error:
         if user is None and isinstance(error, InvalidRequest):
-            # Nobody is redirected for a mistake in the request before they are known (OAuth 2.1, 7.13.2).
+            # Redirect for a mistake in the request only after the user has signed in (OAuth 2.1, 7.13.2).
             return _ask_login(engine, pending)
         raise _redirected(engine, error, client, redirect_uri, state) from None
     return Checked(
@@ -471,7 +471,7 @@ def _check(
 
 
 def _next_step(engine: Engine, pending: Pending, client: Client, browser: Browser) -> AuthenticationStep:
-    """What the policies want of whoever is, or is not, signed in. They see parameters of which none is repeated.
+    """What the user must do next, as policies decide. They get parameters of which none is repeated.
 
     Raises:
         AuthenticationRefused: a policy refuses; the client gets its code.
@@ -486,7 +486,7 @@ def _next_step(engine: Engine, pending: Pending, client: Client, browser: Browse
     )
     if ruling.verdict is Verdict.DENY:
         raise AuthenticationRefused("This is not allowed here.", reason=ruling.reason, code=ruling.error_code)
-    # A sign-in since the request began is always enough: else a policy could ask for one after the other, without end.
+    # A sign-in since the request began is always enough; otherwise a policy could ask for sign-ins without end.
     if not ruling.allowed or pending.began_before(browser.session):
         return AuthenticationStep.GO_ON
     return ruling.allowed_value

@@ -1,6 +1,6 @@
-"""Agreement: what a client may have of a person, whether they are asked, and what is remembered of it.
+"""Consent: what a user lets a client have, whether the user is asked, and what is remembered.
 
-No rule here knows how the client asked or where its answer goes: any grant type may ask a person.
+No rule here depends on how the client asked or how it gets its answer: any grant type may ask a user.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from authserver.engine.records import Client, Consent, EventType, Grant, Session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What the user would let the client have, or does.
+    """What the user is asked to let the client have, or has agreed to.
 
-    `scopes` and `resources` are what policies and floor let through (`engine.asking`).
+    `scopes` and `resources` are those that policies and floor allow (`engine.asking`).
     """
 
     client: Client
@@ -30,7 +30,7 @@ class Agreement:
     resources: tuple[str, ...]
 
     def narrowed(self, scopes: Collection[str]) -> Agreement:
-        """The part of it that has one of these scopes; never more than it (E-14, E-15)."""
+        """The same with only those of its scopes that are among these (E-14, E-15)."""
         return replace(self, scopes=tuple(scope for scope in self.scopes if scope in scopes))
 
 
@@ -43,7 +43,7 @@ def consents_already(engine: Engine, agreement: Agreement) -> bool:
     """Whether a policy allows without asking the user.
 
     Raises:
-        AccessDenied: a policy refuses, whatever the user would say.
+        AccessDenied: a policy refuses, whatever the user would answer.
         ServerError: a policy failed.
     """
     ruling = engine.ask(
@@ -61,11 +61,11 @@ def consents_already(engine: Engine, agreement: Agreement) -> bool:
 
 
 def silent_approval_is_safe(client: Client, *, reaches_client_alone: bool) -> bool:
-    """Whether anything proves that it is this client, so that no page is needed (E-12, T088).
+    """Whether the identity of the client is proven, so that no page is needed (E-12, T088).
 
     Args:
-        reaches_client_alone: whether nobody else can receive the answer. Any program of the device may listen at a
-            loopback address or take a private-use scheme, a client secret or not.
+        reaches_client_alone: whether only this client can receive the answer. Any program on the device can listen at a
+            loopback address or register a private-use scheme, even if the client is confidential.
     """
     if client.is_self_registered or not reaches_client_alone:
         return False
@@ -73,15 +73,15 @@ def silent_approval_is_safe(client: Client, *, reaches_client_alone: bool) -> bo
 
 
 def sentences(engine: Engine, agreement: Agreement) -> tuple[tuple[str, str], ...]:
-    """The scopes with the sentences by which the user is asked for them."""
+    """The scopes with the sentences that the consent page shows for them."""
     return tuple((scope, engine.scopes[scope]) for scope in agreement.scopes)
 
 
 def problem_with(agreement: Agreement, *, confirmed: bool) -> str | None:
-    """Why the user has not agreed by allowing this: `nothing-ticked` or `not-confirmed`; None when they have.
+    """Why this answer is not an agreement although the user allowed: `nothing-ticked` or `not-confirmed`; else None.
 
     Args:
-        confirmed: whether the user confirmed a client that registered itself (E-09).
+        confirmed: whether the user confirmed that they know a client that registered itself (E-09).
     """
     if not agreement.scopes:
         return "nothing-ticked"
@@ -91,10 +91,10 @@ def problem_with(agreement: Agreement, *, confirmed: bool) -> str | None:
 
 
 def hold_session(engine: Engine, session: Session) -> None:
-    """Hold the session, so that what ends it ends also what is agreed in it now (I-14, T068).
+    """Lock the session, so that a request that ends it also revokes what is agreed in it now (I-14, T068).
 
-    It comes before every write, because those who end sessions lock them first: in another order both could
-    wait for each other.
+    Call it before any write, because a request that ends sessions locks them first: with another order there could be
+    a deadlock.
 
     Raises:
         PageError: it ended after it was read for this request.
@@ -104,11 +104,11 @@ def hold_session(engine: Engine, session: Session) -> None:
 
 
 def agree(engine: Engine, agreement: Agreement, session: Session, *, asked: bool) -> Grant:
-    """The grant of what was agreed, to be stored with what it leads to.
+    """A grant of what was agreed; the caller stores it together with its code or tokens.
 
     Args:
-        session: in which the user agreed; the grant says how and when they signed in to it (RFC 9068, 2.2.1).
-        asked: whether the user was asked; what they agreed to is remembered then.
+        session: in which the user agreed; the grant keeps how and when they signed in (RFC 9068, 2.2.1).
+        asked: whether the user was asked; if so, what they agreed to is remembered.
     """
     if asked:
         _remember(engine, agreement)
@@ -128,14 +128,14 @@ def agree(engine: Engine, agreement: Agreement, session: Session, *, asked: bool
 
 
 def decline(engine: Engine, agreement: Agreement) -> None:
-    """Note that the user declined, in the event table alone: the next request asks again (E-07)."""
+    """Write only an event that the user declined: the next request asks again (E-07)."""
     engine.record(EventType.CONSENT_REFUSED, details={"scopes": list(agreement.scopes)})
 
 
 def _remember(engine: Engine, agreement: Agreement) -> None:
     """Add this to what the user agreed to before.
 
-    It takes the place of that where the redirect URIs of the client, or the resources, are others (E-13, T089).
+    If the redirect URIs of the client or the resources have changed, it replaces that (E-13, T089).
     """
     client, before = agreement.client, remembered(engine, agreement)
     same = before and (before.redirect_uris, before.resources) == (client.redirect_uris, agreement.resources)

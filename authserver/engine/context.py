@@ -1,4 +1,4 @@
-"""What every rule is handed: the parts built at start, the stores of this request, its caller, and the time."""
+"""What every rule gets: the parts built at start, the stores of this request, its caller, and the time."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls, and how: what a rule may know of a request besides its parameters.
+    """Where a request comes from, and how: all that a rule can use of it besides its parameters.
 
     Attributes:
         endpoint: the name of the route; `command …` for a command, `server` for the server's own work.
-        actor: who it is before anybody has proven anything (see `Event.actor`).
+        actor: before a client or user is authenticated (see `Event.actor`).
         source: the network address that the request came from; empty where there is no network.
         headers: by lower-case name, without those that carry credentials.
         authorization: the Authorization header, if any.
-        url: of the endpoint, made from the issuer and never from the Host header; empty where there is none.
+        url: of the endpoint, made from the issuer and never from the Host header; empty if there is none.
     """
 
     endpoint: str
@@ -46,7 +46,7 @@ class Caller:
     url: str = ""
 
 
-# Who makes keys at start and does what nobody asked for.
+# For work without a request, such as making keys at start.
 SERVER = Caller(endpoint="server", actor="server")
 
 
@@ -57,11 +57,11 @@ class SingleUse:
     The check returns this; it is claimed when tokens are issued, after the last question to a plugin.
 
     Attributes:
-        purpose: what it is used for, so that the same text for two purposes is two things.
-        text: what names it among others of its purpose.
-        since: when it could be used at the earliest.
-        until: when it can no longer be used anyway, and need not be remembered.
-        refusal: what is raised when it was used before, or when that cannot be known.
+        purpose: what it is used for; the same text with two purposes is two different things.
+        text: identifies it among others of its purpose.
+        since: the earliest time at which it could be used.
+        until: from then on it cannot be used anyway, and need not be remembered.
+        refusal: raised when it was used before, or when that cannot be known.
     """
 
     purpose: str
@@ -77,15 +77,15 @@ class Issue:
 
     Attributes:
         grant: what the tokens belong to; `is_new` when it is not stored yet.
-        user: whose grant it is; None when the client acts on its own behalf.
+        user: of the grant; None when the client acts on its own behalf.
         scopes: of the access token.
         resources: its audience.
-        refreshable: whether a refresh token goes with it.
-        spends: the single-use credential that is claimed for this, if any.
+        refreshable: whether a refresh token is issued with it.
+        spends: the code or refresh token that is claimed for this, if any.
         presented: the text of a refresh token that is spent; its successor is sealed under it.
-        keeps: a refresh token that its client goes on using; only its idle end moves.
+        keeps: a refresh token that its client continues to use; only its idle end changes.
         refresh_token: a successor that was already minted for `spends` and is sent again.
-        bound: the key that what was presented is bound to, as a `cnf`; whoever presents it must prove that key.
+        bound: the key that the presented code or token is bound to, as a `cnf`; the client must prove that key.
         uses: what else is used up by this, each once.
     """
 
@@ -110,7 +110,7 @@ class Binding:
     Attributes:
         confirmation: the `cnf` of the access token (RFC 7800, 3.1), such as `{"x5t#S256": thumbprint}`. Its plugin
             declares in `confirmations` which members it makes, each with the type of a token that is bound so.
-        binds_refresh: whether refresh tokens are bound to the key, too.
+        binds_refresh: whether refresh tokens are bound to the key as well.
         uses: what the proof uses up, each once.
     """
 
@@ -120,17 +120,17 @@ class Binding:
 
 
 Redeem = Callable[["Engine", Client, Parameters], Issue]
-# Takes the name of a member of client metadata and what was sent for it; returns what is kept, None for nothing.
+# Takes the name of a member of client metadata and the value that was sent; returns what is stored, None for nothing.
 ReadMember = Callable[[str, Any], Any]
 
 
 @dataclass(slots=True)
 class Journal:
-    """Facts of a request that become known while it is decided, for its events and its error answers.
+    """Facts of a request that become known while it is processed, for its events and its error responses.
 
-    `actor` is who the caller turned out to be (see `Event.actor`). `target` is set once errors may be redirected:
+    `actor` is the authenticated caller (see `Event.actor`). `target` is set once errors may be redirected:
     the accepted redirect URI, the state, and whether the user is asked first because the client registered
-    that URI itself. `events` are those written so far, which observers get after the commit.
+    that URI itself. `events` are those written so far; observers get them after the commit.
     """
 
     decisions: list[Ruling[Any]] = field(default_factory=list)
@@ -169,9 +169,9 @@ _PARTS = tuple(part.name for part in fields(Parts))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine(Parts):
-    """The parts, and one request's view of everything else. `now` is the only clock of a rule.
+    """The parts, and what belongs to one request. `now` is the only clock of a rule.
 
-    `restored_at` is when the database was restored from a backup, if ever: what was used before is not all known.
+    `restored_at` is when the database was restored from a backup, if ever: uses shortly before that may be missing.
     """
 
     stores: Stores
@@ -190,7 +190,7 @@ class Engine(Parts):
         caller: Caller = SERVER,
         journal: Journal | None = None,
     ) -> Engine:
-        """The engine of one request, which continues a journal that was begun elsewhere."""
+        """The engine of one request; it continues the given journal."""
         return cls(
             **{name: getattr(parts, name) for name in _PARTS},
             stores=stores,
@@ -213,7 +213,7 @@ class Engine(Parts):
         return ruling
 
     def gather(self, hook: str, /, **question: Any) -> Mapping[str, Any]:
-        """What plugins add at a contributing hook, in one mapping; the start has checked that no names collide.
+        """What plugins add at a contributing hook, in one mapping; it was checked at start that no names collide.
 
         Raises:
             ServerError: a plugin failed, so nothing may be issued (R-14).
@@ -225,7 +225,7 @@ class Engine(Parts):
         }
 
     def contributions(self, hook: str, /, **question: Any) -> Sequence[Any]:
-        """What each plugin gives at a contributing hook, in order.
+        """What each plugin adds at a contributing hook, in order.
 
         Raises:
             ServerError: a plugin failed (R-14).
@@ -238,7 +238,7 @@ class Engine(Parts):
             raise ServerError("The server could not answer this request.", reason="plugin-raised") from None
 
     def find_client(self, client_id: str) -> Client | None:
-        """The client of this id: kept here, or known to a plugin. What is no client id is not looked up.
+        """The client of this id, from the store or from a plugin. A text that cannot be a client id is not looked up.
 
         Raises:
             ServerError: a plugin failed.
@@ -248,7 +248,7 @@ class Engine(Parts):
         return self.stores.clients.find(client_id, self.now) or self.find_client_elsewhere(client_id)
 
     def find_client_elsewhere(self, client_id: str) -> Client | None:
-        """The client of this id that a plugin knows.
+        """The client of this id, from a plugin.
 
         Raises:
             ServerError: a plugin failed.
@@ -259,7 +259,7 @@ class Engine(Parts):
         return next((client for client in found if client.client_id == client_id), None)
 
     def token_type(self, confirmation: Mapping[str, Any]) -> str | None:
-        """The type of an access token with this `cnf` (RFC 6749, 7.1); None where no plugin proves such a key."""
+        """The type of an access token with this `cnf` (RFC 6749, 7.1); None if no plugin proves such a key."""
         if not confirmation:
             return "Bearer"
         return next((self.token_types[name] for name in confirmation if name in self.token_types), None)

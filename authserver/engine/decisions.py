@@ -29,13 +29,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision(Generic[T_co]):
-    """One policy's answer. Made by `allow`, `narrow` and `deny`, never by hand.
+    """One policy's answer. Make it with `allow`, `narrow` and `deny` only.
 
     Attributes:
         verdict: ALLOW, NARROW or DENY.
         reason: a short stable identifier such as `loopback-port`; it reaches operators, never clients.
         value: what is allowed, or the most that is allowed; its type depends on the hook. None in a deny.
-        error_code: in a deny, what the client is told, where the hook takes such codes; None: the usual code.
+        error_code: of a deny, sent to the client if the hook takes such codes; None: the usual code.
     """
 
     verdict: Verdict
@@ -54,12 +54,12 @@ def allow(reason: str, value: Any = None) -> Decision[Any]:
 
 
 def narrow(reason: str, value: T) -> Decision[T]:
-    """Do not decide, but let no more than `value` through, whoever allows."""
+    """Do not decide, but allow no more than `value`, whichever policy allows."""
     return Decision(Verdict.NARROW, reason, value)
 
 
 def deny(reason: str, error_code: str | None = None) -> Decision[Never]:
-    """Refuse, whatever the other policies say; with an error code for the client, where the hook takes one."""
+    """Refuse, whatever the other policies answer; with an error code for the client, if the hook takes one."""
     return Decision(Verdict.DENY, reason, error_code=error_code)
 
 
@@ -89,7 +89,7 @@ class Ruling(Generic[T_co]):
         verdict: ALLOW, DENY, SILENT, or FAILED when a plugin raised or answered with the wrong type.
         reason: the reason of the answer that decided.
         decided_by: the plugin whose answer decided, or "" when nobody answered.
-        value: the value of the first allow, after every narrowing; None where nothing was allowed.
+        value: the value of the first allow, after every narrowing; None if nothing was allowed.
         answers: what each plugin answered, in the order of the INI.
         error_code: that of the deny that decided, if it has one.
     """

@@ -147,14 +147,14 @@ class RequestUriNotSupported(OAuthError):
 
 
 class AccessDenied(OAuthError):
-    """The user, or a policy, said no."""
+    """The user or a policy refused."""
 
     code = "access_denied"
     status = 403
 
 
 class AuthenticationRefused(AccessDenied):
-    """A policy refuses whoever is signed in, or nobody (hook `authentication_decision`).
+    """A policy refuses the request because of the user's sign-in or its lack (hook `authentication_decision`).
 
     Args:
         code: the policy's own, such as `login_required` (OIDC Core, 3.1.2.6); None for `access_denied`.

@@ -1,4 +1,4 @@
-"""The introspection endpoint (RFC 7662): what a token allows, for callers that may know; others learn nothing."""
+"""The introspection endpoint (RFC 7662): what a token allows, for callers that may ask; others learn nothing."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def _slow_down(engine: Engine, caller: Client, *, is_known: bool) -> None:
     """Count unknown tokens; beyond the limit the caller gets 429 for every inactive one (M-08).
 
     Active ones are still answered; otherwise a stranger who sends an API many invented tokens could stop it
-    for everybody. What is known here is not counted, such as a token that has just expired, but once the
-    limit is reached it is answered as the others, so that the two cannot be told apart (T078).
+    for everybody. Tokens that are known here, such as one that has just expired, are not counted, but once the
+    limit is reached they get the same response as unknown ones, so that the two cannot be distinguished (T078).
 
     Raises:
         TooManyRequests: the limit is reached.
@@ -104,9 +104,9 @@ def _slow_down(engine: Engine, caller: Client, *, is_known: bool) -> None:
 
 
 def _may_see(engine: Engine, caller: Client, issued: Issued) -> bool:
-    """Whether policies and floor allow this caller to know.
+    """Whether policies and floor allow this caller to read the token.
 
-    A refusal leaves an event, though its answer is no error.
+    A refusal leaves an event, although its response is not an error.
     """
     engine.journal.grant_id, engine.journal.user_id = issued.grant.grant_id, issued.grant.user_id
     token = IntrospectedToken(

@@ -1,6 +1,6 @@
 """The parameters of a request, read once and strictly, so that all readers see the same values.
 
-What is refused here is refused before anything knows the client; descriptions therefore never repeat
+What is refused here is refused before the client is known; descriptions therefore never repeat
 what was sent, except for a parameter name of plain lower-case letters.
 """
 

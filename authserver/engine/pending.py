@@ -32,7 +32,7 @@ class Browser:
     """What a browser shows: its session, who is signed in to it, and the requests that began in it.
 
     `session` and `user` are None when nobody is signed in, though an ended session may have left its id.
-    `marks` are by handle, as they were sent: `is_marked` says which of them are ours.
+    `marks` are by handle, as they were sent: `is_marked` says which of them this server has made.
     """
 
     session_id: str | None = field(default=None, repr=False)
@@ -94,7 +94,7 @@ class RequestAnswered(PageError):
 
 
 def mark_of(engine: Engine, handle: str) -> str:
-    """What the browser keeps to show that the request of this handle began in it."""
+    """The value of the cookie that shows that the request of this handle began in this browser."""
     return to_text(engine.ring.mac(handle.encode(), purpose=MARK_PURPOSE))
 
 

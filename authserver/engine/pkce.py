@@ -16,7 +16,7 @@ _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
 
 def check_challenge(challenge: str | None, method: str | None) -> None:
-    """Raise InvalidRequest unless this is an S256 challenge whose method was said explicitly.
+    """Raise InvalidRequest unless this is an S256 challenge whose method was sent explicitly.
 
     A challenge without a method means `plain` (OAuth 2.1, 4.1.1), which is never accepted.
     """

@@ -343,13 +343,13 @@ class Storage(Protocol):
 
 
 class Policies(Protocol):
-    """The plugins, seen from the engine: a question goes in, one ruling comes out."""
+    """The plugins, as the engine uses them: it asks a question and gets one ruling."""
 
     def serves(self, hook: str, /) -> bool:
         """Whether any plugin implements this hook."""
 
     def decide(self, question: Question[T], /) -> Ruling[T]:
-        """Ask every plugin that serves the hook of this question and combine what they say.
+        """Ask every plugin that serves the hook of this question and combine their answers.
 
         Never raises when a plugin fails: the ruling is then FAILED.
         """

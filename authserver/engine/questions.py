@@ -1,8 +1,8 @@
 """The questions that the engine asks the policies, as values; `hookspecs` declares the hook of each.
 
 The fields of a question are the arguments that a plugin may take. Its facts are what is recorded of it: plain JSON
-values without secrets. From them and from what the stores hold now the question can be asked again, unless it was
-asked with a secret. Headers may carry secrets: they are not recorded, and a question that is asked again has none.
+values without secrets. The question can be asked again, with its facts and the current records of the stores, unless
+it contained a secret. Headers may contain secrets: they are not recorded, and a question that is asked again has none.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class CannotAskAgain(Exception):
-    """Why a recorded question cannot be asked again: its client or user is gone, or it was asked with a secret."""
+    """Why a recorded question cannot be asked again: a client or user was deleted, or it contained a secret."""
 
 
 class Known:
-    """What recorded questions are about, as it is now. Every record is read once.
+    """The current records that recorded questions are about. Each record is read once.
 
-    Each method raises CannotAskAgain when its record is gone.
+    Each method raises CannotAskAgain when its record does not exist any more.
 
     Args:
-        client: finds a client by its id, the clients of plugins too.
+        client: finds a client by its id, also the clients of plugins.
         user: finds a user by its id.
         consent: finds what a user last agreed to for a client, by the ids of both.
     """
@@ -51,28 +51,28 @@ class Known:
     def client(self, facts: Facts) -> Client:
         client = self._client(facts["client_id"])
         if client is None:
-            raise CannotAskAgain("the client is gone")
+            raise CannotAskAgain("the client does not exist any more")
         return client
 
     def user(self, facts: Facts) -> User:
         user = self._user(facts["user_id"])
         if user is None:
-            raise CannotAskAgain("the user is gone")
+            raise CannotAskAgain("the user does not exist any more")
         return user
 
     def consent(self, facts: Facts) -> Consent | None:
-        """None when nothing was remembered when it was asked."""
+        """None if nothing was remembered when the question was asked."""
         if not facts["remembered"]:
             return None
         consent = self._consent(facts["user_id"], facts["client_id"])
         if consent is None:
-            raise CannotAskAgain("the remembered consent is gone")
+            raise CannotAskAgain("the remembered consent does not exist any more")
         return consent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question(Generic[T_co]):
-    """What one deciding hook is asked with. The type parameter is that of the value of an allow.
+    """What one deciding hook is asked. The type parameter is the type of the value of an allow.
 
     Attributes:
         hook: the name of the hook.
@@ -82,7 +82,7 @@ class Question(Generic[T_co]):
 
     @property
     def question(self) -> Self:
-        """A copy, for a plugin that takes the whole question: the server's own stays as it is."""
+        """A copy for a plugin that takes the whole question: it cannot change what others get and what is recorded."""
         return replace(self)
 
     def facts(self) -> Facts:
@@ -91,18 +91,18 @@ class Question(Generic[T_co]):
 
     @classmethod
     def again(cls, facts: Facts, known: Known) -> Self:
-        """The question of which these facts were recorded.
+        """The question with these recorded facts.
 
         Raises:
-            CannotAskAgain: what it was about is gone, or it was asked with a secret.
-            KeyError, TypeError, ValueError: these are no facts of such a question.
+            CannotAskAgain: a record does not exist any more, or the question contained a secret.
+            KeyError, TypeError, ValueError: the facts are not those of such a question.
         """
         raise NotImplementedError
 
     def excess(self, value: Any) -> str | None:
-        """What no policy may allow in answer to it, in words; None when the value is within what was asked for.
+        """What this value allows beyond what was asked for, in words; None if nothing.
 
-        The engine cuts or refuses it all the same; this tells the author of a policy (`testing.contract`).
+        The engine removes or refuses it anyway; this is for the author of a policy (`testing.contract`).
         """
         return None
 
@@ -113,8 +113,8 @@ class Credentials:
 
     Attributes:
         method: `client_secret_basic`, `client_secret_post`, `client_assertion` or `none`.
-        client_id: who it says it is.
-        secret_matches: whether it sent a secret and that is a live secret of this client.
+        client_id: as the request has it.
+        secret_matches: whether it sent a secret and that is a valid secret of this client.
         assertion: the client assertion as sent, if any.
         headers: the request's headers by lower-case name, without those that carry credentials.
     """
@@ -146,7 +146,7 @@ class ClientAuthQuestion(Question[None]):
     @classmethod
     def again(cls, facts: Facts, known: Known) -> Self:
         if facts["assertion"]:
-            raise CannotAskAgain("it was asked with a client assertion")
+            raise CannotAskAgain("it contained a client assertion")
         credentials = Credentials(
             method=facts["method"], client_id=facts["client_id"], secret_matches=facts["secret_matches"]
         )
@@ -159,7 +159,7 @@ class ClientAuthQuestion(Question[None]):
             )
         if self.client.auth_method == "none" or self.credentials.assertion or self.credentials.headers:
             return None
-        return "it allows a client that has shown nothing"
+        return "it allows a client that has proven nothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,17 +236,17 @@ class ResourceQuestion(Question[str]):
         try:
             canonical = uris.canonical_resource(value)
         except InvalidTarget:
-            return f"it allows {value!r}, which is no resource"
+            return f"it allows {value!r}, which is not a resource"
         if self.resource in (None, canonical):
             return None
         return f"it allows {value!r} instead of {self.resource!r}"
 
 
 class AuthenticationStep(StrEnum):
-    """What comes next for whoever is, or is not, signed in (hook `authentication_decision`).
+    """What the user must do next (hook `authentication_decision`).
 
-    GO_ON is what silence means, too: somebody who is signed in goes on, and nobody else does without signing in.
-    SIGN_IN_AGAIN asks for a sign-in since the request began.
+    GO_ON has the same effect as silence: a user who is signed in goes on, and any other must sign in first.
+    SIGN_IN_AGAIN requires a sign-in since the request began.
     """
 
     GO_ON = "go_on"
@@ -255,7 +255,7 @@ class AuthenticationStep(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthenticationQuestion(Question[AuthenticationStep]):
-    """What an authorization request demands of the sign-in behind it."""
+    """What an authorization request demands of the user's sign-in."""
 
     hook: ClassVar[str] = "authentication_decision"
 
@@ -265,7 +265,7 @@ class AuthenticationQuestion(Question[AuthenticationStep]):
     parameters: Parameters = field(repr=False)
 
     def facts(self) -> Facts:
-        # A stranger may send any parameters, tokens and names among them: none is recorded.
+        # Anybody may send any parameters, also tokens and names: none is recorded.
         return {
             "client_id": self.client.client_id,
             "user_id": self.user.user_id if self.user else None,
@@ -274,12 +274,12 @@ class AuthenticationQuestion(Question[AuthenticationStep]):
 
     @classmethod
     def again(cls, facts: Facts, known: Known) -> Self:
-        raise CannotAskAgain("it was asked with the parameters of a request")
+        raise CannotAskAgain("it contained the parameters of a request")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentQuestion(Question[None]):
-    """Whether the user need not be asked again."""
+    """Whether to go on without asking the user."""
 
     hook: ClassVar[str] = "consent_decision"
 
@@ -311,12 +311,12 @@ class ConsentQuestion(Question[None]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who a login policy says is signing in.
+    """The person that a login policy signs in.
 
     Attributes:
-        username: the name by which the person is known here.
+        username: the user name of the person on this server.
         display_name: for the pages; may be empty.
-        methods: how it was proven, as `amr` values (RFC 8176), such as `pwd`.
+        methods: how the person was authenticated, as `amr` values (RFC 8176), such as `pwd`.
     """
 
     username: str
@@ -347,19 +347,19 @@ class LoginQuestion(Question[Identity]):
 
     @classmethod
     def again(cls, facts: Facts, known: Known) -> Self:
-        raise CannotAskAgain("it was asked with a password")
+        raise CannotAskAgain("it contained a password")
 
     def excess(self, value: Identity) -> str | None:
         if not value.username:
-            return "it signs in nobody in particular"
+            return "it signs in a person without a user name"
         if not self.password.value and not self.headers:
-            return "it signs in somebody who has shown nothing"
+            return "it signs in a person who has proven nothing"
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrationQuestion(Question[ClientMetadata]):
-    """Whether a client may register itself, and with what."""
+    """Whether a client may register itself, and with which metadata."""
 
     hook: ClassVar[str] = "registration_decision"
 
@@ -377,12 +377,12 @@ class RegistrationQuestion(Question[ClientMetadata]):
     @classmethod
     def again(cls, facts: Facts, known: Known) -> Self:
         if facts["bearer"]:
-            raise CannotAskAgain("it was asked with an initial access token")
+            raise CannotAskAgain("it contained an initial access token")
         return cls(metadata=ClientMetadata(**_values(facts["metadata"])), bearer=None, source=facts["source"])
 
     def excess(self, value: ClientMetadata) -> str | None:
         metadata = self.metadata
-        # Where nothing of what was asked for can be had, a policy may give what it has.
+        # If none of the scopes that were asked for is allowed, a policy may give others.
         some = set(value.scopes) & set(metadata.scopes)
         extra = [scope for scope in value.scopes if some and scope not in metadata.scopes]
         extra += [grant for grant in value.grant_types if grant not in metadata.grant_types]
@@ -399,7 +399,7 @@ class IntrospectedToken:
     """What `introspection_decision` gets of a token: its facts, not its text.
 
     Attributes:
-        client_id: whom it was issued to.
+        client_id: the client that it was issued to.
         subject: the `sub`: a user, or the client itself.
         audience: the resources it is for.
         scopes: what it allows there.
@@ -415,7 +415,7 @@ class IntrospectedToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntrospectionQuestion(Question[None]):
-    """Whether a client may know what a token is good for."""
+    """Whether a client may read what a token allows."""
 
     hook: ClassVar[str] = "introspection_decision"
 
@@ -444,5 +444,5 @@ def _plain(value: Any) -> Any:
 
 
 def _values(members: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as they were: lists stand for tuples."""
+    """The values before `_plain`: each list becomes a tuple again."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in members.items()}

@@ -174,9 +174,9 @@ class Token:
 class Kept:
     """A small record with an end, such as a replay mark; a new kind needs no migration.
 
-    `kind` is the name that its feature gives it, and `digest` tells it from others of its kind. `client_id` and
-    `grant_id` say whose it is, if anybody's; with its grant it is deleted. `claimed_at` says when a single-use one
-    was used. `details` are stored readable: what only the server may read goes into them sealed, with kind and
+    `kind` is the name that its feature gives it, and `digest` identifies it among others of its kind. `client_id` and
+    `grant_id` are those that it belongs to, if any; it is deleted with its grant. `claimed_at` says when a single-use
+    one was used. `details` are stored readable: what only the server may read must be sealed in them, with kind and
     digest as context (`engine.crypto.sealing`).
     """
 
@@ -250,7 +250,7 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A signing key at rest: the public part in the clear, the private part sealed until it is gone.
+    """A signing key at rest: the public part in the clear, the private part sealed until it is deleted.
 
     It is published from `created_at`, signs from `activates_at` until `retires_at` (None: until another takes
     over), and is published until `ends_at`. Its state follows from these times, so it changes by itself, in
@@ -324,8 +324,8 @@ class Event:
     """One thing that happened, with the decisions behind it. Never a secret in any member.
 
     `actor` is who did it: `client:` or `user:` with the id, `command:` with the command that an operator ran,
-    `server` for what the server did by itself, `stranger` for whoever had not proven who they are, `unknown` for what
-    happened before this was kept. A public client has proven it when it shows what was issued to it.
+    `server` for what the server did by itself, `stranger` for a caller that had not authenticated, `unknown` for what
+    happened before this was kept. A public client counts as authenticated when it shows what was issued to it.
     `source` is the network address that the request came from, empty where there was none; of a person it is
     personal data.
     `client_id`, `user_id` and `grant_id` say whom and what it was about. `decisions` are `Ruling.as_record()`

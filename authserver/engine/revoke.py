@@ -14,15 +14,15 @@ from authserver.engine.records import EventType, TokenKind
 from authserver.engine.tokens.issued import Issued, find_issued
 
 _REVOKED = "token-revoked"
-# Credentials of ours that end in other ways.
+# Credentials of this server that are not revoked here.
 _UNSUPPORTED = (digests.CODE, digests.SECRET, digests.SESSION)
 
 
 def revoke(engine: Engine, parameters: Parameters) -> None:
     """Revoke the grant that a token belongs to, and with it every token of that grant (L-07, T076).
 
-    A token that is unknown, expired, revoked before or another client's changes nothing, and the client is not
-    told which (RFC 7009, 2.2; T074).
+    A token that is unknown, expired, revoked before or another client's changes nothing, and the response is the same
+    for all of these (RFC 7009, 2.2; T074).
 
     Args:
         parameters: the form body; a `token_type_hint` is not needed, so it is not looked at.
@@ -30,7 +30,7 @@ def revoke(engine: Engine, parameters: Parameters) -> None:
     Raises:
         InvalidRequest: `token` is missing, or something is repeated or malformed.
         InvalidClient: the client proves nothing.
-        UnsupportedTokenType: a credential of ours, but no token.
+        UnsupportedTokenType: a credential of this server that is not a token.
     """
     parameters.refuse_repeated()
     client = authenticate(engine, parameters)

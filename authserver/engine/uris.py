@@ -78,7 +78,7 @@ class _PrivateUse(NamedTuple):
 
 
 def malformed(uri: str) -> str | None:
-    """Why this is no redirect URI of our grammar, whatever a policy says; a fixed sentence, or None when it is one."""
+    """Why this URI can never be a redirect URI, under any policy; a fixed sentence, or None if it can be one."""
     if problem := _text_problem(uri):
         return problem
     scheme = _SCHEME.match(uri)
@@ -169,7 +169,7 @@ def is_remote_https(uri: str) -> bool:
 
 
 def display_host(uri: str) -> str:
-    """Where this leads, for a person: the host in lower case, or the private-use scheme; "" when it is neither."""
+    """The destination to show to a person: the host in lower case, or the private-use scheme; "" if there is neither."""
     if web := _web(uri):
         return web.host
     private = _private_use(uri)
@@ -177,7 +177,7 @@ def display_host(uri: str) -> str:
 
 
 def origin(uri: str) -> str | None:
-    """The web origin (RFC 6454) of an http or https URI, or None. A loopback origin goes without its port."""
+    """The web origin (RFC 6454) of an http or https URI, or None. A loopback origin has no port."""
     web = _web(uri)
     if web is None:
         return None
@@ -213,7 +213,7 @@ def with_query(uri: str, parameters: Iterable[tuple[str, str]]) -> str:
 
 
 def link_problem(uri: str) -> str | None:
-    """Why a page of ours may not link to this `client_uri`, `logo_uri`, `tos_uri` or `policy_uri`, or None."""
+    """Why a page of this server may not link to this `client_uri`, `logo_uri`, `tos_uri` or `policy_uri`, or None."""
     if problem := _text_problem(uri):
         return problem
     web = _web(uri)

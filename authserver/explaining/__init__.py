@@ -1,1 +1,1 @@
-"""Says why a request was refused, asks recorded questions again, and knows the remedies."""
+"""Explains why a request was refused, asks recorded questions again, and lists the remedies."""

@@ -104,7 +104,7 @@ def explain_event(event: Event, plugins: PluginSet) -> Explanation:
 
 
 def settings_of(name: str, plugins: PluginSet) -> dict[str, str]:
-    """The settings of a loaded plugin as they stand, secrets hidden; empty when it is not loaded."""
+    """The current settings of a loaded plugin, secrets hidden; empty if it is not loaded."""
     if name not in plugins.names:
         return {}
     plugin: Any = plugins.plugin(name)

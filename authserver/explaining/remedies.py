@@ -1,6 +1,6 @@
 """What to do about a refusal, by its reason: the setting or command that would change it, if any does.
 
-What to do where no plugin of a hook answered is declared with the hook (`hookspecs`).
+What to do if no plugin of a hook answered is declared with the hook (`hookspecs`).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ REMEDIES: Mapping[str, str] = {
         "has expired, too"
     ),
     # Pages
-    "access_denied": "nothing: the person, or a policy, said no",
+    "access_denied": "nothing: the person or a policy refused",
     "request-unsealable": (
         "the request began in another browser, or the key that sealed it is not in authserver.secret_keys any more"
     ),
@@ -179,11 +179,10 @@ WITHOUT_REMEDY = frozenset(
 
 
 def remedy_of(reason: str, declared: Mapping[str, str] = NOTHING) -> str:
-    """What would change a refusal for this reason; "" for the reasons of a plugin that says nothing of it.
+    """What would change a refusal for this reason; "" for the reasons of a plugin that declares no remedy.
 
     Args:
-        declared: what plugins say of their own reasons, in a mapping `reasons`: the remedy, or "" for a mistake of
-            whoever sent the request.
+        declared: the remedies that plugins declare in a mapping `reasons`; "" for a mistake of the client or user.
     """
     remedy = REMEDIES.get(reason, declared.get(reason))
     if reason in WITHOUT_REMEDY or remedy == "":

@@ -34,7 +34,7 @@ class Replayed:
     """One recorded question asked again.
 
     Attributes:
-        client_id: whom it was about; None when it named no client.
+        client_id: of the client that it was about; None when it named no client.
         was: verdict, reason and outcome as recorded.
         would_be: the same under the other configuration; for NOT_ASKED only the reason why it was not asked.
     """
@@ -52,7 +52,7 @@ class Replayed:
 def replay(events: Iterable[Event], engine: Engine) -> Iterator[Replayed]:
     """Ask the policies of an engine every question behind these events once, in their order.
 
-    Several events of one request tell of the same questions; they share its time, and count once.
+    Several events of one request contain the same questions; they have its time, and count once.
     """
     stores = engine.stores
     known = Known(engine.find_client, stores.users.find, stores.consents.find)

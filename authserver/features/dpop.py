@@ -1,6 +1,6 @@
-"""Tokens that are of use only to who has a key: DPoP (RFC 9449).
+"""Tokens that can be used only with the private key of the client: DPoP (RFC 9449).
 
-The key is proven by a JWT that the client signs for this one request. Nonces (8) are not asked for.
+The client proves the key with a JWT that it signs for this one request. Nonces (section 8) are not used.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 class InvalidDpopProof(OAuthError):
-    """A proof is missing, malformed, not for this request, or was used before (RFC 9449, 5)."""
+    """A proof is missing, malformed, for another request, or was used before (RFC 9449, 5)."""
 
     code = "invalid_dpop_proof"
 
@@ -54,13 +54,13 @@ class InvalidDpopProof(OAuthError):
 class Dpop:
     """Bind tokens to a key that the client proves to have, so that a stolen token cannot be used (RFC 9449).
 
-    Any client may send a proof; one that is registered with `dpop_bound_access_tokens` must. The refresh
-    tokens of public clients are bound to the key as well. `dpop_jkt` at authorization binds the code, and so does
-    a proof that comes with a request which the client sends in advance.
+    Any client may send a proof; a client that is registered with `dpop_bound_access_tokens` must. The refresh
+    tokens of public clients are bound to the key as well. The parameter `dpop_jkt` of an authorization request binds
+    the code, and so does a proof that comes with a request that the client sends in advance.
 
     Attributes:
-        algorithms: with which clients may sign their proofs: ES256, ES384, EdDSA, PS256 and RS256.
-        tolerance: by how many seconds the time in a proof may differ from ours, either way (60 to 300).
+        algorithms: that clients may use for their proofs: ES256, ES384, EdDSA, PS256 and RS256.
+        tolerance: by how many seconds the time in a proof may differ from the server's, either way (60 to 300).
     """
 
     details: ClassVar[frozenset[str]] = frozenset({"cnf"})
@@ -68,20 +68,20 @@ class Dpop:
     immediate: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {
         "dpop-jkt-malformed": "",
-        "dpop-proof-algorithm": "list the algorithm in authserver.plugin.dpop.algorithms, where it is one that is known",
+        "dpop-proof-algorithm": "list the algorithm in authserver.plugin.dpop.algorithms, if it is one that can be listed",
         "dpop-proof-header": "",
         "dpop-proof-identifier": "",
         "dpop-proof-key": "",
         "dpop-proof-malformed": "",
         "dpop-proof-method": "",
         "dpop-proof-missing": (
-            "the client must send a DPoP proof, as it is registered to: `authserver client show`"
+            "the client must send a DPoP proof, because it is registered so: `authserver client show`"
         ),
         "dpop-proof-replayed": "",
         "dpop-proof-signature": "",
         "dpop-proof-time": "authserver.plugin.dpop.tolerance is how far the clock of a client may be off",
         "dpop-proof-other-key": "",
-        "dpop-proof-url": "the client must put the endpoint that it calls into its proof, as the metadata has it",
+        "dpop-proof-url": "the client must put the URL of the endpoint into its proof, as it is written in the metadata",
         "invalid_dpop_proof": "",
     }
 
@@ -97,7 +97,7 @@ class Dpop:
 
     @hookimpl
     def includeme(self, config: Configurator) -> None:
-        """Let programs in browsers send proofs, and read the nonces (8) that another server may ask them for."""
+        """Let programs in browsers send proofs, and read nonces (section 8), which other servers use."""
         config.add_cross_origin_headers(sent=("DPoP",), read=("DPoP-Nonce",))
 
     @hookimpl
@@ -140,13 +140,13 @@ class Dpop:
             raise _refused("its key is not the one of dpop_jkt", reason="dpop-proof-other-key")
         return Binding(
             confirmation={"jkt": key.thumbprint},
-            # Others are bound to their client's own credential already (5).
+            # Refresh tokens of other clients are already bound to the client's credential (section 5).
             binds_refresh=client.is_public,
             uses=(use,),
         )
 
     def _key(self, jws: Jws) -> ForeignKey:
-        """The key that the header shows, for an algorithm of ours."""
+        """The key in the header, if the algorithm is one of `algorithms`."""
         header = jws.header
         if header.get("typ") != TYPE or _REFUSED_HEADERS & header.keys():
             raise _refused(
@@ -164,7 +164,7 @@ class Dpop:
             raise _refused("its jwk is not a public key that fits alg", reason="dpop-proof-key") from None
 
     def _check_claims(self, engine: Engine, claims: Mapping[str, Any], key: ForeignKey) -> SingleUse:
-        """RFC 9449, 4.3; that it is used for the first time shows at the end of the request."""
+        """Check the claims (RFC 9449, 4.3). Whether the proof was used before is checked at the end of the request."""
         if claims.get("htm") != "POST":
             raise _refused("its htm is not POST", reason="dpop-proof-method")
         if not _same_endpoint(claims.get("htu"), engine.caller.url):
@@ -172,7 +172,7 @@ class Dpop:
         issued_at, identifier = claims.get("iat"), claims.get("jti")
         if type(issued_at) is not int or abs(engine.now.timestamp() - issued_at) > self.tolerance:
             raise _refused(
-                "its iat is no whole number, or too far from the time here", reason="dpop-proof-time"
+                "its iat is not a whole number, or too far from the server's time", reason="dpop-proof-time"
             )
         if not isinstance(identifier, str) or not 0 < len(identifier) <= MAXIMUM_IDENTIFIER:
             raise _refused("its jti is missing or too long", reason="dpop-proof-identifier")
@@ -188,7 +188,7 @@ class Dpop:
 
 
 def _read(text: str) -> Jws:
-    # Two headers arrive joined by a comma, which no JWS contains.
+    # WSGI joins two headers with a comma, which no JWS contains.
     try:
         return read_jws(text)
     except ValueError:
@@ -196,7 +196,7 @@ def _read(text: str) -> Jws:
 
 
 def _same_endpoint(htu: object, url: str) -> bool:
-    """Whether both name one endpoint, query and fragment apart (RFC 9449, 4.3)."""
+    """Whether both are the URL of the same endpoint, without query and fragment (RFC 9449, 4.3)."""
     try:
         return isinstance(htu, str) and _normal(htu) == _normal(url)
     except InvalidTarget:
@@ -204,7 +204,7 @@ def _same_endpoint(htu: object, url: str) -> bool:
 
 
 def _normal(uri: str) -> tuple[str, str, str]:
-    """Scheme, authority and path, normalised as RFC 3986, 6.2.3 has it."""
+    """Scheme, authority and path, normalised (RFC 3986, 6.2.3)."""
     scheme, _, rest = canonical_resource(uri.partition("#")[0].partition("?")[0]).partition("://")
     authority, _, path = rest.partition("/")
     return scheme, authority.removesuffix(_DEFAULT_PORTS.get(scheme, "")), path

@@ -38,7 +38,7 @@ _REFUSED = "The assertion is not valid."
 
 
 class Subject(StrEnum):
-    """Who the `sub` of an assertion is here: the user of that name, or whom a list says."""
+    """How the `sub` of an assertion is mapped to a user: it is the user name, or a list maps it to one."""
 
     USERNAME = "username"
     LISTED = "listed"
@@ -46,17 +46,17 @@ class Subject(StrEnum):
 
 @dataclass(eq=False)
 class JwtBearer:
-    """Give tokens for a person whom a trusted issuer's assertion names (RFC 7523).
+    """Issue tokens for the person that a trusted issuer's assertion names (RFC 7523).
 
     The client must authenticate and be registered for the grant type. It gets no refresh token: it presents
     another assertion instead. The keys of the issuers are read at start.
 
     Attributes:
         issuers: a line each, `issuer = path of its JWK Set`.
-        subject: whether `sub` is a user name here or looked up in `subjects`.
-        subjects: a line each, `issuer sub = user name`; other subjects are refused then.
-        assertion_lifetime: how many seconds ahead `exp` may be.
-        single_use: whether an assertion needs a `jti`, and is accepted once.
+        subject: whether `sub` is a user name of this server or is looked up in `subjects`.
+        subjects: a line each, `issuer sub = user name`; other subjects are then refused.
+        assertion_lifetime: how many seconds in the future `exp` may be.
+        single_use: whether an assertion must have a `jti` and is accepted only once.
     """
 
     immediate: ClassVar[bool] = True
@@ -73,10 +73,12 @@ class JwtBearer:
         if not 10 <= self.assertion_lifetime <= 86400:
             raise ValueError("assertion_lifetime: must be 10 to 86400 seconds")
         if (self.subject is Subject.LISTED) != bool(self.subjects):
-            raise ValueError("subjects: goes with `subject = listed`, and neither is there without the other")
+            raise ValueError(
+                "subjects: set it together with `subject = listed`; neither works without the other"
+            )
         for line, _ in self.subjects:
             if line.partition(" ")[0] not in dict(self.issuers):
-                raise ValueError(f"subjects: {line}: begins with none of the issuers")
+                raise ValueError(f"subjects: {line}: must begin with one of the issuers")
 
     def prepare(self) -> None:
         """Read the keys of the issuers. Raises ValueError."""
@@ -87,13 +89,13 @@ class JwtBearer:
         return {GRANT_TYPE: self.redeem}
 
     def redeem(self, engine: Engine, client: Client, parameters: Parameters) -> Issue:
-        """An access token without refresh token for the person whom the assertion names (JAG-01, JAG-08).
+        """An access token without refresh token for the person that the assertion names (JAG-01, JAG-08).
 
         Raises:
-            UnauthorizedClient: the client has no credential of its own.
+            UnauthorizedClient: the client is public.
             InvalidRequest: `assertion` is missing.
             InvalidGrant: it is not accepted, was used before, or its subject is not an enabled user.
-            InvalidScope, InvalidTarget: as policies and floor say.
+            InvalidScope, InvalidTarget: policies or floor refuse the scopes or resources.
         """
         if client.is_public:
             raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")

@@ -21,11 +21,11 @@ from authserver.api import Event, Route, Secret, equal, hookimpl
 class Metrics:
     """Serve `/metrics` in the text format of Prometheus, to callers with one of the operator's tokens.
 
-    Each process counts for itself; only the backlog is the same at all of them.
+    Each process has its own counters; only the backlog is the same in all of them.
 
     Attributes:
-        tokens: bearer tokens of those that collect, each of at least 32 random characters. Without one, anybody
-            may read what happens here: development announces that, and production refuses it.
+        tokens: bearer tokens for the collectors, each of at least 32 random characters. Without one, anybody
+            can read the figures: a development server logs a warning, and a production server does not start.
     """
 
     immediate: ClassVar[bool] = True
@@ -39,7 +39,7 @@ class Metrics:
             raise ValueError("tokens: a token has at least 32 random characters")
 
     def prepare(self) -> None:
-        """Begin counting at nothing."""
+        """Set all counters to zero."""
         self.registry = CollectorRegistry()
         self.events = Counter(
             "authserver_events", "What happened, by type.", ["type"], registry=self.registry
@@ -104,5 +104,5 @@ class Upkeep(Collector):
         yield from (backlog, removed, last_run)
 
     def describe(self) -> list[Metric]:
-        """Nothing: else the registry would ask the database for it at start."""
+        """Empty, because otherwise the registry would call `collect`, and so the database, at start."""
         return []

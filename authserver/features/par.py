@@ -1,10 +1,10 @@
 """Pushed authorization requests (RFC 9126): a client sends its request here, and the browser brings a reference to it.
 
-The request is kept, sealed, under the digest of its reference, until neither the reference nor a page that it led to
-can be used any more. So it may be longer than one that travels in addresses.
+The request is stored, sealed, under the digest of its reference, until neither the reference nor a page that it led to
+can be used any more. It does not travel in an address, so it may be longer than one that does.
 
-A stranger can push in the name of a public client, and may have registered a client. Both are told to slow down, and
-neither may push more than fits into an address: that bounds what they can fill the disk with.
+Anybody can push in the name of a public client, or register a client. Requests of such clients are limited in number,
+and in length to what fits into an address: so strangers cannot fill the disk.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ ROUTE = Route(
     Origins.CLIENTS,
     metadata="pushed_authorization_request_endpoint",
 )
-# Of the server (RFC 9126, 5), and of a client (6).
+# In the metadata of the server (RFC 9126, 5) and of a client (6).
 REQUIRED = "require_pushed_authorization_requests"
 REFERENCE = "urn:ietf:params:oauth:request_uri:"
-# What proves who pushes is no part of the request, and goes into no address.
+# Credentials of the client are not part of the authorization request, and must not appear in an address.
 CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")
 
 
 class InvalidRequestUri(OAuthError):
-    """The `request_uri` leads to no request: it is unknown, expired or another client's (RFC 9101, 7)."""
+    """There is no request for this `request_uri`: it is unknown, expired or another client's (RFC 9101, 7)."""
 
     code = "invalid_request_uri"
 
@@ -85,24 +85,24 @@ class PushedRequests:
 
     Attributes:
         lifetime: seconds in which the browser must bring the reference, 5 to 600.
-        require: whether a request that was not pushed is refused, whoever's it is.
+        require: whether a request that was not pushed is refused, whichever client sends it.
         unproven_per_minute: how many requests a public client may push within a minute, counted by each process;
-            clients that registered themselves are counted together, with a credential or without. 0: any number.
+            clients that registered themselves are counted together, public or not. 0: any number.
     """
 
     immediate: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {
         "invalid_request_uri": "",
         "request-not-pushed": (
-            "authserver.plugin.pushed_requests.require refuses what was not pushed; of one client, "
-            f"that it is registered with {REQUIRED}: `authserver client show`"
+            "authserver.plugin.pushed_requests.require refuses requests that were not pushed; for a single client, "
+            f"{REQUIRED} in its metadata does: `authserver client show`"
         ),
         "request-uri-expired": "authserver.plugin.pushed_requests.lifetime is how long a pushed request lives",
         "request-uri-pushed": "",
         "request-uri-unknown": "",
         "state-too-long": "",
         "too-many-pushed-requests": (
-            "somebody floods the endpoint; if that is expected, raise "
+            "somebody sends too many requests; if that is expected, raise "
             "authserver.plugin.pushed_requests.unproven_per_minute"
         ),
     }
@@ -128,7 +128,7 @@ class PushedRequests:
     @hookimpl
     def expand_authorization_request(self, engine: Engine, parameters: Parameters) -> Expanded | None:
         reference = parameters.get("request_uri")
-        # Another one leads to a request object elsewhere, which is refused as any that nobody reads (RFC 9101, 7).
+        # Any other is the address of a request object (RFC 9101, 7), which this server refuses.
         if reference is not None and reference.lower().startswith(REFERENCE):
             parameters.require("client_id")
             return self._find(engine, reference, parameters.only("client_id", "request_uri"))
@@ -139,11 +139,11 @@ class PushedRequests:
 
     @hookimpl
     def client_metadata(self) -> Mapping[str, ReadMember]:
-        """Whether the client promises to push every request (RFC 9126, 6)."""
+        """Whether the client must push every request (RFC 9126, 6)."""
         return {REQUIRED: read_flag}
 
     def push(self, request: Request) -> Response:
-        """POST /oauth/par: check the request as if the browser had brought it, and answer a reference to it."""
+        """POST /oauth/par: check the request as if the browser had brought it, and return a reference to it."""
         engine = request.engine
         form = read_form(request, parse=partial(Parameters.parse, maximum=MAXIMUM_BODY))
         form.refuse_repeated()
@@ -154,7 +154,7 @@ class PushedRequests:
         binding = proven_key(engine, client, pushed)
         bound = binding.confirmation if binding else {}
         check_request(engine, pushed, bound)
-        # It goes back to the client in an address.
+        # It is sent back to the client in an address.
         if len(pushed.get("state") or "") > MAXIMUM_PARAMETER:
             raise InvalidRequest("state is too long.", reason="state-too-long")
         is_unproven = client.is_public or client.is_self_registered
@@ -168,7 +168,7 @@ class PushedRequests:
         return json_response({"request_uri": reference, "expires_in": self.lifetime}, status=201)
 
     def _slow_down(self, engine: Engine, client: Client) -> None:
-        """Count a request of a client that anybody may be. Raises TooManyRequests."""
+        """Count a request of a client that anybody can act as. Raises TooManyRequests."""
         limit, throttle = self.unproven_per_minute, engine.throttle
         who = "" if client.is_self_registered else client.client_id
         if not limit:
@@ -185,8 +185,8 @@ class PushedRequests:
     def _keep(self, engine: Engine, client: Client, pushed: Parameters, bound: Mapping[str, Any]) -> str:
         reference = new_credential(REFERENCE)
         name = digest(KIND, reference)
-        # It is needed as long as a page that the reference led to. When its key leaves the ring, it cannot be opened:
-        # like every pending request, it is not worth sealing anew.
+        # It is needed as long as a page that the reference led to. After its key is removed from the ring it cannot be
+        # opened: like all pending requests it is too short-lived to be sealed again under a new key.
         lifetime = timedelta(seconds=self.lifetime + engine.settings.request_lifetime)
         sealed = engine.ring.seal(
             pushed.encoded().encode(), purpose=KIND, context=_context(client.client_id, name)
@@ -203,7 +203,7 @@ class PushedRequests:
         return reference
 
     def _find(self, engine: Engine, reference: str, sent: Parameters) -> Expanded:
-        """The request that this client pushed; no other parameter of the request counts."""
+        """The request that this client pushed; the other parameters of this request are ignored."""
         unknown = InvalidRequestUri(
             "There is no such pushed request of this application.", reason="request-uri-unknown"
         )
@@ -213,7 +213,7 @@ class PushedRequests:
         if record is None or record.client_id != sent.require("client_id"):
             raise unknown
         sendable_until = record.created_at + timedelta(seconds=self.lifetime)
-        # Whether a request from before a restore was answered cannot be known (T149).
+        # After a restore it cannot be known whether an older request was already answered (T149).
         if sendable_until <= engine.now or not of_this_generation(engine, record.created_at):
             raise InvalidRequestUri("The pushed request has expired.", reason="request-uri-expired")
         try:
@@ -232,11 +232,11 @@ class PushedRequests:
 
 
 def _context(client_id: str, name: bytes) -> str:
-    """The row that a sealed request belongs to."""
+    """Binds a sealed request to its row."""
     return f"{name.hex()} {client_id}"
 
 
 def _must_push(engine: Engine, client_id: str | None) -> bool:
-    """Whether this client promised to push its requests."""
+    """Whether this client is registered as one that pushes every request."""
     client = engine.find_client(client_id) if client_id else None
     return client is not None and bool(client.details.get(REQUIRED))

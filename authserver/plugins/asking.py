@@ -1,6 +1,6 @@
-"""Ask the plugins, combine what they decide, and keep who answered what.
+"""Ask the plugins, combine their decisions, and record which plugin answered what.
 
-Everything that can be prepared is prepared at start: a question only walks a tuple of functions.
+Everything that can be prepared is prepared at start: to ask a question means to call a tuple of functions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from authserver.hooks import PROJECT, Contributing, Deciding, Hook, is_refusal, 
 from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
 from authserver.ini import PLUGIN_PREFIX
 from authserver.limits import MAXIMUM_JSON
-from authserver.plugins.arms_length import Unusable, at_arms_length, is_of_others
+from authserver.plugins.copying import Unusable, is_third_party, with_copies
 from authserver.plugins.time_limit import NoThread, TimeLimit, TooSlow
 from authserver.plugins.trace import traced
 from authserver.settings import POLICY_TIME_LIMIT, SettingsError
@@ -40,7 +40,7 @@ class PluginFailed(SettingsError, ContributionFailed):
 
 
 class CannotBeAdded(Exception):
-    """What a contributing plugin gave is no answer to its hook; the message says why."""
+    """A contributing plugin returned something that is not an answer to its hook; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ class Implementation:
 
     Attributes:
         plugin: its name.
-        function: how it is asked: in which thread, and with what kept at arm's length.
+        function: calls it, with time limit and copies if it needs them.
         argnames: which of the hook's arguments it takes, in order.
         arguments: reads them from a question.
         declared: the names that it may add.
-        of_others: whether it is none that comes with the server.
+        third_party: whether the plugin does not come with the server.
     """
 
     plugin: str
@@ -61,11 +61,11 @@ class Implementation:
     argnames: tuple[str, ...]
     arguments: Callable[[Question[Any]], Sequence[Any]]
     declared: frozenset[str] = frozenset()
-    of_others: bool = False
+    third_party: bool = False
 
 
 class Observer(Protocol):
-    """Who hears of every ruling (`authserver.plugins.shadow`)."""
+    """Gets every ruling (`authserver.plugins.shadow`)."""
 
     def consider(self, ruling: Ruling[Any]) -> None: ...
 
@@ -77,12 +77,12 @@ class PluginSet:
 
     Args:
         plugins: (name, plugin) pairs in the order in which they are asked.
-        time_limit: seconds in which a plugin must answer that is not `immediate`.
+        time_limit: seconds in which a plugin that is not `immediate` must answer.
         trace: whether each call is written to the log (`plugins.trace`).
 
     Raises:
-        SettingsError: a plugin is not hashable, jumps the queue, misspells a hook, or says that it serves one
-            that it does not implement.
+        SettingsError: a plugin is not hashable, marks a hook to be called out of order, misspells a hook, or names one
+            in `serves` that it does not implement.
     """
 
     def __init__(
@@ -120,9 +120,9 @@ class PluginSet:
         """How one plugin is asked at this hook."""
         hook, plugin = self._hooks[name], found.plugin
         function = found.function
-        of_others = is_of_others(plugin)
-        if of_others:
-            function = partial(at_arms_length, function)
+        third_party = is_third_party(plugin)
+        if third_party:
+            function = partial(with_copies, function)
         if hook.timed and not getattr(plugin, "immediate", False):
             function = partial(self._limit.call, function)
         if self._trace:
@@ -131,13 +131,13 @@ class PluginSet:
         if isinstance(hook, Contributing):
             declared = frozenset(getattr(plugin, hook.declared, ()))
         names = tuple(found.argnames)
-        return Implementation(found.plugin_name, function, names, _fields(names), declared, of_others)
+        return Implementation(found.plugin_name, function, names, _fields(names), declared, third_party)
 
     def prepare(self) -> None:
-        """Have each plugin that has a `prepare` open what it works with: files, connections, counters.
+        """Call `prepare` of each plugin that has it, to open what it works with: files, connections, counters.
 
         Raises:
-            SettingsError: some refuse; each is named with its sentence, and what was prepared is closed again.
+            SettingsError: some plugins refuse; each is named with its sentence, and those that were prepared are closed.
         """
         problems = []
         for name, plugin in self._plugins.items():
@@ -154,10 +154,10 @@ class PluginSet:
             raise SettingsError(problems)
 
     def close(self) -> None:
-        """Have each plugin that was prepared, and has a `close`, let go of what it opened; the last one first.
+        """Call `close` of each plugin that was prepared and has it; the last one first.
 
-        A failure is logged, and so is a plugin that takes longer than the time limit: the others are closed all
-        the same.
+        A failure is logged, and so is a plugin that takes longer than the time limit: the others are closed
+        anyway.
         """
         self.end_shadow()
         while self._prepared:
@@ -177,7 +177,7 @@ class PluginSet:
         try:
             self._limit.call(close)
         except NoThread:
-            # From Python 3.12 on, none can be started at the end of the process, where servers are closed.
+            # Since Python 3.12 no thread can be started at the end of the process, when servers are closed.
             contained(close)
 
     def serves(self, hook: str) -> bool:
@@ -189,7 +189,7 @@ class PluginSet:
         return self._plugins[name]
 
     def declared(self, attribute: str) -> dict[str, str]:
-        """What plugins say in mappings of this name, in one: where two say the same name, the first counts."""
+        """The mappings that plugins have in this attribute, in one; if two have the same key, the first counts."""
         found = [getattr(plugin, attribute, None) for plugin in reversed(self._plugins.values())]
         return {name: text for said in found if isinstance(said, Mapping) for name, text in said.items()}
 
@@ -247,7 +247,7 @@ class PluginSet:
         ]
 
     def _not_implemented(self) -> list[str]:
-        """Hooks that a plugin says it serves, by its settings, and that it does not implement."""
+        """Hooks that are in `serves` of a plugin although it does not implement them."""
         return [
             f"plugin {name}: `serves` names {hook}, which it does not implement"
             for name, plugin in self._plugins.items()
@@ -290,10 +290,10 @@ def _registered(
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(type("Hooks", (), {name: hook.function for name, hook in hooks.items()}))
     for name in DECIDING:
-        # Whoever answers several hooks alike takes the whole question as one argument.
+        # A plugin that answers several hooks in the same way takes the whole question as one argument.
         getattr(manager.hook, name).spec.argnames += ("question",)
     problems = []
-    # pluggy calls last-registered-first; registering backwards keeps its order the order of the INI.
+    # pluggy calls the plugin first that was registered last; registered in reverse, they are called as in the INI.
     for name, plugin in reversed(plugins):
         try:
             hash(plugin)
@@ -320,7 +320,7 @@ def _out_of_order(hook: str, found: Sequence[pluggy.HookImpl]) -> list[str]:
 
 
 def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]) -> Answer:
-    """What one plugin answers; a plugin that cannot answer has failed."""
+    """The answer of one plugin; a plugin that raises, is too slow or returns a wrong answer has failed."""
     plugin = implementation.plugin
     begun = time.perf_counter_ns()
     try:
@@ -351,14 +351,14 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
 
 
 def _contribution(implementation: Implementation, hook: Contributing, question: Mapping[str, Any]) -> Any:
-    """What one plugin adds at a contributing hook. Raises what it raises, and CannotBeAdded."""
+    """What one plugin adds at a contributing hook. Raises what the plugin raises, and CannotBeAdded."""
     value = implementation.function(*[question[name] for name in implementation.argnames])
     if value is None:
         return None
     if not isinstance(value, hook.value):
         raise CannotBeAdded(f"{type(value).__name__} cannot be added")
     if not all(map(is_refusal, refusals_in(value))):
-        raise CannotBeAdded("its refusal cannot be sent or kept")
+        raise CannotBeAdded("its refusal cannot be sent or stored")
     if isinstance(value, Mapping):
         value = dict(value)
     if hook.declared:
@@ -374,13 +374,13 @@ def _contribution(implementation: Implementation, hook: Contributing, question: 
 
 
 def _call(implementation: Implementation, hook: str, function: Callable[..., Any], /, *arguments: Any) -> Any:
-    """What a function answers that a plugin added: a grant type, or the reader of a member of client metadata.
+    """Call a function that a plugin added: a grant type, or the reader of a member of client metadata.
 
     Raises:
         OAuthError: it refuses.
         ServerError: it failed.
     """
-    ask = partial(at_arms_length, function) if implementation.of_others else function
+    ask = partial(with_copies, function) if implementation.third_party else function
     try:
         answer = contained(ask, *arguments)
         contained(_FUNCTIONS[hook], answer)
@@ -396,17 +396,17 @@ def _call(implementation: Implementation, hook: str, function: Callable[..., Any
 
 def _check_issue(answer: object) -> None:
     if not isinstance(answer, Issue):
-        raise CannotBeAdded(f"{type(answer).__name__} is no Issue")
+        raise CannotBeAdded(f"{type(answer).__name__} is not an Issue")
     if not all(map(is_refusal, refusals_in(answer))):
-        raise CannotBeAdded("its refusal cannot be sent or kept")
+        raise CannotBeAdded("its refusal cannot be sent or stored")
 
 
 def _check_kept(answer: object) -> None:
     if not strict_json.comes_back(answer):
-        raise CannotBeAdded(f"{type(answer).__name__} is no JSON value that can be kept")
+        raise CannotBeAdded(f"{type(answer).__name__} is not a JSON value that can be kept")
 
 
-# The hooks at which plugins add functions, and what raises when one of them says what is no answer.
+# The hooks at which plugins add functions; each with a check that raises if such a function returns a wrong answer.
 _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
     "grant_types": _check_issue,
     "client_metadata": _check_kept,
@@ -414,14 +414,14 @@ _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
 
 
 def _nothing() -> None:
-    """What a plugin does that has no `prepare` or `close`."""
+    """For a plugin without `prepare` or `close`."""
 
 
 def _fields(names: Sequence[str]) -> Callable[[Question[Any]], Sequence[Any]]:
-    """Reads these fields of a question."""
+    """A function that reads these fields of a question."""
     if len(names) > 1:
         return attrgetter(*names)
-    # Of one name an attrgetter gives no tuple.
+    # With one name an attrgetter does not return a tuple.
     return lambda question: [getattr(question, name) for name in names]
 
 

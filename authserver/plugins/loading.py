@@ -105,7 +105,7 @@ def _made(name: str, kind: Any, texts: Mapping[str, Resolved]) -> tuple[object, 
     prefix = f"{PLUGIN_PREFIX}{name}."
     values, problems = read_fields(kind, texts, prefix)
     insecure = [
-        f"{prefix}{field}: a secret stands in the INI file; give it as env:NAME or file:PATH"
+        f"{prefix}{field}: a secret is in the INI file; give it as env:NAME or file:PATH"
         for field, text in texts.items()
         if text.inline and _holds_secret(values.get(field))
     ]

@@ -1,7 +1,7 @@
-"""Each call of a plugin as a line in the log, for whoever wants to know who added what (`authserver.trace_plugins`).
+"""Writes each call of a plugin to the log, to show which plugin answered what (`authserver.trace_plugins`).
 
-A line has names in it and no values: which scopes were allowed, which claims were added, not what they say. So it
-holds no secret, and nothing about a person.
+A line has names in it and no values: which scopes were allowed and which claims were added, not the values of the
+claims. So it contains no secret and no personal data.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def traced(plugin: str, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function returns or raises, after a line about it."""
+    """Call the function, write a line about it, and return or raise what it does."""
     begun = time.perf_counter_ns()
     try:
         answer = function(*arguments)
@@ -36,7 +36,7 @@ def traced(plugin: str, hook: str, function: Callable[..., Any], *arguments: Any
 
 
 def words_of(hook: str, answer: object) -> str:
-    """An answer to a hook in names: one printable line that ends, whatever the answer is."""
+    """An answer to a hook in names: one printable line of limited length, whatever the answer is."""
     try:
         words = str(contained(_words, hook, answer))
     except Exception:

@@ -1,1 +1,1 @@
-"""The shipped policies: plugins like anyone's, importing `authserver.api` alone."""
+"""The shipped policies: plugins like any other; they import only `authserver.api`."""

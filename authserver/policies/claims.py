@@ -1,4 +1,4 @@
-"""What access tokens say of a person: `token_claims`."""
+"""Claims about the user in access tokens: `token_claims`."""
 
 from __future__ import annotations
 

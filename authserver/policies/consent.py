@@ -1,4 +1,4 @@
-"""When a user need not be asked again: `consent_decision`."""
+"""When the user is not asked for consent: `consent_decision`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from authserver.api import Client, Consent, Decision, allow, hookimpl
 
 @dataclass(frozen=True)
 class ConsentRemembered:
-    """Do not ask for what the user agreed to before, while nothing about it has grown or changed."""
+    """Do not ask for what the user agreed to before, if the request needs no more and the redirect URIs are the same."""
 
     reasons: ClassVar[frozenset[str]] = frozenset({"consent-remembered"})
     immediate: ClassVar[bool] = True
@@ -31,7 +31,7 @@ class ConsentRemembered:
 
 @dataclass(frozen=True)
 class ConsentFirstParty:
-    """Do not ask for an application of the house."""
+    """Do not ask for a first-party application."""
 
     reasons: ClassVar[frozenset[str]] = frozenset({"first-party"})
     immediate: ClassVar[bool] = True

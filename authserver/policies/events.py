@@ -1,4 +1,4 @@
-"""Telling other systems what happened: `observe`."""
+"""Sending events to other systems: `observe`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may know what a token is good for: `introspection_decision` (RFC 7662)."""
+"""Which clients may introspect a token: `introspection_decision` (RFC 7662)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long access lasts, told to clients and to people: `token_response` and `scopes`."""
+"""How long access lasts, shown to clients and to users: `token_response` and `scopes`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from authserver.api import OFFLINE_ACCESS, Grant, hookimpl
 
 @dataclass(frozen=True)
 class AuthorizationExpiry:
-    """Tell clients when the grant itself ends, so that they ask the user in time (NEXT-01)."""
+    """Add the end of the grant to token responses, so that clients ask the user in time (NEXT-01)."""
 
     members: ClassVar[frozenset[str]] = frozenset({"authorization_expires_in"})
     immediate: ClassVar[bool] = True
@@ -26,7 +26,7 @@ class AuthorizationExpiry:
 
 @dataclass(frozen=True)
 class OfflineAccess:
-    """Give refresh tokens only to clients that the user lets stay connected: the scope `offline_access`."""
+    """Give refresh tokens only to clients to which the user granted the scope `offline_access`."""
 
     immediate: ClassVar[bool] = True
 

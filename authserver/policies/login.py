@@ -10,7 +10,7 @@ from authserver.api import Decision, Identity, Secret, User, allow, deny, hookim
 
 @dataclass(frozen=True)
 class LoginPassword:
-    """Check the password against the one kept here (Argon2id)."""
+    """Check the password against the stored hash (Argon2id)."""
 
     reasons: ClassVar[frozenset[str]] = frozenset({"password-matches", "password-wrong"})
     immediate: ClassVar[bool] = True
@@ -19,7 +19,7 @@ class LoginPassword:
     def login_decision(self, password: Secret, user: User | None) -> Decision[Identity] | None:
         if not password.value:
             return None
-        # A name without a password here costs the same hash as one with (T100).
+        # Always hash, so that the time does not show which user names exist (T100).
         matches = verify_password(password.value, user.password_hash if user else None)
         if user is None or user.password_hash is None:
             return None

@@ -1,4 +1,4 @@
-"""What programs that speak the Model Context Protocol need of a server: `private_use_redirect_uris`."""
+"""Redirect URIs of programs that use the Model Context Protocol: `private_use_redirect_uris`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from authserver.api import hookimpl
 
-# Each is sent unchanged by every copy of the program. Others put the name of a server into theirs (Raycast:
-# raycast://oauth?package_name=NAME), which is for `redirect_private_use`; most use https or a loopback address.
+# Every copy of such a program sends the same URI. Other programs put the name of a server into theirs (Raycast:
+# raycast://oauth?package_name=NAME): list those in `redirect_private_use`. Most use https or a loopback address.
 REDIRECT_URIS = (
     # Cursor (its documentation of MCP; modelcontextprotocol/python-sdk#895).
     "cursor://anysphere.cursor-mcp/oauth/callback",
@@ -20,7 +20,7 @@ REDIRECT_URIS = (
 
 @dataclass(frozen=True)
 class McpClients:
-    """Let the MCP programs register whose redirect URI has a private-use scheme without a period."""
+    """Let known MCP programs register although their redirect URI has a private-use scheme without a period."""
 
     @hookimpl
     def private_use_redirect_uris(self) -> tuple[str, ...]:

@@ -19,12 +19,12 @@ from authserver.api import (
 
 @dataclass(frozen=True)
 class RegistrationToken:
-    """Let in whoever brings one of the operator's initial access tokens, confined like `RegistrationOpen`.
+    """Let clients register that present one of the operator's initial access tokens, limited like `RegistrationOpen`.
 
     Attributes:
         tokens: the initial access tokens, each of at least 32 random characters.
-        scopes: the most that such a client may have.
-        grant_types: those it may use.
+        scopes: all that such a client may have.
+        grant_types: all that it may use.
     """
 
     reasons: ClassVar[frozenset[str]] = frozenset(
@@ -51,10 +51,10 @@ class RegistrationToken:
 
 @dataclass(frozen=True)
 class RegistrationOpen:
-    """Let anybody register, confined to these scopes and grant types.
+    """Let every client register, limited to these scopes and grant types.
 
-    What a client asks for beyond them is left out. A client that asks for none of these scopes gets all of them, and
-    one that asks for none of these grant types is refused.
+    Other scopes and grant types that a client asks for are left out. A client that asks for none of these scopes gets
+    all of them, and one that asks for none of these grant types is refused.
     """
 
     reasons: ClassVar[frozenset[str]] = frozenset(
@@ -73,7 +73,7 @@ class RegistrationOpen:
 def _confined(
     reason: str, metadata: ClientMetadata, most_scopes: tuple[str, ...], grant_types: tuple[str, ...]
 ) -> Decision[ClientMetadata]:
-    """What is left of the metadata under these limits; never a client that may do nothing."""
+    """The metadata without what is beyond these limits; a client that could then do nothing is refused."""
     given = tuple(grant_type for grant_type in metadata.grant_types if grant_type in grant_types)
     if not given:
         return deny("grant-type-not-open")

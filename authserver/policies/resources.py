@@ -1,4 +1,4 @@
-"""Which resources tokens are for: `resource_decision`, and the scopes that make sense there."""
+"""Which resources a token may be for, and which scopes it may have there: `resource_decision`, `scope_decision`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a token may be good for: `scope_decision`."""
+"""Which scopes a token may have: `scope_decision`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from authserver.api import Client, Decision, allow, deny, hookimpl
 class ScopesRegistered:
     """Allow the requested scopes if the client is registered for every one of them.
 
-    Programs that register themselves often ask for scopes of servers in general, such as `openid email`. At the
-    authorization endpoint they get those that they are registered for, if there is one.
+    Programs that register themselves often ask for scopes that this server may not have, such as `openid email`. At the
+    authorization endpoint they get the scopes that they are registered for, if there is at least one.
     """
 
     reasons: ClassVar[frozenset[str]] = frozenset(
@@ -37,7 +37,7 @@ class ScopesRegistered:
 
 @dataclass(frozen=True)
 class ScopesDefault:
-    """Give a request that names no scope these ones, as far as the client is registered for them."""
+    """Grant these scopes to a request that names none, if the client is registered for them."""
 
     reasons: ClassVar[frozenset[str]] = frozenset({"scopes-default"})
     immediate: ClassVar[bool] = True

@@ -40,7 +40,7 @@ _PAGE = (
     _WITH_SECRETS.where(
         clients.c.client_id.in_(
             # Under another name, or SQLAlchemy would correlate it with the table outside. The limit is written into
-            # the statement: PostgreSQL plans for a tenth of the table where it does not know it.
+            # the statement: PostgreSQL plans for a tenth of the table if it does not know it.
             select(_NEXT.c.client_id)
             .where(_NEXT.c.client_id > bindparam("after"))
             .order_by(_NEXT.c.client_id)

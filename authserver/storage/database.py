@@ -160,7 +160,7 @@ def _keep_private(engine: Engine) -> None:
 
 
 def _create(path: Path) -> None:
-    # SQLite itself says better what is wrong. The lock: closing a file ends the locks that other threads hold on it.
+    # The message of SQLite itself is better. The lock: closing a file ends the locks that other threads hold on it.
     with _creating, suppress(OSError):
         private_files.create(path)
 

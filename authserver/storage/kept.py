@@ -1,4 +1,4 @@
-"""Small records with an end, of any kind."""
+"""Small records that expire, of any kind."""
 
 from __future__ import annotations
 

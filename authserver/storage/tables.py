@@ -164,7 +164,7 @@ class EventRow(Base):
     event_id: Mapped[str] = mapped_column(primary_key=True)
     type: Mapped[EventType]
     at: Mapped[datetime] = mapped_column(index=True)
-    # Of what happened before these were kept, nobody knows.
+    # For older events these are not known.
     actor: Mapped[str] = mapped_column(server_default="unknown")
     source: Mapped[str] = mapped_column(server_default="")
     client_id: Mapped[str | None]

@@ -51,7 +51,7 @@ _IDS: sa.BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
 
 
 def _spelt_out(condition: ColumnElement[bool]) -> sa.TextClause:
-    """The condition of a partial index without parameters: only then a planner knows that it can use the index."""
+    """The condition of a partial index without parameters: only then can a planner use the index."""
     return sa.text(str(condition.compile(compile_kwargs={"literal_binds": True})))
 
 

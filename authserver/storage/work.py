@@ -36,7 +36,7 @@ class Work:
     `BEGIN` is sent before the first write; the session's commit or rollback then ends that transaction.
 
     Args:
-        session: not yet used; ended by whoever made this.
+        session: not yet used; the caller ends it.
         join: called once, before the session connects.
         before_commit: called once, with what must run just before the transaction commits.
     """
@@ -68,7 +68,7 @@ class Work:
     def hold(self, statement: Executable, parameters: Row) -> bool:
         """Run a SELECT … FOR SHARE within the transaction; whether there is such a row.
 
-        SQLite knows no locks of rows: there a transaction that is to write waits for all others anyway.
+        SQLite has no locks of rows: there a transaction that writes waits for all others anyway.
         """
         return self._write(statement, parameters).first() is not None
 

@@ -1,1 +1,1 @@
-"""Stores without a database, and other stand-ins: for the tests of this project and of plugins."""
+"""Stores without a database, and other helpers: for the tests of this project and of plugins."""

@@ -1,4 +1,4 @@
-"""The contract of a policy, as tests: one line in a test file of yours.
+"""The contract of a policy, as tests: one line in your test file.
 
     from authserver.testing.contract import policy_contract
 
@@ -30,8 +30,8 @@ from authserver.engine.decisions import Decision, Verdict
 from authserver.engine.questions import Question
 from authserver.hooks import is_implemented
 from authserver.hookspecs import DECIDING, every_hook
-from authserver.plugins.arms_length import at_arms_length, copied
 from authserver.plugins.asking import PluginSet
+from authserver.plugins.copying import copied, with_copies
 from authserver.settings import SettingsError
 from authserver.testing import hostile
 from authserver.testing.questions import a_question
@@ -40,7 +40,7 @@ from authserver.testing.strategies import REDIRECT_URIS, question
 
 # Seconds. What takes longer belongs in a plugin that the server times (`immediate = False`).
 QUICK = 0.1
-# A busy machine makes anybody slow now and then.
+# On a busy machine any policy is sometimes slow.
 ATTEMPTS = 5
 NAME = "the_policy"
 
@@ -58,11 +58,11 @@ def policy_contract(
     Args:
         policy: the policy as it would be configured; or its class, and then a fixture named `policy` gives
             the value, for one that needs a file or a server.
-        examples: how many questions are made up for each promise; unless said, what hypothesis' profile says.
-        quick: seconds within which it answers; raise it for a policy that asks somebody outside.
-        deterministic: False for a policy whose answer depends on more than the question, a clock say.
+        examples: how many questions are generated for each promise; by default as many as hypothesis' profile says.
+        quick: seconds within which it answers; raise it for a policy that asks another service.
+        deterministic: False for a policy whose answer depends on more than the question, for instance on a clock.
         questions: by hook, a strategy of questions to ask instead of `strategies.question(hook)`,
-            where those seldom reach what the policy allows.
+            if those rarely include what the policy allows.
     """
     kind = policy if isinstance(policy, type) else type(policy)
     hooks = [hook for hook in DECIDING if is_implemented(kind, hook)]
@@ -74,7 +74,7 @@ def policy_contract(
         database=None,
         phases=[Phase.generate, Phase.shrink],
     )
-    # Of questions that are slow, or answered in two ways, the first is as good as the smallest, and sooner found.
+    # If an answer is slow or not always the same, report the first such question; to search for a smaller one is slow.
     unhurried = hypothesis_settings(settings, phases=[Phase.generate])
     each_hook = pytest.mark.parametrize("hook", hooks)
 
@@ -89,13 +89,13 @@ def policy_contract(
 
         @pytest.fixture(autouse=True)
         def prepared(self, policy: Any) -> Iterator[None]:
-            """As the server does it at start and at the end; each test begins with a policy that was just prepared."""
+            """Prepare and close the policy for each test, as the server does at start and at the end."""
             getattr(policy, "prepare", _nothing)()
             yield
             getattr(policy, "close", _nothing)()
 
         def test_it_is_a_frozen_hashable_value(self, policy: Any) -> None:
-            """So that no request can change it; or, if it keeps something that changes, compared by identity."""
+            """A frozen value cannot be changed by a request; a policy that keeps what changes is compared by identity."""
             parameters: Any = getattr(type(policy), "__dataclass_params__", None)
             assert parameters is not None, "make it a dataclass"
             assert parameters.frozen or not parameters.eq, (
@@ -104,7 +104,7 @@ def policy_contract(
             assert hash(policy) == hash(policy), "make its fields hashable: tuple, not list or dict"
 
         def test_the_server_takes_it(self, policy: Any) -> None:
-            """It serves a hook, misspells none, and does not jump the queue."""
+            """It serves a hook, misspells none, and does not mark one to be called out of order."""
             try:
                 plugins = PluginSet([(NAME, policy)])
             except SettingsError as error:
@@ -114,12 +114,12 @@ def policy_contract(
         if hooks:
 
             def test_it_declares_its_reasons(self, policy: Any) -> None:
-                """`reasons` lists the short identifiers that operators, counters and translations know it by."""
+                """`reasons` lists the short identifiers that operators, counters and translations use."""
                 assert _reasons(policy), "declare `reasons: ClassVar[frozenset[str]]`"
 
             @each_hook
             def test_it_answers_every_question(self, policy: Any, hook: str) -> None:
-                """Total: an allow, a narrow, a deny or None, of the right type, with a declared reason."""
+                """Every answer is an allow, a narrow, a deny or None, of the right type, with a declared reason."""
 
                 @settings
                 @given(asking[hook])
@@ -128,7 +128,7 @@ def policy_contract(
                     if decision is not None:
                         problem = DECIDING[hook].problem_with(decision)
                         assert problem is None, (
-                            f"{hook} answered {decision!r}, which is no answer to it: {problem}"
+                            f"{hook} answered {decision!r}, which is not an answer to it: {problem}"
                         )
                         assert decision.reason in _reasons(policy), (
                             f"{decision.reason!r} is not among its `reasons`"
@@ -138,7 +138,7 @@ def policy_contract(
 
             @each_hook
             def test_it_answers_quickly(self, policy: Any, hook: str) -> None:
-                """The quickest of several is what it needs; the others may have met a busy machine."""
+                """The quickest of several attempts counts; the machine may have been busy during the others."""
 
                 @unhurried
                 @given(asking[hook])
@@ -156,7 +156,7 @@ def policy_contract(
 
             @each_hook
             def test_it_never_widens(self, policy: Any, hook: str) -> None:
-                """Whatever it allows was asked for; the server would cut it, but a policy should not try."""
+                """It allows only what was asked for. The server would remove the rest, but a policy should not allow it."""
 
                 @settings
                 @given(asking[hook])
@@ -169,7 +169,7 @@ def policy_contract(
 
             @each_hook
             def test_it_changes_nothing_that_it_is_asked_with(self, policy: Any, hook: str) -> None:
-                """The server hands out copies, so whoever writes into them has misunderstood something."""
+                """The server gives copies to a policy, so a policy that changes them is wrong."""
 
                 @settings
                 @given(asking[hook])
@@ -185,8 +185,8 @@ def policy_contract(
                         if getattr(handed, item.name) != getattr(asked, item.name)
                     ]
                     assert not changed, (
-                        f"it writes into {', '.join(changed)}; the server hands out copies, so that this changes "
-                        "nothing: say what you mean by the answer"
+                        f"it changes {', '.join(changed)}; the server gives it copies, so this has no effect: "
+                        "return a decision instead"
                     )
 
                 holds()
@@ -195,23 +195,23 @@ def policy_contract(
 
             @each_hook
             def test_it_answers_the_same_each_time(self, policy: Any, hook: str) -> None:
-                """Deterministic, and not changed by being asked."""
+                """It is deterministic, and a question does not change it."""
 
                 @unhurried
                 @given(asking[hook], asking[hook])
                 def holds(asked: Question[Any], other: Question[Any]) -> None:
                     first = _said(policy, asked)
                     _said(policy, other)
-                    assert _said(policy, asked) == first, "the same question, and another answer"
+                    assert _said(policy, asked) == first, "it answered the same question in two ways"
 
                 before = hash(policy), repr(policy)
                 holds()
-                assert (hash(policy), repr(policy)) == before, "being asked has changed it"
+                assert (hash(policy), repr(policy)) == before, "a question has changed it"
 
         if "redirect_uri_decision" in hooks:
 
             def test_it_allows_no_hostile_redirect_uri(self, policy: Any) -> None:
-                """For clients whose own redirect URIs look very much like it."""
+                """The clients have registered redirect URIs that look similar."""
                 allowed = set()
                 for method in ("none", "client_secret_basic"):
                     for application_type in ("web", "native"):
@@ -244,16 +244,16 @@ def _reasons(policy: object) -> frozenset[str]:
 
 
 def _nothing() -> None:
-    """What a policy does that has no `prepare` or `close`."""
+    """For a policy without `prepare` or `close`."""
 
 
-def _ask(policy: object, asked: Question[Any], *, through: Callable[..., Any] = at_arms_length) -> Any:
-    """What the policy answers, asked as the server asks; None where it says that it does not serve."""
+def _ask(policy: object, asked: Question[Any], *, through: Callable[..., Any] = with_copies) -> Any:
+    """The policy's answer, asked as the server asks; None if the hook is not in its `serves`."""
     if asked.hook not in getattr(policy, "serves", (asked.hook,)):
         return None
     function: Callable[..., Any] = getattr(policy, asked.hook)
     arguments = [getattr(asked, name) for name in inspect.signature(function).parameters]
-    # What would end the process fails a test; whoever runs the tests can still end them.
+    # A policy that would end the process fails the test; Ctrl-C still ends the tests.
     with interruptible():
         return contained(through, function, *arguments)
 
@@ -263,7 +263,7 @@ def _directly(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _said(policy: object, asked: Question[Any]) -> Any:
-    """The same where raising is an answer like any other: one fault shall not fail every test."""
+    """Like `_ask`, but an exception becomes an answer, so that one fault does not fail every test."""
     try:
         return _ask(policy, asked)
     except Exception as error:

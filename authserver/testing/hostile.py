@@ -93,7 +93,7 @@ SCOPES = (
     "s" * 200,
     "é",
 )
-# Well formed, in the form that policies see, and nobody's.
+# Well formed, in the form that policies get, but not resources of this server.
 RESOURCES = (
     "https://api.example/../admin",
     "https://api.example.evil.example/",
@@ -128,7 +128,7 @@ HEADER_VALUES = (
 )
 USERNAMES = ("root", "*)(uid=*", "ann\x00", "ANN", "аnn", "a" * 100, "..", "ann@evil.example")
 PASSWORDS = ("*", "' OR '1'='1", "\x00", "pass\nword", "\ud800", "🔑" * 100)
-# Bodies for the registration endpoint whose form is wrong: no policy sees them.
+# Bodies for the registration endpoint with a wrong form: they do not reach a policy.
 METADATA = (
     b"",
     b"[]",
@@ -148,7 +148,7 @@ METADATA = (
     b"[" * 100_000,
     b'{"n": ' + b"9" * 5000 + b"}",
 )
-# What a plugin may raise besides ordinary exceptions: nothing of it may end the process, or leave a request unanswered.
+# What a plugin may raise besides ordinary exceptions: none of them may end the process, or leave a request unanswered.
 RAISED: tuple[type[BaseException], ...] = (
     SystemExit,
     KeyboardInterrupt,
@@ -158,7 +158,7 @@ RAISED: tuple[type[BaseException], ...] = (
     RecursionError,
     MemoryError,
 )
-# No reasons: each would be kept with every event, printed on terminals and counted by name.
+# Texts that must not be reasons: a reason is stored with events, printed on terminals and used as the name of a counter.
 REASONS = (
     "",
     "a" * 101,

@@ -1,4 +1,4 @@
-"""A server in a process of its own, for tests through a real browser or another real client.
+"""A server in a separate process, for tests through a real browser or another real client.
 
 with live_server("sqlite:////tmp/copy.sqlite") as server:
     client, secret = server.add_client()
@@ -33,7 +33,7 @@ def live_server(database_url: str, settings: Mapping[str, str | None] | None = N
             becomes the issuer.
 
     Yields:
-        A `Server` on the same database in this process, to prepare and to look with.
+        A `Server` on the same database in this process, to prepare and to inspect it.
 
     Raises:
         RuntimeError: it did not start, or it failed to answer a request while it ran; with its log.
@@ -66,7 +66,7 @@ def live_server(database_url: str, settings: Mapping[str, str | None] | None = N
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A free loopback port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-# The tables that grow with use; the others have a handful of rows for ever.
+# The tables that grow with use; the others always have few rows.
 GROWING = frozenset(
     {
         "clients",
@@ -47,7 +47,7 @@ class Sent:
 
     @property
     def table(self) -> str:
-        """The first table that it names; empty where it names none."""
+        """The first table that it names; empty if it names none."""
         found = _TABLE.search(self.text)
         return found[1] if found else ""
 
@@ -72,7 +72,7 @@ class Plan:
 
 @contextmanager
 def statements_of(engine: sa.Engine) -> Iterator[list[Sent]]:
-    """What this thread sends meanwhile about tables that grow."""
+    """Collects the statements about growing tables that this thread sends within the block."""
     sent: list[Sent] = []
     thread = threading.get_ident()
 
@@ -90,7 +90,7 @@ def statements_of(engine: sa.Engine) -> Iterator[list[Sent]]:
 
 @contextmanager
 def transcript_of(engine: sa.Engine) -> Iterator[list[str]]:
-    """What the database is told meanwhile: each statement's verb and table, and COMMIT or ROLLBACK."""
+    """Collects what is sent to the database within the block: each statement's verb and table, and COMMIT or ROLLBACK."""
     told: list[str] = []
 
     def note(_connection: Any, _cursor: Any, text: str, parameters: Any, _context: Any, _many: bool) -> None:
@@ -114,9 +114,9 @@ def transcript_of(engine: sa.Engine) -> Iterator[list[str]]:
 
 
 def plan_of(engine: sa.Engine, sent: Sent) -> Plan:
-    """How this database would run it now; it is not run.
+    """How this database would run the statement now; it is not run.
 
-    On PostgreSQL both ways count: planned for these parameters, and once for any, as prepared statements are.
+    On PostgreSQL this includes two plans: the one for these parameters, and the generic one of prepared statements.
     """
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
@@ -160,7 +160,7 @@ def _walk(node: Mapping[str, Any], scans: list[str], indexes: set[str], *, limit
         scans.append(f"Seq Scan on {table}")
     if "Index Name" in node:
         indexes.add(node["Index Name"])
-        # Without a condition it walks the whole index, unless somebody stops it.
+        # Without a condition it reads the whole index, unless there is a LIMIT.
         if "Index Cond" not in node and not limited:
             scans.append(f"all of {node['Index Name']}")
     for inner in node.get("Plans", ()):

@@ -1,4 +1,4 @@
-"""Fixtures for those who write plugins; pytest finds them wherever authserver is installed.
+"""Fixtures for authors of plugins; pytest finds them if authserver is installed.
 
     def test_a_question(authserver_question): ...
     def test_a_story(authserver_server): ...
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from authserver.testing.server import Server
     from authserver.testing.stores import MemoryStores
 
-# So that a failing contract shows what was compared.
+# Rewritten asserts show what was compared.
 for _module in ("contract", "store_contract", "upkeep_contract"):
     pytest.register_assert_rewrite(f"authserver.testing.{_module}")
 
 
 @pytest.fixture
 def memory_stores() -> MemoryStores:
-    """All stores, in memory and empty, keeping the same promises as those in the database."""
+    """All stores, in memory and empty; the same contract holds for them as for those in the database."""
     from authserver.testing.stores import MemoryStores
 
     return MemoryStores()
@@ -53,14 +53,14 @@ def authserver_migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def authserver_server(authserver_migrated_file: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Make a running server with a plugin in it, on a database of this test's own: a factory.
+    """A factory of running servers with a plugin; each has its own database.
 
         server = authserver_server("quiet_hours", timezone="Europe/Oslo")
 
     Arguments of the factory:
-        plugin: its entry point's name, `module:Class`, or the class; asked before the shipped ones.
+        plugin: its entry point's name, `module:Class`, or the class; asked before the shipped plugins.
         settings: INI keys that differ from `authserver.testing.server.SETTINGS`; None removes one.
-        without: shipped plugins to leave out, because this one takes their place.
+        without: shipped plugins to leave out, because this one replaces them.
         others: settings of the plugin, as texts of the INI.
 
     Returns an `authserver.testing.server.Server` with the user `ann`.

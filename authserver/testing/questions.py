@@ -1,4 +1,4 @@
-"""Ordinary questions, valid as they are, changed by keyword: what a policy is asked on a quiet day."""
+"""Ordinary questions to policies: valid as they are, and changed by keyword."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from authserver.settings import Secret
 from authserver.testing.records import NOW, a_client, a_session, a_user
 
 _CLIENT, _USER = a_client(), a_user()
-# The value of a field of this name, in a question or in a value within it.
+# The values of fields by name, in a question or in a value inside it.
 _BY_NAME: Mapping[str, Any] = MappingProxyType(
     {
         "audience": ("https://api.example/",),
@@ -34,7 +34,7 @@ _BY_NAME: Mapping[str, Any] = MappingProxyType(
         "username": _USER.username,
     }
 )
-# The value of any other field of this type.
+# The values of all other fields, by type.
 _BY_TYPE: Mapping[Any, Any] = MappingProxyType(
     {
         Client: _CLIENT,
@@ -65,7 +65,7 @@ def a_question(hook: str, **changes: Any) -> Any:
     a_question("scope_decision", requested=("read",)).client
 
     Raises:
-        KeyError: it is no deciding hook.
+        KeyError: it is not a deciding hook.
         TypeError: the hook has no argument of that name.
     """
     kind = DECIDING[hook].question

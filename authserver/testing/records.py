@@ -1,4 +1,4 @@
-"""Records for tests: valid as they are, changed by keyword."""
+"""Records for tests: valid as they are, and changed by keyword."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def a_user(**changes: Any) -> User:
 
 
 def a_grant(**changes: Any) -> Grant:
-    """What a client acting for itself was granted for a day; give `user_id` for one by a user."""
+    """A grant to a client on its own behalf, for a day; with `user_id` it is a user's grant."""
     values: dict[str, Any] = {
         "grant_id": "grant_1",
         "client_id": "reports",
@@ -64,7 +64,7 @@ def a_grant(**changes: Any) -> Grant:
 
 
 def a_token(**changes: Any) -> Token:
-    """A code of `grant_1`, good for a minute."""
+    """A code of `grant_1`, valid for a minute."""
     values: dict[str, Any] = {
         "kind": TokenKind.CODE,
         "digest": b"digest of a code",
@@ -79,7 +79,7 @@ def a_token(**changes: Any) -> Token:
 
 
 def a_kept_record(**changes: Any) -> Kept:
-    """A small record of no feature, good for a minute."""
+    """A small record of no feature, valid for a minute."""
     values: dict[str, Any] = {
         "kind": "example",
         "digest": b"digest of a name",
@@ -115,7 +115,7 @@ def a_session(**changes: Any) -> Session:
 
 
 def a_signing_key(**changes: Any) -> SigningKey:
-    """An active key whose sealed part is no key at all."""
+    """An active key whose sealed part is not a real key."""
     values: dict[str, Any] = {
         "kid": "key-1",
         "algorithm": "ES256",
@@ -134,7 +134,7 @@ def a_ring_key(**changes: Any) -> RingKey:
 
 
 def an_event(**changes: Any) -> Event:
-    """An issuance, with an id of its own."""
+    """An event of an issuance, with a new id."""
     values: dict[str, Any] = {
         "event_id": os.urandom(9).hex(),
         "type": EventType.TOKEN_ISSUED,

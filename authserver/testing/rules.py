@@ -1,12 +1,12 @@
-"""The rules alone: the engine with the shipped plugins on memory stores, asked as `Server` is asked over HTTP.
+"""Only the rules: the engine with the shipped plugins on memory stores, used as `Server` is used over HTTP.
 
     rules = Rules()
     rules.add_user("ann")
     client, secret = rules.add_client()
     answer = rules.redeem(client, secret, rules.code(client))
 
-A request takes a hundredth of the time it takes there, so the tables of cases belong here. What is to be seen on the
-wire (headers, pages, cookies, what a broken body does) belongs to `authserver.testing.server.Server`.
+A request takes a hundredth of the time it takes there, so tables of cases are tested here. What can only be seen on the
+wire (headers, pages, cookies, broken bodies) is tested with `authserver.testing.server.Server`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What an endpoint that clients call would send: named as WebTest names it, so that stories read alike.
+    """What an endpoint that clients call would send; named as in WebTest, so that tests of both kinds read the same.
 
     Attributes:
         status_int: of the answer.
@@ -74,11 +74,11 @@ class Answer:
 
 
 class Rules(Service[Answer]):
-    """An engine of its own, with the shipped plugins and empty stores.
+    """An engine with the shipped plugins and empty stores.
 
     Args:
         settings: INI keys that differ from `authserver.testing.server.SETTINGS`; None removes a key.
-        stores: those of another engine, which this one shares.
+        stores: of another engine, to share them.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Rules(Service[Answer]):
         return _answer(self._within(caller, lambda engine: register(engine, body)), status=201)
 
     def self_registered(self, **metadata: Any) -> Client:
-        """A public client that registered itself, with one https redirect URI unless said otherwise."""
+        """A public client that registered itself; by default with one https redirect URI."""
         answer = self.register(self_registration(**metadata))
         assert answer.refusal is None, answer
         return self.stores.tables.clients[answer.json["client_id"]]
@@ -157,7 +157,7 @@ class Rules(Service[Answer]):
         return self._asked(self._within(self._caller("authorize"), begin), browser)
 
     def resume(self, asked: Any, browser: Browser) -> Outcome | Refusal:
-        """Go on with a request for which somebody had to sign in first; it began in this browser."""
+        """Continue a request, which began in this browser, after the sign-in that it needed."""
         assert isinstance(asked, AskLogin), asked
 
         def resume(engine: Engine) -> Outcome:
@@ -169,7 +169,7 @@ class Rules(Service[Answer]):
     def consent(
         self, asked: Any, answer: str = "allow", scopes: Collection[str] | None = None
     ) -> Outcome | Refusal:
-        """Answer what the user is asked, in the browser that was asked, with all scopes ticked or just these."""
+        """Answer the consent page in its browser, with all scopes ticked or only these."""
         assert isinstance(asked, AskConsent), asked
         ticked = [name for name, _ in asked.scopes] if scopes is None else scopes
 
@@ -206,7 +206,7 @@ class Rules(Service[Answer]):
         return [_row(record) for record in getattr(tables, table).values()]
 
     def change(self, table: str, **fields: Any) -> None:
-        """Give all records under this name other values: what an operator does behind the engine's back."""
+        """Change all records under this name, as an operator could in the database."""
         records = getattr(self.stores.tables, table)
         for key, record in records.items():
             records[key] = replace(record, **fields)
@@ -219,7 +219,7 @@ class Rules(Service[Answer]):
         return Caller(endpoint=endpoint, source=source, url=url, **http)
 
     def _within(self, caller: Caller, decide: Callable[[Engine], _Result]) -> _Result | Refusal:
-        """What one request decides, in its transaction; a refusal leaves what outlives it."""
+        """The result of one request, in its transaction; what must outlive a refusal is stored."""
         journal = Journal()
         try:
             with self.stores.begin() as stores:
@@ -249,12 +249,12 @@ def assert_refused(answer: Answer, code: str, *, status: int = 400) -> None:
 
 
 def assert_inactive(answer: Answer) -> None:
-    """The one answer to introspection of everything that is not good (RFC 7662, 2.2)."""
+    """The introspection response for every token that is not active (RFC 7662, 2.2)."""
     assert (answer.status_int, answer.json) == (200, {"active": False}), answer
 
 
 def is_active(answer: Answer) -> bool:
-    """Whether introspection said so."""
+    """Whether this introspection response says that the token is active."""
     if answer.json.get("active") is True:
         return True
     assert_inactive(answer)
@@ -264,7 +264,7 @@ def is_active(answer: Answer) -> bool:
 def assert_page_error(
     answer: Outcome | Refusal, code: str = "invalid_request", *, status: int = 400, supplied: str = ""
 ) -> None:
-    """A refusal for the user to see, which leads nowhere and repeats nothing of the URI that was supplied."""
+    """A refusal on a page, without a link or redirect, that repeats nothing of the URI that was supplied."""
     assert isinstance(answer, PageError), answer
     assert (answer.code, answer.status) == (code, status)
     assert not supplied or supplied not in answer.description
@@ -273,7 +273,7 @@ def assert_page_error(
 def assert_redirect_error(
     answer: Outcome | Refusal, code: str, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz"
 ) -> None:
-    """A refusal for the client, at its redirect URI: with error, state and iss, and no code."""
+    """A refusal that is sent to the client at its redirect URI: with error, state and iss, and no code."""
     values = response_at(location_of(answer), redirect_uri=redirect_uri, state=state)
     assert values["error"] == code
     assert "code" not in values
@@ -283,7 +283,7 @@ def assert_redirect_error(
 def assert_code(
     answer: Outcome | Refusal, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz"
 ) -> str:
-    """A successful answer for the client; returns the code."""
+    """A successful response to the client; returns the code."""
     assert isinstance(answer, Redirect), answer
     values = response_at(answer.location, redirect_uri=redirect_uri, state=state)
     assert "error" not in values
@@ -291,7 +291,7 @@ def assert_code(
 
 
 def location_of(answer: Outcome | Refusal) -> str:
-    """Where the client hears of it, be it the answer to its request or an error."""
+    """The address of the response that the client gets, whether it is a success or an error."""
     if isinstance(answer, RedirectError):
         return error_location(answer, SETTINGS["authserver.issuer"])
     assert isinstance(answer, Redirect), answer
@@ -331,6 +331,6 @@ def _row(record: Any) -> dict[str, Any]:
 
 @cache
 def _parts(settings: tuple[tuple[str, str | None], ...]) -> Parts:
-    """The parts of these settings, made once; no test changes them."""
+    """The parts for these settings, made once; tests do not change them."""
     ini = {**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db", **dict(settings)}
     return app.build({key: value for key, value in ini.items() if value is not None}).parts

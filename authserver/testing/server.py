@@ -56,8 +56,8 @@ __all__ = [
     "with_plugin",
 ]
 
-# pytest loads a package that brings fixtures in a way of its own, to rewrite its asserts; pkg_resources, by which
-# Pyramid finds templates and the like, must be told that files are where they always are.
+# pytest loads a package that has fixtures with its own loader, to rewrite its asserts; pkg_resources, with which
+# Pyramid finds templates and other files, does not support that loader unless it is registered.
 pkg_resources.register_loader_type(type(authserver.__loader__), pkg_resources.DefaultProvider)
 
 SETTINGS: Mapping[str, str] = {
@@ -99,7 +99,7 @@ SETTINGS: Mapping[str, str] = {
 
 
 class CompiledTemplates(BytecodeCache):
-    """What Jinja made of each template, kept for all servers of this process."""
+    """The compiled templates, kept for all servers of this process."""
 
     def __init__(self) -> None:
         self._code: dict[str, Any] = {}
@@ -151,7 +151,7 @@ class Server(Service[TestResponse]):
         return self.application.begin()
 
     def close(self) -> None:
-        """Give its database connections back."""
+        """Close its database connections."""
         self.application.close()
 
     def authorization_url(self, client: Client, **changes: str | list[str] | None) -> str:
@@ -159,7 +159,7 @@ class Server(Service[TestResponse]):
         return self.path("/oauth/authorize?") + authorization_query(client, **changes)
 
     def sign_in(self, browser: TestApp, username: str = "ann", password: str = PASSWORD) -> TestResponse:
-        """Sign in at the front door, without a pending request."""
+        """Sign in at /login, without a pending request."""
         form = form_with(browser.get(self.path("/login")), "username")
         form["username"], form["password"] = username, password
         return form.submit(expect_errors=True)
@@ -167,7 +167,7 @@ class Server(Service[TestResponse]):
     def consent(
         self, page: TestResponse, answer: str = "allow", scopes: list[str] | None = None
     ) -> TestResponse:
-        """Answer a consent page, with all scopes ticked or just these."""
+        """Answer a consent page, with all scopes ticked or only these."""
         form = form_with(page, "scope")
         for box in form.fields["scope"]:
             box.checked = scopes is None or box._value in scopes
@@ -216,7 +216,7 @@ class Server(Service[TestResponse]):
 def with_plugin(
     plugin: str | type, fields: Mapping[str, str], *, without: tuple[str, ...] = ()
 ) -> dict[str, str | None]:
-    """INI keys that add a plugin before the others of `SETTINGS` and set it.
+    """INI keys that add a plugin before the others of `SETTINGS`, with its settings.
 
     Args:
         plugin: an entry point's name, `module:Class`, or the class.

@@ -1,4 +1,4 @@
-"""What a test does to an authorization server as clients and users do, over HTTP (`Server`) or without it (`Rules`)."""
+"""Acts on an authorization server in a test as clients and users do, over HTTP (`Server`) or without it (`Rules`)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Answered = TypeVar("Answered")
 
 
 class Service(ABC, Generic[Answered]):
-    """An authorization server that a test registers clients and users at, and then asks."""
+    """An authorization server at which a test registers clients and users, and to which it sends requests."""
 
     __test__ = False
 
     @abstractmethod
     def begin(self) -> AbstractContextManager[Engine]:
-        """An engine in a transaction of its own."""
+        """An engine in a new transaction."""
 
     @abstractmethod
     def post(
@@ -44,7 +44,7 @@ class Service(ABC, Generic[Answered]):
         authorization: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answered:
-        """Send this very form to an endpoint that clients call; whatever it answers comes back."""
+        """Send exactly this form to an endpoint that clients call, and return its response."""
 
     @abstractmethod
     def code(self, client: Client, **changes: Any) -> str:
@@ -61,7 +61,7 @@ class Service(ABC, Generic[Answered]):
     def add_client(
         self, *, client_id: str | None = None, first_party: bool = False, **metadata: Any
     ) -> tuple[Client, str | None]:
-        """A client registered by an operator; a confidential web client of the code grant unless said otherwise."""
+        """A client registered by an operator; by default a confidential web client with the code grant."""
         values: dict[str, Any] = {
             "client_name": "Example",
             "redirect_uris": (REDIRECT_URI,),
@@ -142,7 +142,7 @@ def authorization_query(client: Client, **changes: Any) -> str:
 
 
 def self_registration(**metadata: Any) -> dict[str, Any]:
-    """What a public client registers itself with; with one https redirect URI unless said otherwise."""
+    """The metadata with which a public client registers itself; by default with one https redirect URI."""
     return {
         "client_name": "Stranger",
         "redirect_uris": [REDIRECT_URI],
@@ -154,7 +154,7 @@ def self_registration(**metadata: Any) -> dict[str, Any]:
 
 
 def response_at(location: str, *, redirect_uri: str, state: str | None) -> dict[str, str]:
-    """The parameters of an authorization response, each there once, without what the URI had before."""
+    """The parameters of an authorization response, each exactly once, without those of the redirect URI itself."""
     separator = "&" if "?" in redirect_uri else "?"
     assert location.startswith(redirect_uri + separator), location
     pairs = parse_qsl(
@@ -174,6 +174,6 @@ def basic(client_id: str, secret: str) -> str:
 
 
 def forged(prefix: str) -> str:
-    """A well-formed credential that nobody was given; the same each time, so that tests have the same names."""
+    """A well-formed credential that was never issued; always the same, so that the names of tests do not change."""
     text = prefix + "A" * 43
     return text + digests.checksum(text)

@@ -1,12 +1,12 @@
-"""The contract of stores, as tests: a line in a test file of yours.
+"""The contract of stores, as tests: a line in your test file.
 
     from authserver.testing.store_contract import store_contract
 
     TestOurStores = store_contract(our_storage)
 
-`our_storage()` is a context manager around an `authserver.engine.ports.Storage` that keeps nothing yet. The class
-has a test for every promise of `engine.ports`, so that the rules can count on it; memory, SQLite and PostgreSQL are
-held to it here. What happens when many write at once a contract cannot know: `tests/storage` tries it out.
+`our_storage()` is a context manager that gives an empty `authserver.engine.ports.Storage`. The class has a test for
+every promise of `engine.ports`, on which the rules rely; this project runs it for memory, SQLite and PostgreSQL. It
+does not test many writers at the same time: `tests/storage` does.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ IDLE_SINCE = NOW - timedelta(minutes=30)
 
 
 def store_contract(make: Callable[[], AbstractContextManager[Storage]] | None = None) -> type:
-    """A test class that holds stores to their contract: here, and in `upkeep_contract`.
+    """A test class that checks stores against their contract: the part here, and the part in `upkeep_contract`.
 
     Args:
-        make: gives a storage without a record in it, once for each test, and closes it at the end of the `with`.
-            Without it a fixture named `storage` gives one.
+        make: gives an empty storage, a new one for each test, and closes it at the end of the `with`.
+            Without it a fixture named `storage` must give one.
     """
 
     class StoreContract:
@@ -149,7 +149,7 @@ def test_clients_are_read_page_by_page_in_the_order_of_their_ids(stores: Stores)
     stores.clients.add(a_client(client_id="b", disabled_at=LATER))
     first = stores.clients.page(NOW, limit=2)
     assert first == [stores.clients.find("a", NOW), stores.clients.find("b", NOW)]
-    # The secrets of one client take nobody else's place on the page.
+    # The secrets of one client do not use up the places of other clients on the page.
     assert first[0].secrets == (live, other)
     assert stores.clients.page(NOW, after="b", limit=2) == [stores.clients.find("c", NOW)]
     assert stores.clients.page(NOW, after="c", limit=2) == []
@@ -157,7 +157,7 @@ def test_clients_are_read_page_by_page_in_the_order_of_their_ids(stores: Stores)
 
 
 def test_several_clients_are_found_at_once(stores: Stores) -> None:
-    """Those that are kept, each once, with their live secrets."""
+    """The stored ones, each once, with their valid secrets."""
     live = ClientSecret(digest=b"live", key_id="k", created_at=NOW)
     other = ClientSecret(digest=b"other", key_id="k", created_at=LATER)
     stores.clients.add(a_client(client_id="a", created_at=LATER, secrets=(live, other)))
@@ -300,7 +300,7 @@ def test_a_token_is_kept_once(stores: Stores) -> None:
 
 
 def test_a_small_record_is_kept_once_and_comes_back_as_it_was(stores: Stores) -> None:
-    """R-07: of each kind and digest one; the second is told so."""
+    """R-07: only one of each kind and digest; adding a second one returns False."""
     stores.grants.add(a_grant())
     record = a_kept_record(
         client_id="of a plugin",
@@ -317,7 +317,7 @@ def test_a_small_record_is_kept_once_and_comes_back_as_it_was(stores: Stores) ->
 
 
 def test_a_small_record_is_changed_by_whoever_read_it_last(stores: Stores) -> None:
-    """R-07: whatever somebody else changed meanwhile, and whether it was null or not."""
+    """R-07: whichever field was changed meanwhile, and whether it was null or not."""
     stores.grants.add(a_grant())
     first = a_kept_record(details={"tries": 0, "by": {"a": 1}})
     second = replace(first, details={"tries": 1})
@@ -430,7 +430,7 @@ def test_a_session_lives_until_it_expires_or_idles_or_ends(stores: Stores) -> No
 
 
 def test_a_session_is_seen_later_never_earlier(storage: Storage) -> None:
-    """Noted at the end of the transaction, so that nobody waits for it."""
+    """It is written at the end of the transaction, so that other transactions do not wait for it."""
     with storage.begin() as stores:
         stores.users.add(a_user())
         stores.sessions.add(a_session())
@@ -485,7 +485,7 @@ def test_an_algorithm_has_one_key_that_nothing_is_to_replace(stores: Stores) -> 
 
 
 def test_a_key_changes_only_as_it_was_read(stores: Stores) -> None:
-    """T113, T144: of two rotations at once one is told that it came second."""
+    """T113, T144: of two rotations at the same time, one fails."""
     before = a_signing_key()
     stores.signing_keys.add(before)
     after = replace(before, retires_at=LATER, ends_at=LATER, sealed_private_jwk=None)
@@ -497,7 +497,7 @@ def test_a_key_changes_only_as_it_was_read(stores: Stores) -> None:
 
 
 def test_a_key_of_the_ring_is_noted_once(stores: Stores) -> None:
-    """T148: whoever comes second, with whatever key, is told."""
+    """T148: the second one fails, with any key."""
     assert stores.ring_keys.list() == []
     assert stores.ring_keys.add(a_ring_key())
     assert not stores.ring_keys.add(a_ring_key())
@@ -507,7 +507,7 @@ def test_a_key_of_the_ring_is_noted_once(stores: Stores) -> None:
 
 
 def test_live_secrets_of_enabled_clients_are_counted_by_their_key(stores: Stores) -> None:
-    """T148: what no longer counts needs no key."""
+    """T148: what is no longer valid needs no key."""
 
     def secret(digest: bytes, key_id: str, expires_at: datetime | None = None) -> ClientSecret:
         return ClientSecret(digest=digest, key_id=key_id, created_at=NOW, expires_at=expires_at)
@@ -536,7 +536,7 @@ def test_a_secret_changes_only_as_it_was_read(stores: Stores) -> None:
 
 
 def test_a_noted_secret_changes_with_the_transaction(storage: Storage) -> None:
-    """R-05: unless somebody changed it meanwhile."""
+    """R-05: unless it was changed meanwhile."""
     secret = ClientSecret(digest=b"first", key_id="k1", created_at=NOW)
     with storage.begin() as stores:
         stores.clients.add(a_client(secrets=(secret,)))
@@ -627,7 +627,7 @@ def test_a_forgotten_consent_is_gone(stores: Stores) -> None:
 
 
 def test_a_password_is_replaced_only_by_who_knows_it(stores: Stores) -> None:
-    """I-14: of two changes at once, the second one finds another password."""
+    """I-14: of two changes at the same time, the second one finds another password."""
     stores.users.add(a_user(password_hash="first"))
     assert stores.users.set_password("user_ada", "second", instead_of="first")
     assert not stores.users.set_password("user_ada", "third", instead_of="first")
@@ -641,7 +641,7 @@ def test_a_password_is_replaced_only_by_who_knows_it(stores: Stores) -> None:
 
 
 def test_all_consents_of_a_user_are_forgotten(stores: Stores) -> None:
-    """I-14: and nobody else's."""
+    """I-14: and not those of other users."""
     stores.users.add(a_user())
     stores.users.add(a_user(user_id="user_bob", username="bob"))
     for user_id in ("user_ada", "user_bob"):
@@ -706,7 +706,7 @@ def test_all_sessions_end_and_all_consents_are_forgotten_some_at_a_time(stores: 
 
 
 def test_the_newest_generation_counts(stores: Stores) -> None:
-    """T149: whatever the clock did meanwhile, and however often the same restore is noted."""
+    """T149: also if the clock was changed meanwhile, and if the same restore is recorded several times."""
     assert stores.generations.began_at() is None
     for began_at in (LATER, NOW, LATER):
         stores.generations.begin(began_at)
@@ -717,7 +717,7 @@ def test_the_newest_generation_counts(stores: Stores) -> None:
 
 
 def test_what_raises_leaves_nothing_behind(storage: Storage) -> None:
-    """T115: of several writes all are kept or none."""
+    """T115: of several writes all are stored or none."""
 
     def fail() -> None:
         with storage.begin() as stores:

@@ -1,4 +1,4 @@
-"""Stores in memory that keep the same promises as those in the database."""
+"""Stores in memory, with the same contract as those in the database."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from authserver.testing.upkeep import MemoryUpkeep
 class MemoryStores:
     """All stores (`engine.ports.Stores`), and where they come from (`engine.ports.Storage`).
 
-    Writes are kept at once; inside `begin()` they are all undone by an exception, and other threads wait.
+    Writes are stored at once; an exception inside `begin()` undoes all of them. Other threads wait until it ends.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class MemoryStores:
 
     @contextmanager
     def begin(self) -> Iterator[Stores]:
-        """The same stores; whatever the block wrote is undone when it raises."""
+        """The same stores; if the block raises, its writes are undone."""
         with self._lock:
             outer, self._before = self._before, self.tables.copy()
             try:
@@ -71,7 +71,7 @@ class MemoryStores:
                 self._before = outer
 
     def undo(self) -> None:
-        """Undo what was written since `begin()`, events apart; outside of it nothing."""
+        """Undo what was written since `begin()`, except events; outside of `begin()` do nothing."""
         if self._before is not None:
             events = self.tables.events
             self.tables.put_back(self._before.copy())

@@ -1,4 +1,4 @@
-"""Steps and assertions for stories told through WebTest: each form in which an error is delivered has one."""
+"""Steps and assertions for tests through WebTest; there is one for each form of an error response."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Granted:
 
 
 class TokenFamily:
-    """A client with a refresh token of user `ann`, and whatever that becomes.
+    """A client with a refresh token of user `ann`, and its successors.
 
     Args:
         auth_method: how the client authenticates.
@@ -103,9 +103,9 @@ class TokenFamily:
 
 
 def records(server: Service[Any]) -> dict[str, list[dict[str, Any]]]:
-    """Everything that is stored, for comparison: a refusal leaves it as it was.
+    """Everything that is stored, for comparison: a refusal does not change it.
 
-    That a secret was used is no part of it: it was, whatever came of the request.
+    It does not include when a secret was last used: a refused request uses it, too.
     """
     rows = {table: server.rows(table) for table in RECORDS}
     for secret in rows["client_secrets"]:
@@ -119,7 +119,7 @@ def stored(server: Service[Any]) -> tuple[Any, Any]:
 
 
 def register(server: Server, **metadata: Any) -> Client:
-    """A public client that registered itself over HTTP, with one https redirect URI unless said otherwise."""
+    """A public client that registered itself over HTTP; by default with one https redirect URI."""
     body = self_registration(**metadata)
     answer = server.browser().post_json(server.path("/oauth/register"), body)
     with server.application.begin() as engine:
@@ -129,7 +129,7 @@ def register(server: Server, **metadata: Any) -> Client:
 
 
 def sign_in_at(page: TestResponse, username: str = "ann", password: str = PASSWORD) -> TestResponse:
-    """Fill in this sign-in page, with whatever request it carries."""
+    """Fill in and send the form of this sign-in page, with its pending request if it has one."""
     form = form_with(page, "username")
     form["username"], form["password"] = username, password
     answer: TestResponse = form.submit(expect_errors=True)
@@ -165,7 +165,7 @@ def challenge() -> dict[str, str]:
 def assert_page_error(
     answer: TestResponse, code: str = "invalid_request", *, status: int = 400, supplied: str = ""
 ) -> None:
-    """An error page of ours that leads nowhere, least of all to the URI that was supplied."""
+    """An error page of this server without a link or redirect to the URI that was supplied."""
     assert answer.status_int == status, answer.location or answer.text
     assert answer.content_type == "text/html"
     assert "Location" not in answer.headers
@@ -184,7 +184,7 @@ def assert_page_error(
 def assert_redirect_error(
     answer: TestResponse, code: str, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz"
 ) -> None:
-    """An error for the client: 303 to its URI, with error, state and iss, each once, and no code."""
+    """An error that is sent to the client: 303 to its URI, with error, state and iss, each once, and no code."""
     values = assert_response(answer, redirect_uri=redirect_uri, state=state)
     assert values["error"] == code
     assert "code" not in values
@@ -192,14 +192,14 @@ def assert_redirect_error(
 
 
 def assert_code(answer: TestResponse, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz") -> str:
-    """A successful answer for the client; returns the code."""
+    """A successful response to the client; returns the code."""
     values = assert_response(answer, redirect_uri=redirect_uri, state=state)
     assert "error" not in values
     return values["code"]
 
 
 def assert_response(answer: TestResponse, *, redirect_uri: str, state: str | None) -> dict[str, str]:
-    """What every authorization response has; returns its parameters without what the URI had before."""
+    """Check what every authorization response has; returns its parameters without those of the redirect URI itself."""
     assert answer.status_int == 303, answer.text
     values = response_at(answer.location, redirect_uri=redirect_uri, state=state)
     assert answer.headers["Cache-Control"] == "no-store"
@@ -208,7 +208,7 @@ def assert_response(answer: TestResponse, *, redirect_uri: str, state: str | Non
 
 
 def verified(server: Server, token: str, algorithms: list[str]) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Header and claims, as somebody reads them who knows the metadata document and nothing else."""
+    """Header and claims, verified with nothing but the metadata document."""
     metadata = server.http.get("/.well-known/oauth-authorization-server").json
     keys = KeySet.import_key_set(server.http.get(metadata["jwks_uri"].removeprefix(ISSUER)).json)
     decoded = jwt.decode(token, keys, algorithms=algorithms)
@@ -216,7 +216,7 @@ def verified(server: Server, token: str, algorithms: list[str]) -> tuple[Mapping
 
 
 def assert_inactive(answer: TestResponse) -> None:
-    """The one answer to introspection of everything that is not good (RFC 7662, 2.2)."""
+    """The introspection response for every token that is not active (RFC 7662, 2.2)."""
     assert answer.status_int == 200, answer.text
     assert answer.body == b'{"active":false}'
     assert answer.content_type == "application/json"
@@ -224,7 +224,7 @@ def assert_inactive(answer: TestResponse) -> None:
 
 
 def is_active(answer: TestResponse) -> bool:
-    """Whether introspection said so."""
+    """Whether this introspection response says that the token is active."""
     if answer.json["active"] is True:
         return True
     assert_inactive(answer)

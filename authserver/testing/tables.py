@@ -23,7 +23,7 @@ from authserver.engine.records import (
 
 @dataclass(slots=True)
 class Tables:
-    """What is kept. A test may look at it: `stores.tables.events`."""
+    """The stored records. A test may read them: `stores.tables.events`."""
 
     clients: dict[str, Client] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
@@ -39,18 +39,18 @@ class Tables:
     leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
 
     def copy(self) -> Tables:
-        """The same records in mappings of their own."""
+        """The same records in new mappings."""
         return Tables(**{name: dict(getattr(self, name)) for name in self.__slots__})
 
     def put_back(self, before: Tables) -> None:
-        """Be as `before` again."""
+        """Go back to the state of `before`."""
         for name in self.__slots__:
             setattr(self, name, getattr(before, name))
 
 
 @dataclass(frozen=True, slots=True)
 class InMemory:
-    """What every store in memory shares."""
+    """The base of all stores in memory."""
 
     tables: Tables
     lock: RLock

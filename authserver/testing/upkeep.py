@@ -1,4 +1,4 @@
-"""Clean-up in memory that keeps the same promises as that in the database."""
+"""Clean-up in memory, with the same contract as that in the database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Over = tuple[datetime, str, Callable[[], int]]
 
 
 class MemoryUpkeep(InMemory):
-    """`engine.ports.Upkeep` in memory; each batch goes from the oldest on."""
+    """`engine.ports.Upkeep` in memory; each batch deletes the oldest records."""
 
     def remove(self, kind: Disposable, before: datetime, start: Place | None = None, *, limit: int) -> Batch:
         with self.lock:
@@ -40,7 +40,7 @@ class MemoryUpkeep(InMemory):
                 del self.tables.leases[name]
 
     def _over(self, kind: Disposable, before: datetime) -> Iterator[Over]:
-        """The time and id of each that is over, and what removes it and says how many went along."""
+        """The time and id of each expired record, and a function that deletes it and returns the number of dependents."""
         tables = self.tables
         match kind:
             case Disposable.TOKENS:

@@ -54,7 +54,7 @@ def count(storage: Storage, kind: Disposable, *, limit: int = 100) -> int:
 
 
 def test_access_tokens_go_by_their_own_time_and_nothing_else_does(storage: Storage) -> None:
-    """R-10, T116: codes and refresh tokens stay however old they are, used or not; their grant is alive."""
+    """R-10, T116: while their grant is live, codes and refresh tokens stay, used or not, at any age."""
     ended = [
         a_token(kind=kind, digest=bytes([number]), expires_at=NOW - SECOND, claimed_at=claimed)
         for number, (kind, claimed) in enumerate(
@@ -98,12 +98,12 @@ def test_what_ends_at_the_very_moment_goes(storage: Storage) -> None:
 
 
 def test_an_ended_grant_goes_with_its_codes_and_tokens(storage: Storage) -> None:
-    """R-10, T116: revoked or not, by its end alone; another's tokens are not touched."""
+    """R-10, T116: only its end counts, not whether it was revoked; tokens of other grants are not touched."""
     grants = [
         a_grant(grant_id="ended", expires_at=NOW - SECOND),
         a_grant(grant_id="ended_revoked", expires_at=NOW - DAY, revoked_at=NOW - 2 * DAY),
         a_grant(grant_id="alive", expires_at=NOW + SECOND),
-        # Evidence: a token that comes back must still be known as one that was revoked.
+        # Evidence: a token that is presented again must still be recognised as revoked.
         a_grant(grant_id="revoked", expires_at=NOW + SECOND, revoked_at=NOW - DAY),
     ]
     tokens = [
@@ -156,7 +156,7 @@ def self_registered(client_id: str, **changes: Any) -> Client:
 
 
 def test_an_idle_client_that_registered_itself_goes_with_all_that_is_its_own(storage: Storage) -> None:
-    """K-09, T073: no secret, origin or consent is left behind; who is in use, or an operator's, stays."""
+    """K-09, T073: no secret, origin or consent is left; a client that is in use or was added by an operator stays."""
     used, unused = (
         ClientSecret(digest=b"digest", key_id="k", created_at=NOW - DAY, last_used_at=last)
         for last in (NOW + SECOND, NOW - SECOND)
@@ -192,7 +192,7 @@ def test_an_idle_client_that_registered_itself_goes_with_all_that_is_its_own(sto
     "kind", [Disposable.TOKENS, Disposable.KEPT_RECORDS, Disposable.SESSIONS, Disposable.EVENTS]
 )
 def test_a_batch_is_bounded_and_the_next_one_goes_on(storage: Storage, kind: Disposable) -> None:
-    """T116: oldest first, and rows of one and the same time are not lost between two batches."""
+    """T116: oldest first, and rows with the same time are not lost between two batches."""
     times = [NOW - timedelta(minutes=minutes) for minutes in (9, 5, 5, 5, 5, 5, 1)]
     add(
         storage,
@@ -246,9 +246,9 @@ def test_it_can_be_given_back_by_its_holder_alone(storage: Storage) -> None:
 
 
 def test_a_lease_from_before_the_clock_was_set_back_is_free(storage: Storage) -> None:
-    """T150: else nobody would work for an hour when its holder died."""
+    """T150: otherwise clean-up would pause for an hour after its holder died."""
     assert take(storage, "one", NOW + 3600 * SECOND)
     assert take(storage, "two", NOW)
-    # A little ahead is how clocks of two machines are.
+    # The clocks of two machines always differ a little.
     assert take(storage, "one", NOW + 90 * SECOND)
     assert not take(storage, "two", NOW + 60 * SECOND)

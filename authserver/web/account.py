@@ -217,7 +217,7 @@ def _described_grant(request: Request, grant: Grant) -> dict[str, Any]:
 
 
 def _sentences(request: Request, scopes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Names and sentences as on the consent page; a scope that has gone since has its name alone."""
+    """Names and sentences as on the consent page; a scope that does not exist any more has only its name."""
     known = request.engine.scopes
     return [(name, known.get(name, "")) for name in scopes]
 

@@ -66,7 +66,7 @@ def answer_consent(request: Request) -> Response:
 
 
 def show(request: Request, outcome: Outcome) -> Response:
-    """Render what came out: a page of ours, or the way back to the client."""
+    """Render the outcome: a page, or the redirect to the client."""
     match outcome:
         case AskLogin(sealed_request=sealed):
             return see_login(request, request=sealed)
@@ -165,7 +165,7 @@ def _consent_page(request: Request, asked: AskConsent) -> Response:
 
 
 def describe_client(client: Client) -> dict[str, Any]:
-    """What a page may say of a client; links only where they are acceptable."""
+    """What a page may show of a client; links only if they are acceptable."""
     links = {
         name: client.details.get(name) if not uris.link_problem(client.details.get(name, "")) else None
         for name in ("client_uri", "policy_uri", "tos_uri")

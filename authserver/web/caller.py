@@ -1,4 +1,4 @@
-"""Who sends a request, and how: the one place where a rule's knowledge of HTTP comes from."""
+"""Makes the `Caller` of a request: all that a rule gets of HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def includeme(config: Configurator) -> None:
 
 
 def caller(request: Request) -> Caller:
-    """The caller of this request; its endpoint is empty where there is none, and at the pages of plugins."""
+    """The caller of this request; its endpoint is empty for a path or a page that is not in the route table."""
     route = route_of(request)
     headers = {
         name[5:].replace("_", "-").lower(): value

@@ -31,7 +31,7 @@ def add_cross_origin_headers(
 
 
 def preflight(request: Request) -> Response:
-    """Answer a CORS preflight; `add_cross_origin` adds what this origin may do."""
+    """Answer a CORS preflight; `add_cross_origin` adds the headers that say what this origin may do."""
     return Response(status=204)
 
 

@@ -23,7 +23,7 @@ _PARSER = Parser(_RESOLVER)
 
 
 def device_of(user_agent: str) -> Device:
-    """The device that a User-Agent tells of; of bounded length (`limits.MAXIMUM_USER_AGENT`)."""
+    """The device that a User-Agent names; of bounded length (`limits.MAXIMUM_USER_AGENT`)."""
     found = _PARSER(user_agent, Domain.USER_AGENT | Domain.OS)
     return Device(
         program=found.user_agent.family if found.user_agent else "",

@@ -1,4 +1,4 @@
-"""Exception views: each refusal in the form its endpoint speaks, and nothing more than the client may know.
+"""Exception views: each refusal in the medium of its endpoint, with no more than the client may learn.
 
 `web.refusals` calls them when the event of the refusal is written. They render what the refusal holds: the request is
 not parsed again.
@@ -60,7 +60,7 @@ def page_error(error: PageError, request: Request) -> Response:
         message=error.description,
         code=error.code,
         what_to_do=_(
-            "Go back to the application and start again. If this happens again, tell its makers the error code."
+            "Go back to the application and start again. If this happens again, tell its developers the error code."
         ),
     )
 
@@ -90,7 +90,7 @@ def storage_unavailable(error: StorageUnavailable, request: Request) -> Response
 
 @exception_view_config(Exception)
 def unexpected(error: Exception, request: Request) -> Response:
-    """A fault of ours: the log has it whole, the client gets an id (F-12, B-19)."""
+    """A failure of the server: the log has the traceback, the client gets an id (F-12, B-19)."""
     return _failed(request, ServerError("The server failed to answer this request."))
 
 
@@ -117,7 +117,7 @@ def http_error(error: HTTPException, request: Request) -> Response:
 
 @exception_view_config(URLDecodeError)
 def undecodable(error: URLDecodeError, request: Request) -> Response:
-    """A path that is no UTF-8 is no path of ours (T015)."""
+    """A path that is not UTF-8 is not found (T015)."""
     return _nothing_here(request)
 
 
@@ -182,7 +182,7 @@ def _page(
 
 
 def _known(request: Request, used: str) -> str:
-    """The scheme that the client used, if it is one of ours; else Basic."""
+    """The scheme that the client used, if this server has it; else Basic."""
     token_types = request.registry.application.parts.token_types.values()
     return next((name for name in ("Bearer", *token_types) if name.lower() == used.lower()), "Basic")
 

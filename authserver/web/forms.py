@@ -28,7 +28,7 @@ def read_form(request: Request, *, parse: Parse = Parameters.parse) -> Parameter
     """The parameters of a form body.
 
     Raises:
-        InvalidRequest: another media type (F-02, T083), or a body that is no form.
+        InvalidRequest: another media type (F-02, T083), or a body that is not a form.
     """
     if not _FORM.fullmatch(request.environ.get("CONTENT_TYPE", "")):
         raise InvalidRequest("Send application/x-www-form-urlencoded.", reason="content-type")

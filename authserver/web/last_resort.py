@@ -48,15 +48,15 @@ def contained_view(view: Callable[..., Response], info: object) -> Callable[...,
 
 
 def retry_attempts(request: Request) -> int | None:
-    """Hook of pyramid_retry: one attempt for what has no transaction, else the configured number.
+    """Hook of pyramid_retry: one attempt for a request without transaction, else the configured number.
 
-    For more than one it copies the body, so a body that nobody will read gets one attempt too.
+    For more than one attempt pyramid_retry copies the body, so a request whose body is too large gets one attempt.
     """
     return None if needs_transaction(request) and not is_too_large(request) else 1
 
 
 def wait_before_retry(event: BeforeRetry) -> None:
-    """Wait a random time, so that the other request can finish and both do not repeat at the same moment (T111)."""
+    """Wait a random time, so that the other request can finish and both do not retry at the same moment (T111)."""
     time.sleep((10 + secrets.randbelow(90)) / 1000)
 
 
@@ -64,12 +64,12 @@ _repeat = RetryableExecutionPolicy(MAXIMUM_ATTEMPTS, activate_hook=retry_attempt
 
 
 def execution_policy(environ: Mapping[str, Any], router: Router) -> Response:
-    """Pyramid calls this for each request; whatever happens, the answer is ours (F-12)."""
+    """Pyramid calls this for each request; every failure gets a response of this server (F-12)."""
     try:
         response: Response = contained(_repeat, environ, router)
         return response
     except Exception as error:
-        # The request that failed is gone, or in an unknown state; its id is in the environ.
+        # The request that failed may not exist any more or be in an unknown state; its id is in the environ.
         with router.request_context(environ) as request:
             log.error("no other answer was possible, error_id=%s", request.error_id, exc_info=error)
             return add_headers(request, _plain(request))

@@ -1,4 +1,4 @@
-"""GET /.well-known/… and the JWKS: the same bytes for everybody."""
+"""GET /.well-known/… and the JWKS: the same bytes for each request."""
 
 from __future__ import annotations
 
@@ -49,6 +49,6 @@ def _cacheable(request: Request, body: bytes, maximum_age: int) -> Response:
     if request.environ.get("HTTP_IF_NONE_MATCH") == etag:
         response.status_int = 304
         response.body = b""
-        # Neither may stand in an answer without content (RFC 9110, 8.3 and 8.6).
+        # A response without content must have neither header (RFC 9110, 8.3 and 8.6).
         del response.headers["Content-Type"], response.headers["Content-Length"]
     return response

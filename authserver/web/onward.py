@@ -1,13 +1,12 @@
 """How the answer to one of our forms leads on to the client.
 
-Chromium holds every redirect that follows a form to the `form-action` of its page: ours to the client, and all
-that the client makes afterwards, the last one perhaps to a private-use scheme of an app. No list of ours could
-name them. So a browser gets a page that redirects by itself, which ends the chain of redirects after the
-form, and `form-action` stays narrow: a form that somebody injects into a page of ours can send nothing
-elsewhere.
+Chromium checks every redirect after a form against the `form-action` of its page: the one to the client, and all
+that the client makes afterwards, perhaps to a private-use scheme of an app. No list could contain all of them. So a
+browser gets a page that redirects by itself, which ends the chain of redirects after the form, and `form-action`
+stays narrow: a form that an attacker injects into a page cannot send anything elsewhere.
 
-A program, or a browser too old to say what it wants a document for, gets the plain redirect, and no `form-action`
-that could be in its way. One header decides both, so that page and answer always go together.
+A program, or a browser too old to send `Sec-Fetch-Dest`, gets the plain redirect, and pages without `form-action`,
+which would block it. The same header decides both, so that page and response always fit.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from authserver.engine import uris
 from authserver.web.pages import see_other
 from authserver.web.request import Request
 
-# The routes where the person comes from a form of ours: by sending it, or by the redirect after it.
+# The routes that a form of this server leads to, directly or by a redirect.
 AFTER_A_FORM = ("login", "consent")
 
 

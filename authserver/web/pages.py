@@ -80,7 +80,7 @@ def see_other(location: str) -> Response:
 
 
 def see_own(request: Request, route_name: str, /, **query: str) -> Response:
-    """A redirect to a page of ours."""
+    """A redirect to a page of this server."""
     return see_other(own_url(request, route_name, **query))
 
 

@@ -123,7 +123,7 @@ def leaves_event(error: Exception) -> bool:
 
 
 def record(request: Request, error: Exception) -> None:
-    """Write the consequences of an error, and its event under the error id that the client is told."""
+    """Write the consequences of an error, and its event with the error id that the client gets."""
     counted = verdict(request, error)
     if counted is None:
         return
@@ -135,7 +135,7 @@ def record(request: Request, error: Exception) -> None:
         reason,
         request.error_id,
         f": {error}" if isinstance(error, StorageUnavailable) else "",
-        # A fault of ours is here whole; the event has only its class.
+        # The log has the whole traceback of a failure; the event has only its class.
         exc_info=error if reason == UNEXPECTED else None,
     )
     if not leaves_event(error):

@@ -1,4 +1,4 @@
-"""The request as every view gets it: Pyramid's, with typed ways to the parts of this server."""
+"""The request as every view gets it: Pyramid's, with typed access to the parts of this server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def includeme(config: Configurator) -> None:
 
 
 class Served(Protocol):
-    """What web needs of the application that it is the web of (`authserver.app.Application`)."""
+    """What the web needs of the application (`authserver.app.Application`)."""
 
     @property
     def parts(self) -> Parts: ...
@@ -39,13 +39,13 @@ class Served(Protocol):
 
 
 class Registry(Protocol):
-    """Pyramid's registry, with what is kept there for the whole life of the server.
+    """Pyramid's registry, with what the server keeps there from start to end.
 
     Attributes:
         routes: the route table, by name.
-        paths: the same by path, without what is switched off.
+        paths: the same by path, without endpoints that are switched off.
         folders: routes for everything below a path.
-        unstored_paths: where requests have no transaction.
+        unstored_paths: paths whose requests have no transaction.
         metadata_body: the server metadata, as it is sent.
         home_links: label and address of what features add to the front page.
         static_files: media type, content and digest, by the name of the route.
@@ -68,14 +68,14 @@ class Registry(Protocol):
 class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publishes no types
     """A request.
 
-    Its body stays in memory, as WebOb does with shorter ones only: a password must not be written to a file.
+    Its body always stays in memory, although WebOb writes long ones to a file: a password must not be on the disk.
 
     Attributes:
-        engine: the rules' view of it, in its transaction.
-        caller: who sends it, and how.
-        journal: what becomes known of it.
-        browser: which session and pending requests its cookies show.
-        error_id: the id of whatever ends it; the same however often it is repeated.
+        engine: what the rules get, in the transaction of this request.
+        caller: where it comes from, and how.
+        journal: the facts that become known while it is processed.
+        browser: the session and the pending requests of its cookies.
+        error_id: the id of its error, if there is one; the same for each attempt of a retry.
         content_security_policy: what its page needs beyond `web.headers.PAGE_POLICY`.
     """
 

@@ -28,16 +28,17 @@ class Route:
     """One endpoint.
 
     Attributes:
-        name: by which its view and its events call it.
-        path: where it is, below the path of the issuer; without placeholders.
-        methods: those that it answers; GET stands for HEAD, too.
-        medium: what it answers with, errors included.
-        origins: which web origins may read its answers.
+        name: used by its view and in its events.
+        path: below the path of the issuer; without placeholders.
+        methods: those that it answers; GET includes HEAD.
+        medium: of its responses, errors included.
+        origins: which web origins may read its responses.
         stored: whether it needs the request's transaction.
-        personal: whether it is for signed-in people, who come back to it when they have signed in.
+        personal: whether it is for signed-in users; others are sent back to it after they have signed in.
         refused: the type of the events of its refusals.
-        metadata: the member of the server metadata that names its URL (RFC 8414, 2); "" for none.
-        decided_by: the deciding hook that its rules ask; where no plugin serves that, it is not there. "" for none.
+        metadata: the member of the server metadata that contains its URL (RFC 8414, 2); "" for none.
+        decided_by: the deciding hook that its rules ask; if no plugin serves that hook, the endpoint answers 404. "" for
+            none.
     """
 
     name: str

@@ -79,7 +79,7 @@ ROUTES = (
 
 
 def includeme(config: Configurator) -> None:
-    """Add every route below the path of the issuer, and an answer to the methods it does not have."""
+    """Add every route below the path of the issuer, and 405 for the methods it does not have."""
     config.registry.routes = {}
     config.registry.paths = {}
     config.registry.folders = {}
@@ -99,12 +99,12 @@ def _below_issuer(config: Configurator, route: Route) -> Route:
 def _add(
     config: Configurator, route: Route, *, otherwise: Callable[[Request], Response] | None = None
 ) -> None:
-    """Add a route with its whole path, and what answers where it has no view: 405 unless `otherwise` is given."""
-    # A route that is switched off keeps its name for its view, but matches no path.
+    """Add a route with its whole path. `otherwise` answers requests that no view of it answers; by default with 405."""
+    # A route that is switched off keeps its name, which its view needs, but matches no path.
     is_off = bool(route.decided_by) and not config.registry.application.parts.policies.serves(
         route.decided_by
     )
-    # Whatever prefix the caller is included with, the path has it already, or must not have it.
+    # The path is complete; the prefix with which the calling module was included must not be added.
     config = config.with_package(config.package)
     config.route_prefix = None
     config.add_route(route.name, route.path, static=is_off)
@@ -120,7 +120,10 @@ def _add(
 
 
 def _refuse_twins(config: Configurator, route: Route) -> None:
-    """Pyramid compares names alone. Raises ConfigurationError."""
+    """Refuse a second route with the same path or member of the metadata; Pyramid compares names only.
+
+    Raises ConfigurationError.
+    """
     for other in config.registry.paths.values():
         if route.path == other.path:
             raise ConfigurationError(f"{route.name} has the path of {other.name}: {route.path}")
@@ -129,14 +132,14 @@ def _refuse_twins(config: Configurator, route: Route) -> None:
 
 
 def add_endpoint(config: Configurator, route: Route, view: Callable[[Request], Any], **options: Any) -> None:
-    """Directive for features: an endpoint in the route table, as our own are.
+    """Directive for features: add an endpoint to the route table, like those of the core.
 
     Args:
         view: answers each of its methods.
-        options: of Pyramid's `add_view`, a `renderer` for instance.
+        options: of Pyramid's `add_view`, for instance a `renderer`.
 
     Raises:
-        ConfigurationError: its name, its path or its member of the metadata is taken.
+        ConfigurationError: another endpoint has its name, its path or its member of the metadata.
     """
     route = _below_issuer(config, route)
     _add(config, route)
@@ -144,18 +147,18 @@ def add_endpoint(config: Configurator, route: Route, view: Callable[[Request], A
 
 
 def endpoints(registry: Registry, issuer_origin: str) -> dict[str, str]:
-    """The URL of each endpoint that is switched on and that the server metadata names, by its member there."""
+    """The URLs of all endpoints that are switched on and have a member in the server metadata, by that member."""
     return {route.metadata: issuer_origin + route.path for route in registry.paths.values() if route.metadata}
 
 
 def add_well_known(
     config: Configurator, name: str, view: Callable[[Request], Response], *, appended: bool = False
 ) -> None:
-    """Directive for a document about this issuer: GET, for everybody, where clients look for it.
+    """Directive that adds a document about this issuer at its well-known address: GET, for all origins.
 
     Args:
-        name: what is behind `/.well-known/`. It goes between the host and the path of the issuer (RFC 8414, 3.1).
-        appended: whether it is behind that path as well (OpenID Connect Discovery, 4).
+        name: what comes after `/.well-known/`, which is between the host and the path of the issuer (RFC 8414, 3.1).
+        appended: whether the document is also at the address after that path (OpenID Connect Discovery, 4).
     """
     inserted, below = well_known_paths(name, config.registry.application.parts.settings.issuer_path)
     paths = (
@@ -167,18 +170,19 @@ def add_well_known(
 
 
 def well_known_paths(name: str, issuer_path: str) -> tuple[str, str]:
-    """Where clients look for a document about the issuer: between its host and path, and behind its path.
+    """The two addresses at which clients look for a document about the issuer.
 
-    The first is where RFC 8414, 3.1 has it, the second where OpenID Connect Discovery, 4 has it.
+    The first has the name between host and path (RFC 8414, 3.1), the second after the path (OpenID Connect
+    Discovery, 4).
     """
     return f"/.well-known/{name}{issuer_path}", f"{issuer_path}/.well-known/{name}"
 
 
 def refuse_other_well_known(config: Configurator) -> None:
-    """Answer 404 in JSON that programs of every origin can read, for well-known addresses without a document.
+    """Answer 404 in JSON, readable for every origin, at well-known addresses without a document.
 
-    Clients ask for several documents in turn, and only a 404 sends each of them on to the next. This is included
-    last, so that the pages of plugins come first.
+    Clients ask for several documents in turn, and only a 404 makes each of them try the next. This is included
+    last, so that the pages of plugins are found first.
     """
     issuer_path = config.registry.application.parts.settings.issuer_path
     for folder in dict.fromkeys(("/.well-known/", f"{issuer_path}/.well-known/")):
@@ -188,9 +192,9 @@ def refuse_other_well_known(config: Configurator) -> None:
 
 
 def route_of(request: Request) -> Route | None:
-    """The entry of the route table at the path of this request, whether Pyramid came to match it or not.
+    """The entry of the route table for the path of this request, whether Pyramid has matched it yet or not.
 
-    None where nothing is, and for plugins' pages.
+    None for an unknown path, and for pages that are not in the route table.
     """
     path: str = request.environ.get("PATH_INFO") or "/"
     registry = request.registry
@@ -207,7 +211,7 @@ def medium_of(request: Request) -> Medium:
 
 
 def refuse_newline(event: NewRequest) -> None:
-    """`/login%0A` is not `/login` (T015): the `$` at the end of Pyramid's patterns matches before a newline, too."""
+    """Refuse `/login%0A`, which is not `/login` (T015): the `$` of Pyramid's patterns also matches before a newline."""
     if event.request.environ.get("PATH_INFO", "").endswith("\n"):
         raise HTTPNotFound()
 

@@ -120,7 +120,7 @@ def read_own_form(request: Request) -> Parameters:
 
     Raises:
         ForgedForm: another origin sent it, or the token is missing, another session's or for another route.
-        PageError: it is no form.
+        PageError: it is not a form.
     """
     form = read_form_from_here(request)
     session_id = request.browser.session_id
@@ -131,11 +131,11 @@ def read_own_form(request: Request) -> Parameters:
 
 
 def read_form_from_here(request: Request) -> Parameters:
-    """A form that no page of another origin sent; its token shows whether a page of ours sent it.
+    """A form that was not sent from another origin; its token shows whether a page of this server sent it.
 
     Raises:
         ForgedForm: another origin sent it.
-        PageError: it is no form.
+        PageError: it is not a form.
     """
     # A page with `Referrer-Policy: no-referrer` sends `Origin: null`; the token alone decides then.
     origin = request.environ.get("HTTP_ORIGIN", "null")
@@ -171,7 +171,7 @@ def _browser(request: Request) -> Browser:
 
 
 def _sent_cookies(request: Request) -> list[tuple[str, str]]:
-    """The cookies with names of ours, as sent and in that order."""
+    """The cookies with names that this server sets, as sent and in that order."""
     prefix = _prefix(request) + "authserver-"
     pairs = [part.strip().partition("=") for part in request.environ.get("HTTP_COOKIE", "").split(";")]
     return [
@@ -180,7 +180,7 @@ def _sent_cookies(request: Request) -> list[tuple[str, str]]:
 
 
 def _read_cookies(request: Request) -> dict[str, str]:
-    """The cookies with names of ours; two of one name count as none (T099)."""
+    """The cookies with names that this server sets; two with the same name count as none (T099)."""
     ours = _sent_cookies(request)
     occurrences = Counter(name for name, _ in ours)
     return {name: value for name, value in ours if occurrences[name] == 1}

@@ -230,13 +230,13 @@ def _signed_out(page: Page, server: Server) -> None:
 
 def start_playground(page: Page, server: Server) -> None:
     page.goto(server.issuer + "/playground")
-    expect(page.get_by_role("button", name="Go and ask")).to_be_enabled()
+    expect(page.get_by_role("button", name="Send the request")).to_be_enabled()
 
 
 def come_back_to_playground(page: Page, server: Server, answer: str = "Allow") -> None:
     """Ask from the playground, sign in, and answer."""
     start_playground(page, server)
-    page.get_by_role("button", name="Go and ask").click()
+    page.get_by_role("button", name="Send the request").click()
     sign_in(page)
     page.get_by_role("button", name=answer).click()
     expect(page).to_have_url(re.compile("/playground$"))

@@ -29,7 +29,7 @@ def test_the_whole_story_is_shown(page: Page, server: Server, watch) -> None:
 
     verifier = page.locator("[data-slot=verifier]").inner_text()
     challenge = page.locator("[data-slot=challenge]").inner_text()
-    page.get_by_role("button", name="Go and ask").click()
+    page.get_by_role("button", name="Send the request").click()
     sign_in(page)
     expect(page.get_by_text("Playground", exact=True)).to_be_visible()
     page.get_by_role("button", name="Allow").click()
@@ -72,7 +72,7 @@ def test_the_whole_story_is_shown(page: Page, server: Server, watch) -> None:
     ]
     page.get_by_role("button", name="Start over").click()
     expect(page.locator("[data-slot=verifier]")).not_to_have_text(verifier)
-    expect(page.get_by_role("button", name="Go and ask")).to_be_enabled()
+    expect(page.get_by_role("button", name="Send the request")).to_be_enabled()
     assert reached(page) == ["discover", "prepare"]
 
 
@@ -83,7 +83,7 @@ def test_a_denied_consent_ends_the_story(page: Page, server: Server) -> None:
     expect(page.locator("[data-check=allowed]")).to_have_attribute("data-result", "fail")
     expect(page.get_by_role("button", name="Exchange the code")).to_be_disabled()
     page.get_by_role("button", name="Start over").click()
-    expect(page.get_by_role("button", name="Go and ask")).to_be_enabled()
+    expect(page.get_by_role("button", name="Send the request")).to_be_enabled()
 
 
 def test_an_answer_that_nobody_asked_for_stops_the_client(page: Page, server: Server) -> None:
@@ -114,7 +114,7 @@ def test_what_is_typed_is_asked_for(page: Page, server: Server) -> None:
     page.get_by_label("Scope: what to ask for").fill("profile")
     page.get_by_label("Resource: where it should work").fill("https://api.example/")
     expect(page.locator("[data-slot=ask-request]")).to_contain_text("resource=https%3A%2F%2Fapi.example%2F")
-    page.get_by_role("button", name="Go and ask").click()
+    page.get_by_role("button", name="Send the request").click()
     sign_in(page)
     expect(page.get_by_label("See your name")).to_be_checked()
     expect(page.get_by_label("Read your files")).to_have_count(0)

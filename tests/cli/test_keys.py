@@ -226,7 +226,7 @@ def test_taking_a_staged_key_back_is_noticed_by_nobody(started) -> None:
     (before,) = listed(started)
     staged = json.loads(started("keys", "rotate", "--json").stdout)["new"]["kid"]
     result = started("keys", "revoke", staged)
-    assert f"{before['kid']}, which it was to replace, goes on signing." in result.stdout
+    assert f"{before['kid']}, which it was to replace, continues to sign." in result.stdout
     assert "no client notices" in result.stdout
     assert listed(started) == [before]
 

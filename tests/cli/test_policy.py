@@ -116,8 +116,8 @@ def test_a_replay_tells_what_would_flip_by_client_and_reason(run, ini, candidate
     told = json.loads(result.stdout)
     assert (told["asked"], told["flipped"]) == (4, 3)
     assert {(entry["hook"], entry["why"]): entry["count"] for entry in told["not_asked"]} == {
-        ("scope_decision", "the client is gone"): 1,
-        ("login_decision", "it was asked with a password"): 1,
+        ("scope_decision", "the client does not exist any more"): 1,
+        ("login_decision", "it contained a password"): 1,
     }
     most, least = told["flips"]
     assert most["count"] == 2
@@ -138,7 +138,7 @@ def test_people_see_a_progress_bar_apart_from_the_result(run, ini, candidate) ->
         "no-writing, by no_writing",
         "demo-service",
         "1 questions were asked again, 1 would flip.",
-        "1 of login_decision were not asked again: it was asked with a password.",
+        "1 of login_decision were not asked again: it contained a password.",
     ):
         assert words in result.stdout
 

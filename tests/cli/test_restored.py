@@ -142,7 +142,7 @@ def test_what_the_log_tells_is_done_again(run, engine, tmp_path) -> None:
     done = run("db", "restored", "--events", str(log))
 
     assert done.exit_code == 0, done.output
-    assert "Lines of the log that are no event (31): 1, 6, 7" in done.stdout and "…" in done.stdout
+    assert "Lines of the log that are not events (31): 1, 6, 7" in done.stdout and "…" in done.stdout
     assert "authserver user password demo" in done.stdout
     assert "it must register again" in done.stdout
     assert "Traceback" not in done.output

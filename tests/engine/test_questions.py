@@ -135,7 +135,7 @@ def test_what_is_gone_is_named(gone: str, why: str) -> None:
     records = {"client": a_client(), "user": a_user(), "remembered": a_consent()}
     facts = a_question("consent_decision", **records).facts()
     left = [record for name, record in records.items() if name != gone]
-    with pytest.raises(CannotAskAgain, match=f"the {why} is gone"):
+    with pytest.raises(CannotAskAgain, match=f"the {why} does not exist any more"):
         ConsentQuestion.again(facts, known_of(*left))
 
 

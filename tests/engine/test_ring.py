@@ -95,7 +95,7 @@ def test_another_key_under_a_known_id_is_refused(with_ring: Make, stores: Memory
         "authserver.secret_keys: 2024 is not the key that has had this id here since 2026"
     )
     assert "needed by 1 signing key and 2 client secrets" in problem
-    assert "put it back, or give the other one an id of its own" in problem
+    assert "put it back, or give the other key a different id" in problem
     # Anywhere in the ring.
     assert problems(with_ring(NEW, WRONG)) == [problem]
 

@@ -575,11 +575,11 @@ def test_what_we_signed_ourselves_is_no_assertion(sqlite_url: str, tmp_path: Pat
         ({"assertion_lifetime": "9"}, "assertion_lifetime: must be 10 to 86400 seconds"),
         ({"assertion_lifetime": "86401"}, "assertion_lifetime: must be 10 to 86400 seconds"),
         ({"subject": "email"}, "jwt_bearer.subject: Invalid enum value 'email'"),
-        ({"subject": "listed"}, "subjects: goes with `subject = listed`"),
-        ({"subjects": f"{TRUSTED} a = ann"}, "subjects: goes with `subject = listed`"),
+        ({"subject": "listed"}, "subjects: set it together with `subject = listed`"),
+        ({"subjects": f"{TRUSTED} a = ann"}, "subjects: set it together with `subject = listed`"),
         (
             {"subject": "listed", "subjects": "https://stranger.example a = ann"},
-            "subjects: https://stranger.example a: begins with none of the issuers",
+            "subjects: https://stranger.example a: must begin with one of the issuers",
         ),
     ],
 )

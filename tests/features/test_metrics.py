@@ -129,7 +129,7 @@ def test_production_refuses_it_without_a_token(sqlite_url: str, monkeypatch) -> 
     with pytest.raises(SettingsError, match=r"metrics\.tokens: there are none.*refused in production"):
         app.build(ini)
     tokens = "authserver.plugin.metrics.tokens"
-    with pytest.raises(SettingsError, match=r"metrics\.tokens: a secret stands in the INI"):
+    with pytest.raises(SettingsError, match=r"metrics\.tokens: a secret is in the INI"):
         app.build({**ini, tokens: TOKEN})
     app.build({**ini, tokens: "env:METRICS_TOKENS"}).storage.close()
 

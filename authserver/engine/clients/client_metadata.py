@@ -98,7 +98,7 @@ def read_members(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) ->
     """What plugins keep of these members (hook `client_metadata`).
 
     Raises:
-        InvalidClientMetadata: a plugin refuses what is in a member of its own.
+        InvalidClientMetadata: a plugin refuses the value of a member that it added.
         ServerError: a plugin failed.
     """
     read = {name: reads(name, given[name]) for name, reads in readers.items() if name in given}

@@ -16,7 +16,7 @@ from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, 
 from authserver.engine.questions import RedirectUriQuestion, RegistrationQuestion
 from authserver.engine.records import Client, ClientMetadata, EventType, RegisteredBy
 
-# The reason a registration policy gives when only the lack of a valid initial access token stands in the way.
+# The reason of a registration policy if only a valid initial access token is missing.
 INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
 # A client id never looks like a user's, as both are subjects of tokens; an address would say where its metadata is.
 RESERVED_PREFIXES = ("user_", "https:", "http:")
@@ -75,7 +75,7 @@ def add_client(
 
     Args:
         client_id: chosen by an operator; otherwise a fresh one.
-        rotates_refresh_tokens: False lets a client with a credential of its own keep its refresh token.
+        rotates_refresh_tokens: False lets a confidential client keep its refresh token.
 
     Returns:
         The client and its secret, which is not readable again; None for a client without secret.

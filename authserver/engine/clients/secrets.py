@@ -71,7 +71,7 @@ def stored_secret(keys: KeyRing, client_id: str, secret: str, now: datetime) -> 
 def may_be_secret(text: str) -> bool:
     """Whether this text can be a secret; any other text need not be looked up.
 
-    Ours have prefix and checksum. Those that came with clients from elsewhere have neither, but no prefix of ours.
+    Secrets made here have prefix and checksum. Secrets of clients that were imported have neither, and no such prefix.
     """
     if text.startswith(digests.PREFIXES):
         return digests.well_formed(digests.SECRET, text)

@@ -1,1 +1,1 @@
-"""Digests, sealing and signatures: the ground of the engine, which knows nothing of OAuth."""
+"""Digests, sealing and signatures: the base of the engine, without any rule of OAuth."""

@@ -1,4 +1,4 @@
-"""Signatures: ours, with keys prepared once, so that a token costs little more than the signature; and others'."""
+"""Signatures: making them, with keys prepared once so that a token costs little more; and checking those of others."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def read_jws(text: str) -> Jws:
     Raises ValueError, with text that repeats nothing of it, for anything else and above 8,192 characters.
     """
     if len(text) > MAXIMUM_TOKEN or not text.isascii() or text.count(".") != 2:
-        raise ValueError("this is no compact JWS")
+        raise ValueError("this is not a compact JWS")
     signed, _, signature = text.encode("ascii").rpartition(b".")
     header_text, _, claims_text = signed.partition(b".")
     header, claims = (strict_json.loads(urlsafe_b64decode(part)) for part in (header_text, claims_text))

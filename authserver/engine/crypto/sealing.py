@@ -24,7 +24,7 @@ _NONCE_LENGTH = 12
 
 
 class Unsealable(Exception):
-    """It cannot be opened: it was altered, is not ours, is for another purpose, or its key is unknown."""
+    """It cannot be opened: it was changed, was not sealed here, is for another purpose, or its key is unknown."""
 
     def __init__(self) -> None:
         super().__init__("the sealed value cannot be opened")
@@ -129,7 +129,7 @@ def key_id_of(sealed: bytes) -> str:
 
 
 def seal_under(secret: str, plaintext: bytes) -> bytes:
-    """Seal so that it can be opened only with `secret`, a credential of ours. No other key is involved."""
+    """Seal so that it can be opened only with `secret`, a credential that this server made. No other key is used."""
     nonce = secrets.token_bytes(_NONCE_LENGTH)
     return nonce + _cipher_of(secret).encrypt(nonce, plaintext, None)
 

@@ -62,7 +62,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
 
 
 def _rotates(client: Client) -> bool:
-    """Nothing else protects the refresh token of a public client, whatever its record says (I-04)."""
+    """Whether refresh tokens rotate; always for a public client, because nothing else protects them (I-04)."""
     return client.rotates_refresh_tokens or client.is_public
 
 

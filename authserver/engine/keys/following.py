@@ -114,7 +114,7 @@ class FollowedSigningKeys:
     def _opened(
         self, living: Sequence[tuple[SigningKey, KeyState]]
     ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-        """The private parts of the keys that sign or will, so that their turn cannot fail, and what is wrong."""
+        """The private parts of the keys that sign or will sign, opened before they are needed, and the problems found."""
         private, problems = {}, []
         for key, state in living:
             if state is KeyState.RETIRING:
@@ -132,7 +132,7 @@ class FollowedSigningKeys:
         now: datetime,
     ) -> jose.KeySet:
         usable = [key for key, _ in living if key.kid in private]
-        # None is active only when the clock was set back since the first one was made: it signs all the same (T150).
+        # None is active only when the clock was set back since the first one was made: it signs anyway (T150).
         first = min(usable, key=lambda key: key.activates_at, default=None)
         signs = signing_keys.signing_key(usable, self._algorithm, now) or first
         try:

@@ -95,7 +95,7 @@ def check_known(engine: Engine) -> None:
         raise SettingsError(
             f"authserver.secret_keys: {key.key_id} is not the key that has had this id here since "
             f"{key.first_used_at:%Y-%m-%d %H:%M:%SZ}, and that one is needed by {needed.get(key.key_id, Dependents())}; "
-            "put it back, or give the other one an id of its own"
+            "put it back, or give the other key a different id"
             for key in wrong
         )
 

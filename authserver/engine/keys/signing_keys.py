@@ -96,7 +96,7 @@ def prepare(engine: Engine) -> None:
 
 
 def rotate(engine: Engine, *, algorithm: str | None = None, after: timedelta | None = None) -> Rotation:
-    """Make a new key that replaces the present one of its algorithm, which goes on verifying (R-06).
+    """Make a new key that replaces the present one of its algorithm, which can still verify (R-06).
 
     Args:
         algorithm: of the key; the configured one unless given. One without a key gets its first.

@@ -171,7 +171,7 @@ def add_user(
 
 
 def hash_new_password(password: str) -> str:
-    """What is stored of a password that somebody chose. Raises BadPassword."""
+    """The hash to store of a chosen password. Raises BadPassword."""
     if not MINIMUM_PASSWORD <= password_size(password) <= MAXIMUM_PASSWORD:
         raise BadPassword(f"a password has {MINIMUM_PASSWORD} to {MAXIMUM_PASSWORD} bytes")
     return digests.hash_password(password)
@@ -188,7 +188,7 @@ def disable_user(engine: Engine, username: str) -> bool:
 
 
 def _typed(engine: Engine, username: str) -> tuple[str, User | None]:
-    """A typed name in its normalised form, and whose it is; "" for a name that a person cannot get."""
+    """A typed name in its normalised form, and its user; "" for a text that cannot be a user name."""
     try:
         name = normalise_username(username)
         user = engine.stores.users.find_by_name(name)

@@ -58,7 +58,7 @@ _decoder = msgspec.json.Decoder(LoggedEvent)
 
 
 def read_log(lines: Iterable[bytes]) -> tuple[Sequence[LoggedEvent], Sequence[int]]:
-    """The events that `redo` knows what to do about, oldest first, and the numbers of lines that are no event."""
+    """The events that `redo` knows what to do about, oldest first, and the numbers of the lines that are not events."""
     events, bad = {}, []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

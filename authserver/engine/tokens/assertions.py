@@ -1,4 +1,4 @@
-"""JWTs that others signed: read strictly, and verified with keys that were known beforehand (RFC 7521, 5.2).
+"""JWTs that other issuers signed: read strictly, and verified with keys that were known before (RFC 7521, 5.2).
 
 Nothing in an assertion chooses how it is verified: its issuer only selects among trusted key sets, its `kid`
 among the keys of that set, and the algorithm is the key's.
@@ -19,7 +19,7 @@ from authserver.limits import MAXIMUM_KEY_ID
 
 MAXIMUM_KEY_SET = 32768
 MAXIMUM_KEYS = 20
-# How far the clocks of others may be off (R-11, T150).
+# By how much the clocks of other issuers may differ from ours (R-11, T150).
 SKEW = timedelta(seconds=30)
 
 # What others may sign with. Of those that fit a key the first one is meant where the key does not say.
@@ -53,7 +53,7 @@ class TrustedKeys:
         jwks = strict_json.loads(text, limit=MAXIMUM_KEY_SET)
         members = jwks.get("keys") if isinstance(jwks, dict) else None
         if not isinstance(members, list) or not all(isinstance(jwk, dict) for jwk in members):
-            raise ValueError("this is no JWK Set (RFC 7517, 5)")
+            raise ValueError("this is not a JWK Set (RFC 7517, 5)")
         if len(members) > MAXIMUM_KEYS:
             raise ValueError(f"the JWK Set holds more than {MAXIMUM_KEYS} keys")
         if any(SECRET_MEMBERS & jwk.keys() for jwk in members):
@@ -124,7 +124,7 @@ def single_use(claims: Mapping[str, Any], *, lifetime: int, refusal: OAuthError)
     """What using a verified assertion once means: by its `jti`, among those of its issuer (T051).
 
     Args:
-        lifetime: what `verify_assertion` was told.
+        lifetime: the same as for `verify_assertion`.
         refusal: what is raised when it was presented before, or may have been: before the database was restored.
 
     Raises:
@@ -170,7 +170,7 @@ def _key(number: int, jwk: Mapping[str, Any], algorithm: str) -> ForeignKey:
     try:
         return foreign_key(jwk, algorithm)
     except ValueError as error:
-        raise ValueError(f"key {number} of the JWK Set is no {algorithm} key: {error}") from None
+        raise ValueError(f"key {number} of the JWK Set is not a key for {algorithm}: {error}") from None
 
 
 def _kid(jwk: Mapping[str, Any]) -> str | None:
@@ -178,5 +178,5 @@ def _kid(jwk: Mapping[str, Any]) -> str | None:
     if kid is None or (isinstance(kid, str) and 1 <= len(kid) <= MAXIMUM_KEY_ID and kid.isprintable()):
         return kid
     raise ValueError(
-        f"a key of the JWK Set has a kid that is no text of up to {MAXIMUM_KEY_ID} printable characters"
+        f"a key of the JWK Set has a kid that is not a text of up to {MAXIMUM_KEY_ID} printable characters"
     )

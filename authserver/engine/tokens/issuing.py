@@ -23,7 +23,7 @@ from authserver.settings import AccessTokenFormat
 
 log = logging.getLogger(__name__)
 
-# Claims that no plugin may add: they belong to the core, or to features of the protocol that the core knows.
+# Claims that no plugin may add: they belong to the core, or to parts of the protocol that the core reserves.
 CORE_CLAIMS = frozenset(
     {"iss", "sub", "aud", "client_id", "iat", "nbf", "exp", "jti", "scope", "auth_time", "acr", "amr", "cnf"}
 )
@@ -79,7 +79,8 @@ class TokenResponse:
 
 
 def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None = None) -> TokenResponse:
-    """Issue what a grant type said may be issued.
+    """Issue what a grant type allows in its `Issue`.
+
 
     Args:
         binding: the key that the client proved, if any.
@@ -149,7 +150,7 @@ def issue_code(
     code_challenge: str,
     details: Mapping[str, Any] = NOTHING,
 ) -> None:
-    """Store a new grant and a code for it; the code goes to the client, its digest stays (B-22, B-23).
+    """Store a new grant and a code for it; the client gets the code, only its digest is stored (B-22, B-23).
 
     Args:
         details: what plugins keep with the code.
@@ -249,7 +250,7 @@ def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None
     token = digests.new_credential(digests.REFRESH)
     digest = digests.digest(TokenKind.REFRESH, token)
     if spends and order.presented:
-        # The successor can be read only with the spent token: no key of ours opens it.
+        # The successor can be read only with the spent token: no key of this server opens it.
         sealed = seal_under(order.presented, token.encode())
         claimed = tokens.claim(spends, engine.now, successor_digest=digest, sealed_successor=sealed)
     else:

@@ -1,7 +1,7 @@
 """A page that is a real public client of this server, so that a newcomer can watch OAuth.
 
-All of OAuth happens in the browser (`static/playground.js`), over the same endpoints that any
-other client uses. The server side is one page and its files; it holds no state and issues nothing.
+All of OAuth happens in the browser (`static/playground.js`), through the same endpoints that any
+other client uses. The server side is one page and its files; it keeps no state and issues nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Playground:
 
     Attributes:
         client_id: a registered public client whose redirect URI is the address of the page.
-        scopes: what the page asks for unless the visitor types something else; empty leaves
-            `scope` out, and the server's default applies.
-        resource: the resource it asks a token for (RFC 8707); empty leaves it out.
+        scopes: what the page asks for unless the visitor types something else; if empty, it sends no
+            `scope`, and the server's default applies.
+        resource: the resource it asks a token for (RFC 8707); if empty, it sends no `resource`.
     """
 
     development_only: ClassVar[bool] = True
@@ -45,7 +45,7 @@ class Playground:
         config.add_home_link("Playground", f"{issuer}/playground")
 
     def page(self, request: Request) -> dict[str, Any]:
-        """The page; what the authorization response brings in the query is read by its script alone."""
+        """The page. Only its script reads the authorization response in the query."""
         request.content_security_policy = {"script-src": ["'self'"], "connect-src": ["'self'"]}
         settings = request.engine.settings
         return {

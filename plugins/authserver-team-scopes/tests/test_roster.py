@@ -46,7 +46,7 @@ def test_csv_says_the_same_as_toml(write: Write, make_policy: Make) -> None:
 @pytest.mark.parametrize(
     ("text", "place", "remedy"),
     [
-        ("", "teams.toml", "no team stands in it"),
+        ("", "teams.toml", "it has no team"),
         ("[w\n", "line 1", "Expected"),
         ("[w]\n[w]\n", "line 2", "twice"),
         ("members = []\n", "members", "begin with a line [NAME-OF-THE-TEAM]"),
@@ -107,9 +107,9 @@ def test_a_wrong_csv_file_is_refused_with_the_line_and_what_to_write(
         ({"file": "nowhere.toml"}, "nowhere.toml: cannot be read"),
         ({"file": "teams.json"}, "teams.json: must be a .toml or a .csv file"),
         ({"file": "[w]\nmembers = []"}, "file: this is the text of a file; give its path"),
-        ({"timezone": "Oslo"}, "timezone: 'Oslo' is no time zone"),
-        ({"timezone": ""}, "timezone: '' is no time zone"),
-        ({"timezone": "../../etc/passwd"}, "timezone: '../../etc/passwd' is no time zone"),
+        ({"timezone": "Oslo"}, "timezone: 'Oslo' is not a time zone"),
+        ({"timezone": ""}, "timezone: '' is not a time zone"),
+        ({"timezone": "../../etc/passwd"}, "timezone: '../../etc/passwd' is not a time zone"),
         ({"check_seconds": -1}, "check_seconds: must be 0 or more"),
     ],
 )

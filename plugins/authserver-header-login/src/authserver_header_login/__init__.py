@@ -1,4 +1,4 @@
-"""Sign in whom a trusted reverse proxy has signed in: a `login_decision` for authserver."""
+"""Sign in the user that a trusted reverse proxy has authenticated: a `login_decision` for authserver."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ __all__ = ["HeaderLogin"]
 SECRET_HEADER = "x-proxy-secret"
 
 _HEADER = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-# Headers that a browser fills in, or that are proof of something else.
+# Headers that a browser sends, or that prove something else.
 _NOT_FOR_NAMES = ("authorization", "cookie", "host", "user-agent", SECRET_HEADER)
 
 
 @dataclass(frozen=True)
 class HeaderLogin:
-    """Believe a header about who is signed in, if it comes from the proxy.
+    """Trust a header with the name of the signed-in user, if it comes from the proxy.
 
     Attributes:
-        header: the one that names the user.
-        name_header: one with the person's name for the pages; "" for none.
+        header: the one with the user name.
+        name_header: the one with the person's name for the pages; "" for none.
         proxy_secret: what the proxy sends as `X-Proxy-Secret`.
-        networks: where the proxy's address is.
-        methods: how the proxy made sure, as `amr` values (RFC 8176).
+        networks: those that the proxy's address is in.
+        methods: how the proxy authenticated the user, as `amr` values (RFC 8176).
 
-    Where both proxy_secret and networks are set, a request must have both right.
+    If both proxy_secret and networks are set, a request must match both.
     """
 
-    # Nobody outside is asked, so nobody need watch the time.
+    # It asks no other service, so it needs no time limit.
     immediate: ClassVar[bool] = True
     reasons: ClassVar[frozenset[str]] = frozenset(
         {
@@ -92,10 +92,10 @@ class HeaderLogin:
         if self.networks and not self._is_near(source):
             return deny("not-from-proxy")
         if username or password.value:
-            # Somebody typed: another policy says who that is.
+            # A user name was typed: another policy decides who that is.
             return None
         if "," in named:
-            # A server joins a header that came twice: one by the proxy, one by who knows whom.
+            # WSGI joins a header that was sent twice: one value is from the proxy, the other may be from an attacker.
             return deny("header-twice")
         name = _text(named).strip()
         if not name:
@@ -106,18 +106,18 @@ class HeaderLogin:
         )
 
     def _is_near(self, source: str) -> bool:
-        """Whether an address is in one of the networks; what is no address is in none."""
+        """Whether an address is in one of the networks; a text that is not an address is in none."""
         try:
             address: IPv4Address | IPv6Address = ip_address(source)
         except ValueError:
             return False
-        # An IPv4 address as a socket for both kinds shows it.
+        # An IPv4 address in the form that a socket for IPv4 and IPv6 has.
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self._networks)
 
 
 def _text(header: str) -> str:
-    """A header's text: WSGI hands over bytes as Latin-1, and most proxies send UTF-8 (PEP 3333)."""
+    """A header's text: WSGI decodes bytes as Latin-1, and most proxies send UTF-8 (PEP 3333)."""
     try:
         return header.encode("latin-1").decode("utf-8")
     except UnicodeError:

@@ -31,7 +31,7 @@ from authserver.api import Decision, Identity, Secret, allow, deny, hookimpl
 
 __all__ = ["LdapLogin"]
 
-# A directory that answers a bind like this has looked at the account; any other answer is a fault.
+# With these answers to a bind the directory has checked the account; any other answer is a fault.
 _BIND_REFUSED = (
     LDAPInappropriateAuthenticationResult,  # the entry has no password
     LDAPConstraintViolationResult,  # 389 Directory Server: too many wrong passwords
@@ -44,15 +44,15 @@ class LdapLogin:
     """Find the person in a directory, then bind as them with the password they typed.
 
     Attributes:
-        url: `ldaps://HOST[:PORT]`, or `ldap://` with start_tls or for this very machine.
-        base: where people are searched, with all that is below.
+        url: `ldaps://HOST[:PORT]`, or `ldap://` with start_tls or on the same machine.
+        base: people are searched in this subtree.
         bind_dn, bind_password: the account that searches.
         user_filter: finds exactly one entry for `{username}`.
-        username_attribute: the person's name here, whatever the filter was asked with.
+        username_attribute: becomes the user name on this server, also if the filter found the person by another attribute.
         name_attribute: the person's name for the pages.
         group: the DN of a group that people must be in; "" for none.
-        group_filter: what that group's entry looks like for a member, by `{dn}` and `{username}`.
-        start_tls: whether an `ldap://` connection is secured before anything is said on it.
+        group_filter: matches that group's entry if the person, `{dn}` or `{username}`, is a member.
+        start_tls: whether an `ldap://` connection is secured before anything else is sent.
         ca_file: the certificates to trust, PEM; "" for those of the system.
         timeout: seconds for each step: connecting, each bind, each search.
     """
@@ -87,10 +87,10 @@ class LdapLogin:
         for setting, dn in (("base", self.base), ("bind_dn", self.bind_dn), ("group", self.group or "cn=x")):
             if not _is_dn(dn):
                 raise ValueError(
-                    f"{setting}: {dn!r} is no distinguished name; write one such as ou=people,dc=example,dc=com"
+                    f"{setting}: {dn!r} is not a distinguished name; write one such as ou=people,dc=example,dc=com"
                 )
         if not self.bind_password.value:
-            raise ValueError("bind_password: is empty; a directory takes such a bind for an anonymous one")
+            raise ValueError("bind_password: is empty; directories treat such a bind as an anonymous one")
         _check_filter("user_filter", self.user_filter, ("username",))
         _check_filter("group_filter", self.group_filter, ("dn", "username"))
         for setting, attribute in (("username", self.username_attribute), ("name", self.name_attribute)):
@@ -109,7 +109,7 @@ class LdapLogin:
         try:
             return self._decide(username, password.value)
         except LDAPException as error:
-            # Not a wrong password: the server answers server_error, and its log says where to look.
+            # This is not a wrong password: the server answers server_error, and its log names the directory.
             error.add_note(f"while asking the directory {self.url}")
             raise
 
@@ -120,7 +120,7 @@ class LdapLogin:
             except LDAPSizeLimitExceededResult:
                 return deny("user-ambiguous")
             if found is None:
-                # A name that is not there costs a bind as well, so that time does not tell the two apart.
+                # An unknown name takes a bind as well, so that the time does not show which names exist.
                 self._refusal(f"cn=nobody-{secrets.token_hex(8)},{self.base}", password)
                 return None
             dn, attributes = found
@@ -135,7 +135,7 @@ class LdapLogin:
         return allow("directory-bind", Identity(username=names[0], display_name=shown[0]))
 
     def _find(self, directory: Any, username: str) -> tuple[str, dict[str, list[str]]] | None:
-        """The person's DN and attributes; None when there is nobody."""
+        """The person's DN and attributes; None if there is no such person."""
         directory.search(
             self.base,
             _filled(self.user_filter, username=username),
@@ -162,7 +162,7 @@ class LdapLogin:
 
     def _refusal(self, dn: str, password: str) -> str:
         """Why the directory refuses this password; "" when it does not."""
-        # On a connection of its own, so that the one that searches stays whose it is.
+        # On a new connection, so that the other stays bound to the account that searches.
         try:
             with self._bound(dn, password):
                 return ""
@@ -173,7 +173,7 @@ class LdapLogin:
 
     @contextmanager
     def _bound(self, dn: str, password: str) -> Iterator[Any]:
-        """A fresh connection: people sign in too seldom for a pool to be worth its stale ones."""
+        """A new connection. People sign in so rarely that the connections of a pool would often be dead."""
         parts = urlsplit(self.url)
         tls = ldap3.Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=self.ca_file or None)
         server = ldap3.Server(
@@ -187,12 +187,12 @@ class LdapLogin:
         connection = ldap3.Connection(
             server,
             user=dn,
-            # As bytes: a text would be changed by rules that not every directory knows (SASLprep).
+            # As bytes: ldap3 would change a text by rules that not every directory uses (SASLprep).
             password=password.encode(),
             receive_timeout=self.timeout,
             raise_exceptions=True,
             read_only=True,
-            # Whoever is referred to would be handed the password.
+            # A server that the directory refers to would get the password.
             auto_referrals=False,
             auto_escape=False,
             check_names=False,
@@ -211,7 +211,7 @@ class LdapLogin:
 
 
 def _succeeded(connection: Any) -> None:
-    """Raise for every result but success: of some, such as a referral, ldap3 itself says nothing."""
+    """Raise for every result except success: for some, such as a referral, ldap3 itself does not raise."""
     result = connection.result
     if result["description"] != "success":
         raise LDAPOperationResult(
@@ -224,7 +224,7 @@ def _succeeded(connection: Any) -> None:
 
 
 def _entries(connection: Any) -> list[Any]:
-    """What a search found; what else it returns are referrals to other directories, and no answer."""
+    """The entries that a search found, without referrals to other directories."""
     _succeeded(connection)
     return [entry for entry in connection.response if entry["type"] == "searchResEntry"]
 
@@ -242,18 +242,18 @@ def _check_url(url: str, start_tls: bool) -> None:
         host, port = (parts.hostname, parts.port) if parts else (None, None)
     except ValueError:
         parts = host = port = None
-    # Nothing but these may stand in it: no path, account or list of addresses.
+    # It may have only these parts: no path, account or list of addresses.
     written = f"[{host}]" if host and ":" in host else host
     plain = f"{parts.scheme}://{written}" + (f":{port}" if port else "") if parts else ""
     if parts is None or parts.scheme not in ("ldap", "ldaps") or not host or url.rstrip("/").lower() != plain:
         raise ValueError(
-            f"url: {url!r} cannot be used; write ldaps://directory.example.com, with :PORT if need be"
+            f"url: {url!r} cannot be used; write ldaps://directory.example.com, with :PORT if needed"
         )
     if start_tls and parts.scheme == "ldaps":
-        raise ValueError("start_tls: an ldaps:// connection is secured already; remove the line")
+        raise ValueError("start_tls: an ldaps:// connection is already secure; remove the line")
     if not (parts.scheme == "ldaps" or start_tls or _is_loopback(host)):
         raise ValueError(
-            "url: passwords would travel readable; write ldaps://, or set start_tls = true "
+            "url: passwords would be sent without encryption; write ldaps://, or set start_tls = true "
             "(plain ldap:// is for 127.0.0.1, ::1 and localhost)"
         )
 
@@ -261,15 +261,15 @@ def _check_url(url: str, start_tls: bool) -> None:
 def _check_filter(setting: str, template: str, names: tuple[str, ...]) -> None:
     if not any("{" + name + "}" in template for name in names):
         needed = " or ".join("{" + name + "}" for name in names)
-        raise ValueError(f"{setting}: {template!r} asks for nobody; write {needed} in it")
+        raise ValueError(f"{setting}: {template!r} does not use the user name; write {needed} in it")
     try:
         parse_filter(_filled(template, **dict.fromkeys(names, "x")), None, False, True, None, False)
     except LDAPException as error:
-        raise ValueError(f"{setting}: {template!r} is no filter: {error}") from None
+        raise ValueError(f"{setting}: {template!r} is not a filter: {error}") from None
 
 
 def _is_text(password: str) -> bool:
-    """Whether UTF-8 can say it, in which passwords travel (RFC 4513, 5.1.3)."""
+    """Whether it can be encoded in UTF-8, in which passwords are sent (RFC 4513, 5.1.3)."""
     try:
         return bool(password.encode())
     except UnicodeEncodeError:

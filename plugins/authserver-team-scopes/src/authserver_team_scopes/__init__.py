@@ -15,17 +15,17 @@ __all__ = ["TeamScopes"]
 
 @dataclass(eq=False)
 class TeamScopes:
-    """Let people have the scopes of their teams, when their teams have them, and no others.
+    """Let people have only the scopes of their teams, and only at the hours of the teams.
 
-    It narrows and denies, and never allows: which client may ask for what is for others to say.
+    It narrows and denies, and never allows: other plugins decide which client may have which scopes.
 
     Attributes:
         file: path of the teams, `.toml` or `.csv` (see the README for both forms).
-        timezone: in which hours and days are meant, unless a team names its own.
-        check_seconds: how often, at most, a changed file is looked for.
+        timezone: of hours and days, for teams that name no time zone.
+        check_seconds: how many seconds pass, at least, between two checks whether the file has changed.
     """
 
-    # Nobody outside is asked, so nobody need watch the time.
+    # It asks no other service, so it needs no time limit.
     immediate: ClassVar[bool] = True
     reasons: ClassVar[frozenset[str]] = frozenset(
         {"scopes-of-teams", "outside-hours", "not-for-team", "in-no-team"}

@@ -36,7 +36,7 @@ class Team:
         days: of the week, Monday is 0; empty for every day.
         windows: minutes of the day from and to (exclusive); where `to` is not later than `from` the window ends
             on the next day. Empty for the whole day.
-        zone: in which both are meant.
+        zone: the time zone of both.
     """
 
     name: str
@@ -94,13 +94,13 @@ class Watched:
         self._zone = zone
         self._check_seconds = check_seconds
         self._one_looks = threading.Lock()
-        # The look comes first: what changes while the file is being read is seen next time.
+        # Look before reading: a change during the reading is then seen at the next check.
         self._seen = _look(path)
         self._roster = read(path, zone)
         self._looked_at = time.monotonic()
 
     def current(self) -> Roster:
-        """The teams of the file as it was at most `check_seconds` ago."""
+        """The teams, from a file that was checked at most `check_seconds` ago."""
         if time.monotonic() - self._looked_at >= self._check_seconds and self._one_looks.acquire(
             blocking=False
         ):
@@ -119,7 +119,7 @@ class Watched:
         try:
             self._roster = read(self._path, self._zone)
         except ValueError as error:
-            log.error("%s; the teams that were read before stay in force until it is mended", error)
+            log.error("%s; the teams that were read before stay in force until it is fixed", error)
         else:
             log.info("%s: read again, %d teams", self._path, len(self._roster.teams))
 
@@ -140,12 +140,12 @@ def read(path: Path, zone: ZoneInfo) -> Roster:
     except _Wrong as wrong:
         raise ValueError(f"{path}: {wrong}") from None
     if not tables:
-        raise ValueError(f"{path}: no team stands in it; without one nobody may have any scope")
+        raise ValueError(f"{path}: it has no team; without one nobody may have any scope")
     teams: dict[str, Team] = {}
     for place, name, table in tables:
         try:
             if name in teams:
-                raise _Wrong(f"the team {name} stands here a second time; join the two")
+                raise _Wrong(f"the team {name} is here a second time; join the two")
             teams[name] = _team(name, table, zone)
         except _Wrong as wrong:
             raise ValueError(f"{path}: {place}: {wrong}") from None
@@ -157,7 +157,7 @@ def zone_named(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError):
-        raise ValueError(f"{name!r} is no time zone; write one such as Europe/Oslo or UTC") from None
+        raise ValueError(f"{name!r} is not a time zone; write one such as Europe/Oslo or UTC") from None
 
 
 class _Wrong(Exception):
@@ -167,7 +167,7 @@ class _Wrong(Exception):
 def _toml_tables(text: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     for name, table in tomllib.loads(text).items():
         if not isinstance(table, dict):
-            raise _Wrong(f"{name}: stands outside a team; begin with a line [NAME-OF-THE-TEAM]")
+            raise _Wrong(f"{name}: is outside a team; begin with a line [NAME-OF-THE-TEAM]")
         yield f"[{name}]", name, table
 
 
@@ -247,7 +247,7 @@ def _days(text: str) -> frozenset[int]:
     for word in text.lower().split():
         first, dash, last = word.partition("-")
         if first not in DAYS or (dash and last not in DAYS):
-            raise _Wrong(f"days: {word!r} is no day; write mon-fri, or mon wed sat, of {' '.join(DAYS)}")
+            raise _Wrong(f"days: {word!r} is not a day; write mon-fri, or mon wed sat, of {' '.join(DAYS)}")
         begin = DAYS.index(first)
         length = (DAYS.index(last) - begin) % 7 if dash else 0
         days |= {(begin + step) % 7 for step in range(length + 1)}
@@ -260,7 +260,7 @@ def _windows(text: str) -> tuple[tuple[int, int], ...]:
         found = _WINDOW.fullmatch(word)
         if not found:
             raise _Wrong(
-                f"hours: {word!r} is no time of day; write 08:00-17:30, or 22:00-06:00 over midnight"
+                f"hours: {word!r} is not a time of day; write 08:00-17:30, or 22:00-06:00 over midnight"
             )
         hour, minute, *end = (int(part) for part in found.groups() if part is not None)
         window = (hour * 60 + minute, end[0] * 60 + end[1])
@@ -271,7 +271,7 @@ def _windows(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def _look(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file does; None when there is none."""
+    """A value that changes when the file does; None if there is no file."""
     try:
         status = os.stat(path)
     except OSError:

@@ -31,7 +31,7 @@ from authserver_webhook_policy.signature import key_of
 __all__ = ["EndpointFailed", "UnusableAnswer", "WebhookPolicy"]
 
 HOOKS = tuple(DECIDING)
-# What stands in the record when the endpoint's own reason is not among `known_reasons`.
+# The recorded reasons for an endpoint's reason that is not among `known_reasons`.
 REASONS = {"allow": "webhook-allowed", "narrow": "webhook-narrowed", "deny": "webhook-denied"}
 
 T = TypeVar("T")
@@ -40,15 +40,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class WebhookPolicy:
-    """Let an HTTP endpoint decide. Without a proper answer in time it raises, so the server refuses.
+    """Let an HTTP endpoint decide. Without a valid answer in time it raises, so the server refuses.
 
     Attributes:
-        hooks: which decisions it is asked for.
-        url: where; https, or http to this machine.
-        secret: what requests are signed with, `whsec_` and base64 of 24 to 64 random bytes.
+        hooks: the decisions that the endpoint makes.
+        url: of the endpoint; https, or http to this machine.
+        secret: the requests are signed with it; `whsec_` and base64 of 24 to 64 random bytes.
         timeout: seconds for one question with all its attempts, less than `authserver.policy_time_limit`.
         retries: new attempts when the connection fails or the endpoint says 502, 503 or 504.
-        cache_seconds: how long an allow or a narrow is good for the very same question; 0 asks each time.
+        cache_seconds: how long an allow or a narrow is used again for exactly the same question; 0 asks each time.
         cache_size: how many such answers are kept.
         ca_file: path of the certificates to trust instead of the system's.
         known_reasons: the endpoint's reasons that are recorded; others become `webhook-allowed` and the like.
@@ -88,10 +88,10 @@ class WebhookPolicy:
         if "\n" in self.ca_file:
             raise ValueError("ca_file: this is the text of a file; give its path, without `file:` before it")
         if self.send_password and "login_decision" not in self.hooks:
-            raise ValueError("send_password: nobody asks about passwords; add login_decision to hooks")
+            raise ValueError("send_password: only login_decision has a password; add it to hooks")
 
     def prepare(self) -> None:
-        """Open the way to the endpoint; nothing is sent yet. Raises ValueError."""
+        """Prepare the connections to the endpoint; nothing is sent yet. Raises ValueError."""
         try:
             key = key_of(self.secret.value)
         except ValueError as error:
@@ -104,12 +104,12 @@ class WebhookPolicy:
             log.warning("the passwords that people type are sent to %s (send_password)", self._endpoint.name)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._endpoint.close()
 
     @property
     def serves(self) -> tuple[str, ...]:
-        """The hooks that the settings name: nobody is asked, and nothing is open, for the others."""
+        """The hooks that the settings name."""
         return self.hooks
 
     @property
@@ -122,10 +122,10 @@ class WebhookPolicy:
         self, client: Client, credentials: Credentials, question: Question[None]
     ) -> Decision[None] | None:
         if credentials.method.startswith("client_secret_") and not credentials.secret_matches:
-            # Nobody may let it in, so who guesses secrets does not get to work the endpoint.
+            # No answer could allow it, so an attacker who guesses secrets cannot make the endpoint work.
             return None
         decision = self._ask(question)
-        # The endpoint sees no proof. Where the server has not checked one, it may refuse but not vouch.
+        # The endpoint sees no credential. If the server has not checked one, the endpoint may refuse but not allow.
         proven = credentials.secret_matches or (credentials.method == "none" and client.is_public)
         return decision if proven else _only_refusing(decision)
 
@@ -133,7 +133,7 @@ class WebhookPolicy:
     def scope_decision(
         self, client: Client, requested: tuple[str, ...], question: Question[tuple[str, ...]]
     ) -> Decision[tuple[str, ...]] | None:
-        # Which scopes the client is registered for stands in no fact, so what is too much is cut, not refused.
+        # The facts do not say which scopes the client is registered for, so scopes beyond them are removed, not refused.
         ceiling = requested or client.scopes
 
         def within(value: Any) -> tuple[str, ...]:
@@ -150,11 +150,11 @@ class WebhookPolicy:
         self, username: str, password: Secret, question: Question[Identity]
     ) -> Decision[Identity] | None:
         if not username or not password.value:
-            # Before the page is shown, or an empty form: there is nothing that could prove anybody.
+            # Before the page is shown, or with an empty form: nothing could authenticate a person.
             return None
         typed = {"username": username, "password": password.value} if self.send_password else None
         decision = self._ask(question, answers.identity, typed=typed)
-        # Who has not seen the password may refuse but not vouch.
+        # An endpoint that has not seen the password may refuse but not allow.
         return decision if self.send_password else _only_refusing(decision)
 
     @hookimpl
@@ -173,13 +173,13 @@ class WebhookPolicy:
         """The endpoint's decision about this question. Raises EndpointFailed and UnusableAnswer.
 
         Args:
-            value_of: reads the value of an allow; unless given, it is of the type that the hook has.
-            typed: what was typed on the sign-in page, for an endpoint that gets it.
+            value_of: reads the value of an allow; by default it has the type that the hook declares.
+            typed: what was typed on the sign-in page, if the endpoint gets it.
         """
         sent: dict[str, Any] = {"hook": question.hook, "facts": question.facts()}
         if typed is not None:
             sent["typed"] = typed
-        # One text for one question, and all of it ASCII, whatever somebody typed.
+        # The same question always gives the same text, and all of it is ASCII.
         body = json.dumps(sent, sort_keys=True, separators=(",", ":")).encode("ascii")
         remembers = question.hook != "login_decision"
         answer = self._cache.find(body) if remembers else None
@@ -210,7 +210,7 @@ class WebhookPolicy:
 
 
 def _serving(hook: str) -> Callable[..., Decision[Any] | None]:
-    """The implementation of a hook for which nothing is special."""
+    """The implementation of a hook without a special rule."""
 
     def answer(self: WebhookPolicy, question: Question[Any]) -> Decision[Any] | None:
         return self._ask(question)
@@ -225,5 +225,5 @@ for _hook in HOOKS:
 
 
 def _only_refusing(decision: Decision[T] | None) -> Decision[T] | None:
-    """The decision of somebody who may refuse but not vouch: an allow counts as silence."""
+    """The same decision, except that an allow becomes silence."""
     return None if decision is not None and decision.verdict == "allow" else decision

@@ -21,14 +21,14 @@ MAXIMUM_REASON = 64
 MAXIMUM_NAME = 100
 MAXIMUM_ITEMS = 1000
 
-# Not printable by themselves, and part of names in some scripts; the server knows where.
+# Not printable, but part of names in some scripts; the server checks where they may be.
 _JOINERS = dict.fromkeys(map(ord, "\u200c\u200d"))
 _ERROR_CODE = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}")  # RFC 6749, 3.3
 
 
 class UnusableAnswer(Exception):
-    """The endpoint answered, and the answer is none; the message repeats nothing of it."""
+    """The endpoint's answer is not valid; the message repeats nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +46,18 @@ def read(body: bytes) -> Answer:
     try:
         answer = json.loads(body.decode("utf-8"), object_pairs_hook=_members, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        raise UnusableAnswer("it is no JSON in UTF-8, or holds a name twice") from None
+        raise UnusableAnswer("it is not JSON in UTF-8, or has a name twice") from None
     if not isinstance(answer, dict):
-        raise UnusableAnswer("it is no JSON object")
+        raise UnusableAnswer("it is not a JSON object")
     if not answer.keys() <= MEMBERS:
         raise UnusableAnswer("it has members other than verdict, reason, value and error_code")
     verdict, reason, value = answer.get("verdict"), answer.get("reason"), answer.get("value")
     if verdict not in VERDICTS:
-        raise UnusableAnswer("verdict is none of allow, narrow, deny, none")
+        raise UnusableAnswer("verdict is not one of allow, narrow, deny, none")
     if reason is None and verdict == "none":
         reason = ""
     elif not isinstance(reason, str) or len(reason) > MAXIMUM_REASON or not IDENTIFIER.fullmatch(reason):
-        raise UnusableAnswer("reason is no identifier of small letters, digits and hyphens")
+        raise UnusableAnswer("reason is not an identifier of small letters, digits and hyphens")
     if verdict in ("deny", "none") and value is not None:
         raise UnusableAnswer(f"{verdict} has no value")
     error_code = answer.get("error_code")
@@ -65,12 +65,12 @@ def read(body: bytes) -> Answer:
         if verdict != "deny":
             raise UnusableAnswer(f"{verdict} has no error_code")
         if not isinstance(error_code, str) or not _ERROR_CODE.fullmatch(error_code):
-            raise UnusableAnswer("error_code is no code of small letters, digits and underscores")
+            raise UnusableAnswer("error_code is not a code of small letters, digits and underscores")
     return Answer(verdict, reason, value, error_code)
 
 
 def reader_of(kind: Any) -> Callable[[Any], Any]:
-    """What reads the value of a hook, by the type that it has there. It raises UnusableAnswer."""
+    """The function that reads the value of a hook, by its type. It raises UnusableAnswer."""
     if kind is NoneType:
         return nothing
     if kind == tuple[str, ...]:
@@ -90,7 +90,7 @@ def scopes(value: Any) -> tuple[str, ...]:
 
 
 def resource(value: Any, asked: str | None) -> str:
-    """The canonical resource: the one that was asked for, in whatever spelling."""
+    """The canonical resource; it must be the one that was asked for, in any spelling."""
     if not isinstance(value, str):
         raise UnusableAnswer("value is no resource")
     if value == asked:
@@ -107,19 +107,19 @@ def resource(value: Any, asked: str | None) -> str:
 def identity(value: Any) -> Identity:
     """Who is signing in."""
     if not isinstance(value, dict) or not value.keys() <= {"username", "display_name"}:
-        raise UnusableAnswer("value is no object of username and display_name")
+        raise UnusableAnswer("value is not an object of username and display_name")
     username, display_name = value.get("username"), value.get("display_name", "")
     if not _is_name(username) or not username:
-        raise UnusableAnswer("username is no text of 1 to 100 printable characters")
+        raise UnusableAnswer("username is not a text of 1 to 100 printable characters")
     if not _is_name(display_name):
-        raise UnusableAnswer("display_name is no text of up to 100 printable characters")
+        raise UnusableAnswer("display_name is not a text of up to 100 printable characters")
     return Identity(username=username, display_name=display_name)
 
 
 def metadata(value: Any, asked: ClientMetadata) -> ClientMetadata:
     """What was asked for, without what the endpoint leaves out.
 
-    A client that asks for no scopes may be given some: there is nothing to confine.
+    A client that asks for no scopes may be given any.
     """
     confined = {
         "scopes": asked.scopes,
@@ -127,13 +127,13 @@ def metadata(value: Any, asked: ClientMetadata) -> ClientMetadata:
         "redirect_uris": asked.redirect_uris,
     }
     if not isinstance(value, dict) or not value.keys() <= confined.keys():
-        raise UnusableAnswer("value is no object of scopes, grant_types and redirect_uris")
+        raise UnusableAnswer("value is not an object of scopes, grant_types and redirect_uris")
     changes: dict[str, Any] = {
         name: scopes(given) if name == "scopes" else _texts(given, name) for name, given in value.items()
     }
     for name, given in changes.items():
         if not set(given) <= set(confined[name]) and (name != "scopes" or asked.scopes):
-            raise UnusableAnswer(f"{name} holds what was not asked for")
+            raise UnusableAnswer(f"{name} has something that was not asked for")
     if "authorization_code" not in changes.get("grant_types", asked.grant_types):
         changes["response_types"] = ()
     return replace(asked, **changes)
@@ -143,15 +143,15 @@ def _of_type(kind: Any, value: Any) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        raise UnusableAnswer("value is not what this hook has for a value") from None
+        raise UnusableAnswer("value has not the type that this hook needs") from None
 
 
 def _texts(value: Any, name: str, pattern: re.Pattern[str] | None = None) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > MAXIMUM_ITEMS:
-        raise UnusableAnswer(f"{name} is no list, or too long")
+        raise UnusableAnswer(f"{name} is not a list, or is too long")
     for item in value:
         if not isinstance(item, str) or (pattern and not pattern.fullmatch(item)):
-            raise UnusableAnswer(f"{name} holds something that cannot be in it")
+            raise UnusableAnswer(f"{name} has something that cannot be in it")
     return tuple(dict.fromkeys(value))
 
 

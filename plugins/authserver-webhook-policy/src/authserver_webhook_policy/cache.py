@@ -1,4 +1,4 @@
-"""Answers that are still good: by the exact question, for a while, no more than so many."""
+"""A cache of answers, by the exact question, limited in time and number."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Cache:
     """Remembers answers. Safe for many threads.
 
     Args:
-        seconds: how long an answer is good; 0 remembers nothing.
-        size: how many are kept; the oldest goes first.
+        seconds: how long an answer is valid; 0 remembers nothing.
+        size: how many are kept; the oldest is removed first.
     """
 
     def __init__(self, seconds: float, size: int) -> None:
@@ -25,7 +25,7 @@ class Cache:
         self._kept: OrderedDict[bytes, tuple[float, Answer]] = OrderedDict()
 
     def find(self, question: bytes) -> Answer | None:
-        """The answer to just this question, if it is still good."""
+        """The answer to exactly this question, if it is still valid."""
         if not self._seconds:
             return None
         with self._lock:

@@ -1,8 +1,8 @@
 """Asking an endpoint over HTTP: one deadline for everything, a few attempts, connections kept.
 
-urllib3 keeps the connections, finds those that died, and checks certificates and host names. Its timeouts are
-for each piece that arrives, and an endpoint that sends a byte a second would never meet one; so the sockets here
-look at the deadline of the whole question before they wait for anything.
+urllib3 keeps the connections, finds those that are dead, and checks certificates and host names. Its timeouts apply
+to each piece that arrives, so an endpoint that sends one byte a second would never exceed one. So the sockets here
+check the deadline of the whole question before they wait.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from authserver_webhook_policy.signature import sign
 
 MAXIMUM_ANSWER = 65536
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# "Not now": the endpoint itself, or what stands before it, says that another attempt may help.
+# The endpoint, or a proxy in front of it, says that another attempt may help.
 PASSING = (502, 503, 504)
 # Seconds before the first new attempt, at most; doubled for each one after it.
 BACKOFF = 0.1
-# As many as the server's plugins can be under way at once.
+# As many as calls of plugins can run at once in the server.
 CONNECTIONS = 32
 
-# When the question that this thread is asking must be answered, on the monotonic clock.
+# The deadline of the question that this thread is asking, on the monotonic clock.
 _DEADLINE: ContextVar[float] = ContextVar("deadline")
 
 
@@ -43,8 +43,8 @@ class Endpoint:
 
     Args:
         url: https, or http to this machine.
-        key: what requests are signed with.
-        timeout: seconds for one question with all its attempts; looking up the host's name apart.
+        key: the requests are signed with it.
+        timeout: seconds for one question with all its attempts; the lookup of the host name does not count.
         retries: how many more attempts after a connection that failed, or 502, 503 and 504.
         ca_file: the certificates to trust instead of the system's; "" for the system's.
 
@@ -59,7 +59,7 @@ class Endpoint:
         self.name, self._target, self._pool = _open(url, ca_file)
 
     def ask(self, body: bytes) -> bytes:
-        """The body of the answer to this one. Raises EndpointFailed."""
+        """Send this body and return the body of the answer. Raises EndpointFailed."""
         deadline = time.monotonic() + self._timeout
         token = _DEADLINE.set(deadline)
         try:
@@ -67,7 +67,7 @@ class Endpoint:
                 answer, problem = self._attempt(body)
                 if answer is not None:
                     return answer
-                # Spread out, so that all who failed together do not come back together.
+                # A random pause, so that requests that failed together are not repeated together.
                 pause = random.uniform(0.1, 1) * BACKOFF * 2**attempt  # noqa: S311 - no secret
                 if attempt == self._retries or time.monotonic() + pause >= deadline:
                     break
@@ -81,7 +81,7 @@ class Endpoint:
         self._pool.close()
 
     def _attempt(self, body: bytes) -> tuple[bytes | None, str]:
-        """The answer, or None and why it is worth another attempt. Raises EndpointFailed if it is not."""
+        """The answer; or None and a problem after which another attempt may help. Raises EndpointFailed for others."""
         try:
             answered = self._pool.urlopen(
                 "POST",
@@ -116,7 +116,7 @@ class Endpoint:
                 raise self._late() from None
             if any(isinstance(cause, OSError) for cause in error.args):
                 return None, "the connection broke"
-            raise EndpointFailed(f"{self.name}: what came is no HTTP answer") from None
+            raise EndpointFailed(f"{self.name}: the answer is not HTTP") from None
         except (exceptions.HTTPError, OSError) as error:
             raise EndpointFailed(f"{self.name}: {type(error).__name__}") from None
 
@@ -132,7 +132,7 @@ class Endpoint:
         if answered.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise EndpointFailed(f"{self.name}: the answer is encoded, although identity was asked for")
         answer = b""
-        # To the end: only there an answer that is shorter than it says is found out.
+        # Read to the end: only then an answer shorter than its Content-Length is noticed.
         while piece := answered.read(MAXIMUM_ANSWER + 1):
             answer += piece
             if len(answer) > MAXIMUM_ANSWER:
@@ -150,7 +150,7 @@ def _open(url: str, ca_file: str) -> tuple[str, str, HTTPConnectionPool]:
     if not host or parts.scheme not in ("https", "http") or "@" in parts.netloc or parts.fragment:
         raise ValueError("url: must be such as https://policy.example.com/decide, without user or fragment")
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError("url: must hold visible ASCII characters only; write others as %XX")
+        raise ValueError("url: must have visible ASCII characters only; write others as %XX")
     if parts.scheme == "http" and host not in LOOPBACK:
         raise ValueError(f"url: must be https; http is for {', '.join(LOOPBACK)} only")
     name = f"{parts.scheme}://{parts.netloc}"
@@ -169,7 +169,7 @@ def _open(url: str, ca_file: str) -> tuple[str, str, HTTPConnectionPool]:
 
 
 def _remaining() -> float:
-    """Seconds that are left for the question of this thread. Raises TimeoutError when there are none."""
+    """Seconds until the deadline of this thread's question. Raises TimeoutError when it has passed."""
     seconds = _DEADLINE.get() - time.monotonic()
     if seconds <= 0:
         raise TimeoutError("the time for this question is over")
@@ -177,7 +177,7 @@ def _remaining() -> float:
 
 
 class _Socket(socket.socket):
-    """A socket that waits for no piece longer than the whole question may last."""
+    """A socket that never waits beyond the deadline of the question."""
 
     def recv_into(self, *arguments: Any) -> int:
         self.settimeout(_remaining())
@@ -205,7 +205,7 @@ class _SecureSocket(ssl.SSLSocket):
 
 
 class _Connecting:
-    """How both kinds of connection reach the host: each of its addresses in turn, within the deadline."""
+    """For both kinds of connection: try each address of the host in turn, within the deadline."""
 
     def _new_conn(self: Any) -> socket.socket:
         try:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 
 PREFIX = "whsec_"
-# Seconds by which the two clocks may differ; an older request may be a recorded one.
+# Seconds by which the two clocks may differ; an older request may be a replay.
 TOLERANCE = 300
 
 
@@ -25,7 +25,7 @@ def key_of(secret: str) -> bytes:
     """The key in a secret: base64 of 24 to 64 random bytes, with or without `whsec_` before it.
 
     Raises:
-        ValueError: it is none; with what to write instead.
+        ValueError: it is not one; the message says what to write instead.
     """
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
@@ -62,16 +62,16 @@ def verify(
         secret: what the server signs with.
         headers: of the request, by name in any case.
         body: as it was received, byte by byte.
-        now: seconds since 1970; the clock's when left out.
+        now: seconds since 1970; by default the current time.
         tolerance: seconds by which the request's time may differ from it.
 
     Returns:
-        The id of the message. It is never sent twice: who remembers the ids of the last `tolerance`
-        seconds notices a request that somebody repeats.
+        The id of the message. It is never sent twice: an endpoint that remembers the ids of the last `tolerance`
+        seconds notices a replayed request.
 
     Raises:
-        BadSignature: with a sentence for the log; tell the caller no more than 401.
-        ValueError: the secret is none.
+        BadSignature: with a sentence for the log; answer the caller only with 401.
+        ValueError: the secret is not valid.
     """
     key = key_of(secret)
     lower = {name.lower(): text for name, text in headers.items()}
@@ -82,7 +82,7 @@ def verify(
     except KeyError as missing:
         raise BadSignature(f"the header {missing} is missing") from None
     expected = _signature(key, message_id, timestamp, body).encode()
-    # Several while a secret is changed; every one is compared, whichever matches.
+    # There are several while a secret is changed. Compare all of them, also after a match.
     matches = [
         hmac.compare_digest(expected, text.removeprefix("v1,").encode())
         for text in signatures
@@ -91,7 +91,7 @@ def verify(
     if not any(matches):
         raise BadSignature("no signature matches")
     if not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 12:
-        raise BadSignature("webhook-timestamp is no time")
+        raise BadSignature("webhook-timestamp is not a time")
     if abs((time.time() if now is None else now) - int(timestamp)) > tolerance:
         raise BadSignature("too old, or from the future")
     return message_id

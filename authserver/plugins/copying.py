@@ -1,8 +1,8 @@
-"""What passes between the server and a plugin of others is copied: neither holds what the other can change (T140).
+"""Copies all values that the server and a third-party plugin exchange: neither can change a value of the other (T140).
 
-Python lets everybody write into a frozen value. The floor under the policies compares what they allow with what the
-client is registered for: so a plugin is handed copies, and the engine keeps what it read. An answer is copied too: a
-text becomes a plain text and a mapping a plain dict, whatever they said of themselves, and it has an end.
+In Python any code can change a frozen value. The floor under the policies compares what they allow with what the
+client is registered for: so a plugin gets copies, and the engine keeps what it has read. An answer is copied as well:
+a value of a subclass of `str` becomes a `str`, a mapping becomes a `dict`, and the size is limited.
 """
 
 from __future__ import annotations
@@ -21,46 +21,46 @@ from authserver.engine.context import Engine
 from authserver.engine.decisions import Decision
 from authserver.settings import Secret
 
-# Of an answer, with all that is in it: more than any consent page, token or row of the database has room for.
+# Characters and items of an answer with everything in it: more than fits into a consent page, token or database row.
 MAXIMUM_ANSWER = 65_536
 
-# Nothing can be changed in these.
+# Types whose values cannot be changed.
 _ATOMS = frozenset({NoneType, bool, float, datetime, timedelta})
 
 
 class Unusable(Exception):
-    """What a plugin gave is no answer; the message says why, and `reason` is what is kept."""
+    """A plugin returned something that is not an answer; the message says why, and `reason` is recorded."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-def is_of_others(plugin: object) -> bool:
-    """Whether this plugin is none that comes with the server."""
+def is_third_party(plugin: object) -> bool:
+    """Whether this plugin does not come with the server."""
     return type(plugin).__module__.partition(".")[0] != "authserver"
 
 
-def at_arms_length(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function answers, copied, when it is called with copies.
+def with_copies(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call the function with copies of the arguments, and return a copy of its answer.
 
     Raises:
-        Unusable: the answer is too large, or a record has a value in it that is not of its type.
+        Unusable: the answer is too large, or a record in it has a value of the wrong type.
         Exception: the function raises it.
     """
     return _Copying(MAXIMUM_ANSWER).copied(function(*map(copied, arguments)))
 
 
 def copied(value: Any) -> Any:
-    """The same in values of their own: texts, numbers, collections, secrets, and the records of the engine.
+    """A deep copy of texts, numbers, collections, secrets, and the records of the engine.
 
-    Anything else is handed on as it is, the engine itself above all: who is handed that may change everything.
+    Anything else is returned as it is, most of all the engine itself: a plugin that gets it may change everything.
     """
     return _Copying(None).copied(value)
 
 
 class _Copying:
-    """One copy, with what is left of its bound; None: no bound."""
+    """Makes one copy. `left` is the size that remains; None: no limit."""
 
     def __init__(self, left: int | None) -> None:
         self._left = left
@@ -82,7 +82,7 @@ class _Copying:
 
     def _spend(self, size: int) -> None:
         if self._left is not None:
-            # What is empty counts, too: there may be many of them.
+            # An empty value counts as one, because there may be many.
             self._left -= max(size, 1)
             if self._left < 0:
                 raise Unusable(f"more than {MAXIMUM_ANSWER} characters and items", "answer-too-large")
@@ -90,7 +90,7 @@ class _Copying:
     def _record(self, record: type, value: Any) -> Any:
         self._spend(1)
         members = {item.name: self.copied(getattr(value, item.name)) for item in fields(record)}
-        # Of a decision, `hooks` says what is wrong.
+        # A decision is checked by `hooks`.
         if self._left is not None and record is not Decision:
             try:
                 msgspec.convert(members, record, from_attributes=True)
@@ -99,8 +99,8 @@ class _Copying:
         return record(**members)
 
     def _other(self, value: Any) -> Any:
-        """What is seldom met, and what a plugin made a kind of its own of."""
-        if isinstance(value, Enum) and not is_of_others(value):
+        """Rare types, and subclasses that a plugin defines."""
+        if isinstance(value, Enum) and not is_third_party(value):
             return value
         if isinstance(value, Secret):
             return Secret(self.copied(value.value))
@@ -130,7 +130,7 @@ class _Copying:
 
 @lru_cache(maxsize=256)
 def _record(kind: Any) -> Any:
-    """The record of the engine that a value of this kind is; None where it is none that can be copied."""
+    """The record class of the engine that this class is or inherits from; None if it is not a record to copy."""
     if issubclass(kind, Engine):
         return None
     for base in kind.__mro__:
