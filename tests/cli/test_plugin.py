@@ -173,7 +173,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("", "is no name"),
+        ("", "cannot be the name of a plugin"),
         ("Quiet", "small letters"),
         ("quiet hours", "small letters"),
         ("../quiet", "small letters"),

@@ -281,5 +281,5 @@ def test_a_wrong_setting_stops_the_start_with_the_plugin_named(make_server: Make
 
 def test_a_secret_in_the_ini_file_is_announced(make_server: Make, caplog: pytest.LogCaptureFixture) -> None:
     make_server(hooks="scope_decision")
-    assert "authserver.plugin.webhook_policy.secret: a secret stands in the INI file" in caplog.text
+    assert "authserver.plugin.webhook_policy.secret: a secret is in the INI file" in caplog.text
     assert SECRET not in caplog.text

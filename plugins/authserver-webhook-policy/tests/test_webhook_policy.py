@@ -667,7 +667,10 @@ def test_a_hook_that_is_not_named_is_not_served(
         ({"known_reasons": ("Not one",)}, "known_reasons: 'Not one': must be small letters"),
         ({"ca_file": "-----BEGIN\nCERTIFICATE"}, "ca_file: this is the text of a file"),
         ({"ca_file": "/etc/ssl/ca.pem"}, "ca_file: is for https; remove it"),
-        ({"hooks": ("scope_decision",), "send_password": True}, "send_password: nobody asks"),
+        (
+            {"hooks": ("scope_decision",), "send_password": True},
+            "send_password: only login_decision has a password",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_name(
