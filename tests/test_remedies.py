@@ -73,9 +73,10 @@ def failures() -> Iterator[str]:
 
 
 def codes(error: type[OAuthError] = OAuthError) -> Iterator[str]:
-    """An error without a reason has its code for one."""
+    """An error without a reason has its code for one. Those that other tests make do not count."""
     for kind in error.__subclasses__():
-        yield kind.code
+        if kind.__module__.startswith("authserver."):
+            yield kind.code
         yield from codes(kind)
 
 
