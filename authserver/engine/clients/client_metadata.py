@@ -1,4 +1,4 @@
-"""Client metadata: its form, and the floor under every client, whoever registers it (RFC 7591, 2)."""
+"""Client metadata (RFC 7591, 2): how it is read, and the floor under every registration."""
 
 from __future__ import annotations
 
