@@ -163,7 +163,9 @@ class PluginSet:
         while self._prepared:
             name = self._prepared.pop()
             try:
-                self._close(getattr(self._plugins[name], "close", _nothing))
+                # Most have nothing to close, and each call has a thread of its own.
+                if close := getattr(self._plugins[name], "close", None):
+                    self._close(close)
             except Exception:
                 log.exception("plugin %s failed to close; nothing depends on it", name)
 
@@ -414,7 +416,7 @@ _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
 
 
 def _nothing() -> None:
-    """For a plugin without `prepare` or `close`."""
+    """For a plugin without `prepare`."""
 
 
 def _fields(names: Sequence[str]) -> Callable[[Question[Any]], Sequence[Any]]:

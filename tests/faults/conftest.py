@@ -8,9 +8,7 @@ import json
 import os
 import random
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,6 +27,7 @@ from webtest import TestApp
 from authserver.engine.records import Client
 from authserver.storage import migrate
 from authserver.testing.server import ISSUER, SETTINGS, VERIFIER, Server, basic
+from tests.processes import Command, serve
 
 HOST = urlsplit(ISSUER).netloc
 
@@ -88,19 +87,13 @@ class ServerProcess:
     def start(self) -> None:
         """Start it; `wait` says when it serves."""
         self.port = free_port()
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "pyramid.scripts.pserve", str(self._ini), f"http_port={self.port}"],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONWARNINGS": "ignore"},
-            )
+        self._process = serve(self._ini, self.port, self._log)
 
     def wait(self, seconds: float = 60) -> None:
         """Until it is ready."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            assert self._process.poll() is None, f"it did not start:\n{self.log()}"
+            assert self._process.is_alive(), f"it did not start:\n{self.log()}"
             try:
                 if self.get("/health/ready").status == 200:
                     return
@@ -110,13 +103,12 @@ class ServerProcess:
 
     def kill(self) -> None:
         """kill -9: no handler runs, nothing is flushed."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait(timeout=10)
+        self._process.kill()
+        self._process.join(timeout=10)
 
     def stop(self) -> None:
         sys.stdout.write(self.log())  # which pytest shows when the test failed
-        if self._process.poll() is None:
-            self.kill()
+        self.kill()
 
     def log(self) -> str:
         return self._log.read_text()
@@ -277,8 +269,8 @@ def _serving(
             process.stop()
 
 
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., list[ServerProcess]]]:
+@pytest.fixture(name="serve")
+def make_serve(tmp_path: Path) -> Iterator[Callable[..., list[ServerProcess]]]:
     """Start `count` processes on a database: `serve(url, 2)`; they are gone when the test is over.
 
     Settings that differ from those of `authserver.testing.server` may follow.
@@ -304,6 +296,12 @@ def ini_file(tmp_path: Path) -> Callable[..., Path]:
         return write_ini(tmp_path, database_url, settings)
 
     return write
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., Command]:
+    """Start `authserver -c INI …` in a process of its own: `command(ini, "keys", "rotate")`."""
+    return lambda ini, *words: Command(ini, tmp_path, *words)
 
 
 @pytest.fixture

@@ -2,63 +2,39 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 
 import sqlalchemy as sa
 
+from authserver import app
 from authserver.storage.database import open_engine
 from authserver.testing.server import SETTINGS
+from tests.processes import context
 
-# Imports first and then waits for the word, so that all of them make their application at once.
-START = """
-import json, sys
-from authserver import app
-import authserver.policies.login
-settings = json.loads(sys.stdin.readline())
-print("imported", flush=True)
-sys.stdin.readline()
-application = app.start(settings).registry.application
-print(json.dumps(dict(application.parts.signer.jwks())), flush=True)
-"""
+
+def start(settings: dict[str, str], everybody: Barrier, published: SimpleQueue) -> None:
+    """Make an application when everybody is there, and say which keys it publishes."""
+    everybody.wait(timeout=60)
+    wsgi = app.start(settings)
+    published.put(dict(wsgi.registry.application.parts.signer.jwks()))
 
 
 def test_8_processes_that_start_at_once_make_one_key(database_url):
     """N-07, T113: and all of them publish and use that one."""
     settings = {**SETTINGS, "authserver.database_url": database_url}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", START],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        )
-        for _ in range(8)
-    ]
-    try:
-        for process in processes:
-            process.stdin.write(json.dumps(settings) + "\n")
-            process.stdin.flush()
-        for process in processes:
-            assert process.stdout.readline() == "imported\n"
-        for process in processes:
-            process.stdin.write("start\n")
-            process.stdin.flush()
-        results = [process.communicate(timeout=180) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    everybody, published = context.Barrier(8), context.SimpleQueue()
+    processes = [context.Process(target=start, args=(settings, everybody, published)) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=180)
 
-    for process, (_, errors) in zip(processes, results, strict=True):
-        assert process.returncode == 0, errors
-    published = [json.loads(output) for output, _ in results]
-    assert all(keys == published[0] for keys in published)
-    (key,) = published[0]["keys"]
+    assert [process.exitcode for process in processes] == [0] * 8
+    key_sets = [published.get() for _ in processes]
+    assert all(keys == key_sets[0] for keys in key_sets)
+    (key,) = key_sets[0]["keys"]
     engine = open_engine(database_url)
     with engine.connect() as connection:
         rows = connection.execute(sa.text("SELECT kid, algorithm, retires_at FROM signing_keys")).all()

@@ -5,15 +5,11 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
-
-import pytest
+from functools import partial
 
 from authserver.testing.server import Server, basic
 
@@ -21,7 +17,6 @@ from authserver.testing.server import Server, basic
 FOLLOWS, SLACK = 10, 3
 # Seconds between two looks at a process.
 PAUSE = 0.25
-COMMAND = "from authserver.cli import main; main()"
 
 
 @dataclass(frozen=True)
@@ -103,28 +98,15 @@ def kid_of(token):
     return json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))["kid"]
 
 
-@pytest.fixture
-def command(tmp_path):
-    """Start `authserver -c server.ini …` in a process of its own."""
-
-    def start(*words):
-        return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, "-c", str(tmp_path / "server.ini"), *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        )
-
-    return start
-
-
-def test_two_processes_live_through_rotations_and_an_emergency(serve, command, database_url, is_long):
+def test_two_processes_live_through_rotations_and_an_emergency(
+    serve, command, ini_file, database_url, is_long
+):
     """R-06, N-07, T144: both publish before either signs, both switch, nothing good is refused, nothing bad lasts."""
     server = Server(database_url)
     client, secret = server.add_client(grant_types=("client_credentials",))
     server.close()
-    processes = serve(database_url, 2, {"authserver.jwks_maximum_age": "1"})
+    settings = {"authserver.jwks_maximum_age": "1"}
+    processes, ini = serve(database_url, 2, settings), ini_file(database_url, settings)
     watch = Watch(processes, client, secret)
     try:
         for number in range(8 if is_long else 1):
@@ -136,9 +118,9 @@ def test_two_processes_live_through_rotations_and_an_emergency(serve, command, d
                 processes[number % 4 // 2].wait()
                 watch = Watch(processes, client, secret)
             old_token = watch.token(0)
-            new = rotate(watch, command, kid_of(old_token))
+            new = rotate(watch, partial(command, ini), kid_of(old_token))
             assert watch.accepts(0, old_token) and watch.accepts(1, old_token)
-        revoke(watch, command, new, old_token)
+        revoke(watch, partial(command, ini), new, old_token)
     finally:
         watch.stop()
     assert not any("Traceback" in process.log() for process in processes)
