@@ -182,6 +182,15 @@ def test_without_a_default_a_resource_must_be_named() -> None:
     assert replace(LISTED, default="").resource_decision(None) == deny("resource-missing")
 
 
+def test_only_is_the_default_while_exactly_one_resource_is_listed() -> None:
+    """O-08: with a second one an operator must say which; no token changes its audience by the order of lines."""
+    one = ResourcesListed(resources=LISTED.resources[:1], default="only")
+    assert one.resource_decision(None) == allow("resource-default", "https://api.example/")
+    for resources, count in ((LISTED.resources, 2), ((), 0)):
+        with pytest.raises(ValueError, match=rf"default: `only` is for exactly one .* lists {count}; name here"):
+            ResourcesListed(resources=resources, default="only")
+
+
 @pytest.mark.parametrize(
     ("resources", "decision"),
     [
