@@ -45,7 +45,9 @@ def allowed_scopes(
         )
     )
     if not requested and ruling.verdict is Verdict.SILENT:
-        raise InvalidScope("The request names no scope: the parameter scope is required.", reason=ruling.reason)
+        raise InvalidScope(
+            "The request names no scope: the parameter scope is required.", reason=ruling.reason
+        )
     if not ruling.allowed:
         raise InvalidScope("The requested scope is not allowed.", reason=ruling.reason)
     ceiling = requested or client.scopes
@@ -89,7 +91,9 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
 def _refused_target(resource: str | None, *, reason: str) -> InvalidTarget:
     """What the client is told: where it named no resource, that it must."""
     if resource is None:
-        return InvalidTarget("The request names no resource: the parameter resource is required.", reason=reason)
+        return InvalidTarget(
+            "The request names no resource: the parameter resource is required.", reason=reason
+        )
     return InvalidTarget("The requested resource is not allowed.", reason=reason)
 
 

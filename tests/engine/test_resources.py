@@ -221,7 +221,9 @@ def test_only_is_the_one_that_is_listed(make_rules: Callable[..., Rules]) -> Non
     )
     client, secret = rules.add_client(grant_types=("client_credentials",), scopes=SCOPES)
     for form in ({}, {"resource": FILES}):
-        assert audience(rules, rules.token(client, secret, grant_type="client_credentials", **form)) == [FILES]
+        assert audience(rules, rules.token(client, secret, grant_type="client_credentials", **form)) == [
+            FILES
+        ]
 
 
 def test_a_client_whose_resource_is_not_the_default_is_told_to_name_one(rules: Rules) -> None:
