@@ -21,7 +21,7 @@ from authserver import private_files
 from authserver.cli.configuration import Configuration
 from authserver.cli.demo import prepare_files
 from authserver.cli.keys import new_ring_entry
-from authserver.cli.printing import say
+from authserver.cli.printing import say, words
 from authserver.engine.printable import made_visible
 
 # In a path: what pserve and the reader of INI files take for a part of a URL or for an interpolation.
@@ -68,13 +68,14 @@ def init(folder: Path, production: bool) -> None:
     is not touched: the differences are shown.
     """
     name = "production.ini" if production else "development.ini"
+    text = shipped(name)
     _check(folder)
+    ini = folder / name
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        ini = folder / name
-        _write_ini(ini, shipped(name))
+        _write_ini(ini, text)
         (_prepare_production if production else _prepare_development)(ini)
-    except PermissionError as error:
+    except OSError as error:
         raise click.ClickException(
             f"{error.filename or folder}: {error.strerror}; name a folder in which you may write"
         ) from error
@@ -98,8 +99,8 @@ def _check(folder: Path) -> None:
     """Raises click.ClickException if no server can live in this folder."""
     if found := _UNREADABLE.search(os.path.abspath(folder) + str(folder.resolve())):
         raise click.ClickException(
-            f"{os.path.abspath(folder)}: pserve cannot read a file below a folder with {made_visible(found[0])!r} in its "
-            "name; choose another folder"
+            f"{words(os.path.abspath(folder))}: pserve cannot read a file below a folder with {found[0]!r} in its name; "
+            "choose another folder"
         )
     if folder.exists() and not folder.is_dir():
         raise click.ClickException(f"{folder} is a file; name a folder for the server")
@@ -130,7 +131,9 @@ def _write_ini(ini: Path, text: str) -> None:
             f"{ini} is there and differs from that of authserver {version('authserver')}; nothing was changed. "
             "This would be different:\n" + "\n".join(_differences(present, text))
         )
-    ini.write_text(text, encoding="utf-8")
+    # Whatever the umask, nobody else may change which plugins are loaded.
+    with open(ini, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o644)) as file:
+        file.write(text)
     say(f"Wrote {ini}")
 
 
@@ -214,7 +217,7 @@ def _shown(path: Path, *, absolute: bool = False) -> str:
 
 def _say_next(*commands: tuple[str, str, str]) -> None:
     """Print commands with what each is for; a program is called as it is found from here."""
-    lines = [(f"{_program(program)} {words}".strip(), purpose) for program, words, purpose in commands]
+    lines = [(f"{_program(program)} {rest}".strip(), purpose) for program, rest, purpose in commands]
     width = max(len(line) for line, _ in lines)
     say("\nNext:\n")
     for line, purpose in lines:
