@@ -210,9 +210,9 @@ def _without_value(environment: str, ini: Path) -> list[str]:
 
 
 def _shown(path: Path, *, absolute: bool = False) -> str:
-    """A path as it is typed into a shell."""
+    """A path as it is typed into a shell, so that no program takes it for an option or a URL."""
     text = os.path.abspath(path) if absolute else str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+    return shlex.quote(f"./{text}" if text.startswith("-") or ":" in text.partition("/")[0] else text)
 
 
 def _say_next(*commands: tuple[str, str, str]) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import plaster
 import pytest
 from click.testing import CliRunner, Result
 
@@ -65,7 +66,7 @@ def fill(environment: Path) -> None:
     environment.write_text(text)
 
 
-@pytest.mark.parametrize("folder", [".", "deep/er", "sérvèr 日本; it's $HOME", "-x"])
+@pytest.mark.parametrize("folder", [".", "deep/er", "sérvèr 日本; it's $HOME", "-x", "a:b"])
 def test_the_next_commands_work_as_they_are_printed(authserver: Authserver, folder: str) -> None:
     """T142: from nothing to a prepared server, in whatever folder a shell can name."""
     first = authserver("init", "--", folder)
@@ -75,6 +76,7 @@ def test_the_next_commands_work_as_they_are_printed(authserver: Authserver, fold
     demo, pserve, plugins = next_commands(first)
     assert [demo[0], pserve[0], plugins[0]] == ["authserver", "pserve", "authserver"]
     assert Path(pserve[1]).samefile(ini)
+    assert plaster.get_settings(pserve[1], "app:main")["use"] == "egg:authserver", "as pserve reads it"
     for _, *words in (demo, plugins):
         done = authserver(*words)
         assert done.exit_code == 0, done.output

@@ -169,7 +169,7 @@ def test_the_steps_lead_to_a_token_for_an_ordinary_client(production: tuple[Pers
     exec(ask, names)
     names["client"].mount(ISSUER, ada.http.get_adapter(ISSUER))
     names["returned"] = ada.authorize(names["url"])
-    assert names["returned"].startswith("https://notes.example.com/callback?")
+    assert names["returned"].startswith("https://notes.example.com/callback?code=")
     exec(comment + redeem, names)
 
     keys = KeySet.import_key_set(ada.http.get(f"{ISSUER}/oauth/jwks", timeout=10).json())
