@@ -54,7 +54,8 @@ def prepare_files(ini: Mapping[str, str], home: Path) -> Path:
         home: the folder of the INI file. A folder in it that was there before is closed to other users.
 
     Raises:
-        click.ClickException: this is not a development server, or its key ring is not a file in a folder.
+        click.ClickException: this is not a development server, its key ring is not a file in a folder, or the ring is
+            gone while there is what was made with it.
     """
     key = "authserver.environment"
     if ini_reader.resolve(key, ini.get(key, "production")).text != Environment.DEVELOPMENT:
@@ -76,6 +77,12 @@ def prepare_files(ini: Mapping[str, str], home: Path) -> Path:
     if ring.exists() and ring.read_bytes().strip():
         private_files.tighten(ring)
     else:
+        for later in ("authserver.sqlite", "demo.password", "demo-service.secret"):
+            if (ring.parent / later).exists():
+                state = "empty" if ring.exists() else "missing"
+                raise click.ClickException(
+                    f"{ring} is {state}, and {later} needs it; put it back, or remove {ring.parent} to start again"
+                )
         write_secret(ring, new_ring_entry())
     return ring.parent
 

@@ -75,6 +75,8 @@ def init(folder: Path, production: bool) -> None:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         _write_ini(ini, text)
         (_prepare_production if production else _prepare_development)(ini)
+    except BrokenPipeError:  # nothing is wrong with the folder
+        raise
     except OSError as error:
         raise click.ClickException(
             f"{error.filename or folder}: {error.strerror}; name a folder in which you may write"

@@ -118,6 +118,20 @@ def test_an_empty_key_ring_is_completed_and_no_other_is_touched(bare, ini) -> No
     assert ring.read_text() == made
 
 
+@pytest.mark.parametrize("state", ["missing", "empty"])
+def test_a_lost_key_ring_is_not_replaced_while_something_needs_it(run, ini, state: str) -> None:
+    """The server would not start with another, and a backup of the ring would be of no use."""
+    ring = ini.parent / ".local" / "secret_keys"
+    ring.unlink()
+    if state == "empty":
+        ring.touch()
+    for arguments in (["demo"], ["init", str(ini.parent)]):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert f"{ring} is {state}, and authserver.sqlite needs it; put it back" in result.stderr
+    assert not ring.exists() or not ring.read_text()
+
+
 def test_a_new_database_gets_new_secrets(run, ini) -> None:
     folder = ini.parent / ".local"
     before = (folder / "demo-service.secret").read_text()
