@@ -13,12 +13,21 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def create(path: Path, text: str = "") -> None:
-    """Make a file with this text; nobody else can read it at any time. Raises FileExistsError."""
+    """Make a file with this text; nobody else can read it at any time. What fails leaves no file.
+
+    Raises:
+        FileExistsError: it is there.
+        OSError: it cannot be written.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        # An unusual umask removes our own rights, too.
-        os.fchmod(descriptor, 0o600)
-        file.write(text)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            # An unusual umask removes our own rights, too.
+            os.fchmod(descriptor, 0o600)
+            file.write(text)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def create_folder(path: Path) -> None:

@@ -36,7 +36,11 @@ def test_every_folder_with_code_is_a_listed_package() -> None:
     listed = set(setup_cfg()["options"]["packages"].split())
     folders = {file.parent for file in (CHECKOUT / "authserver").rglob("*.py")}
     here = {".".join(folder.relative_to(CHECKOUT).parts) for folder in folders}
-    assert listed == here | {"authserver.migrations", "authserver.migrations.versions"}
+    assert listed == here | {
+        "authserver.ini_files",
+        "authserver.migrations",
+        "authserver.migrations.versions",
+    }
 
 
 def test_the_migrations_do_not_shadow_the_alembic_package() -> None:
@@ -63,21 +67,24 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_every_file_of_the_package_and_the_migrations(wheel: Path) -> None:
+def test_the_wheel_holds_every_file_of_the_package_the_migrations_and_the_ini_files(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     for folder, place in (("authserver", "authserver"), ("alembic", "authserver/migrations")):
         for file in (CHECKOUT / folder).rglob("*"):
             if file.is_file() and "__pycache__" not in file.parts:
                 assert f"{place}/{file.relative_to(CHECKOUT / folder).as_posix()}" in packed
+    assert {name for name in packed if name.startswith("authserver/ini_files/")} == {
+        f"authserver/ini_files/{file.name}" for file in CHECKOUT.glob("*.ini")
+    }
     top = {name.partition("/")[0] for name in packed}
     assert top == {"authserver", next(name for name in top if name.endswith(".dist-info"))}
 
 
 @pytest.mark.slow
-def test_installed_into_an_empty_environment_it_migrates_starts_and_issues_a_token(
+def test_installed_into_an_empty_environment_it_begins_starts_and_issues_a_token(
     wheel: Path, tmp_path: Path
 ) -> None:
-    """With the pinned dependencies alone, away from the checkout."""
+    """With the pinned dependencies alone, away from the checkout: `init`, `demo`, `pserve`."""
     venv.create(tmp_path / "venv", with_pip=True)
     programs = tmp_path / "venv" / "bin"
     install = [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -90,21 +97,19 @@ def test_installed_into_an_empty_environment_it_migrates_starts_and_issues_a_tok
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     issuer = f"http://localhost:{port}"
-    ini = tmp_path / "server.ini"
-    ini.write_text((CHECKOUT / "development.ini").read_text().replace("localhost:6543", f"localhost:{port}"))
-    authserver = [programs / "authserver", "-c", ini]
+    home = tmp_path / "home"
+    home.mkdir()
+    authserver = programs / "authserver"
+    for form, name in ((), "development.ini"), (("--production",), "production.ini"):
+        run(authserver, "init", *form, ".", cwd=home)
+        assert (home / name).read_text() == (CHECKOUT / name).read_text()
+    ini = home / "development.ini"
+    ini.write_text(ini.read_text().replace("localhost:6543", f"localhost:{port}"))
+    run(authserver, "-c", ini, "demo", cwd=home)
+    secret = (home / ".local" / "demo-service.secret").read_text().strip()
 
-    folder = tmp_path / ".local"
-    folder.mkdir()
-    (folder / "secret_keys").write_text(run(*authserver, "keys", "secret", cwd=tmp_path))
-    run(*authserver, "db", "upgrade", cwd=tmp_path)
-    added = run(
-        *authserver, "client", "add", "--name", "Backup", "--scope", "notes.read", "--json", cwd=tmp_path
-    )
-    client = json.loads(added)
-
-    with serving([programs / "pserve", ini], f"{issuer}/health/ready", cwd=tmp_path):
-        basic = base64.b64encode(f"{client['client_id']}:{client['client_secret']}".encode()).decode()
+    with serving([programs / "pserve", ini], f"{issuer}/health/ready", cwd=home):
+        basic = base64.b64encode(f"demo-service:{secret}".encode()).decode()
         request = urllib.request.Request(
             f"{issuer}/oauth/token",
             data=b"grant_type=client_credentials&scope=notes.read",

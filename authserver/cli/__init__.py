@@ -12,7 +12,20 @@ from authserver.cli.configuration import Configuration, OneSentence
 from authserver.containment import interruptible
 
 # Each is in the module of its name.
-COMMANDS = ("client", "db", "demo", "explain", "grant", "keys", "lint", "plugin", "plugins", "policy", "user")
+COMMANDS = (
+    "client",
+    "db",
+    "demo",
+    "explain",
+    "grant",
+    "init",
+    "keys",
+    "lint",
+    "plugin",
+    "plugins",
+    "policy",
+    "user",
+)
 
 
 class Commands(OneSentence):

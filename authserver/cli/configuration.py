@@ -39,7 +39,8 @@ class Configuration:
         """
         if self.path is None:
             raise click.UsageError(
-                "which server? Name its INI file: -c FILE, or AUTHSERVER_CONFIG in the environment"
+                "which server? Name its INI file: -c FILE, or AUTHSERVER_CONFIG in the environment; "
+                "`authserver init FOLDER` writes that of a new server"
             )
         if not self.path.is_file():
             raise click.ClickException(f"{self.path}: no such file; name the server's INI file with -c FILE")

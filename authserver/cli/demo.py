@@ -48,13 +48,14 @@ def demo(configuration: Configuration) -> None:
 
 
 def prepare_files(ini: Mapping[str, str], home: Path) -> Path:
-    """Make the key ring that the INI points at, if it is not there, and return the folder it is in.
+    """Make the key ring that the INI points at, if it is not there or empty, and return the folder it is in.
 
     Args:
         home: the folder of the INI file. A folder in it that was there before is closed to other users.
 
     Raises:
-        click.ClickException: this is not a development server, or its key ring is not a file.
+        click.ClickException: this is not a development server, its key ring is not a file in a folder, or the ring is
+            gone while there is what was made with it.
     """
     key = "authserver.environment"
     if ini_reader.resolve(key, ini.get(key, "production")).text != Environment.DEVELOPMENT:
@@ -68,12 +69,20 @@ def prepare_files(ini: Mapping[str, str], home: Path) -> Path:
             "development.ini"
         )
     ring = Path(path)
+    if ring.parent.exists() and not ring.parent.is_dir():
+        raise click.ClickException(f"{ring.parent} is a file; the secrets need a folder there: move it away")
     private_files.create_folder(ring.parent)
     if home in ring.parent.resolve().parents:
         private_files.tighten(ring.parent)
-    if ring.exists():
+    if ring.exists() and ring.read_bytes().strip():
         private_files.tighten(ring)
     else:
+        for later in ("authserver.sqlite", "demo.password", "demo-service.secret"):
+            if (ring.parent / later).exists():
+                state = "empty" if ring.exists() else "missing"
+                raise click.ClickException(
+                    f"{ring} is {state}, and {later} needs it; put it back, or remove {ring.parent} to start again"
+                )
         write_secret(ring, new_ring_entry())
     return ring.parent
 
@@ -124,12 +133,13 @@ def ensure_playground(engine: Engine) -> None:
 
 
 def kept(path: Path) -> str:
-    """The secret in this file. Raises click.ClickException when somebody removed it."""
+    """The secret in this file. Raises click.ClickException when somebody removed or emptied it."""
     private_files.tighten(path)
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        raise click.ClickException(f"{path} is missing; remove {path.parent} to start again") from None
+    secret = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+    if not secret:
+        state = "empty" if path.exists() else "missing"
+        raise click.ClickException(f"{path} is {state}; remove {path.parent} to start again")
+    return secret
 
 
 def announcement(loaded: Settings, password: str, secret: str) -> str:

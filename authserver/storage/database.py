@@ -21,6 +21,7 @@ from transaction import TransactionManager
 
 from authserver import private_files
 from authserver.engine.ports import StorageUnavailable, Stores
+from authserver.settings import SettingsError
 from authserver.storage.columns import plain
 from authserver.storage.stores import stores_of
 from authserver.storage.work import StorageBusy, StorageSlow, Work
@@ -114,22 +115,31 @@ def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
     """An engine whose connections are in the driver's autocommit mode and whose passing errors are StorageUnavailable.
 
     `skip_autocommit_rollback` must stay off: it would skip the rollback of transactions that `Work` begins.
+
+    Raises:
+        SettingsError: the driver of such databases is not installed.
     """
     url = make_url(url)
-    engine = sa.create_engine(
-        url,
-        isolation_level="AUTOCOMMIT",
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=POOL_TIMEOUT,
-        # LIFO lets connections above the usual load grow old unused, and keeps prepared statements hot.
-        pool_use_lifo=True,
-        connect_args=_connect_args(url),
-        # Statements carry password hashes and sealed secrets; error messages must not (R-04).
-        hide_parameters=True,
-        json_serializer=_dump,
-        json_deserializer=msgspec.json.decode,
-    )
+    try:
+        engine = sa.create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT,
+            # LIFO lets connections above the usual load grow old unused, and keeps prepared statements hot.
+            pool_use_lifo=True,
+            connect_args=_connect_args(url),
+            # Statements carry password hashes and sealed secrets; error messages must not (R-04).
+            hide_parameters=True,
+            json_serializer=_dump,
+            json_deserializer=msgspec.json.decode,
+        )
+    except ImportError as error:
+        problem = f"the driver of {url.get_backend_name()} cannot be imported ({error}); install it:"
+        raise SettingsError(
+            [f"authserver.database_url: {problem} pip install 'authserver[postgresql]'"]
+        ) from error
     event.listen(engine, "handle_error", _translate)
     if url.get_backend_name() == "sqlite":
         _keep_private(engine)

@@ -97,6 +97,41 @@ def test_a_lost_secret_is_named_with_the_way_out(run, ini) -> None:
     assert f"{path} is missing; remove {path.parent}" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["demo.password", "demo-service.secret"])
+def test_an_empty_secret_is_named_and_not_printed_as_one(run, ini, name: str) -> None:
+    """As a full disk, or a machine that stopped, leaves it."""
+    path = ini.parent / ".local" / name
+    path.write_text("")
+    result = run("demo")
+    assert result.exit_code == 1
+    assert f"{path} is empty; remove {path.parent}" in result.stderr
+
+
+def test_an_empty_key_ring_is_completed_and_no_other_is_touched(bare, ini) -> None:
+    ring = ini.parent / ".local" / "secret_keys"
+    ring.parent.mkdir()
+    ring.touch()
+    assert bare("demo").exit_code == 0
+    made = ring.read_text()
+    assert len(made) > 40 and stat.S_IMODE(ring.stat().st_mode) == 0o600
+    assert bare("demo").exit_code == 0
+    assert ring.read_text() == made
+
+
+@pytest.mark.parametrize("state", ["missing", "empty"])
+def test_a_lost_key_ring_is_not_replaced_while_something_needs_it(run, ini, state: str) -> None:
+    """The server would not start with another, and a backup of the ring would be of no use."""
+    ring = ini.parent / ".local" / "secret_keys"
+    ring.unlink()
+    if state == "empty":
+        ring.touch()
+    for arguments in (["demo"], ["init", str(ini.parent)]):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert f"{ring} is {state}, and authserver.sqlite needs it; put it back" in result.stderr
+    assert not ring.exists() or not ring.read_text()
+
+
 def test_a_new_database_gets_new_secrets(run, ini) -> None:
     folder = ini.parent / ".local"
     before = (folder / "demo-service.secret").read_text()

@@ -341,6 +341,27 @@ def test_a_wrong_command_line_says_so(run, arguments) -> None:
     assert "--error-id" in result.stderr
 
 
+def test_a_request_that_names_no_resource_or_scope_leads_to_the_setting(run, ini) -> None:
+    """What the client is told it must send, and what the operator can set instead."""
+    text = ini.read_text()
+    for line in (
+        "    scopes_default\n",
+        "authserver.plugin.scopes_default.scopes = profile\n",
+        "authserver.plugin.resources_listed.default = http://localhost:6543/demo-api\n",
+    ):
+        assert text.count(line) == 1
+        text = text.replace(line, "")
+    ini.write_text(text)
+    shown = run("explain", "resource", "demo-service").stdout
+    assert "The request names no resource: the parameter resource is required." in shown
+    assert (
+        "or authserver.plugin.resources_listed.default must name the resource that counts without it" in shown
+    )
+    shown = run("explain", "scope", "demo-service", "--resource", "http://localhost:6543/demo-api").stdout
+    assert "The request names no scope: the parameter scope is required." in shown
+    assert "name them in authserver.plugin.scopes_default.scopes" in shown
+
+
 @pytest.mark.parametrize("columns", [80, 200])
 def test_nothing_is_wider_than_the_terminal(run, monkeypatch, columns) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))

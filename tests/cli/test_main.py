@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -98,6 +99,20 @@ def test_a_database_that_cannot_be_opened_is_one_sentence(run, ini) -> None:
         assert result.exit_code == 1, result.output
         assert "unable to open database file" in result.stderr and "authserver.database_url" in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def test_a_driver_that_is_not_installed_is_named(bare, ini, monkeypatch) -> None:
+    """`pip install authserver` alone brings none for PostgreSQL."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    url = "postgresql+psycopg://authserver@db.example.com/authserver"
+    ini.write_text(re.sub(r"sqlite:///\S+", url, ini.read_text()))
+    (ini.parent / ".local").mkdir()
+    (ini.parent / ".local/secret_keys").write_text(bare("keys", "secret").stdout)
+    for command in (("db", "upgrade"), ("user", "list")):
+        result = bare(*command)
+        assert result.exit_code == 1
+        assert "authserver.database_url: the driver of postgresql cannot be imported" in result.stderr
+        assert "pip install 'authserver[postgresql]'" in result.stderr
 
 
 def test_tables_that_are_not_there_lead_to_db_upgrade(run, ini) -> None:

@@ -170,7 +170,6 @@ def production(make_server: Any) -> Iterator[Server]:
         "authserver.secret_keys": "env:AUTHSERVER_SECRET_KEYS",
         "authserver.plugin.registration_open.scopes": "profile read",
         "authserver.plugin.resources_listed.resources": f"{PRODUCTION_API} = *",
-        "authserver.plugin.resources_listed.default": PRODUCTION_API,
     }
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AUTHSERVER_SECRET_KEYS", new_ring_entry())

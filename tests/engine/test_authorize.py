@@ -6,6 +6,7 @@ import pytest
 
 from authserver.engine.authorize import AskConsent, AskLogin
 from authserver.engine.clients.registration import add_client
+from authserver.engine.errors import RedirectError
 from authserver.engine.records import Client, ClientMetadata
 from authserver.testing.rules import (
     STRANGER,
@@ -180,6 +181,8 @@ def test_no_scope_without_a_default_is_refused(make_rules) -> None:
     client, _ = rules.add_client()
     answer = rules.authorize(client, rules.signed_in(), scope=None)
     assert_redirect_error(answer, "invalid_scope")
+    assert isinstance(answer, RedirectError)
+    assert answer.description == "The request names no scope: the parameter scope is required."
 
 
 def test_scope_is_a_set(rules: Rules) -> None:

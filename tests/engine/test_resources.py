@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from authserver.engine.errors import RedirectError
 from authserver.engine.records import Client
 from authserver.testing.rules import (
     Rules,
@@ -199,11 +200,44 @@ def test_without_a_default_a_resource_must_be_named(make_rules: Callable[..., Ru
     client, secret = rules.add_client(grant_types=("client_credentials",), scopes=SCOPES)
     web, _ = rules.add_client(scopes=SCOPES)
     before = stored(rules)
-    assert_refused(rules.token(client, secret, grant_type="client_credentials"), "invalid_target")
+    refused = rules.token(client, secret, grant_type="client_credentials")
+    assert_refused(refused, "invalid_target")
+    missing = "The request names no resource: the parameter resource is required."
+    assert refused.refusal is not None and refused.refusal.description == missing
     assert stored(rules) == before
     answer = rules.authorize(web, rules.signed_in())
     assert_redirect_error(answer, "invalid_target")
+    assert isinstance(answer, RedirectError) and answer.description == missing
     assert not rules.events("code.issued")
+
+
+def test_only_is_the_one_that_is_listed(make_rules: Callable[..., Rules]) -> None:
+    """O-08, O-05: an operator of one API names it once, and clients that know of no resources get tokens for it."""
+    rules = make_rules(
+        {
+            "authserver.plugin.resources_listed.resources": f"{FILES} = *",
+            "authserver.plugin.resources_listed.default": "only",
+        }
+    )
+    client, secret = rules.add_client(grant_types=("client_credentials",), scopes=SCOPES)
+    for form in ({}, {"resource": FILES}):
+        assert audience(rules, rules.token(client, secret, grant_type="client_credentials", **form)) == [
+            FILES
+        ]
+
+
+def test_a_client_whose_resource_is_not_the_default_is_told_to_name_one(rules: Rules) -> None:
+    """O-03, O-08: nobody who named nothing is told that what they named is not allowed."""
+    client, secret = rules.add_client(grant_types=("client_credentials",), scopes=SCOPES)
+    rules.change("clients", resources=(FILES,))
+    for resource, told in (
+        ([], "The request names no resource: the parameter resource is required."),
+        ([RESOURCE], "The requested resource is not allowed."),
+    ):
+        refused = rules.token(client, secret, grant_type="client_credentials", resource=resource)
+        assert_refused(refused, "invalid_target")
+        assert refused.refusal is not None
+        assert (refused.refusal.description, refused.refusal.reason) == (told, "resource-not-registered")
 
 
 def test_without_a_policy_every_resource_is_refused(make_rules: Callable[..., Rules]) -> None:

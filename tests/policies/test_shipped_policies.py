@@ -182,6 +182,18 @@ def test_without_a_default_a_resource_must_be_named() -> None:
     assert replace(LISTED, default="").resource_decision(None) == deny("resource-missing")
 
 
+def test_only_is_the_default_while_exactly_one_resource_is_listed() -> None:
+    """O-08: with a second one an operator must say which; no token changes its audience by the order of lines."""
+    one = ResourcesListed(resources=LISTED.resources[:1], default="only")
+    assert one.resource_decision(None) == allow("resource-default", "https://api.example/")
+    for resources, told in (
+        (LISTED.resources, "default: is `only`, and there are 2 resources; name the one that counts"),
+        ((), "resources: lists nothing; tokens are for the APIs"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            ResourcesListed(resources=resources, default="only")
+
+
 @pytest.mark.parametrize(
     ("resources", "decision"),
     [

@@ -220,3 +220,14 @@ def test_the_log_names_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture
         private_files.tighten(tmp_path / "not there")
     assert caplog.messages == [f"other users could read {path}; now they cannot"]
     assert mode(path) == 0o600
+
+
+def test_a_file_that_cannot_be_written_is_not_left_half_written(tmp_path: Path) -> None:
+    """A surrogate is no UTF-8: the write fails as it does on a full disk."""
+    with pytest.raises(UnicodeEncodeError):
+        private_files.create(tmp_path / "secret", "\udc80")
+    assert list(tmp_path.iterdir()) == []
+    private_files.create(tmp_path / "secret", "text")
+    with pytest.raises(FileExistsError):
+        private_files.create(tmp_path / "secret", "another")
+    assert (tmp_path / "secret").read_text() == "text"

@@ -1,0 +1,236 @@
+"""`authserver init`: the INI file of a new server, its secrets, and the commands that come next."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import secrets
+import shlex
+import shutil
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+import authserver
+from authserver import private_files
+from authserver.cli.configuration import Configuration
+from authserver.cli.demo import prepare_files
+from authserver.cli.keys import new_ring_entry
+from authserver.cli.printing import say, words
+from authserver.engine.printable import made_visible
+
+# In a path: what pserve and the reader of INI files take for a part of a URL or for an interpolation.
+_UNREADABLE = re.compile(r"[%#?\x00-\x1f\x7f]")
+# Settings whose values are not shown.
+_SECRET = re.compile(r"secret|password|token|key|database_url|credential")
+_KEY = re.compile(r"(?:# ?)?([A-Za-z_][\w.]*)\s*=\s*(.*)")
+
+ENVIRONMENT = """\
+# What production.ini takes from outside. Fill in what is empty, inside of the quotes.
+# systemd reads this file (EnvironmentFile=), and so does a shell:
+#     set -a; . {file}; set +a
+# Keep a copy where your other secrets are, apart from the backups of the database.
+
+# The INI file that the commands of authserver read.
+AUTHSERVER_CONFIG={ini}
+
+# Where browsers and clients reach the server, such as https://login.example.com
+AUTHSERVER_ISSUER=''
+
+# Such as postgresql+psycopg://authserver:PASSWORD@db.example.com/authserver
+AUTHSERVER_DATABASE_URL=''
+
+# The API that tokens are for, and the scopes that make sense there (* for all), such as https://api.example.com/ = *
+AUTHSERVER_RESOURCES=''
+
+# The key ring, made by `authserver init`. Without it the stored signing keys cannot be opened.
+AUTHSERVER_SECRET_KEYS='{secret_keys}'
+
+# Who sends this as a bearer token may register clients; made by `authserver init`.
+AUTHSERVER_REGISTRATION_TOKENS='{registration_token}'
+"""
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--production", is_flag=True, help="For PostgreSQL and https, with its secrets in the file `environment`."
+)
+def init(folder: Path, production: bool) -> None:
+    """Write the INI file of a new server into FOLDER, make its secrets, and say what to do next.
+
+    What is there already is kept, and what is missing is added. An INI file that differs from the one of this version
+    is not touched: the differences are shown.
+    """
+    name = "production.ini" if production else "development.ini"
+    text = shipped(name)
+    _check(folder)
+    ini = folder / name
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _write_ini(ini, text)
+        (_prepare_production if production else _prepare_development)(ini)
+    except BrokenPipeError:  # nothing is wrong with the folder
+        raise
+    except OSError as error:
+        raise click.ClickException(
+            f"{error.filename or folder}: {error.strerror}; name a folder in which you may write"
+        ) from error
+
+
+def shipped(name: str) -> str:
+    """The text of an INI file of this version: it is in `authserver/ini_files` as installed, and in a checkout beside
+    the package.
+
+    Raises:
+        FileNotFoundError: it is in neither place.
+    """
+    package = Path(authserver.__file__).parent
+    for folder in (package / "ini_files", package.parent):
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8")
+    raise FileNotFoundError(2, "this installation lacks it; install authserver again", name)
+
+
+def _check(folder: Path) -> None:
+    """Raises click.ClickException if no server can live in this folder."""
+    if found := _UNREADABLE.search(os.path.abspath(folder) + str(folder.resolve())):
+        raise click.ClickException(
+            f"{words(os.path.abspath(folder))}: pserve cannot read a file below a folder with {found[0]!r} in its name; "
+            "choose another folder"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise click.ClickException(f"{folder} is a file; name a folder for the server")
+    if folder.exists() and folder.stat().st_mode & stat.S_IWOTH:
+        raise click.ClickException(
+            f"{folder}: every user of this machine can write there, and so change the server; name another folder, "
+            f"or take that right away: chmod o-w {shlex.quote(str(folder))}"
+        )
+
+
+def _write_ini(ini: Path, text: str) -> None:
+    """Write an INI file unless it is there; one that was begun and not finished is finished.
+
+    Raises:
+        click.ClickException: it is there and says something else; the message shows what.
+    """
+    try:
+        present = ini.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        present = ""
+    except UnicodeDecodeError:
+        raise click.ClickException(f"{ini} is there and is not UTF-8; nothing was changed") from None
+    if present == text:
+        say(f"{ini} is there, as this version writes it")
+        return
+    if not text.startswith(present):
+        raise click.ClickException(
+            f"{ini} is there and differs from that of authserver {version('authserver')}; nothing was changed. "
+            "This would be different:\n" + "\n".join(_differences(present, text))
+        )
+    # Whatever the umask, nobody else may change which plugins are loaded.
+    with open(ini, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o644)) as file:
+        file.write(text)
+    say(f"Wrote {ini}")
+
+
+def _differences(present: str, text: str) -> Iterator[str]:
+    """A unified diff from the file that is there to the one of this version, without secrets."""
+    lines = difflib.unified_diff(
+        _veiled(present.splitlines()),
+        _veiled(text.splitlines()),
+        "as it is",
+        "as it would be written",
+        n=0,
+        lineterm="",
+    )
+    return map(made_visible, lines)
+
+
+def _veiled(lines: Sequence[str]) -> list[str]:
+    """Lines of an INI file; the values of settings that may be secret are left out, where they are in the file itself."""
+    veiled, secret = [], False
+    for line in lines:
+        if found := _KEY.fullmatch(line):
+            secret = _SECRET.search(found[1]) is not None
+            if secret and found[2] and not found[2].startswith(("env:", "file:")):
+                line = line[: found.start(2)] + "…"
+        elif secret and line[:1].isspace() and line.strip():
+            line = "    …"
+        veiled.append(line)
+    return veiled
+
+
+def _prepare_development(ini: Path) -> None:
+    folder = prepare_files(Configuration(ini).ini(), ini.resolve().parent)
+    say(f"The key ring is in {folder}, which no other user can read.")
+    _say_next(
+        ("authserver", f"-c {_shown(ini)} demo", "a database, a demo user and demo clients"),
+        ("pserve", _shown(ini), "the server, on http://localhost:6543"),
+        ("authserver", f"-c {_shown(ini)} plugins", "who decides what"),
+    )
+
+
+def _prepare_production(ini: Path) -> None:
+    file = ini.parent / "environment"
+    if file.exists() and file.read_bytes().strip():
+        private_files.tighten(file)
+    else:
+        file.unlink(missing_ok=True)
+        text = ENVIRONMENT.format(
+            file=shlex.quote(os.path.abspath(file)),
+            ini=shlex.quote(os.path.abspath(ini)),
+            secret_keys=new_ring_entry(),
+            registration_token=secrets.token_hex(32),
+        )
+        private_files.create(file, text)
+        say(f"Wrote {file}, with new secrets, for its owner alone")
+    if empty := _without_value(file.read_text(encoding="utf-8", errors="replace"), ini):
+        say(f"Fill in {', '.join(empty)} in {file}")
+    _say_next(
+        ("", f"set -a; . {_shown(file, absolute=True)}; set +a", "every command needs these variables"),
+        ("authserver", "db upgrade", "make the tables"),
+        ("pserve", _shown(ini), "the server, on 127.0.0.1:6543, for your proxy"),
+    )
+
+
+def _without_value(environment: str, ini: Path) -> list[str]:
+    """The environment variables that an INI file refers to, and that a file of variables leaves empty or lacks."""
+    set_there = {
+        name
+        for name, value in re.findall(r"(?m)^\s*(?:export\s+)?(\w+)=(.*)$", environment)
+        if value.strip().strip("'\"").strip()
+    }
+    values = (value.strip() for value in Configuration(ini).ini().values())
+    referred = [value.removeprefix("env:") for value in values if value.startswith("env:")]
+    return [name for name in referred if name not in set_there]
+
+
+def _shown(path: Path, *, absolute: bool = False) -> str:
+    """A path as it is typed into a shell, so that no program takes it for an option or a URL."""
+    text = os.path.abspath(path) if absolute else str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") or ":" in text.partition("/")[0] else text)
+
+
+def _say_next(*commands: tuple[str, str, str]) -> None:
+    """Print commands with what each is for; a program is called as it is found from here."""
+    lines = [(f"{_program(program)} {rest}".strip(), purpose) for program, rest, purpose in commands]
+    width = max(len(line) for line, _ in lines)
+    say("\nNext:\n")
+    for line, purpose in lines:
+        say(f"  {line:{width}}  # {purpose}")
+
+
+def _program(name: str) -> str:
+    """How a program of this installation is called: by its name where the shell finds it, elsewhere by its path."""
+    beside = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not name or not beside.exists() or (found and os.path.samefile(found, beside)):
+        return name
+    path = os.path.relpath(beside)
+    return shlex.quote(str(beside) if path.startswith(os.pardir) else path)
