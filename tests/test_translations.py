@@ -124,12 +124,9 @@ def test_a_translation_ends_as_its_sentence(language: str) -> None:
         text
         for english, message in sentences(TRANSLATED[language]).items()
         for text in texts(message)
-        if (english.rstrip(".") != english
-        and not text.endswith((".", "。")))
-        or (english.endswith("?")
-        and not text.endswith("?"))
-        or (english.endswith(":")
-        and not text.endswith(":"))
+        if (english.rstrip(".") != english and not text.endswith((".", "。")))
+        or (english.endswith("?") and not text.endswith("?"))
+        or (english.endswith(":") and not text.endswith(":"))
         or text != text.strip()
     ]
     assert wrong == []

@@ -31,6 +31,8 @@ SOURCE = "en"
 _SHIPPED = Path(__file__).parents[1] / "locale"
 _ = TranslationStringFactory(DOMAIN)
 _RANGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
+# A line of a PO file. Babel itself takes what it cannot read for something else.
+_LINE = re.compile(r'\s*(#.*|((msgid|msgid_plural|msgctxt|msgstr(\[\d\])?)\s*)?"([^"\\]|\\.)*"\s*)?')
 # Descriptions that the engine makes around the name of a parameter.
 _WITH_NAME = (
     (re.compile(r"(\S+) is missing"), _("${name} is missing")),
@@ -119,11 +121,11 @@ def check(settings: Settings) -> None:
             if problem:
                 problems.append(f"authserver.translations: {path}: {problem}")
     known = {*shipped(), *own}
-    problems += [
-        f"authserver.languages: {tag}: no such language; {did_you_mean(tag, known, '')}"
-        for tag in settings.languages
-        if tag not in known
-    ]
+    for tag in settings.languages:
+        if tag not in known:
+            near = lookup([tag], known)
+            hint = f"did you mean {near[0]}" if near else did_you_mean(tag, known, "")
+            problems.append(f"authserver.languages: {tag}: no such language; {hint}")
     if len(set(settings.languages)) < len(settings.languages):
         problems.append("authserver.languages: a language occurs twice")
     if problems:
@@ -197,6 +199,9 @@ def _file_problem(path: Path) -> str | None:
     if _locale(path.stem) is None or not _RANGE.fullmatch(path.stem):
         return "its name is no language, such as it.po or pt-BR.po"
     try:
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            if not _LINE.fullmatch(line):
+                return f"line {number}: expected msgid or msgstr and a text in quotation marks, or a # and a comment"
         catalog = _read(path, path.stem)
     except (PoFileError, OSError, ValueError, LookupError) as error:
         return f"cannot be read: {error}"
