@@ -244,7 +244,7 @@ def test_no_value_of_ui_locales_is_an_error(whole_server: Server, ui_locales: st
 
 
 def test_the_metadata_names_the_languages(make_server: Callable[..., Server]) -> None:
-    """RFC 8414, 2."""
+    """A-20."""
     server = make_server({"authserver.languages": "fr en"})
     metadata = server.http.get(server.path("/.well-known/oauth-authorization-server")).json
     assert metadata["ui_locales_supported"] == ["fr", "en"]
