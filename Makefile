@@ -16,9 +16,16 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 # One lock for every Python and system: uv writes down the extras and the markers with which a package is needed.
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+# The first argument of an error is shown on pages too, of those that the authorization endpoint or a page can end with.
+ERRORS := InvalidRequest InvalidRequestUri UnauthorizedClient UnsupportedResponseType InvalidScope InvalidTarget \
+	RequestNotSupported RequestUriNotSupported AccessDenied AuthenticationRefused ServerError TemporarilyUnavailable \
+	TooManyRequests SignInRefused PasswordRefused
+LOCALE := authserver/locale
+EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/authserver.pot --project=authserver \
+	--copyright-holder="the authserver authors" --sort-by-file --add-location=file --no-wrap $(ERRORS:%=-k %) authserver
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients faults mutants bench scale docs lock format clean
+.PHONY: help run test check clients faults mutants bench scale docs lock messages format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -64,6 +71,14 @@ lock: $(VENV)/developing ## pin the newest allowed versions in requirements/
 	$(COMPILE) -o requirements/development.txt requirements/development.in
 	@# To read setup.cfg a build backend was run; the entry points that it left here would hide later ones.
 	@rm -rf authserver.egg-info
+
+messages: $(VENV)/developing ## collect the sentences of the pages, and list those that a language lacks
+	$(EXTRACT)
+	@for file in $(LOCALE)/*.po; do \
+		$(BIN)/pybabel --quiet update -i $(LOCALE)/authserver.pot -o $$file -l $$(basename $$file .po | tr - _) \
+			--no-wrap --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date || exit; \
+	done
+	@$(BIN)/python -m pytest -q --no-header tests/test_translations.py
 
 format: $(VENV)/developing ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .

@@ -42,7 +42,7 @@ from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.throttle import Throttle
 from authserver.upkeep import Caretaker
-from authserver.web import TWEENS
+from authserver.web import TWEENS, languages
 from authserver.web.request import Request
 
 log = logging.getLogger("authserver")
@@ -202,6 +202,7 @@ def _build(
     if unknown:
         hint = ini_reader.did_you_mean(unknown[0], grants.CORE, "")
         raise SettingsError([f"authserver.grant_types: {unknown[0]}: no such grant type; {hint}"])
+    languages.check(settings)
     sealing_keys = KeyRing(key_ring(settings))
     storage = _open_database(settings.database_url.value)
     shadows, insecure_shadows = plugin_loader.load(

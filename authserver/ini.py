@@ -30,7 +30,6 @@ PYRAMID = (
     "debug_notfound",
     "debug_routematch",
     "debug_templates",
-    "default_locale_name",
     "includes",
     "reload_all",
     "reload_assets",

@@ -108,6 +108,9 @@ MAXIMUM_USER_AGENT: Annotated[
     int,
     Bound("characters of `User-Agent` that are kept", "it is shown in the list of sessions; the rest is cut"),
 ] = 256
+MAXIMUM_LANGUAGES: Annotated[
+    int, Bound("characters of `Accept-Language` or `ui_locales`", "a longer one is not read")
+] = 1_000
 
 
 def sealed_length(request_length: int) -> int:

@@ -301,6 +301,26 @@ class Settings:
     product_name: Annotated[
         str, Meta(min_length=1, max_length=60, description="The name that the pages show.")
     ] = "authserver"
+    languages: Annotated[
+        Text,
+        Meta(
+            min_length=1,
+            description=(
+                "The languages of the pages, as tags such as `de` or `pt-BR`. A person gets the first that the "
+                "application (`ui_locales`) or else the browser (`Accept-Language`) asks for, and without any "
+                "of these the first in this list."
+            ),
+        ),
+    ] = ("en", "de", "es", "fr", "ja")
+    translations: Annotated[
+        str,
+        Meta(
+            description=(
+                "Folder of translations of your own, `LANGUAGE.po` each: of the sentences of your scopes, of other "
+                "languages, or of any sentence that you want to say in another way; empty for none."
+            )
+        ),
+    ] = ""
     logo: Annotated[
         str, Meta(description="Path of an SVG or PNG file shown on the pages; empty for none.")
     ] = ""

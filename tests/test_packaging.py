@@ -117,6 +117,9 @@ def test_installed_into_an_empty_environment_it_begins_starts_and_issues_a_token
         )
         with urllib.request.urlopen(request, timeout=10) as response:
             answer = json.load(response)
+        page = urllib.request.Request(f"{issuer}/login", headers={"Accept-Language": "de"})
+        with urllib.request.urlopen(page, timeout=10) as response:
+            assert "<h1>Anmelden</h1>" in response.read().decode()
     assert answer["token_type"] == "Bearer" and answer["scope"] == "notes.read"
     assert answer["access_token"].count(".") == 2
 

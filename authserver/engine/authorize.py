@@ -329,6 +329,7 @@ def check_request(engine: Engine, parameters: Parameters, bound: Mapping[str, An
 
 def _expand(engine: Engine, parameters: Parameters) -> Expanded:
     """The request that the parameters refer to: the first plugin that expands it decides, and each may refuse."""
+    engine.journal.note_languages(parameters)
     try:
         found = engine.contributions("expand_authorization_request", engine=engine, parameters=parameters)
     except ServerError:
@@ -336,6 +337,7 @@ def _expand(engine: Engine, parameters: Parameters) -> Expanded:
     except OAuthError as error:
         raise PageError(error) from None
     first = found[0] if found else Expanded(parameters=parameters)
+    engine.journal.note_languages(first.parameters)
     return replace(first, refusal=next((item.refusal for item in found if item.refusal), None))
 
 

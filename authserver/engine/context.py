@@ -130,7 +130,8 @@ class Journal:
 
     `actor` is the authenticated caller (see `Event.actor`). `target` is set once errors may be redirected:
     the accepted redirect URI, the state, and whether the user is asked first because the client registered
-    that URI itself. `events` are those written so far; observers get them after the commit.
+    that URI itself. `ui_locales` are the languages that the authorization request asks for, separated by spaces
+    (OpenID Connect Core, 3.1.2.1). `events` are those written so far; observers get them after the commit.
     """
 
     decisions: list[Ruling[Any]] = field(default_factory=list)
@@ -139,11 +140,16 @@ class Journal:
     user_id: str | None = None
     grant_id: str | None = None
     target: tuple[str, str | None, bool] | None = None
+    ui_locales: str = ""
     events: list[Event] = field(default_factory=list)
 
     def acts(self, client: Client) -> None:
         """The client has proven who it is, or holds what was issued to it: from now on it is the actor."""
         self.actor = f"client:{client.client_id}"
+
+    def note_languages(self, parameters: Parameters) -> None:
+        """Keep which languages these parameters of an authorization request ask for, if any."""
+        self.ui_locales = next(iter(parameters.all("ui_locales")), self.ui_locales)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ def server_metadata(parts: Parts, endpoints: Mapping[str, str]) -> dict[str, Any
         "grant_types_supported": list(parts.grant_types),
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
+        "ui_locales_supported": list(parts.settings.languages),
     }
     if taken := endpoints.keys() & members.keys():
         raise MetadataCollision(f"an endpoint is called {min(taken)} in the metadata, which the core sets")

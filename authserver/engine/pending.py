@@ -242,6 +242,7 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         is_reference,
     ) = strict_json.loads(plaintext, limit=MAXIMUM_BODY)
     parameters = Parameters.parse(encoded, maximum=MAXIMUM_BODY)
+    engine.journal.note_languages(parameters)
     return Pending(
         handle=handle,
         request_id=request_id,

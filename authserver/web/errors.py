@@ -30,6 +30,7 @@ from authserver.engine.errors import (
 )
 from authserver.engine.ports import StorageUnavailable
 from authserver.web.json import json_response
+from authserver.web.languages import in_words
 from authserver.web.onward import see_client
 from authserver.web.request import Request
 from authserver.web.route import Medium
@@ -39,6 +40,12 @@ log = logging.getLogger(__name__)
 _ = TranslationStringFactory("authserver")
 
 RETRY_AFTER = "2"
+SOMETHING = _("Something went wrong")
+# Title and sentence of what Pyramid and WebOb refuse, which have none that could be translated.
+HTTP_ERRORS = {
+    405: (_("This cannot be done here"), _("Go back, and use the links and buttons of the page.")),
+    413: (_("This is too long"), _("What your browser sent is longer than any page here needs.")),
+}
 
 
 @exception_view_config(OAuthError)
@@ -57,7 +64,7 @@ def page_error(error: PageError, request: Request) -> Response:
         request,
         error.status,
         title=_("This request cannot go on"),
-        message=error.description,
+        message=in_words(error.description),
         code=error.code,
         what_to_do=_(
             "Go back to the application and start again. If this happens again, tell its developers the error code."
@@ -75,7 +82,7 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
         "client_name": None,
         "target_host": uris.display_host(error.redirect_uri),
         "target": location,
-        "message": error.description,
+        "message": in_words(error.description),
         "error_id": request.error_id,
         "signed_in": None,
     }
@@ -107,7 +114,8 @@ def http_error(error: HTTPException, request: Request) -> Response:
     else:
         if error.status_int == 404:
             return _nothing_here(request)
-        response = _page(request, error.status_int, title=error.title, message=error.explanation)
+        title, message = HTTP_ERRORS.get(error.status_int, (SOMETHING, error.explanation))
+        response = _page(request, error.status_int, title=title, message=message)
     # Pyramid's own views raise redirects, too: a folder of files adds its slash.
     for name in ("Allow", "Location"):
         if name in error.headers:
@@ -137,7 +145,7 @@ def _failed(request: Request, error: OAuthError) -> Response:
         redirected = RedirectError(error, redirect_uri=redirect_uri, state=state, ask_first=ask_first)
         return redirect_error(redirected, request)
     response = _page(
-        request, error.status, title=_("Something went wrong"), message=error.description, code=error.code
+        request, error.status, title=SOMETHING, message=in_words(error.description), code=error.code
     )
     return _with_hints(request, response, error)
 

@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 from pyramid.config import Configurator
 from pyramid.events import BeforeRender
 from pyramid.httpexceptions import HTTPNotFound
-from pyramid.i18n import default_locale_negotiator
+from pyramid.i18n import Localizer
+from pyramid.interfaces import ITranslationDirectories
 from pyramid.response import Response
 from pyramid.view import view_config
 
 from authserver.settings import Settings
+from authserver.web.languages import DOMAIN, Languages, PageLanguage, underscored
 from authserver.web.request import Request, Served
 
 STATIC_MAXIMUM_AGE = 86_400
@@ -42,21 +45,20 @@ def includeme(config: Configurator) -> None:
     config.add_settings(
         {
             "jinja2.directories": "authserver.web:templates",
-            "jinja2.i18n.domain": "authserver",
+            "jinja2.i18n.domain": DOMAIN,
             "jinja2.undefined": "strict",
             "jinja2.trim_blocks": True,
             "jinja2.lstrip_blocks": True,
         }
     )
     config.include("pyramid_jinja2")
-    config.add_translation_dirs("authserver:locale")
-    config.set_locale_negotiator(negotiate_locale)
+    config.registry.languages = Languages(application.parts.settings)
+    config.add_request_method(page_language, "language", reify=True)
+    config.add_request_method(localizer, reify=True)
+    config.set_locale_negotiator(lambda request: underscored(request.language.tag))
     config.add_subscriber(add_page_values, BeforeRender)
     config.registry.home_links = []
     config.registry.static_files = _static_files(application.parts.settings)
-    config.registry.locales = tuple(
-        sorted(entry.name for entry in (files("authserver") / "locale").iterdir() if entry.is_dir())
-    )
     config.add_directive("add_home_link", add_home_link)
 
 
@@ -84,11 +86,17 @@ def see_own(request: Request, route_name: str, /, **query: str) -> Response:
     return see_other(own_url(request, route_name, **query))
 
 
-def negotiate_locale(request: Request) -> str:
-    """The language of the browser, if there is a translation of it."""
-    available = ("en", *request.registry.locales)
-    chosen: str = request.accept_language.lookup(available, default="en")
-    return chosen or default_locale_negotiator(request) or "en"
+def page_language(request: Request) -> PageLanguage:
+    """What the authorization request asks for, once it was read, or else the browser."""
+    header = request.environ.get("HTTP_ACCEPT_LANGUAGE", "")
+    return request.registry.languages.choose(request.journal.ui_locales, header)
+
+
+def localizer(request: Request) -> Localizer:
+    """In place of Pyramid's, which finds compiled files alone; plugins may have those."""
+    registry: Any = request.registry
+    folders = registry.queryUtility(ITranslationDirectories, default=())
+    return request.registry.languages.localizer(request.language.tag, folders)
 
 
 def add_page_values(event: BeforeRender) -> None:
@@ -102,7 +110,9 @@ def add_page_values(event: BeforeRender) -> None:
     # A view that says so itself must not depend on the database: error pages do (the event holds no view's values).
     if "signed_in" not in (event.rendering_val or ()):
         event["signed_in"] = request.browser.user
-    event.setdefault("locale", request.locale_name)
+    event.setdefault("language", request.language)
+    request.response.content_language = request.language.tag
+    request.response.vary = "Accept-Language"
     event.setdefault("paths", _paths(request))
 
 

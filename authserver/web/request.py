@@ -13,6 +13,7 @@ from authserver.engine.context import Caller, Engine, Journal, Parts
 from authserver.engine.pending import Browser
 from authserver.engine.ports import Storage
 from authserver.limits import MAXIMUM_BODY
+from authserver.web.languages import Languages, PageLanguage
 from authserver.web.route import CrossOrigin, Route
 
 
@@ -50,7 +51,7 @@ class Registry(Protocol):
         home_links: label and address of what features add to the front page.
         static_files: media type, content and digest, by the name of the route.
         cross_origin: headers that other origins may send and read.
-        locales: the languages that there are translations for.
+        languages: the languages that pages are in.
     """
 
     application: Served
@@ -62,7 +63,7 @@ class Registry(Protocol):
     home_links: list[tuple[str, str]]
     static_files: Mapping[str, tuple[str, bytes, str]]
     cross_origin: CrossOrigin
-    locales: tuple[str, ...]
+    languages: Languages
 
 
 class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publishes no types
@@ -76,6 +77,7 @@ class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publish
         journal: the facts that become known while it is processed.
         browser: the session and the pending requests of its cookies.
         error_id: the id of its error, if there is one; the same for each attempt of a retry.
+        language: that its page is in; asked for after the engine has read `ui_locales`.
         content_security_policy: what its page needs beyond `web.headers.PAGE_POLICY`.
     """
 
@@ -87,6 +89,7 @@ class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publish
     journal: Journal
     browser: Browser
     error_id: str
+    language: PageLanguage
     content_security_policy: dict[str, list[str] | None]
 
     @property

@@ -422,6 +422,7 @@ def test_what_is_not_there_is_not_described(shared_server: Server) -> None:
         "introspection_endpoint_auth_methods_supported",
         "introspection_signing_alg_values_supported",
         "authorization_response_iss_parameter_supported",
+        "ui_locales_supported",
     }
 
 

@@ -1,0 +1,234 @@
+"""The language of a page: which there are, which one a person gets, and how it writes dates.
+
+The sentences of a language are in `authserver/locale/LANGUAGE.po`, and in a folder of the deployer's own
+(`authserver.translations`), whose sentences count before. These files are read as they are; no other form of them is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from io import BytesIO
+from pathlib import Path
+
+from babel import Locale, UnknownLocaleError
+from babel.dates import format_date, format_time, get_datetime_format
+from babel.messages.catalog import Catalog
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import PoFileError, read_po
+from pyramid.i18n import Localizer, Translations, TranslationString, TranslationStringFactory, make_localizer
+from webob.acceptparse import AcceptLanguageValidHeader
+
+from authserver.ini import did_you_mean
+from authserver.limits import MAXIMUM_LANGUAGES
+from authserver.settings import Settings, SettingsError
+
+DOMAIN = "authserver"
+# What the sentences are written in; it needs no file.
+SOURCE = "en"
+_SHIPPED = Path(__file__).parents[1] / "locale"
+_ = TranslationStringFactory(DOMAIN)
+_RANGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
+# A line of a PO file. Babel itself takes what it cannot read for something else.
+_LINE = re.compile(r'\s*(#.*|((msgid|msgid_plural|msgctxt|msgstr(\[\d\])?)\s*)?"([^"\\]|\\.)*"\s*)?')
+# Descriptions that the engine makes around the name of a parameter.
+_WITH_NAME = (
+    (re.compile(r"(\S+) is missing"), _("${name} is missing")),
+    (re.compile(r"(\S+) occurs more than once"), _("${name} occurs more than once")),
+)
+
+
+class PageLanguage:
+    """The language that a page is in.
+
+    Attributes:
+        tag: one of `authserver.languages`; the sentences are in it.
+        direction: in which it is written, `ltr` or `rtl`.
+    """
+
+    def __init__(self, tag: str, asked: str = "") -> None:
+        """`asked` is what the person asked for; where it names a region too, dates are written as there."""
+        self.tag = tag
+        self._locale = _locale(asked or tag) or _locale(tag) or Locale(SOURCE)
+
+    @property
+    def direction(self) -> str:
+        return self._locale.text_direction
+
+    def day(self, time: datetime) -> str:
+        """The day of a time in UTC: `29. November 2026`."""
+        return format_date(time.astimezone(UTC), "long", locale=self._locale)
+
+    def minute(self, time: datetime) -> str:
+        """A time to the minute, in UTC and saying so: `29.11.2026, 14:03 UTC`."""
+        time = time.astimezone(UTC)
+        joined = str(get_datetime_format("medium", locale=self._locale)).replace("'", "")
+        clock = format_time(time, "short", tzinfo=UTC, locale=self._locale)
+        return f"{joined.replace('{0}', clock).replace('{1}', format_date(time, 'medium', locale=self._locale))} UTC"
+
+
+class Languages:
+    """The languages of one server.
+
+    Attributes:
+        offered: the tags of `authserver.languages`; the first is for people who want none of them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.offered = settings.languages
+        self._folder = settings.translations
+        self._localizers: dict[str, Localizer] = {}
+
+    def choose(self, ui_locales: str, accept_language: str) -> PageLanguage:
+        """The first wanted language that is offered (RFC 4647, 3.4).
+
+        Args:
+            ui_locales: of the authorization request (OpenID Connect Core, 3.1.2.1); it counts first.
+            accept_language: the header (RFC 9110, 12.5.4).
+        """
+        ui_locales, accept_language = (
+            text if len(text) <= MAXIMUM_LANGUAGES else "" for text in (ui_locales, accept_language)
+        )
+        for wanted in (ui_locales.split(), _by_quality(accept_language)):
+            if found := lookup(wanted, self.offered):
+                return PageLanguage(*found)
+        return PageLanguage(self.offered[0])
+
+    def localizer(self, tag: str, folders: Iterable[str]) -> Localizer:
+        """Translates into this language: our sentences, and those that plugins have in these folders."""
+        if tag not in self._localizers:
+            localizer = make_localizer(underscored(tag), folders)
+            for path in _files(tag, self._folder):
+                localizer.translations.add(Translations(BytesIO(_compiled(path, tag)), DOMAIN))
+            self._localizers[tag] = localizer
+        return self._localizers[tag]
+
+
+def check(settings: Settings) -> None:
+    """Raises SettingsError: a language that does not exist, or a file of translations that cannot be used."""
+    problems = []
+    own: set[str] = set()
+    if settings.translations and not Path(settings.translations).is_dir():
+        problems.append(f"authserver.translations: there is no folder {settings.translations}")
+    elif settings.translations:
+        for path in sorted(Path(settings.translations).glob("*.po")):
+            own.add(path.stem)
+            problem = _file_problem(path)
+            if not problem and path.stem not in settings.languages:
+                problem = "the language is not among authserver.languages; add it there, or remove the file"
+            if problem:
+                problems.append(f"authserver.translations: {path}: {problem}")
+    known = {*shipped(), *own}
+    for tag in settings.languages:
+        if tag not in known:
+            near = lookup([tag], known)
+            hint = f"did you mean {near[0]}" if near else did_you_mean(tag, known, "")
+            problems.append(f"authserver.languages: {tag}: no such language; {hint}")
+    if len(set(settings.languages)) < len(settings.languages):
+        problems.append("authserver.languages: a language occurs twice")
+    if problems:
+        raise SettingsError(problems)
+
+
+@cache
+def shipped() -> tuple[str, ...]:
+    """The languages that come with the server."""
+    return (SOURCE, *sorted(path.stem for path in _SHIPPED.glob("*.po")))
+
+
+def lookup(wanted: Iterable[str], offered: Iterable[str]) -> tuple[str, str] | None:
+    """The first wanted language range that one of the offered languages is for (RFC 4647, 3.4).
+
+    Returns:
+        The offered tag and the wanted range, in whose form dates are written: of `de-AT`, `de` and `de-AT`.
+    """
+    tags = {tag.lower(): tag for tag in offered}
+    for asked in wanted:
+        if not _RANGE.fullmatch(asked):
+            continue
+        for shorter in _shorter(asked.lower()):
+            if shorter in tags:
+                return tags[shorter], asked
+    return None
+
+
+def in_words(description: str) -> TranslationString:
+    """The description of a refusal as a sentence that pages can translate."""
+    for pattern, sentence in _WITH_NAME:
+        if found := pattern.fullmatch(description):
+            return TranslationString(sentence, domain=DOMAIN, mapping={"name": found[1]})
+    return _(description)
+
+
+def _by_quality(header: str) -> list[str]:
+    """The language ranges of the header, the most wanted first, without what is not wanted; none of a malformed one."""
+    try:
+        ranges = AcceptLanguageValidHeader(header).parsed
+    except ValueError:
+        return []
+    unwanted = {tag.lower() for tag, quality in ranges if not quality}
+    by_quality = sorted((item for item in ranges if item[1]), key=lambda item: -item[1])
+    return [tag for tag, _quality in by_quality if not unwanted.intersection(_shorter(tag.lower()))]
+
+
+def _shorter(tag: str) -> Iterator[str]:
+    """The tag, and what is left when subtags are taken from its end; no single letter stays last."""
+    subtags = tag.split("-")
+    while subtags:
+        yield "-".join(subtags)
+        subtags.pop()
+        if subtags and len(subtags[-1]) == 1:
+            subtags.pop()
+
+
+@lru_cache(maxsize=256)
+def _locale(tag: str) -> Locale | None:
+    """How dates are written for this tag, or for the longest part of it that is known."""
+    for shorter in _shorter(tag):
+        try:
+            return Locale.parse(shorter, sep="-")
+        except (ValueError, UnknownLocaleError):
+            continue
+    return None
+
+
+def _file_problem(path: Path) -> str | None:
+    """Why this file of a deployer's own translations cannot be used."""
+    if _locale(path.stem) is None or not _RANGE.fullmatch(path.stem):
+        return "its name is no language, such as it.po or pt-BR.po"
+    try:
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            if not _LINE.fullmatch(line):
+                return f"line {number}: expected msgid or msgstr and a text in quotation marks, or a # and a comment"
+        catalog = _read(path, path.stem)
+    except (PoFileError, OSError, ValueError, LookupError) as error:
+        return f"cannot be read: {error}"
+    for message, errors in catalog.check():
+        return f"line {message.lineno}: {errors[0]}"
+    return None
+
+
+def _files(tag: str, folder: str) -> list[Path]:
+    """Where the sentences of this language are: first those that come with the server, then the deployer's own."""
+    folders = [_SHIPPED, *([Path(folder)] if folder else [])]
+    return [path for path in (each / f"{tag}.po" for each in folders) if path.is_file()]
+
+
+def _read(file: Path, tag: str) -> Catalog:
+    with file.open("rb") as opened:
+        return read_po(opened, locale=underscored(tag), abort_invalid=True)
+
+
+@cache
+def _compiled(file: Path, tag: str) -> bytes:
+    """The sentences of a file in the form that `gettext` reads."""
+    compiled = BytesIO()
+    write_mo(compiled, _read(file, tag))
+    return compiled.getvalue()
+
+
+def underscored(tag: str) -> str:
+    """The name that Pyramid and Babel have for the language of this tag."""
+    return tag.replace("-", "_")
