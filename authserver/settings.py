@@ -430,7 +430,8 @@ def contradictions(settings: Settings) -> list[str]:
         problems.append(f"authserver.logo: there is no file {settings.logo}")
     links = {
         "help_url": settings.help_url,
-        "support_url": settings.support_url.replace(REFERENCE, "reference"),
+        # As in a reference, there are characters in this that no host has.
+        "support_url": settings.support_url.replace(REFERENCE, "_reference_"),
         "privacy_url": settings.privacy_url,
         "terms_url": settings.terms_url,
     }

@@ -23,7 +23,7 @@ def error_id_of(answer: TestResponse) -> str:
     """The id that the client, or the person, was told."""
     if answer.content_type == "application/json":
         return str(answer.json["error_id"])
-    return str(answer.html.find_all("code")[-1].text)
+    return str((answer.html.select_one("code.whole") or answer.html.find_all("code")[-1]).text)
 
 
 def told(server: Server, error_id: str) -> Explanation:
