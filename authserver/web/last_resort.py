@@ -33,7 +33,7 @@ _PAGE = """<!doctype html>
 <h1>Something went wrong</h1>
 <p>{description}</p>
 <p>It is not your fault. Wait a moment, then load the page again.</p>
-<p>If you ask for help, give this reference: <code dir="ltr">{error_id}</code></p>
+<p>If you ask for help, give this reference: <code class="whole" dir="ltr">{error_id}</code></p>
 </html>
 """
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from webtest import TestResponse
 
 from authserver.engine.records import Client
 from authserver.testing.server import Server
-from authserver.testing.stories import register, signed_in
+from authserver.testing.stories import reference_on, register, signed_in
 
 LINKS = {
     "authserver.product_name": "Acme ID & friends",
@@ -89,7 +89,7 @@ def test_a_link_for_help_carries_the_reference(
     """F-12: the id that `explain` looks up, and nothing else of the request."""
     server = make_server({**LINKS, "authserver.support_url": setting})
     answer = server.browser().get("/oauth/authorize?client_id=nobody&state=canary", status=400)
-    reference = answer.html.select_one("code.whole").text
+    reference = reference_on(answer)
     (event,) = server.events("authorization.refused")
     assert event["event_id"] == reference
     (link,) = links_of(answer, ".support")
