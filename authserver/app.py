@@ -10,10 +10,11 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import pyramid_tm
 from pyramid.config import Configurator
@@ -28,22 +29,25 @@ from authserver.engine import grants
 from authserver.engine.clients import client_metadata
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
+from authserver.engine.errors import InvalidTarget
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.metadata import MetadataCollision, auth_methods, joined
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.restore.generation import FollowedGeneration
+from authserver.engine.uris import canonical_resource
 from authserver.ini import Loaded
 from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.shadow import Shadow
-from authserver.settings import SettingsError, key_ring, scope_problems
+from authserver.settings import Settings, SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.throttle import Throttle
 from authserver.upkeep import Caretaker
 from authserver.web import TWEENS, languages
 from authserver.web.request import Request
+from authserver.web.scope_list import is_in_group, prefix_of
 
 log = logging.getLogger("authserver")
 
@@ -230,6 +234,7 @@ def _build(
             ),
             auth_methods=auth_methods(plugins, settings.issuer),
             scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
+            resource_names=_resource_names(settings),
             client_metadata=joined(
                 "member", {}, plugins, "client_metadata", reserved=client_metadata.CORE_MEMBERS
             ),
@@ -241,6 +246,7 @@ def _build(
         )
         if problems := scope_problems(parts.scopes, settings.maximum_request):
             raise SettingsError([f"scopes, of authserver.scopes and plugins: {line}" for line in problems])
+        _check_scope_groups(settings, parts.scopes)
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     return Application(
@@ -250,6 +256,33 @@ def _build(
         insecure=(*loaded.insecure, *insecure_plugins, *insecure_shadows),
         caller=caller,
     )
+
+
+def _resource_names(settings: Settings) -> Mapping[str, str]:
+    """The names of resources by the form in which resources are compared. Raises SettingsError."""
+    names: dict[str, str] = {}
+    for resource, name in settings.resource_names:
+        try:
+            form = canonical_resource(resource)
+        except InvalidTarget as error:
+            raise SettingsError([f"authserver.resource_names: {resource}: {error}"]) from None
+        if form in names:
+            raise SettingsError([f"authserver.resource_names: two lines name {resource}"])
+        names[form] = name
+    return MappingProxyType(names)
+
+
+def _check_scope_groups(settings: Settings, scopes: Iterable[str]) -> None:
+    """Raises SettingsError for a group that no scope is in, because its prefix is misspelt."""
+    prefixes = {prefix_of(scope) for scope in scopes}
+    problems = [
+        f"authserver.scope_groups: {prefix}: no scope begins with it; "
+        + ini_reader.did_you_mean(prefix, prefixes, "")
+        for prefix, _heading in settings.scope_groups
+        if not any(is_in_group(scope, prefix) for scope in scopes)
+    ]
+    if problems:
+        raise SettingsError(problems)
 
 
 def _open_database(url: str) -> Database:

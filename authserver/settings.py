@@ -80,6 +80,13 @@ class AccessTokenFormat(StrEnum):
 SCOPE_NAME = r"[\x21\x23-\x5B\x5D-\x7E]+"
 # The hosts of the machine itself, as a URI names them (RFC 8252, 7.3).
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "[::1]", "localhost"})
+# What the reference of an error takes the place of in `support_url`.
+REFERENCE = "{reference}"
+# What pages may link to: nothing that a browser reads otherwise than it is written here.
+_LINK = (
+    r"https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?([/?#][!#-;=?-Z_a-z~]*)?"
+    r"|mailto:[A-Za-z0-9._+-]+@[A-Za-z0-9][A-Za-z0-9.-]*"
+)
 # Characters of an authorization request beside its scopes and redirect URI: client, challenge, resource, a state.
 _ROOM_FOR_THE_REST = 1024
 # Seconds. A retiring signing key verifies for at least so long, whatever the lifetime is set to meanwhile.
@@ -187,6 +194,24 @@ class Settings:
         Pairs, Meta(description="Every scope there is, a line each: `name = sentence for the consent page`.")
     ] = ()
     hidden_scopes: Annotated[Text, Meta(description="Scopes that the metadata does not list.")] = ()
+    scope_groups: Annotated[
+        Pairs,
+        Meta(
+            description=(
+                "Headings of the consent page when it lists more than eight scopes, a line each: `prefix = heading`. "
+                "`notes` stands over `notes.read` and `notes:write`; where no prefix fits, the first part of the "
+                "name is the heading."
+            )
+        ),
+    ] = ()
+    resource_names: Annotated[
+        Pairs,
+        Meta(
+            description=(
+                "What the pages call resources, a line each: `URI = name`. The URI stays visible beside its name."
+            )
+        ),
+    ] = ()
     signing_algorithm: Annotated[
         SigningAlgorithm, Meta(description="Algorithm of new access tokens: ES256, RS256 or EdDSA.")
     ] = SigningAlgorithm.ES256
@@ -334,6 +359,36 @@ class Settings:
             ),
         ),
     ] = "#2f5fd0"
+    help_url: Annotated[
+        str,
+        Meta(
+            description=(
+                "Where people find help, below every page and on the sign-in page: an https URL or "
+                "`mailto:name@host`; empty for none."
+            )
+        ),
+    ] = ""
+    support_url: Annotated[
+        str,
+        Meta(
+            description=(
+                "Where people ask for help after an error: an https URL, in which `{reference}` becomes the "
+                "reference of the error, or `mailto:name@host`, which gets it as the subject; empty for none."
+            )
+        ),
+    ] = ""
+    privacy_url: Annotated[
+        str,
+        Meta(
+            description="Your privacy policy, below every page: an https URL or `mailto:name@host`; empty for none."
+        ),
+    ] = ""
+    terms_url: Annotated[
+        str,
+        Meta(
+            description="Your terms of service, below every page: an https URL or `mailto:name@host`; empty for none."
+        ),
+    ] = ""
 
     @property
     def is_production(self) -> bool:
@@ -393,6 +448,18 @@ def contradictions(settings: Settings) -> list[str]:
         problems.append("authserver.logo: must be the path of an .svg or .png file")
     elif settings.logo and not Path(settings.logo).is_file():
         problems.append(f"authserver.logo: there is no file {settings.logo}")
+    links = {
+        "help_url": settings.help_url,
+        # As in a reference, there are characters in this that no host has.
+        "support_url": settings.support_url.replace(REFERENCE, "_reference_"),
+        "privacy_url": settings.privacy_url,
+        "terms_url": settings.terms_url,
+    }
+    problems += [
+        f"authserver.{name}: must be an https URL, such as https://example.com/page, or mailto:name@host"
+        for name, link in links.items()
+        if link and not re.fullmatch(_LINK, link)
+    ]
     try:
         key_ring(settings)
     except SettingsError as error:

@@ -32,6 +32,9 @@ SETTINGS = {
     "authserver.hidden_scopes": None,
     "authserver.plugin.registration_open.scopes": "profile notes.read",
     "authserver.plugin.resources_listed.resources": "https://notes.acme.example/ = *",
+    "authserver.resource_names": "https://notes.acme.example/ = Notes",
+    "authserver.privacy_url": "https://acme.example/privacy",
+    "authserver.terms_url": "https://acme.example/terms",
     "authserver.plugin.resources_listed.default": "https://notes.acme.example/",
 }
 SCOPES = ("profile", "notes.read", "notes.write")
@@ -73,7 +76,9 @@ def main() -> None:
 
 
 def take(page: Page, name: str) -> None:
-    """Keep what the page shows."""
+    """Keep what the page shows, in a window as high as the page: what stays in sight stands where it belongs."""
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": page.evaluate("innerWidth"), "height": height})
     page.screenshot(path=IMAGES / name, full_page=True)
     sys.stdout.write(f"{IMAGES / name}: {(IMAGES / name).stat().st_size // 1024} KiB\n")
 

@@ -181,12 +181,39 @@ def test_a_number_stays_within_its_bounds(name: str, bounds: tuple[int, int]) ->
         ("hidden_scopes", "admin"),
         ("logo", "logo.gif"),
         ("logo", "/nowhere/logo.svg"),
+        ("scope_groups", "notes"),
+        ("resource_names", "https://api.example/ ="),
+        ("help_url", "help.example"),
+        ("help_url", "http://help.example/"),
+        ("help_url", "https://good.example@evil.example/"),
+        ("help_url", 'https://help.example/"onclick=x'),
+        ("help_url", "https://help.example/{reference}"),
+        ("support_url", "https://{reference}.example/"),
+        ("support_url", "https://help.example/{id}"),
+        ("support_url", "mailto:help@example.com?bcc=x@example.com"),
+        ("privacy_url", "javascript:alert(1)"),
+        ("terms_url", "mailto:terms"),
     ],
 )
 def test_a_value_of_the_wrong_kind_names_its_key(name: str, bad: str) -> None:
     """T142: a value that cannot be used stops the start."""
     problems = problems_of(ini(**{name: bad}))
     assert all(problem.startswith(f"authserver.{name}: ") for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("name", "link"),
+    [
+        ("help_url", "https://help.example"),
+        ("privacy_url", "https://example.com:8443/privacy?lang=de&a=1#top"),
+        ("terms_url", "mailto:first.last+terms@example.com"),
+        ("support_url", "https://help.example/new?reference={reference}"),
+        ("support_url", ""),
+    ],
+)
+def test_a_link_is_https_or_mail(name: str, link: str) -> None:
+    """E-11: what pages link to is as strict as the links of clients."""
+    assert getattr(load(ini(**{name: link})).settings, name) == link
 
 
 def test_lists_and_lines_become_tuples() -> None:

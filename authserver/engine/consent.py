@@ -100,7 +100,8 @@ def hold_session(engine: Engine, session: Session) -> None:
         PageError: it ended after it was read for this request.
     """
     if not engine.stores.sessions.hold(session.digest):
-        raise PageError(InvalidRequest("You were signed out. Sign in and try again.", reason="session-ended"))
+        signed_out = InvalidRequest("You were signed out. Sign in and try again.", reason="session-ended")
+        raise PageError(signed_out, advises=True)
 
 
 def agree(engine: Engine, agreement: Agreement, session: Session, *, asked: bool) -> Grant:

@@ -164,6 +164,7 @@ class Parts:
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     scopes: Mapping[str, str]
+    resource_names: Mapping[str, str]
     client_metadata: Mapping[str, ReadMember]
     private_use_redirect_uris: frozenset[str]
     token_types: Mapping[str, str]

@@ -221,13 +221,18 @@ class InvalidToken(OAuthError):
 
 
 class PageError(Refusal):
-    """An authorization error that must not be redirected: the user sees it here (OAuth 2.1, 4.1.2.1)."""
+    """An authorization error that must not be redirected: the user sees it here (OAuth 2.1, 4.1.2.1).
+
+    Args:
+        advises: whether the description tells the user what to do; otherwise it tells developers what is wrong.
+    """
 
     status = 400
 
-    def __init__(self, cause: OAuthError) -> None:
+    def __init__(self, cause: OAuthError, *, advises: bool = False) -> None:
         super().__init__(cause.description, reason=cause.reason, revoke_grant=cause.revoke_grant)
         self.code = cause.code
+        self.advises = advises
 
 
 class RedirectError(Refusal):

@@ -148,7 +148,8 @@ def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
         raise ForeignRequest(
             InvalidRequest(
                 "This request cannot be continued in this browser. Start again.", reason="request-unsealable"
-            )
+            ),
+            advises=True,
         )
     is_known = of_this_generation(engine, datetime.fromtimestamp(pending.asked_at, UTC))
     if pending.expires_at <= engine.now.timestamp() or not is_known:

@@ -162,6 +162,11 @@ def challenge() -> dict[str, str]:
     return {"code_challenge": CHALLENGE, "code_challenge_method": "S256"}
 
 
+def reference_on(page: TestResponse) -> str:
+    """The error id that a page gives the person."""
+    return str(page.html.select_one("code.whole").text)
+
+
 def assert_page_error(
     answer: TestResponse, code: str = "invalid_request", *, status: int = 400, supplied: str = ""
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from authserver.web.forms import read_form, read_page_query, read_query
 from authserver.web.onward import let_forms_lead_on, see_client
 from authserver.web.pages import own_url, see_own
 from authserver.web.request import Request
+from authserver.web.scope_list import grouped
 from authserver.web.session import end_session, mark_browser, read_form_from_here, see_login, token_of
 
 Read = Callable[..., Parameters]
@@ -43,8 +44,9 @@ def authorize_by_form(request: Request) -> Response:
 
 @view_config(route_name="consent", request_method="GET")
 def consent(request: Request) -> Response:
-    sealed = read_page_query(request).get("request") or ""
-    return show(request, authorization.resume(request.engine, sealed, request.browser))
+    query = read_page_query(request)
+    outcome = authorization.resume(request.engine, query.get("request") or "", request.browser)
+    return show(request, outcome, ticked=() if query.get("ticks") == "none" else None)
 
 
 @view_config(route_name="consent", request_method="POST")
@@ -62,16 +64,20 @@ def answer_consent(request: Request) -> Response:
         scopes=form.all("scope"),
         confirmed="confirm_unverified" in form,
     )
-    return show(request, outcome)
+    return show(request, outcome, ticked=form.all("scope"))
 
 
-def show(request: Request, outcome: Outcome) -> Response:
-    """Render the outcome: a page, or the redirect to the client."""
+def show(request: Request, outcome: Outcome, *, ticked: Collection[str] | None = None) -> Response:
+    """Render the outcome: a page, or the redirect to the client.
+
+    Args:
+        ticked: the scopes that are ticked on the consent page; None for all.
+    """
     match outcome:
         case AskLogin(sealed_request=sealed):
             return see_login(request, request=sealed)
         case AskConsent():
-            return _consent_page(request, outcome)
+            return _consent_page(request, outcome, ticked)
         case Redirect(location=location):
             return see_client(request, location)
 
@@ -120,6 +126,7 @@ def _stopped(
         "again": again,
         "client": client,
         "code": refusal.code,
+        "details": None,
         "error_id": request.error_id,
         "signed_in": None,
     }
@@ -138,9 +145,10 @@ def _readable(read: Read, request: Request) -> Parameters:
         raise PageError(error) from None
 
 
-def _consent_page(request: Request, asked: AskConsent) -> Response:
+def _consent_page(request: Request, asked: AskConsent, ticked: Collection[str] | None = None) -> Response:
     let_forms_lead_on(request)
     agreement = asked.agreement
+    here = partial(own_url, request, "consent", request=asked.sealed_request)
     page = {
         "action": own_url(request, "consent"),
         "csrf_token": asked.form_token,
@@ -150,11 +158,11 @@ def _consent_page(request: Request, asked: AskConsent) -> Response:
         "redirect_host": uris.display_host(asked.redirect_uri),
         "redirect_is_local": uris.is_loopback(asked.redirect_uri),
         "redirect_is_app": not asked.redirect_uri.startswith(("https:", "http:")),
-        "scopes": [
-            {"name": name, "sentence": sentence, "index": index}
-            for index, (name, sentence) in enumerate(asked.scopes)
-        ],
-        "resources": agreement.resources,
+        "scopes": len(asked.scopes),
+        "groups": grouped(asked.scopes, ticked=ticked, headings=dict(request.engine.settings.scope_groups)),
+        "tick_all": here(ticks="all"),
+        "tick_none": here(ticks="none"),
+        "resources": named_resources(request, agreement.resources),
         "missing_confirmation": asked.problem == "not-confirmed",
         "nothing_ticked": asked.problem == "nothing-ticked",
         "shown_to_another": asked.problem == "shown-to-another",
@@ -162,6 +170,12 @@ def _consent_page(request: Request, asked: AskConsent) -> Response:
     response: Response = render_to_response("consent.jinja2", page, request)
     response.status_int = 400 if asked.problem else 200
     return response
+
+
+def named_resources(request: Request, resources: Iterable[str]) -> list[tuple[str, str]]:
+    """Resources with the names that the operator gave them; "" for those without."""
+    names = request.engine.resource_names
+    return [(resource, names.get(uris.canonical_resource(resource), "")) for resource in resources]
 
 
 def describe_client(client: Client) -> dict[str, Any]:
@@ -173,6 +187,7 @@ def describe_client(client: Client) -> dict[str, Any]:
     return {
         "name": client.name[:100],
         "verified": not client.is_self_registered,
+        "first_party": client.first_party,
         "registered_by": client.registered_by,
         "registered_at": client.created_at,
         **links,

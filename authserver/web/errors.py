@@ -40,11 +40,10 @@ log = logging.getLogger(__name__)
 _ = TranslationStringFactory("authserver")
 
 RETRY_AFTER = "2"
-SOMETHING = _("Something went wrong")
-# Title and sentence of what Pyramid and WebOb refuse, which have none that could be translated.
+# What Pyramid refuses by itself, in words for the person who came to the page.
 HTTP_ERRORS = {
-    405: (_("This cannot be done here"), _("Go back, and use the links and buttons of the page.")),
-    413: (_("This is too long"), _("What your browser sent is longer than any page here needs.")),
+    405: _("This page is not meant to be opened in this way. Go back and try again."),
+    413: _("More was sent than this page accepts. Shorten it and try again."),
 }
 
 
@@ -60,15 +59,20 @@ def oauth_error(error: OAuthError, request: Request) -> Response:
 @exception_view_config(PageError)
 def page_error(error: PageError, request: Request) -> Response:
     """An authorization error that the user sees here."""
+    title = _("This request cannot go on")
+    if error.advises:
+        return _page(request, error.status, title=title, message=in_words(error.description), code=error.code)
     return _page(
         request,
         error.status,
-        title=_("This request cannot go on"),
-        message=in_words(error.description),
-        code=error.code,
+        title=title,
+        message=_("The request that brought you here cannot be answered. Nothing of yours was shared."),
         what_to_do=_(
-            "Go back to the application and start again. If this happens again, tell its developers the error code."
+            "Go back to the application and start again. If this happens again, tell the people who run the "
+            "application, and give them what is below."
         ),
+        code=error.code,
+        details=in_words(error.description),
     )
 
 
@@ -83,6 +87,8 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
         "target_host": uris.display_host(error.redirect_uri),
         "target": location,
         "message": in_words(error.description),
+        "code": error.code,
+        "details": None,
         "error_id": request.error_id,
         "signed_in": None,
     }
@@ -114,8 +120,12 @@ def http_error(error: HTTPException, request: Request) -> Response:
     else:
         if error.status_int == 404:
             return _nothing_here(request)
-        title, message = HTTP_ERRORS.get(error.status_int, (SOMETHING, error.explanation))
-        response = _page(request, error.status_int, title=title, message=message)
+        message = HTTP_ERRORS.get(
+            error.status_int, _("This request cannot be answered. Go back and try again.")
+        )
+        response = _page(
+            request, error.status_int, title=_("This cannot be done"), message=message, details=error.title
+        )
     # Pyramid's own views raise redirects, too: a folder of files adds its slash.
     for name in ("Allow", "Location"):
         if name in error.headers:
@@ -132,7 +142,12 @@ def undecodable(error: URLDecodeError, request: Request) -> Response:
 def _nothing_here(request: Request) -> Response:
     """Nothing was decided, and strangers ask for many such pages: only the log has this id."""
     log.info("page not found, error_id=%s", request.error_id)
-    return _page(request, 404, title=_("Page not found"), message=_("There is no page at this address."))
+    return _page(
+        request,
+        404,
+        title=_("Page not found"),
+        message=_("There is no page at this address. Check it, or begin at the front page."),
+    )
 
 
 def _failed(request: Request, error: OAuthError) -> Response:
@@ -145,7 +160,15 @@ def _failed(request: Request, error: OAuthError) -> Response:
         redirected = RedirectError(error, redirect_uri=redirect_uri, state=state, ask_first=ask_first)
         return redirect_error(redirected, request)
     response = _page(
-        request, error.status, title=SOMETHING, message=in_words(error.description), code=error.code
+        request,
+        error.status,
+        title=_("Something went wrong"),
+        message=in_words(error.description),
+        what_to_do=_(
+            "It is not your fault. Wait a moment, then load the page again. If this happens again, ask for help and "
+            "give the reference below."
+        ),
+        code=error.code,
     )
     return _with_hints(request, response, error)
 
@@ -172,14 +195,16 @@ def _page(
     *,
     title: str,
     message: str,
-    code: str | None = None,
     what_to_do: str | None = None,
+    code: str | None = None,
+    details: str | None = None,
 ) -> Response:
     page = {
         "title": title,
         "message": message,
-        "code": code,
         "what_to_do": what_to_do,
+        "code": code,
+        "details": details,
         "error_id": request.error_id,
         # A page about a failure must not depend on what may have failed.
         "signed_in": None,

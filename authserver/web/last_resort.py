@@ -27,10 +27,13 @@ MAXIMUM_ATTEMPTS = 3
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>Something went wrong</title>
 <h1>Something went wrong</h1>
 <p>{description}</p>
-<p>Reference <code dir="ltr">{error_id}</code></p>
+<p>It is not your fault. Wait a moment, then load the page again.</p>
+<p>If you ask for help, give this reference: <code class="whole" dir="ltr">{error_id}</code></p>
 </html>
 """
 log = logging.getLogger(__name__)

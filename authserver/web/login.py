@@ -168,15 +168,15 @@ def _personal_page(request: Request, name: str) -> str:
 
 def _login_page(request: Request, shown: SignInPage, *, failed: bool = False) -> Response:
     requester = shown.requester
-    client = describe_client(requester.client) if requester else None
+    redirect_uri = requester.redirect_uri if requester else ""
     page: dict[str, Any] = {
         "action": own_url(request, "login"),
         "csrf_token": shown.csrf_token,
         "sealed_request": shown.sealed_request,
         "return_page": shown.return_page,
-        "client_name": client["name"] if client else None,
-        "client_verified": client is not None and client["verified"],
-        "redirect_host": uris.display_host(requester.redirect_uri) if requester else None,
+        "client": describe_client(requester.client) if requester else None,
+        "redirect_host": uris.display_host(redirect_uri),
+        "redirect_is_remote": uris.is_remote_https(redirect_uri),
         "username": shown.username,
         "again": requester is not None
         and request.browser.user is not None
@@ -187,5 +187,10 @@ def _login_page(request: Request, shown: SignInPage, *, failed: bool = False) ->
     }
     if requester:
         let_forms_lead_on(request)
+    # The one script of these pages: a file of ours, named with its path, so that nothing else may run.
+    request.content_security_policy = {
+        **request.content_security_policy,
+        "script-src": [own_url(request, "show_password")],
+    }
     response: Response = render_to_response("login.jinja2", page, request)
     return response

@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from pyramid.config import Configurator
 from pyramid.events import BeforeRender
 from pyramid.httpexceptions import HTTPNotFound
-from pyramid.i18n import Localizer
+from pyramid.i18n import Localizer, TranslationStringFactory
 from pyramid.interfaces import ITranslationDirectories
 from pyramid.response import Response
 from pyramid.view import view_config
 
-from authserver.settings import Settings
+from authserver.settings import REFERENCE, Settings
 from authserver.web.languages import DOMAIN, Languages, PageLanguage, underscored
 from authserver.web.request import Request, Served
 
 STATIC_MAXIMUM_AGE = 86_400
+_ = TranslationStringFactory("authserver")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class Paths:
     style: str
     theme: str
     favicon: str
+    show_password: str
 
 
 def includeme(config: Configurator) -> None:
@@ -114,11 +117,34 @@ def add_page_values(event: BeforeRender) -> None:
     request.response.content_language = request.language.tag
     request.response.vary = "Accept-Language"
     event.setdefault("paths", _paths(request))
+    event.setdefault("help_url", settings.help_url)
+    event.setdefault("support_link", partial(support_link, settings))
+    event.setdefault(
+        "footer",
+        [
+            (label, url)
+            for label, url in (
+                (_("Help"), settings.help_url),
+                (_("Privacy"), settings.privacy_url),
+                (_("Terms"), settings.terms_url),
+            )
+            if url
+        ],
+    )
+
+
+def support_link(settings: Settings, error_id: str) -> str:
+    """Where to ask for help with an error: it carries the reference, and nothing else of the request. "" for nowhere."""
+    url = settings.support_url
+    if url.startswith("mailto:"):
+        return f"{url}?subject={quote(f'{settings.product_name}: {error_id}', safe='')}"
+    return url.replace(REFERENCE, quote(error_id, safe=""))
 
 
 @view_config(route_name="style", request_method="GET")
 @view_config(route_name="theme", request_method="GET")
 @view_config(route_name="favicon", request_method="GET")
+@view_config(route_name="show_password", request_method="GET")
 @view_config(route_name="logo", request_method="GET")
 def static_file(request: Request) -> Response:
     found = request.registry.static_files.get(request.matched_route.name)
@@ -141,6 +167,7 @@ def _static_files(settings: Settings) -> Mapping[str, tuple[str, bytes, str]]:
         "style": ("text/css", (static / "style.css").read_bytes()),
         "theme": ("text/css", theme.encode()),
         "favicon": ("image/svg+xml", (static / "favicon.svg").read_bytes()),
+        "show_password": ("text/javascript", (static / "show-password.js").read_bytes()),
     }
     if settings.logo:
         kind = "image/svg+xml" if settings.logo.endswith(".svg") else "image/png"
@@ -162,6 +189,7 @@ def _paths(request: Request) -> Paths:
         style=own_url(request, "style", v=static["style"][2]),
         theme=own_url(request, "theme", v=static["theme"][2]),
         favicon=own_url(request, "favicon", v=static["favicon"][2]),
+        show_password=own_url(request, "show_password", v=static["show_password"][2]),
     )
 
 

@@ -74,6 +74,7 @@ ROUTES = (
     Route("style", "/static/style.css", ("GET",), stored=False),
     Route("theme", "/static/theme.css", ("GET",), stored=False),
     Route("favicon", "/static/favicon.svg", ("GET",), stored=False),
+    Route("show_password", "/static/show-password.js", ("GET",), stored=False),
     Route("logo", "/static/logo", ("GET",), stored=False),
 )
 

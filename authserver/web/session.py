@@ -43,7 +43,8 @@ class ForgedForm(PageError):
 
     def __init__(self) -> None:
         super().__init__(
-            InvalidRequest("This form is out of date. Go back, reload and try again.", reason="form-token")
+            InvalidRequest("This form is out of date. Go back, reload and try again.", reason="form-token"),
+            advises=True,
         )
 
 
@@ -55,7 +56,8 @@ class TwoSessions(PageError):
             InvalidRequest(
                 "Your browser sends two sessions. Delete the cookies of this site and start again.",
                 reason="two-sessions",
-            )
+            ),
+            advises=True,
         )
 
 

@@ -29,7 +29,8 @@ from playwright.sync_api import Browser, Page, Request, Response, expect, sync_p
 from authserver.engine.clients.registration import add_client
 from authserver.engine.records import ClientMetadata
 from authserver.testing.live import live_server, with_playground
-from authserver.testing.server import Server
+from authserver.testing.server import RESOURCE, SETTINGS, Server
+from tests.browser.steps import MANY_SCOPES
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -42,6 +43,17 @@ ARGUMENTS = (
     "--disable-sync",
 )
 MILLISECONDS = 10_000
+# What an operator may add to the pages.
+SITE = {
+    "authserver.scopes": SETTINGS["authserver.scopes"]
+    + "\n".join(f"        {name} = Do what {name} says" for name in MANY_SCOPES),
+    "authserver.scope_groups": "calendar = Calendars, also those that others have shared with you",
+    "authserver.resource_names": f"{RESOURCE} = The API of everything",
+    "authserver.help_url": "https://help.example/",
+    "authserver.privacy_url": "https://site.example/privacy",
+    "authserver.terms_url": "https://site.example/terms",
+    "authserver.support_url": "mailto:help@site.example",
+}
 # A client may send the browser on, and again, at last to an app.
 ONWARD = {"/open": "/opened", "/opened": "example-app://done"}
 
@@ -107,7 +119,7 @@ def server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory)
     """The server process, with the playground and the users `ann` and `bob`."""
     path = tmp_path_factory.mktemp("live") / "authserver.db"
     shutil.copy(migrated_sqlite_file, path)
-    with live_server(f"sqlite:///{path}", with_playground()) as server:
+    with live_server(f"sqlite:///{path}", with_playground(SITE)) as server:
         server.add_user("ann")
         server.add_user("bob")
         metadata = ClientMetadata(

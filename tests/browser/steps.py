@@ -20,6 +20,12 @@ from authserver.testing.server import PASSWORD, Server
 
 _NUMBERS = count(1)
 SELF_NAMED = "Claude (claude.ai)"
+# More than the consent page shows without folding.
+MANY_SCOPES = tuple(
+    f"{area}.{verb}"
+    for area in ("notes", "calendar", "https://graph.example/very-long-names-of-resources")
+    for verb in ("read", "write", "share", "delete", "export")
+)
 
 
 def authorize(page: Page, server: Server, client: Client, **changes: str | list[str] | None) -> None:
@@ -109,6 +115,12 @@ def _consent(page: Page, server: Server) -> None:
     links = {"client_uri": "https://notes.example/", "policy_uri": "https://notes.example/privacy"}
     client, _ = server.add_client(client_name="Notes", details=links)
     ask(page, server, client, scope="profile files.read")
+
+
+def _consent_many(page: Page, server: Server) -> None:
+    scopes = ("profile", "files.read", *MANY_SCOPES)
+    client, _ = server.add_client(client_name="Everything", scopes=scopes)
+    ask(page, server, client, scope=" ".join(scopes))
 
 
 def _consent_unverified(page: Page, server: Server) -> None:
@@ -363,6 +375,7 @@ PAGES: dict[str, Callable[[Page, Server], None]] = {
     "login-stranger": _login_for_stranger,
     "login-failed": _failed_login,
     "consent": _consent,
+    "consent-many": _consent_many,
     "consent-unverified": _consent_unverified,
     "consent-local": _consent_local,
     "consent-app": _consent_app,

@@ -195,9 +195,9 @@ def test_motion_stops_for_those_who_ask(page: Page, server: Server) -> None:
     """prefers-reduced-motion (WCAG 2.2, 2.3.3)."""
     PAGES["login"](page, server)
     moving = "element => getComputedStyle(element).transitionProperty"
-    assert page.get_by_role("button").evaluate(moving) == "box-shadow"
+    assert page.get_by_role("button", name="Sign in").evaluate(moving) == "box-shadow"
     page.emulate_media(reduced_motion="reduce")
-    assert page.get_by_role("button").evaluate(moving) == "none"
+    assert page.get_by_role("button", name="Sign in").evaluate(moving) == "none"
 
 
 def test_the_focus_follows_the_reading_order(page: Page, server: Server, watch) -> None:
@@ -216,3 +216,36 @@ def test_the_focus_follows_the_reading_order(page: Page, server: Server, watch) 
             )
         )
     assert all(before <= after for before, after in pairwise(tops)), tops
+
+
+def test_many_scopes_are_folded_and_the_answers_stay_in_sight(page: Page, server: Server) -> None:
+    """WCAG 2.2, 2.4.11, E-09: whatever has the focus is not covered by Deny and Allow, and each fold says what is in it."""
+    PAGES["consent-many"](page, server)
+    boxes, bar = page.locator("input[name=scope]"), page.locator("#answers")
+    assert (boxes.count(), boxes.filter(visible=True).count()) == (17, 7)
+    fold = page.locator("details").first
+    for name, ticks in (("all", [True] * 5), ("not all", [False] + [True] * 4), ("none", [False] * 5)):
+        for box, tick in zip(fold.locator("input").all(), ticks, strict=True):
+            box.evaluate("(box, tick) => { box.checked = tick; }", tick)
+        expect(fold.locator("summary")).to_have_text(
+            re.compile(f"Calendars.*5 permissions, {name} ticked"), use_inner_text=True
+        )
+    for fold in page.locator("details").all():
+        fold.locator("summary").click()
+    for width, height in ((1280, 800), (640, 400), (320, 640)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate("scrollTo(0, 0)")
+        expect(page.get_by_role("button", name="Allow")).to_be_in_viewport(ratio=1)
+        page.locator(".skip").focus()
+        steps = 0
+        while not bar.evaluate("bar => bar.contains(document.activeElement)"):
+            page.keyboard.press("Tab")
+            covered = bar.evaluate(
+                "bar => !bar.contains(document.activeElement)"
+                " && document.activeElement.getBoundingClientRect().bottom > bar.getBoundingClientRect().top"
+            )
+            assert not covered, (width, page.locator(":focus").evaluate("element => element.outerHTML"))
+            steps += 1
+        assert steps > 20
+    page.set_viewport_size({"width": 320, "height": 256})  # 1280 px at 400 %: no room for a bar
+    assert bar.evaluate("bar => getComputedStyle(bar).position") == "static"

@@ -18,7 +18,14 @@ def test_an_unknown_client_is_a_page_without_a_way_out(page: Page, server: Serve
     assert answer is not None and answer.status == 400
     expect(page.get_by_role("heading", level=1)).to_have_text("This request cannot go on")
     assert "evil.example" not in page.content()
-    assert [link.get_attribute("href") for link in page.locator("main a").all()] == [server.issuer + "/"]
+    reference = page.locator(".whole").inner_text()
+    help_link = f"mailto:help@site.example?subject=authserver%3A%20{reference}"
+    assert [link.get_attribute("href") for link in page.locator("main a").all()] == [
+        help_link,
+        server.issuer + "/",
+    ]
+    page.locator(".whole").click()
+    assert page.evaluate("getSelection().toString()") == reference
 
 
 def test_an_unregistered_redirect_uri_is_a_page_without_a_way_out(page: Page, server: Server, watch) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from playwright.sync_api import Page, expect
 
 from authserver.testing.server import PASSWORD, Server
-from tests.browser.steps import answer_of, authorize, session_cookie, sign_in
+from tests.browser.steps import MANY_SCOPES, answer_of, authorize, session_cookie, sign_in
 
 
 def test_a_wrong_password_is_explained_and_the_right_one_goes_on(page: Page, server: Server, watch) -> None:
@@ -27,6 +27,11 @@ def test_a_wrong_password_is_explained_and_the_right_one_goes_on(page: Page, ser
     page.get_by_role("link", name="Type the password again").click()
     expect(page.get_by_label("Password")).to_be_focused()
     page.get_by_label("Password").fill(PASSWORD)
+    reveal = page.get_by_role("button", name="Show password")
+    for kind, pressed in (("text", "true"), ("password", "false"), ("text", "true")):
+        reveal.press("Enter")
+        expect(page.get_by_label("Password")).to_have_attribute("type", kind)
+        expect(reveal).to_have_attribute("aria-pressed", pressed)
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("heading", name="Client")).to_be_visible()
@@ -78,10 +83,10 @@ def test_signing_out_is_asked_for_and_ends_the_session(page: Page, server: Serve
     page.goto(server.issuer + "/")
     page.get_by_role("link", name="Sign in").click()
     sign_in(page)
-    expect(page.get_by_text("You are signed in as Ann.")).to_be_visible()
+    expect(page.get_by_text("You are signed in as Ann (ann).")).to_be_visible()
     page.goto(server.issuer + "/logout")
     page.get_by_role("link", name="Stay signed in").click()
-    expect(page.get_by_text("You are signed in as Ann.")).to_be_visible()
+    expect(page.get_by_text("You are signed in as Ann (ann).")).to_be_visible()
     other = page.context.new_page()
     other.goto(server.issuer + "/")
     other.goto(server.issuer + "/no-such-page")
@@ -106,11 +111,15 @@ def test_sign_in_and_consent_need_no_script(open_page: Callable[..., Page], serv
     """The pages are forms; a browser without JavaScript signs in, fails, consents and signs out."""
     watch.allow("status of 400")
     page = open_page(java_script_enabled=False)
-    client, _ = server.add_client()
-    authorize(page, server, client)
+    client, _ = server.add_client(scopes=MANY_SCOPES)
+    authorize(page, server, client, scope=" ".join(MANY_SCOPES))
+    expect(page.get_by_role("button", name="Show password")).to_be_hidden()
     sign_in(page, password="not this one")
     expect(page.get_by_role("alert")).to_contain_text("You are not signed in")
     sign_in(page)
+    page.get_by_role("link", name="Tick none").click()
+    expect(page.locator("input[name=scope]:checked")).to_have_count(0)
+    page.get_by_role("checkbox").first.check()
     page.get_by_role("button", name="Allow").click()
     page.wait_for_url("https://client.example/**")
     assert answer_of(page)["state"] == "xyz"

@@ -231,7 +231,7 @@ def test_a_request_by_post_from_another_site(
     """B039, B104: it comes without the session, and leads to the consent page of the person who is signed in."""
     page.goto(server.issuer + "/login")
     sign_in(page)
-    expect(page.get_by_text("You are signed in as Ann.")).to_be_visible()
+    expect(page.get_by_text("You are signed in as Ann (ann).")).to_be_visible()
     if remembered:
         authorize(page, server, client)
         allow(page)
@@ -244,7 +244,7 @@ def test_a_request_by_post_from_another_site(
     if not remembered:
         heading(page, CONSENT)
         page.reload()
-        expect(page.get_by_text("Signed in as Ann.")).to_be_visible()
+        expect(page.get_by_text("Signed in as Ann (ann).")).to_be_visible()
         allow(page)
     page.wait_for_url("https://client.example/cb?**")
     assert "code" in answer_of(page)
@@ -270,7 +270,7 @@ def test_no_form_of_another_site_replaces_a_session(
     watch.allow("headers of ")
     page.goto(server.issuer + "/login")
     sign_in(page)
-    expect(page.get_by_text("You are signed in as Ann.")).to_be_visible()
+    expect(page.get_by_text("You are signed in as Ann (ann).")).to_be_visible()
     before = session_cookie(context)
     page.goto("https://client.example/")
     with page.expect_response(lambda response: response.url.endswith(path)) as answered:
@@ -279,7 +279,7 @@ def test_no_form_of_another_site_replaces_a_session(
     assert "set-cookie" not in answered.value.headers
     page.wait_for_url(server.issuer + path)
     page.goto(server.issuer + "/")
-    expect(page.get_by_text("You are signed in as Ann.")).to_be_visible()
+    expect(page.get_by_text("You are signed in as Ann (ann).")).to_be_visible()
     assert session_cookie(context) == before
 
 
@@ -291,7 +291,7 @@ def test_no_image_or_frame_of_another_site_replaces_a_session(
     watch.allow("third party: |Failed to load resource|headers of |Mixed Content")
     page.goto(server.issuer + "/login")
     sign_in(page)
-    expect(page.get_by_text("You are signed in as Ann.")).to_be_visible()
+    expect(page.get_by_text("You are signed in as Ann (ann).")).to_be_visible()
     before = session_cookie(context)
     page.goto("https://client.example/")
     addresses = [
@@ -309,7 +309,7 @@ def test_no_image_or_frame_of_another_site_replaces_a_session(
         addresses,
     )
     page.goto(server.issuer + "/")
-    expect(page.get_by_text("You are signed in as Ann.")).to_be_visible()
+    expect(page.get_by_text("You are signed in as Ann (ann).")).to_be_visible()
     assert session_cookie(context) == before
 
 
@@ -336,7 +336,7 @@ def test_signing_out_twice(page: Page, context: BrowserContext, server: Server, 
     watch.allow("status of 403")
     page.goto(server.issuer + "/login")
     sign_in(page)
-    expect(page.get_by_text("You are signed in as Ann.")).to_be_visible()
+    expect(page.get_by_text("You are signed in as Ann (ann).")).to_be_visible()
     page.goto(server.issuer + "/logout")
     other = context.new_page()
     other.goto(server.issuer + "/logout")
@@ -357,10 +357,10 @@ def test_another_user_in_another_tab(
     other = context.new_page()
     other.goto(server.issuer + "/login")
     sign_in(other, "bob")
-    expect(other.get_by_text("You are signed in as Bob.")).to_be_visible()
+    expect(other.get_by_text("You are signed in as Bob (bob).")).to_be_visible()
     allow(page)
     expect(page.get_by_role("alert")).to_be_focused()
-    expect(page.get_by_text("Signed in as Bob.")).to_be_visible()
+    expect(page.get_by_text("Signed in as Bob (bob).")).to_be_visible()
     assert codes_of(server, client) == 0
     allow(page)
     page.wait_for_url(AT_CLIENT)
@@ -379,7 +379,7 @@ def test_back_after_another_account_was_chosen(page: Page, server: Server, clien
     heading(page, "Sign in")
     page.reload()
     sign_in(page, "bob")
-    expect(page.get_by_text("Signed in as Bob.")).to_be_visible()
+    expect(page.get_by_text("Signed in as Bob (bob).")).to_be_visible()
 
 
 def test_reload_on_every_page_of_a_request(page: Page, server: Server, client: Client) -> None:

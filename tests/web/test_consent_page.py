@@ -169,7 +169,8 @@ def test_a_name_is_text(server: Server, name: str, by_itself: bool) -> None:
     ):
         assert name in page.html.find("main").get_text()
         assert len(page.html.find_all("h1")) == 1
-        assert not page.html.find_all(["script", "img"])
+        assert not page.html.find("main").find_all(["script", "img"])
+        assert all(script["src"].startswith("https://as.example/") for script in page.html.find_all("script"))
         assert not [tag for tag in page.html.find_all(True) if tag.has_attr("onmouseover")]
 
 

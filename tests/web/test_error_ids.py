@@ -16,14 +16,14 @@ from authserver.api import Decision, hookimpl
 from authserver.explaining.explain import Explanation, explain_event
 from authserver.storage.database import StorageBusy, StorageSlow
 from authserver.testing.server import VERIFIER, Server, forged, form_with
-from authserver.testing.stories import assert_json_error, signed_in, stored
+from authserver.testing.stories import assert_json_error, reference_on, signed_in, stored
 
 
 def error_id_of(answer: TestResponse) -> str:
     """The id that the client, or the person, was told."""
     if answer.content_type == "application/json":
         return str(answer.json["error_id"])
-    return str(answer.html.find_all("code")[-1].text)
+    return reference_on(answer)
 
 
 def told(server: Server, error_id: str) -> Explanation:

@@ -61,8 +61,8 @@ def shown_id(answer: TestResponse) -> str | None:
     """The id that the client, or the person, was told."""
     if answer.content_type == "application/json":
         return answer.json.get("error_id")
-    codes = answer.html.find_all("code") if answer.content_type == "text/html" else []
-    return str(codes[-1].text) if codes else None
+    found = answer.html.select_one("code.whole") if answer.content_type == "text/html" else None
+    return str(found.text) if found else None
 
 
 # ---- What was lost once ----------------------------------------------------------------------------

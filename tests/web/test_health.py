@@ -105,7 +105,7 @@ def test_an_unexpected_fault_of_a_page_is_a_page(ill: Server, caplog: pytest.Log
     assert "server_error" in answer.text
     assert "client.example" not in answer.text
     assert_silent(answer)
-    error_id = answer.html.find_all("code")[-1].text
+    error_id = answer.html.select_one("code.whole").text
     assert error_id in caplog.text
 
 

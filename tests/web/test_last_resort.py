@@ -18,6 +18,7 @@ from authserver.api import Medium, Origins, Route, hookimpl
 from authserver.engine.errors import TooManyRequests
 from authserver.storage.database import StorageBusy
 from authserver.testing.server import SETTINGS, Server
+from authserver.testing.stories import reference_on
 
 MakeServer = Callable[..., Server]
 CANARY = "canary of a fault"
@@ -122,7 +123,7 @@ def assert_ours(answer: TestResponse, caplog: pytest.LogCaptureFixture) -> None:
         assert answer.content_type == "text/html"
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert answer.headers["X-Frame-Options"] == "DENY"
-        error_id = answer.html.find_all("code")[-1].text
+        error_id = reference_on(answer)
     told = [record for record in caplog.records if record.exc_info and error_id in record.getMessage()]
     assert told
     assert CANARY in caplog.text

@@ -190,7 +190,11 @@ def test_every_failure_looks_the_same(server: Server) -> None:
     ]
     answers = {name: sign_in_at(page, name, password) for name, password in tries}
     bodies = {
-        re.sub(r'<code dir="ltr">[\w-]{22}</code>', "", answer.text.replace(f'value="{name}"', 'value="…"'))
+        re.sub(
+            r'<code class="whole" dir="ltr">[\w-]{22}</code>',
+            "",
+            answer.text.replace(f'value="{name}"', 'value="…"'),
+        )
         for name, answer in answers.items()
     }
     assert len(bodies) == 1
@@ -273,7 +277,7 @@ def test_a_typed_name_comes_back_escaped_and_cut(server: Server, name: str) -> N
     """T094, E-11: what a person typed is text."""
     answer = sign_in_at(server.browser().get(server.path("/login")), name, "wrong password")
     assert form_with(answer, "username")["username"].value == name[:100]
-    assert "<script" not in answer.text
+    assert not answer.html.find("main").find_all("script")
     assert "49" not in form_with(answer, "username")["username"].value
     assert "wrong password" not in answer.text
 

@@ -1,0 +1,106 @@
+"""How the consent page lists scopes: a few as they are, many in groups under headings and partly folded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+# So many are in plain sight, and as many need no headings.
+IN_SIGHT = 8
+
+# What may be before a name, as in https://api.example.com/notes.read, and the name to its first separator.
+_PREFIX = re.compile(r"(?:.*/)?[^.:/]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownScope:
+    """A scope with its sentence; `index` is its place in the request."""
+
+    index: int
+    name: str
+    sentence: str
+    ticked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Scopes that belong together; those in `folded` are out of sight until they are unfolded.
+
+    Attributes:
+        heading: "" for scopes that are in no group.
+        named: whether the operator gave the heading; otherwise it is what the names begin with.
+    """
+
+    heading: str = ""
+    named: bool = False
+    shown: tuple[ShownScope, ...] = ()
+    folded: tuple[ShownScope, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the fold is open at first: its summary can say that all are ticked or none, but not which."""
+        return len({scope.ticked for scope in self.folded}) == 2
+
+
+def prefix_of(scope: str) -> str:
+    """The first part of a scope's name: `notes` of `notes.read`, `notes:write` and `notes` itself."""
+    found = _PREFIX.match(scope)
+    return found[0] if found else ""
+
+
+def is_in_group(scope: str, prefix: str) -> bool:
+    """Whether the name is this prefix, or begins with it and goes on at a separator."""
+    rest = scope.removeprefix(prefix)
+    return scope.startswith(prefix) and (rest[:1] in ("", ".", ":", "/") or prefix[-1:] in (".", ":", "/"))
+
+
+def grouped(
+    scopes: Iterable[tuple[str, str]],
+    *,
+    ticked: Collection[str] | None = None,
+    headings: Mapping[str, str],
+) -> tuple[Group, ...]:
+    """The list as the page shows it.
+
+    Scopes without a group come first; then the groups, in the order of their first scopes. A group is what an
+    operator gave a heading, or two scopes that begin alike. The first groups that fit are in plain sight.
+
+    Args:
+        scopes: (name, sentence) pairs.
+        ticked: the names of those that are ticked; None for all.
+        headings: of groups, by prefix (`settings.scope_groups`).
+    """
+    shown = [
+        ShownScope(index=index, name=name, sentence=sentence, ticked=ticked is None or name in ticked)
+        for index, (name, sentence) in enumerate(scopes)
+    ]
+    if len(shown) <= IN_SIGHT:
+        return (Group(shown=tuple(shown)),)
+    members: dict[str, list[ShownScope]] = {}
+    for scope in shown:
+        fitting = [prefix for prefix in headings if is_in_group(scope.name, prefix)]
+        members.setdefault(max(fitting, key=len, default=prefix_of(scope.name)), []).append(scope)
+    alone = [
+        scope for prefix, group in members.items() for scope in group if _is_alone(prefix, group, headings)
+    ]
+    groups = [("", alone)] if alone else []
+    groups += [(prefix, group) for prefix, group in members.items() if not _is_alone(prefix, group, headings)]
+    room, result = IN_SIGHT, []
+    for prefix, group in groups:
+        # The first group shows its beginning; later ones are shown whole or not at all.
+        fit = len(group) if len(group) <= room else room if room == IN_SIGHT else 0
+        room = room - fit if fit == len(group) else 0
+        result.append(
+            Group(
+                heading=headings.get(prefix, prefix),
+                named=prefix in headings,
+                shown=tuple(group[:fit]),
+                folded=tuple(group[fit:]),
+            )
+        )
+    return tuple(result)
+
+
+def _is_alone(prefix: str, group: list[ShownScope], headings: Mapping[str, str]) -> bool:
+    return prefix not in headings and (len(group) < 2 or not prefix)
