@@ -173,7 +173,6 @@ def environment_of(url: str) -> dict[str, str]:
         "PYTHONPATH": str(run.HERE.parent),
         "CHALLENGE": run.CHALLENGE,
     }
-    environment.setdefault("PYTHONWARNINGS", "ignore:pkg_resources is deprecated")
     return environment
 
 

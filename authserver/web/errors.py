@@ -6,7 +6,6 @@ not parsed again.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from pyramid.exceptions import URLDecodeError
@@ -35,7 +34,6 @@ from authserver.web.request import Request
 from authserver.web.route import Medium
 from authserver.web.routes import medium_of
 
-log = logging.getLogger(__name__)
 _ = TranslationStringFactory("authserver")
 
 RETRY_AFTER = "2"
@@ -100,10 +98,10 @@ def unexpected(error: Exception, request: Request) -> Response:
 def http_error(error: HTTPException, request: Request) -> Response:
     """404, 405, 413 and the like."""
     if medium_of(request) is Medium.JSON:
-        response = json_response(
-            {"error": "invalid_request", "error_description": error.title, "error_id": request.error_id},
-            status=error.status_int,
-        )
+        body = {"error": "invalid_request", "error_description": error.title}
+        if error.status_int != 404:
+            body["error_id"] = request.error_id
+        response = json_response(body, status=error.status_int)
     else:
         if error.status_int == 404:
             return _nothing_here(request)
@@ -122,9 +120,14 @@ def undecodable(error: URLDecodeError, request: Request) -> Response:
 
 
 def _nothing_here(request: Request) -> Response:
-    """Nothing was decided, and strangers ask for many such pages: only the log has this id."""
-    log.info("page not found, error_id=%s", request.error_id)
-    return _page(request, 404, title=_("Page not found"), message=_("There is no page at this address."))
+    """Nothing was decided, and strangers ask for many such pages: no event is written, so there is no id to show."""
+    return _page(
+        request,
+        404,
+        title=_("Page not found"),
+        message=_("There is no page at this address."),
+        leaves_record=False,
+    )
 
 
 def _failed(request: Request, error: OAuthError) -> Response:
@@ -166,13 +169,14 @@ def _page(
     message: str,
     code: str | None = None,
     what_to_do: str | None = None,
+    leaves_record: bool = True,
 ) -> Response:
     page = {
         "title": title,
         "message": message,
         "code": code,
         "what_to_do": what_to_do,
-        "error_id": request.error_id,
+        "error_id": request.error_id if leaves_record else None,
         # A page about a failure must not depend on what may have failed.
         "signed_in": None,
     }
