@@ -167,13 +167,12 @@ def families_of(url: str, count: int, rotations: int) -> list[Family]:
 
 
 def environment_of(url: str) -> dict[str, str]:
-    environment = {
+    return {
         **os.environ,
         "DATABASE_URL": url,
         "PYTHONPATH": str(run.HERE.parent),
         "CHALLENGE": run.CHALLENGE,
     }
-    return environment
 
 
 @contextmanager

@@ -50,6 +50,8 @@ def plugin_class(
             _search(folder)
             _refuse_doubtful(module_name, folder)
         found, module = TimeLimit(seconds, threads=1).call(_attribute, module_name, class_name)
+    except CannotImport:
+        raise
     except TooSlow:
         raise CannotImport(
             f" cannot be imported: {module_name} takes longer than {seconds:g} seconds; a module must not wait for "
@@ -71,8 +73,9 @@ def plugin_class(
         raise CannotImport(f" cannot be imported: {error.filename}{line}: {error.msg}") from error
     except Exception as error:
         raised = error.__cause__ if isinstance(error, Escaped) and error.__cause__ else error
-        kind = type(raised).__name__
-        raise CannotImport(f" cannot be imported: {kind}: {text_of(raised)}{_at(raised)}") from error
+        kind, text = type(raised).__name__, text_of(raised)
+        problem = kind if text in ("", kind) else f"{kind}: {text}"
+        raise CannotImport(f" cannot be imported: {problem}{_at(raised)}") from error
     if found is None:
         raise CannotImport(_no_class(module, class_name))
     return found

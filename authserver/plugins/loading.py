@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
 
-from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, near, read_fields
+from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.importing import IMPORT_SECONDS, CannotImport, plugin_class
 from authserver.settings import POLICY_TIME_LIMIT, Secret, SettingsError
@@ -56,14 +56,14 @@ def load(
     problems: list[str] = []
     insecure: list[str] = []
     named: dict[str, str] = {}
-    failed: set[str] = set()
+    complete = True
     for specification in specifications:
         name = name_of(specification)
         try:
             kind = _find(specification, available, folder, patience)
         except CannotImport as error:
             problems.append(f"{key}: {specification}{error}")
-            failed.add(name)
+            complete = False
             continue
         if name in named:
             problems.append(f"{key}: {specification} and {named[name]} are both called {name}; keep one")
@@ -80,8 +80,8 @@ def load(
         problems += found
         insecure += found_insecure
     elsewhere = {name_of(specification) for specification in others}
-    # A plugin that is not there, or has another name than was meant, is one problem, and its settings are not more.
-    problems += _misplaced(named, [name for name in settings if not near(name, failed)], elsewhere)
+    # The settings of a plugin that could not be had are no second problem, whatever its name was meant to be.
+    problems += _misplaced(named, settings if complete else (), elsewhere)
     if production:
         problems += [f"{line} (refused in production)" for line in insecure]
     if problems:

@@ -96,15 +96,15 @@ def _why(where: str, error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             return (
-                f"{where} is in use, perhaps by a server that is still running; stop that one, or give `listen` another "
-                "port"
+                f"{where} is in use, perhaps by a server that is still running; stop that one, or change the address "
+                "here, and in authserver.issuer if it names this port"
             )
         case errno.EACCES:
-            return f"{where} may not be used by this user; give `listen` a port above 1023"
+            return f"{where} may not be used by this user; take a port above 1023"
         case errno.EADDRNOTAVAIL:
-            return f"{where} is no address of this machine; change `listen`"
+            return f"{where} is no address of this machine; change it here"
         case number:
-            return f"{where} cannot be used ({os.strerror(number) if number else error}); change `listen`"
+            return f"{where} cannot be used ({os.strerror(number) if number else error}); change it here"
 
 
 def _words(address: Any) -> str:
