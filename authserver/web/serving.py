@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
     ini = Path(global_config.get("__file__", "the INI file")).name
     try:
         adjustments = _adjustments(settings)
-        sockets = [] if adjustments.unix_socket else [_bound(*address) for address in adjustments.listen]
+        sockets = [] if adjustments.unix_socket else _all_bound(adjustments.listen)
     except CannotListen as error:
         raise SystemExit(cannot_start([f"[server:main] of {ini}: {error}"])) from None
     where = adjustments.unix_socket or ", ".join(_words(item.getsockname()) for item in sockets)
@@ -75,6 +76,14 @@ def _adjustments(settings: Mapping[str, str]) -> Adjustments:
             given = settings.get("listen") or f"{settings.get('host', '')}:{settings.get('port', '')}"
             raise CannotListen(f"{given} is no address to listen on; expected HOST:PORT") from None
         raise CannotListen(str(error)) from None
+
+
+def _all_bound(addresses: Iterable[Any]) -> list[socket.socket]:
+    """A socket for each address, or none at all. Raises CannotListen."""
+    with ExitStack() as unless_all_are:
+        sockets = [unless_all_are.enter_context(_bound(*address)) for address in addresses]
+        unless_all_are.pop_all()
+    return sockets
 
 
 def _bound(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
