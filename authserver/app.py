@@ -134,7 +134,7 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
     except SettingsError as error:
         raise SystemExit(cannot_start(error.problems)) from None
     except KeyboardInterrupt as error:
-        raise SystemExit(f"authserver did not start: {error or 'interrupted'}") from None
+        raise SystemExit(f"authserver did not start: {str(error) or 'interrupted'}") from None
     except ConfigurationError as error:
         raise SystemExit(f"authserver cannot start: a plugin's pages clash with others: {error}") from None
     except StorageUnavailable as error:

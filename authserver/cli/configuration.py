@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import configparser
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -91,7 +91,7 @@ class Configuration:
         ini, folder = self.ini(), self.folder()
         if plugins is Plugins.DECIDE:
             return app.build(ini, folder=folder, caller=caller)
-        problems: list[str] = []
+        problems: Sequence[str] = ()
         if plugins is not Plugins.UNUSED:
             try:
                 return app.build(ini, folder=folder, caller=caller, patience=PATIENCE)

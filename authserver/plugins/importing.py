@@ -159,7 +159,7 @@ def _place(error: BaseException) -> str:
 
     The last one in the folder of the module that was imported first: beyond that are libraries.
     """
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = list(traceback.extract_tb(error.__traceback__))
     ours = [index for index, frame in enumerate(frames) if frame.filename == __file__]
     frames = [
         frame
