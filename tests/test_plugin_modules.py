@@ -12,6 +12,7 @@ import pytest
 
 from authserver.ini import Resolved
 from authserver.plugins.asking import PluginSet
+from authserver.plugins.importing import forget
 from authserver.plugins.loading import load
 from authserver.settings import SettingsError
 
@@ -34,12 +35,8 @@ class ReadOnly:
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """The folder of an INI file; what this test imports from it is forgotten afterwards."""
-    path, modules = list(sys.path), set(sys.modules)
     yield tmp_path
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
-            del sys.modules[name]
+    forget(tmp_path)
 
 
 def loaded(

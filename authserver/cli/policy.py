@@ -153,7 +153,7 @@ def replay_command(
     asked = 0
     with (
         closing(application),
-        closing(_plugins_of(candidate)) as other,
+        closing(_plugins_of(candidate, configuration.folder())) as other,
         application.begin() as engine,
     ):
         events = engine.stores.events
@@ -189,14 +189,20 @@ def replay_command(
         context.exit(FLIPPED)
 
 
-def _plugins_of(candidate: Path) -> PluginSet:
-    """The plugins of another INI file; its database and its shadow plugins are not used. Raises SettingsError."""
-    from authserver.plugins import loading
+def _plugins_of(candidate: Path, present: Path) -> PluginSet:
+    """The plugins of another INI file; its database and its shadow plugins are not used. Raises SettingsError.
+
+    Args:
+        present: the folder of the present INI file. The modules in it may be older copies of those beside the other.
+    """
+    from authserver.plugins import importing, loading
 
     if not candidate.is_file():
         raise click.BadParameter(f"{candidate}: no such file", param_hint="--config")
     configuration = Configuration(candidate)
     loaded = ini_reader.load(configuration.ini())
+    if configuration.folder() != present:
+        importing.forget(present)
     found, _ = loading.load(
         loaded.settings.plugins,
         loaded.plugin_settings,

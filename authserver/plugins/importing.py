@@ -81,6 +81,17 @@ def plugin_class(
     return found
 
 
+def forget(folder: Path) -> None:
+    """Import nothing from this folder any more: the plugins of another one may have modules of the same names."""
+    place = folder.resolve()
+    sys.path[:] = [entry for entry in sys.path if entry != str(place)]
+    for top in {name.partition(".")[0] for name in sys.modules} - {"authserver"}:
+        file = getattr(sys.modules.get(top), "__file__", None)
+        if file and Path(file) in (place / f"{top}.py", place / top / "__init__.py"):
+            for name in [name for name in sys.modules if f"{name}.".startswith(f"{top}.")]:
+                del sys.modules[name]
+
+
 def _attribute(module_name: str, class_name: str) -> tuple[Any, ModuleType]:
     """What the module calls so, None for nothing; and the module."""
     found: Any = importlib.import_module(module_name)

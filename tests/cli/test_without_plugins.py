@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -55,17 +54,6 @@ def documented() -> dict[str, list[str]]:
 def listed(ini: Path, plugin: str, *settings: str) -> None:
     text = ini.read_text().replace("authserver.plugins =\n", f"authserver.plugins =\n    {plugin}\n", 1)
     ini.write_text(text.replace("# ---- What may be issued", "\n".join(settings) + "\n# ---- ", 1))
-
-
-@pytest.fixture(autouse=True)
-def imports(tmp_path: Path) -> Iterator[None]:
-    """What a test imports from its folder is forgotten afterwards."""
-    path = list(sys.path)
-    yield
-    sys.path[:] = path
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
-            del sys.modules[name]
 
 
 @pytest.fixture
@@ -201,15 +189,3 @@ def test_a_plugin_that_can_be_loaded_is_told_what_a_command_did(run: Run, ini: P
     done = run("user", "disable", "demo")
     assert (done.exit_code, done.stderr) == (0, ""), done.output
     assert told.read_text() == "user.disabled\n"
-
-
-def test_plugins_of_another_configuration_are_found_beside_its_file(run: Run, ini: Path) -> None:
-    other = ini.parent / "tried" / "other.ini"
-    other.parent.mkdir()
-    (other.parent / "tried_beside.py").write_text(
-        OBSERVING.replace("    path: str\n", "    path: str = ''\n")
-    )
-    other.write_text(ini.read_text().replace("%(here)s", str(ini.parent)))
-    listed(other, "tried_beside:TellsAFile")
-    done = run("policy", "replay", "--config", str(other))
-    assert done.exit_code == 0, done.output
