@@ -32,7 +32,7 @@ help: ## list what can be done
 
 run: $(VENV)/installed ## serve on http://localhost:6543 with a demo user and demo clients
 	@$(BIN)/authserver -c development.ini demo
-	@PYTHONWARNINGS='ignore:pkg_resources is deprecated' exec $(BIN)/pserve development.ini
+	@exec $(BIN)/pserve development.ini
 
 test: $(VENV)/developing ## run every test
 	$(PYTEST) -m "not slow and not programs"
@@ -58,10 +58,10 @@ mutants: $(VENV)/developing ## change the rules in one place after the other, an
 
 bench: $(VENV)/developing ## measure the server (benchmarks/README.md)
 	$(BIN)/python benchmarks/run.py
-	@PYTHONPATH=. PYTHONWARNINGS='ignore:pkg_resources is deprecated' $(BIN)/python benchmarks/decisions.py
+	@PYTHONPATH=. $(BIN)/python benchmarks/decisions.py
 
 scale: $(VENV)/developing ## measure what a million tokens cost (benchmarks/README.md)
-	@PYTHONPATH=. PYTHONWARNINGS='ignore:pkg_resources is deprecated' $(BIN)/python benchmarks/scale.py
+	@PYTHONPATH=. $(BIN)/python benchmarks/scale.py
 
 docs: $(VENV)/developing ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html

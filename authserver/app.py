@@ -10,10 +10,12 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
 import pyramid_tm
@@ -39,6 +41,7 @@ from authserver.engine.uris import canonical_resource
 from authserver.ini import Loaded
 from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
+from authserver.plugins.importing import IMPORT_SECONDS
 from authserver.plugins.shadow import Shadow
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
@@ -48,6 +51,7 @@ from authserver.upkeep import Caretaker
 from authserver.web import TWEENS, languages
 from authserver.web.request import Request
 from authserver.web.scope_list import is_in_group, prefix_of
+from authserver.web.serving import cannot_start
 
 log = logging.getLogger("authserver")
 
@@ -126,10 +130,15 @@ class Application:
 
 def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
     """What `pserve` calls: `start` and the upkeep; problems are shown as sentences, without a traceback."""
+    folder = global_config.get("here")
     try:
-        router = start(ini)
+        if problems := ini_reader.unused_variables(global_config):
+            raise SettingsError(problems)
+        router = start(ini, folder=Path(folder) if folder else None)
     except SettingsError as error:
-        raise SystemExit("authserver cannot start:\n  " + "\n  ".join(error.problems)) from None
+        raise SystemExit(cannot_start(error.problems)) from None
+    except KeyboardInterrupt as error:
+        raise SystemExit(f"authserver did not start: {str(error) or 'interrupted'}") from None
     except ConfigurationError as error:
         raise SystemExit(f"authserver cannot start: a plugin's pages clash with others: {error}") from None
     except StorageUnavailable as error:
@@ -151,15 +160,18 @@ def _end_in_order() -> None:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
 
 
-def start(ini: Mapping[str, str]) -> Router:
+def start(ini: Mapping[str, str], *, folder: Path | None = None) -> Router:
     """The WSGI application of an INI file's `[app:main]` section, with its database and keys checked.
+
+    Args:
+        folder: that of the INI file, where modules of plugins are found, too.
 
     Raises:
         SettingsError: settings, plugins or keys cannot be used; every problem is named.
         ConfigurationError: the pages of plugins clash with others.
         StorageUnavailable: the database cannot be used.
     """
-    application = build(ini)
+    application = build(ini, folder=folder)
     announce(application)
     try:
         application.check_database()
@@ -171,36 +183,50 @@ def start(ini: Mapping[str, str]) -> Router:
         raise
 
 
-def build(ini: Mapping[str, str], *, caller: Caller = SERVER) -> Application:
+def build(
+    ini: Mapping[str, str],
+    *,
+    folder: Path | None = None,
+    caller: Caller = SERVER,
+    patience: float = IMPORT_SECONDS,
+) -> Application:
     """Read the settings and make every part; the database is not used yet. The caller must close it.
 
     Args:
+        folder: that of the INI file, where modules of plugins are found, too.
         caller: who works with it where no request does.
+        patience: seconds that the import of a plugin may take, and its `prepare`.
 
     Raises:
         SettingsError: settings or plugins cannot be used; every problem is named.
     """
     loaded = ini_reader.load(ini)
     settings = loaded.settings
-    plugins, insecure = plugin_loader.load(
-        settings.plugins,
-        loaded.plugin_settings,
+    load = partial(
+        plugin_loader.load,
+        settings=loaded.plugin_settings,
         production=settings.is_production,
         time_limit=settings.policy_time_limit,
         trace=settings.trace_plugins,
-        others=settings.shadow_plugins,
+        folder=folder,
+        patience=patience,
     )
+    plugins, insecure = load(settings.plugins, others=settings.shadow_plugins)
     try:
-        return _build(loaded, plugins, insecure, caller)
+        return _build(loaded, plugins, insecure, caller, load)
     except BaseException:
         plugins.close()
         raise
 
 
 def _build(
-    loaded: Loaded, plugins: PluginSet, insecure_plugins: Sequence[str], caller: Caller
+    loaded: Loaded,
+    plugins: PluginSet,
+    insecure_plugins: Sequence[str],
+    caller: Caller,
+    load: Callable[..., tuple[PluginSet, list[str]]],
 ) -> Application:
-    """The parts around the plugins."""
+    """The parts around the plugins; `load` loads those that are tried out."""
     settings = loaded.settings
     unknown = [name for name in settings.grant_types if name not in grants.CORE]
     if unknown:
@@ -209,13 +235,8 @@ def _build(
     languages.check(settings)
     sealing_keys = KeyRing(key_ring(settings))
     storage = _open_database(settings.database_url.value)
-    shadows, insecure_shadows = plugin_loader.load(
-        settings.shadow_plugins,
-        loaded.plugin_settings,
-        production=settings.is_production,
-        time_limit=settings.policy_time_limit,
-        trace=settings.trace_plugins,
-        others=settings.plugins,
+    shadows, insecure_shadows = load(
+        settings.shadow_plugins, others=settings.plugins, key="authserver.shadow_plugins"
     )
     if shadows.names:
         plugins.shadow = Shadow(shadows, storage)
@@ -297,10 +318,18 @@ def _open_database(url: str) -> Database:
 
 
 def announce(application: Application) -> None:
-    """Log which plugins decide what, and what is insecure."""
-    for row in application.parts.policies.table():
+    """Log in one line where the server is and what it consists of, then what is insecure; at DEBUG who decides what."""
+    settings, policies = application.parts.settings, application.parts.policies
+    log.info(
+        "%s: %s, %d insecure settings, %d plugins; `authserver plugins` shows who decides what",
+        settings.issuer,
+        settings.environment,
+        len(application.insecure),
+        len(policies.names),
+    )
+    for row in policies.table():
         asked = ", ".join(row["plugins"]) or f"nobody: {row['silence']}"
-        log.info("%s: %s", row["hook"], asked)
+        log.debug("%s: %s", row["hook"], asked)
     for line in application.insecure:
         log.warning("insecure (development only): %s", line)
 

@@ -6,11 +6,12 @@ Any value may be `env:NAME` (an environment variable) or `file:PATH` (the text o
 from __future__ import annotations
 
 import base64
+import configparser
 import difflib
 import os
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -35,7 +36,11 @@ PYRAMID = (
     "reload_assets",
     "reload_templates",
 )
+# Variables that are there whatever the command line says.
+_OF_PASTE = ("here", "__file__", "__script__")
 _PASSWORD_IN_URL = re.compile(r"://[^/]*:.+@|[?&]password=")
+# More known names than these are not all printed.
+MAXIMUM_NAMED = 10
 # What Pyramid takes for true.
 _ON = ("t", "true", "y", "yes", "on", "1")
 
@@ -125,17 +130,22 @@ def read_fields(owner: type, given: Mapping[str, Resolved], prefix: str) -> tupl
     settable = {item.name: item for item in fields(owner) if item.init}
     values: dict[str, Any] = {}
     problems: list[str] = []
+    meant: set[str] = set()
     for name, value in given.items():
         if name not in settable:
             problems.append(f"{prefix}{name}: no such setting; {did_you_mean(name, settable, prefix)}")
+            meant.update(near(name, settable))
             continue
         try:
             values[name] = convert(value.text, hints[name])
         except (msgspec.ValidationError, ValueError) as error:
             problems.append(f"{prefix}{name}: {error}")
-    for name, item in settable.items():
-        if name not in given and _is_required(item):
-            problems.append(f"{prefix}{name}: missing; add it to the INI file")
+    # A setting that was renamed or misspelt is named already.
+    problems += [
+        f"{prefix}{name}: missing; add it to the INI file"
+        for name, item in settable.items()
+        if name not in given and name not in meant and _is_required(item)
+    ]
     return values, problems
 
 
@@ -152,6 +162,43 @@ def convert(text: str, annotation: Any) -> Any:
     elif kind is bool:
         raw = {"true": True, "false": False}.get(raw.lower(), raw)
     return msgspec.convert(raw, annotation, strict=False, dec_hook=_decode)
+
+
+def without_plugins(ini: Mapping[str, str]) -> dict[str, str]:
+    """The section as that of a server without plugins: neither their list nor their settings."""
+    lists = (f"{PREFIX}plugins", f"{PREFIX}shadow_plugins")
+    return {key: text for key, text in ini.items() if key not in lists and not key.startswith(PLUGIN_PREFIX)}
+
+
+def unused_variables(defaults: Mapping[str, str]) -> list[str]:
+    """A problem for each variable of the command line (`pserve FILE name=value`) that the INI file does not use.
+
+    Args:
+        defaults: what PasteDeploy hands to every section: its own variables, those of the command line, and `[DEFAULT]`.
+    """
+    parser = configparser.RawConfigParser(strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # as configparser documents it
+    if "__file__" not in defaults or not parser.read(defaults["__file__"], encoding="utf-8"):
+        return []
+    own = parser.defaults()
+    lines = [line for section in ("DEFAULT", *parser.sections()) for line in parser[section].items()]
+    if any(name == "use" and text.startswith("config:") for name, text in lines):
+        return []  # another file may use them
+    used = set(re.findall(r"%\((\w+)\)s", "\n".join(text for _, text in lines)))
+    used.update(text for name, text in lines if name.startswith("get "))
+    return [
+        f"{name}: given on the command line, but {Path(defaults['__file__']).name} has no %({name})s, so it would mean "
+        "nothing; " + _instead(name, used - {"here"})
+        for name, value in defaults.items()
+        if name not in (*_OF_PASTE, *used)
+        and (name not in own or (value != own[name] and "%(" not in own[name]))
+    ]
+
+
+def _instead(name: str, used: Collection[str]) -> str:
+    if close := near(name, used):
+        return "did you mean " + ", ".join(close)
+    return f"write it where it belongs, such as `listen = 127.0.0.1:%({name})s` in [server:main]"
 
 
 def resolve(key: str, raw: str) -> Resolved:
@@ -172,10 +219,21 @@ def resolve(key: str, raw: str) -> Resolved:
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str) -> str:
-    """A hint: the nearest known names, or all of them."""
+    """A hint: the nearest known names; all of them, if none is near and they are few."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3)
-    return ("did you mean " if close else "known: ") + ", ".join(prefix + item for item in close or known)
+    if close := near(name, known):
+        return "did you mean " + ", ".join(prefix + item for item in close)
+    if not known:
+        return "there are none"
+    if len(known) <= MAXIMUM_NAMED:
+        return "known: " + ", ".join(prefix + item for item in known)
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+    return f"the nearest of {len(known)} known: " + ", ".join(prefix + item for item in nearest)
+
+
+def near(name: str, known: Iterable[str]) -> list[str]:
+    """At most three of the known names that the name may have been meant for, the nearest first."""
+    return difflib.get_close_matches(name, list(known), n=3)
 
 
 def _is_required(item: Field[Any]) -> bool:

@@ -401,7 +401,6 @@ def main() -> int:
             "PYTHONPATH": str(HERE.parent),
             "CHALLENGE": CHALLENGE,
         }
-        environment.setdefault("PYTHONWARNINGS", "ignore:pkg_resources is deprecated")
         seed(environment, "setup")
         with measured_server(environment, options.processes, options.threads) as (port, server):
             for workload in chosen:

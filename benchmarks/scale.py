@@ -167,14 +167,12 @@ def families_of(url: str, count: int, rotations: int) -> list[Family]:
 
 
 def environment_of(url: str) -> dict[str, str]:
-    environment = {
+    return {
         **os.environ,
         "DATABASE_URL": url,
         "PYTHONPATH": str(run.HERE.parent),
         "CHALLENGE": run.CHALLENGE,
     }
-    environment.setdefault("PYTHONWARNINGS", "ignore:pkg_resources is deprecated")
-    return environment
 
 
 @contextmanager

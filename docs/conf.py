@@ -1,13 +1,10 @@
 """How Sphinx builds the documentation: `make docs`."""
 
 import sys
-import warnings
 from importlib.metadata import version as version_of
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-# Pyramid 2.1 imports it, which is no news to a reader.
-warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
 
 project = "authserver"
 author = "the authserver contributors"

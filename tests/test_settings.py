@@ -72,7 +72,7 @@ def production(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     [
         ("authserver.isuer", ["did you mean authserver.issuer"]),
         ("authserver.code_life_time", ["authserver.code_lifetime"]),
-        ("authserver.zzz", ["known: authserver.accent_color", "authserver.scopes"]),
+        ("authserver.zzz", ["the nearest of ", " known: authserver."]),
         ("issuer", ["settings begin with `authserver.`"]),
         ("sqlalchemy.url", ["settings begin with `authserver.`"]),
         ("authserver.plugin.hosts", ["expected authserver.plugin.NAME.SETTING"]),

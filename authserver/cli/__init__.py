@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from importlib import import_module
 from pathlib import Path
 
@@ -37,8 +36,6 @@ class Commands(OneSentence):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        # Pyramid 2.1 imports it, and setuptools is kept below 82 for that. Users of commands need not see its warning.
-        warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
         command: click.Command = getattr(import_module(f"authserver.cli.{name}"), name)
         return command
 

@@ -9,7 +9,7 @@ import click
 
 from authserver.cli import client_secrets
 from authserver.cli.client_secrets import SHOWN_ONCE, described_secrets, print_secrets
-from authserver.cli.configuration import Configuration
+from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import uris
 from authserver.engine.clients.authentication import disable_client
@@ -147,9 +147,10 @@ def add(
 @click.pass_obj
 def list_clients(configuration: Configuration, as_json: bool) -> None:
     """List all applications, oldest first."""
-    with configuration.engine() as engine:
-        rows = [described(item) for item in engine.stores.clients.list(engine.now)]
-        members = [name for name in engine.client_metadata if any(name in row for row in rows)]
+    with configuration.engine(Plugins.UNUSED) as engine:
+        found = engine.stores.clients.list(engine.now)
+    rows = [described(item) for item in found]
+    members = dict.fromkeys(name for item in found for name in item.details)
     if as_json:
         print_json(rows)
     else:
@@ -173,7 +174,7 @@ def list_clients(configuration: Configuration, as_json: bool) -> None:
 @click.pass_obj
 def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
     """Show one application, and its live secrets as `client secrets` does."""
-    with configuration.engine() as engine:
+    with configuration.engine(Plugins.UNUSED) as engine:
         found = engine.stores.clients.find(client_id, engine.now)
     if found is None:
         raise click.ClickException(f"{client_id}: no such client; see `authserver client list`")
@@ -192,7 +193,7 @@ def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
 @click.pass_obj
 def disable(configuration: Configuration, client_id: str) -> None:
     """Disable an application for good: from the next request on it gets nothing, and its tokens are inactive."""
-    with configuration.engine() as engine:
+    with configuration.engine(Plugins.OBSERVE) as engine:
         if not disable_client(engine, client_id):
             raise click.ClickException(
                 f"{client_id}: no such client, or it is disabled already; see `authserver client list`"

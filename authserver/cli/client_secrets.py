@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from authserver.cli.configuration import Configuration
+from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine.clients.secrets import (
@@ -45,7 +45,7 @@ _COLUMNS = ("secret", "created_at", "last_used_at", "ends_at")
 @click.pass_obj
 def rotate(configuration: Configuration, client_id: str, overlap: timedelta, as_json: bool) -> None:
     """Give an application a new secret, shown once; the present one is still accepted for a while."""
-    with configuration.engine() as engine, _in_a_sentence(client_id):
+    with configuration.engine(Plugins.OBSERVE) as engine, _in_a_sentence(client_id):
         check_known(engine)
         secret = rotate_secret(engine, client_id, overlap)
         rows = _rows(engine, client_id)
@@ -64,7 +64,7 @@ def rotate(configuration: Configuration, client_id: str, overlap: timedelta, as_
 @click.pass_obj
 def list_secrets(configuration: Configuration, client_id: str, as_json: bool) -> None:
     """List the live secrets of an application, oldest first; the secrets themselves are not stored readable."""
-    with configuration.engine() as engine, _in_a_sentence(client_id):
+    with configuration.engine(Plugins.UNUSED) as engine, _in_a_sentence(client_id):
         rows = _rows(engine, client_id)
     if as_json:
         print_json(rows)
@@ -79,7 +79,7 @@ def list_secrets(configuration: Configuration, client_id: str, as_json: bool) ->
 @click.pass_obj
 def end(configuration: Configuration, client_id: str, secret: str, force: bool) -> None:
     """End the secret that `client secrets` calls SECRET, from the next request on."""
-    with configuration.engine() as engine, _in_a_sentence(client_id):
+    with configuration.engine(Plugins.OBSERVE) as engine, _in_a_sentence(client_id):
         end_secret(engine, client_id, secret, last_too=force)
         rows = _rows(engine, client_id)
     say(f"{words(secret)} of {words(client_id)} has ended. What is left:")

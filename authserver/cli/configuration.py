@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import configparser
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import sqlalchemy.exc
 from paste.deploy import appconfig
 
 from authserver import ini as ini_reader
-from authserver.cli.printing import safe
+from authserver.cli.printing import safe, say
+from authserver.containment import Interrupted
 from authserver.engine.context import Caller, Engine
 from authserver.engine.errors import Refusal
 from authserver.engine.people.login import BadPassword
@@ -23,6 +25,22 @@ from authserver.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from authserver.app import Application
+
+
+# Seconds that a command which can do without plugins waits for the import of each.
+PATIENCE = 10.0
+
+
+class Plugins(Enum):
+    """What a command needs the plugins for; except for DECIDE it goes on without those that cannot be loaded.
+
+    The values end the sentence that says so.
+    """
+
+    DECIDE = ""
+    OBSERVE = "none of them is told of this"
+    EXPLAIN = "their own remedies are not shown"
+    UNUSED = "nothing is missing"
 
 
 class Configuration:
@@ -51,22 +69,45 @@ class Configuration:
         own: Mapping[str, str] = section.local_conf
         return own
 
-    def settings(self) -> Settings:
-        """The server's own settings, without loading its plugins. Raises SettingsError."""
-        return ini_reader.load(self.ini()).settings
+    def folder(self) -> Path:
+        """That of the INI file, where modules of plugins are found, too."""
+        assert self.path is not None  # or it could not be read
+        return self.path.resolve().parent
 
-    def application(self) -> Application:
-        """The whole server, as it would start. Raises SettingsError."""
+    def settings(self) -> Settings:
+        """The server's own settings, those of plugins aside. Raises SettingsError."""
+        return ini_reader.load(ini_reader.without_plugins(self.ini())).settings
+
+    def application(self, plugins: Plugins = Plugins.DECIDE) -> Application:
+        """The server, as it would start; without plugins if they are not needed and cannot be loaded.
+
+        Raises:
+            SettingsError: it could not start.
+        """
         # Imported here: it brings Pyramid and all, which a usage error need not wait for.
         from authserver import app
 
         command = _command()
-        return app.build(self.ini(), caller=Caller(endpoint=f"command {command}", actor=f"command:{command}"))
+        caller = Caller(endpoint=f"command {command}", actor=f"command:{command}")
+        ini, folder = self.ini(), self.folder()
+        if plugins is Plugins.DECIDE:
+            return app.build(ini, folder=folder, caller=caller)
+        problems: Sequence[str] = ()
+        if plugins is not Plugins.UNUSED:
+            try:
+                return app.build(ini, folder=folder, caller=caller, patience=PATIENCE)
+            except SettingsError as error:
+                problems = error.problems
+        application = app.build(ini_reader.without_plugins(ini), caller=caller)
+        # It is made, so all problems were of plugins.
+        if problems:
+            say(f"The plugins cannot be loaded, so {plugins.value}:\n  " + "\n  ".join(problems), err=True)
+        return application
 
     @contextmanager
-    def engine(self) -> Iterator[Engine]:
-        """An engine in a transaction of its own, committed at the end."""
-        application = self.application()
+    def engine(self, plugins: Plugins = Plugins.DECIDE) -> Iterator[Engine]:
+        """An engine in a transaction of its own, committed at the end; `plugins` as for `application`."""
+        application = self.application(plugins)
         try:
             with application.begin() as engine:
                 yield engine
@@ -97,6 +138,11 @@ class OneSentence(click.Group):
     def _in_a_sentence(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except BrokenPipeError:
+            # Who reads has read enough (`| head`); click ends the command without a word.
+            raise
+        except Interrupted as error:
+            raise (click.ClickException(str(error)) if str(error) else error) from None
         except SettingsError as error:
             raise click.ClickException("\n       ".join(error.problems)) from error
         except Refusal as error:
@@ -113,4 +159,6 @@ class OneSentence(click.Group):
                 "and was `authserver db upgrade` run?"
             ) from error
         except OSError as error:
-            raise click.ClickException(f"{error.filename or 'input'}: {error.strerror or error}") from error
+            raise click.ClickException(
+                f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
+            ) from error

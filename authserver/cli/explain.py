@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import click
 
-from authserver.cli.configuration import Configuration, OneSentence
+from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.explanation import print_explanation
 from authserver.cli.printing import json_option
 from authserver.engine import authorize, token, uris
@@ -55,7 +55,7 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
         )
     from authserver.explaining.explain import explain_event
 
-    application = context.obj.application()
+    application = context.obj.application(Plugins.EXPLAIN)
     with closing(application), application.begin() as engine:
         event = engine.stores.events.find(error_id)
     if event is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from authserver.cli.configuration import Configuration
+from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_rows, say
 from authserver.cli.user import find
 from authserver.engine.people.account import disconnect, disconnect_all, let_in_by, revoke_grant
@@ -31,7 +31,7 @@ def list_grants(
     configuration: Configuration, username: str | None, client_id: str | None, as_json: bool
 ) -> None:
     """List the live grants, newest first."""
-    with configuration.engine() as engine:
+    with configuration.engine(Plugins.UNUSED) as engine:
         if username is None:
             user_id, names = None, {user.user_id: user.username for user in engine.stores.users.list()}
         else:
@@ -77,7 +77,7 @@ def revoke(
         raise click.UsageError(
             "name one GRANT_ID, or a person: --user NAME, and --client ID for one application"
         )
-    with configuration.engine() as engine:
+    with configuration.engine(Plugins.OBSERVE) as engine:
         if grant_id is not None:
             if not revoke_grant(engine, grant_id):
                 raise click.ClickException(

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from authserver.cli.configuration import Configuration
+from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine.context import Engine
 from authserver.engine.crypto.jose import ALGORITHMS
@@ -39,7 +39,7 @@ def keys() -> None:
 @click.pass_obj
 def list_keys(configuration: Configuration, with_removed: bool, as_json: bool) -> None:
     """List the signing keys, oldest first; their private parts stay sealed."""
-    with configuration.engine() as engine:
+    with configuration.engine(Plugins.UNUSED) as engine:
         found, now = engine.stores.signing_keys.list(), engine.now
         signs = rules.signing_key(found, engine.settings.signing_algorithm, now)
     rows = [
@@ -143,7 +143,7 @@ def new_ring_entry() -> str:
 def changing(configuration: Configuration) -> Iterator[Engine]:
     """An engine to change keys with. Raises click.ClickException for what cannot be done."""
     try:
-        with configuration.engine() as engine:
+        with configuration.engine(Plugins.OBSERVE) as engine:
             yield engine
     except rules.CannotChange as error:
         raise click.ClickException(str(error)) from error

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from authserver import ini as ini_reader
-from authserver.cli.configuration import Configuration, OneSentence
+from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import length_of
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
 from authserver.engine.records import EventType
@@ -104,7 +104,7 @@ def policy() -> None:
 @click.pass_obj
 def shadow_report(configuration: Configuration, since: datetime, as_json: bool) -> None:
     """Where the plugins of authserver.shadow_plugins would have decided otherwise."""
-    application = configuration.application()
+    application = configuration.application(Plugins.UNUSED)
     differences = Differences()
     dropped = 0
     with closing(application), application.begin() as engine:
@@ -153,7 +153,7 @@ def replay_command(
     asked = 0
     with (
         closing(application),
-        closing(_plugins_of(candidate)) as other,
+        closing(_plugins_of(candidate, configuration.folder())) as other,
         application.begin() as engine,
     ):
         events = engine.stores.events
@@ -189,19 +189,27 @@ def replay_command(
         context.exit(FLIPPED)
 
 
-def _plugins_of(candidate: Path) -> PluginSet:
-    """The plugins of another INI file; its database and its shadow plugins are not used. Raises SettingsError."""
-    from authserver.plugins import loading
+def _plugins_of(candidate: Path, present: Path) -> PluginSet:
+    """The plugins of another INI file; its database and its shadow plugins are not used. Raises SettingsError.
+
+    Args:
+        present: the folder of the present INI file. The modules in it may be older copies of those beside the other.
+    """
+    from authserver.plugins import importing, loading
 
     if not candidate.is_file():
         raise click.BadParameter(f"{candidate}: no such file", param_hint="--config")
-    loaded = ini_reader.load(Configuration(candidate).ini())
+    configuration = Configuration(candidate)
+    loaded = ini_reader.load(configuration.ini())
+    if configuration.folder() != present:
+        importing.forget(present)
     found, _ = loading.load(
         loaded.settings.plugins,
         loaded.plugin_settings,
         production=loaded.settings.is_production,
         time_limit=loaded.settings.policy_time_limit,
         others=loaded.settings.shadow_plugins,
+        folder=configuration.folder(),
     )
     return found
 

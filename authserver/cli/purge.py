@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from authserver import upkeep
-from authserver.cli.configuration import Configuration
+from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_rows
 from authserver.engine.ports import Storage, StorageUnavailable
 from authserver.engine.records import Batch, Disposable
@@ -36,7 +36,7 @@ def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
     Servers do this themselves, a little at a time, unless authserver.cleanup_interval is 0. It is safe while they
     run, and twice at once; stopping it loses nothing.
     """
-    application = configuration.application()
+    application = configuration.application(Plugins.UNUSED)
     with closing(application):
         application.check_database()
         now = datetime.now(UTC)

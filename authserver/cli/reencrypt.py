@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from authserver.cli.configuration import Configuration
+from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
 from authserver.engine.keys import ring
 from authserver.engine.keys.signing_keys import erase_ended
@@ -27,7 +27,7 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
 
     It may be stopped at any time and run again, while servers run.
     """
-    application = configuration.application()
+    application = configuration.application(Plugins.UNUSED)
     key_ring = application.parts.ring
     with closing(application):
         with application.begin() as engine:

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from authserver.cli.configuration import Configuration
+from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say
 from authserver.engine.keys import ring
 from authserver.engine.keys.signing_keys import CannotChange
@@ -53,7 +53,7 @@ def restored(configuration: Configuration, log: str | None, yes: bool, as_json: 
     """
     if not yes and sys.stdin.isatty():
         click.confirm(_WARNING, abort=True, err=True)
-    application = configuration.application()
+    application = configuration.application(Plugins.OBSERVE)
     with closing(application):
         application.check_database()
         logged, bad = _read(log)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from authserver.cli.configuration import Configuration
+from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine.context import Engine
 from authserver.engine.people.account import Ended, set_password, sign_out_everywhere
@@ -42,7 +42,7 @@ def add(
 ) -> None:
     """Add a person; the password is asked for, or read from stdin."""
     chosen = read_password(password_stdin)
-    with configuration.engine() as engine:
+    with configuration.engine(Plugins.OBSERVE) as engine:
         added = add_user(engine, name, chosen, display_name=display_name, is_admin=admin)
     (print_json if as_json else print_record)(described(added))
 
@@ -52,7 +52,7 @@ def add(
 @click.pass_obj
 def list_users(configuration: Configuration, as_json: bool) -> None:
     """List everybody."""
-    with configuration.engine() as engine:
+    with configuration.engine(Plugins.UNUSED) as engine:
         rows = [described(item) for item in engine.stores.users.list()]
     if as_json:
         print_json(rows)
@@ -66,7 +66,7 @@ def list_users(configuration: Configuration, as_json: bool) -> None:
 @click.pass_obj
 def disable(configuration: Configuration, name: str) -> None:
     """Disable a person: from the next request on they cannot sign in, and nothing granted in their name works."""
-    with configuration.engine() as engine:
+    with configuration.engine(Plugins.OBSERVE) as engine:
         if not disable_user(engine, name):
             raise click.ClickException(
                 f"{name}: no such user, or disabled already; see `authserver user list`"
@@ -84,11 +84,11 @@ def password(configuration: Configuration, name: str, password_stdin: bool, as_j
 
     All their sessions end, and all that they granted to applications.
     """
-    with configuration.engine() as engine:
+    with configuration.engine(Plugins.UNUSED) as engine:
         # Before a password is typed for a user that does not exist.
         found = find(engine, name)
     chosen = read_password(password_stdin)
-    with configuration.engine() as engine:
+    with configuration.engine(Plugins.OBSERVE) as engine:
         ended = set_password(engine, found, chosen)
     print_ended(f"{words(found.username)} has another password", found, ended, as_json=as_json)
 
@@ -99,7 +99,7 @@ def password(configuration: Configuration, name: str, password_stdin: bool, as_j
 @click.pass_obj
 def sign_out(configuration: Configuration, name: str, as_json: bool) -> None:
     """Sign a person out everywhere: all their sessions end, and all that they granted to applications."""
-    with configuration.engine() as engine:
+    with configuration.engine(Plugins.OBSERVE) as engine:
         found = find(engine, name)
         ended = sign_out_everywhere(engine, found)
     print_ended(f"{words(found.username)} is signed out", found, ended, as_json=as_json)

@@ -34,6 +34,9 @@ from authserver.settings import POLICY_TIME_LIMIT, SettingsError
 
 log = logging.getLogger(__name__)
 
+# How long a plugin may take to open what it works with.
+PREPARE_SECONDS = 30.0
+
 
 class PluginFailed(SettingsError, ContributionFailed):
     """A contributing plugin raised, or added what cannot be added; the message names plugin and hook."""
@@ -133,16 +136,23 @@ class PluginSet:
         names = tuple(found.argnames)
         return Implementation(found.plugin_name, function, names, _fields(names), declared, third_party)
 
-    def prepare(self) -> None:
+    def prepare(self, seconds: float = PREPARE_SECONDS) -> None:
         """Call `prepare` of each plugin that has it, to open what it works with: files, connections, counters.
+
+        Args:
+            seconds: how long each may take.
 
         Raises:
             SettingsError: some plugins refuse; each is named with its sentence, and those that were prepared are closed.
         """
         problems = []
+        limit = TimeLimit(seconds)
         for name, plugin in self._plugins.items():
             try:
-                contained(getattr(plugin, "prepare", _nothing))
+                if (prepare := getattr(plugin, "prepare", None)) is not None:
+                    limit.call(prepare)
+            except TooSlow:
+                problems.append(f"{PLUGIN_PREFIX}{name}: its `prepare` takes longer than {seconds:g} seconds")
             except ValueError as error:
                 problems.append(f"{PLUGIN_PREFIX}{name}: {text_of(error)}")
             except Exception as error:

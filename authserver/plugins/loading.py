@@ -6,14 +6,15 @@ Only what the INI names is loaded, and its order is the order in which plugins a
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, cast
 
 from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
+from authserver.plugins.importing import IMPORT_SECONDS, CannotImport, plugin_class
 from authserver.settings import POLICY_TIME_LIMIT, Secret, SettingsError
 
 GROUP = "authserver.plugins"
@@ -27,6 +28,9 @@ def load(
     time_limit: float = POLICY_TIME_LIMIT,
     trace: bool = False,
     others: Collection[str] = (),
+    key: str = "authserver.plugins",
+    folder: Path | None = None,
+    patience: float = IMPORT_SECONDS,
 ) -> tuple[PluginSet, list[str]]:
     """Find every plugin of the INI, make it from its settings and prepare it. Close them in the end.
 
@@ -37,6 +41,9 @@ def load(
         time_limit: seconds a plugin has for a decision.
         trace: whether each call of a plugin is written to the log.
         others: specifications of plugins that have settings too but are loaded elsewhere.
+        key: the setting that lists them.
+        folder: that of the INI file, where modules of plugins are found, too.
+        patience: seconds that the import of a plugin may take, and its `prepare`.
 
     Returns:
         The plugins, and what development should announce about them.
@@ -49,21 +56,22 @@ def load(
     problems: list[str] = []
     insecure: list[str] = []
     named: dict[str, str] = {}
+    complete = True
     for specification in specifications:
+        name = name_of(specification)
         try:
-            name, kind = _find(specification, available)
-        except SettingsError as error:
-            problems += error.problems
+            kind = _find(specification, available, folder, patience)
+        except CannotImport as error:
+            problems.append(f"{key}: {specification}{error}")
+            complete = False
             continue
         if name in named:
-            problems.append(
-                f"authserver.plugins: {specification} and {named[name]} are both called {name}; keep one"
-            )
+            problems.append(f"{key}: {specification} and {named[name]} are both called {name}; keep one")
             continue
         named[name] = specification
         if not _is_plugin(kind):
             problems.append(
-                f"authserver.plugins: {specification} is not a frozen dataclass; a plugin is a frozen value, or, "
+                f"{key}: {specification} is not a frozen dataclass; a plugin is a frozen value, or, "
                 "if it keeps something that changes, a dataclass(eq=False)"
             )
             continue
@@ -71,33 +79,31 @@ def load(
         plugins.append((name, plugin))
         problems += found
         insecure += found_insecure
-    problems += _misplaced(named, settings, {name_of(specification) for specification in others})
+    elsewhere = {name_of(specification) for specification in others}
+    # The settings of a plugin that could not be had are no second problem, whatever its name was meant to be.
+    problems += _misplaced(named, settings if complete else (), elsewhere)
     if production:
         problems += [f"{line} (refused in production)" for line in insecure]
     if problems:
         raise SettingsError(problems)
     loaded = PluginSet(plugins, time_limit=time_limit, trace=trace)
-    loaded.prepare()
+    loaded.prepare(patience)
     return loaded, insecure
 
 
-def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:
-    """The name of a plugin and its class."""
+def _find(
+    specification: str, available: Mapping[str, EntryPoint], folder: Path | None, seconds: float
+) -> Any:
+    """The class of a plugin. Raises CannotImport."""
     module_name, colon, class_name = specification.partition(":")
-    try:
-        if colon:
-            kind: Any = importlib.import_module(module_name)
-            for part in class_name.split("."):
-                kind = getattr(kind, part)
-            return name_of(specification), kind
-        if specification in available:
-            return specification, available[specification].load()
-    except Exception as error:
-        raise SettingsError(
-            [f"authserver.plugins: {specification} cannot be imported: {type(error).__name__}: {error}"]
-        ) from error
-    hint = did_you_mean(specification, available, "")
-    raise SettingsError([f"authserver.plugins: {specification}: no such plugin; {hint}"])
+    if colon:
+        return plugin_class(module_name, class_name, folder=folder, seconds=seconds)
+    if specification in available:
+        point = available[specification]
+        return plugin_class(point.module, point.attr, seconds=seconds)
+    if folder is not None and (folder / f"{specification}.py").is_file():
+        raise CannotImport(f": a module beside the INI file is listed with its class: {specification}:CLASS")
+    raise CannotImport(f": no such plugin; {did_you_mean(specification, available, '')}")
 
 
 def _made(name: str, kind: Any, texts: Mapping[str, Resolved]) -> tuple[object, list[str], list[str]]:

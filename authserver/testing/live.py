@@ -86,7 +86,7 @@ def _ini(settings: Mapping[str, str], port: int) -> str:
     lines = ["[app:main]", "use = egg:authserver"]
     for key, value in settings.items():
         lines.append(f"{key} = " + "\n    ".join(value.strip().replace("%", "%%").splitlines()))
-    lines += ["[server:main]", "use = egg:waitress#main", f"listen = 127.0.0.1:{port}", "threads = 4"]
+    lines += ["[server:main]", "use = egg:authserver", f"listen = 127.0.0.1:{port}", "threads = 4"]
     return "\n".join([*lines, _LOGGING])
 
 

@@ -6,7 +6,6 @@ not parsed again.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from pyramid.exceptions import URLDecodeError
@@ -36,7 +35,6 @@ from authserver.web.request import Request
 from authserver.web.route import Medium
 from authserver.web.routes import medium_of
 
-log = logging.getLogger(__name__)
 _ = TranslationStringFactory("authserver")
 
 RETRY_AFTER = "2"
@@ -113,10 +111,10 @@ def unexpected(error: Exception, request: Request) -> Response:
 def http_error(error: HTTPException, request: Request) -> Response:
     """404, 405, 413 and the like."""
     if medium_of(request) is Medium.JSON:
-        response = json_response(
-            {"error": "invalid_request", "error_description": error.title, "error_id": request.error_id},
-            status=error.status_int,
-        )
+        body = {"error": "invalid_request", "error_description": error.title}
+        if error.status_int != 404:
+            body["error_id"] = request.error_id
+        response = json_response(body, status=error.status_int)
     else:
         if error.status_int == 404:
             return _nothing_here(request)
@@ -140,13 +138,13 @@ def undecodable(error: URLDecodeError, request: Request) -> Response:
 
 
 def _nothing_here(request: Request) -> Response:
-    """Nothing was decided, and strangers ask for many such pages: only the log has this id."""
-    log.info("page not found, error_id=%s", request.error_id)
+    """Nothing was decided, and strangers ask for many such pages: no event is written, so there is no id to show."""
     return _page(
         request,
         404,
         title=_("Page not found"),
         message=_("There is no page at this address. Check it, or begin at the front page."),
+        leaves_record=False,
     )
 
 
@@ -198,6 +196,7 @@ def _page(
     what_to_do: str | None = None,
     code: str | None = None,
     details: str | None = None,
+    leaves_record: bool = True,
 ) -> Response:
     page = {
         "title": title,
@@ -205,7 +204,7 @@ def _page(
         "what_to_do": what_to_do,
         "code": code,
         "details": details,
-        "error_id": request.error_id,
+        "error_id": request.error_id if leaves_record else None,
         # A page about a failure must not depend on what may have failed.
         "signed_in": None,
     }

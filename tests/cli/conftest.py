@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from authserver.cli import main
+from authserver.plugins.importing import forget
 
 CHECKOUT = Path(__file__).parents[2]
 
 Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def modules_beside(tmp_path: Path) -> Iterator[None]:
+    """The folder of another test may have modules of the same names."""
+    yield
+    forget(tmp_path)
 
 
 @pytest.fixture

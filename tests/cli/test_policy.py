@@ -85,10 +85,9 @@ def rows(ini: Path) -> dict[str, list]:
 
 
 @pytest.fixture
-def candidate(ini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def candidate(ini: Path, tmp_path: Path) -> Path:
     """Another configuration: with a plugin of its own, and a database that nobody may touch."""
     (tmp_path / "replay_policies.py").write_text(NO_WRITING)
-    monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "candidate.ini"
     text = ini.read_text().replace(
         "    scopes_default\n", "    scopes_default\n    replay_policies:NoWriting\n"
@@ -204,6 +203,27 @@ def test_a_candidate_that_is_not_there_is_named(run, tmp_path) -> None:
     result = run("policy", "replay", "--config", str(tmp_path / "nowhere.ini"))
     assert result.exit_code == 2
     assert "nowhere.ini" in result.stderr
+
+
+def test_an_edited_copy_of_the_whole_folder_can_be_replayed(run, ini) -> None:
+    """Its modules have the names of those that decide at present, and so has one that a plugin imports."""
+    keep(ini, decision("notes.read", "notes.write"))
+    rule = NO_WRITING.replace("endswith(", "endswith(ENDING or ").replace(
+        "from dataclasses", "from ending_beside import ENDING\nfrom dataclasses"
+    )
+    copy = ini.parent / "copy" / "development.ini"
+    copy.parent.mkdir()
+    for folder, ending in ((ini.parent, ".nothing"), (copy.parent, "")):
+        (folder / "ending_beside.py").write_text(f"ENDING = {ending!r}\n")
+        (folder / "copied_beside.py").write_text(rule)
+    text = ini.read_text().replace(
+        "    scopes_default\n", "    scopes_default\n    copied_beside:NoWriting\n"
+    )
+    ini.write_text(text)
+    copy.write_text(text.replace("%(here)s", str(ini.parent)))
+    assert run("policy", "replay", "--config", str(ini)).exit_code == 0
+    done = run("policy", "replay", "--config", str(copy))
+    assert (done.exit_code, "no-writing" in done.stdout) == (3, True), done.output
 
 
 def test_events_of_another_version_stop_nothing(run, ini, candidate) -> None:

@@ -26,7 +26,7 @@ use = egg:authserver
 {settings}
 
 [server:main]
-use = egg:waitress#main
+use = egg:authserver
 listen = 127.0.0.1:{port}
 expose_tracebacks = false
 max_request_body_size = 65536

@@ -37,7 +37,7 @@ use = egg:authserver
 {settings}
 
 [server:main]
-use = egg:waitress#main
+use = egg:authserver
 listen = 127.0.0.1:%(http_port)s
 threads = 4
 # As if a proxy had terminated TLS.

@@ -182,7 +182,14 @@ def test_every_page_is_wholly_in_the_language_of_the_person(whole_server: Server
         assert words.keys().isdisjoint([*page.html.stripped_strings, *labels]), page.request.url
         assert "%(" not in page.text
         assert "${" not in page.text
-    parts = {"base.jinja2", "account.jinja2", "icons.jinja2", "people.jinja2", "support.jinja2", "times.jinja2"}
+    parts = {
+        "base.jinja2",
+        "account.jinja2",
+        "icons.jinja2",
+        "people.jinja2",
+        "support.jinja2",
+        "times.jinja2",
+    }
     assert rendered == {path.name for path in PACKAGE.rglob("*.jinja2")} - parts
 
 

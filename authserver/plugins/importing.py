@@ -1,0 +1,184 @@
+"""Import the class of a plugin: from what is installed, or from a module beside the INI file.
+
+Importing runs code that may fail in any way, end the process or never return. Each of these is one sentence here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import stat
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from authserver.containment import Escaped, Interrupted, text_of
+from authserver.ini import did_you_mean, near
+from authserver.plugins.time_limit import TimeLimit, TooSlow
+
+# Enough for large libraries on a slow disk.
+IMPORT_SECONDS = 30.0
+
+
+class CannotImport(Exception):
+    """The class cannot be had; the message says why and what to do, without the name of the plugin."""
+
+
+def plugin_class(
+    module_name: str, class_name: str, *, folder: Path | None = None, seconds: float = IMPORT_SECONDS
+) -> Any:
+    """The class of this name in this module.
+
+    The import runs in a thread, because nothing else can end the wait for a module that hangs.
+
+    Args:
+        folder: that of the INI file. Modules in it are found as well, after all that are installed, unless everybody
+            can write to it. None for a plugin that is installed.
+        seconds: how long the import may take.
+
+    Raises:
+        CannotImport: there is no such module or class, it failed, took too long, or which module is meant is not clear.
+        Interrupted: somebody pressed Ctrl-C meanwhile; the message names the module.
+    """
+    if not all(part.isidentifier() for part in (*module_name.split("."), *class_name.split("."))):
+        raise CannotImport(": expected the name of a plugin, or module:Class")
+    try:
+        if folder is not None:
+            _search(folder)
+            _refuse_doubtful(module_name, folder)
+        found, module = TimeLimit(seconds, threads=1).call(_attribute, module_name, class_name)
+    except CannotImport:
+        raise
+    except TooSlow:
+        raise CannotImport(
+            f" cannot be imported: {module_name} takes longer than {seconds:g} seconds; a module must not wait for "
+            "anything while it is imported, `prepare` may"
+        ) from None
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted while the plugin {module_name}:{class_name} was being imported"
+        ) from None
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module_name == missing or module_name.startswith(f"{missing}."):
+            raise CannotImport(_no_module(missing, class_name, folder)) from error
+        raise CannotImport(
+            f" cannot be imported: it needs the module {missing}, which is not installed{_at(error)}"
+        ) from error
+    except SyntaxError as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise CannotImport(f" cannot be imported: {error.filename}{line}: {error.msg}") from error
+    except Exception as error:
+        raised = error.__cause__ if isinstance(error, Escaped) and error.__cause__ else error
+        kind, text = type(raised).__name__, text_of(raised)
+        problem = kind if text in ("", kind) else f"{kind}: {text}"
+        raise CannotImport(f" cannot be imported: {problem}{_at(raised)}") from error
+    if found is None:
+        raise CannotImport(_no_class(module, class_name))
+    return found
+
+
+def forget(folder: Path) -> None:
+    """Import nothing from this folder any more: the plugins of another one may have modules of the same names."""
+    place = folder.resolve()
+    sys.path[:] = [entry for entry in sys.path if entry != str(place)]
+    for top in {name.partition(".")[0] for name in sys.modules} - {"authserver"}:
+        file = getattr(sys.modules.get(top), "__file__", None)
+        if file and Path(file) in (place / f"{top}.py", place / top / "__init__.py"):
+            for name in [name for name in sys.modules if f"{name}.".startswith(f"{top}.")]:
+                del sys.modules[name]
+
+
+def _attribute(module_name: str, class_name: str) -> tuple[Any, ModuleType]:
+    """What the module calls so, None for nothing; and the module."""
+    found: Any = importlib.import_module(module_name)
+    module = sys.modules[module_name]
+    for part in class_name.split("."):
+        found = getattr(found, part, None)
+    return found, module
+
+
+def _search(folder: Path) -> None:
+    """Let Python look into the folder, after everything else, so that nothing in it takes the place of another module."""
+    place = str(folder.resolve())
+    if place not in sys.path and not _is_open(folder):
+        sys.path.append(place)
+    importlib.invalidate_caches()
+
+
+def _refuse_doubtful(module_name: str, folder: Path) -> None:
+    """Raises CannotImport for a module that is there twice, or that everybody can change."""
+    top = module_name.partition(".")[0]
+    beside = next(filter(Path.is_file, (folder / f"{top}.py", folder / top / "__init__.py")), None)
+    if beside is None:
+        return
+    taken = _origin(top)
+    if taken is not None and (not Path(taken).is_file() or not beside.samefile(taken)):
+        raise CannotImport(
+            f": there are two modules {top}: {taken}, which Python takes, and {beside} beside the INI file; rename one"
+        )
+    for path in (folder, beside.parent, beside):
+        if _is_open(path):
+            raise CannotImport(
+                f": everybody can write to {path}, so nothing beside the INI file is imported; chmod o-w it"
+            )
+
+
+def _origin(top: str) -> str | None:
+    """Where Python takes a module of this name from; None when there is none."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # a module that was made by hand, such as `__main__`
+        return getattr(sys.modules[top], "__file__", None)
+    return None if spec is None else spec.origin or "a part of Python"
+
+
+def _is_open(path: Path) -> bool:
+    """Whether everybody can write to it: then anybody on this machine could add code to the server."""
+    return bool(path.stat().st_mode & stat.S_IWOTH)
+
+
+def _no_module(missing: str, class_name: str, folder: Path | None) -> str:
+    if folder is None:
+        return f" cannot be imported: there is no module {missing}; install it"
+    names = [path.stem for path in folder.glob("*.py")]
+    close = near(missing, names)
+    hint = f"did you mean {close[0]}:{class_name}" if close else f"install it, or put {missing}.py there"
+    return f": there is no module {missing}, neither installed nor in {folder}, beside the INI file; {hint}"
+
+
+def _no_class(module: ModuleType, class_name: str) -> str:
+    kinds = [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__ and dataclasses.is_dataclass(value)
+    ]
+    hint = did_you_mean(class_name, kinds, f"{module.__name__}:") if kinds else "it defines no dataclass"
+    return f": {module.__file__ or module.__name__} has no {class_name}; {hint}"
+
+
+def _at(error: BaseException) -> str:
+    place = _place(error)
+    return f" ({place})" if place else ""
+
+
+def _place(error: BaseException) -> str:
+    """The file and line of the plugin where it failed; "" when there is none.
+
+    The last one in the folder of the module that was imported first: beyond that are libraries.
+    """
+    frames = list(traceback.extract_tb(error.__traceback__))
+    ours = [index for index, frame in enumerate(frames) if frame.filename == __file__]
+    frames = [
+        frame
+        for frame in frames[ours[-1] + 1 if ours else 0 :]
+        if not frame.filename.startswith("<") and frame.filename != importlib.__file__
+    ]
+    if not frames:
+        return ""
+    home = Path(frames[0].filename).parent
+    last = [frame for frame in frames if Path(frame.filename).is_relative_to(home)][-1]
+    return f"{last.filename}, line {last.lineno}"

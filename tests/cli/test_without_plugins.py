@@ -1,0 +1,191 @@
+"""Commands while a plugin cannot be loaded: those that need no decision go on, the others say why they cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import Result
+
+from authserver.cli import configuration, main
+
+CHECKOUT = Path(__file__).parents[2]
+Run = Callable[..., Result]
+# What the table of docs/commands.rst calls each kind of command.
+KINDS = {
+    "decide": "decide:",
+    "observe": "are told what was done",
+    "explain": "add their own remedies",
+    "unused": "are not loaded at all",
+}
+OBSERVING = """
+from dataclasses import dataclass
+
+from authserver.api import hookimpl
+
+
+@dataclass(frozen=True)
+class TellsAFile:
+    path: str
+
+    @hookimpl
+    def observe(self, event):
+        with open(self.path, "a") as file:
+            print(event.type, file=file)
+"""
+
+
+def documented() -> dict[str, list[str]]:
+    """The commands of each kind."""
+    page = (CHECKOUT / "docs/commands.rst").read_text()
+    rows = re.findall(r"(?ms)^   \* - (.*?)\n     - (.*?)\n(?=   \*|\n)", page)
+    return {
+        kind: re.findall(r"`(.*?)`", next(words for title, words in rows if title.startswith(begin)))
+        for kind, begin in KINDS.items()
+    }
+
+
+def listed(ini: Path, plugin: str, *settings: str) -> None:
+    text = ini.read_text().replace("authserver.plugins =\n", f"authserver.plugins =\n    {plugin}\n", 1)
+    ini.write_text(text.replace("# ---- What may be issued", "\n".join(settings) + "\n# ---- ", 1))
+
+
+@pytest.fixture
+def broken(run: Run, ini: Path) -> Run:
+    """A server whose plugin fails at import and whose settings lack a file."""
+    (ini.parent / "broken_beside.py").write_text("1 / 0\n")
+    listed(ini, "broken_beside:Some", "authserver.plugin.some.key = file:%(here)s/gone")
+    (ini.parent / "gone").write_text("key")
+    return run
+
+
+PROBLEM = "authserver.plugins: broken_beside:Some cannot be imported: ZeroDivisionError: division by zero ("
+
+
+def test_every_command_is_in_the_table() -> None:
+    def below(words: str, command: click.Command) -> Iterator[str]:
+        if not isinstance(command, click.Group):
+            yield words
+            return
+        for name in command.list_commands(click.Context(command)):
+            child = command.get_command(click.Context(command), name)
+            assert child is not None
+            yield from below(f"{words} {name}".strip(), child)
+
+    commands = {command for command in below("", main) if not command.startswith("explain ")}
+    named = [
+        command for kind in documented().values() for command in kind if not command.startswith("explain")
+    ]
+    assert sorted(named) == sorted(commands - {"explain"})
+
+
+def test_commands_that_need_no_plugin_load_none(broken: Run, ini: Path) -> None:
+    """They do not even mention those that fail, nor a file that only their settings name."""
+    (ini.parent / "gone").unlink()
+    arguments = {
+        "client show": ["demo-service"],
+        "client secrets": ["demo-service"],
+        "plugin new": ["quiet-hours", "--directory", str(ini.parent)],
+    }
+    for command in documented()["unused"]:
+        done = broken(*command.split(), *arguments.get(command, []))
+        assert (done.exit_code, done.stderr) == (0, ""), (command, done.output)
+
+
+def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, ini: Path) -> None:
+    def kids() -> list[str]:
+        return [key["kid"] for key in json.loads(broken("keys", "list", "--json").stdout)]
+
+    def secrets() -> list[str]:
+        shown = broken("client", "secrets", "demo-service", "--json").stdout
+        return [secret["secret"] for secret in json.loads(shown)]
+
+    broken("keys", "rotate")
+    arguments: dict[str, Callable[[], list[str]]] = {
+        "user add": lambda: ["ann", "--password-stdin"],
+        "user disable": lambda: ["ann"],
+        "user password": lambda: ["demo", "--password-stdin"],
+        "user sign-out": lambda: ["demo"],
+        "client disable": lambda: ["playground"],
+        "client rotate-secret": lambda: ["demo-service"],
+        "client end-secret": lambda: ["demo-service", secrets()[0]],
+        "grant revoke": lambda: ["--user", "demo"],
+        "keys rotate": lambda: ["--algorithm", "EdDSA"],
+        "keys revoke": lambda: [kids()[0]],
+        "db restored": lambda: ["--yes"],
+    }
+    assert set(arguments) == set(documented()["observe"])
+    for command, words in arguments.items():
+        done = broken(*command.split(), *words(), stdin="a long enough password\n")
+        assert done.exit_code == 0, (command, done.output)
+        first, second = done.stderr.splitlines()[:2]
+        assert first == "The plugins cannot be loaded, so none of them is told of this:", command
+        assert second.strip().startswith(PROBLEM), command
+    with closing(sqlite3.connect(ini.parent / ".local/authserver.sqlite")) as connection:
+        (disabled,) = connection.execute(
+            "SELECT count(*) FROM events WHERE type = 'user.disabled'"
+        ).fetchone()
+    assert disabled == 1
+
+
+def test_what_happened_is_explained_without_the_remedies_of_plugins(broken: Run, ini: Path) -> None:
+    with closing(sqlite3.connect(ini.parent / ".local/authserver.sqlite")) as connection:
+        (event_id,) = connection.execute("SELECT event_id FROM events LIMIT 1").fetchone()
+    done = broken("explain", "--error-id", event_id)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.startswith("The plugins cannot be loaded, so their own remedies are not shown:\n")
+    assert documented()["explain"] == ["explain --error-id"]
+
+
+def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path) -> None:
+    """One cause is one sentence: neither the settings of that plugin nor the names of all others are told."""
+    arguments = {
+        "client add": ["--name", "Notes"],
+        "policy replay": ["--config", str(ini)],
+        "explain": ["resource", "demo-service"],
+    }
+    for command in documented()["decide"]:
+        done = broken(*command.split(), *arguments.get(command, []))
+        assert done.exit_code == 1, command
+        assert done.stderr.startswith(f"Error: {PROBLEM}"), done.stderr
+        assert done.stderr.endswith("broken_beside.py, line 1)\n"), done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_plugin_that_hangs_does_not_keep_a_key_from_being_revoked(
+    run: Run, ini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ini.parent / "hangs_beside.py").write_text("import threading\nthreading.Event().wait()\n")
+    listed(ini, "hangs_beside:Some")
+    monkeypatch.setattr(configuration, "PATIENCE", 0.2)
+    run("keys", "rotate")
+    kid = json.loads(run("keys", "list", "--json").stdout)[0]["kid"]
+    done = run("keys", "revoke", kid)
+    assert done.exit_code == 0, done.output
+    assert "hangs_beside takes longer than 0.2 seconds" in done.stderr
+    assert f"{kid} (ES256) is out of use" in done.stdout
+
+
+def test_what_is_wrong_without_plugins_too_stops_a_command(broken: Run, ini: Path) -> None:
+    """And the plugins are not blamed for it."""
+    ini.write_text(ini.read_text().replace("authserver.issuer =", "authserver.isuer ="))
+    done = broken("keys", "rotate")
+    assert done.exit_code == 1
+    assert "authserver.isuer: no such setting; did you mean authserver.issuer" in done.stderr
+    assert "plugins cannot be loaded" not in done.stderr
+
+
+def test_a_plugin_that_can_be_loaded_is_told_what_a_command_did(run: Run, ini: Path) -> None:
+    """It is found beside the INI file, wherever the command is started."""
+    (ini.parent / "tells_beside.py").write_text(OBSERVING)
+    told = ini.parent / "told"
+    listed(ini, "tells_beside:TellsAFile", f"authserver.plugin.tells_afile.path = {told}")
+    done = run("user", "disable", "demo")
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
+    assert told.read_text() == "user.disabled\n"

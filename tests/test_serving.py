@@ -1,0 +1,276 @@
+"""How `pserve` starts, and ends when it cannot: addresses, variables of the command line, what it prints."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from authserver.app import wsgi
+from authserver.cli import main
+from authserver.ini import unused_variables
+from authserver.testing.live import free_port
+from authserver.testing.server import basic
+from authserver.web.serving import server
+
+CHECKOUT = Path(__file__).parents[1]
+SECONDS = 60
+
+
+@contextmanager
+def taken() -> Iterator[int]:
+    """A loopback port that something listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def sentence(call: Callable[[], object]) -> str:
+    """With what the process would end, after the first line; its exit status is 1."""
+    with pytest.raises(SystemExit) as ended:
+        call()
+    assert isinstance(ended.value.code, str)
+    first, _, rest = ended.value.code.partition("\n  ")
+    assert first == "authserver cannot start:"
+    assert "\n" not in rest
+    return rest
+
+
+def variables(tmp_path: Path, text: str, **given: str) -> dict[str, str]:
+    """What PasteDeploy gives to the server and the application of this INI."""
+    path = tmp_path / "some.ini"
+    path.write_text(text)
+    return {"__file__": str(path), "here": str(tmp_path), "__script__": "pserve", **given}
+
+
+# ---- [server:main] --------------------------------------------------------------------------------
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    with taken() as port:
+        said = sentence(lambda: server({"__file__": "/srv/production.ini"}, listen=f"127.0.0.1:{port}"))
+    assert said == (
+        f"[server:main] of production.ini: 127.0.0.1:{port} is in use, perhaps by a server that is still running; stop "
+        "that one, or change the address here, and in authserver.issuer if it names this port"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"listen": "127.0.0.1:seven"}, "127.0.0.1:seven is no address to listen on; expected HOST:PORT"),
+        ({"port": "seven"}, "invalid literal for int() with base 10: 'seven'"),
+        ({"listen": "192.0.2.1:6543"}, "192.0.2.1:6543 is no address of this machine; change it here"),
+        ({"thread": "4"}, "thread: no such setting of waitress; did you mean threads"),
+        ({"zzz": "4"}, "zzz: no such setting of waitress; the nearest of "),
+        ({"listen": "127.0.0.1:0", "unix_socket": "/x"}, "unix_socket may not be set if listen is set"),
+    ],
+)
+def test_a_server_section_that_cannot_be_used_is_one_sentence(settings: dict[str, str], said: str) -> None:
+    assert sentence(lambda: server({"__file__": "/srv/my.ini"}, **settings)).startswith(
+        f"[server:main] of my.ini: {said}"
+    )
+
+
+def test_every_address_is_checked() -> None:
+    """The second of two is in use, so the first is given back."""
+    with taken() as port:
+        first = free_port()
+        said = sentence(lambda: server({}, listen=f"127.0.0.1:{first} 127.0.0.1:{port}"))
+        assert f"127.0.0.1:{port} is in use" in said
+        socket.create_server(("127.0.0.1", first)).close()
+
+
+# ---- variables of the command line ----------------------------------------------------------------
+
+USES = "[server:main]\nlisten = 127.0.0.1:%(http_port)s\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        USES,
+        "[DEFAULT]\nhttp_port = 6543\n" + USES,
+        "[server:main]\nget port = http_port\n",
+        "[app:main]\nuse = config:other.ini\n",
+        "[DEFAULT]\naddress = 127.0.0.1:%(http_port)s\n",
+    ],
+)
+def test_a_variable_that_the_file_uses_is_taken(tmp_path: Path, text: str) -> None:
+    assert unused_variables(variables(tmp_path, text, http_port="8080")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "said"),
+    [
+        (
+            "[server:main]\nlisten = 127.0.0.1:6543\n# %(http_port)s\n",
+            "http_port",
+            "write it where it belongs, such as `listen = 127.0.0.1:%(http_port)s` in [server:main]",
+        ),
+        (USES, "http_prot", "did you mean http_port"),
+        ("[DEFAULT]\nhttp_port = 6543\n[server:main]\nlisten = *:1\n", "http_port", "write it where it belongs"),
+    ],
+)  # fmt: skip
+def test_a_variable_that_would_mean_nothing_stops_the_start(
+    tmp_path: Path, text: str, given: str, said: str
+) -> None:
+    """Also when the server is not waitress, and the application alone sees it."""
+    config = variables(tmp_path, text, **{given: "8080"})
+    expected = f"{given}: given on the command line, but some.ini has no %({given})s, so it would mean nothing; {said}"
+    assert sentence(lambda: server(config, listen="127.0.0.1:0")).startswith(expected)
+    assert sentence(lambda: wsgi(config)).startswith(expected)
+
+
+def test_what_the_file_itself_defines_is_no_variable_of_the_command_line(tmp_path: Path) -> None:
+    text = "[DEFAULT]\nhome = /srv\nplace = %(home)s/x\n[app:main]\nuse = egg:authserver\n"
+    assert unused_variables(variables(tmp_path, text, home="/srv", place="/srv/x")) == []
+
+
+# ---- Ctrl-C ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> Iterator[Path]:
+    """An INI with a plugin that presses Ctrl-C when it is imported, and then hangs."""
+    module = f"hangs_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(
+        "import signal, threading\n"
+        "signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)\n"
+        "threading.Event().wait()\n"
+    )
+    ini = tmp_path / "development.ini"
+    text = (CHECKOUT / "development.ini").read_text()
+    ini.write_text(text.replace("authserver.plugins =", f"authserver.plugins =\n    {module}:Rule", 1))
+    (tmp_path / ".local").mkdir()
+    (tmp_path / ".local/secret_keys").write_text(CliRunner().invoke(main, ["keys", "secret"]).output)
+    path = list(sys.path)
+    yield ini
+    sys.path[:] = path
+
+
+def test_ctrl_c_while_a_plugin_is_imported_is_one_sentence(hanging: Path) -> None:
+    said = f"interrupted while the plugin hangs_{hanging.parent.name}:Rule was being imported"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = CliRunner().invoke(main, ["-c", str(hanging), "plugins"])
+        assert (done.exit_code, done.output) == (1, f"Error: {said}\n")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_while_a_server_starts_is_one_sentence(hanging: Path) -> None:
+    from paste.deploy import loadapp
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            loadapp(f"config:{hanging}")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    said = f"interrupted while the plugin hangs_{hanging.parent.name}:Rule was being imported"
+    assert ended.value.code == f"authserver did not start: {said}"
+
+
+# ---- real processes -------------------------------------------------------------------------------
+
+
+def test_the_readmes_plugin_works_by_hand_from_another_folder(tmp_path: Path) -> None:
+    """Without PYTHONPATH or a filter of warnings: `pserve` prints five lines, and a second one ends with a sentence."""
+    readme = (CHECKOUT / "README.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?class ReadOnly.*?)```", readme, re.DOTALL)
+    (lines,) = re.findall(r"```ini\n(authserver.plugins =\n    read_only:ReadOnly.*?)```", readme, re.DOTALL)
+    folder, port = tmp_path / "server", free_port()
+    folder.mkdir()
+    ini = folder / "development.ini"
+    text = (CHECKOUT / "development.ini").read_text().replace("localhost:6543", f"localhost:{port}")
+    text = text.replace("authserver.plugins =\n", "authserver.plugins =\n    read_only:ReadOnly\n", 1)
+    ini.write_text(text.replace("# ---- What may be", f"{lines.splitlines()[-1]}\n# ---- What may be", 1))
+    (folder / "read_only.py").write_text(source)
+    ignored = ("PYTHONPATH", "PYTHONWARNINGS")
+    environment = {name: value for name, value in os.environ.items() if name not in ignored}
+    # As the console script does, which is not beside the Python of every test run.
+    pserve = [
+        sys.executable,
+        "-c",
+        "import sys; sys.path.remove(''); from pyramid.scripts.pserve import main; main()",
+    ]
+    done = CliRunner().invoke(main, ["-c", str(ini), "demo"])
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "log").open("w+") as log:
+        running = subprocess.Popen([*pserve, ini], cwd="/", env=environment, stdout=log, stderr=log)
+        try:
+            wait_for(f"http://localhost:{port}/health/live", running)
+            again = subprocess.run([*pserve, ini], cwd="/", env=environment, capture_output=True, text=True)
+            secret = (folder / ".local/demo-service.secret").read_text().strip()
+            asked = urllib.request.Request(
+                f"http://localhost:{port}/oauth/token",
+                b"grant_type=client_credentials&scope=notes.read+notes.write",
+                {"Authorization": basic("demo-service", secret)},
+            )
+            answer = urllib.request.urlopen(asked).read()
+        finally:
+            running.terminate()
+            running.wait()
+        log.seek(0)
+        printed = log.read().splitlines()
+    assert b'"scope":"notes.read"' in answer
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.startswith("authserver cannot start:\n  [server:main] of development.ini: ")
+    assert f":{port} is in use" in again.stderr
+    assert len(again.stderr.splitlines()) == 2
+    shown = [re.sub(r"^[\d-]+ [\d:,]+ ", "", line) for line in printed]
+    begin = (
+        (
+            f"INFO    authserver: http://localhost:{port}: development, 2 insecure settings, 21 plugins; "
+            "`authserver plugins` shows who decides what"
+        ),
+        "WARNING authserver: insecure (development only): authserver.issuer",
+        "WARNING authserver: insecure (development only): authserver.plugins: playground",
+        "Starting server in PID",
+        f"INFO    authserver: listening on 127.0.0.1:{port}",
+    )
+    for line, expected in zip(shown, begin, strict=False):
+        assert line.startswith(expected), printed
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("it did not start")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["keys", "list"]])
+def test_a_reader_that_ends_is_no_error(tmp_path: Path, command: list[str]) -> None:
+    """`authserver … | head`: what click prints, and what rich prints."""
+    ini = tmp_path / "development.ini"
+    ini.write_text((CHECKOUT / "development.ini").read_text())
+    if command != ["--help"]:
+        assert CliRunner().invoke(main, ["-c", str(ini), "demo"]).exit_code == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    script = "import sys; from authserver.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "-c", str(ini), *command],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
