@@ -241,9 +241,9 @@ def edit_client(context: click.Context, client_id: str, as_json: bool, **options
     configuration: Configuration = context.obj
     with configuration.engine() as engine, _in_a_sentence():
         check_known(engine)
-        for prefix in ("", "added_"):
-            _known("--grant-type", options[f"{prefix}grant_types"], engine.grant_types)
-            _known("--scope", options[f"{prefix}scopes"], engine.scopes)
+        for prefix, variable in (("--", ""), ("--add-", "added_")):
+            _known(f"{prefix}grant-type", options[f"{variable}grant_types"], engine.grant_types)
+            _known(f"{prefix}scope", options[f"{variable}scopes"], engine.scopes)
         if options["auth_method"] is not None:
             _known("--auth-method", [options["auth_method"]], engine.auth_methods)
         wanted = ClientEdit(
@@ -350,7 +350,10 @@ def _print_edit(edited: Edited) -> None:
     if not edited.changed:
         say("Nothing was changed: it is so already.")
         return
-    rows = [{"changed": name, "from": was, "to": now} for name, (was, now) in edited.changed.items()]
+    rows = [
+        {"changed": name.replace("_", " "), "from": was, "to": now}
+        for name, (was, now) in edited.changed.items()
+    ]
     print_rows(rows, ("changed", "from", "to"), empty="")
     if edited.secret is not None:
         print_record({"client_secret": edited.secret})

@@ -168,7 +168,7 @@ def _personal_page(request: Request, name: str) -> str:
 
 def _login_page(request: Request, shown: SignInPage, *, failed: bool = False) -> Response:
     requester = shown.requester
-    client = describe_client(requester.client) if requester else None
+    client = describe_client(request, requester.client) if requester else None
     page: dict[str, Any] = {
         "action": own_url(request, "login"),
         "csrf_token": shown.csrf_token,

@@ -75,6 +75,7 @@ ROUTES = (
     Route("theme", "/static/theme.css", ("GET",), stored=False),
     Route("favicon", "/static/favicon.svg", ("GET",), stored=False),
     Route("logo", "/static/logo", ("GET",), stored=False),
+    Route("client_logo", "/static/client-logo", ("GET",)),
 )
 
 
