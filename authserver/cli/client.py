@@ -221,8 +221,8 @@ def add(
     help="Whether each use of its refresh token gives a new one.",
 )
 @json_option
-@click.pass_context
-def edit_client(context: click.Context, client_id: str, as_json: bool, **options: Any) -> None:
+@click.pass_obj
+def edit_client(configuration: Configuration, /, client_id: str, as_json: bool, **options: Any) -> None:
     """Change an application; what is not named stays as it is. An empty link or logo takes it away.
 
     What is taken away counts from the next request on. People are asked again when the name changes or there is one
@@ -231,14 +231,16 @@ def edit_client(context: click.Context, client_id: str, as_json: bool, **options
     given = {name: value for name, value in options.items() if value not in (None, ())}
     if not given:
         names = [
-            opt for option in context.command.params for opt in option.opts[:1] if option.name in options
+            opt
+            for option in click.get_current_context().command.params
+            for opt in option.opts[:1]
+            if option.name in options
         ]
         raise click.UsageError(
             f"what is to be changed? Give one or more of {', '.join(names)}; "
             f"`authserver client show {client_id}` shows how it is now"
         )
     links = _links(*(options[name] for name in LINKS))
-    configuration: Configuration = context.obj
     with configuration.engine() as engine, _in_a_sentence():
         check_known(engine)
         for prefix, variable in (("--", ""), ("--add-", "added_")):
@@ -272,7 +274,7 @@ def list_clients(configuration: Configuration, as_json: bool) -> None:
     """List all applications, oldest first."""
     with configuration.engine() as engine:
         rows = [described(item) for item in engine.stores.clients.list(engine.now)]
-        members = [name for name in engine.client_metadata if any(name in row for row in rows)]
+        added = [name for name in engine.client_metadata if any(name in row for row in rows)]
     if as_json:
         print_json(rows)
     else:
@@ -283,7 +285,7 @@ def list_clients(configuration: Configuration, as_json: bool) -> None:
             "grant_types",
             "registered_by",
             "disabled_at",
-            *members,
+            *added,
         )
         print_rows(
             rows, columns, empty="There are no clients; add one with `authserver client add --name NAME …`."

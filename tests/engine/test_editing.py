@@ -386,7 +386,7 @@ def test_silence_to_a_destination_that_nobody_agreed_to_is_impossible(rules: Rul
 def test_an_open_consent_page_is_shown_again_after_a_change_of_what_it_asks(
     rules: Rules, wanted: dict[str, Any]
 ) -> None:
-    """E-04: nobody has agreed to the client as it is now."""
+    """E-13: nobody has agreed to the client as it is now."""
     client, _ = rules.add_client()
     browser = rules.signed_in()
     asked = rules.authorize(client, browser)
@@ -439,7 +439,7 @@ def test_a_grant_type_that_is_removed_stops_codes_refreshes_and_pending_requests
 
 
 def test_a_scope_that_is_removed_is_not_renewed(rules: Rules) -> None:
-    """I-10, T041: the next refresh has what is left, and the grant what the person agreed to."""
+    """T041: the next refresh has what is left, and the grant what the person agreed to."""
     family = TokenFamily(rules)
     change(rules, family.client, scopes=ListEdit(removed=("files.read",)))
     refreshed = family.refresh().json

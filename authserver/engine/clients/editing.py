@@ -190,7 +190,7 @@ def _edited(before: Client, wanted: ClientEdit, logo: Logo | None) -> Client:
             wanted.rotates_refresh_tokens, before.rotates_refresh_tokens or auth_method == "none"
         ),
         details={name: value for name, value in details.items() if value is not None},
-        logo=before.logo if wanted.logo is None else logo and logo.digest,
+        logo=before.logo if wanted.logo is None else logo.digest if logo else None,
     )
 
 
