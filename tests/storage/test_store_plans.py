@@ -178,6 +178,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("clients.find", {"pk_clients", "pk_client_secrets"}),
         ("clients.page", {"pk_clients", "pk_client_secrets"}),
         ("clients.change_secret", {"pk_client_secrets"}),
+        ("clients.find_logo", {"pk_client_logos"}),
         ("clients.knows_origin", {"pk_client_origins", "pk_clients"}),
         ("tokens.find", {"pk_tokens", "pk_grants", "pk_users"}),
         ("tokens.claim", {"pk_tokens", "pk_grants"}),
