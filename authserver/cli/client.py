@@ -52,19 +52,16 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 def _list_options(name: str, variable: str, metavar: str, what: str) -> Callable[[Command], Command]:
-    """Three options that change a list."""
+    """Three options that change a list, each of which may be given several times."""
+    replacing = f"{what} in place of those that there are; may be given several times."
+
+    def option(prefix: str, variable: str, text: str) -> Callable[[Command], Command]:
+        return click.option(f"--{prefix}{name}", variable, multiple=True, metavar=metavar, help=text)
+
     return _options(
-        click.option(
-            f"--{name}",
-            variable,
-            multiple=True,
-            metavar=metavar,
-            help=f"{what}: these replace all; several times.",
-        ),
-        click.option(f"--add-{name}", f"added_{variable}", multiple=True, metavar=metavar, help="One more."),
-        click.option(
-            f"--remove-{name}", f"removed_{variable}", multiple=True, metavar=metavar, help="One less."
-        ),
+        option("", variable, replacing),
+        option("add-", f"added_{variable}", "Add this one; may be given several times."),
+        option("remove-", f"removed_{variable}", "Remove this one; may be given several times."),
     )
 
 
@@ -209,7 +206,11 @@ def add(
     help="How it proves who it is. With `none` its secrets end and its grants are revoked; from `none` to a method "
     "with a secret it gets one, shown once.",
 )
-@click.option("--application-type", type=click.Choice(["web", "native"]))
+@click.option(
+    "--application-type",
+    type=click.Choice(["web", "native"]),
+    help="Without it: as it was, unless the redirect URIs make it native.",
+)
 @_members_option
 @_shown_options
 @click.option(
