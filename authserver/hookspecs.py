@@ -251,7 +251,8 @@ def consent_decision(
         user: who is signed in.
         scopes: what would be granted.
         resources: for which resources.
-        remembered: what this user last agreed to for this client; None when nothing is remembered.
+        remembered: what this user last agreed to for this client; None when nothing is remembered, and when the client has
+            another name, or a redirect URI more, than the user agreed to.
 
     Answers:
         allow(reason): go on without a consent page. The engine still asks when nothing proves the identity of the

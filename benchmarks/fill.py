@@ -25,6 +25,7 @@ from authserver.engine.records import EventType, Grant, RegisteredBy, Token, Tok
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
 from authserver.storage.tables import (
+    client_logos,
     client_origins,
     client_secrets,
     clients,
@@ -69,6 +70,7 @@ def fill(url: str, *, key_id: str, client_count: int, token_count: int) -> None:
         put.rows(clients, client_count, _clients)
         put.rows(client_secrets, client_count, lambda n: _client_secrets(n, key_id))
         put.rows(client_origins, client_count, _client_origins)
+        put.rows(client_logos, client_count, _client_logos)
         put.rows(users, user_count, _users)
         put.rows(sessions, user_count, _sessions)
         put.rows(consents, user_count, lambda n: _consents(n, client_count))
@@ -247,6 +249,15 @@ def _client_secrets(n: _Numbers, key_id: str) -> Mapping[str, Any]:
         "digest": n.digest,
         "key_id": key_id,
         "created_at": n.past(),
+    }
+
+
+def _client_logos(n: _Numbers) -> Mapping[str, Any]:
+    return {
+        "client_id": n.named("client-"),
+        "digest": n.named("digest-"),
+        "media_type": "image/png",
+        "body": n.digest,
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -14,13 +16,69 @@ from authserver.cli.printing import json_option, print_json, print_record, print
 from authserver.engine import uris
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.client_metadata import read_members
+from authserver.engine.clients.editing import (
+    ChangedMeanwhile,
+    ClientEdit,
+    ClientUnchanged,
+    Edited,
+    ListEdit,
+    edit,
+    members,
+)
+from authserver.engine.clients.logos import MAXIMUM_LOGO
 from authserver.engine.clients.registration import add_client
+from authserver.engine.context import Engine
 from authserver.engine.crypto import strict_json
 from authserver.engine.errors import InvalidRedirectUri
 from authserver.engine.keys.ring import check_known
 from authserver.engine.records import Client, ClientMetadata
 from authserver.explaining.remedies import remedy_of
 from authserver.ini import did_you_mean
+
+LINKS = ("client_uri", "policy_uri", "tos_uri")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """These options, in this order."""
+
+    def add_to(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add_to
+
+
+def _list_options(name: str, variable: str, metavar: str, what: str) -> Callable[[Command], Command]:
+    """Three options that change a list, each of which may be given several times."""
+    replacing = f"{what} in place of those that there are; may be given several times."
+
+    def option(prefix: str, variable: str, text: str) -> Callable[[Command], Command]:
+        return click.option(f"--{prefix}{name}", variable, multiple=True, metavar=metavar, help=text)
+
+    return _options(
+        option("", variable, replacing),
+        option("add-", f"added_{variable}", "Add this one; may be given several times."),
+        option("remove-", f"removed_{variable}", "Remove this one; may be given several times."),
+    )
+
+
+_members_option = click.option(
+    "--metadata",
+    "sent_members",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A member that a plugin keeps; the value is JSON, or else text; null takes it away. "
+    "May be given several times.",
+)
+_shown_options = _options(
+    click.option("--client-uri", metavar="URL", help="Its web site, for a link on the consent page; https."),
+    click.option("--policy-uri", metavar="URL", help="Its privacy policy, likewise."),
+    click.option("--tos-uri", metavar="URL", help="Its terms of service, likewise."),
+    click.option("--logo", metavar="FILE", help="Its logo on the consent page: an SVG or PNG file."),
+)
 
 
 @click.group()
@@ -59,13 +117,8 @@ client.add_command(client_secrets.end)
     help="Without it: native when a redirect URI is not https, or leads to this device; else web.",
 )
 @click.option("--client-id", help="Without it: a fresh one.")
-@click.option(
-    "--metadata",
-    "members",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A member that a plugin keeps; the value is JSON, or else text. May be given several times.",
-)
+@_members_option
+@_shown_options
 @click.option(
     "--first-party", is_flag=True, help="It is our own: `consent_first_party` allows it without asking."
 )
@@ -85,12 +138,17 @@ def add(
     auth_method: str,
     application_type: str | None,
     client_id: str | None,
-    members: tuple[str, ...],
+    sent_members: tuple[str, ...],
+    client_uri: str | None,
+    policy_uri: str | None,
+    tos_uri: str | None,
+    logo: str | None,
     first_party: bool,
     no_refresh_rotation: bool,
     as_json: bool,
 ) -> None:
     """Add an application; its secret is shown once."""
+    links = _links(client_uri, policy_uri, tos_uri)
     if no_refresh_rotation and auth_method == "none":
         raise click.UsageError(
             "--no-refresh-rotation: not with --auth-method none, because only rotation protects the refresh tokens "
@@ -98,7 +156,7 @@ def add(
         )
     if not grant_types:
         grant_types = ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
-    with configuration.engine() as engine:
+    with configuration.engine() as engine, _in_a_sentence():
         check_known(engine)
         _known("--grant-type", grant_types, engine.grant_types)
         _known("--scope", scopes, engine.scopes)
@@ -108,8 +166,6 @@ def add(
                 "--scope: a client with a redirect URI needs at least one; known: "
                 + ", ".join(sorted(engine.scopes))
             )
-        sent = _members(members)
-        _known("--metadata", sent, engine.client_metadata)
         metadata = ClientMetadata(
             client_name=name,
             redirect_uris=redirect_uris,
@@ -118,19 +174,16 @@ def add(
             response_types=("code",) if "authorization_code" in grant_types else (),
             scopes=scopes,
             application_type=application_type or uris.fitting_application_type(redirect_uris),
-            details=read_members(sent, engine.client_metadata),
+            details=_kept({**_members(engine, sent_members), **links}),
         )
-        try:
-            added, secret = add_client(
-                engine,
-                metadata,
-                client_id=client_id,
-                first_party=first_party,
-                rotates_refresh_tokens=not no_refresh_rotation,
-            )
-        except InvalidRedirectUri as error:
-            remedy = f" ({remedy_of(error.reason)})" if error.reason != error.code else ""
-            raise click.ClickException(error.description + remedy) from error
+        added, secret = add_client(
+            engine,
+            metadata,
+            client_id=client_id,
+            first_party=first_party,
+            rotates_refresh_tokens=not no_refresh_rotation,
+            logo=_file(logo) or b"",
+        )
     record = described(added)
     if secret is not None:
         record["client_secret"] = secret
@@ -142,6 +195,79 @@ def add(
         say(SHOWN_ONCE, err=True)
 
 
+@client.command("edit")
+@click.argument("client_id")
+@click.option("--name", help="The name that the consent page shows; people are then asked again.")
+@_list_options("redirect-uri", "redirect_uris", "URI", "Redirect URIs")
+@_list_options("grant-type", "grant_types", "TYPE", "Grant types")
+@_list_options("scope", "scopes", "SCOPE", "Scopes")
+@click.option(
+    "--auth-method",
+    help="How it proves who it is. With `none` its secrets end and its grants are revoked; from `none` to a method "
+    "with a secret it gets one, shown once.",
+)
+@click.option(
+    "--application-type",
+    type=click.Choice(["web", "native"]),
+    help="Without it: as it was, unless the redirect URIs make it native.",
+)
+@_members_option
+@_shown_options
+@click.option(
+    "--first-party/--no-first-party", default=None, help="Whether it is our own, as in `client add`."
+)
+@click.option(
+    "--refresh-rotation/--no-refresh-rotation",
+    default=None,
+    help="Whether each use of its refresh token gives a new one.",
+)
+@json_option
+@click.pass_obj
+def edit_client(configuration: Configuration, /, client_id: str, as_json: bool, **options: Any) -> None:
+    """Change an application; what is not named stays as it is. An empty link or logo takes it away.
+
+    What is taken away counts from the next request on. People are asked again when the name changes or there is one
+    more redirect URI.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if not given:
+        names = [
+            opt
+            for option in click.get_current_context().command.params
+            for opt in option.opts[:1]
+            if option.name in options
+        ]
+        raise click.UsageError(
+            f"what is to be changed? Give one or more of {', '.join(names)}; "
+            f"`authserver client show {client_id}` shows how it is now"
+        )
+    links = _links(*(options[name] for name in LINKS))
+    with configuration.engine() as engine, _in_a_sentence():
+        check_known(engine)
+        for prefix, variable in (("--", ""), ("--add-", "added_")):
+            _known(f"{prefix}grant-type", options[f"{variable}grant_types"], engine.grant_types)
+            _known(f"{prefix}scope", options[f"{variable}scopes"], engine.scopes)
+        if options["auth_method"] is not None:
+            _known("--auth-method", [options["auth_method"]], engine.auth_methods)
+        wanted = ClientEdit(
+            name=options["name"],
+            redirect_uris=_list_edit(options, "redirect_uris"),
+            grant_types=_list_edit(options, "grant_types"),
+            scopes=_list_edit(options, "scopes"),
+            auth_method=options["auth_method"],
+            application_type=options["application_type"],
+            first_party=options["first_party"],
+            rotates_refresh_tokens=options["refresh_rotation"],
+            details={**_members(engine, options["sent_members"]), **links},
+            logo=_file(options["logo"]),
+        )
+        edited = edit(engine, client_id, wanted)
+    if as_json:
+        print_json(_described_edit(edited))
+    else:
+        _print_edit(edited)
+
+
 @client.command("list")
 @json_option
 @click.pass_obj
@@ -150,7 +276,7 @@ def list_clients(configuration: Configuration, as_json: bool) -> None:
     with configuration.engine(Plugins.UNUSED) as engine:
         found = engine.stores.clients.list(engine.now)
     rows = [described(item) for item in found]
-    members = dict.fromkeys(name for item in found for name in item.details)
+    added = dict.fromkeys(name for item in found for name in item.details if name not in LINKS)
     if as_json:
         print_json(rows)
     else:
@@ -161,7 +287,7 @@ def list_clients(configuration: Configuration, as_json: bool) -> None:
             "grant_types",
             "registered_by",
             "disabled_at",
-            *members,
+            *added,
         )
         print_rows(
             rows, columns, empty="There are no clients; add one with `authserver client add --name NAME …`."
@@ -205,30 +331,98 @@ def described(client: Client) -> dict[str, Any]:
     """What may be shown of a client: the members of RFC 7591 by their names there, and our own. No secret."""
     return {
         "client_id": client.client_id,
-        "client_name": client.name,
-        "token_endpoint_auth_method": client.auth_method,
-        "grant_types": list(client.grant_types),
-        "redirect_uris": list(client.redirect_uris),
-        "scope": " ".join(client.scopes),
-        "resources": list(client.resources),
-        "application_type": client.application_type,
-        "first_party": client.first_party,
-        "rotates_refresh_tokens": client.rotates_refresh_tokens or client.is_public,
+        **members(client),
         "registered_by": str(client.registered_by),
         "created_at": client.created_at,
         "disabled_at": client.disabled_at,
-        **client.details,
     }
 
 
-def _members(texts: Iterable[str]) -> dict[str, Any]:
-    """The members of several `name=value`. Raises click.UsageError."""
-    members: dict[str, Any] = {}
+def _described_edit(edited: Edited) -> dict[str, Any]:
+    record = described(edited.client)
+    if edited.secret is not None:
+        record["client_secret"] = edited.secret
+    return {
+        **record,
+        "changed": {name: {"from": was, "to": now} for name, (was, now) in edited.changed.items()},
+        "asks_again": edited.asks_again,
+        "grants_revoked": edited.revoked,
+    }
+
+
+def _print_edit(edited: Edited) -> None:
+    if not edited.changed:
+        say("Nothing was changed: it is so already.")
+        return
+    rows = [
+        {"changed": name.replace("_", " "), "from": was, "to": now}
+        for name, (was, now) in edited.changed.items()
+    ]
+    print_rows(rows, ("changed", "from", "to"), empty="")
+    if edited.secret is not None:
+        print_record({"client_secret": edited.secret})
+        say(SHOWN_ONCE, err=True)
+    if edited.asks_again:
+        say("People who agreed before are asked again.")
+    if edited.revoked:
+        say(f"Grants revoked: {edited.revoked}.")
+
+
+@contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    """Why nothing was added or changed, and what to do."""
+    try:
+        yield
+    except ChangedMeanwhile as refused:
+        raise click.ClickException(
+            f"{refused}; look at it with `authserver client show` and try again"
+        ) from None
+    except ClientUnchanged as refused:
+        raise click.ClickException(
+            f"{refused}; see `authserver client list` and `authserver client show`"
+        ) from None
+    except InvalidRedirectUri as refused:
+        remedy = f" ({remedy_of(refused.reason)})" if refused.reason != refused.code else ""
+        raise click.ClickException(refused.description + remedy) from refused
+
+
+def _list_edit(options: dict[str, Any], name: str) -> ListEdit:
+    return ListEdit(
+        replaced_by=options[name], added=options[f"added_{name}"], removed=options[f"removed_{name}"]
+    )
+
+
+def _links(*given: str | None) -> dict[str, str | None]:
+    """The given links by the names of their members; None for one that is taken away."""
+    return {name: url or None for name, url in zip(LINKS, given, strict=True) if url is not None}
+
+
+def _kept(details: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in details.items() if value is not None}
+
+
+def _file(path: str | None) -> bytes | None:
+    """The content of a file, as far as it can be a logo; empty without path, None where none was given."""
+    if not path:
+        return None if path is None else b""
+    with Path(path).open("rb") as file:
+        return file.read(MAXIMUM_LOGO + 1)
+
+
+def _members(engine: Engine, texts: Iterable[str]) -> dict[str, Any]:
+    """What plugins keep of several `name=value`; None for what they keep nothing of.
+
+    Raises:
+        click.UsageError, InvalidClientMetadata
+    """
+    sent: dict[str, Any] = {}
     for name, value in map(_member, texts):
-        if name in members:
+        if name in sent:
             raise click.UsageError(f"--metadata {name}: given twice")
-        members[name] = value
-    return members
+        sent[name] = value
+    _known("--metadata", sent, engine.client_metadata)
+    read = read_members(_kept(sent), engine.client_metadata)
+    return {name: read.get(name) for name in sent}
 
 
 def _member(text: str) -> tuple[str, Any]:

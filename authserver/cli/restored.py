@@ -31,6 +31,7 @@ What was changed after the backup cannot be known from it. Do these again before
   - disable the clients and people that were disabled
   - end the client secrets that were ended
   - replace the passwords that were changed
+  - change the clients that were changed
   - add the clients and people that were added
 The log of the plugin log_events has them: `authserver db restored --events FILE` does the first three."""
 

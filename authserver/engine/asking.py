@@ -105,6 +105,18 @@ def _is_same_resource(value: str, requested: str) -> bool:
         return False
 
 
+def still_registered(client: Client, granted: tuple[str, ...]) -> tuple[str, ...]:
+    """The granted scopes that the client is still registered for; others were taken from it since (T041).
+
+    Raises:
+        InvalidScope: none is left.
+    """
+    left = tuple(scope for scope in granted if scope in client.scopes)
+    if not left:
+        raise InvalidScope("No scope is left that this client may have.", reason="nothing-left")
+    return left
+
+
 def may_refresh(engine: Engine, client: Client, granted: tuple[str, ...]) -> bool:
     """Whether a refresh token is issued with what was granted (I-01)."""
     if "refresh_token" not in client.grant_types or "refresh_token" not in engine.grant_types:

@@ -26,6 +26,7 @@ from authserver.engine.consent import (
     decline,
     hold_session,
     problem_with,
+    remembered,
     sentences,
     silent_approval_is_safe,
 )
@@ -109,7 +110,10 @@ Outcome = AskLogin | AskConsent | Redirect
 
 
 class FormOutOfDate(PageError):
-    """An answer to a page that was not shown to the user who is signed in now (E-03, E-04); they are asked instead."""
+    """An answer to a page that was not shown to the user who is signed in now (E-03, E-04); they are asked instead.
+
+    Also to a page that showed the client as it was before an operator changed it.
+    """
 
     status = 403
 
@@ -260,7 +264,9 @@ def _answered(
     """
     client, redirect_uri = accept_target(engine, pending.parameters)
     user = browser.user
-    is_theirs = user is not None and form_handle(engine, browser, token, user) == pending.handle
+    is_theirs = (
+        user is not None and form_handle(engine, browser, token, user, _asked_about(client)) == pending.handle
+    )
     location = earlier_answer(engine, pending, client, browser, given if is_theirs else "")
     if location is not None:
         return Redirect(location=location)
@@ -548,7 +554,7 @@ def _redirected(
 ) -> RedirectError:
     """The error for the client; the user is asked first if the client registered itself (B-17)."""
     user_id = engine.journal.user_id
-    is_first = user_id is None or engine.stores.consents.find(user_id, client.client_id) is None
+    is_first = user_id is None or remembered(engine, client, user_id) is None
     return RedirectError(
         error, redirect_uri=redirect_uri, state=state, ask_first=client.is_self_registered and is_first
     )
@@ -572,12 +578,19 @@ def _ask_consent(
     return AskConsent(
         sealed_request=seal(engine, pending),
         handle=pending.handle,
-        form_token=form_token(engine, pending.handle, checked.agreement.user),
+        form_token=form_token(
+            engine, pending.handle, checked.agreement.user, _asked_about(checked.agreement.client)
+        ),
         redirect_uri=checked.redirect_uri,
         agreement=checked.agreement,
         scopes=sentences(engine, checked.agreement),
         problem=problem,
     )
+
+
+def _asked_about(client: Client) -> str:
+    """What an answer to the consent page is about: if an operator changes it meanwhile, the page is shown again."""
+    return " ".join([*client.redirect_uris, client.name])
 
 
 def _approve(

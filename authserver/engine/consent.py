@@ -34,9 +34,14 @@ class Agreement:
         return replace(self, scopes=tuple(scope for scope in self.scopes if scope in scopes))
 
 
-def remembered(engine: Engine, agreement: Agreement) -> Consent | None:
-    """What this user last agreed to for this client."""
-    return engine.stores.consents.find(agreement.user.user_id, agreement.client.client_id)
+def remembered(engine: Engine, client: Client, user_id: str) -> Consent | None:
+    """What this user last agreed to for this client; None too if the client changed so that the user must be asked again.
+
+    The user agreed to a name and to destinations. A client with another name or one more redirect URI could be
+    somebody else, whatever policies say (E-13, T089).
+    """
+    found = engine.stores.consents.find(user_id, client.client_id)
+    return found if found is not None and found.is_for(client) else None
 
 
 def consents_already(engine: Engine, agreement: Agreement) -> bool:
@@ -52,7 +57,7 @@ def consents_already(engine: Engine, agreement: Agreement) -> bool:
             user=agreement.user,
             scopes=agreement.scopes,
             resources=agreement.resources,
-            remembered=remembered(engine, agreement),
+            remembered=remembered(engine, agreement.client, agreement.user.user_id),
         )
     )
     if ruling.verdict is Verdict.DENY:
@@ -136,14 +141,16 @@ def decline(engine: Engine, agreement: Agreement) -> None:
 def _remember(engine: Engine, agreement: Agreement) -> None:
     """Add this to what the user agreed to before.
 
-    If the redirect URIs of the client or the resources have changed, it replaces that (E-13, T089).
+    If that does not count any more, or the resources have changed, it replaces that (E-13, T089).
     """
-    client, before = agreement.client, remembered(engine, agreement)
-    same = before and (before.redirect_uris, before.resources) == (client.redirect_uris, agreement.resources)
+    client = agreement.client
+    before = remembered(engine, client, agreement.user.user_id)
+    same = before and before.resources == agreement.resources
     engine.stores.consents.remember(
         Consent(
             user_id=agreement.user.user_id,
             client_id=client.client_id,
+            client_name=client.name,
             scopes=tuple(dict.fromkeys((*(before.scopes if before and same else ()), *agreement.scopes))),
             resources=agreement.resources,
             redirect_uris=client.redirect_uris,

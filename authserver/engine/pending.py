@@ -103,16 +103,23 @@ def is_marked(engine: Engine, browser: Browser, handle: str) -> bool:
     return _is_mac(engine, handle, browser.marks.get(handle, ""), MARK_PURPOSE)
 
 
-def form_token(engine: Engine, handle: str, user: User | None = None) -> str:
-    """The token of a form that was shown for this request, to this user or to nobody who is signed in (E-03, E-04)."""
-    mac = engine.ring.mac(_shown(handle, user).encode(), purpose=FORM_PURPOSE)
+def form_token(engine: Engine, handle: str, user: User | None = None, about: str = "") -> str:
+    """The token of a form that was shown for this request, to this user or to nobody who is signed in (E-03, E-04).
+
+    Args:
+        about: what the form showed that may change before it is answered.
+    """
+    mac = engine.ring.mac(_shown(handle, user, about).encode(), purpose=FORM_PURPOSE)
     return f"{handle}.{to_text(mac)}"
 
 
-def form_handle(engine: Engine, browser: Browser, token: str, user: User | None = None) -> str | None:
-    """The handle of the request whose form carried this token; None unless this browser and user were shown it."""
+def form_handle(
+    engine: Engine, browser: Browser, token: str, user: User | None = None, about: str = ""
+) -> str | None:
+    """The handle of the request whose form carried this token; None unless this browser and user were shown this."""
     handle, _, mac = token.partition(".")
-    is_ours = is_marked(engine, browser, handle) and _is_mac(engine, _shown(handle, user), mac, FORM_PURPOSE)
+    shown = _shown(handle, user, about)
+    is_ours = is_marked(engine, browser, handle) and _is_mac(engine, shown, mac, FORM_PURPOSE)
     return handle if is_ours else None
 
 
@@ -265,8 +272,8 @@ def _refusal(description: str, reason: str, code: str) -> InvalidRequest:
     return refusal
 
 
-def _shown(handle: str, user: User | None) -> str:
-    return f"{handle} {user.user_id if user else ''}"
+def _shown(handle: str, user: User | None, about: str) -> str:
+    return f"{handle} {user.user_id if user else ''} {about}"
 
 
 def _is_mac(engine: Engine, text: str, mac: str, purpose: str) -> bool:

@@ -26,6 +26,7 @@ from authserver.engine.records import (
     FoundToken,
     Grant,
     Kept,
+    Logo,
     Place,
     RingKey,
     Session,
@@ -63,6 +64,18 @@ class Clients(Protocol):
 
     def page(self, now: datetime, *, after: str = "", limit: int) -> Sequence[Client]:
         """The next `limit` clients by id, beginning after the id `after`, disabled or not; one statement."""
+
+    def change(self, before: Client, after: Client) -> bool:
+        """Replace a client as it was read, but not its secrets; False when it was changed meanwhile, or is not kept here.
+
+        `client_id` stays as it is.
+        """
+
+    def keep_logo(self, client_id: str, logo: Logo | None) -> None:
+        """Keep the logo of a client in place of the one before; with None it has none."""
+
+    def find_logo(self, client_id: str, digest: str) -> Logo | None:
+        """The logo of a client if it has this digest; one statement."""
 
     def disable(self, client_id: str, now: datetime) -> bool:
         """Disable it; False when it is unknown or was disabled before."""
@@ -131,6 +144,9 @@ class Grants(Protocol):
         self, user_id: str, now: datetime, reason: str, *, client_id: str | None = None
     ) -> int:
         """Revoke all live grants of a user, or those to one client, in one statement; how many they were."""
+
+    def revoke_of_client(self, client_id: str, now: datetime, reason: str) -> int:
+        """Revoke all live grants to a client, in one statement; how many they were."""
 
     def touch(self, grant_id: str, now: datetime) -> None:
         """Note that its client got tokens."""

@@ -300,12 +300,13 @@ class ConsentQuestion(Question[None]):
 
     @classmethod
     def again(cls, facts: Facts, known: Known) -> Self:
+        client, consent = known.client(facts), known.consent(facts)
         return cls(
-            client=known.client(facts),
+            client=client,
             user=known.user(facts),
             scopes=tuple(facts["scopes"]),
             resources=tuple(facts["resources"]),
-            remembered=known.consent(facts),
+            remembered=consent if consent is not None and consent.is_for(client) else None,
         )
 
 

@@ -44,6 +44,7 @@ class Client:
     `resources` are the resources it may ask for; empty means every listed one. A client with a credential
     of its own may keep its refresh token instead of getting a new one each time (`rotates_refresh_tokens`).
     `details` holds display metadata such as `client_uri`, `policy_uri`, `tos_uri` and `software_id`.
+    `logo` is the digest of the logo that an operator gave it (`Logo`).
     """
 
     client_id: str
@@ -62,6 +63,7 @@ class Client:
     disabled_at: datetime | None = None
     secrets: tuple[ClientSecret, ...] = ()
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    logo: str | None = None
 
     @property
     def is_public(self) -> bool:
@@ -75,6 +77,18 @@ class Client:
     @property
     def is_self_registered(self) -> bool:
         return self.registered_by is RegisteredBy.SELF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logo:
+    """The logo that an operator gave a client, as pages show it: an SVG or PNG file.
+
+    `digest` is of the file, in hexadecimal digits: another file has another address.
+    """
+
+    digest: str
+    media_type: str
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,14 +223,22 @@ class FoundGrant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consent:
-    """What a user last agreed to for one client; when any part grows, the user is asked again."""
+    """What a user last agreed to for one client; when any part grows, the user is asked again.
+
+    `client_name` is the name of the client at that time, empty where it is not known.
+    """
 
     user_id: str
     client_id: str
+    client_name: str = ""
     scopes: tuple[str, ...]
     resources: tuple[str, ...]
     redirect_uris: tuple[str, ...]
     granted_at: datetime
+
+    def is_for(self, client: Client) -> bool:
+        """Whether the user agreed to this client as it is now: under this name, and with each of its redirect URIs."""
+        return self.client_name == client.name and set(client.redirect_uris) <= set(self.redirect_uris)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,6 +328,7 @@ class EventType(StrEnum):
     GRANTS_REVOKED = "grants.revoked"
     CLIENT_REGISTERED = "client.registered"
     REGISTRATION_REFUSED = "registration.refused"
+    CLIENT_CHANGED = "client.changed"
     CLIENT_DISABLED = "client.disabled"
     CLIENT_SECRET_ADDED = "client_secret.added"
     CLIENT_SECRET_ENDED = "client_secret.ended"

@@ -10,20 +10,19 @@ from authserver.api import Client, Consent, Decision, allow, hookimpl
 
 @dataclass(frozen=True)
 class ConsentRemembered:
-    """Do not ask for what the user agreed to before, if the request needs no more and the redirect URIs are the same."""
+    """Do not ask for what the user agreed to before, if the request needs no more."""
 
     reasons: ClassVar[frozenset[str]] = frozenset({"consent-remembered"})
     immediate: ClassVar[bool] = True
 
     @hookimpl
     def consent_decision(
-        self, client: Client, scopes: tuple[str, ...], resources: tuple[str, ...], remembered: Consent | None
+        self, scopes: tuple[str, ...], resources: tuple[str, ...], remembered: Consent | None
     ) -> Decision[None] | None:
         if (
             remembered is not None
             and set(scopes) <= set(remembered.scopes)
             and set(resources) <= set(remembered.resources)
-            and client.redirect_uris == remembered.redirect_uris
         ):
             return allow("consent-remembered")
         return None

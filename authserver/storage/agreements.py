@@ -49,6 +49,11 @@ _REVOKE_OF_USER = (
     .values(revoked_at=bindparam("now"), revoked_reason=bindparam("reason"))
 )
 _REVOKE_OF_USER_TO_CLIENT = _REVOKE_OF_USER.where(_TO_CLIENT)
+_REVOKE_OF_CLIENT = (
+    sa.update(grants)
+    .where(_TO_CLIENT, grants.c.revoked_at.is_(None))
+    .values(revoked_at=bindparam("now"), revoked_reason=bindparam("reason"))
+)
 _LIST_GRANTS = (
     select(*_GRANT.columns)
     .where(
@@ -193,6 +198,9 @@ class SqlGrants:
         if client_id is None:
             return self._work.write(_REVOKE_OF_USER, parameters)
         return self._work.write(_REVOKE_OF_USER_TO_CLIENT, parameters | {"to_client": client_id})
+
+    def revoke_of_client(self, client_id: str, now: datetime, reason: str) -> int:
+        return self._work.write(_REVOKE_OF_CLIENT, {"to_client": client_id, "now": now, "reason": reason})
 
     def touch(self, grant_id: str, now: datetime) -> None:
         self._work.write(_TOUCH_GRANT, {"id": grant_id, "now": now})

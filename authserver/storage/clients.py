@@ -1,8 +1,9 @@
-"""Clients, their secrets, and the web origins they registered."""
+"""Clients, their secrets and logos, and the web origins they registered."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -10,14 +11,15 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from authserver.engine import uris
-from authserver.engine.records import Client, ClientSecret
+from authserver.engine.records import Client, ClientSecret, Logo
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
-from authserver.storage.tables import client_origins, client_secrets, clients
-from authserver.storage.work import Work, change, changed, insert_new
+from authserver.storage.tables import client_logos, client_origins, client_secrets, clients
+from authserver.storage.work import Work, change, changed, insert_new, insert_or_replace
 
 _CLIENT = Rows(Client, clients)
 _SECRET = Rows(ClientSecret, client_secrets, at=_CLIENT.end)
+_LOGO = Rows(Logo, client_logos)
 
 _NEXT = clients.alias("next")
 
@@ -51,6 +53,21 @@ _PAGE = (
     .order_by(clients.c.client_id, client_secrets.c.created_at)
 )
 _ADD = insert_new(clients)
+_THIS = clients.c.client_id == bindparam("this")
+# Two changes of one client wait for each other; requests with its secrets do not wait.
+_HOLD = select(clients.c.client_id).where(_THIS).with_for_update(key_share=True)
+_READ = select(*_CLIENT.columns).where(_THIS)
+_CHANGE = (
+    sa.update(clients)
+    .where(_THIS)
+    .values({column.name: bindparam(column.name) for column in _CLIENT.columns if column.name != "client_id"})
+)
+_FORGET_ORIGINS = sa.delete(client_origins).where(client_origins.c.client_id == bindparam("this"))
+_KEEP_LOGO = insert_or_replace(client_logos)
+_FORGET_LOGO = sa.delete(client_logos).where(client_logos.c.client_id == bindparam("this"))
+_FIND_LOGO = select(*_LOGO.columns).where(
+    client_logos.c.client_id == bindparam("client_id"), client_logos.c.digest == bindparam("digest")
+)
 _ADD_SECRET = insert_new(client_secrets)
 _CHANGE_SECRET = change(client_secrets, "digest", "key_id", "expires_at", "last_used_at")
 _ADD_ORIGIN = insert_new(client_origins)
@@ -101,8 +118,31 @@ class SqlClients:
         self._work.add(_ADD, _CLIENT.row(client))
         for secret in client.secrets:
             self.add_secret(client.client_id, secret)
-        for origin in {uris.origin(uri) for uri in client.redirect_uris} - {None}:
-            self._work.add(_ADD_ORIGIN, {"origin": origin, "client_id": client.client_id})
+        self._add_origins(client)
+
+    def change(self, before: Client, after: Client) -> bool:
+        this = {"this": before.client_id}
+        # Compared as records: the database may have written an equal JSON text in another way.
+        if not self._work.hold(_HOLD, this):
+            return False
+        if _CLIENT.record(self._work.read(_READ, this).one()) != replace(before, secrets=()):
+            return False
+        self._work.write(_CHANGE, {**_CLIENT.row(after), **this})
+        self._work.write(_FORGET_ORIGINS, this)
+        self._add_origins(after)
+        return True
+
+    def keep_logo(self, client_id: str, logo: Logo | None) -> None:
+        if logo is None:
+            self._work.write(_FORGET_LOGO, {"this": client_id})
+        else:
+            self._work.insert(_KEEP_LOGO, {**_LOGO.row(logo), "client_id": client_id})
+
+    def find_logo(self, client_id: str, digest: str) -> Logo | None:
+        if "\0" in client_id + digest:
+            return None
+        row = self._work.read(_FIND_LOGO, {"client_id": client_id, "digest": digest}).one_or_none()
+        return _LOGO.record(row) if row else None
 
     def list(self, now: datetime) -> Sequence[Client]:
         return self._several(_WITH_SECRETS, {"now": now})
@@ -131,6 +171,10 @@ class SqlClients:
     def knows_origin(self, origin: str) -> bool:
         normal = uris.origin(origin)
         return normal is not None and self._work.read(_KNOWS_ORIGIN, {"origin": normal}).first() is not None
+
+    def _add_origins(self, client: Client) -> None:
+        for origin in {uris.origin(uri) for uri in client.redirect_uris} - {None}:
+            self._work.add(_ADD_ORIGIN, {"origin": origin, "client_id": client.client_id})
 
     def _several(self, statement: sa.Select[Any], parameters: dict[str, Any]) -> Sequence[Client]:
         found: dict[str, list[sa.Row[Any]]] = {}

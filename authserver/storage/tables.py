@@ -60,6 +60,20 @@ class ClientRow(Base):
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
     details: Mapped[dict[str, Any]]
+    logo: Mapped[str | None]
+
+
+class ClientLogoRow(Base):
+    """The logos of clients, apart from them: each request reads its client, and few need the file."""
+
+    __tablename__ = "client_logos"
+
+    client_id: Mapped[str] = mapped_column(
+        ForeignKey("clients.client_id", ondelete="CASCADE"), primary_key=True
+    )
+    digest: Mapped[str]
+    media_type: Mapped[str]
+    body: Mapped[bytes]
 
 
 class ClientSecretRow(Base):
@@ -152,6 +166,8 @@ class ConsentRow(Base):
 
     user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
     client_id: Mapped[str] = mapped_column(primary_key=True)
+    # Of older consents to clients of plugins it is not known.
+    client_name: Mapped[str] = mapped_column(server_default="")
     scopes: Mapped[tuple[str, ...]]
     resources: Mapped[tuple[str, ...]]
     redirect_uris: Mapped[tuple[str, ...]]
@@ -232,6 +248,7 @@ def _table(row: type[Base]) -> Table:
 
 
 clients = _table(ClientRow)
+client_logos = _table(ClientLogoRow)
 client_secrets = _table(ClientSecretRow)
 client_origins = _table(ClientOriginRow)
 users = _table(UserRow)

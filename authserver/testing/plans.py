@@ -22,6 +22,7 @@ GROWING = frozenset(
     {
         "clients",
         "client_secrets",
+        "client_logos",
         "client_origins",
         "users",
         "grants",

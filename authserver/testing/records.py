@@ -94,6 +94,7 @@ def a_consent(**changes: Any) -> Consent:
     values: dict[str, Any] = {
         "user_id": "user_ada",
         "client_id": "reports",
+        "client_name": "Reports",
         "scopes": ("read",),
         "resources": (),
         "redirect_uris": ("https://reports.example/callback",),

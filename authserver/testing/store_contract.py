@@ -26,6 +26,7 @@ from authserver.engine.records import (
     FoundGrant,
     FoundSession,
     FoundToken,
+    Logo,
     RegisteredBy,
     TokenKind,
 )
@@ -177,6 +178,71 @@ def test_a_client_is_disabled_once(stores: Stores) -> None:
     assert not stores.clients.disable("reports", LATER + timedelta(days=1))
     assert not stores.clients.disable("unknown", LATER)
     assert stores.clients.find("reports", NOW) == a_client(disabled_at=LATER)
+
+
+def test_a_client_changes_only_as_it_was_read(stores: Stores) -> None:
+    """T144: of two changes at the same time one fails. Its secrets stay."""
+    secret = ClientSecret(digest=b"first", key_id="k1", created_at=NOW)
+    before = a_client(secrets=(secret,), details={"contacts": ["ann"], "tos_uri": "https://a.example/"})
+    stores.clients.add(before)
+    stores.clients.add(a_client(client_id="other"))
+    after = replace(
+        before,
+        name="Berichte",
+        auth_method="client_secret_post",
+        redirect_uris=("https://new.example/cb",),
+        grant_types=("client_credentials",),
+        response_types=(),
+        scopes=(),
+        resources=("https://api.example",),
+        application_type="native",
+        registered_by=RegisteredBy.SELF,
+        first_party=True,
+        rotates_refresh_tokens=False,
+        details={},
+        logo="digest",
+    )
+    assert stores.clients.change(before, after)
+    assert not stores.clients.change(before, replace(before, name="Too late"))
+    assert not stores.clients.change(a_client(client_id="unknown"), a_client(client_id="unknown"))
+    assert stores.clients.find("reports", NOW) == after
+    assert stores.clients.find("other", NOW) == a_client(client_id="other")
+    assert stores.clients.knows_origin("https://new.example")
+    stores.clients.disable("other", NOW)
+    assert not stores.clients.knows_origin("https://reports.example")
+
+
+def test_a_client_that_was_disabled_meanwhile_does_not_change(stores: Stores) -> None:
+    stores.clients.add(a_client())
+    stores.clients.disable("reports", LATER)
+    assert not stores.clients.change(a_client(), a_client(name="Another"))
+    assert stores.clients.find("reports", NOW) == a_client(disabled_at=LATER)
+
+
+def test_a_change_of_a_secret_is_no_change_of_its_client(stores: Stores) -> None:
+    secret = ClientSecret(digest=b"first", key_id="k1", created_at=NOW)
+    stores.clients.add(a_client())
+    stores.clients.add_secret("reports", secret)
+    assert stores.clients.change(a_client(), a_client(name="Another"))
+    assert stores.clients.find("reports", NOW) == a_client(name="Another", secrets=(secret,))
+
+
+def test_a_logo_is_found_by_its_client_and_digest(stores: Stores) -> None:
+    first = Logo(digest="1", media_type="image/png", body=b"\x89PNG\x00\xff")
+    second = Logo(digest="2", media_type="image/svg+xml", body=b"<svg/>")
+    stores.clients.add(a_client())
+    stores.clients.add(a_client(client_id="other"))
+    stores.clients.keep_logo("reports", first)
+    stores.clients.keep_logo("other", first)
+    assert stores.clients.find_logo("reports", "1") == first
+    stores.clients.keep_logo("reports", second)
+    assert stores.clients.find_logo("reports", "1") is None
+    assert stores.clients.find_logo("reports", "2") == second
+    stores.clients.keep_logo("reports", None)
+    stores.clients.keep_logo("reports", None)
+    for client_id, digest in (("reports", "2"), ("unknown", "1"), ("reports\0", "2"), ("other", "1\0")):
+        assert stores.clients.find_logo(client_id, digest) is None
+    assert stores.clients.find_logo("other", "1") == first
 
 
 def test_origins_of_enabled_clients_are_known(stores: Stores) -> None:
@@ -598,6 +664,20 @@ def test_all_live_grants_of_a_user_are_revoked_at_once(stores: Stores) -> None:
     found = stores.grants.find("grant_1")
     assert found is not None
     assert found.revoked_reason == "left"
+
+
+def test_all_live_grants_to_a_client_are_revoked_at_once(stores: Stores) -> None:
+    """Those of people and its own."""
+    stores.users.add(a_user())
+    stores.grants.add(a_grant(user_id="user_ada"))
+    stores.grants.add(a_grant(grant_id="its own"))
+    stores.grants.add(a_grant(grant_id="revoked", revoked_at=NOW, revoked_reason="before"))
+    stores.grants.add(a_grant(grant_id="of another", client_id="notes"))
+    assert stores.grants.revoke_of_client("reports", LATER, "left") == 2
+    assert stores.grants.revoke_of_client("reports", LATER, "again") == 0
+    assert [grant.grant_id for grant in stores.grants.list(NOW)] == ["of another"]
+    reasons = [stores.grants.find(name) for name in ("grant_1", "its own", "revoked")]
+    assert [grant and grant.revoked_reason for grant in reasons] == ["left", "left", "before"]
 
 
 def test_an_unclaimed_token_of_a_live_grant_can_end_later(stores: Stores) -> None:

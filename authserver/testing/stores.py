@@ -23,6 +23,7 @@ from authserver.engine.records import (
     FoundToken,
     Grant,
     Kept,
+    Logo,
     RingKey,
     Session,
     SigningKey,
@@ -103,6 +104,24 @@ class MemoryClients(InMemory):
     def page(self, now: datetime, *, after: str = "", limit: int) -> Sequence[Client]:
         client_ids = sorted(client_id for client_id in self.tables.clients if client_id > after)
         return [_with_live_secrets(self.tables.clients[client_id], now) for client_id in client_ids[:limit]]
+
+    def change(self, before: Client, after: Client) -> bool:
+        with self.lock:
+            kept = self.tables.clients.get(before.client_id)
+            if kept is None or replace(kept, secrets=()) != replace(before, secrets=()):
+                return False
+            self.tables.clients[before.client_id] = replace(after, secrets=kept.secrets)
+            return True
+
+    def keep_logo(self, client_id: str, logo: Logo | None) -> None:
+        with self.lock:
+            self.tables.logos.pop(client_id, None)
+            if logo is not None:
+                self.tables.logos[client_id] = logo
+
+    def find_logo(self, client_id: str, digest: str) -> Logo | None:
+        logo = self.tables.logos.get(client_id)
+        return logo if logo is not None and logo.digest == digest else None
 
     def disable(self, client_id: str, now: datetime) -> bool:
         with self.lock:
@@ -238,6 +257,14 @@ class MemoryGrants(InMemory):
                 self.revoke(grant.grant_id, now, reason)
                 for grant in tuple(self.tables.grants.values())
                 if grant.user_id == user_id and client_id in (None, grant.client_id)
+            )
+
+    def revoke_of_client(self, client_id: str, now: datetime, reason: str) -> int:
+        with self.lock:
+            return sum(
+                self.revoke(grant.grant_id, now, reason)
+                for grant in tuple(self.tables.grants.values())
+                if grant.client_id == client_id
             )
 
     def touch(self, grant_id: str, now: datetime) -> None:

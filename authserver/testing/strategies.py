@@ -128,9 +128,13 @@ def _consents(draw: st.DrawFn, user: User, client: Client) -> Consent:
     return Consent(
         user_id=user.user_id,
         client_id=client.client_id,
+        # Of another name or other redirect URIs no policy gets any.
+        client_name=client.name,
         scopes=draw(_subsets),
         resources=draw(_resources),
-        redirect_uris=draw(st.one_of(st.just(client.redirect_uris), st.just(("https://old.example/cb",)))),
+        redirect_uris=draw(
+            st.sampled_from([client.redirect_uris, (*client.redirect_uris, "https://old.example/cb")])
+        ),
         granted_at=NOW,
     )
 

@@ -12,6 +12,7 @@ from authserver.engine.records import (
     Event,
     Grant,
     Kept,
+    Logo,
     RingKey,
     Session,
     SigningKey,
@@ -26,6 +27,7 @@ class Tables:
     """The stored records. A test may read them: `stores.tables.events`."""
 
     clients: dict[str, Client] = field(default_factory=dict)
+    logos: dict[str, Logo] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     grants: dict[str, Grant] = field(default_factory=dict)
     tokens: dict[tuple[TokenKind, bytes], Token] = field(default_factory=dict)

@@ -109,6 +109,7 @@ class MemoryUpkeep(InMemory):
             consents = [key for key in self.tables.consents if key[1] == client_id]
             for key in consents:
                 del self.tables.consents[key]
+            self.tables.logos.pop(client_id, None)
             del self.tables.clients[client_id]
             return len(consents)
 

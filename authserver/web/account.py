@@ -193,7 +193,7 @@ def _described_app(request: Request, app: ConnectedApp, index: int) -> dict[str,
         "index": index,
         "client_id": app.client_id,
         # Cut where it is shown, so that one sees that it was cut.
-        "client": {**describe_client(client), "name": client.name} if client else None,
+        "client": {**describe_client(request, client), "name": client.name} if client else None,
         "is_enabled": client is None or client.is_enabled,
         "scopes": _sentences(request, app.scopes),
         "resources": app.resources,

@@ -18,6 +18,7 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.pending import RequestAnswered, RequestExpired
 from authserver.engine.records import Client
 from authserver.limits import MAXIMUM_BODY
+from authserver.web.client_logos import logo_url
 from authserver.web.forms import read_form, read_page_query, read_query
 from authserver.web.onward import let_forms_lead_on, see_client
 from authserver.web.pages import own_url, see_own
@@ -99,7 +100,7 @@ def show_expired(refusal: RequestExpired, request: Request) -> Response:
 
 @exception_view_config(RequestAnswered)
 def show_answered(refusal: RequestAnswered, request: Request) -> Response:
-    return _stopped(request, refusal, again=None, client=describe_client(refusal.client))
+    return _stopped(request, refusal, again=None, client=describe_client(request, refusal.client))
 
 
 def _begin(request: Request, read: Read) -> Outcome:
@@ -154,7 +155,7 @@ def _consent_page(request: Request, asked: AskConsent, ticked: Collection[str] |
         "csrf_token": asked.form_token,
         "signed_in": agreement.user,
         "sealed_request": asked.sealed_request,
-        "client": describe_client(agreement.client),
+        "client": describe_client(request, agreement.client),
         "redirect_host": uris.display_host(asked.redirect_uri),
         "redirect_is_local": uris.is_loopback(asked.redirect_uri),
         "redirect_is_app": not asked.redirect_uri.startswith(("https:", "http:")),
@@ -178,7 +179,7 @@ def named_resources(request: Request, resources: Iterable[str]) -> list[tuple[st
     return [(resource, names.get(uris.canonical_resource(resource), "")) for resource in resources]
 
 
-def describe_client(client: Client) -> dict[str, Any]:
+def describe_client(request: Request, client: Client) -> dict[str, Any]:
     """What a page may show of a client; links only if they are acceptable."""
     links = {
         name: client.details.get(name) if not uris.link_problem(client.details.get(name, "")) else None
@@ -190,5 +191,6 @@ def describe_client(client: Client) -> dict[str, Any]:
         "first_party": client.first_party,
         "registered_by": client.registered_by,
         "registered_at": client.created_at,
+        "logo_url": logo_url(request, client),
         **links,
     }

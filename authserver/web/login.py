@@ -174,7 +174,7 @@ def _login_page(request: Request, shown: SignInPage, *, failed: bool = False) ->
         "csrf_token": shown.csrf_token,
         "sealed_request": shown.sealed_request,
         "return_page": shown.return_page,
-        "client": describe_client(requester.client) if requester else None,
+        "client": describe_client(request, requester.client) if requester else None,
         "redirect_host": uris.display_host(redirect_uri),
         "redirect_is_remote": uris.is_remote_https(redirect_uri),
         "username": shown.username,

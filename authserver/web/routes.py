@@ -76,6 +76,7 @@ ROUTES = (
     Route("favicon", "/static/favicon.svg", ("GET",), stored=False),
     Route("show_password", "/static/show-password.js", ("GET",), stored=False),
     Route("logo", "/static/logo", ("GET",), stored=False),
+    Route("client_logo", "/static/client-logo", ("GET",)),
 )
 
 

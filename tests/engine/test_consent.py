@@ -217,6 +217,7 @@ def test_what_is_agreed_is_added_to_what_was(engine: Engine) -> None:
     assert remembered(engine) == Consent(
         user_id=ADA.user_id,
         client_id=CLIENT.client_id,
+        client_name=CLIENT.name,
         scopes=("profile", "files.read", "files.write"),
         resources=(API,),
         redirect_uris=CLIENT.redirect_uris,
@@ -231,6 +232,7 @@ def test_what_is_agreed_is_added_to_what_was(engine: Engine) -> None:
         {"resources": (FILES,)},
         {"resources": (API, FILES)},
         {"client": replace(CLIENT, redirect_uris=("https://reports.example/new",))},
+        {"client": replace(CLIENT, name="Repörts")},
     ],
 )
 def test_what_was_agreed_for_something_else_is_not_added_to(engine: Engine, changes: dict[str, Any]) -> None:
@@ -241,6 +243,35 @@ def test_what_was_agreed_for_something_else_is_not_added_to(engine: Engine, chan
     kept = remembered(engine)
     assert kept and kept.scopes == ("files.write",)
     assert (kept.resources, kept.redirect_uris) == (changed.resources, changed.client.redirect_uris)
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({}, True),
+        ({"redirect_uris": (*CLIENT.redirect_uris, "https://reports.example/new")}, False),
+        ({"redirect_uris": ("https://reports.example/new",)}, False),
+        ({"redirect_uris": ()}, True),
+        ({"name": "Another"}, False),
+        ({"scopes": ("profile", "files.read", "admin"), "logo": "digest", "auth_method": "none"}, True),
+    ],
+)
+def test_a_consent_counts_for_the_name_and_the_redirect_uris_that_the_person_agreed_to(
+    make: Make, changes: dict[str, Any], counts: bool
+) -> None:
+    """E-13, T089: before any policy is asked, so that none can let a changed client pass."""
+    given: list[Consent | None] = []
+
+    class Watching:
+        @hookimpl
+        def consent_decision(self, remembered: Consent | None) -> None:
+            given.append(remembered)
+
+    engine = make(Watching())
+    agree(engine, an_agreement(), SESSION, asked=True)
+    changed = an_agreement(client=replace(CLIENT, **changes))
+    assert consents_already(engine, changed) is counts
+    assert given == ([remembered(engine)] if counts else [None])
 
 
 def test_who_was_not_asked_is_not_remembered(engine: Engine) -> None:

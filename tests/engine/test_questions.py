@@ -145,6 +145,14 @@ def test_a_consent_given_later_was_not_remembered_then() -> None:
     assert ConsentQuestion.again(asked.facts(), known).remembered is None
 
 
+def test_a_consent_to_a_client_that_was_edited_since_is_not_remembered() -> None:
+    """E-13: a replay asks as the engine would now."""
+    asked = a_question("consent_decision", remembered=a_consent())
+    for client in (a_client(name="Another"), a_client(redirect_uris=("https://new.example/cb",))):
+        known = known_of(client, a_user(), a_consent())
+        assert ConsentQuestion.again(asked.facts(), known).remembered is None
+
+
 def test_every_record_is_read_once() -> None:
     """A replay asks thousands of questions about few clients."""
     asked = []

@@ -294,12 +294,19 @@ def test_a_client_that_lost_the_grant_type_cannot_refresh(family: TokenFamily) -
 
 
 def test_a_scope_the_client_lost_is_not_renewed(family: TokenFamily) -> None:
-    """I-10.a, T081: the shared scope filter is asked at every use; what is left can be asked for."""
+    """I-10.a, T081: the registration counts at every use: what is left is renewed, and what was lost is refused."""
+    scopes = family.client.scopes
     family.server.change("clients", scopes=("profile",))
+    assert family.refresh().json["scope"] == "profile"
     before = stored(family.server)
+    assert_refused(family.refresh(scope="files.read"), "invalid_scope")
+    family.server.change("clients", scopes=("files.write",))
     assert_refused(family.refresh(), "invalid_scope")
+    family.server.change("clients", scopes=("profile",))
     assert stored(family.server) == before
-    assert family.refresh(scope="profile").json["scope"] == "profile"
+    # The grant still has what the person agreed to.
+    family.server.change("clients", scopes=scopes)
+    assert family.refresh().json["scope"] == "profile files.read"
 
 
 def test_an_unused_refresh_token_dies(

@@ -407,6 +407,7 @@ def test_a_password_that_was_changed_lets_nobody_in_until_there_is_a_new_one(mak
     [
         (EventType.CLIENT_DISABLED, ""),
         (EventType.USER_DISABLED, ""),
+        (EventType.CLIENT_CHANGED, ""),
         (EventType.CLIENT_SECRET_ENDED, ""),
         (EventType.CLIENT_SECRET_ADDED, ""),
         (EventType.PASSWORD_CHANGED, ""),
@@ -422,6 +423,25 @@ def test_what_the_backup_never_had_is_told(make: Make, type: EventType, todo: st
     assert done.outcome is RedoOutcome.ABSENT
     assert todo in done.todo
     assert engine.stores.tables.events == {}  # type: ignore[attr-defined]  # of the stores in memory
+
+
+def test_edits_of_a_client_that_are_lost_are_named(make: Make) -> None:
+    """T149: whether they still apply is for an operator to say."""
+    engine = make()
+    engine.stores.clients.add(a_client())
+    changed = {
+        "client_name": {"from": "Old", "to": "Reports"},
+        "scope": {"from": "read write", "to": "read"},
+        "logo": "of a later version",
+    }
+    done = redo(
+        engine, logged_event(EventType.CLIENT_CHANGED, client_id="reports", details={"changed": changed})
+    )
+    assert done.outcome is RedoOutcome.ABSENT
+    assert done.todo == "its changes are lost (scope, logo): `authserver client edit reports`"
+    for details in ({"changed": {"scope": changed["scope"] | {"to": "read write"}}}, {"changed": 7}, {}):
+        again = redo(engine, logged_event(EventType.CLIENT_CHANGED, client_id="reports", details=details))
+        assert (again.outcome, again.todo) == (RedoOutcome.ALREADY, "")
 
 
 def test_clients_and_people_who_are_there_are_no_news(make: Make) -> None:

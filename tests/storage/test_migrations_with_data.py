@@ -266,6 +266,7 @@ def test_an_upgrade_keeps_every_row_and_downgrading_brings_back_what_was(
         assert key["activates_at"] == key["created_at"]
         assert (key["retires_at"], key["ends_at"]) == (None, None)
         assert all(row["rotates_refresh_tokens"] for row in upgraded["clients"])
+        assert [row["client_name"] for row in upgraded["consents"]] == ["Reports"]
         command.downgrade(alembic(url), "0001")
         downgraded = contents(url)
         assert downgraded.keys() == before.keys()

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from authserver.engine.ports import Stores
-from authserver.engine.records import ClientSecret, TokenKind
+from authserver.engine.records import ClientSecret, Logo, TokenKind
 from authserver.testing.plans import plan_of, statements_of
 from authserver.testing.records import (
     a_client,
@@ -32,6 +32,12 @@ SECRET = ClientSecret(digest=b"digest of a secret", key_id="test", created_at=NO
 METHODS: dict[str, Callable[[Stores], object]] = {
     "clients.find": lambda stores: stores.clients.find("client-7", NOW),
     "clients.add": lambda stores: add_client(stores),
+    "clients.change": lambda stores: change_client(stores),
+    "clients.keep_logo": lambda stores: stores.clients.keep_logo(
+        add_client(stores), Logo(digest="1", media_type="image/png", body=b"PNG")
+    ),
+    "clients.keep_logo, none": lambda stores: stores.clients.keep_logo("client-7", None),
+    "clients.find_logo": lambda stores: stores.clients.find_logo("client-7", "1"),
     "clients.disable": lambda stores: stores.clients.disable("client-7", NOW),
     "clients.add_secret": lambda stores: stores.clients.add_secret(add_client(stores), SECRET),
     "clients.change_secret": lambda stores: stores.clients.change_secret(
@@ -60,6 +66,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "grants.revoke_of_user, to one client": lambda stores: stores.grants.revoke_of_user(
         "user_7", NOW, "left", client_id=POPULAR
     ),
+    "grants.revoke_of_client": lambda stores: stores.grants.revoke_of_client("client-8", NOW, "left"),
     "grants.revoke_next": lambda stores: (
         stores.grants.add(a_grant(grant_id=new())),
         stores.grants.revoke_next(NOW, "left", limit=9),
@@ -119,6 +126,12 @@ def add_client(stores: Stores) -> str:
     return client.client_id
 
 
+def change_client(stores: Stores) -> None:
+    before = stores.clients.find(add_client(stores), NOW)
+    assert before is not None
+    assert stores.clients.change(before, replace(before, name="Another"))
+
+
 def add_grant(stores: Stores) -> str:
     """A new grant's id."""
     grant = a_grant(grant_id=new())
@@ -165,6 +178,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("clients.find", {"pk_clients", "pk_client_secrets"}),
         ("clients.page", {"pk_clients", "pk_client_secrets"}),
         ("clients.change_secret", {"pk_client_secrets"}),
+        ("clients.find_logo", {"pk_client_logos"}),
         ("clients.knows_origin", {"pk_client_origins", "pk_clients"}),
         ("tokens.find", {"pk_tokens", "pk_grants", "pk_users"}),
         ("tokens.claim", {"pk_tokens", "pk_grants"}),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from authserver.engine.records import ClientSecret, Disposable, TokenKind
+from authserver.engine.records import ClientSecret, Disposable, Logo, TokenKind
 from authserver.storage.database import Database
 from authserver.testing.records import (
     NOW,
@@ -60,8 +60,10 @@ def test_nothing_that_belongs_to_an_idle_client_stays_in_any_table(database: Dat
     """K-09, T073"""
     secret = ClientSecret(digest=b"digest", key_id="k", created_at=NOW - DAY)
     add(database, clients=[self_registered("idle", secrets=(secret,))])
+    with database.begin() as stores:
+        stores.clients.keep_logo("idle", Logo(digest="1", media_type="image/png", body=b"PNG"))
     assert remove(database, Disposable.CLIENTS) == [(1, 0)]
-    for table in ("client_secrets", "client_origins"):
+    for table in ("client_secrets", "client_origins", "client_logos"):
         assert rows(database, f"SELECT count(*) FROM {table} WHERE client_id = 'idle'") == [(0,)]
 
 

@@ -141,12 +141,12 @@ def test_a_grant_revoked_meanwhile_gives_no_token(server: Server) -> None:
 
 
 def test_a_scope_withdrawn_meanwhile_is_not_granted(server: Server) -> None:
-    """T041, E-15: what the client is no longer registered for is refused."""
+    """T041, E-15: of what the client is no longer registered for."""
     client, secret = server.add_client()
     code = server.code(client, scope="profile files.read")
     with server.application.storage.engine.begin() as connection:
         connection.execute(sa.text("UPDATE clients SET scopes = 'profile'"))
-    assert_json_error(server.redeem(client, secret, code), "invalid_scope")
+    assert server.redeem(client, secret, code).json["scope"] == "profile"
 
 
 def test_the_grant_says_what_was_agreed(server: Server) -> None:

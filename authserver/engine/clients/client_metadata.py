@@ -40,6 +40,7 @@ CORE_MEMBERS = frozenset(
         "disabled_at",
         "first_party",
         "grant_types",
+        "logo",
         "redirect_uris",
         "registered_by",
         "registration_access_token",

@@ -9,7 +9,8 @@ from typing import Any
 from authserver.engine import uris
 from authserver.engine.clients.authentication import read_bearer
 from authserver.engine.clients.client_metadata import check_metadata, problem_with_details, read_metadata
-from authserver.engine.clients.secrets import new_secret
+from authserver.engine.clients.logos import read_logo
+from authserver.engine.clients.secrets import needs_secret, new_secret
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidToken
@@ -70,23 +71,25 @@ def add_client(
     first_party: bool = False,
     registered_by: RegisteredBy = RegisteredBy.OPERATOR,
     rotates_refresh_tokens: bool = True,
+    logo: bytes = b"",
 ) -> tuple[Client, str | None]:
     """Keep a new client.
 
     Args:
         client_id: chosen by an operator; otherwise a fresh one.
         rotates_refresh_tokens: False lets a confidential client keep its refresh token.
+        logo: the content of an SVG or PNG file; empty for none.
 
     Returns:
         The client and its secret, which is not readable again; None for a client without secret.
 
     Raises:
-        InvalidRedirectUri, InvalidClientMetadata: as for `check_metadata`.
+        InvalidRedirectUri, InvalidClientMetadata: as for `check_metadata` and `read_logo`.
         AlreadyExists: the client id is taken.
     """
     check_metadata(engine, metadata, registered_by=registered_by)
-    if metadata.token_endpoint_auth_method == "none" and not rotates_refresh_tokens:
-        raise InvalidClientMetadata("Refresh tokens rotate unless the client has a credential of its own.")
+    check_rotation(metadata.token_endpoint_auth_method, rotates_refresh_tokens)
+    read = read_logo(logo) if logo else None
     if client_id is None:
         client_id = digests.new_identifier("client_")
     elif not _is_client_id(client_id):
@@ -95,18 +98,27 @@ def add_client(
             "https:."
         )
     secret, stored = None, None
-    if metadata.token_endpoint_auth_method.startswith("client_secret_"):
+    if needs_secret(metadata.token_endpoint_auth_method):
         secret, stored = new_secret(engine.ring, client_id, engine.now)
     client = replace(
         _client(engine, metadata, client_id, registered_by),
         first_party=first_party,
         rotates_refresh_tokens=rotates_refresh_tokens,
         secrets=(stored,) if stored else (),
+        logo=read.digest if read else None,
     )
     engine.stores.clients.add(client)
+    if read:
+        engine.stores.clients.keep_logo(client_id, read)
     engine.journal.client_id = client_id
     engine.record(EventType.CLIENT_REGISTERED, details={"registered_by": registered_by})
     return client, secret
+
+
+def check_rotation(auth_method: str, rotates_refresh_tokens: bool) -> None:
+    """Only rotation protects the refresh tokens of a public client (OAuth 2.1, 4.3.1). Raises InvalidClientMetadata."""
+    if auth_method == "none" and not rotates_refresh_tokens:
+        raise InvalidClientMetadata("Refresh tokens rotate unless the client has a credential of its own.")
 
 
 def describe(client: Client, secret: str | None) -> dict[str, Any]:

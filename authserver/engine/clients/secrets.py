@@ -48,6 +48,11 @@ class LastSecret(SecretsUnchanged):
     """Without this one the client could not authenticate any more."""
 
 
+def needs_secret(auth_method: str) -> bool:
+    """Whether a client with this authentication method has secrets that are kept here."""
+    return auth_method.startswith("client_secret_")
+
+
 def new_secret(keys: KeyRing, client_id: str, now: datetime) -> tuple[str, ClientSecret]:
     """A fresh client secret and what is stored of it: a keyed digest (R-02)."""
     secret = digests.new_credential(digests.SECRET)
@@ -124,7 +129,7 @@ def client_with_secrets(engine: Engine, client_id: str) -> Client:
         if engine.find_client(client_id) is not None:
             raise SecretsUnchanged(f"{client_id} is kept by a plugin, and so are its secrets, if it has any")
         raise SecretsUnchanged(f"{client_id}: no such client")
-    if not client.auth_method.startswith("client_secret_"):
+    if not needs_secret(client.auth_method):
         raise SecretsUnchanged(f"{client_id} has no secrets: it is registered for {client.auth_method}")
     return client
 
@@ -169,17 +174,38 @@ def rotate_secret(engine: Engine, client_id: str, overlap: timedelta) -> str:
         ending += changed
         if len(changed) == len(live):
             break
+    text = add_secret(engine, client_id, others_end_at=ends_at if ending else None)
+    if not overlap:
+        for secret in ending:
+            engine.record(EventType.CLIENT_SECRET_ENDED, details={"secret": handle(secret)})
+    return text
+
+
+def add_secret(engine: Engine, client_id: str, *, others_end_at: datetime | None = None) -> str:
+    """Keep a new secret for a client, and return it: it is not readable again."""
     text, added = new_secret(engine.ring, client_id, engine.now)
     engine.stores.clients.add_secret(client_id, added)
     engine.journal.client_id = client_id
     engine.record(
         EventType.CLIENT_SECRET_ADDED,
-        details={"secret": handle(added), "others_end_at": ends_at.isoformat() if ending else None},
+        details={
+            "secret": handle(added),
+            "others_end_at": others_end_at.isoformat() if others_end_at else None,
+        },
     )
-    if not overlap:
-        for secret in ending:
-            engine.record(EventType.CLIENT_SECRET_ENDED, details={"secret": handle(secret)})
     return text
+
+
+def end_all_secrets(engine: Engine, client_id: str) -> None:
+    """End all live secrets of a client now, also if it is registered for another method."""
+    engine.journal.client_id = client_id
+    # Again if the use of one was noted meanwhile.
+    while (client := engine.stores.clients.find(client_id, engine.now)) and (
+        live := live_secrets(client, engine.now)
+    ):
+        for secret in live:
+            if end_at(engine, client_id, secret, engine.now):
+                engine.record(EventType.CLIENT_SECRET_ENDED, details={"secret": handle(secret)})
 
 
 def end_secret(engine: Engine, client_id: str, named: str, *, last_too: bool = False) -> None:

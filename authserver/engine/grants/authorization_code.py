@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from authserver.engine import pkce
-from authserver.engine.asking import allowed_scopes, may_refresh, narrower_resources
+from authserver.engine.asking import allowed_scopes, may_refresh, narrower_resources, still_registered
 from authserver.engine.context import Engine, Issue
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidGrant, InvalidRequest
@@ -48,7 +48,8 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
             revoke_grant=None if burnt else grant.grant_id,
         )
     _recheck(engine, client, found)
-    scopes = allowed_scopes(engine, client, found.user, "authorization_code", token.scopes, resources)
+    granted = still_registered(client, token.scopes)
+    scopes = allowed_scopes(engine, client, found.user, "authorization_code", granted, resources)
     return Issue(
         grant=grant,
         user=found.user,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from authserver.engine.asking import allowed_scopes, narrower_resources, requested_scopes
+from authserver.engine.asking import allowed_scopes, narrower_resources, requested_scopes, still_registered
 from authserver.engine.context import Engine, Issue
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import Unsealable, open_under
@@ -40,7 +40,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     _check_live(engine, found)
     # Before anything that a request asks for: it is reuse even if the rest of the request is wrong (I-06).
     successor = _successor_again(engine, token, presented) if token.claimed_at else None
-    requested = requested_scopes(parameters) or token.scopes
+    requested = requested_scopes(parameters) or still_registered(client, token.scopes)
     if any(scope not in token.scopes for scope in requested):
         raise InvalidScope("The requested scope was not granted.", reason="scope-not-granted")
     resources = narrower_resources(parameters.all("resource"), token.resources)

@@ -16,6 +16,7 @@ import msgspec
 
 from authserver.engine.clients import secrets
 from authserver.engine.clients.authentication import disable_client
+from authserver.engine.clients.editing import members
 from authserver.engine.clients.secrets import SecretsUnchanged
 from authserver.engine.context import Engine
 from authserver.engine.records import EventType
@@ -111,6 +112,25 @@ def _disable_user(engine: Engine, event: LoggedEvent) -> Redone:
     return Redone(event=event, subject=user.username, outcome=RedoOutcome.DONE)
 
 
+def _miss_change(engine: Engine, event: LoggedEvent) -> Redone:
+    """An edit of a client; what is written in a log is not enough to judge whether it may be made again."""
+    client_id = event.client_id or ""
+    client = engine.stores.clients.find(client_id, engine.now)
+    if client is None:
+        return Redone(event=event, subject=client_id, outcome=RedoOutcome.ABSENT)
+    changed = event.details.get("changed")
+    now = members(client)
+    lost = [
+        name
+        for name, change in (changed.items() if isinstance(changed, Mapping) else ())
+        if not isinstance(change, Mapping) or now.get(name) != change.get("to")
+    ]
+    if not lost:
+        return Redone(event=event, subject=client_id, outcome=RedoOutcome.ALREADY)
+    todo = f"its changes are lost ({', '.join(lost)}): `authserver client edit {client_id}`"
+    return Redone(event=event, subject=client_id, outcome=RedoOutcome.ABSENT, todo=todo)
+
+
 def _end_secret(engine: Engine, event: LoggedEvent) -> Redone:
     client_id = event.client_id or ""
     try:
@@ -183,6 +203,7 @@ def _time(value: object) -> datetime | None:
 
 _REDO: Mapping[str, Callable[[Engine, LoggedEvent], Redone]] = {
     EventType.CLIENT_DISABLED: _disable_client,
+    EventType.CLIENT_CHANGED: _miss_change,
     EventType.USER_DISABLED: _disable_user,
     EventType.CLIENT_SECRET_ENDED: _end_secret,
     EventType.CLIENT_SECRET_ADDED: _replace_secret,

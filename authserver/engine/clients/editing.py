@@ -1,0 +1,266 @@
+"""An operator changes what a client is registered with: judged by the rules of registration, written at once.
+
+What it means for what was given out before:
+
+- A consent counts while the client has the name and no other redirect URIs than the person agreed to
+  (`records.Consent.is_for`); an open consent page is shown again. So a client does not come to more silently.
+- Codes, refresh tokens and pending requests are checked against the client at each use, so what is taken away counts
+  from the next request on. Access tokens that were issued stay as they are.
+- The grants to a client that becomes public are revoked: its tokens were protected by a credential that it no
+  longer has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from authserver.engine import uris
+from authserver.engine.clients.client_metadata import check_metadata
+from authserver.engine.clients.logos import read_logo
+from authserver.engine.clients.registration import check_rotation
+from authserver.engine.clients.secrets import add_secret, end_all_secrets, needs_secret
+from authserver.engine.context import Engine
+from authserver.engine.errors import InvalidClientMetadata
+from authserver.engine.records import NOTHING, Client, ClientMetadata, EventType, Logo
+
+MADE_PUBLIC = "client-made-public"
+
+
+class ClientUnchanged(Exception):
+    """The client stays as it is; the message says why."""
+
+
+class ChangedMeanwhile(ClientUnchanged):
+    """Another change was written since the client was read, so this one may rest on what is no longer so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListEdit:
+    """How a list changes: other values in its place, or values added to it and removed from it."""
+
+    replaced_by: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def of(self, member: str, before: tuple[str, ...]) -> tuple[str, ...]:
+        """The changed list, without repetitions.
+
+        Args:
+            member: the name of the list in messages.
+
+        Raises:
+            ClientUnchanged: it contradicts itself, or removes what is not in the list.
+        """
+        if self.replaced_by and (self.added or self.removed):
+            raise ClientUnchanged(f"{member}: either give a whole new list, or add and remove")
+        if both := set(self.added) & set(self.removed):
+            raise ClientUnchanged(f"{member}: {min(both)} cannot be both added and removed")
+        for value in self.removed:
+            if value not in before:
+                there = ", ".join(before) or "nothing"
+                raise ClientUnchanged(f"{member}: {value} is not in the list, which has {there}")
+        kept = self.replaced_by or tuple(value for value in before if value not in self.removed)
+        return tuple(dict.fromkeys((*kept, *self.added)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientEdit:
+    """What changes of a client; a member that is None stays as it is.
+
+    Attributes:
+        details: members that plugins keep, and links, with their new values; None takes one away.
+        logo: the content of an SVG or PNG file; empty takes the logo away.
+    """
+
+    name: str | None = None
+    redirect_uris: ListEdit = ListEdit()
+    grant_types: ListEdit = ListEdit()
+    scopes: ListEdit = ListEdit()
+    auth_method: str | None = None
+    application_type: str | None = None
+    first_party: bool | None = None
+    rotates_refresh_tokens: bool | None = None
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    logo: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edited:
+    """What an edit came to.
+
+    Attributes:
+        client: as it is now.
+        changed: each member that changed, by its name in `members`: what it was and what it is.
+        secret: a new one, which is not readable again; None unless the client needs one for its new method.
+        asks_again: whether people who agreed before are asked again.
+        revoked: how many grants were revoked.
+    """
+
+    client: Client
+    changed: Mapping[str, tuple[Any, Any]]
+    secret: str | None = field(default=None, repr=False)
+    asks_again: bool = False
+    revoked: int = 0
+
+
+def edit(engine: Engine, client_id: str, wanted: ClientEdit) -> Edited:
+    """Change a client, if the result could be registered so.
+
+    Raises:
+        ClientUnchanged: it is unknown, kept by a plugin or disabled, or the edit contradicts itself.
+        ChangedMeanwhile: somebody else changed it at the same time.
+        InvalidRedirectUri, InvalidClientMetadata: as for `registration.add_client`.
+    """
+    before = _editable(engine, client_id)
+    logo = read_logo(wanted.logo) if wanted.logo else None
+    after = _edited(before, wanted, logo)
+    _check(engine, after)
+    changed = _differences(before, after)
+    if not changed:
+        return Edited(client=before, changed=NOTHING)
+    if not engine.stores.clients.change(before, after):
+        raise ChangedMeanwhile(f"{client_id} was changed by somebody else at the same time")
+    if after.logo != before.logo:
+        engine.stores.clients.keep_logo(client_id, logo)
+    engine.journal.client_id = client_id
+    engine.record(
+        EventType.CLIENT_CHANGED,
+        details={"changed": {name: {"from": was, "to": now} for name, (was, now) in changed.items()}},
+    )
+    # Grants before secrets, in the order in which a token request locks them.
+    revoked = _revoke_grants(engine, client_id) if after.is_public and not before.is_public else 0
+    return Edited(
+        client=after,
+        changed=changed,
+        secret=_change_secrets(engine, before, after),
+        asks_again=after.name != before.name or not set(after.redirect_uris) <= set(before.redirect_uris),
+        revoked=revoked,
+    )
+
+
+def members(client: Client) -> dict[str, Any]:
+    """What a client is registered with, by the names of RFC 7591, 2, and our own. No secret."""
+    return {
+        "client_name": client.name,
+        "token_endpoint_auth_method": client.auth_method,
+        "grant_types": list(client.grant_types),
+        "response_types": list(client.response_types),
+        "redirect_uris": list(client.redirect_uris),
+        "scope": " ".join(client.scopes),
+        "resources": list(client.resources),
+        "application_type": client.application_type,
+        "first_party": client.first_party,
+        "rotates_refresh_tokens": client.rotates_refresh_tokens or client.is_public,
+        "logo": client.logo,
+        **client.details,
+    }
+
+
+def _editable(engine: Engine, client_id: str) -> Client:
+    client = engine.stores.clients.find(client_id, engine.now)
+    if client is None:
+        if engine.find_client(client_id) is not None:
+            raise ClientUnchanged(f"{client_id} is kept by a plugin: change it there")
+        raise ClientUnchanged(f"{client_id}: no such client")
+    if not client.is_enabled:
+        raise ClientUnchanged(f"{client_id} is disabled for good")
+    return client
+
+
+def _edited(before: Client, wanted: ClientEdit, logo: Logo | None) -> Client:
+    """The client after the edit, not checked yet. Raises ClientUnchanged."""
+    grant_types = wanted.grant_types.of("grant_types", before.grant_types)
+    redirect_uris = wanted.redirect_uris.of("redirect_uris", before.redirect_uris)
+    auth_method = _either(wanted.auth_method, before.auth_method)
+    details = {**before.details, **wanted.details}
+    return replace(
+        before,
+        name=_either(wanted.name, before.name).strip(),
+        auth_method=auth_method,
+        redirect_uris=redirect_uris,
+        grant_types=grant_types,
+        response_types=("code",) if "authorization_code" in grant_types else (),
+        scopes=wanted.scopes.of("scope", before.scopes),
+        application_type=wanted.application_type or _application_type(before, redirect_uris),
+        first_party=_either(wanted.first_party, before.first_party),
+        # Those of a public client always rotate, whatever it was registered with before.
+        rotates_refresh_tokens=_either(
+            wanted.rotates_refresh_tokens, before.rotates_refresh_tokens or auth_method == "none"
+        ),
+        details={name: value for name, value in details.items() if value is not None},
+        logo=before.logo if wanted.logo is None else logo.digest if logo else None,
+    )
+
+
+def _either(wanted: Any, before: Any) -> Any:
+    return before if wanted is None else wanted
+
+
+def _application_type(before: Client, redirect_uris: tuple[str, ...]) -> str:
+    """As it was, unless it contradicts the redirect URIs: then theirs."""
+    if before.application_type == "web":
+        return uris.fitting_application_type(redirect_uris)
+    return before.application_type
+
+
+def _check(engine: Engine, client: Client) -> None:
+    """The rules of registration, and what an operator vouches for.
+
+    Raises:
+        InvalidRedirectUri, InvalidClientMetadata: as `edit` does.
+    """
+    if not client.name:
+        raise InvalidClientMetadata("client_name must not be empty.")
+    _refuse_withdrawn("grant_types", client.grant_types, engine.grant_types)
+    _refuse_withdrawn("scope", client.scopes, engine.scopes)
+    check_metadata(
+        engine,
+        ClientMetadata(
+            client_name=client.name,
+            redirect_uris=client.redirect_uris,
+            token_endpoint_auth_method=client.auth_method,
+            grant_types=client.grant_types,
+            response_types=client.response_types,
+            scopes=client.scopes,
+            application_type=client.application_type,
+            details=client.details,
+        ),
+        registered_by=client.registered_by,
+    )
+    check_rotation(client.auth_method, client.rotates_refresh_tokens)
+    if client.is_self_registered and (client.first_party or client.logo):
+        raise InvalidClientMetadata(
+            "first_party and logo are for clients of the operator; this one registered itself."
+        )
+
+
+def _refuse_withdrawn(member: str, values: Sequence[str], offered: Mapping[str, Any]) -> None:
+    """An operator may have taken a value out of the INI since the client was registered; the message names it."""
+    if withdrawn := [value for value in values if value not in offered]:
+        raise InvalidClientMetadata(f"{member}: {', '.join(withdrawn)}: not offered here; remove it.")
+
+
+def _differences(before: Client, after: Client) -> Mapping[str, tuple[Any, Any]]:
+    was, now = members(before), members(after)
+    names = dict.fromkeys((*was, *now))
+    return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}
+
+
+def _revoke_grants(engine: Engine, client_id: str) -> int:
+    revoked = engine.stores.grants.revoke_of_client(client_id, engine.now, MADE_PUBLIC)
+    if revoked:
+        engine.record(EventType.GRANTS_REVOKED, reason=MADE_PUBLIC, details={"grants": revoked})
+    return revoked
+
+
+def _change_secrets(engine: Engine, before: Client, after: Client) -> str | None:
+    """A new secret, if the client needs one now and did not before; if it needs none any more, its secrets end.
+
+    They end in both cases: one may have been added in the moment in which the client came to need none.
+    """
+    if needs_secret(before.auth_method) == needs_secret(after.auth_method):
+        return None
+    end_all_secrets(engine, after.client_id)
+    return add_secret(engine, after.client_id) if needs_secret(after.auth_method) else None
