@@ -448,7 +448,7 @@ WRONG_VALUES: Mapping[str, tuple[Any, ...]] = {
         {"username": "ada", "display_name": "a\nb"},
         {"username": "ada", "display_name": "a" * 101},
         {"username": "ada", "methods": ["hwk"]},
-        {"username": "ada", "is_admin": True},
+        {"username": "ada", "admin": True},
     ),
     "registration_decision": (
         None,
