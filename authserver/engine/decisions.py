@@ -70,6 +70,7 @@ class Answer:
     Attributes:
         microseconds: how long it took.
         value, error_code: those of its decision, if it made one.
+        variant: for which client or resource the settings are that it answered by, in words; "" for all.
     """
 
     plugin: str
@@ -78,6 +79,17 @@ class Answer:
     microseconds: int
     value: Any = field(default=None, repr=False)
     error_code: str | None = None
+    variant: str = ""
+
+    def as_record(self) -> dict[str, Any]:
+        """The answer as it is kept, without its value."""
+        record: dict[str, Any] = {
+            "plugin": self.plugin,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "microseconds": self.microseconds,
+        }
+        return record | {"variant": self.variant} if self.variant else record
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +153,7 @@ class Ruling(Generic[T_co]):
             "reason": self.reason,
             "decided_by": self.decided_by,
             "outcome": self.outcome,
-            "answers": [
-                {
-                    "plugin": answer.plugin,
-                    "verdict": answer.verdict,
-                    "reason": answer.reason,
-                    "microseconds": answer.microseconds,
-                }
-                for answer in self.answers
-            ],
+            "answers": [answer.as_record() for answer in self.answers],
         }
 
 

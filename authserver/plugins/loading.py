@@ -9,11 +9,13 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, cast
 
 from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
+from authserver.plugins.variants import Variants, made, split
 from authserver.settings import POLICY_TIME_LIMIT, Secret, SettingsError
 
 GROUP = "authserver.plugins"
@@ -46,6 +48,7 @@ def load(
     """
     available = {point.name: point for point in entry_points(group=GROUP)}
     plugins: list[tuple[str, object]] = []
+    variants: dict[str, Variants] = {}
     problems: list[str] = []
     insecure: list[str] = []
     named: dict[str, str] = {}
@@ -67,7 +70,7 @@ def load(
                 "if it keeps something that changes, a dataclass(eq=False)"
             )
             continue
-        plugin, found, found_insecure = _made(name, kind, settings.get(name, {}))
+        plugin, variants[name], found, found_insecure = _with_variants(name, kind, settings.get(name, {}))
         plugins.append((name, plugin))
         problems += found
         insecure += found_insecure
@@ -76,7 +79,7 @@ def load(
         problems += [f"{line} (refused in production)" for line in insecure]
     if problems:
         raise SettingsError(problems)
-    loaded = PluginSet(plugins, time_limit=time_limit, trace=trace)
+    loaded = PluginSet(plugins, variants=variants, time_limit=time_limit, trace=trace)
     loaded.prepare()
     return loaded, insecure
 
@@ -98,6 +101,21 @@ def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:
         ) from error
     hint = did_you_mean(specification, available, "")
     raise SettingsError([f"authserver.plugins: {specification}: no such plugin; {hint}"])
+
+
+def _with_variants(
+    name: str, kind: Any, texts: Mapping[str, Resolved]
+) -> tuple[object, Variants, list[str], list[str]]:
+    """A plugin and its variants for single clients and resources; their problems, and what is insecure about them."""
+    try:
+        own, overrides = split(texts, name)
+    except SettingsError as error:
+        return None, Variants(), list(error.problems), []
+    plugin, problems, insecure = _made(name, kind, own)
+    if problems:
+        return None, Variants(), problems, insecure
+    variants, problems, announced = made(name, kind, own, overrides, partial(_made, name, kind), insecure)
+    return plugin, variants, problems, insecure + announced
 
 
 def _made(name: str, kind: Any, texts: Mapping[str, Resolved]) -> tuple[object, list[str], list[str]]:
