@@ -288,6 +288,11 @@ def test_what_is_recorded_and_logged_names_the_variant(caplog: pytest.LogCapture
     (by_all,), (by_mail,), (by_notes,) = (record["answers"] for record in records)
     assert "variant" not in by_all
     assert (by_mail["plugin"], by_mail["variant"]) == ("varies", "client mail")
+    assert [record["decided_by"] for record in records] == [
+        "varies",
+        "varies (client mail)",
+        "varies (client notes)",
+    ]
     assert (by_notes["verdict"], by_notes["variant"]) == ("failed", "client notes")
     assert "plugin varies (client notes) failed in scope_decision" in caplog.text
 

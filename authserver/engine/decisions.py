@@ -81,6 +81,11 @@ class Answer:
     error_code: str | None = None
     variant: str = ""
 
+    @property
+    def by(self) -> str:
+        """The plugin, and whom its settings are for, if not for all: `scopes_default (client notes)`."""
+        return f"{self.plugin} ({self.variant})" if self.variant else self.plugin
+
     def as_record(self) -> dict[str, Any]:
         """The answer as it is kept, without its value."""
         record: dict[str, Any] = {
@@ -100,7 +105,7 @@ class Ruling(Generic[T_co]):
         question: what was asked.
         verdict: ALLOW, DENY, SILENT, or FAILED when a plugin raised or answered with the wrong type.
         reason: the reason of the answer that decided.
-        decided_by: the plugin whose answer decided, or "" when nobody answered.
+        decided_by: the plugin whose answer decided (`Answer.by`), or "" when nobody answered.
         value: the value of the first allow, after every narrowing; None if nothing was allowed.
         answers: what each plugin answered, in the order of the INI.
         error_code: that of the deny that decided, if it has one.
@@ -174,9 +179,7 @@ def combine(question: Question[T], given: Iterable[Answer]) -> Ruling[T]:
     for decisive in (Verdict.FAILED, Verdict.DENY):
         for answer in answers:
             if answer.verdict is decisive:
-                return Ruling(
-                    question, decisive, answer.reason, answer.plugin, None, answers, answer.error_code
-                )
+                return Ruling(question, decisive, answer.reason, answer.by, None, answers, answer.error_code)
     decisive_answer = next((answer for answer in answers if answer.verdict is Verdict.ALLOW), None)
     if decisive_answer is None:
         return Ruling(question, Verdict.SILENT, "nobody-answered", "", None, answers)
@@ -186,4 +189,4 @@ def combine(question: Question[T], given: Iterable[Answer]) -> Ruling[T]:
         value = tuple(item for item in value if item in answer.value)
     if narrowing:
         decisive_answer = narrowing[0]
-    return Ruling(question, Verdict.ALLOW, decisive_answer.reason, decisive_answer.plugin, value, answers)
+    return Ruling(question, Verdict.ALLOW, decisive_answer.reason, decisive_answer.by, value, answers)
