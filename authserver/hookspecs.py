@@ -129,7 +129,8 @@ def scope_decision(
 
     Arguments:
         client: the client that asks.
-        user: the person who would grant them; None when the client acts on its own behalf, or nobody has signed in yet.
+        user: the person who would grant them, with groups and attributes; None when the client acts on its own behalf,
+            or nobody has signed in yet.
         grant_type: `authorization_code` also while the user is still being asked.
         requested: the scopes of the request, in order; empty when it named none.
         resources: the canonical resources of the request.

@@ -102,6 +102,16 @@ MAXIMUM_TYPED_USERNAME: Annotated[
 MAXIMUM_DISPLAY_NAME: Annotated[
     int, Bound("characters of a display name that are kept", "it is shown on pages; the rest is cut")
 ] = 100
+MAXIMUM_GROUPS: Annotated[
+    int, Bound("groups of a person", "every recorded question about the person contains them")
+] = 100
+MAXIMUM_GROUP: Annotated[int, Bound("characters of the name of a group", "it is stored")] = 100
+MAXIMUM_ATTRIBUTES: Annotated[
+    int, Bound("attributes of a person", "every recorded question about the person contains them")
+] = 20
+MAXIMUM_ATTRIBUTE_NAME: Annotated[int, Bound("characters of the name of an attribute", "it is stored")] = 100
+MAXIMUM_ATTRIBUTE_VALUES: Annotated[int, Bound("values of an attribute", "each is stored")] = 20
+MAXIMUM_ATTRIBUTE_VALUE: Annotated[int, Bound("characters of a value of an attribute", "it is stored")] = 200
 MAXIMUM_PASSWORD: Annotated[int, Bound("bytes of a password, in UTF-8", "it is hashed slowly")] = 1_024
 MAXIMUM_CLIENT_SECRET: Annotated[int, Bound("characters of a client secret", "it is hashed")] = 256
 MAXIMUM_USER_AGENT: Annotated[

@@ -271,7 +271,8 @@ def _users(n: _Numbers) -> Mapping[str, Any]:
         "user_id": n.named("user_"),
         "username": n.named("user"),
         "display_name": n.named("User "),
-        "is_admin": False,
+        "groups": (),
+        "attributes": {},
         "created_at": n.past(),
     }
 

@@ -427,10 +427,13 @@ def test_the_documentation_speaks_of_no_setting_that_is_not_there() -> None:
     for name, kind in PLUGINS.items():
         known |= {f"authserver.plugin.{name}.{field.name}" for field in dataclasses.fields(kind)}
     known |= {"authserver.plugin.read_only.clients", "authserver.plugin.release_freeze.exempt"}
+    known |= {"authserver.plugin.group_scopes.scopes"}
     named = {
         (path.name, key)
         for path in (README, *PAGES)
-        for key in re.findall(r"^ *(authserver\.[\w.]+) =", path.read_text(), re.MULTILINE)
+        for key in re.findall(
+            r"^ *(authserver\.[\w.]+)(?:@clients|@resources)? =", path.read_text(), re.MULTILINE
+        )
     }
     assert len(named) >= 4
     assert [item for item in sorted(named) if item[1] not in known] == []

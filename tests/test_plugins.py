@@ -177,6 +177,8 @@ def test_every_answer_is_recorded_once() -> None:
     assert record["facts"] == {
         "client_id": "reports",
         "user_id": "user_ada",
+        "groups": [],
+        "attributes": {},
         "grant_type": "authorization_code",
         "requested": list(SCOPES),
         "resources": [],

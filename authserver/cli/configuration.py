@@ -18,6 +18,7 @@ from authserver.cli.printing import safe, say
 from authserver.containment import Interrupted
 from authserver.engine.context import Caller, Engine
 from authserver.engine.errors import Refusal
+from authserver.engine.people.attributes import BadAttributes, ChangedMeanwhile
 from authserver.engine.people.login import BadPassword
 from authserver.engine.people.usernames import BadUsername
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
@@ -149,7 +150,7 @@ class OneSentence(click.Group):
             raise click.ClickException(error.description) from error
         except AlreadyExists as error:
             raise click.ClickException("that name or identifier is taken; choose another") from error
-        except (BadUsername, BadPassword) as error:
+        except (BadUsername, BadPassword, BadAttributes, ChangedMeanwhile) as error:
             raise click.ClickException(str(error)) from error
         except (StorageUnavailable, sqlalchemy.exc.DBAPIError) as error:
             cause = getattr(error, "orig", None) or error.__cause__ or error

@@ -49,7 +49,14 @@ def _print_check(number: int, check: Check) -> None:
         print_record(_flat(check.facts), indent=3)
     if check.answers:
         say()
-        rows = [{**asdict(answer), "µs": answer.microseconds} for answer in check.answers]
+        rows = [
+            {
+                **asdict(answer),
+                "by": f"{answer.by} ({answer.variant})" if answer.variant else answer.by,
+                "µs": answer.microseconds,
+            }
+            for answer in check.answers
+        ]
         print_rows(rows, ("by", "verdict", "reason", "µs"), empty="", indent=3)
     if check.remedies:
         say("\n   what would change it")

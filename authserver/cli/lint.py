@@ -1,7 +1,8 @@
-"""`authserver lint`: the clients that a stricter policy would refuse something."""
+"""`authserver lint`: clients that a stricter policy would refuse something, and settings for unknown clients."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -19,9 +20,12 @@ from authserver.engine.errors import OAuthError
 from authserver.engine.records import Client
 from authserver.explaining.remedies import remedy_of
 from authserver.hookspecs import DECIDING
+from authserver.ini import PLUGIN_PREFIX
+from authserver.plugins.variants import CLIENTS
 
 if TYPE_CHECKING:
     from authserver.app import Application
+    from authserver.plugins.asking import PluginSet
 
 # So many clients are read at once.
 PAGE = 1000
@@ -56,16 +60,31 @@ class Finding:
     remedy: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unused:
+    """A setting for a client that does not exist.
+
+    Attributes:
+        setting: its key in the INI.
+        remedy: what to do about it.
+    """
+
+    setting: str
+    client_id: str
+    remedy: str
+
+
 @click.command()
 @json_option
 @click.pass_obj
 @click.pass_context
 def lint(context: click.Context, configuration: Configuration, as_json: bool) -> None:
-    """List the clients that would be refused something they are registered for.
+    """List the clients that would be refused something they are registered for, and settings for unknown clients.
 
     Run it after a policy or a setting was tightened. It asks about every enabled client in the database: whether its
     redirect URIs are still accepted, and whether its grant types, scopes and authentication method are still offered.
-    Nothing is changed. The exit status is 0 when nothing would be refused, 1 when something would.
+    It also lists the settings of plugins for single clients (`…@clients`) that name a client which does not exist.
+    Nothing is changed. The exit status is 0 when there is nothing to list, else 1.
     """
     application = configuration.application()
     # This is no real request, so shadow plugins are not asked: they would record their answers.
@@ -82,14 +101,45 @@ def lint(context: click.Context, configuration: Configuration, as_json: bool) ->
         for engine, client in clients:
             checked += 1
             found += findings(engine, client)
+        with application.begin() as engine:
+            unused = list(unused_settings(engine, application.parts.policies))
     if as_json:
-        print_json({"checked": checked, "findings": [asdict(finding) for finding in found]})
-    elif found:
-        _print(found, checked)
+        listed = {
+            "findings": [asdict(finding) for finding in found],
+            "settings": [asdict(one) for one in unused],
+        }
+        print_json({"checked": checked, **listed})
     else:
-        say(f"None of {checked} clients would be refused anything that it is registered for.")
-    if found:
+        if found:
+            _print(found, checked)
+        else:
+            say(f"None of {checked} clients would be refused anything that it is registered for.")
+        if unused:
+            say("\nSettings for clients that do not exist")
+            print_rows(map(asdict, unused), ("setting", "client_id", "remedy"), empty="")
+    if found or unused:
         context.exit(1)
+
+
+def unused_settings(engine: Engine, plugins: PluginSet) -> Iterator[Unused]:
+    """The settings of plugins for single clients that name a client which does not exist."""
+    for name in plugins.names:
+        named = {variant.client: variant for variant in plugins.variants(name) if variant.client}
+        for client_id, variant in named.items():
+            if engine.find_client(client_id) is not None:
+                continue
+            known = [
+                client.client_id for client in engine.stores.clients.page(engine.now, after="", limit=PAGE)
+            ]
+            close = difflib.get_close_matches(client_id, known, n=3)
+            remedy = f"did you mean {', '.join(close)}" if close else "remove the line, or add the client"
+            for setting, kind in variant.settings.items():
+                if kind == CLIENTS:
+                    yield Unused(
+                        setting=f"{PLUGIN_PREFIX}{name}.{setting}@{CLIENTS}",
+                        client_id=client_id,
+                        remedy=remedy,
+                    )
 
 
 def findings(engine: Engine, client: Client) -> Iterator[Finding]:

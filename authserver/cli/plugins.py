@@ -22,6 +22,17 @@ def plugins(configuration: Configuration, as_json: bool) -> None:
         return
     readable = [row | {"plugins": ", ".join(row["plugins"]) or "nobody"} for row in rows]
     print_rows(readable, ("hook", "kind", "plugins", "silence"), empty="There are no hooks.")
+    # A client's setting is in the variant of each resource too, and is said once.
+    lines = dict.fromkeys(
+        (variant["plugin"], setting, value)
+        for row in rows
+        for variant in row["variants"]
+        for setting, value in variant["settings"].items()
+    )
+    if lines:
+        say("\nSettings for single clients and resources")
+        columns = ("plugin", "setting", "value")
+        print_rows([dict(zip(columns, line, strict=True)) for line in lines], columns, empty="")
     say(
         "\nAll are asked, in this order: any refusal refuses, every narrowing narrows, the first to allow gives the "
         "value."

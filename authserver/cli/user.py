@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -11,25 +12,55 @@ from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine.context import Engine
 from authserver.engine.people.account import Ended, set_password, sign_out_everywhere
+from authserver.engine.people.attributes import change
 from authserver.engine.people.login import add_user, disable_user
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.records import User
+
+_SHOW = "see `authserver user show`"
 
 password_stdin_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
 )
 
 
+class Attribute(click.ParamType[tuple[str, str]]):
+    """`NAME=VALUE`, as a pair."""
+
+    name = "attribute"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not NAME=VALUE, such as department=sales", param, context)
+        return name.strip(), text.strip()
+
+
+attribute_option = click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    type=Attribute(),
+    metavar="NAME=VALUE",
+    help="A fact for policies. May be given several times, also with one name: that attribute then has several values.",
+)
+
+
 @click.group()
 def user() -> None:
-    """The people who sign in with a password kept here."""
+    """The people who can sign in: their passwords, names, groups and attributes."""
 
 
 @user.command()
 @click.argument("name")
 @password_stdin_option
 @click.option("--display-name", default="", help="The name that pages and applications show.")
-@click.option("--admin", is_flag=True, help="Let this person administer the server.")
+@click.option("--group", "groups", multiple=True, help="A group for policies. May be given several times.")
+@attribute_option
 @json_option
 @click.pass_obj
 def add(
@@ -37,14 +68,79 @@ def add(
     name: str,
     password_stdin: bool,
     display_name: str,
-    admin: bool,
+    groups: tuple[str, ...],
+    attributes: tuple[tuple[str, str], ...],
     as_json: bool,
 ) -> None:
     """Add a person; the password is asked for, or read from stdin."""
     chosen = read_password(password_stdin)
     with configuration.engine(Plugins.OBSERVE) as engine:
-        added = add_user(engine, name, chosen, display_name=display_name, is_admin=admin)
-    (print_json if as_json else print_record)(described(added))
+        added = add_user(
+            engine, name, chosen, display_name=display_name, groups=groups, attributes=_by_name(attributes)
+        )
+    _print_user(added, as_json=as_json)
+
+
+@user.command()
+@click.argument("name")
+@click.option("--display-name", help="The name that pages and applications show.")
+@click.option(
+    "--group", "groups", multiple=True, help="These groups and no others. May be given several times."
+)
+@click.option("--add-group", "added", multiple=True, metavar="GROUP", help="May be given several times.")
+@click.option("--remove-group", "removed", multiple=True, metavar="GROUP", help="May be given several times.")
+@attribute_option
+@click.option("--remove-attribute", "gone", multiple=True, metavar="NAME", help="May be given several times.")
+@json_option
+@click.pass_obj
+def edit(
+    configuration: Configuration,
+    name: str,
+    display_name: str | None,
+    groups: tuple[str, ...],
+    added: tuple[str, ...],
+    removed: tuple[str, ...],
+    attributes: tuple[tuple[str, str], ...],
+    gone: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Change the display name, groups or attributes of a person; what is not named stays as it is.
+
+    Policies see the change from the next request on, also when an application refreshes its tokens. The next sign-in
+    replaces it if a sign-in plugin brings groups or attributes along.
+    """
+    if display_name is None and not (groups or added or removed or attributes or gone):
+        raise click.UsageError("nothing to change: give --display-name, a --group or an --attribute")
+    if groups and (added or removed):
+        raise click.UsageError("--group names all groups: give it alone, or --add-group and --remove-group")
+    if both := (set(added) & set(removed)) | ({key for key, _ in attributes} & set(gone)):
+        raise click.UsageError(f"{', '.join(sorted(both))} cannot be both given and removed")
+    with configuration.engine(Plugins.OBSERVE) as engine:
+        found = find(engine, name)
+        if missing := [group for group in removed if group not in found.groups]:
+            raise click.ClickException(f"{found.username} is not in {', '.join(missing)}: {_SHOW}")
+        if missing := [key for key in gone if key not in found.attributes]:
+            raise click.ClickException(f"{found.username} has no attribute {', '.join(missing)}: {_SHOW}")
+        kept = {key: values for key, values in found.attributes.items() if key not in gone}
+        changed = change(
+            engine,
+            found,
+            display_name=display_name,
+            groups=groups or (set(found.groups) | set(added)) - set(removed),
+            attributes={**kept, **_by_name(attributes)},
+        )
+    _print_user(changed, as_json=as_json)
+
+
+@user.command()
+@click.argument("name")
+@json_option
+@click.pass_obj
+def show(configuration: Configuration, name: str, as_json: bool) -> None:
+    """Show a person, with groups and attributes."""
+    with configuration.engine(Plugins.UNUSED) as engine:
+        found = find(engine, name)
+    _print_user(found, as_json=as_json)
 
 
 @user.command("list")
@@ -57,7 +153,8 @@ def list_users(configuration: Configuration, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
-        columns = ("username", "display_name", "user_id", "is_admin", "created_at", "disabled_at")
+        rows = [row | {"groups": ", ".join(row["groups"])} for row in rows]
+        columns = ("username", "display_name", "user_id", "groups", "created_at", "disabled_at")
         print_rows(rows, columns, empty="There are no users; add one with `authserver user add NAME`.")
 
 
@@ -138,13 +235,31 @@ def print_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
         say(f"{done}. Sessions ended: {ended.sessions}. Grants revoked: {ended.grants}.")
 
 
+def _print_user(user: User, *, as_json: bool) -> None:
+    found = described(user)
+    if as_json:
+        print_json(found)
+    else:
+        values = [f"{name} = {value}" for name, values in user.attributes.items() for value in values]
+        print_record(found | {"attributes": values})
+
+
+def _by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The values of each attribute, by name."""
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
+    return found
+
+
 def described(user: User) -> dict[str, Any]:
     """What may be shown of a user."""
     return {
         "user_id": user.user_id,
         "username": user.username,
         "display_name": user.display_name,
-        "is_admin": user.is_admin,
+        "groups": list(user.groups),
+        "attributes": {name: list(values) for name, values in user.attributes.items()},
         "created_at": user.created_at,
         "disabled_at": user.disabled_at,
     }

@@ -70,6 +70,7 @@ class Answer:
     Attributes:
         microseconds: how long it took.
         value, error_code: those of its decision, if it made one.
+        variant: for which client or resource the settings are that it answered by, in words; "" for all.
     """
 
     plugin: str
@@ -78,6 +79,22 @@ class Answer:
     microseconds: int
     value: Any = field(default=None, repr=False)
     error_code: str | None = None
+    variant: str = ""
+
+    @property
+    def by(self) -> str:
+        """The plugin, and whom its settings are for, if not for all: `scopes_default (client notes)`."""
+        return f"{self.plugin} ({self.variant})" if self.variant else self.plugin
+
+    def as_record(self) -> dict[str, Any]:
+        """The answer as it is kept, without its value."""
+        record: dict[str, Any] = {
+            "plugin": self.plugin,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "microseconds": self.microseconds,
+        }
+        return record | {"variant": self.variant} if self.variant else record
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +105,7 @@ class Ruling(Generic[T_co]):
         question: what was asked.
         verdict: ALLOW, DENY, SILENT, or FAILED when a plugin raised or answered with the wrong type.
         reason: the reason of the answer that decided.
-        decided_by: the plugin whose answer decided, or "" when nobody answered.
+        decided_by: the plugin whose answer decided (`Answer.by`), or "" when nobody answered.
         value: the value of the first allow, after every narrowing; None if nothing was allowed.
         answers: what each plugin answered, in the order of the INI.
         error_code: that of the deny that decided, if it has one.
@@ -141,15 +158,7 @@ class Ruling(Generic[T_co]):
             "reason": self.reason,
             "decided_by": self.decided_by,
             "outcome": self.outcome,
-            "answers": [
-                {
-                    "plugin": answer.plugin,
-                    "verdict": answer.verdict,
-                    "reason": answer.reason,
-                    "microseconds": answer.microseconds,
-                }
-                for answer in self.answers
-            ],
+            "answers": [answer.as_record() for answer in self.answers],
         }
 
 
@@ -170,9 +179,7 @@ def combine(question: Question[T], given: Iterable[Answer]) -> Ruling[T]:
     for decisive in (Verdict.FAILED, Verdict.DENY):
         for answer in answers:
             if answer.verdict is decisive:
-                return Ruling(
-                    question, decisive, answer.reason, answer.plugin, None, answers, answer.error_code
-                )
+                return Ruling(question, decisive, answer.reason, answer.by, None, answers, answer.error_code)
     decisive_answer = next((answer for answer in answers if answer.verdict is Verdict.ALLOW), None)
     if decisive_answer is None:
         return Ruling(question, Verdict.SILENT, "nobody-answered", "", None, answers)
@@ -182,4 +189,4 @@ def combine(question: Question[T], given: Iterable[Answer]) -> Ruling[T]:
         value = tuple(item for item in value if item in answer.value)
     if narrowing:
         decisive_answer = narrowing[0]
-    return Ruling(question, Verdict.ALLOW, decisive_answer.reason, decisive_answer.plugin, value, answers)
+    return Ruling(question, Verdict.ALLOW, decisive_answer.reason, decisive_answer.by, value, answers)

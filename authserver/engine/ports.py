@@ -111,6 +111,12 @@ class Users(Protocol):
     def disable(self, user_id: str, now: datetime) -> bool:
         """Disable the user; False when unknown or disabled before."""
 
+    def change(self, user: User, *, instead_of: User | None = None) -> bool:
+        """Store the display name, groups and attributes of this user.
+
+        False when they are no longer those of `instead_of`, where that is given.
+        """
+
     def set_password(self, user_id: str, password_hash: str | None, *, instead_of: str | None = None) -> bool:
         """Replace the password; with None no password lets the user in.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cache
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from authserver.engine import uris
@@ -29,6 +30,8 @@ class CannotAskAgain(Exception):
 
 class Known:
     """The current records that recorded questions are about. Each record is read once.
+
+    A user has the groups and attributes that were recorded: they change more often than anything else.
 
     Each method raises CannotAskAgain when its record does not exist any more.
 
@@ -58,7 +61,10 @@ class Known:
         user = self._user(facts["user_id"])
         if user is None:
             raise CannotAskAgain("the user does not exist any more")
-        return user
+        if "groups" not in facts:
+            return user
+        attributes = {name: tuple(values) for name, values in dict(facts["attributes"]).items()}
+        return replace(user, groups=tuple(facts["groups"]), attributes=MappingProxyType(attributes))
 
     def consent(self, facts: Facts) -> Consent | None:
         """None if nothing was remembered when the question was asked."""
@@ -194,7 +200,7 @@ class ScopeQuestion(Question[tuple[str, ...]]):
     def facts(self) -> Facts:
         return {
             "client_id": self.client.client_id,
-            "user_id": self.user.user_id if self.user else None,
+            **_person(self.user),
             "grant_type": self.grant_type,
             "requested": list(self.requested),
             "resources": list(self.resources),
@@ -292,7 +298,7 @@ class ConsentQuestion(Question[None]):
     def facts(self) -> Facts:
         return {
             "client_id": self.client.client_id,
-            "user_id": self.user.user_id,
+            **_person(self.user),
             "scopes": list(self.scopes),
             "resources": list(self.resources),
             "remembered": self.remembered is not None,
@@ -318,11 +324,15 @@ class Identity:
         username: the user name of the person on this server.
         display_name: for the pages; may be empty.
         methods: how the person was authenticated, as `amr` values (RFC 8176), such as `pwd`.
+        groups: those that the person is in now. They replace the stored ones; None leaves those as they are.
+        attributes: the values of each attribute, by name. They replace all stored ones; None leaves those as they are.
     """
 
     username: str
     display_name: str = ""
     methods: tuple[str, ...] = ("pwd",)
+    groups: tuple[str, ...] | None = field(default=None, repr=False)
+    attributes: Mapping[str, tuple[str, ...]] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -431,6 +441,14 @@ class IntrospectionQuestion(Question[None]):
         token = _values(facts["token"])
         token["kind"] = TokenKind(token["kind"])
         return cls(caller=known.client(facts), token=IntrospectedToken(**token))
+
+
+def _person(user: User | None) -> dict[str, Any]:
+    """What is recorded of a user that a policy may decide by."""
+    if user is None:
+        return {"user_id": None}
+    attributes = {name: list(values) for name, values in user.attributes.items()}
+    return {"user_id": user.user_id, "groups": list(user.groups), "attributes": attributes}
 
 
 def _members(value: ClientMetadata | IntrospectedToken) -> dict[str, Any]:

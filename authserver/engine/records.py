@@ -107,13 +107,19 @@ class ClientMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A person. `user_id` is the `sub` of the tokens: stable, never reassigned, always `user_…`."""
+    """A person. `user_id` is the `sub` of the tokens: stable, never reassigned, always `user_…`.
+
+    `groups` and `attributes` are what policies may decide by; an attribute has a name and some values. An operator sets
+    them, or the plugin that signs the person in. They are personal data: no client gets them unless a policy adds them
+    to a token.
+    """
 
     user_id: str
     username: str
     display_name: str = ""
     password_hash: str | None = field(default=None, repr=False)
-    is_admin: bool = False
+    groups: tuple[str, ...] = field(default=(), repr=False)
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: NOTHING, repr=False)
     created_at: datetime
     disabled_at: datetime | None = None
 
@@ -333,6 +339,7 @@ class EventType(StrEnum):
     CLIENT_SECRET_ADDED = "client_secret.added"
     CLIENT_SECRET_ENDED = "client_secret.ended"
     USER_ADDED = "user.added"
+    USER_CHANGED = "user.changed"
     USER_DISABLED = "user.disabled"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"

@@ -14,7 +14,7 @@ from authserver.explaining.remedies import remedy_of
 from authserver.hookspecs import DECIDING
 from authserver.ini import PLUGIN_PREFIX
 from authserver.plugins.asking import PluginSet
-from authserver.settings import Secret
+from authserver.plugins.variants import shown
 
 CORE = "core"
 _OBJECTIONS = frozenset({Verdict.DENY, Verdict.NARROW, Verdict.FAILED})
@@ -22,12 +22,13 @@ _OBJECTIONS = frozenset({Verdict.DENY, Verdict.NARROW, Verdict.FAILED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginAnswer:
-    """What one plugin answered. `settings` are its present settings."""
+    """What one plugin answered. `settings` are its present settings; `variant` says whom they are for, if not for all."""
 
     by: str
     verdict: str
     reason: str
     microseconds: int
+    variant: str
     settings: Mapping[str, str]
 
 
@@ -103,16 +104,18 @@ def explain_event(event: Event, plugins: PluginSet) -> Explanation:
     )
 
 
-def settings_of(name: str, plugins: PluginSet) -> dict[str, str]:
-    """The current settings of a loaded plugin, secrets hidden; empty if it is not loaded."""
+def settings_of(name: str, plugins: PluginSet, variant: str = "") -> dict[str, str]:
+    """The current settings of a loaded plugin or its variant, secrets hidden; empty if it is not loaded."""
     if name not in plugins.names:
         return {}
     plugin: Any = plugins.plugin(name)
-    return {
-        f"{PLUGIN_PREFIX}{name}.{item.name}": _shown(getattr(plugin, item.name))
+    present = next((each for each in plugins.variants(name) if each.label == variant), None)
+    own = {
+        f"{PLUGIN_PREFIX}{name}.{item.name}": shown(getattr(plugin, item.name))
         for item in fields(plugin)
-        if item.init
+        if item.init and (present is None or item.name not in present.settings)
     }
+    return own if present is None else present.shown(name) | own
 
 
 def _check(decision: Mapping[str, Any], plugins: PluginSet) -> Check:
@@ -122,7 +125,8 @@ def _check(decision: Mapping[str, Any], plugins: PluginSet) -> Check:
             verdict=answer["verdict"],
             reason=answer["reason"],
             microseconds=answer["microseconds"],
-            settings=settings_of(answer["plugin"], plugins),
+            variant=answer.get("variant", ""),
+            settings=settings_of(answer["plugin"], plugins, answer.get("variant", "")),
         )
         for answer in decision["answers"]
     )
@@ -175,14 +179,3 @@ def _core_check(reason: str, verdict: str, plugins: PluginSet, *, outcome: Any =
         outcome=outcome,
         remedies=(remedy,) if remedy else (),
     )
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Secret):
-        return "(secret)"
-    if isinstance(value, tuple):
-        pairs = any(isinstance(item, tuple) for item in value)
-        return ("; " if pairs else " ").join(
-            " = ".join(map(_shown, item)) if isinstance(item, tuple) else _shown(item) for item in value
-        )
-    return str(value)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import pluggy
@@ -30,12 +31,15 @@ from authserver.limits import MAXIMUM_JSON
 from authserver.plugins.copying import Unusable, is_third_party, with_copies
 from authserver.plugins.time_limit import NoThread, TimeLimit, TooSlow
 from authserver.plugins.trace import traced
+from authserver.plugins.variants import Variants, kinds_of
 from authserver.settings import POLICY_TIME_LIMIT, SettingsError
 
 log = logging.getLogger(__name__)
 
 # How long a plugin may take to open what it works with.
 PREPARE_SECONDS = 30.0
+
+NO_VARIANTS: Mapping[str, Variants] = MappingProxyType({})
 
 
 class PluginFailed(SettingsError, ContributionFailed):
@@ -57,6 +61,9 @@ class Implementation:
         arguments: reads them from a question.
         declared: the names that it may add.
         third_party: whether the plugin does not come with the server.
+        variant: for which client or resource its settings are, in words; "" for all.
+        variants: chooses a variant by client and resource; None if the plugin has none.
+        others: the functions of the variants.
     """
 
     plugin: str
@@ -65,6 +72,18 @@ class Implementation:
     arguments: Callable[[Question[Any]], Sequence[Any]]
     declared: frozenset[str] = frozenset()
     third_party: bool = False
+    variant: str = ""
+    variants: Variants | None = None
+    others: Mapping[tuple[str | None, str | None], Implementation] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The plugin, and whom its settings are for."""
+        return f"{self.plugin} ({self.variant})" if self.variant else self.plugin
+
+    def at(self, question: Callable[[str], Any]) -> Implementation:
+        """The one that is asked: itself, or a variant (see `Variants.at`)."""
+        return self if self.variants is None else self.others.get(self.variants.at(question), self)
 
 
 class Observer(Protocol):
@@ -80,6 +99,7 @@ class PluginSet:
 
     Args:
         plugins: (name, plugin) pairs in the order in which they are asked.
+        variants: those with settings for single clients and resources, by the name of the plugin.
         time_limit: seconds in which a plugin that is not `immediate` must answer.
         trace: whether each call is written to the log (`plugins.trace`).
 
@@ -92,13 +112,15 @@ class PluginSet:
         self,
         plugins: Sequence[tuple[str, object]],
         *,
+        variants: Mapping[str, Variants] = NO_VARIANTS,
         time_limit: float = POLICY_TIME_LIMIT,
         trace: bool = False,
     ) -> None:
         self.names = tuple(name for name, _ in plugins)
         self.shadow: Observer | None = None
         self._plugins = dict(plugins)
-        self._prepared: list[str] = []
+        self._variants = {name: variants.get(name, Variants()) for name in self._plugins}
+        self._prepared: list[tuple[str, object]] = []
         self._limit = TimeLimit(time_limit)
         self._hooks = every_hook()
         self._trace = trace
@@ -113,6 +135,7 @@ class PluginSet:
             problems += _out_of_order(name, serving)
             found = [self._implementation(name, item) for item in serving]
             self._implementations[name] = tuple(sorted(found, key=lambda item: self.names.index(item.plugin)))
+        problems += self._vary_too_much()
         problems += self._not_mappings()
         problems += self._not_implemented()
         problems += self._collisions()
@@ -121,20 +144,47 @@ class PluginSet:
 
     def _implementation(self, name: str, found: pluggy.HookImpl) -> Implementation:
         """How one plugin is asked at this hook."""
-        hook, plugin = self._hooks[name], found.plugin
-        function = found.function
+        implementation = self._asked(name, found, found.plugin, found.function)
+        variants = self._variants[found.plugin_name]
+        if not variants or not kinds_of(self._hooks[name]):
+            return implementation
+        others = {
+            (variant.client, variant.resource): self._asked(
+                name,
+                found,
+                variant.plugin,
+                getattr(variant.plugin, found.function.__name__),
+                variant=variant.label,
+            )
+            for variant in variants
+        }
+        return replace(implementation, variants=variants, others=others)
+
+    def _asked(
+        self,
+        name: str,
+        found: pluggy.HookImpl,
+        plugin: object,
+        function: Callable[..., Any],
+        *,
+        variant: str = "",
+    ) -> Implementation:
+        hook = self._hooks[name]
         third_party = is_third_party(plugin)
         if third_party:
             function = partial(with_copies, function)
         if hook.timed and not getattr(plugin, "immediate", False):
             function = partial(self._limit.call, function)
         if self._trace:
-            function = partial(traced, found.plugin_name, name, function)
+            label = f"{found.plugin_name} ({variant})" if variant else found.plugin_name
+            function = partial(traced, label, name, function)
         declared: frozenset[str] = frozenset()
         if isinstance(hook, Contributing):
             declared = frozenset(getattr(plugin, hook.declared, ()))
         names = tuple(found.argnames)
-        return Implementation(found.plugin_name, function, names, _fields(names), declared, third_party)
+        return Implementation(
+            found.plugin_name, function, names, _fields(names), declared, third_party, variant
+        )
 
     def prepare(self, seconds: float = PREPARE_SECONDS) -> None:
         """Call `prepare` of each plugin that has it, to open what it works with: files, connections, counters.
@@ -147,7 +197,7 @@ class PluginSet:
         """
         problems = []
         limit = TimeLimit(seconds)
-        for name, plugin in self._plugins.items():
+        for name, plugin in self._each():
             try:
                 if (prepare := getattr(plugin, "prepare", None)) is not None:
                     limit.call(prepare)
@@ -158,7 +208,7 @@ class PluginSet:
             except Exception as error:
                 problems.append(f"{PLUGIN_PREFIX}{name}: it failed to prepare: {text_of(error)}")
             else:
-                self._prepared.append(name)
+                self._prepared.append((name, plugin))
         if problems:
             self.close()
             raise SettingsError(problems)
@@ -171,10 +221,10 @@ class PluginSet:
         """
         self.end_shadow()
         while self._prepared:
-            name = self._prepared.pop()
+            name, plugin = self._prepared.pop()
             try:
                 # Most have nothing to close, and each call has a thread of its own.
-                if close := getattr(self._plugins[name], "close", None):
+                if close := getattr(plugin, "close", None):
                     self._close(close)
             except Exception:
                 log.exception("plugin %s failed to close; nothing depends on it", name)
@@ -192,6 +242,13 @@ class PluginSet:
             # Since Python 3.12 no thread can be started at the end of the process, when servers are closed.
             contained(close)
 
+    def _each(self) -> Iterator[tuple[str, object]]:
+        """Every plugin, followed by its variants."""
+        for name, plugin in self._plugins.items():
+            yield name, plugin
+            for variant in self._variants[name]:
+                yield f"{name} ({variant.label})", variant.plugin
+
     def serves(self, hook: str) -> bool:
         """Whether any plugin implements this hook."""
         return bool(self._implementations[hook])
@@ -199,6 +256,10 @@ class PluginSet:
     def plugin(self, name: str) -> object:
         """The plugin of this name. Raises KeyError."""
         return self._plugins[name]
+
+    def variants(self, name: str) -> Variants:
+        """The variants of this plugin. Raises KeyError."""
+        return self._variants[name]
 
     def declared(self, attribute: str) -> dict[str, str]:
         """The mappings that plugins have in this attribute, in one; if two have the same key, the first counts."""
@@ -222,8 +283,9 @@ class PluginSet:
         """What each plugin adds at a contributing hook, as (plugin name, value), in order."""
         declaration = CONTRIBUTING[hook]
         contributions = []
-        for implementation in self._implementations[hook]:
-            plugin = implementation.plugin
+        for each in self._implementations[hook]:
+            implementation = each.at(question.get)
+            plugin = implementation.label
             try:
                 value = contained(_contribution, implementation, declaration, question)
             except StorageUnavailable:
@@ -233,7 +295,7 @@ class PluginSet:
                     raise
                 raise PluginFailed([f"plugin {plugin} failed in {hook}: {text_of(error)}"]) from error
             if value is not None:
-                contributions.append((plugin, value))
+                contributions.append((implementation.plugin, value))
         return contributions
 
     def observe(self, event: Event) -> None:
@@ -245,6 +307,31 @@ class PluginSet:
                 log.exception(
                     "plugin %s failed in observe; the answer is not affected", implementation.plugin
                 )
+
+    def _vary_too_much(self) -> list[str]:
+        """Settings for single clients and resources that no question would use, or that change what is fixed at start."""
+        problems = []
+        for name, variants in self._variants.items():
+            served = [
+                kinds_of(hook)
+                for hook in self._hooks.values()
+                if name in [item.plugin for item in self._implementations.get(hook.name, ())]
+            ]
+            problems += [
+                f"{PLUGIN_PREFIX}{name}.{setting}@{kind}: this plugin is never asked about {kind}; remove the setting"
+                for setting, kind in dict.fromkeys(
+                    item for each in variants for item in each.settings.items()
+                )
+                if not any(kind in kinds for kinds in served)
+            ]
+            for variant in variants:
+                problems += [
+                    f"{PLUGIN_PREFIX}{name}: `{attribute}` differs for the {variant.label}; it must be the same for all"
+                    for attribute in ("serves", "confirmations", "immediate")
+                    if getattr(variant.plugin, attribute, None)
+                    != getattr(self._plugins[name], attribute, None)
+                ]
+        return problems
 
     def _not_mappings(self) -> list[str]:
         """What plugins declare as names alone where each needs a meaning beside it."""
@@ -273,7 +360,8 @@ class PluginSet:
         for hook in CONTRIBUTING.values():
             owners = dict.fromkeys(hook.reserved, "the core")
             for implementation in self._implementations[hook.name]:
-                for name in sorted(implementation.declared):
+                others = [other.declared for other in implementation.others.values()]
+                for name in sorted(implementation.declared.union(*others)):
                     if name in owners:
                         problems.append(
                             f"plugin {implementation.plugin}: {hook.name} adds {name}, which {owners[name]} adds already; "
@@ -290,6 +378,16 @@ class PluginSet:
                 "kind": hook.kind,
                 "plugins": [item.plugin for item in self._implementations[name]],
                 "silence": hook.silence,
+                "variants": [
+                    {
+                        "plugin": item.plugin,
+                        "client": variant.client,
+                        "resource": variant.resource,
+                        "settings": variant.shown(item.plugin),
+                    }
+                    for item in self._implementations[name]
+                    for variant in item.variants or ()
+                ],
             }
             for name, hook in self._hooks.items()
         ]
@@ -333,32 +431,34 @@ def _out_of_order(hook: str, found: Sequence[pluggy.HookImpl]) -> list[str]:
 
 def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]) -> Answer:
     """The answer of one plugin; a plugin that raises, is too slow or returns a wrong answer has failed."""
-    plugin = implementation.plugin
+    implementation = implementation.at(lambda name: getattr(question, name, None))
+    name, variant, plugin = implementation.plugin, implementation.variant, implementation.label
     begun = time.perf_counter_ns()
     try:
         decision = contained(implementation.function, *implementation.arguments(question))
         problem = None if decision is None else contained(hook.problem_with, decision)
     except TooSlow as error:
         log.error("plugin %s is too slow in %s (%s): refusing; fix or remove it", plugin, hook.name, error)
-        return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun))
+        return Answer(name, Verdict.FAILED, "plugin-too-slow", _microseconds(begun), variant=variant)
     except Unusable as error:
         log.error("plugin %s answered %s wrongly (%s): refusing; fix or remove it", plugin, hook.name, error)
-        return Answer(plugin, Verdict.FAILED, error.reason, _microseconds(begun))
+        return Answer(name, Verdict.FAILED, error.reason, _microseconds(begun), variant=variant)
     except Exception:
         log.exception("plugin %s failed in %s: refusing; fix or remove it", plugin, hook.name)
-        return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun))
+        return Answer(name, Verdict.FAILED, "plugin-raised", _microseconds(begun), variant=variant)
     if decision is None:
-        return Answer(plugin, Verdict.SILENT, "", _microseconds(begun))
+        return Answer(name, Verdict.SILENT, "", _microseconds(begun), variant=variant)
     if problem:
         log.error("plugin %s answered %s wrongly (%s): refusing", plugin, hook.name, problem)
-        return Answer(plugin, Verdict.FAILED, problem, _microseconds(begun))
+        return Answer(name, Verdict.FAILED, problem, _microseconds(begun), variant=variant)
     return Answer(
-        plugin,
+        name,
         decision.verdict,
         decision.reason,
         _microseconds(begun),
         decision.value,
         decision.error_code,
+        variant,
     )
 
 
@@ -423,10 +523,6 @@ _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
     "grant_types": _check_issue,
     "client_metadata": _check_kept,
 }
-
-
-def _nothing() -> None:
-    """For a plugin without `prepare`."""
 
 
 def _fields(names: Sequence[str]) -> Callable[[Question[Any]], Sequence[Any]]:

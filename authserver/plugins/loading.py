@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from typing import Any, cast
 from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.importing import IMPORT_SECONDS, CannotImport, plugin_class
+from authserver.plugins.variants import Variants, made, split
 from authserver.settings import POLICY_TIME_LIMIT, Secret, SettingsError
 
 GROUP = "authserver.plugins"
@@ -51,8 +53,9 @@ def load(
     Raises:
         SettingsError: naming every unknown plugin, setting and other problem.
     """
-    available = {point.name: point for point in entry_points(group=GROUP)}
+    available = _installed()
     plugins: list[tuple[str, object]] = []
+    variants: dict[str, Variants] = {}
     problems: list[str] = []
     insecure: list[str] = []
     named: dict[str, str] = {}
@@ -75,7 +78,7 @@ def load(
                 "if it keeps something that changes, a dataclass(eq=False)"
             )
             continue
-        plugin, found, found_insecure = _made(name, kind, settings.get(name, {}))
+        plugin, variants[name], found, found_insecure = _with_variants(name, kind, settings.get(name, {}))
         plugins.append((name, plugin))
         problems += found
         insecure += found_insecure
@@ -86,9 +89,15 @@ def load(
         problems += [f"{line} (refused in production)" for line in insecure]
     if problems:
         raise SettingsError(problems)
-    loaded = PluginSet(plugins, time_limit=time_limit, trace=trace)
+    loaded = PluginSet(plugins, variants=variants, time_limit=time_limit, trace=trace)
     loaded.prepare(patience)
     return loaded, insecure
+
+
+@cache
+def _installed() -> Mapping[str, EntryPoint]:
+    """The plugins of all installed distributions, by name; read once, as that takes a quarter of a start."""
+    return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def _find(
@@ -104,6 +113,21 @@ def _find(
     if folder is not None and (folder / f"{specification}.py").is_file():
         raise CannotImport(f": a module beside the INI file is listed with its class: {specification}:CLASS")
     raise CannotImport(f": no such plugin; {did_you_mean(specification, available, '')}")
+
+
+def _with_variants(
+    name: str, kind: Any, texts: Mapping[str, Resolved]
+) -> tuple[object, Variants, list[str], list[str]]:
+    """A plugin and its variants for single clients and resources; their problems, and what is insecure about them."""
+    try:
+        own, overrides = split(texts, name)
+    except SettingsError as error:
+        return None, Variants(), list(error.problems), []
+    plugin, problems, insecure = _made(name, kind, own)
+    if problems:
+        return None, Variants(), problems, insecure
+    variants, problems, announced = made(name, kind, own, overrides, partial(_made, name, kind), insecure)
+    return plugin, variants, problems, insecure + announced
 
 
 def _made(name: str, kind: Any, texts: Mapping[str, Resolved]) -> tuple[object, list[str], list[str]]:

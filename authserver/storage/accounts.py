@@ -23,6 +23,16 @@ _DISABLE_USER = (
     .where(users.c.user_id == bindparam("id"), users.c.disabled_at.is_(None))
     .values(disabled_at=bindparam("now"))
 )
+_CHANGE_USER = (
+    sa.update(users)
+    .where(users.c.user_id == bindparam("id"))
+    .values({name: bindparam(f"new_{name}") for name in ("display_name", "groups", "attributes")})
+)
+_CHANGE_UNCHANGED_USER = _CHANGE_USER.where(
+    users.c.display_name == bindparam("display_name_before"),
+    users.c.groups == bindparam("groups_before"),
+    users.c.attributes == bindparam("attributes_before"),
+)
 _SET_PASSWORD = (
     sa.update(users).where(users.c.user_id == bindparam("id")).values(password_hash=bindparam("hash"))
 )
@@ -103,6 +113,22 @@ class SqlUsers:
 
     def disable(self, user_id: str, now: datetime) -> bool:
         return self._work.write(_DISABLE_USER, {"id": user_id, "now": now}) == 1
+
+    def change(self, user: User, *, instead_of: User | None = None) -> bool:
+        parameters = {
+            "id": user.user_id,
+            "new_display_name": user.display_name,
+            "new_groups": user.groups,
+            "new_attributes": user.attributes,
+        }
+        if instead_of is None:
+            return self._work.write(_CHANGE_USER, parameters) == 1
+        before = {
+            "display_name_before": instead_of.display_name,
+            "groups_before": instead_of.groups,
+            "attributes_before": instead_of.attributes,
+        }
+        return self._work.write(_CHANGE_UNCHANGED_USER, parameters | before) == 1
 
     def set_password(self, user_id: str, password_hash: str | None, *, instead_of: str | None = None) -> bool:
         parameters = {"id": user_id, "hash": password_hash}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import JSON, DateTime, Dialect, Enum, Text
@@ -61,6 +62,38 @@ class SpaceSeparated(TypeDecorator[tuple[str, ...]]):
         if value is None:
             return None
         return tuple(value.split(" ")) if value else ()
+
+
+class Texts(TypeDecorator[tuple[str, ...]]):
+    """Texts of any characters, in their order."""
+
+    impl = Json
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> list[str] | None:
+        return None if value is None else list(value)
+
+    def process_result_value(self, value: list[str] | None, dialect: Dialect) -> tuple[str, ...] | None:
+        return None if value is None else tuple(value)
+
+
+class TextsByName(TypeDecorator[Mapping[str, tuple[str, ...]]]):
+    """Some texts under each name; what comes back cannot be changed."""
+
+    impl = Json
+    cache_ok = True
+
+    def process_bind_param(
+        self, value: Mapping[str, Sequence[str]] | None, dialect: Dialect
+    ) -> dict[str, list[str]] | None:
+        return None if value is None else {name: list(texts) for name, texts in value.items()}
+
+    def process_result_value(
+        self, value: dict[str, list[str]] | None, dialect: Dialect
+    ) -> Mapping[str, tuple[str, ...]] | None:
+        if value is None:
+            return None
+        return MappingProxyType({name: tuple(texts) for name, texts in value.items()})
 
 
 def plain(value: Any) -> Any:

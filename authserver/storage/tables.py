@@ -7,6 +7,7 @@ Events refer to nothing, so that they outlive the records that they are about.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar, cast
 
@@ -14,7 +15,7 @@ from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, Table, Text, tr
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 from authserver.engine.records import EventType, RegisteredBy, TokenKind
-from authserver.storage.columns import Json, SpaceSeparated, UtcDateTime, choice
+from authserver.storage.columns import Json, SpaceSeparated, Texts, TextsByName, UtcDateTime, choice
 
 
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
@@ -107,7 +108,8 @@ class UserRow(Base):
     username: Mapped[str] = mapped_column(unique=True)
     display_name: Mapped[str]
     password_hash: Mapped[str | None]
-    is_admin: Mapped[bool]
+    groups: Mapped[tuple[str, ...]] = mapped_column(Texts)
+    attributes: Mapped[Mapping[str, tuple[str, ...]]] = mapped_column(TextsByName)
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
 

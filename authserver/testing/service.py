@@ -74,12 +74,10 @@ class Service(ABC, Generic[Answered]):
         with self.begin() as engine:
             return add_client(engine, ClientMetadata(**values), client_id=client_id, first_party=first_party)
 
-    def add_user(
-        self, username: str = "ann", password: str | None = PASSWORD, *, is_admin: bool = False
-    ) -> User:
+    def add_user(self, username: str = "ann", password: str | None = PASSWORD, **others: Any) -> User:
         """A person with a password."""
         with self.begin() as engine:
-            return add_user(engine, username, password, display_name=username.title(), is_admin=is_admin)
+            return add_user(engine, username, password, display_name=username.title(), **others)
 
     def token(self, client: Client, secret: str | None = None, **form: Any) -> Answered:
         """A token request, authenticated as the client is registered to."""

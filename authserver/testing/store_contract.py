@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -272,13 +274,40 @@ def test_origins_of_enabled_clients_are_known(stores: Stores) -> None:
 
 
 def test_a_user_is_found_by_id_and_by_name(stores: Stores) -> None:
-    user = a_user(password_hash="$argon2id$…", is_admin=True)
+    user = a_user(
+        password_hash="$argon2id$…",
+        groups=("Finance & Tax", "staff"),
+        attributes=MappingProxyType({"department": ("Zürich", "Basel")}),
+    )
     stores.users.add(user)
     assert stores.users.find("user_ada") == user
     assert stores.users.find_by_name("ada") == user
     assert stores.users.find("ada") is None
     assert stores.users.find_by_name("user_ada") is None
     assert stores.users.find_by_name("ada\0") is None
+
+
+def test_what_is_kept_of_a_user_is_replaced(stores: Stores) -> None:
+    user = a_user(password_hash="$argon2id$…")
+    stores.users.add(user)
+    changed = replace(
+        user, display_name="Ada", groups=("staff",), attributes=MappingProxyType({"room": ("1",)})
+    )
+    assert stores.users.change(changed, instead_of=user)
+    assert stores.users.find("user_ada") == changed
+    assert not stores.users.change(user, instead_of=user)
+    assert stores.users.find("user_ada") == changed
+    assert stores.users.change(replace(user, password_hash="another"))
+    assert stores.users.find("user_ada") == user
+    assert not stores.users.change(a_user(user_id="user_gone", username="gone"))
+
+
+@pytest.mark.parametrize("other", [{"display_name": "B"}, {"groups": ("a",)}, {"attributes": {"a": ("b",)}}])
+def test_a_user_who_was_changed_meanwhile_stays_so(stores: Stores, other: dict[str, Any]) -> None:
+    user = a_user(groups=("staff",), attributes=MappingProxyType({"room": ("1",)}))
+    stores.users.add(user)
+    assert not stores.users.change(replace(user, groups=()), instead_of=replace(user, **other))
+    assert stores.users.find("user_ada") == user
 
 
 @pytest.mark.parametrize("taken", [{"username": "bob"}, {"user_id": "user_bob"}])

@@ -189,6 +189,14 @@ class MemoryUsers(InMemory):
             self.tables.users[user_id] = replace(user, disabled_at=now)
             return True
 
+    def change(self, user: User, *, instead_of: User | None = None) -> bool:
+        with self.lock:
+            stored = self.tables.users.get(user.user_id)
+            if stored is None or (instead_of and _kept(stored) != _kept(instead_of)):
+                return False
+            self.tables.users[user.user_id] = replace(stored, **_kept(user))
+            return True
+
     def set_password(self, user_id: str, password_hash: str | None, *, instead_of: str | None = None) -> bool:
         with self.lock:
             user = self.tables.users.get(user_id)
@@ -200,6 +208,10 @@ class MemoryUsers(InMemory):
     def hold(self, user: User) -> bool:
         now = self.tables.users.get(user.user_id)
         return now is not None and now.password_hash == user.password_hash
+
+
+def _kept(user: User) -> dict[str, Any]:
+    return {name: getattr(user, name) for name in ("display_name", "groups", "attributes")}
 
 
 class MemoryGrants(InMemory):

@@ -68,7 +68,8 @@ def users(draw: st.DrawFn) -> User:
         user_id=draw(st.sampled_from(("user_1", "user_2"))),
         username=draw(st.sampled_from(("ann", "björn", "o'hara@example.com"))),
         display_name=draw(_names),
-        is_admin=draw(st.booleans()),
+        groups=draw(st.sampled_from(((), ("finance",), ("engineering", "finance")))),
+        attributes=draw(st.sampled_from(({}, {"department": ("payments",)}))),
         created_at=NOW,
     )
 

@@ -22,7 +22,6 @@ def test_a_user_is_added_with_a_password_from_stdin(run) -> None:
         "add",
         "Ada",
         "--password-stdin",
-        "--admin",
         "--display-name",
         "Ada L.",
         "--json",
@@ -30,7 +29,7 @@ def test_a_user_is_added_with_a_password_from_stdin(run) -> None:
     )
     assert result.exit_code == 0, result.output
     added = json.loads(result.stdout)
-    assert added["username"] == "ada" and added["display_name"] == "Ada L." and added["is_admin"] is True
+    assert added["username"] == "ada" and added["display_name"] == "Ada L."
     assert added["user_id"].startswith("user_")
     assert PASSWORD not in result.output
     assert added in json.loads(run("user", "list", "--json").stdout)
@@ -171,3 +170,82 @@ def test_a_person_is_signed_out_everywhere(run, in_use: Configuration) -> None:
     again = run("user", "sign-out", "demo")
     assert again.exit_code == 0 and "Sessions ended: 0." in again.stdout
     assert run("user", "sign-out", "nobody").exit_code == 1
+
+
+def test_a_person_gets_groups_and_attributes(run) -> None:
+    added = run(
+        "user", "add", "ada", "--password-stdin", "--json",
+        "--group", "staff", "--group", "Finance & Tax", "--group", "staff",
+        "--attribute", "room=12", "--attribute", "mail=ada@example.com", "--attribute", "room=14",
+        stdin=f"{PASSWORD}\n",
+    )  # fmt: skip
+    told = json.loads(added.stdout)
+    assert told["groups"] == ["Finance & Tax", "staff"]
+    assert told["attributes"] == {"mail": ["ada@example.com"], "room": ["12", "14"]}
+    assert json.loads(run("user", "show", "ADA", "--json").stdout) == told
+    shown = run("user", "show", "ada").stdout
+    assert "Finance & Tax" in shown and "room = 12" in shown and "room = 14" in shown
+    assert "Finance & Tax, staff" in run("user", "list").stdout
+
+
+def test_what_is_not_named_stays(run, ini: Path) -> None:
+    def edited(*options: str) -> dict:
+        result = run("user", "edit", "demo", "--json", *options)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    edited("--group", "a", "--group", "b", "--attribute", "room=1", "--attribute", "mail=x")
+    told = edited("--add-group", "c", "--remove-group", "a", "--attribute", "room=2", "--display-name", "D.")
+    assert (told["groups"], told["attributes"]) == (["b", "c"], {"mail": ["x"], "room": ["2"]})
+    assert told["display_name"] == "D."
+    told = edited("--remove-attribute", "room", "--group", "z")
+    assert (told["groups"], told["attributes"]) == (["z"], {"mail": ["x"]})
+    edited("--group", "z")
+    changes = events(Configuration(ini), EventType.USER_CHANGED)
+    # What changes nothing is no event. Values of attributes are personal, so no event has them.
+    assert [dict(event.details) for event in changes] == [
+        {"groups_added": ["a", "b"], "attributes": ["mail", "room"]},
+        {"groups_added": ["c"], "groups_removed": ["a"], "attributes": ["room"], "display_name": True},
+        {"groups_added": ["z"], "groups_removed": ["b", "c"], "attributes": ["room"]},
+    ]
+    assert {(event.actor, event.user_id) for event in changes} == {("command:user edit", told["user_id"])}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ([], "nothing to change"),
+        (["--group", "a", "--add-group", "b"], "--group names all groups"),
+        (["--add-group", "a", "--remove-group", "a"], "a cannot be both given and removed"),
+        (["--attribute", "a=1", "--remove-attribute", "a"], "a cannot be both given and removed"),
+        (["--remove-group", "nowhere"], "demo is not in nowhere: see `authserver user show`"),
+        (["--remove-attribute", "none"], "demo has no attribute none"),
+        (["--attribute", "room"], "'room' is not NAME=VALUE"),
+        (["--attribute", "=1"], "'=1' is not NAME=VALUE"),
+        (["--attribute", "a="], "a: a value of an attribute has 1 to 200"),
+        (["--attribute", "-a=1"], "'-a': the name of an attribute"),
+        (["--attribute", "a b=1"], "'a b': the name of an attribute"),
+        (["--add-group", ""], "the name of a group has 1 to 100"),
+        (["--add-group", "a\u202eb"], "the name of a group has 1 to 100"),
+        (["--add-group", "g" * 101], "the name of a group has 1 to 100"),
+        ([text for number in range(101) for text in ("--group", f"g{number}")], "at most 100 groups"),
+        ([text for number in range(21) for text in ("--attribute", f"a{number}=x")], "at most 20 attributes"),
+        ([text for number in range(21) for text in ("--attribute", f"a={number}")], "a: an attribute has at most 20"),
+        (
+            [text for n in range(100) for text in ("--attribute", f"a{n // 20}={n}{'é' * 150}")],
+            "at most 16384 bytes",
+        ),
+    ],
+    ids=lambda value: None if isinstance(value, list) else value[:30],
+)  # fmt: skip
+def test_an_edit_that_cannot_be_made_changes_nothing(run, ini: Path, options: list[str], why: str) -> None:
+    before = run("user", "show", "demo", "--json").stdout
+    result = run("user", "edit", "demo", *options)
+    assert result.exit_code in (1, 2) and why in " ".join(result.stderr.split()), result.output
+    assert run("user", "show", "demo", "--json").stdout == before
+
+
+def test_an_edit_names_a_person_who_is_there(run) -> None:
+    for command in (["edit", "nobody", "--add-group", "a"], ["show", "nobody"]):
+        result = run("user", *command)
+        assert result.exit_code == 1 and "nobody: no such user" in result.stderr

@@ -408,6 +408,7 @@ def test_a_password_that_was_changed_lets_nobody_in_until_there_is_a_new_one(mak
         (EventType.CLIENT_DISABLED, ""),
         (EventType.USER_DISABLED, ""),
         (EventType.CLIENT_CHANGED, ""),
+        (EventType.USER_CHANGED, ""),
         (EventType.CLIENT_SECRET_ENDED, ""),
         (EventType.CLIENT_SECRET_ADDED, ""),
         (EventType.PASSWORD_CHANGED, ""),
@@ -451,3 +452,33 @@ def test_clients_and_people_who_are_there_are_no_news(make: Make) -> None:
     for type in (EventType.CLIENT_REGISTERED, EventType.USER_ADDED):
         done = redo(engine, logged_event(type, client_id="reports", user_id="user_ada"))
         assert (done.outcome, done.todo) == (RedoOutcome.ALREADY, "")
+
+
+def test_who_left_a_group_since_the_backup_has_left_it_again(make: Make) -> None:
+    """T149: in the order of the log, once; of attributes the log has no values, so the old ones go."""
+    engine = make()
+    attributes = {"room": ("12",), "department": ("payments",)}
+    engine.stores.users.add(a_user(groups=("finance", "staff"), attributes=attributes))
+    left = logged_event(
+        EventType.USER_CHANGED,
+        user_id="user_ada",
+        details={"groups_removed": ["finance", 7], "groups_added": ["audit"], "attributes": ["room", "mail"]},
+    )
+    back = logged_event(
+        EventType.USER_CHANGED,
+        event_id="later",
+        user_id="user_ada",
+        details={"groups_added": ["finance"], "groups_removed": "staff"},
+    )
+    done = redo(engine, left)
+    assert (done.subject, done.outcome) == ("ada", RedoOutcome.DONE)
+    assert done.todo == "mail, room: set again with `authserver user edit ada`"
+    changed = engine.stores.users.find("user_ada")
+    assert changed is not None
+    assert (changed.groups, changed.attributes) == (("audit", "staff"), {"department": ("payments",)})
+    assert (redo(make(), back).outcome, redo(make(), back).outcome) == (RedoOutcome.DONE, RedoOutcome.ALREADY)
+    # The command is run again, after an operator has put something right.
+    assert redo(make(), left).outcome is RedoOutcome.ALREADY
+    changed = engine.stores.users.find("user_ada")
+    assert changed is not None and changed.groups == ("audit", "finance", "staff")
+    assert events_of(engine, EventType.USER_CHANGED) == [lost_events.REASON] * 2

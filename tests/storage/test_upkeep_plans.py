@@ -19,8 +19,8 @@ from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user
 MANY = 30_000
 
 FILL = f"""
-INSERT INTO users (user_id, username, display_name, is_admin, created_at)
-  SELECT 'user_' || n, 'u' || n, '', false, now() FROM generate_series(1, {MANY}) n;
+INSERT INTO users (user_id, username, display_name, groups, attributes, created_at)
+  SELECT 'user_' || n, 'u' || n, '', '[]', '{{}}', now() FROM generate_series(1, {MANY}) n;
 INSERT INTO clients (client_id, name, auth_method, redirect_uris, grant_types, response_types, scopes, resources,
     application_type, registered_by, first_party, created_at, details)
   SELECT 'c' || n, 'C', 'none', '', '', '', '', '', 'web', CASE WHEN n % 3 = 0 THEN 'operator' ELSE 'self' END,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,11 +10,18 @@ from authserver.engine.context import Caller, Engine
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import ServerError, SignInRefused
+from authserver.engine.people.attributes import (
+    BadAttributes,
+    as_identified,
+    checked_attributes,
+    checked_groups,
+    record_change,
+    shortened,
+)
 from authserver.engine.people.usernames import BadUsername, check_username, normalise_username
-from authserver.engine.printable import without_hidden
 from authserver.engine.questions import Identity, LoginQuestion
-from authserver.engine.records import EventType, FoundSession, Session, User
-from authserver.limits import MAXIMUM_DISPLAY_NAME, MAXIMUM_PASSWORD, MAXIMUM_USER_AGENT, MAXIMUM_USERNAME
+from authserver.engine.records import NOTHING, EventType, FoundSession, Session, User
+from authserver.limits import MAXIMUM_PASSWORD, MAXIMUM_USER_AGENT, MAXIMUM_USERNAME
 from authserver.settings import Secret
 
 MINIMUM_PASSWORD = 8  # bytes, as MAXIMUM_PASSWORD
@@ -53,7 +60,7 @@ def sign_in(
 
     Raises:
         SignInRefused: with one message for every cause (T100).
-        ServerError: a policy failed, or named a user with a name that cannot be a user name.
+        ServerError: a policy failed, or named a user with a name, groups or attributes that cannot be kept.
     """
     refused = SignInRefused("The user name or password is not right.", reason="nobody-answered")
     if password_size(password.value) > MAXIMUM_PASSWORD:
@@ -76,14 +83,18 @@ def sign_in(
     identity = ruling.allowed_value
     if len(identity.methods) > MAXIMUM_METHODS or max(map(len, identity.methods), default=0) > MAXIMUM_METHOD:
         raise engine.wrong_value(ruling, f"more than {MAXIMUM_METHODS} methods, or a long one")
-    if user is None or identity.username != user.username:
-        try:
+    try:
+        if user is None or identity.username != user.username:
             user = _known(engine, identity)
-        except BadUsername as problem:
-            raise engine.wrong_value(ruling, f"{identity.username[:MAXIMUM_USERNAME]!r}: {problem}") from None
+        present = as_identified(user, identity)
+    except (BadUsername, BadAttributes) as problem:
+        raise engine.wrong_value(ruling, f"{identity.username[:MAXIMUM_USERNAME]!r}: {problem}") from None
     if not user.is_enabled:
         refused.reason = "user-disabled"
         raise refused
+    # First, because this needs the stronger lock: two sign-ins of one person would else wait for each other.
+    if present != user:
+        engine.stores.users.change(present)
     # Checking a password takes time; a session must not begin with one that was replaced meanwhile (I-14).
     if not engine.stores.users.hold(user):
         engine.stores.undo()
@@ -92,8 +103,10 @@ def sign_in(
     session_id = _begin_session(engine, user, identity, previous_session_id)
     _acts(engine, user)
     engine.journal.user_id = user.user_id
+    if present != user:
+        record_change(engine, user, present, reason=ruling.reason)
     engine.record(EventType.SIGNED_IN, reason=ruling.reason)
-    return SignedIn(session_id=session_id, user=user)
+    return SignedIn(session_id=session_id, user=present)
 
 
 def _begin_session(engine: Engine, user: User, identity: Identity, previous_session_id: str | None) -> str:
@@ -111,7 +124,7 @@ def _begin_session(engine: Engine, user: User, identity: Identity, previous_sess
             details={
                 "amr": list(identity.methods),
                 "source": engine.caller.source,
-                "user_agent": _shortened(engine.caller.headers.get("user-agent", ""), MAXIMUM_USER_AGENT),
+                "user_agent": shortened(engine.caller.headers.get("user-agent", ""), MAXIMUM_USER_AGENT),
             },
         )
     )
@@ -147,21 +160,29 @@ def sign_out(engine: Engine, session_id: str) -> None:
 
 
 def add_user(
-    engine: Engine, username: str, password: str | None, *, display_name: str = "", is_admin: bool = False
+    engine: Engine,
+    username: str,
+    password: str | None,
+    *,
+    display_name: str = "",
+    groups: Iterable[str] = (),
+    attributes: Mapping[str, Iterable[str]] = NOTHING,
 ) -> User:
     """Add a person; without a password only another login policy can sign them in.
 
     Raises:
         BadUsername: the name cannot be used.
         BadPassword: the password cannot be used.
+        BadAttributes: groups or attributes cannot be kept.
         AlreadyExists: the name is taken.
     """
     user = User(
         user_id=digests.new_identifier("user_"),
         username=_new_name(username),
-        display_name=_shortened(display_name, MAXIMUM_DISPLAY_NAME),
+        display_name=shortened(display_name),
         password_hash=None if password is None else hash_new_password(password),
-        is_admin=is_admin,
+        groups=checked_groups(groups),
+        attributes=checked_attributes(attributes),
         created_at=engine.now,
     )
     engine.stores.users.add(user)
@@ -220,15 +241,17 @@ def _known(engine: Engine, identity: Identity) -> User:
     """The user that a policy named, created at the first sign-in."""
     name = normalise_username(identity.username)
     user = engine.stores.users.find_by_name(name)
-    return user or add_user(engine, name, None, display_name=identity.display_name)
+    return user or add_user(
+        engine,
+        name,
+        None,
+        display_name=identity.display_name,
+        groups=identity.groups or (),
+        attributes=identity.attributes or NOTHING,
+    )
 
 
 def password_size(password: str) -> int:
     """The bytes of a password in UTF-8; of a password with too many characters, their number, without encoding it."""
     characters = len(password)
     return characters if characters > MAXIMUM_PASSWORD else len(password.encode("utf-8", "surrogatepass"))
-
-
-def _shortened(text: str, maximum: int) -> str:
-    """The stored form of a text that comes from a browser or directory: printable characters, cut at a limit."""
-    return without_hidden(text[: 4 * maximum])[:maximum]

@@ -7,7 +7,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.editing import members
 from authserver.engine.clients.secrets import SecretsUnchanged
 from authserver.engine.context import Engine
+from authserver.engine.people.attributes import record_change
 from authserver.engine.records import EventType
 
 REASON = "database-restored"
@@ -131,6 +132,31 @@ def _miss_change(engine: Engine, event: LoggedEvent) -> Redone:
     return Redone(event=event, subject=client_id, outcome=RedoOutcome.ABSENT, todo=todo)
 
 
+def _change_user(engine: Engine, event: LoggedEvent) -> Redone:
+    """The groups are as they were after it. The log has no values: an attribute that was changed is taken away."""
+    user = engine.stores.users.find(event.user_id or "")
+    if user is None:
+        return Redone(event=event, subject=event.user_id or "", outcome=RedoOutcome.ABSENT)
+    added, removed, names = (_texts(event, name) for name in ("groups_added", "groups_removed", "attributes"))
+    changed = replace(
+        user,
+        groups=tuple(sorted((set(user.groups) | added) - removed)),
+        attributes={name: values for name, values in user.attributes.items() if name not in names},
+    )
+    again = engine.stores.events.since(event.at, type=EventType.USER_CHANGED)
+    if changed == user or any(change.details.get("again") == event.event_id for change in again):
+        return Redone(event=event, subject=user.username, outcome=RedoOutcome.ALREADY)
+    engine.stores.users.change(changed)
+    record_change(engine, user, changed, reason=REASON, again=event.event_id)
+    todo = f"{', '.join(sorted(names))}: set again with `authserver user edit {user.username}`"
+    return Redone(event=event, subject=user.username, outcome=RedoOutcome.DONE, todo=todo if names else "")
+
+
+def _texts(event: LoggedEvent, name: str) -> set[str]:
+    found = event.details.get(name)
+    return {text for text in found if isinstance(text, str)} if isinstance(found, list) else set()
+
+
 def _end_secret(engine: Engine, event: LoggedEvent) -> Redone:
     client_id = event.client_id or ""
     try:
@@ -205,6 +231,7 @@ _REDO: Mapping[str, Callable[[Engine, LoggedEvent], Redone]] = {
     EventType.CLIENT_DISABLED: _disable_client,
     EventType.CLIENT_CHANGED: _miss_change,
     EventType.USER_DISABLED: _disable_user,
+    EventType.USER_CHANGED: _change_user,
     EventType.CLIENT_SECRET_ENDED: _end_secret,
     EventType.CLIENT_SECRET_ADDED: _replace_secret,
     EventType.PASSWORD_CHANGED: _take_password_away,

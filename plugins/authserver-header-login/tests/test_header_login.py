@@ -153,3 +153,59 @@ def test_a_wrong_setting_is_refused_with_its_name(settings: dict[str, object], m
     with pytest.raises(ValueError) as refusal:
         HeaderLogin(**settings)  # type: ignore[arg-type]  # one of them is wrong
     assert message in str(refusal.value)
+
+
+TELLING = HeaderLogin(
+    proxy_secret=LONG,
+    groups_header="x-remote-groups",
+    attribute_headers=(("department", "x-remote-department"), ("room", "x-remote-room")),
+)
+
+
+def told(policy: HeaderLogin, **headers: str) -> Decision | None:
+    named = {f"x-remote-{name}": text for name, text in headers.items()}
+    return ask(policy, {"x-remote-user": "ann", "x-proxy-secret": LONG.value, **named})
+
+
+def test_groups_and_attributes_are_what_the_proxy_says() -> None:
+    decision = told(TELLING, groups=" staff; finance;", department="Zürich".encode().decode("latin-1"))
+    assert decision is not None
+    assert decision.value.groups == ("staff", "finance")
+    assert decision.value.attributes == {"department": ("Zürich",), "room": ()}
+
+
+def test_a_missing_header_means_no_group_and_no_setting_says_nothing(
+    policy: HeaderLogin, secret: str
+) -> None:
+    """Some proxies leave out an empty header; who is in no group any more must not stay in the old ones."""
+    decision = told(TELLING)
+    assert decision is not None
+    assert (decision.value.groups, decision.value.attributes) == ((), {"department": (), "room": ()})
+    headers = {"x-remote-user": "ann", "x-proxy-secret": secret, "x-remote-groups": "admins"}
+    unset = ask(policy, headers)
+    assert unset is not None and (unset.value.groups, unset.value.attributes) == (None, None)
+
+
+@pytest.mark.parametrize("header", ["groups", "department"])
+def test_groups_that_came_twice_are_refused(header: str) -> None:
+    assert told(TELLING, **{header: "admins, staff"}) == deny("header-twice")
+    decision = told(replace(TELLING, separator=","), groups="admins, staff")
+    assert decision is not None and decision.value.groups == ("admins", "staff")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"groups_header": "X-Groups"}, "groups_header: 'X-Groups'"),
+        ({"groups_header": "x-remote-user"}, "groups_header: must be another header than `header`"),
+        ({"attribute_headers": (("a", "cookie"),)}, "attribute_headers, a: 'cookie'"),
+        ({"attribute_headers": (("a", "x"), ("b", "x"))}, "attribute_headers, b: must be another"),
+        ({"separator": ""}, "separator: ''"),
+        ({"separator": ";;"}, "separator: ';;'"),
+        ({"separator": "x"}, "separator: 'x'"),
+    ],
+)
+def test_wrong_headers_of_groups_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError) as refusal:
+        HeaderLogin(proxy_secret=LONG, **settings)  # type: ignore[arg-type]  # one of them is wrong
+    assert message in str(refusal.value)

@@ -28,6 +28,7 @@ SLAPD = shutil.which("slapd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr
 SUFFIX = "dc=example,dc=com"
 PEOPLE = f"ou=people,{SUFFIX}"
 GROUP = f"cn=staff,{SUFFIX}"
+GROUPS = f"ou=groups,{SUFFIX}"
 SERVICE = f"cn=authserver,{SUFFIX}"
 SERVICE_PASSWORD = "the password of the account that searches"
 START_SECONDS = 20.0
@@ -154,7 +155,9 @@ ENTRIES: dict[str, dict[str, list[str]]] = {
         "userPassword": [hashed(SERVICE_PASSWORD)],
     },
     "ou=people": {"objectClass": ["organizationalUnit"]},
-    "uid=ann,ou=people": person("ann", "Ann Lee", "ann's password", mail=["ann@example.com"]),
+    "uid=ann,ou=people": person(
+        "ann", "Ann Lee", "ann's password", mail=["ann@example.com", "lee@example.com"]
+    ),
     # Characters that mean something in a DN and in a filter.
     r"cn=Bo\, (the) B*b\\,ou=people": person("bob", "Bo, (the) B*b\\", "bob's password"),
     "uid=cid,ou=people": person("cid", "Cid Moe", "cid's password", mail=["twin@example.com"]),
@@ -171,6 +174,13 @@ ENTRIES: dict[str, dict[str, list[str]]] = {
         "objectClass": ["groupOfNames"],
         "member": [f"uid=ann,{PEOPLE}", rf"cn=Bo\, (the) B*b\\,{PEOPLE}"],
     },
+    "ou=groups": {"objectClass": ["organizationalUnit"]},
+    "cn=finance,ou=groups": {"objectClass": ["groupOfNames"], "member": [f"uid=ann,{PEOPLE}"]},
+    "cn=R&D (Bergen),ou=groups": {
+        "objectClass": ["groupOfNames"],
+        "member": [f"uid=ann,{PEOPLE}", f"uid=cid,{PEOPLE}"],
+    },
+    "cn=empty,ou=groups": {"objectClass": ["groupOfNames"], "member": [f"cn=nobody,{SUFFIX}"]},
 }
 
 CONFIGURATION = """

@@ -329,3 +329,55 @@ def test_a_wrong_setting_is_refused_with_its_name(settings: dict[str, object], m
     with pytest.raises(ValueError) as refusal:
         replace(SETTINGS, **settings)  # type: ignore[arg-type]  # one of them is wrong
     assert message in str(refusal.value)
+
+
+def identity(policy: LdapLogin, username: str, password: str) -> Identity:
+    decision = ask(policy, username, password)
+    assert decision is not None and decision.reason == "directory-bind"
+    assert isinstance(decision.value, Identity)
+    return decision.value
+
+
+def test_groups_and_attributes_are_read_where_the_settings_say_so(make_policy: Make) -> None:
+    policy = make_policy(groups_base=slapd.GROUPS, attributes=("mail", "SN", "roomNumber"))
+    ann = identity(policy, "ann", "ann's password")
+    assert set(ann.groups or ()) == {"finance", "R&D (Bergen)"}
+    assert ann.attributes == {
+        "mail": ("ann@example.com", "lee@example.com"),
+        "SN": ("Lee",),
+        "roomNumber": (),
+    }
+    assert identity(policy, "cid", "cid's password").groups == ("R&D (Bergen)",)
+    # In no group any more is something else than not asked.
+    assert identity(policy, "bob", "bob's password").groups == ()
+    unset = identity(make_policy(), "ann", "ann's password")
+    assert (unset.groups, unset.attributes) == (None, None)
+
+
+def test_only_the_groups_that_are_named_count(make_policy: Make) -> None:
+    policy = make_policy(groups_base=slapd.GROUPS, groups=("finance", "board"))
+    assert identity(policy, "ann", "ann's password").groups == ("finance",)
+    by_member = make_policy(groups_base=slapd.GROUPS, group_filter="(&(cn=fin*)(member={dn}))")
+    assert identity(by_member, "ann", "ann's password").groups == ("finance",)
+
+
+def test_groups_that_cannot_be_searched_are_a_fault(make_policy: Make) -> None:
+    """R-14: nobody is signed in as a person without groups because a setting is wrong."""
+    with pytest.raises(LDAPNoSuchObjectResult):
+        ask(make_policy(groups_base=f"ou=away,{slapd.SUFFIX}"), "ann", "ann's password")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"groups_base": "groups"}, "groups_base: 'groups' is not a distinguished name"),
+        ({"groups": ("finance",)}, "groups: nothing is searched; set groups_base"),
+        ({"groups_attribute": " "}, "groups_attribute: is empty"),
+    ],
+)
+def test_wrong_settings_of_groups_are_refused(
+    make_policy: Make, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError) as refusal:
+        make_policy(**settings)
+    assert message in str(refusal.value)

@@ -54,3 +54,12 @@ def test_a_directory_that_is_away_does_not_look_like_a_wrong_password(
     assert server.rows("sessions") == []
     assert "ldap_login" in caplog.text and f"while asking the directory {url}" in caplog.text
     assert "ann's password" not in caplog.text and slapd.SERVICE_PASSWORD not in caplog.text
+
+
+def test_a_sign_in_keeps_the_groups_of_the_directory(make_server: Callable[..., Server]) -> None:
+    server = make_server(groups_base=slapd.GROUPS, groups="finance", attributes="mail")
+    assert server.sign_in(server.browser(), "ann", "ann's password").status_int == 303
+    with server.application.begin() as engine:
+        (user,) = engine.stores.users.list()
+    assert user.groups == ("finance",)
+    assert user.attributes == {"mail": ("ann@example.com", "lee@example.com")}

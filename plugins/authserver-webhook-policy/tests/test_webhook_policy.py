@@ -223,6 +223,8 @@ def test_reasons_that_are_known_are_recorded(
             {
                 "client_id": "reports",
                 "user_id": "user_ada",
+                "groups": [],
+                "attributes": {},
                 "grant_type": "authorization_code",
                 "requested": ["read", "write"],
                 "resources": ["https://api.example/"],
@@ -234,12 +236,17 @@ def test_reasons_that_are_known_are_recorded(
             {
                 "client_id": "reports",
                 "user_id": "user_ada",
+                "groups": [],
+                "attributes": {},
                 "scopes": ["read"],
                 "resources": [],
                 "remembered": True,
             },
         ),
-        ("login_decision", {"user_id": "user_ada", "username": "ada", "source": "192.0.2.1"}),
+        (
+            "login_decision",
+            {"user_id": "user_ada", "username": "ada", "source": "192.0.2.1"},
+        ),
         (
             "registration_decision",
             {
@@ -448,7 +455,7 @@ WRONG_VALUES: Mapping[str, tuple[Any, ...]] = {
         {"username": "ada", "display_name": "a\nb"},
         {"username": "ada", "display_name": "a" * 101},
         {"username": "ada", "methods": ["hwk"]},
-        {"username": "ada", "is_admin": True},
+        {"username": "ada", "admin": True},
     ),
     "registration_decision": (
         None,

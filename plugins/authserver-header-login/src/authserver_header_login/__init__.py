@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -30,6 +30,9 @@ class HeaderLogin:
         proxy_secret: what the proxy sends as `X-Proxy-Secret`.
         networks: those that the proxy's address is in.
         methods: how the proxy authenticated the user, as `amr` values (RFC 8176).
+        groups_header: the one with the user's groups; "" for none, which leaves those that are stored as they are.
+        attribute_headers: a line each, `attribute = header`; none leaves those that are stored as they are.
+        separator: one character, between groups and between the values of an attribute.
 
     If both proxy_secret and networks are set, a request must match both.
     """
@@ -52,6 +55,9 @@ class HeaderLogin:
     proxy_secret: Secret | None = field(default=None, repr=False)
     networks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+    groups_header: str = ""
+    attribute_headers: tuple[tuple[str, str], ...] = ()
+    separator: str = ";"
 
     def __post_init__(self) -> None:
         if self.proxy_secret is None and not self.networks:
@@ -60,17 +66,30 @@ class HeaderLogin:
             )
         if self.proxy_secret is not None and len(self.proxy_secret.value) < 32:
             raise ValueError("proxy_secret: a secret has at least 32 random characters")
-        for setting, header in (("header", self.header), ("name_header", self.name_header or "x")):
+        seen: dict[str, str] = {}
+        for setting, header in self._headers():
             if not _HEADER.fullmatch(header) or header in _NOT_FOR_NAMES:
                 raise ValueError(
                     f"{setting}: {header!r} cannot be used; write a name such as x-remote-user, in small letters"
                 )
-        if self.header == self.name_header:
-            raise ValueError("name_header: must be another header than `header`")
+            if header in seen:
+                raise ValueError(f"{setting}: must be another header than `{seen[header]}`")
+            seen[header] = setting
+        if len(self.separator) != 1 or self.separator.isalnum():
+            raise ValueError(f"separator: {self.separator!r} cannot be used; write one character such as ;")
         try:
             _ = self._networks
         except ValueError as error:
             raise ValueError(f"networks: {error}; write addresses such as 10.0.0.7 or 10.0.0.0/24") from None
+
+    def _headers(self) -> Iterator[tuple[str, str]]:
+        """Each header that is read, with the name of its setting."""
+        yield "header", self.header
+        for setting, header in (("name_header", self.name_header), ("groups_header", self.groups_header)):
+            if header:
+                yield setting, header
+        for attribute, header in self.attribute_headers:
+            yield f"attribute_headers, {attribute}", header
 
     @cached_property
     def _networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -100,10 +119,26 @@ class HeaderLogin:
         name = _text(named).strip()
         if not name:
             return deny("name-missing")
-        display_name = _text(headers.get(self.name_header, "")).strip()
-        return allow(
-            "proxy-vouches", Identity(username=name, display_name=display_name, methods=self.methods)
+        told = [header for setting, header in self._headers() if setting not in ("header", "name_header")]
+        if self.separator != "," and any("," in headers.get(header, "") for header in told):
+            return deny("header-twice")
+        identity = Identity(
+            username=name,
+            display_name=_text(headers.get(self.name_header, "")).strip(),
+            methods=self.methods,
+            groups=self._values(headers, self.groups_header) if self.groups_header else None,
+            attributes=(
+                {name: self._values(headers, header) for name, header in self.attribute_headers}
+                if self.attribute_headers
+                else None
+            ),
         )
+        return allow("proxy-vouches", identity)
+
+    def _values(self, headers: Mapping[str, str], header: str) -> tuple[str, ...]:
+        """The values in a header; none if it is missing, because some proxies leave out an empty one."""
+        values = map(str.strip, _text(headers.get(header, "")).split(self.separator))
+        return tuple(filter(None, values))
 
     def _is_near(self, source: str) -> bool:
         """Whether an address is in one of the networks; a text that is not an address is in none."""

@@ -52,6 +52,10 @@ class LdapLogin:
         name_attribute: the person's name for the pages.
         group: the DN of a group that people must be in; "" for none.
         group_filter: matches that group's entry if the person, `{dn}` or `{username}`, is a member.
+        groups_base: the groups of the person are searched in this subtree, by group_filter; "" keeps those that are stored.
+        groups_attribute: becomes the name of a group.
+        groups: only these count, by name; none: all.
+        attributes: the person's attributes to keep for policies; none leaves the stored ones as they are.
         start_tls: whether an `ldap://` connection is secured before anything else is sent.
         ca_file: the certificates to trust, PEM; "" for those of the system.
         timeout: seconds for each step: connecting, each bind, each search.
@@ -78,13 +82,22 @@ class LdapLogin:
     name_attribute: str = "cn"
     group: str = ""
     group_filter: str = "(|(member={dn})(uniqueMember={dn})(memberUid={username}))"
+    groups_base: str = ""
+    groups_attribute: str = "cn"
+    groups: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
     start_tls: bool = False
     ca_file: str = ""
     timeout: int = 5
 
     def __post_init__(self) -> None:
         _check_url(self.url, self.start_tls)
-        for setting, dn in (("base", self.base), ("bind_dn", self.bind_dn), ("group", self.group or "cn=x")):
+        for setting, dn in (
+            ("base", self.base),
+            ("bind_dn", self.bind_dn),
+            ("group", self.group or "cn=x"),
+            ("groups_base", self.groups_base or "cn=x"),
+        ):
             if not _is_dn(dn):
                 raise ValueError(
                     f"{setting}: {dn!r} is not a distinguished name; write one such as ou=people,dc=example,dc=com"
@@ -93,9 +106,15 @@ class LdapLogin:
             raise ValueError("bind_password: is empty; directories treat such a bind as an anonymous one")
         _check_filter("user_filter", self.user_filter, ("username",))
         _check_filter("group_filter", self.group_filter, ("dn", "username"))
-        for setting, attribute in (("username", self.username_attribute), ("name", self.name_attribute)):
+        for setting, attribute in (
+            ("username", self.username_attribute),
+            ("name", self.name_attribute),
+            ("groups", self.groups_attribute),
+        ):
             if not attribute.strip():
                 raise ValueError(f"{setting}_attribute: is empty; name an attribute such as uid or cn")
+        if self.groups and not self.groups_base:
+            raise ValueError("groups: nothing is searched; set groups_base to where the groups are")
         if self.ca_file and not Path(self.ca_file).is_file():
             raise ValueError(f"ca_file: there is no file {self.ca_file}")
         if not 1 <= self.timeout <= 60:
@@ -128,27 +147,42 @@ class LdapLogin:
                 return deny(refusal)
             if self.group and not self._is_in_group(directory, dn, username):
                 return deny("not-in-group")
-        names = attributes.get(self.username_attribute.lower(), [])
-        if len(names) != 1:
-            return deny("name-ambiguous" if names else "name-missing")
+            names = attributes.get(self.username_attribute.lower(), [])
+            if len(names) != 1:
+                return deny("name-ambiguous" if names else "name-missing")
+            groups = self._groups(directory, dn, names[0]) if self.groups_base else None
         shown = attributes.get(self.name_attribute.lower()) or [""]
-        return allow("directory-bind", Identity(username=names[0], display_name=shown[0]))
+        kept = {name: tuple(attributes.get(name.lower(), ())) for name in self.attributes} or None
+        identity = Identity(username=names[0], display_name=shown[0], groups=groups, attributes=kept)
+        return allow("directory-bind", identity)
 
     def _find(self, directory: Any, username: str) -> tuple[str, dict[str, list[str]]] | None:
         """The person's DN and attributes; None if there is no such person."""
         directory.search(
             self.base,
             _filled(self.user_filter, username=username),
-            attributes=[self.username_attribute, self.name_attribute],
+            attributes=[*{self.username_attribute, self.name_attribute, *self.attributes}],
             size_limit=1,
             time_limit=self.timeout,
         )
         for entry in _entries(directory):
-            return entry["dn"], {
-                name.lower(): [value.decode("utf-8", "replace") for value in values]
-                for name, values in entry["raw_attributes"].items()
-            }
+            return entry["dn"], _texts(entry)
         return None
+
+    def _groups(self, directory: Any, dn: str, username: str) -> tuple[str, ...]:
+        """The names of the person's groups, of those that count."""
+        directory.search(
+            self.groups_base,
+            _filled(self.group_filter, dn=dn, username=username),
+            attributes=[self.groups_attribute],
+            time_limit=self.timeout,
+        )
+        found = [
+            name
+            for entry in _entries(directory)
+            for name in _texts(entry).get(self.groups_attribute.lower(), [])
+        ]
+        return tuple(name for name in found if not self.groups or name in self.groups)
 
     def _is_in_group(self, directory: Any, dn: str, username: str) -> bool:
         directory.search(
@@ -227,6 +261,14 @@ def _entries(connection: Any) -> list[Any]:
     """The entries that a search found, without referrals to other directories."""
     _succeeded(connection)
     return [entry for entry in connection.response if entry["type"] == "searchResEntry"]
+
+
+def _texts(entry: Any) -> dict[str, list[str]]:
+    """The values of an entry's attributes, by name in small letters."""
+    return {
+        name.lower(): [value.decode("utf-8", "replace") for value in values]
+        for name, values in entry["raw_attributes"].items()
+    }
 
 
 def _filled(template: str, **values: str) -> str:
