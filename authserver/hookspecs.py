@@ -119,7 +119,8 @@ def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision[None] |
     ScopeQuestion,
     silence="refused with invalid_scope",
     narrows=True,
-    remedy="the request must name a scope that the client is registered for, or get default ones",
+    remedy="the request must name a scope that the client is registered for, or get default ones: list scopes_default in "
+    "authserver.plugins and name them in authserver.plugin.scopes_default.scopes",
 )
 def scope_decision(
     client: Client, user: User | None, grant_type: str, requested: tuple[str, ...], resources: tuple[str, ...]

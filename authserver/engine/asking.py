@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from authserver.engine import uris
 from authserver.engine.context import Engine
+from authserver.engine.decisions import Verdict
 from authserver.engine.errors import InvalidScope, InvalidTarget
 from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.questions import ResourceQuestion, ScopeQuestion
@@ -43,6 +44,10 @@ def allowed_scopes(
             client=client, user=user, grant_type=grant_type, requested=requested, resources=resources
         )
     )
+    if not requested and ruling.verdict is Verdict.SILENT:
+        raise InvalidScope(
+            "The request names no scope: the parameter scope is required.", reason=ruling.reason
+        )
     if not ruling.allowed:
         raise InvalidScope("The requested scope is not allowed.", reason=ruling.reason)
     ceiling = requested or client.scopes
@@ -70,6 +75,10 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
     canonical: list[str | None] = [uris.canonical_resource(text) for text in requested]
     for resource in canonical or [None]:
         ruling = engine.ask(ResourceQuestion(client=client, resource=resource))
+        if resource is None and not ruling.allowed:
+            raise InvalidTarget(
+                "The request names no resource: the parameter resource is required.", reason=ruling.reason
+            )
         if not ruling.allowed:
             raise InvalidTarget("The requested resource is not allowed.", reason=ruling.reason)
         value = ruling.allowed_value
@@ -78,6 +87,12 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
         if resource is not None and not _is_same_resource(value, resource):
             raise engine.wrong_value(ruling)
         if client.resources and value not in client.resources:
+            if resource is None:
+                raise InvalidTarget(
+                    "The request names no resource, and the default is not for this client: the parameter resource is "
+                    "required.",
+                    reason="resource-not-registered",
+                )
             raise InvalidTarget("The requested resource is not allowed.", reason="resource-not-registered")
         allowed.append(value)
     return tuple(dict.fromkeys(allowed))

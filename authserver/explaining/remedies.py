@@ -52,8 +52,14 @@ REMEDIES: Mapping[str, str] = {
     "scope-not-registered": "register the client for the scope: `authserver client add --scope`",
     "nothing-left": "register the client for the scope, and list the scope in authserver.scopes",
     "core-floor": "no setting: a scope must be requested, registered for the client and listed in authserver.scopes",
-    "resource-missing": "the request must name a resource, or a default must be set",
-    "resource-not-registered": "register the client for the resource, or for none, which means every listed one",
+    "resource-missing": (
+        "the client must send the parameter resource, or authserver.plugin.resources_listed.default must name the "
+        "resource that counts without it"
+    ),
+    "resource-not-registered": (
+        "register the client for the resource, or for none, which means every listed one; a request that names none "
+        "is for authserver.plugin.resources_listed.default"
+    ),
     "scopes-of-resource": "list the scope with the resource",
     # Grant types
     "grant-type-not-registered": "register the client for the grant type: `authserver client add --grant-type`",

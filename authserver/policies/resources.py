@@ -9,6 +9,8 @@ from typing import ClassVar
 
 from authserver.api import Decision, allow, canonical_resource, deny, hookimpl, narrow
 
+ONLY = "only"
+
 
 @dataclass(frozen=True)
 class ResourcesListed:
@@ -17,7 +19,9 @@ class ResourcesListed:
     Attributes:
         resources: a line each, `URI = scope scope …`, or `URI = *` for every scope. A token's audience
             is the URI as written here, however a request spells scheme, host and empty path (O-09).
-        default: the resource of a request that names none; without it such a request is refused.
+        default: the resource of a request that names none: a listed URI, or `only`, the one resource that is
+            listed. With `only` and several resources the server does not start. Without a default, such a
+            request is refused.
     """
 
     reasons: ClassVar[frozenset[str]] = frozenset(
@@ -34,7 +38,12 @@ class ResourcesListed:
                 canonical_resource(resource)
             except Exception as error:
                 raise ValueError(f"resources: {resource}: {error}") from None
-        if self.default and self.default not in dict(self.resources):
+        if self.default == ONLY and len(self.resources) != 1:
+            raise ValueError(
+                f"default: `{ONLY}` is for exactly one resource, and resources lists {len(self.resources)}; name here "
+                "the one that counts when a request names none, or take the line out to refuse such requests"
+            )
+        if self.default not in ("", ONLY, *dict(self.resources)):
             raise ValueError(f"default: {self.default} is not among resources")
         if len(self._by_form) < len(self.resources):
             raise ValueError("resources: two lines name the same resource")
@@ -47,7 +56,8 @@ class ResourcesListed:
     @hookimpl
     def resource_decision(self, resource: str | None) -> Decision[str] | None:
         if resource is None:
-            return allow("resource-default", self.default) if self.default else deny("resource-missing")
+            default = self.resources[0][0] if self.default == ONLY else self.default
+            return allow("resource-default", default) if default else deny("resource-missing")
         listed = self._by_form.get(resource)
         return allow("resource-listed", listed) if listed else None
 
