@@ -161,8 +161,8 @@ def test_scopes_that_are_not_offered_are_listed_first(run, told) -> None:
         ),
         (["client-auth", "demo-service"], "rotate-secret demo-service"),
         (
-            ["redirect-uri", "playground", "http://localhost:6543/it's?a=1&b=(x)"],
-            "edit playground --add-redirect-uri 'http://localhost:6543/it'\"'\"'s?a=1&b=(x)'",
+            ["redirect-uri", "playground", "http://localhost:6543/?a=1&b=2;c"],
+            "edit playground --add-redirect-uri 'http://localhost:6543/?a=1&b=2;c'",
         ),
     ],
     ids=["grant type", "method", "secret", "quoted for the shell"],
