@@ -209,7 +209,7 @@ def test_explain_shows_facts_silence_and_remedy(server: Server, engine: Engine, 
     assert told.verdict == "refused"
     (check,) = told.checks
     assert check.facts == {"client_id": "reports", "floor": "cellar", "drawers": ["letters"]}
-    assert check.silence == "the vault stays closed"
+    assert check.note == "the vault stays closed"
     assert check.remedies == ("list vault_keys in authserver.plugins",)
 
 

@@ -50,11 +50,11 @@ def _print_check(number: int, check: Check, program: str) -> None:
     elif check.verdict == Verdict.DENY and check.outcome:
         outcome = f" {words(check.outcome)}"
     why = f": {words(check.reason)}" if check.reason else ""
-    silence = f" ({check.silence})" if check.silence else ""
+    note = f" ({check.note})" if check.note else ""
     by = "" if check.by == check.hook else f", by {words(check.by)}"
-    say(f"{number}. {check.hook}: {check.verdict}{outcome}{by}{why}{silence}")
+    say(f"{number}. {check.hook}: {check.verdict}{outcome}{by}{why}{note}")
     if check.facts:
-        print_record(_flat(check.facts), indent=3)
+        print_record(flat(check.facts), indent=3)
     if check.answers:
         say()
         rows = [{**asdict(answer), "µs": answer.microseconds} for answer in check.answers]
@@ -74,7 +74,7 @@ def _print_check(number: int, check: Check, program: str) -> None:
     say()
 
 
-def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+def flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts, with the members of a mapping as facts of their own."""
     flat: dict[str, Any] = {}
     for name, value in facts.items():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict, outcome_of
 from authserver.engine.errors import Refusal
-from authserver.engine.records import Event
+from authserver.engine.records import Event, EventType
 from authserver.explaining.remedies import EDIT, filled, template_of, words_of
 from authserver.hookspecs import DECIDING
 from authserver.ini import PLUGIN_PREFIX
@@ -17,6 +17,7 @@ from authserver.plugins.asking import PluginSet
 from authserver.settings import Secret
 
 CORE = "core"
+_BESIDE = ("what counted", "what it would have been with authserver.shadow_plugins")
 _NO_REMEDY = (
     "it declares no remedy for this reason; change its settings, or take it out of authserver.plugins"
 )
@@ -45,7 +46,7 @@ class Check:
 
     Attributes:
         hook: the hook, or `core` for a rule that no plugin can change.
-        silence: what it means that no plugin answered, if none did.
+        note: what the verdict means where that is not plain: that no plugin answered, or that it did not count.
         outcome: the scopes or the resource that were let through, if it was about such.
         remedies: what would change it; none unless it refused, in whole or in part.
         settings: the present settings of the plugins that refused, or that all had nothing to say where that refuses.
@@ -57,7 +58,7 @@ class Check:
     verdict: str
     by: str
     reason: str
-    silence: str = ""
+    note: str = ""
     outcome: Any = None
     remedies: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -107,6 +108,12 @@ def explain_event(engine: Engine, event: Event, plugins: PluginSet) -> Explanati
     """Explain an event by what was recorded with it; settings, clients and remedies are the present ones."""
     teller = _Teller(engine, plugins, {"client_id": event.client_id})
     checks = teller.checks(event.decisions)
+    if event.type is EventType.POLICY_DIFFERED:
+        # What would have been decided, with the plugins that only watch: nothing was refused.
+        checks = tuple(
+            replace(check, note="; ".join(filter(None, (note, check.note))), remedies=(), settings={})
+            for check, note in zip(checks, _BESIDE, strict=False)
+        )
     if event.type.value.endswith((".refused", ".failed")):
         checks += teller.core_checks(event.reason, event.details.get("facts", {}), checks)
     return Explanation(
@@ -114,7 +121,9 @@ def explain_event(engine: Engine, event: Event, plugins: PluginSet) -> Explanati
         reason=event.reason,
         description=event.details.get("description", ""),
         outcome={
-            name: value for name, value in event.details.items() if name not in ("description", "facts")
+            name: value
+            for name, value in event.details.items()
+            if name not in ("description", "facts", "slot")
         },
         checks=checks,
     )
@@ -200,7 +209,7 @@ class _Teller:
             verdict=verdict,
             by=decision["decided_by"] or "nobody",
             reason=decision["reason"],
-            silence=declared.silence if silent and declared else "",
+            note=declared.silence if silent and declared else "",
             outcome=decision.get("outcome"),
             remedies=remedies,
             settings={key: value for answer in refusing for key, value in answer.settings.items()},

@@ -122,6 +122,11 @@ REMEDIES: Mapping[str, str] = {
         f"a code works once, and this one came twice, so what it gave was revoked; {_ASK_AGAIN}, and must not send a code again"
     ),
     "code-burnt": f"too many wrong proofs were sent for this code, so it works no more; {_ASK_AGAIN}",
+    "code-malformed": "what was sent is no code of this server: the client must send a code whole, as it got it",
+    "refresh-token-malformed": (
+        "what was sent is no refresh token of this server: the client must send it whole, as it got it"
+    ),
+    "token-of-another-client": "a client can revoke only what was issued to it",
     "code-unknown": f"the code was never issued here, or it has expired long since; {_ASK_AGAIN}",
     "code-of-another-client": "the client that asked for the code must redeem it, by the same client_id",
     "redirect-uri-differs": (
@@ -198,7 +203,6 @@ WITHOUT_REMEDY = frozenset(
     {
         "client-id-differs",
         "client-refused",
-        "code-malformed",
         "content-type",
         "field-repeated",
         "grant-type-missing",
@@ -218,7 +222,6 @@ WITHOUT_REMEDY = frozenset(
         "pkce-challenge",
         "pkce-method",
         "pkce-missing",
-        "refresh-token-malformed",
         "request-answered",
         "request-entity-too-large",
         "request-too-long",
@@ -227,7 +230,6 @@ WITHOUT_REMEDY = frozenset(
         "response-type-missing",
         "session-ended",
         "state-malformed",
-        "token-of-another-client",
         "too-many-resources",
         "two-methods",
         "unsupported_token_type",

@@ -78,7 +78,7 @@ def test_a_redirect_uri_that_nobody_accepts(told) -> None:
     assert explanation["description"] == "The redirect_uri is not registered for this application."
     (check,) = explanation["checks"]
     assert [answer["verdict"] for answer in check["answers"]] == ["silent", "silent"]
-    assert check["silence"] == "refused with an error page"
+    assert check["note"] == "refused with an error page"
     assert check["remedies"] == [
         (
             "register the URI for the client: "
@@ -255,7 +255,7 @@ def test_consent_is_asked_for_or_not(told, run) -> None:
     asked = told("consent", "playground", "demo", "--scope", "profile")
     assert verdicts(asked)[-1] == ("consent_decision", "silent", "nobody-answered")
     assert asked["outcome"].startswith("the person is asked, because no consent policy allows it")
-    assert asked["reason"] == "" and asked["checks"][-1]["silence"] == "the user is asked"
+    assert asked["reason"] == "" and asked["checks"][-1]["note"] == "the user is asked"
     assert [check["remedies"] for check in asked["checks"]] == [[], [], []]
     for client_id, uri, outcome in (
         ("ours", "https://ours.example/cb", "the person is not asked"),
