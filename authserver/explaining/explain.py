@@ -180,7 +180,7 @@ class _Teller:
             by=CORE,
             reason=reason,
             outcome=outcome,
-            remedies=self._remedies_of(reason, asked | facts),
+            remedies=self._remedies_of(reason, {**asked, **facts}),
         )
 
     def _check(self, decision: Mapping[str, Any]) -> Check:

@@ -89,7 +89,7 @@ def test_what_a_client_ends_is_forgotten_by_nobody(
 
 
 def test_a_consent_outlives_a_grant_that_expired(agreed: Agreed, clock: Traveller) -> None:
-    """I-13: a grant is limited so that the person is signed in again, not so that they are asked again."""
+    """I-13.b: a grant is limited so that the person is signed in again, not so that they are asked again."""
     rules = agreed.rules
     clock.shift(timedelta(seconds=rules.parts.settings.grant_lifetime + 1))
     assert_refused(rules.refresh(agreed.client, agreed.secret, agreed.refresh_token), "invalid_grant")
