@@ -64,7 +64,8 @@ class Deciding(Hook):
         narrows: whether narrow(reason, tuple) is an answer.
         codes: whether a deny may have the error code that the client gets.
         silence_refuses: whether silence is a refusal.
-        remedy: what to do when no plugin answered, in words.
+        remedy: what to do when no plugin answered and that is a refusal, in words; `explaining.remedies.PLACES` are put
+            into it.
     """
 
     kind: ClassVar[str] = "deciding"
@@ -151,7 +152,7 @@ def deciding(
     question: type[Question[T]],
     *,
     silence: str,
-    remedy: str,
+    remedy: str = "",
     narrows: bool = False,
     codes: bool = False,
     silence_refuses: bool = True,
@@ -159,8 +160,10 @@ def deciding(
     """Declare a deciding hook; see `Deciding`. Its arguments are the fields of its question.
 
     Raises:
-        TypeError: name or arguments are not those of the question.
+        TypeError: name or arguments are not those of the question, or a refusal has no remedy.
     """
+    if silence_refuses and not remedy:
+        raise TypeError(f"{question.hook}: silence refuses, so say what to do about it: remedy")
 
     def declare(function: Callable[P, Decision[T] | None]) -> Callable[P, Decision[T] | None]:
         arguments = [item.name for item in fields(question)]

@@ -53,7 +53,10 @@ __all__ = ["CONTRIBUTING", "DECIDING", "OBSERVING", "every_hook", "hookimpl"]
 @deciding(
     ClientAuthQuestion,
     silence="refused with invalid_client",
-    remedy="list a plugin of the client's method in authserver.plugins: `authserver client show`",
+    remedy=(
+        "list the plugin of the client's authentication method in authserver.plugins, or register the client for a method "
+        "that a plugin serves: `authserver client edit {client_id} --auth-method METHOD`"
+    ),
 )
 def client_auth_decision(client: Client, credentials: Credentials) -> Decision[None] | None:
     """Whether this request comes from the client that it names.
@@ -84,7 +87,9 @@ def client_auth_decision(client: Client, credentials: Credentials) -> Decision[N
 @deciding(
     RedirectUriQuestion,
     silence="refused with an error page",
-    remedy="register the URI for the client: `authserver client add --redirect-uri`",
+    remedy=(
+        "register the URI for the client: `authserver client edit {client_id} --add-redirect-uri {redirect_uri}`"
+    ),
 )
 def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision[None] | None:
     """Whether an authorization response may go to this URI.
@@ -119,8 +124,10 @@ def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision[None] |
     ScopeQuestion,
     silence="refused with invalid_scope",
     narrows=True,
-    remedy="the request must name a scope that the client is registered for, or get default ones: list scopes_default in "
-    "authserver.plugins and name them in authserver.plugin.scopes_default.scopes",
+    remedy=(
+        "the request must name a scope; or one that the client is registered for must be a default: list scopes_default in "
+        "authserver.plugins and name the scope in authserver.plugin.scopes_default.scopes"
+    ),
 )
 def scope_decision(
     client: Client, user: User | None, grant_type: str, requested: tuple[str, ...], resources: tuple[str, ...]
@@ -157,7 +164,10 @@ def scope_decision(
 @deciding(
     ResourceQuestion,
     silence="refused with invalid_target",
-    remedy="list the resource",
+    remedy=(
+        "list the resource, with its scopes, in authserver.plugin.resources_listed.resources; or the client must ask for "
+        "one that is listed"
+    ),
 )
 def resource_decision(client: Client, resource: str | None) -> Decision[str] | None:
     """Whether a token for this resource may be asked for (RFC 8707), and its canonical name.
@@ -190,7 +200,6 @@ def resource_decision(client: Client, resource: str | None) -> Decision[str] | N
     silence="a user who is not signed in must sign in",
     codes=True,
     silence_refuses=False,
-    remedy="nothing: no plugin demands more than a sign-in",
 )
 def authentication_decision(
     client: Client, user: User | None, session: Session | None, parameters: Parameters
@@ -234,9 +243,6 @@ def authentication_decision(
     ConsentQuestion,
     silence="the user is asked",
     silence_refuses=False,
-    remedy=(
-        "consent_remembered allows what the person agreed to before, consent_first_party allows your own applications: `authserver client add --first-party`"
-    ),
 )
 def consent_decision(
     client: Client,
@@ -278,7 +284,11 @@ def consent_decision(
 @deciding(
     LoginQuestion,
     silence="refused",
-    remedy="add the person (`authserver user add`), or list a plugin that finds them elsewhere",
+    remedy=(
+        "nobody here has that user name, or the person has no password here: `authserver user list` shows everybody, "
+        "`authserver user add NAME` adds a person, `authserver user password NAME` sets a password; or list the plugin that "
+        "signs such people in in authserver.plugins"
+    ),
 )
 def login_decision(
     username: str, password: Secret, user: User | None, headers: Mapping[str, str], source: str

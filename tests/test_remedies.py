@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import click
 import pytest
 
+from authserver.cli import main
 from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED
 from authserver.engine.errors import OAuthError
-from authserver.explaining.remedies import REMEDIES, WITHOUT_REMEDY, remedy_of
+from authserver.engine.questions import ScopeQuestion
+from authserver.explaining.remedies import REMEDIES, WITHOUT_REMEDY, filled, remedy_of, words_of
+from authserver.hooks import deciding
 from authserver.hookspecs import DECIDING
 from authserver.plugins.loading import GROUP
 from authserver.settings import Settings
@@ -89,6 +94,7 @@ def declared() -> dict[str, str]:
 
 
 DECLARED = declared()
+ALL = [*REMEDIES.values(), *DECLARED.values(), *(hook.remedy for hook in DECIDING.values())]
 REASONS = sorted({*failures(), *codes(), *(reason for path in SOURCES for reason in reasons_of(path))})
 
 
@@ -120,21 +126,67 @@ def test_no_remedy_is_left_over() -> None:
 
 def test_a_plugin_cannot_replace_the_remedy_of_a_reason_of_the_core() -> None:
     assert remedy_of("plugin-raised", {"plugin-raised": "nothing"}) == REMEDIES["plugin-raised"]
-    assert remedy_of("code-burnt", {"code-burnt": "burn another"}) == remedy_of("code-burnt")
+    assert remedy_of("code-unknown", {"code-unknown": "guess another"}) == remedy_of("code-unknown")
+    assert remedy_of("two-methods", {"two-methods": "take one"}) == remedy_of("two-methods")
 
 
 def test_a_reason_that_a_plugin_declares_without_a_remedy_says_so() -> None:
-    assert remedy_of("of-a-plugin", {"of-a-plugin": ""}) == remedy_of("code-burnt")
+    assert remedy_of("of-a-plugin", {"of-a-plugin": ""}) == remedy_of("two-methods")
     assert remedy_of("of-a-plugin", {}) == ""
 
 
 def test_every_deciding_hook_says_what_to_do_about_silence() -> None:
-    assert all(hook.silence and hook.remedy for hook in DECIDING.values())
+    for hook in DECIDING.values():
+        assert hook.silence and bool(hook.remedy) is hook.silence_refuses, hook.name
+
+
+def test_a_refusal_of_silence_without_a_remedy_is_not_declared() -> None:
+    with pytest.raises(TypeError, match="scope_decision: silence refuses"):
+        deciding(ScopeQuestion, silence="refused")
+
+
+EDIT_OPTIONS = {"--auth-method", "--add-redirect-uri", "--add-scope", "--add-grant-type"}
+
+
+def test_the_commands_that_remedies_name_exist() -> None:
+    """With every word of them; what the words in braces stand for is known."""
+    named = 0
+    for text in ALL:
+        for command in re.findall("`authserver ([^`]+)`", filled(text)):
+            words = command.split()
+            named += 1
+            assert (
+                words[:2] != ["client", "edit"]
+                or {word for word in words if word.startswith("--")} <= EDIT_OPTIONS
+            ), command
+            if words[:2] != ["client", "edit"]:
+                found: click.Command | None = main
+                while isinstance(found, click.Group) and words:
+                    found = found.get_command(click.Context(found), words.pop(0))
+                assert found is not None, command
+                options = {option for parameter in found.params for option in parameter.opts}
+                assert {word for word in words if word.startswith("-")} <= options, command
+    assert named > 20
+
+
+def test_no_remedy_registers_anew_what_exists() -> None:
+    """`client add` helps only where there is no client, or none that can be used."""
+    adding = {reason for reason, remedy in REMEDIES.items() if "client add" in remedy}
+    assert adding == {"client-unknown", "client-disabled", "no-scope"}
+    assert not any("client add" in hook.remedy for hook in DECIDING.values())
+
+
+def test_what_a_remedy_needs_is_quoted_for_the_shell() -> None:
+    words = words_of({"client_id": "a b; rm", "method": "client_assertion"}, missing_scopes=("x", "y'z"))
+    assert words["client_id"] == "'a b; rm'"
+    assert words["auth_method"] == "private_key_jwt"
+    assert words["add_scopes"] == "--add-scope x --add-scope 'y'\"'\"'z'"
+    assert filled("{client_id} {grant_type} {unknown}", words) == "'a b; rm' TYPE {unknown}"
 
 
 def test_the_settings_that_remedies_name_exist() -> None:
     known = {f"authserver.{name}" for name in Settings.__dataclass_fields__} | {"authserver.plugin"}
-    for text in (*REMEDIES.values(), *DECLARED.values(), *(hook.remedy for hook in DECIDING.values())):
+    for text in ALL:
         for word in text.replace("`", " ").split():
             if word.startswith("authserver."):
                 assert ".".join(word.rstrip(".,;:").split(".")[:2]) in known, word

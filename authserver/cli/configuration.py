@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -49,6 +51,12 @@ class Configuration:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+
+    @property
+    def command(self) -> str:
+        """How to call this program for the same server, as a shell takes it."""
+        named_elsewhere = self.path is None or os.environ.get("AUTHSERVER_CONFIG") == str(self.path)
+        return "authserver" if named_elsewhere else f"authserver -c {shlex.quote(str(self.path))}"
 
     def ini(self) -> Mapping[str, str]:
         """The keys of `[app:main]`, as pserve gives them to the application.

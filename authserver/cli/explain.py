@@ -55,14 +55,16 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
         )
     from authserver.explaining.explain import explain_event
 
-    application = context.obj.application(Plugins.EXPLAIN)
+    configuration: Configuration = context.obj
+    application = configuration.application(Plugins.EXPLAIN)
     with closing(application), application.begin() as engine:
         event = engine.stores.events.find(error_id)
-    if event is None:
-        raise click.ClickException(
-            f"no event has the id {error_id}: it is mistyped or from another server, or the database could not "
-            "be written at that time; in that case the log has a line with this id"
-        )
+        if event is None:
+            raise click.ClickException(
+                f"no event has the id {error_id}: it is mistyped or from another server, or the database could not "
+                "be written at that time; in that case the log has a line with this id"
+            )
+        told = explain_event(engine, event, application.parts.policies)
     about = {
         "at": event.at,
         "actor": event.actor,
@@ -71,7 +73,7 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
         "user_id": event.user_id,
         "grant_id": event.grant_id,
     }
-    print_explanation(explain_event(event, application.parts.policies), as_json, about)
+    print_explanation(configuration, told, as_json, about)
 
 
 @explain.command("redirect-uri")
@@ -167,7 +169,10 @@ def consent(
             resources=allowed,
         )
         if not consents_already(engine, agreement):
-            return "the person is asked"
+            return (
+                "the person is asked, because no consent policy allows it without: consent_remembered would allow what they "
+                "agreed to before, consent_first_party an application of your own"
+            )
         answered_at = redirect_uri or (client.redirect_uris or ("",))[0]
         if silent_approval_is_safe(client, reaches_client_alone=uris.is_remote_https(answered_at)):
             return "the person is not asked"
@@ -199,6 +204,7 @@ def client_auth(
 
     def rule(engine: Engine) -> str:
         client = engine.find_client(client_id)
+        engine.journal.client_id = client_id if client else None
         used = method or authentication.PRESENTATION.get(
             client.auth_method if client else "", "client_secret_basic"
         )
@@ -247,14 +253,16 @@ def _tell(configuration: Configuration, as_json: bool, rule: Callable[[Engine], 
     application.parts.policies.end_shadow()
     with closing(application), application.begin() as engine:
         told = explain_rule(engine, application.parts.policies, lambda: rule(engine))
-    print_explanation(told, as_json, {})
+    print_explanation(configuration, told, as_json, {})
 
 
 def _client(engine: Engine, client_id: str) -> Client:
     client = engine.find_client(client_id)
     if client is None or not client.is_enabled:
         reason = "client-disabled" if client else "client-unknown"
+        engine.journal.client_id = client_id if client else None
         raise InvalidClient("There is no such client.", reason=reason)
+    engine.journal.client_id = client_id
     return client
 
 

@@ -9,21 +9,27 @@ from typing import TYPE_CHECKING, Any
 from authserver.cli.printing import print_json, print_record, print_rows, say, words
 from authserver.engine.decisions import Verdict
 
+_COMMAND = ": `authserver "
+
 if TYPE_CHECKING:
+    from authserver.cli.configuration import Configuration
     from authserver.explaining.explain import Check, Explanation
 
 
-def print_explanation(told: Explanation, as_json: bool, about: Mapping[str, Any]) -> None:
+def print_explanation(
+    configuration: Configuration, told: Explanation, as_json: bool, about: Mapping[str, Any]
+) -> None:
     """Print every check in order, and what came of them.
 
     Args:
+        configuration: which server it is about; people get commands for this one.
         about: what is known of the event, where it is one that happened.
     """
     if as_json:
         print_json({**about, **asdict(told)})
         return
     for number, check in enumerate(told.checks, 1):
-        _print_check(number, check)
+        _print_check(number, check, configuration.command)
     if not told.checks:
         say("Nothing was checked.\n")
     outcome = told.outcome if isinstance(told.outcome, dict) else {"outcome": told.outcome}
@@ -37,16 +43,18 @@ def print_explanation(told: Explanation, as_json: bool, about: Mapping[str, Any]
     print_record({name: value for name, value in known.items() if words(value) != "-"})
 
 
-def _print_check(number: int, check: Check) -> None:
+def _print_check(number: int, check: Check, program: str) -> None:
     outcome = ""
     if isinstance(check.outcome, list):
         outcome = f" {' '.join(map(words, check.outcome))}"
     elif check.verdict == Verdict.DENY and check.outcome:
         outcome = f" {words(check.outcome)}"
     why = f": {words(check.reason)}" if check.reason else ""
-    say(f"{number}. {check.hook}: {check.verdict}{outcome}, by {words(check.by)}{why}")
+    note = f" ({check.note})" if check.note else ""
+    by = "" if check.by == check.hook else f", by {words(check.by)}"
+    say(f"{number}. {check.hook}: {check.verdict}{outcome}{by}{why}{note}")
     if check.facts:
-        print_record(_flat(check.facts), indent=3)
+        print_record(flat(check.facts), indent=3)
     if check.answers:
         say()
         rows = [
@@ -61,11 +69,19 @@ def _print_check(number: int, check: Check) -> None:
     if check.remedies:
         say("\n   what would change it")
     for remedy in check.remedies:
-        print_record({"-": remedy}, indent=3)
+        sentence, colon, command = remedy.partition(_COMMAND) if remedy.endswith("`") else (remedy, "", "")
+        print_record({"-": sentence + colon[:1]}, indent=3)
+        if command:
+            # In one line, however narrow the terminal is, so that it can be copied.
+            say(f"      {words(program)} {words(command[:-1])}")
+    if check.settings:
+        say("\n   how it is set now")
+    for key, value in check.settings.items():
+        print_record({"-": f"{key} = {value}".rstrip()}, indent=3)
     say()
 
 
-def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+def flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts, with the members of a mapping as facts of their own."""
     flat: dict[str, Any] = {}
     for name, value in facts.items():

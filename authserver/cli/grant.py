@@ -1,4 +1,4 @@
-"""`authserver grant`: what people agreed to, and ending it."""
+"""`authserver grant`: what people agreed to, live grants and remembered consents, and ending it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_rows, say
 from authserver.cli.user import find
 from authserver.engine.people.account import disconnect, disconnect_all, let_in_by, revoke_grant
-from authserver.engine.records import Grant
+from authserver.engine.records import Consent, Grant
 
 user_option = click.option("--user", "username", metavar="NAME", help="Only what this person agreed to.")
 client_option = click.option("--client", "client_id", metavar="ID", help="Only what this application may do.")
@@ -19,7 +19,11 @@ client_option = click.option("--client", "client_id", metavar="ID", help="Only w
 
 @click.group()
 def grant() -> None:
-    """What people agreed to: every code and token belongs to a grant, and ends with it."""
+    """What people agreed to.
+
+    Every code and token belongs to a grant, and ends with it. A remembered consent outlives its grants: with it an
+    application may get access again without asking the person.
+    """
 
 
 @grant.command("list")
@@ -30,29 +34,38 @@ def grant() -> None:
 def list_grants(
     configuration: Configuration, username: str | None, client_id: str | None, as_json: bool
 ) -> None:
-    """List the live grants, newest first."""
+    """List the live grants and the remembered consents, newest first."""
     with configuration.engine(Plugins.UNUSED) as engine:
         if username is None:
             user_id, names = None, {user.user_id: user.username for user in engine.stores.users.list()}
         else:
             user = find(engine, username)
             user_id, names = user.user_id, {user.user_id: user.username}
-        found = engine.stores.grants.list(engine.now, user_id=user_id, client_id=client_id)
-    rows = [described(item, names) for item in found]
+        grants = engine.stores.grants.list(engine.now, user_id=user_id, client_id=client_id)
+        consents = engine.stores.consents.list(user_id=user_id, client_id=client_id)
+    rows = [described(item, names) for item in grants]
+    remembered = [described_consent(item, names) for item in consents]
     if as_json:
-        print_json(rows)
-    else:
-        columns = (
-            "grant_id",
-            "username",
-            "client_id",
-            "scope",
-            "let_in_by",
-            "created_at",
-            "last_used_at",
-            "expires_at",
+        print_json({"grants": rows, "consents": remembered})
+        return
+    columns = (
+        "grant_id",
+        "username",
+        "client_id",
+        "scope",
+        "let_in_by",
+        "created_at",
+        "last_used_at",
+        "expires_at",
+    )
+    print_rows(rows, columns, empty="There are no live grants.")
+    if remembered:
+        say(
+            "\nRemembered consents: with these an application may get access again without asking the person.\n"
         )
-        print_rows(rows, columns, empty="There are no live grants.")
+        print_rows(remembered, ("username", "client_id", "scope", "resources", "granted_at"), empty="")
+    else:
+        say("There are no remembered consents.")
 
 
 @grant.command()
@@ -70,8 +83,9 @@ def revoke(
 ) -> None:
     """Revoke one grant, or all of a person, or those of a person to one application.
 
-    Its codes and tokens are dead from the next request on. With --user, what the person agreed to is forgotten,
-    too, so that applications must ask again.
+    Its codes and tokens are dead from the next request on. With --user, the remembered consents end, too, so that
+    applications must ask again; also where there is no live grant any more. With the last live grant of a person to
+    an application, its remembered consent ends.
     """
     if (grant_id is None) == (username is None) or (client_id is not None and username is None):
         raise click.UsageError(
@@ -79,19 +93,19 @@ def revoke(
         )
     with configuration.engine(Plugins.OBSERVE) as engine:
         if grant_id is not None:
-            if not revoke_grant(engine, grant_id):
+            ended = revoke_grant(engine, grant_id)
+            if not ended.grants:
                 raise click.ClickException(
                     f"{grant_id}: no such grant, or revoked already; see `authserver grant list`"
                 )
-            revoked = 1
         else:
             assert username is not None  # or the usage was refused
             user = find(engine, username)
-            revoked = disconnect(engine, user, client_id) if client_id else disconnect_all(engine, user)
+            ended = disconnect(engine, user, client_id) if client_id else disconnect_all(engine, user)
     if as_json:
-        print_json({"grants_revoked": revoked})
+        print_json({"grants_revoked": ended.grants, "consents_ended": ended.consents})
     else:
-        say(f"Grants revoked: {revoked}.")
+        say(f"Grants revoked: {ended.grants}. Consents ended: {ended.consents}.")
 
 
 def described(grant: Grant, names: Mapping[str, str]) -> dict[str, Any]:
@@ -107,4 +121,16 @@ def described(grant: Grant, names: Mapping[str, str]) -> dict[str, Any]:
         "created_at": grant.created_at,
         "last_used_at": grant.last_used_at,
         "expires_at": grant.expires_at,
+    }
+
+
+def described_consent(consent: Consent, names: Mapping[str, str]) -> dict[str, Any]:
+    """What may be shown of a remembered consent; with the user name if it is known."""
+    return {
+        "user_id": consent.user_id,
+        "username": names.get(consent.user_id),
+        "client_id": consent.client_id,
+        "scope": " ".join(consent.scopes),
+        "resources": list(consent.resources),
+        "granted_at": consent.granted_at,
     }

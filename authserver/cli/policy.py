@@ -17,8 +17,11 @@ from rich.progress import track
 from authserver import ini as ini_reader
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import length_of
+from authserver.cli.explanation import flat
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
+from authserver.engine.decisions import Verdict
 from authserver.engine.records import EventType
+from authserver.hookspecs import DECIDING
 
 if TYPE_CHECKING:
     from authserver.plugins.asking import PluginSet
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 # How many examples are kept of each kind of difference, and how many of its clients people are shown.
 EXAMPLES = 3
 SHOWN = 10
+_ALLOW_NOTHING = f"{Verdict.ALLOW} nothing"
 FLIPPED = 3
 
 
@@ -121,6 +125,8 @@ def shadow_report(configuration: Configuration, since: datetime, as_json: bool) 
         differences,
         empty="No shadow plugin would have decided otherwise (authserver.shadow_plugins lists them).",
     )
+    if differences.count:
+        say(f"{differences.count} questions would have had another outcome; one request asks several.")
     if dropped:
         say(f"{dropped} more questions were not compared or recorded: there were too many at once.")
 
@@ -184,7 +190,7 @@ def replay_command(
         _print_differences(differences, empty="Nothing would flip.")
         say(f"{asked} questions were asked again, {differences.count} would flip.")
         for (hook, why), count in not_asked.most_common():
-            say(f"{count} of {words(hook)} were not asked again: {words(why)}.")
+            say(f"Not asked again: {count} x {words(hook)}, each because {words(why)}.")
     if differences.count:
         context.exit(FLIPPED)
 
@@ -219,23 +225,46 @@ def _print_differences(differences: Differences, *, empty: str) -> None:
     if not rows:
         say(empty)
     for row in rows:
-        say(f"{row['count']} x {words(row['hook'])}: {words(row['was'])} -> {words(row['would_be'])}")
+        hook = row["hook"]
+        was, would_be = (words(_meaning(hook, row[name])) for name in ("was", "would_be"))
+        say(f"{row['count']} x {words(hook)}: {was} -> {would_be}")
         say(f"   {words(row['reason'])}, by {words(row['by'])}\n")
-        print_rows(row["clients"][:SHOWN], ("client_id", "count"), empty="", indent=3)
+        # A sign-in or a registration names no client.
+        if any(client["client_id"] != "-" for client in row["clients"]):
+            print_rows(row["clients"][:SHOWN], ("client_id", "count"), empty="", indent=3)
+            say()
         if len(row["clients"]) > SHOWN:
-            say(f"   and {len(row['clients']) - SHOWN} more clients, which --json names")
-        say("\n   for example; `authserver explain --error-id ID` shows more")
+            say(f"   and {len(row['clients']) - SHOWN} more clients, which --json names\n")
+        say("   for example; `authserver explain --error-id ID` shows more")
         examples = [{**example, "asked": _asked(example["asked"])} for example in row["examples"]]
         print_rows(examples, ("event_id", "at", "asked"), empty="", indent=3)
         say()
 
 
 def _asked(facts: Mapping[str, Any]) -> list[str]:
-    return [f"{name}: {_words(value)}" for name, value in facts.items() if value not in (None, [], {})]
+    return [
+        f"{name.replace('_', ' ')}: {words(value)}"
+        for name, value in flat(facts).items()
+        if value not in (None, "", [], {})
+    ]
 
 
 def _words(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _meaning(hook: str, said: str) -> str:
+    """A decision with what it leads to, where that is not plain."""
+    declared = DECIDING.get(hook)
+    if said == Verdict.SILENT and declared:
+        return f"{said} ({declared.silence})"
+    if said == Verdict.FAILED:
+        return f"{said} (refused; the log says why)"
+    if hook == "consent_decision" and said == Verdict.ALLOW:
+        return f"{said} (the user is not asked, if the client is proven)"
+    if hook == "scope_decision" and said == _ALLOW_NOTHING:
+        return f"{said} (refused, since no scope is left)"
+    return said
 
 
 def _said(decision: Mapping[str, Any]) -> str:

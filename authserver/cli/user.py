@@ -229,10 +229,18 @@ def print_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
     """Say what was done, and what ended with it."""
     if as_json:
         print_json(
-            {"username": user.username, "sessions_ended": ended.sessions, "grants_revoked": ended.grants}
+            {
+                "username": user.username,
+                "sessions_ended": ended.sessions,
+                "grants_revoked": ended.grants,
+                "consents_ended": ended.consents,
+            }
         )
     else:
-        say(f"{done}. Sessions ended: {ended.sessions}. Grants revoked: {ended.grants}.")
+        say(
+            f"{done}. Sessions ended: {ended.sessions}. Grants revoked: {ended.grants}. "
+            f"Consents ended: {ended.consents}."
+        )
 
 
 def _print_user(user: User, *, as_json: bool) -> None:

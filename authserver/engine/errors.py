@@ -8,9 +8,10 @@ on it and done, with the refusal's own event, in a short transaction after the r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
-from authserver.engine.records import Token
+from authserver.engine.records import NOTHING, Token
 
 
 class Refusal(Exception):
@@ -21,6 +22,9 @@ class Refusal(Exception):
         reason: for operators; defaults to the error code.
         revoke_grant: id of a grant that is revoked although the request is refused.
         failed_token: a code for which a wrong proof was shown, to be counted.
+
+    Attributes:
+        facts: what was refused, by name, for operators; names that this server knows, and never anything secret.
     """
 
     def __init__(
@@ -31,6 +35,7 @@ class Refusal(Exception):
         revoke_grant: str | None = None,
         failed_token: Token | None = None,
     ) -> None:
+        self.facts: Mapping[str, str] = NOTHING
         super().__init__(description)
         self.description = description
         self.reason = reason

@@ -224,8 +224,14 @@ class Consents(Protocol):
     def remember(self, consent: Consent) -> None:
         """Keep it in place of what this user agreed to for this client before."""
 
-    def forget(self, user_id: str, client_id: str | None = None) -> None:
-        """Delete the consents of this user, to one client or to all, so that they are asked again."""
+    def list(self, *, user_id: str | None = None, client_id: str | None = None) -> Sequence[Consent]:
+        """The consents, of one user or of all, to one client or to all, newest first."""
+
+    def forget(self, user_id: str, client_id: str | None = None) -> int:
+        """Delete the consents of this user, to one client or to all, so that they are asked again.
+
+        Returns how many they were.
+        """
 
     def forget_some(self, limit: int) -> int:
         """Delete at most `limit` of all consents; how many they were."""

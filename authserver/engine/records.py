@@ -326,6 +326,7 @@ class EventType(StrEnum):
     PASSWORD_REFUSED = "password.refused"
     CONSENT_GIVEN = "consent.given"
     CONSENT_REFUSED = "consent.refused"
+    CONSENT_ENDED = "consent.ended"
     CODE_ISSUED = "code.issued"
     AUTHORIZATION_REFUSED = "authorization.refused"
     TOKEN_ISSUED = "token.issued"

@@ -91,7 +91,9 @@ def allowed_grant_type(engine: Engine, client: Client, grant_type: str) -> Redee
     if redeem is None:
         raise UnsupportedGrantType("This grant type is not offered.")
     if grant_type not in client.grant_types:
-        raise UnauthorizedClient(
+        refused = UnauthorizedClient(
             "This client may not use this grant type.", reason="grant-type-not-registered"
         )
+        refused.facts = {"grant_type": grant_type}
+        raise refused
     return redeem

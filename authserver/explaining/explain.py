@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict, outcome_of
 from authserver.engine.errors import Refusal
-from authserver.engine.records import Event
-from authserver.explaining.remedies import remedy_of
+from authserver.engine.records import Event, EventType
+from authserver.explaining.remedies import EDIT, filled, template_of, words_of
 from authserver.hookspecs import DECIDING
 from authserver.ini import PLUGIN_PREFIX
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.variants import shown
 
 CORE = "core"
-_OBJECTIONS = frozenset({Verdict.DENY, Verdict.NARROW, Verdict.FAILED})
+_BESIDE = ("what counted", "what it would have been with authserver.shadow_plugins")
+_NO_REMEDY = (
+    "it declares no remedy for this reason; change its settings, or take it out of authserver.plugins"
+)
+_NOT_KEPT = (
+    "but no client of this id is kept in the database: where a plugin knows it (find_client), change it there; where it was "
+    "registering itself, its request must ask for what the plugins accept"
+)
+_LIST_FIRST = "first list {} in authserver.scopes: no such scope is offered yet"
+_REGISTERED_NOW = "the client is registered for every requested scope by now: send the request again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +43,14 @@ class PluginAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One check: what was asked, what came out, who decided, and what would change it.
+    """One check: what was asked, what came out, who decided; and what would change it, if it refused.
 
     Attributes:
         hook: the hook, or `core` for a rule that no plugin can change.
+        note: what the verdict means where that is not plain: that no plugin answered, or that it did not count.
         outcome: the scopes or the resource that were let through, if it was about such.
+        remedies: what would change it; none unless it refused, in whole or in part.
+        settings: the present settings of the plugins that refused, or that all had nothing to say where that refuses.
     """
 
     hook: str
@@ -47,8 +59,10 @@ class Check:
     verdict: str
     by: str
     reason: str
+    note: str = ""
     outcome: Any = None
     remedies: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,32 +88,44 @@ def explain(engine: Engine, plugins: PluginSet, rule: Callable[[], Any]) -> Expl
         value = rule()
     except Refusal as error:
         refusal = error
-    checks = tuple(_check(ruling.as_record(), plugins) for ruling in engine.journal.decisions)
+    teller = _Teller(engine, plugins, {"client_id": engine.journal.client_id})
+    checks = teller.checks(ruling.as_record() for ruling in engine.journal.decisions)
+    outcome = outcome_of(value)
     if refusal is not None:
-        checks += _core_checks(refusal.reason, checks, plugins)
-    elif (
-        checks and checks[-1].hook == "scope_decision" and outcome_of(value) not in (None, checks[-1].outcome)
-    ):
-        checks += (_core_check("core-floor", Verdict.NARROW, plugins, outcome=outcome_of(value)),)
+        checks += teller.core_checks(refusal.reason, refusal.facts, checks)
+    elif checks and checks[-1].hook == "scope_decision" and outcome not in (None, checks[-1].outcome):
+        checks += (teller.core_check("core-floor", Verdict.NARROW, {}, checks, outcome=outcome),)
+    decided = checks[-1].reason if checks and checks[-1].verdict != Verdict.SILENT else ""
     return Explanation(
         verdict="refused" if refusal else "allowed",
-        reason=refusal.reason if refusal else (checks[-1].reason if checks else ""),
+        reason=refusal.reason if refusal else decided,
         description=refusal.description if refusal else "",
-        outcome=outcome_of(value),
+        outcome=outcome,
         checks=checks,
     )
 
 
-def explain_event(event: Event, plugins: PluginSet) -> Explanation:
-    """Explain an event by what was recorded with it; settings and remedies are the present ones."""
-    checks = tuple(_check(decision, plugins) for decision in event.decisions)
+def explain_event(engine: Engine, event: Event, plugins: PluginSet) -> Explanation:
+    """Explain an event by what was recorded with it; settings, clients and remedies are the present ones."""
+    teller = _Teller(engine, plugins, {"client_id": event.client_id})
+    checks = teller.checks(event.decisions)
+    if event.type is EventType.POLICY_DIFFERED:
+        # What would have been decided, with the plugins that only watch: nothing was refused.
+        checks = tuple(
+            replace(check, note="; ".join(filter(None, (note, check.note))), remedies=(), settings={})
+            for check, note in zip(checks, _BESIDE, strict=False)
+        )
     if event.type.value.endswith((".refused", ".failed")):
-        checks += _core_checks(event.reason, checks, plugins)
+        checks += teller.core_checks(event.reason, event.details.get("facts", {}), checks)
     return Explanation(
         verdict=event.type,
         reason=event.reason,
         description=event.details.get("description", ""),
-        outcome={name: value for name, value in event.details.items() if name != "description"},
+        outcome={
+            name: value
+            for name, value in event.details.items()
+            if name not in ("description", "facts", "slot")
+        },
         checks=checks,
     )
 
@@ -118,64 +144,122 @@ def settings_of(name: str, plugins: PluginSet, variant: str = "") -> dict[str, s
     return own if present is None else present.shown(name) | own
 
 
-def _check(decision: Mapping[str, Any], plugins: PluginSet) -> Check:
-    answers = tuple(
-        PluginAnswer(
-            by=answer["plugin"],
-            verdict=answer["verdict"],
-            reason=answer["reason"],
-            microseconds=answer["microseconds"],
-            variant=answer.get("variant", ""),
-            settings=settings_of(answer["plugin"], plugins, answer.get("variant", "")),
+@dataclass(frozen=True, slots=True)
+class _Teller:
+    """Makes the checks of one explanation.
+
+    Attributes:
+        about: facts that hold for all of them, such as the `client_id` of the event.
+    """
+
+    engine: Engine
+    plugins: PluginSet
+    about: Mapping[str, Any]
+
+    def checks(self, decisions: Iterable[Mapping[str, Any]]) -> tuple[Check, ...]:
+        return tuple(map(self._check, decisions))
+
+    def core_checks(
+        self, reason: str, facts: Mapping[str, Any], checks: tuple[Check, ...]
+    ) -> tuple[Check, ...]:
+        """The core check that refused, unless a policy did."""
+        told = checks and checks[-1].verdict != Verdict.ALLOW and checks[-1].reason == reason
+        return () if told else (self.core_check(reason, "refused", facts, checks),)
+
+    def core_check(
+        self,
+        reason: str,
+        verdict: str,
+        facts: Mapping[str, Any],
+        checks: tuple[Check, ...],
+        *,
+        outcome: Any = None,
+    ) -> Check:
+        asked = {name: value for check in checks for name, value in check.facts.items()}
+        return Check(
+            hook=CORE,
+            facts=dict(facts),
+            verdict=verdict,
+            by=CORE,
+            reason=reason,
+            outcome=outcome,
+            remedies=self._remedies_of(reason, {**asked, **facts}),
         )
-        for answer in decision["answers"]
-    )
-    return Check(
-        hook=decision["slot"],
-        facts=decision.get("facts") or {},
-        answers=answers,
-        verdict=decision["verdict"],
-        by=decision["decided_by"] or "nobody",
-        reason=decision["reason"],
-        outcome=decision.get("outcome"),
-        remedies=_remedies(decision["slot"], decision["verdict"], answers, plugins),
-    )
 
-
-def _remedies(
-    hook: str, verdict: str, answers: tuple[PluginAnswer, ...], plugins: PluginSet
-) -> tuple[str, ...]:
-    """What would change it: the remedies of the plugin that refused, of the silent ones, or of the one that allowed."""
-    if verdict == Verdict.SILENT:
+    def _check(self, decision: Mapping[str, Any]) -> Check:
+        hook, verdict, facts = decision["slot"], decision["verdict"], decision.get("facts") or {}
         declared = DECIDING.get(hook)
-        telling, remedies = answers, ["nobody answered (refused)"]
-        if declared:
-            remedies = [f"nobody answered ({declared.silence})", declared.remedy]
-    else:
-        telling = tuple(one for one in answers if one.verdict in _OBJECTIONS) or tuple(
-            one for one in answers if one.verdict == Verdict.ALLOW
+        answers = tuple(
+            PluginAnswer(
+                by=answer["plugin"],
+                verdict=answer["verdict"],
+                reason=answer["reason"],
+                microseconds=answer["microseconds"],
+                variant=answer.get("variant", ""),
+                settings=settings_of(answer["plugin"], self.plugins, answer.get("variant", "")),
+            )
+            for answer in decision["answers"]
         )
-        own = plugins.declared("reasons")
-        remedies = [remedy_of(one.reason, own) for one in telling]
-        if not any(remedies) and telling:
-            remedies = [f"take {', '.join(one.by for one in telling)} out of authserver.plugins"]
-    remedies += [f"{key} = {value}".rstrip() for one in telling for key, value in one.settings.items()]
-    return tuple(dict.fromkeys(filter(None, remedies)))
+        silent = verdict == Verdict.SILENT
+        if silent and declared and declared.silence_refuses:
+            refusing, remedies = answers, self._filled(declared.remedy, facts)
+        else:
+            refusing = _refusing(verdict, answers, facts, decision.get("outcome"))
+            remedies = self._remedies_against(refusing, facts)
+        return Check(
+            hook=hook,
+            facts=facts,
+            answers=answers,
+            verdict=verdict,
+            by=decision["decided_by"] or "nobody",
+            reason=decision["reason"],
+            note=declared.silence if silent and declared else "",
+            outcome=decision.get("outcome"),
+            remedies=remedies,
+            settings={key: value for answer in refusing for key, value in answer.settings.items()},
+        )
+
+    def _remedies_against(
+        self, refusing: Sequence[PluginAnswer], facts: Mapping[str, Any]
+    ) -> tuple[str, ...]:
+        """What would change the answers of these plugins, which are named."""
+        remedies: list[str] = []
+        for answer in refusing:
+            own = self._remedies_of(answer.reason, facts)
+            if answer.by not in self.plugins.names:
+                own = ("it is not in authserver.plugins any more",)
+            remedies += [f"{answer.by}: {remedy}" for remedy in own or (_NO_REMEDY,)]
+        return tuple(dict.fromkeys(remedies))
+
+    def _remedies_of(self, reason: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
+        template = template_of(reason, self.plugins.declared("reasons"))
+        return self._filled(template, facts) if template else ()
+
+    def _filled(self, template: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
+        """The remedy with the facts in it; and what must be done first."""
+        facts = {**self.about, **{name: value for name, value in facts.items() if value is not None}}
+        what, changes_client, _ = template.partition(f": `{EDIT}")
+        if not changes_client:
+            return (filled(template, words_of(facts)),)
+        client = self.engine.stores.clients.find(str(facts.get("client_id")), self.engine.now)
+        if client is None:
+            return (f"{filled(what, words_of(facts))}; {_NOT_KEPT}",)
+        if "{add_scopes}" not in template:
+            return (filled(template, words_of(facts)),)
+        missing = [scope for scope in facts.get("requested", ()) if scope not in client.scopes]
+        if not missing:
+            return (_REGISTERED_NOW,)
+        unknown = [scope for scope in missing if scope not in self.engine.scopes]
+        remedy = filled(template, words_of(facts, missing_scopes=missing))
+        return (_LIST_FIRST.format(" ".join(unknown)), remedy) if unknown else (remedy,)
 
 
-def _core_checks(reason: str, checks: tuple[Check, ...], plugins: PluginSet) -> tuple[Check, ...]:
-    """Adds the core check that refused, unless a policy did."""
-    told = checks and checks[-1].verdict != Verdict.ALLOW and checks[-1].reason == reason
-    return () if told else (_core_check(reason, "refused", plugins),)
-
-
-def _core_check(reason: str, verdict: str, plugins: PluginSet, *, outcome: Any = None) -> Check:
-    remedy = remedy_of(reason, plugins.declared("reasons"))
-    return Check(
-        hook=CORE,
-        verdict=verdict,
-        by=CORE,
-        reason=reason,
-        outcome=outcome,
-        remedies=(remedy,) if remedy else (),
-    )
+def _refusing(
+    verdict: str, answers: tuple[PluginAnswer, ...], facts: Mapping[str, Any], outcome: Any
+) -> tuple[PluginAnswer, ...]:
+    """The answers that refused; of an allowed question those that took something away that was asked for."""
+    if verdict != Verdict.ALLOW:
+        return tuple(answer for answer in answers if answer.verdict in (Verdict.DENY, Verdict.FAILED))
+    if not isinstance(outcome, list) or (outcome and set(facts.get("requested", ())) <= set(outcome)):
+        return ()
+    return tuple(answer for answer in answers if answer.verdict == Verdict.NARROW)

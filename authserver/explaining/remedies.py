@@ -5,31 +5,61 @@ What to do if no plugin of a hook answered is declared with the hook (`hookspecs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.records import NOTHING
 
+# What may stand in a remedy, in braces, and what stands there for people when it is not known.
+PLACES: Mapping[str, str] = {
+    "client_id": "CLIENT_ID",
+    "redirect_uri": "URI",
+    "grant_type": "TYPE",
+    "auth_method": "METHOD",
+    "registered_method": "another method",
+    "add_scopes": "--add-scope SCOPE",
+}
+_PLACE = re.compile("{(" + "|".join(PLACES) + ")}")
+EDIT = "authserver client edit"
 _ALLOW_PRIVATE_USE = (
-    "a private-use scheme without a period has no owner; allow the complete URI: list mcp_clients in "
-    "authserver.plugins for the URIs of MCP programs, or redirect_private_use and name the URI in "
+    "a private-use scheme without a period belongs to nobody, so the complete URI must be allowed: list mcp_clients in "
+    "authserver.plugins for the URIs of MCP programs, or list redirect_private_use there and name the URI in "
     "authserver.plugin.redirect_private_use.uris"
 )
-_OFFER_GRANT_TYPE = "list the grant type in authserver.grant_types, or the plugin that adds it"
+_OFFER_GRANT_TYPE = (
+    "list the grant type in authserver.grant_types, or the plugin that adds it in authserver.plugins"
+)
 _ASK_AGAIN = "the client must send the person through authorization again"
+_LOST_SECRET = "a lost one is replaced: `authserver client rotate-secret {client_id}`"
+_ANOTHER_REQUEST = "no setting changes this: the sender must send another request"
 
 REMEDIES: Mapping[str, str] = {
     # Clients and people
-    "client-unknown": "register the client: `authserver client add`",
-    "client-disabled": "the client was disabled for good; register another: `authserver client add`",
-    "user-disabled": "the person was disabled for good; add another: `authserver user add`",
-    "method-not-registered": (
-        "the client must use the method it is registered for (`authserver client show`), or be registered "
-        "for this one: `authserver client add --auth-method`"
+    "client-unknown": (
+        "no client has this id: `authserver client list` shows those there are, and `authserver client add` registers one"
     ),
-    "secret-wrong": "the client must send its secret; a lost one is replaced: `authserver client rotate-secret`",
+    "client-disabled": (
+        "the client was disabled for good: `authserver client add` registers another, with an id of its own"
+    ),
+    "user-disabled": "the person was disabled for good: `authserver user add` adds another, with a name of their own",
+    "method-not-registered": (
+        "the client must use {registered_method}, for which it is registered; or register it for the method that it used: "
+        "`authserver client edit {client_id} --auth-method {auth_method}`"
+    ),
+    "client-id-missing": (
+        "the request must name its client: by the header `Authorization: Basic`, or by the parameter client_id"
+    ),
+    "authorization-scheme": "the client must authenticate by the scheme Basic, or by parameters of the form",
+    "authorization-malformed": (
+        "the client must send `Authorization: Basic` with the base64 of client_id:secret, each of them form-encoded first "
+        "(RFC 6749, 2.3.1)"
+    ),
+    "secret-wrong": f"the client must send its secret; {_LOST_SECRET}",
     "secret-malformed": (
-        "the client must send its secret whole and as it is, with prefix and checksum; a lost one is replaced: "
-        "`authserver client rotate-secret`"
+        f"the client must send its secret whole and as it is, with prefix and checksum; {_LOST_SECRET}"
     ),
     "username-unusable": "the name cannot be a user name; `authserver user add NAME` says why",
     "password-wrong": "the person must type the right password",
@@ -37,41 +67,78 @@ REMEDIES: Mapping[str, str] = {
     "no-password-here": (
         "an operator can set one: `authserver user password`; a plugin such as login_password asks for it"
     ),
-    "public-caller": "only a client with a credential may introspect: `authserver client add --auth-method`",
+    "public-caller": (
+        "only a client with a credential of its own may introspect; give it one: "
+        "`authserver client edit {client_id} --auth-method client_secret_basic`"
+    ),
     "too-many-unknown-tokens": (
         "the clients of this API send it unknown tokens, or the caller scans for valid ones; if that is expected, raise "
         "authserver.unknown_tokens_per_minute"
     ),
     # Redirect URIs
-    "redirect-uri-malformed": "no setting: such a URI is never acceptable",
+    "redirect-uri-malformed": "no setting changes this: such a URI is never acceptable",
     "private-use-not-allowed": _ALLOW_PRIVATE_USE,
-    "redirect-uri-missing": "the request must name one of the client's redirect URIs: `authserver client show`",
-    "redirect-uri-withdrawn": "a policy that accepted the URI when the code was issued does not accept it now",
-    "invalid_redirect_uri": "no setting: the description names what is wrong with the URI",
+    "redirect-uri-missing": (
+        "the request must name one of the client's redirect URIs, which are shown by `authserver client show {client_id}`"
+    ),
+    "redirect-uri-withdrawn": (
+        "the redirect URI was accepted when the code was issued, and is not accepted now: see the redirect_uri_decision above"
+    ),
+    "invalid_redirect_uri": "no setting changes this: the description says what is wrong with the URI",
     # Scopes and resources
-    "scope-not-registered": "register the client for the scope: `authserver client add --scope`",
-    "nothing-left": "register the client for the scope, and list the scope in authserver.scopes",
-    "core-floor": "no setting: a scope must be requested, registered for the client and listed in authserver.scopes",
+    "scope-not-registered": "register the client for the scope: `authserver client edit {client_id} {add_scopes}`",
+    "nothing-left": (
+        "of the scopes that policies allowed, none was requested, registered for the client (`authserver client show "
+        "{client_id}`) and listed in authserver.scopes"
+    ),
+    "core-floor": (
+        "no setting changes this: a scope must be requested, registered for the client and listed in authserver.scopes"
+    ),
     "resource-missing": (
         "the client must send the parameter resource, or authserver.plugin.resources_listed.default must name the "
         "resource that counts without it"
     ),
     "resource-not-registered": (
-        "register the client for the resource, or for none, which means every listed one; a request that names none "
-        "is for authserver.plugin.resources_listed.default"
+        "the client may ask for some of the resources only (`authserver client show {client_id}`): it must name one of "
+        "these; a request that names none is for authserver.plugin.resources_listed.default"
     ),
-    "scopes-of-resource": "list the scope with the resource",
+    "scopes-of-resource": "list the scope with the resource in authserver.plugin.resources_listed.resources",
     # Grant types
-    "grant-type-not-registered": "register the client for the grant type: `authserver client add --grant-type`",
+    "grant-type-not-registered": (
+        "register the client for the grant type: `authserver client edit {client_id} --add-grant-type {grant_type}`"
+    ),
     "unauthorized_client": (
-        "register the client for authorization_code: `authserver client add --grant-type authorization_code`"
+        "register the client for this grant type: "
+        "`authserver client edit {client_id} --add-grant-type authorization_code`"
     ),
     "public-client": (
-        "only a client with a credential may act on its own behalf: `authserver client add --auth-method`"
+        "only a client with a credential of its own may act on its own behalf; give it one: "
+        "`authserver client edit {client_id} --auth-method client_secret_basic`"
     ),
     "unsupported_grant_type": _OFFER_GRANT_TYPE,
     "unsupported_response_type": "only `code` is offered, while authorization_code is in authserver.grant_types",
     # Time
+    "code-replayed": (
+        f"a code works once, and this one came twice, so what it gave was revoked; {_ASK_AGAIN}, and must not send a code again"
+    ),
+    "code-burnt": f"too many wrong proofs were sent for this code, so it works no more; {_ASK_AGAIN}",
+    "code-malformed": "what was sent is no code of this server: the client must send a code whole, as it got it",
+    "refresh-token-malformed": (
+        "what was sent is no refresh token of this server: the client must send it whole, as it got it"
+    ),
+    "token-of-another-client": "a client can revoke only what was issued to it",
+    "code-unknown": f"the code was never issued here, or it has expired long since; {_ASK_AGAIN}",
+    "code-of-another-client": "the client that asked for the code must redeem it, by the same client_id",
+    "redirect-uri-differs": (
+        "the token request must repeat the redirect_uri of the authorization request character by character, or leave it out"
+    ),
+    "verifier-wrong": "the client must send the code_verifier whose digest was the code_challenge of this code (RFC 7636)",
+    "grant-ended": f"the person, an operator or a replay ended it, or it expired; {_ASK_AGAIN}",
+    "grant-revoked": f"the person, the client, an operator or a replay ended it; {_ASK_AGAIN}",
+    "scope-not-granted": f"the client must name scopes of this grant only; for others {_ASK_AGAIN}",
+    "resource-not-granted": f"the client must name resources of this grant only; for others {_ASK_AGAIN}",
+    "refresh-token-unknown": f"the token was never issued here, or it was deleted long after its end; {_ASK_AGAIN}",
+    "refresh-token-of-another-client": "the client that got the refresh token must use it, by the same client_id",
     "code-expired": f"authserver.code_lifetime is how long a code lives; {_ASK_AGAIN}",
     "grant-expired": f"authserver.grant_lifetime is how long a grant lasts; {_ASK_AGAIN}",
     "refresh-token-idle": (
@@ -86,7 +153,7 @@ REMEDIES: Mapping[str, str] = {
         "has expired, too"
     ),
     # Pages
-    "access_denied": "nothing: the person or a policy refused",
+    "access_denied": "nothing, if the person pressed Deny; a policy that refused is listed above",
     "request-unsealable": (
         "the request began in another browser, or the key that sealed it is not in authserver.secret_keys any more"
     ),
@@ -99,15 +166,21 @@ REMEDIES: Mapping[str, str] = {
         "the client must send one of authserver.plugin.registration_token.tokens as a bearer token"
     ),
     "invalid_token": "the client must send a valid bearer token",
-    "grant-type-not-open": "list one of the grant types in the plugin's grant_types",
-    "scope-not-open": "list the scopes that such clients may have in the plugin's scopes",
+    "grant-type-not-open": "list one of the grant types that the client asked for in the grant_types of this plugin",
+    "scope-not-open": "list the scopes that such clients may have in the scopes of this plugin",
     "no-grant-type": _OFFER_GRANT_TYPE,
-    "no-scope": "name a scope: `authserver client add --scope`; the plugin's scopes must be listed in authserver.scopes",
+    "no-scope": (
+        "the scopes that the registration plugin gives must be listed in authserver.scopes; `authserver client add` needs a "
+        "--scope"
+    ),
     "no-redirect-uri": (
-        f"the client must send a URI that the redirect URI policies accept (`authserver plugins`); {_ALLOW_PRIVATE_USE}"
+        f"the client must send redirect_uris, with at least one that is accepted here; {_ALLOW_PRIVATE_USE}"
     ),
     "not-everything-offered": "authserver.strict_registration refuses what would otherwise be left out",
-    "invalid_client_metadata": "no setting unless the description names a scope, grant type or method: offer that",
+    "invalid_client_metadata": (
+        "the client must send other metadata: the description says what is wrong with it; a scope, grant type or method "
+        "that it names could also be offered here"
+    ),
     "request_uri_not_supported": (
         "list a plugin in authserver.plugins that reads such requests (expand_authorization_request)"
     ),
@@ -128,20 +201,10 @@ REMEDIES: Mapping[str, str] = {
 # Mistakes of the sender of the request, which no setting changes.
 WITHOUT_REMEDY = frozenset(
     {
-        "authorization-malformed",
-        "authorization-scheme",
         "client-id-differs",
-        "client-id-missing",
         "client-refused",
-        "code-burnt",
-        "code-malformed",
-        "code-of-another-client",
-        "code-replayed",
-        "code-unknown",
         "content-type",
         "field-repeated",
-        "grant-ended",
-        "grant-revoked",
         "grant-type-missing",
         "invalid_client",
         "invalid_grant",
@@ -159,38 +222,63 @@ WITHOUT_REMEDY = frozenset(
         "pkce-challenge",
         "pkce-method",
         "pkce-missing",
-        "redirect-uri-differs",
-        "refresh-token-malformed",
-        "refresh-token-of-another-client",
-        "refresh-token-unknown",
         "request-answered",
         "request-entity-too-large",
         "request-too-long",
         "request_not_supported",
-        "resource-not-granted",
         "response-mode",
         "response-type-missing",
-        "scope-not-granted",
         "session-ended",
         "state-malformed",
-        "token-of-another-client",
         "too-many-resources",
         "two-methods",
         "unsupported_token_type",
         "verifier-malformed",
         "verifier-missing",
-        "verifier-wrong",
     }
 )
 
 
 def remedy_of(reason: str, declared: Mapping[str, str] = NOTHING) -> str:
-    """What would change a refusal for this reason; "" for the reasons of a plugin that declares no remedy.
+    """What would change a refusal for this reason, in general words: see `template_of`."""
+    return filled(template_of(reason, declared))
+
+
+def template_of(reason: str, declared: Mapping[str, str] = NOTHING) -> str:
+    """What would change a refusal for this reason, with PLACES in it; "" if its plugin declares no remedy.
 
     Args:
         declared: the remedies that plugins declare in a mapping `reasons`; "" for a mistake of the client or user.
     """
     remedy = REMEDIES.get(reason, declared.get(reason))
     if reason in WITHOUT_REMEDY or remedy == "":
-        return "no setting: the sender must send another request"
+        return _ANOTHER_REQUEST
     return remedy or ""
+
+
+def filled(remedy: str, words: Mapping[str, str] = NOTHING) -> str:
+    """A remedy with words in its PLACES; other braces, as in the remedy of a plugin, stay."""
+    return _PLACE.sub(lambda place: words.get(place[1]) or PLACES[place[1]], remedy)
+
+
+def words_of(facts: Mapping[str, Any], *, missing_scopes: Sequence[str] = ()) -> Mapping[str, str]:
+    """The words for the PLACES in a remedy, quoted for a shell.
+
+    Args:
+        facts: of the refusal and of the questions before it, by their names there.
+        missing_scopes: those that were requested, and that the client is not registered for.
+    """
+    words = {
+        name: shlex.quote(value)
+        for name in ("client_id", "redirect_uri", "grant_type", "registered_method")
+        if isinstance(value := facts.get(name), str)
+    }
+    # A method is registered by its own name; requests show how such a client presents itself.
+    if methods := [name for name, how in PRESENTATION.items() if how == facts.get("method")]:
+        words["auth_method"] = methods[0]
+    words["add_scopes"] = _options("--add-scope", missing_scopes)
+    return words
+
+
+def _options(name: str, values: Iterable[str]) -> str:
+    return " ".join(f"{name} {shlex.quote(value)}" for value in values)

@@ -118,6 +118,8 @@ class PluginSet:
     ) -> None:
         self.names = tuple(name for name, _ in plugins)
         self.shadow: Observer | None = None
+        # What a failure of a decision leads to, for the log.
+        self.consequence = "refusing; fix or remove it"
         self._plugins = dict(plugins)
         self._variants = {name: variants.get(name, Variants()) for name in self._plugins}
         self._prepared: list[tuple[str, object]] = []
@@ -277,7 +279,10 @@ class PluginSet:
     def ask_all(self, question: Question[Any]) -> list[Answer]:
         """What each plugin of a deciding hook answers, in order."""
         hook = DECIDING[question.hook]
-        return [_ask(implementation, hook, question) for implementation in self._implementations[hook.name]]
+        return [
+            _ask(implementation, hook, question, self.consequence)
+            for implementation in self._implementations[hook.name]
+        ]
 
     def contribute(self, hook: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
         """What each plugin adds at a contributing hook, as (plugin name, value), in order."""
@@ -429,8 +434,12 @@ def _out_of_order(hook: str, found: Sequence[pluggy.HookImpl]) -> list[str]:
     ]
 
 
-def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]) -> Answer:
-    """The answer of one plugin; a plugin that raises, is too slow or returns a wrong answer has failed."""
+def _ask(implementation: Implementation, hook: Deciding, question: Question[Any], consequence: str) -> Answer:
+    """The answer of one plugin; a plugin that raises, is too slow or returns a wrong answer has failed.
+
+    Args:
+        consequence: of a failure, for the log.
+    """
     implementation = implementation.at(lambda name: getattr(question, name, None))
     name, variant, plugin = implementation.plugin, implementation.variant, implementation.label
     begun = time.perf_counter_ns()
@@ -438,18 +447,18 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
         decision = contained(implementation.function, *implementation.arguments(question))
         problem = None if decision is None else contained(hook.problem_with, decision)
     except TooSlow as error:
-        log.error("plugin %s is too slow in %s (%s): refusing; fix or remove it", plugin, hook.name, error)
+        log.error("plugin %s is too slow in %s (%s): %s", plugin, hook.name, error, consequence)
         return Answer(name, Verdict.FAILED, "plugin-too-slow", _microseconds(begun), variant=variant)
     except Unusable as error:
-        log.error("plugin %s answered %s wrongly (%s): refusing; fix or remove it", plugin, hook.name, error)
+        log.error("plugin %s answered %s wrongly (%s): %s", plugin, hook.name, error, consequence)
         return Answer(name, Verdict.FAILED, error.reason, _microseconds(begun), variant=variant)
     except Exception:
-        log.exception("plugin %s failed in %s: refusing; fix or remove it", plugin, hook.name)
+        log.exception("plugin %s failed in %s: %s", plugin, hook.name, consequence)
         return Answer(name, Verdict.FAILED, "plugin-raised", _microseconds(begun), variant=variant)
     if decision is None:
         return Answer(name, Verdict.SILENT, "", _microseconds(begun), variant=variant)
     if problem:
-        log.error("plugin %s answered %s wrongly (%s): refusing", plugin, hook.name, problem)
+        log.error("plugin %s answered %s wrongly (%s): %s", plugin, hook.name, problem, consequence)
         return Answer(name, Verdict.FAILED, problem, _microseconds(begun), variant=variant)
     return Answer(
         name,

@@ -38,6 +38,7 @@ class Shadow:
 
     def __init__(self, plugins: PluginSet, storage: Storage) -> None:
         self.plugins = plugins
+        plugins.consequence = "it is a shadow plugin, so no answer is affected"
         self._storage = storage
         self._questions: queue.Queue[Ruling[Any]] = queue.Queue(QUEUE)
         self._dropped = 0

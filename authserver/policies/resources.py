@@ -38,14 +38,10 @@ class ResourcesListed:
                 canonical_resource(resource)
             except Exception as error:
                 raise ValueError(f"resources: {resource}: {error}") from None
-        if self.default == ONLY and not self.resources:
+        if self.default == ONLY and len(self.resources) != 1:
             raise ValueError(
-                "resources: lists nothing; tokens are for the APIs that are named here, `URI = *`"
-            )
-        if self.default == ONLY and len(self.resources) > 1:
-            raise ValueError(
-                f"default: is `{ONLY}`, and there are {len(self.resources)} resources; name the one that counts when a "
-                "request names none, or take the line out to refuse such requests"
+                f"default: `{ONLY}` is for exactly one resource, and resources lists {len(self.resources)}; name here "
+                "the one that counts when a request names none, or take the line out to refuse such requests"
             )
         if self.default not in ("", ONLY, *dict(self.resources)):
             raise ValueError(f"default: {self.default} is not among resources")

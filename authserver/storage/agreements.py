@@ -16,12 +16,15 @@ from authserver.storage.tables import consents, grants, tokens, users
 from authserver.storage.work import Work, insert_new, insert_or_replace
 
 _CONSENT = Rows(Consent, consents)
-_FIND_CONSENT = select(*_CONSENT.columns).where(
-    consents.c.user_id == bindparam("user_id"), consents.c.client_id == bindparam("client_id")
+_CONSENT_OF_USER = consents.c.user_id == bindparam("user_id")
+_CONSENT_TO_CLIENT = consents.c.client_id == bindparam("client_id")
+_FIND_CONSENT = select(*_CONSENT.columns).where(_CONSENT_OF_USER, _CONSENT_TO_CLIENT)
+_LIST_CONSENTS = select(*_CONSENT.columns).order_by(
+    consents.c.granted_at.desc(), consents.c.user_id, consents.c.client_id
 )
 _REMEMBER_CONSENT = insert_or_replace(consents)
-_FORGET_CONSENTS = sa.delete(consents).where(consents.c.user_id == bindparam("user_id"))
-_FORGET_CONSENT = _FORGET_CONSENTS.where(consents.c.client_id == bindparam("client_id"))
+_FORGET_CONSENTS = sa.delete(consents).where(_CONSENT_OF_USER)
+_FORGET_CONSENT = _FORGET_CONSENTS.where(_CONSENT_TO_CLIENT)
 _CONSENT_KEY = sa.tuple_(consents.c.user_id, consents.c.client_id)
 _FORGET_SOME_CONSENTS = sa.delete(consents).where(
     _CONSENT_KEY.in_(select(*consents.primary_key).order_by(*consents.primary_key).limit(bindparam("limit")))
@@ -144,11 +147,20 @@ class SqlConsents:
     def remember(self, consent: Consent) -> None:
         self._work.insert(_REMEMBER_CONSENT, _CONSENT.row(consent))
 
-    def forget(self, user_id: str, client_id: str | None = None) -> None:
+    def list(self, *, user_id: str | None = None, client_id: str | None = None) -> Sequence[Consent]:
+        statement: sa.Select[Any] = _LIST_CONSENTS
+        parameters: dict[str, Any] = {}
+        if user_id is not None:
+            statement, parameters = statement.where(_CONSENT_OF_USER), {"user_id": user_id}
+        if client_id is not None:
+            statement = statement.where(_CONSENT_TO_CLIENT)
+            parameters = parameters | {"client_id": client_id}
+        return [_CONSENT.record(row) for row in self._work.read(statement, parameters)]
+
+    def forget(self, user_id: str, client_id: str | None = None) -> int:
         if client_id is None:
-            self._work.write(_FORGET_CONSENTS, {"user_id": user_id})
-        else:
-            self._work.write(_FORGET_CONSENT, {"user_id": user_id, "client_id": client_id})
+            return self._work.write(_FORGET_CONSENTS, {"user_id": user_id})
+        return self._work.write(_FORGET_CONSENT, {"user_id": user_id, "client_id": client_id})
 
     def forget_some(self, limit: int) -> int:
         return self._work.write(_FORGET_SOME_CONSENTS, {"limit": limit})

@@ -729,10 +729,11 @@ def test_an_unclaimed_token_of_a_live_grant_can_end_later(stores: Stores) -> Non
 def test_a_forgotten_consent_is_gone(stores: Stores) -> None:
     stores.users.add(a_user())
     stores.consents.remember(a_consent())
-    stores.consents.forget("user_ada", "notes")
+    assert stores.consents.forget("user_ada", "notes") == 0
     assert stores.consents.find("user_ada", "reports") is not None
-    stores.consents.forget("user_ada", "reports")
+    assert stores.consents.forget("user_ada", "reports") == 1
     assert stores.consents.find("user_ada", "reports") is None
+    assert stores.consents.forget("user_ada", "reports") == 0
 
 
 def test_a_password_is_replaced_only_by_who_knows_it(stores: Stores) -> None:
@@ -756,11 +757,26 @@ def test_all_consents_of_a_user_are_forgotten(stores: Stores) -> None:
     for user_id in ("user_ada", "user_bob"):
         for client_id in ("reports", "notes"):
             stores.consents.remember(a_consent(user_id=user_id, client_id=client_id))
-    stores.consents.forget("user_ada")
+    assert stores.consents.forget("user_ada") == 2
     for client_id in ("reports", "notes"):
         assert stores.consents.find("user_ada", client_id) is None
         assert stores.consents.find("user_bob", client_id) is not None
-    stores.consents.forget("user_ada")
+    assert stores.consents.forget("user_ada") == 0
+
+
+def test_consents_are_listed_newest_first(stores: Stores) -> None:
+    """E-16: of a user, to a client, of a user to a client, or all."""
+    stores.users.add(a_user())
+    stores.users.add(a_user(user_id="user_bob", username="bob"))
+    first, second = a_consent(), a_consent(client_id="notes", granted_at=LATER)
+    third = a_consent(user_id="user_bob", granted_at=LATER)
+    for consent in (first, second, third):
+        stores.consents.remember(consent)
+    assert stores.consents.list() == [second, third, first]
+    assert stores.consents.list(user_id="user_ada") == [second, first]
+    assert stores.consents.list(client_id="reports") == [third, first]
+    assert stores.consents.list(user_id="user_bob", client_id="reports") == [third]
+    assert stores.consents.list(user_id="user_bob", client_id="notes") == []
 
 
 def test_sessions_of_a_user_are_listed_and_ended(stores: Stores) -> None:

@@ -387,11 +387,21 @@ class MemoryConsents(InMemory):
     def remember(self, consent: Consent) -> None:
         self.tables.consents[consent.user_id, consent.client_id] = consent
 
-    def forget(self, user_id: str, client_id: str | None = None) -> None:
+    def list(self, *, user_id: str | None = None, client_id: str | None = None) -> Sequence[Consent]:
+        found = [
+            consent
+            for consent in tuple(self.tables.consents.values())
+            if user_id in (None, consent.user_id) and client_id in (None, consent.client_id)
+        ]
+        found.sort(key=lambda consent: (consent.user_id, consent.client_id))
+        return sorted(found, key=lambda consent: consent.granted_at, reverse=True)
+
+    def forget(self, user_id: str, client_id: str | None = None) -> int:
         with self.lock:
-            for consent in tuple(self.tables.consents.values()):
-                if consent.user_id == user_id and client_id in (None, consent.client_id):
-                    del self.tables.consents[user_id, consent.client_id]
+            found = self.list(user_id=user_id, client_id=client_id)
+            for consent in found:
+                del self.tables.consents[user_id, consent.client_id]
+            return len(found)
 
     def forget_some(self, limit: int) -> int:
         with self.lock:

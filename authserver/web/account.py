@@ -10,6 +10,7 @@ from pyramid.renderers import render_to_response
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
+from authserver.engine.consent import silent_approval_is_safe
 from authserver.engine.errors import PasswordRefused
 from authserver.engine.people import account
 from authserver.engine.people.account import ConnectedApp, OwnSession
@@ -34,6 +35,7 @@ TABS = (
 # What a page may say of what was just done; an address can only choose among these.
 NOTICES: Mapping[str, str] = {
     "disconnected": _("The access of that application has ended, and your consent is deleted."),
+    "consent-ended": _("Your consent is deleted. That application must ask you before it gets access again."),
     "revoked": _("That has ended. The application keeps what else you allowed it."),
     "session-ended": _("That session has ended."),
     "others-ended": _("All your other sessions have ended."),
@@ -75,11 +77,16 @@ def apps(request: Request) -> Response:
 def end_access(request: Request) -> Response:
     form, engine, (user, _id) = read_own_form(request), request.engine, _person(request)
     client_id, grant_id = form.get("disconnect"), form.get("revoke")
-    if client_id and account.disconnect(engine, user, client_id):
-        return _see_again(request, "disconnected")
-    if grant_id and account.revoke_grant(engine, grant_id, of=user):
-        return _see_again(request, "revoked")
-    return _see_again(request, "nothing-changed")
+    if client_id:
+        ended = account.disconnect(engine, user, client_id)
+        notice = "disconnected" if ended.grants else "consent-ended" if ended.consents else "nothing-changed"
+    elif grant_id:
+        ended = account.revoke_grant(engine, grant_id, of=user)
+        # With the last grant the consent ends, too.
+        notice = "nothing-changed" if not ended.grants else "disconnected" if ended.consents else "revoked"
+    else:
+        notice = "nothing-changed"
+    return _see_again(request, notice)
 
 
 @view_config(route_name="account_sessions", request_method="GET", decorator=for_signed_in)
@@ -197,11 +204,27 @@ def _described_app(request: Request, app: ConnectedApp, index: int) -> dict[str,
         "is_enabled": client is None or client.is_enabled,
         "scopes": _sentences(request, app.scopes),
         "resources": app.resources,
+        "consent": _described_consent(request, app),
         "since": app.since,
         "last_used_at": app.last_used_at,
         "let_in_by": app.let_in_by,
         "grants": [_described_grant(request, grant) for grant in app.grants[:MAXIMUM_GRANTS_SHOWN]],
         "grants_hidden": max(0, len(app.grants) - MAXIMUM_GRANTS_SHOWN),
+    }
+
+
+def _described_consent(request: Request, app: ConnectedApp) -> dict[str, Any] | None:
+    """What the user agreed to, beyond what the application may do now, and whether it can get that without asking."""
+    if app.consent is None:
+        return None
+    client = app.client
+    return {
+        "scopes": _sentences(request, app.remembered_scopes),
+        "resources": app.consent.resources,
+        "agreed_at": app.consent.granted_at,
+        "may_be_silent": client is not None
+        and client.is_enabled
+        and silent_approval_is_safe(client, reaches_client_alone=True),
     }
 
 

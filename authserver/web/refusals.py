@@ -166,7 +166,9 @@ def keep(
         engine.record(EventType.GRANT_REVOKED, reason=refusal.reason)
     if refusal.failed_token:
         engine.stores.tokens.note_failure(refusal.failed_token, engine.now, limit=MAXIMUM_FAILURES)
-    told = {"error": getattr(refusal, "code", ""), "description": refusal.description}
+    told: dict[str, Any] = {"error": getattr(refusal, "code", ""), "description": refusal.description}
+    if refusal.facts:
+        told["facts"] = dict(refusal.facts)
     engine.record(kind, reason=refusal.reason, details={**details, **told}, event_id=event_id)
 
 

@@ -69,7 +69,7 @@ def test_a_redirect_uri_that_is_allowed(told) -> None:
         "registered-exactly",
     )
     assert [answer["by"] for answer in check["answers"]] == ["redirect_exact", "redirect_loopback"]
-    assert check["remedies"][0] == "take redirect_exact, redirect_loopback out of authserver.plugins"
+    assert check["remedies"] == [] and check["settings"] == {}
 
 
 def test_a_redirect_uri_that_nobody_accepts(told) -> None:
@@ -78,8 +78,14 @@ def test_a_redirect_uri_that_nobody_accepts(told) -> None:
     assert explanation["description"] == "The redirect_uri is not registered for this application."
     (check,) = explanation["checks"]
     assert [answer["verdict"] for answer in check["answers"]] == ["silent", "silent"]
-    assert any("--redirect-uri" in remedy for remedy in check["remedies"])
-    assert "authserver.plugin.redirect_loopback.hosts = 127.0.0.1 [::1] localhost" in check["remedies"]
+    assert check["note"] == "refused with an error page"
+    assert check["remedies"] == [
+        (
+            "register the URI for the client: "
+            "`authserver client edit playground --add-redirect-uri http://localhost:6543/other`"
+        )
+    ]
+    assert check["settings"] == {"authserver.plugin.redirect_loopback.hosts": "127.0.0.1 [::1] localhost"}
 
 
 @pytest.mark.parametrize(
@@ -122,6 +128,72 @@ def test_a_scope_that_a_policy_refuses(run, told) -> None:
     explanation = told("scope", "few", "--scope", "profile")
     assert verdicts(explanation)[-1] == ("scope_decision", "deny", "scope-not-registered")
     assert explanation["checks"][-1]["by"] == "scopes_registered"
+    assert explanation["checks"][-1]["remedies"] == [
+        "scopes_registered: register the client for the scope: `authserver client edit few --add-scope profile`"
+    ]
+    assert [check["remedies"] for check in explanation["checks"][:-1]] == [[]]
+
+
+def test_scopes_that_are_not_offered_are_listed_first(run, told) -> None:
+    """One command for all that is missing; what the client has already is not named."""
+    done = run("client", "add", "--name", "Few", "--client-id", "few", "--scope", "notes.read")
+    assert done.exit_code == 0, done.output
+    options = [f"--scope={name}" for name in ("notes.read", "profile", "notes.everything")]
+    assert told("scope", "few", *options)["checks"][-1]["remedies"] == [
+        "scopes_registered: first list notes.everything in authserver.scopes: no such scope is offered yet",
+        (
+            "scopes_registered: register the client for the scope: "
+            "`authserver client edit few --add-scope profile --add-scope notes.everything`"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (
+            ["scope", "demo-service", "--user", "demo"],
+            "edit demo-service --add-grant-type authorization_code",
+        ),
+        (
+            ["client-auth", "demo-service", "--method", "client_secret_post"],
+            "edit demo-service --auth-method client_secret_post",
+        ),
+        (["client-auth", "demo-service"], "rotate-secret demo-service"),
+        (
+            ["redirect-uri", "playground", "http://localhost:6543/?a=1&b=2;c"],
+            "edit playground --add-redirect-uri 'http://localhost:6543/?a=1&b=2;c'",
+        ),
+    ],
+    ids=["grant type", "method", "secret", "quoted for the shell"],
+)
+def test_the_command_of_a_remedy_is_complete(run, ini, arguments: list[str], command: str) -> None:
+    """It stands in a line of its own, for this server, however narrow the terminal is."""
+    out = run("explain", *arguments).stdout
+    assert f"      authserver -c {ini} client {command}\n" in out
+
+
+def test_the_command_of_a_remedy_is_shorter_where_the_environment_names_the_server(
+    run, ini, monkeypatch
+) -> None:
+    monkeypatch.setenv("AUTHSERVER_CONFIG", str(ini))
+    assert (
+        "      authserver client rotate-secret demo-service\n"
+        in run("explain", "client-auth", "demo-service").stdout
+    )
+
+
+def test_a_client_that_is_not_kept_here_is_not_edited_here(told, ini, tmp_path) -> None:
+    path = tmp_path / "clients.toml"
+    path.write_text('[filed]\nname = "Filed"\nredirect_uris = ["https://client.example/cb"]\n')
+    ini.write_text(
+        ini.read_text()
+        .replace("    redirect_exact\n", "    redirect_exact\n    clients_file\n")
+        .replace("[server:main]", f"authserver.plugin.clients_file.file = {path}\n[server:main]")
+    )
+    (remedy,) = told("redirect-uri", "filed", "https://client.example/other")["checks"][-1]["remedies"]
+    assert remedy.startswith("register the URI for the client; but no client of this id is kept")
+    assert "authserver client" not in remedy
 
 
 def test_what_the_floor_takes_away_is_a_check_of_its_own(run, told, ini) -> None:
@@ -182,7 +254,9 @@ def test_client_authentication(told, run) -> None:
 def test_consent_is_asked_for_or_not(told, run) -> None:
     asked = told("consent", "playground", "demo", "--scope", "profile")
     assert verdicts(asked)[-1] == ("consent_decision", "silent", "nobody-answered")
-    assert asked["outcome"] == "the person is asked"
+    assert asked["outcome"].startswith("the person is asked, because no consent policy allows it")
+    assert asked["reason"] == "" and asked["checks"][-1]["note"] == "the user is asked"
+    assert [check["remedies"] for check in asked["checks"]] == [[], [], []]
     for client_id, uri, outcome in (
         ("ours", "https://ours.example/cb", "the person is not asked"),
         ("local", "http://127.0.0.1/cb", "the person is asked anyway"),
@@ -217,7 +291,8 @@ def test_registration(told, tmp_path) -> None:
     assert kept == "https://new.example/cb cursor://anysphere.cursor-mcp/oauth/callback"
     closed = told("registration", "-", stdin='{"grant_types": ["client_credentials"]}')
     assert closed["reason"] == "grant-type-not-open"
-    assert any("registration_open.grant_types = " in remedy for remedy in closed["checks"][0]["remedies"])
+    assert closed["checks"][0]["remedies"][0].startswith("registration_open: list one of the grant types")
+    assert "authserver.plugin.registration_open.grant_types" in closed["checks"][0]["settings"]
 
 
 def test_secrets_of_plugins_are_not_shown(run, ini, told) -> None:
@@ -316,7 +391,7 @@ def test_an_error_id_leads_to_the_record(run, ini, hook, outcome, line) -> None:
     assert explanation["outcome"]["error"] == "invalid_scope"
     (check,) = explanation["checks"]
     assert check["facts"] == decision["facts"]
-    assert check["remedies"] == ["take retired_plugin out of authserver.plugins"]
+    assert check["remedies"] == ["retired_plugin: it is not in authserver.plugins any more"]
     people = run("explain", "--error-id", "error-1").stdout
     for words in (
         line,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,10 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def granted(run, ini: Path) -> Configuration:
-    """The users demo and ada; demo let `playground` in twice and `gone` once, ada `playground` once."""
+    """The users demo and ada; demo let `playground` in twice and `gone` once, ada `playground` once.
+
+    All is remembered, and so is what demo agreed to for `past`.
+    """
     run("user", "add", "ada", "--password-stdin", stdin="correct horse battery\n")
     configuration = Configuration(ini)
     now = datetime.now(UTC)
@@ -35,11 +39,17 @@ def granted(run, ini: Path) -> Configuration:
                 )
             )
             engine.stores.consents.remember(a_consent(user_id=users[name], client_id=client_id))
+        past = a_consent(user_id=users["demo"], client_id="past")
+        engine.stores.consents.remember(past)
     return configuration
 
 
 def live(run) -> list[str]:
-    return [row["grant_id"] for row in json.loads(run("grant", "list", "--json").stdout)]
+    return [row["grant_id"] for row in listed(run)["grants"]]
+
+
+def listed(run, *options: str) -> dict[str, list[dict[str, Any]]]:
+    return dict(json.loads(run("grant", "list", *options, "--json").stdout))
 
 
 def revocations(configuration: Configuration) -> list[Event]:
@@ -47,7 +57,7 @@ def revocations(configuration: Configuration) -> list[Event]:
         since = engine.now - DAY
         return [
             event
-            for kind in (EventType.GRANT_REVOKED, EventType.GRANTS_REVOKED)
+            for kind in (EventType.GRANT_REVOKED, EventType.GRANTS_REVOKED, EventType.CONSENT_ENDED)
             for event in engine.stores.events.since(since, type=kind)
         ]
 
@@ -71,7 +81,7 @@ def remembered(configuration: Configuration, username: str, client_id: str) -> b
 )
 def test_live_grants_are_listed(run, granted: Configuration, options: list[str], found: list[str]) -> None:
     """E-16: newest first, of a person, an application or both."""
-    rows = json.loads(run("grant", "list", *options, "--json").stdout)
+    rows = listed(run, *options)["grants"]
     assert [row["grant_id"] for row in rows] == found
     table = run("grant", "list", *options).stdout
     assert all(grant_id in table for grant_id in found)
@@ -80,11 +90,55 @@ def test_live_grants_are_listed(run, granted: Configuration, options: list[str],
 
 def test_a_grant_is_listed_with_what_it_is_about(run, granted: Configuration) -> None:
     """E-16: by the user's name, in the words of the protocol."""
-    row = json.loads(run("grant", "list", "--user", "ada", "--json").stdout)[0]
+    row = listed(run, "--user", "ada")["grants"][0]
     assert (row["username"], row["client_id"]) == ("ada", "playground")
     assert row["user_id"].startswith("user_")
     assert row["last_used_at"] is None and row["created_at"].endswith("Z") and row["expires_at"].endswith("Z")
     assert isinstance(row["scope"], str) and isinstance(row["resources"], list)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ([], {("demo", "playground"), ("demo", "gone"), ("demo", "past"), ("ada", "playground")}),
+        (["--user", "DEMO"], {("demo", "playground"), ("demo", "gone"), ("demo", "past")}),
+        (["--client", "past"], {("demo", "past")}),
+        (["--user", "ada", "--client", "past"], set()),
+    ],
+    ids=["all", "user", "client", "none"],
+)
+def test_remembered_consents_are_listed(
+    run, granted: Configuration, options: list[str], found: set[tuple[str, str]]
+) -> None:
+    """E-12, E-16: also those that outlived their grants."""
+    rows = listed(run, *options)["consents"]
+    assert {(row["username"], row["client_id"]) for row in rows} == found
+    assert all(row["scope"] == "read" and row["granted_at"].endswith("Z") for row in rows)
+    table = run("grant", "list", *options).stdout.partition("Remembered consents: ")[2]
+    assert all(client_id in table for _, client_id in found)
+    assert found or "no remembered consents" in run("grant", "list", *options).stdout
+
+
+def test_a_consent_without_a_grant_ends(run, granted: Configuration) -> None:
+    """E-16: one that is over already, of nobody here or of another person, ends nothing."""
+    result = run("grant", "revoke", "--user", "demo", "--client", "past", "--json")
+    assert json.loads(result.stdout) == {"grants_revoked": 0, "consents_ended": 1}
+    assert not remembered(granted, "demo", "past")
+    (event,) = revocations(granted)
+    assert (event.type, event.client_id, event.details) == (EventType.CONSENT_ENDED, "past", {"consents": 1})
+    for user, client_id in (("demo", "past"), ("ada", "gone"), ("ada", "never heard of")):
+        again = run("grant", "revoke", "--user", user, "--client", client_id)
+        assert again.stdout == "Grants revoked: 0. Consents ended: 0.\n"
+    assert len(revocations(granted)) == 1
+
+
+def test_the_last_grant_takes_the_consent_along(run, granted: Configuration) -> None:
+    """E-16: while another grant of this person to this client is live, the consent stays."""
+    assert run("grant", "revoke", "grant_0").stdout == "Grants revoked: 1. Consents ended: 0.\n"
+    assert remembered(granted, "demo", "playground")
+    assert run("grant", "revoke", "grant_1").stdout == "Grants revoked: 1. Consents ended: 1.\n"
+    assert not remembered(granted, "demo", "playground")
+    assert remembered(granted, "demo", "gone") and remembered(granted, "ada", "playground")
 
 
 def test_one_grant_is_revoked(run, granted: Configuration) -> None:
@@ -102,18 +156,20 @@ def test_one_grant_is_revoked(run, granted: Configuration) -> None:
 def test_all_grants_of_a_person_are_revoked(run, granted: Configuration) -> None:
     """E-16, I-14: nobody else's; what was agreed to is forgotten."""
     result = run("grant", "revoke", "--user", "demo", "--json")
-    assert json.loads(result.stdout) == {"grants_revoked": 3}
+    assert json.loads(result.stdout) == {"grants_revoked": 3, "consents_ended": 3}
     assert live(run) == ["grant_3"]
     assert not remembered(granted, "demo", "playground") and not remembered(granted, "demo", "gone")
     assert remembered(granted, "ada", "playground")
-    (event,) = revocations(granted)
-    assert (event.type, event.details) == (EventType.GRANTS_REVOKED, {"grants": 3})
+    assert [(event.type, event.details) for event in revocations(granted)] == [
+        (EventType.GRANTS_REVOKED, {"grants": 3}),
+        (EventType.CONSENT_ENDED, {"consents": 3}),
+    ]
 
 
 def test_one_application_of_a_person_is_disconnected(run, granted: Configuration) -> None:
     """E-16: as when the person does it; the application must ask again."""
     result = run("grant", "revoke", "--user", "demo", "--client", "playground")
-    assert result.stdout == "Grants revoked: 2.\n"
+    assert result.stdout == "Grants revoked: 2. Consents ended: 1.\n"
     assert live(run) == ["grant_3", "grant_2"]
     assert not remembered(granted, "demo", "playground") and remembered(granted, "demo", "gone")
 

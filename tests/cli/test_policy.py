@@ -8,6 +8,7 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -137,7 +138,7 @@ def test_people_see_a_progress_bar_apart_from_the_result(run, ini, candidate) ->
         "no-writing, by no_writing",
         "demo-service",
         "1 questions were asked again, 1 would flip.",
-        "1 of login_decision were not asked again: it contained a password.",
+        "Not asked again: 1 x login_decision, each because it contained a password.",
     ):
         assert words in result.stdout
 
@@ -248,6 +249,16 @@ def test_decisions_of_many_batches_are_asked_again(run, ini, candidate) -> None:
 # ---- shadow report -----------------------------------------------------------------------------------
 
 
+def keep_difference(ini: Path, was: dict, would_be: dict) -> None:
+    """Record what was decided, and what it would have been."""
+    keep(ini, was)
+    with closing(sqlite3.connect(ini.parent / ".local" / "authserver.sqlite")) as connection, connection:
+        connection.execute(
+            "UPDATE events SET type = ?, decisions = ? WHERE event_id LIKE 'event-%'",
+            (EventType.POLICY_DIFFERED, json.dumps([was, would_be])),
+        )
+
+
 def differ(ini: Path, number: int, reason: str, *, dropped: int = 0) -> None:
     database = Database(f"sqlite:///{ini.parent}/.local/authserver.sqlite")
     was = decision("notes.read", "notes.write")
@@ -287,12 +298,69 @@ def test_a_shadow_report_counts_and_gives_examples(run, ini) -> None:
     for words in (
         "5 x scope_decision: allow notes.read notes.write -> deny",
         "at-night, by tried",
-        "requested: notes.read notes.write",
+        "requested: notes.read, notes.write",
+        "6 questions would have had another outcome",
         "10 more questions were not compared or recorded",
     ):
         assert words in result.stdout
     explained = json.loads(run("explain", "--error-id", "too-many-0", "--json").stdout)
-    assert [check["verdict"] for check in explained["checks"]] == ["allow", "deny"]
+    assert [(check["verdict"], check["note"]) for check in explained["checks"]] == [
+        ("allow", "what counted"),
+        ("deny", "what it would have been with authserver.shadow_plugins"),
+    ]
+    assert [(check["remedies"], check["settings"]) for check in explained["checks"]] == [([], {})] * 2
+
+
+@pytest.mark.parametrize(
+    ("hook", "was", "would_be", "line"),
+    [
+        (
+            "scope_decision",
+            ("allow", ["a"]),
+            ("allow", []),
+            "allow a -> allow nothing (refused, since no scope is left)",
+        ),
+        (
+            "scope_decision",
+            ("allow", ["a"]),
+            ("failed", None),
+            "allow a -> failed (refused; the log says why)",
+        ),
+        (
+            "consent_decision",
+            ("silent", None),
+            ("allow", None),
+            "silent (the user is asked) -> allow (the user is not asked, if the client is proven)",
+        ),
+        (
+            "redirect_uri_decision",
+            ("allow", None),
+            ("silent", None),
+            "allow -> silent (refused with an error page)",
+        ),
+        ("gone_decision", ("allow", None), ("silent", None), "allow -> silent"),
+    ],
+)
+def test_a_report_says_what_a_decision_leads_to(
+    run, ini, hook: str, was: tuple[str, Any], would_be: tuple[str, Any], line: str
+) -> None:
+    """What a policy answers is not always what the user or the client sees."""
+    decisions = tuple(
+        decision("a") | {"slot": hook, "verdict": verdict, "outcome": outcome}
+        for verdict, outcome in (was, would_be)
+    )
+    keep_difference(ini, *decisions)
+    assert f"1 x {hook}: {line}\n" in run("policy", "shadow-report").stdout
+
+
+def test_questions_about_no_client_have_no_table_of_clients(run, ini) -> None:
+    """Of a registration, its metadata are shown as facts of their own."""
+    facts = {"metadata": {"client_name": "x", "scopes": ["a", "b"]}, "bearer": False}
+    asked = decision("a") | {"slot": "registration_decision", "facts": facts}
+    keep_difference(ini, asked, asked | {"verdict": "deny"})
+    out = run("policy", "shadow-report").stdout
+    assert "client name: x" in out and "scopes: a, b" in out and "bearer: no" in out
+    assert "count" not in out
 
 
 def test_a_shadow_report_without_differences_says_so(run, ini) -> None:

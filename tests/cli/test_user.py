@@ -116,13 +116,13 @@ def test_another_password_ends_all_that_the_old_one_led_to(run, in_use: Configur
     """I-14, T073: sessions, grants and remembered consents of this person alone."""
     result = run("user", "password", "Demo", "--password-stdin", stdin="a new password\n")
     assert result.exit_code == 0, result.output
-    assert "Sessions ended: 2. Grants revoked: 1." in result.stdout
+    assert "Sessions ended: 2. Grants revoked: 1. Consents ended: 1." in result.stdout
     assert "a new password" not in result.output
     assert password_matches(in_use, "demo", "a new password")
     assert left_of(in_use, "demo") == (0, 0, False)
     assert left_of(in_use, "ada") == (1, 1, True)
     (event,) = events(in_use, EventType.PASSWORD_CHANGED)
-    assert event.details == {"sessions": 2, "grants": 1}
+    assert event.details == {"sessions": 2, "grants": 1, "consents": 1}
 
 
 def test_a_person_without_a_password_gets_one(run, in_use: Configuration) -> None:
@@ -162,11 +162,16 @@ def test_another_password_must_come_from_stdin_without_a_terminal(run, in_use: C
 def test_a_person_is_signed_out_everywhere(run, in_use: Configuration) -> None:
     """I-14: sessions and grants end, the password stays."""
     result = run("user", "sign-out", "demo", "--json")
-    assert json.loads(result.stdout) == {"username": "demo", "sessions_ended": 2, "grants_revoked": 1}
+    assert json.loads(result.stdout) == {
+        "username": "demo",
+        "sessions_ended": 2,
+        "grants_revoked": 1,
+        "consents_ended": 1,
+    }
     assert left_of(in_use, "demo") == (0, 0, False)
     assert left_of(in_use, "ada") == (1, 1, True)
     (event,) = events(in_use, EventType.SIGNED_OUT_EVERYWHERE)
-    assert event.details == {"sessions": 2, "grants": 1}
+    assert event.details == {"sessions": 2, "grants": 1, "consents": 1}
     again = run("user", "sign-out", "demo")
     assert again.exit_code == 0 and "Sessions ended: 0." in again.stdout
     assert run("user", "sign-out", "nobody").exit_code == 1

@@ -69,8 +69,8 @@ def test_the_example_refuses_others_and_explain_says_what_would_help(server: Ser
     assert_json_error(refused, "access_denied", status=403)
     with server.application.begin() as engine:
         event = engine.stores.events.find(refused.json["error_id"])
-    assert event
-    (check,) = explain_event(event, server.application.parts.policies).checks
+        assert event
+        (check,) = explain_event(engine, event, server.application.parts.policies).checks
     assert check.reason == "who-am-i-not-allowed"
     assert check.remedies == (
         f"register the client for it: `authserver client add --metadata {ALLOWED}=true`",

@@ -84,6 +84,11 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "kept.change": lambda stores: stores.kept.change(a_kept_record(), a_kept_record(claimed_at=NOW)),
     "kept.claim": lambda stores: stores.kept.claim(a_kept_record(), NOW),
     "consents.find": lambda stores: stores.consents.find("user_7", POPULAR),
+    "consents.list": lambda stores: stores.consents.list(user_id="user_7"),
+    "consents.list, of a client": lambda stores: stores.consents.list(client_id="client-8"),
+    "consents.list, of a user to a client": lambda stores: stores.consents.list(
+        user_id="user_7", client_id="client-8"
+    ),
     "consents.remember": lambda stores: stores.consents.remember(a_consent(user_id=add_user(stores))),
     "consents.forget": lambda stores: stores.consents.forget("user_7", "client-8"),
     "consents.forget, of all clients": lambda stores: stores.consents.forget("user_7"),

@@ -192,7 +192,7 @@ def test_signing_out_everywhere_ends_everything(make_server, token_format: str) 
     assert is_dead(server, client, secret, tokens)
     assert not is_dead(server, client, secret, of_bob)
     (event,) = server.events("sign_out.everywhere")
-    assert event["details"].replace(" ", "") == '{"sessions":2,"grants":1}'
+    assert event["details"].replace(" ", "") == '{"sessions":2,"grants":1,"consents":1}'
     assert_page_error(page.forms[0].submit(status="*"), status=403)
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import time_machine
-from webtest import TestApp
+from webtest import TestApp, TestResponse
 
 from authserver.api import hookimpl
 from authserver.engine.clients.authentication import disable_client
@@ -62,11 +62,106 @@ def test_the_name_of_a_stranger_is_quoted_cut_and_marked(server: Server, browser
     assert "has not checked the name" in page.text
 
 
-def test_what_was_never_redeemed_is_not_shown(server: Server, browser: TestApp) -> None:
-    """E-16: nothing came of it."""
-    client, _ = server.add_client()
+def test_what_was_never_redeemed_gives_no_access(server: Server, browser: TestApp) -> None:
+    """E-16: nothing came of it, but what was agreed to is remembered."""
+    client, _ = server.add_client(client_name="Notes")
     server.code(client, browser)
-    assert "No application" in page_of(server, browser, "apps").text
+    page = page_of(server, browser, "apps")
+    assert "No application may act for you now." in page.text
+    assert "Notes" in section_below(page, "Applications that you allowed before")
+
+
+def section_below(page: TestResponse, heading: str) -> str:
+    """The text of what follows this heading of the second level."""
+    (found,) = [h2 for h2 in page.html.find_all("h2") if h2.get_text() == heading]
+    return " ".join(part.get_text(" ") for part in found.find_next_siblings())
+
+
+def test_a_consent_that_outlives_its_grant_is_shown_and_ended(server: Server, browser: TestApp) -> None:
+    """E-12, E-16: it says that the application may get access again without a question; ended, there is one."""
+    client, secret = server.add_client(client_name="Notes")
+    tokens = tokens_of(server, browser, client, secret, scope="profile")
+    assert server.revoke(client, secret, tokens["refresh_token"]).status_int == 200
+    page = page_of(server, browser, "apps")
+    text = section_below(page, "Applications that you allowed before")
+    assert "No application may act for you now." in page.text
+    assert "Notes" in text and "See your name" in text and "https://api.example/" in text
+    assert "may get access again without asking you" in text
+    form = form_with(page, "disconnect")
+    answer = form.submit("disconnect")
+    assert (answer.status_int, answer.location) == (303, f"{ISSUER}/account/apps?notice=consent-ended")
+    after = answer.follow()
+    assert "Your consent is deleted." in after.text and "Notes" not in after.html.find("main").get_text()
+    (event,) = server.events("consent.ended")
+    assert (event["client_id"], event["actor"]) == (client.client_id, f"user:{event['user_id']}")
+    asked = browser.get(server.authorization_url(client, scope="profile"))
+    assert "Allow access to your account?" in asked.text
+    # The form of a page that was open meanwhile: nothing is left, and nothing is recorded.
+    assert form.submit("disconnect").location.endswith("notice=nothing-changed")
+    assert len(server.events("consent.ended")) == 1
+
+
+def test_a_live_application_shows_what_else_it_may_get_without_asking(
+    server: Server, browser: TestApp
+) -> None:
+    """E-12: the consent keeps what was agreed to before, though the grant of today has less."""
+    client, secret = server.add_client()
+    first = tokens_of(server, browser, client, secret, scope="profile files.read")
+    tokens_of(server, browser, client, secret, scope="profile")
+    heading = "What it may get without asking you"
+    assert heading not in page_of(server, browser, "apps").text
+    assert server.revoke(client, secret, first["refresh_token"]).status_int == 200
+    page = page_of(server, browser, "apps")
+    (found,) = [h3 for h3 in page.html.find_all("h3") if heading in h3.get_text()]
+    more = found.find_next_sibling("ul").get_text()
+    assert "Read your files" in more and "See your name" not in more
+    assert page.text.count('name="disconnect"') == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("stranger", "You are asked before it gets access again."),
+        ("public", "You are asked before it gets access again."),
+        ("disabled", "It cannot get access again."),
+        ("vanished", "It cannot get access again."),
+    ],
+)
+def test_what_a_remembered_consent_means_is_said(
+    server: Server, browser: TestApp, kind: str, words: str
+) -> None:
+    """E-12, E-16, T088: of clients that are always asked for, and of those that can get nothing."""
+    if kind == "stranger":
+        client = register(server, token_endpoint_auth_method="client_secret_basic")
+    else:
+        method = "none" if kind == "public" else "client_secret_basic"
+        client, _ = server.add_client(client_id=kind, token_endpoint_auth_method=method)
+    server.code(client, browser)
+    with server.application.begin() as engine:
+        if kind == "disabled":
+            disable_client(engine, "disabled")
+    if kind == "vanished":
+        vanish(server, "vanished")
+    page = page_of(server, browser, "apps")
+    text = section_below(page, "Applications that you allowed before")
+    assert words in text and "without asking you" not in text
+    assert "consent is deleted" in form_with(page, "disconnect").submit("disconnect").follow().text
+    assert server.rows("consents") == []
+
+
+def test_the_last_grant_that_is_ended_alone_takes_the_consent_along(server: Server, browser: TestApp) -> None:
+    """E-16: with the form of a page that is older than the end of the other grant."""
+    client, secret = server.add_client()
+    tokens = [tokens_of(server, browser, client, secret) for _ in range(2)]
+    forms = [form for form in page_of(server, browser, "apps").forms.values() if "revoke" in form.fields]
+    answers = [form.submit("revoke").location.rpartition("=")[2] for form in forms]
+    assert answers == ["revoked", "disconnected"]
+    assert all(is_dead(server, client, secret, one) for one in tokens)
+    assert "Delete consent" not in page_of(server, browser, "apps").text
+    assert [event["grant_id"] for event in server.events("grant.revoked")] == [
+        form.fields["revoke"][0]._value for form in forms
+    ]
+    assert len(server.events("consent.ended")) == 1
 
 
 def test_nobody_sees_what_others_agreed_to(server: Server, browser: TestApp) -> None:
@@ -79,16 +174,19 @@ def test_nobody_sees_what_others_agreed_to(server: Server, browser: TestApp) -> 
     assert "Notes of Bob" not in page_of(server, browser, "apps").text
 
 
+def vanish(server: Server, client_id: str) -> None:
+    with server.application.storage.engine.begin() as connection:
+        for table in ("client_origins", "client_secrets", "clients"):
+            connection.exec_driver_sql(f"DELETE FROM {table} WHERE client_id = ?", (client_id,))
+
+
 def test_a_client_that_vanished_or_was_disabled_is_shown(server: Server, browser: TestApp) -> None:
     """E-16, T073: what it was granted can still be seen and ended."""
     vanished, secret = server.add_client(client_id="vanished", client_name="Vanished")
     disabled, other_secret = server.add_client(client_id="disabled", client_name="Switched off")
     tokens_of(server, browser, vanished, secret)
     tokens_of(server, browser, disabled, other_secret)
-    with server.application.storage.engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM client_origins WHERE client_id = 'vanished'")
-        connection.exec_driver_sql("DELETE FROM client_secrets WHERE client_id = 'vanished'")
-        connection.exec_driver_sql("DELETE FROM clients WHERE client_id = 'vanished'")
+    vanish(server, "vanished")
     with server.application.begin() as engine:
         disable_client(engine, "disabled")
     page = page_of(server, browser, "apps")

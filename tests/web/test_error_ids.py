@@ -30,8 +30,8 @@ def told(server: Server, error_id: str) -> Explanation:
     """What `authserver explain --error-id` tells."""
     with server.application.begin() as engine:
         event = engine.stores.events.find(error_id)
-    assert event is not None, "the id leads nowhere"
-    return explain_event(event, server.application.parts.policies)
+        assert event is not None, "the id leads nowhere"
+        return explain_event(engine, event, server.application.parts.policies)
 
 
 def latest(server: Server, type: str) -> str:

@@ -132,7 +132,7 @@ STORIES: dict[str, tuple[Callable[[Story], object], Actors]] = {
     ),
     "a changed password": (change_password, [("password.changed", ANN)]),
     "a refused password": (change_password_wrongly, [("password.refused", ANN)]),
-    "a disconnected application": (disconnect, [("grants.revoked", ANN)]),
+    "a disconnected application": (disconnect, [("grants.revoked", ANN), ("consent.ended", ANN)]),
 }
 
 

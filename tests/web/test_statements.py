@@ -219,14 +219,14 @@ def test_a_refused_token_request_costs_a_lookup_and_its_own_event(server):
 
 @pytest.mark.parametrize("many", [1, 30])
 def test_the_account_pages_cost_the_same_however_many_they_show(server, many):
-    """E-16: one statement for the grants, one for all their clients; one for the sessions."""
+    """E-16: one statement for the grants, one for the consents, one for all their clients; one for the sessions."""
     for _ in range(many):
         client, secret = server.add_client()
         server.redeem(client, secret, server.code(client))
     browser = signed_in(server)
     with transcript_of(server.application.storage.engine) as seen:
         assert browser.get("/account/apps").text.count('name="disconnect"') == many
-    assert seen == ["SELECT sessions", "SELECT grants", "SELECT clients"]
+    assert seen == ["SELECT sessions", "SELECT grants", "SELECT consents", "SELECT clients"]
     with transcript_of(server.application.storage.engine) as seen:
         assert browser.get("/account/sessions").text.count("<section") == many + 1
     assert seen == ["SELECT sessions", "SELECT sessions"]

@@ -86,6 +86,7 @@ def judge(engine: Engine, presented: Presented) -> tuple[Client, ClientSecret | 
         raise refused
     if PRESENTATION.get(client.auth_method, presented.method) != presented.method:
         refused.reason = "method-not-registered"
+        refused.facts = {"method": presented.method, "registered_method": client.auth_method}
         raise refused
     credentials = Credentials(
         method=presented.method,

@@ -7,8 +7,8 @@ grants and sessions again (R-09).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
@@ -20,7 +20,7 @@ from authserver.engine.people.login import (
     idle_since,
     password_size,
 )
-from authserver.engine.records import Client, EventType, Grant, Session, User
+from authserver.engine.records import Client, Consent, EventType, Grant, Session, User
 from authserver.limits import MAXIMUM_PASSWORD
 from authserver.settings import Secret
 
@@ -34,21 +34,32 @@ SIGNED_OUT_EVERYWHERE = "signed-out-everywhere"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectedApp:
-    """A client with live grants of one user, newest first; `client` is None when it does not exist any more."""
+    """A client with live grants of one user, newest first, or with a remembered consent, or with both.
+
+    `client` is None when it does not exist any more.
+    """
 
     client_id: str
     client: Client | None
     grants: tuple[Grant, ...]
+    consent: Consent | None
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """All that it may do."""
+        """All that it may do now; nothing without a live grant."""
         return tuple(dict.fromkeys(scope for grant in self.grants for scope in grant.scopes))
 
     @property
     def resources(self) -> tuple[str, ...]:
-        """Everywhere that it may do something."""
+        """Everywhere that it may do something now."""
         return tuple(dict.fromkeys(resource for grant in self.grants for resource in grant.resources))
+
+    @property
+    def remembered_scopes(self) -> tuple[str, ...]:
+        """What the user agreed to, beyond what it may do now."""
+        return (
+            tuple(scope for scope in self.consent.scopes if scope not in self.scopes) if self.consent else ()
+        )
 
     @property
     def let_in_by(self) -> tuple[str, ...]:
@@ -57,11 +68,18 @@ class ConnectedApp:
 
     @property
     def since(self) -> datetime:
-        return min(grant.created_at for grant in self.grants)
+        """When the oldest live grant was made; without one, when the user last agreed."""
+        return min((grant.created_at for grant in self.grants), default=self._agreed_at)
 
     @property
     def last_used_at(self) -> datetime:
-        return max(map(last_use, self.grants))
+        """When it last got tokens for a live grant; without one, when the user last agreed."""
+        return max(map(last_use, self.grants), default=self._agreed_at)
+
+    @property
+    def _agreed_at(self) -> datetime:
+        # Without grants there is a consent.
+        return self.consent.granted_at if self.consent else datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +93,11 @@ class OwnSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How many sessions and grants ended."""
+    """How many sessions, grants and remembered consents ended."""
 
-    sessions: int
-    grants: int
+    sessions: int = 0
+    grants: int = 0
+    consents: int = 0
 
 
 def last_use(grant: Grant) -> datetime:
@@ -93,57 +112,72 @@ def let_in_by(grant: Grant) -> str | None:
 
 
 def connected_apps(engine: Engine, user: User) -> Sequence[ConnectedApp]:
-    """The clients that may act for a user now, last used first; two statements however many they are (E-16)."""
+    """The clients that may act for a user now, last used first, then those with a remembered consent alone (E-16).
+
+    Three statements however many they are.
+    """
     grants: dict[str, list[Grant]] = {}
     for grant in engine.stores.grants.list(engine.now, user_id=user.user_id):
         grants.setdefault(grant.client_id, []).append(grant)
-    clients = _clients(engine, list(grants))
+    consents = {consent.client_id: consent for consent in engine.stores.consents.list(user_id=user.user_id)}
+    client_ids = list(dict.fromkeys([*grants, *consents]))
+    clients = _clients(engine, client_ids)
     apps = [
-        ConnectedApp(client_id=client_id, client=clients.get(client_id), grants=tuple(granted))
-        for client_id, granted in grants.items()
+        ConnectedApp(
+            client_id=client_id,
+            client=clients.get(client_id),
+            grants=tuple(grants.get(client_id, ())),
+            consent=consents.get(client_id),
+        )
+        for client_id in client_ids
     ]
-    return sorted(apps, key=lambda app: app.last_used_at, reverse=True)
+    return sorted(apps, key=lambda app: (bool(app.grants), app.last_used_at), reverse=True)
 
 
-def disconnect(engine: Engine, user: User, client_id: str) -> int:
-    """End all grants of a user to a client, and delete the consent (E-16, T076); how many grants ended."""
+def disconnect(engine: Engine, user: User, client_id: str) -> Ended:
+    """End all grants of a user to a client, and the remembered consent (E-16, T076)."""
     # In this order: it waits for an answer to the consent page that is being stored, and then ends that, too.
-    engine.stores.consents.forget(user.user_id, client_id)
-    ended = engine.stores.grants.revoke_of_user(user.user_id, engine.now, DISCONNECTED, client_id=client_id)
+    consents = engine.stores.consents.forget(user.user_id, client_id)
+    grants = engine.stores.grants.revoke_of_user(user.user_id, engine.now, DISCONNECTED, client_id=client_id)
     engine.journal.user_id = user.user_id
-    if ended:
+    if grants or consents:
         engine.journal.client_id = client_id
-        engine.record(EventType.GRANTS_REVOKED, reason=DISCONNECTED, details={"grants": ended})
-    return ended
+    return _record_disconnected(engine, Ended(grants=grants, consents=consents))
 
 
-def disconnect_all(engine: Engine, user: User) -> int:
-    """End all that a user granted to anybody; how many grants ended."""
-    ended = _end_grants(engine, user, DISCONNECTED)
+def disconnect_all(engine: Engine, user: User) -> Ended:
+    """End all that a user agreed to for anybody."""
+    ended = _end_agreements(engine, user, DISCONNECTED)
     engine.journal.user_id = user.user_id
-    if ended:
-        engine.record(EventType.GRANTS_REVOKED, reason=DISCONNECTED, details={"grants": ended})
-    return ended
+    return _record_disconnected(engine, ended)
 
 
-def revoke_grant(engine: Engine, grant_id: str, *, of: User | None = None) -> bool:
-    """End one grant (E-16).
+def revoke_grant(engine: Engine, grant_id: str, *, of: User | None = None) -> Ended:
+    """End one grant; the last one of a user to a client takes the remembered consent along (E-16).
+
+    Otherwise the client would get the access that was just ended again, without a question.
 
     Args:
         of: whose it must be; None for an operator, who may end anybody's.
 
     Returns:
-        False when it is unknown, not live, or somebody else's.
+        what ended; nothing when the grant is unknown, not live, or somebody else's.
     """
     grant = engine.stores.grants.find(grant_id)
-    if grant is None or (of is not None and grant.user_id != of.user_id):
-        return False
-    if not engine.stores.grants.revoke(grant_id, engine.now, DISCONNECTED):
-        return False
+    if grant is None or grant.revoked_at is not None or (of is not None and grant.user_id != of.user_id):
+        return Ended()
     journal = engine.journal
     journal.grant_id, journal.client_id, journal.user_id = grant_id, grant.client_id, grant.user_id
-    engine.record(EventType.GRANT_REVOKED, reason=DISCONNECTED)
-    return True
+    # First the consent, as in `disconnect`: with another order there could be a deadlock.
+    consents = 0
+    if grant.user_id is not None and not _others_of(engine, grant):
+        consents = engine.stores.consents.forget(grant.user_id, grant.client_id)
+    grants = int(engine.stores.grants.revoke(grant_id, engine.now, DISCONNECTED))
+    if grants:
+        engine.record(EventType.GRANT_REVOKED, reason=DISCONNECTED)
+    if consents:
+        engine.record(EventType.CONSENT_ENDED, reason=DISCONNECTED, details={"consents": consents})
+    return Ended(grants=grants, consents=consents)
 
 
 def own_sessions(engine: Engine, user: User, session_id: str) -> Sequence[OwnSession]:
@@ -275,18 +309,33 @@ def _handle(session: Session) -> str:
     return digests.digest(_HANDLE_KIND, session.digest.hex()).hex()[:32]
 
 
+def _others_of(engine: Engine, grant: Grant) -> bool:
+    """Whether the user has another live grant to the same client."""
+    found = engine.stores.grants.list(engine.now, user_id=grant.user_id, client_id=grant.client_id)
+    return any(other.grant_id != grant.grant_id for other in found)
+
+
 def _end_everything(engine: Engine, user: User, reason: str) -> Ended:
     sessions = engine.stores.sessions.end_all(user.user_id)
-    return Ended(sessions=sessions, grants=_end_grants(engine, user, reason))
+    return replace(_end_agreements(engine, user, reason), sessions=sessions)
 
 
-def _end_grants(engine: Engine, user: User, reason: str) -> int:
+def _end_agreements(engine: Engine, user: User, reason: str) -> Ended:
     """End all grants of a user.
 
     Somebody else who knew the password may have agreed to anything, so the consents are deleted, too.
     """
-    engine.stores.consents.forget(user.user_id)
-    return engine.stores.grants.revoke_of_user(user.user_id, engine.now, reason)
+    consents = engine.stores.consents.forget(user.user_id)
+    grants = engine.stores.grants.revoke_of_user(user.user_id, engine.now, reason)
+    return Ended(grants=grants, consents=consents)
+
+
+def _record_disconnected(engine: Engine, ended: Ended) -> Ended:
+    if ended.grants:
+        engine.record(EventType.GRANTS_REVOKED, reason=DISCONNECTED, details={"grants": ended.grants})
+    if ended.consents:
+        engine.record(EventType.CONSENT_ENDED, reason=DISCONNECTED, details={"consents": ended.consents})
+    return ended
 
 
 def _record_ended(engine: Engine, user: User, sessions: int) -> None:
@@ -296,4 +345,4 @@ def _record_ended(engine: Engine, user: User, sessions: int) -> None:
 
 def _record_everything(engine: Engine, user: User, type: EventType, ended: Ended) -> None:
     engine.journal.user_id = user.user_id
-    engine.record(type, details={"sessions": ended.sessions, "grants": ended.grants})
+    engine.record(type, details=asdict(ended))
