@@ -70,6 +70,7 @@ class Answer:
     Attributes:
         microseconds: how long it took.
         value, error_code: those of its decision, if it made one.
+        fault: what the plugin did wrong, in words for its author; "" unless it FAILED. It is not recorded.
     """
 
     plugin: str
@@ -78,6 +79,7 @@ class Answer:
     microseconds: int
     value: Any = field(default=None, repr=False)
     error_code: str | None = None
+    fault: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

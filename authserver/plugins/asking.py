@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 import pluggy
 
-from authserver.containment import contained, text_of
+from authserver.containment import contained, described, text_of
 from authserver.engine.context import Binding, Issue
 from authserver.engine.crypto import strict_json
 from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine
-from authserver.engine.errors import ServerError
+from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import Question
 from authserver.engine.records import Event
@@ -27,6 +27,7 @@ from authserver.hooks import PROJECT, Contributing, Deciding, Hook, is_refusal, 
 from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
 from authserver.ini import PLUGIN_PREFIX
 from authserver.limits import MAXIMUM_JSON
+from authserver.plugins import fitting
 from authserver.plugins.copying import Unusable, is_third_party, with_copies
 from authserver.plugins.time_limit import NoThread, TimeLimit, TooSlow
 from authserver.plugins.trace import traced
@@ -81,8 +82,8 @@ class PluginSet:
         trace: whether each call is written to the log (`plugins.trace`).
 
     Raises:
-        SettingsError: a plugin is not hashable, marks a hook to be called out of order, misspells a hook, or names one
-            in `serves` that it does not implement.
+        SettingsError: a plugin is not hashable, does not fit its hooks (`plugins.fitting`), marks one to be called out
+            of order, or names one in `serves` that it does not implement.
     """
 
     def __init__(
@@ -99,6 +100,12 @@ class PluginSet:
         self._limit = TimeLimit(time_limit)
         self._hooks = every_hook()
         self._trace = trace
+        if misfits := [
+            f"plugin {name}: {problem}"
+            for name, plugin in plugins
+            for problem in fitting.misfits(plugin, self._hooks)
+        ]:
+            raise SettingsError(misfits)
         manager, problems = _registered(plugins, self._hooks)
         self._implementations: dict[str, tuple[Implementation, ...]] = {}
         for name in self._hooks:
@@ -119,7 +126,7 @@ class PluginSet:
     def _implementation(self, name: str, found: pluggy.HookImpl) -> Implementation:
         """How one plugin is asked at this hook."""
         hook, plugin = self._hooks[name], found.plugin
-        function = found.function
+        function, names = fitting.callable_as_asked(found.function, fitting.arguments_of(hook))
         third_party = is_third_party(plugin)
         if third_party:
             function = partial(with_copies, function)
@@ -130,7 +137,6 @@ class PluginSet:
         declared: frozenset[str] = frozenset()
         if isinstance(hook, Contributing):
             declared = frozenset(getattr(plugin, hook.declared, ()))
-        names = tuple(found.argnames)
         return Implementation(found.plugin_name, function, names, _fields(names), declared, third_party)
 
     def prepare(self) -> None:
@@ -219,7 +225,8 @@ class PluginSet:
             except Exception as error:
                 if declaration.refusing and is_refusal(error):
                     raise
-                raise PluginFailed([f"plugin {plugin} failed in {hook}: {text_of(error)}"]) from error
+                said = text_of(error) if isinstance(error, CannotBeAdded | Unusable) else described(error)
+                raise PluginFailed([f"plugin {plugin} failed in {hook}: {said}"]) from error
             if value is not None:
                 contributions.append((plugin, value))
         return contributions
@@ -302,10 +309,6 @@ def _registered(
             problems.append(f"plugin {name}: not hashable; make it a frozen dataclass with hashable fields")
         except (pluggy.PluginValidationError, ValueError) as error:
             problems.append(f"plugin {name}: {error}")
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        problems.append(f"{error}; known hooks: {', '.join(sorted(hooks))}")
     return manager, problems
 
 
@@ -327,19 +330,22 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
         decision = contained(implementation.function, *implementation.arguments(question))
         problem = None if decision is None else contained(hook.problem_with, decision)
     except TooSlow as error:
-        log.error("plugin %s is too slow in %s (%s): refusing; fix or remove it", plugin, hook.name, error)
-        return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun))
+        fault = f"{error}; ask other services with a shorter timeout, or raise authserver.policy_time_limit"
+        log.error("plugin %s is too slow in %s (%s): refusing; fix or remove it", plugin, hook.name, fault)
+        return _failed(plugin, "plugin-too-slow", begun, fault)
     except Unusable as error:
         log.error("plugin %s answered %s wrongly (%s): refusing; fix or remove it", plugin, hook.name, error)
-        return Answer(plugin, Verdict.FAILED, error.reason, _microseconds(begun))
-    except Exception:
-        log.exception("plugin %s failed in %s: refusing; fix or remove it", plugin, hook.name)
-        return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun))
+        return _failed(plugin, error.reason, begun, f"its answer cannot be used: {error}")
+    except Exception as error:
+        fault = fault_of(error)
+        log.exception("plugin %s failed in %s (%s): refusing; fix or remove it", plugin, hook.name, fault)
+        return _failed(plugin, "plugin-raised", begun, fault)
     if decision is None:
         return Answer(plugin, Verdict.SILENT, "", _microseconds(begun))
     if problem:
-        log.error("plugin %s answered %s wrongly (%s): refusing", plugin, hook.name, problem)
-        return Answer(plugin, Verdict.FAILED, problem, _microseconds(begun))
+        fault = hook.advice(decision)
+        log.error("plugin %s answered %s wrongly (%s): refusing; %s", plugin, hook.name, problem, fault)
+        return _failed(plugin, problem, begun, fault)
     return Answer(
         plugin,
         decision.verdict,
@@ -348,6 +354,18 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
         decision.value,
         decision.error_code,
     )
+
+
+def _failed(plugin: str, reason: str, begun: int, fault: str) -> Answer:
+    return Answer(plugin, Verdict.FAILED, reason, _microseconds(begun), fault=fault)
+
+
+def fault_of(error: Exception) -> str:
+    """What a plugin raised at a deciding hook, with the line of the plugin, and what it should do instead."""
+    said = f"it raised {described(error)}"
+    if isinstance(error, OAuthError):
+        return f"{said}; a policy refuses by returning deny(reason)"
+    return said
 
 
 def _contribution(implementation: Implementation, hook: Contributing, question: Mapping[str, Any]) -> Any:

@@ -9,9 +9,11 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, cast
 
+from authserver.containment import contained, described
 from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
 from authserver.settings import POLICY_TIME_LIMIT, Secret, SettingsError
@@ -114,10 +116,13 @@ def _made(name: str, kind: Any, texts: Mapping[str, Resolved]) -> tuple[object, 
     if problems:
         return None, problems, insecure
     try:
-        plugin = kind(**values)
-        insecure += [f"{prefix}{line}" for line in getattr(plugin, "insecure", ())]
+        plugin = contained(partial(kind, **values))
+        insecure += [f"{prefix}{line}" for line in contained(getattr, plugin, "insecure", ())]
     except (TypeError, ValueError) as error:
         return None, [f"{prefix.removesuffix('.')}: {error}"], insecure
+    except Exception as error:
+        said = f"its settings cannot be used: {described(error)}"
+        return None, [f"{prefix.removesuffix('.')}: {said}"], insecure
     return plugin, [], insecure
 
 
