@@ -87,7 +87,7 @@ class Unreadable:
             {"scopes": of_no_arguments},
             "takes `client`, an argument that this hook does not have; it has none",
         ),
-        ({"scopes_decision": of_no_arguments}, "there is no hook scope_policy; did you mean"),
+        ({"scopes_decision": of_no_arguments}, "there is no hook scopes_decision; did you mean"),
         ({"scope_policy": optional}, "remove `optionalhook`"),
         ({"scope_policy": under_another_name}, "name the method scope_decision"),
         ({"serves": "scope_decision"}, "`serves` is one text, whose letters would be taken for names"),

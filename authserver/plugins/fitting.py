@@ -83,10 +83,10 @@ def _of_attribute(plugin: object, attribute: str, hooks: Mapping[str, Hook]) -> 
     if options is None:
         if attribute not in hooks or not inspect.isfunction(plain) or _is_of_protocol(plain):
             return []
-        return [
-            f"the method {attribute} has the name of a hook and is not marked, so it would never be asked; write "
-            "@hookimpl of authserver.api above it, or give it another name"
-        ]
+        problem = (
+            f"the method {attribute} has the name of a hook and is not marked, so it would never be asked"
+        )
+        return [f"{problem}; write @hookimpl of authserver.api above it, or give it another name"]
     hook = hooks.get(attribute)
     if options.get("specname"):
         return [f"{attribute}: name the method {options['specname']}, and remove `specname` from its mark"]

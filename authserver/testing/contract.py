@@ -359,7 +359,7 @@ def _directly(whole: list[object], function: Callable[..., Any], *arguments: Any
     return function(*arguments)
 
 
-def _refuse(policy: object, asking: SearchStrategy[Any], few: Any, *kinds: Kind) -> None:
+def _refuse(policy: object, asking: SearchStrategy[Any], few: Callable[[Any], Any], *kinds: Kind) -> None:
     """Fail the test if the policy does something of these kinds when it is asked a few questions."""
     found: dict[str, None] = {}
 

@@ -132,7 +132,7 @@ def _builtin(function: Any, caller: FrameType) -> tuple[Kind, str] | None:
     if module == "time" and name == "sleep":
         return Kind.SERVICE, "sleeps"
     by_chance = name == "urandom" and caller.f_code.co_name in ("random", "getrandbits")
-    if by_chance or owner is random._inst:  # type: ignore[attr-defined]
+    if by_chance or owner is random._inst:
         return Kind.CHANCE, "draws a random number"
     return None
 
