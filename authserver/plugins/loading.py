@@ -19,6 +19,10 @@ from authserver.plugins.asking import PluginSet
 from authserver.settings import POLICY_TIME_LIMIT, Secret, SettingsError
 
 GROUP = "authserver.plugins"
+_NOT_FROZEN = (
+    "{} is not a frozen dataclass; a plugin is a frozen value, or, if it keeps something that changes, a "
+    "dataclass(eq=False)"
+)
 
 
 def load(
@@ -64,10 +68,7 @@ def load(
             continue
         named[name] = specification
         if not _is_plugin(kind):
-            problems.append(
-                f"authserver.plugins: {specification} is not a frozen dataclass; a plugin is a frozen value, or, "
-                "if it keeps something that changes, a dataclass(eq=False)"
-            )
+            problems.append(f"authserver.plugins: {_NOT_FROZEN.format(specification)}")
             continue
         plugin, found, found_insecure = _made(name, kind, settings.get(name, {}))
         plugins.append((name, plugin))
@@ -81,6 +82,14 @@ def load(
     loaded = PluginSet(plugins, time_limit=time_limit, trace=trace)
     loaded.prepare()
     return loaded, insecure
+
+
+def one(name: str, kind: type, texts: Mapping[str, Resolved]) -> tuple[object, list[str]]:
+    """A plugin that is not in the INI, made from these settings; None with problems, and its problems."""
+    if not _is_plugin(kind):
+        return None, [_NOT_FROZEN.format(kind.__name__)]
+    plugin, problems, _ = _made(name, kind, texts)
+    return plugin, problems
 
 
 def _find(specification: str, available: Mapping[str, Any]) -> tuple[str, Any]:
