@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 # How many examples are kept of each kind of difference, and how many of its clients people are shown.
 EXAMPLES = 3
 SHOWN = 10
-# Exit statuses: an outcome would be another; the policy that is tried fails.
+# Exit statuses: an outcome would differ; the policy that is tried fails.
 FLIPPED = 3
 FAILED = 4
 # How many questions a policy can be tried with, and in how many events they are looked for.
-MOST_QUESTIONS = 10_000
-MOST_EVENTS = 100_000
+MAXIMUM_QUESTIONS = 10_000
+MAXIMUM_EVENTS = 100_000
 
 
 class Since(click.ParamType[datetime]):
@@ -234,7 +234,7 @@ class Setting(click.ParamType[tuple[str, Resolved]]):
 )
 @click.option(
     "--last",
-    type=click.IntRange(1, MOST_QUESTIONS),
+    type=click.IntRange(1, MAXIMUM_QUESTIONS),
     default=100,
     show_default=True,
     help="How many recorded questions are asked again, counted from the newest.",
@@ -253,7 +253,7 @@ def try_command(
     """Ask a policy that is not installed about recorded questions, beside the present policies.
 
     FILE is a Python file with one plugin, FILE:Class, module:Class, or the name of an installed plugin. Nothing is
-    changed. The exit status is 0 when every outcome stays, 3 when one would be another, 4 when the policy fails.
+    changed. The exit status is 0 when no outcome would differ, 3 when one would, 4 when the policy fails.
     """
     trial = Trial(last)
     application = configuration.application()
@@ -305,7 +305,7 @@ class Trial:
             raise click.ClickException(
                 f"{self._name} decides nothing, so there are no questions to ask it; it serves {others or 'no hook'}"
             )
-        events = islice(engine.stores.events.latest(), MOST_EVENTS)
+        events = islice(engine.stores.events.latest(), MAXIMUM_EVENTS)
         items: list[Tried] = []
         asked = 0
         for item in try_policy(events, engine, present, found, hooks):
@@ -348,7 +348,7 @@ class Trial:
                 "nothing is recorded yet; send the server some requests first, or try the policy as a shadow"
             )
         return (
-            f"no question of {names} is recorded in the last {MOST_EVENTS} events; send the server a request that asks "
+            f"no question of {names} is recorded in the last {MAXIMUM_EVENTS} events; send the server a request that asks "
             "it, or try the policy as a shadow"
         )
 
@@ -386,10 +386,10 @@ class Trial:
             say(f"{row['count']} x {words(row['hook'])} fails, which refuses: {words(row['fault'])}\n")
             _print_examples(row["examples"])
         if self.differences.count or not self.faults:
-            _print_differences(self.differences, empty="No outcome would be another.")
+            _print_differences(self.differences, empty="No outcome would differ.")
         failed = sum(row["count"] for row in self.faults.values())
         say(
-            f"{self._asked} questions were asked, {self.differences.count} outcomes would be others, {failed} failed."
+            f"{self._asked} questions asked, {self.differences.count} outcomes would differ, {failed} answers failed."
         )
         for (hook, why), count in self._not_asked.most_common():
             say(f"{count} of {words(hook)} were not asked: {words(why)}.")

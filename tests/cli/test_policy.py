@@ -269,7 +269,7 @@ def policy_file(tmp_path: Path) -> Callable[..., str]:
 
 
 def test_a_policy_is_tried_with_recorded_questions_before_it_is_installed(run, ini, policy_file) -> None:
-    """What it answers, and where an outcome would be another; the exit status is 3."""
+    """What it answers, and where an outcome would differ; the exit status is 3."""
     keep(
         ini,
         decision("notes.read"),
@@ -304,7 +304,7 @@ def test_a_policy_is_tried_with_recorded_questions_before_it_is_installed(run, i
     for words in (
         "What read_only answers to 3 recorded questions since 20",
         "1 x scope_decision: allow notes.read notes.write -> allow notes.read",
-        "3 questions were asked, 1 outcomes would be others, 0 failed.",
+        "3 questions asked, 1 outcomes would differ, 0 answers failed.",
         "1 of scope_decision were not asked: the client does not exist any more.",
     ):
         assert words in people.stdout
@@ -314,7 +314,7 @@ def test_a_policy_that_changes_no_outcome_ends_with_zero(run, ini, policy_file) 
     keep(ini, decision("notes.read"), decision("notes.read", "notes.write"))
     result = run("policy", "try", policy_file(READ_ONLY), "--setting", "ending=.delete")
     assert result.exit_code == 0, result.output
-    assert "No outcome would be another." in result.stdout
+    assert "No outcome would differ." in result.stdout
 
 
 def test_a_policy_that_fails_is_told_once_with_its_message(run, ini, policy_file) -> None:
@@ -329,7 +329,7 @@ def test_a_policy_that_fails_is_told_once_with_its_message(run, ini, policy_file
     )
     line = text[: text.index("client.team")].count("\n") + 1
     assert f"(read_only.py, line {line})" in result.stdout and "Traceback" not in result.output
-    assert "5 questions were asked, 0 outcomes would be others, 5 failed." in result.stdout
+    assert "5 questions asked, 0 outcomes would differ, 5 answers failed." in result.stdout
     told = json.loads(run("policy", "try", policy_file(text), "--setting", "ending=.write", "--json").stdout)
     (fault,) = told["faults"]
     assert (fault["count"], len(fault["examples"]), told["failed"]) == (5, 3, 5)
