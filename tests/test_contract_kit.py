@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from authserver.testing.contract import policy_contract
+
 CHECKOUT = Path(__file__).parent.parent
 POLICIES = '''
 from __future__ import annotations
@@ -553,6 +555,7 @@ def policy() -> Sound:
 
 TestByFixture = policy_contract(Sound, examples=30)
 TestKept = policy_contract(Keeps(), examples=30)
+TestAfterHoursOnPurpose = policy_contract(AfterHours(), examples=30, reads=("clock",))
 TestCached = policy_contract(CachesByEnough(), examples=30)
 for kind in (NoDataclass, Thawed, NoHook, NotMarked, *Sound.__subclasses__()):
     globals()[f"Test{kind.__name__}"] = policy_contract(kind())
@@ -653,7 +656,7 @@ TOLD = {
     "AsksItself": "it raised RecursionError: maximum recursion depth exceeded",
     "ChangesTheProcess": "has changed the default timeout of sockets",
     "MendsTheServer": "has changed authserver.engine.pkce.verify",
-    "StartsAThread": "has changed the threads of the process",
+    "StartsAThread": "it starts a thread (test_faulty.py, line ",
     "AsksTheNetworkAtOnce": "but `immediate` is true, so the server sets no time limit; remove `immediate`",
     "RaisesAnOddBase": "it raised Odd: directory away (test_faulty.py, line ",
     "RaisesAGroup": "[KeyboardInterrupt, ValueError] (test_faulty.py, line ",
@@ -676,7 +679,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     (folder / "test_faulty.py").write_text(POLICIES)
     (folder / "pytest.ini").write_text("[pytest]\n")
     wanted = [f"Test{policy}::{test}" for policy, test in FOUND_BY.items()]
-    tests = [f"test_faulty.py::{test}" for test in (*wanted, "TestByFixture", "TestKept", "TestCached")]
+    tests = [
+        f"test_faulty.py::{test}"
+        for test in (*wanted, "TestByFixture", "TestKept", "TestCached", "TestAfterHoursOnPurpose")
+    ]
     command = [
         sys.executable,
         "-m",
@@ -712,12 +718,19 @@ def test_a_fault_is_found_by_the_test_that_names_it(results: Results, policy: st
     assert TOLD.get(policy, "") in said
 
 
-@pytest.mark.parametrize(("name", "count"), [("ByFixture", 11), ("Kept", 10), ("Cached", 12)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("ByFixture", 11), ("Kept", 10), ("Cached", 12), ("AfterHoursOnPurpose", 11)]
+)
 def test_a_sound_policy_passes_everything(results: Results, name: str, count: int) -> None:
     """Given by a fixture, as one that needs a file is; and one that keeps something between its start and its end."""
     sound = {test: said for (policy, test), said in results.items() if policy == name}
     assert len(sound) == count
     assert all(said is None for said in sound.values()), sound
+
+
+def test_what_a_policy_reads_on_purpose_has_a_name() -> None:
+    with pytest.raises(KeyError, match="clocks"):
+        policy_contract(object, reads=("clocks",))
 
 
 def test_every_faulty_policy_is_listed() -> None:

@@ -172,8 +172,9 @@ Misspelt()  # hook
 def test_a_type_checker_finds_each_mistake_and_nothing_else(tmp_path: Path) -> None:
     """Wrong names, types, answers, values and attributes, and a method that is missing."""
     (tmp_path / "typed.py").write_text(TYPED)
+    files = str(tmp_path / "typed.py"), "docs/examples/typed_read_only.py"
     run = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(tmp_path / "typed.py")],
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", *files],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -183,6 +184,7 @@ def test_a_type_checker_finds_each_mistake_and_nothing_else(tmp_path: Path) -> N
         for number in re.findall(r"typed\.py:(\d+): error: ", run.stdout)
     }
     assert found == {"name", "type", "answer", "value", "attribute", "rest", "hook"}, run.stdout
+    assert "typed_read_only.py" not in run.stdout
 
 
 if __name__ == "__main__":

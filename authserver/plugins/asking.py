@@ -332,20 +332,26 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
     except TooSlow as error:
         fault = f"{error}; ask other services with a shorter timeout, or raise authserver.policy_time_limit"
         log.error("plugin %s is too slow in %s (%s): refusing; fix or remove it", plugin, hook.name, fault)
-        return _failed(plugin, "plugin-too-slow", begun, fault)
+        return Answer(plugin, Verdict.FAILED, "plugin-too-slow", _microseconds(begun), fault=fault)
     except Unusable as error:
         log.error("plugin %s answered %s wrongly (%s): refusing; fix or remove it", plugin, hook.name, error)
-        return _failed(plugin, error.reason, begun, f"its answer cannot be used: {error}")
+        return Answer(
+            plugin,
+            Verdict.FAILED,
+            error.reason,
+            _microseconds(begun),
+            fault=f"its answer cannot be used: {error}",
+        )
     except Exception as error:
         fault = fault_of(error)
         log.exception("plugin %s failed in %s (%s): refusing; fix or remove it", plugin, hook.name, fault)
-        return _failed(plugin, "plugin-raised", begun, fault)
+        return Answer(plugin, Verdict.FAILED, "plugin-raised", _microseconds(begun), fault=fault)
     if decision is None:
         return Answer(plugin, Verdict.SILENT, "", _microseconds(begun))
     if problem:
         fault = hook.advice(decision)
         log.error("plugin %s answered %s wrongly (%s): refusing; %s", plugin, hook.name, problem, fault)
-        return _failed(plugin, problem, begun, fault)
+        return Answer(plugin, Verdict.FAILED, problem, _microseconds(begun), fault=fault)
     return Answer(
         plugin,
         decision.verdict,
@@ -354,10 +360,6 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
         decision.value,
         decision.error_code,
     )
-
-
-def _failed(plugin: str, reason: str, begun: int, fault: str) -> Answer:
-    return Answer(plugin, Verdict.FAILED, reason, _microseconds(begun), fault=fault)
 
 
 def fault_of(error: Exception) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
@@ -40,7 +40,7 @@ from authserver.testing import hostile
 from authserver.testing.questions import a_question
 from authserver.testing.records import a_client
 from authserver.testing.strategies import REDIRECT_URIS, contribution, question
-from authserver.testing.watching import Kind, caches_of, state_of_the_process, watched
+from authserver.testing.watching import READABLE, Kind, caches_of, state_of_the_process, watched
 
 # Seconds. What takes longer belongs in a plugin that the server times (`immediate = False`).
 QUICK = 0.1
@@ -68,6 +68,7 @@ def policy_contract(
     examples: int | None = None,
     quick: float = QUICK,
     deterministic: bool = True,
+    reads: Collection[str] = (),
     questions: Mapping[str, SearchStrategy[Question[Any]]] | None = None,
 ) -> type:
     """A test class that holds a policy to its contract.
@@ -77,10 +78,15 @@ def policy_contract(
             the value, for one that needs a file or a server.
         examples: how many questions are generated for each promise; by default as many as hypothesis' profile says.
         quick: seconds within which it answers; raise it for a policy that asks another service.
-        deterministic: False for a policy whose answer depends on more than the question, for instance on a clock.
+        deterministic: False for a policy that may answer the same question in two ways within a moment.
+        reads: what it reads on purpose besides the question: `clock`, `chance`, `environment`, `file`.
         questions: by hook, a strategy of questions to ask instead of `strategies.question(hook)`,
             if those rarely include what the policy allows.
+
+    Raises:
+        KeyError: there is nothing of a name in `reads`.
     """
+    unread = set(READABLE.values()) - {READABLE[name] for name in reads}
     kind = policy if isinstance(policy, type) else type(policy)
     hooks = [hook for hook in DECIDING if is_implemented(kind, hook)]
     asking = {hook: question(hook) for hook in hooks} | dict(questions or {})
@@ -235,6 +241,7 @@ def policy_contract(
                     _said(policy, asked)
 
                 holds()
+                _refuse(policy, asking[hook], few, Kind.THREAD)
                 after = state_of_the_process(policy)
                 changed = [name for name, value in untouched.items() if after.get(name, value) != value]
                 if changed:
@@ -255,7 +262,7 @@ def policy_contract(
             @each_hook
             def test_it_decides_by_the_question_alone(self, policy: Any, hook: str) -> None:
                 """A policy that reads a clock or the environment answers otherwise tomorrow, or on another machine."""
-                _refuse(policy, asking[hook], few, Kind.CLOCK, Kind.CHANCE, Kind.ENVIRONMENT, Kind.FILE)
+                _refuse(policy, asking[hook], few, *unread)
 
             @each_hook
             def test_it_answers_the_same_each_time(self, policy: Any, hook: str) -> None:
@@ -366,7 +373,7 @@ def _refuse(policy: object, asking: SearchStrategy[Any], few: Callable[[Any], An
     @few
     @given(asking)
     def watch(asked: Question[Any]) -> None:
-        with watched() as deeds:
+        with watched(policy) as deeds:
             _said(policy, asked)
         found.update((str(deed), None) for deed in deeds if deed.kind in kinds)
 

@@ -29,13 +29,20 @@ class Kind(StrEnum):
     """What a policy did, and what its author can do about that."""
 
     CLOCK = (
-        "so its answer changes by itself; if that is intended, say policy_contract(..., deterministic=False), and test "
-        "both answers with a clock that the test sets"
+        "so its answer changes by itself; if that is intended, say policy_contract(..., reads=('clock',)), and test both "
+        "answers with a clock that the test sets"
     )
     CHANCE = "so nobody can explain its answer; decide by a digest of what is asked, such as the client_id"
     ENVIRONMENT = "make it a setting: a field of the policy, which the INI sets, also with `env:NAME`"
-    FILE = "read it in prepare(), or policy_contract(..., deterministic=False) if it changes while the server runs"
+    FILE = (
+        "read it in prepare(); if it changes while the server runs, say policy_contract(..., reads=('file',))"
+    )
     SERVICE = "but `immediate` is true, so the server sets no time limit; remove `immediate`"
+    THREAD = "which neither a time limit nor close() ends; start it in prepare()"
+
+
+# What a policy may say that it reads on purpose.
+READABLE = {"clock": Kind.CLOCK, "chance": Kind.CHANCE, "environment": Kind.ENVIRONMENT, "file": Kind.FILE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +60,25 @@ class Deed:
         return f"{self.words}: {self.kind}"
 
 
-# Modules of Python that look at a clock or open a file for their own purposes.
+# Modules of Python that look at a clock, read a variable or open a file for their own purposes; `concurrent` keeps the
+# threads that it starts.
 _FOR_THEMSELVES = frozenset(
     {
+        "asyncio",
         "concurrent",
+        "email",
         "encodings",
+        "http",
         "importlib",
         "linecache",
         "logging",
-        "threading",
-        "traceback",
-        "warnings",
-        "zoneinfo",
+        "socket",
+        "ssl",
     }
+    | {"subprocess", "tempfile", "threading", "traceback", "urllib", "warnings", "zoneinfo"}
 )
-_CLOCKS = frozenset(
-    {"time", "time_ns", "monotonic", "monotonic_ns", "localtime", "gmtime", "ctime"}
-    | {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
-)
+# Not those that measure how long something takes, as for a timeout or the age of a kept answer.
+_CLOCKS = frozenset({"time", "time_ns", "localtime", "gmtime", "ctime"})
 _SERVICES = frozenset(
     {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
     | {"subprocess.Popen", "os.system", "os.posix_spawn", "os.fork"}
@@ -90,13 +98,18 @@ _audited = threading.Event()
 
 
 @contextmanager
-def watched() -> Iterator[list[Deed]]:
-    """Within this, the list gets what the calls of this thread do. Not for use in another of its kind."""
+def watched(policy: object) -> Iterator[list[Deed]]:
+    """Within this, the list gets what this policy does in this thread, and not what the packages do that it uses.
+
+    Whom it waits for is noted whoever does that for it. Not for use in another of its kind.
+    """
     deeds: list[Deed] = []
+    package = type(policy).__module__.partition(".")[0]
 
     def note(kind: Kind, what: str) -> None:
-        place = _place(sys._getframe(2))
-        if place is not None:
+        owners, place = _behind(sys._getframe(2), package)
+        for_themselves = {"concurrent"} if kind is Kind.THREAD else _FOR_THEMSELVES
+        if kind is Kind.SERVICE or (place and owners.isdisjoint(for_themselves)):
             deeds.append(Deed(kind, f"it {what}{place}"))
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
@@ -131,6 +144,8 @@ def _builtin(function: Any, caller: FrameType) -> tuple[Kind, str] | None:
         return Kind.CLOCK, f"reads the clock (time.{name})"
     if module == "time" and name == "sleep":
         return Kind.SERVICE, "sleeps"
+    if name in ("start_new_thread", "start_joinable_thread"):
+        return Kind.THREAD, "starts a thread"
     by_chance = name == "urandom" and caller.f_code.co_name in ("random", "getrandbits")
     if by_chance or owner is random._inst:
         return Kind.CHANCE, "draws a random number"
@@ -146,20 +161,21 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         note(Kind.FILE, f"opens the file {PurePath(os.fsdecode(arguments[0])).name}")
 
 
-def _place(frame: FrameType | None) -> str | None:
-    """The line of the policy behind this call; None if Python looked for a purpose of its own."""
-    place = ""
+def _behind(frame: FrameType | None, package: str) -> tuple[set[str], str]:
+    """The modules of Python in which a call is made, and the line of the policy that made it.
+
+    The line is "" if the call was made by another package, or by none.
+    """
+    owners: set[str] = set()
     while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        owner = module.partition(".")[0].lstrip("_")
-        if owner in _FOR_THEMSELVES:
-            return None
-        if module == "authserver.testing.contract":
+        owner = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if owner == package:
+            return owners, f" ({PurePath(frame.f_code.co_filename).name}, line {frame.f_lineno})"
+        if owner not in sys.stdlib_module_names:
             break
-        if not place and owner not in sys.stdlib_module_names and owner != "authserver":
-            place = f" ({PurePath(frame.f_code.co_filename).name}, line {frame.f_lineno})"
+        owners.add(owner)
         frame = frame.f_back
-    return place
+    return owners, ""
 
 
 def state_of_the_process(policy: object) -> Mapping[str, object]:
@@ -180,9 +196,6 @@ def state_of_the_process(policy: object) -> Mapping[str, object]:
         ),
         "the filters of warnings": tuple(warnings.filters),
         "the paths of imports": tuple(sys.path),
-        "the threads of the process": frozenset(
-            thread.ident for thread in threading.enumerate() if thread.name != "policy"
-        ),
         **_server_code(),
         **_kept_outside(policy),
     }
