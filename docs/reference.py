@@ -266,7 +266,8 @@ def hooks_page() -> Iterator[str]:
         yield from code(f"def {hook}{signature(function)}", "python")
         yield from hook_words(inspect.getdoc(function) or "")
         served = ", ".join(f"`{name}`" for name, kind in shipped_plugins() if hook in hooks_of(kind))
-        yield f"**Kind:** {kind}. **Shipped plugins** that serve it: {served or 'none'}."
+        protocol = "".join(word.capitalize() for word in hook.split("_")) + "Hook"
+        yield f"**Kind:** {kind}. **Protocol:** `{protocol}`. **Shipped plugins** that serve it: {served or 'none'}."
         yield ""
 
 

@@ -95,6 +95,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "events.add": lambda stores: stores.events.add(an_event()),
     "events.find": lambda stores: stores.events.find("event-7"),
     "events.since": lambda stores: list(stores.events.since(datetime.now(UTC))),
+    "events.latest": lambda stores: next(stores.events.latest()),
     "events.count": lambda stores: stores.events.count(datetime.now(UTC)),
     "sessions.add": lambda stores: stores.sessions.add(
         a_session(digest=os.urandom(32), user_id=add_user(stores))
@@ -204,6 +205,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("sessions.list", {"ix_sessions_user_id"}),
         ("sessions.end_all", {"ix_sessions_user_id"}),
         ("events.since", {"ix_events_at"}),
+        ("events.latest", {"ix_events_at"}),
     ],
 )
 def test_postgresql_finds_the_rows_by_these_indexes(postgresql_servers, method, indexes):
