@@ -82,7 +82,7 @@ class Deciding(Hook):
         if type(decision) is not Decision:
             return "wrong-type"
         # A decision made without allow() or deny() may hold the text "deny", which must not be taken for an allow.
-        if not any(decision.verdict is verdict for verdict in (Verdict.ALLOW, Verdict.NARROW, Verdict.DENY)):
+        if type(decision.verdict) is not Verdict or decision.verdict in (Verdict.SILENT, Verdict.FAILED):
             return "wrong-verdict"
         if not is_reason(decision.reason):
             return "bad-reason"
@@ -297,4 +297,5 @@ def _value_of(question: type[Question[Any]]) -> Any:
 def _is_value(value: object, kind: Any) -> bool:
     if isinstance(kind, type):
         return kind is NoneType or isinstance(value, kind)
-    return isinstance(value, tuple) and all(isinstance(item, get_args(kind)[0]) for item in value)
+    (item_kind, _) = kind.__args__  # `tuple[str, ...]`
+    return isinstance(value, tuple) and all(isinstance(item, item_kind) for item in value)

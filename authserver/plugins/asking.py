@@ -37,6 +37,8 @@ from authserver.settings import POLICY_TIME_LIMIT, SettingsError
 
 log = logging.getLogger(__name__)
 
+_WRONG_ANSWER = "plugin %s answered %s wrongly (%s): %s"
+
 # How long a plugin may take to open what it works with.
 PREPARE_SECONDS = 30.0
 
@@ -444,43 +446,41 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
     Args:
         consequence: of a failure, for the log.
     """
-    implementation = implementation.at(lambda name: getattr(question, name, None))
-    name, variant, plugin = implementation.plugin, implementation.variant, implementation.label
+    if implementation.variants is not None:
+        implementation = implementation.at(lambda name: getattr(question, name, None))
     begun = time.perf_counter_ns()
-
-    def failed(reason: str, fault: str) -> Answer:
-        return Answer(name, Verdict.FAILED, reason, _microseconds(begun), variant=variant, fault=fault)
-
     try:
         decision = contained(implementation.function, *implementation.arguments(question))
         problem = None if decision is None else contained(hook.problem_with, decision)
     except TooSlow as error:
         fault = f"{error}; ask other services with a shorter timeout, or raise authserver.policy_time_limit"
-        log.error("plugin %s is too slow in %s (%s): %s", plugin, hook.name, fault, consequence)
-        return failed("plugin-too-slow", fault)
+        log.error("plugin %s is too slow in %s (%s): %s", implementation.label, hook.name, fault, consequence)
+        return _failed(implementation, "plugin-too-slow", begun, fault)
     except Unusable as error:
-        log.error("plugin %s answered %s wrongly (%s): %s", plugin, hook.name, error, consequence)
-        return failed(error.reason, f"its answer cannot be used: {error}")
+        log.error(_WRONG_ANSWER, implementation.label, hook.name, error, consequence)
+        return _failed(implementation, error.reason, begun, f"its answer cannot be used: {error}")
     except Exception as error:
         fault = fault_of(error)
-        log.exception("plugin %s failed in %s (%s): %s", plugin, hook.name, fault, consequence)
-        return failed("plugin-raised", fault)
-    if decision is None:
-        return Answer(name, Verdict.SILENT, "", _microseconds(begun), variant=variant)
+        log.exception("plugin %s failed in %s (%s): %s", implementation.label, hook.name, fault, consequence)
+        return _failed(implementation, "plugin-raised", begun, fault)
     if problem:
         fault = hook.advice(decision)
-        log.error(
-            "plugin %s answered %s wrongly (%s): %s; %s", plugin, hook.name, problem, consequence, fault
-        )
-        return failed(problem, fault)
+        log.error(_WRONG_ANSWER, implementation.label, hook.name, problem, f"{consequence}; {fault}")
+        return _failed(implementation, problem, begun, fault)
+    name, variant, took = implementation.plugin, implementation.variant, _microseconds(begun)
+    if decision is None:
+        return Answer(name, Verdict.SILENT, "", took, variant=variant)
+    return Answer(name, decision.verdict, decision.reason, took, decision.value, decision.error_code, variant)
+
+
+def _failed(implementation: Implementation, reason: str, begun: int, fault: str) -> Answer:
     return Answer(
-        name,
-        decision.verdict,
-        decision.reason,
+        implementation.plugin,
+        Verdict.FAILED,
+        reason,
         _microseconds(begun),
-        decision.value,
-        decision.error_code,
-        variant,
+        variant=implementation.variant,
+        fault=fault,
     )
 
 
