@@ -158,7 +158,8 @@ def default_words(field: dataclasses.Field[Any]) -> str:
         return ""
     if isinstance(field.default, tuple):
         return f"`{' '.join(field.default)}`" if field.default else "empty"
-    return f"`{field.default}`" if field.default != "" else "empty"
+    default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+    return f"`{default}`" if default != "" else "empty"
 
 
 def configuration_value(row: Row, description: str) -> Iterator[str]:

@@ -86,8 +86,10 @@ def test_every_setting_is_documented(built: Mapping[str, str], field: dataclasse
     if field.default is dataclasses.MISSING:
         assert "Default: none: it is required" in entry
     elif field.default not in ((), ""):
-        shown = field.default if not isinstance(field.default, tuple) else " ".join(field.default)
-        assert f"Default: {plain(str(shown))}" in entry
+        shown = " ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
+        # As it is written in an INI file.
+        shown = shown.lower() if isinstance(field.default, bool) else shown
+        assert f"Default: {plain(shown)}" in entry
     if meta.ge is not None:
         assert f"{meta.ge} to {meta.le}" in entry
 

@@ -150,6 +150,9 @@ def test_ticks_all_and_none_and_what_was_ticked_come_back(many: Server) -> None:
     assert page.html.find("details").has_attr("open")
     many.consent(page, "allow", scopes=ticked())
     assert many.rows("grants")[0]["scopes"] == "profile files.read"
+    # The account page calls a resource as the consent page did.
+    account = page.test_app.get(many.path("/account/apps"))
+    assert "The API https://api.example/" in account.html.get_text(" ", strip=True)
 
 
 @pytest.mark.parametrize(
