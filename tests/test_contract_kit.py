@@ -637,7 +637,7 @@ TOLD = {
     "ServesMore": "`serves` names consent_decision, which it does not implement",
     "MisspeltHook": "there is no hook scopes_decision; did you mean scope_decision",
     "MisspeltArgument": "scope_decision takes `clients`, an argument that this hook does not have; did you mean client",
-    "Raises": "'NoneType' object has no attribute 'is_admin' (test_faulty.py, line ",
+    "Raises": "'NoneType' object has no attribute 'groups' (test_faulty.py, line ",
     "WrongValue": "the value of its allow() is a str; it must be tuple[str, ...]",
     "NarrowsWhereNothingNarrows": "this hook does not take narrow(); return allow(), deny() or None",
     "IllWrittenReason": "small letters, digits and hyphens",
