@@ -14,13 +14,14 @@ class NightShift:
     @hookimpl
     def scope_decision(self, client, requested): ...
 
-A plugin may declare three things as class variables or properties; they are not settings. `reasons`: every reason
+A plugin may declare four things as class variables or properties; they are not settings. `reasons`: every reason
 that its decisions and errors may have; operators, counters and translations use them, and the contract kit
 (`authserver.testing.contract`) refuses a decision with any other. It may be a mapping from each reason to its remedy,
 which `authserver explain` shows; the remedy is "" for a mistake of the client or user. `immediate`: True if the plugin
 asks no other service, uses no network and reads no slow file; the server then calls it directly, which is faster, and
 sets no time limit. Any other plugin has `authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the
-hooks that this plugin serves, if its settings decide that; without it, all that it implements.
+hooks that this plugin serves, if its settings decide that; without it, all that it implements. `insecure`: a sentence
+for each value that must not be set in production; a development server logs them, a production server does not start.
 
 A plugin may have two methods that are not hooks. `prepare()`, called once at start, opens what the plugin works with,
 or raises ValueError with a sentence; `close()` closes it at the end. A plugin that keeps something it has opened is a

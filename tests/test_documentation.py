@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from authserver import hookspecs, limits
 from authserver.cli import main as command_line
 from authserver.engine import errors
+from authserver.engine.records import EventType
 from authserver.hooks import is_implemented
 from authserver.ini import Resolved
 from authserver.settings import Settings, SettingsError
@@ -193,6 +194,13 @@ def test_every_limit_is_documented(built: Mapping[str, str]) -> None:
         bound = typing.get_args(hint)[1]
         row = f"{getattr(limits, name):,} {plain(bound.counts)} {plain(bound.reason)}"
         assert row in built["endpoints"], name
+
+
+def test_every_event_is_documented() -> None:
+    page = (CHECKOUT / "docs/concepts.rst").read_text()
+    (table,) = re.findall(r"^Events\n-+\n(.*?)^\S[^\n]*\n-{4,}$", page, re.MULTILINE | re.DOTALL)
+    named = re.findall(r"^   \* - `(.+)`$", table, re.MULTILINE)
+    assert sorted(named) == sorted(EventType)
 
 
 def test_how_long_a_request_waits_for_the_database_is_documented(built: Mapping[str, str]) -> None:

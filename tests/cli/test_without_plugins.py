@@ -152,6 +152,7 @@ def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path
         "client add": ["--name", "Notes"],
         "client edit": ["demo-service", "--name", "Notes"],
         "policy replay": ["--config", str(ini)],
+        "policy try": ["scopes_default"],
         "explain": ["resource", "demo-service"],
     }
     for command in documented()["decide"]:
