@@ -153,6 +153,8 @@ def test_ticks_all_and_none_and_what_was_ticked_come_back(many: Server) -> None:
     assert page.html.find("details").has_attr("open")
     many.consent(page, "allow", scopes=ticked())
     assert many.rows("grants")[0]["scopes"] == "profile files.read"
+    page = page.goto(many.path("/account/apps"))
+    assert "The API https://api.example/" in page.html.get_text(" ", strip=True)
 
 
 @pytest.mark.parametrize(
