@@ -80,6 +80,8 @@ def test_another_file_has_another_digest() -> None:
         (PNG_LOGO[:-1], "damaged"),
         (PNG_LOGO[:8], "damaged"),
         (PNG_LOGO[:-12], "damaged"),
+        # Whole chunks and no picture in them.
+        (PNG_LOGO[:33] + PNG_LOGO[-12:], "damaged"),
         (PNG_LOGO.replace(b"IHDR", b"IHDX"), "damaged"),
         (PNG_LOGO + b"<script>", "damaged"),
         (PNG_LOGO[:8] + b"\xff\xff\xff\xffIHDR", "damaged"),

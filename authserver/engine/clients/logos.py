@@ -53,6 +53,8 @@ def _png_problem(body: bytes) -> str | None:
         return "the PNG file is damaged."
     if not chunks or chunks[0][0] != b"IHDR" or chunks[-1][0] != b"IEND" or len(chunks[0][1]) != 13:
         return "the PNG file is damaged."
+    if not any(kind == b"IDAT" for kind, _ in chunks):
+        return "the PNG file is damaged."
     width, height = struct.unpack(">II", chunks[0][1][:8])
     if not (1 <= width <= MAXIMUM_LOGO_SIDE and 1 <= height <= MAXIMUM_LOGO_SIDE):
         return f"the picture must have 1 to {MAXIMUM_LOGO_SIDE} pixels in each direction."
