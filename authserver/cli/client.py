@@ -408,7 +408,10 @@ def _file(path: str | None) -> bytes | None:
     if not path:
         return None if path is None else b""
     with Path(path).open("rb") as file:
-        return file.read(MAXIMUM_LOGO + 1)
+        content = file.read(MAXIMUM_LOGO + 1)
+    if not content:
+        raise click.ClickException(f"{path}: the file is empty")
+    return content
 
 
 def _members(engine: Engine, texts: Iterable[str]) -> dict[str, Any]:

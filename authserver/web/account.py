@@ -224,6 +224,7 @@ def _described_consent(request: Request, app: ConnectedApp) -> dict[str, Any] | 
         "agreed_at": app.consent.granted_at,
         "may_be_silent": client is not None
         and client.is_enabled
+        and app.consent.is_for(client)
         and silent_approval_is_safe(client, reaches_client_alone=True),
     }
 

@@ -47,7 +47,7 @@ def authorize_by_form(request: Request) -> Response:
 def consent(request: Request) -> Response:
     query = read_page_query(request)
     outcome = authorization.resume(request.engine, query.get("request") or "", request.browser)
-    return show(request, outcome, ticked=() if query.get("ticks") == "none" else None)
+    return show(request, outcome, ticked=() if "none" in query.all("ticks") else None)
 
 
 @view_config(route_name="consent", request_method="POST")

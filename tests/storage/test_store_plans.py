@@ -53,6 +53,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "users.find_by_name": lambda stores: stores.users.find_by_name("user7"),
     "users.add": lambda stores: add_user(stores),
     "users.disable": lambda stores: stores.users.disable("user_7", NOW),
+    "users.change": lambda stores: change_user(stores),
     "users.hold": lambda stores: stores.users.hold(a_user(user_id="user_7")),
     "users.set_password": lambda stores: stores.users.set_password("user_7", "another"),
     "grants.add": lambda stores: stores.grants.add(a_grant(grant_id=new())),
@@ -130,6 +131,12 @@ def add_client(stores: Stores) -> str:
     client = a_client(client_id=new())
     stores.clients.add(client)
     return client.client_id
+
+
+def change_user(stores: Stores) -> None:
+    before = stores.users.find(add_user(stores))
+    assert before is not None
+    assert stores.users.change(replace(before, groups=("staff",)), instead_of=before)
 
 
 def change_client(stores: Stores) -> None:
