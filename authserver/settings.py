@@ -574,8 +574,6 @@ def _fetch_problems(settings: Settings) -> list[str]:
             ip_network(text)
         except ValueError as error:
             problems.append(f"authserver.fetch_refused_networks: {error}")
-    if settings.fetch_at_once_per_host > settings.fetch_at_once:
-        problems.append("authserver.fetch_at_once_per_host: is greater than authserver.fetch_at_once")
     if settings.fetch_ca_file and not Path(settings.fetch_ca_file).is_file():
         problems.append(f"authserver.fetch_ca_file: there is no file {settings.fetch_ca_file}")
     if settings.fetch_proxy and not re.fullmatch(_PROXY, settings.fetch_proxy):

@@ -86,7 +86,7 @@ def test_every_setting_is_documented(built: Mapping[str, str], field: dataclasse
     if field.default is dataclasses.MISSING:
         assert "Default: none: it is required" in entry
     elif field.default not in ((), ""):
-        shown = field.default if not isinstance(field.default, tuple) else " ".join(field.default)
+        shown = field.default if not isinstance(field.default, tuple) else " ".join(map(str, field.default))
         assert f"Default: {plain(str(shown))}" in entry
     if meta.ge is not None:
         assert f"{meta.ge} to {meta.le}" in entry

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
+from authserver.limits import MAXIMUM_DOCUMENT
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -71,7 +73,7 @@ class FetchFailed(Exception):
 
     @property
     def says_nothing(self) -> bool:
-        """Whether the failure says nothing about the document, so that the last good one may serve (CIMD-18).
+        """Whether the failure says nothing about the document, so that the last good one may serve.
 
         So after a timeout, a failed connection, 404, 408, 429 and 5xx.
         """
@@ -135,7 +137,7 @@ class DocumentKind(Generic[T]):
     name: str
     read: Callable[[Reply], T]
     accept: str = "application/json"
-    maximum: int = 65_536
+    maximum: int = MAXIMUM_DOCUMENT
     minimum_age: int = 60
     default_age: int = 300
     maximum_age: int = 86_400

@@ -36,6 +36,7 @@ from authserver.engine.records import (
     TokenKind,
     User,
 )
+from authserver.limits import MAXIMUM_DOCUMENT
 
 F = TypeVar("F")
 
@@ -423,7 +424,9 @@ class Fetcher(Protocol):
             FetchFailed: it could not be fetched, and no last good one may serve.
         """
 
-    def post(self, url: str, body: bytes, *, headers: Mapping[str, str], maximum: int = 65_536) -> Reply:
+    def post(
+        self, url: str, body: bytes, *, headers: Mapping[str, str], maximum: int = MAXIMUM_DOCUMENT
+    ) -> Reply:
         """Send this body, with its Content-Type among the headers; the answer, whatever its status is.
 
         Args:

@@ -28,11 +28,8 @@ from urllib3.util import make_headers
 
 from authserver.engine.documents import FetchFailed, FetchProblem, Reply
 from authserver.fetching.addresses import Address
+from authserver.limits import MAXIMUM_ADDRESSES, MAXIMUM_FETCHED_HEAD
 
-# Bytes of the status line and the headers of an answer, those of interim answers included.
-MAXIMUM_HEAD = 16_384
-# Addresses of one host that are tried; all of them are checked.
-MAXIMUM_ATTEMPTS = 4
 # How many host names may be looked up at once. A lookup cannot be stopped, so one that hangs keeps its thread.
 MAXIMUM_LOOKUPS = 16
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -86,7 +83,7 @@ class Exchange:
     deadline: float
     check: Check
     resolve: Resolve
-    allowance: int = MAXIMUM_HEAD + _SLACK
+    allowance: int = MAXIMUM_FETCHED_HEAD + _SLACK
 
     def remaining(self) -> float:
         """Seconds until the deadline. Raises FetchFailed when it has passed."""
@@ -106,7 +103,7 @@ class Exchange:
         addresses = self._addresses(host, port)
         for address in addresses:
             check(address)
-        tried = addresses[:MAXIMUM_ATTEMPTS]
+        tried = addresses[:MAXIMUM_ADDRESSES]
         problem = "it has no address"
         for number, address in enumerate(tried):
             # An address that swallows everything leaves time for the others.
@@ -184,8 +181,13 @@ def ask(
             if answered.status in REDIRECTS:
                 detail = f"status {answered.status}; redirects are not followed"
                 raise FetchFailed(FetchProblem.REDIRECTED, detail, status=answered.status)
-            if sum(len(name) + len(text) + 4 for name, text in answered.headers.iteritems()) > MAXIMUM_HEAD:
-                raise FetchFailed(FetchProblem.TOO_LARGE, f"the headers are longer than {MAXIMUM_HEAD} bytes")
+            if (
+                sum(len(name) + len(text) + 4 for name, text in answered.headers.iteritems())
+                > MAXIMUM_FETCHED_HEAD
+            ):
+                raise FetchFailed(
+                    FetchProblem.TOO_LARGE, f"the headers are longer than {MAXIMUM_FETCHED_HEAD} bytes"
+                )
             return Reply(
                 status=answered.status,
                 headers=MappingProxyType({name.lower(): text for name, text in answered.headers.items()}),

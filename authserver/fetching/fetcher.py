@@ -46,15 +46,13 @@ from authserver.fetching.connections import (
     too_slow,
     trusting,
 )
+from authserver.limits import MAXIMUM_DOCUMENT, MAXIMUM_DOCUMENTS, MAXIMUM_DOCUMENTS_SIZE
 from authserver.settings import Settings, SettingsError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 USER_AGENT = "authserver"
-# The cache: documents, and bytes of their bodies.
-MAXIMUM_DOCUMENTS = 1_000
-MAXIMUM_CACHED = 8 * 1024 * 1024
 # Failures of one host within a minute, after which it is left alone until that minute ends.
 MAXIMUM_FAILURES = 10
 FAILURE_WINDOW = 60
@@ -170,7 +168,9 @@ class Fetcher:
             with self._lock:
                 del self._flights[key]
 
-    def post(self, url: str, body: bytes, *, headers: Mapping[str, str], maximum: int = 65_536) -> Reply:
+    def post(
+        self, url: str, body: bytes, *, headers: Mapping[str, str], maximum: int = MAXIMUM_DOCUMENT
+    ) -> Reply:
         """See `engine.ports.Fetcher`."""
         deadline = time.monotonic() + self._limits.seconds
         destination = self._destination(url)
@@ -402,7 +402,7 @@ class _Cache:
         self.drop(key)
         self._kept[key] = kept
         self._size += kept.size
-        while len(self._kept) > MAXIMUM_DOCUMENTS or self._size > MAXIMUM_CACHED:
+        while len(self._kept) > MAXIMUM_DOCUMENTS or self._size > MAXIMUM_DOCUMENTS_SIZE:
             self.drop(next(iter(self._kept)))
 
     def drop(self, key: _Key) -> None:

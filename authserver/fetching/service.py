@@ -47,7 +47,7 @@ class Service:
         if not url.isascii() or not url.isprintable() or " " in url:
             raise ValueError("url: must have visible ASCII characters only; write others as %XX")
         if parts.scheme == "http" and not {host, f"[{host}]"} & LOOPBACK_HOSTS:
-            raise ValueError(f"url: must be https; http is for {', '.join(sorted(LOOPBACK_HOSTS))} only")
+            raise ValueError("url: must be https; http is for localhost, 127.0.0.1 and [::1] only")
         if parts.scheme == "http" and ca_file:
             raise ValueError("ca_file: is for https; remove it")
         try:

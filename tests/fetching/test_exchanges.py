@@ -15,8 +15,9 @@ import pytest
 
 from authserver.engine.documents import DocumentKind, FetchFailed, FetchProblem
 from authserver.fetching.addresses import Reach
-from authserver.fetching.connections import MAXIMUM_HEAD, MAXIMUM_LOOKUPS, Proxy
+from authserver.fetching.connections import MAXIMUM_LOOKUPS, Proxy
 from authserver.fetching.fetcher import Fetcher
+from authserver.limits import MAXIMUM_FETCHED_HEAD
 from authserver.testing.live import free_port
 from authserver.testing.origins import dripping, holding, proxying, raw, sending, serving
 
@@ -299,7 +300,7 @@ def test_what_is_no_proper_answer_is_refused_at_once(what: str, world: Any, page
 def test_the_longest_body_and_headers_are_still_read(world: Any, page: Any) -> None:
     origin = world.origin()
     origin.script = [
-        sending(b" " * 65_536, X_Long="y" * (MAXIMUM_HEAD - 300)),
+        sending(b" " * 65_536, X_Long="y" * (MAXIMUM_FETCHED_HEAD - 300)),
         raw(
             HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"40\r\n%b\r\n" % (b" " * 64) * 1024 + b"0\r\n\r\n"
         ),

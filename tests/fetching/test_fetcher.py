@@ -138,7 +138,7 @@ def test_the_cache_has_an_end_in_number_and_in_bytes(
     """T128: what was used last stays."""
     fetcher = world.fetcher()
     monkeypatch.setattr(module, "MAXIMUM_DOCUMENTS", 3)
-    monkeypatch.setattr(module, "MAXIMUM_CACHED", 100)
+    monkeypatch.setattr(module, "MAXIMUM_DOCUMENTS_SIZE", 100)
     for number in (1, 2, 3, 1, 4, 1, 2):
         fetcher.fetch(WORD, f"{url}?{number}")
     assert [item.path[-1] for item in origin.received] == ["1", "2", "3", "4", "2"]
@@ -149,7 +149,7 @@ def test_the_cache_has_an_end_in_number_and_in_bytes(
 
 
 def test_a_fresh_document_is_fetched_again_at_a_bounded_rate(world: Any, origin: Origin, url: str) -> None:
-    """J-15, T128: a key id that is not found makes one request a minute, however often it is presented."""
+    """T128: a key id that is not found makes one request a minute, however often it is presented."""
     fetcher = world.fetcher()
     fetcher.fetch(WORD, url)
     for second in range(180):
@@ -270,7 +270,7 @@ FINAL: dict[str, Any] = {
 def test_the_last_good_document_serves_a_day_after_a_failure_that_says_nothing(
     what: str, world: Any, origin: Origin, url: str
 ) -> None:
-    """CIMD-18: counted from its own end; each failure only lets the next attempt wait."""
+    """draft-ietf-oauth-client-id-metadata-document, 5.2: counted from its own end; each failure only lets the next attempt wait."""
     fetcher = world.fetcher()
     fetcher.fetch(LASTING, url)
     origin.reply = PASSING[what]
@@ -290,7 +290,7 @@ def test_the_last_good_document_serves_a_day_after_a_failure_that_says_nothing(
 def test_after_an_answer_that_says_something_else_the_last_good_one_does_not_serve(
     what: str, world: Any, origin: Origin, url: str
 ) -> None:
-    """CIMD-09, CIMD-18: it is not pushed out either: its server may confirm it."""
+    """draft-ietf-oauth-client-id-metadata-document, 5.2: it is not pushed out either: its server may confirm it."""
     fetcher = world.fetcher()
     origin.reply = sending(b"one", ETag='"a"')
     fetcher.fetch(LASTING, url)
@@ -310,7 +310,7 @@ def test_after_an_answer_that_says_something_else_the_last_good_one_does_not_ser
 
 
 def test_410_ends_it_at_once(world: Any, origin: Origin, url: str) -> None:
-    """CIMD-18: nothing of it is left, not even its validator."""
+    """RFC 9110, 15.5.11: nothing of it is left, not even its validator."""
     fetcher = world.fetcher()
     origin.reply = sending(b"one", ETag='"a"')
     fetcher.fetch(LASTING, url)
@@ -324,7 +324,7 @@ def test_410_ends_it_at_once(world: Any, origin: Origin, url: str) -> None:
 
 
 def test_after_a_refused_address_it_does_not_serve(world: Any, origin: Origin, url: str) -> None:
-    """CIMD-18, T123: a name that has moved inside."""
+    """T123: a name that has moved inside."""
     fetcher = world.fetcher()
     fetcher.fetch(LASTING, url)
     world.names["localhost"] = ["10.0.0.1"]
@@ -362,7 +362,7 @@ def test_while_it_is_fetched_the_last_good_one_serves_without_waiting(
 
 
 def test_a_url_that_failed_waits_longer_each_time(world: Any, origin: Origin, url: str) -> None:
-    """CIMD-09, T128: no error is cached; 1, 2, 4 … 60 seconds, and one success ends it."""
+    """T128: no error is cached; 1, 2, 4 … 60 seconds, and one success ends it."""
     origin.reply = sending(status=404)
     fetcher = world.fetcher()
     asked = []
@@ -380,7 +380,7 @@ def test_a_url_that_failed_waits_longer_each_time(world: Any, origin: Origin, ur
 
 
 def test_failures_count_for_a_host_and_successes_pay_for_none(world: Any, origin: Origin, url: str) -> None:
-    """CIMD-20, T128: ten a minute, whatever URLs they are of; then the host is left alone till its minute ends."""
+    """T128: ten a minute, whatever URLs they are of; then the host is left alone till its minute ends."""
     fetcher = world.fetcher()
     world.names["other.example"] = ["10.0.0.1"]
     for number in range(10):
@@ -398,7 +398,7 @@ def test_failures_count_for_a_host_and_successes_pay_for_none(world: Any, origin
 
 
 def test_successes_have_no_limit(world: Any, origin: Origin, url: str) -> None:
-    """CIMD-20: a document that must not be kept is fetched each time."""
+    """RFC 9111, 5.2.2.5: a document that must not be kept is fetched each time."""
     origin.reply = sending(b"one", Cache_Control="no-store")
     fetcher = world.fetcher()
     for _ in range(30):
