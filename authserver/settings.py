@@ -307,14 +307,24 @@ class Settings:
             ge=1,
             le=64,
             description=(
-                "How many documents each process fetches at the same time. Each holds a thread, and twice as many more "
-                "may wait for one: serve with more threads than three times this."
+                "How many documents each process fetches at the same time. Each holds a thread of the server."
             ),
         ),
     ] = 2
     fetch_at_once_per_host: Annotated[
         int,
         Meta(ge=1, le=64, description="How many of these fetches may go to one host at the same time."),
+    ] = 1
+    fetch_waiting: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=256,
+            description=(
+                "How many requests may wait until a document is fetched; others are refused at once. With "
+                "`fetch_at_once` it should be less than the threads of the server, so that some are always free."
+            ),
+        ),
     ] = 1
     fetch_ports: Annotated[
         tuple[Annotated[int, Meta(ge=1, le=65535)], ...],

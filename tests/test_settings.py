@@ -40,6 +40,7 @@ BOUNDS = {
     "unknown_tokens_per_minute": (0, 1_000_000),
     "fetch_at_once": (1, 64),
     "fetch_at_once_per_host": (1, 64),
+    "fetch_waiting": (0, 256),
     "cleanup_interval": (0, 86400),
     "event_lifetime": (0, 315360000),
     "idle_client_lifetime": (0, 315360000),

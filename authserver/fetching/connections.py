@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import quote
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, ProxyManager, Timeout, exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -247,8 +246,7 @@ def trusting(ca_file: str = "") -> ssl.SSLContext:
 
 def target_of(path: str, query: str) -> str:
     """The target of a request (RFC 9112, 3.2.1)."""
-    target = (path or "/") + (f"?{query}" if query else "")
-    return quote(target, safe="!$%&'()*+,-./:;=?@_~")
+    return (path or "/") + (f"?{query}" if query else "")
 
 
 def _body(answered: Any, exchange: Exchange, maximum: int) -> bytes:

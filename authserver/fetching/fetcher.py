@@ -75,6 +75,7 @@ class Limits:
         seconds: for one document, everything included.
         at_once: how many requests there are at the same time.
         at_once_per_host: how many of these go to one host.
+        waiting: how many may wait for a place, or for what another thread fetches.
         proxy: the egress proxy, if there is one. It is then the one that checks the addresses of names.
         ca_file: the certificates that are trusted; "" for the system's.
     """
@@ -84,6 +85,7 @@ class Limits:
     seconds: float = 3.0
     at_once: int = 2
     at_once_per_host: int = 1
+    waiting: int = 1
     proxy: Proxy | None = None
     ca_file: str = ""
 
@@ -99,6 +101,7 @@ def fetcher_of(settings: Settings) -> Fetcher:
         seconds=settings.fetch_time_limit,
         at_once=settings.fetch_at_once,
         at_once_per_host=settings.fetch_at_once_per_host,
+        waiting=settings.fetch_waiting,
         proxy=Proxy(settings.fetch_proxy, credentials) if settings.fetch_proxy else None,
         ca_file=settings.fetch_ca_file,
     )
@@ -132,7 +135,7 @@ class Fetcher:
         self._lock = threading.Lock()
         self._cache = _Cache()
         self._flights: dict[_Key, Future[Document[Any]]] = {}
-        self._places = _Places(limits.at_once, limits.at_once_per_host)
+        self._places = _Places(limits)
         self._pace = _Pace(clock)
         # Reading the system's certificates takes a while, and many servers never fetch.
         self._context: SSLContext | None = trusting(limits.ca_file) if limits.ca_file else None
@@ -155,7 +158,10 @@ class Fetcher:
                 # It is being fetched: nobody needs to wait for that.
                 return kept.document(now)
         if not leads:
-            return self._follow(flight, deadline)
+            try:
+                return self._follow(flight, deadline)
+            except FetchFailed as error:
+                return self._instead(key, kept, error)
         try:
             document = self._fetch(key, destination, kept, deadline)
         except BaseException as error:
@@ -253,6 +259,12 @@ class Fetcher:
             except ValueError as error:
                 raise FetchFailed(
                     FetchProblem.DOCUMENT_REFUSED, f"this is no good {kind.name}: {text_of(error)}"
+                ) from None
+            except Exception as error:
+                # Whatever a stranger's document makes of its reader, the caller gets a refusal.
+                log.exception("the reader of a %s failed", kind.name)
+                raise FetchFailed(
+                    FetchProblem.DOCUMENT_REFUSED, f"its reader failed: {type(error).__name__}"
                 ) from None
         else:
             wait = freshness.retry_after(reply.headers) if reply.status in (429, 503) else 0
@@ -414,8 +426,8 @@ class _Cache:
 class _Places:
     """How many threads fetch at once, and how many may wait: so many others stay free."""
 
-    def __init__(self, total: int, per_host: int) -> None:
-        self._total, self._per_host = total, per_host
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._taken: dict[str, int] = {}
         self._waiting = 0
         self._changed = threading.Condition()
@@ -443,9 +455,9 @@ class _Places:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Wait within this. Raises FetchFailed if twice as many as may fetch are waiting."""
+        """Wait within this. Raises FetchFailed if as many as may wait already do."""
         with self._changed:
-            if self._waiting >= 2 * self._total:
+            if self._waiting >= self._limits.waiting:
                 raise FetchFailed(FetchProblem.BUSY, "too many wait for others", seconds_to_wait=1)
             self._waiting += 1
         try:
@@ -455,7 +467,10 @@ class _Places:
                 self._waiting -= 1
 
     def _is_free(self, host: str) -> bool:
-        return sum(self._taken.values()) < self._total and self._taken.get(host, 0) < self._per_host
+        return (
+            sum(self._taken.values()) < self._limits.at_once
+            and self._taken.get(host, 0) < self._limits.at_once_per_host
+        )
 
 
 @dataclass(slots=True)

@@ -52,6 +52,13 @@ def test_a_document_is_fetched_by_name_over_tls(world: Any, page: Any) -> None:
     assert origin.names == ["client.example"] and world.lookups == ["client.example"]
 
 
+def test_a_path_that_begins_like_a_host_stays_a_path(world: Any, page: Any) -> None:
+    origin = world.origin()
+    world.fetcher().fetch(page, f"https://client.example:{origin.port}//other.example/a?b=//c")
+    # The library of the test's server makes one slash of the two.
+    assert [item.path for item in origin.received] == ["/other.example/a?b=//c"]
+
+
 # ---- Where to (T122, T123, T124) --------------------------------------------------------------------
 
 URLS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -162,6 +163,17 @@ def test_a_fresh_document_is_fetched_again_at_a_bounded_rate(world: Any, origin:
     assert document.value == "one" and not document.is_last_good
 
 
+def test_a_document_that_breaks_its_reader_is_a_bad_document(world: Any, origin: Origin, url: str) -> None:
+    """RFC 8259, 9: `json` raises no ValueError for what is nested too deeply."""
+    kind = replace(WORD, name="nested", read=lambda reply: str(json.loads(reply.body)))
+    origin.reply = sending(b"[" * 60_000)
+    failed = failing(world.fetcher(), url, kind)
+    assert (failed.problem, failed.detail) == (
+        FetchProblem.DOCUMENT_REFUSED,
+        "its reader failed: RecursionError",
+    )
+
+
 # ---- One request for many who ask -------------------------------------------------------------------
 
 
@@ -169,7 +181,7 @@ def test_many_who_ask_at_once_cause_one_request(world: Any, origin: Origin, url:
     """T128: single flight; who comes first asks, and the others get the same."""
     gate = threading.Event()
     origin.reply = holding(gate, sending(b"one", Cache_Control="no-store"))
-    fetcher = world.fetcher(at_once=4, at_once_per_host=4)
+    fetcher = world.fetcher(waiting=4)
     with ThreadPoolExecutor(5) as threads:
         flights = [threads.submit(fetcher.fetch, WORD, url) for _ in range(5)]
         await_(lambda: fetcher._places._waiting == 4)
@@ -181,7 +193,7 @@ def test_many_who_ask_at_once_cause_one_request(world: Any, origin: Origin, url:
 def test_a_failure_of_the_one_request_is_that_of_all(world: Any, origin: Origin, url: str) -> None:
     gate = threading.Event()
     origin.reply = holding(gate, sending(status=403))
-    fetcher = world.fetcher(at_once=4)
+    fetcher = world.fetcher(waiting=3)
     with ThreadPoolExecutor(4) as threads:
         flights = [threads.submit(failing, fetcher, url) for _ in range(4)]
         await_(lambda: fetcher._places._waiting == 3)
@@ -192,13 +204,28 @@ def test_a_failure_of_the_one_request_is_that_of_all(world: Any, origin: Origin,
     assert fetcher._flights == {} and failing(fetcher, url).problem is FetchProblem.PACED
 
 
+def test_who_cannot_wait_for_a_newer_one_gets_the_fresh_one(world: Any, origin: Origin, url: str) -> None:
+    """T126, T128: a flood that asks for newer documents fails no request."""
+    fetcher = world.fetcher(waiting=0)
+    fetcher.fetch(WORD, url)
+    gate = threading.Event()
+    origin.reply = holding(gate, sending(b"two"))
+    world.clock.now += 60
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(fetcher.fetch, WORD, url, again=True)
+        await_(lambda: len(origin.received) == 2)
+        assert fetcher.fetch(WORD, url, again=True).value == "one"
+        gate.set()
+        assert first.result().value == "two"
+
+
 def test_only_so_many_are_under_way_and_wait(world: Any) -> None:
     """T126: a slow host holds its places and a few threads; everybody else is told to come again at once."""
     gate = threading.Event()
     slow, other, third = (world.origin(name) for name in ("slow.example", "other.example", "third.example"))
     for origin in (slow, other, third):
         origin.reply = holding(gate, sending(b"one"))
-    fetcher = world.fetcher(at_once=2, at_once_per_host=1)
+    fetcher = world.fetcher(at_once=2, at_once_per_host=1, waiting=4)
     outcomes: Counter[str] = Counter()
 
     def ask(url: str) -> None:
@@ -245,7 +272,7 @@ def test_who_gets_no_place_in_time_is_told(world: Any) -> None:
 
 
 def test_threads_that_ask_for_many_documents_get_them_all(world: Any, origin: Origin, url: str) -> None:
-    fetcher = world.fetcher(at_once=8, at_once_per_host=8, seconds=20)
+    fetcher = world.fetcher(at_once=8, at_once_per_host=8, waiting=16, seconds=20)
     seen = at_once(16, lambda number: [fetcher.fetch(WORD, f"{url}?{n}").value for n in range(8)])
     assert seen == [["one"] * 8] * 16
     assert len(origin.received) == 8
