@@ -15,7 +15,7 @@ import pytest
 
 from authserver.engine.documents import DocumentKind, FetchFailed, FetchProblem
 from authserver.fetching.addresses import Reach
-from authserver.fetching.connections import MAXIMUM_LOOKUPS, Proxy
+from authserver.fetching.connections import MAXIMUM_LOOKUPS, Proxy, system_resolve
 from authserver.fetching.fetcher import Fetcher
 from authserver.limits import MAXIMUM_FETCHED_HEAD
 from authserver.testing.live import free_port
@@ -169,6 +169,37 @@ def test_a_name_that_does_not_exist_looks_like_a_refused_address(world: Any, pag
     refused = problem_of(fetcher, page, "https://inner.example/")
     assert (str(unknown), unknown.is_temporary) == (str(refused), refused.is_temporary)
     assert unknown.problem is FetchProblem.NAME_UNKNOWN and refused.problem is FetchProblem.ADDRESS_REFUSED
+
+
+LOOKUPS: dict[str, Any] = {
+    "unknown": (socket.gaierror(socket.EAI_NONAME, "unknown"), FetchProblem.NAME_UNKNOWN),
+    "not now": (socket.gaierror(socket.EAI_AGAIN, "not now"), FetchProblem.UNREACHABLE),
+    "a timeout of its own": (TimeoutError(), FetchProblem.UNREACHABLE),
+    "a label that is too long": (UnicodeError(), FetchProblem.UNREACHABLE),
+    "no address": ([], FetchProblem.NAME_UNKNOWN),
+    "gibberish": (["gibberish"], FetchProblem.UNREACHABLE),
+}
+
+
+@pytest.mark.parametrize("what", LOOKUPS)
+def test_whatever_a_lookup_comes_to_is_a_refusal(what: str, world: Any, page: Any) -> None:
+    answer, problem = LOOKUPS[what]
+
+    def resolve(host: str, port: int) -> Sequence[str]:
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    assert problem_of(world.fetcher(resolve), page, "https://client.example/").problem is problem
+
+
+def test_the_resolver_of_the_system_is_asked(world: Any, page: Any) -> None:
+    """R-15: and each of its answers is checked."""
+    origin = world.origin("localhost")
+    url = f"https://localhost:{origin.port}/"
+    assert world.fetcher(system_resolve).fetch(page, url).value == b"{}"
+    failed = problem_of(world.fetcher(system_resolve, reach=Reach(), ports=(origin.port,)), page, url)
+    assert failed.problem is FetchProblem.ADDRESS_REFUSED
 
 
 def test_only_the_facts_for_operators_say_more(world: Any, page: Any, caplog: Any) -> None:
