@@ -192,5 +192,5 @@ def test_a_service_needs_a_plain_url(url: str, words: str) -> None:
 @pytest.mark.parametrize("url", ["http://localhost:8099/", "https://policy.example/"])
 def test_a_service_needs_a_fitting_ca_file(url: str, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
-    with pytest.raises(ValueError, match="ca_file: (is for https|cannot be used)"):
+    with pytest.raises(ValueError, match=r"ca_file: (is for https|cannot be used)"):
         Service(url, ca_file=str(tmp_path / "ca.pem"))
