@@ -60,6 +60,11 @@ For small records that expire (`engine.stores.kept`): `Kept` is one; its kind is
 `digest` is that of a `new_credential` or of another text, and `well_formed` refuses, without a look into the database,
 what this server cannot have made.
 
+For documents at URLs that somebody else named, such as a client (`engine.fetcher`): `DocumentKind` says how a kind of
+document is read and how long it may be used, `fetch` returns a `Document`, and `FetchFailed` says why there is none, by
+its `FetchProblem`. `post` sends something to such a URL and returns the `Reply`. For a URL of the operator's, which may
+be inside the operator's network, make a `Service` in `prepare`.
+
 For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` parses a JWS, and `foreign_key` reads
 the key that signed it. Something that may be used only once is a `SingleUse` among the `uses` of a `Binding` or an
 `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of a plugin asks for the
@@ -84,6 +89,7 @@ from authserver.engine.crypto.digests import (
 from authserver.engine.crypto.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, foreign_key, read_jws
 from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.decisions import Decision, allow, deny, narrow
+from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
 from authserver.engine.errors import (
     InvalidClientMetadata,
     InvalidGrant,
@@ -121,6 +127,7 @@ from authserver.engine.uris import (
     redirect_uri_problem,
     same_loopback_redirect_uri,
 )
+from authserver.fetching.service import Service
 from authserver.hookspecs import DECIDING, hookimpl
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
 from authserver.protocols import (
@@ -176,10 +183,14 @@ __all__ = [
     "ConsentDecisionHook",
     "Credentials",
     "Decision",
+    "Document",
+    "DocumentKind",
     "Engine",
     "Event",
     "ExpandAuthorizationRequestHook",
     "Expanded",
+    "FetchFailed",
+    "FetchProblem",
     "FindClientHook",
     "ForeignKey",
     "Grant",
@@ -211,6 +222,7 @@ __all__ = [
     "RedirectUriDecisionHook",
     "RegisteredBy",
     "RegistrationDecisionHook",
+    "Reply",
     "Request",
     "ResourceDecisionHook",
     "Route",
@@ -218,6 +230,7 @@ __all__ = [
     "ScopesHook",
     "Secret",
     "ServerMetadataHook",
+    "Service",
     "Session",
     "SingleUse",
     "Token",

@@ -38,6 +38,7 @@ from authserver.engine.metadata import MetadataCollision, auth_methods, joined
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.restore.generation import FollowedGeneration
 from authserver.engine.uris import canonical_resource
+from authserver.fetching.fetcher import fetcher_of
 from authserver.ini import Loaded
 from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
@@ -247,6 +248,7 @@ def _build(
             signer=FollowedSigningKeys(storage, sealing_keys, settings.signing_algorithm),
             ring=sealing_keys,
             throttle=Throttle(),
+            fetcher=fetcher_of(settings),
             grant_types=joined(
                 "grant type",
                 {name: grants.CORE[name] for name in settings.grant_types},

@@ -273,6 +273,14 @@ def _insecure(settings: Settings, own: Mapping[str, Resolved], ini: Mapping[str,
         insecure.append(
             "authserver.database_url: a password is in the INI file; give it as env:NAME or file:PATH"
         )
+    if settings.fetch_proxy_credentials and own["fetch_proxy_credentials"].inline:
+        insecure.append(
+            "authserver.fetch_proxy_credentials: is in the INI file; give it as env:NAME or file:PATH"
+        )
+    if settings.fetch_loopback:
+        insecure.append(
+            "authserver.fetch_loopback: strangers can make this machine ask itself; remove the line"
+        )
     for key, value in ini.items():
         if key.startswith(("pyramid.debug", "pyramid.reload")) and value.strip().lower() in _ON:
             insecure.append(f"{key}: debugging is on; remove the line")

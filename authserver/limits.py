@@ -93,6 +93,27 @@ MAXIMUM_IDENTIFIER: Annotated[
     int, Bound("characters of a `jti`", "it is remembered until it has expired")
 ] = 512
 
+# ---- What is fetched from other servers ---------------------------------------------------------------
+
+MAXIMUM_FETCHED_HEAD: Annotated[
+    int, Bound("bytes of the first line and all headers of another server's answer", "it is held in memory")
+] = 16_384
+MAXIMUM_DOCUMENT: Annotated[
+    int,
+    Bound(
+        "bytes of a document of another server, unless its feature says otherwise",
+        "it is held in memory, and parsed; a compressed one is refused",
+    ),
+] = 65_536
+MAXIMUM_DOCUMENTS: Annotated[int, Bound("documents of other servers that are kept", "memory is bounded")] = (
+    1_000
+)
+MAXIMUM_DOCUMENTS_SIZE: Annotated[int, Bound("bytes of all that are kept", "memory is bounded")] = 8_388_608
+MAXIMUM_ADDRESSES: Annotated[
+    int,
+    Bound("addresses of a host that are tried", "all attempts have one deadline; every address is checked"),
+] = 4
+
 # ---- People and their programs ----------------------------------------------------------------------
 
 MAXIMUM_USERNAME: Annotated[int, Bound("characters of a user name", "it is shown on pages")] = 100

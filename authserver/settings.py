@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
@@ -87,6 +88,8 @@ _LINK = (
     r"https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?([/?#][!#-;=?-Z_a-z~]*)?"
     r"|mailto:[A-Za-z0-9._+-]+@[A-Za-z0-9][A-Za-z0-9.-]*"
 )
+# An egress proxy: a host, or an address in brackets, and its port.
+_PROXY = r"http://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}/?"
 # Characters of an authorization request beside its scopes and redirect URI: client, challenge, resource, a state.
 _ROOM_FOR_THE_REST = 1024
 # Seconds. A retiring signing key verifies for at least so long, whatever the lifetime is set to meanwhile.
@@ -287,6 +290,88 @@ class Settings:
             ),
         ),
     ] = 60
+    fetch_time_limit: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=30,
+            description=(
+                "Seconds for fetching one document from another server: looking up its name, connecting, and the "
+                "whole answer."
+            ),
+        ),
+    ] = 3.0
+    fetch_at_once: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description=(
+                "How many documents each process fetches at the same time. Each holds a thread of the server."
+            ),
+        ),
+    ] = 2
+    fetch_at_once_per_host: Annotated[
+        int,
+        Meta(ge=1, le=64, description="How many of these fetches may go to one host at the same time."),
+    ] = 1
+    fetch_waiting: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=256,
+            description=(
+                "How many requests may wait until a document is fetched; others are refused at once. With "
+                "`fetch_at_once` it should be less than the threads of the server, so that some are always free."
+            ),
+        ),
+    ] = 1
+    fetch_ports: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=65535)], ...],
+        Meta(description="The ports from which documents are fetched."),
+    ] = (443,)
+    fetch_refused_networks: Annotated[
+        Text,
+        Meta(
+            description=(
+                "Networks, such as `192.0.2.0/24`, from which nothing is fetched, beside private and special ones and "
+                "the addresses of this machine. Name your own public networks here."
+            )
+        ),
+    ] = ()
+    fetch_ca_file: Annotated[
+        str,
+        Meta(
+            description=(
+                "Path of the certificates (PEM) that are trusted when documents are fetched; empty for the system's."
+            )
+        ),
+    ] = ""
+    fetch_proxy: Annotated[
+        str,
+        Meta(
+            description=(
+                "The egress proxy, `http://host:port`, through which documents are fetched (CONNECT); empty for none. "
+                "It looks up the names and must refuse private addresses. Proxies of the environment are never used."
+            )
+        ),
+    ] = ""
+    fetch_proxy_credentials: Annotated[
+        tuple[Secret, ...],
+        Meta(
+            max_length=1,
+            description="`user:password` for the egress proxy (Basic); empty if it asks for none.",
+        ),
+    ] = ()
+    fetch_loopback: Annotated[
+        bool,
+        Meta(
+            description=(
+                "Whether documents are also fetched from loopback addresses, by http too and at any port. For "
+                "development; production refuses it."
+            )
+        ),
+    ] = False
     cleanup_interval: Annotated[
         Seconds,
         Meta(
@@ -460,6 +545,7 @@ def contradictions(settings: Settings) -> list[str]:
         for name, link in links.items()
         if link and not re.fullmatch(_LINK, link)
     ]
+    problems += _fetch_problems(settings)
     try:
         key_ring(settings)
     except SettingsError as error:
@@ -487,6 +573,35 @@ def scope_problems(names: Iterable[str], maximum_request: int) -> list[str]:
             f"all {len(names)} scopes in one request are {len(quote_plus(text))} characters in an address, and "
             f"authserver.maximum_request leaves room for {room}; raise it, shorten their names or have fewer"
         )
+    return problems
+
+
+def _fetch_problems(settings: Settings) -> list[str]:
+    """What cannot be meant in the settings about fetching."""
+    problems = []
+    for text in settings.fetch_refused_networks:
+        try:
+            ip_network(text)
+        except ValueError as error:
+            problems.append(f"authserver.fetch_refused_networks: {error}")
+    if settings.fetch_ca_file and not Path(settings.fetch_ca_file).is_file():
+        problems.append(f"authserver.fetch_ca_file: there is no file {settings.fetch_ca_file}")
+    if settings.fetch_proxy and not re.fullmatch(_PROXY, settings.fetch_proxy):
+        problems.append(
+            "authserver.fetch_proxy: must be such as http://proxy.example.com:3128; what the proxy asks for is "
+            "authserver.fetch_proxy_credentials"
+        )
+    if settings.fetch_proxy and settings.fetch_loopback:
+        problems.append(
+            "authserver.fetch_proxy: would look for loopback in itself; set fetch_loopback to false"
+        )
+    for credentials in settings.fetch_proxy_credentials:
+        if not settings.fetch_proxy:
+            problems.append("authserver.fetch_proxy_credentials: there is no authserver.fetch_proxy")
+        if not re.fullmatch(r"[!-9;-~]+:[!-~]+", credentials.value):
+            problems.append(
+                "authserver.fetch_proxy_credentials: must be user:password, in visible ASCII characters"
+            )
     return problems
 
 

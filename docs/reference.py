@@ -128,7 +128,10 @@ def type_words(annotation: Any) -> str:
         item = typing.get_args(annotation)[0]
         if typing.get_origin(item) is tuple:
             return "lines of `name = text`"
-        return "secrets, separated by white space" if item is Secret else "words, separated by white space"
+        if typing.get_origin(item) is typing.Annotated:
+            item = typing.get_args(item)[0]
+        several = {Secret: "secrets", int: "whole numbers"}.get(item, "words")
+        return f"{several}, separated by white space"
     if issubclass(annotation, StrEnum):
         return "one of " + ", ".join(f"`{member}`" for member in annotation)
     return {
@@ -144,7 +147,9 @@ def bound_words(meta: msgspec.Meta) -> str:
     bounds = []
     if meta.ge is not None:
         bounds.append(f"{meta.ge} to {meta.le}")
-    if meta.max_length is not None:
+    if meta.max_length is not None and meta.min_length is None:
+        bounds.append(f"at most {meta.max_length}")
+    elif meta.max_length is not None:
         bounds.append(f"{meta.min_length} to {meta.max_length} characters")
     elif meta.min_length is not None:
         bounds.append(f"{meta.min_length} or more")
@@ -157,7 +162,7 @@ def default_words(field: dataclasses.Field[Any]) -> str:
     if field.default is dataclasses.MISSING:
         return ""
     if isinstance(field.default, tuple):
-        return f"`{' '.join(field.default)}`" if field.default else "empty"
+        return f"`{' '.join(map(str, field.default))}`" if field.default else "empty"
     default = str(field.default).lower() if isinstance(field.default, bool) else field.default
     return f"`{default}`" if default != "" else "empty"
 

@@ -87,7 +87,7 @@ def test_every_setting_is_documented(built: Mapping[str, str], field: dataclasse
     if field.default is dataclasses.MISSING:
         assert "Default: none: it is required" in entry
     elif field.default not in ((), ""):
-        shown = " ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
+        shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
         # As it is written in an INI file.
         shown = shown.lower() if isinstance(field.default, bool) else shown
         assert f"Default: {plain(shown)}" in entry

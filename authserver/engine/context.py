@@ -15,7 +15,15 @@ from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.decisions import Ruling, T
 from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.parameters import Parameters
-from authserver.engine.ports import ContributionFailed, Generation, Policies, Signer, Stores, Throttle
+from authserver.engine.ports import (
+    ContributionFailed,
+    Fetcher,
+    Generation,
+    Policies,
+    Signer,
+    Stores,
+    Throttle,
+)
 from authserver.engine.questions import Question
 from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token, User
 from authserver.limits import MAXIMUM_CLIENT_ID
@@ -162,6 +170,7 @@ class Parts:
     signer: Signer
     ring: KeyRing
     throttle: Throttle
+    fetcher: Fetcher
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     scopes: Mapping[str, str]

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from authserver.engine.decisions import Ruling, T
+from authserver.engine.documents import Document, DocumentKind, Reply
 from authserver.engine.questions import Question
 from authserver.engine.records import (
     Batch,
@@ -35,6 +36,9 @@ from authserver.engine.records import (
     TokenKind,
     User,
 )
+from authserver.limits import MAXIMUM_DOCUMENT
+
+F = TypeVar("F")
 
 
 class StorageUnavailable(Exception):
@@ -403,6 +407,37 @@ class Throttle(Protocol):
 
     def tell(self, what: str, who: str) -> bool:
         """Whether to leave an event about them: at most once a minute."""
+
+
+class Fetcher(Protocol):
+    """Requests to URLs that somebody else named, such as a client in its metadata (R-13).
+
+    Only https to public addresses, without redirects, bounded in time, size and number. A request may take seconds:
+    make it before the first write, so that no lock is held meanwhile.
+    """
+
+    def fetch(self, kind: DocumentKind[F], url: str, *, again: bool = False) -> Document[F]:
+        """The document at this URL, fetched or from the cache.
+
+        Args:
+            again: fetch it although it is fresh, because something was not found in it; not more often than its kind
+                allows.
+
+        Raises:
+            FetchFailed: it could not be fetched, and no last good one may serve.
+        """
+
+    def post(
+        self, url: str, body: bytes, *, headers: Mapping[str, str], maximum: int = MAXIMUM_DOCUMENT
+    ) -> Reply:
+        """Send this body, with its Content-Type among the headers; the answer, whatever its status is.
+
+        Args:
+            maximum: bytes of the longest body of an answer.
+
+        Raises:
+            FetchFailed: there is no answer, or it is a redirect.
+        """
 
 
 class Generation(Protocol):

@@ -1,0 +1,293 @@
+"""Other servers for tests: real ones on loopback, with TLS from an authority of their own, that answer as a test says."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+# What an origin does with one request.
+Reply = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Authority:
+    """Signs certificates for hosts. `ca_file` is what to trust.
+
+    Args:
+        folder: where its files are written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority for tests")])
+        certificate = self._certificate(self._name, self._key).add_extension(
+            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        )
+        self.ca_file = folder / "authority.pem"
+        self.ca_file.write_bytes(
+            certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        )
+
+    def context(self, *hosts: str, valid_for: timedelta = timedelta(hours=1)) -> ssl.SSLContext:
+        """For a server that is all of these hosts, names or addresses."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "origin for tests")])
+        certificate = self._certificate(name, key, valid_for).add_extension(
+            x509.SubjectAlternativeName(list(map(_alternative_name, hosts))), critical=False
+        )
+        path = self._folder / f"{hosts[0].replace(':', '_')}.pem"
+        path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            + certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        return context
+
+    def _certificate(
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, valid_for: timedelta = timedelta(hours=1)
+    ) -> x509.CertificateBuilder:
+        ends = datetime.now(UTC) + valid_for
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(ends - timedelta(hours=2))
+            .not_valid_after(ends)
+        )
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request as it arrived; `peer` is the port that it came from, so a connection of its own."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    peer: int
+
+
+@dataclass
+class Origin:
+    """A server of somebody else.
+
+    Attributes:
+        port: where it listens on 127.0.0.1.
+        received: the requests that arrived.
+        script: replies that are given once each, before `reply`.
+        reply: what is answered.
+        names: the host names of TLS handshakes (SNI).
+    """
+
+    port: int = 0
+    received: list[Received] = field(default_factory=list)
+    script: list[Reply] = field(default_factory=list)
+    reply: Reply = field(default_factory=lambda: sending())
+    names: list[str | None] = field(default_factory=list)
+
+
+@contextmanager
+def serving(context: ssl.SSLContext | None = None) -> Iterator[Origin]:
+    """An origin on a loopback port; with TLS where a context is given."""
+    origin = Origin()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            self._answer(b"")
+
+        def do_POST(self) -> None:
+            self._answer(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def _answer(self, body: bytes) -> None:
+            origin.received.append(
+                Received(self.command, self.path, dict(self.headers), body, self.client_address[1])
+            )
+            reply = origin.script.pop(0) if origin.script else origin.reply
+            try:
+                reply(self)
+            except OSError:
+                self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            """Tests need no access log."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+        request_queue_size = 128  # many threads may connect at the same moment
+
+        def finish_request(self, request: Any, address: Any) -> None:
+            # In the thread of the connection, so that a handshake that hangs holds up no other.
+            if context is not None:
+                request = context.wrap_socket(request, server_side=True)
+            try:
+                super().finish_request(request, address)
+            finally:
+                if context is not None:
+                    request.close()
+
+        def handle_error(self, request: Any, address: Any) -> None:
+            """A client that hangs up, or refuses the certificate, is what some tests are about."""
+
+    if context is not None:
+        context.sni_callback = lambda _socket, name, _context: origin.names.append(name)
+    server = Server(("127.0.0.1", 0), Handler)
+    origin.port = server.server_port
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        yield origin
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def sending(body: bytes = b"{}", status: int = 200, **headers: str) -> Reply:
+    """Any HTTP answer; `_` in a header's name stands for `-`."""
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        sent = {"Content_Type": "application/json", "Content_Length": str(len(body)), **headers}
+        for name, text in sent.items():
+            handler.send_header(name.replace("_", "-"), text)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return reply
+
+
+def raw(text: bytes) -> Reply:
+    """These bytes, and the end of the connection."""
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(text)
+        handler.close_connection = True
+
+    return reply
+
+
+def dripping(head: bytes, drop: bytes, *, seconds: float = 0.05) -> Reply:
+    """These bytes, and then a drop every so often for as long as somebody listens (at most 10 s)."""
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(head)
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            handler.wfile.write(drop)
+            handler.wfile.flush()
+            time.sleep(seconds)
+
+    return reply
+
+
+def holding(gate: threading.Event, then: Reply | None = None) -> Reply:
+    """Nothing until the gate opens (at most 10 s), then this."""
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        gate.wait(10)
+        (then or sending())(handler)
+
+    return reply
+
+
+@dataclass
+class Tunnels:
+    """An egress proxy: `asked` has the first line and the headers of each request."""
+
+    port: int = 0
+    asked: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def proxying(ports: dict[str, int], *, refusal: bytes = b"") -> Iterator[Tunnels]:
+    """A proxy that opens a tunnel to a loopback port for each of these hosts (CONNECT); others get 502.
+
+    Args:
+        refusal: what every request is answered instead.
+    """
+    tunnels = Tunnels()
+    listener = socket.create_server(("127.0.0.1", 0))
+    tunnels.port = listener.getsockname()[1]
+
+    def serve(client: socket.socket) -> None:
+        with client:
+            head = b""
+            while b"\r\n\r\n" not in head and (piece := client.recv(4096)):
+                head += piece
+            tunnels.asked.append(head.decode("latin-1"))
+            host = head.split(b" ")[1].rpartition(b":")[0].decode()
+            if refusal or host not in ports:
+                client.sendall(refusal or b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+                return
+            with socket.create_connection(("127.0.0.1", ports[host])) as origin:
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                back = threading.Thread(target=_copy, args=(origin, client), daemon=True)
+                back.start()
+                _copy(client, origin)
+                back.join(10)
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield tunnels
+    finally:
+        # Wakes the thread that accepts, which `close` alone does not.
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while piece := source.recv(65536):
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        return
+
+
+def _alternative_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def resolving(names: dict[str, Sequence[str]]) -> Callable[[str, int], Sequence[str]]:
+    """A resolver that knows these names and their addresses."""
+
+    def resolve(host: str, port: int) -> Sequence[str]:
+        if host not in names:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return names[host]
+
+    return resolve
