@@ -58,8 +58,8 @@ class RedirectUriDecisionHook(Protocol):
     def redirect_uri_decision(self, *, client: Client, redirect_uri: str) -> Decision[None] | None:
         """Whether an authorization response may go to this URI.
 
-        Asked for each authorization request, and for each URI of a client that registers itself: a URI that is not
-        accepted is not registered.
+        Asked for each authorization request, again when its code is redeemed, and for each URI of a client that registers
+        itself: a URI that is not accepted is not registered.
 
         Arguments:
             client: the client that asks; during its registration, the client as it would be stored with all the URIs it
@@ -68,7 +68,8 @@ class RedirectUriDecisionHook(Protocol):
 
         Answers:
             allow(reason): it may. The engine still refuses a URI that could not have been registered.
-            deny(reason): it may not; the user sees an error page and is not redirected.
+            deny(reason): it may not; the user sees an error page and is not redirected. A code that was sent there is
+                refused with `invalid_grant`.
             None: not mine.
         """
         ...
@@ -90,7 +91,8 @@ class ScopeDecisionHook(Protocol):
 
         Arguments:
             client: the client that asks.
-            user: the person who would grant them; None when the client acts on its own behalf, or nobody has signed in yet.
+            user: the person who would grant them, with groups and attributes; None when the client acts on its own behalf,
+                or nobody has signed in yet.
             grant_type: `authorization_code` also while the user is still being asked.
             requested: the scopes of the request, in order; empty when it named none.
             resources: the canonical resources of the request.
@@ -171,7 +173,8 @@ class ConsentDecisionHook(Protocol):
             user: who is signed in.
             scopes: what would be granted.
             resources: for which resources.
-            remembered: what this user last agreed to for this client; None when nothing is remembered.
+            remembered: what this user last agreed to for this client; None when nothing is remembered, and when the client has
+                another name, or a redirect URI more, than the user agreed to.
 
         Answers:
             allow(reason): go on without a consent page. The engine still asks when nothing proves the identity of the
@@ -348,8 +351,8 @@ class ClientMetadataHook(Protocol):
     def client_metadata(self) -> Mapping[str, ReadMember] | None:
         """Members of client metadata to store (RFC 7591, 2). Asked once, at start.
 
-        A client registers itself with them, and an operator sets them with `authserver client add --metadata`. What is
-        stored is in `Client.details` under the same name, and is shown with the client.
+        A client registers itself with them, and an operator sets them with `--metadata` of `authserver client add` and
+        `authserver client edit`. What is stored is in `Client.details` under the same name, and is shown with the client.
 
         Answers:
             A mapping of names to functions. Each takes the name and the JSON value that was sent, and returns the JSON
@@ -366,7 +369,7 @@ class CodeDetailsHook(Protocol):
     def code_details(self, *, client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
         """What to store of an authorization request with its code.
 
-        Asked whenever a request is checked, also before somebody signs in.
+        Asked whenever a request is checked: when a client sends it in advance, and at each step once somebody is signed in.
 
         Arguments:
             client: the client that asks.
@@ -507,7 +510,7 @@ class ObserveHook(Protocol):
     """Of a plugin that serves `observe`."""
 
     def observe(self, *, event: Event) -> None:
-        """Called with each event after it was committed.
+        """Called with each event after it was committed, except those about shadow plugins.
 
         Arguments:
             event: what happened, as it is stored in the event table.
