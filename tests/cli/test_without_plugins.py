@@ -90,12 +90,22 @@ def test_commands_that_need_no_plugin_load_none(broken: Run, ini: Path) -> None:
     (ini.parent / "gone").unlink()
     arguments = {
         "client show": ["demo-service"],
+        "user show": ["demo"],
         "client secrets": ["demo-service"],
+        "init": [str(ini.parent / "another")],
         "plugin new": ["quiet-hours", "--directory", str(ini.parent)],
     }
     for command in documented()["unused"]:
         done = broken(*command.split(), *arguments.get(command, []))
         assert (done.exit_code, done.stderr) == (0, ""), (command, done.output)
+
+
+def test_a_heading_for_the_scopes_of_a_plugin_stops_no_command_without_it(run: Run, ini: Path) -> None:
+    listed(ini, "offline_access", "authserver.scope_groups = offline_access = While you are away")
+    assert run("plugins").exit_code == 0
+    listed(ini, "gone:Some")
+    assert run("client", "list").exit_code == 0
+    assert run("user", "disable", "demo").exit_code == 0
 
 
 def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, ini: Path) -> None:
@@ -109,6 +119,7 @@ def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, i
     broken("keys", "rotate")
     arguments: dict[str, Callable[[], list[str]]] = {
         "user add": lambda: ["ann", "--password-stdin"],
+        "user edit": lambda: ["ann", "--add-group", "staff"],
         "user disable": lambda: ["ann"],
         "user password": lambda: ["demo", "--password-stdin"],
         "user sign-out": lambda: ["demo"],
@@ -147,6 +158,7 @@ def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path
     """One cause is one sentence: neither the settings of that plugin nor the names of all others are told."""
     arguments = {
         "client add": ["--name", "Notes"],
+        "client edit": ["demo-service", "--name", "Notes"],
         "policy replay": ["--config", str(ini)],
         "explain": ["resource", "demo-service"],
     }
