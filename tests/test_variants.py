@@ -354,7 +354,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             "[app:main]\n"
             "authserver.plugin.scopes_default.scopes@clients =\n"
             "    demo-service = notes.read\n"
-            "    playgruond = profile\n",
+            "    playgruond = profile\n"
+            "authserver.plugin.resources_listed.default@clients =\n"
+            "    demo-service =\n",
             1,
         )
     )
@@ -367,20 +369,23 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def test_plugins_explain_and_lint_show_whom_a_setting_is_for(run: Callable[..., Any]) -> None:
-    table = run("plugins").stdout
+    table = " ".join(run("plugins").stdout.split())
     assert "Settings for single clients and resources" in table
     key = "authserver.plugin.scopes_default.scopes@clients"
-    assert f"{key}  demo-service = notes.read" in table
+    assert f"{key} demo-service = notes.read" in table
     rows = {row["hook"]: row["variants"] for row in json.loads(run("plugins", "--json").stdout)}
-    assert rows["scope_decision"][0] == {
+    assert {
         "plugin": "scopes_default",
         "client": "demo-service",
         "resource": None,
         "settings": {key: "demo-service = notes.read"},
-    }
+    } in rows["scope_decision"]
     assert rows["login_decision"] == []
-    told = run("explain", "scope", "demo-service").stdout
-    assert "scopes_default (client demo-service)" in told and f"{key} = demo-service = notes.read" in told
+    told = run("explain", "scope", "demo-service", "--resource", "http://localhost:6543/demo-api").stdout
+    assert "scopes_default (client demo-service)" in told
+    refused = run("explain", "resource", "demo-service").stdout
+    _, _, present = refused.partition("how it is set now\n")
+    assert "authserver.plugin.resources_listed.default@clients = demo-service =" in present
     linted = run("lint")
     assert linted.exit_code == 1
     assert "Settings for clients that do not exist" in linted.stdout
