@@ -186,7 +186,7 @@ def unused_variables(defaults: Mapping[str, str]) -> list[str]:
     lines = [line for section in ("DEFAULT", *parser.sections()) for line in parser[section].items()]
     if any(name == "use" and text.startswith("config:") for name, text in lines):
         return []  # another file may use them
-    used = set(re.findall(r"%\((\w+)\)s", "\n".join(text for _, text in lines)))
+    used = set(re.findall(r"%\(([^)]+)\)s", "\n".join(text for _, text in lines)))
     used.update(text for name, text in lines if name.startswith("get "))
     return [
         f"{name}: given on the command line, but {Path(defaults['__file__']).name} has no %({name})s, so it would mean "

@@ -72,6 +72,8 @@ def test_a_port_in_use_is_one_sentence() -> None:
         ({"listen": "127.0.0.1:seven"}, "127.0.0.1:seven is no address to listen on; expected HOST:PORT"),
         ({"port": "seven"}, "invalid literal for int() with base 10: 'seven'"),
         ({"listen": "192.0.2.1:6543"}, "192.0.2.1:6543 is no address of this machine; change it here"),
+        ({"listen": ""}, "listen names no address; expected HOST:PORT"),
+        ({"sockets": "3"}, "sockets: no such setting of waitress"),
         ({"thread": "4"}, "thread: no such setting of waitress; did you mean threads"),
         ({"zzz": "4"}, "zzz: no such setting of waitress; the nearest of "),
         ({"listen": "127.0.0.1:0", "unix_socket": "/x"}, "unix_socket may not be set if listen is set"),
@@ -109,6 +111,11 @@ USES = "[server:main]\nlisten = 127.0.0.1:%(http_port)s\n"
 )
 def test_a_variable_that_the_file_uses_is_taken(tmp_path: Path, text: str) -> None:
     assert unused_variables(variables(tmp_path, text, http_port="8080")) == []
+
+
+def test_a_variable_may_have_any_name(tmp_path: Path) -> None:
+    text = USES.replace("http_port", "http.port-of me")
+    assert unused_variables(variables(tmp_path, text, **{"http.port-of me": "8080"})) == []
 
 
 @pytest.mark.parametrize(
