@@ -63,5 +63,16 @@ def text_of(error: BaseException) -> str:
     return line if len(line) <= MAXIMUM_TEXT else line[:MAXIMUM_TEXT] + "…"
 
 
+def raised_by_plugin(error: BaseException) -> BaseException:
+    """What the plugin raised: the cause of an Escaped, else the exception itself."""
+    return error.__cause__ if isinstance(error, Escaped) and error.__cause__ else error
+
+
+def named_text_of(error: BaseException) -> str:
+    """The type and the text of an exception; see `text_of`."""
+    kind, text = type(error).__name__, text_of(error)
+    return kind if text in ("", kind) else f"{kind}: {text}"
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted

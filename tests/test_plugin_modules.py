@@ -231,6 +231,41 @@ def test_a_plugin_that_hangs_when_it_is_prepared_is_waited_for_so_long(folder: P
     ]
 
 
+MADE = "    def __post_init__(self):\n        "
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (f"{RULE}{MADE}open('/gone')\n", "it cannot be made: FileNotFoundError: [Errno 2] No such file or directory: '/gone'"),
+        (f"{RULE}{MADE}raise SystemExit(3)\n", "it cannot be made: SystemExit: 3"),
+        (
+            f"{RULE}{MADE}import threading; threading.Event().wait()\n",
+            "it takes longer than 0.3 seconds to be made; `prepare` may wait",
+        ),
+        (
+            RULE.replace("tuple[str, ...]", "'Names'"),
+            "the types of its settings cannot be read: NameError: name 'Names' is not defined",
+        ),
+    ],
+)  # fmt: skip
+def test_a_plugin_that_cannot_be_made_is_one_sentence(folder: Path, text: str, sentence: str) -> None:
+    """Also while its variants are: nobody waits for each of them."""
+    (folder / "house_made.py").write_text(text)
+    assert problems(folder, "house_made:ReadOnly", patience=0.3) == [
+        f"authserver.plugin.read_only: {sentence}"
+    ]
+
+
+def test_variants_of_a_plugin_that_hangs_are_not_waited_for(folder: Path) -> None:
+    waits = "    def prepare(self):\n        import threading\n        if self.clients: threading.Event().wait()\n"
+    (folder / "house_waits.py").write_text(RULE + waits)
+    lines = "\n".join(f"client{number} = x" for number in range(500))
+    assert problems(folder, "house_waits:ReadOnly", patience=0.3, read_only={"clients@clients": lines}) == [
+        "authserver.plugin.read_only (client client0): its `prepare` takes longer than 0.3 seconds"
+    ]
+
+
 def test_a_shadow_plugin_that_fails_is_named_with_its_own_key(folder: Path) -> None:
     with pytest.raises(
         SettingsError, match=r"^authserver\.shadow_plugins: far_away:Rule: there is no module"

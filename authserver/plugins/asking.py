@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
-from types import MappingProxyType
+from types import MappingProxyType, MethodType
 from typing import Any, Protocol
 
 import pluggy
@@ -155,7 +155,7 @@ class PluginSet:
                 name,
                 found,
                 variant.plugin,
-                getattr(variant.plugin, found.function.__name__),
+                _of(variant.plugin, found),
                 variant=variant.label,
             )
             for variant in variants
@@ -199,18 +199,25 @@ class PluginSet:
         """
         problems = []
         limit = TimeLimit(seconds)
-        for name, plugin in self._each():
+        hang: set[str] = set()
+        for name, label, plugin in self._each():
+            if name in hang:
+                # Nobody waits as long for each of a thousand variants.
+                continue
             try:
                 if (prepare := getattr(plugin, "prepare", None)) is not None:
                     limit.call(prepare)
             except TooSlow:
-                problems.append(f"{PLUGIN_PREFIX}{name}: its `prepare` takes longer than {seconds:g} seconds")
+                problems.append(
+                    f"{PLUGIN_PREFIX}{label}: its `prepare` takes longer than {seconds:g} seconds"
+                )
+                hang.add(name)
             except ValueError as error:
-                problems.append(f"{PLUGIN_PREFIX}{name}: {text_of(error)}")
+                problems.append(f"{PLUGIN_PREFIX}{label}: {text_of(error)}")
             except Exception as error:
-                problems.append(f"{PLUGIN_PREFIX}{name}: it failed to prepare: {text_of(error)}")
+                problems.append(f"{PLUGIN_PREFIX}{label}: it failed to prepare: {text_of(error)}")
             else:
-                self._prepared.append((name, plugin))
+                self._prepared.append((label, plugin))
         if problems:
             self.close()
             raise SettingsError(problems)
@@ -244,12 +251,12 @@ class PluginSet:
             # Since Python 3.12 no thread can be started at the end of the process, when servers are closed.
             contained(close)
 
-    def _each(self) -> Iterator[tuple[str, object]]:
-        """Every plugin, followed by its variants."""
+    def _each(self) -> Iterator[tuple[str, str, object]]:
+        """The name and label of every plugin, and itself; followed by its variants."""
         for name, plugin in self._plugins.items():
-            yield name, plugin
+            yield name, name, plugin
             for variant in self._variants[name]:
-                yield f"{name} ({variant.label})", variant.plugin
+                yield name, f"{name} ({variant.label})", variant.plugin
 
     def serves(self, hook: str) -> bool:
         """Whether any plugin implements this hook."""
@@ -422,6 +429,14 @@ def _registered(
     except pluggy.PluginValidationError as error:
         problems.append(f"{error}; known hooks: {', '.join(sorted(hooks))}")
     return manager, problems
+
+
+def _of(plugin: object, found: pluggy.HookImpl) -> Callable[..., Any]:
+    """The same function of another plugin of this kind, whatever its name is."""
+    function = found.function
+    if getattr(function, "__self__", None) is not found.plugin:
+        return function  # a static or class method
+    return MethodType(function.__func__, plugin)
 
 
 def _out_of_order(hook: str, found: Sequence[pluggy.HookImpl]) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from authserver.containment import Escaped, Interrupted, text_of
+from authserver.containment import Interrupted, named_text_of, raised_by_plugin
 from authserver.ini import did_you_mean, near
 from authserver.plugins.time_limit import TimeLimit, TooSlow
 
@@ -72,10 +72,8 @@ def plugin_class(
         line = f", line {error.lineno}" if error.lineno else ""
         raise CannotImport(f" cannot be imported: {error.filename}{line}: {error.msg}") from error
     except Exception as error:
-        raised = error.__cause__ if isinstance(error, Escaped) and error.__cause__ else error
-        kind, text = type(raised).__name__, text_of(raised)
-        problem = kind if text in ("", kind) else f"{kind}: {text}"
-        raise CannotImport(f" cannot be imported: {problem}{_at(raised)}") from error
+        raised = raised_by_plugin(error)
+        raise CannotImport(f" cannot be imported: {named_text_of(raised)}{_at(raised)}") from error
     if found is None:
         raise CannotImport(_no_class(module, class_name))
     return found

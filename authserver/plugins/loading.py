@@ -13,9 +13,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
 
+from authserver.containment import named_text_of, raised_by_plugin
 from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.importing import IMPORT_SECONDS, CannotImport, plugin_class
+from authserver.plugins.time_limit import TimeLimit, TooSlow
 from authserver.plugins.variants import Variants, made, split
 from authserver.settings import POLICY_TIME_LIMIT, Secret, SettingsError
 
@@ -45,7 +47,7 @@ def load(
         others: specifications of plugins that have settings too but are loaded elsewhere.
         key: the setting that lists them.
         folder: that of the INI file, where modules of plugins are found, too.
-        patience: seconds that the import of a plugin may take, and its `prepare`.
+        patience: seconds that the import of a plugin may take, and its construction, and its `prepare`.
 
     Returns:
         The plugins, and what development should announce about them.
@@ -78,7 +80,9 @@ def load(
                 "if it keeps something that changes, a dataclass(eq=False)"
             )
             continue
-        plugin, variants[name], found, found_insecure = _with_variants(name, kind, settings.get(name, {}))
+        plugin, variants[name], found, found_insecure = _with_variants(
+            name, kind, settings.get(name, {}), patience
+        )
         plugins.append((name, plugin))
         problems += found
         insecure += found_insecure
@@ -116,24 +120,37 @@ def _find(
 
 
 def _with_variants(
-    name: str, kind: Any, texts: Mapping[str, Resolved]
+    name: str, kind: Any, texts: Mapping[str, Resolved], seconds: float
 ) -> tuple[object, Variants, list[str], list[str]]:
     """A plugin and its variants for single clients and resources; their problems, and what is insecure about them."""
     try:
         own, overrides = split(texts, name)
+        plugin, problems, insecure = _made(name, kind, seconds, own)
+        if problems:
+            return None, Variants(), problems, insecure
+        make = partial(_made, name, kind, seconds)
+        variants, problems, announced = made(name, kind, own, overrides, make, insecure)
     except SettingsError as error:
         return None, Variants(), list(error.problems), []
-    plugin, problems, insecure = _made(name, kind, own)
-    if problems:
-        return None, Variants(), problems, insecure
-    variants, problems, announced = made(name, kind, own, overrides, partial(_made, name, kind), insecure)
     return plugin, variants, problems, insecure + announced
 
 
-def _made(name: str, kind: Any, texts: Mapping[str, Resolved]) -> tuple[object, list[str], list[str]]:
-    """A plugin from its settings, None with problems; its problems, and what is insecure about it."""
+def _made(
+    name: str, kind: Any, seconds: float, texts: Mapping[str, Resolved]
+) -> tuple[object, list[str], list[str]]:
+    """A plugin from its settings, None with problems; its problems, and what is insecure about it.
+
+    Raises:
+        SettingsError: its code fails or hangs, as it would with other settings.
+    """
     prefix = f"{PLUGIN_PREFIX}{name}."
-    values, problems = read_fields(kind, texts, prefix)
+    try:
+        values, problems = read_fields(kind, texts, prefix)
+    except Exception as error:
+        # Such as the name of a type that is imported for type checkers only.
+        raise SettingsError(
+            [f"{PLUGIN_PREFIX}{name}: the types of its settings cannot be read: {named_text_of(error)}"]
+        ) from error
     insecure = [
         f"{prefix}{field}: a secret is in the INI file; give it as env:NAME or file:PATH"
         for field, text in texts.items()
@@ -144,11 +161,25 @@ def _made(name: str, kind: Any, texts: Mapping[str, Resolved]) -> tuple[object, 
     if problems:
         return None, problems, insecure
     try:
-        plugin = kind(**values)
-        insecure += [f"{prefix}{line}" for line in getattr(plugin, "insecure", ())]
+        plugin, announced = TimeLimit(seconds, threads=1).call(_constructed, kind, values)
+    except TooSlow:
+        raise SettingsError(
+            [
+                f"{PLUGIN_PREFIX}{name}: it takes longer than {seconds:g} seconds to be made; `prepare` may wait"
+            ]
+        ) from None
     except (TypeError, ValueError) as error:
-        return None, [f"{prefix.removesuffix('.')}: {error}"], insecure
-    return plugin, [], insecure
+        return None, [f"{PLUGIN_PREFIX}{name}: {error}"], insecure
+    except Exception as error:
+        raised = raised_by_plugin(error)
+        raise SettingsError([f"{PLUGIN_PREFIX}{name}: it cannot be made: {named_text_of(raised)}"]) from error
+    return plugin, [], insecure + [f"{prefix}{line}" for line in announced]
+
+
+def _constructed(kind: Any, values: Mapping[str, Any]) -> tuple[object, tuple[str, ...]]:
+    """A plugin with these settings, and what it says is insecure about itself."""
+    plugin = kind(**values)
+    return plugin, tuple(getattr(plugin, "insecure", ()))
 
 
 def _misplaced(named: Collection[str], settings: Collection[str], elsewhere: Collection[str]) -> list[str]:
@@ -182,6 +213,4 @@ def _is_plugin(kind: object) -> bool:
 
 
 def _holds_secret(value: object) -> bool:
-    return isinstance(value, Secret) or (
-        isinstance(value, tuple) and any(isinstance(item, Secret) for item in value)
-    )
+    return isinstance(value, Secret) or (isinstance(value, tuple) and any(map(_holds_secret, value)))
