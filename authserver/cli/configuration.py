@@ -104,7 +104,7 @@ class Configuration:
         problems: Sequence[str] = ()
         if plugins is not Plugins.UNUSED:
             try:
-                return app.build(ini, folder=folder, caller=caller, patience=PATIENCE)
+                return app.build(ini, folder=folder, caller=caller, patience=PATIENCE, shadow=False)
             except SettingsError as error:
                 problems = error.problems
         application = app.build(ini_reader.without_plugins(ini), caller=caller)

@@ -140,7 +140,10 @@ def test_scopes_that_are_not_offered_are_listed_first(run, told) -> None:
     assert done.exit_code == 0, done.output
     options = [f"--scope={name}" for name in ("notes.read", "profile", "notes.everything")]
     assert told("scope", "few", *options)["checks"][-1]["remedies"] == [
-        "scopes_registered: first list notes.everything in authserver.scopes: no such scope is offered yet",
+        (
+            "scopes_registered: first list notes.everything in authserver.scopes, or the plugin that adds it in "
+            "authserver.plugins: no such scope is offered yet"
+        ),
         (
             "scopes_registered: register the client for the scope: "
             "`authserver client edit few --add-scope profile --add-scope notes.everything`"
