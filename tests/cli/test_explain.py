@@ -251,6 +251,12 @@ def test_client_authentication(told, run) -> None:
     assert (wrong["verdict"], wrong["reason"]) == ("refused", "secret-wrong")
     other = told("client-auth", "s", "--method", "client_secret_post", "--secret-stdin", stdin=secret)
     assert verdicts(other) == [("core", "refused", "method-not-registered")]
+    (remedy,) = other["checks"][0]["remedies"]
+    assert remedy.endswith("`authserver client edit s --auth-method client_secret_post`")
+    # Who sends nothing but a client_id must not lead to a client that needs no secret.
+    alone = told("client-auth", "s", "--method", "none")
+    assert verdicts(alone) == [("core", "refused", "credential-missing")]
+    assert "--auth-method" not in json.dumps(alone)
     assert told("client-auth", "playground")["verdict"] == "allowed"
 
 
