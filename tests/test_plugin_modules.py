@@ -159,14 +159,20 @@ def test_a_module_that_is_installed_from_this_folder_is_not_two(
     assert loaded(folder, "house_here:ReadOnly").names == ("read_only",)
 
 
-@pytest.mark.parametrize("opened", [".", "house_open.py"])
+@pytest.mark.parametrize(
+    "opened",
+    [".", "house_open.py", "house_help.py", "house_many", "house_many/below", "house_many/below/rule.py"],
+)
 def test_what_everybody_can_write_to_is_not_imported(folder: Path, opened: str) -> None:
-    """Anybody on the machine could add code to the server."""
-    (folder / "house_open.py").write_text("raise RuntimeError('never imported')\n")
+    """Anybody on the machine could add code to the server, also by a module that a plugin imports."""
+    (folder / "house_many/below").mkdir(parents=True)
+    for name in ("house_open.py", "house_help.py", "house_many/__init__.py", "house_many/below/rule.py"):
+        (folder / name).write_text("raise RuntimeError('never imported')\n")
     (folder / opened).chmod(0o777)
-    (problem,) = problems(folder, "house_open:ReadOnly")
+    specification = "house_many.below.rule:ReadOnly" if "many" in opened else "house_open:ReadOnly"
+    (problem,) = problems(folder, specification)
     assert problem == (
-        f"authserver.plugins: house_open:ReadOnly: everybody can write to {(folder / opened)}, so nothing beside "
+        f"authserver.plugins: {specification}: everybody can write to {(folder / opened)}, so nothing beside "
         "the INI file is imported; chmod o-w it"
     )
     assert str(folder) not in sys.path or opened != "."

@@ -118,7 +118,10 @@ def _refuse_doubtful(module_name: str, folder: Path) -> None:
         raise CannotImport(
             f": there are two modules {top}: {taken}, which Python takes, and {beside} beside the INI file; rename one"
         )
-    for path in (folder, beside.parent, beside):
+    # What it imports may be there, too.
+    inside = () if beside.parent == folder else beside.parent.rglob("*")
+    code = (path for path in (*folder.glob("*.py"), *inside) if path.is_dir() or path.suffix == ".py")
+    for path in (folder, beside.parent, *code):
         if _is_open(path):
             raise CannotImport(
                 f": everybody can write to {path}, so nothing beside the INI file is imported; chmod o-w it"
@@ -136,7 +139,7 @@ def _origin(top: str) -> str | None:
 
 def _is_open(path: Path) -> bool:
     """Whether everybody can write to it: then anybody on this machine could add code to the server."""
-    return bool(path.stat().st_mode & stat.S_IWOTH)
+    return path.exists() and bool(path.stat().st_mode & stat.S_IWOTH)
 
 
 def _no_module(missing: str, class_name: str, folder: Path | None) -> str:
