@@ -72,7 +72,7 @@ def init(folder: Path, production: bool) -> None:
     _check(folder)
     ini = folder / name
     try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make(folder)
         _write_ini(ini, text)
         (_prepare_production if production else _prepare_development)(ini)
     except BrokenPipeError:  # nothing is wrong with the folder
@@ -111,6 +111,13 @@ def _check(folder: Path) -> None:
             f"{folder}: every user of this machine can write there, and so change the server; name another folder, "
             f"or take that right away: chmod o-w {shlex.quote(str(folder))}"
         )
+
+
+def _make(folder: Path) -> None:
+    """Make a folder, and each that it is in, unless it is there; nobody else can write to it, whatever the umask."""
+    if not folder.exists():
+        _make(folder.parent)
+        folder.mkdir(mode=0o755, exist_ok=True)
 
 
 def _write_ini(ini: Path, text: str) -> None:

@@ -125,14 +125,16 @@ def test_secrets_are_for_their_owner_alone_and_never_printed(
     before = os.umask(umask)
     try:
         results = [authserver("init", *words, "new") for words in (*FORMS.values(), ("--production",))]
+        results.append(authserver("init", "above/below"))
     finally:
         os.umask(before)
-    assert [result.exit_code for result in results] == [0, 0, 0]
+    assert [result.exit_code for result in results] == [0, 0, 0, 0]
     new = tmp_path / "new"
     assert mode(new / ".local") == 0o700
     assert mode(new / ".local/secret_keys") == mode(new / "environment") == 0o600
     assert not mode(new) & 0o022, "nobody else may change the server"
     assert not mode(new / "production.ini") & 0o022
+    assert not mode(tmp_path / "above") & 0o022, "nor put another folder in its place"
     variables = sourced(new / "environment")
     secrets = [
         variables["AUTHSERVER_SECRET_KEYS"],
