@@ -41,8 +41,8 @@ from authserver.engine.uris import canonical_resource
 from authserver.ini import Loaded
 from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
-from authserver.plugins.importing import IMPORT_SECONDS
 from authserver.plugins.shadow import Shadow
+from authserver.plugins.time_limit import LOADING_SECONDS
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
@@ -188,7 +188,7 @@ def build(
     *,
     folder: Path | None = None,
     caller: Caller = SERVER,
-    patience: float = IMPORT_SECONDS,
+    patience: float = LOADING_SECONDS,
     shadow: bool = True,
 ) -> Application:
     """Read the settings and make every part; the database is not used yet. The caller must close it.
@@ -196,7 +196,7 @@ def build(
     Args:
         folder: that of the INI file, where modules of plugins are found, too.
         caller: who works with it where no request does.
-        patience: seconds that the import of a plugin may take, and its construction, and its `prepare`.
+        patience: how many seconds each plugin may take for its import, for its construction and for its `prepare`.
         shadow: whether the plugins that are tried out are loaded, too.
 
     Raises:

@@ -132,7 +132,7 @@ def explain_event(engine: Engine, event: Event, plugins: PluginSet) -> Explanati
     )
 
 
-def settings_of(name: str, plugins: PluginSet, variant: str = "") -> dict[str, str]:
+def _settings_of(name: str, plugins: PluginSet, variant: str = "") -> dict[str, str]:
     """The current settings of a loaded plugin or its variant, secrets hidden; empty if it is not loaded."""
     if name not in plugins.names:
         return {}
@@ -198,7 +198,7 @@ class _Teller:
                 reason=answer["reason"],
                 microseconds=answer["microseconds"],
                 variant=answer.get("variant", ""),
-                settings=settings_of(answer["plugin"], self.plugins, answer.get("variant", "")),
+                settings=_settings_of(answer["plugin"], self.plugins, answer.get("variant", "")),
             )
             for answer in decision["answers"]
         )

@@ -19,7 +19,7 @@ import pluggy
 from authserver.containment import contained, text_of
 from authserver.engine.context import Binding, Issue
 from authserver.engine.crypto import strict_json
-from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine
+from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine, labelled
 from authserver.engine.errors import ServerError
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import Question
@@ -29,15 +29,12 @@ from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
 from authserver.ini import PLUGIN_PREFIX
 from authserver.limits import MAXIMUM_JSON
 from authserver.plugins.copying import Unusable, is_third_party, with_copies
-from authserver.plugins.time_limit import NoThread, TimeLimit, TooSlow
+from authserver.plugins.time_limit import LOADING_SECONDS, NoThread, TimeLimit, TooSlow
 from authserver.plugins.trace import traced
 from authserver.plugins.variants import Variants, kinds_of
 from authserver.settings import POLICY_TIME_LIMIT, SettingsError
 
 log = logging.getLogger(__name__)
-
-# How long a plugin may take to open what it works with.
-PREPARE_SECONDS = 30.0
 
 NO_VARIANTS: Mapping[str, Variants] = MappingProxyType({})
 
@@ -78,8 +75,8 @@ class Implementation:
 
     @property
     def label(self) -> str:
-        """The plugin, and whom its settings are for."""
-        return f"{self.plugin} ({self.variant})" if self.variant else self.plugin
+        """Who is asked; see `labelled`."""
+        return labelled(self.plugin, self.variant)
 
     def at(self, question: Callable[[str], Any]) -> Implementation:
         """The one that is asked: itself, or a variant (see `Variants.at`)."""
@@ -178,8 +175,7 @@ class PluginSet:
         if hook.timed and not getattr(plugin, "immediate", False):
             function = partial(self._limit.call, function)
         if self._trace:
-            label = f"{found.plugin_name} ({variant})" if variant else found.plugin_name
-            function = partial(traced, label, name, function)
+            function = partial(traced, labelled(found.plugin_name, variant), name, function)
         declared: frozenset[str] = frozenset()
         if isinstance(hook, Contributing):
             declared = frozenset(getattr(plugin, hook.declared, ()))
@@ -188,7 +184,7 @@ class PluginSet:
             found.plugin_name, function, names, _fields(names), declared, third_party, variant
         )
 
-    def prepare(self, seconds: float = PREPARE_SECONDS) -> None:
+    def prepare(self, seconds: float = LOADING_SECONDS) -> None:
         """Call `prepare` of each plugin that has it, to open what it works with: files, connections, counters.
 
         Args:
@@ -256,7 +252,7 @@ class PluginSet:
         for name, plugin in self._plugins.items():
             yield name, name, plugin
             for variant in self._variants[name]:
-                yield name, f"{name} ({variant.label})", variant.plugin
+                yield name, labelled(name, variant.label), variant.plugin
 
     def serves(self, hook: str) -> bool:
         """Whether any plugin implements this hook."""
@@ -434,9 +430,9 @@ def _registered(
 def _of(plugin: object, found: pluggy.HookImpl) -> Callable[..., Any]:
     """The same function of another plugin of this kind, whatever its name is."""
     function = found.function
-    if getattr(function, "__self__", None) is not found.plugin:
-        return function  # a static or class method
-    return MethodType(function.__func__, plugin)
+    if isinstance(function, MethodType) and function.__self__ is found.plugin:
+        return MethodType(function.__func__, plugin)
+    return function  # a static or class method
 
 
 def _out_of_order(hook: str, found: Sequence[pluggy.HookImpl]) -> list[str]:

@@ -17,10 +17,7 @@ from typing import Any
 
 from authserver.containment import Interrupted, named_text_of, raised_by_plugin
 from authserver.ini import did_you_mean, near
-from authserver.plugins.time_limit import TimeLimit, TooSlow
-
-# Enough for large libraries on a slow disk.
-IMPORT_SECONDS = 30.0
+from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 
 
 class CannotImport(Exception):
@@ -28,7 +25,7 @@ class CannotImport(Exception):
 
 
 def plugin_class(
-    module_name: str, class_name: str, *, folder: Path | None = None, seconds: float = IMPORT_SECONDS
+    module_name: str, class_name: str, *, folder: Path | None = None, seconds: float = LOADING_SECONDS
 ) -> Any:
     """The class of this name in this module.
 

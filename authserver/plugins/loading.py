@@ -16,8 +16,8 @@ from typing import Any, cast
 from authserver.containment import named_text_of, raised_by_plugin
 from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
-from authserver.plugins.importing import IMPORT_SECONDS, CannotImport, plugin_class
-from authserver.plugins.time_limit import TimeLimit, TooSlow
+from authserver.plugins.importing import CannotImport, plugin_class
+from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 from authserver.plugins.variants import Variants, made, split
 from authserver.settings import POLICY_TIME_LIMIT, Secret, SettingsError
 
@@ -34,7 +34,7 @@ def load(
     others: Collection[str] = (),
     key: str = "authserver.plugins",
     folder: Path | None = None,
-    patience: float = IMPORT_SECONDS,
+    patience: float = LOADING_SECONDS,
 ) -> tuple[PluginSet, list[str]]:
     """Find every plugin of the INI, make it from its settings and prepare it. Close them in the end.
 
@@ -47,7 +47,7 @@ def load(
         others: specifications of plugins that have settings too but are loaded elsewhere.
         key: the setting that lists them.
         folder: that of the INI file, where modules of plugins are found, too.
-        patience: seconds that the import of a plugin may take, and its construction, and its `prepare`.
+        patience: how many seconds each plugin may take for its import, for its construction and for its `prepare`.
 
     Returns:
         The plugins, and what development should announce about them.
