@@ -28,7 +28,7 @@ from authserver.engine.printable import made_visible
 _UNREADABLE = re.compile(r"[%#?\x00-\x1f\x7f]")
 # Settings whose values are not shown.
 _SECRET = re.compile(r"secret|password|token|key|database_url|credential")
-_KEY = re.compile(r"(?:# ?)?([A-Za-z_][\w.]*)\s*=\s*(.*)")
+_KEY = re.compile(r"(?:# ?)?([A-Za-z_][\w.@-]*)\s*[=:]\s*(.*)")
 
 ENVIRONMENT = """\
 # What production.ini takes from outside. Fill in what is empty, inside of the quotes.

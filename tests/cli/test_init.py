@@ -188,7 +188,10 @@ def test_an_ini_file_that_differs_is_kept_and_the_differences_are_shown(
     ini = tmp_path / "production.ini"
     text = ini.read_text()
     for old, new in (
-        ("# authserver.code_lifetime = 60", "authserver.code_lifetime = 30"),
+        (
+            "# authserver.code_lifetime = 60",
+            "authserver.code_lifetime = 30\nauthserver.plugin.own-hook.key@clients =\n    notes = geheim5",
+        ),
         ("= env:AUTHSERVER_DATABASE_URL", "= postgresql://authserver:geheim1@db/authserver"),
         ("= env:AUTHSERVER_SECRET_KEYS", "=\n    a:geheim2\n    b:geheim3"),
         (
@@ -212,6 +215,7 @@ def test_an_ini_file_that_differs_is_kept_and_the_differences_are_shown(
         "+authserver.database_url = env:AUTHSERVER_DATABASE_URL",
         "-    …",
         "-acme.ldap_password = …",
+        "-authserver.plugin.own-hook.key@clients =\n-    …",
         "-authserver.plugin.registration_token.tokens = file:/run/tokens",
     ):
         assert f"\n{line}\n" in told, line
