@@ -263,6 +263,22 @@ def test_a_plugin_that_cannot_be_made_is_one_sentence(folder: Path, text: str, s
     ]
 
 
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        ("serves: ClassVar = 5", "TypeError: argument of type 'int' is not"),
+        ("immediate = property(lambda self: exit(4))", "SystemExit: 4"),
+        ("def __hash__(self): raise RuntimeError('never')", "RuntimeError: never"),
+    ],
+)
+def test_what_a_plugin_declares_wrongly_is_one_sentence(folder: Path, declared: str, told: str) -> None:
+    """And names the plugin among others."""
+    text = f"from typing import ClassVar\n{RULE}\n    {declared}\n"
+    (folder / "house_wrong.py").write_text(text)
+    (problem,) = problems(folder, "redirect_exact", "house_wrong:ReadOnly")
+    assert problem.startswith(f"plugin read_only: what it declares cannot be used: {told}")
+
+
 def test_variants_of_a_plugin_that_hangs_are_not_waited_for(folder: Path) -> None:
     waits = "    def prepare(self):\n        import threading\n        if self.clients: threading.Event().wait()\n"
     (folder / "house_waits.py").write_text(RULE + waits)

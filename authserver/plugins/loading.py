@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
 
-from authserver.containment import named_text_of, raised_by_plugin
+from authserver.containment import contained, named_text_of, raised_by_plugin
 from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.importing import CannotImport, plugin_class
@@ -93,7 +93,7 @@ def load(
         problems += [f"{line} (refused in production)" for line in insecure]
     if problems:
         raise SettingsError(problems)
-    loaded = PluginSet(plugins, variants=variants, time_limit=time_limit, trace=trace)
+    loaded = _joined(plugins, partial(PluginSet, variants=variants, time_limit=time_limit, trace=trace))
     loaded.prepare(patience)
     return loaded, insecure
 
@@ -180,6 +180,32 @@ def _constructed(kind: Any, values: Mapping[str, Any]) -> tuple[object, tuple[st
     """A plugin with these settings, and what it says is insecure about itself."""
     plugin = kind(**values)
     return plugin, tuple(getattr(plugin, "insecure", ()))
+
+
+def _joined(plugins: Sequence[tuple[str, object]], join: Callable[..., PluginSet]) -> PluginSet:
+    """The plugins as one. Raises SettingsError, also where what a plugin declares is of a wrong type or fails."""
+    try:
+        joined: PluginSet = contained(join, plugins)
+    except SettingsError:
+        raise
+    except Exception as error:
+        told = named_text_of(raised_by_plugin(error))
+        guilty = [name for name, plugin in plugins if not _can_be_used(name, plugin, join)]
+        raise SettingsError(
+            [f"plugin {' or '.join(guilty)}: what it declares cannot be used: {told}"]
+        ) from error
+    return joined
+
+
+def _can_be_used(name: str, plugin: object, join: Callable[..., PluginSet]) -> bool:
+    """Whether what a plugin declares is of the right types. What else is wrong with it is said elsewhere."""
+    try:
+        contained(join, [(name, plugin)])
+    except SettingsError:
+        return True
+    except Exception:
+        return False
+    return True
 
 
 def _misplaced(named: Collection[str], settings: Collection[str], elsewhere: Collection[str]) -> list[str]:
