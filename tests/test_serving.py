@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from authserver.app import wsgi
 from authserver.cli import main
 from authserver.ini import unused_variables
+from authserver.plugins.importing import forget
 from authserver.testing.live import free_port
 from authserver.testing.server import basic
 from authserver.web.serving import server
@@ -193,8 +194,12 @@ def test_ctrl_c_while_a_server_starts_is_one_sentence(hanging: Path) -> None:
 # ---- real processes -------------------------------------------------------------------------------
 
 
-def test_the_readmes_plugin_works_by_hand_from_another_folder(tmp_path: Path) -> None:
+def test_the_readmes_plugin_works_by_hand_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without PYTHONPATH or a filter of warnings: `pserve` prints five lines, and a second one ends with a sentence."""
+    # The tests of the documentation have the same plugin elsewhere.
+    monkeypatch.delitem(sys.modules, "read_only", raising=False)
     readme = (CHECKOUT / "README.md").read_text()
     (source,) = re.findall(r"```python\n(.*?class ReadOnly.*?)```", readme, re.DOTALL)
     (lines,) = re.findall(r"```ini\n(authserver.plugins =\n    read_only:ReadOnly.*?)```", readme, re.DOTALL)
@@ -214,6 +219,7 @@ def test_the_readmes_plugin_works_by_hand_from_another_folder(tmp_path: Path) ->
         "import sys; sys.path.remove(''); from pyramid.scripts.pserve import main; main()",
     ]
     done = CliRunner().invoke(main, ["-c", str(ini), "demo"])
+    forget(folder)
     assert done.exit_code == 0, done.output
     with (tmp_path / "log").open("w+") as log:
         running = subprocess.Popen([*pserve, ini], cwd="/", env=environment, stdout=log, stderr=log)
