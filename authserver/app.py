@@ -42,8 +42,8 @@ from authserver.fetching.fetcher import fetcher_of
 from authserver.ini import Loaded
 from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
-from authserver.plugins.importing import IMPORT_SECONDS
 from authserver.plugins.shadow import Shadow
+from authserver.plugins.time_limit import LOADING_SECONDS
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
@@ -189,14 +189,16 @@ def build(
     *,
     folder: Path | None = None,
     caller: Caller = SERVER,
-    patience: float = IMPORT_SECONDS,
+    patience: float = LOADING_SECONDS,
+    shadow: bool = True,
 ) -> Application:
     """Read the settings and make every part; the database is not used yet. The caller must close it.
 
     Args:
         folder: that of the INI file, where modules of plugins are found, too.
         caller: who works with it where no request does.
-        patience: seconds that the import of a plugin may take, and its `prepare`.
+        patience: how many seconds each plugin may take for its import, for its construction and for its `prepare`.
+        shadow: whether the plugins that are tried out are loaded, too.
 
     Raises:
         SettingsError: settings or plugins cannot be used; every problem is named.
@@ -214,7 +216,7 @@ def build(
     )
     plugins, insecure = load(settings.plugins, others=settings.shadow_plugins)
     try:
-        return _build(loaded, plugins, insecure, caller, load)
+        return _build(loaded, plugins, insecure, caller, load if shadow else None)
     except BaseException:
         plugins.close()
         raise
@@ -225,9 +227,9 @@ def _build(
     plugins: PluginSet,
     insecure_plugins: Sequence[str],
     caller: Caller,
-    load: Callable[..., tuple[PluginSet, list[str]]],
+    load: Callable[..., tuple[PluginSet, list[str]]] | None,
 ) -> Application:
-    """The parts around the plugins; `load` loads those that are tried out."""
+    """The parts around the plugins; `load` loads those that are tried out, unless nothing is."""
     settings = loaded.settings
     unknown = [name for name in settings.grant_types if name not in grants.CORE]
     if unknown:
@@ -236,11 +238,13 @@ def _build(
     languages.check(settings)
     sealing_keys = KeyRing(key_ring(settings))
     storage = _open_database(settings.database_url.value)
-    shadows, insecure_shadows = load(
-        settings.shadow_plugins, others=settings.plugins, key="authserver.shadow_plugins"
-    )
-    if shadows.names:
-        plugins.shadow = Shadow(shadows, storage)
+    insecure_shadows: list[str] = []
+    if load is not None:
+        shadows, insecure_shadows = load(
+            settings.shadow_plugins, others=settings.plugins, key="authserver.shadow_plugins"
+        )
+        if shadows.names:
+            plugins.shadow = Shadow(shadows, storage)
     try:
         parts = ServerParts(
             settings=settings,

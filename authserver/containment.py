@@ -66,13 +66,23 @@ def text_of(error: BaseException) -> str:
     return line if len(line) <= MAXIMUM_TEXT else line[:MAXIMUM_TEXT] + "…"
 
 
-def described(error: BaseException) -> str:
-    """What a plugin raised, and the line of the plugin: `KeyError: 'team' (quiet.py, line 14)`; one printable line."""
+def raised_by_plugin(error: BaseException) -> BaseException:
+    """What the plugin raised: the cause of an Escaped, else the exception itself."""
     while isinstance(error, Escaped) and error.__cause__ is not None:
         error = error.__cause__
-    text = text_of(error)
-    name = type(error).__name__
-    said = name if text in ("", name) else f"{name}: {text}"
+    return error
+
+
+def named_text_of(error: BaseException) -> str:
+    """The type and the text of an exception; see `text_of`."""
+    kind, text = type(error).__name__, text_of(error)
+    return kind if text in ("", kind) else f"{kind}: {text}"
+
+
+def described(error: BaseException) -> str:
+    """What a plugin raised, and the line of the plugin: `KeyError: 'team' (quiet.py, line 14)`; one printable line."""
+    error = raised_by_plugin(error)
+    said = named_text_of(error)
     if isinstance(error, BaseExceptionGroup):
         said += f" [{', '.join(type(each).__name__ for each in error.exceptions[:3])}]"
     place = _place(error)
@@ -85,7 +95,7 @@ def _place(error: BaseException) -> str:
     for frame, line in traceback.walk_tb(error.__traceback__):
         owner = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         ours = owner == "authserver" or owner in sys.stdlib_module_names
-        if not ours and owner == (root or owner):
+        if not ours and owner == (root or owner) and not frame.f_code.co_filename.startswith("<"):
             root, place = owner, f"{PurePath(frame.f_code.co_filename).name}, line {line}"
     return place
 

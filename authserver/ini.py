@@ -165,9 +165,11 @@ def convert(text: str, annotation: Any) -> Any:
 
 
 def without_plugins(ini: Mapping[str, str]) -> dict[str, str]:
-    """The section as that of a server without plugins: neither their list nor their settings."""
-    lists = (f"{PREFIX}plugins", f"{PREFIX}shadow_plugins")
-    return {key: text for key, text in ini.items() if key not in lists and not key.startswith(PLUGIN_PREFIX)}
+    """The section as that of a server without plugins: without their lists, their settings, and what names their scopes."""
+    left_out = [f"{PREFIX}{name}" for name in ("plugins", "shadow_plugins", "scope_groups")]
+    return {
+        key: text for key, text in ini.items() if key not in left_out and not key.startswith(PLUGIN_PREFIX)
+    }
 
 
 def unused_variables(defaults: Mapping[str, str]) -> list[str]:
@@ -184,7 +186,7 @@ def unused_variables(defaults: Mapping[str, str]) -> list[str]:
     lines = [line for section in ("DEFAULT", *parser.sections()) for line in parser[section].items()]
     if any(name == "use" and text.startswith("config:") for name, text in lines):
         return []  # another file may use them
-    used = set(re.findall(r"%\((\w+)\)s", "\n".join(text for _, text in lines)))
+    used = set(re.findall(r"%\(([^)]+)\)s", "\n".join(text for _, text in lines)))
     used.update(text for name, text in lines if name.startswith("get "))
     return [
         f"{name}: given on the command line, but {Path(defaults['__file__']).name} has no %({name})s, so it would mean "

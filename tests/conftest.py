@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -45,6 +46,12 @@ def cheap_passwords() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(digests, "PASSWORD_MEMORY", 64)
         patch.setattr(digests, "PASSWORD_PASSES", 1)
         yield patch
+
+
+@pytest.fixture(autouse=True)
+def own_search_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a test's server finds plugins beside its INI file is forgotten with the test."""
+    monkeypatch.setattr(sys, "path", sys.path[:])
 
 
 @pytest.fixture(scope="session")

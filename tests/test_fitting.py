@@ -299,8 +299,8 @@ class EndsTheProcess:
 @pytest.mark.parametrize(
     ("kind", "mended"),
     [
-        (LooksUpItsTeam, "its settings cannot be used: KeyError: 'nobody' (test_fitting.py, line "),
-        (EndsTheProcess, "its settings cannot be used: SystemExit: no team (test_fitting.py, line "),
+        (LooksUpItsTeam, "it cannot be made: KeyError: 'nobody' (test_fitting.py, line "),
+        (EndsTheProcess, "it cannot be made: SystemExit: no team (test_fitting.py, line "),
     ],
 )
 def test_a_plugin_that_cannot_be_made_stops_the_start_in_a_sentence(kind: type, mended: str) -> None:

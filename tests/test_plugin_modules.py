@@ -159,14 +159,20 @@ def test_a_module_that_is_installed_from_this_folder_is_not_two(
     assert loaded(folder, "house_here:ReadOnly").names == ("read_only",)
 
 
-@pytest.mark.parametrize("opened", [".", "house_open.py"])
+@pytest.mark.parametrize(
+    "opened",
+    [".", "house_open.py", "house_help.py", "house_many", "house_many/below", "house_many/below/rule.py"],
+)
 def test_what_everybody_can_write_to_is_not_imported(folder: Path, opened: str) -> None:
-    """Anybody on the machine could add code to the server."""
-    (folder / "house_open.py").write_text("raise RuntimeError('never imported')\n")
+    """Anybody on the machine could add code to the server, also by a module that a plugin imports."""
+    (folder / "house_many/below").mkdir(parents=True)
+    for name in ("house_open.py", "house_help.py", "house_many/__init__.py", "house_many/below/rule.py"):
+        (folder / name).write_text("raise RuntimeError('never imported')\n")
     (folder / opened).chmod(0o777)
-    (problem,) = problems(folder, "house_open:ReadOnly")
+    specification = "house_many.below.rule:ReadOnly" if "many" in opened else "house_open:ReadOnly"
+    (problem,) = problems(folder, specification)
     assert problem == (
-        f"authserver.plugins: house_open:ReadOnly: everybody can write to {(folder / opened)}, so nothing beside "
+        f"authserver.plugins: {specification}: everybody can write to {(folder / opened)}, so nothing beside "
         "the INI file is imported; chmod o-w it"
     )
     assert str(folder) not in sys.path or opened != "."
@@ -228,6 +234,60 @@ def test_a_plugin_that_hangs_when_it_is_prepared_is_waited_for_so_long(folder: P
     (folder / "house_slow.py").write_text(RULE + waits)
     assert problems(folder, "house_slow:ReadOnly", patience=0.3) == [
         "authserver.plugin.read_only: its `prepare` takes longer than 0.3 seconds"
+    ]
+
+
+MADE = "    def __post_init__(self):\n        "
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (f"{RULE}{MADE}open('/gone')\n", "it cannot be made: FileNotFoundError: [Errno 2] No such file or directory: '/gone' (house_made.py, line 15)"),
+        (f"{RULE}{MADE}raise SystemExit(3)\n", "it cannot be made: SystemExit: 3 (house_made.py, line 15)"),
+        (
+            f"{RULE}{MADE}import threading; threading.Event().wait()\n",
+            "it takes longer than 0.3 seconds to be made; `prepare` may wait",
+        ),
+        (
+            RULE.replace("tuple[str, ...]", "'Names'"),
+            "the types of its settings cannot be read: NameError: name 'Names' is not defined",
+        ),
+    ],
+)  # fmt: skip
+def test_a_plugin_that_cannot_be_made_is_one_sentence(folder: Path, text: str, sentence: str) -> None:
+    """Also while its variants are: nobody waits for each of them."""
+    (folder / "house_made.py").write_text(text)
+    assert problems(folder, "house_made:ReadOnly", patience=0.3) == [
+        f"authserver.plugin.read_only: {sentence}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        ("serves: ClassVar = 5", "`serves` is a int"),
+        ("immediate = property(lambda self: exit(4))", "what it declares cannot be used: SystemExit: 4"),
+        (
+            "def __hash__(self): raise RuntimeError('never')",
+            "what it declares cannot be used: RuntimeError: never",
+        ),
+    ],
+)
+def test_what_a_plugin_declares_wrongly_is_one_sentence(folder: Path, declared: str, told: str) -> None:
+    """And names the plugin among others."""
+    text = f"from typing import ClassVar\n{RULE}\n    {declared}\n"
+    (folder / "house_wrong.py").write_text(text)
+    (problem,) = problems(folder, "redirect_exact", "house_wrong:ReadOnly")
+    assert problem.startswith(f"plugin read_only: {told}")
+
+
+def test_variants_of_a_plugin_that_hangs_are_not_waited_for(folder: Path) -> None:
+    waits = "    def prepare(self):\n        import threading\n        if self.clients: threading.Event().wait()\n"
+    (folder / "house_waits.py").write_text(RULE + waits)
+    lines = "\n".join(f"client{number} = x" for number in range(500))
+    assert problems(folder, "house_waits:ReadOnly", patience=0.3, read_only={"clients@clients": lines}) == [
+        "authserver.plugin.read_only (client client0): its `prepare` takes longer than 0.3 seconds"
     ]
 
 

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from authserver.app import wsgi
 from authserver.cli import main
 from authserver.ini import unused_variables
+from authserver.plugins.importing import forget
 from authserver.testing.live import free_port
 from authserver.testing.server import basic
 from authserver.web.serving import server
@@ -72,6 +73,8 @@ def test_a_port_in_use_is_one_sentence() -> None:
         ({"listen": "127.0.0.1:seven"}, "127.0.0.1:seven is no address to listen on; expected HOST:PORT"),
         ({"port": "seven"}, "invalid literal for int() with base 10: 'seven'"),
         ({"listen": "192.0.2.1:6543"}, "192.0.2.1:6543 is no address of this machine; change it here"),
+        ({"listen": ""}, "listen names no address; expected HOST:PORT"),
+        ({"sockets": "3"}, "sockets: no such setting of waitress"),
         ({"thread": "4"}, "thread: no such setting of waitress; did you mean threads"),
         ({"zzz": "4"}, "zzz: no such setting of waitress; the nearest of "),
         ({"listen": "127.0.0.1:0", "unix_socket": "/x"}, "unix_socket may not be set if listen is set"),
@@ -109,6 +112,11 @@ USES = "[server:main]\nlisten = 127.0.0.1:%(http_port)s\n"
 )
 def test_a_variable_that_the_file_uses_is_taken(tmp_path: Path, text: str) -> None:
     assert unused_variables(variables(tmp_path, text, http_port="8080")) == []
+
+
+def test_a_variable_may_have_any_name(tmp_path: Path) -> None:
+    text = USES.replace("http_port", "http.port-of me")
+    assert unused_variables(variables(tmp_path, text, **{"http.port-of me": "8080"})) == []
 
 
 @pytest.mark.parametrize(
@@ -186,8 +194,12 @@ def test_ctrl_c_while_a_server_starts_is_one_sentence(hanging: Path) -> None:
 # ---- real processes -------------------------------------------------------------------------------
 
 
-def test_the_readmes_plugin_works_by_hand_from_another_folder(tmp_path: Path) -> None:
+def test_the_readmes_plugin_works_by_hand_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without PYTHONPATH or a filter of warnings: `pserve` prints five lines, and a second one ends with a sentence."""
+    # The tests of the documentation have the same plugin elsewhere.
+    monkeypatch.delitem(sys.modules, "read_only", raising=False)
     readme = (CHECKOUT / "README.md").read_text()
     (source,) = re.findall(r"```python\n(.*?class ReadOnly.*?)```", readme, re.DOTALL)
     (lines,) = re.findall(r"```ini\n(authserver.plugins =\n    read_only:ReadOnly.*?)```", readme, re.DOTALL)
@@ -207,6 +219,7 @@ def test_the_readmes_plugin_works_by_hand_from_another_folder(tmp_path: Path) ->
         "import sys; sys.path.remove(''); from pyramid.scripts.pserve import main; main()",
     ]
     done = CliRunner().invoke(main, ["-c", str(ini), "demo"])
+    forget(folder)
     assert done.exit_code == 0, done.output
     with (tmp_path / "log").open("w+") as log:
         running = subprocess.Popen([*pserve, ini], cwd="/", env=environment, stdout=log, stderr=log)

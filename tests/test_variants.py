@@ -15,7 +15,7 @@ from authserver.api import Client, Decision, Secret, allow, deny, hookimpl
 from authserver.cli import main
 from authserver.ini import PLUGIN_PREFIX, Resolved
 from authserver.plugins.asking import PluginSet
-from authserver.plugins.loading import load
+from authserver.plugins.loading import load, name_of
 from authserver.plugins.variants import MAXIMUM_VARIANTS
 from authserver.settings import SettingsError
 from authserver.testing.questions import a_question
@@ -83,6 +83,26 @@ class Varies:
 
 
 @dataclass(frozen=True)
+class KeepsKeys:
+    """A plugin with several secrets."""
+
+    keys: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
+
+    @hookimpl
+    def scope_decision(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Nameless:
+    """A plugin whose function has another name than its hook."""
+
+    word: str
+
+    scope_decision = hookimpl(lambda self: allow("nameless", (self.word,)))
+
+
+@dataclass(frozen=True)
 class Metadata:
     """A plugin that is asked at start only."""
 
@@ -114,8 +134,15 @@ def loaded(kind: type = Varies, *, production: bool = False, **settings: str) ->
         name.replace("_clients", "@clients").replace("_resources", "@resources"): Resolved(text, inline=True)
         for name, text in settings.items()
     }
-    name = kind.__name__.lower()
+    name = name_of(kind.__name__)
     return load([f"{__name__}:{kind.__name__}"], {name: texts}, production=production)[0]
+
+
+def refusals(kind: type, **settings: str) -> tuple[str, ...]:
+    """Why production does not start with these settings."""
+    with pytest.raises(SettingsError) as refused:
+        loaded(kind, production=True, **settings)
+    return tuple(refused.value.problems)
 
 
 def asked(plugins: PluginSet, client_id: str, *resources: str) -> tuple[str, ...]:
@@ -215,9 +242,9 @@ VARIES = f"{PLUGIN_PREFIX}varies."
         ({"wrod@clients": "notes = x"}, f"{VARIES}wrod@clients: no such setting; did you mean {VARIES}word"),
         ({"word@client": "notes = x"}, f"{VARIES}word@client: expected word@clients or word@resources"),
         ({"word@": "notes = x"}, f"{VARIES}word@: expected word@clients or word@resources"),
-        ({"word@clients": "notes"}, f"{VARIES}word@clients: expected `client_id = value` on each line, found 'notes'"),
-        ({"word@clients": "= x"}, f"{VARIES}word@clients: expected `client_id = value` on each line, found '= x'"),
-        ({"word@resources": "a b"}, f"{VARIES}word@resources: expected `URI = value` on each line, found 'a b'"),
+        ({"word@clients": "notes"}, f"{VARIES}word@clients: expected `client_id = value` on each line, and line 1 is not so"),
+        ({"word@clients": "= x"}, f"{VARIES}word@clients: expected `client_id = value` on each line, and line 1 is not so"),
+        ({"word@resources": "a b"}, f"{VARIES}word@resources: expected `URI = value` on each line, and line 1 is not so"),
         ({"word@clients": " "}, f"{VARIES}word@clients: names none of the clients; add a line for each, or remove"),
         ({"word@clients": "nötes = x"}, f"{VARIES}word@clients: nötes: a client_id has up to 200 visible ASCII"),
         ({"word@clients": f"{'n' * 201} = x"}, "a client_id has up to 200 visible ASCII characters"),
@@ -253,6 +280,21 @@ def test_what_is_insecure_for_one_client_is_refused_in_production() -> None:
     assert list(refused.value.problems) == [
         f"{VARIES}other: anybody knows it (for the client notes) (refused in production)"
     ]
+
+
+def test_a_secret_beside_a_name_is_refused_in_production_too() -> None:
+    """T142. What a line says is not repeated, even where it is none."""
+    keys = "\n".join(f"notes = {name} = canary-of-a-secret" for name in ("one", "two"))
+    (line,) = refusals(KeepsKeys, keys_clients=keys)
+    assert line.startswith("authserver.plugin.keeps_keys.keys: a secret is in the INI file")
+    for said in (line, *refusals(KeepsKeys, keys_clients="notes canary-of-a-secret")):
+        assert "canary" not in said
+
+
+def test_a_hook_may_be_implemented_by_a_function_of_any_name() -> None:
+    plugins = loaded(Nameless, word="all", word_clients="notes = client")
+    assert asked(plugins, "reports") == ("all",)
+    assert asked(plugins, "notes") == ("client",)
 
 
 def test_a_setting_that_nothing_would_use_stops_the_start() -> None:
@@ -354,7 +396,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             "[app:main]\n"
             "authserver.plugin.scopes_default.scopes@clients =\n"
             "    demo-service = notes.read\n"
-            "    playgruond = profile\n",
+            "    playgruond = profile\n"
+            "authserver.plugin.resources_listed.default@clients =\n"
+            "    demo-service =\n",
             1,
         )
     )
@@ -367,19 +411,23 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def test_plugins_explain_and_lint_show_whom_a_setting_is_for(run: Callable[..., Any]) -> None:
-    table = run("plugins").stdout
+    table = " ".join(run("plugins").stdout.split())
     assert "Settings for single clients and resources" in table
     key = "authserver.plugin.scopes_default.scopes@clients"
-    assert f"{key}  demo-service = notes.read" in table
+    assert f"{key} demo-service = notes.read" in table
     rows = {row["hook"]: row["variants"] for row in json.loads(run("plugins", "--json").stdout)}
-    assert rows["scope_decision"][0] == {
+    assert {
         "plugin": "scopes_default",
         "client": "demo-service",
         "resource": None,
         "settings": {key: "demo-service = notes.read"},
-    }
+    } in rows["scope_decision"]
     assert rows["login_decision"] == []
-    assert "scopes_default (client demo-service)" in run("explain", "scope", "demo-service").stdout
+    told = run("explain", "scope", "demo-service", "--resource", "http://localhost:6543/demo-api").stdout
+    assert "scopes_default (client demo-service)" in told
+    refused = run("explain", "resource", "demo-service").stdout
+    _, _, present = refused.partition("how it is set now\n")
+    assert "authserver.plugin.resources_listed.default@clients = demo-service =" in present
     linted = run("lint")
     assert linted.exit_code == 1
     assert "Settings for clients that do not exist" in linted.stdout

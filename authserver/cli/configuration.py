@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from authserver.app import Application
 
 
-# Seconds that a command which can do without plugins waits for the import of each.
+# `patience` of a command that can do without plugins.
 PATIENCE = 10.0
 
 
@@ -104,7 +104,8 @@ class Configuration:
         problems: Sequence[str] = ()
         if plugins is not Plugins.UNUSED:
             try:
-                return app.build(ini, folder=folder, caller=caller, patience=PATIENCE)
+                # No question is asked, so there is nothing to try out.
+                return app.build(ini, folder=folder, caller=caller, patience=PATIENCE, shadow=False)
             except SettingsError as error:
                 problems = error.problems
         application = app.build(ini_reader.without_plugins(ini), caller=caller)

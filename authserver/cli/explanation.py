@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from authserver.cli.printing import print_json, print_record, print_rows, say, words
-from authserver.engine.decisions import Verdict
+from authserver.engine.decisions import Verdict, labelled
 
 _COMMAND = ": `authserver "
 
@@ -60,7 +60,7 @@ def _print_check(number: int, check: Check, program: str) -> None:
         rows = [
             {
                 **asdict(answer),
-                "by": f"{answer.by} ({answer.variant})" if answer.variant else answer.by,
+                "by": labelled(answer.by, answer.variant),
                 "µs": answer.microseconds,
             }
             for answer in check.answers

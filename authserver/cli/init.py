@@ -28,7 +28,7 @@ from authserver.engine.printable import made_visible
 _UNREADABLE = re.compile(r"[%#?\x00-\x1f\x7f]")
 # Settings whose values are not shown.
 _SECRET = re.compile(r"secret|password|token|key|database_url|credential")
-_KEY = re.compile(r"(?:# ?)?([A-Za-z_][\w.]*)\s*=\s*(.*)")
+_KEY = re.compile(r"(?:# ?)?([A-Za-z_][\w.@-]*)\s*[=:]\s*(.*)")
 
 ENVIRONMENT = """\
 # What production.ini takes from outside. Fill in what is empty, inside of the quotes.
@@ -72,7 +72,7 @@ def init(folder: Path, production: bool) -> None:
     _check(folder)
     ini = folder / name
     try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make(folder)
         if differences := _write_ini(ini, text):
             if production:
                 _say_empty(folder / "environment", ini)
@@ -114,6 +114,13 @@ def _check(folder: Path) -> None:
             f"{folder}: every user of this machine can write there, and so change the server; name another folder, "
             f"or take that right away: chmod o-w {shlex.quote(str(folder))}"
         )
+
+
+def _make(folder: Path) -> None:
+    """Make a folder, and each that it is in, unless it is there; nobody else can write to it, whatever the umask."""
+    if not folder.exists():
+        _make(folder.parent)
+        folder.mkdir(mode=0o755, exist_ok=True)
 
 
 def _write_ini(ini: Path, text: str) -> str:

@@ -63,6 +63,11 @@ def deny(reason: str, error_code: str | None = None) -> Decision[Never]:
     return Decision(Verdict.DENY, reason, error_code=error_code)
 
 
+def labelled(plugin: str, variant: str) -> str:
+    """The plugin, and whom its settings are for, if not for all: `scopes_default (client notes)`."""
+    return f"{plugin} ({variant})" if variant else plugin
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What one plugin answered to one question.
@@ -85,8 +90,8 @@ class Answer:
 
     @property
     def by(self) -> str:
-        """The plugin, and whom its settings are for, if not for all: `scopes_default (client notes)`."""
-        return f"{self.plugin} ({self.variant})" if self.variant else self.plugin
+        """Who answered; see `labelled`."""
+        return labelled(self.plugin, self.variant)
 
     def as_record(self) -> dict[str, Any]:
         """The answer as it is kept, without its value."""

@@ -21,11 +21,13 @@ _BESIDE = ("what counted", "what it would have been with authserver.shadow_plugi
 _NO_REMEDY = (
     "it declares no remedy for this reason; change its settings, or take it out of authserver.plugins"
 )
+_NOT_LISTED = "it is not in authserver.plugins any more"
+_NOT_LOADED = "its own remedies are not known, because no plugin is loaded"
 _NOT_KEPT = (
     "but no client of this id is kept in the database: where a plugin knows it (find_client), change it there; where it was "
     "registering itself, its request must ask for what the plugins accept"
 )
-_LIST_FIRST = "first list {} in authserver.scopes: no such scope is offered yet"
+_LIST_FIRST = "first list {} in authserver.scopes, or the plugin that adds it in authserver.plugins: no such scope is offered yet"
 _REGISTERED_NOW = "the client is registered for every requested scope by now: send the request again"
 
 
@@ -130,7 +132,7 @@ def explain_event(engine: Engine, event: Event, plugins: PluginSet) -> Explanati
     )
 
 
-def settings_of(name: str, plugins: PluginSet, variant: str = "") -> dict[str, str]:
+def _settings_of(name: str, plugins: PluginSet, variant: str = "") -> dict[str, str]:
     """The current settings of a loaded plugin or its variant, secrets hidden; empty if it is not loaded."""
     if name not in plugins.names:
         return {}
@@ -196,7 +198,7 @@ class _Teller:
                 reason=answer["reason"],
                 microseconds=answer["microseconds"],
                 variant=answer.get("variant", ""),
-                settings=settings_of(answer["plugin"], self.plugins, answer.get("variant", "")),
+                settings=_settings_of(answer["plugin"], self.plugins, answer.get("variant", "")),
             )
             for answer in decision["answers"]
         )
@@ -226,8 +228,10 @@ class _Teller:
         remedies: list[str] = []
         for answer in refusing:
             own = self._remedies_of(answer.reason, facts)
-            if answer.by not in self.plugins.names:
-                own = ("it is not in authserver.plugins any more",)
+            if not self.plugins.names:
+                own = own or (_NOT_LOADED,)
+            elif answer.by not in self.plugins.names:
+                own = (_NOT_LISTED,)
             remedies += [f"{answer.by}: {remedy}" for remedy in own or (_NO_REMEDY,)]
         return tuple(dict.fromkeys(remedies))
 

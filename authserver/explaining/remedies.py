@@ -49,6 +49,10 @@ REMEDIES: Mapping[str, str] = {
         "the client must use {registered_method}, for which it is registered; or register it for the method that it used: "
         "`authserver client edit {client_id} --auth-method {auth_method}`"
     ),
+    # Anybody can send a client_id alone: that must not lead to a command that makes the client public.
+    "credential-missing": (
+        f"the client must authenticate by {{registered_method}}, for which it is registered; {_LOST_SECRET}"
+    ),
     "client-id-missing": (
         "the request must name its client: by the header `Authorization: Basic`, or by the parameter client_id"
     ),

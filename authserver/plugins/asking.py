@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
-from types import MappingProxyType
+from types import MappingProxyType, MethodType
 from typing import Any, Protocol
 
 import pluggy
@@ -19,7 +19,7 @@ import pluggy
 from authserver.containment import contained, described, text_of
 from authserver.engine.context import Binding, Issue
 from authserver.engine.crypto import strict_json
-from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine
+from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine, labelled
 from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import Question
@@ -30,7 +30,7 @@ from authserver.ini import PLUGIN_PREFIX
 from authserver.limits import MAXIMUM_JSON
 from authserver.plugins import fitting
 from authserver.plugins.copying import Unusable, is_third_party, with_copies
-from authserver.plugins.time_limit import NoThread, TimeLimit, TooSlow
+from authserver.plugins.time_limit import LOADING_SECONDS, NoThread, TimeLimit, TooSlow
 from authserver.plugins.trace import traced
 from authserver.plugins.variants import Variants, kinds_of
 from authserver.settings import POLICY_TIME_LIMIT, SettingsError
@@ -38,9 +38,6 @@ from authserver.settings import POLICY_TIME_LIMIT, SettingsError
 log = logging.getLogger(__name__)
 
 _WRONG_ANSWER = "plugin %s answered %s wrongly (%s): %s"
-
-# How long a plugin may take to open what it works with.
-PREPARE_SECONDS = 30.0
 
 NO_VARIANTS: Mapping[str, Variants] = MappingProxyType({})
 
@@ -81,8 +78,8 @@ class Implementation:
 
     @property
     def label(self) -> str:
-        """The plugin, and whom its settings are for."""
-        return f"{self.plugin} ({self.variant})" if self.variant else self.plugin
+        """Who is asked; see `labelled`."""
+        return labelled(self.plugin, self.variant)
 
     def at(self, question: Callable[[str], Any]) -> Implementation:
         """The one that is asked: itself, or a variant (see `Variants.at`)."""
@@ -164,7 +161,7 @@ class PluginSet:
                 name,
                 found,
                 variant.plugin,
-                getattr(variant.plugin, found.function.__name__),
+                _of(variant.plugin, found),
                 variant=variant.label,
             )
             for variant in variants
@@ -188,8 +185,7 @@ class PluginSet:
         if hook.timed and not getattr(plugin, "immediate", False):
             function = partial(self._limit.call, function)
         if self._trace:
-            label = f"{found.plugin_name} ({variant})" if variant else found.plugin_name
-            function = partial(traced, label, name, function)
+            function = partial(traced, labelled(found.plugin_name, variant), name, function)
         declared: frozenset[str] = frozenset()
         if isinstance(hook, Contributing):
             declared = frozenset(getattr(plugin, hook.declared, ()))
@@ -197,7 +193,7 @@ class PluginSet:
             found.plugin_name, function, names, _fields(names), declared, third_party, variant
         )
 
-    def prepare(self, seconds: float = PREPARE_SECONDS) -> None:
+    def prepare(self, seconds: float = LOADING_SECONDS) -> None:
         """Call `prepare` of each plugin that has it, to open what it works with: files, connections, counters.
 
         Args:
@@ -208,18 +204,25 @@ class PluginSet:
         """
         problems = []
         limit = TimeLimit(seconds)
-        for name, plugin in self._each():
+        hang: set[str] = set()
+        for name, label, plugin in self._each():
+            if name in hang:
+                # Nobody waits as long for each of a thousand variants.
+                continue
             try:
                 if (prepare := getattr(plugin, "prepare", None)) is not None:
                     limit.call(prepare)
             except TooSlow:
-                problems.append(f"{PLUGIN_PREFIX}{name}: its `prepare` takes longer than {seconds:g} seconds")
+                problems.append(
+                    f"{PLUGIN_PREFIX}{label}: its `prepare` takes longer than {seconds:g} seconds"
+                )
+                hang.add(name)
             except ValueError as error:
-                problems.append(f"{PLUGIN_PREFIX}{name}: {text_of(error)}")
+                problems.append(f"{PLUGIN_PREFIX}{label}: {text_of(error)}")
             except Exception as error:
-                problems.append(f"{PLUGIN_PREFIX}{name}: it failed to prepare: {text_of(error)}")
+                problems.append(f"{PLUGIN_PREFIX}{label}: it failed to prepare: {text_of(error)}")
             else:
-                self._prepared.append((name, plugin))
+                self._prepared.append((label, plugin))
         if problems:
             self.close()
             raise SettingsError(problems)
@@ -253,12 +256,12 @@ class PluginSet:
             # Since Python 3.12 no thread can be started at the end of the process, when servers are closed.
             contained(close)
 
-    def _each(self) -> Iterator[tuple[str, object]]:
-        """Every plugin, followed by its variants."""
+    def _each(self) -> Iterator[tuple[str, str, object]]:
+        """The name and label of every plugin, and itself; followed by its variants."""
         for name, plugin in self._plugins.items():
-            yield name, plugin
+            yield name, name, plugin
             for variant in self._variants[name]:
-                yield f"{name} ({variant.label})", variant.plugin
+                yield name, labelled(name, variant.label), variant.plugin
 
     def serves(self, hook: str) -> bool:
         """Whether any plugin implements this hook."""
@@ -428,6 +431,14 @@ def _registered(
         except (pluggy.PluginValidationError, ValueError) as error:
             problems.append(f"plugin {name}: {error}")
     return manager, problems
+
+
+def _of(plugin: object, found: pluggy.HookImpl) -> Callable[..., Any]:
+    """The same function of another plugin of this kind, whatever its name is."""
+    function = found.function
+    if isinstance(function, MethodType) and function.__self__ is found.plugin:
+        return MethodType(function.__func__, plugin)
+    return function  # a static or class method
 
 
 def _out_of_order(hook: str, found: Sequence[pluggy.HookImpl]) -> list[str]:

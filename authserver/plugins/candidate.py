@@ -73,7 +73,8 @@ def _from_file(text: str) -> ModuleType:
     sys.modules[module.__name__] = module
     beside = str(folder.parent if package else folder)
     if beside not in sys.path:
-        sys.path.insert(0, beside)
+        # After all others, as beside an INI file: nothing here takes the place of another module.
+        sys.path.append(beside)
     _imported(text, specification.loader.exec_module, module)
     return module
 

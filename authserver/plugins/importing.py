@@ -15,12 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from authserver.containment import Escaped, Interrupted, text_of
+from authserver.containment import Interrupted, named_text_of, raised_by_plugin
 from authserver.ini import did_you_mean, near
-from authserver.plugins.time_limit import TimeLimit, TooSlow
-
-# Enough for large libraries on a slow disk.
-IMPORT_SECONDS = 30.0
+from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 
 
 class CannotImport(Exception):
@@ -28,7 +25,7 @@ class CannotImport(Exception):
 
 
 def plugin_class(
-    module_name: str, class_name: str, *, folder: Path | None = None, seconds: float = IMPORT_SECONDS
+    module_name: str, class_name: str, *, folder: Path | None = None, seconds: float = LOADING_SECONDS
 ) -> Any:
     """The class of this name in this module.
 
@@ -72,10 +69,8 @@ def plugin_class(
         line = f", line {error.lineno}" if error.lineno else ""
         raise CannotImport(f" cannot be imported: {error.filename}{line}: {error.msg}") from error
     except Exception as error:
-        raised = error.__cause__ if isinstance(error, Escaped) and error.__cause__ else error
-        kind, text = type(raised).__name__, text_of(raised)
-        problem = kind if text in ("", kind) else f"{kind}: {text}"
-        raise CannotImport(f" cannot be imported: {problem}{_at(raised)}") from error
+        raised = raised_by_plugin(error)
+        raise CannotImport(f" cannot be imported: {named_text_of(raised)}{_at(raised)}") from error
     if found is None:
         raise CannotImport(_no_class(module, class_name))
     return found
@@ -120,7 +115,10 @@ def _refuse_doubtful(module_name: str, folder: Path) -> None:
         raise CannotImport(
             f": there are two modules {top}: {taken}, which Python takes, and {beside} beside the INI file; rename one"
         )
-    for path in (folder, beside.parent, beside):
+    # What it imports may be there, too.
+    inside = () if beside.parent == folder else beside.parent.rglob("*")
+    code = (path for path in (*folder.glob("*.py"), *inside) if path.is_dir() or path.suffix == ".py")
+    for path in (folder, beside.parent, *code):
         if _is_open(path):
             raise CannotImport(
                 f": everybody can write to {path}, so nothing beside the INI file is imported; chmod o-w it"
@@ -138,7 +136,7 @@ def _origin(top: str) -> str | None:
 
 def _is_open(path: Path) -> bool:
     """Whether everybody can write to it: then anybody on this machine could add code to the server."""
-    return bool(path.stat().st_mode & stat.S_IWOTH)
+    return path.exists() and bool(path.stat().st_mode & stat.S_IWOTH)
 
 
 def _no_module(missing: str, class_name: str, folder: Path | None) -> str:

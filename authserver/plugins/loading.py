@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any, cast
 from authserver.containment import contained, described
 from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
-from authserver.plugins.importing import IMPORT_SECONDS, CannotImport, plugin_class
+from authserver.plugins.importing import CannotImport, plugin_class
+from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 from authserver.plugins.variants import Variants, made, split
 from authserver.settings import POLICY_TIME_LIMIT, Secret, SettingsError
 
@@ -37,7 +38,7 @@ def load(
     others: Collection[str] = (),
     key: str = "authserver.plugins",
     folder: Path | None = None,
-    patience: float = IMPORT_SECONDS,
+    patience: float = LOADING_SECONDS,
 ) -> tuple[PluginSet, list[str]]:
     """Find every plugin of the INI, make it from its settings and prepare it. Close them in the end.
 
@@ -50,7 +51,7 @@ def load(
         others: specifications of plugins that have settings too but are loaded elsewhere.
         key: the setting that lists them.
         folder: that of the INI file, where modules of plugins are found, too.
-        patience: seconds that the import of a plugin may take, and its `prepare`.
+        patience: how many seconds each plugin may take for its import, for its construction and for its `prepare`.
 
     Returns:
         The plugins, and what development should announce about them.
@@ -80,7 +81,9 @@ def load(
         if not _is_plugin(kind):
             problems.append(f"{key}: {_NOT_FROZEN.format(specification)}")
             continue
-        plugin, variants[name], found, found_insecure = _with_variants(name, kind, settings.get(name, {}))
+        plugin, variants[name], found, found_insecure = _with_variants(
+            name, kind, settings.get(name, {}), patience
+        )
         plugins.append((name, plugin))
         problems += found
         insecure += found_insecure
@@ -91,7 +94,7 @@ def load(
         problems += [f"{line} (refused in production)" for line in insecure]
     if problems:
         raise SettingsError(problems)
-    loaded = PluginSet(plugins, variants=variants, time_limit=time_limit, trace=trace)
+    loaded = _joined(plugins, partial(PluginSet, variants=variants, time_limit=time_limit, trace=trace))
     loaded.prepare(patience)
     return loaded, insecure
 
@@ -112,10 +115,10 @@ def one(
     """
     if not _is_plugin(kind):
         raise SettingsError([_NOT_FROZEN.format(kind.__name__)])
-    plugin, variants, problems, _ = _with_variants(name, kind, texts)
+    plugin, variants, problems, _ = _with_variants(name, kind, texts, LOADING_SECONDS)
     if problems:
         raise SettingsError(problems)
-    loaded = PluginSet([(name, plugin)], variants={name: variants}, time_limit=time_limit)
+    loaded = _joined([(name, plugin)], partial(PluginSet, variants={name: variants}, time_limit=time_limit))
     loaded.prepare()
     return loaded
 
@@ -136,24 +139,37 @@ def _find(
 
 
 def _with_variants(
-    name: str, kind: Any, texts: Mapping[str, Resolved]
+    name: str, kind: Any, texts: Mapping[str, Resolved], seconds: float
 ) -> tuple[object, Variants, list[str], list[str]]:
     """A plugin and its variants for single clients and resources; their problems, and what is insecure about them."""
     try:
         own, overrides = split(texts, name)
+        plugin, problems, insecure = _made(name, kind, seconds, own)
+        if problems:
+            return None, Variants(), problems, insecure
+        make = partial(_made, name, kind, seconds)
+        variants, problems, announced = made(name, kind, own, overrides, make, insecure)
     except SettingsError as error:
         return None, Variants(), list(error.problems), []
-    plugin, problems, insecure = _made(name, kind, own)
-    if problems:
-        return None, Variants(), problems, insecure
-    variants, problems, announced = made(name, kind, own, overrides, partial(_made, name, kind), insecure)
     return plugin, variants, problems, insecure + announced
 
 
-def _made(name: str, kind: Any, texts: Mapping[str, Resolved]) -> tuple[object, list[str], list[str]]:
-    """A plugin from its settings, None with problems; its problems, and what is insecure about it."""
+def _made(
+    name: str, kind: Any, seconds: float, texts: Mapping[str, Resolved]
+) -> tuple[object, list[str], list[str]]:
+    """A plugin from its settings, None with problems; its problems, and what is insecure about it.
+
+    Raises:
+        SettingsError: its code fails or hangs, as it would with other settings.
+    """
     prefix = f"{PLUGIN_PREFIX}{name}."
-    values, problems = read_fields(kind, texts, prefix)
+    try:
+        values, problems = read_fields(kind, texts, prefix)
+    except Exception as error:
+        # Such as the name of a type that is imported for type checkers only.
+        raise SettingsError(
+            [f"{PLUGIN_PREFIX}{name}: the types of its settings cannot be read: {described(error)}"]
+        ) from error
     insecure = [
         f"{prefix}{field}: a secret is in the INI file; give it as env:NAME or file:PATH"
         for field, text in texts.items()
@@ -164,14 +180,50 @@ def _made(name: str, kind: Any, texts: Mapping[str, Resolved]) -> tuple[object, 
     if problems:
         return None, problems, insecure
     try:
-        plugin = contained(partial(kind, **values))
-        insecure += [f"{prefix}{line}" for line in contained(getattr, plugin, "insecure", ())]
+        plugin, announced = TimeLimit(seconds, threads=1).call(_constructed, kind, values)
+    except TooSlow:
+        raise SettingsError(
+            [
+                f"{PLUGIN_PREFIX}{name}: it takes longer than {seconds:g} seconds to be made; `prepare` may wait"
+            ]
+        ) from None
     except (TypeError, ValueError) as error:
-        return None, [f"{prefix.removesuffix('.')}: {error}"], insecure
+        return None, [f"{PLUGIN_PREFIX}{name}: {error}"], insecure
     except Exception as error:
-        said = f"its settings cannot be used: {described(error)}"
-        return None, [f"{prefix.removesuffix('.')}: {said}"], insecure
-    return plugin, [], insecure
+        raise SettingsError([f"{PLUGIN_PREFIX}{name}: it cannot be made: {described(error)}"]) from error
+    return plugin, [], insecure + [f"{prefix}{line}" for line in announced]
+
+
+def _constructed(kind: Any, values: Mapping[str, Any]) -> tuple[object, tuple[str, ...]]:
+    """A plugin with these settings, and what it says is insecure about itself."""
+    plugin = kind(**values)
+    return plugin, tuple(getattr(plugin, "insecure", ()))
+
+
+def _joined(plugins: Sequence[tuple[str, object]], join: Callable[..., PluginSet]) -> PluginSet:
+    """The plugins as one. Raises SettingsError, also where what a plugin declares is of a wrong type or fails."""
+    try:
+        joined: PluginSet = contained(join, plugins)
+    except SettingsError:
+        raise
+    except Exception as error:
+        told = described(error)
+        guilty = [name for name, plugin in plugins if not _can_be_used(name, plugin, join)]
+        raise SettingsError(
+            [f"plugin {' or '.join(guilty)}: what it declares cannot be used: {told}"]
+        ) from error
+    return joined
+
+
+def _can_be_used(name: str, plugin: object, join: Callable[..., PluginSet]) -> bool:
+    """Whether what a plugin declares is of the right types. What else is wrong with it is said elsewhere."""
+    try:
+        contained(join, [(name, plugin)])
+    except SettingsError:
+        return True
+    except Exception:
+        return False
+    return True
 
 
 def _misplaced(named: Collection[str], settings: Collection[str], elsewhere: Collection[str]) -> list[str]:
@@ -205,6 +257,4 @@ def _is_plugin(kind: object) -> bool:
 
 
 def _holds_secret(value: object) -> bool:
-    return isinstance(value, Secret) or (
-        isinstance(value, tuple) and any(isinstance(item, Secret) for item in value)
-    )
+    return isinstance(value, Secret) or (isinstance(value, tuple) and any(map(_holds_secret, value)))

@@ -14,6 +14,10 @@ from typing import Any
 
 from authserver.containment import contained
 
+# How long loading waits for the import of a plugin, for its construction and for its `prepare`: enough for large
+# libraries on a slow disk.
+LOADING_SECONDS = 30.0
+
 
 class TooSlow(Exception):
     """The function did not answer in time, or every thread is held by one that does not."""

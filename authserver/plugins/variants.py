@@ -193,11 +193,12 @@ def _lines(key: str, kind: str, text: Resolved) -> dict[str, Resolved]:
     """The value for each client or resource; several lines for one are one text of several lines."""
     found: dict[str, list[Resolved]] = {}
     problems: list[str] = []
-    for line in filter(None, map(str.strip, text.text.splitlines())):
+    for number, line in enumerate(filter(None, map(str.strip, text.text.splitlines())), 1):
         parts = _LINE.fullmatch(line)
         if parts is None:
+            # It is not shown, because it may be a secret.
             wanted = "client_id" if kind == CLIENTS else "URI"
-            problems.append(f"{key}: expected `{wanted} = value` on each line, found {line!r}")
+            problems.append(f"{key}: expected `{wanted} = value` on each line, and line {number} is not so")
             continue
         one = parts[1] or parts[3]
         try:

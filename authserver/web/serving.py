@@ -18,8 +18,9 @@ from waitress.server import create_server
 
 from authserver.ini import did_you_mean, unused_variables
 
-# What says where to listen; the sockets take their place.
+# What says where to listen; our sockets take their place.
 _ADDRESSES = ("listen", "host", "port", "ipv4", "ipv6")
+_SETTINGS = [name for name, _ in Adjustments._params if name != "sockets"]
 log = logging.getLogger("authserver")
 
 
@@ -42,11 +43,13 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
     except CannotListen as error:
         raise SystemExit(cannot_start([f"[server:main] of {ini}: {error}"])) from None
     where = adjustments.unix_socket or ", ".join(_words(item.getsockname()) for item in sockets)
-    others = {name: text for name, text in settings.items() if name not in _ADDRESSES}
+    others: dict[str, Any] = {name: text for name, text in settings.items() if name not in _ADDRESSES}
+    if sockets:
+        others["sockets"] = sockets
 
     def serve(application: Router) -> None:
         try:
-            running = create_server(application, **others, **({"sockets": sockets} if sockets else {}))
+            running = create_server(application, **others)
         except OSError as error:
             # Another server took an address at the same moment, or the file of the socket cannot be made. After a
             # SystemExit from here the exit status of `pserve` would be 0.
@@ -65,38 +68,40 @@ def cannot_start(problems: Iterable[str]) -> str:
 
 def _adjustments(settings: Mapping[str, str]) -> Adjustments:
     """The settings as waitress reads them. Raises CannotListen."""
-    known = [name for name, _ in Adjustments._params]
     for name in settings:
-        if name not in known:
-            raise CannotListen(f"{name}: no such setting of waitress; {did_you_mean(name, known, '')}")
+        if name not in _SETTINGS:
+            raise CannotListen(f"{name}: no such setting of waitress; {did_you_mean(name, _SETTINGS, '')}")
     try:
-        return Adjustments(**settings)
+        adjustments = Adjustments(**settings)
     except ValueError as error:
         if str(error) == "Invalid host/port specified.":
             given = settings.get("listen") or f"{settings.get('host', '')}:{settings.get('port', '')}"
             raise CannotListen(f"{given} is no address to listen on; expected HOST:PORT") from None
         raise CannotListen(str(error)) from None
+    # Without any, waitress would listen on its default, port 8080 of every interface.
+    if not (adjustments.listen or adjustments.unix_socket):
+        raise CannotListen("listen names no address; expected HOST:PORT")
+    return adjustments
 
 
 def _all_bound(addresses: Iterable[Any]) -> list[socket.socket]:
     """A socket for each address, or none at all. Raises CannotListen."""
-    with ExitStack() as unless_all_are:
-        sockets = [unless_all_are.enter_context(_bound(*address)) for address in addresses]
-        unless_all_are.pop_all()
+    with ExitStack() as unless_all_are_bound:
+        sockets = [_bound(unless_all_are_bound, *address) for address in addresses]
+        unless_all_are_bound.pop_all()
     return sockets
 
 
-def _bound(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
+def _bound(opened: ExitStack, family: int, kind: int, protocol: int, address: Any) -> socket.socket:
     """A socket that has this address and accepts no connection yet. Raises CannotListen."""
-    bound = socket.socket(family, kind, protocol)
     try:
+        bound = opened.enter_context(socket.socket(family, kind, protocol))
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # So that a restart need not wait for the connections of before.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
-        bound.close()
         raise CannotListen(_why(_words(address), error)) from None
     return bound
 
@@ -110,7 +115,7 @@ def _why(where: str, error: OSError) -> str:
             )
         case errno.EACCES:
             return f"{where} may not be used by this user; take a port above 1023"
-        case errno.EADDRNOTAVAIL:
+        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
             return f"{where} is no address of this machine; change it here"
         case number:
             return f"{where} cannot be used ({os.strerror(number) if number else error}); change it here"

@@ -140,7 +140,10 @@ def test_scopes_that_are_not_offered_are_listed_first(run, told) -> None:
     assert done.exit_code == 0, done.output
     options = [f"--scope={name}" for name in ("notes.read", "profile", "notes.everything")]
     assert told("scope", "few", *options)["checks"][-1]["remedies"] == [
-        "scopes_registered: first list notes.everything in authserver.scopes: no such scope is offered yet",
+        (
+            "scopes_registered: first list notes.everything in authserver.scopes, or the plugin that adds it in "
+            "authserver.plugins: no such scope is offered yet"
+        ),
         (
             "scopes_registered: register the client for the scope: "
             "`authserver client edit few --add-scope profile --add-scope notes.everything`"
@@ -248,6 +251,12 @@ def test_client_authentication(told, run) -> None:
     assert (wrong["verdict"], wrong["reason"]) == ("refused", "secret-wrong")
     other = told("client-auth", "s", "--method", "client_secret_post", "--secret-stdin", stdin=secret)
     assert verdicts(other) == [("core", "refused", "method-not-registered")]
+    (remedy,) = other["checks"][0]["remedies"]
+    assert remedy.endswith("`authserver client edit s --auth-method client_secret_post`")
+    # Who sends nothing but a client_id must not lead to a client that needs no secret.
+    alone = told("client-auth", "s", "--method", "none")
+    assert verdicts(alone) == [("core", "refused", "credential-missing")]
+    assert "--auth-method" not in json.dumps(alone)
     assert told("client-auth", "playground")["verdict"] == "allowed"
 
 

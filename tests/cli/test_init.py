@@ -125,14 +125,16 @@ def test_secrets_are_for_their_owner_alone_and_never_printed(
     before = os.umask(umask)
     try:
         results = [authserver("init", *words, "new") for words in (*FORMS.values(), ("--production",))]
+        results.append(authserver("init", "above/below"))
     finally:
         os.umask(before)
-    assert [result.exit_code for result in results] == [0, 0, 0]
+    assert [result.exit_code for result in results] == [0, 0, 0, 0]
     new = tmp_path / "new"
     assert mode(new / ".local") == 0o700
     assert mode(new / ".local/secret_keys") == mode(new / "environment") == 0o600
     assert not mode(new) & 0o022, "nobody else may change the server"
     assert not mode(new / "production.ini") & 0o022
+    assert not mode(tmp_path / "above") & 0o022, "nor put another folder in its place"
     variables = sourced(new / "environment")
     secrets = [
         variables["AUTHSERVER_SECRET_KEYS"],
@@ -186,7 +188,10 @@ def test_an_ini_file_that_differs_is_kept_and_the_differences_are_shown(
     ini = tmp_path / "production.ini"
     text = ini.read_text()
     for old, new in (
-        ("# authserver.code_lifetime = 60", "authserver.code_lifetime = 30"),
+        (
+            "# authserver.code_lifetime = 60",
+            "authserver.code_lifetime = 30\nauthserver.plugin.own-hook.key@clients =\n    notes = geheim5",
+        ),
         ("= env:AUTHSERVER_DATABASE_URL", "= postgresql://authserver:geheim1@db/authserver"),
         ("= env:AUTHSERVER_SECRET_KEYS", "=\n    a:geheim2\n    b:geheim3"),
         (
@@ -210,6 +215,7 @@ def test_an_ini_file_that_differs_is_kept_and_the_differences_are_shown(
         "+authserver.database_url = env:AUTHSERVER_DATABASE_URL",
         "-    …",
         "-acme.ldap_password = …",
+        "-authserver.plugin.own-hook.key@clients =\n-    …",
         "-authserver.plugin.registration_token.tokens = file:/run/tokens",
     ):
         assert f"\n{line}\n" in told, line

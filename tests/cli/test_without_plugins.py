@@ -14,6 +14,8 @@ import pytest
 from click.testing import Result
 
 from authserver.cli import configuration, main
+from authserver.storage.database import Database
+from authserver.testing.records import an_event
 
 CHECKOUT = Path(__file__).parents[2]
 Run = Callable[..., Result]
@@ -89,15 +91,23 @@ def test_commands_that_need_no_plugin_load_none(broken: Run, ini: Path) -> None:
     """They do not even mention those that fail, nor a file that only their settings name."""
     (ini.parent / "gone").unlink()
     arguments = {
-        "init": [str(ini.parent / "another")],
         "user show": ["demo"],
         "client show": ["demo-service"],
         "client secrets": ["demo-service"],
+        "init": [str(ini.parent / "another")],
         "plugin new": ["quiet-hours", "--directory", str(ini.parent)],
     }
     for command in documented()["unused"]:
         done = broken(*command.split(), *arguments.get(command, []))
         assert (done.exit_code, done.stderr) == (0, ""), (command, done.output)
+
+
+def test_a_heading_for_the_scopes_of_a_plugin_stops_no_command_without_it(run: Run, ini: Path) -> None:
+    listed(ini, "offline_access", "authserver.scope_groups = offline_access = While you are away")
+    assert run("plugins").exit_code == 0
+    listed(ini, "gone:Some")
+    assert run("client", "list").exit_code == 0
+    assert run("user", "disable", "demo").exit_code == 0
 
 
 def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, ini: Path) -> None:
@@ -144,6 +154,48 @@ def test_what_happened_is_explained_without_the_remedies_of_plugins(broken: Run,
     assert done.exit_code == 0, done.output
     assert done.stderr.startswith("The plugins cannot be loaded, so their own remedies are not shown:\n")
     assert documented()["explain"] == ["explain --error-id"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("scope-not-registered", "the client is registered for every requested scope by now"),
+        ("of-its-own", "its own remedies are not known, because no plugin is loaded"),
+    ],
+)
+def test_no_plugin_is_said_to_be_listed_no_more(run: Run, ini: Path, reason: str, remedy: str) -> None:
+    """Only it cannot be loaded."""
+    answer = {"plugin": "scopes_registered", "verdict": "deny", "reason": reason, "microseconds": 1}
+    facts = {"client_id": "demo-service", "requested": ["profile"]}
+    decision = {
+        "slot": "scope_decision",
+        "verdict": "deny",
+        "decided_by": "scopes_registered",
+        "reason": reason,
+    }
+    database = Database(f"sqlite:///{ini.parent}/.local/authserver.sqlite")
+    with closing(database), database.begin() as stores:
+        stores.events.add(
+            an_event(
+                event_id="e1", reason=reason, decisions=({**decision, "facts": facts, "answers": [answer]},)
+            )
+        )
+    listed(ini, "gone:Some")
+    (check,) = json.loads(run("explain", "--error-id", "e1", "--json").stdout)["checks"]
+    assert check["remedies"][0].startswith(f"scopes_registered: {remedy}")
+
+
+def test_a_shadow_plugin_that_cannot_be_loaded_keeps_no_observer_from_being_told(run: Run, ini: Path) -> None:
+    (ini.parent / "tells_beside.py").write_text(OBSERVING)
+    told = ini.parent / "told"
+    listed(ini, "tells_beside:TellsAFile", f"authserver.plugin.tells_afile.path = {told}")
+    ini.write_text(
+        ini.read_text().replace("[app:main]", "[app:main]\nauthserver.shadow_plugins = gone:Some", 1)
+    )
+    done = run("user", "disable", "demo")
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
+    assert told.read_text() == "user.disabled\n"
+    assert "authserver.shadow_plugins: gone:Some: there is no module" in run("plugins").stderr
 
 
 def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path) -> None:

@@ -85,7 +85,7 @@ def judge(engine: Engine, presented: Presented) -> tuple[Client, ClientSecret | 
         engine.journal.client_id = client.client_id if client else None
         raise refused
     if PRESENTATION.get(client.auth_method, presented.method) != presented.method:
-        refused.reason = "method-not-registered"
+        refused.reason = "credential-missing" if presented.method == "none" else "method-not-registered"
         refused.facts = {"method": presented.method, "registered_method": client.auth_method}
         raise refused
     credentials = Credentials(
