@@ -49,9 +49,11 @@ def cheap_passwords() -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture(autouse=True)
-def own_search_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_search_path() -> Iterator[None]:
     """Where a test's server finds plugins beside its INI file is forgotten with the test."""
-    monkeypatch.setattr(sys, "path", sys.path[:])
+    before = sys.path[:]
+    yield
+    sys.path[:] = before
 
 
 @pytest.fixture(scope="session")
