@@ -84,9 +84,8 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
         "client_name": None,
         "target_host": uris.display_host(error.redirect_uri),
         "target": location,
-        "message": in_words(error.description),
         "code": error.code,
-        "details": None,
+        "details": in_words(error.description),
         "error_id": request.error_id,
         "signed_in": None,
     }
