@@ -14,17 +14,21 @@ class NightShift:
     @hookimpl
     def scope_decision(self, client, requested): ...
 
-A plugin may declare three things as class variables or properties; they are not settings. `reasons`: every reason
+A plugin may declare four things as class variables or properties; they are not settings. `reasons`: every reason
 that its decisions and errors may have; operators, counters and translations use them, and the contract kit
 (`authserver.testing.contract`) refuses a decision with any other. It may be a mapping from each reason to its remedy,
 which `authserver explain` shows; the remedy is "" for a mistake of the client or user. `immediate`: True if the plugin
 asks no other service, uses no network and reads no slow file; the server then calls it directly, which is faster, and
 sets no time limit. Any other plugin has `authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the
-hooks that this plugin serves, if its settings decide that; without it, all that it implements.
+hooks that this plugin serves, if its settings decide that; without it, all that it implements. `insecure`: a sentence
+for each value that must not be set in production; a development server logs them, a production server does not start.
 
 A plugin may have two methods that are not hooks. `prepare()`, called once at start, opens what the plugin works with,
 or raises ValueError with a sentence; `close()` closes it at the end. A plugin that keeps something it has opened is a
 `@dataclass(eq=False)`; any other is a frozen dataclass.
+
+For editors and type checkers: each hook has a `Protocol`, such as `ScopeDecisionHook` for `scope_decision`. A plugin
+that inherits from it takes the arguments as keywords, and the rest as `**others` (`authserver.protocols`).
 
 For one implementation of several deciding hooks: `DECIDING` has every deciding hook by name, and an implementation
 that takes `question` gets the whole `Question`, whose `facts()` hold no secret.
@@ -103,6 +107,7 @@ from authserver.engine.records import (
     Kept,
     RegisteredBy,
     Session,
+    Token,
     TokenKind,
     User,
 )
@@ -118,6 +123,30 @@ from authserver.engine.uris import (
 )
 from authserver.hookspecs import DECIDING, hookimpl
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
+from authserver.protocols import (
+    AuthenticationDecisionHook,
+    ClientAuthDecisionHook,
+    ClientMetadataHook,
+    CodeDetailsHook,
+    ConsentDecisionHook,
+    ExpandAuthorizationRequestHook,
+    FindClientHook,
+    GrantTypesHook,
+    IncludemeHook,
+    IntrospectionDecisionHook,
+    LoginDecisionHook,
+    ObserveHook,
+    PrivateUseRedirectUrisHook,
+    RedirectUriDecisionHook,
+    RegistrationDecisionHook,
+    ResourceDecisionHook,
+    ScopeDecisionHook,
+    ScopesHook,
+    ServerMetadataHook,
+    TokenBindingHook,
+    TokenClaimsHook,
+    TokenResponseHook,
+)
 from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.forms import read_form
 from authserver.web.json import json_response
@@ -134,21 +163,31 @@ __all__ = [
     "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
     "RESERVED_PREFIXES",
+    "AuthenticationDecisionHook",
     "AuthenticationStep",
     "BadAssertion",
     "Binding",
     "Client",
+    "ClientAuthDecisionHook",
     "ClientMetadata",
+    "ClientMetadataHook",
+    "CodeDetailsHook",
     "Consent",
+    "ConsentDecisionHook",
     "Credentials",
     "Decision",
     "Engine",
     "Event",
+    "ExpandAuthorizationRequestHook",
     "Expanded",
+    "FindClientHook",
     "ForeignKey",
     "Grant",
+    "GrantTypesHook",
     "Identity",
+    "IncludemeHook",
     "IntrospectedToken",
+    "IntrospectionDecisionHook",
     "InvalidClientMetadata",
     "InvalidGrant",
     "InvalidRequest",
@@ -159,20 +198,33 @@ __all__ = [
     "Issued",
     "Jws",
     "Kept",
+    "LoginDecisionHook",
     "Medium",
     "OAuthError",
+    "ObserveHook",
     "Origins",
     "Parameters",
+    "PrivateUseRedirectUrisHook",
     "Question",
     "ReadMember",
     "Redeem",
+    "RedirectUriDecisionHook",
     "RegisteredBy",
+    "RegistrationDecisionHook",
     "Request",
+    "ResourceDecisionHook",
     "Route",
+    "ScopeDecisionHook",
+    "ScopesHook",
     "Secret",
+    "ServerMetadataHook",
     "Session",
     "SingleUse",
+    "Token",
+    "TokenBindingHook",
+    "TokenClaimsHook",
     "TokenKind",
+    "TokenResponseHook",
     "TooManyRequests",
     "TrustedKeys",
     "UnauthorizedClient",

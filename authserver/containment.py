@@ -7,9 +7,12 @@ plugin and the server, and leave a request without an answer.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 from types import FrameType
 from typing import Any
 
@@ -31,7 +34,7 @@ def contained(function: Callable[..., Any], *arguments: Any) -> Any:
     except (Exception, Interrupted):
         raise
     except BaseException as error:
-        raise Escaped(f"it raised {type(error).__name__}") from error
+        raise Escaped(f"it raised {type(error).__name__}, which is not an Exception") from error
 
 
 @contextmanager
@@ -61,6 +64,30 @@ def text_of(error: BaseException) -> str:
         return type(error).__name__
     line = "".join(character if character.isprintable() else " " for character in text[: MAXIMUM_TEXT + 1])
     return line if len(line) <= MAXIMUM_TEXT else line[:MAXIMUM_TEXT] + "…"
+
+
+def described(error: BaseException) -> str:
+    """What a plugin raised, and the line of the plugin: `KeyError: 'team' (quiet.py, line 14)`; one printable line."""
+    while isinstance(error, Escaped) and error.__cause__ is not None:
+        error = error.__cause__
+    text = text_of(error)
+    name = type(error).__name__
+    said = name if text in ("", name) else f"{name}: {text}"
+    if isinstance(error, BaseExceptionGroup):
+        said += f" [{', '.join(type(each).__name__ for each in error.exceptions[:3])}]"
+    place = _place(error)
+    return f"{said} ({place})" if place else said
+
+
+def _place(error: BaseException) -> str:
+    """The last line of the plugin's own code that ran; "" if none did."""
+    root, place = "", ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        owner = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        ours = owner == "authserver" or owner in sys.stdlib_module_names
+        if not ours and owner == (root or owner):
+            root, place = owner, f"{PurePath(frame.f_code.co_filename).name}, line {line}"
+    return place
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

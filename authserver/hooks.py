@@ -82,7 +82,7 @@ class Deciding(Hook):
         if type(decision) is not Decision:
             return "wrong-type"
         # A decision made without allow() or deny() may hold the text "deny", which must not be taken for an allow.
-        if not any(decision.verdict is verdict for verdict in (Verdict.ALLOW, Verdict.NARROW, Verdict.DENY)):
+        if type(decision.verdict) is not Verdict or decision.verdict in (Verdict.SILENT, Verdict.FAILED):
             return "wrong-verdict"
         if not is_reason(decision.reason):
             return "bad-reason"
@@ -99,6 +99,38 @@ class Deciding(Hook):
         ):
             return "wrong-value"
         return None
+
+    def advice(self, decision: object) -> str:
+        """What is wrong with an answer that has a problem, and what to return instead; without its values."""
+        problem = self.problem_with(decision)
+        narrow = ", narrow(reason, value)" if self.narrows else ""
+        if problem == "wrong-type":
+            given = f"allow(reason{', value' if self.value is not NoneType else ''})"
+            return f"it returned a {type(decision).__name__}; return {given}{narrow}, deny(reason) or None"
+        if problem == "wrong-verdict":
+            return "it made a Decision by itself; use allow(), narrow() and deny()"
+        if problem == "bad-reason":
+            return (
+                f"its reason is not in small letters, digits and hyphens, or longer than {MAXIMUM_REASON} characters; "
+                "write one like 'not-on-shift'"
+            )
+        return self._advice_on_value(decision)
+
+    def _advice_on_value(self, decision: Any) -> str:
+        if decision.verdict is Verdict.NARROW and not self.narrows:
+            return "this hook does not take narrow(); return allow(), deny() or None"
+        if decision.verdict is Verdict.DENY and decision.error_code is not None and self.codes:
+            return "its error code is not of small letters, digits and underscores, like 'login_required'"
+        if decision.error_code is not None:
+            return "only a deny() has an error code, and only at hooks that take one; leave it out"
+        if decision.verdict is Verdict.DENY:
+            return "a deny() has no value; leave it out"
+        needed = self.value.__name__ if isinstance(self.value, type) else str(self.value)
+        found = type(decision.value).__name__
+        if isinstance(decision.value, tuple):
+            kinds = {type(item).__name__ for item in decision.value if not isinstance(item, str)}
+            found += f" with {', '.join(sorted(kinds))} in it" if kinds else ""
+        return f"the value of its {decision.verdict}() is a {found}; it must be {needed}"
 
     def same_outcome(self, one: tuple[Verdict, Any], other: tuple[Verdict, Any]) -> bool:
         """Whether two rulings, each given as verdict and value, have the same effect; reasons are not compared."""
@@ -265,4 +297,5 @@ def _value_of(question: type[Question[Any]]) -> Any:
 def _is_value(value: object, kind: Any) -> bool:
     if isinstance(kind, type):
         return kind is NoneType or isinstance(value, kind)
-    return isinstance(value, tuple) and all(isinstance(item, get_args(kind)[0]) for item in value)
+    (item_kind, _) = kind.__args__  # `tuple[str, ...]`
+    return isinstance(value, tuple) and all(isinstance(item, item_kind) for item in value)

@@ -94,8 +94,8 @@ def client_auth_decision(client: Client, credentials: Credentials) -> Decision[N
 def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision[None] | None:
     """Whether an authorization response may go to this URI.
 
-    Asked for each authorization request, and for each URI of a client that registers itself: a URI that is not
-    accepted is not registered.
+    Asked for each authorization request, again when its code is redeemed, and for each URI of a client that registers
+    itself: a URI that is not accepted is not registered.
 
     Arguments:
         client: the client that asks; during its registration, the client as it would be stored with all the URIs it
@@ -104,7 +104,8 @@ def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision[None] |
 
     Answers:
         allow(reason): it may. The engine still refuses a URI that could not have been registered.
-        deny(reason): it may not; the user sees an error page and is not redirected.
+        deny(reason): it may not; the user sees an error page and is not redirected. A code that was sent there is
+            refused with `invalid_grant`.
         None: not mine.
 
     Nobody: refused with an error page.
@@ -521,8 +522,8 @@ def grant_types() -> Mapping[str, Redeem] | None:
 def client_metadata() -> Mapping[str, ReadMember] | None:
     """Members of client metadata to store (RFC 7591, 2). Asked once, at start.
 
-    A client registers itself with them, and an operator sets them with `authserver client add --metadata`. What is
-    stored is in `Client.details` under the same name, and is shown with the client.
+    A client registers itself with them, and an operator sets them with `--metadata` of `authserver client add` and
+    `authserver client edit`. What is stored is in `Client.details` under the same name, and is shown with the client.
 
     Answers:
         A mapping of names to functions. Each takes the name and the JSON value that was sent, and returns the JSON
@@ -546,7 +547,7 @@ def client_metadata() -> Mapping[str, ReadMember] | None:
 def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
     """What to store of an authorization request with its code.
 
-    Asked whenever a request is checked, also before somebody signs in.
+    Asked whenever a request is checked: when a client sends it in advance, and at each step once somebody is signed in.
 
     Arguments:
         client: the client that asks.
@@ -731,7 +732,7 @@ def includeme(config: Configurator) -> None:
 
 @observing
 def observe(event: Event) -> None:
-    """Called with each event after it was committed.
+    """Called with each event after it was committed, except those about shadow plugins.
 
     Arguments:
         event: what happened, as it is stored in the event table.

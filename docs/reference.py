@@ -158,7 +158,8 @@ def default_words(field: dataclasses.Field[Any]) -> str:
         return ""
     if isinstance(field.default, tuple):
         return f"`{' '.join(field.default)}`" if field.default else "empty"
-    return f"`{field.default}`" if field.default != "" else "empty"
+    default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+    return f"`{default}`" if default != "" else "empty"
 
 
 def configuration_value(row: Row, description: str) -> Iterator[str]:
@@ -266,7 +267,8 @@ def hooks_page() -> Iterator[str]:
         yield from code(f"def {hook}{signature(function)}", "python")
         yield from hook_words(inspect.getdoc(function) or "")
         served = ", ".join(f"`{name}`" for name, kind in shipped_plugins() if hook in hooks_of(kind))
-        yield f"**Kind:** {kind}. **Shipped plugins** that serve it: {served or 'none'}."
+        protocol = "".join(word.capitalize() for word in hook.split("_")) + "Hook"
+        yield f"**Kind:** {kind}. **Protocol:** `{protocol}`. **Shipped plugins** that serve it: {served or 'none'}."
         yield ""
 
 

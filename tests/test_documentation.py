@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from authserver import hookspecs, limits
 from authserver.cli import main as command_line
 from authserver.engine import errors
+from authserver.engine.records import EventType
 from authserver.hooks import is_implemented
 from authserver.ini import Resolved
 from authserver.settings import Settings, SettingsError
@@ -86,8 +87,10 @@ def test_every_setting_is_documented(built: Mapping[str, str], field: dataclasse
     if field.default is dataclasses.MISSING:
         assert "Default: none: it is required" in entry
     elif field.default not in ((), ""):
-        shown = field.default if not isinstance(field.default, tuple) else " ".join(field.default)
-        assert f"Default: {plain(str(shown))}" in entry
+        shown = " ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
+        # As it is written in an INI file.
+        shown = shown.lower() if isinstance(field.default, bool) else shown
+        assert f"Default: {plain(shown)}" in entry
     if meta.ge is not None:
         assert f"{meta.ge} to {meta.le}" in entry
 
@@ -191,6 +194,13 @@ def test_every_limit_is_documented(built: Mapping[str, str]) -> None:
         bound = typing.get_args(hint)[1]
         row = f"{getattr(limits, name):,} {plain(bound.counts)} {plain(bound.reason)}"
         assert row in built["endpoints"], name
+
+
+def test_every_event_is_documented() -> None:
+    page = (CHECKOUT / "docs/concepts.rst").read_text()
+    (table,) = re.findall(r"^Events\n-+\n(.*?)^\S[^\n]*\n-{4,}$", page, re.MULTILINE | re.DOTALL)
+    named = re.findall(r"^   \* - `(.+)`$", table, re.MULTILINE)
+    assert sorted(named) == sorted(EventType)
 
 
 def test_how_long_a_request_waits_for_the_database_is_documented(built: Mapping[str, str]) -> None:

@@ -363,8 +363,8 @@ def load_with(
         ("StepsBack", ["steps_back", "trylast"]),
         ("Wraps", ["wraps", "wrapper"]),
         ("WrapsTheOldWay", ["wraps_the_old_way", "wrapper"]),
-        ("MisspeltHook", ["scope_desicion", "known hooks", "scope_decision"]),
-        ("UnknownArgument", ["unknown_argument", "klient"]),
+        ("MisspeltHook", ["misspelt_hook", "no hook scope_desicion; did you mean scope_decision"]),
+        ("UnknownArgument", ["unknown_argument", "klient", "did you mean client"]),
         ("JumpsTheQeue", [f"{__name__}:JumpsTheQeue: ", f"did you mean {__name__}:JumpsTheQueue"]),
     ],
 )

@@ -206,6 +206,7 @@ def test_events_are_read_in_order_and_in_batches(database: Database, monkeypatch
         stores.events.add(an_event(event_id="e0", type=EventType.TOKEN_REFUSED, at=at.replace(year=2027)))
     with database.begin() as stores:
         assert [event.event_id for event in stores.events.since(at)] == ["e1", "e2", "e3", "e4", "e5", "e0"]
+        assert [event.event_id for event in stores.events.latest()] == ["e0", "e5", "e4", "e3", "e2", "e1"]
         assert stores.events.count(at, type=EventType.TOKEN_ISSUED) == 5
         assert [e.event_id for e in stores.events.since(at, type=EventType.TOKEN_REFUSED)] == ["e0"]
         found = stores.events.find("e3")

@@ -47,10 +47,10 @@ def test_from_a_new_plugin_to_a_changed_decision_on_a_running_server(tmp_path: P
         "PYTEST_ADDOPTS": "",
     }
 
-    def run(module: str, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(module: str, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", f"import sys; from {module} import main; sys.exit(main())", *words]
         done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == status, done.stdout + done.stderr
         return done
 
     def tests() -> str:
@@ -84,6 +84,10 @@ def test_from_a_new_plugin_to_a_changed_decision_on_a_running_server(tmp_path: P
         assert (project / file).is_file()
         (project / file).write_text(block("python", file))
     assert "passed" in tests()
+
+    tried = run("authserver.cli", *typed(".venv/bin/authserver -c development.ini policy try")[1:], status=3)
+    printed = [line.strip() for line in PAGE[PAGE.index("policy try release_freeze") :].splitlines()[2:4]]
+    assert all(line in tried.stdout for line in printed), tried.stdout
 
     list_with_dots, setting = block("ini").rsplit("\n", 2)[0], block("ini").rsplit("\n", 2)[1]
     assert list_with_dots.splitlines()[:2] == ["authserver.plugins =", "    ..."]

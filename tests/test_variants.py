@@ -379,8 +379,7 @@ def test_plugins_explain_and_lint_show_whom_a_setting_is_for(run: Callable[..., 
         "settings": {key: "demo-service = notes.read"},
     }
     assert rows["login_decision"] == []
-    told = run("explain", "scope", "demo-service").stdout
-    assert "scopes_default (client demo-service)" in told and f"{key} = demo-service = notes.read" in told
+    assert "scopes_default (client demo-service)" in run("explain", "scope", "demo-service").stdout
     linted = run("lint")
     assert linted.exit_code == 1
     assert "Settings for clients that do not exist" in linted.stdout

@@ -65,14 +65,16 @@ def _list_options(name: str, variable: str, metavar: str, what: str) -> Callable
     )
 
 
-_members_option = click.option(
-    "--metadata",
-    "sent_members",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A member that a plugin keeps; the value is JSON, or else text; null takes it away. "
-    "May be given several times.",
-)
+def _members_option(more: str = "") -> Callable[[Command], Command]:
+    return click.option(
+        "--metadata",
+        "sent_members",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help=f"A member that a plugin keeps; the value is JSON, or else text{more}. May be given several times.",
+    )
+
+
 _shown_options = _options(
     click.option("--client-uri", metavar="URL", help="Its web site, for a link on the consent page; https."),
     click.option("--policy-uri", metavar="URL", help="Its privacy policy, likewise."),
@@ -117,7 +119,7 @@ client.add_command(client_secrets.end)
     help="Without it: native when a redirect URI is not https, or leads to this device; else web.",
 )
 @click.option("--client-id", help="Without it: a fresh one.")
-@_members_option
+@_members_option()
 @_shown_options
 @click.option(
     "--first-party", is_flag=True, help="It is our own: `consent_first_party` allows it without asking."
@@ -211,7 +213,7 @@ def add(
     type=click.Choice(["web", "native"]),
     help="Without it: as it was, unless the redirect URIs make it native.",
 )
-@_members_option
+@_members_option("; null takes it away")
 @_shown_options
 @click.option(
     "--first-party/--no-first-party", default=None, help="Whether it is our own, as in `client add`."
@@ -406,7 +408,10 @@ def _file(path: str | None) -> bytes | None:
     if not path:
         return None if path is None else b""
     with Path(path).open("rb") as file:
-        return file.read(MAXIMUM_LOGO + 1)
+        content = file.read(MAXIMUM_LOGO + 1)
+    if not content:
+        raise click.ClickException(f"{path}: the file is empty")
+    return content
 
 
 def _members(engine: Engine, texts: Iterable[str]) -> dict[str, Any]:

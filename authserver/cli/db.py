@@ -1,4 +1,4 @@
-"""`authserver db`: the database's tables."""
+"""`authserver db`: the database, its migrations above all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from authserver.storage import migrate
 
 @click.group()
 def db() -> None:
-    """The database's tables."""
+    """The database: its tables, its expired rows, and what to do after a restore or with another key ring."""
 
 
 db.add_command(purge)

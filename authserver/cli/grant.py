@@ -83,7 +83,7 @@ def revoke(
 ) -> None:
     """Revoke one grant, or all of a person, or those of a person to one application.
 
-    Its codes and tokens are dead from the next request on. With --user, the remembered consents end, too, so that
+    Its codes and tokens do not work from the next request on. With --user, the remembered consents end, too, so that
     applications must ask again; also where there is no live grant any more. With the last live grant of a person to
     an application, its remembered consent ends.
     """

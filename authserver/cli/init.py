@@ -73,7 +73,10 @@ def init(folder: Path, production: bool) -> None:
     ini = folder / name
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _write_ini(ini, text)
+        if differences := _write_ini(ini, text):
+            if production:
+                _say_empty(folder / "environment", ini)
+            raise click.ClickException(differences)
         (_prepare_production if production else _prepare_development)(ini)
     except BrokenPipeError:  # nothing is wrong with the folder
         raise
@@ -113,11 +116,14 @@ def _check(folder: Path) -> None:
         )
 
 
-def _write_ini(ini: Path, text: str) -> None:
+def _write_ini(ini: Path, text: str) -> str:
     """Write an INI file unless it is there; one that was begun and not finished is finished.
 
+    Returns:
+        What is different in the file that is there, in words; "" if nothing is.
+
     Raises:
-        click.ClickException: it is there and says something else; the message shows what.
+        click.ClickException: it is there and is no text.
     """
     try:
         present = ini.read_text(encoding="utf-8")
@@ -127,9 +133,9 @@ def _write_ini(ini: Path, text: str) -> None:
         raise click.ClickException(f"{ini} is there and is not UTF-8; nothing was changed") from None
     if present == text:
         say(f"{ini} is there, as this version writes it")
-        return
+        return ""
     if not text.startswith(present):
-        raise click.ClickException(
+        return (
             f"{ini} is there and differs from that of authserver {version('authserver')}; nothing was changed. "
             "This would be different:\n" + "\n".join(_differences(present, text))
         )
@@ -137,6 +143,7 @@ def _write_ini(ini: Path, text: str) -> None:
     with open(ini, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o644)) as file:
         file.write(text)
     say(f"Wrote {ini}")
+    return ""
 
 
 def _differences(present: str, text: str) -> Iterator[str]:
@@ -190,13 +197,18 @@ def _prepare_production(ini: Path) -> None:
         )
         private_files.create(file, text)
         say(f"Wrote {file}, with new secrets, for its owner alone")
-    if empty := _without_value(file.read_text(encoding="utf-8", errors="replace"), ini):
-        say(f"Fill in {', '.join(empty)} in {file}")
+    _say_empty(file, ini)
     _say_next(
         ("", f"set -a; . {_shown(file, absolute=True)}; set +a", "every command needs these variables"),
         ("authserver", "db upgrade", "make the tables"),
         ("pserve", _shown(ini), "the server, on 127.0.0.1:6543, for your proxy"),
     )
+
+
+def _say_empty(file: Path, ini: Path) -> None:
+    """Name the environment variables that the file `environment` must still give values; nothing without the file."""
+    if file.is_file() and (empty := _without_value(file.read_text(encoding="utf-8", errors="replace"), ini)):
+        say(f"Fill in {', '.join(empty)} in {file}")
 
 
 def _without_value(environment: str, ini: Path) -> list[str]:

@@ -179,7 +179,7 @@ def disable(configuration: Configuration, name: str) -> None:
 def password(configuration: Configuration, name: str, password_stdin: bool, as_json: bool) -> None:
     """Give a person another password; it is asked for, or read from stdin.
 
-    All their sessions end, and all that they granted to applications.
+    All their sessions end, the access of all applications, and all remembered consents.
     """
     with configuration.engine(Plugins.UNUSED) as engine:
         # Before a password is typed for a user that does not exist.
@@ -195,7 +195,7 @@ def password(configuration: Configuration, name: str, password_stdin: bool, as_j
 @json_option
 @click.pass_obj
 def sign_out(configuration: Configuration, name: str, as_json: bool) -> None:
-    """Sign a person out everywhere: all their sessions end, and all that they granted to applications."""
+    """Sign a person out everywhere: all their sessions end, the access of all applications, and remembered consents."""
     with configuration.engine(Plugins.OBSERVE) as engine:
         found = find(engine, name)
         ended = sign_out_everywhere(engine, found)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from authserver.engine.crypto import digests
@@ -172,6 +173,7 @@ class Parts:
 
 
 _PARTS = tuple(part.name for part in fields(Parts))
+_values_of = attrgetter(*_PARTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +201,7 @@ class Engine(Parts):
     ) -> Engine:
         """The engine of one request; it continues the given journal."""
         return cls(
-            **{name: getattr(parts, name) for name in _PARTS},
+            **dict(zip(_PARTS, _values_of(parts), strict=True)),
             stores=stores,
             now=now,
             restored_at=parts.generation.began_at(),

@@ -71,6 +71,7 @@ class Answer:
         microseconds: how long it took.
         value, error_code: those of its decision, if it made one.
         variant: for which client or resource the settings are that it answered by, in words; "" for all.
+        fault: what the plugin did wrong, in words for its author; "" unless it FAILED. It is not recorded.
     """
 
     plugin: str
@@ -80,6 +81,7 @@ class Answer:
     value: Any = field(default=None, repr=False)
     error_code: str | None = None
     variant: str = ""
+    fault: str = field(default="", repr=False)
 
     @property
     def by(self) -> str:

@@ -247,6 +247,9 @@ class Events(Protocol):
     def since(self, since: datetime, *, type: EventType | None = None) -> Iterator[Event]:
         """The events from that time on, oldest first, all or of one type; read in batches as they are used."""
 
+    def latest(self) -> Iterator[Event]:
+        """All events, newest first; read in batches as they are used."""
+
     def count(self, since: datetime, *, type: EventType | None = None) -> int:
         """How many `since` would give now."""
 

@@ -158,7 +158,10 @@ REMEDIES: Mapping[str, str] = {
         "the request began in another browser, or the key that sealed it is not in authserver.secret_keys any more"
     ),
     "two-sessions": "another site below the same domain sets a cookie of that name: delete the cookies of this site",
-    "form-token": "the page is of an earlier session, or the browser keeps no cookies: open it again",
+    "form-token": (
+        "the page is of an earlier session or another person, an operator changed the client meanwhile, or the browser "
+        "keeps no cookies: open it again"
+    ),
     # Plugins beyond the core
     "two-bindings": "two plugins bind the same token to two keys: take one out of authserver.plugins",
     # Registration

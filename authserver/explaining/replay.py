@@ -1,8 +1,8 @@
-"""Asking recorded questions again under another configuration, to see what it would change. Nothing is written."""
+"""Asking recorded questions again, under another configuration or of one more policy. Nothing is written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -11,12 +11,13 @@ from typing import Any
 import msgspec
 
 from authserver.engine.context import Engine
-from authserver.engine.decisions import Verdict
+from authserver.engine.decisions import Answer, Ruling, Verdict, combine
 from authserver.engine.errors import ServerError
 from authserver.engine.ports import Policies
 from authserver.engine.questions import CannotAskAgain, Facts, Known, Question
 from authserver.engine.records import Event, EventType
 from authserver.hookspecs import DECIDING
+from authserver.plugins.asking import PluginSet
 
 _encode = msgspec.json.Encoder().encode
 
@@ -27,6 +28,7 @@ class Result(StrEnum):
     SAME = "same"
     FLIPPED = "flipped"
     NOT_ASKED = "not-asked"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +51,55 @@ class Replayed:
     would_be: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried(Replayed):
+    """One recorded question that a policy was asked which decides nothing yet.
+
+    FLIPPED compares with what the present policies answer today, `was`: with the policy among them, `would_be`, the
+    outcome is another. FAILED says that the policy gave no valid answer, which refuses.
+
+    Attributes:
+        answer: of the policy alone; None for NOT_ASKED.
+        decided_since: whether the present policies would not decide any more as it was recorded.
+    """
+
+    answer: Answer | None = None
+    decided_since: bool = False
+
+
 def replay(events: Iterable[Event], engine: Engine) -> Iterator[Replayed]:
-    """Ask the policies of an engine every question behind these events once, in their order.
+    """Ask the policies of an engine every question behind these events once, in their order."""
+    known = _known(engine)
+    for event, decision in _recorded(events):
+        yield _again(event, decision, known, engine.policies)
+
+
+def try_policy(
+    events: Iterable[Event], engine: Engine, present: PluginSet, policy: PluginSet, hooks: Collection[str]
+) -> Iterator[Tried]:
+    """Ask one policy every question of these hooks behind these events once, in their order.
+
+    Args:
+        engine: finds the records that the questions are about.
+        present: the policies that decide today. One with the name of the policy is replaced by it.
+        policy: the one policy.
+        hooks: of the policy.
+    """
+    known = _known(engine)
+    for event, decision in _recorded(events):
+        if decision["slot"] in hooks:
+            yield _tried(event, decision, known, present, policy)
+
+
+def _known(engine: Engine) -> Known:
+    return Known(engine.find_client, engine.stores.users.find, engine.stores.consents.find)
+
+
+def _recorded(events: Iterable[Event]) -> Iterator[tuple[Event, Mapping[str, Any]]]:
+    """The decisions behind these events, with their questions.
 
     Several events of one request contain the same questions; they have its time, and count once.
     """
-    stores = engine.stores
-    known = Known(engine.find_client, stores.users.find, stores.consents.find)
     now: datetime | None = None
     seen: set[bytes] = set()
     for event in events:
@@ -67,37 +111,79 @@ def replay(events: Iterable[Event], engine: Engine) -> Iterator[Replayed]:
             identity = _encode([decision["slot"], decision.get("facts")])
             if identity not in seen:
                 seen.add(identity)
-                yield _again(event, decision, known, engine.policies)
+                yield event, decision
+
+
+def _tried(
+    event: Event, decision: Mapping[str, Any], known: Known, present: PluginSet, policy: PluginSet
+) -> Tried:
+    hook, facts = decision["slot"], decision.get("facts") or {}
+    about = _about(event, hook, facts)
+    recorded = _recorded_ruling(decision)
+    try:
+        question = _question(hook, facts, known)
+    except CannotAskAgain as error:
+        return Tried(result=Result.NOT_ASKED, was=recorded, would_be={"reason": str(error)}, **about)
+    (answer,) = policy.ask_all(question)
+    answers = present.ask_all(question)
+    (name,) = policy.names
+    others = [answer if given.plugin == name else given for given in answers]
+    today = combine(question, answers)
+    candidate = combine(question, others if name in present.names else [*others, answer])
+    same = DECIDING[hook].same_outcome
+    before = Verdict(recorded["verdict"]), recorded["outcome"]
+    if answer.verdict is Verdict.FAILED:
+        result = Result.FAILED
+    else:
+        result = Result.SAME if same(today.effect, candidate.effect) else Result.FLIPPED
+    return Tried(
+        result=result,
+        was=_ruling(today),
+        would_be=_ruling(candidate),
+        answer=answer,
+        decided_since=not same(before, (today.verdict, today.outcome)),
+        **about,
+    )
 
 
 def _again(event: Event, decision: Mapping[str, Any], known: Known, policies: Policies) -> Replayed:
     hook, facts = decision["slot"], decision.get("facts") or {}
-    was = {name: decision.get(name) for name in ("verdict", "reason", "outcome", "decided_by")}
+    was = _recorded_ruling(decision)
     try:
         question = _question(hook, facts, known)
     except CannotAskAgain as error:
         result, would_be = Result.NOT_ASKED, {"reason": str(error)}
     else:
         ruling = policies.decide(question)
-        would_be = {
-            "verdict": ruling.verdict,
-            "reason": ruling.reason,
-            "outcome": ruling.outcome,
-            "decided_by": ruling.decided_by,
-        }
+        would_be = _ruling(ruling)
         before = Verdict(decision["verdict"]), was["outcome"]
         after = ruling.verdict, would_be["outcome"]
         result = Result.SAME if DECIDING[hook].same_outcome(before, after) else Result.FLIPPED
-    return Replayed(
-        result=result,
-        hook=hook,
-        client_id=facts.get("client_id", event.client_id),
-        event_id=event.event_id,
-        at=event.at,
-        facts=facts,
-        was=was,
-        would_be=would_be,
-    )
+    return Replayed(result=result, was=was, would_be=would_be, **_about(event, hook, facts))
+
+
+def _about(event: Event, hook: str, facts: Facts) -> dict[str, Any]:
+    """Which question it is."""
+    return {
+        "hook": hook,
+        "client_id": facts.get("client_id", event.client_id),
+        "event_id": event.event_id,
+        "at": event.at,
+        "facts": facts,
+    }
+
+
+def _recorded_ruling(decision: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: decision.get(name) for name in ("verdict", "reason", "outcome", "decided_by")}
+
+
+def _ruling(ruling: Ruling[Any]) -> dict[str, Any]:
+    return {
+        "verdict": ruling.verdict,
+        "reason": ruling.reason,
+        "outcome": ruling.outcome,
+        "decided_by": ruling.decided_by,
+    }
 
 
 def _question(hook: str, facts: Facts, known: Known) -> Question[Any]:

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 import pluggy
 
-from authserver.containment import contained, text_of
+from authserver.containment import contained, described, text_of
 from authserver.engine.context import Binding, Issue
 from authserver.engine.crypto import strict_json
 from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine
-from authserver.engine.errors import ServerError
+from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import Question
 from authserver.engine.records import Event
@@ -28,6 +28,7 @@ from authserver.hooks import PROJECT, Contributing, Deciding, Hook, is_refusal, 
 from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
 from authserver.ini import PLUGIN_PREFIX
 from authserver.limits import MAXIMUM_JSON
+from authserver.plugins import fitting
 from authserver.plugins.copying import Unusable, is_third_party, with_copies
 from authserver.plugins.time_limit import NoThread, TimeLimit, TooSlow
 from authserver.plugins.trace import traced
@@ -35,6 +36,8 @@ from authserver.plugins.variants import Variants, kinds_of
 from authserver.settings import POLICY_TIME_LIMIT, SettingsError
 
 log = logging.getLogger(__name__)
+
+_WRONG_ANSWER = "plugin %s answered %s wrongly (%s): %s"
 
 # How long a plugin may take to open what it works with.
 PREPARE_SECONDS = 30.0
@@ -104,8 +107,8 @@ class PluginSet:
         trace: whether each call is written to the log (`plugins.trace`).
 
     Raises:
-        SettingsError: a plugin is not hashable, marks a hook to be called out of order, misspells a hook, or names one
-            in `serves` that it does not implement.
+        SettingsError: a plugin is not hashable, does not fit its hooks (`plugins.fitting`), marks one to be called out
+            of order, or names one in `serves` that it does not implement.
     """
 
     def __init__(
@@ -126,6 +129,12 @@ class PluginSet:
         self._limit = TimeLimit(time_limit)
         self._hooks = every_hook()
         self._trace = trace
+        if misfits := [
+            f"plugin {name}: {problem}"
+            for name, plugin in plugins
+            for problem in fitting.misfits(plugin, self._hooks)
+        ]:
+            raise SettingsError(misfits)
         manager, problems = _registered(plugins, self._hooks)
         self._implementations: dict[str, tuple[Implementation, ...]] = {}
         for name in self._hooks:
@@ -172,6 +181,7 @@ class PluginSet:
         variant: str = "",
     ) -> Implementation:
         hook = self._hooks[name]
+        function, names = fitting.callable_as_asked(function, fitting.arguments_of(hook))
         third_party = is_third_party(plugin)
         if third_party:
             function = partial(with_copies, function)
@@ -183,7 +193,6 @@ class PluginSet:
         declared: frozenset[str] = frozenset()
         if isinstance(hook, Contributing):
             declared = frozenset(getattr(plugin, hook.declared, ()))
-        names = tuple(found.argnames)
         return Implementation(
             found.plugin_name, function, names, _fields(names), declared, third_party, variant
         )
@@ -298,7 +307,8 @@ class PluginSet:
             except Exception as error:
                 if declaration.refusing and is_refusal(error):
                     raise
-                raise PluginFailed([f"plugin {plugin} failed in {hook}: {text_of(error)}"]) from error
+                said = text_of(error) if isinstance(error, CannotBeAdded | Unusable) else described(error)
+                raise PluginFailed([f"plugin {plugin} failed in {hook}: {said}"]) from error
             if value is not None:
                 contributions.append((implementation.plugin, value))
         return contributions
@@ -417,10 +427,6 @@ def _registered(
             problems.append(f"plugin {name}: not hashable; make it a frozen dataclass with hashable fields")
         except (pluggy.PluginValidationError, ValueError) as error:
             problems.append(f"plugin {name}: {error}")
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        problems.append(f"{error}; known hooks: {', '.join(sorted(hooks))}")
     return manager, problems
 
 
@@ -440,35 +446,50 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
     Args:
         consequence: of a failure, for the log.
     """
-    implementation = implementation.at(lambda name: getattr(question, name, None))
-    name, variant, plugin = implementation.plugin, implementation.variant, implementation.label
+    if implementation.variants is not None:
+        implementation = implementation.at(lambda name: getattr(question, name, None))
     begun = time.perf_counter_ns()
     try:
         decision = contained(implementation.function, *implementation.arguments(question))
         problem = None if decision is None else contained(hook.problem_with, decision)
     except TooSlow as error:
-        log.error("plugin %s is too slow in %s (%s): %s", plugin, hook.name, error, consequence)
-        return Answer(name, Verdict.FAILED, "plugin-too-slow", _microseconds(begun), variant=variant)
+        fault = f"{error}; ask other services with a shorter timeout, or raise authserver.policy_time_limit"
+        log.error("plugin %s is too slow in %s (%s): %s", implementation.label, hook.name, fault, consequence)
+        return _failed(implementation, "plugin-too-slow", begun, fault)
     except Unusable as error:
-        log.error("plugin %s answered %s wrongly (%s): %s", plugin, hook.name, error, consequence)
-        return Answer(name, Verdict.FAILED, error.reason, _microseconds(begun), variant=variant)
-    except Exception:
-        log.exception("plugin %s failed in %s: %s", plugin, hook.name, consequence)
-        return Answer(name, Verdict.FAILED, "plugin-raised", _microseconds(begun), variant=variant)
-    if decision is None:
-        return Answer(name, Verdict.SILENT, "", _microseconds(begun), variant=variant)
+        log.error(_WRONG_ANSWER, implementation.label, hook.name, error, consequence)
+        return _failed(implementation, error.reason, begun, f"its answer cannot be used: {error}")
+    except Exception as error:
+        fault = fault_of(error)
+        log.exception("plugin %s failed in %s (%s): %s", implementation.label, hook.name, fault, consequence)
+        return _failed(implementation, "plugin-raised", begun, fault)
     if problem:
-        log.error("plugin %s answered %s wrongly (%s): %s", plugin, hook.name, problem, consequence)
-        return Answer(name, Verdict.FAILED, problem, _microseconds(begun), variant=variant)
+        fault = hook.advice(decision)
+        log.error(_WRONG_ANSWER, implementation.label, hook.name, problem, f"{consequence}; {fault}")
+        return _failed(implementation, problem, begun, fault)
+    name, variant, took = implementation.plugin, implementation.variant, _microseconds(begun)
+    if decision is None:
+        return Answer(name, Verdict.SILENT, "", took, variant=variant)
+    return Answer(name, decision.verdict, decision.reason, took, decision.value, decision.error_code, variant)
+
+
+def _failed(implementation: Implementation, reason: str, begun: int, fault: str) -> Answer:
     return Answer(
-        name,
-        decision.verdict,
-        decision.reason,
+        implementation.plugin,
+        Verdict.FAILED,
+        reason,
         _microseconds(begun),
-        decision.value,
-        decision.error_code,
-        variant,
+        variant=implementation.variant,
+        fault=fault,
     )
+
+
+def fault_of(error: Exception) -> str:
+    """What a plugin raised at a deciding hook, with the line of the plugin, and what it should do instead."""
+    said = f"it raised {described(error)}"
+    if isinstance(error, OAuthError):
+        return f"{said}; a policy refuses by returning deny(reason)"
+    return said
 
 
 def _contribution(implementation: Implementation, hook: Contributing, question: Mapping[str, Any]) -> Any:

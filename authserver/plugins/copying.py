@@ -48,7 +48,11 @@ def with_copies(function: Callable[..., Any], *arguments: Any) -> Any:
         Unusable: the answer is too large, or a record in it has a value of the wrong type.
         Exception: the function raises it.
     """
-    return _Copying(MAXIMUM_ANSWER).copied(function(*map(copied, arguments)))
+    answer = function(*map(copied, arguments))
+    try:
+        return _Copying(MAXIMUM_ANSWER).copied(answer)
+    except RecursionError:
+        raise Unusable("nested too deeply, or it contains itself", "answer-too-large") from None
 
 
 def copied(value: Any) -> Any:

@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
 
+from authserver.containment import contained, described
 from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.importing import IMPORT_SECONDS, CannotImport, plugin_class
@@ -20,6 +21,10 @@ from authserver.plugins.variants import Variants, made, split
 from authserver.settings import POLICY_TIME_LIMIT, Secret, SettingsError
 
 GROUP = "authserver.plugins"
+_NOT_FROZEN = (
+    "{} is not a frozen dataclass; a plugin is a frozen value, or, if it keeps something that changes, a "
+    "dataclass(eq=False)"
+)
 
 
 def load(
@@ -73,10 +78,7 @@ def load(
             continue
         named[name] = specification
         if not _is_plugin(kind):
-            problems.append(
-                f"{key}: {specification} is not a frozen dataclass; a plugin is a frozen value, or, "
-                "if it keeps something that changes, a dataclass(eq=False)"
-            )
+            problems.append(f"{key}: {_NOT_FROZEN.format(specification)}")
             continue
         plugin, variants[name], found, found_insecure = _with_variants(name, kind, settings.get(name, {}))
         plugins.append((name, plugin))
@@ -98,6 +100,24 @@ def load(
 def _installed() -> Mapping[str, EntryPoint]:
     """The plugins of all installed distributions, by name; read once, as that takes a quarter of a start."""
     return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def one(
+    name: str, kind: type, texts: Mapping[str, Resolved], *, time_limit: float = POLICY_TIME_LIMIT
+) -> PluginSet:
+    """A plugin that is not in the INI, made from these settings and prepared, as the only one of a set.
+
+    Raises:
+        SettingsError: it is no plugin, or its settings cannot be used.
+    """
+    if not _is_plugin(kind):
+        raise SettingsError([_NOT_FROZEN.format(kind.__name__)])
+    plugin, variants, problems, _ = _with_variants(name, kind, texts)
+    if problems:
+        raise SettingsError(problems)
+    loaded = PluginSet([(name, plugin)], variants={name: variants}, time_limit=time_limit)
+    loaded.prepare()
+    return loaded
 
 
 def _find(
@@ -144,10 +164,13 @@ def _made(name: str, kind: Any, texts: Mapping[str, Resolved]) -> tuple[object, 
     if problems:
         return None, problems, insecure
     try:
-        plugin = kind(**values)
-        insecure += [f"{prefix}{line}" for line in getattr(plugin, "insecure", ())]
+        plugin = contained(partial(kind, **values))
+        insecure += [f"{prefix}{line}" for line in contained(getattr, plugin, "insecure", ())]
     except (TypeError, ValueError) as error:
         return None, [f"{prefix.removesuffix('.')}: {error}"], insecure
+    except Exception as error:
+        said = f"its settings cannot be used: {described(error)}"
+        return None, [f"{prefix.removesuffix('.')}: {said}"], insecure
     return plugin, [], insecure
 
 

@@ -28,10 +28,9 @@ _CHANGE_USER = (
     .where(users.c.user_id == bindparam("id"))
     .values({name: bindparam(f"new_{name}") for name in ("display_name", "groups", "attributes")})
 )
-_CHANGE_UNCHANGED_USER = _CHANGE_USER.where(
-    users.c.display_name == bindparam("display_name_before"),
-    users.c.groups == bindparam("groups_before"),
-    users.c.attributes == bindparam("attributes_before"),
+# Two changes of one user wait for each other.
+_HOLD_USER_TO_CHANGE = (
+    select(users.c.user_id).where(users.c.user_id == bindparam("user_id")).with_for_update(key_share=True)
 )
 _SET_PASSWORD = (
     sa.update(users).where(users.c.user_id == bindparam("id")).values(password_hash=bindparam("hash"))
@@ -121,14 +120,13 @@ class SqlUsers:
             "new_groups": user.groups,
             "new_attributes": user.attributes,
         }
-        if instead_of is None:
-            return self._work.write(_CHANGE_USER, parameters) == 1
-        before = {
-            "display_name_before": instead_of.display_name,
-            "groups_before": instead_of.groups,
-            "attributes_before": instead_of.attributes,
-        }
-        return self._work.write(_CHANGE_UNCHANGED_USER, parameters | before) == 1
+        if instead_of is not None:
+            # Compared as records: somebody may have written an equal JSON text in another way.
+            if not self._work.hold(_HOLD_USER_TO_CHANGE, {"user_id": user.user_id}):
+                return False
+            if _kept(self.find(user.user_id)) != _kept(instead_of):
+                return False
+        return self._work.write(_CHANGE_USER, parameters) == 1
 
     def set_password(self, user_id: str, password_hash: str | None, *, instead_of: str | None = None) -> bool:
         parameters = {"id": user_id, "hash": password_hash}
@@ -174,3 +172,8 @@ class SqlSessions:
 
     def end_some(self, limit: int) -> int:
         return self._work.write(_END_SOME_SESSIONS, {"limit": limit})
+
+
+def _kept(user: User | None) -> tuple[object, ...]:
+    """What `SqlUsers.change` replaces; empty for nobody."""
+    return (user.display_name, user.groups, user.attributes) if user else ()

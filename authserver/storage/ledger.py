@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import bindparam, func, insert, select, tuple_
 
@@ -28,6 +28,15 @@ _NEXT_EVENTS = (
         _OF_TYPE,
     )
     .order_by(events.c.at, events.c.event_id)
+    .limit(bindparam("limit"))
+)
+_LAST_EVENTS = (
+    select(*_EVENT.columns)
+    .where(
+        tuple_(events.c.at, events.c.event_id)
+        < tuple_(bindparam("at", type_=UtcDateTime), bindparam("last_id", type_=events.c.event_id.type))
+    )
+    .order_by(events.c.at.desc(), events.c.event_id.desc())
     .limit(bindparam("limit"))
 )
 _COUNT_EVENTS = select(func.count()).where(events.c.at >= bindparam("at"), _OF_TYPE).select_from(events)
@@ -71,6 +80,17 @@ class SqlEvents:
             if len(batch) < BATCH:
                 return
             after, last_id = batch[-1].at, batch[-1].event_id
+
+    def latest(self) -> Iterator[Event]:
+        """By keyset, as `since`."""
+        before, last_id = datetime.max.replace(tzinfo=UTC), ""
+        while True:
+            parameters = {"at": before, "last_id": last_id, "limit": BATCH}
+            batch = [_EVENT.record(row) for row in self._work.read(_LAST_EVENTS, parameters)]
+            yield from batch
+            if len(batch) < BATCH:
+                return
+            before, last_id = batch[-1].at, batch[-1].event_id
 
     def count(self, since: datetime, *, type: EventType | None = None) -> int:
         return int(self._work.read(_COUNT_EVENTS, {"at": since, "types": _types(type)}).scalar_one())

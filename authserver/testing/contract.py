@@ -6,18 +6,19 @@
 
 The class it makes has a test for every promise and every deciding hook of the policy: it answers every
 question (and never raises), the same each time, quickly, with an answer of the right type and a reason that
-it declares in `reasons`; it never allows more than was asked for, and changes nothing of the question; it is
-a frozen, hashable value.
+it declares in `reasons`; it never allows more than was asked for, and changes nothing of the question nor of the
+process; it decides by the question alone, and waits for nobody if it is `immediate`; what it adds at contributing
+hooks can be added; it is a frozen, hashable value.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,22 +28,38 @@ from hypothesis.strategies import SearchStrategy
 
 from authserver.containment import contained, interruptible, text_of
 from authserver.engine.decisions import Decision, Verdict
+from authserver.engine.errors import OAuthError
 from authserver.engine.questions import Question
 from authserver.hooks import is_implemented
-from authserver.hookspecs import DECIDING, every_hook
-from authserver.plugins.asking import PluginSet
-from authserver.plugins.copying import copied, with_copies
+from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
+from authserver.plugins.asking import PluginSet, fault_of
+from authserver.plugins.copying import Unusable, copied, with_copies
+from authserver.plugins.fitting import arguments_of, callable_as_asked
 from authserver.settings import SettingsError
 from authserver.testing import hostile
 from authserver.testing.questions import a_question
 from authserver.testing.records import a_client
-from authserver.testing.strategies import REDIRECT_URIS, question
+from authserver.testing.strategies import REDIRECT_URIS, contribution, question
+from authserver.testing.watching import READABLE, Kind, caches_of, state_of_the_process, watched
 
 # Seconds. What takes longer belongs in a plugin that the server times (`immediate = False`).
 QUICK = 0.1
 # On a busy machine any policy is sometimes slow.
 ATTEMPTS = 5
 NAME = "the_policy"
+# Questions of each hook at which a policy is watched.
+FEW = 10
+# The contributing hooks that need no engine and no web application.
+ADDING = (
+    "find_client",
+    "scopes",
+    "private_use_redirect_uris",
+    "grant_types",
+    "client_metadata",
+    "code_details",
+    "token_claims",
+    "token_response",
+)
 
 
 def policy_contract(
@@ -51,6 +68,7 @@ def policy_contract(
     examples: int | None = None,
     quick: float = QUICK,
     deterministic: bool = True,
+    reads: Collection[str] = (),
     questions: Mapping[str, SearchStrategy[Question[Any]]] | None = None,
 ) -> type:
     """A test class that holds a policy to its contract.
@@ -60,10 +78,15 @@ def policy_contract(
             the value, for one that needs a file or a server.
         examples: how many questions are generated for each promise; by default as many as hypothesis' profile says.
         quick: seconds within which it answers; raise it for a policy that asks another service.
-        deterministic: False for a policy whose answer depends on more than the question, for instance on a clock.
+        deterministic: False for a policy that may answer the same question in two ways within a moment.
+        reads: what it reads on purpose besides the question: `clock`, `chance`, `environment`, `file`.
         questions: by hook, a strategy of questions to ask instead of `strategies.question(hook)`,
             if those rarely include what the policy allows.
+
+    Raises:
+        KeyError: there is nothing of a name in `reads`.
     """
+    unread = set(READABLE.values()) - {READABLE[name] for name in reads}
     kind = policy if isinstance(policy, type) else type(policy)
     hooks = [hook for hook in DECIDING if is_implemented(kind, hook)]
     asking = {hook: question(hook) for hook in hooks} | dict(questions or {})
@@ -76,7 +99,12 @@ def policy_contract(
     )
     # If an answer is slow or not always the same, report the first such question; to search for a smaller one is slow.
     unhurried = hypothesis_settings(settings, phases=[Phase.generate])
+    # What a policy does beside answering, it does at any question.
+    few = hypothesis_settings(unhurried, max_examples=min(settings.max_examples, FEW))
     each_hook = pytest.mark.parametrize("hook", hooks)
+    adding = [hook for hook in CONTRIBUTING if hook in ADDING and is_implemented(kind, hook)]
+
+    untouched: dict[str, object] = {}
 
     class PolicyContract:
         """What every policy promises (`authserver.testing.contract`)."""
@@ -91,6 +119,9 @@ def policy_contract(
         def prepared(self, policy: Any) -> Iterator[None]:
             """Prepare and close the policy for each test, as the server does at start and at the end."""
             getattr(policy, "prepare", _nothing)()
+            # Before the first question: the first may change the process, and every later one leave it so.
+            if not untouched:
+                untouched.update(state_of_the_process(policy))
             yield
             getattr(policy, "close", _nothing)()
 
@@ -124,11 +155,17 @@ def policy_contract(
                 @settings
                 @given(asking[hook])
                 def holds(asked: Question[Any]) -> None:
-                    decision = _ask(policy, asked)
+                    try:
+                        decision = _ask(policy, asked)
+                    except Unusable as error:
+                        pytest.fail(f"{hook} gave an answer that cannot be used: {error}")
+                    except Exception as error:
+                        raise AssertionError(f"{hook} did not answer: {fault_of(error)}") from error
                     if decision is not None:
                         problem = DECIDING[hook].problem_with(decision)
                         assert problem is None, (
-                            f"{hook} answered {decision!r}, which is not an answer to it: {problem}"
+                            f"{hook} answered {decision!r}, which is not an answer to it ({problem}): "
+                            + DECIDING[hook].advice(decision)
                         )
                         assert decision.reason in _reasons(policy), (
                             f"{decision.reason!r} is not among its `reasons`"
@@ -177,13 +214,16 @@ def policy_contract(
                     handed = replace(
                         asked, **{item.name: copied(getattr(asked, item.name)) for item in fields(asked)}
                     )
+                    whole: list[object] = []
                     with suppress(Exception):
-                        _ask(policy, handed, through=_directly)
+                        _ask(policy, handed, through=partial(_directly, whole))
                     changed = [
                         item.name
                         for item in fields(asked)
                         if getattr(handed, item.name) != getattr(asked, item.name)
                     ]
+                    if whole and whole[0] != asked:
+                        changed.append("question")
                     assert not changed, (
                         f"it changes {', '.join(changed)}; the server gives it copies, so this has no effect: "
                         "return a decision instead"
@@ -191,7 +231,31 @@ def policy_contract(
 
                 holds()
 
+            @each_hook
+            def test_it_changes_nothing_of_the_process(self, policy: Any, hook: str) -> None:
+                """All plugins and the server share the process; what a policy keeps belongs to the policy itself."""
+                _refuse(policy, asking[hook], few, Kind.THREAD)
+                after = state_of_the_process(policy)
+                changed = [name for name, value in untouched.items() if after.get(name, value) != value]
+                if changed:
+                    pytest.fail(
+                        f"a question has changed {', '.join(changed)}, which other code uses too; a policy that keeps "
+                        "something makes it in prepare(), in a field of its own, and is a @dataclass(eq=False)"
+                    )
+
+        if hooks and getattr(kind, "immediate", False):
+
+            @each_hook
+            def test_it_waits_for_nothing(self, policy: Any, hook: str) -> None:
+                """The server sets no time limit for a policy that is `immediate`."""
+                _refuse(policy, asking[hook], few, Kind.SERVICE)
+
         if hooks and deterministic:
+
+            @each_hook
+            def test_it_decides_by_the_question_alone(self, policy: Any, hook: str) -> None:
+                """A policy that reads a clock or the environment answers otherwise tomorrow, or on another machine."""
+                _refuse(policy, asking[hook], few, *unread)
 
             @each_hook
             def test_it_answers_the_same_each_time(self, policy: Any, hook: str) -> None:
@@ -202,7 +266,18 @@ def policy_contract(
                 def holds(asked: Question[Any], other: Question[Any]) -> None:
                     first = _said(policy, asked)
                     _said(policy, other)
-                    assert _said(policy, asked) == first, "it answered the same question in two ways"
+                    again = _said(policy, asked)
+                    assert again == first, (
+                        f"it answered the same question in two ways: {first!r}, then {again!r}; what it keeps from one "
+                        "question, a clock or chance decides the next"
+                    )
+                    if caches := caches_of(policy):
+                        for clear in caches.values():
+                            clear()
+                        assert _said(policy, asked) == again, (
+                            f"a cache keeps the answer to another question ({', '.join(caches)}); what is cached must "
+                            "depend on the arguments of the function alone"
+                        )
 
                 before = hash(policy), repr(policy)
                 holds()
@@ -223,6 +298,26 @@ def policy_contract(
                             if _allows(_said(policy, asked), asked.hook):
                                 allowed.add(uri)
                 assert not allowed, f"it allows {sorted(allowed)}"
+
+        if adding:
+
+            @pytest.mark.parametrize("hook", adding)
+            def test_what_it_adds_can_be_added(self, policy: Any, hook: str) -> None:
+                """Of the right type, with declared names, as JSON that is not too long; and it raises nothing else."""
+                plugins = PluginSet([(NAME, policy)])
+
+                @settings
+                @given(contribution(hook))
+                def holds(arguments: Mapping[str, Any]) -> None:
+                    try:
+                        with interruptible():
+                            plugins.contribute(hook, **arguments)
+                    except SettingsError as error:
+                        pytest.fail(str(error))
+                    except OAuthError:
+                        assert CONTRIBUTING[hook].refusing
+
+                holds()
 
         if is_implemented(kind, "server_metadata"):
 
@@ -251,15 +346,33 @@ def _ask(policy: object, asked: Question[Any], *, through: Callable[..., Any] = 
     """The policy's answer, asked as the server asks; None if the hook is not in its `serves`."""
     if asked.hook not in getattr(policy, "serves", (asked.hook,)):
         return None
-    function: Callable[..., Any] = getattr(policy, asked.hook)
-    arguments = [getattr(asked, name) for name in inspect.signature(function).parameters]
+    function, names = callable_as_asked(getattr(policy, asked.hook), arguments_of(DECIDING[asked.hook]))
+    arguments = [getattr(asked, name) for name in names]
     # A policy that would end the process fails the test; Ctrl-C still ends the tests.
     with interruptible():
         return contained(through, function, *arguments)
 
 
-def _directly(function: Callable[..., Any], *arguments: Any) -> Any:
+def _directly(whole: list[object], function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call it without copies; `whole` gets the whole question, if it takes that."""
+    whole += [argument for argument in arguments if isinstance(argument, Question)]
     return function(*arguments)
+
+
+def _refuse(policy: object, asking: SearchStrategy[Any], few: Callable[[Any], Any], *kinds: Kind) -> None:
+    """Fail the test if the policy does something of these kinds when it is asked a few questions."""
+    found: dict[str, None] = {}
+
+    @few
+    @given(asking)
+    def watch(asked: Question[Any]) -> None:
+        with watched(policy) as deeds:
+            _said(policy, asked)
+        found.update((str(deed), None) for deed in deeds if deed.kind in kinds)
+
+    watch()
+    if found:
+        pytest.fail("\n".join(found))
 
 
 def _said(policy: object, asked: Question[Any]) -> Any:

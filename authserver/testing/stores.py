@@ -423,6 +423,10 @@ class MemoryEvents(InMemory):
         found = [event for event in found if type in (None, event.type)]
         return iter(sorted(found, key=lambda event: (event.at, event.event_id)))
 
+    def latest(self) -> Iterator[Event]:
+        events = self.tables.events.values()
+        return iter(sorted(events, key=lambda event: (event.at, event.event_id), reverse=True))
+
     def count(self, since: datetime, *, type: EventType | None = None) -> int:
         return sum(1 for _ in self.since(since, type=type))
 

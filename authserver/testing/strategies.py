@@ -17,8 +17,17 @@ from hypothesis import strategies as st
 from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import Credentials, IntrospectedToken, Question
-from authserver.engine.records import Client, ClientMetadata, Consent, RegisteredBy, Session, TokenKind, User
-from authserver.hookspecs import DECIDING
+from authserver.engine.records import (
+    Client,
+    ClientMetadata,
+    Consent,
+    Grant,
+    RegisteredBy,
+    Session,
+    TokenKind,
+    User,
+)
+from authserver.hookspecs import CONTRIBUTING, DECIDING
 from authserver.settings import Secret
 from authserver.testing import hostile
 from authserver.testing.records import a_client, a_user
@@ -184,16 +193,22 @@ def _usernames(user: User | None) -> st.SearchStrategy[str]:
 @st.composite
 def _questions(draw: st.DrawFn, kind: type[Question[Any]]) -> Any:
     hints = get_type_hints(kind)
+    return kind(**draw(_arguments({item.name: hints[item.name] for item in fields(kind)})))
+
+
+@st.composite
+def _arguments(draw: st.DrawFn, hints: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Values of these names and types."""
     values: dict[str, Any] = {}
     client, user = a_client(), None
     # The client and the user first, because other values may belong to them.
-    for name in sorted((item.name for item in fields(kind)), key=lambda name: not _is_record(hints[name])):
+    for name in sorted(hints, key=lambda name: not _is_record(hints[name])):
         value = values[name] = draw(_of_name(name, hints[name], client, user))
         if isinstance(value, Client):
             client = value
         elif isinstance(value, User):
             user = value
-    return kind(**values)
+    return values
 
 
 def _is_record(hint: Any) -> bool:
@@ -205,6 +220,8 @@ def _of_name(name: str, hint: Any, client: Client, user: User | None) -> st.Sear
     match name:
         case "bearer":
             return st.none() | st.sampled_from(("malformed", "t" * 43, "é")).map(Secret)
+        case "client_id":
+            return st.sampled_from(("client_1", "reports", "", "../reports", "%41", "c" * 200))
         case "grant_type":
             return st.sampled_from(GRANT_TYPES)
         case "headers":
@@ -239,6 +256,10 @@ def _of_type(hint: Any, client: Client, user: User | None) -> st.SearchStrategy[
         return _consents(user or a_user(), client)
     if hint is Credentials:
         return _credentials(client)
+    if hint is Grant:
+        return _grants(client, user)
+    if hint is datetime:
+        return st.just(NOW)
     if hint is IntrospectedToken:
         return _introspected_tokens(client)
     if hint is Parameters:
@@ -249,6 +270,26 @@ def _of_type(hint: Any, client: Client, user: User | None) -> st.SearchStrategy[
     if hint is User:
         return users()
     return st.from_type(hint)
+
+
+@st.composite
+def _grants(draw: st.DrawFn, client: Client, user: User | None) -> Grant:
+    return Grant(
+        grant_id="grant_1",
+        client_id=client.client_id,
+        user_id=user.user_id if user else None,
+        scopes=draw(_subsets),
+        resources=draw(_resources),
+        created_at=NOW,
+        expires_at=NOW + timedelta(days=30),
+    )
+
+
+def contribution(hook: str) -> st.SearchStrategy[Mapping[str, Any]]:
+    """Arguments of this contributing hook, by name. Raises KeyError for any other hook, and for one with an engine."""
+    hints = get_type_hints(CONTRIBUTING[hook].function)
+    hints.pop("return")
+    return _arguments(hints)
 
 
 def question(hook: str) -> st.SearchStrategy[Any]:

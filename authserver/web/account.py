@@ -16,7 +16,7 @@ from authserver.engine.people import account
 from authserver.engine.people.account import ConnectedApp, OwnSession
 from authserver.engine.records import Grant, User
 from authserver.settings import Secret
-from authserver.web.authorize import describe_client
+from authserver.web.authorize import describe_client, named_resources
 from authserver.web.devices import device_of
 from authserver.web.forms import read_page_query
 from authserver.web.pages import own_url, see_own
@@ -203,7 +203,7 @@ def _described_app(request: Request, app: ConnectedApp, index: int) -> dict[str,
         "client": {**describe_client(request, client), "name": client.name} if client else None,
         "is_enabled": client is None or client.is_enabled,
         "scopes": _sentences(request, app.scopes),
-        "resources": app.resources,
+        "resources": named_resources(request, app.resources),
         "consent": _described_consent(request, app),
         "since": app.since,
         "last_used_at": app.last_used_at,
@@ -220,10 +220,11 @@ def _described_consent(request: Request, app: ConnectedApp) -> dict[str, Any] | 
     client = app.client
     return {
         "scopes": _sentences(request, app.remembered_scopes),
-        "resources": app.consent.resources,
+        "resources": named_resources(request, app.consent.resources),
         "agreed_at": app.consent.granted_at,
         "may_be_silent": client is not None
         and client.is_enabled
+        and app.consent.is_for(client)
         and silent_approval_is_safe(client, reaches_client_alone=True),
     }
 
@@ -232,7 +233,7 @@ def _described_grant(request: Request, grant: Grant) -> dict[str, Any]:
     return {
         "grant_id": grant.grant_id,
         "scopes": _sentences(request, grant.scopes),
-        "resources": grant.resources,
+        "resources": named_resources(request, grant.resources),
         "since": grant.created_at,
         "last_used_at": account.last_use(grant),
         "let_in_by": account.let_in_by(grant),

@@ -13,7 +13,7 @@ from pyramid.view import exception_view_config, view_config
 from authserver.engine import authorize as authorization
 from authserver.engine import uris
 from authserver.engine.authorize import AskConsent, AskLogin, FormOutOfDate, Outcome, Redirect
-from authserver.engine.errors import InvalidRequest, PageError
+from authserver.engine.errors import InvalidRequest, InvalidTarget, PageError
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import RequestAnswered, RequestExpired
 from authserver.engine.records import Client
@@ -47,7 +47,7 @@ def authorize_by_form(request: Request) -> Response:
 def consent(request: Request) -> Response:
     query = read_page_query(request)
     outcome = authorization.resume(request.engine, query.get("request") or "", request.browser)
-    return show(request, outcome, ticked=() if query.get("ticks") == "none" else None)
+    return show(request, outcome, ticked=() if "none" in query.all("ticks") else None)
 
 
 @view_config(route_name="consent", request_method="POST")
@@ -176,7 +176,15 @@ def _consent_page(request: Request, asked: AskConsent, ticked: Collection[str] |
 def named_resources(request: Request, resources: Iterable[str]) -> list[tuple[str, str]]:
     """Resources with the names that the operator gave them; "" for those without."""
     names = request.engine.resource_names
-    return [(resource, names.get(uris.canonical_resource(resource), "")) for resource in resources]
+    return [(resource, names.get(_canonical(resource), "")) for resource in resources]
+
+
+def _canonical(resource: str) -> str:
+    """The form in which resources have names; as it is, for what a plugin's own grant type says instead of a URI."""
+    try:
+        return uris.canonical_resource(resource)
+    except InvalidTarget:
+        return resource
 
 
 def describe_client(request: Request, client: Client) -> dict[str, Any]:

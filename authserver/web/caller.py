@@ -10,7 +10,7 @@ from authserver.engine.context import Caller
 from authserver.web.request import Request
 from authserver.web.routes import route_of
 
-_CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
+_CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
 
 
 def includeme(config: Configurator) -> None:
@@ -26,12 +26,12 @@ def caller(request: Request) -> Caller:
         if name.startswith("HTTP_")
     }
     authorization = headers.get("authorization")
+    for name in _CREDENTIALS:
+        headers.pop(name, None)
     return Caller(
         endpoint=route.name if route else "",
         source=request.remote_addr or "",
-        headers=MappingProxyType(
-            {name: value for name, value in headers.items() if name not in _CREDENTIALS}
-        ),
+        headers=MappingProxyType(headers),
         authorization=authorization,
         url=request.application.parts.settings.issuer_origin + route.path if route else "",
     )

@@ -156,15 +156,18 @@ def _failed(request: Request, error: OAuthError) -> Response:
         redirect_uri, state, ask_first = target
         redirected = RedirectError(error, redirect_uri=redirect_uri, state=state, ask_first=ask_first)
         return redirect_error(redirected, request)
+    is_ours = error.status >= 500
     response = _page(
         request,
         error.status,
-        title=_("Something went wrong"),
+        title=_("Something went wrong") if is_ours else _("This request cannot go on"),
         message=in_words(error.description),
         what_to_do=_(
             "It is not your fault. Wait a moment, then load the page again. If this happens again, ask for help and "
             "give the reference below."
-        ),
+        )
+        if is_ours
+        else None,
         code=error.code,
     )
     return _with_hints(request, response, error)

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_time, get_datetime_format
-from babel.messages.catalog import Catalog
+from babel.messages.catalog import Catalog, Message
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import PoFileError, read_po
 from pyramid.i18n import Localizer, Translations, TranslationString, TranslationStringFactory, make_localizer
@@ -33,6 +34,8 @@ _ = TranslationStringFactory(DOMAIN)
 _RANGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
 # A line of a PO file. Babel itself takes what it cannot read for something else.
 _LINE = re.compile(r'\s*(#.*|((msgid|msgid_plural|msgctxt|msgstr(\[\d\])?)\s*)?"([^"\\]|\\.)*"\s*)?')
+# What a template puts a value into; sentences without it may have percent signs.
+_SLOT = re.compile(r"%\((\w+)\)s")
 # Descriptions that the engine makes around the name of a parameter.
 _WITH_NAME = (
     (re.compile(r"(\S+) is missing"), _("${name} is missing")),
@@ -51,11 +54,10 @@ class PageLanguage:
     def __init__(self, tag: str, asked: str = "") -> None:
         """`asked` is what the person asked for; where it names a region too, dates are written as there."""
         self.tag = tag
-        self._locale = _locale(asked or tag) or _locale(tag) or Locale(SOURCE)
-
-    @property
-    def direction(self) -> str:
-        return self._locale.text_direction
+        own = _locale(tag) or Locale(SOURCE)
+        # That of the sentences: who asks for `pa-Arab` gets those of `pa`, in another script.
+        self.direction: str = own.text_direction
+        self._locale = _locale(asked or tag) or own
 
     def day(self, time: datetime) -> str:
         """The day of a time in UTC: `29. November 2026`."""
@@ -101,7 +103,10 @@ class Languages:
         if tag not in self._localizers:
             localizer = make_localizer(underscored(tag), folders)
             for path in _files(tag, self._folder):
-                localizer.translations.add(Translations(BytesIO(_compiled(path, tag)), DOMAIN))
+                sentences: Any = Translations(BytesIO(_compiled(path, tag)), DOMAIN)
+                # A plugin may have nothing to say; gettext would say the head of the file.
+                sentences._catalog[""] = ""
+                localizer.translations.add(sentences)
             self._localizers[tag] = localizer
         return self._localizers[tag]
 
@@ -207,7 +212,25 @@ def _file_problem(path: Path) -> str | None:
         return f"cannot be read: {error}"
     for message, errors in catalog.check():
         return f"line {message.lineno}: {errors[0]}"
+    for message in catalog:
+        if not _fits(message):
+            return f"line {message.lineno}: write each slot as in msgid, such as %(name)s, and a percent sign as %%"
     return None
+
+
+def _fits(message: Message) -> bool:
+    """Whether the slots of a sentence can be filled in its translations."""
+    ids, strings = _texts(message.id), _texts(message.string)
+    slots = {name: "" for text in ids for name in _SLOT.findall(text)}
+    try:
+        return all(text % slots is not None for text in strings if slots)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _texts(text: str | Iterable[str] | None) -> tuple[str, ...]:
+    """A text, or its singular and plurals."""
+    return (text,) if isinstance(text, str) else tuple(text or ())
 
 
 def _files(tag: str, folder: str) -> list[Path]:

@@ -115,7 +115,7 @@ def add_page_values(event: BeforeRender) -> None:
         event["signed_in"] = request.browser.user
     event.setdefault("language", request.language)
     request.response.content_language = request.language.tag
-    request.response.vary = "Accept-Language"
+    request.response.vary = tuple(dict.fromkeys((*(request.response.vary or ()), "Accept-Language")))
     event.setdefault("paths", _paths(request))
     event.setdefault("help_url", settings.help_url)
     event.setdefault("support_link", partial(support_link, settings))

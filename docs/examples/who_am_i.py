@@ -21,7 +21,9 @@ class WhoAmI:
 
     reasons: ClassVar[Mapping[str, str]] = {
         "who-am-i-token": "",
-        "who-am-i-not-allowed": f"register the client for it: `authserver client add --metadata {ALLOWED}=true`",
+        "who-am-i-not-allowed": (
+            f"register the client for it: `authserver client edit {{client_id}} --metadata {ALLOWED}=true`"
+        ),
     }
 
     @hookimpl
@@ -47,6 +49,8 @@ class WhoAmI:
             or not issued.is_active(engine.now)
         ):
             raise InvalidToken("The token is not valid.", reason="who-am-i-token", sent=bearer is not None)
+        # The event of a refusal says whom it is about.
+        engine.journal.client_id = issued.client_id
         client = engine.find_client(issued.client_id)
         if client is None or not client.is_enabled or not client.details.get(ALLOWED):
             raise NotAllowed("This client may not ask.", reason="who-am-i-not-allowed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,8 @@ REFUSED: tuple[tuple[tuple[str, ...], int, str], ...] = (
     (("--client-uri", "http://notes.example/"), 1, "client_uri"),
     (("--logo", "no-such-file.svg"), 1, "no-such-file.svg: No such file or directory"),
     (("--logo", __file__), 1, "logo: it must be an SVG or PNG file"),
+    # Not the empty text that takes the logo away.
+    (("--logo", os.devnull), 1, f"{os.devnull}: the file is empty"),
     (("--auth-method", "none", "--no-refresh-rotation"), 1, "rotate"),
 )
 

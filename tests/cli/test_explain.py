@@ -434,7 +434,7 @@ def test_a_request_that_names_no_resource_or_scope_leads_to_the_setting(run, ini
     )
     shown = run("explain", "scope", "demo-service", "--resource", "http://localhost:6543/demo-api").stdout
     assert "The request names no scope: the parameter scope is required." in shown
-    assert "name them in authserver.plugin.scopes_default.scopes" in shown
+    assert "name the scope in authserver.plugin.scopes_default.scopes" in shown
 
 
 @pytest.mark.parametrize("columns", [80, 200])

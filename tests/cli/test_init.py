@@ -237,6 +237,21 @@ def test_variables_without_a_value_are_named(authserver: Authserver, tmp_path: P
     assert environment.read_bytes() == written and mode(environment) == 0o600
 
 
+def test_variables_without_a_value_are_named_beside_the_differences(
+    authserver: Authserver, tmp_path: Path
+) -> None:
+    """An operator changes the INI file before, or while, filling in the variables."""
+    authserver("init", "--production", ".")
+    ini = tmp_path / "production.ini"
+    ini.write_text(ini.read_text().replace("    read = Read your data", "    notes = Read your notes"))
+    again = authserver("init", "--production", ".")
+    assert again.exit_code == 1 and "-    notes = Read your notes" in again.stderr
+    assert (
+        "Fill in AUTHSERVER_ISSUER, AUTHSERVER_DATABASE_URL, AUTHSERVER_RESOURCES in environment"
+        in again.stdout
+    )
+
+
 @pytest.mark.parametrize("words", FORMS.values(), ids=" ".join)
 @pytest.mark.parametrize(
     ("folder", "told"),

@@ -130,6 +130,21 @@ def test_what_is_written_is_formatted_and_free_of_complaints(
         assert run.returncode == 0, run.stdout
 
 
+@pytest.mark.slow
+def test_the_type_checker_has_no_complaint(plugins: Path) -> None:
+    """In its strict mode: every method has the form of its hook's Protocol."""
+    modules = [*plugins.glob("authserver-*/src/*/__init__.py")]
+    assert len(modules) == len(HOOKS)
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", *map(str, modules)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout
+    assert all("Hook):" in module.read_text() for module in modules)
+
+
 def test_the_distribution_builds_and_installs(plugins: Path, tmp_path: Path) -> None:
     """With its entry point and its type marker."""
     project = plugins / f"authserver-{name_for('scope_decision')}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -244,6 +245,252 @@ def test_decisions_of_many_batches_are_asked_again(run, ini, candidate) -> None:
     told = json.loads(run("policy", "replay", "--config", str(candidate), "--json").stdout)
     assert (told["asked"], told["flipped"]) == (3_000, 300)
     assert len(told["flips"][0]["examples"]) == 3
+
+
+# ---- try ---------------------------------------------------------------------------------------------
+
+READ_ONLY = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from authserver.api import hookimpl, narrow
+
+print("imported")
+
+
+@dataclass(frozen=True)
+class ReadOnly:
+    reasons: ClassVar[frozenset[str]] = frozenset({"read-only"})
+
+    ending: str
+    clients: tuple[str, ...] = ("demo-service",)
+
+    def __post_init__(self):
+        if not self.ending.startswith("."):
+            raise ValueError("the ending begins with a period")
+
+    @hookimpl
+    def scope_decision(self, client, requested):
+        if client.client_id in self.clients:
+            return narrow("read-only", tuple(scope for scope in requested if not scope.endswith(self.ending)))
+"""
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Callable[..., str]:
+    """A file with this text; the policy in it is never named in an INI."""
+
+    def write(text: str, name: str = "read_only.py") -> str:
+        path = tmp_path / "policies" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_a_policy_is_tried_with_recorded_questions_before_it_is_installed(run, ini, policy_file) -> None:
+    """What it answers, and where an outcome would differ; the exit status is 3."""
+    keep(
+        ini,
+        decision("notes.read"),
+        decision("notes.read", "notes.write"),
+        decision("profile", "notes.write", client_id="playground"),
+        decision("notes.write", client_id="gone"),
+        sign_in(),
+    )
+    before = rows(ini)
+    file = policy_file(READ_ONLY)
+    result = run("policy", "try", file, "--setting", "ending=.write", "--json")
+    assert result.exit_code == 3, result.output
+    told = json.loads(result.stdout)
+    assert (told["plugin"], told["asked"], told["differs"], told["failed"]) == ("read_only", 3, 1, 0)
+    assert {(row["answer"], row["reason"]): row["count"] for row in told["answers"]} == {
+        ("narrow", "read-only"): 2,
+        ("silent", ""): 1,
+    }
+    (difference,) = told["differences"]
+    assert (difference["was"], difference["would_be"]) == (
+        "allow notes.read notes.write",
+        "allow notes.read",
+    )
+    assert difference["by"] == "read_only"
+    assert told["not_asked"] == [
+        {"hook": "scope_decision", "why": "the client does not exist any more", "count": 1}
+    ]
+    assert rows(ini) == before
+    assert "imported" in result.stderr
+
+    people = run("policy", "try", file, "--setting", "ending=.write")
+    for words in (
+        "What read_only answers to 3 recorded questions since 20",
+        "1 x scope_decision: allow notes.read notes.write -> allow notes.read",
+        "3 questions asked, 1 outcomes would differ, 0 answers failed.",
+        "1 of scope_decision were not asked: the client does not exist any more.",
+    ):
+        assert words in people.stdout
+
+
+def test_a_policy_that_changes_no_outcome_ends_with_zero(run, ini, policy_file) -> None:
+    keep(ini, decision("notes.read"), decision("notes.read", "notes.write"))
+    result = run("policy", "try", policy_file(READ_ONLY), "--setting", "ending=.delete")
+    assert result.exit_code == 0, result.output
+    assert "No outcome would differ." in result.stdout
+
+
+def test_a_policy_that_fails_is_told_once_with_its_message(run, ini, policy_file) -> None:
+    """Neither a traceback nor a line for each question; the exit status is 4."""
+    keep(ini, *[decision("notes.read") for _ in range(5)])
+    text = READ_ONLY.replace("if client.client_id in self.clients:", "if client.team == 'operations':")
+    result = run("policy", "try", policy_file(text), "--setting", "ending=.write")
+    assert result.exit_code == 4, result.output
+    assert (
+        "5 x scope_decision fails, which refuses: it raised AttributeError: 'Client' object has no attribute"
+        in (result.stdout)
+    )
+    line = text[: text.index("client.team")].count("\n") + 1
+    assert f"(read_only.py, line {line})" in result.stdout and "Traceback" not in result.output
+    assert "5 questions asked, 0 outcomes would differ, 5 answers failed." in result.stdout
+    told = json.loads(run("policy", "try", policy_file(text), "--setting", "ending=.write", "--json").stdout)
+    (fault,) = told["faults"]
+    assert (fault["count"], len(fault["examples"]), told["failed"]) == (5, 3, 5)
+
+
+def test_the_newest_questions_are_asked(run, ini, policy_file) -> None:
+    keep(ini, *[decision("notes.write") for _ in range(3)], ago=timedelta(hours=3))
+    keep(ini, *[decision("notes.read") for _ in range(3)], ago=timedelta(hours=2))
+    for last, differs in ((3, 0), (4, 1), (100, 3)):
+        options = ["--setting", "ending=.write", "--last", str(last), "--json"]
+        told = json.loads(run("policy", "try", policy_file(READ_ONLY), *options).stdout)
+        assert (told["asked"], told["differs"]) == (min(last, 6), differs)
+
+
+def test_a_hundred_questions_are_asked_unless_another_number_is_given(run, ini, policy_file) -> None:
+    keep(ini, *[decision("notes.read") for _ in range(120)])
+    told = json.loads(run("policy", "try", policy_file(READ_ONLY), "--setting", "ending=.x", "--json").stdout)
+    assert told["asked"] == 100
+    for last in ("0", "-1", "10001", "many"):
+        assert run("policy", "try", policy_file(READ_ONLY), "--last", last).exit_code == 2
+
+
+def test_outcomes_are_compared_with_those_of_the_present_policies(run, ini, policy_file) -> None:
+    """What was decided otherwise before somebody changed the INI is not the doing of the policy that is tried."""
+    keep(ini, decision("notes.read", "notes.write", verdict="deny", outcome=None))
+    result = run("policy", "try", policy_file(READ_ONLY), "--setting", "ending=.delete")
+    assert result.exit_code == 0
+    assert "1 were decided otherwise at the time than the present policies decide" in result.stdout
+
+
+def test_a_new_version_of_a_listed_policy_replaces_the_old_one(run, ini, policy_file, candidate) -> None:
+    """With the settings that the INI has for it, unless others are given."""
+    folder = Path(policy_file(READ_ONLY)).parent
+    candidate.parent.joinpath("listed.py").write_text(READ_ONLY)
+    text = ini.read_text().replace("    scopes_default\n", "    scopes_default\n    listed:ReadOnly\n")
+    ini.write_text(text + "\n", "utf-8")
+    ini.write_text(
+        text.replace("[app:main]\n", "[app:main]\nauthserver.plugin.read_only.ending = .write\n", 1)
+    )
+    keep(ini, decision("notes.read", "notes.write", outcome=["notes.read"]))
+    same = run("policy", "try", str(folder / "read_only.py"))
+    assert same.exit_code == 0, same.output
+    wider = run("policy", "try", str(folder / "read_only.py"), "--setting", "ending=.none", "--json")
+    assert wider.exit_code == 3, wider.output
+    (difference,) = json.loads(wider.stdout)["differences"]
+    assert (difference["was"], difference["would_be"]) == (
+        "allow notes.read",
+        "allow notes.read notes.write",
+    )
+
+
+@pytest.mark.parametrize(
+    "form", ["read_only.py:ReadOnly", "read_only", "module", "authserver.policies.scopes:ScopesRegistered"]
+)
+def test_a_policy_may_be_named_in_several_forms(run, ini, policy_file, monkeypatch, form) -> None:
+    """A file with its class, a folder with a package, a module that can be imported, and one of the server's own."""
+    keep(ini, decision("notes.read"))
+    settings = ["--setting", "ending=.write"]
+    if form == "read_only":
+        target = str(Path(policy_file(READ_ONLY, "read_only/__init__.py")).parent)
+    elif form == "module":
+        monkeypatch.syspath_prepend(str(Path(policy_file(READ_ONLY, "tried_module.py")).parent))
+        target = "tried_module:ReadOnly"
+    elif form.startswith("authserver."):
+        target, settings = form, []
+    else:
+        target = policy_file(READ_ONLY) + ":ReadOnly"
+    result = run("policy", "try", target, *settings)
+    assert result.exit_code == 0, result.output
+
+
+def test_the_name_of_an_installed_plugin_will_do(run, ini) -> None:
+    keep(ini, decision("notes.read"))
+    assert run("policy", "try", "scopes_registered").exit_code == 0
+
+
+def test_a_file_with_the_name_of_a_module_of_python_harms_nothing(run, ini, policy_file) -> None:
+    keep(ini, decision("notes.read"))
+    result = run("policy", "try", policy_file(READ_ONLY, "json.py"), "--setting", "ending=.write")
+    assert result.exit_code == 0, result.output
+    assert json.dumps([]) == "[]"
+
+
+def test_a_setting_may_come_from_the_environment(run, ini, policy_file, monkeypatch) -> None:
+    keep(ini, decision("notes.write"))
+    monkeypatch.setenv("ENDING", ".write")
+    assert run("policy", "try", policy_file(READ_ONLY), "--setting", "ending=env:ENDING").exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("serving", "sentence"),
+    [
+        (
+            "server_metadata(self)",
+            "read_only decides nothing, so there are no questions to ask it; it serves server_",
+        ),
+        ("consent_decision(self, client)", "no question of consent_decision is recorded in the last"),
+        (
+            "login_decision(self, user)",
+            "no recorded question of login_decision can be asked again: it contained a pas",
+        ),
+        ("scope_decision(self, scopes)", "plugin read_only: scope_decision takes `scopes`, an argument that"),
+    ],
+)
+def test_what_cannot_be_tried_ends_in_one_sentence(run, ini, policy_file, serving, sentence) -> None:
+    keep(ini, decision("notes.read"), sign_in())
+    text = READ_ONLY.replace("scope_decision(self, client, requested)", serving)
+    result = run("policy", "try", policy_file(text), "--setting", "ending=.write")
+    assert result.exit_code == 1, result.output
+    assert sentence in result.stderr and result.stdout == ""
+
+
+def test_a_setting_that_is_missing_is_asked_for_on_the_command_line(run, policy_file) -> None:
+    result = run("policy", "try", policy_file(READ_ONLY))
+    assert result.exit_code == 1
+    assert "--setting ending: missing; give it as NAME=VALUE" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["ending"], "'ending' is not NAME=VALUE"),
+        (["=x"], "'=x' is not NAME=VALUE"),
+        (["ending=env:NOWHERE"], "the environment variable NOWHERE is not set"),
+        (["ending=.a", "ending=.b"], "a name occurs twice"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_a_usage_error(run, policy_file, settings, sentence) -> None:
+    words = [word for setting in settings for word in ("--setting", setting)]
+    result = run("policy", "try", policy_file(READ_ONLY), *words)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+def test_an_empty_database_has_no_questions(run, ini, policy_file) -> None:
+    with closing(sqlite3.connect(ini.parent / ".local" / "authserver.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM events")
+    result = run("policy", "try", policy_file(READ_ONLY), "--setting", "ending=.write")
+    assert result.exit_code == 1
+    assert "nothing is recorded yet; send the server some requests first" in result.stderr
 
 
 # ---- shadow report -----------------------------------------------------------------------------------

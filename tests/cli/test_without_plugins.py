@@ -89,6 +89,8 @@ def test_commands_that_need_no_plugin_load_none(broken: Run, ini: Path) -> None:
     """They do not even mention those that fail, nor a file that only their settings name."""
     (ini.parent / "gone").unlink()
     arguments = {
+        "init": [str(ini.parent / "another")],
+        "user show": ["demo"],
         "client show": ["demo-service"],
         "client secrets": ["demo-service"],
         "plugin new": ["quiet-hours", "--directory", str(ini.parent)],
@@ -109,6 +111,7 @@ def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, i
     broken("keys", "rotate")
     arguments: dict[str, Callable[[], list[str]]] = {
         "user add": lambda: ["ann", "--password-stdin"],
+        "user edit": lambda: ["ann", "--add-group", "staff"],
         "user disable": lambda: ["ann"],
         "user password": lambda: ["demo", "--password-stdin"],
         "user sign-out": lambda: ["demo"],
@@ -147,7 +150,9 @@ def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path
     """One cause is one sentence: neither the settings of that plugin nor the names of all others are told."""
     arguments = {
         "client add": ["--name", "Notes"],
+        "client edit": ["demo-service", "--name", "Notes"],
         "policy replay": ["--config", str(ini)],
+        "policy try": ["scopes_default"],
         "explain": ["resource", "demo-service"],
     }
     for command in documented()["decide"]:

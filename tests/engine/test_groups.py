@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +28,8 @@ EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 STRANGER = Caller(endpoint="login")
 # What the directory says at the next sign-in.
 SAYS: dict[str, Any] = {}
+# What happens while it is asked.
+MEANWHILE: list[Callable[[], None]] = []
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Directory:
 
     @hookimpl
     def login_decision(self, username: str) -> Decision[Identity] | None:
+        while MEANWHILE:
+            MEANWHILE.pop()()
         return allow("directory", Identity(username=username, **SAYS))
 
 
@@ -127,6 +131,16 @@ def test_what_cannot_be_kept_signs_nobody_in(directory: Rules, name: str, says: 
         signed_in(directory, name, **says)
     assert refused.value.reason == "wrong-value"
     assert (directory.rows("users"), directory.rows("sessions")) == before
+
+
+def test_a_sign_in_does_not_undo_what_an_operator_changed_meanwhile(directory: Rules) -> None:
+    """T144: a directory may take its time; what it does not say anything about stays as it is now."""
+    signed_in(directory, groups=("staff",), attributes={"clearance": ("secret",)})
+    MEANWHILE.append(lambda: edit(directory, display_name="Ann Lee", attributes={}))
+    user = signed_in(directory, groups=("audit",))
+    assert (user.groups, user.attributes, user.display_name) == (("audit",), {}, "Ann Lee")
+    *_, event = directory.events("user.changed")
+    assert event["details"] == {"groups_added": ["audit"], "groups_removed": ["staff"]}
 
 
 def test_two_operators_cannot_undo_each_others_change(rules: Rules) -> None:

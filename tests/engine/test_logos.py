@@ -25,6 +25,8 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/19
         ),
         (SVG.format('<g id="a"/><use xlink:href="#a"/>').encode(), "image/svg+xml"),
         (SVG.format('<image href="data:image/png;base64,AAAA"/>').encode(), "image/svg+xml"),
+        (SVG.format("<style>g { fill: url( '#a' ) }</style><g fill='url(#a)'/>").encode(), "image/svg+xml"),
+        (SVG.format("<text>@import url(&lt;a&gt;)</text>").encode(), "image/svg+xml"),
         (PNG_LOGO, "image/png"),
         (png(MAXIMUM_LOGO_SIDE, 1), "image/png"),
         (png(16, 16, (b"tEXt", b"Comment\0by hand")), "image/png"),
@@ -64,9 +66,22 @@ def test_another_file_has_another_digest() -> None:
         (SVG.format('<a href="javascript:alert(1)"/>').encode(), "other files"),
         (SVG.format('<image href="data:image/svg+xml,x"/>').encode(), "other files"),
         (SVG.format('<image href="//evil.example/x.png"/>').encode(), "other files"),
+        (SVG.format("<style>@import 'https://evil.example/x.css';</style>").encode(), "other files"),
+        (SVG.format("<style>b { fill: URL( 'https://evil.example' ) }</style>").encode(), "other files"),
+        (SVG.format('<g style="fill: url(//evil.example/x)"/>').encode(), "other files"),
+        (SVG.format('<g fill="url(https://evil.example/x#a)"/>').encode(), "other files"),
+        (
+            SVG.format(
+                '<x:meta xmlns:x="http://www.w3.org/1999/xhtml" http-equiv="refresh" content="0;url=//evil.example"/>'
+            ).encode(),
+            "must not have the element meta",
+        ),
+        (b'<!DOCTYPE svg SYSTEM "svg11.dtd">' + SVG.format("&own;").encode(), "entities"),
         (PNG_LOGO[:-1], "damaged"),
         (PNG_LOGO[:8], "damaged"),
         (PNG_LOGO[:-12], "damaged"),
+        # Whole chunks and no picture in them.
+        (PNG_LOGO[:33] + PNG_LOGO[-12:], "damaged"),
         (PNG_LOGO.replace(b"IHDR", b"IHDX"), "damaged"),
         (PNG_LOGO + b"<script>", "damaged"),
         (PNG_LOGO[:8] + b"\xff\xff\xff\xffIHDR", "damaged"),

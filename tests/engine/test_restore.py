@@ -426,6 +426,13 @@ def test_what_the_backup_never_had_is_told(make: Make, type: EventType, todo: st
     assert engine.stores.tables.events == {}  # type: ignore[attr-defined]  # of the stores in memory
 
 
+def test_a_client_of_the_operator_that_the_backup_lacks_is_added_by_an_operator(make: Make) -> None:
+    """T149: it cannot register itself."""
+    details = {"registered_by": "operator"}
+    done = redo(make(), logged_event(EventType.CLIENT_REGISTERED, client_id="late", details=details))
+    assert "`authserver client add --client-id late`" in done.todo and "register" not in done.todo
+
+
 def test_edits_of_a_client_that_are_lost_are_named(make: Make) -> None:
     """T149: whether they still apply is for an operator to say."""
     engine = make()

@@ -72,9 +72,9 @@ def test_the_example_refuses_others_and_explain_says_what_would_help(server: Ser
         assert event
         (check,) = explain_event(engine, event, server.application.parts.policies).checks
     assert check.reason == "who-am-i-not-allowed"
-    assert check.remedies == (
-        f"register the client for it: `authserver client add --metadata {ALLOWED}=true`",
-    )
+    (client,) = server.rows("clients")
+    command = f"authserver client edit {client['client_id']} --metadata {ALLOWED}=true"
+    assert check.remedies == (f"register the client for it: `{command}`",)
 
 
 @pytest.mark.parametrize("kind", ["none", "malformed", "refresh", "revoked"])

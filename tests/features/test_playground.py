@@ -63,9 +63,15 @@ def test_its_script_may_speak_to_this_server_alone(server: Server) -> None:
         assert server.http.get(path).headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_the_pages_of_sign_in_and_consent_run_no_script(server: Server) -> None:
+def test_the_sign_in_page_runs_no_script_of_it(server: Server) -> None:
     """Q-07: what the playground may do is its own."""
-    assert "script-src" not in server.http.get("/login").headers["Content-Security-Policy"]
+    policy = server.http.get("/login").headers["Content-Security-Policy"]
+    assert (
+        "script-src" in policy
+        and "playground" not in policy
+        and "'self'" not in policy.partition("script-src ")[2].partition(";")[0]
+    )
+    assert "connect-src" not in policy
 
 
 def test_the_answer_in_the_address_is_left_to_the_script(server: Server) -> None:

@@ -187,8 +187,11 @@ def test_only_is_the_default_while_exactly_one_resource_is_listed() -> None:
     one = ResourcesListed(resources=LISTED.resources[:1], default="only")
     assert one.resource_decision(None) == allow("resource-default", "https://api.example/")
     for resources, told in (
-        (LISTED.resources, "default: is `only`, and there are 2 resources; name the one that counts"),
-        ((), "resources: lists nothing; tokens are for the APIs"),
+        (
+            LISTED.resources,
+            "default: `only` is for exactly one resource, and resources lists 2; name here the one",
+        ),
+        ((), "default: `only` is for exactly one resource, and resources lists 0"),
     ):
         with pytest.raises(ValueError, match=told):
             ResourcesListed(resources=resources, default="only")

@@ -53,6 +53,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "users.find_by_name": lambda stores: stores.users.find_by_name("user7"),
     "users.add": lambda stores: add_user(stores),
     "users.disable": lambda stores: stores.users.disable("user_7", NOW),
+    "users.change": lambda stores: change_user(stores),
     "users.hold": lambda stores: stores.users.hold(a_user(user_id="user_7")),
     "users.set_password": lambda stores: stores.users.set_password("user_7", "another"),
     "grants.add": lambda stores: stores.grants.add(a_grant(grant_id=new())),
@@ -95,6 +96,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "events.add": lambda stores: stores.events.add(an_event()),
     "events.find": lambda stores: stores.events.find("event-7"),
     "events.since": lambda stores: list(stores.events.since(datetime.now(UTC))),
+    "events.latest": lambda stores: next(stores.events.latest()),
     "events.count": lambda stores: stores.events.count(datetime.now(UTC)),
     "sessions.add": lambda stores: stores.sessions.add(
         a_session(digest=os.urandom(32), user_id=add_user(stores))
@@ -129,6 +131,12 @@ def add_client(stores: Stores) -> str:
     client = a_client(client_id=new())
     stores.clients.add(client)
     return client.client_id
+
+
+def change_user(stores: Stores) -> None:
+    before = stores.users.find(add_user(stores))
+    assert before is not None
+    assert stores.users.change(replace(before, groups=("staff",)), instead_of=before)
 
 
 def change_client(stores: Stores) -> None:
@@ -204,6 +212,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("sessions.list", {"ix_sessions_user_id"}),
         ("sessions.end_all", {"ix_sessions_user_id"}),
         ("events.since", {"ix_events_at"}),
+        ("events.latest", {"ix_events_at"}),
     ],
 )
 def test_postgresql_finds_the_rows_by_these_indexes(postgresql_servers, method, indexes):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 
 from authserver.engine.ports import Storage
 from authserver.storage.database import Database
+from authserver.testing.records import a_user
 from authserver.testing.store_contract import store_contract
 from authserver.testing.stores import MemoryStores
 
@@ -23,3 +26,16 @@ def storage(request: pytest.FixtureRequest) -> Iterator[Storage]:
 
 
 TestStores = store_contract()
+
+
+def test_a_person_is_compared_by_what_is_kept_and_not_by_its_text(database: Database) -> None:
+    """Another program may have copied the table from one database to the other, with spaces in its JSON."""
+    user = a_user(groups=("audit", "staff"), attributes=MappingProxyType({"room": ("1",)}))
+    with database.begin() as stores:
+        stores.users.add(user)
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            """UPDATE users SET groups = '["audit", "staff"]', attributes = '{"room": ["1"]}'"""
+        )
+    with database.begin() as stores:
+        assert stores.users.change(replace(user, groups=()), instead_of=user)

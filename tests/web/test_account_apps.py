@@ -11,6 +11,7 @@ from webtest import TestApp, TestResponse
 
 from authserver.api import hookimpl
 from authserver.engine.clients.authentication import disable_client
+from authserver.engine.clients.editing import ClientEdit, edit
 from authserver.engine.records import Client
 from authserver.testing.server import ISSUER, Server, form_with, with_plugin
 from authserver.testing.stories import records, register, signed_in
@@ -125,6 +126,8 @@ def test_a_live_application_shows_what_else_it_may_get_without_asking(
         ("public", "You are asked before it gets access again."),
         ("disabled", "It cannot get access again."),
         ("vanished", "It cannot get access again."),
+        # The person agreed to another name, so consent_decision sees no consent.
+        ("renamed", "You are asked before it gets access again."),
     ],
 )
 def test_what_a_remembered_consent_means_is_said(
@@ -140,6 +143,8 @@ def test_what_a_remembered_consent_means_is_said(
     with server.application.begin() as engine:
         if kind == "disabled":
             disable_client(engine, "disabled")
+        if kind == "renamed":
+            edit(engine, "renamed", ClientEdit(name="Another"))
     if kind == "vanished":
         vanish(server, "vanished")
     page = page_of(server, browser, "apps")

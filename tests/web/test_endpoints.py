@@ -44,6 +44,7 @@ class Endpoints:
         if request.query_string:
             raise InvalidRequest("Nothing may be asked here.")
         assert "tm" not in request.__dict__
+        request.response.vary = "Acme-Theme"
         return "An authorization server."
 
     def beacon(self, request: Request) -> Response:
@@ -77,6 +78,7 @@ def test_a_page_of_a_plugin_is_as_our_own(server: Server) -> None:
     page = server.http.get(server.path("/about"))
     assert page.text == "An authorization server."
     assert page.headers["X-Frame-Options"] == "DENY"
+    assert page.headers["Vary"] == "Acme-Theme, Accept-Language"
     assert server.http.head(server.path("/about")).status_int == 200
     refused = server.http.get(server.path("/about?x=1"), status=400)
     assert refused.content_type == "text/html"

@@ -109,6 +109,14 @@ def test_the_direction_is_that_of_the_script() -> None:
         "ltr",
         *["rtl"] * 3,
     ]
+    # Of the sentences, and not of what was asked for.
+    assert PageLanguage("pa", "pa-Arab").direction == "ltr"
+
+
+@pytest.mark.parametrize("tag", ["en", *LANGUAGES])
+def test_no_words_are_no_words_in_any_language(tag: str) -> None:
+    """A plugin may add a scope without a sentence; gettext has the head of the file under the empty text."""
+    assert offering(tag).localizer(tag, ()).translate("", domain=languages.DOMAIN) == ""
 
 
 # ---- The pages -------------------------------------------------------------------------------------
@@ -370,6 +378,14 @@ def test_a_language_that_does_not_exist_stops_the_start() -> None:
             "de.po",
             '#, python-format\nmsgid "Leave %(product_name)s?"\nmsgstr "Weg von %(name)s?"',
             "line 2: ",
+        ),
+        *(
+            (
+                "de.po",
+                f'msgid "Leave %(product_name)s?"\nmsgstr "{text}"',
+                "line 1: write each slot as in msgid, such as %(name)s, and a percent sign as %%",
+            )
+            for text in ("Zu 100 % weg von %(product_name)s?", "Weg von %(product_name)?", "%")
         ),
     ],
 )

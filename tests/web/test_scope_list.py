@@ -140,6 +140,9 @@ def test_ticks_all_and_none_and_what_was_ticked_come_back(many: Server) -> None:
         assert words in text
     page = page.click("Tick none")
     assert ticked() == []
+    # Whoever changes the address does not leave the page.
+    page = page.goto(f"{page.request.url}&ticks=all")
+    assert ticked() == []
     page = page.click("Tick all")
     assert ticked() == list(NAMES)
     form = page.forms["consent"]
@@ -150,6 +153,9 @@ def test_ticks_all_and_none_and_what_was_ticked_come_back(many: Server) -> None:
     assert page.html.find("details").has_attr("open")
     many.consent(page, "allow", scopes=ticked())
     assert many.rows("grants")[0]["scopes"] == "profile files.read"
+    # The account page calls a resource as the consent page did.
+    account = page.test_app.get(many.path("/account/apps"))
+    assert "The API https://api.example/" in account.html.get_text(" ", strip=True)
 
 
 @pytest.mark.parametrize(

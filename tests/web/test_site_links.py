@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 import pytest
+from pyramid.config import Configurator
 from webtest import TestResponse
 
+from authserver.api import Route, hookimpl
 from authserver.engine.records import Client
-from authserver.testing.server import Server
+from authserver.testing.server import Server, with_plugin
 from authserver.testing.stories import reference_on, register, signed_in
 
 LINKS = {
@@ -108,3 +111,24 @@ def test_what_is_refused_before_any_rule_is_said_in_words(server: Server) -> Non
     ):
         said = answer.html.select_one("main .lead").text
         assert ("try again" in said or "front page" in said) and "Method" not in said
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A page that fails."""
+
+    @hookimpl
+    def includeme(self, config: Configurator) -> None:
+        config.add_endpoint(Route("broken", "/broken", ("GET",), stored=False), lambda request: 1 / 0)
+
+
+def test_a_page_says_whose_fault_an_error_is(make_server: Callable[..., Server]) -> None:
+    """To load the same address again helps where the server failed, and nowhere else."""
+    server = make_server(with_plugin(Broken, {}))
+    for path, status, title in (
+        ("/login?page=a&page=b", 400, "This request cannot go on"),
+        ("/broken", 500, "Something went wrong"),
+    ):
+        page = server.http.get(path, status=status)
+        assert page.html.h1.get_text() == title and reference_on(page)
+        assert ("It is not your fault." in page.text) == (status == 500)

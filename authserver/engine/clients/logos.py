@@ -24,7 +24,10 @@ SVG, PNG = "image/svg+xml", "image/png"
 _PNG_BEGINS = b"\x89PNG\r\n\x1a\n"
 _SVG_NAMESPACE = "http://www.w3.org/2000/svg"
 _REFUSED_ELEMENTS = frozenset({"script", "foreignobject", "iframe", "embed", "object", "audio", "video"})
-_HARMLESS_REFERENCE = re.compile(r"\s*(#|data:image/(png|jpeg|gif|webp)[;,]|$)", re.IGNORECASE)
+_XHTML_NAMESPACE = "http://www.w3.org/1999/xhtml"
+_HARMLESS = r"\s*(#|data:image/(png|jpeg|gif|webp)[;,]|$)"
+_HARMLESS_REFERENCE = re.compile(_HARMLESS, re.IGNORECASE)
+_STYLE_REFERENCE = re.compile(rf"@import|url\((?!\s*[\"']?{_HARMLESS})", re.IGNORECASE)
 
 
 def read_logo(body: bytes) -> Logo:
@@ -50,6 +53,8 @@ def _png_problem(body: bytes) -> str | None:
         return "the PNG file is damaged."
     if not chunks or chunks[0][0] != b"IHDR" or chunks[-1][0] != b"IEND" or len(chunks[0][1]) != 13:
         return "the PNG file is damaged."
+    if not any(kind == b"IDAT" for kind, _ in chunks):
+        return "the PNG file is damaged."
     width, height = struct.unpack(">II", chunks[0][1][:8])
     if not (1 <= width <= MAXIMUM_LOGO_SIDE and 1 <= height <= MAXIMUM_LOGO_SIDE):
         return f"the picture must have 1 to {MAXIMUM_LOGO_SIDE} pixels in each direction."
@@ -69,14 +74,19 @@ def _chunks(rest: bytes) -> Iterator[tuple[bytes, bytes]]:
         rest = rest[12 + length :]
 
 
+_REFERS = "the SVG file must not refer to other files: put everything into it."
+
+
 class _Refused(Exception):
     """Why this SVG file is not taken."""
 
 
 def _svg_problem(body: bytes) -> str | None:
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.StartElementHandler = _Elements().begin
-    parser.EntityDeclHandler = _refuse_entity
+    parser, elements = expat.ParserCreate(namespace_separator=" "), _Elements()
+    parser.StartElementHandler = elements.begin
+    parser.CharacterDataHandler = elements.read
+    parser.buffer_text = True
+    parser.EntityDeclHandler = parser.SkippedEntityHandler = _refuse_entity
     parser.ProcessingInstructionHandler = _refuse_instruction
     try:
         parser.Parse(body, True)
@@ -92,24 +102,33 @@ class _Elements:
 
     def __init__(self) -> None:
         self.is_root = True
+        self.is_style = False
 
     def begin(self, element: str, attributes: dict[str, str]) -> None:
         if self.is_root and element != f"{_SVG_NAMESPACE} svg":
             raise _Refused("it must be an SVG or PNG file.")
         self.is_root = False
-        name = element.rpartition(" ")[2]
-        if name.lower() in _REFUSED_ELEMENTS:
+        namespace, _, name = element.rpartition(" ")
+        self.is_style = name == "style"
+        # One of HTML is no picture, and may lead to another page: meta.
+        if name.lower() in _REFUSED_ELEMENTS or namespace == _XHTML_NAMESPACE:
             raise _Refused(f"the SVG file must not have the element {name}.")
         for attribute, value in attributes.items():
             local = attribute.rpartition(" ")[2].lower()
             if local.startswith("on"):
                 raise _Refused("the SVG file must not have scripts in attributes.")
-            if local in ("href", "src") and not _HARMLESS_REFERENCE.match(value):
-                raise _Refused("the SVG file must not refer to other files: put everything into it.")
+            is_reference = local in ("href", "src") and not _HARMLESS_REFERENCE.match(value)
+            if is_reference or _STYLE_REFERENCE.search(value):
+                raise _Refused(_REFERS)
+
+    def read(self, text: str) -> None:
+        """Judges the text after an element has begun."""
+        if self.is_style and _STYLE_REFERENCE.search(text):
+            raise _Refused(_REFERS)
 
 
-def _refuse_entity(*declaration: object) -> None:
-    raise _Refused("the SVG file must not declare entities.")
+def _refuse_entity(*found: object) -> None:
+    raise _Refused("the SVG file must not have entities of its own.")
 
 
 def _refuse_instruction(target: str, data: str) -> None:

@@ -93,8 +93,13 @@ def sign_in(
         refused.reason = "user-disabled"
         raise refused
     # First, because this needs the stronger lock: two sign-ins of one person would else wait for each other.
-    if present != user:
-        engine.stores.users.change(present)
+    before = user
+    while present != before and not engine.stores.users.change(present, instead_of=before):
+        # What somebody else changed while the policies were asked stays, unless the plugin says otherwise.
+        found = engine.stores.users.find(user.user_id)
+        if found is None:
+            break  # and `hold` refuses
+        before, present = found, as_identified(found, identity)
     # Checking a password takes time; a session must not begin with one that was replaced meanwhile (I-14).
     if not engine.stores.users.hold(user):
         engine.stores.undo()
@@ -103,8 +108,8 @@ def sign_in(
     session_id = _begin_session(engine, user, identity, previous_session_id)
     _acts(engine, user)
     engine.journal.user_id = user.user_id
-    if present != user:
-        record_change(engine, user, present, reason=ruling.reason)
+    if present != before:
+        record_change(engine, before, present, reason=ruling.reason)
     engine.record(EventType.SIGNED_IN, reason=ruling.reason)
     return SignedIn(session_id=session_id, user=present)
 

@@ -20,7 +20,7 @@ from authserver.engine.clients.editing import members
 from authserver.engine.clients.secrets import SecretsUnchanged
 from authserver.engine.context import Engine
 from authserver.engine.people.attributes import record_change
-from authserver.engine.records import EventType
+from authserver.engine.records import EventType, RegisteredBy
 
 REASON = "database-restored"
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -207,7 +207,10 @@ def _miss_client(engine: Engine, event: LoggedEvent) -> Redone:
     client_id = event.client_id or ""
     if engine.stores.clients.find(client_id, engine.now) is not None:
         return Redone(event=event, subject=client_id, outcome=RedoOutcome.ALREADY)
-    todo = "it must register again"
+    if event.details.get("registered_by") == RegisteredBy.OPERATOR:
+        todo = f"it must be added again, with another secret: `authserver client add --client-id {client_id}`"
+    else:
+        todo = "it must register again"
     return Redone(event=event, subject=client_id, outcome=RedoOutcome.ABSENT, todo=todo)
 
 

@@ -49,7 +49,8 @@ def policy(endpoint: Listener, make_policy: Callable[..., WebhookPolicy]) -> Web
     return make_policy(timeout=10, known_reasons=("blocked-by-risk",), send_password=True)
 
 
-TestWebhookPolicy = policy_contract(WebhookPolicy, examples=50, quick=1.0)
+# What it sends has the time in its signature.
+TestWebhookPolicy = policy_contract(WebhookPolicy, examples=50, quick=1.0, reads=("clock",))
 
 
 class TestWebhookPolicyThatRemembers(TestWebhookPolicy):  # type: ignore[valid-type,misc]  # made by a function

@@ -1,0 +1,518 @@
+"""A Protocol for each hook: what editors and type checkers need to know about the method that serves it.
+
+A plugin inherits from the Protocols of the hooks that it serves. Then an editor completes the arguments, and a type
+checker finds a wrong name, type or answer:
+
+    @dataclass(frozen=True)
+    class QuietHours(ScopeDecisionHook):
+        @hookimpl
+        def scope_decision(
+            self, *, client: Client, requested: tuple[str, ...], **others: Any
+        ) -> Decision[tuple[str, ...]] | None: ...
+
+The arguments are keywords, and `**others` stands for those that the plugin does not need, also in later versions. The
+server asks any method marked `@hookimpl`; none needs a Protocol.
+
+This module is made from `hookspecs` (tests/test_protocols.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+from pyramid.config import Configurator
+
+from authserver.engine.authorize import Expanded
+from authserver.engine.context import Binding, Engine, ReadMember, Redeem
+from authserver.engine.decisions import Decision
+from authserver.engine.parameters import Parameters
+from authserver.engine.questions import AuthenticationStep, Credentials, Identity, IntrospectedToken
+from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Session, Token, User
+from authserver.settings import Secret
+
+
+class ClientAuthDecisionHook(Protocol):
+    """Of a plugin that serves `client_auth_decision`."""
+
+    def client_auth_decision(self, *, client: Client, credentials: Credentials) -> Decision[None] | None:
+        """Whether this request comes from the client that it names.
+
+        Arguments:
+            client: the client that the request names; known and enabled.
+            credentials: which method was used and whether a presented secret matches; it holds no secret.
+
+        Answers:
+            allow(reason): it does. The engine still refuses a method the client is not registered for,
+                and a secret that does not match.
+            deny(reason): it does not; the client gets `invalid_client`.
+            None: not my method.
+        """
+        ...
+
+
+class RedirectUriDecisionHook(Protocol):
+    """Of a plugin that serves `redirect_uri_decision`."""
+
+    def redirect_uri_decision(self, *, client: Client, redirect_uri: str) -> Decision[None] | None:
+        """Whether an authorization response may go to this URI.
+
+        Asked for each authorization request, and for each URI of a client that registers itself: a URI that is not
+        accepted is not registered.
+
+        Arguments:
+            client: the client that asks; during its registration, the client as it would be stored with all the URIs it
+                asks for.
+            redirect_uri: as it was sent; well formed.
+
+        Answers:
+            allow(reason): it may. The engine still refuses a URI that could not have been registered.
+            deny(reason): it may not; the user sees an error page and is not redirected.
+            None: not mine.
+        """
+        ...
+
+
+class ScopeDecisionHook(Protocol):
+    """Of a plugin that serves `scope_decision`."""
+
+    def scope_decision(
+        self,
+        *,
+        client: Client,
+        user: User | None,
+        grant_type: str,
+        requested: tuple[str, ...],
+        resources: tuple[str, ...],
+    ) -> Decision[tuple[str, ...]] | None:
+        """Which scopes may be granted.
+
+        Arguments:
+            client: the client that asks.
+            user: the person who would grant them; None when the client acts on its own behalf, or nobody has signed in yet.
+            grant_type: `authorization_code` also while the user is still being asked.
+            requested: the scopes of the request, in order; empty when it named none.
+            resources: the canonical resources of the request.
+
+        Answers:
+            allow(reason, scopes): these. The engine still removes those that were not requested or not registered.
+            narrow(reason, scopes): no more than these, whichever plugin allows.
+            deny(reason): none; the client gets `invalid_scope`.
+            None: not mine.
+        """
+        ...
+
+
+class ResourceDecisionHook(Protocol):
+    """Of a plugin that serves `resource_decision`."""
+
+    def resource_decision(self, *, client: Client, resource: str | None) -> Decision[str] | None:
+        """Whether a token for this resource may be asked for (RFC 8707), and its canonical name.
+
+        Arguments:
+            client: the client that asks.
+            resource: an absolute URI without fragment, scheme and host in lower case; None when the
+                request names none, which asks for the default.
+
+        Answers:
+            allow(reason, resource): it may; the value becomes the audience.
+            deny(reason): it may not; the client gets `invalid_target`.
+            None: not mine.
+        """
+        ...
+
+
+class AuthenticationDecisionHook(Protocol):
+    """Of a plugin that serves `authentication_decision`."""
+
+    def authentication_decision(
+        self, *, client: Client, user: User | None, session: Session | None, parameters: Parameters
+    ) -> Decision[AuthenticationStep] | None:
+        """What an authorization request demands of the user's sign-in.
+
+        Asked for each authorization request at each of its steps, also before anybody has signed in.
+
+        Arguments:
+            client: the client that asks.
+            user: who is signed in; None when nobody is.
+            session: the session of this user: when they signed in (`authenticated_at`) and how (`amr` among its details);
+                None when nobody is signed in.
+            parameters: of the authorization request; its client and redirect URI are accepted, and none but `resource`
+                is repeated. Nothing else about them was checked yet.
+
+        Answers:
+            allow(reason, step): an `AuthenticationStep`. `GO_ON` has the same effect as silence, but prevents a later
+                plugin from demanding more. `SIGN_IN_AGAIN` shows the sign-in page even to somebody who is signed in; a
+                sign-in since the request began is enough, so nobody is asked for a second one.
+            deny(reason, error_code): refuse; the client gets this error code, `access_denied` without one, and the user
+                sees no page, unless the client registered itself.
+            None: not mine.
+        """
+        ...
+
+
+class ConsentDecisionHook(Protocol):
+    """Of a plugin that serves `consent_decision`."""
+
+    def consent_decision(
+        self,
+        *,
+        client: Client,
+        user: User,
+        scopes: tuple[str, ...],
+        resources: tuple[str, ...],
+        remembered: Consent | None,
+    ) -> Decision[None] | None:
+        """Whether to go on without asking the user.
+
+        Arguments:
+            client: the client that asks.
+            user: who is signed in.
+            scopes: what would be granted.
+            resources: for which resources.
+            remembered: what this user last agreed to for this client; None when nothing is remembered.
+
+        Answers:
+            allow(reason): go on without a consent page. The engine still asks when nothing proves the identity of the
+                client: it registered itself, it is neither confidential nor first-party, or its redirect URI is not https to
+                another device.
+            deny(reason): refuse; the client gets `access_denied`.
+            None: not mine.
+        """
+        ...
+
+
+class LoginDecisionHook(Protocol):
+    """Of a plugin that serves `login_decision`."""
+
+    def login_decision(
+        self, *, username: str, password: Secret, user: User | None, headers: Mapping[str, str], source: str
+    ) -> Decision[Identity] | None:
+        """Who is signing in.
+
+        Asked when somebody sends the sign-in form, and also before the form is shown, with nothing typed: a policy that
+        recognises a person by the request alone answers then.
+
+        Arguments:
+            username: as typed, normalised; empty when nothing was typed, or something that cannot be a user name.
+            password: as typed.
+            user: the stored user of that name; None when there is none.
+            headers: the request's headers by lower-case name, without cookies.
+            source: the network address that the request came from.
+
+        Answers:
+            allow(reason, identity): this person; a user is created for an identity not seen before. If its name cannot
+                be a user name, nobody is signed in, and the log says why.
+            deny(reason): nobody is signed in; the page says that name or password is wrong, whatever the reason.
+            None: not mine.
+        """
+        ...
+
+
+class RegistrationDecisionHook(Protocol):
+    """Of a plugin that serves `registration_decision`."""
+
+    def registration_decision(
+        self, *, metadata: ClientMetadata, bearer: Secret | None, source: str
+    ) -> Decision[ClientMetadata] | None:
+        """Whether a client may register itself (RFC 7591), and with which metadata.
+
+        Arguments:
+            metadata: what it asks for. Only the form was checked: it may name grant types and scopes that are not
+                offered, and redirect URIs that cannot be registered.
+            bearer: the initial access token it sent, if any.
+            source: the network address that the request came from.
+
+        Answers:
+            allow(reason, metadata): it may, with this metadata. The engine leaves out what is not offered and the
+                redirect URIs that no policy accepts, and refuses what is dangerous. What a policy adds to the `details` is
+                JSON, under names that the core does not use.
+            deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED`, else
+                `invalid_client_metadata`.
+            None: not mine.
+        """
+        ...
+
+
+class IntrospectionDecisionHook(Protocol):
+    """Of a plugin that serves `introspection_decision`."""
+
+    def introspection_decision(self, *, caller: Client, token: IntrospectedToken) -> Decision[None] | None:
+        """Whether a client may read what a token allows (RFC 7662).
+
+        Arguments:
+            caller: the client that asks; authenticated, and not public.
+            token: the facts of the token, without its text; it is active.
+
+        Answers:
+            allow(reason): it may. The engine still shows a refresh token only to its own client.
+            deny(reason): it may not; the answer is that the token is inactive.
+            None: not mine.
+        """
+        ...
+
+
+class FindClientHook(Protocol):
+    """Of a plugin that serves `find_client`."""
+
+    def find_client(self, *, client_id: str) -> Client | None:
+        """A client that is kept elsewhere.
+
+        Asked when no client of this id is stored here; of several answers the first is used.
+
+        Arguments:
+            client_id: as it was sent; up to 200 visible ASCII characters.
+
+        Answers:
+            The client, with digests of its secrets if it has any; all rules for stored clients apply to it.
+            None: not mine.
+        """
+        ...
+
+
+class ExpandAuthorizationRequestHook(Protocol):
+    """Of a plugin that serves `expand_authorization_request`."""
+
+    def expand_authorization_request(self, *, engine: Engine, parameters: Parameters) -> Expanded | None:
+        """The authorization request that these parameters refer to, if they only refer to one.
+
+        Asked before anything else is checked. While the request is pending it is asked again only if the answer had
+        a `reference`: to expand that.
+
+        Arguments:
+            engine: of this request.
+            parameters: as they were sent; nothing about them was checked yet.
+
+        Answers:
+            An `Expanded` with the parameters to use in place of these; they are checked as if they had been sent. It may
+                have a refusal, which is sent to the client once its redirect URI is accepted. Of several plugins the
+                first decides, and any refusal refuses. Parameters that are too long for an address need a `reference`,
+                which travels in their place.
+            An OAuth error that it raises is shown on a page: the user is not redirected.
+            None: not mine.
+        """
+        ...
+
+
+class ScopesHook(Protocol):
+    """Of a plugin that serves `scopes`."""
+
+    def scopes(self) -> Mapping[str, str] | None:
+        """Scopes to add to those of `authserver.scopes`. Asked once, at start.
+
+        Answers:
+            A mapping of scope names to the sentences of the consent page. A scope that exists already stops
+                the start with both plugins named, and so do scopes that do not all fit into one request.
+            None: nothing to add.
+        """
+        ...
+
+
+class PrivateUseRedirectUrisHook(Protocol):
+    """Of a plugin that serves `private_use_redirect_uris`."""
+
+    def private_use_redirect_uris(self) -> tuple[str, ...] | None:
+        """Redirect URIs that may be registered although their private-use scheme has no period. Asked once, at start.
+
+        A scheme with a period is named after a domain, and so after its owner (RFC 8252, 7.1). A scheme without one has
+        no owner, so an operator must allow it.
+
+        Answers:
+            Complete URIs, compared as whole strings. All other rules still apply: a dangerous or malformed one is
+                refused.
+            None: nothing to add.
+        """
+        ...
+
+
+class GrantTypesHook(Protocol):
+    """Of a plugin that serves `grant_types`."""
+
+    def grant_types(self) -> Mapping[str, Redeem] | None:
+        """Grant types to add to those of `authserver.grant_types`. Asked once, at start.
+
+        Answers:
+            A mapping of grant type names to functions. Each takes the engine of the request, the authenticated
+                client and the parameters, checks everything, writes nothing, and returns an `Issue` that says what
+                may be issued and what it uses up, or raises an OAuth error. A name that exists already stops the
+                start.
+            None: nothing to add.
+        """
+        ...
+
+
+class ClientMetadataHook(Protocol):
+    """Of a plugin that serves `client_metadata`."""
+
+    def client_metadata(self) -> Mapping[str, ReadMember] | None:
+        """Members of client metadata to store (RFC 7591, 2). Asked once, at start.
+
+        A client registers itself with them, and an operator sets them with `authserver client add --metadata`. What is
+        stored is in `Client.details` under the same name, and is shown with the client.
+
+        Answers:
+            A mapping of names to functions. Each takes the name and the JSON value that was sent, and returns the JSON
+                value to store, or None to store nothing; given the stored value, it must return the same. It raises
+                `InvalidClientMetadata` for what cannot be registered. A name that exists already stops the start.
+            None: nothing to add.
+        """
+        ...
+
+
+class CodeDetailsHook(Protocol):
+    """Of a plugin that serves `code_details`."""
+
+    def code_details(self, *, client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
+        """What to store of an authorization request with its code.
+
+        Asked whenever a request is checked, also before somebody signs in.
+
+        Arguments:
+            client: the client that asks.
+            parameters: of the authorization request; none but `resource` is repeated.
+
+        Answers:
+            A mapping for the `details` of the code. A plugin declares its names in `details`, so that two plugins
+                with the same name stop the start. `cnf` binds the code to a key: the token request must prove it
+                (`token_binding`).
+            An OAuth error that it raises goes to the client.
+            None: nothing to store.
+        """
+        ...
+
+
+class TokenBindingHook(Protocol):
+    """Of a plugin that serves `token_binding`."""
+
+    def token_binding(
+        self,
+        *,
+        engine: Engine,
+        client: Client,
+        parameters: Parameters,
+        grant: Grant | None,
+        spends: Token | None,
+    ) -> Binding | None:
+        """The key that this request proves; the code or tokens that it gets are bound to that key.
+
+        Asked once in a request, before anything is written: at the endpoint where a client sends an authorization request
+        in advance, and at the token endpoint after everything else was checked. It has no time limit.
+
+        Arguments:
+            engine: of this request; its `caller` has the headers, and the URL of the endpoint.
+            client: the client that asks; authenticated.
+            parameters: of this request.
+            grant: what was agreed; None if no token is issued yet: then no key need be proven.
+            spends: the code or refresh token that is spent, if any. The engine compares the key that it is bound to.
+
+        Answers:
+            A `Binding`: its `cnf` goes into the access token, and with `binds_refresh` the refresh token can be used
+                with this key only. For an authorization request it goes into the code. A plugin declares in
+                `confirmations` the members of its `cnf`, each with the type of a token that is bound so; two plugins
+                with the same member stop the start. What the proof uses up is a `SingleUse` among its `uses`, which the
+                server claims at the end. Two plugins that prove a key in one request are a fault: nothing is issued.
+            An OAuth error that it raises is sent to the client: the proof is not valid, or this client needs one.
+            None: no key of my kind is proven.
+        """
+        ...
+
+
+class TokenClaimsHook(Protocol):
+    """Of a plugin that serves `token_claims`."""
+
+    def token_claims(
+        self,
+        *,
+        client: Client,
+        user: User | None,
+        grant: Grant,
+        scopes: tuple[str, ...],
+        resources: tuple[str, ...],
+    ) -> Mapping[str, Any] | None:
+        """Claims to add to a JWT access token (RFC 9068, 2.2.2).
+
+        Arguments:
+            client: the client that gets the token.
+            user: the person who granted it; None when the client acts on its own behalf.
+            grant: what was agreed.
+            scopes: of this token.
+            resources: its audience.
+
+        Answers:
+            A mapping of claims. A plugin declares their names in `claims`, so that two plugins with the same
+                claim stop the start; the claims of the core cannot be replaced. A claim that is not declared
+                is a fault: nothing is issued.
+            None: nothing to add.
+        """
+        ...
+
+
+class TokenResponseHook(Protocol):
+    """Of a plugin that serves `token_response`."""
+
+    def token_response(
+        self, *, client: Client, grant: Grant, scopes: tuple[str, ...], now: datetime
+    ) -> Mapping[str, Any] | None:
+        """Members to add to the response of the token endpoint (OAuth 2.1, 3.2.3).
+
+        Arguments:
+            client: the client that gets the response.
+            grant: what was agreed.
+            scopes: of the access token.
+            now: the time of the request.
+
+        Answers:
+            A mapping of members, declared in `members` like the claims of `token_claims`.
+            None: nothing to add.
+        """
+        ...
+
+
+class ServerMetadataHook(Protocol):
+    """Of a plugin that serves `server_metadata`."""
+
+    def server_metadata(self, *, issuer: str) -> Mapping[str, Any] | None:
+        """Members to add to the server metadata (RFC 8414). Asked once, at start.
+
+        Arguments:
+            issuer: the issuer identifier, with which the URL of every endpoint begins.
+
+        Answers:
+            A mapping. A list is joined to the list of the same name; any other member must be new, else the start
+                stops with both plugins named.
+            None: nothing to add.
+        """
+        ...
+
+
+class IncludemeHook(Protocol):
+    """Of a plugin that serves `includeme`."""
+
+    def includeme(self, *, config: Configurator) -> None:
+        """Add endpoints and static files: Pyramid's own `includeme`. Called once, at start.
+
+        Arguments:
+            config: the Pyramid configurator, with directives of this server: `add_endpoint(Route(...), view)`,
+                `add_well_known`, `add_cross_origin_headers` and `add_home_link`. A conflict with an endpoint that exists
+                stops the start.
+
+        Answers:
+            Nothing.
+        """
+        ...
+
+
+class ObserveHook(Protocol):
+    """Of a plugin that serves `observe`."""
+
+    def observe(self, *, event: Event) -> None:
+        """Called with each event after it was committed.
+
+        Arguments:
+            event: what happened, as it is stored in the event table.
+
+        Answers:
+            Nothing. A failure is logged and changes nothing; a slow observer delays the response, up to the time limit.
+        """
+        ...
