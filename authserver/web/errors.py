@@ -66,8 +66,8 @@ def page_error(error: PageError, request: Request) -> Response:
         title=title,
         message=_("The request that brought you here cannot be answered. Nothing of yours was shared."),
         what_to_do=_(
-            "Go back to the application and start again. If this happens again, tell the people who run the "
-            "application, and give them what is below."
+            "Go back to the application and start again. If this happens again, tell the people who run it, and give "
+            "them the details below."
         ),
         code=error.code,
         details=in_words(error.description),
@@ -84,9 +84,8 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
         "client_name": None,
         "target_host": uris.display_host(error.redirect_uri),
         "target": location,
-        "message": in_words(error.description),
         "code": error.code,
-        "details": None,
+        "details": in_words(error.description),
         "error_id": request.error_id,
         "signed_in": None,
     }
@@ -143,7 +142,7 @@ def _nothing_here(request: Request) -> Response:
         request,
         404,
         title=_("Page not found"),
-        message=_("There is no page at this address. Check it, or begin at the front page."),
+        message=_("There is no page at this address. Check the address, or begin at the front page."),
         leaves_record=False,
     )
 

@@ -228,7 +228,7 @@ def test_many_scopes_are_folded_and_the_answers_stay_in_sight(page: Page, server
         for box, tick in zip(fold.locator("input").all(), ticks, strict=True):
             box.evaluate("(box, tick) => { box.checked = tick; }", tick)
         expect(fold.locator("summary")).to_have_text(
-            re.compile(f"Calendars.*5 permissions, {name} ticked"), use_inner_text=True
+            re.compile(rf"Calendars.*\n5 permissions, {name} ticked"), use_inner_text=True
         )
     for fold in page.locator("details").all():
         fold.locator("summary").click()

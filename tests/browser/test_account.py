@@ -57,7 +57,7 @@ def test_one_of_several_is_ended_alone(page: Page, server: Server) -> None:
     client, _ = server.add_client(client_name="Notes")
     add_grants(server, username, client.client_id, client.client_id)
     go_to_account(page, server, "apps", username)
-    buttons = page.get_by_role("button", name=re.compile("^End only this Notes Verified 20"))
+    buttons = page.get_by_role("button", name=re.compile(r"^End only this Notes Verified \w+ \d+, 20"))
     expect(buttons.first).to_be_hidden()
     page.get_by_text("You allowed it 2 times").focus()
     page.keyboard.press("Enter")

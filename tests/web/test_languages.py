@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -10,21 +11,28 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 import time_machine
+from babel.messages.catalog import Message
 from babel.messages.pofile import read_po
 from pyramid.interfaces import IBeforeRender
 from webtest import TestApp, TestResponse
 
 from authserver.app import build
+from authserver.engine.clients.authentication import disable_client
+from authserver.engine.clients.editing import ClientEdit, edit
+from authserver.engine.records import Client
 from authserver.settings import Settings, SettingsError
 from authserver.testing.live import with_playground
-from authserver.testing.server import ISSUER, SETTINGS, Server, basic
+from authserver.testing.logos import SVG_LOGO
+from authserver.testing.server import ISSUER, RESOURCE, SETTINGS, Server, basic, form_with
 from authserver.testing.stories import register, sign_in_at
-from authserver.web import languages
+from authserver.web import account, languages
 from authserver.web.languages import Languages, PageLanguage
 
 PACKAGE = Path(languages.__file__).parents[1]
 LOCALE = PACKAGE / "locale"
 LANGUAGES = ("de", "es", "fr", "ja")
+_TAG = re.compile(r"<[^>]*>")
+_SLOT = re.compile(r"%\(\w+\)s|\$\{\w+\}")
 AFTERNOON = datetime(2026, 3, 9, 14, 5, 59, tzinfo=UTC)
 
 
@@ -121,16 +129,42 @@ def speaking(server: Server, accept_language: str) -> TestApp:
     return browser
 
 
+# More than the consent page shows without folding; of the last group one alone.
+MANY = (*(f"notes.{number}" for number in range(10)), "calendar.read")
+LINKS = {
+    "client_uri": "https://client.example/",
+    "policy_uri": "https://client.example/privacy",
+    "tos_uri": "https://client.example/terms",
+}
+SITE = {
+    "authserver.plugins": SETTINGS["authserver.plugins"] + "playground pushed_requests",
+    "authserver.scopes": SETTINGS["authserver.scopes"] + "".join(f"{name} = Sentence\n" for name in MANY),
+    "authserver.scope_groups": "calendar = Appointments",
+    "authserver.resource_names": f"{RESOURCE} = The API of everything",
+    "authserver.plugin.registration_open.scopes": "profile " + " ".join(MANY),
+    "authserver.help_url": "https://help.example/",
+    "authserver.privacy_url": "https://site.example/privacy",
+    "authserver.terms_url": "https://site.example/terms",
+    "authserver.support_url": "mailto:help@site.example",
+}
+
+
 def every_page(server: Server, browser: TestApp) -> Iterator[TestResponse]:
-    """Each page there is, at least once."""
-    client, secret = server.add_client()
-    url = server.authorization_url(client)
+    """Each page there is, and each state of it that has sentences of its own."""
+    client, secret = server.add_client(details=LINKS)
+    with server.begin() as engine:
+        edit(engine, client.client_id, ClientEdit(logo=SVG_LOGO))
+    own, own_secret = server.add_client(first_party=True)
+    stranger = register(server, client_uri=LINKS["client_uri"], scope=" ".join(MANY))
+    url = server.authorization_url(client, scope="profile files.read")
     yield browser.get(server.path("/"))
     yield browser.get(server.path("/nowhere"), status=404)
     yield browser.delete(server.path("/login"), status=405)
     yield browser.post(server.path("/login"), {"x": "y" * 70_000}, status=413)
     yield browser.get(server.authorization_url(client, client_id="nobody"), status=400)
     yield browser.get(server.authorization_url(client, client_id=""), status=400)
+    yield browser.get(server.authorization_url(own)).follow()
+    yield browser.get(server.authorization_url(stranger, scope=" ".join(MANY))).follow()
     sign_in = browser.get(url).follow()
     yield sign_in
     yield sign_in_at(sign_in, password="wrong password")
@@ -138,38 +172,74 @@ def every_page(server: Server, browser: TestApp) -> Iterator[TestResponse]:
     yield page
     yield server.consent(page, scopes=[])
     yield server.consent(page)
-    yield server.consent(page, "deny")
+    # What nobody redeemed is remembered.
+    yield browser.get(server.path("/account/apps"))
     server.redeem(client, secret, server.code(client, browser))
-    yield browser.get(server.authorization_url(register(server)))
+    yield server.consent(page, "deny")
+    yield from _long_consent(server, browser, stranger)
+    with time_machine.travel(datetime.now(UTC)) as clock:
+        page = browser.get(server.authorization_url(register(server)))
+        clock.shift(901)
+        expired = server.consent(page)
+    yield expired
     yield browser.get(server.authorization_url(register(server), scope="nope"))
     yield browser.get(server.path("/playground"))
+    for _ in range(2):
+        server.redeem(own, own_secret, server.code(own, browser))
+    off, _ = server.add_client()
+    server.consent(browser.get(server.authorization_url(off)))
+    with server.begin() as engine:
+        disable_client(engine, off.client_id)
     for name in ("apps", "sessions", "password", "sign-out-everywhere"):
         yield browser.get(server.path(f"/account/{name}"))
-    yield browser.get(server.path("/account/apps?notice=disconnected"))
+    for notice in account.NOTICES:
+        yield browser.get(server.path(f"/account/apps?notice={notice}"))
     yield browser.get(server.path("/logout"))
     yield browser.get(server.path("/logout")).forms[0].submit()
 
 
+def _long_consent(server: Server, browser: TestApp, client: Client) -> Iterator[TestResponse]:
+    """Folded with everything ticked, with nothing ticked, unfolded with something ticked; then agreed to."""
+    page = browser.get(server.authorization_url(client, scope=" ".join(MANY)))
+    yield page
+    yield browser.get(page.html.select_one(".outward a[href*=none]")["href"])
+    form = form_with(page, "scope")
+    form.fields["scope"][-2].checked = False
+    partly = form.submit("answer", value="allow", expect_errors=True)
+    assert [fold.has_attr("open") for fold in partly.html.select("details")] == [True, False]
+    yield partly
+    server.consent(partly)
+
+
 @pytest.fixture(scope="module")
 def whole_server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """With the playground and pushed requests."""
+    """With the playground, pushed requests, and everything that an operator may add to the pages."""
     path = tmp_path_factory.mktemp("languages") / "authserver.db"
     shutil.copy(migrated_sqlite_file, path)
-    server = Server(
-        f"sqlite:///{path}",
-        with_playground(
-            {"authserver.plugins": SETTINGS["authserver.plugins"] + "playground pushed_requests"}
-        ),
-    )
+    server = Server(f"sqlite:///{path}", with_playground(SITE))
     server.add_user("ann")
     yield server
     server.close()
 
 
-def translated(language: str) -> Mapping[str, object]:
-    """The English sentences that are other words in this language, with those."""
+def words_of(message: Message, count: int = 0) -> list[str]:
+    """What a sentence shows, or its form for one or for many, in the parts between tags."""
+    texts = [message.id, message.string]
+    shown, translated = (text if isinstance(text, str) else text[min(count, len(text) - 1)] for text in texts)
+    others = {part.strip() for part in _TAG.split(translated)}
+    return [part.strip() for part in _TAG.split(shown) if part.strip() not in others]
+
+
+def english(language: str) -> tuple[frozenset[str], re.Pattern[str]]:
+    """The sentences that are other words in this language: those that are the same each time, and the others."""
     with (LOCALE / f"{language}.po").open("rb") as file:
-        return {m.id: m.string for m in read_po(file) if isinstance(m.id, str) and m.id and m.id != m.string}
+        messages = [message for message in read_po(file) if message.id]
+    parts = {part for message in messages for count in (0, 1) for part in words_of(message, count)}
+    with_slots = {part for part in parts if _SLOT.search(part)}
+    # A slot with a short word, such as "at %(host)s", could be anything.
+    telling = [_SLOT.split(part) for part in with_slots if len(_SLOT.sub("", part)) > 4]
+    pattern = "|".join(".{1,99}?".join(map(re.escape, texts)) for texts in sorted(telling))
+    return frozenset(parts - with_slots), re.compile(rf"\b(?:{pattern})")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -181,13 +251,15 @@ def test_every_page_is_wholly_in_the_language_of_the_person(whole_server: Server
         rendered.add(str(event["renderer_name"]).rpartition("/")[2])
 
     whole_server.wsgi.registry.registerHandler(note, (IBeforeRender,))
-    words = translated(language)
+    fixed, with_slots = english(language)
     for page in every_page(whole_server, speaking(whole_server, f"{language}, en;q=0.5")):
         assert page.html.html["lang"] == page.headers["Content-Language"] == language
         assert page.html.html["dir"] == "ltr"
         assert "Accept-Language" in page.headers["Vary"]
-        labels = [tag.get("aria-label", "") for tag in page.html.find_all(True)]
-        assert words.keys().isdisjoint([*page.html.stripped_strings, *labels]), page.request.url
+        labels = [tag["aria-label"] for tag in page.html.select("[aria-label]")]
+        shown = [*page.html.stripped_strings, *labels]
+        assert fixed.isdisjoint(shown), page.request.url
+        assert not with_slots.search(" ".join([*page.html.get_text().split(), *labels])), page.request.url
         assert "%(" not in page.text
         assert "${" not in page.text
     parts = {
