@@ -67,7 +67,7 @@ docs: $(VENV)/developing ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 lock: $(VENV)/developing ## pin the newest allowed versions in requirements/
-	$(COMPILE) --extra postgresql --extra metrics -o requirements/run.txt setup.cfg
+	$(COMPILE) --extra postgresql --extra metrics --extra redis -o requirements/run.txt setup.cfg
 	$(COMPILE) -o requirements/development.txt requirements/development.in
 	@# To read setup.cfg a build backend was run; the entry points that it left here would hide later ones.
 	@rm -rf authserver.egg-info
