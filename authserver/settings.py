@@ -282,9 +282,9 @@ class Settings:
             ge=1,
             le=64,
             description=(
-                "How many passwords each process checks at the same time; half as many again, at least one, wait for "
-                "up to a second, and all others are asked to come again. Keep it below the threads of the server, so "
-                "that sign-ins never hold them all."
+                "How many passwords each process checks at the same time; as many again wait for up to a second, and "
+                "all others are asked to come again. Keep twice this below the threads of the server, so that "
+                "sign-ins never hold them all."
             ),
         ),
     ] = 2

@@ -14,8 +14,8 @@ WAIT_SECONDS = 1.0
 class Turnstile:
     """Bounds how many do something at once in this process.
 
-    Half as many again may wait for their turn, at least one: each holds a thread of the server meanwhile, and the others
-    of its threads must stay free for everything else.
+    As many again may wait for their turn: each holds a thread of the server meanwhile, and others of its threads must stay
+    free for everything else.
 
     Args:
         at_once: how many.
@@ -23,7 +23,7 @@ class Turnstile:
 
     def __init__(self, at_once: int) -> None:
         self._turns = threading.BoundedSemaphore(at_once)
-        self._places = threading.BoundedSemaphore(at_once + max(1, at_once // 2))
+        self._places = threading.BoundedSemaphore(2 * at_once)
 
     @contextmanager
     def turn(self) -> Iterator[None]:

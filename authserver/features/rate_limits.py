@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from limits import parse
@@ -80,6 +80,8 @@ SCHEMES = ("memory", "redis", "rediss", "redis+unix")
 STORE_SECONDS = 0.25
 RETRY_SECONDS = 5
 LONGEST_PERIOD = 31 * 86_400
+# How far a clock may be set back while the counts still hold.
+SET_BACK_SECONDS = 60
 MAXIMUM_COUNT = 1_000_000
 # In memory, each takes some 250 bytes.
 MAXIMUM_KEPT = 200_000
@@ -318,6 +320,18 @@ def _seconds_left(store: Storage, key: str, row: Row) -> int:
     return min(max(1, math.ceil(store.get_expiry(key) - time.time())), row.seconds)
 
 
+class _Count(NamedTuple):
+    """How often, and the window in which that counts."""
+
+    count: int
+    begins_at: float
+    ends_at: float
+
+    def is_live(self, now: float) -> bool:
+        """A window that begins in the future is from before the clock was set back, and counts no more."""
+        return self.begins_at - SET_BACK_SECONDS <= now < self.ends_at
+
+
 class MemoryCounts(Storage):
     """Counts in the memory of this process.
 
@@ -329,8 +343,7 @@ class MemoryCounts(Storage):
 
     def __init__(self) -> None:
         super().__init__()
-        # By key: how often, and when that ends.
-        self._counts: dict[str, tuple[int, float]] = {}
+        self._counts: dict[str, _Count] = {}
         self._lock = threading.Lock()
         self._sweep_at = 1_024
 
@@ -344,27 +357,29 @@ class MemoryCounts(Storage):
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         now = time.time()
         with self._lock:
-            count, ends_at = self._counts.get(key, (0, 0.0))
-            if ends_at <= now or ends_at > now + LONGEST_PERIOD:
-                count, ends_at = 0, now + expiry
-            count += amount
-            if count > 0:
-                self._counts[key] = count, ends_at
-                if len(self._counts) >= self._sweep_at:
-                    self._sweep(now)
-            else:
+            held = self._counts.get(key)
+            if held is None or not held.is_live(now):
+                held = _Count(0, now, now + expiry)
+            count = held.count + amount
+            if count <= 0:
                 self._counts.pop(key, None)
-            return max(count, 0)
+                return 0
+            self._counts[key] = _Count(count, held.begins_at, held.ends_at)
+            if len(self._counts) >= self._sweep_at:
+                self._sweep(now)
+            return count
 
     def get(self, key: str) -> int:
-        count, ends_at = self._counts.get(key, (0, 0.0))
-        return count if ends_at > time.time() else 0
+        held = self._counts.get(key)
+        return held.count if held is not None and held.is_live(time.time()) else 0
 
     def get_expiry(self, key: str) -> float:
-        return self._counts.get(key, (0, time.time()))[1]
+        held = self._counts.get(key)
+        return held.ends_at if held is not None else time.time()
 
     def clear(self, key: str) -> None:
-        self._counts.pop(key, None)
+        with self._lock:
+            self._counts.pop(key, None)
 
     def check(self) -> bool:
         return True
@@ -376,10 +391,10 @@ class MemoryCounts(Storage):
             return number
 
     def _sweep(self, now: float) -> None:
-        live = {key: value for key, value in self._counts.items() if value[1] > now}
+        live = {key: held for key, held in self._counts.items() if held.is_live(now)}
         if len(live) >= MAXIMUM_KEPT:
             # Those that end first are forgotten.
-            kept = sorted(live.items(), key=lambda item: item[1][1])[len(live) // 4 :]
+            kept = sorted(live.items(), key=lambda item: item[1].ends_at)[len(live) // 4 :]
             live = dict(kept)
         self._counts = live
         self._sweep_at = min(max(1_024, 2 * len(live)), max(MAXIMUM_KEPT, len(live) + 1_024))
@@ -498,7 +513,7 @@ def _row(name: str, text: str) -> Row:
 def _seconds(where: str, period: str) -> int:
     """How long `10 minutes` are. Raises ValueError."""
     problem = f"{where}{period}: a period is like second, minute, 10 minutes, hour or day, up to 31 days"
-    if not re.fullmatch(r"([0-9]{1,7} )?(second|minute|hour|day)s?", period):
+    if not re.fullmatch(r"([1-9][0-9]{0,6} )?(second|minute|hour|day)s?", period):
         raise ValueError(problem)
     seconds = parse(f"1 per {period}").get_expiry()
     if not 1 <= seconds <= LONGEST_PERIOD:

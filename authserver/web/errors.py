@@ -166,8 +166,6 @@ def _failed(request: Request, error: OAuthError) -> Response:
             message=_("More requests came from your network than this page takes at once."),
             what_to_do=_("Wait a few minutes, then load the page again."),
             code=error.code,
-            # Of a flood only the first leaves a record.
-            leaves_record=error.leaves_event,
         )
         return with_retry_after(page, error)
     response = _page(
