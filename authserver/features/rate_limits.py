@@ -40,7 +40,7 @@ from authserver.api import (
 DEFAULT = (
     ("wrong-client-credentials", "failed_client_authentication, client+source, 30, minute"),
     ("wrong-client-credentials-from-source", "failed_client_authentication, source, 120, minute"),
-    ("tokens-of-client", "token_request, client, 1200, minute"),
+    ("tokens-of-client", "token_request, client, 6000, minute"),
     ("tokens-of-grant", "token_request, grant, 30, minute"),
     ("unknown-tokens", "unknown_token, client, 60, minute"),
     ("authorization-requests-from-source", "authorization_request, source, 300, minute"),

@@ -217,7 +217,7 @@ def test_the_longest_wait_is_told() -> None:
 
 
 def test_made_up_names_leave_nothing_behind() -> None:
-    """R-16: who is refused by address takes no memory for each name that they invent."""
+    """T154: who is refused by address takes no memory for each name that they invent."""
     plugin = limits("source = sign_in, source, 10, minute", "account = sign_in, account, 5, minute")
     for number in range(1000):
         ask(plugin, account=f"unknown-{number}")
@@ -225,7 +225,7 @@ def test_made_up_names_leave_nothing_behind() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller) -> None:
-    """R-16: whatever many addresses do; what has ended is forgotten, and then what ends first."""
+    """T154: whatever many addresses do; what has ended is forgotten, and then what ends first."""
     monkeypatch.setattr(rate_limits, "MAXIMUM_KEPT", 3000)
     counts = MemoryCounts()
     for number in range(20_000):

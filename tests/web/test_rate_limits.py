@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import time_machine
 from webtest import TestApp, TestResponse
 
+from authserver.engine.turnstile import Turnstile
 from authserver.explaining.explain import explain_event
 from authserver.testing.server import ISSUER, PASSWORD, Server, basic, forged, form_with, with_plugin
 from authserver.testing.service import self_registration
@@ -91,7 +93,7 @@ def test_guesses_for_made_up_clients_are_counted_by_address(limited: Any) -> Non
 
 
 def test_a_flood_of_guesses_leaves_one_event_and_nothing_else(limited: Any) -> None:
-    """R-16, R-20: and the operator learns which line refused, and what to do."""
+    """T154, R-20: and the operator learns which line refused, and what to do."""
     server = limited("guesses = failed_client_authentication, client+source, 1, minute")
     client, _ = server.add_client(grant_types=("client_credentials",))
     with_secret(server, client.client_id, WRONG)
@@ -359,3 +361,53 @@ def test_registrations_that_are_refused_use_up_nothing_of_others(limited: Any) -
         assert_too_many(register(server, {"redirect_uris": ["javascript:alert(1)"]}), 3600)
     assert len(server.events()) == events + 1
     assert register(server).status_int == 201
+
+
+# ---- at once -----------------------------------------------------------------------------------------
+
+
+def test_more_passwords_at_once_than_are_checked_are_sent_away(make_server: MakeServer) -> None:
+    """T104: with a page that says when to come again; everything else is answered meanwhile, and no event is left."""
+    server = make_server({"authserver.password_checks": "1"})
+    server.add_user()
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    checks = server.application.parts.password_checks
+    events = len(server.events())
+    with checks.turn(), ExitStack() as waiting:
+        waiting.enter_context(_place_of(checks))
+        page = attempt(server, password=PASSWORD)
+        assert page.status_int == 503
+        assert page.content_type == "text/html"
+        assert int(page.headers["Retry-After"]) >= 1
+        assert "The server is busy" in page.text
+        browser = server.browser()
+        assert browser.get("/login").status_int == 200
+        assert server.http.get("/health/live").status_int == 200
+        assert with_secret(server, client.client_id, secret).status_int == 200
+    assert len(server.events()) == events + 1  # the token
+    assert attempt(server, password=PASSWORD).status_int == 303
+
+
+@contextmanager
+def _place_of(checks: Turnstile) -> Iterator[None]:
+    """Somebody who waits for a turn."""
+    checks._places.acquire()
+    yield
+    checks._places.release()
+
+
+def test_a_refused_change_of_the_password_and_a_busy_server(server: Server) -> None:
+    """T104: the form of the account page has the same turnstile."""
+    browser = signed_in(server)
+    page = browser.get(server.path("/account/password"))
+    checks = server.application.parts.password_checks
+    with ExitStack() as busy:
+        for _ in range(4):
+            busy.enter_context(_place_of(checks))
+        form = form_with(page, "repeated")
+        form["current_password"] = PASSWORD
+        form["new_password"] = form["repeated"] = "another password"
+        answer = form.submit(expect_errors=True)
+    assert answer.status_int == 503
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert attempt(server, password=PASSWORD).status_int == 303
