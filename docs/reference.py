@@ -157,6 +157,8 @@ def default_words(field: dataclasses.Field[Any]) -> str:
     if field.default is dataclasses.MISSING:
         return ""
     if isinstance(field.default, tuple):
+        if any(isinstance(item, tuple) for item in field.default):
+            return "the table of the INI files"
         return f"`{' '.join(field.default)}`" if field.default else "empty"
     return f"`{field.default}`" if field.default != "" else "empty"
 

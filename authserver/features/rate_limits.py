@@ -79,7 +79,7 @@ SCHEMES = ("memory", "redis", "rediss", "redis+unix")
 # Seconds: how long the shared store may take, and after which time it is tried again when it was down.
 STORE_SECONDS = 0.25
 RETRY_SECONDS = 5
-LONGEST_PERIOD = 31 * 86_400
+MAXIMUM_PERIOD = 31 * 86_400
 # How far a clock may be set back while the counts still hold.
 SET_BACK_SECONDS = 60
 MAXIMUM_COUNT = 1_000_000
@@ -516,7 +516,7 @@ def _seconds(where: str, period: str) -> int:
     if not re.fullmatch(r"([1-9][0-9]{0,6} )?(second|minute|hour|day)s?", period):
         raise ValueError(problem)
     seconds = parse(f"1 per {period}").get_expiry()
-    if not 1 <= seconds <= LONGEST_PERIOD:
+    if not 1 <= seconds <= MAXIMUM_PERIOD:
         raise ValueError(problem)
     return int(seconds)
 
