@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
+import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
@@ -129,6 +130,8 @@ def type_words(annotation: Any) -> str:
         if typing.get_origin(item) is tuple:
             return "lines of `name = text`"
         return "secrets, separated by white space" if item is Secret else "words, separated by white space"
+    if typing.get_origin(annotation) is types.UnionType:
+        return type_words(typing.get_args(annotation)[0])
     if issubclass(annotation, StrEnum):
         return "one of " + ", ".join(f"`{member}`" for member in annotation)
     return {
@@ -156,6 +159,8 @@ def bound_words(meta: msgspec.Meta) -> str:
 def default_words(field: dataclasses.Field[Any]) -> str:
     if field.default is dataclasses.MISSING:
         return ""
+    if field.default is None:
+        return "none"
     if isinstance(field.default, tuple):
         if any(isinstance(item, tuple) for item in field.default):
             return "the table of the INI files"

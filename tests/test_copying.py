@@ -98,6 +98,10 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
+    def rate_decision(self, counted: Any, step: Any, source: Any, client_id: Any, account: Any) -> Any:
+        return self.act(locals())
+
+    @hookimpl
     def find_client(self, client_id: Any) -> Any:
         return self.act(locals())
 
