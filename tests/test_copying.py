@@ -98,7 +98,9 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
-    def rate_decision(self, counted: Any, step: Any, source: Any, client_id: Any, account: Any) -> Any:
+    def rate_decision(  # type: ignore[no-untyped-def]  # every argument there is
+        self, counted, step, endpoint, source, client_id, account, device_id, grant_id
+    ) -> Any:
         return self.act(locals())
 
     @hookimpl

@@ -53,6 +53,25 @@ DEFAULT = (
     ("registrations", "registration, all, 1000, hour"),
     ("refused-registrations-from-source", "failed_registration, source, 60, hour"),
 )
+
+
+@lru_cache(maxsize=4_096)
+def network_of(source: str) -> str | None:
+    """What counts as one source: an IPv4 address, or the /64 of an IPv6 address, which one household has (T102)."""
+    if not source:
+        return None
+    try:
+        address = ip_address(source.partition("%")[0])
+    except ValueError:
+        # A socket in the file system.
+        return source
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+
+
 PARTS: Mapping[str, Callable[[RateQuestion], str | None]] = {
     "all": lambda question: "",
     "client": lambda question: question.client_id,
@@ -180,6 +199,7 @@ class RateLimits:
         """Begin to count. Raises ValueError when the shared store cannot be used with what is installed."""
         shared = None
         if not self.storage.startswith("memory:"):
+            options: dict[str, Any] = {"password": self.password.value} if self.password else {}
             try:
                 shared = SharedStorage(
                     self.storage,
@@ -187,7 +207,7 @@ class RateLimits:
                     key_prefix=self.prefix,
                     socket_timeout=STORE_SECONDS,
                     socket_connect_timeout=STORE_SECONDS,
-                    **({"password": self.password.value} if self.password else {}),
+                    **options,
                 )
             except ConfigurationError:
                 raise ValueError(
@@ -323,7 +343,7 @@ def _seconds_left(store: Storage, key: str, row: Row) -> int:
 class _Count(NamedTuple):
     """How often, and the window in which that counts."""
 
-    count: int
+    times: int
     begins_at: float
     ends_at: float
 
@@ -338,8 +358,6 @@ class MemoryCounts(Storage):
     The one of `limits` looks at all counts a hundred times a second, which a stranger who makes up names could turn into
     work; this one looks at them when they have doubled, and keeps a bounded number.
     """
-
-    STORAGE_SCHEME: ClassVar[list[str]] = []
 
     def __init__(self) -> None:
         super().__init__()
@@ -360,7 +378,7 @@ class MemoryCounts(Storage):
             held = self._counts.get(key)
             if held is None or not held.is_live(now):
                 held = _Count(0, now, now + expiry)
-            count = held.count + amount
+            count = held.times + amount
             if count <= 0:
                 self._counts.pop(key, None)
                 return 0
@@ -371,7 +389,7 @@ class MemoryCounts(Storage):
 
     def get(self, key: str) -> int:
         held = self._counts.get(key)
-        return held.count if held is not None and held.is_live(time.time()) else 0
+        return held.times if held is not None and held.is_live(time.time()) else 0
 
     def get_expiry(self, key: str) -> float:
         held = self._counts.get(key)
@@ -402,8 +420,6 @@ class MemoryCounts(Storage):
 
 class SharedStorage(RedisStorage):
     """Counts in a Redis or Valkey, which can be listed."""
-
-    STORAGE_SCHEME: ClassVar[list[str]] = []
 
     def every_key(self) -> Iterator[str]:
         """The keys of all counts. Raises StorageError."""
@@ -547,20 +563,3 @@ def _in_words(seconds: int) -> str:
                 else f"a {unit}".replace("a hour", "an hour")
             )
     return f"{seconds} seconds"
-
-
-@lru_cache(maxsize=4_096)
-def network_of(source: str) -> str | None:
-    """What counts as one source: an IPv4 address, or the /64 of an IPv6 address, which one household has (T102)."""
-    if not source:
-        return None
-    try:
-        address = ip_address(source.partition("%")[0])
-    except ValueError:
-        # A socket in the file system.
-        return source
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return f"{IPv6Address(int(address) >> 64 << 64)}/64"

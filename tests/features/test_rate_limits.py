@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from configparser import ConfigParser
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,3 +260,14 @@ def test_every_refusal_has_a_remedy() -> None:
     assert "more than 1 in 90 minutes" in plugin.reasons["few"]
     assert "`authserver limits lift few`" in plugin.reasons["few"]
     assert "more than 1 in an hour" in plugin.reasons["hourly"]
+
+
+@pytest.mark.parametrize("name", ["development.ini", "production.ini"])
+def test_both_ini_files_have_the_table_and_switch_it_on(name: str) -> None:
+    """R-20: who copies one of them has limits."""
+    parser = ConfigParser(interpolation=None)
+    parser.read(Path(__file__).parents[2] / name)
+    section = parser["app:main"]
+    assert "rate_limits" in section["authserver.plugins"].split()
+    table = convert(section["authserver.plugin.rate_limits.limits"], tuple[tuple[str, str], ...])
+    assert table == DEFAULT
