@@ -28,7 +28,14 @@ from authserver.engine.authorize import Expanded
 from authserver.engine.context import Binding, Engine, ReadMember, Redeem
 from authserver.engine.decisions import Decision
 from authserver.engine.parameters import Parameters
-from authserver.engine.questions import AuthenticationStep, Credentials, Identity, IntrospectedToken
+from authserver.engine.questions import (
+    AuthenticationStep,
+    Counted,
+    Credentials,
+    Identity,
+    IntrospectedToken,
+    RateStep,
+)
 from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Session, Token, User
 from authserver.settings import Secret
 
