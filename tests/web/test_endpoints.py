@@ -122,7 +122,9 @@ def test_an_endpoint_cannot_take_the_place_of_another(
     make_server: MakeServer, fields: dict[str, str], problem: str
 ) -> None:
     """includeme: the start stops, naming both."""
-    with pytest.raises(SettingsError, match=f"plugin takes failed in includeme: {problem}"):
+    with pytest.raises(
+        SettingsError, match=f"plugin takes failed in includeme: ConfigurationError: {problem}"
+    ):
         make_server(with_plugin(Takes, fields))
 
 

@@ -408,7 +408,9 @@ def test_a_plugin_cannot_take_a_member_of_the_metadata(make_server: MakeServer) 
 
 def test_a_plugin_whose_pages_fail_stops_the_start(make_server: MakeServer) -> None:
     """R-14: `includeme` that raises names its plugin."""
-    with pytest.raises(Exception, match="plugin takes_aroute failed in includeme: no such file"):
+    with pytest.raises(
+        Exception, match="plugin takes_aroute failed in includeme: RuntimeError: no such file"
+    ):
         make_server({**with_plugin(TakesARoute), "authserver.plugin.takes_aroute.fails": "true"})
 
 
