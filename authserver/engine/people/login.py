@@ -110,6 +110,8 @@ def sign_in(
     if not user.is_enabled:
         refused.reason = "user-disabled"
         raise refused
+    # Asked before the first write, as every policy is: a shared store may be slow.
+    rates.give_back(engine, claimed)
     # First, because this needs the stronger lock: two sign-ins of one person would else wait for each other.
     before = user
     while present != before and not engine.stores.users.change(present, instead_of=before):
@@ -129,7 +131,6 @@ def sign_in(
     if present != before:
         record_change(engine, before, present, reason=ruling.reason)
     engine.record(EventType.SIGNED_IN, reason=ruling.reason)
-    rates.give_back(engine, claimed)
     return SignedIn(session_id=session_id, user=present)
 
 
