@@ -320,6 +320,6 @@ def test_a_sign_in_that_the_floor_refuses_holds_nothing(server: Server) -> None:
     assert sign_in_at(page).status_int == 400
     assert server.events("sign_in.refused")[-1]["reason"] == "password-changed"
     # The page that comes back is made of what was read before: it asks nothing more.
-    assert [hook for hook, _ in ASKED[-2:]] == ["login_decision", "observe"]
+    assert [hook for hook, _ in ASKED[-3:]] == ["login_decision", "rate_decision", "observe"]
     assert [hook for hook, could_write in ASKED if not could_write] == []
     assert server.rows("sessions") == []
