@@ -19,7 +19,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 
 # The first argument of an error is shown on pages too, of those that the authorization endpoint or a page can end with.
 ERRORS := InvalidRequest InvalidRequestUri UnauthorizedClient UnsupportedResponseType InvalidScope InvalidTarget \
 	RequestNotSupported RequestUriNotSupported AccessDenied AuthenticationRefused ServerError TemporarilyUnavailable \
-	TooManyRequests SignInRefused PasswordRefused
+	TooManyRequests TooBusy SignInRefused PasswordRefused
 LOCALE := authserver/locale
 EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/authserver.pot --project=authserver \
 	--copyright-holder="the authserver authors" --sort-by-file --add-location=file --no-wrap $(ERRORS:%=-k %) authserver
@@ -67,7 +67,7 @@ docs: $(VENV)/developing ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 lock: $(VENV)/developing ## pin the newest allowed versions in requirements/
-	$(COMPILE) --extra postgresql --extra metrics -o requirements/run.txt setup.cfg
+	$(COMPILE) --extra postgresql --extra metrics --extra redis -o requirements/run.txt setup.cfg
 	$(COMPILE) -o requirements/development.txt requirements/development.in
 	@# To read setup.cfg a build backend was run; the entry points that it left here would hide later ones.
 	@rm -rf authserver.egg-info

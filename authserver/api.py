@@ -43,6 +43,10 @@ For people (`login_decision`): `Identity` is the answer; `normalise_username` gi
 stored and compared. For the sign-in behind an authorization request (`authentication_decision`):
 `AuthenticationStep` is the answer.
 
+For how often (`rate_decision`): `Counted` is what the engine asks about, a `RateStep` what is to be done, and `Wait` goes
+into a `deny`. An endpoint of a plugin asks with `claim_rate`; `SELF_REGISTERED` is the one client that all clients are
+which registered themselves. A plugin with the methods `usage` (of `Usage`) and `lift` is shown by `authserver limits`.
+
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
 refuses one.
 
@@ -88,7 +92,7 @@ from authserver.engine.crypto.digests import (
 )
 from authserver.engine.crypto.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, foreign_key, read_jws
 from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
-from authserver.engine.decisions import Decision, allow, deny, narrow
+from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
 from authserver.engine.errors import (
     InvalidClientMetadata,
@@ -103,7 +107,18 @@ from authserver.engine.errors import (
 )
 from authserver.engine.parameters import Parameters
 from authserver.engine.people.usernames import normalise_username
-from authserver.engine.questions import AuthenticationStep, Credentials, Identity, IntrospectedToken, Question
+from authserver.engine.questions import (
+    AuthenticationStep,
+    Counted,
+    Credentials,
+    Identity,
+    IntrospectedToken,
+    Question,
+    RateQuestion,
+    RateStep,
+)
+from authserver.engine.rates import SELF_REGISTERED, Usage
+from authserver.engine.rates import claim as claim_rate
 from authserver.engine.records import (
     Client,
     ClientMetadata,
@@ -129,6 +144,7 @@ from authserver.engine.uris import (
 )
 from authserver.fetching.service import Service
 from authserver.hookspecs import DECIDING, hookimpl
+from authserver.ini import did_you_mean
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
 from authserver.protocols import (
     AuthenticationDecisionHook,
@@ -144,6 +160,7 @@ from authserver.protocols import (
     LoginDecisionHook,
     ObserveHook,
     PrivateUseRedirectUrisHook,
+    RateDecisionHook,
     RedirectUriDecisionHook,
     RegistrationDecisionHook,
     ResourceDecisionHook,
@@ -170,6 +187,7 @@ __all__ = [
     "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
     "RESERVED_PREFIXES",
+    "SELF_REGISTERED",
     "AuthenticationDecisionHook",
     "AuthenticationStep",
     "BadAssertion",
@@ -181,6 +199,7 @@ __all__ = [
     "CodeDetailsHook",
     "Consent",
     "ConsentDecisionHook",
+    "Counted",
     "Credentials",
     "Decision",
     "Document",
@@ -217,6 +236,9 @@ __all__ = [
     "Parameters",
     "PrivateUseRedirectUrisHook",
     "Question",
+    "RateDecisionHook",
+    "RateQuestion",
+    "RateStep",
     "ReadMember",
     "Redeem",
     "RedirectUriDecisionHook",
@@ -242,7 +264,9 @@ __all__ = [
     "TrustedKeys",
     "UnauthorizedClient",
     "Unsealable",
+    "Usage",
     "User",
+    "Wait",
     "allow",
     "allowed_resources",
     "allowed_scopes",
@@ -250,7 +274,9 @@ __all__ = [
     "canonical_resource",
     "check_request",
     "claim",
+    "claim_rate",
     "deny",
+    "did_you_mean",
     "digest",
     "equal",
     "find_issued",

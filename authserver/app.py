@@ -37,6 +37,7 @@ from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.metadata import MetadataCollision, auth_methods, joined
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.restore.generation import FollowedGeneration
+from authserver.engine.turnstile import Turnstile
 from authserver.engine.uris import canonical_resource
 from authserver.fetching.fetcher import fetcher_of
 from authserver.ini import Loaded
@@ -47,7 +48,6 @@ from authserver.plugins.time_limit import LOADING_SECONDS
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
-from authserver.throttle import Throttle
 from authserver.upkeep import Caretaker
 from authserver.web import TWEENS, languages
 from authserver.web.request import Request
@@ -251,8 +251,8 @@ def _build(
             policies=plugins,
             signer=FollowedSigningKeys(storage, sealing_keys, settings.signing_algorithm),
             ring=sealing_keys,
-            throttle=Throttle(),
             fetcher=fetcher_of(settings),
+            password_checks=Turnstile(settings.password_checks),
             grant_types=joined(
                 "grant type",
                 {name: grants.CORE[name] for name in settings.grant_types},

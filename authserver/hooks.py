@@ -13,7 +13,7 @@ import pluggy
 
 from authserver.engine.authorize import Expanded
 from authserver.engine.context import Binding, Issue
-from authserver.engine.decisions import Decision, T, Verdict
+from authserver.engine.decisions import Decision, T, Verdict, Wait
 from authserver.engine.errors import OAuthError
 from authserver.engine.questions import Question
 
@@ -25,6 +25,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 # In characters: the reason of an answer or a refusal, and the `error_description` that the client gets (OAuth 2.1, 3.2.4).
 MAXIMUM_REASON = 100
 MAXIMUM_DESCRIPTION = 500
+# In seconds: how long somebody may be told to wait.
+MAXIMUM_WAIT = 31 * 86_400
 _REASON = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
 # The form of every code in the OAuth registries; RFC 6749, 4.1.2.1 allows more.
@@ -63,6 +65,7 @@ class Deciding(Hook):
         value: the type of the value of an allow; NoneType when it carries none.
         narrows: whether narrow(reason, tuple) is an answer.
         codes: whether a deny may have the error code that the client gets.
+        waits: whether a deny may say when the client may come again.
         silence_refuses: whether silence is a refusal.
         remedy: what to do when no plugin answered and that is a refusal, in words; `explaining.remedies.PLACES` are put
             into it.
@@ -74,6 +77,7 @@ class Deciding(Hook):
     value: Any
     narrows: bool
     codes: bool
+    waits: bool
     silence_refuses: bool
     remedy: str
 
@@ -96,6 +100,10 @@ class Deciding(Hook):
             return "wrong-value"
         if decision.error_code is not None and not (
             self.codes and decision.verdict is Verdict.DENY and is_error_code(decision.error_code)
+        ):
+            return "wrong-value"
+        if decision.wait is not None and not (
+            self.waits and decision.verdict is Verdict.DENY and _is_wait(decision.wait)
         ):
             return "wrong-value"
         return None
@@ -187,6 +195,7 @@ def deciding(
     remedy: str = "",
     narrows: bool = False,
     codes: bool = False,
+    waits: bool = False,
     silence_refuses: bool = True,
 ) -> Callable[[Callable[P, Decision[T] | None]], Callable[P, Decision[T] | None]]:
     """Declare a deciding hook; see `Deciding`. Its arguments are the fields of its question.
@@ -210,6 +219,7 @@ def deciding(
             value=_value_of(question),
             narrows=narrows,
             codes=codes,
+            waits=waits,
             silence_refuses=silence_refuses,
             remedy=remedy,
         )
@@ -286,6 +296,15 @@ def is_reason(text: object) -> bool:
 
 def is_error_code(text: object) -> bool:
     return isinstance(text, str) and _ERROR_CODE.fullmatch(text) is not None
+
+
+def _is_wait(wait: object) -> bool:
+    return (
+        isinstance(wait, Wait)
+        and type(wait.seconds) is int
+        and 1 <= wait.seconds <= MAXIMUM_WAIT
+        and type(wait.leaves_event) is bool
+    )
 
 
 def _value_of(question: type[Question[Any]]) -> Any:

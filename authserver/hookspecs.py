@@ -22,11 +22,14 @@ from authserver.engine.questions import (
     AuthenticationStep,
     ClientAuthQuestion,
     ConsentQuestion,
+    Counted,
     Credentials,
     Identity,
     IntrospectedToken,
     IntrospectionQuestion,
     LoginQuestion,
+    RateQuestion,
+    RateStep,
     RedirectUriQuestion,
     RegistrationQuestion,
     ResourceQuestion,
@@ -388,6 +391,56 @@ def introspection_decision(caller: Client, token: IntrospectedToken) -> Decision
         def introspection_decision(self, caller, token):
             if caller.client_id == "api-gateway":
                 return allow("gateway")
+
+    Added in 0.1.
+    """
+
+
+@deciding(
+    RateQuestion,
+    waits=True,
+    silence="there is no limit",
+    silence_refuses=False,
+)
+def rate_decision(
+    counted: Counted,
+    step: RateStep,
+    endpoint: str,
+    source: str,
+    client_id: str | None,
+    account: str,
+    device_id: str | None,
+    grant_id: str | None,
+) -> Decision[None] | None:
+    """Whether somebody does something too often.
+
+    Arguments:
+        counted: what they do.
+        step: CLAIM: count it, if no limit forbids it; several limits count together or not at all. CHECK: count
+            nothing. GIVE_BACK: what the same question claimed turned out well, so take it off; the answer does not matter.
+        endpoint: the name of the route.
+        source: the network address that the request came from.
+        client_id: of a known client: the authenticated one, or the one in whose name an authentication failed. With a
+            request in advance, clients that registered themselves are one client.
+        account: the user name that somebody signs in with; an unknown one is replaced by `unknown-` and a digest, since it
+            may be a password in the wrong field. Empty where nobody signs in, or the text cannot be a user name.
+        device_id: of the browser, if this user signed in there before.
+        grant_id: the grant that a token request is for, unless it makes a new one.
+
+    Answers:
+        allow(reason): they do not. The effect is that of None, but it is recorded with the event of the request.
+        deny(reason, wait=Wait(seconds)): they do; the client gets 429 with `Retry-After`. Without a wait it is told to
+            wait for a minute. With `leaves_event=False` the refusal is only logged.
+        None: not too often, or not mine.
+
+    Nobody: there is no limit.
+
+    Example::
+
+        @hookimpl
+        def rate_decision(self, counted, source):
+            if counted == "registration" and source in self.flooding:
+                return deny("flooding", wait=Wait(600))
 
     Added in 0.1.
     """

@@ -279,17 +279,18 @@ class Settings:
         Seconds,
         Meta(ge=60, le=31536000, description="Seconds after which a browser session ends in any case."),
     ] = 604800
-    unknown_tokens_per_minute: Annotated[
+    password_checks: Annotated[
         int,
         Meta(
-            ge=0,
-            le=1_000_000,
+            ge=1,
+            le=64,
             description=(
-                "How many unknown tokens one caller may ask about at the introspection endpoint within a "
-                "minute, in each process; 0 sets no limit. Active tokens are always answered."
+                "How many passwords each process checks at the same time; as many again wait for up to a second, and "
+                "all others are asked to come again. Keep twice this below the threads of the server, so that "
+                "sign-ins never hold them all."
             ),
         ),
-    ] = 60
+    ] = 2
     fetch_time_limit: Annotated[
         float,
         Meta(

@@ -32,6 +32,15 @@ def ini(port: str) -> dict[str, str]:
             login_password
             registration_token
             introspect_own
+            rate_limits
+        """,
+        # The kinds and keys of the shipped table; its numbers are below what is measured.
+        "authserver.plugin.rate_limits.limits": """
+            tokens-of-client = token_request, client, 1000000, minute
+            tokens-of-grant = token_request, grant, 1000000, minute
+            unknown-tokens = unknown_token, client, 1000000, minute
+            wrong-client-credentials = failed_client_authentication, client+source, 1000000, minute
+            authorization-requests-from-source = authorization_request, source, 1000000, minute
         """,
         "authserver.plugin.resources_listed.resources": f"{RESOURCE} = *",
         "authserver.plugin.resources_listed.default": RESOURCE,

@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
+import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
@@ -132,6 +133,8 @@ def type_words(annotation: Any) -> str:
             item = typing.get_args(item)[0]
         several = {Secret: "secrets", int: "whole numbers"}.get(item, "words")
         return f"{several}, separated by white space"
+    if typing.get_origin(annotation) is types.UnionType:
+        return type_words(typing.get_args(annotation)[0])
     if issubclass(annotation, StrEnum):
         return "one of " + ", ".join(f"`{member}`" for member in annotation)
     return {
@@ -161,7 +164,11 @@ def bound_words(meta: msgspec.Meta) -> str:
 def default_words(field: dataclasses.Field[Any]) -> str:
     if field.default is dataclasses.MISSING:
         return ""
+    if field.default is None:
+        return "none"
     if isinstance(field.default, tuple):
+        if any(isinstance(item, tuple) for item in field.default):
+            return "the table of the INI files"
         return f"`{' '.join(map(str, field.default))}`" if field.default else "empty"
     default = str(field.default).lower() if isinstance(field.default, bool) else field.default
     return f"`{default}`" if default != "" else "empty"

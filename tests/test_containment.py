@@ -117,6 +117,10 @@ class Breaks:
         return self.act("introspection_decision")
 
     @hookimpl
+    def rate_decision(self) -> Any:
+        return self.act("rate_decision")
+
+    @hookimpl
     def find_client(self) -> Any:
         return self.act("find_client")
 

@@ -98,6 +98,12 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
+    def rate_decision(  # type: ignore[no-untyped-def]  # every argument there is
+        self, counted, step, endpoint, source, client_id, account, device_id, grant_id
+    ) -> Any:
+        return self.act(locals())
+
+    @hookimpl
     def find_client(self, client_id: Any) -> Any:
         return self.act(locals())
 

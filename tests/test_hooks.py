@@ -155,7 +155,7 @@ def test_the_documented_answers_are_those_that_are_accepted(name: str) -> None:
     kinds = [answer.partition("(")[0] for answer in answers]
     assert kinds == ["allow", *(["narrow"] if hook.narrows else []), "deny", "None"]
     assert answers[0].count(",") == (0 if hook.value is NoneType else 1)
-    assert answers[kinds.index("deny")].count(",") == (1 if hook.codes else 0)
+    assert answers[kinds.index("deny")].count(",") == (1 if hook.codes or hook.waits else 0)
 
 
 @pytest.mark.parametrize("name", HOOKS)

@@ -495,10 +495,11 @@ def test_plugins_are_asked_in_the_order_of_the_list() -> None:
 
 
 def test_the_table_says_what_silence_means() -> None:
-    """E-15: for sign-in and consent silence asks, everywhere else it refuses."""
+    """E-15: for sign-in and consent silence asks, without a limit nobody is held up, everywhere else it refuses."""
     silence = {row["hook"]: row["silence"] for row in PluginSet([]).table() if row["kind"] == "deciding"}
     assert silence.pop("consent_decision") == "the user is asked"
     assert silence.pop("authentication_decision") == "a user who is not signed in must sign in"
+    assert silence.pop("rate_decision") == "there is no limit"
     assert all("refused" in text or "closed" in text for text in silence.values())
 
 

@@ -73,6 +73,8 @@ def failures() -> Iterator[str]:
                         yield from texts(inner.value)
             case ast.Call(func=ast.Name(id="Answer"), args=[_, _, third, *_]):
                 yield from texts(third)
+            case ast.Call(func=ast.Name(id="_failed"), args=[_, second, *_]):
+                yield from texts(second)
             case ast.Call(func=ast.Name(id="Unusable"), args=[_, second]):
                 yield from texts(second)
 

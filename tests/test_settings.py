@@ -37,7 +37,7 @@ BOUNDS = {
     "maximum_request": (4096, 32768),
     "session_idle_lifetime": (60, 2592000),
     "session_lifetime": (60, 31536000),
-    "unknown_tokens_per_minute": (0, 1_000_000),
+    "password_checks": (1, 64),
     "fetch_at_once": (1, 64),
     "fetch_at_once_per_host": (1, 64),
     "fetch_waiting": (0, 256),

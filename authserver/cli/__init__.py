@@ -19,6 +19,7 @@ COMMANDS = (
     "grant",
     "init",
     "keys",
+    "limits",
     "lint",
     "plugin",
     "plugins",

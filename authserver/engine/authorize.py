@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from authserver.engine import pkce, uris
+from authserver.engine import pkce, rates, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.consent import (
     Agreement,
@@ -59,7 +59,12 @@ from authserver.engine.pending import (
     unseal,
 )
 from authserver.engine.people.login import sign_out
-from authserver.engine.questions import AuthenticationQuestion, AuthenticationStep, RedirectUriQuestion
+from authserver.engine.questions import (
+    AuthenticationQuestion,
+    AuthenticationStep,
+    Counted,
+    RedirectUriQuestion,
+)
 from authserver.engine.records import NOTHING, Client, User
 from authserver.engine.tokens.issuing import issue_code, new_code
 
@@ -161,7 +166,10 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
     Raises:
         PageError: client or redirect URI cannot be trusted; nothing is redirected.
         RedirectError: any other error, for a signed-in user.
+        TooManyRequests: too many come from browsers in which nobody is signed in.
     """
+    if browser.user is None:
+        rates.claim(engine, Counted.AUTHORIZATION_REQUEST)
     expanded = _expand(engine, parameters)
     if expanded.reference is None:
         expanded = _carried(expanded, engine.settings.maximum_request)

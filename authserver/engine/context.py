@@ -12,7 +12,7 @@ from typing import Any
 
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import KeyRing
-from authserver.engine.decisions import Ruling, T
+from authserver.engine.decisions import Ruling, T, Verdict
 from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import (
@@ -22,10 +22,10 @@ from authserver.engine.ports import (
     Policies,
     Signer,
     Stores,
-    Throttle,
 )
 from authserver.engine.questions import Question
 from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token, User
+from authserver.engine.turnstile import Turnstile
 from authserver.limits import MAXIMUM_CLIENT_ID
 from authserver.settings import Settings
 
@@ -169,8 +169,8 @@ class Parts:
     policies: Policies
     signer: Signer
     ring: KeyRing
-    throttle: Throttle
     fetcher: Fetcher
+    password_checks: Turnstile
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     scopes: Mapping[str, str]
@@ -218,14 +218,18 @@ class Engine(Parts):
             journal=journal or Journal(),
         )
 
-    def ask(self, question: Question[T]) -> Ruling[T]:
+    def ask(self, question: Question[T], *, note_silence: bool = True) -> Ruling[T]:
         """Ask the policies, and note the ruling for the event table.
+
+        Args:
+            note_silence: whether a ruling that nobody answered is noted, too.
 
         Raises:
             ServerError: a plugin failed, so nothing may be decided (R-14).
         """
         ruling = self.policies.decide(question)
-        self.journal.decisions.append(ruling)
+        if note_silence or ruling.verdict is not Verdict.SILENT:
+            self.journal.decisions.append(ruling)
         if ruling.failed:
             raise ServerError("The server could not decide about this request.", reason=ruling.reason)
         return ruling

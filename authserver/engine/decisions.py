@@ -28,6 +28,19 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """When somebody who was refused may come again.
+
+    Attributes:
+        seconds: from now, 1 to 31 days.
+        leaves_event: whether the refusal is kept in the event table; False for all but the first of a flood.
+    """
+
+    seconds: int
+    leaves_event: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Decision(Generic[T_co]):
     """One policy's answer. Make it with `allow`, `narrow` and `deny` only.
 
@@ -36,12 +49,14 @@ class Decision(Generic[T_co]):
         reason: a short stable identifier such as `loopback-port`; it reaches operators, never clients.
         value: what is allowed, or the most that is allowed; its type depends on the hook. None in a deny.
         error_code: of a deny, sent to the client if the hook takes such codes; None: the usual code.
+        wait: of a deny, if the hook takes one; None: not said.
     """
 
     verdict: Verdict
     reason: str
     value: T_co | None = None
     error_code: str | None = None
+    wait: Wait | None = None
 
 
 @overload
@@ -58,9 +73,9 @@ def narrow(reason: str, value: T) -> Decision[T]:
     return Decision(Verdict.NARROW, reason, value)
 
 
-def deny(reason: str, error_code: str | None = None) -> Decision[Never]:
-    """Refuse, whatever the other policies answer; with an error code for the client, if the hook takes one."""
-    return Decision(Verdict.DENY, reason, error_code=error_code)
+def deny(reason: str, error_code: str | None = None, *, wait: Wait | None = None) -> Decision[Never]:
+    """Refuse, whatever the other policies answer; with an error code or a wait for the client, if the hook takes one."""
+    return Decision(Verdict.DENY, reason, error_code=error_code, wait=wait)
 
 
 def labelled(plugin: str, variant: str) -> str:
@@ -74,7 +89,7 @@ class Answer:
 
     Attributes:
         microseconds: how long it took.
-        value, error_code: those of its decision, if it made one.
+        value, error_code, wait: those of its decision, if it made one.
         variant: for which client or resource the settings are that it answered by, in words; "" for all.
         fault: what the plugin did wrong, in words for its author; "" unless it FAILED. It is not recorded.
     """
@@ -86,6 +101,7 @@ class Answer:
     value: Any = field(default=None, repr=False)
     error_code: str | None = None
     variant: str = ""
+    wait: Wait | None = None
     fault: str = field(default="", repr=False)
 
     @property
@@ -115,7 +131,7 @@ class Ruling(Generic[T_co]):
         decided_by: the plugin whose answer decided (`Answer.by`), or "" when nobody answered.
         value: the value of the first allow, after every narrowing; None if nothing was allowed.
         answers: what each plugin answered, in the order of the INI.
-        error_code: that of the deny that decided, if it has one.
+        error_code, wait: those of the deny that decided, if it has them.
     """
 
     question: Question[T_co] = field(repr=False)
@@ -125,6 +141,7 @@ class Ruling(Generic[T_co]):
     value: T_co | None = None
     answers: Sequence[Answer] = ()
     error_code: str | None = None
+    wait: Wait | None = None
 
     @property
     def hook(self) -> str:
@@ -186,7 +203,16 @@ def combine(question: Question[T], given: Iterable[Answer]) -> Ruling[T]:
     for decisive in (Verdict.FAILED, Verdict.DENY):
         for answer in answers:
             if answer.verdict is decisive:
-                return Ruling(question, decisive, answer.reason, answer.by, None, answers, answer.error_code)
+                return Ruling(
+                    question,
+                    decisive,
+                    answer.reason,
+                    answer.by,
+                    None,
+                    answers,
+                    answer.error_code,
+                    answer.wait,
+                )
     decisive_answer = next((answer for answer in answers if answer.verdict is Verdict.ALLOW), None)
     if decisive_answer is None:
         return Ruling(question, Verdict.SILENT, "nobody-answered", "", None, answers)

@@ -184,6 +184,14 @@ class TemporarilyUnavailable(OAuthError):
     status = 503
 
 
+class TooBusy(TemporarilyUnavailable):
+    """So many do this at the same time that one more must come again. It leaves no event, as many come at once."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is busy. Try again in a moment.", reason="too-busy")
+        self.leaves_event = False
+
+
 class TooManyRequests(OAuthError):
     """The caller did something too often (RFC 6585, 4); OAuth has no error code for this.
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from authserver.engine import rates
 from authserver.engine.clients.authentication import authenticate
 from authserver.engine.context import Engine
-from authserver.engine.errors import InvalidClient, TooManyRequests
+from authserver.engine.errors import InvalidClient
 from authserver.engine.parameters import Parameters
-from authserver.engine.questions import IntrospectedToken, IntrospectionQuestion
+from authserver.engine.questions import Counted, IntrospectedToken, IntrospectionQuestion, RateStep
 from authserver.engine.records import Client, EventType, TokenKind
 from authserver.engine.tokens.issued import Issued, find_issued
 
@@ -18,8 +19,6 @@ from authserver.engine.tokens.issued import Issued, find_issued
 INACTIVE: Mapping[str, Any] = {"active": False}
 # The `typ` of a signed answer, and with `application/` before it its media type (RFC 9701, 5).
 SIGNED = "token-introspection+jwt"
-
-_UNKNOWN = "unknown-token"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,18 +88,8 @@ def _slow_down(engine: Engine, caller: Client, *, is_known: bool) -> None:
     Raises:
         TooManyRequests: the limit is reached.
     """
-    limit, throttle = engine.settings.unknown_tokens_per_minute, engine.throttle
-    if not limit:
-        return
-    if seconds := throttle.seconds_to_wait(_UNKNOWN, caller.client_id, limit=limit):
-        raise TooManyRequests(
-            "Too many unknown tokens. Try again later.",
-            reason="too-many-unknown-tokens",
-            retry_after=seconds,
-            leaves_event=throttle.tell(_UNKNOWN, caller.client_id),
-        )
-    if not is_known:
-        throttle.count(_UNKNOWN, caller.client_id, limit=limit)
+    step = RateStep.CHECK if is_known else RateStep.CLAIM
+    rates.claim(engine, Counted.UNKNOWN_TOKEN, step=step, client_id=caller.client_id)
 
 
 def _may_see(engine: Engine, caller: Client, issued: Issued) -> bool:

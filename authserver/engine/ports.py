@@ -396,19 +396,6 @@ class Policies(Protocol):
         """
 
 
-class Throttle(Protocol):
-    """Counts how often somebody does something within a minute, which begins with the first time."""
-
-    def count(self, what: str, who: str, *, limit: int) -> None:
-        """Note that they did it once more."""
-
-    def seconds_to_wait(self, what: str, who: str, *, limit: int) -> int:
-        """0 while they did it less than `limit` times; else the seconds until they may again."""
-
-    def tell(self, what: str, who: str) -> bool:
-        """Whether to leave an event about them: at most once a minute."""
-
-
 class Fetcher(Protocol):
     """Requests to URLs that somebody else named, such as a client in its metadata (R-13).
 

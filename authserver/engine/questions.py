@@ -443,6 +443,89 @@ class IntrospectionQuestion(Question[None]):
         return cls(caller=known.client(facts), token=IntrospectedToken(**token))
 
 
+class Counted(StrEnum):
+    """What the engine asks `rate_decision` about.
+
+    Something that only honest callers can do is counted when it has succeeded, and its failures apart from it: so
+    nobody spends the allowance of somebody else. A sign-in is counted before its password is checked, because that
+    costs work and is a guess.
+    """
+
+    FAILED_CLIENT_AUTHENTICATION = "failed_client_authentication"
+    TOKEN_REQUEST = "token_request"
+    UNKNOWN_TOKEN = "unknown_token"
+    AUTHORIZATION_REQUEST = "authorization_request"
+    SIGN_IN = "sign_in"
+    REGISTRATION = "registration"
+    FAILED_REGISTRATION = "failed_registration"
+    REQUEST_IN_ADVANCE = "request_in_advance"
+
+    @property
+    def meaning(self) -> str:
+        """In words, for operators."""
+        return _MEANINGS[self]
+
+
+_MEANINGS: Mapping[Counted, str] = MappingProxyType(
+    {
+        Counted.FAILED_CLIENT_AUTHENTICATION: "a client authentication that failed, at any endpoint",
+        Counted.TOKEN_REQUEST: "a token request that gets tokens",
+        Counted.UNKNOWN_TOKEN: "a question about a token that this server never issued, at introspection",
+        Counted.AUTHORIZATION_REQUEST: "an authorization request of a browser in which nobody is signed in",
+        Counted.SIGN_IN: "a password that was typed, on the sign-in page or to change it; a right one is given back",
+        Counted.REGISTRATION: "a client that registers itself",
+        Counted.FAILED_REGISTRATION: "a client's own registration that was refused",
+        Counted.REQUEST_IN_ADVANCE: (
+            "an authorization request that a client sends in advance, if anybody can send it in the name of that client"
+        ),
+    }
+)
+
+
+class RateStep(StrEnum):
+    """What is to be done with a limit.
+
+    CLAIM counts once more, if no limit forbids it. CHECK only says whether one forbids it. GIVE_BACK takes back what
+    was claimed by the same question; its answer does not matter.
+    """
+
+    CLAIM = "claim"
+    CHECK = "check"
+    GIVE_BACK = "give_back"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateQuestion(Question[None]):
+    """Whether somebody does something too often."""
+
+    hook: ClassVar[str] = "rate_decision"
+
+    counted: Counted
+    step: RateStep
+    endpoint: str
+    source: str
+    client_id: str | None = None
+    account: str = ""
+    device_id: str | None = None
+    grant_id: str | None = None
+
+    def facts(self) -> Facts:
+        return {
+            "counted": self.counted,
+            "step": self.step,
+            "endpoint": self.endpoint,
+            "source": self.source,
+            "client_id": self.client_id,
+            "account": self.account or None,
+            "device_id": self.device_id,
+            "grant_id": self.grant_id,
+        }
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        raise CannotAskAgain("the answer depends on what had been counted by then")
+
+
 def _person(user: User | None) -> dict[str, Any]:
     """What is recorded of a user that a policy may decide by."""
     if user is None:

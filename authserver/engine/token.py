@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from authserver.engine import rates
 from authserver.engine.clients.authentication import authenticate
 from authserver.engine.context import Binding, Engine, Issue, Redeem
 from authserver.engine.errors import InvalidRequest, ServerError, UnauthorizedClient, UnsupportedGrantType
 from authserver.engine.parameters import Parameters
+from authserver.engine.questions import Counted
 from authserver.engine.records import Client
 from authserver.engine.tokens import issuing
 from authserver.engine.tokens.issuing import AlreadyClaimed, TokenResponse
@@ -27,6 +29,7 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
 
     Raises:
         OAuthError: any error of OAuth 2.1, 3.2.4; nothing is issued then.
+        TooManyRequests: the client, or the grant, gets tokens too often. Only requests that would get some count.
     """
     parameters.refuse_repeated()
     client = authenticate(engine, parameters)
@@ -35,6 +38,12 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
         raise InvalidRequest("grant_type is missing.", reason="grant-type-missing")
     redeem = allowed_grant_type(engine, client, grant_type)
     order = _named(redeem(engine, client, parameters), grant_type)
+    rates.claim(
+        engine,
+        Counted.TOKEN_REQUEST,
+        client_id=client.client_id,
+        grant_id=None if order.is_new else order.grant.grant_id,
+    )
     binding = proven_key(engine, client, parameters, order)
     try:
         return issuing.issue(engine, client, order, binding)

@@ -75,10 +75,6 @@ REMEDIES: Mapping[str, str] = {
         "only a client with a credential of its own may introspect; give it one: "
         "`authserver client edit {client_id} --auth-method client_secret_basic`"
     ),
-    "too-many-unknown-tokens": (
-        "the clients of this API send it unknown tokens, or the caller scans for valid ones; if that is expected, raise "
-        "authserver.unknown_tokens_per_minute"
-    ),
     # Redirect URIs
     "redirect-uri-malformed": "no setting changes this: such a URI is never acceptable",
     "private-use-not-allowed": _ALLOW_PRIVATE_USE,
@@ -201,6 +197,9 @@ REMEDIES: Mapping[str, str] = {
     "wrong-value": "fix the plugin: `authserver plugins` and the hook's documentation say what it may answer",
     "server_error": "see the log under the error id",
     "unexpected-error": "see the log under the error id: it has the traceback",
+    "too-busy": (
+        "more people sign in at once than authserver.password_checks allows; if the machine has processors to spare, raise it"
+    ),
     "storage-unavailable": "check the database, or give it more time; authserver.database_url names it",
     "temporarily_unavailable": "check the database, or give it more time; authserver.database_url names it",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -52,6 +52,7 @@ class Metrics:
     @hookimpl
     def includeme(self, config: Configurator) -> None:
         self.registry.register(Upkeep(config.registry.application.caretaker))
+        self.registry.register(Figures(config.registry.application.parts.policies.figures))
         config.add_endpoint(Route("metrics", "/metrics", ("GET",), stored=False), self.page)
 
     @hookimpl
@@ -105,4 +106,23 @@ class Upkeep(Collector):
 
     def describe(self) -> list[Metric]:
         """Empty, because otherwise the registry would call `collect`, and so the database, at start."""
+        return []
+
+
+class Figures(Collector):
+    """What the plugins say of themselves, read when the figures are requested.
+
+    Args:
+        read: gives the meaning and the value of each, by its name.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (meaning, value) in self._read().items():
+            yield GaugeMetricFamily(f"authserver_{name}", meaning, value=value)
+
+    def describe(self) -> list[Metric]:
+        """Empty, as for `Upkeep`."""
         return []

@@ -3,8 +3,8 @@
 The request is stored, sealed, under the digest of its reference, until neither the reference nor a page that it led to
 can be used any more. It does not travel in an address, so it may be longer than one that does.
 
-Anybody can push in the name of a public client, or register a client. Requests of such clients are limited in number,
-and in length to what fits into an address: so strangers cannot fill the disk.
+Anybody can push in the name of a public client, or register a client. Requests of such clients are counted as requests in
+advance (hook `rate_decision`), and limited in length to what fits into an address: so strangers cannot fill the disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from pyramid.response import Response
 from authserver.api import (
     MAXIMUM_BODY,
     MAXIMUM_PARAMETER,
+    SELF_REGISTERED,
     Client,
+    Counted,
     Engine,
     Expanded,
     InvalidRequest,
@@ -33,11 +35,11 @@ from authserver.api import (
     ReadMember,
     Request,
     Route,
-    TooManyRequests,
     Unsealable,
     authenticate,
     check_request,
     claim,
+    claim_rate,
     digest,
     from_text,
     hookimpl,
@@ -86,8 +88,6 @@ class PushedRequests:
     Attributes:
         lifetime: seconds in which the browser must bring the reference, 5 to 600.
         require: whether a request that was not pushed is refused, whichever client sends it.
-        unproven_per_minute: how many requests a public client may push within a minute, counted by each process;
-            clients that registered themselves are counted together, public or not. 0: any number.
     """
 
     immediate: ClassVar[bool] = True
@@ -101,21 +101,14 @@ class PushedRequests:
         "request-uri-pushed": "",
         "request-uri-unknown": "",
         "state-too-long": "",
-        "too-many-pushed-requests": (
-            "somebody sends too many requests; if that is expected, raise "
-            "authserver.plugin.pushed_requests.unproven_per_minute"
-        ),
     }
 
     lifetime: int = 90
     require: bool = False
-    unproven_per_minute: int = 300
 
     def __post_init__(self) -> None:
         if not 5 <= self.lifetime <= 600:
             raise ValueError("lifetime must be 5 to 600 seconds")
-        if not 0 <= self.unproven_per_minute <= 1_000_000:
-            raise ValueError("unproven_per_minute must be 0 to 1000000")
 
     @hookimpl
     def includeme(self, config: Configurator) -> None:
@@ -161,26 +154,13 @@ class PushedRequests:
         if len(pushed.encoded()) > (engine.settings.maximum_request if is_unproven else MAXIMUM_BODY):
             raise RequestTooLong("The request is too long.", reason="request-too-long")
         if is_unproven:
-            self._slow_down(engine, client)
+            # Clients that registered themselves count together: else more of them could send more.
+            who = SELF_REGISTERED if client.is_self_registered else client.client_id
+            claim_rate(engine, Counted.REQUEST_IN_ADVANCE, client_id=who)
         for use in binding.uses if binding else ():
             claim(engine, client, use)
         reference = self._keep(engine, client, pushed, bound)
         return json_response({"request_uri": reference, "expires_in": self.lifetime}, status=201)
-
-    def _slow_down(self, engine: Engine, client: Client) -> None:
-        """Count a request of a client that anybody can act as. Raises TooManyRequests."""
-        limit, throttle = self.unproven_per_minute, engine.throttle
-        who = "" if client.is_self_registered else client.client_id
-        if not limit:
-            return
-        if seconds := throttle.seconds_to_wait(KIND, who, limit=limit):
-            raise TooManyRequests(
-                "Too many requests were pushed. Try again later.",
-                reason="too-many-pushed-requests",
-                retry_after=seconds,
-                leaves_event=throttle.tell(KIND, who),
-            )
-        throttle.count(KIND, who, limit=limit)
 
     def _keep(self, engine: Engine, client: Client, pushed: Parameters, bound: Mapping[str, Any]) -> str:
         reference = new_credential(REFERENCE)

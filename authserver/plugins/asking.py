@@ -280,6 +280,21 @@ class PluginSet:
         found = [getattr(plugin, attribute, None) for plugin in reversed(self._plugins.values())]
         return {name: text for said in found if isinstance(said, Mapping) for name, text in said.items()}
 
+    def figures(self) -> Mapping[str, tuple[str, float]]:
+        """What plugins say of themselves in figures: meaning and value of each, by the name of the plugin and its own.
+
+        A plugin that has any has a method `figures`. One that fails is logged, and has none.
+        """
+        found = {}
+        for name, plugin in self._plugins.items():
+            if (figures := getattr(plugin, "figures", None)) is None:
+                continue
+            try:
+                found.update({f"{name}_{own}": figure for own, figure in contained(figures).items()})
+            except Exception:
+                log.exception("plugin %s failed to tell its figures", name)
+        return found
+
     def decide(self, question: Question[T], /) -> Ruling[T]:
         """Ask every plugin of a deciding hook and combine the answers (see `engine.ports.Policies`)."""
         ruling = combine(question, self.ask_all(question))
@@ -481,7 +496,16 @@ def _ask(implementation: Implementation, hook: Deciding, question: Question[Any]
     name, variant, took = implementation.plugin, implementation.variant, _microseconds(begun)
     if decision is None:
         return Answer(name, Verdict.SILENT, "", took, variant=variant)
-    return Answer(name, decision.verdict, decision.reason, took, decision.value, decision.error_code, variant)
+    return Answer(
+        name,
+        decision.verdict,
+        decision.reason,
+        took,
+        decision.value,
+        decision.error_code,
+        variant,
+        decision.wait,
+    )
 
 
 def _failed(implementation: Implementation, reason: str, begun: int, fault: str) -> Answer:

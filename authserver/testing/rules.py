@@ -49,7 +49,6 @@ from authserver.testing.service import (
     self_registration,
 )
 from authserver.testing.stores import MemoryStores
-from authserver.throttle import Throttle
 from authserver.web.refusals import keep
 from authserver.web.routes import ROUTES
 
@@ -87,9 +86,7 @@ class Rules(Service[Answer]):
         self.stores = stores or MemoryStores()
         parts = _parts(tuple(sorted((settings or {}).items())))
         keys = FollowedSigningKeys(self.stores, parts.ring, parts.settings.signing_algorithm)
-        self.parts = replace(
-            parts, signer=keys, throttle=Throttle(), generation=FollowedGeneration(self.stores)
-        )
+        self.parts = replace(parts, signer=keys, generation=FollowedGeneration(self.stores))
         with self.begin() as engine:
             signing_keys.prepare(engine)
         keys.load()

@@ -11,7 +11,7 @@ from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
 from authserver.engine.consent import silent_approval_is_safe
-from authserver.engine.errors import PasswordRefused
+from authserver.engine.errors import PasswordRefused, TooManyRequests
 from authserver.engine.people import account
 from authserver.engine.people.account import ConnectedApp, OwnSession
 from authserver.engine.records import Grant, User
@@ -21,7 +21,15 @@ from authserver.web.devices import device_of
 from authserver.web.forms import read_page_query
 from authserver.web.pages import own_url, see_own
 from authserver.web.request import Request
-from authserver.web.session import begin_session, end_session, read_own_form, see_login, session_token
+from authserver.web.retry_after import minutes, with_retry_after
+from authserver.web.session import (
+    begin_session,
+    device_cookie,
+    end_session,
+    read_own_form,
+    see_login,
+    session_token,
+)
 
 _ = TranslationStringFactory("authserver")
 
@@ -45,6 +53,10 @@ NOTICES: Mapping[str, str] = {
     ),
 }
 MAXIMUM_GRANTS_SHOWN = 50
+
+
+class TooManyPasswords(TooManyRequests):
+    """The current password was guessed too often."""
 
 
 def for_signed_in(view: View) -> View:
@@ -117,9 +129,22 @@ def change_password(request: Request) -> Response:
     current, new, repeated = (
         Secret(form.get(name) or "") for name in ("current_password", "new_password", "repeated")
     )
-    session_id = account.change_password(
-        request.engine, *_person(request), current=current, new=new, repeated=repeated
-    )
+    try:
+        session_id = account.change_password(
+            request.engine,
+            *_person(request),
+            current=current,
+            new=new,
+            repeated=repeated,
+            device_cookie=device_cookie(request),
+        )
+    except TooManyRequests as refused:
+        raise TooManyPasswords(
+            refused.description,
+            reason=refused.reason,
+            retry_after=refused.retry_after,
+            leaves_event=refused.leaves_event,
+        ) from None
     begin_session(request, session_id)
     return _see_again(request, "password-changed")
 
@@ -129,6 +154,12 @@ def refuse_password(refusal: PasswordRefused, request: Request) -> Response:
     response = _password_page(request, refusal)
     response.status_int = 400
     return response
+
+
+@exception_view_config(TooManyPasswords)
+def hold_password(refusal: TooManyPasswords, request: Request) -> Response:
+    response = _password_page(request, wait_seconds=refusal.retry_after)
+    return with_retry_after(response, refusal)
 
 
 @view_config(route_name="account_sign_out", request_method="GET", decorator=for_signed_in)
@@ -181,7 +212,9 @@ def _page(request: Request, template: str, **values: Any) -> Response:
     return response
 
 
-def _password_page(request: Request, refusal: PasswordRefused | None = None) -> Response:
+def _password_page(
+    request: Request, refusal: PasswordRefused | None = None, *, wait_seconds: int = 0
+) -> Response:
     user, _id = _person(request)
     return _page(
         request,
@@ -190,6 +223,7 @@ def _password_page(request: Request, refusal: PasswordRefused | None = None) -> 
         username=user.username,
         problem=refusal.description if refusal else None,
         wrong_field=refusal.field if refusal else None,
+        wait_minutes=minutes(wait_seconds),
         error_id=request.error_id,
     )
 

@@ -32,6 +32,7 @@ from authserver.web.json import json_response
 from authserver.web.languages import in_words
 from authserver.web.onward import see_client
 from authserver.web.request import Request
+from authserver.web.retry_after import with_retry_after
 from authserver.web.route import Medium
 from authserver.web.routes import medium_of
 
@@ -156,6 +157,16 @@ def _failed(request: Request, error: OAuthError) -> Response:
         redirect_uri, state, ask_first = target
         redirected = RedirectError(error, redirect_uri=redirect_uri, state=state, ask_first=ask_first)
         return redirect_error(redirected, request)
+    if isinstance(error, TooManyRequests):
+        page = _page(
+            request,
+            error.status,
+            title=_("Too many requests"),
+            message=_("More requests came from your network than this page takes at once."),
+            what_to_do=_("Wait a few minutes, then load the page again."),
+            code=error.code,
+        )
+        return with_retry_after(page, error)
     is_ours = error.status >= 500
     response = _page(
         request,
@@ -184,8 +195,8 @@ def _with_hints(request: Request, response: Response, error: OAuthError) -> Resp
             response.headers["WWW-Authenticate"] = f'Bearer realm="{_realm(request)}"'
         case TemporarilyUnavailable():
             response.headers["Retry-After"] = RETRY_AFTER
-        case TooManyRequests(retry_after=seconds):
-            response.headers["Retry-After"] = str(seconds)
+        case TooManyRequests():
+            with_retry_after(response, error)
     return response
 
 

@@ -11,7 +11,7 @@ from pyramid.view import exception_view_config, view_config
 
 from authserver.engine import authorize, uris
 from authserver.engine.authorize import Requester
-from authserver.engine.errors import InvalidRequest, SignInRefused
+from authserver.engine.errors import InvalidRequest, SignInRefused, TooManyRequests
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import form_handle, form_token
 from authserver.engine.people.login import SignedIn, sign_in, sign_in_unasked, sign_out
@@ -22,12 +22,15 @@ from authserver.web.forms import read_page_query
 from authserver.web.onward import let_forms_lead_on
 from authserver.web.pages import own_url, see_own
 from authserver.web.request import Request
+from authserver.web.retry_after import minutes, with_retry_after
 from authserver.web.session import (
     ForgedForm,
     begin_session,
+    device_cookie,
     end_session,
     read_form_from_here,
     read_own_form,
+    remember_device,
     session_token,
     stranger_token,
     token_of,
@@ -50,6 +53,19 @@ class NotSignedIn(SignInRefused):
 
     def __init__(self, refused: SignInRefused, page: SignInPage) -> None:
         super().__init__(refused.description, reason=refused.reason)
+        self.page = page
+
+
+class TooManySignIns(TooManyRequests):
+    """Too many attempts to sign in, with the page to try again on later."""
+
+    def __init__(self, refused: TooManyRequests, page: SignInPage) -> None:
+        super().__init__(
+            refused.description,
+            reason=refused.reason,
+            retry_after=refused.retry_after,
+            leaves_event=refused.leaves_event,
+        )
         self.page = page
 
 
@@ -97,10 +113,16 @@ def check_login(request: Request) -> Response:
         if username is None or password is None or _once(form, "request") is None:
             raise SignInRefused("A field was sent twice.", reason="field-repeated")
         signed_in = sign_in(
-            engine, username, Secret(password), previous_session_id=request.browser.session_id
+            engine,
+            username,
+            Secret(password),
+            previous_session_id=request.browser.session_id,
+            device_cookie=device_cookie(request),
         )
     except SignInRefused as refused:
         raise NotSignedIn(refused, page) from None
+    except TooManyRequests as refused:
+        raise TooManySignIns(refused, page) from None
     return _continue(request, signed_in, sealed, page.return_page)
 
 
@@ -109,6 +131,12 @@ def refuse_login(refusal: NotSignedIn, request: Request) -> Response:
     response = _login_page(request, refusal.page, failed=True)
     response.status_int = 400
     return response
+
+
+@exception_view_config(TooManySignIns)
+def hold_login(refusal: TooManySignIns, request: Request) -> Response:
+    response = _login_page(request, refusal.page, failed=True, wait_seconds=refusal.retry_after)
+    return with_retry_after(response, refusal)
 
 
 @view_config(route_name="logout", request_method="GET")
@@ -150,6 +178,7 @@ def _once(form: Parameters, name: str) -> str | None:
 def _continue(request: Request, signed_in: SignedIn, sealed_request: str, return_page: str) -> Response:
     """Begin the new session, and go on."""
     begin_session(request, signed_in.session_id)
+    remember_device(request, signed_in.user)
     return _go_on(request, sealed_request, return_page)
 
 
@@ -166,7 +195,9 @@ def _personal_page(request: Request, name: str) -> str:
     return name if route is not None and route.personal else ""
 
 
-def _login_page(request: Request, shown: SignInPage, *, failed: bool = False) -> Response:
+def _login_page(
+    request: Request, shown: SignInPage, *, failed: bool = False, wait_seconds: int = 0
+) -> Response:
     requester = shown.requester
     redirect_uri = requester.redirect_uri if requester else ""
     page: dict[str, Any] = {
@@ -182,6 +213,7 @@ def _login_page(request: Request, shown: SignInPage, *, failed: bool = False) ->
         and request.browser.user is not None
         and authorize.wants_sign_in_again(request.engine, shown.sealed_request, request.browser),
         "failed": failed,
+        "wait_minutes": minutes(wait_seconds),
         "error_id": request.error_id,
         "signed_in": None,
     }

@@ -27,7 +27,7 @@ from transaction.interfaces import TransientError
 
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
-from authserver.engine.errors import PageError, Refusal, TooManyRequests
+from authserver.engine.errors import PageError, Refusal, TooBusy, TooManyRequests
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType
@@ -117,7 +117,7 @@ def leaves_event(error: Exception) -> bool:
     A flood is not: only its first refusal. A request that waited for the database is not stored either,
     because storing would wait again (T114).
     """
-    if isinstance(error, TooManyRequests):
+    if isinstance(error, TooManyRequests | TooBusy):
         return error.leaves_event
     return not isinstance(error, StorageUnavailable) or isinstance(error, TransientError)
 

@@ -19,7 +19,9 @@ from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, form_token, is_marked, mark_of
+from authserver.engine.people.known_devices import cookie_with
 from authserver.engine.people.login import current_session
+from authserver.engine.records import User
 from authserver.web.forms import read_page_form
 from authserver.web.pages import see_own
 from authserver.web.request import Request
@@ -28,6 +30,9 @@ COOKIE_PURPOSE = "session-cookie"
 FORM_PURPOSE = "form-token"
 SESSION = "authserver-session"
 REQUEST = "authserver-request-"
+DEVICE = "authserver-device"
+# A year; it only spares people to be locked out by strangers (`people.known_devices`).
+DEVICE_SECONDS = 31_536_000
 # How many pending requests one browser keeps; each costs some hundred bytes of every request's headers.
 MAXIMUM_MARKS = 20
 # A request lives for minutes; its mark longer, so that its page can still say that it has expired.
@@ -79,6 +84,17 @@ def see_login(request: Request, /, **query: str) -> Response:
 def begin_session(request: Request, session_id: str) -> None:
     """Give the browser this session, unless this request or its commit fails."""
     _set_cookies(request, {SESSION: f"{session_id}.{_mac(request, session_id, COOKIE_PURPOSE)}"})
+
+
+def device_cookie(request: Request) -> str:
+    """The cookie of a browser in which somebody signed in before; "" for none."""
+    return _read_cookies(request).get(DEVICE, "")
+
+
+def remember_device(request: Request, user: User) -> None:
+    """Let the browser show from now on that this user signed in here."""
+    cookie = cookie_with(request.engine, device_cookie(request), user)
+    _set_cookies(request, {DEVICE: cookie}, DEVICE_SECONDS)
 
 
 def end_session(request: Request) -> None:

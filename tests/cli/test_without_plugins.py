@@ -205,6 +205,7 @@ def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path
         "client edit": ["demo-service", "--name", "Notes"],
         "policy replay": ["--config", str(ini)],
         "policy try": ["scopes_default"],
+        "limits lift": ["sign-ins-from-source"],
         "explain": ["resource", "demo-service"],
     }
     for command in documented()["decide"]:

@@ -42,7 +42,7 @@ for name, value in {filled!r}.items():
     text = text.replace(f"{{name}}=''", f"{{name}}='{{value}}'")
 environment.write_text(text)
 ini = environment.parent / "production.ini"
-ini.write_text(ini.read_text().replace("127.0.0.1:6543", "127.0.0.1:{port}"))
+ini.write_text(ini.read_text().replace("http_port = 6543", "http_port = {port}"))
 """
 
 

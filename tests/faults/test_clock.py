@@ -387,7 +387,7 @@ READ_THE_CLOCK = {
     "upkeep.py",
     "engine/keys/following.py",
     # The library that counts there does it by the same clock; nothing but a rate depends on it.
-    "throttle.py",
+    "features/rate_limits.py",
 }
 
 

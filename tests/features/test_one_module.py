@@ -25,6 +25,7 @@ WORDS = {
     "metrics": ["metrics", "prometheus"],
     "par": ["par", "pushed", "push", "pushes", "invalid_request_uri"],
     "playground": ["playground"],
+    "rate_limits": ["rate limit", "rate limits", "redis", "valkey"],
 }
 # Commands that start a whole server and list its plugins, as an INI file does.
 LISTING = {"playground": {"cli/demo.py", "testing/live.py"}}

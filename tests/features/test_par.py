@@ -67,6 +67,9 @@ def contacts() -> Iterator[list[str]]:
     listening = False
 
 
+TWO_IN_ADVANCE = "in-advance = request_in_advance, client, 2, minute"
+
+
 @pytest.fixture
 def serve(sqlite_url: str) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
@@ -81,10 +84,11 @@ def serve(sqlite_url: str) -> Iterator[Callable[..., Server]]:
         server.close()
 
 
-def pushing(*, plugins: str = "pushed_requests", **fields: str) -> dict[str, str | None]:
-    """INI keys that switch the plugin on, with these settings of its own."""
+def pushing(*, plugins: str = "pushed_requests", limits: str = "", **fields: str) -> dict[str, str | None]:
+    """INI keys that switch the plugin on, with these settings of its own; and a limit, if there is to be one."""
     return {
-        "authserver.plugins": f"{SETTINGS['authserver.plugins']} {plugins}",
+        "authserver.plugins": f"{SETTINGS['authserver.plugins']} {plugins} {'rate_limits' if limits else ''}",
+        **({"authserver.plugin.rate_limits.limits": limits} if limits else {}),
         **{f"authserver.plugin.pushed_requests.{name}": text for name, text in fields.items()},
     }
 
@@ -317,7 +321,7 @@ def self_registered(server: Server) -> tuple[Client, str]:
 
 def test_a_flood_of_requests_of_anybody_is_slowed_down(serve: Callable[..., Server]) -> None:
     """PAR-02, PAR-09, T154: 429 with Retry-After and one event a minute; nothing is kept, and others are served."""
-    server = serve(unproven_per_minute="2")
+    server = serve(limits=TWO_IN_ADVANCE)
     flooded, _ = server.add_client(token_endpoint_auth_method="none")
     other, _ = server.add_client(token_endpoint_auth_method="none")
     proven = server.add_client()
@@ -331,7 +335,7 @@ def test_a_flood_of_requests_of_anybody_is_slowed_down(serve: Callable[..., Serv
             assert answer.headers["Retry-After"] == "60"
         assert stored(server) == before
         (event,) = server.events("request.refused")
-        assert event["reason"] == "too-many-pushed-requests"
+        assert event["reason"] == "in-advance"
         for _ in range(3):
             pushed(server, *proven)
         pushed(server, other)
@@ -341,15 +345,14 @@ def test_a_flood_of_requests_of_anybody_is_slowed_down(serve: Callable[..., Serv
 
 def test_clients_that_registered_themselves_are_slowed_down_together(serve: Callable[..., Server]) -> None:
     """T131, T154: another registration gives nobody another two requests."""
-    server = serve(unproven_per_minute="2")
+    server = serve(limits=TWO_IN_ADVANCE)
     for _ in range(2):
         pushed(server, *self_registered(server))
     assert_json_error(push(server, *self_registered(server)), "temporarily_unavailable", status=429)
     assert_json_error(push(server, register(server)), "temporarily_unavailable", status=429)
 
 
-def test_nobody_is_slowed_down_where_that_is_switched_off(serve: Callable[..., Server]) -> None:
-    server = serve(unproven_per_minute="0")
+def test_nobody_is_slowed_down_where_nothing_limits_it(server: Server) -> None:
     client, _ = server.add_client(token_endpoint_auth_method="none")
     for _ in range(5):
         pushed(server, client)

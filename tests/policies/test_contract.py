@@ -29,7 +29,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "registration_token": {"tokens": (Secret("t" * 43),), "scopes": ("profile", "files.read")},
 }
 # An Argon2id hash is slow by design, and a busy machine makes it slower.
-CONTRACTS: dict[str, dict[str, Any]] = {"login_password": {"examples": 5, "quick": 2.0}}
+CONTRACTS: dict[str, dict[str, Any]] = {
+    "login_password": {"examples": 5, "quick": 2.0},
+    "rate_limits": {"reads": ("clock",)},
+}
 
 POLICIES = {
     point.name: point.load()

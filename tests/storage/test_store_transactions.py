@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import transaction
 
 from authserver.engine.ports import AlreadyExists, Stores
-from authserver.engine.records import ClientSecret, Disposable
+from authserver.engine.records import ClientSecret, Disposable, Logo
 from authserver.storage import tables
 from authserver.storage.database import Database
 from authserver.testing.records import (
@@ -36,6 +36,10 @@ MUCH_LATER = NOW + timedelta(days=2)
 A_SECRET = ClientSecret(digest=b"secret", key_id="k", created_at=NOW)
 WRITES: dict[str, Callable[[Stores], object]] = {
     "clients.add": lambda stores: stores.clients.add(a_client(client_id="new")),
+    "clients.change": lambda stores: stores.clients.change(a_client(), replace(a_client(), name="Another")),
+    "clients.keep_logo": lambda stores: stores.clients.keep_logo(
+        "reports", Logo(digest="0" * 64, media_type="image/svg+xml", body=b"<svg/>")
+    ),
     "clients.disable": lambda stores: stores.clients.disable("reports", LATER),
     "clients.add_secret": lambda stores: stores.clients.add_secret(
         "reports", ClientSecret(digest=b"d", key_id="k", created_at=NOW)
@@ -47,11 +51,13 @@ WRITES: dict[str, Callable[[Stores], object]] = {
         "reports", A_SECRET, replace(A_SECRET, last_used_at=LATER)
     ),
     "users.add": lambda stores: stores.users.add(a_user(user_id="user_new", username="new")),
+    "users.change": lambda stores: stores.users.change(replace(a_user(), groups=("finance",))),
     "users.disable": lambda stores: stores.users.disable("user_ada", LATER),
     "users.set_password": lambda stores: stores.users.set_password("user_ada", "another"),
     "grants.add": lambda stores: stores.grants.add(a_grant(grant_id="new")),
     "grants.revoke": lambda stores: stores.grants.revoke("grant_1", LATER, "replayed"),
     "grants.revoke_of_user": lambda stores: stores.grants.revoke_of_user("user_ada", LATER, "left"),
+    "grants.revoke_of_client": lambda stores: stores.grants.revoke_of_client("reports", LATER, "left"),
     "grants.touch": lambda stores: stores.grants.touch("grant_1", LATER),
     "grants.revoke_next": lambda stores: stores.grants.revoke_next(LATER, "restored", limit=1),
     "tokens.add": lambda stores: stores.tokens.add(a_token(digest=b"new")),
@@ -118,6 +124,7 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
     reads = {
         "find",
         "find_by_name",
+        "find_logo",
         "find_with_user",
         "list",
         "knows_origin",

@@ -96,6 +96,10 @@ class Thinks:
         self.think("introspection_decision")
 
     @hookimpl
+    def rate_decision(self) -> None:
+        self.think("rate_decision")
+
+    @hookimpl
     def find_client(self) -> None:
         self.think("find_client")
 
@@ -244,7 +248,7 @@ def account_and_refusals(server: Server) -> None:
 
 
 STORIES: dict[Callable[[Server], None], set[str]] = {
-    sign_in: {"login_decision", "redirect_uri_decision", "authentication_decision"},
+    sign_in: {"login_decision", "redirect_uri_decision", "authentication_decision", "rate_decision"},
     authorize: {"consent_decision", "scope_decision", "code_details", "expand_authorization_request"},
     decline: {"consent_decision"},
     redeem_and_refresh: {"token_claims", "token_response", "token_binding", "client_auth_decision"},
@@ -316,6 +320,6 @@ def test_a_sign_in_that_the_floor_refuses_holds_nothing(server: Server) -> None:
     assert sign_in_at(page).status_int == 400
     assert server.events("sign_in.refused")[-1]["reason"] == "password-changed"
     # The page that comes back is made of what was read before: it asks nothing more.
-    assert [hook for hook, _ in ASKED[-2:]] == ["login_decision", "observe"]
+    assert [hook for hook, _ in ASKED[-3:]] == ["login_decision", "rate_decision", "observe"]
     assert [hook for hook, could_write in ASKED if not could_write] == []
     assert server.rows("sessions") == []

@@ -39,8 +39,13 @@ def with_cookie(server: Server, value: str) -> bool:
     return is_signed_in(server, server.browser(), cookie=value)
 
 
-def attributes_of(answer) -> tuple[str, set[str]]:
-    (cookie,) = answer.headers.getall("Set-Cookie")
+def attributes_of(answer, *, of_device: bool = False) -> tuple[str, set[str]]:
+    """Name and attributes of the cookie that an answer sets; or of that which makes the browser a known device."""
+    (cookie,) = [
+        cookie
+        for cookie in answer.headers.getall("Set-Cookie")
+        if of_device == ("authserver-device=" in cookie)
+    ]
     pair, *attributes = cookie.split("; ")
     return pair.partition("=")[0], set(attributes)
 
@@ -48,7 +53,11 @@ def attributes_of(answer) -> tuple[str, set[str]]:
 def test_the_cookie_is_bound_to_the_host_and_hidden_from_scripts(server: Server) -> None:
     """E-17, T099: `__Host-`, Secure, HttpOnly, SameSite=Lax, Path=/ and no Domain; so is the mark of a request."""
     page = server.browser().get(server.path("/login"))
-    assert attributes_of(sign_in_at(page)) == (COOKIE, {"Path=/", "secure", "HttpOnly", "SameSite=Lax"})
+    signed_in = sign_in_at(page)
+    assert attributes_of(signed_in) == (COOKIE, {"Path=/", "secure", "HttpOnly", "SameSite=Lax"})
+    name, attributes = attributes_of(signed_in, of_device=True)
+    assert name == "__Host-authserver-device"
+    assert {"Path=/", "secure", "HttpOnly", "SameSite=Lax", "Max-Age=31536000"} <= attributes
     name, attributes = attributes_of(page)
     assert re.fullmatch(r"__Host-authserver-request-[\w-]{22}", name)
     assert {"Path=/", "secure", "HttpOnly", "SameSite=Lax", "Max-Age=86400"} <= attributes

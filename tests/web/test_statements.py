@@ -11,7 +11,7 @@ import time_machine
 from authserver.engine.clients import secrets
 from authserver.storage.tables import clients
 from authserver.testing.plans import transcript_of
-from authserver.testing.server import PASSWORD, forged, form_with
+from authserver.testing.server import PASSWORD, forged, form_with, with_plugin
 from authserver.testing.stories import signed_in
 
 
@@ -178,7 +178,7 @@ def test_garbage_is_not_looked_up(server):
 
 def test_who_scans_for_tokens_costs_one_event(make_server):
     """M-08, T078: beyond the limit there is a 429 each, and no more to write."""
-    server = make_server({"authserver.unknown_tokens_per_minute": "5"})
+    server = make_server(with_plugin("rate_limits", {"limits": "few = unknown_token, client, 5, minute"}))
     client, secret = add_client(server)
     statuses, events = [], []
     for _ in range(8):

@@ -8,11 +8,12 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
+from authserver.engine import rates
 from authserver.engine.clients import secrets
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClient, InvalidRequest
 from authserver.engine.parameters import Parameters
-from authserver.engine.questions import ClientAuthQuestion, Credentials
+from authserver.engine.questions import ClientAuthQuestion, Counted, Credentials
 from authserver.engine.records import Client, ClientSecret, EventType
 from authserver.settings import Secret
 
@@ -51,10 +52,16 @@ def authenticate(engine: Engine, parameters: Parameters) -> Client:
     Raises:
         InvalidRequest: two methods at once, or two different client ids.
         InvalidClient: anything else; unknown, disabled and wrong secret look and cost the same (J-07).
+        TooManyRequests: it failed too often (J-08). Right credentials are accepted in any case (R-20): a secret has 256
+            random bits, so it is not guessed however often somebody tries.
     """
-    presented = read_credentials(engine.caller.authorization, parameters)
-    refuse_malformed(presented)
-    client, used = judge(engine, presented)
+    try:
+        presented = read_credentials(engine.caller.authorization, parameters)
+        refuse_malformed(presented)
+        client, used = judge(engine, presented)
+    except InvalidClient:
+        rates.claim(engine, Counted.FAILED_CLIENT_AUTHENTICATION, client_id=engine.journal.client_id)
+        raise
     if not client.is_public:
         engine.journal.acts(client)
     if used is not None and presented.secret is not None:

@@ -6,15 +6,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from authserver.engine import uris
+from authserver.engine import rates, uris
 from authserver.engine.clients.authentication import read_bearer
 from authserver.engine.clients.client_metadata import check_metadata, problem_with_details, read_metadata
 from authserver.engine.clients.logos import read_logo
 from authserver.engine.clients.secrets import needs_secret, new_secret
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
-from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidToken
-from authserver.engine.questions import RedirectUriQuestion, RegistrationQuestion
+from authserver.engine.errors import (
+    InvalidClientMetadata,
+    InvalidRedirectUri,
+    InvalidToken,
+    OAuthError,
+    ServerError,
+)
+from authserver.engine.questions import Counted, RedirectUriQuestion, RegistrationQuestion
 from authserver.engine.records import Client, ClientMetadata, EventType, RegisteredBy
 
 # The reason of a registration policy if only a valid initial access token is missing.
@@ -33,9 +39,17 @@ def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
     Raises:
         InvalidRedirectUri, InvalidClientMetadata: a member cannot be registered, or a policy refuses.
         InvalidToken: a policy wants an initial access token and this is none.
+        TooManyRequests: too many clients register themselves, or fail to.
     """
     client_id = digests.new_identifier("client_")
-    allowed = allowed_metadata(engine, body, client_id)
+    try:
+        allowed = allowed_metadata(engine, body, client_id)
+    except ServerError:
+        raise
+    except OAuthError:
+        rates.claim(engine, Counted.FAILED_REGISTRATION)
+        raise
+    rates.claim(engine, Counted.REGISTRATION)
     client, secret = add_client(engine, allowed, client_id=client_id, registered_by=RegisteredBy.SELF)
     return describe(client, secret)
 

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
+from authserver.engine import rates
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.errors import PasswordRefused, ServerError
 from authserver.engine.people.login import (
     SESSION_KIND,
     BadPassword,
+    claim_attempt,
     hash_new_password,
     idle_since,
     password_size,
@@ -211,7 +213,14 @@ def end_other_sessions(engine: Engine, user: User, session_id: str) -> int:
 
 
 def change_password(
-    engine: Engine, user: User, session_id: str, *, current: Secret, new: Secret, repeated: Secret
+    engine: Engine,
+    user: User,
+    session_id: str,
+    *,
+    current: Secret,
+    new: Secret,
+    repeated: Secret,
+    device_cookie: str = "",
 ) -> str:
     """Let a signed-in user choose another password, and end all their other sessions and all their grants (I-14).
 
@@ -220,9 +229,10 @@ def change_password(
 
     Raises:
         PasswordRefused: the current password is not right, or the new one cannot be used.
+        TooManyRequests, TooBusy: as for `login.sign_in`, whose limits hold here, too.
     """
     engine.journal.user_id = user.user_id
-    password_hash = _checked_password(user, current, new, repeated)
+    password_hash = _checked_password(engine, user, current, new, repeated, device_cookie)
     if not engine.stores.users.set_password(user.user_id, password_hash, instead_of=user.password_hash):
         # When two change it at the same time, the second one no longer sends the current password.
         raise _wrong_password()
@@ -240,15 +250,20 @@ def change_password(
     return renewed
 
 
-def _checked_password(user: User, current: Secret, new: Secret, repeated: Secret) -> str:
-    """What is stored of the new password. Raises PasswordRefused."""
+def _checked_password(
+    engine: Engine, user: User, current: Secret, new: Secret, repeated: Secret, device_cookie: str
+) -> str:
+    """What is stored of the new password. Raises PasswordRefused, TooManyRequests, TooBusy."""
     if user.password_hash is None:
         raise PasswordRefused(
             "You have no password here.", reason="no-password-here", field="current_password"
         )
-    too_long = password_size(current.value) > MAXIMUM_PASSWORD
-    if too_long or not digests.verify_password(current.value, user.password_hash):
-        raise _wrong_password()
+    claimed = claim_attempt(engine, user.username, user, device_cookie)
+    with engine.password_checks.turn():
+        too_long = password_size(current.value) > MAXIMUM_PASSWORD
+        if too_long or not digests.verify_password(current.value, user.password_hash):
+            raise _wrong_password()
+    rates.give_back(engine, claimed)
     if digests.equal(new.value, current.value):
         raise PasswordRefused(
             "Choose another password than the current one.", reason="new-password-same", field="new_password"
@@ -258,7 +273,8 @@ def _checked_password(user: User, current: Secret, new: Secret, repeated: Secret
             "This is not the same as the new password.", reason="new-password-differs", field="repeated"
         )
     try:
-        return hash_new_password(new.value)
+        with engine.password_checks.turn():
+            return hash_new_password(new.value)
     except BadPassword:
         raise PasswordRefused(
             "Choose a password of 8 characters or more, and of no more than 1024.",

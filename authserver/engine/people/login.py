@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from authserver.engine import rates
 from authserver.engine.context import Caller, Engine
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Verdict
@@ -18,8 +20,9 @@ from authserver.engine.people.attributes import (
     record_change,
     shortened,
 )
+from authserver.engine.people.known_devices import device_id_of
 from authserver.engine.people.usernames import BadUsername, check_username, normalise_username
-from authserver.engine.questions import Identity, LoginQuestion
+from authserver.engine.questions import Counted, Identity, LoginQuestion, RateQuestion
 from authserver.engine.records import NOTHING, EventType, FoundSession, Session, User
 from authserver.limits import MAXIMUM_PASSWORD, MAXIMUM_USER_AGENT, MAXIMUM_USERNAME
 from authserver.settings import Secret
@@ -54,28 +57,43 @@ def sign_in_unasked(engine: Engine, *, previous_session_id: str | None = None) -
 
 
 def sign_in(
-    engine: Engine, username: str, password: Secret, *, previous_session_id: str | None = None
+    engine: Engine,
+    username: str,
+    password: Secret,
+    *,
+    previous_session_id: str | None = None,
+    device_cookie: str = "",
 ) -> SignedIn:
     """Check what was typed with the policies and begin a new session with a new id (E-17, T098).
 
+    An attempt is counted before its password is checked, so that simultaneous ones are not more than are allowed (T101).
+
+    Args:
+        device_cookie: of a browser in which somebody signed in before (`people.known_devices`).
+
     Raises:
         SignInRefused: with one message for every cause (T100).
+        TooManyRequests: too many attempts; the same for names that exist and names that do not.
+        TooBusy: too many passwords are checked at this moment.
         ServerError: a policy failed, or named a user with a name, groups or attributes that cannot be kept.
     """
     refused = SignInRefused("The user name or password is not right.", reason="nobody-answered")
-    if password_size(password.value) > MAXIMUM_PASSWORD:
-        raise SignInRefused(refused.description, reason="password-too-long")
-    name, user = _typed(engine, username)
+    is_too_long = password_size(password.value) > MAXIMUM_PASSWORD
+    name, user = ("", None) if is_too_long else _typed(engine, username)
     engine.journal.user_id = user.user_id if user else None
-    ruling = engine.ask(
-        LoginQuestion(
-            username=name,
-            password=password,
-            user=user,
-            headers=_headers(engine.caller),
-            source=engine.caller.source,
-        )
+    is_typed = bool(username or password.value)
+    claimed = claim_attempt(engine, name, user, device_cookie) if is_typed else None
+    if is_too_long:
+        raise SignInRefused(refused.description, reason="password-too-long")
+    question = LoginQuestion(
+        username=name,
+        password=password,
+        user=user,
+        headers=_headers(engine.caller),
+        source=engine.caller.source,
     )
+    with engine.password_checks.turn() if is_typed else nullcontext():
+        ruling = engine.ask(question)
     if not ruling.allowed:
         nameless = ruling.verdict is Verdict.SILENT and username and not name
         refused.reason = "username-unusable" if nameless else ruling.reason
@@ -92,6 +110,8 @@ def sign_in(
     if not user.is_enabled:
         refused.reason = "user-disabled"
         raise refused
+    # Asked before the first write, as every policy is: a shared store may be slow.
+    rates.give_back(engine, claimed)
     # First, because this needs the stronger lock: two sign-ins of one person would else wait for each other.
     before = user
     while present != before and not engine.stores.users.change(present, instead_of=before):
@@ -112,6 +132,29 @@ def sign_in(
         record_change(engine, before, present, reason=ruling.reason)
     engine.record(EventType.SIGNED_IN, reason=ruling.reason)
     return SignedIn(session_id=session_id, user=present)
+
+
+def claim_attempt(
+    engine: Engine, username: str, user: User | None, device_cookie: str
+) -> RateQuestion | None:
+    """Count an attempt to sign in with a password.
+
+    Returns:
+        what `rates.give_back` takes when the password was right.
+
+    Raises:
+        TooManyRequests: there were too many.
+    """
+    device_id = device_id_of(engine, device_cookie, user)
+    account = user.username if user else _unknown(engine, username)
+    return rates.claim(engine, Counted.SIGN_IN, account=account, device_id=device_id)
+
+
+def _unknown(engine: Engine, username: str) -> str:
+    """What stands for a name that nobody has: it may be a password in the wrong field, so it is kept nowhere."""
+    if not username:
+        return ""
+    return f"unknown-{engine.ring.mac(username.encode(), purpose='unknown-name').hex()[:16]}"
 
 
 def _begin_session(engine: Engine, user: User, identity: Identity, previous_session_id: str | None) -> str:

@@ -1,0 +1,565 @@
+"""Limits on how often somebody may do something, as a table in the INI file (hook `rate_decision`).
+
+Each row counts one thing for each of its keys, in windows of a fixed length that begin with the first time. The rows that
+apply to a request count together or not at all. Counts are in the memory of this process, or in a Redis or Valkey that
+all processes share.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+from typing import Any, ClassVar, NamedTuple
+from urllib.parse import urlsplit
+
+from limits import parse
+from limits.errors import ConfigurationError, StorageError
+from limits.storage import RedisStorage, Storage
+
+from authserver.api import (
+    Counted,
+    Decision,
+    RateQuestion,
+    RateStep,
+    Secret,
+    Usage,
+    Wait,
+    deny,
+    did_you_mean,
+    hookimpl,
+)
+
+# What is counted, key, count, period; what a row does when the shared store is down, if that is not MEMORY.
+DEFAULT = (
+    ("wrong-client-credentials", "failed_client_authentication, client+source, 30, minute"),
+    ("wrong-client-credentials-from-source", "failed_client_authentication, source, 120, minute"),
+    ("tokens-of-client", "token_request, client, 6000, minute"),
+    ("tokens-of-grant", "token_request, grant, 30, minute"),
+    ("unknown-tokens", "unknown_token, client, 60, minute"),
+    ("authorization-requests-from-source", "authorization_request, source, 300, minute"),
+    ("requests-in-advance", "request_in_advance, client, 300, minute"),
+    ("sign-ins-from-source-to-account", "sign_in, account+source, 10, 10 minutes"),
+    ("sign-ins-to-account", "sign_in, account, 100, hour"),
+    ("sign-ins-from-source", "sign_in, source, 100, 10 minutes"),
+    ("sign-ins-on-known-device", "sign_in, account+device, 20, 10 minutes"),
+    ("registrations-from-source", "registration, source, 20, hour"),
+    ("registrations", "registration, all, 1000, hour"),
+    ("refused-registrations-from-source", "failed_registration, source, 60, hour"),
+)
+
+
+@lru_cache(maxsize=4_096)
+def network_of(source: str) -> str | None:
+    """What counts as one source: an IPv4 address, or the /64 of an IPv6 address, which one household has (T102)."""
+    if not source:
+        return None
+    try:
+        address = ip_address(source.partition("%")[0])
+    except ValueError:
+        # A socket in the file system.
+        return source
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+
+
+PARTS: Mapping[str, Callable[[RateQuestion], str | None]] = {
+    "all": lambda question: "",
+    "client": lambda question: question.client_id,
+    "account": lambda question: question.account or None,
+    "device": lambda question: question.device_id,
+    "grant": lambda question: question.grant_id,
+    "source": lambda question: network_of(question.source),
+}
+# Which keys there can be of what is counted.
+KEYS: Mapping[Counted, tuple[str, ...]] = {
+    Counted.FAILED_CLIENT_AUTHENTICATION: ("client", "source"),
+    Counted.TOKEN_REQUEST: ("client", "grant", "source"),
+    Counted.UNKNOWN_TOKEN: ("client", "source"),
+    Counted.AUTHORIZATION_REQUEST: ("source",),
+    Counted.REQUEST_IN_ADVANCE: ("client", "source"),
+    Counted.SIGN_IN: ("account", "device", "source"),
+    Counted.REGISTRATION: ("source",),
+    Counted.FAILED_REGISTRATION: ("source",),
+}
+# What a row does when the shared store is down.
+MEMORY, ALLOW, REFUSE = "memory", "allow", "refuse"
+STORE_DOWN = "limits-store-down"
+SCHEMES = ("memory", "redis", "rediss", "redis+unix")
+# Seconds: how long the shared store may take, and after which time it is tried again when it was down.
+STORE_SECONDS = 0.25
+RETRY_SECONDS = 5
+MAXIMUM_PERIOD = 31 * 86_400
+# How far a clock may be set back while the counts still hold.
+SET_BACK_SECONDS = 60
+MAXIMUM_COUNT = 1_000_000
+# In memory, each takes some 250 bytes.
+MAXIMUM_KEPT = 200_000
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_TOLD = "told"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A limit: `count` times in `seconds`, for each value of its key.
+
+    Attributes:
+        name: also the reason of its refusals.
+        parts: of its key.
+        when_down: MEMORY, ALLOW or REFUSE.
+    """
+
+    name: str
+    counted: Counted
+    parts: tuple[str, ...]
+    count: int
+    seconds: int
+    when_down: str
+
+    def who(self, question: RateQuestion) -> str | None:
+        """The key of this question, in words; None if this row does not apply to it."""
+        if question.counted is Counted.SIGN_IN and (question.device_id is None) == ("device" in self.parts):
+            # A known device has limits of its own, so that no stranger can use them up (T103).
+            return None
+        named = []
+        for part in self.parts:
+            value = PARTS[part](question)
+            if value is None:
+                return None
+            if value:
+                named.append(f"{part}={value}")
+        return " ".join(named)
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """A row with the key that it has for one question."""
+
+    row: Row
+    who: str
+    key: str
+
+
+@dataclass(eq=False)
+class RateLimits:
+    """Limit how often clients, people and strangers may do something.
+
+    Attributes:
+        limits: a line each, `name = what is counted, key, count, period`, and at the end what it does while the shared
+            store is down, if that is not `memory`: `allow` or `refuse`.
+        storage: where the counts are: `memory://` of each process, or `redis://HOST:PORT/NUMBER` (`rediss` for TLS) of a
+            Redis or Valkey that all processes share (needs `pip install authserver[redis]`).
+        password: of that store, if it needs one.
+        prefix: what its keys begin with; another one for each server that uses the same store.
+    """
+
+    # It is not timed: the shared store has a time limit that is shorter.
+    immediate: ClassVar[bool] = True
+
+    limits: tuple[tuple[str, str], ...] = DEFAULT
+    storage: str = "memory://"
+    password: Secret | None = field(default=None, repr=False)
+    prefix: str = "authserver"
+    rows: Mapping[Counted, tuple[Row, ...]] = field(init=False, repr=False)
+    counts: Counts = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        rows = [_row(name, text) for name, text in self.limits]
+        self.rows = {counted: tuple(row for row in rows if row.counted is counted) for counted in Counted}
+        _check_storage(self.storage)
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", self.prefix):
+            raise ValueError("prefix: expected 1 to 50 letters, digits, hyphens and underscores")
+        if self.password and self.storage.startswith("memory:"):
+            raise ValueError("password: the memory of a process needs none; set storage, or remove the line")
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """What would change each refusal."""
+        return {
+            STORE_DOWN: "authserver.plugin.rate_limits.storage names a store that cannot be used: start it, or see the log"
+        } | {
+            row.name: (
+                f"wait until the window is over, or lift it now: `authserver limits lift {row.name}`; to allow more than "
+                f"{row.count} in {_in_words(row.seconds)}, change this line of authserver.plugin.rate_limits.limits"
+            )
+            for row in self._all_rows()
+        }
+
+    def prepare(self) -> None:
+        """Begin to count. Raises ValueError when the shared store cannot be used with what is installed."""
+        shared = None
+        if not self.storage.startswith("memory:"):
+            options: dict[str, Any] = {"password": self.password.value} if self.password else {}
+            try:
+                shared = SharedStorage(
+                    self.storage,
+                    wrap_exceptions=True,
+                    key_prefix=self.prefix,
+                    socket_timeout=STORE_SECONDS,
+                    socket_connect_timeout=STORE_SECONDS,
+                    **options,
+                )
+            except ConfigurationError:
+                raise ValueError(
+                    "storage: its driver is not installed: pip install 'authserver[redis]'"
+                ) from None
+        self.counts = Counts(shared)
+
+    def close(self) -> None:
+        """Close the connections to the shared store."""
+        self.counts.close()
+
+    @hookimpl
+    def rate_decision(self, question: RateQuestion) -> Decision[None] | None:
+        applied = [
+            _Applied(row, who, f"{row.name} {who}")
+            for row in self.rows[question.counted]
+            if (who := row.who(question)) is not None
+        ]
+        if not applied:
+            return None
+        store, is_down = self.counts.store()
+        if not is_down:
+            try:
+                return _decided(store, applied, question.step)
+            except StorageError as error:
+                self.counts.went_down(error)
+        if question.step is not RateStep.GIVE_BACK and any(item.row.when_down == REFUSE for item in applied):
+            return deny(STORE_DOWN, wait=Wait(RETRY_SECONDS, self.counts.is_first_refusal()))
+        in_memory = [item for item in applied if item.row.when_down == MEMORY]
+        return _decided(self.counts.memory, in_memory, question.step) if in_memory else None
+
+    def figures(self) -> Mapping[str, tuple[str, float]]:
+        """What collectors of figures may show: each with its meaning."""
+        return {
+            "store_down": (
+                "1 while the shared store of the limits cannot be used.",
+                float(self.counts.is_down),
+            ),
+            "kept": ("Counts in the memory of this process.", float(len(self.counts.memory))),
+        }
+
+    def table(self) -> Sequence[Mapping[str, Any]]:
+        """The rows, for operators."""
+        return [
+            {
+                "limit": row.name,
+                "counted": row.counted.value,
+                "key": "+".join(row.parts),
+                "count": row.count,
+                "seconds": row.seconds,
+                "store_down": row.when_down,
+            }
+            for row in self._all_rows()
+        ]
+
+    def usage(self) -> Sequence[Usage] | None:
+        """What is used, the fullest first; None if only the processes of the server know it.
+
+        Raises:
+            ValueError: the shared store cannot be used.
+        """
+        shared = self.counts.shared
+        if shared is None:
+            return None
+        rows = {row.name: row for row in self._all_rows()}
+        found = []
+        try:
+            for key in shared.every_key():
+                name, _, who = key.partition(" ")
+                row, used = rows.get(name), shared.get(key)
+                if row is not None and used > 0:
+                    left = _seconds_left(shared, key, row)
+                    found.append(Usage(limit=name, who=who, used=used, allowed=row.count, seconds=left))
+        except StorageError as error:
+            raise ValueError(f"the store of the limits cannot be used: {error}") from None
+        return sorted(found, key=lambda item: (-item.used / item.allowed, item.limit, item.who))
+
+    def lift(self, limit: str, who: str | None) -> int | None:
+        """Let somebody begin anew with a limit, or with None everybody; how many did, None as for `usage`.
+
+        Raises:
+            ValueError: there is no such limit, or the shared store cannot be used.
+        """
+        names = [row.name for row in self._all_rows()]
+        if limit not in names:
+            raise ValueError(f"{limit}: no such limit; {did_you_mean(limit, names, '')}")
+        found = self.usage()
+        if found is None or self.counts.shared is None:
+            return None
+        lifted = [item for item in found if item.limit == limit and who in (None, item.who)]
+        for item in lifted:
+            self.counts.shared.clear(f"{item.limit} {item.who}")
+            self.counts.shared.clear(f"{_TOLD} {item.limit} {item.who}")
+        return len(lifted)
+
+    def _all_rows(self) -> Iterator[Row]:
+        for rows in self.rows.values():
+            yield from rows
+
+
+def _decided(store: Storage, applied: Sequence[_Applied], step: RateStep) -> Decision[None] | None:
+    """Do what the question wants with all rows that apply to it. Raises StorageError."""
+    if step is RateStep.GIVE_BACK:
+        _take(store, applied, -1)
+        return None
+    # Looked at first, so that who is refused anyway leaves nothing behind for each name that they make up.
+    full = [item for item in applied if store.get(item.key) >= item.row.count]
+    if not full and step is RateStep.CLAIM:
+        # Several may have looked at the same time; the one who counts too much takes it back.
+        full = _take(store, applied, 1)
+        if full:
+            _take(store, applied, -1)
+    if not full:
+        return None
+    wait, item = max(
+        ((_seconds_left(store, item.key, item.row), item) for item in full), key=lambda pair: pair[0]
+    )
+    # The first refusal of each window is kept as an event: this count ends with it.
+    is_first = store.incr(f"{_TOLD} {item.key}", wait) == 1
+    return deny(item.row.name, wait=Wait(wait, is_first))
+
+
+def _take(store: Storage, applied: Sequence[_Applied], amount: int) -> list[_Applied]:
+    """Count these so much up or down; those that are then above their limits."""
+    return [item for item in applied if store.incr(item.key, item.row.seconds, amount) > item.row.count]
+
+
+def _seconds_left(store: Storage, key: str, row: Row) -> int:
+    """Until its window ends; never longer than the window, even if a clock was set back."""
+    return min(max(1, math.ceil(store.get_expiry(key) - time.time())), row.seconds)
+
+
+class _Count(NamedTuple):
+    """How often, and the window in which that counts."""
+
+    times: int
+    begins_at: float
+    ends_at: float
+
+    def is_live(self, now: float) -> bool:
+        """A window that begins in the future is from before the clock was set back, and counts no more."""
+        return self.begins_at - SET_BACK_SECONDS <= now < self.ends_at
+
+
+class MemoryCounts(Storage):
+    """Counts in the memory of this process.
+
+    The one of `limits` looks at all counts a hundred times a second, which a stranger who makes up names could turn into
+    work; this one looks at them when they have doubled, and keeps a bounded number.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: dict[str, _Count] = {}
+        self._lock = threading.Lock()
+        self._sweep_at = 1_024
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return ValueError
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        now = time.time()
+        with self._lock:
+            held = self._counts.get(key)
+            if held is None or not held.is_live(now):
+                held = _Count(0, now, now + expiry)
+            count = held.times + amount
+            if count <= 0:
+                self._counts.pop(key, None)
+                return 0
+            self._counts[key] = _Count(count, held.begins_at, held.ends_at)
+            if len(self._counts) >= self._sweep_at:
+                self._sweep(now)
+            return count
+
+    def get(self, key: str) -> int:
+        held = self._counts.get(key)
+        return held.times if held is not None and held.is_live(time.time()) else 0
+
+    def get_expiry(self, key: str) -> float:
+        held = self._counts.get(key)
+        return held.ends_at if held is not None else time.time()
+
+    def clear(self, key: str) -> None:
+        with self._lock:
+            self._counts.pop(key, None)
+
+    def check(self) -> bool:
+        return True
+
+    def reset(self) -> int:
+        with self._lock:
+            number = len(self._counts)
+            self._counts.clear()
+            return number
+
+    def _sweep(self, now: float) -> None:
+        live = {key: held for key, held in self._counts.items() if held.is_live(now)}
+        if len(live) >= MAXIMUM_KEPT:
+            # Those that end first are forgotten.
+            kept = sorted(live.items(), key=lambda item: item[1].ends_at)[len(live) // 4 :]
+            live = dict(kept)
+        self._counts = live
+        self._sweep_at = min(max(1_024, 2 * len(live)), max(MAXIMUM_KEPT, len(live) + 1_024))
+
+
+class SharedStorage(RedisStorage):
+    """Counts in a Redis or Valkey, which can be listed."""
+
+    def every_key(self) -> Iterator[str]:
+        """The keys of all counts. Raises StorageError."""
+        prefix = self.prefixed_key("")
+        try:
+            for key in self.storage.scan_iter(match=f"{prefix}*", count=1_000):
+                text = key.decode() if isinstance(key, bytes) else key
+                if not text.startswith(f"{prefix}{_TOLD} "):
+                    yield text.removeprefix(prefix)
+        except self.base_exceptions as error:
+            raise StorageError(error) from error
+
+
+class Counts:
+    """Where it is counted: in the shared store, if there is one, and in memory while that is down.
+
+    Attributes:
+        shared: the shared store; None if counts are in memory.
+        is_down: whether it could not be used when it was last tried.
+    """
+
+    def __init__(self, shared: SharedStorage | None) -> None:
+        self.shared = shared
+        self.memory = MemoryCounts()
+        self.is_down = False
+        self._try_at = 0.0
+        self._tell_at = 0.0
+        self._lock = threading.Lock()
+
+    def store(self) -> tuple[Storage, bool]:
+        """The store to use now, and whether the shared one is down. Now and then one request tries it again."""
+        if self.shared is None:
+            return self.memory, False
+        if self.is_down:
+            with self._lock:
+                if time.monotonic() < self._try_at:
+                    return self.memory, True
+                self._try_at = time.monotonic() + RETRY_SECONDS
+            try:
+                self.shared.get("there")
+            except StorageError:
+                return self.memory, True
+            self.is_down = False
+            log.warning("the shared store of the limits can be used again")
+        return self.shared, False
+
+    def went_down(self, error: Exception) -> None:
+        """Note that the shared store failed; the log hears of it once."""
+        with self._lock:
+            self._try_at = time.monotonic() + RETRY_SECONDS
+            told, self.is_down = self.is_down, True
+        if not told:
+            log.warning(
+                "the shared store of the limits cannot be used (%s): until it can, each limit does what its line says, "
+                "by default it counts in the memory of each process",
+                type(error.__cause__ or error).__name__,
+            )
+
+    def is_first_refusal(self) -> bool:
+        """Whether nobody was refused for some time because the shared store is down."""
+        with self._lock:
+            now = time.monotonic()
+            is_first, self._tell_at = now >= self._tell_at, max(self._tell_at, now + 60)
+            return is_first
+
+    def close(self) -> None:
+        if self.shared is not None:
+            self.shared.storage.close()
+
+
+def _row(name: str, text: str) -> Row:
+    """A line of the table. Raises ValueError."""
+    where = f"limits: {name}: "
+    if not _NAME.fullmatch(name) or len(name) > 60 or name in (STORE_DOWN, _TOLD):
+        raise ValueError(f"{where}a name is lower-case words joined by hyphens, up to 60 characters")
+    columns = [column.strip() for column in text.split(",")]
+    if not 4 <= len(columns) <= 5:
+        raise ValueError(
+            f"{where}expected `what is counted, key, count, period`, such as `sign_in, account+source, 10, 10 minutes`"
+        )
+    what, key, count, period, when_down = (*columns, MEMORY)[:5]
+    if what not in [*Counted]:
+        raise ValueError(f"{where}{what} cannot be counted; {did_you_mean(what, [*Counted], '')}")
+    counted = Counted(what)
+    parts = tuple(dict.fromkeys(part.strip() for part in key.split("+")))
+    possible = (*KEYS[counted], "all")
+    for part in parts:
+        if part not in possible:
+            raise ValueError(f"{where}{part} is no key of {what}; {did_you_mean(part, possible, '')}")
+    if "all" in parts and len(parts) > 1:
+        raise ValueError(f"{where}all counts everybody together, so it stands alone")
+    if when_down not in (MEMORY, ALLOW, REFUSE):
+        hint = did_you_mean(when_down, (MEMORY, ALLOW, REFUSE), "")
+        raise ValueError(f"{where}{when_down}: what it does while the shared store is down; {hint}")
+    if not re.fullmatch(r"[0-9]{1,7}", count) or not 1 <= int(count) <= MAXIMUM_COUNT:
+        raise ValueError(f"{where}{count}: a count is 1 to {MAXIMUM_COUNT}; for no limit, remove the line")
+    return Row(
+        name=name,
+        counted=counted,
+        parts=parts,
+        count=int(count),
+        seconds=_seconds(where, period),
+        when_down=when_down,
+    )
+
+
+def _seconds(where: str, period: str) -> int:
+    """How long `10 minutes` are. Raises ValueError."""
+    problem = f"{where}{period}: a period is like second, minute, 10 minutes, hour or day, up to 31 days"
+    if not re.fullmatch(r"([1-9][0-9]{0,6} )?(second|minute|hour|day)s?", period):
+        raise ValueError(problem)
+    seconds = parse(f"1 per {period}").get_expiry()
+    if not 1 <= seconds <= MAXIMUM_PERIOD:
+        raise ValueError(problem)
+    return int(seconds)
+
+
+def _check_storage(storage: str) -> None:
+    """Raises ValueError for what no store can be reached by."""
+    try:
+        url = urlsplit(storage)
+        has_password, _ = url.password is not None, url.port
+    except ValueError:
+        raise ValueError("storage: expected memory:// or redis://HOST:PORT/NUMBER") from None
+    if url.scheme not in SCHEMES:
+        raise ValueError(
+            f"storage: {url.scheme or 'it has no scheme'}; {did_you_mean(url.scheme, SCHEMES, '')}"
+        )
+    if has_password or "password=" in url.query:
+        raise ValueError("storage: it holds a password; give it as the setting password")
+    if url.scheme != "memory" and not (url.hostname or url.path):
+        raise ValueError("storage: expected redis://HOST:PORT/NUMBER")
+
+
+def _in_words(seconds: int) -> str:
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds % length == 0:
+            return (
+                f"{seconds // length} {unit}s"
+                if seconds > length
+                else f"a {unit}".replace("a hour", "an hour")
+            )
+    return f"{seconds} seconds"

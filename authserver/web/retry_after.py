@@ -1,0 +1,19 @@
+"""What a refusal says about when to come again (RFC 9110, 10.2.3; RFC 6585, 4)."""
+
+from __future__ import annotations
+
+from pyramid.response import Response
+
+from authserver.engine.errors import TooManyRequests
+
+
+def with_retry_after(response: Response, refusal: TooManyRequests) -> Response:
+    """The response with the status and the header of this refusal."""
+    response.status_int = refusal.status
+    response.headers["Retry-After"] = str(refusal.retry_after)
+    return response
+
+
+def minutes(seconds: int) -> int:
+    """As people count them: begun ones, too."""
+    return -(-seconds // 60)
