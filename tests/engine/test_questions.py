@@ -21,6 +21,7 @@ from authserver.engine.questions import (
     Known,
     LoginQuestion,
     Question,
+    RateQuestion,
     RedirectUriQuestion,
     RegistrationQuestion,
 )
@@ -114,7 +115,7 @@ def test_a_question_that_went_through_the_event_table_is_the_same(asked: Questio
             case RegistrationQuestion():
                 assert asked.bearer is not None
             case _:
-                assert isinstance(asked, AuthenticationQuestion | LoginQuestion)
+                assert isinstance(asked, AuthenticationQuestion | LoginQuestion | RateQuestion)
     else:
         assert again == asked
         assert again.facts() == facts
