@@ -117,6 +117,12 @@ def test_a_file_that_holds_no_policy_is_refused_in_a_sentence(
     assert sentence in problem
 
 
+def test_a_file_that_hangs_is_not_waited_for(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidate, "LOADING_SECONDS", 0.3)
+    with pytest.raises(SettingsError, match=r"cannot be imported: it takes longer than 0\.3 seconds"):
+        loaded(write("import threading; threading.Event().wait()\n" + ONE))
+
+
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [

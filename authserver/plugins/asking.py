@@ -317,7 +317,6 @@ class PluginSet:
         contributions = []
         for each in self._implementations[hook]:
             implementation = each.at(question.get)
-            plugin = implementation.label
             try:
                 value = contained(_contribution, implementation, declaration, question)
             except StorageUnavailable:
@@ -326,7 +325,7 @@ class PluginSet:
                 if declaration.refusing and is_refusal(error):
                     raise
                 said = text_of(error) if isinstance(error, CannotBeAdded | Unusable) else described(error)
-                raise PluginFailed([f"plugin {plugin} failed in {hook}: {said}"]) from error
+                raise PluginFailed([f"plugin {implementation.label} failed in {hook}: {said}"]) from error
             if value is not None:
                 contributions.append((implementation.plugin, value))
         return contributions

@@ -12,11 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from authserver.containment import contained, described
+from authserver.containment import described
 from authserver.hooks import is_implemented
 from authserver.hookspecs import every_hook
 from authserver.ini import did_you_mean
 from authserver.plugins import loading
+from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 from authserver.settings import SettingsError
 
 
@@ -81,7 +82,13 @@ def _from_file(text: str) -> ModuleType:
 
 def _imported(text: str, load: Callable[..., Any], *arguments: object) -> Any:
     try:
-        return contained(load, *arguments)
+        return TimeLimit(LOADING_SECONDS, threads=1).call(load, *arguments)
+    except TooSlow:
+        raise SettingsError(
+            [
+                f"{text} cannot be imported: it takes longer than {LOADING_SECONDS:g} seconds; `prepare` may wait"
+            ]
+        ) from None
     except Exception as error:
         raise SettingsError([f"{text} cannot be imported: {described(error)}"]) from error
 

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from authserver import app
-from authserver.engine.records import Disposable
+from authserver.engine.records import Disposable, EventType
 from authserver.settings import SettingsError
 from authserver.testing.records import a_grant, a_token, an_event
 from authserver.testing.server import SETTINGS, Server, with_plugin
@@ -55,6 +55,21 @@ def test_what_happened_is_counted_by_type(make) -> None:
     figures = read(server)
     assert figures["authserver_events_total", "token.issued"] == 2
     assert figures["authserver_events_total", "token.refused"] == 1
+
+
+def test_no_label_holds_what_clients_or_people_say(make) -> None:
+    """R-16: whatever strangers name, the figures are as many as before."""
+    server = make(**{"authserver.plugins": f"{SETTINGS['authserver.plugins']}\nmetrics rate_limits"})
+    client, secret = server.add_client(client_id="a-telling-name", grant_types=("client_credentials",))
+    kinds = {*map(str, EventType), *map(str, Disposable)}
+    for number in range(3):
+        server.token(client, secret, grant_type="client_credentials", scope=f"scope-{number}")
+        server.token(client, f"wrong-{number}", grant_type=f"grant-{number}")
+        server.sign_in(server.browser(), f"person-{number}")
+        server.http.get(server.path(f"/nowhere-{number}"), status=404)
+    server.token(client, secret, grant_type="client_credentials")
+    labels = {label for _, *labels in read(server) for label in labels}
+    assert {"token.issued", "token.refused", "sign_in.refused"} <= labels <= kinds
 
 
 def test_the_backlog_and_what_was_done_about_it(make) -> None:

@@ -64,7 +64,7 @@ def with_secret(server: Server, client_id: str, secret: str, **environ: str) -> 
 
 
 def test_guessed_secrets_are_slowed_down_and_the_right_one_is_not(limited: Any, clock: Any) -> None:
-    """J-08, R-20: the client itself is served at any time, from the address of the flood too; and so is every other."""
+    """J-08, R-20, T048: the client itself is served at any time, from the address of the flood too; and so is every other."""
     server = limited("guesses = failed_client_authentication, client+source, 3, minute")
     client, secret = server.add_client(grant_types=("client_credentials",))
     other, _ = server.add_client(grant_types=("client_credentials",))
@@ -80,7 +80,7 @@ def test_guessed_secrets_are_slowed_down_and_the_right_one_is_not(limited: Any, 
 
 
 def test_guesses_for_made_up_clients_are_counted_by_address(limited: Any) -> None:
-    """J-08: a name that no client has counts for nobody; its address is counted at every endpoint together."""
+    """J-08, T048: a name that no client has counts for nobody; its address is counted at every endpoint together."""
     server = limited("from-source = failed_client_authentication, source, 4, minute")
     assert with_secret(server, "nobody", WRONG).status_int == 401
     for path in ("/oauth/token", "/oauth/introspect", "/oauth/revoke"):
