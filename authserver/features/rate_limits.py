@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from limits import parse
 from limits.errors import ConfigurationError, StorageError
-from limits.storage import RedisStorage, Storage
+from limits.storage import RedisStorage
 
 from authserver.api import (
     Counted,
@@ -308,7 +308,7 @@ class RateLimits:
             yield from rows
 
 
-def _decided(store: Storage, applied: Sequence[_Applied], step: RateStep) -> Decision[None] | None:
+def _decided(store: Store, applied: Sequence[_Applied], step: RateStep) -> Decision[None] | None:
     """Do what the question wants with all rows that apply to it. Raises StorageError."""
     if step is RateStep.GIVE_BACK:
         _take(store, applied, -1)
@@ -330,12 +330,12 @@ def _decided(store: Storage, applied: Sequence[_Applied], step: RateStep) -> Dec
     return deny(item.row.name, wait=Wait(wait, is_first))
 
 
-def _take(store: Storage, applied: Sequence[_Applied], amount: int) -> list[_Applied]:
+def _take(store: Store, applied: Sequence[_Applied], amount: int) -> list[_Applied]:
     """Count these so much up or down; those that are then above their limits."""
     return [item for item in applied if store.incr(item.key, item.row.seconds, amount) > item.row.count]
 
 
-def _seconds_left(store: Storage, key: str, row: Row) -> int:
+def _seconds_left(store: Store, key: str, row: Row) -> int:
     """Until its window ends; never longer than the window, even if a clock was set back."""
     return min(max(1, math.ceil(store.get_expiry(key) - time.time())), row.seconds)
 
@@ -352,25 +352,21 @@ class _Count(NamedTuple):
         return self.begins_at - SET_BACK_SECONDS <= now < self.ends_at
 
 
-class MemoryCounts(Storage):
+class MemoryCounts:
     """Counts in the memory of this process.
 
     The one of `limits` looks at all counts a hundred times a second, which a stranger who makes up names could turn into
-    work; this one looks at them when they have doubled, and keeps a bounded number.
+    work; this one looks at them when they have doubled, and keeps a bounded number. It has the methods of theirs
+    that are used here, without what they wrap them in: every token request is counted.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self._counts: dict[str, _Count] = {}
         self._lock = threading.Lock()
         self._sweep_at = 1_024
 
     def __len__(self) -> int:
         return len(self._counts)
-
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        return ValueError
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         now = time.time()
@@ -394,19 +390,6 @@ class MemoryCounts(Storage):
     def get_expiry(self, key: str) -> float:
         held = self._counts.get(key)
         return held.ends_at if held is not None else time.time()
-
-    def clear(self, key: str) -> None:
-        with self._lock:
-            self._counts.pop(key, None)
-
-    def check(self) -> bool:
-        return True
-
-    def reset(self) -> int:
-        with self._lock:
-            number = len(self._counts)
-            self._counts.clear()
-            return number
 
     def _sweep(self, now: float) -> None:
         live = {key: held for key, held in self._counts.items() if held.is_live(now)}
@@ -433,6 +416,9 @@ class SharedStorage(RedisStorage):
             raise StorageError(error) from error
 
 
+Store = MemoryCounts | SharedStorage
+
+
 class Counts:
     """Where it is counted: in the shared store, if there is one, and in memory while that is down.
 
@@ -449,7 +435,7 @@ class Counts:
         self._tell_at = 0.0
         self._lock = threading.Lock()
 
-    def store(self) -> tuple[Storage, bool]:
+    def store(self) -> tuple[Store, bool]:
         """The store to use now, and whether the shared one is down. Now and then one request tries it again."""
         if self.shared is None:
             return self.memory, False
