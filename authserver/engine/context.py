@@ -14,6 +14,7 @@ from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.decisions import Ruling, T, Verdict
 from authserver.engine.errors import OAuthError, ServerError
+from authserver.engine.evidence import bounded
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import (
     ContributionFailed,
@@ -312,9 +313,9 @@ class Engine(Parts):
         details: Mapping[str, Any] = NOTHING,
         event_id: str | None = None,
     ) -> Event:
-        """An event about this request, with all decisions made so far."""
+        """An event about this request, with all decisions made so far, within its limit (`engine.evidence`)."""
         journal = self.journal
-        return Event(
+        event = Event(
             event_id=event_id or digests.new_identifier(),
             type=type,
             at=self.now,
@@ -327,3 +328,4 @@ class Engine(Parts):
             decisions=tuple(ruling.as_record() for ruling in journal.decisions),
             details=details,
         )
+        return bounded(event)

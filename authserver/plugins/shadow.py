@@ -18,6 +18,7 @@ from typing import Any
 from authserver.engine.context import SERVER
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Ruling, combine
+from authserver.engine.evidence import bounded
 from authserver.engine.ports import Storage
 from authserver.engine.records import Event, EventType
 from authserver.hookspecs import DECIDING
@@ -110,7 +111,7 @@ class Shadow:
             details={"slot": ruling.hook, "dropped": dropped},
         )
         with self._storage.begin() as stores:
-            stores.events.add(event)
+            stores.events.add(bounded(event))
 
     def _may_record(self) -> bool:
         """A bucket that fills at the allowed rate and holds one second's worth."""
