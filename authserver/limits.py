@@ -151,7 +151,7 @@ MAXIMUM_STRANGER_REFUSAL_EVENT: Annotated[
         "bytes that the event of a refusal says of a stranger, beside its columns",
         "anybody can cause it; the rest is cut, and the event says so",
     ),
-] = 1_000
+] = 1_200
 MAXIMUM_STRANGER_EVENT: Annotated[
     int,
     Bound(

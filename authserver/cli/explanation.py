@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from authserver.cli.printing import print_json, print_record, print_rows, say, words
@@ -49,11 +50,12 @@ def print_explanation(
 
 def _more(told: Explanation) -> str:
     """What an event says of the others that it stands for."""
-    count, sources = told.more.get("count", 0), told.more.get("sources", 0)
+    count, sources = told.more["count"], told.more["sources"]
     several = "other refusals" if told.more.get("several_kinds") else "refusals of this kind"
+    until = datetime.fromisoformat(told.more["until"])
     addresses = f"{sources} {'address' if sources == 1 else 'addresses'}"
     return (
-        f"This event stands for {count:,} more {several}, from {addresses} in all, until {words(told.more.get('until'))}: "
+        f"This event stands for {count:,} more {several}, from {addresses} in all, until {words(until)}: "
         "there were too many to store each (authserver.refusals_per_minute)."
     )
 

@@ -25,8 +25,6 @@ from authserver.limits import (
 
 CUT = "cut"
 STRANGER = "stranger"
-# Of the details: names of ours, and numbers.
-_ALWAYS_SHORT = ("endpoint", "method", "error", "slot", "dropped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +37,20 @@ class _Step:
     silent_answers: bool = True
 
 
+# What explains an outcome stays longest: the decision that refused, with the facts that are short anyway.
 _STEPS = (
     _Step(200, 10, 6),
-    _Step(100, 5, 3),
-    _Step(60, 3, 2, silent_answers=False),
+    _Step(200, 10, 6, silent_answers=False),
+    _Step(200, 10, 3, silent_answers=False),
+    _Step(100, 5, 3, silent_answers=False),
+    _Step(100, 5, 2, silent_answers=False),
+    _Step(100, 5, 1, silent_answers=False),
+    _Step(60, 3, 1, silent_answers=False),
     _Step(40, 2, 1, silent_answers=False),
     _Step(20, 1, 1, silent_answers=False),
 )
+# Of the details: sentences, names and numbers of ours, which are short.
+_OURS = ("endpoint", "method", "error", "description", "exception", "slot", "dropped")
 
 
 def _plain(value: Any) -> Any:
@@ -103,7 +108,9 @@ def left_out(event: Event) -> Mapping[str, int]:
 def _cut(event: Event, step: _Step) -> Event:
     kept, others = _parted(event, step.decisions)
     cutter = _Cutter(step)
-    details = {name: cutter.value(name, value) for name, value in event.details.items()}
+    details = {
+        name: value if name in _OURS else cutter.value(name, value) for name, value in event.details.items()
+    }
     cut = {**cutter.cut, **others}
     return replace(
         event,
@@ -115,7 +122,7 @@ def _cut(event: Event, step: _Step) -> Event:
 def _bare(event: Event) -> Event:
     """What is left when nothing else helps: how it was decided, without what was asked."""
     kept, others = _parted(event, 1)
-    details = {name: value for name, value in event.details.items() if name in _ALWAYS_SHORT}
+    details = {name: value for name, value in event.details.items() if name in _OURS}
     return replace(
         event,
         decisions=tuple(

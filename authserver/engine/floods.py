@@ -123,11 +123,11 @@ class Floods:
             return held.event.event_id
 
     def is_due(self) -> bool:
-        """Whether there is something to store. Costs nothing, for every request asks."""
+        """Whether there is something to store. It costs next to nothing, because every request asks."""
         if not self._held and not self._over:
             return False
         now = self._clock()
-        return now >= self._ends_at and now >= self._try_at
+        return now >= self._try_at and (bool(self._over) or now >= self._ends_at)
 
     def store(self, *, everything: bool = False) -> None:
         """Store what is held of minutes that are over; at the end of the process everything. Never raises."""
