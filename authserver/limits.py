@@ -148,7 +148,7 @@ MAXIMUM_LANGUAGES: Annotated[
 MAXIMUM_STRANGER_REFUSAL_EVENT: Annotated[
     int,
     Bound(
-        "bytes that the event of a refusal says of a stranger, beside its columns",
+        "bytes that the event of a refusal of a stranger, or of a client that registered itself, has beside its columns",
         "anybody can cause it; the rest is cut, and the event says so",
     ),
 ] = 1_200
@@ -162,7 +162,7 @@ MAXIMUM_STRANGER_EVENT: Annotated[
 MAXIMUM_KNOWN_REFUSAL_EVENT: Annotated[
     int,
     Bound(
-        "bytes of the event of a refusal of a client or person that was authenticated",
+        "bytes of the event of a refusal of any other client or person that was authenticated",
         "it is known whom to ask; the rest is cut, and the event says so",
     ),
 ] = 4_000

@@ -405,8 +405,9 @@ class Settings:
             ge=1,
             le=100000,
             description=(
-                "How many refusals of strangers of each kind each process stores in a minute, and ten times as many of "
-                "all kinds together. Those that follow are counted in one event of their kind."
+                "How many refusals of strangers, and of clients that registered themselves, each process stores of each "
+                "kind in a minute, and ten times as many of all kinds together. Those that follow are counted in one "
+                "event of their kind."
             ),
         ),
     ] = 10

@@ -140,12 +140,14 @@ class Journal:
 
     `actor` is the authenticated caller (see `Event.actor`). `target` is set once errors may be redirected:
     the accepted redirect URI, the state, and whether the user is asked first because the client registered
-    that URI itself. `ui_locales` are the languages that the authorization request asks for, separated by spaces
+    that URI itself. `is_anybody` is set when the actor is a client that registered itself, as any stranger can.
+    `ui_locales` are the languages that the authorization request asks for, separated by spaces
     (OpenID Connect Core, 3.1.2.1). `events` are those written so far; observers get them after the commit.
     """
 
     decisions: list[Ruling[Any]] = field(default_factory=list)
     actor: str | None = None
+    is_anybody: bool = False
     client_id: str | None = None
     user_id: str | None = None
     grant_id: str | None = None
@@ -156,6 +158,7 @@ class Journal:
     def acts(self, client: Client) -> None:
         """The client has proven who it is, or holds what was issued to it: from now on it is the actor."""
         self.actor = f"client:{client.client_id}"
+        self.is_anybody = client.is_self_registered
 
     def note_languages(self, parameters: Parameters) -> None:
         """Keep which languages these parameters of an authorization request ask for, if any."""
@@ -328,4 +331,4 @@ class Engine(Parts):
             decisions=tuple(ruling.as_record() for ruling in journal.decisions),
             details=details,
         )
-        return bounded(event)
+        return bounded(event, by_anybody=journal.is_anybody)

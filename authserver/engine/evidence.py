@@ -67,18 +67,24 @@ def size(event: Event) -> int:
     return len(_encode(event.decisions)) + len(_encode(event.details))
 
 
-def limit_of(event: Event) -> int | None:
-    """How many bytes the decisions and details of an event may have; None if nobody from outside causes it."""
+def limit_of(event: Event, *, by_anybody: bool = False) -> int | None:
+    """How many bytes the decisions and details of an event may have; None if nobody from outside causes it.
+
+    Args:
+        by_anybody: whether its actor, although authenticated, is what every stranger can make: a client that
+            registered itself.
+    """
     if event.type is EventType.POLICY_DIFFERED:
         return MAXIMUM_DIFFERENCE_EVENT
-    if event.actor == STRANGER:
-        return MAXIMUM_STRANGER_REFUSAL_EVENT if event.type.is_refusal else MAXIMUM_STRANGER_EVENT
-    return MAXIMUM_KNOWN_REFUSAL_EVENT if event.type.is_refusal else None
+    if event.type.is_refusal:
+        is_known = event.actor != STRANGER and not by_anybody
+        return MAXIMUM_KNOWN_REFUSAL_EVENT if is_known else MAXIMUM_STRANGER_REFUSAL_EVENT
+    return MAXIMUM_STRANGER_EVENT if event.actor == STRANGER else None
 
 
-def bounded(event: Event) -> Event:
-    """The event, cut as little as its limit demands; itself when it is within it."""
-    limit = limit_of(event)
+def bounded(event: Event, *, by_anybody: bool = False) -> Event:
+    """The event, cut as little as its limit demands; itself when it is within it. See `limit_of`."""
+    limit = limit_of(event, by_anybody=by_anybody)
     if limit is None or size(event) <= limit:
         return event
     for step in _STEPS:

@@ -129,12 +129,14 @@ def leaves_event(error: Exception) -> bool:
 
 
 def is_of_stranger(request: Request, error: Exception) -> bool:
-    """Whether nobody known caused it, and nothing outlives it but its event: only such refusals may be counted.
+    """Whether anybody could cause it, and nothing outlives it but its event: only such refusals may be counted.
 
-    A code or token that is used again is never among them: there is a grant that it is about.
+    A client that registered itself is still a stranger here, because a stranger can make any number of them. A code or
+    token that is used again is never among them: there is a grant that it is about.
     """
     journal = request.journal
-    if journal.actor is not None or journal.grant_id is not None or request.caller.actor != evidence.STRANGER:
+    is_known = request.caller.actor != evidence.STRANGER or journal.actor is not None
+    if journal.grant_id is not None or (is_known and not journal.is_anybody):
         return False
     return not (isinstance(error, Refusal) and (error.revoke_grant or error.failed_token))
 

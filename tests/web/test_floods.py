@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from authserver.engine.crypto import digests
 from authserver.engine.records import Event
 from authserver.explaining.explain import Explanation, explain_event
-from authserver.testing.server import REDIRECT_URI, VERIFIER, Server, forged, with_plugin
+from authserver.testing.server import REDIRECT_URI, VERIFIER, Server, basic, forged, with_plugin
+from authserver.testing.service import self_registration
 from authserver.upkeep import Caretaker
 
 MakeServer = Callable[..., Server]
@@ -88,6 +89,27 @@ def test_a_flood_hides_nothing_of_clients_and_people(make_server: MakeServer) ->
     assert reasons.count(("user", "form-token")) == 2 * STORED
     assert reasons.count(("stranger", "client-unknown")) == 1
     assert len(server.events("sign_in.succeeded")) == 1
+
+
+def test_a_client_that_registered_itself_is_as_bounded_as_a_stranger(make_server: MakeServer) -> None:
+    """R-16: anybody can make one; each has an event of its own, by which its refusals are explained."""
+    server = make_server()
+    metadata = self_registration(token_endpoint_auth_method="client_secret_basic")
+    clients = [server.http.post_json("/oauth/register", metadata).json for _ in range(2)]
+    answers = {}
+    for made in clients:
+        sent = {"Authorization": basic(made["client_id"], made["client_secret"])}
+        for _ in range(30):
+            body = f"grant_type={'x' * 5_000}"
+            answers[made["client_id"]] = server.post("/oauth/token", body, headers=sent)
+    assert {answer.status_int for answer in answers.values()} == {400}
+    end_minute(server)
+    rows = server.events("token.refused")
+    assert len(rows) == STORED + 2
+    assert max(bytes_of(server, row["event_id"]) for row in rows) <= 1_500
+    for client_id, answer in answers.items():
+        event, _ = explained(server, answer.json["error_id"])
+        assert (event.client_id, event.actor) == (client_id, f"client:{client_id}")
 
 
 def test_no_use_of_something_stolen_is_only_counted(make_server: MakeServer) -> None:
