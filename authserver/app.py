@@ -32,6 +32,7 @@ from authserver.engine.clients import client_metadata
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.errors import InvalidTarget
+from authserver.engine.floods import Floods
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.metadata import MetadataCollision, auth_methods, joined
@@ -73,6 +74,7 @@ class Application:
         parts: what the engine is made of, the settings among them.
         storage: the database.
         caretaker: cleans up in the background.
+        floods: counts what strangers are refused too often.
         insecure: a line for everything that must not be so in production.
         caller: who works with it where no request does: the server itself, or a command.
     """
@@ -80,6 +82,7 @@ class Application:
     parts: ServerParts
     storage: Database
     caretaker: Caretaker
+    floods: Floods
     insecure: tuple[str, ...]
     caller: Caller
 
@@ -98,8 +101,9 @@ class Application:
             self.parts.policies.observe(event)
 
     def close(self) -> None:
-        """Stop cleaning up, and close the plugins and all connections. Harmless a second time."""
+        """Stop cleaning up, store what was counted, close the plugins and all connections. Harmless a second time."""
         self.caretaker.stop()
+        self.floods.store(everything=True)
         self.parts.policies.close()
         self.storage.close()
 
@@ -276,10 +280,12 @@ def _build(
         _check_scope_groups(settings, parts.scopes)
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
+    floods = Floods(storage, settings.refusals_per_minute, plugins.observe)
     return Application(
         parts=parts,
         storage=storage,
-        caretaker=Caretaker(storage, settings),
+        caretaker=Caretaker(storage, settings, floods),
+        floods=floods,
         insecure=(*loaded.insecure, *insecure_plugins, *insecure_shadows),
         caller=caller,
     )

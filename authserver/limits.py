@@ -143,6 +143,37 @@ MAXIMUM_LANGUAGES: Annotated[
     int, Bound("characters of `Accept-Language` or `ui_locales`", "a longer one is not read")
 ] = 1_000
 
+# ---- Events -----------------------------------------------------------------------------------------
+
+MAXIMUM_STRANGER_REFUSAL_EVENT: Annotated[
+    int,
+    Bound(
+        "bytes that the event of a refusal of a stranger, or of a client that registered itself, has beside its columns",
+        "anybody can cause it; the rest is cut, and the event says so",
+    ),
+] = 1_200
+MAXIMUM_STRANGER_EVENT: Annotated[
+    int,
+    Bound(
+        "bytes of any other event that a stranger causes, such as a registration",
+        "it comes with a record that is larger; the rest is cut, and the event says so",
+    ),
+] = 4_000
+MAXIMUM_KNOWN_REFUSAL_EVENT: Annotated[
+    int,
+    Bound(
+        "bytes of the event of a refusal of any other client or person that was authenticated",
+        "it is known whom to ask; the rest is cut, and the event says so",
+    ),
+] = 4_000
+MAXIMUM_DIFFERENCE_EVENT: Annotated[
+    int,
+    Bound(
+        "bytes of the event of a decision that shadow plugins would have made otherwise",
+        "anybody can cause it; the rest is cut, and the event says so",
+    ),
+] = 2_000
+
 
 def sealed_length(request_length: int) -> int:
     """The greatest length that an authorization request of this length has when it is sealed, in an address."""

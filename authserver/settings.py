@@ -388,6 +388,29 @@ class Settings:
         Seconds,
         Meta(ge=0, le=315360000, description="Seconds for which events are kept; 0 keeps them for ever."),
     ] = 31536000
+    refusal_lifetime: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=315360000,
+            description=(
+                "Seconds for which events of refusals are kept, which strangers can cause; 0 keeps them as long as "
+                "other events."
+            ),
+        ),
+    ] = 1209600
+    refusals_per_minute: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100000,
+            description=(
+                "How many refusals of strangers, and of clients that registered themselves, each process stores of each "
+                "kind in a minute, and ten times as many of all kinds together. Those that follow are counted in one "
+                "event of their kind."
+            ),
+        ),
+    ] = 10
     idle_client_lifetime: Annotated[
         Seconds,
         Meta(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from authserver.engine.crypto import digests
+from authserver.engine.floods import Floods
 from authserver.engine.keys import signing_keys
 from authserver.engine.ports import Storage, StorageUnavailable
 from authserver.engine.records import Batch, Disposable, Place
@@ -52,6 +53,8 @@ def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
     }
     if settings.idle_client_lifetime:
         lifetimes[Disposable.CLIENTS] = timedelta(seconds=settings.idle_client_lifetime)
+    if settings.refusal_lifetime:
+        lifetimes[Disposable.REFUSALS] = timedelta(seconds=settings.refusal_lifetime)
     if settings.event_lifetime:
         lifetimes[Disposable.EVENTS] = timedelta(seconds=settings.event_lifetime)
     return {kind: now - GRACE - lifetime for kind, lifetime in lifetimes.items()}
@@ -110,17 +113,19 @@ class Caretaker:
     Args:
         storage: where the rows are.
         settings: how often, and how long what is kept.
+        floods: what it stores at each turn.
 
     Attributes:
         removed: how many rows this process deleted, by kind, with their dependent rows.
         last_run: when this process last did the work; None when it never did.
     """
 
-    def __init__(self, storage: Storage, settings: Settings) -> None:
+    def __init__(self, storage: Storage, settings: Settings, floods: Floods) -> None:
         self.removed: Counter[Disposable] = Counter()
         self.last_run: datetime | None = None
         self._storage = storage
         self._settings = settings
+        self._floods = floods
         self._interval = settings.cleanup_interval
         self._lease = max(2 * self._interval, SHORTEST_LEASE)
         self._holder = digests.new_identifier()
@@ -194,6 +199,7 @@ class Caretaker:
         # Processes that start together do not meet at every turn. The wait does not depend on a clock that
         # can be set.
         while not self._ended.wait(self._interval * (800 + secrets.randbelow(400)) / 1000):
+            self._floods.store()
             try:
                 self.work()
             except Exception as error:

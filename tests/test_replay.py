@@ -12,8 +12,9 @@ import pytest
 from authserver.api import Client, Decision, allow, deny, hookimpl, narrow
 from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict
+from authserver.engine.evidence import bounded
 from authserver.engine.records import Event, EventType
-from authserver.explaining.replay import Replayed, Result, replay
+from authserver.explaining.replay import Replayed, Result, replay, try_policy
 from authserver.plugins.asking import PluginSet
 from authserver.testing import hostile
 from authserver.testing.records import NOW, a_client, a_user, an_event
@@ -159,6 +160,47 @@ def test_events_of_one_request_count_once(engine: Engine) -> None:
 def test_what_shadow_plugins_said_is_not_asked_again(engine: Engine) -> None:
     event = an_event(type=EventType.POLICY_DIFFERED, decisions=(allowed("read"), allowed()))
     assert list(replay([event], engine)) == []
+
+
+def test_what_was_cut_is_not_asked_again(engine: Engine) -> None:
+    """A part is never taken for the whole; what was left out of an event is told too, each once."""
+    long = {**SCOPE, "requested": [f"scope-{number}" for number in range(200)]}
+    silent = [{"plugin": "other", "verdict": "silent", "reason": "", "microseconds": 1} for _ in range(20)]
+    answered = record("scope_decision", SCOPE, "deny", answers=silent)
+    events = [
+        an_event(
+            decisions=decisions, type=EventType.TOKEN_REFUSED, actor="stranger", at=NOW + timedelta(seconds=n)
+        )
+        for n, decisions in enumerate(
+            [
+                (record("scope_decision", long, "deny"),),
+                (record("scope_decision", SCOPE, "allow"),) * 9,
+                (answered,),
+            ]
+        )
+    ]
+    policies = PluginSet([("does", Does(lambda: deny("no")))])
+    items = list(replay(map(bounded, events), replace(engine, policies=policies)))
+    cut, whole, *left_out, without_answers = items
+    too_long = {"reason": "it was too long to be kept whole"}
+    assert (cut.result, cut.would_be) == (Result.NOT_ASKED, too_long)
+    assert whole.result is Result.FLIPPED
+    assert len(left_out) > 5
+    assert {(item.result, item.hook, *item.would_be.values()) for item in left_out} == {
+        (Result.NOT_ASKED, "scope_decision", *too_long.values())
+    }
+    assert without_answers.result is Result.SAME
+
+
+def test_a_policy_on_trial_is_not_asked_about_a_part(engine: Engine) -> None:
+    long = {**SCOPE, "requested": [f"scope-{number}" for number in range(200)]}
+    event = an_event(
+        decisions=(record("scope_decision", long, "deny"),), type=EventType.TOKEN_REFUSED, actor="stranger"
+    )
+    policy = PluginSet([("does", Does(lambda: allow("all", ("read",))))])
+    (item,) = try_policy([bounded(event)], engine, PluginSet([]), policy, {"scope_decision"})
+    assert (item.result, item.answer) == (Result.NOT_ASKED, None)
+    assert "too long" in item.would_be["reason"]
 
 
 @pytest.mark.parametrize(

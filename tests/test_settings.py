@@ -43,6 +43,8 @@ BOUNDS = {
     "fetch_waiting": (0, 256),
     "cleanup_interval": (0, 86400),
     "event_lifetime": (0, 315360000),
+    "refusal_lifetime": (0, 315360000),
+    "refusals_per_minute": (1, 100000),
     "idle_client_lifetime": (0, 315360000),
 }
 

@@ -17,6 +17,7 @@ import time_machine
 
 from authserver import app, upkeep
 from authserver import ini as ini_reader
+from authserver.engine.floods import Floods
 from authserver.engine.records import ClientSecret, Disposable, RegisteredBy, TokenKind
 from authserver.settings import Settings
 from authserver.storage.database import Database
@@ -74,17 +75,20 @@ def read(**changes: str) -> Settings:
 def test_nothing_goes_before_it_was_over_for_more_than_an_hour() -> None:
     """T150: so that a clock an hour ahead takes nothing that is alive."""
     now = datetime(2026, 3, 1, tzinfo=UTC)
-    before = upkeep.cutoffs(read(event_lifetime="86400", idle_client_lifetime="172800"), now)
+    settings = read(event_lifetime="86400", idle_client_lifetime="172800", refusal_lifetime="3600")
+    before = upkeep.cutoffs(settings, now)
     assert set(before) == set(Disposable)
     assert all(now - cutoff > HOUR for cutoff in before.values())
     assert before[Disposable.CLIENT_SECRETS] < now - 7 * DAY
     assert before[Disposable.EVENTS] == now - upkeep.GRACE - DAY
+    assert before[Disposable.REFUSALS] == now - upkeep.GRACE - HOUR
     assert before[Disposable.CLIENTS] == now - upkeep.GRACE - 2 * DAY
 
 
 def test_a_lifetime_of_0_keeps_for_ever() -> None:
-    before = upkeep.cutoffs(read(event_lifetime="0", idle_client_lifetime="0"), datetime.now(UTC))
-    assert set(Disposable) - set(before) == {Disposable.EVENTS, Disposable.CLIENTS}
+    settings = read(event_lifetime="0", idle_client_lifetime="0", refusal_lifetime="0")
+    before = upkeep.cutoffs(settings, datetime.now(UTC))
+    assert set(Disposable) - set(before) == {Disposable.EVENTS, Disposable.REFUSALS, Disposable.CLIENTS}
 
 
 @pytest.mark.parametrize("days", [1, 13, 80])
@@ -305,7 +309,8 @@ def test_the_lease_is_prolonged_while_the_work_takes_longer(make_server, monkeyp
     monkeypatch.setattr(upkeep, "PAUSE", 0.05)
     server = make_server({"authserver.cleanup_interval": "1"})
     add_events(server, 60)
-    other = Caretaker(server.application.storage, server.application.parts.settings)
+    application = server.application
+    other = Caretaker(application.storage, application.parts.settings, application.floods)
     with ThreadPoolExecutor(1) as threads:
         works = threads.submit(server.application.caretaker.work)
         begun, others = time.monotonic(), []
@@ -366,7 +371,8 @@ def test_a_database_that_is_away_is_told_once_and_tried_again(
     """T114: the thread outlives it, and goes on when the database is back."""
     path = tmp_path / "later" / "authserver.db"
     database = Database(f"sqlite:///{path}")
-    caretaker = Caretaker(database, read(cleanup_interval="1"))
+    floods = Floods(database, 10, lambda event: None)
+    caretaker = Caretaker(database, read(cleanup_interval="1"), floods)
     assert caretaker.backlog() == {}
     caretaker.start()
     try:

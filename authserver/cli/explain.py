@@ -61,8 +61,9 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
         event = engine.stores.events.find(error_id)
         if event is None:
             raise click.ClickException(
-                f"no event has the id {error_id}: it is mistyped or from another server, or the database could not "
-                "be written at that time; in that case the log has a line with this id"
+                f"no event has the id {error_id}: it is mistyped or from another server, its event was deleted "
+                "(authserver.refusal_lifetime), or the database could not be written at that time. In a flood the event is "
+                "stored when a minute is over. The log has a line with this id"
             )
         told = explain_event(engine, event, application.parts.policies)
     about = {

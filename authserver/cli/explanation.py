@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from authserver.cli.printing import print_json, print_record, print_rows, say, words
@@ -30,8 +31,12 @@ def print_explanation(
         return
     for number, check in enumerate(told.checks, 1):
         _print_check(number, check, configuration.command)
-    if not told.checks:
+    if not told.checks and not told.left_out:
         say("Nothing was checked.\n")
+    for hook, number in told.left_out.items():
+        say(f"{number} more of {words(hook)} were left out, because the event would have been too long.\n")
+    if told.more:
+        say(f"{_more(told)}\n")
     outcome = told.outcome if isinstance(told.outcome, dict) else {"outcome": told.outcome}
     known = {
         **about,
@@ -41,6 +46,18 @@ def print_explanation(
         **outcome,
     }
     print_record({name: value for name, value in known.items() if words(value) != "-"})
+
+
+def _more(told: Explanation) -> str:
+    """What an event says of the others that it stands for."""
+    count, sources = told.more["count"], told.more["sources"]
+    several = "other refusals" if told.more.get("several_kinds") else "refusals of this kind"
+    until = datetime.fromisoformat(told.more["until"])
+    addresses = f"{sources} {'address' if sources == 1 else 'addresses'}"
+    return (
+        f"This event stands for {count:,} more {several}, from {addresses} in all, until {words(until)}: "
+        "there were too many to store each (authserver.refusals_per_minute)."
+    )
 
 
 def _print_check(number: int, check: Check, program: str) -> None:
@@ -55,6 +72,11 @@ def _print_check(number: int, check: Check, program: str) -> None:
     say(f"{number}. {check.hook}: {check.verdict}{outcome}{by}{why}{note}")
     if check.facts:
         print_record(flat(check.facts), indent=3)
+    if check.cut:
+        say("\n   what was cut, because the event would have been too long")
+        print_record(
+            {path.removeprefix("facts."): f"of {length}" for path, length in check.cut.items()}, indent=3
+        )
     if check.answers:
         say()
         rows = [

@@ -31,7 +31,7 @@ WAIT = 1.0
 @json_option
 @click.pass_obj
 def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
-    """Delete expired rows: tokens, small records, grants, sessions, ended client secrets, idle clients, old events.
+    """Delete expired rows: tokens, small records, grants, sessions, ended secrets, idle clients, refusals, old events.
 
     Servers do this themselves, a little at a time, unless authserver.cleanup_interval is 0. It is safe while they
     run, and twice at once; stopping it loses nothing.

@@ -14,6 +14,7 @@ from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.decisions import Ruling, T, Verdict
 from authserver.engine.errors import OAuthError, ServerError
+from authserver.engine.evidence import bounded
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import (
     ContributionFailed,
@@ -139,12 +140,14 @@ class Journal:
 
     `actor` is the authenticated caller (see `Event.actor`). `target` is set once errors may be redirected:
     the accepted redirect URI, the state, and whether the user is asked first because the client registered
-    that URI itself. `ui_locales` are the languages that the authorization request asks for, separated by spaces
+    that URI itself. `is_anybody` is set when the actor is a client that registered itself, as any stranger can.
+    `ui_locales` are the languages that the authorization request asks for, separated by spaces
     (OpenID Connect Core, 3.1.2.1). `events` are those written so far; observers get them after the commit.
     """
 
     decisions: list[Ruling[Any]] = field(default_factory=list)
     actor: str | None = None
+    is_anybody: bool = False
     client_id: str | None = None
     user_id: str | None = None
     grant_id: str | None = None
@@ -155,6 +158,7 @@ class Journal:
     def acts(self, client: Client) -> None:
         """The client has proven who it is, or holds what was issued to it: from now on it is the actor."""
         self.actor = f"client:{client.client_id}"
+        self.is_anybody = client.is_self_registered
 
     def note_languages(self, parameters: Parameters) -> None:
         """Keep which languages these parameters of an authorization request ask for, if any."""
@@ -312,9 +316,9 @@ class Engine(Parts):
         details: Mapping[str, Any] = NOTHING,
         event_id: str | None = None,
     ) -> Event:
-        """An event about this request, with all decisions made so far."""
+        """An event about this request, with all decisions made so far, within its limit (`engine.evidence`)."""
         journal = self.journal
-        return Event(
+        event = Event(
             event_id=event_id or digests.new_identifier(),
             type=type,
             at=self.now,
@@ -327,3 +331,4 @@ class Engine(Parts):
             decisions=tuple(ruling.as_record() for ruling in journal.decisions),
             details=details,
         )
+        return bounded(event, by_anybody=journal.is_anybody)

@@ -349,6 +349,24 @@ class EventType(StrEnum):
     REQUEST_REFUSED = "request.refused"
     REQUEST_FAILED = "request.failed"
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether a request ended here without what it asked for. What a person refused is a decision of theirs."""
+        return self in REFUSALS
+
+
+REFUSALS = frozenset(
+    {
+        EventType.SIGN_IN_REFUSED,
+        EventType.PASSWORD_REFUSED,
+        EventType.AUTHORIZATION_REFUSED,
+        EventType.TOKEN_REFUSED,
+        EventType.REGISTRATION_REFUSED,
+        EventType.REQUEST_REFUSED,
+        EventType.REQUEST_FAILED,
+    }
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -360,7 +378,9 @@ class Event:
     `source` is the network address that the request came from, empty where there was none; of a person it is
     personal data.
     `client_id`, `user_id` and `grant_id` say whom and what it was about. `decisions` are `Ruling.as_record()`
-    mappings; `details` are small facts such as the grant type.
+    mappings; `details` are small facts such as the grant type. What people outside can cause is cut to a limit, and
+    `cut` in both says what is not whole (`engine.evidence`). `more` in the details of a refusal says how many of its kind
+    were counted with it instead of being stored (`engine.floods`).
     """
 
     event_id: str
@@ -380,7 +400,8 @@ class Disposable(StrEnum):
     """The kinds of rows that clean-up deletes, in that order.
 
     TOKENS are access tokens; codes and refresh tokens go with their GRANTS.
-    CLIENTS are those that registered themselves and are not used.
+    CLIENTS are those that registered themselves and are not used. REFUSALS are the EVENTS of `REFUSALS`, which are kept
+    for a shorter time.
     """
 
     TOKENS = "tokens"
@@ -389,6 +410,7 @@ class Disposable(StrEnum):
     SESSIONS = "sessions"
     CLIENT_SECRETS = "client_secrets"
     CLIENTS = "clients"
+    REFUSALS = "refusals"
     EVENTS = "events"
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict, outcome_of
 from authserver.engine.errors import Refusal
-from authserver.engine.records import Event, EventType
+from authserver.engine.evidence import CUT, cut_facts, left_out
+from authserver.engine.records import NOTHING, Event, EventType
 from authserver.explaining.remedies import EDIT, filled, template_of, words_of
 from authserver.hookspecs import DECIDING
 from authserver.ini import PLUGIN_PREFIX
@@ -53,10 +54,12 @@ class Check:
         outcome: the scopes or the resource that were let through, if it was about such.
         remedies: what would change it; none unless it refused, in whole or in part.
         settings: the present settings of the plugins that refused, or that all had nothing to say where that refuses.
+        cut: what is not whole because the event was too long, by its path, and how long it was (`engine.evidence`).
     """
 
     hook: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    cut: Mapping[str, str] = field(default_factory=dict)
     answers: tuple[PluginAnswer, ...] = ()
     verdict: str
     by: str
@@ -69,13 +72,21 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """The checks that led to an outcome. `description` is the text that the client got."""
+    """The checks that led to an outcome.
+
+    Attributes:
+        description: the text that the client got.
+        left_out: how many checks are not shown because the event was too long, by hook.
+        more: of an event that stands for others of its kind: their `count`, until when they came, from how many `sources`.
+    """
 
     verdict: str
     reason: str
     description: str
     outcome: Any
     checks: tuple[Check, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def explain(engine: Engine, plugins: PluginSet, rule: Callable[[], Any]) -> Explanation:
@@ -118,7 +129,10 @@ def explain_event(engine: Engine, event: Event, plugins: PluginSet) -> Explanati
             for check, note in zip(checks, _BESIDE, strict=False)
         )
     if event.type.value.endswith((".refused", ".failed")):
-        checks += teller.core_checks(event.reason, event.details.get("facts", {}), checks)
+        cut = {
+            path: length for path, length in event.details.get(CUT, {}).items() if path.startswith("facts")
+        }
+        checks += teller.core_checks(event.reason, event.details.get("facts", {}), checks, cut)
     return Explanation(
         verdict=event.type,
         reason=event.reason,
@@ -126,9 +140,11 @@ def explain_event(engine: Engine, event: Event, plugins: PluginSet) -> Explanati
         outcome={
             name: value
             for name, value in event.details.items()
-            if name not in ("description", "facts", "slot")
+            if name not in ("description", "facts", "slot", CUT, "more")
         },
         checks=checks,
+        left_out=left_out(event),
+        more=event.details.get("more", {}),
     )
 
 
@@ -162,11 +178,15 @@ class _Teller:
         return tuple(map(self._check, decisions))
 
     def core_checks(
-        self, reason: str, facts: Mapping[str, Any], checks: tuple[Check, ...]
+        self,
+        reason: str,
+        facts: Mapping[str, Any],
+        checks: tuple[Check, ...],
+        cut: Mapping[str, str] = NOTHING,
     ) -> tuple[Check, ...]:
         """The core check that refused, unless a policy did."""
         told = checks and checks[-1].verdict != Verdict.ALLOW and checks[-1].reason == reason
-        return () if told else (self.core_check(reason, "refused", facts, checks),)
+        return () if told else (self.core_check(reason, "refused", facts, checks, cut=cut),)
 
     def core_check(
         self,
@@ -176,21 +196,25 @@ class _Teller:
         checks: tuple[Check, ...],
         *,
         outcome: Any = None,
+        cut: Mapping[str, str] = NOTHING,
     ) -> Check:
-        asked = {name: value for check in checks for name, value in check.facts.items()}
+        asked = {name: value for check in checks for name, value in _whole(check.facts, check.cut).items()}
         return Check(
             hook=CORE,
             facts=dict(facts),
+            cut=dict(cut),
             verdict=verdict,
             by=CORE,
             reason=reason,
             outcome=outcome,
-            remedies=self._remedies_of(reason, {**asked, **facts}),
+            remedies=self._remedies_of(reason, {**asked, **_whole(facts, cut)}),
         )
 
     def _check(self, decision: Mapping[str, Any]) -> Check:
         hook, verdict, facts = decision["slot"], decision["verdict"], decision.get("facts") or {}
         declared = DECIDING.get(hook)
+        cut = decision.get(CUT, {})
+        whole = _whole(facts, cut)
         answers = tuple(
             PluginAnswer(
                 by=answer["plugin"],
@@ -204,13 +228,14 @@ class _Teller:
         )
         silent = verdict == Verdict.SILENT
         if silent and declared and declared.silence_refuses:
-            refusing, remedies = answers, self._filled(declared.remedy, facts)
+            refusing, remedies = answers, self._filled(declared.remedy, whole)
         else:
             refusing = _refusing(verdict, answers, facts, decision.get("outcome"))
-            remedies = self._remedies_against(refusing, facts)
+            remedies = self._remedies_against(refusing, whole)
         return Check(
             hook=hook,
             facts=facts,
+            cut=cut,
             answers=answers,
             verdict=verdict,
             by=decision["decided_by"] or "nobody",
@@ -250,12 +275,21 @@ class _Teller:
             return (f"{filled(what, words_of(facts))}; {_NOT_KEPT}",)
         if "{add_scopes}" not in template:
             return (filled(template, words_of(facts)),)
+        if "requested" not in facts:
+            # It was cut: naming some of the scopes would promise too much.
+            return (filled(template, words_of(facts)),)
         missing = [scope for scope in facts.get("requested", ()) if scope not in client.scopes]
         if not missing:
             return (_REGISTERED_NOW,)
         unknown = [scope for scope in missing if scope not in self.engine.scopes]
         remedy = filled(template, words_of(facts, missing_scopes=missing))
         return (_LIST_FIRST.format(" ".join(unknown)), remedy) if unknown else (remedy,)
+
+
+def _whole(facts: Mapping[str, Any], cut: Mapping[str, str]) -> Mapping[str, Any]:
+    """The facts that a remedy may name: a command with a part of a value would change something else."""
+    parts = cut_facts(cut)
+    return {name: value for name, value in facts.items() if name not in parts}
 
 
 def _refusing(

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from authserver.engine import evidence
 from authserver.engine.context import Engine
 from authserver.engine.decisions import Answer, Ruling, Verdict, combine
 from authserver.engine.errors import ServerError
@@ -19,6 +20,8 @@ from authserver.engine.records import Event, EventType
 from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginSet
 
+# Of a decision that was left out of its event.
+_LEFT_OUT: Mapping[str, str] = {"facts": "left out"}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -112,6 +115,9 @@ def _recorded(events: Iterable[Event]) -> Iterator[tuple[Event, Mapping[str, Any
             if identity not in seen:
                 seen.add(identity)
                 yield event, decision
+        for hook, number in evidence.left_out(event).items():
+            for _ in range(number):
+                yield event, {"slot": hook, evidence.CUT: _LEFT_OUT}
 
 
 def _tried(
@@ -121,7 +127,7 @@ def _tried(
     about = _about(event, hook, facts)
     recorded = _recorded_ruling(decision)
     try:
-        question = _question(hook, facts, known)
+        question = _question(decision, facts, known)
     except CannotAskAgain as error:
         return Tried(result=Result.NOT_ASKED, was=recorded, would_be={"reason": str(error)}, **about)
     (answer,) = policy.ask_all(question)
@@ -150,7 +156,7 @@ def _again(event: Event, decision: Mapping[str, Any], known: Known, policies: Po
     hook, facts = decision["slot"], decision.get("facts") or {}
     was = _recorded_ruling(decision)
     try:
-        question = _question(hook, facts, known)
+        question = _question(decision, facts, known)
     except CannotAskAgain as error:
         result, would_be = Result.NOT_ASKED, {"reason": str(error)}
     else:
@@ -186,7 +192,10 @@ def _ruling(ruling: Ruling[Any]) -> dict[str, Any]:
     }
 
 
-def _question(hook: str, facts: Facts, known: Known) -> Question[Any]:
+def _question(decision: Mapping[str, Any], facts: Facts, known: Known) -> Question[Any]:
+    hook = decision["slot"]
+    if not evidence.is_whole(decision):
+        raise CannotAskAgain("it was too long to be kept whole")
     if hook not in DECIDING:
         raise CannotAskAgain("this hook does not exist any more")
     try:

@@ -52,6 +52,7 @@ class Metrics:
     @hookimpl
     def includeme(self, config: Configurator) -> None:
         self.registry.register(Upkeep(config.registry.application.caretaker))
+        self.registry.register(Floods(config.registry.application.floods))
         self.registry.register(Figures(config.registry.application.parts.policies.figures))
         config.add_endpoint(Route("metrics", "/metrics", ("GET",), stored=False), self.page)
 
@@ -106,6 +107,31 @@ class Upkeep(Collector):
 
     def describe(self) -> list[Metric]:
         """Empty, because otherwise the registry would call `collect`, and so the database, at start."""
+        return []
+
+
+class Floods(Collector):
+    """How many refusals were counted instead of being stored, read when the figures are requested.
+
+    Args:
+        floods: the `authserver.engine.floods.Floods` of this process.
+    """
+
+    def __init__(self, floods: Any) -> None:
+        self._floods = floods
+
+    def collect(self) -> Iterator[Metric]:
+        counted = CounterMetricFamily(
+            "authserver_refusals_counted",
+            "Refusals of strangers that were counted and not stored each, by type.",
+            labels=["type"],
+        )
+        for kind, count in dict(self._floods.counted).items():
+            counted.add_metric([kind], count)
+        yield counted
+
+    def describe(self) -> list[Metric]:
+        """Empty, as for `Upkeep`."""
         return []
 
 

@@ -3,7 +3,7 @@
 One thread asks the questions from a queue, so no request waits; a full queue drops questions, and a plugin
 that hangs stops that thread only.
 
-Where the outcome would have been different, a `policy.differed` event is stored, at most some a second.
+Where the outcome would have been different, a `policy.differed` event is stored, at most one a second after the first.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from typing import Any
 from authserver.engine.context import SERVER
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Ruling, combine
+from authserver.engine.evidence import bounded
 from authserver.engine.ports import Storage
 from authserver.engine.records import Event, EventType
 from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginSet
 
 QUEUE = 1000
-MAXIMUM_RECORDS_A_SECOND = 20.0
+# Strangers can cause differences, and each is stored: so many at once, and then so many a second.
+RECORDS_AT_ONCE = 20.0
+RECORDS_A_SECOND = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +45,7 @@ class Shadow:
         self._storage = storage
         self._questions: queue.Queue[Ruling[Any]] = queue.Queue(QUEUE)
         self._dropped = 0
-        self._allowance = MAXIMUM_RECORDS_A_SECOND
+        self._allowance = RECORDS_AT_ONCE
         self._allowed_at = time.monotonic()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -110,13 +113,13 @@ class Shadow:
             details={"slot": ruling.hook, "dropped": dropped},
         )
         with self._storage.begin() as stores:
-            stores.events.add(event)
+            stores.events.add(bounded(event))
 
     def _may_record(self) -> bool:
-        """A bucket that fills at the allowed rate and holds one second's worth."""
+        """A bucket that fills at the allowed rate."""
         now = time.monotonic()
-        gained = (now - self._allowed_at) * MAXIMUM_RECORDS_A_SECOND
-        self._allowance = min(MAXIMUM_RECORDS_A_SECOND, self._allowance + gained)
+        gained = (now - self._allowed_at) * RECORDS_A_SECOND
+        self._allowance = min(RECORDS_AT_ONCE, self._allowance + gained)
         self._allowed_at = now
         if self._allowance < 1:
             return False

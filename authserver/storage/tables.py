@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, Table, Text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-from authserver.engine.records import EventType, RegisteredBy, TokenKind
+from authserver.engine.records import REFUSALS, EventType, RegisteredBy, TokenKind
 from authserver.storage.columns import Json, SpaceSeparated, Texts, TextsByName, UtcDateTime, choice
 
 
@@ -278,6 +278,9 @@ Index(
     sqlite_where=DISPOSABLE,
     postgresql_where=DISPOSABLE,
 )
+# Refusals are deleted long before other events.
+REFUSED = events.c.type.in_(sorted(REFUSALS))
+Index("ix_events_refusals_at", events.c.at, sqlite_where=REFUSED, postgresql_where=REFUSED)
 # Most kept records belong to no grant.
 Index(
     "ix_kept_grant_id",

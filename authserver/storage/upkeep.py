@@ -14,6 +14,7 @@ from authserver.engine.records import Batch, Disposable, Place, RegisteredBy
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.tables import (
     DISPOSABLE,
+    REFUSED,
     client_secrets,
     clients,
     consents,
@@ -95,6 +96,7 @@ _AGING: Mapping[Disposable, tuple[Column[Any], tuple[Condition, ...]]] = {
     Disposable.KEPT_RECORDS: (kept.c.expires_at, ()),
     Disposable.SESSIONS: (sessions.c.expires_at, ()),
     Disposable.CLIENT_SECRETS: (client_secrets.c.expires_at, (client_secrets.c.expires_at.is_not(None),)),
+    Disposable.REFUSALS: (events.c.at, (_spelt_out(REFUSED),)),
     Disposable.EVENTS: (events.c.at, ()),
 }
 _REMOVE_AGED = {

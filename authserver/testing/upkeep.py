@@ -59,9 +59,9 @@ class MemoryUpkeep(InMemory):
                 for digest, session in tables.sessions.items():
                     if session.expires_at <= before:
                         yield session.expires_at, repr(digest), _dropping(tables.sessions, digest)
-            case Disposable.EVENTS:
+            case Disposable.REFUSALS | Disposable.EVENTS:
                 for event_id, event in tables.events.items():
-                    if event.at <= before:
+                    if event.at <= before and (kind is Disposable.EVENTS or event.type.is_refusal):
                         yield event.at, event_id, _dropping(tables.events, event_id)
             case Disposable.CLIENT_SECRETS:
                 for client in tables.clients.values():

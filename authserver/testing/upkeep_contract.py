@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from authserver.engine.ports import Storage
-from authserver.engine.records import Client, ClientSecret, Disposable, RegisteredBy, TokenKind
+from authserver.engine.records import Client, ClientSecret, Disposable, EventType, RegisteredBy, TokenKind
 from authserver.testing.records import (
     NOW,
     a_client,
@@ -147,6 +147,25 @@ def test_sessions_events_and_secrets_go_by_their_time(storage: Storage) -> None:
         client = stores.clients.find("reports", NOW)
         assert client is not None
         assert {secret.digest for secret in client.secrets} == {secret.digest for secret in secrets[1:]}
+
+
+def test_refusals_go_by_a_time_of_their_own_and_other_events_stay(storage: Storage) -> None:
+    """What a person refused is a decision of theirs, and stays too."""
+    others = [kind for kind in EventType if not kind.is_refusal]
+    add(
+        storage,
+        events=[
+            *(an_event(event_id=kind, type=kind, at=NOW - SECOND) for kind in EventType),
+            an_event(event_id="late", type=EventType.TOKEN_REFUSED, at=NOW + SECOND),
+        ],
+    )
+    refused = len(EventType) - len(others)
+    assert count(storage, Disposable.REFUSALS) == refused
+    assert remove(storage, Disposable.REFUSALS) == [(refused, 0)]
+    with storage.begin() as stores:
+        left = {event.event_id for event in stores.events.since(NOW - DAY)}
+    assert left == {*others, "late"}
+    assert EventType.CONSENT_REFUSED in left
 
 
 def self_registered(client_id: str, **changes: Any) -> Client:

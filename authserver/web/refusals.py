@@ -14,6 +14,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from pyramid.config import Configurator
@@ -25,12 +26,14 @@ from pyramid_retry import is_error_retryable
 from pyramid_tm import explicit_manager
 from transaction.interfaces import TransientError
 
+from authserver.engine import evidence
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.errors import PageError, Refusal, TooBusy, TooManyRequests
+from authserver.engine.floods import Kind
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.ports import StorageUnavailable
-from authserver.engine.records import EventType
+from authserver.engine.records import Event, EventType
 from authserver.web.request import Request
 from authserver.web.routes import route_of
 
@@ -58,6 +61,9 @@ def tween_factory(
     handler: Callable[[Request], Response], registry: Registry
 ) -> Callable[[Request], Response]:
     def tween(request: Request) -> Response:
+        floods = request.application.floods
+        if floods.is_due():
+            floods.store()
         try:
             response = handler(request)
         except Exception as error:
@@ -112,14 +118,27 @@ def verdict(request: Request, error: Exception) -> tuple[EventType, str] | None:
 
 
 def leaves_event(error: Exception) -> bool:
-    """Whether it is stored, too; the log has it always.
+    """Whether it is stored by itself; the log has it always.
 
-    A flood is not: only its first refusal. A request that waited for the database is not stored either,
-    because storing would wait again (T114).
+    Of too many requests only the first of a time is, and of a server that is too busy none. A request that waited for
+    the database is not stored either, because storing would wait again (T114).
     """
     if isinstance(error, TooManyRequests | TooBusy):
         return error.leaves_event
     return not isinstance(error, StorageUnavailable) or isinstance(error, TransientError)
+
+
+def is_of_stranger(request: Request, error: Exception) -> bool:
+    """Whether anybody could cause it, and nothing outlives it but its event: only such refusals may be counted.
+
+    A client that registered itself is still a stranger here, because a stranger can make any number of them. A code or
+    token that is used again is never among them: there is a grant that it is about.
+    """
+    journal = request.journal
+    is_known = request.caller.actor != evidence.STRANGER or journal.actor is not None
+    if journal.grant_id is not None or (is_known and not journal.is_anybody):
+        return False
+    return not (isinstance(error, Refusal) and (error.revoke_grant or error.failed_token))
 
 
 def record(request: Request, error: Exception) -> None:
@@ -128,6 +147,7 @@ def record(request: Request, error: Exception) -> None:
     if counted is None:
         return
     kind, reason = counted
+    is_counted = hold(request, error, kind, reason)
     log.log(
         logging.ERROR if kind is EventType.REQUEST_FAILED else logging.INFO,
         "%s %s error_id=%s%s",
@@ -138,19 +158,55 @@ def record(request: Request, error: Exception) -> None:
         # The log has the whole traceback of a failure; the event has only its class.
         exc_info=error if reason == UNEXPECTED else None,
     )
-    if not leaves_event(error):
+    if is_counted or not leaves_event(error):
         return
-    method = request.method if _METHOD.fullmatch(request.method) else "other"
-    details: dict[str, object] = {"endpoint": request.caller.endpoint or None, "method": method}
     # What the request itself wrote was rolled back; observers hear of what stays.
     journal = replace(request.journal, events=[])
     with request.application.begin(caller=request.caller, journal=journal) as engine:
+        details = details_of(request, error)
         if isinstance(error, Refusal):
             keep(engine, error, kind, details=details, event_id=request.error_id)
-            return
-        if not isinstance(error, HTTPException):
-            details["exception"] = type(error).__name__
-        engine.record(kind, reason=reason, details=details, event_id=request.error_id)
+        else:
+            engine.record(kind, reason=reason, details=details, event_id=request.error_id)
+
+
+def hold(request: Request, error: Exception, kind: EventType, reason: str) -> bool:
+    """Whether there are so many of a kind that this one is counted; the request then has the id that all of them share."""
+    if isinstance(error, StorageUnavailable) or not is_of_stranger(request, error):
+        return False
+    caller, journal = request.caller, request.journal
+
+    def event() -> Event:
+        details = details_of(request, error) | (told(error) if isinstance(error, Refusal) else {})
+        with request.application.begin(caller=caller, journal=replace(journal, events=[])) as engine:
+            return engine.event(kind, reason=reason, details=details, event_id=request.error_id)
+
+    shared_id = request.application.floods.hold(
+        Kind(kind, reason, caller.endpoint, journal.client_id, journal.user_id),
+        caller.source,
+        datetime.now(UTC),
+        event,
+        stores_first=leaves_event(error),
+    )
+    if shared_id is None:
+        return False
+    request.environ["authserver.error_id"] = request.error_id = shared_id
+    return True
+
+
+def details_of(request: Request, error: Exception) -> dict[str, Any]:
+    """What an event says of the request; and what failed, where nothing was refused."""
+    method = request.method if _METHOD.fullmatch(request.method) else "other"
+    details: dict[str, Any] = {"endpoint": request.caller.endpoint or None, "method": method}
+    if not isinstance(error, Refusal | HTTPException):
+        details["exception"] = type(error).__name__
+    return details
+
+
+def told(refusal: Refusal) -> dict[str, Any]:
+    """What an event says of a refusal."""
+    facts = {"facts": dict(refusal.facts)} if refusal.facts else {}
+    return {"error": getattr(refusal, "code", ""), "description": refusal.description, **facts}
 
 
 def keep(
@@ -166,10 +222,7 @@ def keep(
         engine.record(EventType.GRANT_REVOKED, reason=refusal.reason)
     if refusal.failed_token:
         engine.stores.tokens.note_failure(refusal.failed_token, engine.now, limit=MAXIMUM_FAILURES)
-    told: dict[str, Any] = {"error": getattr(refusal, "code", ""), "description": refusal.description}
-    if refusal.facts:
-        told["facts"] = dict(refusal.facts)
-    engine.record(kind, reason=refusal.reason, details={**details, **told}, event_id=event_id)
+    engine.record(kind, reason=refusal.reason, details={**details, **told(refusal)}, event_id=event_id)
 
 
 def render(request: Request, error: Exception) -> Response:

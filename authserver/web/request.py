@@ -10,6 +10,7 @@ import pyramid.request
 from pyramid.config import Configurator
 
 from authserver.engine.context import Caller, Engine, Journal, Parts
+from authserver.engine.floods import Floods
 from authserver.engine.pending import Browser
 from authserver.engine.ports import Storage
 from authserver.limits import MAXIMUM_BODY
@@ -29,6 +30,9 @@ class Served(Protocol):
 
     @property
     def storage(self) -> Storage: ...
+
+    @property
+    def floods(self) -> Floods: ...
 
     def check_database(self) -> None: ...
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import click
 import pytest
 
+from authserver.engine.evidence import bounded
 from authserver.engine.records import Event, EventType
 from authserver.storage.database import Database
 
@@ -406,6 +407,45 @@ def test_an_error_id_leads_to_the_record(run, ini, hook, outcome, line) -> None:
         line,
         "2026-01-02 03:04:05Z",
         "profile",
+    ):
+        assert words in people
+
+
+def test_an_event_that_was_cut_or_stands_for_others_says_so(run, ini) -> None:
+    """Parts are shown as parts, with the length of the whole; and how many refusals there were."""
+    asked = {"client_id": "demo-service", "redirect_uri": "https://x.example/" + "p" * 1_500}
+    decision = {
+        "slot": "redirect_uri_decision",
+        "facts": asked,
+        "verdict": "silent",
+        "reason": "nobody-answered",
+        "decided_by": "",
+        "outcome": None,
+        "answers": [],
+    }
+    more = {"count": 1_482, "until": "2026-01-02T03:05:04+00:00", "sources": 7}
+    event = Event(
+        event_id="error-1",
+        type=EventType.AUTHORIZATION_REFUSED,
+        at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        actor="stranger",
+        reason="nobody-answered",
+        decisions=(decision,) * 9,
+        details={"error": "invalid_request", "description": "No.", "more": more},
+    )
+    database = Database(f"sqlite:///{ini.parent}/.local/authserver.sqlite")
+    with database.begin() as stores:
+        stores.events.add(bounded(event))
+    database.close()
+    told = json.loads(run("explain", "--error-id", "error-1", "--json").stdout)
+    assert told["more"] == more
+    assert told["left_out"] == {"redirect_uri_decision": 9 - len(told["checks"])}
+    assert told["checks"][-1]["cut"] == {"facts.redirect_uri": "1518 characters"}
+    people = " ".join(run("explain", "--error-id", "error-1").stdout.split())
+    for words in (
+        "redirect uri of 1518 characters",
+        f"{told['left_out']['redirect_uri_decision']} more of redirect_uri_decision were left out",
+        "stands for 1,482 more refusals of this kind, from 7 addresses in all, until 2026-01-02 03:05:04Z",
     ):
         assert words in people
 

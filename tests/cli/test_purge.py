@@ -37,6 +37,8 @@ def database(run, ini):
             stores.sessions.add(a_session(digest=name.encode(), expires_at=end))
         for days in (1, 400, 500):
             stores.events.add(an_event(at=now - days * DAY, type=EventType.SIGNED_OUT))
+        for days in (1, 13, 20):
+            stores.events.add(an_event(at=now - days * DAY, type=EventType.TOKEN_REFUSED))
     yield database
     database.close()
 
@@ -59,7 +61,7 @@ def counts(answer) -> dict[str, tuple[int, int, int]]:
 def test_it_removes_what_is_over_and_says_what_it_was(run, database) -> None:
     """R-10: the rules are the server's own; the second time nothing is left to do."""
     nothing = dict.fromkeys(Disposable, (0, 0, 0))
-    first = {"grants": (1, 3, 0), "sessions": (1, 0, 0), "events": (2, 0, 0)}
+    first = {"grants": (1, 3, 0), "sessions": (1, 0, 0), "refusals": (1, 0, 0), "events": (2, 0, 0)}
     assert counts(run("db", "purge", "--json")) == {**nothing, **first}
     assert counts(run("db", "purge", "--json")) == nothing
     with database.begin() as stores:
@@ -70,7 +72,7 @@ def test_it_removes_what_is_over_and_says_what_it_was(run, database) -> None:
 def test_a_dry_run_counts_and_removes_nothing(run, database) -> None:
     before = counts(run("db", "purge", "--dry-run", "--json"))
     assert before["grants"] == (0, 0, 1)
-    assert before["events"] == (0, 0, 2)
+    assert (before["events"], before["refusals"]) == ((0, 0, 2), (0, 0, 1))
     assert counts(run("db", "purge", "--dry-run", "--json")) == before
 
 

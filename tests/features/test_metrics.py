@@ -57,6 +57,17 @@ def test_what_happened_is_counted_by_type(make) -> None:
     assert figures["authserver_events_total", "token.refused"] == 1
 
 
+def test_refusals_that_were_counted_are_a_figure_of_their_own(make) -> None:
+    """Together with the events of the same type, they are all that were refused."""
+    server = make(**{"authserver.refusals_per_minute": "2"})
+    for _ in range(9):
+        server.http.get(server.path("/oauth/authorize?client_id=nobody"), expect_errors=True)
+    server.application.floods.store(everything=True)
+    figures = read(server)
+    assert figures["authserver_refusals_counted_total", "authorization.refused"] == 6
+    assert figures["authserver_events_total", "authorization.refused"] == 3
+
+
 def test_no_label_holds_what_clients_or_people_say(make) -> None:
     """R-16: whatever strangers name, the figures are as many as before."""
     server = make(**{"authserver.plugins": f"{SETTINGS['authserver.plugins']}\nmetrics rate_limits"})

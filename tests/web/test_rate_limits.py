@@ -102,7 +102,8 @@ def test_a_flood_of_guesses_leaves_one_event_and_nothing_else(limited: Any) -> N
     ids = [with_secret(server, client.client_id, WRONG).json["error_id"] for _ in range(5)]
     (event,) = [event for event in server.events("token.refused") if event["reason"] == "guesses"]
     assert (event["event_id"], event["client_id"]) == (ids[0], client.client_id)
-    assert len(set(ids)) == 5
+    # Those that follow are counted in one event more, which is stored a minute later (`test_floods`).
+    assert len(set(ids)) == 2
     assert stored(server) == before
     with server.application.begin() as engine:
         kept = engine.stores.events.find(ids[0])
