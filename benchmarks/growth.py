@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measure what floods of refusals make a database grow by: the worst kinds, on SQLite and on PostgreSQL.
 
-    benchmarks/floods.py                                    some minutes
-    benchmarks/floods.py --minutes 10 --each-minute 40      a quick look
+    benchmarks/growth.py                                    some minutes
+    benchmarks/growth.py --minutes 10 --each-minute 40      a quick look
 
 A server in this process is sent the same refused request many times in each of some minutes; the clock is set, so that a
 minute takes no longer than its requests. The size of the table `events` with its indexes is read before and after. What
