@@ -79,8 +79,13 @@ before the database was restored.
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.authorize import Expanded, check_request
 from authserver.engine.clients.authentication import authenticate, read_bearer
-from authserver.engine.clients.client_metadata import read_flag
+from authserver.engine.clients.client_metadata import read_flag, read_object
+from authserver.engine.clients.editing import ChangedMeanwhile
+from authserver.engine.clients.editing import remove as remove_registration
+from authserver.engine.clients.editing import update as update_registration
 from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, RESERVED_PREFIXES
+from authserver.engine.clients.registration import describe as describe_registration
+from authserver.engine.clients.secrets import is_secret_of
 from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse
 from authserver.engine.crypto.digests import (
     digest,
@@ -102,6 +107,7 @@ from authserver.engine.errors import (
     InvalidTarget,
     InvalidToken,
     OAuthError,
+    TemporarilyUnavailable,
     TooManyRequests,
     UnauthorizedClient,
 )
@@ -172,7 +178,7 @@ from authserver.protocols import (
     TokenResponseHook,
 )
 from authserver.settings import LOOPBACK_HOSTS, Secret
-from authserver.web.forms import read_form
+from authserver.web.forms import read_form, read_json, read_query
 from authserver.web.json import json_response
 from authserver.web.request import Request
 from authserver.web.route import Medium, Origins, Route
@@ -192,6 +198,7 @@ __all__ = [
     "AuthenticationStep",
     "BadAssertion",
     "Binding",
+    "ChangedMeanwhile",
     "Client",
     "ClientAuthDecisionHook",
     "ClientMetadata",
@@ -255,6 +262,7 @@ __all__ = [
     "Service",
     "Session",
     "SingleUse",
+    "TemporarilyUnavailable",
     "Token",
     "TokenBindingHook",
     "TokenClaimsHook",
@@ -276,6 +284,7 @@ __all__ = [
     "claim",
     "claim_rate",
     "deny",
+    "describe_registration",
     "did_you_mean",
     "digest",
     "equal",
@@ -284,6 +293,7 @@ __all__ = [
     "foreign_key",
     "from_text",
     "hookimpl",
+    "is_secret_of",
     "json_response",
     "narrow",
     "new_credential",
@@ -294,12 +304,17 @@ __all__ = [
     "read_bearer",
     "read_flag",
     "read_form",
+    "read_json",
     "read_jws",
+    "read_object",
+    "read_query",
     "redirect_uri_problem",
+    "remove_registration",
     "requested_scopes",
     "same_loopback_redirect_uri",
     "single_use",
     "to_text",
+    "update_registration",
     "verify_assertion",
     "verify_password",
     "well_formed",
