@@ -139,7 +139,14 @@ from authserver.engine.records import (
     User,
 )
 from authserver.engine.token import proven_key
-from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
+from authserver.engine.tokens.assertions import (
+    TRUSTED_ALGORITHMS,
+    BadAssertion,
+    TrustedKeys,
+    single_use,
+    verify_assertion,
+    verify_statement,
+)
 from authserver.engine.tokens.issued import Issued, find_issued
 from authserver.engine.tokens.once import claim, of_this_generation
 from authserver.engine.uris import (
@@ -194,6 +201,7 @@ __all__ = [
     "OFFLINE_ACCESS",
     "RESERVED_PREFIXES",
     "SELF_REGISTERED",
+    "TRUSTED_ALGORITHMS",
     "AuthenticationDecisionHook",
     "AuthenticationStep",
     "BadAssertion",
@@ -317,5 +325,6 @@ __all__ = [
     "update_registration",
     "verify_assertion",
     "verify_password",
+    "verify_statement",
     "well_formed",
 ]

@@ -47,7 +47,7 @@ class RegistrationToken:
 
     @hookimpl
     def registration_decision(
-        self, metadata: ClientMetadata, bearer: Secret | None, client: Client | None
+        self, metadata: ClientMetadata, bearer: Secret | None, client: Client | None = None
     ) -> Decision[ClientMetadata] | None:
         if bearer is not None and any([equal(token.value, bearer.value) for token in self.tokens]):
             return _confined(PRESENTED, metadata, self.scopes, self.grant_types)

@@ -26,6 +26,7 @@ WORDS = {
     "metrics": ["metrics", "prometheus"],
     "par": ["par", "pushed", "push", "pushes", "invalid_request_uri"],
     "playground": ["playground"],
+    "software_statements": ["software statement", "software statements", "software_statement"],
     "rate_limits": ["rate limit", "rate limits", "redis", "valkey"],
 }
 # Commands that start a whole server and list its plugins, as an INI file does.
