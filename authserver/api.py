@@ -86,7 +86,7 @@ from authserver.engine.clients.editing import update as update_registration
 from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, RESERVED_PREFIXES
 from authserver.engine.clients.registration import describe as describe_registration
 from authserver.engine.clients.secrets import is_secret_of
-from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse
+from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse, Welcome
 from authserver.engine.crypto.digests import (
     digest,
     equal,
@@ -130,6 +130,7 @@ from authserver.engine.records import (
     ClientMetadata,
     Consent,
     Event,
+    EventType,
     Grant,
     Kept,
     RegisteredBy,
@@ -166,6 +167,7 @@ from authserver.protocols import (
     CodeDetailsHook,
     ConsentDecisionHook,
     ExpandAuthorizationRequestHook,
+    ExpandRegistrationHook,
     FindClientHook,
     GrantTypesHook,
     IncludemeHook,
@@ -176,6 +178,7 @@ from authserver.protocols import (
     RateDecisionHook,
     RedirectUriDecisionHook,
     RegistrationDecisionHook,
+    RegistrationResponseHook,
     ResourceDecisionHook,
     ScopeDecisionHook,
     ScopesHook,
@@ -221,7 +224,9 @@ __all__ = [
     "DocumentKind",
     "Engine",
     "Event",
+    "EventType",
     "ExpandAuthorizationRequestHook",
+    "ExpandRegistrationHook",
     "Expanded",
     "FetchFailed",
     "FetchProblem",
@@ -259,6 +264,7 @@ __all__ = [
     "RedirectUriDecisionHook",
     "RegisteredBy",
     "RegistrationDecisionHook",
+    "RegistrationResponseHook",
     "Reply",
     "Request",
     "ResourceDecisionHook",
@@ -283,6 +289,7 @@ __all__ = [
     "Usage",
     "User",
     "Wait",
+    "Welcome",
     "allow",
     "allowed_resources",
     "allowed_scopes",

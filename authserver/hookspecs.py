@@ -15,7 +15,7 @@ from pyramid.config import Configurator
 
 from authserver.engine.authorize import Expanded
 from authserver.engine.clients.client_metadata import CORE_MEMBERS
-from authserver.engine.context import Binding, Engine, ReadMember, Redeem
+from authserver.engine.context import Binding, Engine, ReadMember, Redeem, Welcome
 from authserver.engine.decisions import Decision
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import (
@@ -631,20 +631,20 @@ def expand_registration(engine: Engine, sent: Mapping[str, Any]) -> Mapping[str,
     """
 
 
-@contributing(Mapping, timed=True, declared="registration_members", reserved=CORE_MEMBERS)
-def registration_response(engine: Engine, client: Client) -> Mapping[str, Any] | None:
-    """Members to add to the response to a client that has registered itself (RFC 7591, 3.2.1).
+@contributing(Welcome, timed=True, declared="registration_members", reserved=CORE_MEMBERS)
+def registration_response(engine: Engine, client: Client) -> Welcome | None:
+    """What to tell a client that registers itself, beside what it is registered with (RFC 7591, 3.2.1).
 
-    Asked when the client is stored, in the same transaction: an implementation may note something among the
-    `private_details` of the client, which nobody is shown.
+    Asked when everything was checked, before the client is stored.
 
     Arguments:
         engine: of this request.
-        client: that registered itself, as it is stored.
+        client: as it will be stored, without its secret.
 
     Answers:
-        A mapping of members. A plugin declares their names in `registration_members`, so that two plugins with the same
-            member stop the start. A member that is not declared is a fault: nothing is registered.
+        A `Welcome`: the members of the response, and what is kept of the client for the plugin alone. A plugin declares
+            the names of the members in `registration_members`, so that two plugins with the same member stop the start.
+            A member that is not declared is a fault: nothing is registered.
         None: nothing to add.
 
     Nobody: what is registered, and a secret if the client has one.
@@ -655,7 +655,7 @@ def registration_response(engine: Engine, client: Client) -> Mapping[str, Any] |
 
         @hookimpl
         def registration_response(self, client):
-            return {"acme_welcome": f"https://acme.example/welcome?client={client.client_id}"}
+            return Welcome(members={"acme_welcome": f"https://acme.example/?client={client.client_id}"})
 
     Added in 0.1.
     """

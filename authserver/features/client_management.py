@@ -22,6 +22,7 @@ from authserver.api import (
     Client,
     Counted,
     Engine,
+    EventType,
     InvalidClientMetadata,
     InvalidToken,
     Medium,
@@ -29,6 +30,7 @@ from authserver.api import (
     Request,
     Route,
     TemporarilyUnavailable,
+    Welcome,
     claim_rate,
     describe_registration,
     digest,
@@ -47,7 +49,14 @@ from authserver.api import (
 )
 
 # As registration itself: any program may register, wherever it is served from, and nothing here counts but the token.
-ROUTE = Route("registration", "/oauth/register/client", ("GET", "PUT", "DELETE"), Medium.JSON, Origins.ALL)
+ROUTE = Route(
+    "registration",
+    "/oauth/register/client",
+    ("GET", "PUT", "DELETE"),
+    Medium.JSON,
+    Origins.ALL,
+    refused=EventType.REGISTRATION_REFUSED,
+)
 TOKEN = "registration_access_token"
 ADDRESS = "registration_client_uri"
 # What a client is told, and must not send (RFC 7592, 2.2).
@@ -84,11 +93,12 @@ class ClientManagement:
         config.add_endpoint(ROUTE, self.manage)
 
     @hookimpl
-    def registration_response(self, engine: Engine, client: Client) -> Mapping[str, Any]:
+    def registration_response(self, engine: Engine, client: Client) -> Welcome:
         """The token and the address of a new client, together (RFC 7592, 3)."""
         token = new_credential(PREFIX)
-        _change(engine, client, with_digests(client, {CURRENT: _digest(token)}))
-        return _address(engine, client, token)
+        return Welcome(
+            members=_address(engine, client, token), private_details={OWN: {CURRENT: _digest(token)}}
+        )
 
     def manage(self, request: Request) -> Response:
         """GET, PUT and DELETE of a registration (RFC 7592, 2)."""

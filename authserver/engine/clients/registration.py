@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from authserver.engine.clients.client_metadata import (
 )
 from authserver.engine.clients.logos import read_logo
 from authserver.engine.clients.secrets import needs_secret, new_secret
-from authserver.engine.context import Engine
+from authserver.engine.context import Engine, Welcome
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Ruling, Verdict
 from authserver.engine.errors import (
@@ -65,15 +65,21 @@ def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
         rates.claim(engine, Counted.FAILED_REGISTRATION)
         raise
     rates.claim(engine, Counted.REGISTRATION)
+    future = with_metadata(_new_client(engine, client_id, RegisteredBy.SELF), allowed.metadata)
+    welcomes: Sequence[Welcome] = engine.contributions("registration_response", engine=engine, client=future)
+    private_details: dict[str, Any] = {}
+    members: dict[str, Any] = {}
+    for welcome in welcomes:
+        private_details |= welcome.private_details
+        members |= welcome.members
     client, secret = add_client(
         engine,
         allowed.metadata,
         client_id=client_id,
         registered_by=RegisteredBy.SELF,
-        private_details={REGISTRATION_REASONS: list(allowed.reasons)},
+        private_details={**private_details, REGISTRATION_REASONS: list(allowed.reasons)},
     )
-    added = engine.gather("registration_response", engine=engine, client=client)
-    return {**describe(client, secret), **added}
+    return {**describe(client, secret), **members}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
