@@ -20,7 +20,7 @@ TEXTS = {".css", ".jinja2", ".js", ".py", ".txt"}
 # Not here, because they are the core's: `request_uri` and `request`, which it refuses where nobody reads them (RFC
 # 9101, 7), and `assertion`, which clients may authenticate with (RFC 7523, 2.2).
 WORDS = {
-    "client_management": ["registration_access_token", "registration_client_uri", "rfc 7592"],
+    "client_management": ["registration_access_token", "registration_client_uri"],
     "dpop": ["dpop", "jkt"],
     "jwt_bearer": ["jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],
