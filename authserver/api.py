@@ -50,12 +50,20 @@ which registered themselves. A plugin with the methods `usage` (of `Usage`) and 
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
 refuses one.
 
+For registrations: `expand_registration` adds members to what a client sends, and a `Welcome` is the answer of
+`registration_response`. `update_registration` and `remove_registration` are for a client that has proven who it is: they
+judge and write what it may change of itself; `ChangedMeanwhile` says that somebody else did. `read_object` reads the
+members that it sends, `is_secret_of` compares a secret among them, and `describe_registration` gives those in effect.
+`verify_statement` verifies what a trusted issuer says of a program, and `TRUSTED_ALGORITHMS` are those of `TrustedKeys`.
+
 For endpoints (`config.add_endpoint` in `includeme`): a `Route` gives the path of one, its kind of response (`Medium`)
-and the web `Origins` that may read it. `read_form` reads a `Request`, `authenticate` authenticates its client as the
-token endpoint does, `json_response` makes a response, and an `OAuthError` becomes an error in the medium of the
-endpoint. `read_bearer` reads an access token from the Authorization header of the caller, `find_issued` finds the
-`Issued` behind it, and `InvalidToken` refuses it. `config.add_cross_origin_headers` allows more headers to other
-origins. `config.add_well_known` adds a document about the issuer at its well-known address.
+and the web `Origins` that may read it; `EventType` has the types of the events of its refusals. `read_form` reads the
+form of a `Request`, `read_json` its JSON body and `read_query` its address. `authenticate` authenticates its client as
+the token endpoint does, `json_response` makes a response, and an `OAuthError` becomes an error in the medium of the
+endpoint; `TemporarilyUnavailable` says that trying again may help. `read_bearer` reads an access token from the
+Authorization header of the caller, `find_issued` finds the `Issued` behind it, and `InvalidToken` refuses it.
+`config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
+issuer at its well-known address.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` makes all checks
 that do not depend on a user; `engine.ring` seals, `to_text` and `from_text` convert what is sealed.

@@ -201,7 +201,10 @@ def described(value: Any) -> Any:
 
 
 def a_rich_client() -> Client:
-    return a_client(details={"contacts": ["ann@client.example"], "jwks": {"keys": [{"kty": "EC"}]}})
+    return a_client(
+        details={"contacts": ["ann@client.example"], "jwks": {"keys": [{"kty": "EC"}]}},
+        private_details={"acme": {"notes": ["a"]}},
+    )
 
 
 def contributing() -> dict[str, dict[str, Any]]:

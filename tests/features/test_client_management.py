@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from webtest import TestResponse
@@ -23,6 +24,7 @@ from authserver.testing.server import ISSUER, REDIRECT_URI, SETTINGS, Server
 from authserver.testing.stories import (
     assert_inactive,
     assert_json_error,
+    assert_page_error,
     records,
 )
 
@@ -41,7 +43,7 @@ CONFIDENTIAL = {**PUBLIC, "token_endpoint_auth_method": "client_secret_basic"}
 
 
 def managed(
-    plugins: str = "registration_open client_management", **settings: str | None
+    plugins: str = "registration_open client_management pushed_requests", **settings: str | None
 ) -> dict[str, str | None]:
     others = SETTINGS["authserver.plugins"].replace("registration_open", "")
     return {
@@ -529,6 +531,33 @@ def test_after_a_client_ended_its_registration_nothing_of_it_works(server: Serve
     assert mine == ["client.disabled", "grants.revoked", "consent.ended"]
     actors = {event["actor"] for event in ended if event["client_id"] == client.client_id}
     assert actors == {f"client:{client.client_id}"}
+
+
+@pytest.mark.parametrize("metadata", [PUBLIC, CONFIDENTIAL], ids=["public", "confidential"])
+@pytest.mark.parametrize("end", ["disabled", "deleted"])
+def test_programs_whose_client_is_gone_are_told_to_register_again(
+    server: Server, metadata: Mapping[str, Any], end: str
+) -> None:
+    """J-07, K-16, K-21: `invalid_client` with 401 wherever clients authenticate; people are told on a page."""
+    registration = registered(server, metadata)
+    client, secret = registration.client, registration.secret
+    with server.application.begin() as engine:
+        if end == "disabled":
+            assert disable_client(engine, client.client_id)
+        else:
+            engine.stores.upkeep.remove(Disposable.CLIENTS, engine.now + timedelta(days=1), limit=1000)
+    pushed = parse_qs(urlsplit(server.authorization_url(client)).query)
+    for answer in (
+        server.redeem(client, secret, new_credential("as_code_")),
+        server.refresh(client, secret, new_credential("as_refresh_")),
+        server.revoke(client, secret, new_credential("as_refresh_")),
+        server.introspect(client, secret, new_credential("as_access_")),
+        server.ask("/oauth/par", client, secret, **{name: value[0] for name, value in pushed.items()}),
+    ):
+        assert_json_error(answer, "invalid_client", status=401)
+    page = server.browser().get(server.authorization_url(client), expect_errors=True)
+    assert_page_error(page, supplied=REDIRECT_URI)
+    assert "remove the connection to this server in the application, and add it again" in page.text
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "TRACE"])
