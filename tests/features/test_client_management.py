@@ -498,6 +498,48 @@ def test_a_token_may_stay(serve: Callable[..., Server]) -> None:
     assert client.read().status_int == 200
 
 
+def test_the_token_is_in_no_log_and_no_record(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """T133, T145, R-04: in its whole life, on each database."""
+    caplog.set_level("DEBUG")
+    server = Server(database_url, managed())
+    try:
+        first = registered(server)
+        second = Registered(server, first.update({"client_name": "Other"}).json)
+        assert second.read().json["client_name"] == "Other"
+        assert_refused(first.read())
+        assert_json_error(second.update({"redirect_uris": []}), "invalid_redirect_uri")
+        assert second.ask("DELETE").status_int == 204
+        assert_refused(second.read())
+        everything = json.dumps([records(server), server.events()], default=str) + caplog.text
+    finally:
+        server.close()
+    for each in (first, second):
+        assert each.client_id in everything
+        assert each.token[:40] not in everything
+
+
+def test_too_many_attempts_are_refused_for_a_while(serve: Callable[..., Server]) -> None:
+    """J-08: wrong tokens by client and source, and changes by client; the right token still reads."""
+    server = serve(
+        "registration_open client_management rate_limits",
+        **{
+            "authserver.plugin.rate_limits.limits": (
+                "wrong = failed_client_authentication, client+source, 2, minute\n"
+                "changes = registration_change, client, 2, minute"
+            )
+        },
+    )
+    client, other = registered(server), registered(server)
+    answers = [client.read(token=new_credential(PREFIX)).status_int for _ in range(4)]
+    assert answers == [401, 401, 429, 429]
+    assert client.read().status_int == 200
+    answers = [client.update({"redirect_uris": []}).status_int for _ in range(4)]
+    assert answers == [400, 400, 429, 429]
+    refused = client.ask("DELETE")
+    assert (refused.status_int, "Retry-After" in refused.headers) == (429, True)
+    assert other.update().status_int == 200
+
+
 # ---- The end ----------------------------------------------------------------------------------------
 
 
