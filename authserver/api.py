@@ -50,12 +50,20 @@ which registered themselves. A plugin with the methods `usage` (of `Usage`) and 
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
 refuses one.
 
+For registrations: `expand_registration` adds members to what a client sends, and a `Welcome` is the answer of
+`registration_response`. `update_registration` and `remove_registration` are for a client that has proven who it is: they
+judge and write what it may change of itself; `ChangedMeanwhile` says that somebody else did. `read_object` reads the
+members that it sends, `is_secret_of` compares a secret among them, and `describe_registration` gives those in effect.
+`verify_statement` verifies what a trusted issuer says of a program, and `TRUSTED_ALGORITHMS` are those of `TrustedKeys`.
+
 For endpoints (`config.add_endpoint` in `includeme`): a `Route` gives the path of one, its kind of response (`Medium`)
-and the web `Origins` that may read it. `read_form` reads a `Request`, `authenticate` authenticates its client as the
-token endpoint does, `json_response` makes a response, and an `OAuthError` becomes an error in the medium of the
-endpoint. `read_bearer` reads an access token from the Authorization header of the caller, `find_issued` finds the
-`Issued` behind it, and `InvalidToken` refuses it. `config.add_cross_origin_headers` allows more headers to other
-origins. `config.add_well_known` adds a document about the issuer at its well-known address.
+and the web `Origins` that may read it; `EventType` has the types of the events of its refusals. `read_form` reads the
+form of a `Request`, `read_json` its JSON body and `read_query` its address. `authenticate` authenticates its client as
+the token endpoint does, `json_response` makes a response, and an `OAuthError` becomes an error in the medium of the
+endpoint; `TemporarilyUnavailable` says that trying again may help. `read_bearer` reads an access token from the
+Authorization header of the caller, `find_issued` finds the `Issued` behind it, and `InvalidToken` refuses it.
+`config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
+issuer at its well-known address.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` makes all checks
 that do not depend on a user; `engine.ring` seals, `to_text` and `from_text` convert what is sealed.
@@ -79,9 +87,14 @@ before the database was restored.
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.authorize import Expanded, check_request
 from authserver.engine.clients.authentication import authenticate, read_bearer
-from authserver.engine.clients.client_metadata import read_flag
+from authserver.engine.clients.client_metadata import read_flag, read_object
+from authserver.engine.clients.editing import ChangedMeanwhile
+from authserver.engine.clients.editing import remove as remove_registration
+from authserver.engine.clients.editing import update as update_registration
 from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, RESERVED_PREFIXES
-from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse
+from authserver.engine.clients.registration import describe as describe_registration
+from authserver.engine.clients.secrets import is_secret_of
+from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse, Welcome
 from authserver.engine.crypto.digests import (
     digest,
     equal,
@@ -102,6 +115,7 @@ from authserver.engine.errors import (
     InvalidTarget,
     InvalidToken,
     OAuthError,
+    TemporarilyUnavailable,
     TooManyRequests,
     UnauthorizedClient,
 )
@@ -124,6 +138,7 @@ from authserver.engine.records import (
     ClientMetadata,
     Consent,
     Event,
+    EventType,
     Grant,
     Kept,
     RegisteredBy,
@@ -133,7 +148,14 @@ from authserver.engine.records import (
     User,
 )
 from authserver.engine.token import proven_key
-from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
+from authserver.engine.tokens.assertions import (
+    TRUSTED_ALGORITHMS,
+    BadAssertion,
+    TrustedKeys,
+    single_use,
+    verify_assertion,
+    verify_statement,
+)
 from authserver.engine.tokens.issued import Issued, find_issued
 from authserver.engine.tokens.once import claim, of_this_generation
 from authserver.engine.uris import (
@@ -153,6 +175,7 @@ from authserver.protocols import (
     CodeDetailsHook,
     ConsentDecisionHook,
     ExpandAuthorizationRequestHook,
+    ExpandRegistrationHook,
     FindClientHook,
     GrantTypesHook,
     IncludemeHook,
@@ -163,6 +186,7 @@ from authserver.protocols import (
     RateDecisionHook,
     RedirectUriDecisionHook,
     RegistrationDecisionHook,
+    RegistrationResponseHook,
     ResourceDecisionHook,
     ScopeDecisionHook,
     ScopesHook,
@@ -172,7 +196,7 @@ from authserver.protocols import (
     TokenResponseHook,
 )
 from authserver.settings import LOOPBACK_HOSTS, Secret
-from authserver.web.forms import read_form
+from authserver.web.forms import read_form, read_json, read_query
 from authserver.web.json import json_response
 from authserver.web.request import Request
 from authserver.web.route import Medium, Origins, Route
@@ -188,10 +212,12 @@ __all__ = [
     "OFFLINE_ACCESS",
     "RESERVED_PREFIXES",
     "SELF_REGISTERED",
+    "TRUSTED_ALGORITHMS",
     "AuthenticationDecisionHook",
     "AuthenticationStep",
     "BadAssertion",
     "Binding",
+    "ChangedMeanwhile",
     "Client",
     "ClientAuthDecisionHook",
     "ClientMetadata",
@@ -206,7 +232,9 @@ __all__ = [
     "DocumentKind",
     "Engine",
     "Event",
+    "EventType",
     "ExpandAuthorizationRequestHook",
+    "ExpandRegistrationHook",
     "Expanded",
     "FetchFailed",
     "FetchProblem",
@@ -244,6 +272,7 @@ __all__ = [
     "RedirectUriDecisionHook",
     "RegisteredBy",
     "RegistrationDecisionHook",
+    "RegistrationResponseHook",
     "Reply",
     "Request",
     "ResourceDecisionHook",
@@ -255,6 +284,7 @@ __all__ = [
     "Service",
     "Session",
     "SingleUse",
+    "TemporarilyUnavailable",
     "Token",
     "TokenBindingHook",
     "TokenClaimsHook",
@@ -267,6 +297,7 @@ __all__ = [
     "Usage",
     "User",
     "Wait",
+    "Welcome",
     "allow",
     "allowed_resources",
     "allowed_scopes",
@@ -276,6 +307,7 @@ __all__ = [
     "claim",
     "claim_rate",
     "deny",
+    "describe_registration",
     "did_you_mean",
     "digest",
     "equal",
@@ -284,6 +316,7 @@ __all__ = [
     "foreign_key",
     "from_text",
     "hookimpl",
+    "is_secret_of",
     "json_response",
     "narrow",
     "new_credential",
@@ -294,13 +327,19 @@ __all__ = [
     "read_bearer",
     "read_flag",
     "read_form",
+    "read_json",
     "read_jws",
+    "read_object",
+    "read_query",
     "redirect_uri_problem",
+    "remove_registration",
     "requested_scopes",
     "same_loopback_redirect_uri",
     "single_use",
     "to_text",
+    "update_registration",
     "verify_assertion",
     "verify_password",
+    "verify_statement",
     "well_formed",
 ]

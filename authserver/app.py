@@ -267,7 +267,11 @@ def _build(
             scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
             resource_names=_resource_names(settings),
             client_metadata=joined(
-                "member", {}, plugins, "client_metadata", reserved=client_metadata.CORE_MEMBERS
+                "member",
+                {},
+                plugins,
+                "client_metadata",
+                reserved=client_metadata.CORE_MEMBERS | plugins.names_at("registration_response"),
             ),
             private_use_redirect_uris=frozenset(
                 uri for _, uris in plugins.contribute("private_use_redirect_uris") for uri in uris

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from pyramid.config import Configurator
 
 from authserver.engine.authorize import Expanded
-from authserver.engine.context import Binding, Engine, ReadMember, Redeem
+from authserver.engine.context import Binding, Engine, ReadMember, Redeem, Welcome
 from authserver.engine.decisions import Decision
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import (
@@ -224,22 +224,27 @@ class RegistrationDecisionHook(Protocol):
     """Of a plugin that serves `registration_decision`."""
 
     def registration_decision(
-        self, *, metadata: ClientMetadata, bearer: Secret | None, source: str
+        self, *, metadata: ClientMetadata, bearer: Secret | None, source: str, client: Client | None
     ) -> Decision[ClientMetadata] | None:
         """Whether a client may register itself (RFC 7591), and with which metadata.
+
+        Asked again, with all of its metadata, when a client changes its registration: it cannot come to more than it could
+        register now.
 
         Arguments:
             metadata: what it asks for. Only the form was checked: it may name grant types and scopes that are not
                 offered, and redirect URIs that cannot be registered.
-            bearer: the initial access token it sent, if any.
+            bearer: the initial access token it sent, if any; None when it changes its registration.
             source: the network address that the request came from.
+            client: as it is registered now, when it changes its registration; its `registration_reasons` are those for which
+                policies let it register. None for a new client.
 
         Answers:
             allow(reason, metadata): it may, with this metadata. The engine leaves out what is not offered and the
                 redirect URIs that no policy accepts, and refuses what is dangerous. What a policy adds to the `details` is
                 JSON, under names that the core does not use.
-            deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED`, else
-                `invalid_client_metadata`.
+            deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED` (403 when it changes its
+                registration), else `invalid_client_metadata`.
             None: not mine.
         """
         ...
@@ -404,6 +409,48 @@ class ClientMetadataHook(Protocol):
             A mapping of names to functions. Each takes the name and the JSON value that was sent, and returns the JSON
                 value to store, or None to store nothing; given the stored value, it must return the same. It raises
                 `InvalidClientMetadata` for what cannot be registered. A name that exists already stops the start.
+            None: nothing to add.
+        """
+        ...
+
+
+class ExpandRegistrationHook(Protocol):
+    """Of a plugin that serves `expand_registration`."""
+
+    def expand_registration(self, *, engine: Engine, sent: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Members that take the place of those that a client sent to register itself, before anything of them is checked.
+
+        Asked for each registration of a client by itself, and for each change that it makes to its registration.
+
+        Arguments:
+            engine: of this request.
+            sent: the members of the JSON object, none of them empty; nothing else was checked.
+
+        Answers:
+            A mapping: its members are added to those that were sent, in place of those of the same name, and are checked
+                as if the client had sent them.
+            An OAuth error that it raises goes to the client.
+            None: nothing to add.
+        """
+        ...
+
+
+class RegistrationResponseHook(Protocol):
+    """Of a plugin that serves `registration_response`."""
+
+    def registration_response(self, *, engine: Engine, client: Client) -> Welcome | None:
+        """What to tell a client that registers itself, beside what it is registered with (RFC 7591, 3.2.1).
+
+        Asked when everything was checked, before the client is stored.
+
+        Arguments:
+            engine: of this request.
+            client: as it will be stored, without its secret.
+
+        Answers:
+            A `Welcome`: the members of the response, and what is kept of the client for the plugin alone. A plugin declares
+                the names of the members in `registration_members`, so that two plugins with the same member stop the start.
+                A member that is not declared is a fault: nothing is registered.
             None: nothing to add.
         """
         ...

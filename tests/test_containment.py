@@ -125,8 +125,16 @@ class Breaks:
         return self.act("find_client")
 
     @hookimpl
+    def expand_registration(self) -> Any:
+        return self.act("expand_registration")
+
+    @hookimpl
     def expand_authorization_request(self) -> Any:
         return self.act("expand_authorization_request")
+
+    @hookimpl
+    def registration_response(self) -> Any:
+        return self.act("registration_response")
 
     @hookimpl
     def code_details(self) -> Any:

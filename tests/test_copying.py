@@ -90,7 +90,7 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
-    def registration_decision(self, metadata: Any, bearer: Any, source: Any) -> Any:
+    def registration_decision(self, metadata: Any, bearer: Any, source: Any, client: Any) -> Any:
         return self.act(locals())
 
     @hookimpl
@@ -109,6 +109,14 @@ class Acts:
 
     @hookimpl
     def expand_authorization_request(self, parameters: Any) -> Any:
+        return self.act(locals())
+
+    @hookimpl
+    def expand_registration(self, sent: Any) -> Any:
+        return self.act(locals())
+
+    @hookimpl
+    def registration_response(self, client: Any) -> Any:
         return self.act(locals())
 
     @hookimpl
@@ -193,7 +201,10 @@ def described(value: Any) -> Any:
 
 
 def a_rich_client() -> Client:
-    return a_client(details={"contacts": ["ann@client.example"], "jwks": {"keys": [{"kty": "EC"}]}})
+    return a_client(
+        details={"contacts": ["ann@client.example"], "jwks": {"keys": [{"kty": "EC"}]}},
+        private_details={"acme": {"notes": ["a"]}},
+    )
 
 
 def contributing() -> dict[str, dict[str, Any]]:
@@ -203,6 +214,8 @@ def contributing() -> dict[str, dict[str, Any]]:
     return {
         "find_client": {"client_id": "elsewhere"},
         "expand_authorization_request": {"parameters": parameters},
+        "expand_registration": {"sent": {"contacts": ["ann@client.example"]}},
+        "registration_response": {"client": client},
         "code_details": {"client": client, "parameters": parameters},
         "token_binding": {
             "client": client,

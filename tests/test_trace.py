@@ -17,6 +17,7 @@ from authserver.api import (
     Identity,
     InvalidRequest,
     Parameters,
+    Welcome,
     allow,
     deny,
     hookimpl,
@@ -126,6 +127,7 @@ def test_nothing_is_traced_and_nothing_is_in_the_way_while_it_is_off(lines: Call
             Binding(confirmation={"jkt": CANARY}, binds_refresh=True),
             "bound by jkt",
         ),
+        ("registration_response", Welcome(members={"greeting": CANARY}), "greeting"),
         (
             "expand_authorization_request",
             Expanded(parameters=Parameters.parse(f"a={CANARY}")),

@@ -18,6 +18,7 @@ from authserver.engine import authorize, token, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes
 from authserver.engine.clients import authentication
 from authserver.engine.clients import registration as registration_rules
+from authserver.engine.clients.client_metadata import read_object
 from authserver.engine.consent import Agreement, consents_already, silent_approval_is_safe
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
@@ -236,7 +237,10 @@ def registration(
     def rule(engine: Engine) -> str:
         client_id = digests.new_identifier("client_")
         caller = replace(engine.caller, source=source, authorization=authorization)
-        allowed = registration_rules.allowed_metadata(replace(engine, caller=caller), body, client_id)
+        sent = read_object(body)
+        allowed = registration_rules.allowed_metadata(
+            replace(engine, caller=caller), sent, client_id
+        ).metadata
         return (
             f"scopes: {' '.join(allowed.scopes)}; grant types: {' '.join(allowed.grant_types)}; "
             f"authentication: {allowed.token_endpoint_auth_method}; "

@@ -129,6 +129,19 @@ class Binding:
     uses: tuple[SingleUse, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """What a plugin adds for a client that registers itself (hook `registration_response`).
+
+    Attributes:
+        members: of the response. Its plugin declares their names in `registration_members`.
+        private_details: that are kept of the client, and shown to nobody; JSON, under a name of the plugin's own.
+    """
+
+    members: Mapping[str, Any] = field(repr=False)
+    private_details: Mapping[str, Any] = field(default_factory=lambda: NOTHING, repr=False)
+
+
 Redeem = Callable[["Engine", Client, Parameters], Issue]
 # Takes the name of a member of client metadata and the value that was sent; returns what is stored, None for nothing.
 ReadMember = Callable[[str, Any], Any]

@@ -237,6 +237,9 @@ class Consents(Protocol):
         Returns how many they were.
         """
 
+    def forget_client(self, client_id: str) -> int:
+        """Delete all consents to this client, in one statement; how many they were."""
+
     def forget_some(self, limit: int) -> int:
         """Delete at most `limit` of all consents; how many they were."""
 

@@ -370,26 +370,33 @@ class LoginQuestion(Question[Identity]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrationQuestion(Question[ClientMetadata]):
-    """Whether a client may register itself, and with which metadata."""
+    """Whether a client may register itself, or change its registration, and with which metadata."""
 
     hook: ClassVar[str] = "registration_decision"
 
     metadata: ClientMetadata
     bearer: Secret | None
     source: str
+    client: Client | None = None
 
     def facts(self) -> Facts:
         return {
             "metadata": _members(self.metadata),
             "bearer": self.bearer is not None,
             "source": self.source,
+            "client_id": self.client.client_id if self.client else None,
         }
 
     @classmethod
     def again(cls, facts: Facts, known: Known) -> Self:
         if facts["bearer"]:
             raise CannotAskAgain("it contained an initial access token")
-        return cls(metadata=ClientMetadata(**_values(facts["metadata"])), bearer=None, source=facts["source"])
+        return cls(
+            metadata=ClientMetadata(**_values(facts["metadata"])),
+            bearer=None,
+            source=facts["source"],
+            client=known.client(facts) if facts.get("client_id") else None,
+        )
 
     def excess(self, value: ClientMetadata) -> str | None:
         metadata = self.metadata
@@ -458,6 +465,7 @@ class Counted(StrEnum):
     SIGN_IN = "sign_in"
     REGISTRATION = "registration"
     FAILED_REGISTRATION = "failed_registration"
+    REGISTRATION_CHANGE = "registration_change"
     REQUEST_IN_ADVANCE = "request_in_advance"
 
     @property
@@ -475,6 +483,7 @@ _MEANINGS: Mapping[Counted, str] = MappingProxyType(
         Counted.SIGN_IN: "a password that was typed, on the sign-in page or to change it; a right one is given back",
         Counted.REGISTRATION: "a client that registers itself",
         Counted.FAILED_REGISTRATION: "a client's own registration that was refused",
+        Counted.REGISTRATION_CHANGE: "an attempt of a client to change or end its own registration",
         Counted.REQUEST_IN_ADVANCE: (
             "an authorization request that a client sends in advance, if anybody can send it in the name of that client"
         ),

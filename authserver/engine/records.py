@@ -15,6 +15,10 @@ from typing import Any
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
+# The core's among the private details of a client; a feature keeps its own under the name of its plugin.
+REGISTRATION_REASONS = "registration_reasons"
+EDITED = "edited"
+
 
 class RegisteredBy(StrEnum):
     """Who registered a client: an operator, or the client itself (RFC 7591)."""
@@ -45,6 +49,7 @@ class Client:
     of its own may keep its refresh token instead of getting a new one each time (`rotates_refresh_tokens`).
     `details` holds display metadata such as `client_uri`, `policy_uri`, `tos_uri` and `software_id`.
     `logo` is the digest of the logo that an operator gave it (`Logo`).
+    `private_details` are what the server and its features keep of the client for themselves; nobody is shown them.
     """
 
     client_id: str
@@ -64,6 +69,7 @@ class Client:
     secrets: tuple[ClientSecret, ...] = ()
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     logo: str | None = None
+    private_details: Mapping[str, Any] = field(default_factory=lambda: NOTHING, repr=False)
 
     @property
     def is_public(self) -> bool:
@@ -77,6 +83,16 @@ class Client:
     @property
     def is_self_registered(self) -> bool:
         return self.registered_by is RegisteredBy.SELF
+
+    @property
+    def registration_reasons(self) -> tuple[str, ...]:
+        """The reasons for which policies let it register itself; empty where they are not known."""
+        return tuple(self.private_details.get(REGISTRATION_REASONS, ()))
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether an operator changed it after it had registered itself."""
+        return bool(self.private_details.get(EDITED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, ClassVar
 
 from authserver.api import (
@@ -52,7 +51,7 @@ class JwtBearer:
     another assertion instead. The keys of the issuers are read at start.
 
     Attributes:
-        issuers: a line each, `issuer = path of its JWK Set`.
+        issuers: a line each, `issuer = path of its JWK Set`, or the JWK Set itself, in one line.
         subject: whether `sub` is a user name of this server or is looked up in `subjects`.
         subjects: a line each, `issuer sub = user name`; other subjects are then refused.
         assertion_lifetime: how many seconds in the future `exp` may be.
@@ -82,7 +81,10 @@ class JwtBearer:
 
     def prepare(self) -> None:
         """Read the keys of the issuers. Raises ValueError."""
-        self._keys = {issuer: _read(path) for issuer, path in self.issuers}
+        try:
+            self._keys = {issuer: TrustedKeys.of(source) for issuer, source in self.issuers}
+        except ValueError as error:
+            raise ValueError(f"issuers: {error}") from None
 
     @hookimpl
     def grant_types(self) -> Mapping[str, Redeem]:
@@ -138,11 +140,3 @@ class JwtBearer:
         if not user.is_enabled:
             raise BadAssertion("user-disabled")
         return user
-
-
-def _read(path: str) -> TrustedKeys:
-    """Raises ValueError naming the file."""
-    try:
-        return TrustedKeys.read(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"issuers: cannot read the keys in {path}: {error}") from None

@@ -52,6 +52,7 @@ DEFAULT = (
     ("registrations-from-source", "registration, source, 20, hour"),
     ("registrations", "registration, all, 1000, hour"),
     ("refused-registrations-from-source", "failed_registration, source, 60, hour"),
+    ("registration-changes-of-client", "registration_change, client, 60, hour"),
 )
 
 
@@ -90,6 +91,7 @@ KEYS: Mapping[Counted, tuple[str, ...]] = {
     Counted.SIGN_IN: ("account", "device", "source"),
     Counted.REGISTRATION: ("source",),
     Counted.FAILED_REGISTRATION: ("source",),
+    Counted.REGISTRATION_CHANGE: ("client", "source"),
 }
 # What a row does when the shared store is down.
 MEMORY, ALLOW, REFUSE = "memory", "allow", "refuse"

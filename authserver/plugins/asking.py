@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
 from types import MappingProxyType, MethodType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pluggy
 
 from authserver.containment import contained, described, text_of
-from authserver.engine.context import Binding, Issue
+from authserver.engine.context import Binding, Issue, Welcome
 from authserver.engine.crypto import strict_json
 from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine, labelled
 from authserver.engine.errors import OAuthError, ServerError
@@ -280,6 +280,10 @@ class PluginSet:
         found = [getattr(plugin, attribute, None) for plugin in reversed(self._plugins.values())]
         return {name: text for said in found if isinstance(said, Mapping) for name, text in said.items()}
 
+    def names_at(self, hook: str) -> frozenset[str]:
+        """The names that plugins declare for what they add at this hook."""
+        return frozenset().union(*(item.declared for item in self._implementations[hook]))
+
     def figures(self) -> Mapping[str, tuple[str, float]]:
         """What plugins say of themselves in figures: meaning and value of each, by the name of the plugin and its own.
 
@@ -538,15 +542,27 @@ def _contribution(implementation: Implementation, hook: Contributing, question: 
     if isinstance(value, Mapping):
         value = dict(value)
     if hook.declared:
-        added = dict(value.confirmation) if isinstance(value, Binding) else value
+        added = _named(value)
         if undeclared := set(added) - implementation.declared:
             names = ", ".join(sorted(map(str, undeclared)))
             raise CannotBeAdded(f"it does not declare {names} in `{hook.declared}`")
         if len(strict_json.dumps(added)) > MAXIMUM_JSON:
             raise CannotBeAdded(f"it is longer than {MAXIMUM_JSON} bytes of JSON")
+    if isinstance(value, Welcome) and not strict_json.comes_back(dict(value.private_details)):
+        raise CannotBeAdded("its private details are no JSON that can be kept")
     if hook.name in _FUNCTIONS:
         return {name: partial(_call, implementation, hook.name, added) for name, added in value.items()}
     return value
+
+
+def _named(value: Any) -> Mapping[str, Any]:
+    """What has declared names in a value that a plugin adds."""
+    match value:
+        case Binding():
+            return dict(value.confirmation)
+        case Welcome():
+            return dict(value.members)
+    return cast(Mapping[str, Any], value)
 
 
 def _call(implementation: Implementation, hook: str, function: Callable[..., Any], /, *arguments: Any) -> Any:

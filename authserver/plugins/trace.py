@@ -13,7 +13,7 @@ from typing import Any
 
 from authserver.containment import contained
 from authserver.engine.authorize import Expanded
-from authserver.engine.context import Binding
+from authserver.engine.context import Binding, Welcome
 from authserver.engine.decisions import Decision, outcome_of
 from authserver.engine.printable import made_visible
 from authserver.engine.records import Client
@@ -62,6 +62,8 @@ def _words(hook: str, answer: object) -> str:
             return f"the client {answer.client_id}"
         case Binding():
             return f"bound by {' '.join(answer.confirmation)}"
+        case Welcome():
+            return " ".join(answer.members) or "nothing"
         case Expanded():
             return "another request" if answer.refusal is None else f"refused: {answer.refusal.reason}"
     return f"a {type(answer).__name__}"

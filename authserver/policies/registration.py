@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from authserver.api import (
     INITIAL_ACCESS_TOKEN_REQUIRED,
+    Client,
     ClientMetadata,
     Decision,
     Secret,
@@ -16,10 +17,14 @@ from authserver.api import (
     hookimpl,
 )
 
+PRESENTED = "initial-access-token"
+
 
 @dataclass(frozen=True)
 class RegistrationToken:
     """Let clients register that present one of the operator's initial access tokens, limited like `RegistrationOpen`.
+
+    A client that registered so may change its registration within the same limits, without that token.
 
     Attributes:
         tokens: the initial access tokens, each of at least 32 random characters.
@@ -28,7 +33,7 @@ class RegistrationToken:
     """
 
     reasons: ClassVar[frozenset[str]] = frozenset(
-        {"initial-access-token", INITIAL_ACCESS_TOKEN_REQUIRED, "grant-type-not-open", "scope-not-open"}
+        {PRESENTED, INITIAL_ACCESS_TOKEN_REQUIRED, "grant-type-not-open", "scope-not-open"}
     )
     immediate: ClassVar[bool] = True
 
@@ -42,10 +47,12 @@ class RegistrationToken:
 
     @hookimpl
     def registration_decision(
-        self, metadata: ClientMetadata, bearer: Secret | None
+        self, metadata: ClientMetadata, bearer: Secret | None, client: Client | None = None
     ) -> Decision[ClientMetadata] | None:
         if bearer is not None and any([equal(token.value, bearer.value) for token in self.tokens]):
-            return _confined("initial-access-token", metadata, self.scopes, self.grant_types)
+            return _confined(PRESENTED, metadata, self.scopes, self.grant_types)
+        if client is not None and PRESENTED in client.registration_reasons:
+            return _confined(PRESENTED, metadata, self.scopes, self.grant_types)
         return deny(INITIAL_ACCESS_TOKEN_REQUIRED)
 
 

@@ -25,6 +25,7 @@ _LIST_CONSENTS = select(*_CONSENT.columns).order_by(
 _REMEMBER_CONSENT = insert_or_replace(consents)
 _FORGET_CONSENTS = sa.delete(consents).where(_CONSENT_OF_USER)
 _FORGET_CONSENT = _FORGET_CONSENTS.where(_CONSENT_TO_CLIENT)
+_FORGET_CONSENTS_TO_CLIENT = sa.delete(consents).where(consents.c.client_id == bindparam("to_client"))
 _CONSENT_KEY = sa.tuple_(consents.c.user_id, consents.c.client_id)
 _FORGET_SOME_CONSENTS = sa.delete(consents).where(
     _CONSENT_KEY.in_(select(*consents.primary_key).order_by(*consents.primary_key).limit(bindparam("limit")))
@@ -161,6 +162,9 @@ class SqlConsents:
         if client_id is None:
             return self._work.write(_FORGET_CONSENTS, {"user_id": user_id})
         return self._work.write(_FORGET_CONSENT, {"user_id": user_id, "client_id": client_id})
+
+    def forget_client(self, client_id: str) -> int:
+        return self._work.write(_FORGET_CONSENTS_TO_CLIENT, {"to_client": client_id})
 
     def forget_some(self, limit: int) -> int:
         return self._work.write(_FORGET_SOME_CONSENTS, {"limit": limit})

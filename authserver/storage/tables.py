@@ -62,6 +62,7 @@ class ClientRow(Base):
     disabled_at: Mapped[datetime | None]
     details: Mapped[dict[str, Any]]
     logo: Mapped[str | None]
+    private_details: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
 
 class ClientLogoRow(Base):

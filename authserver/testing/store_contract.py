@@ -764,6 +764,18 @@ def test_all_consents_of_a_user_are_forgotten(stores: Stores) -> None:
     assert stores.consents.forget("user_ada") == 0
 
 
+def test_all_consents_to_a_client_are_forgotten(stores: Stores) -> None:
+    """K-21: and not those to other clients."""
+    stores.users.add(a_user())
+    stores.users.add(a_user(user_id="user_bob", username="bob"))
+    for user_id in ("user_ada", "user_bob"):
+        for client_id in ("reports", "notes"):
+            stores.consents.remember(a_consent(user_id=user_id, client_id=client_id))
+    assert stores.consents.forget_client("reports") == 2
+    assert [consent.client_id for consent in stores.consents.list()] == ["notes", "notes"]
+    assert stores.consents.forget_client("reports") == 0
+
+
 def test_consents_are_listed_newest_first(stores: Stores) -> None:
     """E-16: of a user, to a client, of a user to a client, or all."""
     stores.users.add(a_user())

@@ -403,6 +403,13 @@ class MemoryConsents(InMemory):
                 del self.tables.consents[user_id, consent.client_id]
             return len(found)
 
+    def forget_client(self, client_id: str) -> int:
+        with self.lock:
+            found = self.list(client_id=client_id)
+            for consent in found:
+                del self.tables.consents[consent.user_id, client_id]
+            return len(found)
+
     def forget_some(self, limit: int) -> int:
         with self.lock:
             return _drop_some(self.tables.consents, limit)

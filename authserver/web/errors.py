@@ -39,6 +39,16 @@ from authserver.web.routes import medium_of
 _ = TranslationStringFactory("authserver")
 
 RETRY_AFTER = "2"
+START_AGAIN = _(
+    "Go back to the application and start again. If this happens again, tell the people who run it, and give them the "
+    "details below."
+)
+# Programs register themselves, remember that, and may be forgotten here.
+NO_SUCH_CLIENT = ("client-unknown", "client-disabled")
+CONNECT_AGAIN = _(
+    "If it worked before: remove the connection to this server in the application, and add it again. If this happens "
+    "again, tell the people who run the application, and give them the details below."
+)
 # What Pyramid refuses by itself, in words for the person who came to the page.
 HTTP_ERRORS = {
     405: _("This page is not meant to be opened in this way. Go back and try again."),
@@ -66,10 +76,7 @@ def page_error(error: PageError, request: Request) -> Response:
         error.status,
         title=title,
         message=_("The request that brought you here cannot be answered. Nothing of yours was shared."),
-        what_to_do=_(
-            "Go back to the application and start again. If this happens again, tell the people who run it, and give "
-            "them the details below."
-        ),
+        what_to_do=CONNECT_AGAIN if error.reason in NO_SUCH_CLIENT else START_AGAIN,
         code=error.code,
         details=in_words(error.description),
     )

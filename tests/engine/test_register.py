@@ -258,7 +258,6 @@ STRINGS = (
     "application_type",
     "software_id",
     "software_version",
-    "software_statement",
     "client_name#ja",
     "tos_uri#fr",
     *LINKS,
@@ -384,7 +383,7 @@ def test_keys_are_dropped_and_the_answer_shows_it(engine: Engine) -> None:
 
 
 def test_a_software_statement_is_not_read(engine: Engine) -> None:
-    """K-07: nothing of it takes effect, and nothing of it is answered."""
+    """K-07: without the plugin `software_statements` nothing of it takes effect, and nothing of it is answered."""
     answer = registered(engine, {**WEB, "software_statement": "a.b.c" * 1000})
     assert "software_statement" not in answer
 
@@ -580,7 +579,7 @@ class Annotates:
         return allow("annotated", replace(metadata, details={**metadata.details, self.name: value}))
 
 
-@pytest.mark.parametrize("name", ["client_id", "client_secret", "scope", "registration_access_token", "odd"])
+@pytest.mark.parametrize("name", ["client_id", "client_secret", "scope", "odd"])
 def test_what_a_policy_keeps_takes_no_place_of_the_core(make_engine: Make, name: str) -> None:
     """K-06, T140: the client would be told another id or secret than it has."""
     engine = make_engine(Annotates, {"name": name})
@@ -604,9 +603,7 @@ class Takes:
         return {self.member: read_flag}
 
 
-@pytest.mark.parametrize(
-    "member", ["scope", "client_uri", "client_id", "registered_by", "registration_access_token"]
-)
+@pytest.mark.parametrize("member", ["scope", "client_uri", "client_id", "registered_by"])
 def test_a_member_of_the_core_cannot_be_taken(make_engine: Make, member: str) -> None:
     """client_metadata: the start stops, naming the plugin and the member."""
     with pytest.raises(SettingsError, match=f"plugin takes: .* {member}, which the core adds already"):

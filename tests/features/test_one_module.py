@@ -20,11 +20,13 @@ TEXTS = {".css", ".jinja2", ".js", ".py", ".txt"}
 # Not here, because they are the core's: `request_uri` and `request`, which it refuses where nobody reads them (RFC
 # 9101, 7), and `assertion`, which clients may authenticate with (RFC 7523, 2.2).
 WORDS = {
+    "client_management": ["registration_access_token", "registration_client_uri"],
     "dpop": ["dpop", "jkt"],
     "jwt_bearer": ["jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],
     "par": ["par", "pushed", "push", "pushes", "invalid_request_uri"],
     "playground": ["playground"],
+    "software_statements": ["software statement", "software statements", "software_statement"],
     "rate_limits": ["rate limit", "rate limits", "redis", "valkey"],
 }
 # Commands that start a whole server and list its plugins, as an INI file does.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from authserver.api import Secret
-from authserver.engine.clients.client_metadata import read_metadata
+from authserver.engine.clients.client_metadata import read_metadata, read_object
 from authserver.engine.errors import Refusal
 from authserver.hooks import is_implemented
 from authserver.hookspecs import DECIDING
@@ -58,4 +58,4 @@ def test_no_policy_is_forgotten() -> None:
 def test_hostile_metadata_reaches_no_policy(body: bytes) -> None:
     """K-06, K-30, T062: what has not the form of metadata is refused before anybody is asked."""
     with pytest.raises(Refusal):
-        read_metadata(body, {})
+        read_metadata(read_object(body), {})

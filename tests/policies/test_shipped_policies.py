@@ -301,6 +301,23 @@ def test_an_initial_access_token_lets_in(bearer: str | None, decision: Decision)
     assert TOKENS[0] not in repr(plugin)
 
 
+@pytest.mark.parametrize(
+    ("reasons", "is_let_in"),
+    [(["initial-access-token"], True), (["open-registration"], False), ([], False)],
+)
+def test_a_client_changes_itself_within_the_policy_it_registered_by(
+    reasons: list[str], is_let_in: bool
+) -> None:
+    """K-20: without the token, which the client does not keep; one that registered otherwise may not."""
+    client = a_client(registered_by=RegisteredBy.SELF, private_details={"registration_reasons": reasons})
+    plugin = RegistrationToken(tokens=(Secret("a" * 32),), scopes=("read",))
+    decision = plugin.registration_decision(METADATA, None, client)
+    if is_let_in:
+        assert decision == allow("initial-access-token", replace(METADATA, scopes=("read",)))
+    else:
+        assert decision == deny("initial-access-token-required")
+
+
 def test_without_tokens_nobody_is_let_in_and_short_ones_are_none() -> None:
     """R-03, T142: at least 32 characters; the short one is not repeated."""
     assert RegistrationToken().registration_decision(METADATA, Secret("")) == deny(

@@ -93,6 +93,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "consents.remember": lambda stores: stores.consents.remember(a_consent(user_id=add_user(stores))),
     "consents.forget": lambda stores: stores.consents.forget("user_7", "client-8"),
     "consents.forget, of all clients": lambda stores: stores.consents.forget("user_7"),
+    "consents.forget_client": lambda stores: stores.consents.forget_client("client-8"),
     "events.add": lambda stores: stores.events.add(an_event()),
     "events.find": lambda stores: stores.events.find("event-7"),
     "events.since": lambda stores: list(stores.events.since(datetime.now(UTC))),

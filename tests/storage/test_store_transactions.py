@@ -70,6 +70,7 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     ),
     "kept.claim": lambda stores: stores.kept.claim(a_kept_record(), LATER),
     "consents.forget": lambda stores: stores.consents.forget("user_ada", "reports"),
+    "consents.forget_client": lambda stores: stores.consents.forget_client("reports"),
     "consents.forget_some": lambda stores: stores.consents.forget_some(1),
     "consents.remember": lambda stores: stores.consents.remember(a_consent(scopes=("new",))),
     "events.add": lambda stores: stores.events.add(an_event()),

@@ -104,8 +104,16 @@ class Thinks:
         self.think("find_client")
 
     @hookimpl
+    def expand_registration(self) -> None:
+        self.think("expand_registration")
+
+    @hookimpl
     def expand_authorization_request(self) -> None:
         self.think("expand_authorization_request")
+
+    @hookimpl
+    def registration_response(self) -> None:
+        self.think("registration_response")
 
     @hookimpl
     def code_details(self) -> None:
@@ -255,7 +263,7 @@ STORIES: dict[Callable[[Server], None], set[str]] = {
     client_credentials: {"token_claims", "token_response", "resource_decision"},
     own_grant_type: {"grant_types", "token_claims"},
     introspect_and_revoke: {"introspection_decision"},
-    register: {"registration_decision"},
+    register: {"expand_registration", "registration_decision", "registration_response"},
     push: {"code_details", "client_auth_decision"},
     account_and_refusals: {"find_client", "observe"},
 }

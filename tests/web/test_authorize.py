@@ -66,6 +66,7 @@ def test_a_wrong_client_id_gives_a_page(server: Server, is_signed_in: bool) -> N
     answer = browser.get(url, status="*")
     assert_page_error(answer, supplied=REDIRECT_URI)
     assert "There is no such application here." in answer.text
+    assert "remove the connection to this server in the application, and add it again" in answer.text
     assert "alert(1)" not in answer.text
     assert records(server) == before
     assert server.events()[-1]["type"] == "authorization.refused"

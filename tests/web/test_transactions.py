@@ -67,6 +67,7 @@ WRITES = {
     "kept.claim": lambda stores: stores.kept.claim(a_kept_record(client_id="reports"), LATER),
     "consents.remember": lambda stores: stores.consents.remember(a_consent()),
     "consents.forget": lambda stores: stores.consents.forget("user_ada", "reports"),
+    "consents.forget_client": lambda stores: stores.consents.forget_client("weather"),
     "consents.forget_some": lambda stores: stores.consents.forget_some(10),
     "events.add": lambda stores: stores.events.add(an_event()),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
@@ -129,6 +130,7 @@ def filled(make_server, database_url):
         engine.stores.users.add(a_user(user_id="user_bob", username="bob"))
         engine.stores.sessions.add(a_session(digest=b"of bob", user_id="user_bob"))
         engine.stores.consents.remember(a_consent(client_id="notes"))
+        engine.stores.consents.remember(a_consent(client_id="weather"))
         engine.stores.upkeep.take_lease("work", "me", NOW, LATER)
     return server
 

@@ -43,38 +43,40 @@ CORE_MEMBERS = frozenset(
         "logo",
         "redirect_uris",
         "registered_by",
-        "registration_access_token",
-        "registration_client_uri",
         "resources",
         "response_types",
         "rotates_refresh_tokens",
         "scope",
         "secrets",
-        "software_statement",
         "token_endpoint_auth_method",
     }
 )
 
 
-def read_metadata(body: bytes, readers: Mapping[str, ReadMember]) -> ClientMetadata:
-    """Parse client metadata and check its form; members that nobody here reads are ignored (RFC 7591, 2).
-
-    What is empty or null counts as absent. Whether it is offered here is not checked.
-
-    Args:
-        readers: of the members that plugins keep.
-
-    Raises:
-        InvalidClientMetadata, InvalidRedirectUri: naming the member.
-        ServerError: a plugin failed.
-    """
+def read_object(body: bytes) -> dict[str, Any]:
+    """The members of a registration as sent; what is empty or null counts as absent. Raises InvalidClientMetadata."""
     try:
         sent = strict_json.loads(body)
     except ValueError:
         sent = None
     if not isinstance(sent, dict):
         raise InvalidClientMetadata(f"The body must be a JSON object of at most {MAXIMUM_JSON // 1024} kB.")
-    given = {name: value for name, value in sent.items() if value not in ("", [], None)}
+    return {name: value for name, value in sent.items() if value not in ("", [], None)}
+
+
+def read_metadata(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) -> ClientMetadata:
+    """Read client metadata and check its form; members that nobody here reads are ignored (RFC 7591, 2).
+
+    Whether it is offered here is not checked.
+
+    Args:
+        given: the members that were sent, none of them empty.
+        readers: of the members that plugins keep.
+
+    Raises:
+        InvalidClientMetadata, InvalidRedirectUri: naming the member.
+        ServerError: a plugin failed.
+    """
     grant_types = _texts(given, "grant_types", ("authorization_code",))
     redirect_uris = _texts(given, "redirect_uris", (), error=InvalidRedirectUri)
     _check_how_many(redirect_uris)
@@ -224,10 +226,8 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
     """Display metadata, localised members held to the rule of their base member (T134)."""
     if "jwks" in given and "jwks_uri" in given:
         raise InvalidClientMetadata("jwks and jwks_uri exclude each other.")
-    if not isinstance(given.get("jwks", {}), dict) or not isinstance(
-        given.get("software_statement", ""), str
-    ):
-        raise InvalidClientMetadata("jwks must be an object, software_statement a string.")
+    if not isinstance(given.get("jwks", {}), dict):
+        raise InvalidClientMetadata("jwks must be an object.")
     details: dict[str, Any] = {}
     for name in given:
         base = name.partition("#")[0]

@@ -1,4 +1,8 @@
-"""An operator changes what a client is registered with: judged by the rules of registration, written at once.
+"""What a client is registered with changes: judged by the rules of registration, written at once.
+
+An operator changes some members (`edit`), or the client itself replaces all of them (`update`, RFC 7592, 2.2), as far as
+policies would let it register so now. What an operator changed is the operator's: such a client cannot change itself any
+more, so it does not undo that.
 
 What it means for what was given out before:
 
@@ -19,13 +23,14 @@ from typing import Any
 from authserver.engine import uris
 from authserver.engine.clients.client_metadata import check_metadata
 from authserver.engine.clients.logos import read_logo
-from authserver.engine.clients.registration import check_rotation
+from authserver.engine.clients.registration import allowed_metadata, check_rotation, with_metadata
 from authserver.engine.clients.secrets import add_secret, end_all_secrets, needs_secret
 from authserver.engine.context import Engine
-from authserver.engine.errors import InvalidClientMetadata
-from authserver.engine.records import NOTHING, Client, ClientMetadata, EventType, Logo
+from authserver.engine.errors import AccessDenied, InvalidClientMetadata
+from authserver.engine.records import EDITED, NOTHING, Client, ClientMetadata, EventType, Logo
 
 MADE_PUBLIC = "client-made-public"
+REMOVED = "client-removed-itself"
 
 
 class ClientUnchanged(Exception):
@@ -117,20 +122,76 @@ def edit(engine: Engine, client_id: str, wanted: ClientEdit) -> Edited:
     logo = read_logo(wanted.logo) if wanted.logo else None
     after = _edited(before, wanted, logo)
     _check(engine, after)
-    changed = _differences(before, after)
-    if not changed:
+    if not _differences(before, after):
         return Edited(client=before, changed=NOTHING)
-    if not engine.stores.clients.change(before, after):
-        raise ChangedMeanwhile(f"{client_id} was changed by somebody else at the same time")
+    if before.is_self_registered:
+        after = replace(after, private_details={**after.private_details, EDITED: True})
+    edited = _write(engine, before, after)
     if after.logo != before.logo:
         engine.stores.clients.keep_logo(client_id, logo)
+    return edited
+
+
+def update(
+    engine: Engine, client: Client, sent: Mapping[str, Any], *, private_details: Mapping[str, Any]
+) -> Edited:
+    """A client replaces its metadata as a whole, as if it registered now; what is left out has its default (RFC 7592, 2.2).
+
+    Args:
+        client: that asks; it is enabled, and has proven who it is.
+        sent: the members of its metadata (`client_metadata.read_object`).
+        private_details: that are kept of it from now on.
+
+    Raises:
+        AccessDenied: an operator has changed it, or no policy would let it register now.
+        ChangedMeanwhile: somebody else changed it at the same time.
+        InvalidRedirectUri, InvalidClientMetadata: as for `registration.register`.
+    """
+    if client.is_edited or not client.is_self_registered:
+        raise AccessDenied(
+            "The operator of this server has set this registration: ask there to change it.",
+            reason="client-edited",
+        )
+    allowed = allowed_metadata(engine, sent, client.client_id, client)
+    after = replace(with_metadata(client, allowed.metadata), private_details=private_details)
+    _check(engine, after)
+    return _write(engine, client, after)
+
+
+def remove(engine: Engine, client: Client) -> None:
+    """A client ends its registration: from now on it gets nothing, and nothing that it has is valid (RFC 7592, 2.3).
+
+    It is disabled for good; clean-up deletes it when it has no grants any more. Harmless a second time.
+    """
+    if not engine.stores.clients.disable(client.client_id, engine.now):
+        return
+    engine.journal.client_id = client.client_id
+    engine.record(EventType.CLIENT_DISABLED, reason=REMOVED)
+    # Grants before secrets, in the order in which a token request locks them.
+    _revoke_grants(engine, client.client_id, REMOVED)
+    forgotten = engine.stores.consents.forget_client(client.client_id)
+    if forgotten:
+        engine.record(EventType.CONSENT_ENDED, reason=REMOVED, details={"consents": forgotten})
+    end_all_secrets(engine, client.client_id)
+
+
+def _write(engine: Engine, before: Client, after: Client) -> Edited:
+    """Keep a changed client that was checked, and end what it may not have any more. Raises ChangedMeanwhile."""
+    client_id = after.client_id
+    if not engine.stores.clients.change(before, after):
+        raise ChangedMeanwhile(f"{client_id} was changed by somebody else at the same time")
+    changed = _differences(before, after)
+    if not changed:
+        return Edited(client=after, changed=NOTHING)
     engine.journal.client_id = client_id
     engine.record(
         EventType.CLIENT_CHANGED,
         details={"changed": {name: {"from": was, "to": now} for name, (was, now) in changed.items()}},
     )
     # Grants before secrets, in the order in which a token request locks them.
-    revoked = _revoke_grants(engine, client_id) if after.is_public and not before.is_public else 0
+    revoked = (
+        _revoke_grants(engine, client_id, MADE_PUBLIC) if after.is_public and not before.is_public else 0
+    )
     return Edited(
         client=after,
         changed=changed,
@@ -248,10 +309,10 @@ def _differences(before: Client, after: Client) -> Mapping[str, tuple[Any, Any]]
     return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}
 
 
-def _revoke_grants(engine: Engine, client_id: str) -> int:
-    revoked = engine.stores.grants.revoke_of_client(client_id, engine.now, MADE_PUBLIC)
+def _revoke_grants(engine: Engine, client_id: str, reason: str) -> int:
+    revoked = engine.stores.grants.revoke_of_client(client_id, engine.now, reason)
     if revoked:
-        engine.record(EventType.GRANTS_REVOKED, reason=MADE_PUBLIC, details={"grants": revoked})
+        engine.record(EventType.GRANTS_REVOKED, reason=reason, details={"grants": revoked})
     return revoked
 
 

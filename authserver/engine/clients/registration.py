@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from authserver.engine import rates, uris
 from authserver.engine.clients.authentication import read_bearer
-from authserver.engine.clients.client_metadata import check_metadata, problem_with_details, read_metadata
+from authserver.engine.clients.client_metadata import (
+    check_metadata,
+    problem_with_details,
+    read_metadata,
+    read_object,
+)
 from authserver.engine.clients.logos import read_logo
 from authserver.engine.clients.secrets import needs_secret, new_secret
-from authserver.engine.context import Engine
+from authserver.engine.context import Engine, Welcome
 from authserver.engine.crypto import digests
+from authserver.engine.decisions import Ruling, Verdict
 from authserver.engine.errors import (
+    AccessDenied,
     InvalidClientMetadata,
     InvalidRedirectUri,
     InvalidToken,
@@ -21,7 +28,15 @@ from authserver.engine.errors import (
     ServerError,
 )
 from authserver.engine.questions import Counted, RedirectUriQuestion, RegistrationQuestion
-from authserver.engine.records import Client, ClientMetadata, EventType, RegisteredBy
+from authserver.engine.records import (
+    NOTHING,
+    REGISTRATION_REASONS,
+    Client,
+    ClientMetadata,
+    EventType,
+    RegisteredBy,
+)
+from authserver.settings import Secret
 
 # The reason of a registration policy if only a valid initial access token is missing.
 INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
@@ -43,38 +58,81 @@ def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
     """
     client_id = digests.new_identifier("client_")
     try:
-        allowed = allowed_metadata(engine, body, client_id)
+        allowed = allowed_metadata(engine, read_object(body), client_id)
     except ServerError:
         raise
     except OAuthError:
         rates.claim(engine, Counted.FAILED_REGISTRATION)
         raise
     rates.claim(engine, Counted.REGISTRATION)
-    client, secret = add_client(engine, allowed, client_id=client_id, registered_by=RegisteredBy.SELF)
-    return describe(client, secret)
+    future = with_metadata(_new_client(engine, client_id, RegisteredBy.SELF), allowed.metadata)
+    welcomes: Sequence[Welcome] = engine.contributions("registration_response", engine=engine, client=future)
+    private_details: dict[str, Any] = {}
+    members: dict[str, Any] = {}
+    for welcome in welcomes:
+        private_details |= welcome.private_details
+        members |= welcome.members
+    client, secret = add_client(
+        engine,
+        allowed.metadata,
+        client_id=client_id,
+        registered_by=RegisteredBy.SELF,
+        private_details={**private_details, REGISTRATION_REASONS: list(allowed.reasons)},
+    )
+    return {**describe(client, secret), **members}
 
 
-def allowed_metadata(engine: Engine, body: bytes, client_id: str) -> ClientMetadata:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """What a client may register itself with, and the reasons for which policies let it."""
+
+    metadata: ClientMetadata
+    reasons: tuple[str, ...]
+
+
+def allowed_metadata(
+    engine: Engine, sent: Mapping[str, Any], client_id: str, client: Client | None = None
+) -> Allowed:
     """What a client may register itself with: its form is checked, policies decide, the floor judges the result.
 
-    Raises as `register` does.
+    Args:
+        sent: the members of its metadata (`read_object`).
+        client_id: that it has, or will have.
+        client: as it is registered now, if it changes its registration; the authorization of the caller is then no
+            initial access token.
+
+    Raises as `register` does; and AccessDenied: this client may not change its registration.
     """
-    asked = read_metadata(body, engine.client_metadata)
-    bearer = read_bearer(engine.caller.authorization)
-    ruling = engine.ask(RegistrationQuestion(metadata=asked, bearer=bearer, source=engine.caller.source))
+    for added in engine.contributions("expand_registration", engine=engine, sent=sent):
+        sent = {**sent, **added}
+    asked = read_metadata(sent, engine.client_metadata)
+    bearer = None if client else read_bearer(engine.caller.authorization)
+    ruling = engine.ask(
+        RegistrationQuestion(metadata=asked, bearer=bearer, source=engine.caller.source, client=client)
+    )
     if not ruling.allowed:
-        if ruling.reason == INITIAL_ACCESS_TOKEN_REQUIRED:
-            raise InvalidToken(
-                "An initial access token is required.", reason=ruling.reason, sent=bearer is not None
-            )
-        raise InvalidClientMetadata("This registration is not allowed here.", reason=ruling.reason)
+        raise _not_allowed(ruling, bearer, client)
     if problem := problem_with_details(ruling.allowed_value):
         raise engine.wrong_value(ruling, problem)
-    allowed = _acceptable(engine, _offered(engine, asked, ruling.allowed_value), client_id)
+    base = client or _new_client(engine, client_id, RegisteredBy.SELF)
+    metadata = _acceptable(engine, _offered(engine, asked, ruling.allowed_value), base)
     if engine.settings.strict_registration:
-        _refuse_what_was_left_out(asked, allowed)
-    check_metadata(engine, allowed, registered_by=RegisteredBy.SELF)
-    return allowed
+        _refuse_what_was_left_out(asked, metadata)
+    check_metadata(engine, metadata, registered_by=RegisteredBy.SELF)
+    reasons = tuple(answer.reason for answer in ruling.answers if answer.verdict is Verdict.ALLOW)
+    return Allowed(metadata=metadata, reasons=reasons)
+
+
+def _not_allowed(ruling: Ruling[ClientMetadata], bearer: Secret | None, client: Client | None) -> OAuthError:
+    """The refusal when no policy allows what a client asks to be registered with, or one refuses it."""
+    if client and (ruling.verdict is Verdict.SILENT or ruling.reason == INITIAL_ACCESS_TOKEN_REQUIRED):
+        # It could not register now, whatever it asked for (RFC 7592, 2.1).
+        return AccessDenied("This client may not change its registration.", reason=ruling.reason)
+    if ruling.reason == INITIAL_ACCESS_TOKEN_REQUIRED:
+        return InvalidToken(
+            "An initial access token is required.", reason=ruling.reason, sent=bearer is not None
+        )
+    return InvalidClientMetadata("This registration is not allowed here.", reason=ruling.reason)
 
 
 def add_client(
@@ -86,6 +144,7 @@ def add_client(
     registered_by: RegisteredBy = RegisteredBy.OPERATOR,
     rotates_refresh_tokens: bool = True,
     logo: bytes = b"",
+    private_details: Mapping[str, Any] = NOTHING,
 ) -> tuple[Client, str | None]:
     """Keep a new client.
 
@@ -115,11 +174,12 @@ def add_client(
     if needs_secret(metadata.token_endpoint_auth_method):
         secret, stored = new_secret(engine.ring, client_id, engine.now)
     client = replace(
-        _client(engine, metadata, client_id, registered_by),
+        with_metadata(_new_client(engine, client_id, registered_by), metadata),
         first_party=first_party,
         rotates_refresh_tokens=rotates_refresh_tokens,
         secrets=(stored,) if stored else (),
         logo=read.digest if read else None,
+        private_details=private_details,
     )
     engine.stores.clients.add(client)
     if read:
@@ -175,12 +235,15 @@ def _offered(engine: Engine, asked: ClientMetadata, allowed: ClientMetadata) -> 
     )
 
 
-def _acceptable(engine: Engine, metadata: ClientMetadata, client_id: str) -> ClientMetadata:
+def _acceptable(engine: Engine, metadata: ClientMetadata, client: Client) -> ClientMetadata:
     """The same without the redirect URIs that would not be accepted at the authorization endpoint.
 
     An application type that contradicts the URIs that are left is replaced by theirs.
+
+    Args:
+        client: that is to be registered with it.
     """
-    client = _client(engine, metadata, client_id, RegisteredBy.SELF)
+    client = with_metadata(client, metadata)
     redirect_uris = tuple(
         uri
         for uri in metadata.redirect_uris
@@ -206,19 +269,29 @@ def _refuse_what_was_left_out(asked: ClientMetadata, allowed: ClientMetadata) ->
         raise error(f"{names}: not everything in it is offered here.", reason="not-everything-offered")
 
 
-def _client(engine: Engine, metadata: ClientMetadata, client_id: str, registered_by: RegisteredBy) -> Client:
-    return Client(
-        client_id=client_id,
-        name=metadata.client_name or client_id,
+def with_metadata(client: Client, metadata: ClientMetadata) -> Client:
+    """The client with all of this metadata in place of its own; what only an operator sets stays."""
+    return replace(
+        client,
+        name=metadata.client_name or client.client_id,
         auth_method=metadata.token_endpoint_auth_method,
         redirect_uris=metadata.redirect_uris,
         grant_types=metadata.grant_types,
         response_types=metadata.response_types,
         scopes=metadata.scopes,
         application_type=metadata.application_type,
+        details=metadata.details,
+    )
+
+
+def _new_client(engine: Engine, client_id: str, registered_by: RegisteredBy) -> Client:
+    """A client without metadata yet."""
+    return Client(
+        client_id=client_id,
+        name=client_id,
+        auth_method="none",
         registered_by=registered_by,
         created_at=engine.now,
-        details=metadata.details,
     )
 
 

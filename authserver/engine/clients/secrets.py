@@ -102,6 +102,15 @@ def matching(engine: Engine, client: Client | None, client_id: str, text: str) -
     return found
 
 
+def is_secret_of(engine: Engine, client: Client, value: object) -> bool:
+    """Whether this value, as sent in JSON, is a live secret of this client."""
+    return (
+        isinstance(value, str)
+        and may_be_secret(value)
+        and matching(engine, client, client.client_id, value) is not None
+    )
+
+
 def note_use(engine: Engine, client: Client, used: ClientSecret, text: str) -> None:
     """Note now and then that this secret is in use; kept only if the request is granted (T071).
 

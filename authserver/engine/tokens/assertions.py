@@ -6,9 +6,10 @@ among the keys of that set, and the algorithm is the key's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 
 from authserver.engine.context import Engine, SingleUse
@@ -23,7 +24,7 @@ MAXIMUM_KEYS = 20
 SKEW = timedelta(seconds=30)
 
 # What others may sign with. Of those that fit a key the first one is meant where the key does not say.
-_ALGORITHMS = ("ES256", "RS256", "PS256", "EdDSA")
+TRUSTED_ALGORITHMS = ("ES256", "RS256", "PS256", "EdDSA")
 # Whatever is not here is refused: `jwk`, `jku`, `x5u`, `x5c`, `crit`, `b64`, `zip`, `enc` and what comes next.
 # Thumbprints of certificates are common, and lead nowhere.
 _HEADER_MEMBERS = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
@@ -67,9 +68,19 @@ class TrustedKeys:
             raise ValueError("two keys of the JWK Set have the same kid, or none")
         if not keys:
             raise ValueError(
-                f"the JWK Set holds no signature key for {', '.join(_ALGORITHMS[:-1])} or {_ALGORITHMS[-1]}"
+                f"the JWK Set holds no signature key for {', '.join(TRUSTED_ALGORITHMS[:-1])} or {TRUSTED_ALGORITHMS[-1]}"
             )
         return cls(keys)
+
+    @classmethod
+    def of(cls, source: str) -> Self:
+        """The keys of a JWK Set that is given itself, or as the path of its file. Raises ValueError, naming the file."""
+        if source.startswith("{"):
+            return cls.read(source.encode())
+        try:
+            return cls.read(Path(source).read_bytes())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"cannot read the keys in {source}: {error}") from None
 
     def find(self, kid: object) -> ForeignKey | None:
         """The key of this id; without an id the only key there is."""
@@ -91,6 +102,63 @@ def verify_assertion(
     Raises:
         BadAssertion: anything else. `iss` and `sub` are strings of the claims returned; `exp` is an integer.
     """
+    claims = _verified(engine, text, keys_of, typ=typ)
+    subject = claims.get("sub")
+    if claims.get("aud") not in (engine.settings.issuer, [engine.settings.issuer]):
+        raise BadAssertion("assertion-audience")
+    if not isinstance(subject, str) or not subject:
+        raise BadAssertion("assertion-subject-missing")
+    times = _times(claims)
+    if "exp" not in times:
+        raise BadAssertion("assertion-times-malformed")
+    _check_times(engine, times)
+    if times["exp"] > (engine.now + timedelta(seconds=lifetime) + SKEW).timestamp():
+        raise BadAssertion("assertion-lives-too-long")
+    return claims
+
+
+def verify_statement(
+    engine: Engine,
+    text: str,
+    keys_of: Callable[[str], TrustedKeys | None],
+    *,
+    algorithms: Collection[str],
+    maximum_age: int,
+) -> Mapping[str, Any]:
+    """The claims of a statement about a program that a trusted issuer made and that is in force (RFC 7591, 2.3).
+
+    It need have neither subject nor audience nor end; if it has an audience, we are in it.
+
+    Args:
+        keys_of: the keys of an issuer by its name, None for one that is not trusted.
+        algorithms: that it may be signed with.
+        maximum_age: the most seconds since its `iat`; 0: it may be of any age.
+
+    Raises:
+        BadAssertion: anything else.
+    """
+    claims = _verified(engine, text, keys_of, typ="jwt", algorithms=algorithms)
+    audience = claims.get("aud", engine.settings.issuer)
+    if engine.settings.issuer not in (audience if isinstance(audience, list) else [audience]):
+        raise BadAssertion("assertion-audience")
+    times = _times(claims)
+    if maximum_age and "iat" not in times:
+        raise BadAssertion("assertion-times-malformed")
+    _check_times(engine, times)
+    if maximum_age and times["iat"] <= (engine.now - timedelta(seconds=maximum_age) - SKEW).timestamp():
+        raise BadAssertion("assertion-expired")
+    return claims
+
+
+def _verified(
+    engine: Engine,
+    text: str,
+    keys_of: Callable[[str], TrustedKeys | None],
+    *,
+    typ: str,
+    algorithms: Collection[str] = TRUSTED_ALGORITHMS,
+) -> Mapping[str, Any]:
+    """The claims of a JWT that a trusted issuer signed. Raises BadAssertion; `iss` is a string of the claims."""
     try:
         jws = read_jws(text)
     except ValueError:
@@ -100,7 +168,7 @@ def verify_assertion(
         raise BadAssertion("assertion-header")
     if str(header.get("typ", "JWT")).lower().removeprefix("application/") not in ("jwt", typ):
         raise BadAssertion("assertion-type")
-    issuer, subject = claims.get("iss"), claims.get("sub")
+    issuer = claims.get("iss")
     # Our own tokens are never assertions, even if we are listed as an issuer (JAG-11, T061).
     keys = keys_of(issuer) if isinstance(issuer, str) and issuer != engine.settings.issuer else None
     if keys is None:
@@ -108,15 +176,10 @@ def verify_assertion(
     key = keys.find(header.get("kid"))
     if key is None or any(key.thumbprint == jwk["kid"] for jwk in engine.signer.jwks()["keys"]):
         raise BadAssertion("assertion-key-unknown")
-    if header["alg"] != key.algorithm:
+    if header["alg"] != key.algorithm or key.algorithm not in algorithms:
         raise BadAssertion("assertion-algorithm")
     if not key.verifies(jws):
         raise BadAssertion("assertion-signature")
-    if claims.get("aud") not in (engine.settings.issuer, [engine.settings.issuer]):
-        raise BadAssertion("assertion-audience")
-    if not isinstance(subject, str) or not subject:
-        raise BadAssertion("assertion-subject-missing")
-    _check_times(engine, claims, timedelta(seconds=lifetime))
     return claims
 
 
@@ -143,16 +206,19 @@ def single_use(claims: Mapping[str, Any], *, lifetime: int, refusal: OAuthError)
     )
 
 
-def _check_times(engine: Engine, claims: Mapping[str, Any], lifetime: timedelta) -> None:
-    """Times are whole seconds since 1970, and nothing that only looks like them (T053)."""
+def _times(claims: Mapping[str, Any]) -> dict[str, int]:
+    """The times in these claims: whole seconds since 1970, and nothing that only looks like them (T053)."""
     times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
-    if "exp" not in times or any(type(time) is not int or time < 0 for time in times.values()):
+    if any(type(time) is not int or time < 0 for time in times.values()):
         raise BadAssertion("assertion-times-malformed")
+    return times
+
+
+def _check_times(engine: Engine, times: Mapping[str, int]) -> None:
+    """Refuse what is over, or has not begun."""
     now, skew = engine.now.timestamp(), SKEW.total_seconds()
-    if times["exp"] <= now - skew:
+    if "exp" in times and times["exp"] <= now - skew:
         raise BadAssertion("assertion-expired")
-    if times["exp"] > now + lifetime.total_seconds() + skew:
-        raise BadAssertion("assertion-lives-too-long")
     if max(times.get("nbf", 0), times.get("iat", 0)) > now + skew:
         raise BadAssertion("assertion-not-yet-valid")
 
@@ -162,7 +228,7 @@ def _algorithm(jwk: Mapping[str, Any]) -> str | None:
     operations = jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return None
-    fitting = [algorithm for algorithm in _ALGORITHMS if is_of_type(jwk, algorithm)]
+    fitting = [algorithm for algorithm in TRUSTED_ALGORITHMS if is_of_type(jwk, algorithm)]
     return next((algorithm for algorithm in fitting if jwk.get("alg", algorithm) == algorithm), None)
 
 

@@ -1,0 +1,234 @@
+"""Clients that registered themselves read, change and end their registration (RFC 7592).
+
+Each gets a token of its own with its registration. Stored is the digest of the token, with the client: so the token ends
+with the client, and works for no other.
+
+A change gives a new token. The old one works until the new one is used for the first time: a client that never received
+the answer can ask again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+from pyramid.config import Configurator
+from pyramid.response import Response
+
+from authserver.api import (
+    ChangedMeanwhile,
+    Client,
+    Counted,
+    Engine,
+    EventType,
+    InvalidClientMetadata,
+    InvalidToken,
+    Medium,
+    Origins,
+    Request,
+    Route,
+    TemporarilyUnavailable,
+    Welcome,
+    claim_rate,
+    describe_registration,
+    digest,
+    equal,
+    hookimpl,
+    is_secret_of,
+    json_response,
+    new_credential,
+    read_bearer,
+    read_json,
+    read_object,
+    read_query,
+    remove_registration,
+    update_registration,
+    well_formed,
+)
+
+# As registration itself: any program may register, wherever it is served from, and nothing here counts but the token.
+ROUTE = Route(
+    "registration",
+    "/oauth/register/client",
+    ("GET", "PUT", "DELETE"),
+    Medium.JSON,
+    Origins.ALL,
+    refused=EventType.REGISTRATION_REFUSED,
+)
+TOKEN = "registration_access_token"
+ADDRESS = "registration_client_uri"
+# What a client is told, and must not send (RFC 7592, 2.2).
+TOLD = (TOKEN, ADDRESS, "client_id_issued_at", "client_secret_expires_at")
+PREFIX = "as_registration_"
+KIND = "registration-access"
+# Under which the digests are among the private details of a client.
+OWN = "client_management"
+CURRENT, NEXT = "current", "next"
+
+
+@dataclass(frozen=True)
+class ClientManagement:
+    """Let clients that registered themselves read, change and end their registration (RFC 7592).
+
+    Attributes:
+        rotate: whether a client gets a new token whenever it changes its registration.
+    """
+
+    registration_members: ClassVar[frozenset[str]] = frozenset({TOKEN, ADDRESS})
+    immediate: ClassVar[bool] = True
+    reasons: ClassVar[Mapping[str, str]] = {
+        "registration-token-malformed": "",
+        "registration-token-missing": "",
+        "registration-token-refused": (
+            "the client must send the registration access token that it got last; if it has lost it, it must register again"
+        ),
+    }
+
+    rotate: bool = True
+
+    @hookimpl
+    def includeme(self, config: Configurator) -> None:
+        config.add_endpoint(ROUTE, self.manage)
+
+    @hookimpl
+    def registration_response(self, engine: Engine, client: Client) -> Welcome:
+        """The token and the address of a new client, together (RFC 7592, 3)."""
+        token = new_credential(PREFIX)
+        return Welcome(
+            members=_address(engine, client, token), private_details={OWN: {CURRENT: _digest(token)}}
+        )
+
+    def manage(self, request: Request) -> Response:
+        """GET, PUT and DELETE of a registration (RFC 7592, 2)."""
+        engine = request.engine
+        holder = self._holder(request)
+        if request.method in ("GET", "HEAD"):
+            client = holder.promoted()
+            _change(engine, holder.client, client)
+            return _described(engine, client, holder.token)
+        claim_rate(engine, Counted.REGISTRATION_CHANGE, client_id=holder.client.client_id)
+        if request.method == "PUT":
+            return self._replace(engine, holder, read_json(request))
+        remove_registration(engine, holder.client)
+        response = Response(status=204)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def _replace(self, engine: Engine, holder: Holder, body: bytes) -> Response:
+        """Replace the whole metadata of a client, if it could register itself so (RFC 7592, 2.2)."""
+        client, token = holder.promoted(), holder.token
+        sent = read_object(body)
+        _check_own_members(engine, client, sent)
+        if self.rotate:
+            token = new_credential(PREFIX)
+            client = with_digests(client, {**client.private_details[OWN], NEXT: _digest(token)})
+        try:
+            edited = update_registration(engine, holder.client, sent, private_details=client.private_details)
+        except ChangedMeanwhile:
+            raise _changing() from None
+        return _described(engine, edited.client, token, edited.secret)
+
+    def _holder(self, request: Request) -> Holder:
+        """The client whose token this request has. Nothing tells which client ids exist (RFC 7592, 2.1).
+
+        Raises:
+            InvalidToken: the token is missing, or is not that of this client; the client is unknown or disabled.
+            TooManyRequests: this failed too often.
+        """
+        engine = request.engine
+        bearer = read_bearer(engine.caller.authorization)
+        refused = InvalidToken(
+            "The registration access token is not valid.",
+            reason="registration-token-refused",
+            sent=bearer is not None,
+        )
+        try:
+            if bearer is None:
+                refused.reason = "registration-token-missing"
+                raise refused
+            if not well_formed(PREFIX, bearer.value):
+                refused.reason = "registration-token-malformed"
+                raise refused
+            client_id = next(iter(read_query(request).all("client_id")), "")
+            client = engine.stores.clients.find(client_id, engine.now)
+            engine.journal.client_id = client.client_id if client else None
+            name = _presented(client, _digest(bearer.value))
+            if client is None or name is None or not client.is_enabled:
+                raise refused
+        except InvalidToken:
+            claim_rate(engine, Counted.FAILED_CLIENT_AUTHENTICATION, client_id=engine.journal.client_id)
+            raise
+        engine.journal.acts(client)
+        return Holder(client=client, token=bearer.value, name=name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A client that presented its token.
+
+    Attributes:
+        client: as it is stored.
+        token: as presented.
+        name: CURRENT, or NEXT for one that was not used before.
+    """
+
+    client: Client
+    token: str = field(repr=False)
+    name: str
+
+    def promoted(self) -> Client:
+        """The client as it is when the token was used: from then on, the one before it does not work."""
+        if self.name == CURRENT:
+            return self.client
+        return with_digests(self.client, {CURRENT: _digest(self.token)})
+
+
+def with_digests(client: Client, digests: Mapping[str, str]) -> Client:
+    """The client with these digests of its tokens."""
+    return replace(client, private_details={**client.private_details, OWN: dict(digests)})
+
+
+def _presented(client: Client | None, presented: str) -> str | None:
+    """Which of the tokens of a client this is; None for no one. All are compared, also for an unknown client."""
+    digests = client.private_details.get(OWN, {}) if client else {}
+    same = [name for name in (CURRENT, NEXT) if equal(digests.get(name, ""), presented)]
+    return same[0] if same else None
+
+
+def _digest(token: str) -> str:
+    return digest(KIND, token).hex()
+
+
+def _change(engine: Engine, before: Client, after: Client) -> None:
+    """Keep the digests. Raises TemporarilyUnavailable."""
+    if after != before and not engine.stores.clients.change(before, after):
+        raise _changing()
+
+
+def _changing() -> TemporarilyUnavailable:
+    return TemporarilyUnavailable(
+        "The registration was changed by somebody else. Try again.", reason="client-changed-meanwhile"
+    )
+
+
+def _check_own_members(engine: Engine, client: Client, sent: Mapping[str, Any]) -> None:
+    """What a client must send, and must not (RFC 7592, 2.2). Raises InvalidClientMetadata."""
+    if sent.get("client_id") != client.client_id:
+        raise InvalidClientMetadata("client_id must be that of the registration.")
+    for name in TOLD:
+        if name in sent:
+            raise InvalidClientMetadata(f"{name} must not be sent: the server sets it.")
+    if "client_secret" in sent and not is_secret_of(engine, client, sent["client_secret"]):
+        raise InvalidClientMetadata("client_secret must be the present one; a client cannot choose it.")
+
+
+def _address(engine: Engine, client: Client, token: str) -> dict[str, str]:
+    query = urlencode({"client_id": client.client_id})
+    return {TOKEN: token, ADDRESS: f"{engine.settings.issuer.rstrip('/')}{ROUTE.path}?{query}"}
+
+
+def _described(engine: Engine, client: Client, token: str, secret: str | None = None) -> Response:
+    """The client information response (RFC 7592, 3); a secret only when it is new: no other is known here."""
+    return json_response(describe_registration(client, secret) | _address(engine, client, token))

@@ -1,0 +1,137 @@
+"""Software statements: what a trusted issuer says about a program, with which its clients register (RFC 7591, 2.3).
+
+What a statement says takes precedence over what the client sends beside it. The policies and the rules of registration
+judge both alike: a statement gives a client nothing that it could not register without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from authserver.api import (
+    TRUSTED_ALGORITHMS,
+    BadAssertion,
+    Engine,
+    InvalidClientMetadata,
+    ReadMember,
+    TrustedKeys,
+    hookimpl,
+    read_jws,
+    verify_statement,
+)
+
+MEMBER = "software_statement"
+# About the statement, not about the program (RFC 7519, 4.1).
+ABOUT_ITSELF = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", MEMBER})
+NOT_APPROVED = frozenset({"assertion-issuer-not-trusted", "assertion-key-unknown"})
+
+
+class InvalidSoftwareStatement(InvalidClientMetadata):
+    """A software statement is malformed, not signed by its issuer, or not in force (RFC 7591, 3.2.2)."""
+
+    code = "invalid_software_statement"
+
+
+class UnapprovedSoftwareStatement(InvalidClientMetadata):
+    """A software statement is of an issuer, or under a key, that is not trusted here (RFC 7591, 3.2.2)."""
+
+    code = "unapproved_software_statement"
+
+
+@dataclass(eq=False)
+class SoftwareStatements:
+    """Accept software statements of trusted issuers with registrations (RFC 7591, 2.3).
+
+    The keys of the issuers are read at start. A statement is kept as it was sent, and shown with the client.
+
+    Attributes:
+        issuers: a line each, `issuer = path of its JWK Set`, or the JWK Set itself, in one line.
+        algorithms: that statements may be signed with: ES256, RS256, PS256 and EdDSA.
+        maximum_age: for how many seconds after its `iat` a statement may be used; 0: until its `exp`, if it has one.
+        required: whether a client registers itself only with a statement.
+    """
+
+    immediate: ClassVar[bool] = True
+    reasons: ClassVar[Mapping[str, str]] = {
+        "software-statement-missing": (
+            "authserver.plugin.software_statements.required lets no client register without a statement of one of its "
+            "issuers"
+        ),
+        "software-statement-empty": "",
+    }
+
+    issuers: tuple[tuple[str, str], ...]
+    algorithms: tuple[str, ...] = TRUSTED_ALGORITHMS
+    maximum_age: int = 0
+    required: bool = False
+    _keys: Mapping[str, TrustedKeys] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.issuers:
+            raise ValueError("issuers: name one at least, `issuer = path of its JWK Set`")
+        if not self.algorithms or not set(self.algorithms) <= set(TRUSTED_ALGORITHMS):
+            raise ValueError(f"algorithms: must be some of {' '.join(TRUSTED_ALGORITHMS)}")
+        if not 0 <= self.maximum_age <= 10 * 365 * 86400:
+            raise ValueError("maximum_age: must be 0 to 315360000 seconds")
+
+    def prepare(self) -> None:
+        """Read the keys of the issuers. Raises ValueError."""
+        try:
+            self._keys = {issuer: TrustedKeys.of(source) for issuer, source in self.issuers}
+        except ValueError as error:
+            raise ValueError(f"issuers: {error}") from None
+
+    @hookimpl
+    def client_metadata(self) -> Mapping[str, ReadMember]:
+        return {MEMBER: _read}
+
+    @hookimpl
+    def expand_registration(self, engine: Engine, sent: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What the statement says of the program.
+
+        Raises:
+            InvalidSoftwareStatement, UnapprovedSoftwareStatement: it is not accepted (RFC 7591, 3.2.2).
+            InvalidClientMetadata: there is none, and it is required.
+        """
+        if MEMBER not in sent:
+            if self.required:
+                raise InvalidClientMetadata(
+                    f"{MEMBER} is required here.", reason="software-statement-missing"
+                )
+            return None
+        try:
+            claims = verify_statement(
+                engine,
+                _read(MEMBER, sent[MEMBER]),
+                self._keys.get,
+                algorithms=self.algorithms,
+                maximum_age=self.maximum_age,
+            )
+        except BadAssertion as bad:
+            if bad.reason in NOT_APPROVED:
+                raise UnapprovedSoftwareStatement(
+                    f"{MEMBER} is of an issuer that is not trusted here.", reason=bad.reason
+                ) from None
+            raise InvalidSoftwareStatement(f"{MEMBER} is not valid.", reason=bad.reason) from None
+        said = {name: value for name, value in claims.items() if name not in ABOUT_ITSELF}
+        if not said:
+            # Such as an assertion about a person, by an issuer of both.
+            raise InvalidSoftwareStatement(
+                f"{MEMBER} says nothing about a program.", reason="software-statement-empty"
+            )
+        return {name: value for name, value in said.items() if value not in ("", [], None)}
+
+
+def _read(name: str, value: object) -> str:
+    """The statement as it was sent: one JWS of a length that is bounded. Raises InvalidSoftwareStatement."""
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        read_jws(value)
+    except ValueError:
+        raise InvalidSoftwareStatement(
+            f"{name} is not one compact JWS.", reason="assertion-malformed"
+        ) from None
+    return value
