@@ -46,6 +46,11 @@ stored and compared. For the sign-in behind an authorization request (`authentic
 For how often (`rate_decision`): `Counted` is what the engine asks about, a `RateStep` what is to be done, and `Wait` goes
 into a `deny`. An endpoint of a plugin asks with `claim_rate`; `SELF_REGISTERED` is the one client that all clients are
 which registered themselves. A plugin with the methods `usage` (of `Usage`) and `lift` is shown by `authserver limits`.
+`network_of` says what counts as one source.
+
+For registrations (`registration_decision`): an `InitialAccessToken` names a policy. A plugin with such policies has a
+method `registration_policies` that returns their names, and refuses a token of another one as
+`REGISTRATION_POLICY_UNKNOWN`.
 
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
 refuses one.
@@ -80,7 +85,11 @@ from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_
 from authserver.engine.authorize import Expanded, check_request
 from authserver.engine.clients.authentication import authenticate, read_bearer
 from authserver.engine.clients.client_metadata import read_flag
-from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, RESERVED_PREFIXES
+from authserver.engine.clients.registration import (
+    INITIAL_ACCESS_TOKEN_REQUIRED,
+    REGISTRATION_POLICY_UNKNOWN,
+    RESERVED_PREFIXES,
+)
 from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse
 from authserver.engine.crypto.digests import (
     digest,
@@ -125,6 +134,7 @@ from authserver.engine.records import (
     Consent,
     Event,
     Grant,
+    InitialAccessToken,
     Kept,
     RegisteredBy,
     Session,
@@ -132,6 +142,7 @@ from authserver.engine.records import (
     TokenKind,
     User,
 )
+from authserver.engine.sources import network_of
 from authserver.engine.token import proven_key
 from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
 from authserver.engine.tokens.issued import Issued, find_issued
@@ -186,6 +197,7 @@ __all__ = [
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
+    "REGISTRATION_POLICY_UNKNOWN",
     "RESERVED_PREFIXES",
     "SELF_REGISTERED",
     "AuthenticationDecisionHook",
@@ -216,6 +228,7 @@ __all__ = [
     "GrantTypesHook",
     "Identity",
     "IncludemeHook",
+    "InitialAccessToken",
     "IntrospectedToken",
     "IntrospectionDecisionHook",
     "InvalidClientMetadata",
@@ -286,6 +299,7 @@ __all__ = [
     "hookimpl",
     "json_response",
     "narrow",
+    "network_of",
     "new_credential",
     "new_identifier",
     "normalise_username",

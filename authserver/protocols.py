@@ -36,7 +36,17 @@ from authserver.engine.questions import (
     IntrospectedToken,
     RateStep,
 )
-from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Session, Token, User
+from authserver.engine.records import (
+    Client,
+    ClientMetadata,
+    Consent,
+    Event,
+    Grant,
+    InitialAccessToken,
+    Session,
+    Token,
+    User,
+)
 from authserver.settings import Secret
 
 
@@ -224,7 +234,12 @@ class RegistrationDecisionHook(Protocol):
     """Of a plugin that serves `registration_decision`."""
 
     def registration_decision(
-        self, *, metadata: ClientMetadata, bearer: Secret | None, source: str
+        self,
+        *,
+        metadata: ClientMetadata,
+        bearer: Secret | None,
+        token: InitialAccessToken | None,
+        source: str,
     ) -> Decision[ClientMetadata] | None:
         """Whether a client may register itself (RFC 7591), and with which metadata.
 
@@ -232,14 +247,16 @@ class RegistrationDecisionHook(Protocol):
             metadata: what it asks for. Only the form was checked: it may name grant types and scopes that are not
                 offered, and redirect URIs that cannot be registered.
             bearer: the initial access token it sent, if any.
+            token: what is stored of that token, if it was made by `authserver initial-token add` and can be used; its `policy`
+                says what its clients may be, and its `clients` how many there are already. The server counts its use.
             source: the network address that the request came from.
 
         Answers:
             allow(reason, metadata): it may, with this metadata. The engine leaves out what is not offered and the
                 redirect URIs that no policy accepts, and refuses what is dangerous. What a policy adds to the `details` is
                 JSON, under names that the core does not use.
-            deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED`, else
-                `invalid_client_metadata`.
+            deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED` or
+                `REGISTRATION_POLICY_UNKNOWN`, else `invalid_client_metadata`.
             None: not mine.
         """
         ...

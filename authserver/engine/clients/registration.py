@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from authserver.engine import rates, uris
+from authserver.engine.clients import initial_tokens, room
 from authserver.engine.clients.authentication import read_bearer
 from authserver.engine.clients.client_metadata import check_metadata, problem_with_details, read_metadata
 from authserver.engine.clients.logos import read_logo
@@ -20,11 +21,16 @@ from authserver.engine.errors import (
     OAuthError,
     ServerError,
 )
+from authserver.engine.ports import StorageUnavailable
 from authserver.engine.questions import Counted, RedirectUriQuestion, RegistrationQuestion
-from authserver.engine.records import Client, ClientMetadata, EventType, RegisteredBy
+from authserver.engine.records import Client, ClientMetadata, EventType, InitialAccessToken, RegisteredBy
 
-# The reason of a registration policy if only a valid initial access token is missing.
+# The reasons of a registration policy if only a valid initial access token is missing: there is none, or the policy that
+# it names is not there any more.
 INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
+REGISTRATION_POLICY_UNKNOWN = "registration-policy-unknown"
+# How often policies are asked, if others with tokens of the same policy are faster.
+ATTEMPTS = 5
 # A client id never looks like a user's, as both are subjects of tokens; an address would say where its metadata is.
 RESERVED_PREFIXES = ("user_", "https:", "http:")
 MAXIMUM_CHOSEN_ID = 100  # characters of an id that an operator chooses
@@ -38,31 +44,67 @@ def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
 
     Raises:
         InvalidRedirectUri, InvalidClientMetadata: a member cannot be registered, or a policy refuses.
-        InvalidToken: a policy wants an initial access token and this is none.
-        TooManyRequests: too many clients register themselves, or fail to.
+        InvalidToken: a policy wants an initial access token and this is none, or it can be used no more.
+        TooManyRequests: too many clients register themselves, fail to, or were never used.
+        StorageUnavailable: others with tokens of the same policy were faster each time.
     """
     client_id = digests.new_identifier("client_")
+    token, allowed = _agreed(engine, body, client_id)
+    rates.claim(engine, Counted.REGISTRATION)
+    clients = engine.stores.clients
+    for _ in range(ATTEMPTS):
+        # From here on other registrations wait, and no plugin is asked.
+        clients.hold_registrations()
+        if token is None or clients.count_of_policy(token.policy) <= token.clients:
+            break
+        # Now that there are more clients, the policy may decide otherwise.
+        engine.stores.undo()
+        token, allowed = _agreed(engine, body, client_id)
+    else:
+        raise StorageUnavailable("too many clients register with one policy at the same time")
+    if token is None:
+        replaced = room.make_room(engine, allowed)
+    else:
+        replaced = []
+        initial_tokens.claim(engine, token)
+    client, secret = add_client(
+        engine,
+        allowed,
+        client_id=client_id,
+        registered_by=RegisteredBy.SELF,
+        initial_token=token,
+        replaced=replaced,
+    )
+    return describe(client, secret)
+
+
+def _agreed(engine: Engine, body: bytes, client_id: str) -> tuple[InitialAccessToken | None, ClientMetadata]:
+    """The initial access token of the caller, and what it may register. Raises as `register` does."""
     try:
-        allowed = allowed_metadata(engine, body, client_id)
+        token = initial_tokens.presented(engine)
+        return token, allowed_metadata(engine, body, client_id, token=token)
     except ServerError:
         raise
     except OAuthError:
         rates.claim(engine, Counted.FAILED_REGISTRATION)
         raise
-    rates.claim(engine, Counted.REGISTRATION)
-    client, secret = add_client(engine, allowed, client_id=client_id, registered_by=RegisteredBy.SELF)
-    return describe(client, secret)
 
 
-def allowed_metadata(engine: Engine, body: bytes, client_id: str) -> ClientMetadata:
+def allowed_metadata(
+    engine: Engine, body: bytes, client_id: str, *, token: InitialAccessToken | None = None
+) -> ClientMetadata:
     """What a client may register itself with: its form is checked, policies decide, the floor judges the result.
 
     Raises as `register` does.
     """
     asked = read_metadata(body, engine.client_metadata)
     bearer = read_bearer(engine.caller.authorization)
-    ruling = engine.ask(RegistrationQuestion(metadata=asked, bearer=bearer, source=engine.caller.source))
+    ruling = engine.ask(
+        RegistrationQuestion(metadata=asked, bearer=bearer, token=token, source=engine.caller.source)
+    )
     if not ruling.allowed:
+        if ruling.reason == REGISTRATION_POLICY_UNKNOWN:
+            raise InvalidToken("The initial access token can be used no more.", reason=ruling.reason)
         if ruling.reason == INITIAL_ACCESS_TOKEN_REQUIRED:
             raise InvalidToken(
                 "An initial access token is required.", reason=ruling.reason, sent=bearer is not None
@@ -86,6 +128,8 @@ def add_client(
     registered_by: RegisteredBy = RegisteredBy.OPERATOR,
     rotates_refresh_tokens: bool = True,
     logo: bytes = b"",
+    initial_token: InitialAccessToken | None = None,
+    replaced: Sequence[str] = (),
 ) -> tuple[Client, str | None]:
     """Keep a new client.
 
@@ -93,6 +137,8 @@ def add_client(
         client_id: chosen by an operator; otherwise a fresh one.
         rotates_refresh_tokens: False lets a confidential client keep its refresh token.
         logo: the content of an SVG or PNG file; empty for none.
+        initial_token: what let it in, if it registered itself with one.
+        replaced: the ids of clients that were deleted for it.
 
     Returns:
         The client and its secret, which is not readable again; None for a client without secret.
@@ -120,12 +166,20 @@ def add_client(
         rotates_refresh_tokens=rotates_refresh_tokens,
         secrets=(stored,) if stored else (),
         logo=read.digest if read else None,
+        registered_from=room.network(engine) if registered_by is RegisteredBy.SELF else "",
+        initial_token=initial_token.token_id if initial_token else None,
+        registration_policy=initial_token.policy if initial_token else None,
     )
     engine.stores.clients.add(client)
     if read:
         engine.stores.clients.keep_logo(client_id, read)
     engine.journal.client_id = client_id
-    engine.record(EventType.CLIENT_REGISTERED, details={"registered_by": registered_by})
+    details: dict[str, Any] = {"registered_by": registered_by}
+    if initial_token:
+        details |= initial_tokens.named(initial_token)
+    if replaced:
+        details["replaced"] = list(replaced)
+    engine.record(EventType.CLIENT_REGISTERED, details=details)
     return client, secret
 
 
