@@ -166,7 +166,7 @@ def add_client(
         rotates_refresh_tokens=rotates_refresh_tokens,
         secrets=(stored,) if stored else (),
         logo=read.digest if read else None,
-        registered_from=room.network(engine) if registered_by is RegisteredBy.SELF else "",
+        registered_from=room.network_here(engine) if registered_by is RegisteredBy.SELF else "",
         initial_token=initial_token.token_id if initial_token else None,
         registration_policy=initial_token.policy if initial_token else None,
     )

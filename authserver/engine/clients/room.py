@@ -9,8 +9,9 @@ in the middle of its first authorization, so its client is spared for a while.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import timedelta
+from itertools import chain
 
 from authserver.engine.context import Engine
 from authserver.engine.errors import TooManyRequests
@@ -24,9 +25,11 @@ SPARED_BY_OTHERS = timedelta(days=1)
 TOO_MANY = "too-many-unused-clients"
 # How many give way to one at most, where the setting was lowered.
 _BATCH = 100
+# What a client and its metadata call by the same name.
+_OF_BOTH = ("redirect_uris", "grant_types", "response_types", "scopes", "application_type")
 
 
-def network(engine: Engine) -> str:
+def network_here(engine: Engine) -> str:
     """The network that this request comes from; empty if there is none."""
     return network_of(engine.caller.source) or ""
 
@@ -41,36 +44,32 @@ def make_room(engine: Engine, metadata: ClientMetadata) -> list[str]:
     Raises:
         TooManyRequests: there are too many that were never used, and all of them are spared.
     """
-    clients, settings, here = engine.stores.clients, engine.settings, network(engine)
+    clients, settings, here = engine.stores.clients, engine.settings, network_here(engine)
     old = clients.never_used(engine.now - SPARED, network=here, limit=_BATCH)
     gone = [
         client.client_id
         for client in old
         if _is_equal(client, metadata) and clients.remove_never_used(client.client_id)
     ]
-    old = [client for client in old if client.client_id not in gone]
-    gone += _down_to(engine, settings.unused_clients_per_source, old, network=here)
-    old = [client for client in old if client.client_id not in gone]
+    next_ones = (client for client in old if client.client_id not in gone)
+    if settings.unused_clients_per_source:
+        gone += _down_to(engine, settings.unused_clients_per_source, next_ones, network=here)
     if settings.unused_clients and _count(engine, settings.unused_clients) >= settings.unused_clients:
         others = clients.never_used(engine.now - SPARED_BY_OTHERS, limit=_BATCH)
-        gone += _down_to(engine, settings.unused_clients, [*old, *others])
+        gone += _down_to(engine, settings.unused_clients, chain(next_ones, others))
     return gone
 
 
-def _down_to(engine: Engine, most: int, old: Iterable[Client], *, network: str | None = None) -> list[str]:
-    """Delete the first of these until there is room for one more below `most`, if that is not 0. Raises TooManyRequests."""
+def _down_to(engine: Engine, most: int, old: Iterator[Client], *, network: str | None = None) -> list[str]:
+    """Delete the next of these until there is room for one more below `most`; their ids. Raises TooManyRequests."""
     gone: list[str] = []
-    if not most:
-        return gone
     count = _count(engine, most, network=network)
-    for client in old:
-        if count < most:
-            break
+    while count >= most and (client := next(old, None)):
         if engine.stores.clients.remove_never_used(client.client_id):
             gone.append(client.client_id)
             count -= 1
     if count >= most and not gone:
-        raise _refusal(engine, network)
+        raise _refusal(engine, in_all=network is None)
     return gone
 
 
@@ -78,38 +77,29 @@ def _count(engine: Engine, most: int, *, network: str | None = None) -> int:
     return engine.stores.clients.count_never_used(engine.now, network=network, limit=most + _BATCH)
 
 
-def _refusal(engine: Engine, network: str | None) -> TooManyRequests:
-    """Until when the oldest is spared says when to come again."""
-    spared = SPARED if network is not None else SPARED_BY_OTHERS
-    oldest = engine.stores.clients.never_used(engine.now, network=network, limit=1)
-    wait = min((client.created_at + spared - engine.now for client in oldest), default=spared)
+def _refusal(engine: Engine, *, in_all: bool) -> TooManyRequests:
+    """For whoever comes while all are spared: until one of them is so no longer."""
+    spared_for: dict[str | None, timedelta] = {network_here(engine): SPARED}
+    if in_all:
+        spared_for[None] = SPARED_BY_OTHERS
+    waits = [
+        client.created_at + spared - engine.now
+        for network, spared in spared_for.items()
+        for client in engine.stores.clients.never_used(engine.now, network=network, limit=1)
+    ]
     return TooManyRequests(
-        "Too many clients were registered from here and never used. Try again later.",
+        "Too many clients were registered and never used. Try again later.",
         reason=TOO_MANY,
-        retry_after=max(1, math.ceil(wait.total_seconds())),
+        retry_after=max(1, math.ceil(min(waits, default=SPARED).total_seconds())),
         leaves_event=True,
     )
 
 
 def _is_equal(client: Client, metadata: ClientMetadata) -> bool:
     """Whether it was registered with just this; a client without a name is called by its id."""
-    name = metadata.client_name or client.client_id
-    return ClientMetadata(
-        client_name=client.name,
-        redirect_uris=client.redirect_uris,
-        token_endpoint_auth_method=client.auth_method,
-        grant_types=client.grant_types,
-        response_types=client.response_types,
-        scopes=client.scopes,
-        application_type=client.application_type,
-        details=dict(client.details),
-    ) == ClientMetadata(
-        client_name=name,
-        redirect_uris=metadata.redirect_uris,
-        token_endpoint_auth_method=metadata.token_endpoint_auth_method,
-        grant_types=metadata.grant_types,
-        response_types=metadata.response_types,
-        scopes=metadata.scopes,
-        application_type=metadata.application_type,
-        details=dict(metadata.details),
+    return (
+        client.name == (metadata.client_name or client.client_id)
+        and client.auth_method == metadata.token_endpoint_auth_method
+        and dict(client.details) == dict(metadata.details)
+        and all(getattr(client, name) == getattr(metadata, name) for name in _OF_BOTH)
     )
