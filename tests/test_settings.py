@@ -44,6 +44,9 @@ BOUNDS = {
     "cleanup_interval": (0, 86400),
     "event_lifetime": (0, 315360000),
     "idle_client_lifetime": (0, 315360000),
+    "unused_client_lifetime": (0, 315360000),
+    "unused_clients_per_source": (0, 1000000),
+    "unused_clients": (0, 1000000),
 }
 
 

@@ -93,7 +93,7 @@ def test_a_token_registers_clients_of_its_policy_which_remember_it(rules: Rules,
 
 
 def test_nothing_of_the_token_is_kept_but_its_digest(rules: Rules, make: Make) -> None:
-    """R-01, T133: 256 random bits with prefix and checksum, in no record and no event."""
+    """R-01: 256 random bits with prefix and checksum, in no record and no event."""
     token_id, token = make()
     assert digests.well_formed("as_initial_", token)
     register(rules, token)
@@ -190,7 +190,7 @@ def test_without_its_policy_a_token_is_of_no_use(rules: Rules, make: Make) -> No
 
 @pytest.mark.parametrize("change", [lambda t: t[:-1], lambda t: t + "x", lambda t: t.swapcase()])
 def test_what_is_no_such_token_is_none(rules: Rules, make: Make, change: Callable[[str], str]) -> None:
-    """T133: also one with another character, or one that was never issued."""
+    """R-03: also one with another character, or one that was never issued."""
     _, token = make()
     for text in (change(token), digests.new_credential(digests.INITIAL), digests.new_credential("as_code_")):
         answer = register(rules, text)
