@@ -46,6 +46,11 @@ stored and compared. For the sign-in behind an authorization request (`authentic
 For how often (`rate_decision`): `Counted` is what the engine asks about, a `RateStep` what is to be done, and `Wait` goes
 into a `deny`. An endpoint of a plugin asks with `claim_rate`; `SELF_REGISTERED` is the one client that all clients are
 which registered themselves. A plugin with the methods `usage` (of `Usage`) and `lift` is shown by `authserver limits`.
+`network_of` says what counts as one source.
+
+For registrations (`registration_decision`): an `InitialAccessToken` names a policy. A plugin with such policies has a
+method `registration_policies` that returns their names, and refuses a token of another one as
+`REGISTRATION_POLICY_UNKNOWN`.
 
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
 refuses one.
@@ -91,7 +96,11 @@ from authserver.engine.clients.client_metadata import read_flag, read_object
 from authserver.engine.clients.editing import ChangedMeanwhile
 from authserver.engine.clients.editing import remove as remove_registration
 from authserver.engine.clients.editing import update as update_registration
-from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, RESERVED_PREFIXES
+from authserver.engine.clients.registration import (
+    INITIAL_ACCESS_TOKEN_REQUIRED,
+    REGISTRATION_POLICY_UNKNOWN,
+    RESERVED_PREFIXES,
+)
 from authserver.engine.clients.registration import describe as describe_registration
 from authserver.engine.clients.secrets import is_secret_of
 from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse, Welcome
@@ -140,6 +149,7 @@ from authserver.engine.records import (
     Event,
     EventType,
     Grant,
+    InitialAccessToken,
     Kept,
     RegisteredBy,
     Session,
@@ -147,6 +157,7 @@ from authserver.engine.records import (
     TokenKind,
     User,
 )
+from authserver.engine.sources import network_of
 from authserver.engine.token import proven_key
 from authserver.engine.tokens.assertions import (
     TRUSTED_ALGORITHMS,
@@ -210,6 +221,7 @@ __all__ = [
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
+    "REGISTRATION_POLICY_UNKNOWN",
     "RESERVED_PREFIXES",
     "SELF_REGISTERED",
     "TRUSTED_ALGORITHMS",
@@ -244,6 +256,7 @@ __all__ = [
     "GrantTypesHook",
     "Identity",
     "IncludemeHook",
+    "InitialAccessToken",
     "IntrospectedToken",
     "IntrospectionDecisionHook",
     "InvalidClientMetadata",
@@ -319,6 +332,7 @@ __all__ = [
     "is_secret_of",
     "json_response",
     "narrow",
+    "network_of",
     "new_credential",
     "new_identifier",
     "normalise_username",

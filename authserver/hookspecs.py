@@ -36,7 +36,17 @@ from authserver.engine.questions import (
     ResourceQuestion,
     ScopeQuestion,
 )
-from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Session, Token, User
+from authserver.engine.records import (
+    Client,
+    ClientMetadata,
+    Consent,
+    Event,
+    Grant,
+    InitialAccessToken,
+    Session,
+    Token,
+    User,
+)
 from authserver.engine.tokens.issuing import CODE_DETAILS, CORE_CLAIMS, CORE_RESPONSE_MEMBERS
 from authserver.hooks import (
     CONTRIBUTING,
@@ -335,7 +345,11 @@ def login_decision(
     remedy="list registration_token or registration_open in authserver.plugins",
 )
 def registration_decision(
-    metadata: ClientMetadata, bearer: Secret | None, source: str, client: Client | None
+    metadata: ClientMetadata,
+    bearer: Secret | None,
+    token: InitialAccessToken | None,
+    source: str,
+    client: Client | None,
 ) -> Decision[ClientMetadata] | None:
     """Whether a client may register itself (RFC 7591), and with which metadata.
 
@@ -346,6 +360,8 @@ def registration_decision(
         metadata: what it asks for. Only the form was checked: it may name grant types and scopes that are not
             offered, and redirect URIs that cannot be registered.
         bearer: the initial access token it sent, if any; None when it changes its registration.
+        token: what is stored of that token, if it was made by `authserver initial-token add` and can be used; its `policy`
+            says what its clients may be, and its `clients` how many there are already. The server counts its use.
         source: the network address that the request came from.
         client: as it is registered now, when it changes its registration; its `registration_reasons` are those for which
             policies let it register. None for a new client.
@@ -354,8 +370,8 @@ def registration_decision(
         allow(reason, metadata): it may, with this metadata. The engine leaves out what is not offered and the
             redirect URIs that no policy accepts, and refuses what is dangerous. What a policy adds to the `details` is
             JSON, under names that the core does not use.
-        deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED` (403 when it changes its
-            registration), else `invalid_client_metadata`.
+        deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED` or
+            `REGISTRATION_POLICY_UNKNOWN` (403 when it changes its registration), else `invalid_client_metadata`.
         None: not mine.
 
     Nobody: registration is closed and its endpoint answers 404.

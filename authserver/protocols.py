@@ -224,7 +224,13 @@ class RegistrationDecisionHook(Protocol):
     """Of a plugin that serves `registration_decision`."""
 
     def registration_decision(
-        self, *, metadata: ClientMetadata, bearer: Secret | None, source: str, client: Client | None
+        self,
+        *,
+        metadata: ClientMetadata,
+        bearer: Secret | None,
+        token: InitialAccessToken | None,
+        source: str,
+        client: Client | None,
     ) -> Decision[ClientMetadata] | None:
         """Whether a client may register itself (RFC 7591), and with which metadata.
 
@@ -235,6 +241,8 @@ class RegistrationDecisionHook(Protocol):
             metadata: what it asks for. Only the form was checked: it may name grant types and scopes that are not
                 offered, and redirect URIs that cannot be registered.
             bearer: the initial access token it sent, if any; None when it changes its registration.
+            token: what is stored of that token, if it was made by `authserver initial-token add` and can be used; its `policy`
+                says what its clients may be, and its `clients` how many there are already. The server counts its use.
             source: the network address that the request came from.
             client: as it is registered now, when it changes its registration; its `registration_reasons` are those for which
                 policies let it register. None for a new client.
@@ -243,8 +251,8 @@ class RegistrationDecisionHook(Protocol):
             allow(reason, metadata): it may, with this metadata. The engine leaves out what is not offered and the
                 redirect URIs that no policy accepts, and refuses what is dangerous. What a policy adds to the `details` is
                 JSON, under names that the core does not use.
-            deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED` (403 when it changes its
-                registration), else `invalid_client_metadata`.
+            deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED` or
+                `REGISTRATION_POLICY_UNKNOWN` (403 when it changes its registration), else `invalid_client_metadata`.
             None: not mine.
         """
         ...

@@ -422,6 +422,39 @@ class Settings:
             ),
         ),
     ] = 7776000
+    unused_client_lifetime: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=315360000,
+            description=(
+                "Seconds after which a client that registered itself is deleted if it never got a code or token; 0 keeps "
+                "it as long as others."
+            ),
+        ),
+    ] = 2592000
+    unused_clients_per_source: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000000,
+            description=(
+                "How many clients may be registered from one network (an IPv4 address, a /64 of IPv6) without an initial "
+                "access token and never used; the oldest give way to new ones once they are an hour old. 0 sets no limit."
+            ),
+        ),
+    ] = 50
+    unused_clients: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000000,
+            description=(
+                "How many there may be of them in all; those of the same network give way first, others once they are a day "
+                "old. 0 sets no limit."
+            ),
+        ),
+    ] = 10000
     strict_registration: Annotated[
         bool,
         Meta(

@@ -51,6 +51,8 @@ def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
         Disposable.SESSIONS: timedelta(),
         Disposable.CLIENT_SECRETS: SECRET_KEPT,
     }
+    if settings.unused_client_lifetime:
+        lifetimes[Disposable.UNUSED_CLIENTS] = timedelta(seconds=settings.unused_client_lifetime)
     if settings.idle_client_lifetime:
         lifetimes[Disposable.CLIENTS] = timedelta(seconds=settings.idle_client_lifetime)
     if settings.refusal_lifetime:

@@ -4,7 +4,7 @@ fill.py KEY_ID CLIENTS TOKENS    fill the database of DATABASE_URL, which must b
 
 Of five tokens one is a redeemed code, two are rotated refresh tokens, one is a live refresh token and one is an
 opaque access token; they share a grant. Half of the grants belong to one popular client, and half of the clients
-registered a loopback address. Nobody knows the texts of these tokens. Nothing has expired.
+registered themselves, a loopback address each, and are said to be never used. Nobody knows the texts of these tokens. Nothing has expired.
 """
 
 from __future__ import annotations
@@ -235,7 +235,12 @@ def _clients(n: _Numbers) -> Mapping[str, Any]:
         "scopes": ("profile",),
         "resources": (),
         "application_type": "web",
-        "registered_by": RegisteredBy.OPERATOR,
+        "registered_by": _every_second(
+            n,
+            literal(RegisteredBy.SELF, clients.c.registered_by.type),
+            literal(RegisteredBy.OPERATOR, clients.c.registered_by.type),
+        ),
+        "registered_from": n.named("network-"),
         "first_party": False,
         "rotates_refresh_tokens": True,
         "created_at": n.past(),

@@ -12,9 +12,11 @@ import click
 import pytest
 
 from authserver.cli import main
-from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED
+from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, REGISTRATION_POLICY_UNKNOWN
+from authserver.engine.clients.room import TOO_MANY
 from authserver.engine.errors import OAuthError
 from authserver.engine.questions import ScopeQuestion
+from authserver.engine.records import InitialTokenState
 from authserver.explaining.remedies import REMEDIES, WITHOUT_REMEDY, filled, remedy_of, words_of
 from authserver.hooks import deciding
 from authserver.hookspecs import DECIDING
@@ -28,8 +30,17 @@ SOURCES = [
     *PACKAGE.glob("web/*.py"),
     *PACKAGE.glob("policies/*.py"),
 ]
-# Reasons that stand nowhere as a text: HTTP errors by their title, the floor of `explain`, a constant of the API.
-MADE = {"method-not-allowed", "request-entity-too-large", "core-floor", INITIAL_ACCESS_TOKEN_REQUIRED}
+# Reasons that stand nowhere as a text: HTTP errors by their title, the floor of `explain`, constants, and why an initial
+# access token is of no use.
+MADE = {
+    "method-not-allowed",
+    "request-entity-too-large",
+    "core-floor",
+    INITIAL_ACCESS_TOKEN_REQUIRED,
+    REGISTRATION_POLICY_UNKNOWN,
+    TOO_MANY,
+    *(f"initial-access-token-{why}" for why in (*InitialTokenState, "restored") if why != "live"),
+}
 
 
 def texts(node: ast.expr) -> Iterator[str]:

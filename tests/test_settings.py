@@ -46,6 +46,9 @@ BOUNDS = {
     "refusal_lifetime": (0, 315360000),
     "refusals_per_minute": (1, 100000),
     "idle_client_lifetime": (0, 315360000),
+    "unused_client_lifetime": (0, 315360000),
+    "unused_clients_per_source": (0, 1000000),
+    "unused_clients": (0, 1000000),
 }
 
 

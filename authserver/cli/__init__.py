@@ -10,7 +10,7 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.containment import interruptible
 
-# Each is in the module of its name.
+# Each is in the module of its name, with an underscore for a hyphen.
 COMMANDS = (
     "client",
     "db",
@@ -18,6 +18,7 @@ COMMANDS = (
     "explain",
     "grant",
     "init",
+    "initial-token",
     "keys",
     "limits",
     "lint",
@@ -37,6 +38,7 @@ class Commands(OneSentence):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
+        name = name.replace("-", "_")
         command: click.Command = getattr(import_module(f"authserver.cli.{name}"), name)
         return command
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ from authserver.engine.context import Engine
 from authserver.engine.crypto import strict_json
 from authserver.engine.errors import InvalidRedirectUri
 from authserver.engine.keys.ring import check_known
-from authserver.engine.records import Client, ClientMetadata
+from authserver.engine.records import Client, ClientMetadata, ClientState
 from authserver.explaining.remedies import remedy_of
 from authserver.ini import did_you_mean
 
@@ -186,7 +187,7 @@ def add(
             rotates_refresh_tokens=not no_refresh_rotation,
             logo=_file(logo) or b"",
         )
-    record = described(added)
+    record = described(added, added.created_at)
     if secret is not None:
         record["client_secret"] = secret
     if as_json:
@@ -265,19 +266,34 @@ def edit_client(configuration: Configuration, /, client_id: str, as_json: bool, 
         )
         edited = edit(engine, client_id, wanted)
     if as_json:
-        print_json(_described_edit(edited))
+        print_json(_described_edit(edited, engine.now))
     else:
         _print_edit(edited)
 
 
 @client.command("list")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([str(state) for state in ClientState]),
+    help="Only those that are new, used, idle or gone; may be given several times.",
+)
 @json_option
 @click.pass_obj
-def list_clients(configuration: Configuration, as_json: bool) -> None:
-    """List all applications, oldest first."""
+def list_clients(configuration: Configuration, states: tuple[str, ...], as_json: bool) -> None:
+    """List all applications, oldest first.
+
+    An application is new until it gets its first code or token, then used; idle if it got none for 30 days; and gone if it
+    was disabled.
+    """
     with configuration.engine(Plugins.UNUSED) as engine:
-        found = engine.stores.clients.list(engine.now)
-    rows = [described(item) for item in found]
+        found = [
+            item
+            for item in engine.stores.clients.list(engine.now)
+            if not states or item.state(engine.now) in states
+        ]
+    rows = [described(item, engine.now) for item in found]
     added = dict.fromkeys(name for item in found for name in item.details if name not in LINKS)
     if as_json:
         print_json(rows)
@@ -288,11 +304,15 @@ def list_clients(configuration: Configuration, as_json: bool) -> None:
             "token_endpoint_auth_method",
             "grant_types",
             "registered_by",
-            "disabled_at",
+            "state",
+            "last_used_at",
             *added,
         )
+        none = f"No client is {' or '.join(states)}." if states else ""
         print_rows(
-            rows, columns, empty="There are no clients; add one with `authserver client add --name NAME …`."
+            rows,
+            columns,
+            empty=none or "There are no clients; add one with `authserver client add --name NAME …`.",
         )
 
 
@@ -306,7 +326,7 @@ def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
         found = engine.stores.clients.find(client_id, engine.now)
     if found is None:
         raise click.ClickException(f"{client_id}: no such client; see `authserver client list`")
-    record, secrets = described(found), described_secrets(found.secrets)
+    record, secrets = described(found, engine.now), described_secrets(found.secrets)
     if as_json:
         print_json({**record, "secrets": secrets})
         return
@@ -329,19 +349,24 @@ def disable(configuration: Configuration, client_id: str) -> None:
     say(f"{words(client_id)} is disabled.")
 
 
-def described(client: Client) -> dict[str, Any]:
+def described(client: Client, now: datetime) -> dict[str, Any]:
     """What may be shown of a client: the members of RFC 7591 by their names there, and our own. No secret."""
     return {
         "client_id": client.client_id,
         **members(client),
         "registered_by": str(client.registered_by),
+        "registered_from": client.registered_from or None,
+        "initial_token": client.initial_token,
+        "registration_policy": client.registration_policy,
+        "state": str(client.state(now)),
         "created_at": client.created_at,
+        "last_used_at": client.last_used_at,
         "disabled_at": client.disabled_at,
     }
 
 
-def _described_edit(edited: Edited) -> dict[str, Any]:
-    record = described(edited.client)
+def _described_edit(edited: Edited, now: datetime) -> dict[str, Any]:
+    record = described(edited.client, now)
     if edited.secret is not None:
         record["client_secret"] = edited.secret
     return {

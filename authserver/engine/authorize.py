@@ -622,6 +622,7 @@ def _approve(
         return _same_again(engine, pending, agreement.client, browser, given)
     issue_code(
         engine,
+        agreement.client,
         agree(engine, agreement, browser.session, asked=given is not None),
         code,
         redirect_uri=checked.redirect_uri,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -295,7 +295,10 @@ class Engine(Parts):
         if not self.policies.serves("find_client"):
             return None
         found = self.contributions("find_client", client_id=client_id)
-        return next((client for client in found if client.client_id == client_id), None)
+        # There is no row here in which its use could be noted.
+        return next(
+            (replace(each, last_used_at=self.now) for each in found if each.client_id == client_id), None
+        )
 
     def token_type(self, confirmation: Mapping[str, Any]) -> str | None:
         """The type of an access token with this `cnf` (RFC 6749, 7.1); None if no plugin proves such a key."""

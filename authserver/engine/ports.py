@@ -26,6 +26,7 @@ from authserver.engine.records import (
     FoundSession,
     FoundToken,
     Grant,
+    InitialAccessToken,
     Kept,
     Logo,
     Place,
@@ -72,7 +73,7 @@ class Clients(Protocol):
     def change(self, before: Client, after: Client) -> bool:
         """Replace a client as it was read, but not its secrets; False when it was changed meanwhile, or is not kept here.
 
-        `client_id` stays as it is.
+        `client_id` and `last_used_at` stay as they are.
         """
 
     def keep_logo(self, client_id: str, logo: Logo | None) -> None:
@@ -98,6 +99,52 @@ class Clients(Protocol):
 
     def knows_origin(self, origin: str) -> bool:
         """Whether an enabled client registered a redirect URI of this web origin (loopback: any port)."""
+
+    def touch(self, client_id: str, now: datetime) -> None:
+        """Note that it was used; written at the end of the transaction. Does nothing if it is not kept here."""
+
+    def hold_registrations(self) -> None:
+        """Let no other transaction get past this until the present one ends: what is counted then stays so."""
+
+    def never_used(self, before: datetime, *, network: str | None = None, limit: int) -> Sequence[Client]:
+        """At most `limit` clients that registered themselves until then and were never used, oldest first.
+
+        Without those that an initial access token of the database let in, and without their secrets.
+
+        Args:
+            network: only those that registered from there (`Client.registered_from`).
+        """
+
+    def count_never_used(self, before: datetime, *, network: str | None = None, limit: int) -> int:
+        """How many `never_used` would give."""
+
+    def remove_never_used(self, client_id: str) -> bool:
+        """Delete a client that registered itself, and all that is its own; False if it is not there or was used."""
+
+    def count_of_policy(self, policy: str) -> int:
+        """How many enabled clients were registered with initial access tokens of this policy."""
+
+
+class InitialTokens(Protocol):
+    """The initial access tokens of registration (RFC 7591, 3)."""
+
+    def add(self, token: InitialAccessToken) -> None:
+        """Raises AlreadyExists."""
+
+    def find(self, digest: bytes) -> InitialAccessToken | None:
+        """The token of this digest, whatever its state; `clients` is not counted."""
+
+    def list(self) -> Sequence[InitialAccessToken]:
+        """All of them, newest first."""
+
+    def claim(self, token_id: str, now: datetime) -> bool:
+        """Count one use: one conditional write whose row count decides (R-07).
+
+        False when it is used up, expired, revoked or unknown.
+        """
+
+    def revoke(self, token_id: str, now: datetime) -> bool:
+        """Revoke it; False when it is unknown or was revoked before."""
 
 
 class Users(Protocol):
@@ -343,6 +390,8 @@ class Stores(Protocol):
 
     @property
     def clients(self) -> Clients: ...
+    @property
+    def initial_tokens(self) -> InitialTokens: ...
     @property
     def users(self) -> Users: ...
     @property

@@ -17,7 +17,15 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from authserver.engine import uris
 from authserver.engine.errors import InvalidTarget
 from authserver.engine.parameters import Parameters
-from authserver.engine.records import Client, ClientMetadata, Consent, Session, TokenKind, User
+from authserver.engine.records import (
+    Client,
+    ClientMetadata,
+    Consent,
+    InitialAccessToken,
+    Session,
+    TokenKind,
+    User,
+)
 from authserver.settings import Secret
 
 Facts = Mapping[str, Any]
@@ -376,13 +384,16 @@ class RegistrationQuestion(Question[ClientMetadata]):
 
     metadata: ClientMetadata
     bearer: Secret | None
+    token: InitialAccessToken | None = None
     source: str
     client: Client | None = None
 
     def facts(self) -> Facts:
+        token = {"token_id": self.token.token_id, "policy": self.token.policy} if self.token else None
         return {
             "metadata": _members(self.metadata),
             "bearer": self.bearer is not None,
+            "token": token,
             "source": self.source,
             "client_id": self.client.client_id if self.client else None,
         }

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+# A client that got nothing for so long is idle.
+IDLE_AFTER = timedelta(days=30)
 
 # The core's among the private details of a client; a feature keeps its own under the name of its plugin.
 REGISTRATION_REASONS = "registration_reasons"
@@ -25,6 +27,15 @@ class RegisteredBy(StrEnum):
 
     OPERATOR = "operator"
     SELF = "self"
+
+
+class ClientState(StrEnum):
+    """How much a client is used: it never got a code or token, it did lately, or long ago; or it is disabled for good."""
+
+    NEW = "new"
+    USED = "used"
+    IDLE = "idle"
+    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +60,10 @@ class Client:
     of its own may keep its refresh token instead of getting a new one each time (`rotates_refresh_tokens`).
     `details` holds display metadata such as `client_uri`, `policy_uri`, `tos_uri` and `software_id`.
     `logo` is the digest of the logo that an operator gave it (`Logo`).
+
+    `last_used_at` is when it last got a code or token, to the day; None: never. Of a client that registered itself,
+    `registered_from` is the network that the request came from (`engine.sources`), `initial_token` the id of the initial
+    access token that let it in, and `registration_policy` the policy of that token.
     `private_details` are what the server and its features keep of the client for themselves; nobody is shown them.
     """
 
@@ -70,6 +85,10 @@ class Client:
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     logo: str | None = None
     private_details: Mapping[str, Any] = field(default_factory=lambda: NOTHING, repr=False)
+    last_used_at: datetime | None = None
+    registered_from: str = ""
+    initial_token: str | None = None
+    registration_policy: str | None = None
 
     @property
     def is_public(self) -> bool:
@@ -93,6 +112,56 @@ class Client:
     def is_edited(self) -> bool:
         """Whether an operator changed it after it had registered itself."""
         return bool(self.private_details.get(EDITED))
+
+    def state(self, now: datetime) -> ClientState:
+        """Its state at this time."""
+        if not self.is_enabled:
+            return ClientState.GONE
+        if self.last_used_at is None:
+            return ClientState.NEW
+        return ClientState.USED if now - self.last_used_at < IDLE_AFTER else ClientState.IDLE
+
+
+class InitialTokenState(StrEnum):
+    """Whether an initial access token lets clients register, and if not, why."""
+
+    LIVE = "live"
+    USED_UP = "used-up"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialAccessToken:
+    """What lets its holder register clients (RFC 7591, 1.2): known by its digest, and called by its `token_id`.
+
+    `policy` is the name of the registration policy that says what its clients may be. It registers at most `uses` clients,
+    any number with None; `used` says how many it did. `made_by` is who made it, as `Event.actor`.
+    `clients` is how many enabled clients the tokens of its policy have registered, counted when it is presented; it is
+    not stored.
+    """
+
+    token_id: str
+    digest: bytes = field(repr=False)
+    policy: str
+    note: str = ""
+    made_by: str
+    created_at: datetime
+    expires_at: datetime
+    uses: int | None = None
+    used: int = 0
+    revoked_at: datetime | None = None
+    clients: int = 0
+
+    def state(self, now: datetime) -> InitialTokenState:
+        """Its state at this time."""
+        if self.revoked_at is not None:
+            return InitialTokenState.REVOKED
+        if self.expires_at <= now:
+            return InitialTokenState.EXPIRED
+        if self.uses is not None and self.used >= self.uses:
+            return InitialTokenState.USED_UP
+        return InitialTokenState.LIVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -355,6 +424,8 @@ class EventType(StrEnum):
     CLIENT_DISABLED = "client.disabled"
     CLIENT_SECRET_ADDED = "client_secret.added"
     CLIENT_SECRET_ENDED = "client_secret.ended"
+    INITIAL_TOKEN_ADDED = "initial_token.added"
+    INITIAL_TOKEN_REVOKED = "initial_token.revoked"
     USER_ADDED = "user.added"
     USER_CHANGED = "user.changed"
     USER_DISABLED = "user.disabled"
@@ -416,8 +487,8 @@ class Disposable(StrEnum):
     """The kinds of rows that clean-up deletes, in that order.
 
     TOKENS are access tokens; codes and refresh tokens go with their GRANTS.
-    CLIENTS are those that registered themselves and are not used. REFUSALS are the EVENTS of `REFUSALS`, which are kept
-    for a shorter time.
+    CLIENTS are those that registered themselves and were not used for long, UNUSED_CLIENTS those that were never used.
+    REFUSALS are the EVENTS of `REFUSALS`, which are kept for a shorter time.
     """
 
     TOKENS = "tokens"
@@ -425,6 +496,7 @@ class Disposable(StrEnum):
     GRANTS = "grants"
     SESSIONS = "sessions"
     CLIENT_SECRETS = "client_secrets"
+    UNUSED_CLIENTS = "unused_clients"
     CLIENTS = "clients"
     REFUSALS = "refusals"
     EVENTS = "events"

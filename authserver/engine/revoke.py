@@ -15,7 +15,7 @@ from authserver.engine.tokens.issued import Issued, find_issued
 
 _REVOKED = "token-revoked"
 # Credentials of this server that are not revoked here.
-_UNSUPPORTED = (digests.CODE, digests.SECRET, digests.SESSION)
+_UNSUPPORTED = (digests.CODE, digests.SECRET, digests.SESSION, digests.INITIAL)
 
 
 def revoke(engine: Engine, parameters: Parameters) -> None:

@@ -34,6 +34,9 @@ _OFFER_GRANT_TYPE = (
 )
 _ASK_AGAIN = "the client must send the person through authorization again"
 _LOST_SECRET = "a lost one is replaced: `authserver client rotate-secret {client_id}`"
+_ANOTHER_TOKEN = (
+    "`authserver initial-token list` shows all; make another for the client: `authserver initial-token add`"
+)
 _ANOTHER_REQUEST = "no setting changes this: the sender must send another request"
 
 REMEDIES: Mapping[str, str] = {
@@ -166,7 +169,34 @@ REMEDIES: Mapping[str, str] = {
     "two-bindings": "two plugins bind the same token to two keys: take one out of authserver.plugins",
     # Registration
     "initial-access-token-required": (
-        "the client must send one of authserver.plugin.registration_token.tokens as a bearer token"
+        "the client must send an initial access token as a bearer token: one that `authserver initial-token add` made, or one "
+        "of authserver.plugin.registration_token.tokens"
+    ),
+    "initial-access-token-used-up": f"all its uses are spent; {_ANOTHER_TOKEN}",
+    "initial-access-token-expired": f"its time is over; {_ANOTHER_TOKEN}",
+    "initial-access-token-revoked": f"an operator revoked it; {_ANOTHER_TOKEN}",
+    "initial-access-token-restored": (
+        f"it was made before the database was restored, and its uses since the backup are not known; {_ANOTHER_TOKEN}"
+    ),
+    "registration-policy-unknown": (
+        "the policy of this token is not in authserver.plugin.registration_token.policies: add its line again, or make a "
+        "token for another policy (`authserver initial-token add`)"
+    ),
+    "registration-policy-full": (
+        "this policy has as many clients as its line in authserver.plugin.registration_token.policies allows: allow more, or "
+        "disable some (`authserver client list`)"
+    ),
+    "auth-method-not-open": (
+        "the client must use another token_endpoint_auth_method, or this one must be added to its line in "
+        "authserver.plugin.registration_token.policies"
+    ),
+    "redirect-host-not-open": (
+        "the client must send a redirect URI of a host that its line in authserver.plugin.registration_token.policies names, "
+        "or the host must be added there"
+    ),
+    "too-many-unused-clients": (
+        "the clients that were registered from there without being used give way when they are an hour old, those of others "
+        "when they are a day old; authserver.unused_clients_per_source and authserver.unused_clients say how many there may be"
     ),
     "invalid_token": "the client must send a valid bearer token",
     "grant-type-not-open": "list one of the grant types that the client asked for in the grant_types of this plugin",

@@ -11,11 +11,19 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from authserver.engine import uris
-from authserver.engine.records import Client, ClientSecret, Logo
+from authserver.engine.records import Client, ClientSecret, Logo, RegisteredBy
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
-from authserver.storage.tables import client_logos, client_origins, client_secrets, clients
-from authserver.storage.work import Work, change, changed, insert_new, insert_or_replace
+from authserver.storage.tables import NEVER_USED, client_logos, client_origins, client_secrets, clients
+from authserver.storage.work import (
+    PerDialect,
+    Work,
+    change,
+    changed,
+    insert_new,
+    insert_or_replace,
+    spelt_out,
+)
 
 _CLIENT = Rows(Client, clients)
 _SECRET = Rows(ClientSecret, client_secrets, at=_CLIENT.end)
@@ -57,10 +65,47 @@ _THIS = clients.c.client_id == bindparam("this")
 # Two changes of one client wait for each other; requests with its secrets do not wait.
 _HOLD = select(clients.c.client_id).where(_THIS).with_for_update(key_share=True)
 _READ = select(*_CLIENT.columns).where(_THIS)
+# They are noted by requests at any time, and that is no change.
+_KEEPS = ("client_id", "last_used_at")
 _CHANGE = (
     sa.update(clients)
     .where(_THIS)
-    .values({column.name: bindparam(column.name) for column in _CLIENT.columns if column.name != "client_id"})
+    .values({column.name: bindparam(column.name) for column in _CLIENT.columns if column.name not in _KEEPS})
+)
+_TOUCH = sa.update(clients).where(_THIS).values(last_used_at=bindparam("now"))
+# One name for all registrations: they are few, and each is short.
+_REGISTRATIONS = 7591
+_HOLD_REGISTRATIONS: PerDialect = {
+    # SQLite has one writer at a time, and holding begins a transaction that writes.
+    "sqlite": select(sa.literal(1)),
+    "postgresql": select(sa.literal(1)).select_from(sa.func.pg_advisory_xact_lock(_REGISTRATIONS)),
+}
+_WITHOUT_TOKEN = (
+    spelt_out(NEVER_USED),
+    clients.c.initial_token.is_(None),
+    clients.c.created_at <= bindparam("before", type_=UtcDateTime),
+)
+_FROM_THERE = (*_WITHOUT_TOKEN, clients.c.registered_from == bindparam("network"))
+_LIMIT = bindparam("limit", type_=sa.Integer)
+# Of all networks, and of one; in the order of an index also where only their number matters, so that it is used.
+_NEVER_USED, _NEVER_USED_FROM_THERE = (
+    select(*_CLIENT.columns).where(*which).order_by(clients.c.created_at).limit(_LIMIT)
+    for which in (_WITHOUT_TOKEN, _FROM_THERE)
+)
+_COUNT_NEVER_USED, _COUNT_NEVER_USED_FROM_THERE = (
+    select(sa.func.count()).select_from(
+        select(clients.c.created_at).where(*which).order_by(clients.c.created_at).limit(_LIMIT).subquery()
+    )
+    for which in (_WITHOUT_TOKEN, _FROM_THERE)
+)
+# Worded otherwise than the condition of the indexes: by its key alone is where it is to be found.
+_REMOVE_NEVER_USED = sa.delete(clients).where(
+    _THIS, clients.c.registered_by != RegisteredBy.OPERATOR, clients.c.last_used_at.is_(None)
+)
+_COUNT_OF_POLICY = (
+    select(sa.func.count())
+    .select_from(clients)
+    .where(clients.c.registration_policy == bindparam("policy"), clients.c.disabled_at.is_(None))
 )
 _FORGET_ORIGINS = sa.delete(client_origins).where(client_origins.c.client_id == bindparam("this"))
 _KEEP_LOGO = insert_or_replace(client_logos)
@@ -125,9 +170,11 @@ class SqlClients:
         # Compared as records: the database may have written an equal JSON text in another way.
         if not self._work.hold(_HOLD, this):
             return False
-        if _CLIENT.record(self._work.read(_READ, this).one()) != replace(before, secrets=()):
+        found = _CLIENT.record(self._work.read(_READ, this).one())
+        if found != replace(before, secrets=(), last_used_at=found.last_used_at):
             return False
-        self._work.write(_CHANGE, {**_CLIENT.row(after), **this})
+        row = {name: value for name, value in _CLIENT.row(after).items() if name not in _KEEPS}
+        self._work.write(_CHANGE, {**row, **this})
         self._work.write(_FORGET_ORIGINS, this)
         self._add_origins(after)
         return True
@@ -171,6 +218,29 @@ class SqlClients:
     def knows_origin(self, origin: str) -> bool:
         normal = uris.origin(origin)
         return normal is not None and self._work.read(_KNOWS_ORIGIN, {"origin": normal}).first() is not None
+
+    def touch(self, client_id: str, now: datetime) -> None:
+        self._work.defer(_TOUCH, {"this": client_id, "now": now})
+
+    def hold_registrations(self) -> None:
+        self._work.hold(_HOLD_REGISTRATIONS[self._work.dialect], {})
+
+    def never_used(self, before: datetime, *, network: str | None = None, limit: int) -> Sequence[Client]:
+        statement = _NEVER_USED if network is None else _NEVER_USED_FROM_THERE
+        rows = self._work.read(statement, {"before": before, "network": network, "limit": limit})
+        return [_CLIENT.record(row) for row in rows]
+
+    def count_never_used(self, before: datetime, *, network: str | None = None, limit: int) -> int:
+        statement = _COUNT_NEVER_USED if network is None else _COUNT_NEVER_USED_FROM_THERE
+        return int(
+            self._work.read(statement, {"before": before, "network": network, "limit": limit}).scalar_one()
+        )
+
+    def remove_never_used(self, client_id: str) -> bool:
+        return self._work.write(_REMOVE_NEVER_USED, {"this": client_id}) == 1
+
+    def count_of_policy(self, policy: str) -> int:
+        return int(self._work.read(_COUNT_OF_POLICY, {"policy": policy}).scalar_one())
 
     def _add_origins(self, client: Client) -> None:
         for origin in {uris.origin(uri) for uri in client.redirect_uris} - {None}:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from authserver.storage.accounts import SqlSessions, SqlUsers
 from authserver.storage.agreements import SqlConsents, SqlGrants, SqlTokens
 from authserver.storage.clients import SqlClients
+from authserver.storage.initial_tokens import SqlInitialTokens
 from authserver.storage.kept import SqlKeptRecords
 from authserver.storage.ledger import SqlEvents, SqlGenerations, SqlRingKeys, SqlSigningKeys
 from authserver.storage.upkeep import SqlUpkeep
@@ -19,6 +20,7 @@ class SqlStores:
     """All stores of one transaction (`engine.ports.Stores`)."""
 
     clients: SqlClients
+    initial_tokens: SqlInitialTokens
     users: SqlUsers
     grants: SqlGrants
     tokens: SqlTokens
@@ -37,6 +39,7 @@ def stores_of(work: Work) -> SqlStores:
     """The stores that take part in this work."""
     return SqlStores(
         clients=SqlClients(work),
+        initial_tokens=SqlInitialTokens(work),
         users=SqlUsers(work),
         grants=SqlGrants(work),
         tokens=SqlTokens(work),

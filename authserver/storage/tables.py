@@ -63,6 +63,27 @@ class ClientRow(Base):
     details: Mapped[dict[str, Any]]
     logo: Mapped[str | None]
     private_details: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    last_used_at: Mapped[datetime | None]
+    registered_from: Mapped[str] = mapped_column(server_default="")
+    initial_token: Mapped[str | None]
+    registration_policy: Mapped[str | None]
+
+
+class InitialTokenRow(Base):
+    """An initial access token (`engine.records.InitialAccessToken`)."""
+
+    __tablename__ = "initial_tokens"
+
+    token_id: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    policy: Mapped[str]
+    note: Mapped[str]
+    made_by: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    uses: Mapped[int | None]
+    used: Mapped[int]
+    revoked_at: Mapped[datetime | None]
 
 
 class ClientLogoRow(Base):
@@ -251,6 +272,7 @@ def _table(row: type[Base]) -> Table:
 
 
 clients = _table(ClientRow)
+initial_tokens = _table(InitialTokenRow)
 client_logos = _table(ClientLogoRow)
 client_secrets = _table(ClientSecretRow)
 client_origins = _table(ClientOriginRow)
@@ -301,6 +323,27 @@ Index(
     clients.c.created_at,
     sqlite_where=clients.c.registered_by == RegisteredBy.SELF,
     postgresql_where=clients.c.registered_by == RegisteredBy.SELF,
+)
+# The first to be given up, of one network and of all.
+NEVER_USED = (clients.c.registered_by == RegisteredBy.SELF) & clients.c.last_used_at.is_(None)
+Index(
+    "ix_clients_never_used_registered_from",
+    clients.c.registered_from,
+    clients.c.created_at,
+    sqlite_where=NEVER_USED,
+    postgresql_where=NEVER_USED,
+)
+Index(
+    "ix_clients_never_used_created_at",
+    clients.c.created_at,
+    sqlite_where=NEVER_USED,
+    postgresql_where=NEVER_USED,
+)
+Index(
+    "ix_clients_registration_policy",
+    clients.c.registration_policy,
+    sqlite_where=clients.c.registration_policy.is_not(None),
+    postgresql_where=clients.c.registration_policy.is_not(None),
 )
 # At most one key per algorithm without a successor, even when processes start or rotate at the same time
 # (T113).

@@ -14,6 +14,7 @@ from authserver.engine.records import Batch, Disposable, Place, RegisteredBy
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.tables import (
     DISPOSABLE,
+    NEVER_USED,
     REFUSED,
     client_secrets,
     clients,
@@ -25,7 +26,7 @@ from authserver.storage.tables import (
     sessions,
     tokens,
 )
-from authserver.storage.work import PerDialect, Work
+from authserver.storage.work import PerDialect, Work, spelt_out
 
 # How many grants or clients are read at once; their dependent rows are found by a list of their ids.
 PARENTS = 250
@@ -49,11 +50,6 @@ _WAS_OVER = bindparam("before", type_=UtcDateTime)
 _GOES_ON = bindparam("start", type_=UtcDateTime)
 _LIMIT = bindparam("limit", type_=sa.Integer)
 _IDS: sa.BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
-
-
-def _spelt_out(condition: ColumnElement[bool]) -> sa.TextClause:
-    """The condition of a partial index without parameters: only then can a planner use the index."""
-    return sa.text(str(condition.compile(compile_kwargs={"literal_binds": True})))
 
 
 def _has(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -92,11 +88,11 @@ def _counted(rows: sa.Select[Any]) -> Executable:
 
 # Rows that are deleted by a time of their own: the column, and the condition of the index over it.
 _AGING: Mapping[Disposable, tuple[Column[Any], tuple[Condition, ...]]] = {
-    Disposable.TOKENS: (tokens.c.expires_at, (_spelt_out(DISPOSABLE),)),
+    Disposable.TOKENS: (tokens.c.expires_at, (spelt_out(DISPOSABLE),)),
     Disposable.KEPT_RECORDS: (kept.c.expires_at, ()),
     Disposable.SESSIONS: (sessions.c.expires_at, ()),
     Disposable.CLIENT_SECRETS: (client_secrets.c.expires_at, (client_secrets.c.expires_at.is_not(None),)),
-    Disposable.REFUSALS: (events.c.at, (_spelt_out(REFUSED),)),
+    Disposable.REFUSALS: (events.c.at, (spelt_out(REFUSED),)),
     Disposable.EVENTS: (events.c.at, ()),
 }
 _REMOVE_AGED = {
@@ -123,29 +119,42 @@ _REMOVE_GRANTS = _removal(
     told=grants.c.grant_id,
 )
 
-_SELF_REGISTERED = _spelt_out(clients.c.registered_by == RegisteredBy.SELF)
-# By a grant that is still kept, or by its own secret lately: client credentials leave no grant behind.
-_IS_USED = _has(grants.c.client_id == clients.c.client_id) | _has(
-    client_secrets.c.client_id == clients.c.client_id, client_secrets.c.last_used_at > _WAS_OVER
+# By a grant that is still kept, or lately without one: client credentials leave no grant behind.
+_IS_USED = (
+    _has(grants.c.client_id == clients.c.client_id)
+    | (clients.c.last_used_at.is_not(None) & (clients.c.last_used_at > _WAS_OVER))
+    | _has(client_secrets.c.client_id == clients.c.client_id, client_secrets.c.last_used_at > _WAS_OVER)
 )
-_OLD_CLIENTS = select(clients.c.created_at, clients.c.client_id, _IS_USED.label("is_used")).where(
-    _SELF_REGISTERED, clients.c.created_at <= _WAS_OVER
-)
-_NEXT_OLD_CLIENTS = (
-    _OLD_CLIENTS.where(
+_OLD_CLIENTS = {
+    kind: select(clients.c.created_at, clients.c.client_id, _IS_USED.label("is_used")).where(
+        spelt_out(condition), clients.c.created_at <= _WAS_OVER
+    )
+    for kind, condition in (
+        (Disposable.UNUSED_CLIENTS, NEVER_USED),
+        (Disposable.CLIENTS, clients.c.registered_by == RegisteredBy.SELF),
+    )
+}
+_NEXT_OLD_CLIENTS = {
+    kind: old.where(
         sa.tuple_(clients.c.created_at, clients.c.client_id)
         > sa.tuple_(_GOES_ON, bindparam("start_id", type_=clients.c.client_id.type))
     )
     .order_by(clients.c.created_at, clients.c.client_id)
     .limit(_LIMIT)
-)
+    for kind, old in _OLD_CLIENTS.items()
+}
 _REMOVE_CONSENTS_TO_CLIENTS = _removal(consents, consents.c.client_id.in_(_IDS), told=consents.c.client_id)
 _REMOVE_CLIENTS = _removal(
     clients, clients.c.client_id.in_(_IDS), sa.not_(_IS_USED), told=clients.c.client_id
 )
 
-# Of the oldest `limit` clients: those in use are read too, and there may be many.
-_OLDEST_CLIENTS = _OLD_CLIENTS.order_by(clients.c.created_at).limit(_LIMIT).subquery()
+
+def _idle(old: sa.Select[Any]) -> Executable:
+    """How many of the oldest `limit` clients; those in use are read too, and there may be many."""
+    oldest = old.order_by(clients.c.created_at).limit(_LIMIT).subquery()
+    return select(sa.func.count()).select_from(oldest).where(sa.not_(oldest.c.is_used))
+
+
 _COUNTS: Mapping[Disposable, Executable] = {
     **{
         kind: _counted(
@@ -156,9 +165,7 @@ _COUNTS: Mapping[Disposable, Executable] = {
     Disposable.GRANTS: _counted(
         select(sa.literal(1)).select_from(grants).where(grants.c.expires_at <= _WAS_OVER)
     ),
-    Disposable.CLIENTS: select(sa.func.count())
-    .select_from(_OLDEST_CLIENTS)
-    .where(sa.not_(_OLDEST_CLIENTS.c.is_used)),
+    **{kind: _idle(old) for kind, old in _OLD_CLIENTS.items()},
 }
 
 
@@ -198,8 +205,8 @@ class SqlUpkeep:
         since = start or _START
         if kind is Disposable.GRANTS:
             return self._remove_grants(before, since, limit)
-        if kind is Disposable.CLIENTS:
-            return self._remove_clients(before, since, limit)
+        if kind in _NEXT_OLD_CLIENTS:
+            return self._remove_clients(kind, before, since, limit)
         parameters = {"before": before, "start": since[0], "limit": limit}
         times = [row[0] for row in self._work.take(_REMOVE_AGED[kind], parameters)]
         return Batch(removed=len(times), next=(max(times), "") if len(times) == limit else None)
@@ -226,9 +233,9 @@ class SqlUpkeep:
         goes_on = len(found) == PARENTS and (removed or along)
         return Batch(removed=removed, along=along, next=(found[-1].expires_at, "") if goes_on else None)
 
-    def _remove_clients(self, before: datetime, start: Place, limit: int) -> Batch:
+    def _remove_clients(self, kind: Disposable, before: datetime, start: Place, limit: int) -> Batch:
         parameters = {"before": before, "start": start[0], "start_id": start[1], "limit": PARENTS}
-        found = self._work.read(_NEXT_OLD_CLIENTS, parameters).all()
+        found = self._work.read(_NEXT_OLD_CLIENTS[kind], parameters).all()
         ids = [row.client_id for row in found if not row.is_used]
         removed, along = self._remove_with(_REMOVE_CONSENTS_TO_CLIENTS, _REMOVE_CLIENTS, ids, before, limit)
         if along == limit:

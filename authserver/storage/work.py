@@ -6,7 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy.exc
-from sqlalchemy import Connection, CursorResult, Executable, Table, bindparam, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Executable,
+    Table,
+    TextClause,
+    bindparam,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from transaction.interfaces import TransientError
@@ -171,6 +181,11 @@ def changed(before: Row, after: Row) -> Row:
     return {f"old_{name}": value for name, value in before.items()} | {
         f"new_{name}": value for name, value in after.items()
     }
+
+
+def spelt_out(condition: ColumnElement[bool]) -> TextClause:
+    """The condition of a partial index without parameters: only then can a planner use the index."""
+    return text(str(condition.compile(compile_kwargs={"literal_binds": True})))
 
 
 def insert_or_replace(table: Table) -> PerDialect:

@@ -12,6 +12,7 @@ from authserver.engine.records import (
     Event,
     EventType,
     Grant,
+    InitialAccessToken,
     Kept,
     RingKey,
     Session,
@@ -87,6 +88,20 @@ def a_kept_record(**changes: Any) -> Kept:
         "expires_at": NOW + timedelta(minutes=1),
     }
     return Kept(**values | changes)
+
+
+def an_initial_token(**changes: Any) -> InitialAccessToken:
+    """An initial access token of a policy, for one use within a day."""
+    values: dict[str, Any] = {
+        "token_id": "initial_1",
+        "digest": b"digest of an initial access token",
+        "policy": "partners",
+        "made_by": "command:initial-token add",
+        "created_at": NOW,
+        "expires_at": NOW + timedelta(days=1),
+        "uses": 1,
+    }
+    return InitialAccessToken(**values | changes)
 
 
 def a_consent(**changes: Any) -> Consent:

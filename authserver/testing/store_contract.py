@@ -28,6 +28,7 @@ from authserver.engine.records import (
     FoundGrant,
     FoundSession,
     FoundToken,
+    InitialTokenState,
     Logo,
     RegisteredBy,
     TokenKind,
@@ -44,6 +45,7 @@ from authserver.testing.records import (
     a_signing_key,
     a_token,
     a_user,
+    an_initial_token,
 )
 
 LATER = NOW + timedelta(seconds=5)
@@ -92,6 +94,10 @@ def test_a_client_comes_back_as_it_was(stores: Stores) -> None:
             ClientSecret(digest=b"second", key_id="k2", created_at=LATER),
         ),
         details={"client_uri": "https://a.example/", "nested": {"list": [1, "zwölf", None, True]}},
+        last_used_at=LATER,
+        registered_from="2001:db8::/64",
+        initial_token="initial_1",
+        registration_policy="partners",
     )
     stores.clients.add(client)
     found = stores.clients.find("reports", NOW)
@@ -203,6 +209,9 @@ def test_a_client_changes_only_as_it_was_read(stores: Stores) -> None:
         rotates_refresh_tokens=False,
         details={},
         logo="digest",
+        registered_from="192.0.2.1",
+        initial_token="initial_1",
+        registration_policy="partners",
     )
     assert stores.clients.change(before, after)
     assert not stores.clients.change(before, replace(before, name="Too late"))
@@ -227,6 +236,135 @@ def test_a_change_of_a_secret_is_no_change_of_its_client(stores: Stores) -> None
     stores.clients.add_secret("reports", secret)
     assert stores.clients.change(a_client(), a_client(name="Another"))
     assert stores.clients.find("reports", NOW) == a_client(name="Another", secrets=(secret,))
+
+
+def test_a_noted_use_is_no_change_of_a_client(stores: Stores) -> None:
+    """It is noted at any time, and an operator who changes the client meanwhile neither loses nor undoes it."""
+    stores.clients.add(a_client())
+    stores.clients.add(a_client(client_id="other"))
+    stores.clients.touch("reports", LATER)
+    stores.clients.touch("unknown", LATER)
+    assert stores.clients.change(a_client(), a_client(name="Another"))
+
+
+def test_a_use_of_a_client_is_kept(storage: Storage) -> None:
+    with storage.begin() as stores:
+        stores.clients.add(a_client())
+        stores.clients.add(a_client(client_id="other"))
+    with storage.begin() as stores:
+        stores.clients.touch("reports", LATER)
+    with storage.begin() as stores:
+        assert stores.clients.find("reports", NOW) == a_client(last_used_at=LATER)
+        assert stores.clients.find("other", NOW) == a_client(client_id="other")
+        assert stores.clients.change(a_client(), a_client(name="Another"))
+        assert stores.clients.find("reports", NOW) == a_client(name="Another", last_used_at=LATER)
+
+
+def test_clients_that_were_never_used_are_known_by_their_network(stores: Stores) -> None:
+    """T131: oldest first; those of operators and those with an initial access token are none of them."""
+    here, there = "192.0.2.1", "2001:db8::/64"
+
+    def itself(client_id: str, minutes: int, **changes: Any) -> None:
+        values = {"registered_by": RegisteredBy.SELF, "registered_from": here, **changes}
+        at = NOW + timedelta(minutes=minutes)
+        stores.clients.add(a_client(client_id=client_id, created_at=at, **values))
+
+    itself("second", 2)
+    itself("first", 1)
+    itself("fourth", 4)
+    itself("elsewhere", 3, registered_from=there)
+    itself("used", 0, last_used_at=NOW)
+    itself("with a token", 0, initial_token="initial_1", registration_policy="partners")
+    itself("of an operator", 0, registered_by=RegisteredBy.OPERATOR)
+
+    def found(minutes: int, **which: Any) -> list[str]:
+        clients = stores.clients.never_used(NOW + timedelta(minutes=minutes), **which)
+        return [client.client_id for client in clients]
+
+    assert found(9, limit=9) == ["first", "second", "elsewhere", "fourth"]
+    assert found(2, limit=9) == ["first", "second"]
+    assert found(9, network=here, limit=2) == ["first", "second"]
+    assert found(9, network=there, limit=2) == ["elsewhere"]
+    assert found(9, network="", limit=2) == []
+    assert stores.clients.never_used(LATER, limit=1) == []
+    assert stores.clients.count_never_used(NOW + timedelta(hours=1), limit=9) == 4
+    assert stores.clients.count_never_used(NOW + timedelta(hours=1), limit=3) == 3
+    assert stores.clients.count_never_used(NOW + timedelta(hours=1), network=here, limit=9) == 3
+    assert stores.clients.count_never_used(NOW + timedelta(hours=1), network="198.51.100.1", limit=9) == 0
+
+
+def test_a_client_is_removed_only_if_it_registered_itself_and_was_never_used(stores: Stores) -> None:
+    """T131"""
+    secret = ClientSecret(digest=b"secret", key_id="k", created_at=NOW)
+    itself: dict[str, Any] = {"registered_by": RegisteredBy.SELF, "secrets": (secret,)}
+    stores.clients.add(a_client(client_id="unused", **itself))
+    stores.clients.keep_logo("unused", Logo(digest="1", media_type="image/png", body=b"PNG"))
+    stores.clients.add(a_client(client_id="used", last_used_at=NOW, **itself))
+    stores.clients.add(a_client(client_id="of an operator"))
+    removed = [
+        stores.clients.remove_never_used(name)
+        for name in ("unused", "unused", "used", "of an operator", "unknown")
+    ]
+    assert removed == [True, False, False, False, False]
+    assert {client.client_id for client in stores.clients.list(NOW)} == {"used", "of an operator"}
+    assert stores.clients.find_logo("unused", "1") is None
+
+
+def test_the_clients_of_a_policy_are_counted(stores: Stores) -> None:
+    for number, policy in enumerate(("partners", "partners", "partners", "others", None)):
+        stores.clients.add(a_client(client_id=f"c{number}", registration_policy=policy))
+    stores.clients.disable("c1", LATER)
+    counts = {
+        policy: stores.clients.count_of_policy(policy) for policy in ("partners", "others", "nobody", "")
+    }
+    assert counts == {"partners": 2, "others": 1, "nobody": 0, "": 0}
+
+
+def test_initial_access_tokens_are_kept_and_listed(stores: Stores) -> None:
+    first = an_initial_token(note="für Ännchen", expires_at=LATER)
+    second = an_initial_token(
+        token_id="initial_2", digest=b"\x00\xff", created_at=LATER, uses=None, used=7, revoked_at=LATER
+    )
+    for token in (first, second):
+        stores.initial_tokens.add(token)
+    assert stores.initial_tokens.list() == [second, first]
+    assert stores.initial_tokens.find(first.digest) == first
+    assert stores.initial_tokens.find(second.digest) == second
+    assert stores.initial_tokens.find(b"unknown") is None
+    for taken in ({"token_id": "initial_3"}, {"digest": b"another"}):
+        with pytest.raises(AlreadyExists):
+            stores.initial_tokens.add(an_initial_token(**taken))
+
+
+def test_an_initial_access_token_is_used_as_often_as_it_may_be(stores: Stores) -> None:
+    """R-07"""
+    changes: list[dict[str, Any]] = [
+        {"uses": 2},
+        {"uses": None},
+        {"expires_at": LATER},
+        {"revoked_at": NOW},
+    ]
+    for number, changed in enumerate(changes):
+        stores.initial_tokens.add(an_initial_token(token_id=f"t{number}", digest=bytes([number]), **changed))
+    claimed = [
+        stores.initial_tokens.claim(name, LATER) for name in ("t0", "t0", "t0", "t1", "t2", "t3", "t4")
+    ]
+    assert claimed == [True, True, False, True, False, False, False]
+    used = {token.token_id: (token.used, token.state(LATER)) for token in stores.initial_tokens.list()}
+    assert used == {
+        "t0": (2, InitialTokenState.USED_UP),
+        "t1": (1, InitialTokenState.LIVE),
+        "t2": (0, InitialTokenState.EXPIRED),
+        "t3": (0, InitialTokenState.REVOKED),
+    }
+
+
+def test_an_initial_access_token_is_revoked_once(stores: Stores) -> None:
+    stores.initial_tokens.add(an_initial_token())
+    assert stores.initial_tokens.revoke("initial_1", LATER)
+    assert not stores.initial_tokens.revoke("initial_1", LATER + timedelta(days=1))
+    assert not stores.initial_tokens.revoke("unknown", LATER)
+    assert stores.initial_tokens.find(an_initial_token().digest) == an_initial_token(revoked_at=LATER)
 
 
 def test_a_logo_is_found_by_its_client_and_digest(stores: Stores) -> None:

@@ -22,6 +22,8 @@ from authserver.engine.records import (
     FoundSession,
     FoundToken,
     Grant,
+    InitialAccessToken,
+    InitialTokenState,
     Kept,
     Logo,
     RingKey,
@@ -45,6 +47,7 @@ class MemoryStores:
         self.tables = Tables()
         self._lock = RLock()
         self.clients = MemoryClients(self.tables, self._lock)
+        self.initial_tokens = MemoryInitialTokens(self.tables, self._lock)
         self.users = MemoryUsers(self.tables, self._lock)
         self.grants = MemoryGrants(self.tables, self._lock)
         self.tokens = MemoryTokens(self.tables, self._lock)
@@ -108,9 +111,12 @@ class MemoryClients(InMemory):
     def change(self, before: Client, after: Client) -> bool:
         with self.lock:
             kept = self.tables.clients.get(before.client_id)
-            if kept is None or replace(kept, secrets=()) != replace(before, secrets=()):
+            if kept is None:
                 return False
-            self.tables.clients[before.client_id] = replace(after, secrets=kept.secrets)
+            own: dict[str, Any] = {"secrets": kept.secrets, "last_used_at": kept.last_used_at}
+            if kept != replace(before, **own):
+                return False
+            self.tables.clients[before.client_id] = replace(after, **own)
             return True
 
     def keep_logo(self, client_id: str, logo: Logo | None) -> None:
@@ -161,6 +167,79 @@ class MemoryClients(InMemory):
         enabled = [client for client in self.tables.clients.values() if client.is_enabled]
         known = {uris.origin(uri) for client in enabled for uri in client.redirect_uris}
         return normal is not None and normal in known
+
+    def touch(self, client_id: str, now: datetime) -> None:
+        with self.lock:
+            if client := self.tables.clients.get(client_id):
+                self.tables.clients[client_id] = replace(client, last_used_at=now)
+
+    def hold_registrations(self) -> None:
+        """Whoever is inside `begin()` is alone already."""
+
+    def never_used(self, before: datetime, *, network: str | None = None, limit: int) -> Sequence[Client]:
+        found = [
+            replace(client, secrets=())
+            for client in self.tables.clients.values()
+            if _is_never_used(client)
+            and client.initial_token is None
+            and client.created_at <= before
+            and network in (None, client.registered_from)
+        ]
+        return sorted(found, key=lambda client: client.created_at)[:limit]
+
+    def count_never_used(self, before: datetime, *, network: str | None = None, limit: int) -> int:
+        return len(self.never_used(before, network=network, limit=limit))
+
+    def remove_never_used(self, client_id: str) -> bool:
+        with self.lock:
+            client = self.tables.clients.get(client_id)
+            if client is None or not _is_never_used(client):
+                return False
+            self.tables.logos.pop(client_id, None)
+            del self.tables.clients[client_id]
+            return True
+
+    def count_of_policy(self, policy: str) -> int:
+        clients = self.tables.clients.values()
+        return sum(client.registration_policy == policy and client.is_enabled for client in clients)
+
+
+def _is_never_used(client: Client) -> bool:
+    return client.is_self_registered and client.last_used_at is None
+
+
+class MemoryInitialTokens(InMemory):
+    """`engine.ports.InitialTokens` in memory."""
+
+    def add(self, token: InitialAccessToken) -> None:
+        with self.lock:
+            if token.token_id in self.tables.initial_tokens or self.find(token.digest):
+                raise AlreadyExists
+            self.tables.initial_tokens[token.token_id] = token
+
+    def find(self, digest: bytes) -> InitialAccessToken | None:
+        found = self.tables.initial_tokens.values()
+        return next((token for token in found if token.digest == digest), None)
+
+    def list(self) -> Sequence[InitialAccessToken]:
+        found = sorted(self.tables.initial_tokens.values(), key=lambda token: token.token_id)
+        return sorted(found, key=lambda token: token.created_at, reverse=True)
+
+    def claim(self, token_id: str, now: datetime) -> bool:
+        with self.lock:
+            token = self.tables.initial_tokens.get(token_id)
+            if token is None or token.state(now) is not InitialTokenState.LIVE:
+                return False
+            self.tables.initial_tokens[token_id] = replace(token, used=token.used + 1)
+            return True
+
+    def revoke(self, token_id: str, now: datetime) -> bool:
+        with self.lock:
+            token = self.tables.initial_tokens.get(token_id)
+            if token is None or token.revoked_at is not None:
+                return False
+            self.tables.initial_tokens[token_id] = replace(token, revoked_at=now)
+            return True
 
 
 class MemoryUsers(InMemory):

@@ -11,6 +11,7 @@ from authserver.engine.records import (
     Consent,
     Event,
     Grant,
+    InitialAccessToken,
     Kept,
     Logo,
     RingKey,
@@ -27,6 +28,7 @@ class Tables:
     """The stored records. A test may read them: `stores.tables.events`."""
 
     clients: dict[str, Client] = field(default_factory=dict)
+    initial_tokens: dict[str, InitialAccessToken] = field(default_factory=dict)
     logos: dict[str, Logo] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     grants: dict[str, Grant] = field(default_factory=dict)

@@ -69,14 +69,17 @@ class MemoryUpkeep(InMemory):
                         if secret.expires_at is not None and secret.expires_at <= before:
                             name = client.client_id
                             yield secret.expires_at, repr(secret), self._dropping_secret(name, secret.digest)
-            case Disposable.CLIENTS:
+            case Disposable.CLIENTS | Disposable.UNUSED_CLIENTS:
                 for client in tables.clients.values():
+                    if kind is Disposable.UNUSED_CLIENTS and client.last_used_at is not None:
+                        continue
                     if client.created_at <= before and self._is_idle(client, before):
                         yield client.created_at, client.client_id, self._dropping_client(client.client_id)
 
     def _is_idle(self, client: Client, before: datetime) -> bool:
         return (
             client.is_self_registered
+            and (client.last_used_at is None or client.last_used_at <= before)
             and all(grant.client_id != client.client_id for grant in self.tables.grants.values())
             and all(secret.last_used_at is None or secret.last_used_at <= before for secret in client.secrets)
         )

@@ -184,6 +184,7 @@ def test_an_idle_client_that_registered_itself_goes_with_all_that_is_its_own(sto
         self_registered("idle", secrets=(unused,)),
         self_registered("with_grant"),
         self_registered("used_its_secret", secrets=(used,)),
+        self_registered("used", last_used_at=NOW + SECOND),
         self_registered("young", created_at=NOW + SECOND),
         a_client(client_id="of_an_operator", created_at=NOW - DAY),
     ]
@@ -200,11 +201,32 @@ def test_an_idle_client_that_registered_itself_goes_with_all_that_is_its_own(sto
         assert {client.client_id for client in stores.clients.list(NOW)} == {
             "with_grant",
             "used_its_secret",
+            "used",
             "young",
             "of_an_operator",
         }
         assert stores.consents.find("user_ada", "idle") is None
         assert stores.consents.find("user_ada", "with_grant") is not None
+
+
+def test_a_client_that_was_never_used_goes_by_a_time_of_its_own(storage: Storage) -> None:
+    """K-09: others that registered themselves stay, however long ago they were used."""
+    clients = [
+        self_registered("unused"),
+        self_registered("with_token", initial_token="initial_1"),
+        self_registered("used_long_ago", last_used_at=NOW - 100 * DAY),
+        self_registered("with_grant"),
+        self_registered("young", created_at=NOW + SECOND),
+        a_client(client_id="of_an_operator", created_at=NOW - DAY),
+    ]
+    add(storage, clients=clients, grants=[a_grant(client_id="with_grant")])
+    assert count(storage, Disposable.UNUSED_CLIENTS) == 2
+    assert remove(storage, Disposable.UNUSED_CLIENTS) == [(2, 0)]
+    with storage.begin() as stores:
+        assert {client.client_id for client in stores.clients.list(NOW)} == {
+            client.client_id for client in clients[2:]
+        }
+    assert remove(storage, Disposable.CLIENTS) == [(1, 0)]
 
 
 @pytest.mark.parametrize(

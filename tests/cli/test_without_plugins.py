@@ -15,7 +15,7 @@ from click.testing import Result
 
 from authserver.cli import configuration, main
 from authserver.storage.database import Database
-from authserver.testing.records import an_event
+from authserver.testing.records import an_event, an_initial_token
 
 CHECKOUT = Path(__file__).parents[2]
 Run = Callable[..., Result]
@@ -119,6 +119,9 @@ def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, i
         return [secret["secret"] for secret in json.loads(shown)]
 
     broken("keys", "rotate")
+    with Database(f"sqlite:///{ini.parent}/.local/authserver.sqlite").begin() as stores:
+        initial_token = an_initial_token().token_id
+        stores.initial_tokens.add(an_initial_token())
     arguments: dict[str, Callable[[], list[str]]] = {
         "user add": lambda: ["ann", "--password-stdin"],
         "user edit": lambda: ["ann", "--add-group", "staff"],
@@ -129,6 +132,7 @@ def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, i
         "client rotate-secret": lambda: ["demo-service"],
         "client end-secret": lambda: ["demo-service", secrets()[0]],
         "grant revoke": lambda: ["--user", "demo"],
+        "initial-token revoke": lambda: [initial_token],
         "keys rotate": lambda: ["--algorithm", "EdDSA"],
         "keys revoke": lambda: [kids()[0]],
         "db restored": lambda: ["--yes"],
@@ -203,6 +207,7 @@ def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path
     arguments = {
         "client add": ["--name", "Notes"],
         "client edit": ["demo-service", "--name", "Notes"],
+        "initial-token add": ["--policy", "partners"],
         "policy replay": ["--config", str(ini)],
         "policy try": ["scopes_default"],
         "limits lift": ["sign-ins-from-source"],

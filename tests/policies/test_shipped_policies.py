@@ -10,6 +10,7 @@ import pytest
 
 from authserver.api import (
     INITIAL_ACCESS_TOKEN_REQUIRED,
+    REGISTRATION_POLICY_UNKNOWN,
     ClientMetadata,
     Credentials,
     Decision,
@@ -22,6 +23,7 @@ from authserver.api import (
 from authserver.engine.crypto import digests
 from authserver.engine.records import RegisteredBy, TokenKind
 from authserver.engine.uris import needs_permission
+from authserver.ini import convert
 from authserver.policies.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
 from authserver.policies.consent import ConsentFirstParty, ConsentRemembered
 from authserver.policies.introspection import IntrospectOwn, IntrospectResourceServers
@@ -31,7 +33,7 @@ from authserver.policies.redirect_uris import RedirectExact, RedirectLoopback, R
 from authserver.policies.registration import RegistrationOpen, RegistrationToken
 from authserver.policies.resources import ResourcesListed
 from authserver.policies.scopes import ScopesDefault, ScopesRegistered
-from authserver.testing.records import a_client, a_consent, a_user
+from authserver.testing.records import a_client, a_consent, a_user, an_initial_token
 
 # ---- client_auth_decision --------------------------------------------------------------------------
 
@@ -297,7 +299,9 @@ TOKENS = ("a" * 31 + "1", "b" * 31 + "2")
 def test_an_initial_access_token_lets_in(bearer: str | None, decision: Decision) -> None:
     """K-09: one of the operator's, whole."""
     plugin = RegistrationToken(tokens=tuple(map(Secret, TOKENS)), scopes=METADATA.scopes)
-    assert plugin.registration_decision(METADATA, None if bearer is None else Secret(bearer)) == decision
+    assert (
+        plugin.registration_decision(METADATA, None if bearer is None else Secret(bearer), None) == decision
+    )
     assert TOKENS[0] not in repr(plugin)
 
 
@@ -320,12 +324,97 @@ def test_a_client_changes_itself_within_the_policy_it_registered_by(
 
 def test_without_tokens_nobody_is_let_in_and_short_ones_are_none() -> None:
     """R-03, T142: at least 32 characters; the short one is not repeated."""
-    assert RegistrationToken().registration_decision(METADATA, Secret("")) == deny(
+    assert RegistrationToken().registration_decision(METADATA, Secret(""), None) == deny(
         INITIAL_ACCESS_TOKEN_REQUIRED
     )
     with pytest.raises(ValueError, match="at least 32") as raised:
         RegistrationToken(tokens=(Secret("canary"),))
     assert "canary" not in str(raised.value)
+
+
+def policies(*lines: str) -> RegistrationToken:
+    """The plugin with these lines of its table, as the INI has them."""
+    table = convert("\n".join(lines), tuple[tuple[str, str], ...])
+    return RegistrationToken(scopes=("profile", "read"), policies=table)
+
+
+def decided(plugin: RegistrationToken, asked: ClientMetadata = METADATA, **token: Any) -> Decision:
+    answer = plugin.registration_decision(asked, Secret("x"), an_initial_token(**token))
+    assert answer is not None
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("partners = scope profile", "partners: scope: no such part; did you mean scopes"),
+        ("partners = scopes profile,", "partners: nothing: no such part"),
+        ("partners = scopes", "partners: scopes has no value"),
+        ("partners = scopes a, scopes b", "partners: scopes is there twice"),
+        ("partners = clients many", "partners: clients: expected one number"),
+        ("partners = clients 1 2", "partners: clients: expected one number"),
+        ("partners = clients -1", "partners: clients: expected one number"),
+        ("partners = clients \u0661", "partners: clients: expected one number"),
+    ],
+)
+def test_a_line_of_a_registration_policy_that_cannot_be_read_stops_the_start(line: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        policies(line)
+
+
+def test_a_registration_policy_confines_what_its_tokens_register() -> None:
+    """K-11, T132: what its line does not say is as for the tokens of the INI."""
+    plugin = policies("partners = scopes read", "others = grant_types refresh_token")
+    assert plugin.registration_policies() == ["partners", "others"]
+    asked = replace(METADATA, scopes=("read", "profile"))
+    assert decided(plugin, asked) == allow("initial-access-token", replace(asked, scopes=("read",)))
+    assert decided(plugin, asked, policy="others") == deny("grant-type-not-open")
+    assert decided(plugin, policy="gone") == deny(REGISTRATION_POLICY_UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("uri", "kept"),
+    [
+        ("https://partner.example/cb", True),
+        ("https://PARTNER.example:8443/cb", True),
+        ("https://a.b.below.example/cb", True),
+        ("https://below.example/cb", False),
+        ("https://xbelow.example/cb", False),
+        ("https://partner.example.evil.test/cb", False),
+        ("https://evil.test/partner.example", False),
+        ("https://partner.example@evil.test/cb", False),
+        ("http://127.0.0.1:4000/cb", True),
+        ("http://[::1]/cb", True),
+        ("http://localhost/cb", False),
+        ("com.example.app:/cb", True),
+        ("com.example.application:/cb", False),
+        ("com.example.app://partner.example/cb", True),
+        ("other.scheme://partner.example/cb", False),
+        ("https://[bad/cb", False),
+        ("https:///cb", False),
+    ],
+)
+def test_a_registration_policy_says_where_redirect_uris_may_lead(uri: str, kept: bool) -> None:
+    """T132: other URIs are left out; a client without any that is left is refused."""
+    plugin = policies(
+        "partners = redirect_hosts partner.example *.below.example 127.0.0.1 [::1] com.example.app:"
+    )
+    mine = "https://partner.example/mine"
+    answer = decided(plugin, replace(METADATA, redirect_uris=(uri, mine)))
+    assert answer.value is not None
+    assert answer.value.redirect_uris == ((uri, mine) if kept else (mine,))
+    alone = decided(plugin, replace(METADATA, redirect_uris=(uri,)))
+    assert (alone.reason == "redirect-host-not-open") is not kept
+
+
+def test_a_registration_policy_says_how_clients_authenticate_and_how_many_there_may_be() -> None:
+    plugin = policies("partners = auth_methods none private_key_jwt, clients 2", "nobody = clients 0")
+    public = replace(METADATA, token_endpoint_auth_method="none")
+    basic = replace(METADATA, token_endpoint_auth_method="client_secret_basic")
+    assert decided(plugin, basic) == deny("auth-method-not-open")
+    assert decided(plugin, public, clients=1).verdict == "allow"
+    assert decided(plugin, public, clients=2) == deny("registration-policy-full")
+    assert decided(plugin, public, policy="nobody") == deny("registration-policy-full")
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,18 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "clients.find_all": lambda stores: stores.clients.find_all(["client-7", "client-8"], NOW),
     "clients.page": lambda stores: stores.clients.page(NOW, after="client-7", limit=9),
     "clients.knows_origin": lambda stores: stores.clients.knows_origin("https://client-7.example"),
+    "clients.touch": lambda stores: stores.clients.touch("client-7", NOW),
+    "clients.hold_registrations": lambda stores: (stores.clients.hold_registrations(), add_client(stores)),
+    "clients.never_used": lambda stores: stores.clients.never_used(NOW, limit=9),
+    "clients.never_used, of a network": lambda stores: stores.clients.never_used(
+        NOW, network="192.0.2.7", limit=9
+    ),
+    "clients.count_never_used": lambda stores: stores.clients.count_never_used(NOW, limit=9),
+    "clients.count_never_used, of a network": lambda stores: stores.clients.count_never_used(
+        NOW, network="192.0.2.7", limit=9
+    ),
+    "clients.remove_never_used": lambda stores: stores.clients.remove_never_used("client-7"),
+    "clients.count_of_policy": lambda stores: stores.clients.count_of_policy("partners"),
     "users.find": lambda stores: stores.users.find("user_7"),
     "users.find_by_name": lambda stores: stores.users.find_by_name("user7"),
     "users.add": lambda stores: add_user(stores),
@@ -119,7 +131,7 @@ WHOLE = {
     "sessions.end_some",
 }
 # These are about tables with a handful of rows, or have such tests in `test_upkeep.py`.
-ELSEWHERE = {"signing_keys", "ring_keys", "generations", "upkeep"}
+ELSEWHERE = {"initial_tokens", "signing_keys", "ring_keys", "generations", "upkeep"}
 
 
 def new() -> str:
@@ -193,6 +205,11 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("clients.page", {"pk_clients", "pk_client_secrets"}),
         ("clients.change_secret", {"pk_client_secrets"}),
         ("clients.find_logo", {"pk_client_logos"}),
+        ("clients.never_used", {"ix_clients_never_used_created_at"}),
+        ("clients.never_used, of a network", {"ix_clients_never_used_registered_from"}),
+        ("clients.count_never_used, of a network", {"ix_clients_never_used_registered_from"}),
+        ("clients.remove_never_used", {"pk_clients"}),
+        ("clients.count_of_policy", {"ix_clients_registration_policy"}),
         ("clients.knows_origin", {"pk_client_origins", "pk_clients"}),
         ("tokens.find", {"pk_tokens", "pk_grants", "pk_users"}),
         ("tokens.claim", {"pk_tokens", "pk_grants"}),

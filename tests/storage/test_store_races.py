@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 import transaction
 
 from authserver.storage.database import Database
@@ -19,6 +20,7 @@ from authserver.testing.records import (
     a_signing_key,
     a_token,
     an_event,
+    an_initial_token,
 )
 from authserver.testing.threads import at_once
 
@@ -127,6 +129,35 @@ def test_of_16_who_claim_a_small_record_one_gets_it(database: Database) -> None:
             return stores.kept.claim(a_kept_record(), LATER)
 
     assert Counter(at_once(16, claim)) == {True: 1, False: 15}
+
+
+def test_of_16_who_use_an_initial_access_token_as_many_do_as_may(database: Database) -> None:
+    """R-07: and what is rolled back is no use."""
+    with database.begin() as stores:
+        stores.initial_tokens.add(an_initial_token(uses=3))
+    with pytest.raises(ZeroDivisionError), database.begin() as stores:
+        assert stores.initial_tokens.claim("initial_1", LATER)
+        raise ZeroDivisionError
+
+    def claim(_number: int) -> bool:
+        with database.begin() as stores:
+            return stores.initial_tokens.claim("initial_1", LATER)
+
+    assert Counter(at_once(16, claim)) == {True: 3, False: 13}
+
+
+def test_who_holds_registrations_counts_what_others_added(database: Database) -> None:
+    """T131: so that a bound on clients is kept by simultaneous registrations."""
+
+    def add(number: int) -> bool:
+        with database.begin() as stores:
+            stores.clients.hold_registrations()
+            if stores.clients.count_of_policy("partners") >= 3:
+                return False
+            stores.clients.add(a_client(client_id=f"c{number}", registration_policy="partners"))
+            return True
+
+    assert Counter(at_once(12, add)) == {True: 3, False: 9}
 
 
 def test_of_16_who_change_a_small_record_as_they_read_it_one_does(database: Database) -> None:

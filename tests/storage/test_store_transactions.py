@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import transaction
 
 from authserver.engine.ports import AlreadyExists, Stores
-from authserver.engine.records import ClientSecret, Disposable, Logo
+from authserver.engine.records import ClientSecret, Disposable, Logo, RegisteredBy
 from authserver.storage import tables
 from authserver.storage.database import Database
 from authserver.testing.records import (
@@ -28,6 +28,7 @@ from authserver.testing.records import (
     a_token,
     a_user,
     an_event,
+    an_initial_token,
 )
 
 LATER = NOW + timedelta(seconds=5)
@@ -50,6 +51,13 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "clients.note_secret": lambda stores: stores.clients.note_secret(
         "reports", A_SECRET, replace(A_SECRET, last_used_at=LATER)
     ),
+    "clients.touch": lambda stores: stores.clients.touch("reports", LATER),
+    "clients.remove_never_used": lambda stores: stores.clients.remove_never_used("unused"),
+    "initial_tokens.add": lambda stores: stores.initial_tokens.add(
+        an_initial_token(token_id="new", digest=b"new")
+    ),
+    "initial_tokens.claim": lambda stores: stores.initial_tokens.claim("initial_1", LATER),
+    "initial_tokens.revoke": lambda stores: stores.initial_tokens.revoke("initial_1", LATER),
     "users.add": lambda stores: stores.users.add(a_user(user_id="user_new", username="new")),
     "users.change": lambda stores: stores.users.change(replace(a_user(), groups=("finance",))),
     "users.disable": lambda stores: stores.users.disable("user_ada", LATER),
@@ -100,6 +108,8 @@ def manager() -> transaction.TransactionManager:
 def filled(database: Database) -> Database:
     with database.begin() as stores:
         stores.clients.add(a_client(secrets=(A_SECRET,)))
+        stores.clients.add(a_client(client_id="unused", registered_by=RegisteredBy.SELF))
+        stores.initial_tokens.add(an_initial_token())
         stores.users.add(a_user())
         stores.consents.remember(a_consent())
         stores.signing_keys.add(a_signing_key())
@@ -135,6 +145,7 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
         "began_at",
     }
     reads |= {"count_secrets", "find_all", "hold", "page"}
+    reads |= {"count_never_used", "count_of_policy", "hold_registrations", "never_used"}
     with database.begin() as stores:
         methods = {
             f"{port.name}.{method}"

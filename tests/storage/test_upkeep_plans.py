@@ -22,9 +22,11 @@ FILL = f"""
 INSERT INTO users (user_id, username, display_name, groups, attributes, created_at)
   SELECT 'user_' || n, 'u' || n, '', '[]', '{{}}', now() FROM generate_series(1, {MANY}) n;
 INSERT INTO clients (client_id, name, auth_method, redirect_uris, grant_types, response_types, scopes, resources,
-    application_type, registered_by, first_party, created_at, details)
+    application_type, registered_by, first_party, created_at, details, last_used_at, registered_from,
+    registration_policy)
   SELECT 'c' || n, 'C', 'none', '', '', '', '', '', 'web', CASE WHEN n % 3 = 0 THEN 'operator' ELSE 'self' END,
-    false, timestamptz '2026-01-01' + n * interval '4 minutes', '{{}}' FROM generate_series(1, {MANY}) n;
+    false, timestamptz '2026-01-01' + n * interval '4 minutes', '{{}}', CASE WHEN n % 2 = 1 THEN now() END,
+    '10.0.0.' || n % 300, CASE WHEN n % 100 = 0 THEN 'partners' END FROM generate_series(1, {MANY}) n;
 INSERT INTO client_secrets (client_id, digest, key_id, created_at, expires_at)
   SELECT 'c' || n, 'd', 'k', now(), CASE WHEN n % 5 = 0 THEN timestamptz '2026-01-01' + n * interval '4 minutes' END
   FROM generate_series(1, {MANY}) n;
@@ -74,7 +76,34 @@ def test_no_statement_reads_more_than_its_batch(filled: Database, kind: Disposab
         if analyzed:
             connection.execute(sa.text("ANALYZE"))
     for name in ("remove", "count"):
-        plans = explained(filled, lambda upkeep, name=name: getattr(upkeep, name)(kind, NOW, limit=limit))
+        plans = explained(
+            filled, lambda stores, name=name: getattr(stores.upkeep, name)(kind, NOW, limit=limit)
+        )
+        assert plans
+        for node in (node for plan in plans for node in nodes(plan)):
+            assert node["Node Type"] != "Seq Scan", node
+            read = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            assert read <= 2 * limit, node
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("analyzed", [False, True], ids=["as inserted", "analyzed"])
+@pytest.mark.parametrize("network", [None, "10.0.0.4"])
+def test_what_makes_room_for_a_client_reads_no_more_than_it_wants(
+    filled: Database, network: str | None, analyzed: bool
+) -> None:
+    """T131: while there are ten thousand that were never used."""
+    limit = 60
+    with filled.engine.connect() as connection:
+        if analyzed:
+            connection.execute(sa.text("ANALYZE"))
+    for run in (
+        lambda stores: stores.clients.never_used(NOW, network=network, limit=limit),
+        lambda stores: stores.clients.count_never_used(NOW, network=network, limit=limit),
+        lambda stores: stores.clients.remove_never_used("c2"),
+    ):
+        # In the transaction of a registration, as they are used.
+        plans = explained(filled, lambda stores, run=run: (stores.clients.hold_registrations(), run(stores)))
         assert plans
         for node in (node for plan in plans for node in nodes(plan)):
             assert node["Node Type"] != "Seq Scan", node
@@ -97,7 +126,7 @@ def explained(database: Database, run: Callable[[Any], object]) -> list[dict[str
     sa.event.listen(database.engine, "before_cursor_execute", explain)
     try:
         with database.begin() as stores:
-            run(stores.upkeep)
+            run(stores)
             raise Undone
     except Undone:
         return plans

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from authserver.engine.clients import initial_tokens
 from authserver.engine.crypto import digests
 from authserver.engine.records import Client
 from authserver.testing.plans import transcript_of
@@ -22,6 +24,7 @@ KINDS = {
     "refresh": digests.REFRESH,
     "secret": digests.SECRET,
     "session": digests.SESSION,
+    "initial": digests.INITIAL,
 }
 OWN_EVENT = ["INSERT events"]
 
@@ -175,12 +178,16 @@ def test_a_scanner_finds_every_credential_of_a_flow(make_server: Callable[..., S
     browser = signed_in(server)
     code = query_of(server.consent(browser.get(server.authorization_url(client))))["code"]
     issued = server.redeem(client, secret, code).json
+    with server.application.begin() as engine:
+        end = engine.now + timedelta(days=1)
+        _, initial = initial_tokens.make(engine, policy="partners", uses=1, expires_at=end, note="")
     credentials = {
         digests.CODE: code,
         digests.ACCESS: issued["access_token"],
         digests.REFRESH: issued["refresh_token"],
         digests.SECRET: secret or "",
         digests.SESSION: browser.cookies["__Host-authserver-session"].strip('"').partition(".")[0],
+        digests.INITIAL: initial,
     }
     expressions, is_ours = documented(), scanned()
     assert expressions.keys() == credentials.keys() == set(KINDS.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from authserver.engine import uris
@@ -11,7 +12,7 @@ from authserver.engine.crypto import strict_json
 from authserver.engine.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidScope
 from authserver.engine.parameters import scope_set
 from authserver.engine.printable import is_printable
-from authserver.engine.records import ClientMetadata, RegisteredBy
+from authserver.engine.records import Client, ClientMetadata, RegisteredBy
 from authserver.limits import (
     MAXIMUM_CLIENT_NAME,
     MAXIMUM_CONTACT,
@@ -249,3 +250,18 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
     if contacts:
         details["contacts"] = list(contacts)
     return details
+
+
+def with_metadata(client: Client, metadata: ClientMetadata) -> Client:
+    """The client with all of this metadata in place of its own; what only an operator sets stays."""
+    return replace(
+        client,
+        name=metadata.client_name or client.client_id,
+        auth_method=metadata.token_endpoint_auth_method,
+        redirect_uris=metadata.redirect_uris,
+        grant_types=metadata.grant_types,
+        response_types=metadata.response_types,
+        scopes=metadata.scopes,
+        application_type=metadata.application_type,
+        details=metadata.details,
+    )

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from authserver.engine import uris
-from authserver.engine.clients.client_metadata import check_metadata
+from authserver.engine.clients.client_metadata import check_metadata, with_metadata
 from authserver.engine.clients.logos import read_logo
-from authserver.engine.clients.registration import allowed_metadata, check_rotation, with_metadata
+from authserver.engine.clients.registration import allowed_metadata, check_rotation
 from authserver.engine.clients.secrets import add_secret, end_all_secrets, needs_secret
 from authserver.engine.context import Engine
 from authserver.engine.errors import AccessDenied, InvalidClientMetadata
@@ -152,7 +152,7 @@ def update(
             "The operator of this server has set this registration: ask there to change it.",
             reason="client-edited",
         )
-    allowed = allowed_metadata(engine, sent, client.client_id, client)
+    allowed = allowed_metadata(engine, sent, client.client_id, client=client)
     after = replace(with_metadata(client, allowed.metadata), private_details=private_details)
     _check(engine, after)
     return _write(engine, client, after)

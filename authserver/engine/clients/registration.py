@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from authserver.engine import rates, uris
+from authserver.engine.clients import initial_tokens, room
 from authserver.engine.clients.authentication import read_bearer
 from authserver.engine.clients.client_metadata import (
     check_metadata,
     problem_with_details,
     read_metadata,
     read_object,
+    with_metadata,
 )
 from authserver.engine.clients.logos import read_logo
 from authserver.engine.clients.secrets import needs_secret, new_secret
@@ -27,6 +29,7 @@ from authserver.engine.errors import (
     OAuthError,
     ServerError,
 )
+from authserver.engine.ports import StorageUnavailable
 from authserver.engine.questions import Counted, RedirectUriQuestion, RegistrationQuestion
 from authserver.engine.records import (
     NOTHING,
@@ -34,12 +37,17 @@ from authserver.engine.records import (
     Client,
     ClientMetadata,
     EventType,
+    InitialAccessToken,
     RegisteredBy,
 )
 from authserver.settings import Secret
 
-# The reason of a registration policy if only a valid initial access token is missing.
+# The reasons of a registration policy if only a valid initial access token is missing: there is none, or the policy that
+# it names is not there any more.
 INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
+REGISTRATION_POLICY_UNKNOWN = "registration-policy-unknown"
+# How often policies are asked, if others with tokens of the same policy are faster.
+ATTEMPTS = 5
 # A client id never looks like a user's, as both are subjects of tokens; an address would say where its metadata is.
 RESERVED_PREFIXES = ("user_", "https:", "http:")
 MAXIMUM_CHOSEN_ID = 100  # characters of an id that an operator chooses
@@ -53,33 +61,78 @@ def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
 
     Raises:
         InvalidRedirectUri, InvalidClientMetadata: a member cannot be registered, or a policy refuses.
-        InvalidToken: a policy wants an initial access token and this is none.
-        TooManyRequests: too many clients register themselves, or fail to.
+        InvalidToken: a policy wants an initial access token and this is none, or it can be used no more.
+        TooManyRequests: too many clients register themselves, fail to, or were never used.
+        StorageUnavailable: others with tokens of the same policy were faster each time.
     """
     client_id = digests.new_identifier("client_")
+    agreed = _agree(engine, body, client_id)
+    rates.claim(engine, Counted.REGISTRATION)
+    clients = engine.stores.clients
+    for _ in range(ATTEMPTS):
+        # From here on other registrations wait, and no plugin is asked.
+        clients.hold_registrations()
+        if agreed.token is None or clients.count_of_policy(agreed.token.policy) <= agreed.token.clients:
+            break
+        # Now that there are more clients, the policy may decide otherwise.
+        engine.stores.undo()
+        agreed = _agree(engine, body, client_id)
+    else:
+        raise StorageUnavailable("too many clients register with one policy at the same time")
+    if agreed.token is None:
+        replaced = room.make_room(engine, agreed.allowed.metadata)
+    else:
+        replaced = []
+        initial_tokens.claim(engine, agreed.token)
+    client, secret = add_client(
+        engine,
+        agreed.allowed.metadata,
+        client_id=client_id,
+        registered_by=RegisteredBy.SELF,
+        initial_token=agreed.token,
+        replaced=replaced,
+        private_details={
+            **agreed.welcome.private_details,
+            REGISTRATION_REASONS: list(agreed.allowed.reasons),
+        },
+    )
+    return {**describe(client, secret), **agreed.welcome.members}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Agreed:
+    """A registration that was agreed to.
+
+    Attributes:
+        token: the initial access token of the caller, if it has one of the database.
+        allowed: what it may register.
+        welcome: what plugins add.
+    """
+
+    token: InitialAccessToken | None
+    allowed: Allowed
+    welcome: Welcome
+
+
+def _agree(engine: Engine, body: bytes, client_id: str) -> _Agreed:
+    """Ask policies, and plugins what they add. Raises as `register` does."""
     try:
-        allowed = allowed_metadata(engine, read_object(body), client_id)
+        token = initial_tokens.presented(engine)
+        allowed = allowed_metadata(engine, read_object(body), client_id, token=token)
     except ServerError:
         raise
     except OAuthError:
         rates.claim(engine, Counted.FAILED_REGISTRATION)
         raise
-    rates.claim(engine, Counted.REGISTRATION)
     future = with_metadata(_new_client(engine, client_id, RegisteredBy.SELF), allowed.metadata)
-    welcomes: Sequence[Welcome] = engine.contributions("registration_response", engine=engine, client=future)
     private_details: dict[str, Any] = {}
     members: dict[str, Any] = {}
-    for welcome in welcomes:
+    for welcome in engine.contributions("registration_response", engine=engine, client=future):
         private_details |= welcome.private_details
         members |= welcome.members
-    client, secret = add_client(
-        engine,
-        allowed.metadata,
-        client_id=client_id,
-        registered_by=RegisteredBy.SELF,
-        private_details={**private_details, REGISTRATION_REASONS: list(allowed.reasons)},
+    return _Agreed(
+        token=token, allowed=allowed, welcome=Welcome(members=members, private_details=private_details)
     )
-    return {**describe(client, secret), **members}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +144,12 @@ class Allowed:
 
 
 def allowed_metadata(
-    engine: Engine, sent: Mapping[str, Any], client_id: str, client: Client | None = None
+    engine: Engine,
+    sent: Mapping[str, Any],
+    client_id: str,
+    *,
+    token: InitialAccessToken | None = None,
+    client: Client | None = None,
 ) -> Allowed:
     """What a client may register itself with: its form is checked, policies decide, the floor judges the result.
 
@@ -100,6 +158,7 @@ def allowed_metadata(
         client_id: that it has, or will have.
         client: as it is registered now, if it changes its registration; the authorization of the caller is then no
             initial access token.
+        token: the initial access token of the caller, if it has one of the database.
 
     Raises as `register` does; and AccessDenied: this client may not change its registration.
     """
@@ -108,7 +167,9 @@ def allowed_metadata(
     asked = read_metadata(sent, engine.client_metadata)
     bearer = None if client else read_bearer(engine.caller.authorization)
     ruling = engine.ask(
-        RegistrationQuestion(metadata=asked, bearer=bearer, source=engine.caller.source, client=client)
+        RegistrationQuestion(
+            metadata=asked, bearer=bearer, token=token, source=engine.caller.source, client=client
+        )
     )
     if not ruling.allowed:
         raise _not_allowed(ruling, bearer, client)
@@ -125,9 +186,12 @@ def allowed_metadata(
 
 def _not_allowed(ruling: Ruling[ClientMetadata], bearer: Secret | None, client: Client | None) -> OAuthError:
     """The refusal when no policy allows what a client asks to be registered with, or one refuses it."""
-    if client and (ruling.verdict is Verdict.SILENT or ruling.reason == INITIAL_ACCESS_TOKEN_REQUIRED):
+    needs_token = ruling.reason in (INITIAL_ACCESS_TOKEN_REQUIRED, REGISTRATION_POLICY_UNKNOWN)
+    if client and (ruling.verdict is Verdict.SILENT or needs_token):
         # It could not register now, whatever it asked for (RFC 7592, 2.1).
         return AccessDenied("This client may not change its registration.", reason=ruling.reason)
+    if ruling.reason == REGISTRATION_POLICY_UNKNOWN:
+        return InvalidToken("The initial access token can be used no more.", reason=ruling.reason)
     if ruling.reason == INITIAL_ACCESS_TOKEN_REQUIRED:
         return InvalidToken(
             "An initial access token is required.", reason=ruling.reason, sent=bearer is not None
@@ -144,6 +208,8 @@ def add_client(
     registered_by: RegisteredBy = RegisteredBy.OPERATOR,
     rotates_refresh_tokens: bool = True,
     logo: bytes = b"",
+    initial_token: InitialAccessToken | None = None,
+    replaced: Sequence[str] = (),
     private_details: Mapping[str, Any] = NOTHING,
 ) -> tuple[Client, str | None]:
     """Keep a new client.
@@ -152,6 +218,8 @@ def add_client(
         client_id: chosen by an operator; otherwise a fresh one.
         rotates_refresh_tokens: False lets a confidential client keep its refresh token.
         logo: the content of an SVG or PNG file; empty for none.
+        initial_token: what let it in, if it registered itself with one.
+        replaced: the ids of clients that were deleted for it.
 
     Returns:
         The client and its secret, which is not readable again; None for a client without secret.
@@ -179,13 +247,21 @@ def add_client(
         rotates_refresh_tokens=rotates_refresh_tokens,
         secrets=(stored,) if stored else (),
         logo=read.digest if read else None,
+        registered_from=room.network_here(engine) if registered_by is RegisteredBy.SELF else "",
+        initial_token=initial_token.token_id if initial_token else None,
+        registration_policy=initial_token.policy if initial_token else None,
         private_details=private_details,
     )
     engine.stores.clients.add(client)
     if read:
         engine.stores.clients.keep_logo(client_id, read)
     engine.journal.client_id = client_id
-    engine.record(EventType.CLIENT_REGISTERED, details={"registered_by": registered_by})
+    details: dict[str, Any] = {"registered_by": registered_by}
+    if initial_token:
+        details |= initial_tokens.named(initial_token)
+    if replaced:
+        details["replaced"] = list(replaced)
+    engine.record(EventType.CLIENT_REGISTERED, details=details)
     return client, secret
 
 
@@ -267,21 +343,6 @@ def _refuse_what_was_left_out(asked: ClientMetadata, allowed: ClientMetadata) ->
         error = InvalidRedirectUri if left_out == ["redirect_uris"] else InvalidClientMetadata
         names = ", ".join(left_out).replace("scopes", "scope")
         raise error(f"{names}: not everything in it is offered here.", reason="not-everything-offered")
-
-
-def with_metadata(client: Client, metadata: ClientMetadata) -> Client:
-    """The client with all of this metadata in place of its own; what only an operator sets stays."""
-    return replace(
-        client,
-        name=metadata.client_name or client.client_id,
-        auth_method=metadata.token_endpoint_auth_method,
-        redirect_uris=metadata.redirect_uris,
-        grant_types=metadata.grant_types,
-        response_types=metadata.response_types,
-        scopes=metadata.scopes,
-        application_type=metadata.application_type,
-        details=metadata.details,
-    )
 
 
 def _new_client(engine: Engine, client_id: str, registered_by: RegisteredBy) -> Client:

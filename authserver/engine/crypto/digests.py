@@ -22,7 +22,8 @@ ACCESS = "as_access_"
 REFRESH = "as_refresh_"
 SECRET = "as_secret_"
 SESSION = "as_session_"
-PREFIXES = (CODE, ACCESS, REFRESH, SECRET, SESSION)
+INITIAL = "as_initial_"
+PREFIXES = (CODE, ACCESS, REFRESH, SECRET, SESSION, INITIAL)
 
 PASSWORD_MEMORY = 19456  # KiB; with two passes and one lane, OWASP's recommendation for Argon2id
 PASSWORD_PASSES = 2

@@ -45,6 +45,10 @@ SIGN_IN_CLAIMS = ("auth_time", "acr", "amr")
 
 CODE_DETAILS = frozenset({"redirect_uri", "code_challenge"})
 
+# Whether and when a client was last used is known to the day: a client that gets tokens all the time is written once a
+# day.
+USED_EVERY = timedelta(days=1)
+
 # People are shown when an application last came for tokens; to the minute is exact enough, and needs fewer
 # writes.
 TOUCHED_EVERY = timedelta(minutes=1)
@@ -115,6 +119,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     if kept:
         engine.stores.tokens.add(kept)
     _touch(engine, order)
+    _note_use(engine, client)
     journal.acts(client)
     engine.record(
         EventType.TOKEN_ISSUED,
@@ -143,6 +148,7 @@ def new_code() -> str:
 
 def issue_code(
     engine: Engine,
+    client: Client,
     grant: Grant,
     code: str,
     *,
@@ -169,6 +175,7 @@ def issue_code(
             details={**details, "redirect_uri": redirect_uri, "code_challenge": code_challenge},
         )
     )
+    _note_use(engine, client)
     engine.journal.grant_id = grant.grant_id
     engine.record(
         EventType.CODE_ISSUED, details={"scopes": list(grant.scopes), "resources": list(grant.resources)}
@@ -285,6 +292,12 @@ def _touch(engine: Engine, order: Issue) -> None:
     grant = order.grant
     if not order.is_new and engine.now - (grant.last_used_at or grant.created_at) >= TOUCHED_EVERY:
         engine.stores.grants.touch(grant.grant_id, engine.now)
+
+
+def _note_use(engine: Engine, client: Client) -> None:
+    """Note that the client got a code or token, unless that was noted less than a day ago."""
+    if client.last_used_at is None or engine.now - client.last_used_at >= USED_EVERY:
+        engine.stores.clients.touch(client.client_id, engine.now)
 
 
 def _access_token(

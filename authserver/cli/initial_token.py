@@ -1,0 +1,166 @@
+"""`authserver initial-token`: the initial access tokens with which clients may register themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, cast
+
+import click
+
+from authserver.cli.configuration import Configuration, OneSentence, Plugins
+from authserver.cli.durations import duration
+from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.engine.clients.initial_tokens import RegistrationPolicies, make, revoke
+from authserver.engine.ports import Policies
+from authserver.engine.records import InitialAccessToken
+from authserver.ini import did_you_mean
+from authserver.plugins.asking import PluginSet
+
+SHOWN_ONCE = "Keep the initial access token now: it is not stored readable and will not be shown again."
+MAXIMUM_NOTE = 200
+_COLUMNS = ("initial_token", "policy", "state", "used", "uses", "expires_at", "created_at", "made_by", "note")
+
+
+@click.group("initial-token", cls=OneSentence)
+def initial_token() -> None:
+    """The initial access tokens with which clients may register themselves."""
+
+
+@initial_token.command()
+@click.option(
+    "--policy",
+    required=True,
+    help="The registration policy that says what the clients may be; see the INI file.",
+)
+@click.option(
+    "--uses",
+    type=click.IntRange(1, 1_000_000),
+    default=1,
+    show_default=True,
+    help="How many clients it may register.",
+)
+@click.option("--unlimited", is_flag=True, help="It may register any number of clients, until it expires.")
+@click.option(
+    "--expires",
+    "lifetime",
+    type=duration,
+    default="30d",
+    show_default=True,
+    metavar="DURATION",
+    help="How long it can be used, such as 24h, 30d or 4w.",
+)
+@click.option("--note", default="", help="What it is for; only operators see it.")
+@json_option
+@click.pass_obj
+def add(
+    configuration: Configuration,
+    policy: str,
+    uses: int,
+    unlimited: bool,
+    lifetime: timedelta,
+    note: str,
+    as_json: bool,
+) -> None:
+    """Make an initial access token, shown once."""
+    if unlimited and _is_given("uses"):
+        raise click.UsageError("--unlimited: not with --uses")
+    if not lifetime:
+        raise click.UsageError("--expires 0: it could never be used")
+    if len(note) > MAXIMUM_NOTE:
+        raise click.UsageError(f"--note: longer than {MAXIMUM_NOTE} characters")
+    with configuration.engine() as engine:
+        _check_policy(engine.policies, policy)
+        token, text = make(
+            engine,
+            policy=policy,
+            uses=None if unlimited else uses,
+            expires_at=engine.now + lifetime,
+            note=note,
+        )
+        record = {**described(token, str(token.state(engine.now))), "token": text}
+    if as_json:
+        print_json(record)
+        return
+    print_record(record)
+    say(SHOWN_ONCE, err=True)
+
+
+@initial_token.command("list")
+@json_option
+@click.pass_obj
+def list_tokens(configuration: Configuration, as_json: bool) -> None:
+    """List all initial access tokens that were made here, newest first; the tokens themselves are not stored readable."""
+    with configuration.engine(Plugins.UNUSED) as engine:
+        rows = [
+            described(token, str(token.state(engine.now))) for token in engine.stores.initial_tokens.list()
+        ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(
+            rows,
+            _COLUMNS,
+            empty="There are none; make one with `authserver initial-token add --policy NAME`.",
+        )
+
+
+@initial_token.command("revoke")
+@click.argument("initial_token")
+@click.pass_obj
+def revoke_token(configuration: Configuration, initial_token: str) -> None:
+    """Revoke the token that `initial-token list` calls INITIAL_TOKEN: no client registers with it any more.
+
+    The clients that it registered stay.
+    """
+    with configuration.engine(Plugins.OBSERVE) as engine:
+        if not revoke(engine, initial_token):
+            raise click.ClickException(
+                f"{initial_token}: no such token, or it is revoked already; see `authserver initial-token list`"
+            )
+    say(
+        f"{words(initial_token)} is revoked. The clients that it registered stay; see `authserver client list`."
+    )
+
+
+def described(token: InitialAccessToken, state: str) -> dict[str, Any]:
+    """What may be shown of a token."""
+    return {
+        "initial_token": token.token_id,
+        "policy": token.policy,
+        "state": state,
+        "used": token.used,
+        "uses": token.uses,
+        "expires_at": token.expires_at,
+        "created_at": token.created_at,
+        "revoked_at": token.revoked_at,
+        "made_by": token.made_by,
+        "note": token.note,
+    }
+
+
+def _check_policy(policies: Policies, name: str) -> None:
+    """Raises click.UsageError unless a plugin has a registration policy of this name."""
+    plugins = cast(PluginSet, policies)
+    found = [
+        cast(RegistrationPolicies, plugin)
+        for plugin in map(plugins.plugin, plugins.names)
+        if callable(getattr(plugin, "registration_policies", None))
+    ]
+    if not found:
+        raise click.ClickException(
+            "no plugin of authserver.plugins has registration policies; list registration_token there"
+        )
+    known: Sequence[str] = [policy for plugin in found for policy in plugin.registration_policies()]
+    if not known:
+        raise click.ClickException(
+            "there is no registration policy yet: add a line to authserver.plugin.registration_token.policies, such as "
+            f"`{name if name.isascii() else 'partners'} = scopes SCOPE`"
+        )
+    if name not in known:
+        raise click.UsageError(f"--policy {name}: no such policy; {did_you_mean(name, known, '')}")
+
+
+def _is_given(parameter: str) -> bool:
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is not click.core.ParameterSource.DEFAULT

@@ -1,0 +1,105 @@
+"""Initial access tokens: an operator makes them, each for a named registration policy (RFC 7591, 3).
+
+A token says who may register; what they may register is up to the policy, which belongs to a plugin
+(`registration_decision`). Whoever has the token can use it, so each has an end, and may have a number of uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+
+from authserver.engine.clients.authentication import read_bearer
+from authserver.engine.context import Engine
+from authserver.engine.crypto import digests
+from authserver.engine.errors import InvalidToken
+from authserver.engine.records import EventType, InitialAccessToken, InitialTokenState
+
+KIND = "initial"
+
+
+class RegistrationPolicies(Protocol):
+    """A plugin with registration policies that initial access tokens can name."""
+
+    def registration_policies(self) -> Sequence[str]:
+        """Their names."""
+
+
+def make(
+    engine: Engine, *, policy: str, uses: int | None, expires_at: datetime, note: str
+) -> tuple[InitialAccessToken, str]:
+    """Make an initial access token.
+
+    Args:
+        policy: the registration policy of its clients.
+        uses: how many clients it may register; None for any number.
+        note: what it is for, for operators.
+
+    Returns:
+        What is stored, and the token itself, which is not readable again.
+    """
+    text = digests.new_credential(digests.INITIAL)
+    token = InitialAccessToken(
+        token_id=digests.new_identifier("initial_"),
+        digest=digests.digest(KIND, text),
+        policy=policy,
+        note=note,
+        made_by=engine.journal.actor or engine.caller.actor,
+        created_at=engine.now,
+        expires_at=expires_at,
+        uses=uses,
+    )
+    engine.stores.initial_tokens.add(token)
+    details = {"uses": uses, "expires_at": expires_at.isoformat(), "note": note}
+    engine.record(EventType.INITIAL_TOKEN_ADDED, details={**named(token), **details})
+    return token, text
+
+
+def revoke(engine: Engine, token_id: str) -> bool:
+    """Revoke an initial access token; False when it is unknown or was revoked before. Its clients stay."""
+    if not engine.stores.initial_tokens.revoke(token_id, engine.now):
+        return False
+    engine.record(EventType.INITIAL_TOKEN_REVOKED, details={"initial_token": token_id})
+    return True
+
+
+def presented(engine: Engine) -> InitialAccessToken | None:
+    """The token that the caller of this request presents; None if it is none of these.
+
+    Raises:
+        InvalidToken: it can be used no more.
+    """
+    bearer = read_bearer(engine.caller.authorization)
+    if bearer is None or not digests.well_formed(digests.INITIAL, bearer.value):
+        return None
+    token = engine.stores.initial_tokens.find(digests.digest(KIND, bearer.value))
+    if token is None:
+        return None
+    state = token.state(engine.now)
+    if state is not InitialTokenState.LIVE:
+        raise _unusable(state)
+    if engine.restored_at is not None and token.created_at < engine.restored_at:
+        # What it registered after the backup is not known any more (T149).
+        raise _unusable("restored")
+    return replace(token, clients=engine.stores.clients.count_of_policy(token.policy))
+
+
+def claim(engine: Engine, token: InitialAccessToken) -> None:
+    """Count one use, in the transaction of the registration.
+
+    Raises:
+        InvalidToken: another registration had its last use, or it was revoked meanwhile.
+    """
+    if not engine.stores.initial_tokens.claim(token.token_id, engine.now):
+        raise _unusable(InitialTokenState.USED_UP)
+
+
+def named(token: InitialAccessToken) -> dict[str, str]:
+    """How events name a token."""
+    return {"initial_token": token.token_id, "policy": token.policy}
+
+
+def _unusable(why: str) -> InvalidToken:
+    return InvalidToken("The initial access token can be used no more.", reason=f"initial-access-token-{why}")

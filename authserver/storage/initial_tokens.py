@@ -1,0 +1,61 @@
+"""Initial access tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from authserver.engine.records import InitialAccessToken
+from authserver.storage.rows import Rows
+from authserver.storage.tables import initial_tokens
+from authserver.storage.work import Work, insert_new
+
+_TOKEN = Rows(InitialAccessToken, initial_tokens)
+_ADD = insert_new(initial_tokens)
+_FIND = select(*_TOKEN.columns).where(initial_tokens.c.digest == bindparam("digest"))
+_LIST = select(*_TOKEN.columns).order_by(initial_tokens.c.created_at.desc(), initial_tokens.c.token_id)
+_THIS = initial_tokens.c.token_id == bindparam("this")
+# The row count is the answer, as for tokens (`storage.agreements`).
+_CLAIM = (
+    sa.update(initial_tokens)
+    .where(
+        _THIS,
+        initial_tokens.c.revoked_at.is_(None),
+        initial_tokens.c.expires_at > bindparam("now"),
+        initial_tokens.c.uses.is_(None) | (initial_tokens.c.used < initial_tokens.c.uses),
+    )
+    .values(used=initial_tokens.c.used + 1)
+)
+_REVOKE = (
+    sa.update(initial_tokens)
+    .where(_THIS, initial_tokens.c.revoked_at.is_(None))
+    .values(revoked_at=bindparam("now"))
+)
+
+
+class SqlInitialTokens:
+    """`engine.ports.InitialTokens` in the database."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def add(self, token: InitialAccessToken) -> None:
+        self._work.add(_ADD, _TOKEN.row(token))
+
+    def find(self, digest: bytes) -> InitialAccessToken | None:
+        row = self._work.read(_FIND, {"digest": digest}).one_or_none()
+        return _TOKEN.record(row) if row else None
+
+    def list(self) -> Sequence[InitialAccessToken]:
+        return [_TOKEN.record(row) for row in self._work.read(_LIST, {})]
+
+    def claim(self, token_id: str, now: datetime) -> bool:
+        return self._work.write(_CLAIM, {"this": token_id, "now": now}) == 1
+
+    def revoke(self, token_id: str, now: datetime) -> bool:
+        return self._work.write(_REVOKE, {"this": token_id, "now": now}) == 1
