@@ -36,7 +36,17 @@ from authserver.engine.questions import (
     IntrospectedToken,
     RateStep,
 )
-from authserver.engine.records import Client, ClientMetadata, Consent, Event, Grant, Session, Token, User
+from authserver.engine.records import (
+    Client,
+    ClientMetadata,
+    Consent,
+    Event,
+    Grant,
+    InitialAccessToken,
+    Session,
+    Token,
+    User,
+)
 from authserver.settings import Secret
 
 

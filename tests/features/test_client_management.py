@@ -202,6 +202,7 @@ def test_a_client_reads_its_registration(server: Server) -> None:
 @pytest.mark.parametrize(
     "token",
     ["x" * 65, new_credential(PREFIX), new_credential("as_access_"), "as_registration_", "ä".encode().hex()],
+    ids=["none of ours", "unknown", "another kind", "empty", "not ascii"],
 )
 def test_a_wrong_token_is_refused(server: Server, token: str) -> None:
     """K-15: 401 with a challenge."""

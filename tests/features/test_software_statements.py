@@ -138,7 +138,7 @@ def test_a_registration_without_statement_is_as_ever(rules: Rules, value: Any) -
         {"key": RSA, "algorithm": "RS256"},
         {"header": {"typ": "JWT"}},
     ],
-    ids=str,
+    ids=["for us", "for us, too", "with an end", "without a time", "with a subject", "RS256", "typed"],
 )
 def test_a_statement_in_force_is_accepted(rules: Rules, changes: Any) -> None:
     """K-07: neither subject nor audience nor end are needed; if there is one, it is checked."""
