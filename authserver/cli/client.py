@@ -284,8 +284,8 @@ def edit_client(configuration: Configuration, /, client_id: str, as_json: bool, 
 def list_clients(configuration: Configuration, states: tuple[str, ...], as_json: bool) -> None:
     """List all applications, oldest first.
 
-    An application is new until it gets its first code or token, then used; idle if it got none for 30 days; and gone if it
-    was disabled.
+    An application is new until it gets its first code or token, or uses its secret, and then used; idle if it did not
+    for 30 days; and gone if it was disabled.
     """
     with configuration.engine(Plugins.UNUSED) as engine:
         found = [
@@ -360,7 +360,7 @@ def described(client: Client, now: datetime) -> dict[str, Any]:
         "registration_policy": client.registration_policy,
         "state": str(client.state(now)),
         "created_at": client.created_at,
-        "last_used_at": client.last_used_at,
+        "last_used_at": client.last_use,
         "disabled_at": client.disabled_at,
     }
 

@@ -30,7 +30,7 @@ class RegisteredBy(StrEnum):
 
 
 class ClientState(StrEnum):
-    """How much a client is used: it never got a code or token, it did lately, or long ago; or it is disabled for good."""
+    """How much a client is used: never, lately, or long ago (`Client.last_use`); or it is disabled for good."""
 
     NEW = "new"
     USED = "used"
@@ -113,13 +113,19 @@ class Client:
         """Whether an operator changed it after it had registered itself."""
         return bool(self.private_details.get(EDITED))
 
+    @property
+    def last_use(self) -> datetime | None:
+        """When it last got a code or token, or used its secret, as the client of a resource server does; None: never."""
+        uses = (self.last_used_at, *(secret.last_used_at for secret in self.secrets))
+        return max((use for use in uses if use), default=None)
+
     def state(self, now: datetime) -> ClientState:
         """Its state at this time."""
         if not self.is_enabled:
             return ClientState.GONE
-        if self.last_used_at is None:
+        if self.last_use is None:
             return ClientState.NEW
-        return ClientState.USED if now - self.last_used_at < IDLE_AFTER else ClientState.IDLE
+        return ClientState.USED if now - self.last_use < IDLE_AFTER else ClientState.IDLE
 
 
 class InitialTokenState(StrEnum):

@@ -338,14 +338,9 @@ def test_initial_access_tokens_are_kept_and_listed(stores: Stores) -> None:
 
 def test_an_initial_access_token_is_used_as_often_as_it_may_be(stores: Stores) -> None:
     """R-07"""
-    changes: list[dict[str, Any]] = [
-        {"uses": 2},
-        {"uses": None},
-        {"expires_at": LATER},
-        {"revoked_at": NOW},
-    ]
-    for number, changed in enumerate(changes):
-        stores.initial_tokens.add(an_initial_token(token_id=f"t{number}", digest=bytes([number]), **changed))
+    kinds: list[dict[str, Any]] = [{"uses": 2}, {"uses": None}, {"expires_at": LATER}, {"revoked_at": NOW}]
+    for number, changes in enumerate(kinds):
+        stores.initial_tokens.add(an_initial_token(token_id=f"t{number}", digest=bytes([number]), **changes))
     claimed = [
         stores.initial_tokens.claim(name, LATER) for name in ("t0", "t0", "t0", "t1", "t2", "t3", "t4")
     ]

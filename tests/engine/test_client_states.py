@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import time_machine
 
 from authserver.engine.clients.room import SPARED, SPARED_BY_OTHERS
-from authserver.engine.records import ClientState
+from authserver.engine.records import ClientSecret, ClientState
 from authserver.explaining.remedies import remedy_of
 from authserver.testing.records import NOW, a_client
 from authserver.testing.rules import STRANGER, Answer, Rules
@@ -80,6 +81,24 @@ def test_the_state_follows_from_when_it_was_used(
     used: datetime | None, disabled: datetime | None, state: ClientState
 ) -> None:
     assert a_client(last_used_at=used, disabled_at=disabled).state(NOW) is state
+
+
+def test_a_client_that_only_introspects_is_used_too() -> None:
+    """It gets no token of its own; but that alone keeps no client that registered itself from giving way."""
+    secret = ClientSecret(digest=b"d", key_id="k", created_at=NOW - 90 * DAY, last_used_at=NOW - DAY)
+    older = replace(secret, last_used_at=NOW - 31 * DAY)
+    assert a_client(secrets=(secret,)).state(NOW) is ClientState.USED
+    assert a_client(secrets=(older, secret)).last_use == NOW - DAY
+    assert a_client(secrets=(older,)).state(NOW) is ClientState.IDLE
+    assert a_client(secrets=(older,), last_used_at=NOW).state(NOW) is ClientState.USED
+    rules = limited(per_source=1)
+    answer = register(rules, token_endpoint_auth_method="client_secret_basic").json
+    client = rules.stores.tables.clients[answer["client_id"]]
+    assert rules.introspect(client, answer["client_secret"], "x").status_int == 200
+    assert rules.stores.tables.clients[client.client_id].state(datetime.now(UTC)) is ClientState.USED
+    with time_machine.travel(datetime.now(UTC) + SPARED):
+        registered(rules, 1)
+    assert client.client_id not in ids(rules)
 
 
 def last_used(rules: Rules, client_id: str) -> datetime | None:

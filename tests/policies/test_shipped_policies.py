@@ -315,11 +315,21 @@ def test_a_client_changes_itself_within_the_policy_it_registered_by(
     """K-20: without the token, which the client does not keep; one that registered otherwise may not."""
     client = a_client(registered_by=RegisteredBy.SELF, private_details={"registration_reasons": reasons})
     plugin = RegistrationToken(tokens=(Secret("a" * 32),), scopes=("read",))
-    decision = plugin.registration_decision(METADATA, None, client)
+    decision = plugin.registration_decision(METADATA, None, None, client)
     if is_let_in:
         assert decision == allow("initial-access-token", replace(METADATA, scopes=("read",)))
     else:
         assert decision == deny("initial-access-token-required")
+
+
+def test_a_client_that_a_policy_let_in_changes_itself_within_that_policy() -> None:
+    """K-20: also when there are as many clients as there may be; and not when the policy is gone."""
+    client = a_client(registered_by=RegisteredBy.SELF, registration_policy="partners")
+    plugin = policies("partners = scopes read, clients 1")
+    decision = plugin.registration_decision(METADATA, None, None, client)
+    assert decision == allow("initial-access-token", replace(METADATA, scopes=("read",)))
+    gone = RegistrationToken(tokens=(Secret("a" * 32),), scopes=METADATA.scopes)
+    assert gone.registration_decision(METADATA, None, None, client) == deny("registration-policy-unknown")
 
 
 def test_without_tokens_nobody_is_let_in_and_short_ones_are_none() -> None:

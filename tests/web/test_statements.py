@@ -23,9 +23,11 @@ def server(make_server, database_url):
 
 
 def add_client(server, **metadata):
-    """A client whose secret was used a moment ago, which is noted every few minutes alone."""
+    """A client that was used a moment ago, which is noted once a day, and its secret, every few minutes."""
     client, secret = server.add_client(**metadata)
     assert server.introspect(client, secret, "x").status_int == 200
+    with server.application.begin() as engine:
+        engine.stores.clients.touch(client.client_id, engine.now)
     return client, secret
 
 
@@ -41,6 +43,8 @@ def test_a_token_for_a_client_itself_costs_one_lookup_and_one_event(server):
 def test_the_first_use_of_a_secret_costs_one_update_more(server):
     """R-05: at the very end, so that nobody waits for it; then not for five minutes."""
     client, secret = server.add_client(grant_types=("client_credentials",))
+    with server.application.begin() as engine:
+        engine.stores.clients.touch(client.client_id, engine.now)
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         for noted in (True, False, True):
             with transcript_of(server.application.storage.engine) as seen:
@@ -57,6 +61,21 @@ def test_the_first_use_of_a_secret_costs_one_update_more(server):
             else:
                 assert seen == ["SELECT clients", "INSERT events"]
                 clock.shift(timedelta(microseconds=1))
+
+
+def test_the_first_use_of_a_client_in_a_day_costs_one_update_more(server):
+    """K-09: its last use is known to the day, so a client that gets tokens all the time writes nothing else."""
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    assert server.introspect(client, secret, "x").status_int == 200
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        for _ in range(2):
+            for noted in (True, False):
+                server.introspect(client, secret, "x")
+                with transcript_of(server.application.storage.engine) as seen:
+                    assert server.token(client, secret, grant_type="client_credentials").status_int == 200
+                update = ["BEGIN", "UPDATE clients", "INSERT events", "COMMIT"]
+                assert seen == ["SELECT clients", *(update if noted else ["INSERT events"])]
+                clock.shift(timedelta(hours=12))
 
 
 def test_a_redemption_costs_two_lookups_a_claim_a_token_and_an_event(server):
