@@ -47,6 +47,8 @@ For how often (`rate_decision`): `Counted` is what the engine asks about, a `Rat
 into a `deny`. An endpoint of a plugin asks with `claim_rate`; `SELF_REGISTERED` is the one client that all clients are
 which registered themselves. A plugin with the methods `usage` (of `Usage`) and `lift` is shown by `authserver limits`.
 
+For scripts of other origins (`origin_decision`): `origin_problem` says why a text cannot be an origin.
+
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
 refuses one.
 
@@ -139,6 +141,7 @@ from authserver.engine.tokens.once import claim, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
     fitting_application_type,
+    origin_problem,
     redirect_uri_problem,
     same_loopback_redirect_uri,
 )
@@ -159,6 +162,7 @@ from authserver.protocols import (
     IntrospectionDecisionHook,
     LoginDecisionHook,
     ObserveHook,
+    OriginDecisionHook,
     PrivateUseRedirectUrisHook,
     RateDecisionHook,
     RedirectUriDecisionHook,
@@ -232,6 +236,7 @@ __all__ = [
     "Medium",
     "OAuthError",
     "ObserveHook",
+    "OriginDecisionHook",
     "Origins",
     "Parameters",
     "PrivateUseRedirectUrisHook",
@@ -290,6 +295,7 @@ __all__ = [
     "new_identifier",
     "normalise_username",
     "of_this_generation",
+    "origin_problem",
     "proven_key",
     "read_bearer",
     "read_flag",

@@ -51,6 +51,7 @@ DEFAULT = (
     ("sign-ins-on-known-device", "sign_in, account+device, 20, 10 minutes"),
     ("registrations-from-source", "registration, source, 20, hour"),
     ("registrations", "registration, all, 1000, hour"),
+    ("unknown-origins-from-source", "unknown_origin, source, 60, minute"),
     ("refused-registrations-from-source", "failed_registration, source, 60, hour"),
 )
 
@@ -90,6 +91,7 @@ KEYS: Mapping[Counted, tuple[str, ...]] = {
     Counted.SIGN_IN: ("account", "device", "source"),
     Counted.REGISTRATION: ("source",),
     Counted.FAILED_REGISTRATION: ("source",),
+    Counted.UNKNOWN_ORIGIN: ("source",),
 }
 # What a row does when the shared store is down.
 MEMORY, ALLOW, REFUSE = "memory", "allow", "refuse"

@@ -265,6 +265,7 @@ def test_reasons_that_are_known_are_recorded(
             },
         ),
         ("introspection_decision", {"client_id": "reports", "token": TOKEN_FACTS}),
+        ("origin_decision", {"origin": "https://client.example", "endpoint": "example", "registered": True}),
     ],
 )
 def test_a_question_is_the_hook_and_its_facts(
