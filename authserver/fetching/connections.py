@@ -27,10 +27,8 @@ from urllib3.util import make_headers
 
 from authserver.engine.documents import FetchFailed, FetchProblem, Reply
 from authserver.fetching.addresses import Address
-from authserver.limits import MAXIMUM_ADDRESSES, MAXIMUM_FETCHED_HEAD
+from authserver.limits import MAXIMUM_ADDRESSES, MAXIMUM_FETCHED_HEAD, MAXIMUM_LOOKUPS
 
-# How many host names may be looked up at once. A lookup cannot be stopped, so one that hangs keeps its thread.
-MAXIMUM_LOOKUPS = 16
 REDIRECTS = (301, 302, 303, 307, 308)
 SUCCESSES = range(200, 300)
 # A body comes in chunks, or in the same piece as the head: so much more may arrive than what is kept.

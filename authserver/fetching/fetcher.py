@@ -46,7 +46,12 @@ from authserver.fetching.connections import (
     too_slow,
     trusting,
 )
-from authserver.limits import MAXIMUM_DOCUMENT, MAXIMUM_DOCUMENTS, MAXIMUM_DOCUMENTS_SIZE
+from authserver.limits import (
+    MAXIMUM_DOCUMENT,
+    MAXIMUM_DOCUMENTS,
+    MAXIMUM_DOCUMENTS_SIZE,
+    MAXIMUM_REMEMBERED,
+)
 from authserver.settings import Settings, SettingsError
 
 T = TypeVar("T")
@@ -59,8 +64,6 @@ FAILURE_WINDOW = 60
 # Seconds before a URL that failed is tried again: the first time, and at most.
 FIRST_PAUSE = 1
 MAXIMUM_PAUSE = 60
-# Hosts and URLs whose failures are remembered.
-MAXIMUM_REMEMBERED = 10_000
 # Not what somebody else did.
 _OURS = (FetchProblem.PACED, FetchProblem.BUSY, FetchProblem.URL_REFUSED)
 

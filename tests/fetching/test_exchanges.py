@@ -15,9 +15,14 @@ import pytest
 
 from authserver.engine.documents import DocumentKind, FetchFailed, FetchProblem
 from authserver.fetching.addresses import Reach
-from authserver.fetching.connections import MAXIMUM_LOOKUPS, Proxy, system_resolve
+from authserver.fetching.connections import Proxy, system_resolve
 from authserver.fetching.fetcher import Fetcher
-from authserver.limits import MAXIMUM_FETCHED_HEAD
+from authserver.limits import (
+    MAXIMUM_ADDRESSES,
+    MAXIMUM_DOCUMENT,
+    MAXIMUM_FETCHED_HEAD,
+    MAXIMUM_LOOKUPS,
+)
 from authserver.testing.live import free_port
 from authserver.testing.origins import dripping, holding, proxying, raw, sending, serving
 
@@ -155,6 +160,16 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(world: Any, pa
     origin = world.origin()
     world.names["client.example"] = ["127.0.0.2", "127.0.0.1"]
     assert world.fetcher().fetch(page, f"https://client.example:{origin.port}/").value == b"{}"
+    # The last one that is tried, and the first that is not.
+    world.names["client.example"] = [
+        *(f"127.0.0.{last}" for last in range(2, MAXIMUM_ADDRESSES + 1)),
+        "127.0.0.1",
+    ]
+    fetcher = world.fetcher()
+    assert fetcher.fetch(page, f"https://client.example:{origin.port}/last").value == b"{}"
+    world.names["client.example"].insert(0, "127.0.0.99")
+    failed = problem_of(fetcher, page, f"https://client.example:{origin.port}/beyond")
+    assert failed.problem is FetchProblem.UNREACHABLE
     world.names["gone.example"] = [f"127.0.0.{last}" for last in range(2, 60)]
     with within(1):
         failed = problem_of(world.fetcher(), page, f"https://gone.example:{free_port()}/")
@@ -338,7 +353,7 @@ def test_what_is_no_proper_answer_is_refused_at_once(what: str, world: Any, page
 def test_the_longest_body_and_headers_are_still_read(world: Any, page: Any) -> None:
     origin = world.origin()
     origin.script = [
-        sending(b" " * 65_536, X_Long="y" * (MAXIMUM_FETCHED_HEAD - 300)),
+        sending(b" " * MAXIMUM_DOCUMENT, X_Long="y" * (MAXIMUM_FETCHED_HEAD - 300)),
         raw(
             HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"40\r\n%b\r\n" % (b" " * 64) * 1024 + b"0\r\n\r\n"
         ),
@@ -349,7 +364,7 @@ def test_the_longest_body_and_headers_are_still_read(world: Any, page: Any) -> N
         len(fetcher.fetch(page, f"https://client.example:{origin.port}/{number}").value)
         for number in range(3)
     ]
-    assert lengths == [65_536, 65_536, 2]
+    assert lengths == [MAXIMUM_DOCUMENT, MAXIMUM_DOCUMENT, 2]
 
 
 DRIPS = {
