@@ -19,7 +19,8 @@ that its decisions and errors may have; operators, counters and translations use
 (`authserver.testing.contract`) refuses a decision with any other. It may be a mapping from each reason to its remedy,
 which `authserver explain` shows; the remedy is "" for a mistake of the client or user. `immediate`: True if the plugin
 asks no other service, uses no network and reads no slow file; the server then calls it directly, which is faster, and
-sets no time limit. Any other plugin has `authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the
+sets no time limit. Any other plugin has `authserver.policy_time_limit` seconds, in a thread of its own, and
+`authserver.fetch_time_limit` besides where it takes `engine`, with which it can fetch. `serves`: the
 hooks that this plugin serves, if its settings decide that; without it, all that it implements. `insecure`: a sentence
 for each value that must not be set in production; a development server logs them, a production server does not start.
 

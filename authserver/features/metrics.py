@@ -52,6 +52,7 @@ class Metrics:
     @hookimpl
     def includeme(self, config: Configurator) -> None:
         self.registry.register(Upkeep(config.registry.application.caretaker))
+        self.registry.register(Fetches(config.registry.application.parts.fetcher.outcomes))
         self.registry.register(Figures(config.registry.application.parts.policies.figures))
         config.add_endpoint(Route("metrics", "/metrics", ("GET",), stored=False), self.page)
 
@@ -106,6 +107,29 @@ class Upkeep(Collector):
 
     def describe(self) -> list[Metric]:
         """Empty, because otherwise the registry would call `collect`, and so the database, at start."""
+        return []
+
+
+class Fetches(Collector):
+    """What came of requests for documents of other servers, read when the figures are requested.
+
+    Args:
+        read: gives how often each outcome came about.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        fetches = CounterMetricFamily(
+            "authserver_fetches", "Requests for documents of other servers, by outcome.", labels=["outcome"]
+        )
+        for outcome, count in self._read().items():
+            fetches.add_metric([outcome], count)
+        yield fetches
+
+    def describe(self) -> list[Metric]:
+        """Empty, as for `Upkeep`."""
         return []
 
 
