@@ -15,6 +15,8 @@ from authserver.limits import MAXIMUM_ORIGINS
 
 # As long as browsers keep the answer to a preflight.
 REMEMBERED = timedelta(hours=1)
+# For operators alone, so it is not translated.
+_HIDDEN = "No script of this origin can read the answer."
 
 
 class KnownOrigins:
@@ -77,7 +79,7 @@ def require_readable(engine: Engine, origin: str) -> None:
     registered = _is_of_the_web(origin) and engine.stores.clients.knows_origin(origin)
     ruling = _asked(engine, origin, registered)
     if not ruling.allowed:
-        raise AccessDenied("No script of this origin can read the answer.", reason=ruling.reason)
+        raise AccessDenied(_HIDDEN, reason=ruling.reason)
 
 
 def _asked(engine: Engine, origin: str, registered: bool) -> Ruling[None]:

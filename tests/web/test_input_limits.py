@@ -240,7 +240,7 @@ def test_long_and_odd_queries_are_refused(query: str, wire: Wire) -> None:
     "path", ["/" + "a" * 12_000, "/" + "a/" * 6_000, "/%ff%fe", "/login%00", "/oauth/token/" + "%2e" * 4_000]
 )
 def test_long_and_odd_paths_are_not_found(path: str, wire: Wire) -> None:
-    """T015, T141."""
+    """T015, T137."""
     status, answer = wire.get(path)
     assert status in (400, 404)
     assert "Traceback" not in answer
