@@ -176,6 +176,7 @@ def test_no_secret_leaves_in_a_whole_story(make_server: Make, endpoint: Listener
         expect_errors=True,
     )
 
+    server.http.options("/oauth/token", headers={"Origin": "https://client.example"})
     assert {question["hook"] for question in endpoint.questions} == set(HOOKS)
     canaries = {
         PASSWORD,
