@@ -19,7 +19,8 @@ that its decisions and errors may have; operators, counters and translations use
 (`authserver.testing.contract`) refuses a decision with any other. It may be a mapping from each reason to its remedy,
 which `authserver explain` shows; the remedy is "" for a mistake of the client or user. `immediate`: True if the plugin
 asks no other service, uses no network and reads no slow file; the server then calls it directly, which is faster, and
-sets no time limit. Any other plugin has `authserver.policy_time_limit` seconds, in a thread of its own. `serves`: the
+sets no time limit. Any other plugin has `authserver.policy_time_limit` seconds, in a thread of its own, and
+`authserver.fetch_time_limit` besides where it takes `engine`, with which it can fetch. `serves`: the
 hooks that this plugin serves, if its settings decide that; without it, all that it implements. `insecure`: a sentence
 for each value that must not be set in production; a development server logs them, a production server does not start.
 
@@ -51,6 +52,8 @@ which registered themselves. A plugin with the methods `usage` (of `Usage`) and 
 For registrations (`registration_decision`): an `InitialAccessToken` names a policy. A plugin with such policies has a
 method `registration_policies` that returns their names, and refuses a token of another one as
 `REGISTRATION_POLICY_UNKNOWN`.
+
+For scripts of other origins (`origin_decision`): `origin_problem` says why a text cannot be an origin.
 
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
 refuses one.
@@ -172,6 +175,7 @@ from authserver.engine.tokens.once import claim, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
     fitting_application_type,
+    origin_problem,
     redirect_uri_problem,
     same_loopback_redirect_uri,
 )
@@ -193,6 +197,7 @@ from authserver.protocols import (
     IntrospectionDecisionHook,
     LoginDecisionHook,
     ObserveHook,
+    OriginDecisionHook,
     PrivateUseRedirectUrisHook,
     RateDecisionHook,
     RedirectUriDecisionHook,
@@ -273,6 +278,7 @@ __all__ = [
     "Medium",
     "OAuthError",
     "ObserveHook",
+    "OriginDecisionHook",
     "Origins",
     "Parameters",
     "PrivateUseRedirectUrisHook",
@@ -337,6 +343,7 @@ __all__ = [
     "new_identifier",
     "normalise_username",
     "of_this_generation",
+    "origin_problem",
     "proven_key",
     "read_bearer",
     "read_flag",

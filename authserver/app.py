@@ -214,6 +214,7 @@ def build(
         settings=loaded.plugin_settings,
         production=settings.is_production,
         time_limit=settings.policy_time_limit,
+        fetching=settings.fetch_time_limit,
         trace=settings.trace_plugins,
         folder=folder,
         patience=patience,

@@ -29,6 +29,7 @@ from authserver.engine.questions import (
     IntrospectedToken,
     IntrospectionQuestion,
     LoginQuestion,
+    OriginQuestion,
     RateQuestion,
     RateStep,
     RedirectUriQuestion,
@@ -413,6 +414,46 @@ def introspection_decision(caller: Client, token: IntrospectedToken) -> Decision
         def introspection_decision(self, caller, token):
             if caller.client_id == "api-gateway":
                 return allow("gateway")
+
+    Added in 0.1.
+    """
+
+
+@deciding(
+    OriginQuestion,
+    silence="refused, and scripts cannot read the answer",
+    remedy=(
+        "a client must register a redirect URI of the origin, with origins_registered in authserver.plugins; or list "
+        "origins_listed there, and the origin in authserver.plugin.origins_listed.origins"
+    ),
+)
+def origin_decision(origin: str, endpoint: str, registered: bool) -> Decision[None] | None:
+    """Whether programs of this web origin may read the answers of an endpoint that clients call (CORS).
+
+    Asked for each request with an `Origin`, preflights included, at endpoints with `Origins.CLIENTS` such as the token
+    endpoint, when the answer is made: a refusal keeps browsers from showing it to the script, and changes nothing else.
+    So it is not recorded with the event of the request.
+
+    Arguments:
+        origin: as browsers send it; well formed, and never `null`. It has https, http and a loopback host, or a scheme of
+            browser extensions or of an application.
+        endpoint: the name of the route.
+        registered: whether an enabled client registered a redirect URI of this origin; of a loopback origin, with any
+            port. A source that asked with too many origins which were refused gets no new one looked up.
+
+    Answers:
+        allow(reason): they may; without cookies, which these endpoints do not read.
+        deny(reason): they may not.
+        None: not mine.
+
+    Nobody: refused, and scripts cannot read the answer.
+
+    Example::
+
+        @hookimpl
+        def origin_decision(self, origin):
+            if origin == "https://developers.example.com":
+                return allow("our-documentation")
 
     Added in 0.1.
     """

@@ -24,13 +24,13 @@ MAXIMUM_HEAD: Annotated[
     int,
     Bound(
         "bytes of the first line and all headers",
-        "the server in front refuses more (`max_request_header_size`); what travels in our own addresses fits",
+        "waitress refuses as many and more (`max_request_header_size`); what travels in our own addresses fits",
     ),
 ] = 16_384
 MAXIMUM_BODY: Annotated[
     int,
     Bound(
-        "bytes of a body", "no request needs more; the server in front refuses it (`max_request_body_size`)"
+        "bytes of a body", "no request needs as many; waitress refuses them unread (`max_request_body_size`)"
     ),
 ] = 65_536
 MAXIMUM_PARAMETERS: Annotated[
@@ -63,6 +63,13 @@ MAXIMUM_SCOPE_NAME: Annotated[
 MAXIMUM_RESOURCES: Annotated[int, Bound("times `resource` in a request", "a policy decides about each")] = 10
 MAXIMUM_URI: Annotated[int, Bound("characters of a URI", "some servers take no longer address")] = 2_048
 MAXIMUM_CLIENT_ID: Annotated[int, Bound("characters of a `client_id`", "a longer one is not looked up")] = 200
+MAXIMUM_ORIGIN: Annotated[
+    int, Bound("characters of `Origin`", "a host name has at most 253; a longer one is not looked up")
+] = 300
+
+MAXIMUM_ORIGINS: Annotated[
+    int, Bound("origins of clients that are remembered", "memory is bounded; the rest is looked up")
+] = 1_000
 
 # ---- What a client registers ------------------------------------------------------------------------
 
@@ -77,6 +84,12 @@ MAXIMUM_MEMBER: Annotated[
 ] = 2_000
 MAXIMUM_ITEMS: Annotated[int, Bound("items of an array in a registration", "each is checked")] = 50
 MAXIMUM_CONTACT: Annotated[int, Bound("characters of one of the `contacts`", "it is an address")] = 200
+MAXIMUM_LOGO: Annotated[int, Bound("bytes of a client's logo", "it is stored, and sent to everybody")] = (
+    65_536
+)
+MAXIMUM_LOGO_SIDE: Annotated[
+    int, Bound("pixels of a side of a client's logo", "browsers unpack it into memory")
+] = 1_024
 
 # ---- JSON and what is signed ------------------------------------------------------------------------
 
@@ -88,6 +101,10 @@ MAXIMUM_INTEGER: Annotated[int, Bound("the greatest number in a JSON text", "a d
 MAXIMUM_TOKEN: Annotated[
     int, Bound("characters of a JWT: an access token, an assertion, a proof", "it goes into a header")
 ] = MAXIMUM_PARAMETER
+MAXIMUM_KEY_SET: Annotated[int, Bound("bytes of a JWK Set", "each key of it is read")] = 32_768
+MAXIMUM_KEYS: Annotated[int, Bound("keys of a JWK Set", "each is read, and looked at for each signature")] = (
+    20
+)
 MAXIMUM_KEY_ID: Annotated[int, Bound("characters of a `kid`", "keys are looked up by it")] = 128
 MAXIMUM_IDENTIFIER: Annotated[
     int, Bound("characters of a `jti`", "it is remembered until it has expired")
@@ -109,6 +126,19 @@ MAXIMUM_DOCUMENTS: Annotated[int, Bound("documents of other servers that are kep
     1_000
 )
 MAXIMUM_DOCUMENTS_SIZE: Annotated[int, Bound("bytes of all that are kept", "memory is bounded")] = 8_388_608
+MAXIMUM_VALIDATOR: Annotated[
+    int,
+    Bound("characters of an `ETag` or `Last-Modified` that are kept", "a longer one is not sent again"),
+] = 256
+MAXIMUM_LOOKUPS: Annotated[
+    int,
+    Bound(
+        "host names that are looked up at once", "a lookup that hangs cannot be stopped, and keeps a thread"
+    ),
+] = 16
+MAXIMUM_REMEMBERED: Annotated[
+    int, Bound("URLs and as many hosts whose failures are remembered", "memory is bounded")
+] = 10_000
 MAXIMUM_ADDRESSES: Annotated[
     int,
     Bound("addresses of a host that are tried", "all attempts have one deadline; every address is checked"),
@@ -142,6 +172,19 @@ MAXIMUM_USER_AGENT: Annotated[
 MAXIMUM_LANGUAGES: Annotated[
     int, Bound("characters of `Accept-Language` or `ui_locales`", "a longer one is not read")
 ] = 1_000
+MAXIMUM_MARKS: Annotated[
+    int,
+    Bound(
+        "authorization requests that are pending in one browser",
+        "each has a cookie, which all requests to us carry; the oldest is forgotten",
+    ),
+] = 20
+MAXIMUM_PEOPLE: Annotated[
+    int,
+    Bound("people whom one browser is known for", "the cookie has a proof for each; the oldest is forgotten"),
+] = 5
+MAXIMUM_METHODS: Annotated[int, Bound("methods of a sign-in (`amr`)", "each token may name them")] = 10
+MAXIMUM_METHOD: Annotated[int, Bound("characters of the name of such a method", "it is stored")] = 100
 
 # ---- Events -----------------------------------------------------------------------------------------
 

@@ -286,6 +286,31 @@ class IntrospectionDecisionHook(Protocol):
         ...
 
 
+class OriginDecisionHook(Protocol):
+    """Of a plugin that serves `origin_decision`."""
+
+    def origin_decision(self, *, origin: str, endpoint: str, registered: bool) -> Decision[None] | None:
+        """Whether programs of this web origin may read the answers of an endpoint that clients call (CORS).
+
+        Asked for each request with an `Origin`, preflights included, at endpoints with `Origins.CLIENTS` such as the token
+        endpoint, when the answer is made: a refusal keeps browsers from showing it to the script, and changes nothing else.
+        So it is not recorded with the event of the request.
+
+        Arguments:
+            origin: as browsers send it; well formed, and never `null`. It has https, http and a loopback host, or a scheme of
+                browser extensions or of an application.
+            endpoint: the name of the route.
+            registered: whether an enabled client registered a redirect URI of this origin; of a loopback origin, with any
+                port. A source that asked with too many origins which were refused gets no new one looked up.
+
+        Answers:
+            allow(reason): they may; without cookies, which these endpoints do not read.
+            deny(reason): they may not.
+            None: not mine.
+        """
+        ...
+
+
 class RateDecisionHook(Protocol):
     """Of a plugin that serves `rate_decision`."""
 

@@ -162,8 +162,8 @@ class Settings:
             ge=0.05,
             le=30,
             description=(
-                "Seconds a plugin has for one decision; one that takes longer has refused. Plugins that ask "
-                "no other service are not timed."
+                "Seconds a plugin has for one decision; one that takes longer has refused. A plugin that can fetch a "
+                "document has `fetch_time_limit` besides. Plugins that ask no other service are not timed."
             ),
         ),
     ] = POLICY_TIME_LIMIT

@@ -117,6 +117,10 @@ class Breaks:
         return self.act("introspection_decision")
 
     @hookimpl
+    def origin_decision(self) -> Any:
+        return self.act("origin_decision")
+
+    @hookimpl
     def rate_decision(self) -> Any:
         return self.act("rate_decision")
 
@@ -381,6 +385,7 @@ class Endless(Mapping[str, Any]):
         ("registration_decision", allow("fine", ClientMetadata(details=Endless()))),
         ("registration_decision", allow("fine", ClientMetadata(details={"a": 1 << 8_000_000}))),
         ("introspection_decision", allow("fine", [[[MUCH]]])),
+        ("origin_decision", deny(MUCH)),
     ],
 )
 def test_a_policy_that_answers_with_megabytes_has_failed(

@@ -98,6 +98,10 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
+    def origin_decision(self, origin: Any, endpoint: Any, registered: Any) -> Any:
+        return self.act(locals())
+
+    @hookimpl
     def rate_decision(  # type: ignore[no-untyped-def]  # every argument there is
         self, counted, step, endpoint, source, client_id, account, device_id, grant_id
     ) -> Any:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from authserver.api import AuthenticationStep, Decision, Secret, allow, deny, hookimpl, narrow
 from authserver.engine.decisions import Ruling, Verdict
+from authserver.engine.ports import ContributionFailed
 from authserver.ini import Resolved
 from authserver.plugins.asking import PluginFailed, PluginSet
 from authserver.plugins.loading import load
@@ -584,3 +585,34 @@ except TooSlow:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
     )
     assert ended.stdout == "refused\n"
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Takes so long for its answer."""
+
+    seconds: float = 0.3
+
+    @hookimpl
+    def expand_authorization_request(self, engine: Any, parameters: Any) -> None:
+        time.sleep(self.seconds)
+
+
+@dataclass(frozen=True)
+class WaitsWithoutEngine(Waits):
+    @hookimpl
+    def expand_authorization_request(self, parameters: Any) -> None:
+        time.sleep(self.seconds)
+
+
+def test_a_plugin_that_can_fetch_has_the_time_of_a_fetch_besides() -> None:
+    """T126, T140: it is not cut off while it waits for a document; one that cannot fetch is."""
+
+    def ask(plugin: Waits, fetching: float) -> object:
+        plugins = PluginSet([("waits", plugin)], time_limit=0.05, fetching=fetching)
+        return plugins.contribute("expand_authorization_request", engine=None, parameters=None)
+
+    assert ask(Waits(), 10) == []
+    for plugin, fetching in ((Waits(), 0.0), (WaitsWithoutEngine(), 10.0)):
+        with pytest.raises(ContributionFailed, match="no answer within"):
+            ask(plugin, fetching)

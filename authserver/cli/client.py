@@ -26,7 +26,6 @@ from authserver.engine.clients.editing import (
     edit,
     members,
 )
-from authserver.engine.clients.logos import MAXIMUM_LOGO
 from authserver.engine.clients.registration import add_client
 from authserver.engine.context import Engine
 from authserver.engine.crypto import strict_json
@@ -35,6 +34,7 @@ from authserver.engine.keys.ring import check_known
 from authserver.engine.records import Client, ClientMetadata, ClientState
 from authserver.explaining.remedies import remedy_of
 from authserver.ini import did_you_mean
+from authserver.limits import MAXIMUM_LOGO
 
 LINKS = ("client_uri", "policy_uri", "tos_uri")
 

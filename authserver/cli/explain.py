@@ -14,7 +14,7 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.explanation import print_explanation
 from authserver.cli.printing import json_option
-from authserver.engine import authorize, token, uris
+from authserver.engine import authorize, origins, token, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes
 from authserver.engine.clients import authentication
 from authserver.engine.clients import registration as registration_rules
@@ -246,6 +246,22 @@ def registration(
             f"authentication: {allowed.token_endpoint_auth_method}; "
             f"redirect URIs: {' '.join(allowed.redirect_uris) or 'none'}"
         )
+
+    _tell(configuration, as_json, rule)
+
+
+@explain.command()
+@click.argument("origin")
+@click.option("--endpoint", default="token", show_default=True, help="The name of the endpoint's route.")
+@json_option
+@click.pass_obj
+def origin(configuration: Configuration, origin: str, endpoint: str, as_json: bool) -> None:
+    """Whether scripts of the web origin ORIGIN could read the answers of an endpoint that clients call (CORS)."""
+
+    def rule(engine: Engine) -> str:
+        caller = replace(engine.caller, endpoint=endpoint)
+        origins.require_readable(replace(engine, caller=caller), origin)
+        return "scripts of this origin can read the answers"
 
     _tell(configuration, as_json, rule)
 

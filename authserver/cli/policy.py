@@ -421,9 +421,15 @@ def _candidate(
     texts = {}
     if name in application.parts.policies.names:
         texts = dict(ini_reader.load(configuration.ini()).plugin_settings.get(name, {}))
-    limit = application.parts.settings.policy_time_limit
+    live = application.parts.settings
     try:
-        return loading.one(name, kind, texts | given, time_limit=limit)
+        return loading.one(
+            name,
+            kind,
+            texts | given,
+            time_limit=live.policy_time_limit,
+            fetching=live.fetch_time_limit,
+        )
     except SettingsError as error:
         # Its settings come from the command line.
         told = [problem.replace(f"{PLUGIN_PREFIX}{name}.", "--setting ") for problem in error.problems]
@@ -460,6 +466,7 @@ def _plugins_of(candidate: Path, present: Path) -> PluginSet:
         loaded.plugin_settings,
         production=loaded.settings.is_production,
         time_limit=loaded.settings.policy_time_limit,
+        fetching=loaded.settings.fetch_time_limit,
         others=loaded.settings.shadow_plugins,
         folder=configuration.folder(),
     )

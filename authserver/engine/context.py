@@ -282,9 +282,11 @@ class Engine(Parts):
         Raises:
             ServerError: a plugin failed.
         """
-        if len(client_id) > MAXIMUM_CLIENT_ID or not _CLIENT_ID.fullmatch(client_id):
-            return None
-        return self.stores.clients.find(client_id, self.now) or self.find_client_elsewhere(client_id)
+        return self.find_kept_client(client_id) or self.find_client_elsewhere(client_id)
+
+    def find_kept_client(self, client_id: str) -> Client | None:
+        """The client of this id, from the store."""
+        return self.stores.clients.find(client_id, self.now) if _may_be_client_id(client_id) else None
 
     def find_client_elsewhere(self, client_id: str) -> Client | None:
         """The client of this id, from a plugin.
@@ -292,7 +294,7 @@ class Engine(Parts):
         Raises:
             ServerError: a plugin failed.
         """
-        if not self.policies.serves("find_client"):
+        if not self.policies.serves("find_client") or not _may_be_client_id(client_id):
             return None
         found = self.contributions("find_client", client_id=client_id)
         # There is no row here in which its use could be noted.
@@ -348,3 +350,7 @@ class Engine(Parts):
             details=details,
         )
         return bounded(event, by_anybody=journal.is_anybody)
+
+
+def _may_be_client_id(text: str) -> bool:
+    return len(text) <= MAXIMUM_CLIENT_ID and _CLIENT_ID.fullmatch(text) is not None

@@ -461,6 +461,24 @@ class IntrospectionQuestion(Question[None]):
         return cls(caller=known.client(facts), token=IntrospectedToken(**token))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginQuestion(Question[None]):
+    """Whether programs of this web origin may read the answers of an endpoint."""
+
+    hook: ClassVar[str] = "origin_decision"
+
+    origin: str
+    endpoint: str
+    registered: bool
+
+    def facts(self) -> Facts:
+        return {"origin": self.origin, "endpoint": self.endpoint, "registered": self.registered}
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        return cls(origin=facts["origin"], endpoint=facts["endpoint"], registered=facts["registered"])
+
+
 class Counted(StrEnum):
     """What the engine asks `rate_decision` about.
 
@@ -478,6 +496,7 @@ class Counted(StrEnum):
     FAILED_REGISTRATION = "failed_registration"
     REGISTRATION_CHANGE = "registration_change"
     REQUEST_IN_ADVANCE = "request_in_advance"
+    UNKNOWN_ORIGIN = "unknown_origin"
 
     @property
     def meaning(self) -> str:
@@ -498,6 +517,7 @@ _MEANINGS: Mapping[Counted, str] = MappingProxyType(
         Counted.REQUEST_IN_ADVANCE: (
             "an authorization request that a client sends in advance, if anybody can send it in the name of that client"
         ),
+        Counted.UNKNOWN_ORIGIN: "a request from a web origin that may not read the answer; after that, none is looked up",
     }
 )
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote_plus, urlencode
 
 from authserver.engine.errors import InvalidTarget
-from authserver.limits import MAXIMUM_URI
+from authserver.limits import MAXIMUM_ORIGIN, MAXIMUM_URI
 from authserver.settings import LOOPBACK_HOSTS
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -38,6 +38,7 @@ _WEB = re.compile(rf"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::({_PORT})
 _PRIVATE_USE = re.compile(
     rf"([a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)*):(?:(?=/(?!/))|//[A-Za-z0-9._-]+(?::{_PORT})?){_PATH_AND_QUERY}"
 )
+_APPLICATION_ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://[A-Za-z0-9._-]+(?::{_PORT})?")
 _LOOPBACK_HOST = "|".join(map(re.escape, sorted(LOOPBACK_HOSTS)))
 _LOOPBACK = re.compile(rf"http://({_LOOPBACK_HOST})(?::({_PORT}))?((?:[/?].*)?)", re.DOTALL)
 
@@ -184,6 +185,37 @@ def origin(uri: str) -> str | None:
     implied = web.host in LOOPBACK_HOSTS or web.port == _DEFAULT_PORTS[web.scheme]
     port = "" if implied or not web.port else f":{web.port}"
     return f"{web.scheme}://{web.host}{port}"
+
+
+def origin_problem(text: str) -> str | None:
+    """Why this cannot be the origin of a program that may read answers, as a fixed sentence, or None when it can.
+
+    It must be written as browsers send it (RFC 6454, 6.1), with https, http to a loopback host, or the scheme of one
+    browser's extensions or of an application.
+    """
+    if text == "*":
+        return "It would allow every page of the web; name each origin."
+    if text == "null":
+        return "Every sandboxed page and every local file sends it, so it names nobody."
+    if len(text) > MAXIMUM_ORIGIN:
+        return f"It is longer than {MAXIMUM_ORIGIN} characters."
+    scheme = _SCHEME.match(text)
+    if scheme is not None and scheme[1] in _NEVER_PRIVATE_USE:
+        return "It has a scheme that browsers or systems handle themselves, so it names no application."
+    web = _web(text)
+    if web is None:
+        if scheme is not None and scheme[1] not in _DEFAULT_PORTS and _APPLICATION_ORIGIN.fullmatch(text):
+            return None
+        return "It must be a scheme, :// and a host, and no more, such as https://app.example.com."
+    port = f":{web.port}" if web.port and web.port != _DEFAULT_PORTS[web.scheme] else ""
+    if text != f"{web.scheme}://{web.host}{port}":
+        return (
+            "It must be as browsers send it: host in lower case, no port that the scheme implies, no path, and nothing "
+            "after it."
+        )
+    if web.scheme == "http" and web.host not in LOOPBACK_HOSTS:
+        return "It must use https unless its host is 127.0.0.1, [::1] or localhost."
+    return None
 
 
 def canonical_resource(uri: str) -> str:

@@ -78,6 +78,8 @@ REMEDIES: Mapping[str, str] = {
         "only a client with a credential of its own may introspect; give it one: "
         "`authserver client edit {client_id} --auth-method client_secret_basic`"
     ),
+    # Web origins
+    "origin-malformed": "no setting changes this: write the origin as the browser sends it in the header Origin",
     # Redirect URIs
     "redirect-uri-malformed": "no setting changes this: such a URI is never acceptable",
     "private-use-not-allowed": _ALLOW_PRIVATE_USE,

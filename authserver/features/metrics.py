@@ -53,6 +53,7 @@ class Metrics:
     def includeme(self, config: Configurator) -> None:
         self.registry.register(Upkeep(config.registry.application.caretaker))
         self.registry.register(Floods(config.registry.application.floods))
+        self.registry.register(Fetches(config.registry.application.parts.fetcher.outcomes))
         self.registry.register(Figures(config.registry.application.parts.policies.figures))
         config.add_endpoint(Route("metrics", "/metrics", ("GET",), stored=False), self.page)
 
@@ -129,6 +130,29 @@ class Floods(Collector):
         for kind, count in dict(self._floods.counted).items():
             counted.add_metric([kind], count)
         yield counted
+
+    def describe(self) -> list[Metric]:
+        """Empty, as for `Upkeep`."""
+        return []
+
+
+class Fetches(Collector):
+    """What came of requests for documents of other servers, read when the figures are requested.
+
+    Args:
+        read: gives how often each outcome came about.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        fetches = CounterMetricFamily(
+            "authserver_fetches", "Requests for documents of other servers, by outcome.", labels=["outcome"]
+        )
+        for outcome, count in self._read().items():
+            fetches.add_metric([outcome], count)
+        yield fetches
 
     def describe(self) -> list[Metric]:
         """Empty, as for `Upkeep`."""

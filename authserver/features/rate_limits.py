@@ -50,6 +50,7 @@ DEFAULT = (
     ("sign-ins-on-known-device", "sign_in, account+device, 20, 10 minutes"),
     ("registrations-from-source", "registration, source, 20, hour"),
     ("registrations", "registration, all, 1000, hour"),
+    ("unknown-origins-from-source", "unknown_origin, source, 60, minute"),
     ("refused-registrations-from-source", "failed_registration, source, 60, hour"),
     ("registration-changes-of-client", "registration_change, client, 60, hour"),
 )
@@ -74,6 +75,7 @@ KEYS: Mapping[Counted, tuple[str, ...]] = {
     Counted.REGISTRATION: ("source",),
     Counted.FAILED_REGISTRATION: ("source",),
     Counted.REGISTRATION_CHANGE: ("client", "source"),
+    Counted.UNKNOWN_ORIGIN: ("source",),
 }
 # What a row does when the shared store is down.
 MEMORY, ALLOW, REFUSE = "memory", "allow", "refuse"

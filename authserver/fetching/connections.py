@@ -8,6 +8,7 @@ thread before they wait, and count what they received.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -27,14 +28,15 @@ from urllib3.util import make_headers
 
 from authserver.engine.documents import FetchFailed, FetchProblem, Reply
 from authserver.fetching.addresses import Address
-from authserver.limits import MAXIMUM_ADDRESSES, MAXIMUM_FETCHED_HEAD
+from authserver.limits import MAXIMUM_ADDRESSES, MAXIMUM_FETCHED_HEAD, MAXIMUM_LOOKUPS
 
-# How many host names may be looked up at once. A lookup cannot be stopped, so one that hangs keeps its thread.
-MAXIMUM_LOOKUPS = 16
 REDIRECTS = (301, 302, 303, 307, 308)
 SUCCESSES = range(200, 300)
 # A body comes in chunks, or in the same piece as the head: so much more may arrive than what is kept.
 _SLACK = 16_384
+
+# The same number may be there more than once; urllib3 refuses different ones.
+_LENGTH = re.compile(r"[0-9]{1,19}(\s*,\s*[0-9]{1,19})*")
 
 # The addresses of a host, as text. Raises OSError.
 Resolve = Callable[[str, int], Sequence[str]]
@@ -43,6 +45,8 @@ Check = Callable[[Address], None]
 
 # It warns of each malformed answer, with the URL and a traceback; whoever asked says it once.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
+# At DEBUG it writes each path and query, which may hold a secret.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
 
 
 def system_resolve(host: str, port: int) -> Sequence[str]:
@@ -177,6 +181,7 @@ def ask(
                 decode_content=False,
             )
         ) as answered:
+            _check_framing(answered)
             if answered.status in REDIRECTS:
                 detail = f"status {answered.status}; redirects are not followed"
                 raise FetchFailed(FetchProblem.REDIRECTED, detail, status=answered.status)
@@ -198,6 +203,9 @@ def ask(
         raise too_slow() from None
     except OSError as error:
         raise FetchFailed(FetchProblem.UNREACHABLE, f"the connection broke: {type(error).__name__}") from None
+    except ValueError as error:
+        # A chunk of negative length, for example, which urllib3 does not expect.
+        raise FetchFailed(FetchProblem.NOT_HTTP, f"the answer is not HTTP: {type(error).__name__}") from None
     finally:
         _EXCHANGE.reset(token)
 
@@ -247,6 +255,15 @@ def trusting(ca_file: str = "") -> ssl.SSLContext:
 def target_of(path: str, query: str) -> str:
     """The target of a request (RFC 9112, 3.2.1)."""
     return (path or "/") + (f"?{query}" if query else "")
+
+
+def _check_framing(answered: Any) -> None:
+    """Refuse an answer whose end two readers could see at different places (RFC 9112, 6.3). Raises FetchFailed."""
+    coding, length = answered.headers.get("Transfer-Encoding"), answered.headers.get("Content-Length")
+    if coding is not None and (coding.strip().lower() != "chunked" or length is not None):
+        raise FetchFailed(FetchProblem.NOT_HTTP, "Transfer-Encoding is not chunked, or beside Content-Length")
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise FetchFailed(FetchProblem.NOT_HTTP, "Content-Length is not a number")
 
 
 def _body(answered: Any, exchange: Exchange, maximum: int) -> bytes:
@@ -326,8 +343,10 @@ class _Lookups:
 
         try:
             threading.Thread(target=run, name="lookup", daemon=True).start()
-        except BaseException:
+        except BaseException as error:
             self._free.release()
+            if isinstance(error, RuntimeError):
+                raise FetchFailed(FetchProblem.BUSY, "no thread can be started to look a name up") from None
             raise
         try:
             return found.result(seconds)

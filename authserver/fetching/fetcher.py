@@ -46,7 +46,12 @@ from authserver.fetching.connections import (
     too_slow,
     trusting,
 )
-from authserver.limits import MAXIMUM_DOCUMENT, MAXIMUM_DOCUMENTS, MAXIMUM_DOCUMENTS_SIZE
+from authserver.limits import (
+    MAXIMUM_DOCUMENT,
+    MAXIMUM_DOCUMENTS,
+    MAXIMUM_DOCUMENTS_SIZE,
+    MAXIMUM_REMEMBERED,
+)
 from authserver.settings import Settings, SettingsError
 
 T = TypeVar("T")
@@ -59,8 +64,9 @@ FAILURE_WINDOW = 60
 # Seconds before a URL that failed is tried again: the first time, and at most.
 FIRST_PAUSE = 1
 MAXIMUM_PAUSE = 60
-# Hosts and URLs whose failures are remembered.
-MAXIMUM_REMEMBERED = 10_000
+# What may come of it, beside each problem.
+FETCHED, CACHED, LAST_GOOD, SENT = "fetched", "cached", "last-good", "sent"
+OUTCOMES = (FETCHED, CACHED, LAST_GOOD, SENT, *(problem.value for problem in FetchProblem))
 # Not what somebody else did.
 _OURS = (FetchProblem.PACED, FetchProblem.BUSY, FetchProblem.URL_REFUSED)
 
@@ -137,11 +143,38 @@ class Fetcher:
         self._flights: dict[_Key, Future[Document[Any]]] = {}
         self._places = _Places(limits)
         self._pace = _Pace(clock)
+        self._outcomes = dict.fromkeys(OUTCOMES, 0)
         # Reading the system's certificates takes a while, and many servers never fetch.
         self._context: SSLContext | None = trusting(limits.ca_file) if limits.ca_file else None
 
     def fetch(self, kind: DocumentKind[T], url: str, *, again: bool = False) -> Document[T]:
         """See `engine.ports.Fetcher`."""
+        with self._counting() as outcome:
+            document = self._found(kind, url, again)
+            outcome.append(LAST_GOOD if document.is_last_good else CACHED if document.age else FETCHED)
+            return document
+
+    def outcomes(self) -> Mapping[str, int]:
+        """How often each thing came of a request for a document, since the start: for figures (R-16)."""
+        with self._lock:
+            return dict(self._outcomes)
+
+    @contextmanager
+    def _counting(self) -> Iterator[list[str]]:
+        """Count what is appended, or the problem that is raised."""
+        outcome: list[str] = []
+        try:
+            yield outcome
+        except FetchFailed as error:
+            outcome.append(error.problem.value)
+            raise
+        finally:
+            with self._lock:
+                for name in outcome:
+                    self._outcomes[name] += 1
+
+    def _found(self, kind: DocumentKind[T], url: str, again: bool) -> Document[T]:
+        """The document, from the cache or elsewhere. Raises FetchFailed."""
         deadline = time.monotonic() + self._limits.seconds
         destination = self._destination(url)
         key = (kind, url)
@@ -165,7 +198,9 @@ class Fetcher:
         try:
             document = self._fetch(key, destination, kept, deadline)
         except BaseException as error:
-            flight.set_exception(error)
+            given_up = FetchFailed(FetchProblem.UNREACHABLE, "the one request of many was given up")
+            # What ends this thread, such as Ctrl-C, is not for those who wait.
+            flight.set_exception(error if isinstance(error, FetchFailed) else given_up)
             raise
         else:
             flight.set_result(document)
@@ -179,12 +214,15 @@ class Fetcher:
     ) -> Reply:
         """See `engine.ports.Fetcher`."""
         deadline = time.monotonic() + self._limits.seconds
-        destination = self._destination(url)
-        try:
-            return self._ask("POST", destination, headers, deadline, body=body, maximum=maximum)
-        except FetchFailed as error:
-            self._note(destination, error)
-            raise
+        with self._counting() as outcome:
+            destination = self._destination(url)
+            try:
+                reply = self._ask("POST", destination, headers, deadline, body=body, maximum=maximum)
+            except FetchFailed as error:
+                self._note(destination, error)
+                raise
+            outcome.append(SENT)
+            return reply
 
     def _follow(self, flight: Future[Document[Any]], deadline: float) -> Document[Any]:
         """What another thread fetches at this moment. Raises FetchFailed."""

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 from authserver.engine.documents import DocumentKind
+from authserver.limits import MAXIMUM_VALIDATOR
 
-# Characters of a validator that is kept.
-MAXIMUM_VALIDATOR = 256
 # A directive with or without value; a value may be a quoted string, in which commas part nothing.
 _DIRECTIVE = re.compile(r'\s*([^\s=,"]+)\s*(?:=\s*("(?:[^"\\]|\\.)*"|[^\s,"]*))?\s*(?:,|$)')
 

@@ -101,6 +101,7 @@ class PluginSet:
         plugins: (name, plugin) pairs in the order in which they are asked.
         variants: those with settings for single clients and resources, by the name of the plugin.
         time_limit: seconds in which a plugin that is not `immediate` must answer.
+        fetching: seconds more for those that take the `engine`, with which they can fetch a document.
         trace: whether each call is written to the log (`plugins.trace`).
 
     Raises:
@@ -114,6 +115,7 @@ class PluginSet:
         *,
         variants: Mapping[str, Variants] = NO_VARIANTS,
         time_limit: float = POLICY_TIME_LIMIT,
+        fetching: float = 0.0,
         trace: bool = False,
     ) -> None:
         self.names = tuple(name for name, _ in plugins)
@@ -124,6 +126,7 @@ class PluginSet:
         self._variants = {name: variants.get(name, Variants()) for name in self._plugins}
         self._prepared: list[tuple[str, object]] = []
         self._limit = TimeLimit(time_limit)
+        self._fetching_limit = TimeLimit(time_limit + fetching)
         self._hooks = every_hook()
         self._trace = trace
         if misfits := [
@@ -183,7 +186,8 @@ class PluginSet:
         if third_party:
             function = partial(with_copies, function)
         if hook.timed and not getattr(plugin, "immediate", False):
-            function = partial(self._limit.call, function)
+            limit = self._fetching_limit if "engine" in names else self._limit
+            function = partial(limit.call, function)
         if self._trace:
             function = partial(traced, labelled(found.plugin_name, variant), name, function)
         declared: frozenset[str] = frozenset()

@@ -34,6 +34,7 @@ def load(
     *,
     production: bool,
     time_limit: float = POLICY_TIME_LIMIT,
+    fetching: float = 0.0,
     trace: bool = False,
     others: Collection[str] = (),
     key: str = "authserver.plugins",
@@ -47,6 +48,7 @@ def load(
         settings: raw texts by plugin name and field.
         production: whether insecure plugins and settings are refused.
         time_limit: seconds a plugin has for a decision.
+        fetching: seconds more for a plugin that can fetch.
         trace: whether each call of a plugin is written to the log.
         others: specifications of plugins that have settings too but are loaded elsewhere.
         key: the setting that lists them.
@@ -94,7 +96,9 @@ def load(
         problems += [f"{line} (refused in production)" for line in insecure]
     if problems:
         raise SettingsError(problems)
-    loaded = _joined(plugins, partial(PluginSet, variants=variants, time_limit=time_limit, trace=trace))
+    loaded = _joined(
+        plugins, partial(PluginSet, variants=variants, time_limit=time_limit, fetching=fetching, trace=trace)
+    )
     loaded.prepare(patience)
     return loaded, insecure
 
@@ -106,7 +110,12 @@ def _installed() -> Mapping[str, EntryPoint]:
 
 
 def one(
-    name: str, kind: type, texts: Mapping[str, Resolved], *, time_limit: float = POLICY_TIME_LIMIT
+    name: str,
+    kind: type,
+    texts: Mapping[str, Resolved],
+    *,
+    time_limit: float = POLICY_TIME_LIMIT,
+    fetching: float = 0.0,
 ) -> PluginSet:
     """A plugin that is not in the INI, made from these settings and prepared, as the only one of a set.
 
@@ -118,7 +127,10 @@ def one(
     plugin, variants, problems, _ = _with_variants(name, kind, texts, LOADING_SECONDS)
     if problems:
         raise SettingsError(problems)
-    loaded = _joined([(name, plugin)], partial(PluginSet, variants={name: variants}, time_limit=time_limit))
+    loaded = _joined(
+        [(name, plugin)],
+        partial(PluginSet, variants={name: variants}, time_limit=time_limit, fetching=fetching),
+    )
     loaded.prepare()
     return loaded
 

@@ -22,6 +22,7 @@ _BY_NAME: Mapping[str, Any] = MappingProxyType(
         "client_id": _CLIENT.client_id,
         "grant_type": "authorization_code",
         "kind": TokenKind.ACCESS,
+        "origin": "https://client.example",
         "redirect_uri": _CLIENT.redirect_uris[0],
         "requested": _CLIENT.scopes,
         "resource": "https://api.example/",

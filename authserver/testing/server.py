@@ -72,6 +72,7 @@ SETTINGS: Mapping[str, str] = {
         public_client
         redirect_exact
         redirect_loopback
+        origins_registered
         scopes_registered
         scopes_default
         resources_listed

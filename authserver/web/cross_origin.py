@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable
 
 from pyramid.config import Configurator
 from pyramid.response import Response
 
+from authserver.engine.origins import REMEMBERED, may_read
 from authserver.web.request import Request
 from authserver.web.route import CrossOrigin, Origins, Route
 
-# As browsers send it (RFC 6454, 6.1): no path, and never `null`.
-_ORIGIN = re.compile(r"https?://[^/?#@]+")
 log = logging.getLogger(__name__)
 
 
@@ -36,31 +34,33 @@ def preflight(request: Request) -> Response:
 
 
 def add_cross_origin(request: Request, route: Route, response: Response) -> None:
-    """CORS (Q-01 to Q-04, T085): never with credentials, the same for errors and successes."""
-    origin = request.environ.get("HTTP_ORIGIN")
-    if origin is None or route.origins is Origins.NONE:
+    """CORS (Q-01 to Q-04, T085): never with credentials, the same for errors and successes.
+
+    What every origin may read says so in every answer, since a cache may keep the answer to a request without origin; and
+    what depends on the origin says that it does.
+    """
+    if route.origins is Origins.NONE:
         return
+    allowed = "*"
     if route.origins is Origins.CLIENTS:
         response.headers.add("Vary", "Origin")
-        if not _is_of_a_client(request, origin):
+        allowed = request.environ.get("HTTP_ORIGIN", "")
+        if not allowed or not _may_read(request, allowed):
             return
     headers = request.registry.cross_origin
-    response.headers["Access-Control-Allow-Origin"] = "*" if route.origins is Origins.ALL else origin
+    response.headers["Access-Control-Allow-Origin"] = allowed
     response.headers["Access-Control-Expose-Headers"] = ", ".join(sorted(headers.read))
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = ", ".join(route.methods)
         response.headers["Access-Control-Allow-Headers"] = ", ".join(sorted(headers.sent))
-        response.headers["Access-Control-Max-Age"] = "3600"
+        response.headers["Access-Control-Max-Age"] = str(REMEMBERED.seconds)
 
 
-def _is_of_a_client(request: Request, origin: str) -> bool:
-    if not _ORIGIN.fullmatch(origin):
-        return False
+def _may_read(request: Request, origin: str) -> bool:
     try:
-        with request.application.storage.begin() as stores:
-            known: bool = stores.clients.knows_origin(origin)
+        with request.application.begin(caller=request.caller) as engine:
+            return may_read(engine, origin, request.registry.cross_origin.known)
     except Exception as problem:
         # The answer is made, and what it says is done.
-        log.warning("whether %r is the origin of a client could not be looked up: %s", origin, problem)
+        log.warning("whether %r may read the answer could not be decided: %s", origin, problem)
         return False
-    return known

@@ -132,7 +132,7 @@ def http_error(error: HTTPException, request: Request) -> Response:
             request, error.status_int, title=_("This cannot be done"), message=message, details=error.title
         )
     # Pyramid's own views raise redirects, too: a folder of files adds its slash.
-    for name in ("Allow", "Location"):
+    for name in ("Allow", "Accept-Encoding", "Location"):
         if name in error.headers:
             response.headers[name] = error.headers[name]
     return response

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from pyramid.httpexceptions import HTTPRequestEntityTooLarge
+from pyramid.httpexceptions import HTTPRequestEntityTooLarge, HTTPUnsupportedMediaType
 
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.parameters import Parameters
@@ -69,9 +69,12 @@ def _parse_own(request: Request) -> Parse:
 
 
 def read_body(request: Request) -> bytes:
-    """The body, if it is not too large; a server in front may not have looked (T136)."""
+    """The body, if it is not too large or compressed; a server in front may not have looked (T136, T137)."""
     if is_too_large(request):
         raise HTTPRequestEntityTooLarge()
+    if request.environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() not in ("", "identity"):
+        # It could become much longer (RFC 9110, 15.5.16).
+        raise HTTPUnsupportedMediaType(headers={"Accept-Encoding": "identity"})
     body: bytes = request.body
     return body
 

@@ -54,7 +54,7 @@ class Registry(Protocol):
         metadata_body: the server metadata, as it is sent.
         home_links: label and address of what features add to the front page.
         static_files: media type, content and digest, by the name of the route.
-        cross_origin: headers that other origins may send and read.
+        cross_origin: what programs in browsers may do from other origins.
         languages: the languages that pages are in.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from authserver.engine.origins import KnownOrigins
 from authserver.engine.records import EventType
 
 
@@ -55,7 +56,14 @@ class Route:
 
 @dataclass
 class CrossOrigin:
-    """Headers that programs in browsers may send to us from other origins, and those of answers that they may read."""
+    """What programs in browsers may do from other origins.
+
+    Attributes:
+        sent: headers that they may send.
+        read: headers of answers that they may read.
+        known: the origins of clients that were looked up lately.
+    """
 
     sent: set[str] = field(default_factory=lambda: {"Authorization", "Content-Type", "MCP-Protocol-Version"})
     read: set[str] = field(default_factory=lambda: {"Retry-After", "WWW-Authenticate"})
+    known: KnownOrigins = field(default_factory=KnownOrigins)

@@ -22,6 +22,7 @@ from authserver.engine.pending import Browser, form_token, is_marked, mark_of
 from authserver.engine.people.known_devices import cookie_with
 from authserver.engine.people.login import current_session
 from authserver.engine.records import User
+from authserver.limits import MAXIMUM_MARKS
 from authserver.web.forms import read_page_form
 from authserver.web.pages import see_own
 from authserver.web.request import Request
@@ -33,8 +34,6 @@ REQUEST = "authserver-request-"
 DEVICE = "authserver-device"
 # A year; it only spares people to be locked out by strangers (`people.known_devices`).
 DEVICE_SECONDS = 31_536_000
-# How many pending requests one browser keeps; each costs some hundred bytes of every request's headers.
-MAXIMUM_MARKS = 20
 # A request lives for minutes; its mark longer, so that its page can still say that it has expired.
 MARK_SECONDS = 86_400
 

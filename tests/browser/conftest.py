@@ -53,6 +53,7 @@ SITE = {
     "authserver.privacy_url": "https://site.example/privacy",
     "authserver.terms_url": "https://site.example/terms",
     "authserver.support_url": "mailto:help@site.example",
+    "authserver.plugin.origins_listed.origins": "https://listed.example",
 }
 # A client may send the browser on, and again, at last to an app.
 ONWARD = {"/open": "/opened", "/opened": "example-app://done"}
@@ -119,7 +120,9 @@ def server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory)
     """The server process, with the playground and the users `ann` and `bob`."""
     path = tmp_path_factory.mktemp("live") / "authserver.db"
     shutil.copy(migrated_sqlite_file, path)
-    with live_server(f"sqlite:///{path}", with_playground(SITE)) as server:
+    settings = with_playground(SITE)
+    settings["authserver.plugins"] = f"{settings['authserver.plugins']}\norigins_listed"
+    with live_server(f"sqlite:///{path}", settings) as server:
         server.add_user("ann")
         server.add_user("bob")
         metadata = ClientMetadata(

@@ -89,6 +89,22 @@ def test_a_redirect_uri_that_nobody_accepts(told) -> None:
     assert check["settings"] == {"authserver.plugin.redirect_loopback.hosts": "127.0.0.1 [::1] localhost"}
 
 
+def test_which_origins_may_read(told) -> None:
+    """T085: those of the playground's redirect URI; what would let others read is said."""
+    explanation = told("origin", "http://localhost:6543")
+    assert verdicts(explanation) == [("origin_decision", "allow", "origin-registered")]
+    explanation = told(
+        "origin", "chrome-extension://abcdefghijklmnopabcdefghijklmnop", "--endpoint", "revoke"
+    )
+    assert (explanation["verdict"], explanation["reason"]) == ("refused", "nobody-answered")
+    (check,) = explanation["checks"]
+    assert check["facts"]["endpoint"] == "revoke"
+    assert "authserver.plugin.origins_listed.origins" in check["remedies"][0]
+    explanation = told("origin", "null")
+    assert verdicts(explanation) == [("core", "refused", "origin-malformed")]
+    assert "sandboxed" in explanation["description"]
+
+
 @pytest.mark.parametrize(
     ("uri", "client", "reason"),
     [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from authserver.engine.clients.logos import MAXIMUM_LOGO, MAXIMUM_LOGO_SIDE, read_logo
+from authserver.engine.clients.logos import read_logo
 from authserver.engine.errors import InvalidClientMetadata
+from authserver.limits import MAXIMUM_LOGO, MAXIMUM_LOGO_SIDE
 from authserver.testing.logos import PNG_LOGO, SVG_LOGO, png
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{}</svg>'

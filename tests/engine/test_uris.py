@@ -673,3 +673,83 @@ def test_a_link_is_https_in_the_same_grammar(uri: str) -> None:
 def test_an_ordinary_link_is_allowed(uri: str) -> None:
     """K-13"""
     assert uris.link_problem(uri) is None
+
+
+# ---- Origins ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://app.example",
+        "https://app.example:8443",
+        "https://xn--bcher-kva.example",
+        "https://[2001:db8::1]:8443",
+        "http://localhost:3000",
+        "http://127.0.0.1",
+        "http://[::1]:5173",
+        "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+        "moz-extension://0d5e8b1c-6f4e-4e0f-9a6c-2b6b6f7b1a55",
+        "safari-web-extension://1B2C3D4E-5F60-7182-93A4-B5C6D7E8F901",
+        "capacitor://localhost",
+        "ionic://localhost",
+        "tauri://localhost",
+        "app://obsidian.md",
+        "vscode-webview://1nbdsrqr6vlq7e2b",
+        "https://" + "a" * 63 + "." + "b" * 63 + "." + "c" * 63 + "." + "d" * 61,
+    ],
+)
+def test_what_browsers_send_as_origins(origin: str) -> None:
+    """T085; RFC 6454, 6.1."""
+    assert uris.origin_problem(origin) is None
+
+
+@pytest.mark.parametrize(
+    ("origin", "problem"),
+    [
+        ("*", "every page of the web"),
+        ("null", "names nobody"),
+        ("", "scheme, :// and a host"),
+        ("app.example", "scheme, :// and a host"),
+        ("https://", "scheme, :// and a host"),
+        ("https://*.example", "scheme, :// and a host"),
+        ("https://app.example/", "as browsers send it"),
+        ("https://app.example/cb", "as browsers send it"),
+        ("https://app.example?x", "as browsers send it"),
+        ("https://app.example#x", "scheme, :// and a host"),
+        ("https://ann@app.example", "scheme, :// and a host"),
+        ("https://App.example", "as browsers send it"),
+        ("HTTPS://app.example", "scheme, :// and a host"),
+        ("https://app.example:443", "as browsers send it"),
+        ("http://localhost:80", "as browsers send it"),
+        ("https://app.example:0", "scheme, :// and a host"),
+        ("https://app.example:65536", "scheme, :// and a host"),
+        ("https://b\u00fccher.example", "scheme, :// and a host"),
+        ("https://app.example https://other.example", "scheme, :// and a host"),
+        ("https://app.example\n", "scheme, :// and a host"),
+        ("http://app.example", "must use https"),
+        ("http://127.0.0.2", "must use https"),
+        ("file://", "handle themselves"),
+        ("file:///home/ann", "handle themselves"),
+        ("data://x", "handle themselves"),
+        ("chrome-extension://", "scheme, :// and a host"),
+        ("chrome-extension://*", "scheme, :// and a host"),
+        ("chrome-extension://abc/popup.html", "scheme, :// and a host"),
+        ("Capacitor://localhost", "scheme, :// and a host"),
+        ("capacitor:/localhost", "scheme, :// and a host"),
+        ("app://" + "a" * 295, "longer than 300 characters"),
+    ],
+)
+def test_what_is_no_origin(origin: str, problem: str) -> None:
+    """T085: with a sentence for the operator."""
+    assert problem in str(uris.origin_problem(origin))
+
+
+@given(ASSEMBLED)
+def test_an_origin_that_is_accepted_names_one_place(text: str) -> None:
+    """Whatever is strung together: no path, user, wildcard or white space is left."""
+    if uris.origin_problem(text) is None:
+        scheme, separator, rest = text.partition("://")
+        assert separator
+        assert re.fullmatch(r"[A-Za-z0-9._\[\]:-]+", rest)
+        assert scheme == scheme.lower()

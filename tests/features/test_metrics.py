@@ -9,7 +9,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from authserver import app
+from authserver.engine.documents import DocumentKind, FetchFailed, FetchProblem
 from authserver.engine.records import Disposable, EventType
+from authserver.fetching.fetcher import OUTCOMES
 from authserver.settings import SettingsError
 from authserver.testing.records import a_grant, a_token, an_event
 from authserver.testing.server import SETTINGS, Server, with_plugin
@@ -68,11 +70,27 @@ def test_refusals_that_were_counted_are_a_figure_of_their_own(make) -> None:
     assert figures["authserver_events_total", "authorization.refused"] == 3
 
 
+def test_what_came_of_fetches_is_counted(make) -> None:
+    """R-16: by outcome alone, and each is there from the start."""
+    server = make()
+    assert read(server)["authserver_fetches_total", "busy"] == 0
+    fetcher = server.application.parts.fetcher
+    for url in ("https://127.0.0.1/secret-path", "http://a.example/"):
+        with pytest.raises(FetchFailed):
+            fetcher.fetch(DocumentKind(name="page", read=lambda reply: reply.body), url)
+    figures = {key: count for key, count in read(server).items() if key[0] == "authserver_fetches_total"}
+    assert {key[1] for key in figures} == {"fetched", "cached", "last-good", "sent", *FetchProblem}
+    assert {key[1]: count for key, count in figures.items() if count} == {
+        "address-refused": 1,
+        "url-refused": 1,
+    }
+
+
 def test_no_label_holds_what_clients_or_people_say(make) -> None:
     """R-16: whatever strangers name, the figures are as many as before."""
     server = make(**{"authserver.plugins": f"{SETTINGS['authserver.plugins']}\nmetrics rate_limits"})
     client, secret = server.add_client(client_id="a-telling-name", grant_types=("client_credentials",))
-    kinds = {*map(str, EventType), *map(str, Disposable)}
+    kinds = {*map(str, EventType), *map(str, Disposable), *OUTCOMES}
     for number in range(3):
         server.token(client, secret, grant_type="client_credentials", scope=f"scope-{number}")
         server.token(client, f"wrong-{number}", grant_type=f"grant-{number}")

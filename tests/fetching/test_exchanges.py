@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import itertools
+import logging
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from authserver.engine.documents import DocumentKind, FetchFailed, FetchProblem
 from authserver.fetching.addresses import Reach
-from authserver.fetching.connections import MAXIMUM_LOOKUPS, Proxy, system_resolve
-from authserver.fetching.fetcher import Fetcher
-from authserver.limits import MAXIMUM_FETCHED_HEAD
+from authserver.fetching.connections import Proxy, system_resolve
+from authserver.fetching.fetcher import Fetcher, Limits
+from authserver.limits import (
+    MAXIMUM_ADDRESSES,
+    MAXIMUM_DOCUMENT,
+    MAXIMUM_FETCHED_HEAD,
+    MAXIMUM_LOOKUPS,
+)
 from authserver.testing.live import free_port
 from authserver.testing.origins import dripping, holding, proxying, raw, sending, serving
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture
+def plain(world: Any, page: Any) -> Any:
+    """A fetcher that waits for nothing, a server without TLS, and what to ask it for."""
+    ticking = itertools.count(0, 1_000)
+    limits = Limits(reach=Reach(loopback=True))
+    return Fetcher(limits, clock=lambda: float(next(ticking))), world.origin(tls=False), page
 
 
 @contextmanager
@@ -155,6 +174,16 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(world: Any, pa
     origin = world.origin()
     world.names["client.example"] = ["127.0.0.2", "127.0.0.1"]
     assert world.fetcher().fetch(page, f"https://client.example:{origin.port}/").value == b"{}"
+    # The last one that is tried, and the first that is not.
+    world.names["client.example"] = [
+        *(f"127.0.0.{last}" for last in range(2, MAXIMUM_ADDRESSES + 1)),
+        "127.0.0.1",
+    ]
+    fetcher = world.fetcher()
+    assert fetcher.fetch(page, f"https://client.example:{origin.port}/last").value == b"{}"
+    world.names["client.example"].insert(0, "127.0.0.99")
+    failed = problem_of(fetcher, page, f"https://client.example:{origin.port}/beyond")
+    assert failed.problem is FetchProblem.UNREACHABLE
     world.names["gone.example"] = [f"127.0.0.{last}" for last in range(2, 60)]
     with within(1):
         failed = problem_of(world.fetcher(), page, f"https://gone.example:{free_port()}/")
@@ -288,6 +317,28 @@ def test_no_redirect_is_followed(status: int, world: Any, page: Any) -> None:
     assert [item.path for item in origin.received] == ["/a"]
 
 
+SOUND = (
+    HEAD + b"Cache-Control: max-age=60\r\nVary: Accept\r\nContent-Length: 2\r\n\r\n{}",
+    HEAD + b'Transfer-Encoding: chunked\r\nETag: "x"\r\nAge: 1\r\n\r\n2;a=b\r\n{}\r\n0\r\nX: y\r\n\r\n',
+    b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"Expires: Thu, 01 Jan 1970 00:00:00 GMT\r\nDate: x\r\n\r\n{}",
+    b"HTTP/1.1 503 Busy\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n",
+)
+PIECES = [
+    b"",
+    b"\r\n",
+    b"\n",
+    b"\0",
+    b"\xff",
+    b":",
+    b" ",
+    b"-",
+    b",",
+    b"9" * 30,
+    b"0x",
+    b"\r\n\r\n",
+    b"chunked",
+    b"HTTP/1.1 ",
+]
 BOMB = gzip.compress(b" " * 20_000_000)
 ANSWERS = {
     "500": (sending(status=500), FetchProblem.STATUS_REFUSED),
@@ -295,7 +346,35 @@ ANSWERS = {
     "201": (sending(status=201), FetchProblem.STATUS_REFUSED),
     "304 unasked": (raw(b"HTTP/1.1 304 Not Modified\r\n\r\n"), FetchProblem.STATUS_REFUSED),
     "300": (sending(status=300, Location="https://a.example/"), FetchProblem.STATUS_REFUSED),
+    "103": (raw(b"HTTP/1.1 103 Early Hints\r\n\r\n" + HEAD + b"\r\n{}"), FetchProblem.STATUS_REFUSED),
     "no http": (raw(b"gibberish\r\n\r\n"), FetchProblem.NOT_HTTP),
+    "a chunk of less than nothing": (
+        raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n"),
+        FetchProblem.NOT_HTTP,
+    ),
+    "a chunk of no number": (
+        raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n{}\r\n0\r\n\r\n"),
+        FetchProblem.NOT_HTTP,
+    ),
+    "two ends": (
+        raw(HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
+        FetchProblem.NOT_HTTP,
+    ),
+    "two lengths": (raw(HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"), FetchProblem.NOT_HTTP),
+    "a length of less than nothing": (raw(HEAD + b"Content-Length: -1\r\n\r\n{}"), FetchProblem.NOT_HTTP),
+    "gzip of the transfer": (
+        raw(HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
+        FetchProblem.NOT_HTTP,
+    ),
+    "interim answers without end": (raw(b"HTTP/1.1 100 Continue\r\n\r\n" * 5_000), FetchProblem.TOO_LARGE),
+    "trailers without end": (
+        raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 100_000),
+        FetchProblem.TOO_LARGE,
+    ),
+    "an extension of a chunk without end": (
+        raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2;" + b"x" * 1_000_000),
+        FetchProblem.NOT_HTTP,
+    ),
     "nothing": (raw(b""), FetchProblem.UNREACHABLE),
     "gzip bomb": (sending(BOMB, Content_Encoding="gzip"), FetchProblem.ENCODED),
     "gzip twice": (sending(b"", Content_Encoding="gzip, gzip"), FetchProblem.ENCODED),
@@ -335,10 +414,54 @@ def test_what_is_no_proper_answer_is_refused_at_once(what: str, world: Any, page
     assert len(origin.received) == 1
 
 
+@given(st.data())
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_answered_there_is_a_document_or_a_refusal(plain: Any, data: st.DataObject) -> None:
+    """R-15, T126: nothing that a server sends reaches the caller as another error."""
+    fetcher, origin, page = plain
+    answer = bytearray(data.draw(st.sampled_from(SOUND)))
+    for _ in range(data.draw(st.integers(1, 5))):
+        place = data.draw(st.integers(0, len(answer)))
+        answer[place : place + data.draw(st.integers(0, 6))] = data.draw(st.sampled_from(PIECES))
+    origin.reply = raw(bytes(answer))
+    with suppress(FetchFailed):
+        fetcher.fetch(page, f"http://127.0.0.1:{origin.port}/{uuid4()}")
+
+
+def test_no_log_at_any_level_has_the_path(world: Any, page: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """R-04: a URL may hold a secret; nor has it what the egress proxy is given."""
+    caplog.set_level(logging.DEBUG)
+    origin = world.origin()
+    fetcher = world.fetcher()
+    fetcher.fetch(page, f"https://client.example:{origin.port}/canary?canary")
+    origin.reply = sending(status=500)
+    problem_of(fetcher, page, f"https://client.example:{origin.port}/canary/other")
+    with proxying({}, refusal=b"HTTP/1.1 407 No\r\n\r\n") as tunnels:
+        proxy = Proxy(f"http://127.0.0.1:{tunnels.port}", "canary:canary")
+        fetcher = world.fetcher(reach=Reach(), proxy=proxy)
+        failed = problem_of(fetcher, page, "https://client.example/")
+        assert "Proxy-Authorization" in tunnels.asked[0] or "proxy-authorization" in tunnels.asked[0]
+    assert failed.problem is FetchProblem.PROXY_FAILED
+    told = f"{caplog.text} {failed.detail} {proxy!r}"
+    assert "client.example" in told
+    assert "canary" not in told and base64.b64encode(b"canary:canary").decode() not in told
+
+
+def test_a_lookup_without_a_thread_is_busy(world: Any, page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T126: when the system gives no more threads, and from Python 3.12 on when it ends."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    failed = problem_of(world.fetcher(), page, "https://client.example/")
+    assert failed.problem is FetchProblem.BUSY and failed.is_temporary
+
+
 def test_the_longest_body_and_headers_are_still_read(world: Any, page: Any) -> None:
     origin = world.origin()
     origin.script = [
-        sending(b" " * 65_536, X_Long="y" * (MAXIMUM_FETCHED_HEAD - 300)),
+        sending(b" " * MAXIMUM_DOCUMENT, X_Long="y" * (MAXIMUM_FETCHED_HEAD - 300)),
         raw(
             HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"40\r\n%b\r\n" % (b" " * 64) * 1024 + b"0\r\n\r\n"
         ),
@@ -349,7 +472,7 @@ def test_the_longest_body_and_headers_are_still_read(world: Any, page: Any) -> N
         len(fetcher.fetch(page, f"https://client.example:{origin.port}/{number}").value)
         for number in range(3)
     ]
-    assert lengths == [65_536, 65_536, 2]
+    assert lengths == [MAXIMUM_DOCUMENT, MAXIMUM_DOCUMENT, 2]
 
 
 DRIPS = {

@@ -204,6 +204,41 @@ def test_a_failure_of_the_one_request_is_that_of_all(world: Any, origin: Origin,
     assert fetcher._flights == {} and failing(fetcher, url).problem is FetchProblem.PACED
 
 
+def test_what_ends_the_thread_that_fetches_ends_no_other(world: Any, origin: Origin, url: str) -> None:
+    """T128: those who wait for it get a refusal, and the next one fetches anew."""
+    gate = threading.Event()
+    entered = threading.Event()
+
+    def read(reply: Reply) -> str:
+        entered.set()
+        gate.wait(10)
+        raise KeyboardInterrupt
+
+    broken: DocumentKind[str] = DocumentKind(name="broken", read=read)
+    fetcher = world.fetcher()
+    ended: list[type[BaseException]] = []
+
+    def attempt() -> None:
+        try:
+            fetcher.fetch(broken, url)
+        except BaseException as error:
+            ended.append(type(error))
+
+    leader = threading.Thread(target=attempt)
+    leader.start()
+    assert entered.wait(10)
+    follower = threading.Thread(target=attempt)
+    follower.start()
+    while not fetcher._places._waiting:
+        time.sleep(0.005)
+    gate.set()
+    leader.join(10)
+    follower.join(10)
+    assert set(ended) == {KeyboardInterrupt, FetchFailed}
+    assert fetcher.fetch(WORD, url).value == "one"
+    assert fetcher.outcomes()["fetched"] == 1
+
+
 def test_who_cannot_wait_for_a_newer_one_gets_the_fresh_one(world: Any, origin: Origin, url: str) -> None:
     """T126, T128: a flood that asks for newer documents fails no request."""
     fetcher = world.fetcher(waiting=0)

@@ -29,6 +29,7 @@ from authserver.policies.consent import ConsentFirstParty, ConsentRemembered
 from authserver.policies.introspection import IntrospectOwn, IntrospectResourceServers
 from authserver.policies.login import LoginPassword
 from authserver.policies.mcp_clients import McpClients
+from authserver.policies.origins import OriginsListed, OriginsRegistered
 from authserver.policies.redirect_uris import RedirectExact, RedirectLoopback, RedirectPrivateUse
 from authserver.policies.registration import RegistrationOpen, RegistrationToken
 from authserver.policies.resources import ResourcesListed
@@ -110,6 +111,29 @@ def test_another_host_is_no_loopback_host(host: str) -> None:
     """T142: the setting names what is wrong and what is known."""
     with pytest.raises(ValueError, match=r"hosts: .*not a loopback host; known: 127.0.0.1"):
         RedirectLoopback(hosts=(host,))
+
+
+# ---- origin_decision -------------------------------------------------------------------------------
+
+
+def test_which_origins_may_read() -> None:
+    """T085: those of registered redirect URIs, or those that are listed, whole."""
+    assert OriginsRegistered().origin_decision(registered=True) == allow("origin-registered")
+    assert OriginsRegistered().origin_decision(registered=False) is None
+    plugin = OriginsListed(origins=("https://app.example", "capacitor://localhost"))
+    for origin in plugin.origins:
+        assert plugin.origin_decision(origin) == allow("origin-listed")
+    for origin in ("https://sub.app.example", "https://app.example:8443", "capacitor://localhost2"):
+        assert plugin.origin_decision(origin) is None
+
+
+@pytest.mark.parametrize("origin", ["*", "null", "https://App.example", "http://app.example", "file://"])
+def test_what_is_no_origin_cannot_be_listed(origin: str) -> None:
+    """T085, T142: the server does not start, and says why."""
+    with pytest.raises(
+        ValueError, match=f"origins: {re.escape(origin)}: It|origins: {re.escape(origin)}: Every"
+    ):
+        OriginsListed(origins=("https://app.example", origin))
 
 
 # ---- scope_decision --------------------------------------------------------------------------------

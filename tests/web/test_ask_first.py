@@ -96,6 +96,10 @@ class Thinks:
         self.think("introspection_decision")
 
     @hookimpl
+    def origin_decision(self) -> None:
+        self.think("origin_decision")
+
+    @hookimpl
     def rate_decision(self) -> None:
         self.think("rate_decision")
 
@@ -245,6 +249,11 @@ def push(server: Server) -> None:
     assert answer.status_int == 201
 
 
+def ask_from_another_origin(server: Server) -> None:
+    headers = {"Origin": "https://client.example"}
+    assert server.http.options("/oauth/token", headers=headers).status_int == 204
+
+
 def account_and_refusals(server: Server) -> None:
     granted = Granted(server)
     browser = signed_in(server)
@@ -265,6 +274,7 @@ STORIES: dict[Callable[[Server], None], set[str]] = {
     introspect_and_revoke: {"introspection_decision"},
     register: {"expand_registration", "registration_decision", "registration_response"},
     push: {"code_details", "client_auth_decision"},
+    ask_from_another_origin: {"origin_decision", "rate_decision"},
     account_and_refusals: {"find_client", "observe"},
 }
 

@@ -16,7 +16,7 @@ from webtest import TestApp, TestResponse
 
 from authserver.engine.clients.authentication import disable_client
 from authserver.storage.database import StorageBusy
-from authserver.testing.server import REDIRECT_URI, VERIFIER, Server
+from authserver.testing.server import REDIRECT_URI, VERIFIER, Server, basic, with_plugin
 
 MakeServer = Callable[..., Server]
 METADATA = "/.well-known/oauth-authorization-server"
@@ -218,6 +218,130 @@ def test_a_refusal_before_routing_can_be_read_by_the_same_origins(path: str, sha
         assert answer.status_int == 400
         allowed = path in FOR_ALL or origin == ORIGIN
         assert ("Access-Control-Allow-Origin" in answer.headers) == allowed
+
+
+EXTENSION_ID = "abcdefghijklmnopabcdefghijklmnop"
+EXTENSION = f"chrome-extension://{EXTENSION_ID}"
+# A page whose origin an operator lists, and limits that a test reaches.
+LISTED = {
+    **with_plugin("origins_listed", {"origins": f"https://docs.example {EXTENSION} capacitor://localhost"}),
+    "authserver.plugin.rate_limits.limits": "strange = unknown_origin, source, 5, minute\n"
+    "guesses = failed_client_authentication, source, 2, minute",
+}
+LISTED["authserver.plugins"] += "\nrate_limits\npushed_requests"
+
+
+@pytest.mark.parametrize("origin", ["https://docs.example", EXTENSION, "capacitor://localhost"])
+def test_a_listed_origin_reads_every_answer(origin: str, make_server: MakeServer) -> None:
+    """Q-01, Q-04, T085: errors of every kind, up to 429 and 405; still never with credentials."""
+    server = make_server(LISTED)
+    for path in ("/oauth/token", "/oauth/revoke", "/oauth/par"):
+        preflight = server.http.options(path, headers={"Origin": origin})
+        assert (preflight.status_int, preflight.headers["Access-Control-Max-Age"]) == (204, "3600")
+        put = server.http.put(path, headers={"Origin": origin}, expect_errors=True)
+        assert put.status_int == 405
+        for answer in (preflight, put):
+            assert answer.headers["Access-Control-Allow-Origin"] == origin
+            assert "Access-Control-Allow-Credentials" not in answer.headers
+    guess = {"Origin": origin, "Authorization": basic("nobody", "as_cs_made_up")}
+    statuses = []
+    for _ in range(3):
+        answer = server.http.post("/oauth/token", {"grant_type": "x"}, headers=guess, expect_errors=True)
+        statuses.append(answer.status_int)
+        assert answer.headers["Access-Control-Allow-Origin"] == origin
+    assert statuses == [401, 401, 429]
+    assert "Retry-After" in answer.headers["Access-Control-Expose-Headers"]
+    assert "Retry-After" in answer.headers
+    strange = server.http.options("/oauth/token", headers={"Origin": "https://evil.example"})
+    assert cross_origin(strange) == []
+
+
+def test_a_browser_extension_registers_itself_and_gets_tokens(make_server: MakeServer) -> None:
+    """Q-01: its redirect URI is of the browser's maker, and its origin is listed; another extension reads nothing."""
+    server = make_server(LISTED)
+    server.add_user("ann")
+    headers = {"Origin": EXTENSION}
+    redirect_uri = f"https://{EXTENSION_ID}.chromiumapp.org/"
+    metadata = {
+        "client_name": "Extension",
+        "redirect_uris": [redirect_uri],
+        "token_endpoint_auth_method": "none",
+    }
+    registered = server.http.post_json("/oauth/register", metadata, headers=headers)
+    assert registered.headers["Access-Control-Allow-Origin"] == "*"
+    with server.application.begin() as engine:
+        client = engine.find_client(registered.json["client_id"])
+    assert client is not None
+    code = server.code(client, redirect_uri=redirect_uri)
+    form = {
+        "grant_type": "authorization_code",
+        "client_id": client.client_id,
+        "code": code,
+        "redirect_uri": redirect_uri,
+        "code_verifier": VERIFIER,
+    }
+    assert server.http.options("/oauth/token", headers=headers).headers["Access-Control-Allow-Origin"]
+    issued = server.http.post("/oauth/token", form, headers=headers)
+    assert issued.headers["Access-Control-Allow-Origin"] == EXTENSION
+    assert "access_token" in issued.json
+    other = server.http.options("/oauth/token", headers={"Origin": EXTENSION.replace("abc", "bcd")})
+    assert cross_origin(other) == []
+
+
+def statements(server: Server, act: Callable[[], object]) -> int:
+    """How many SQL statements this takes."""
+    seen = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        seen.append(statement)
+
+    event.listen(server.application.storage.engine, "before_cursor_execute", note)
+    act()
+    event.remove(server.application.storage.engine, "before_cursor_execute", note)
+    return len(seen)
+
+
+def test_a_flood_of_preflights_costs_the_database_little(make_server: MakeServer) -> None:
+    """T085: one query each, until the source has asked with too many strange origins; then none."""
+    server = make_server(LISTED)
+    server.add_client(redirect_uris=(REDIRECT_URI, "https://other.example/cb"))
+
+    def preflight(origin: str, source: str = "192.0.2.9") -> bool:
+        environ = {"REMOTE_ADDR": source}
+        answer = server.http.options("/oauth/token", headers={"Origin": origin}, extra_environ=environ)
+        assert answer.status_int == 204
+        return bool(cross_origin(answer))
+
+    def flood() -> None:
+        assert not any(preflight(f"https://{number}.example") for number in range(100))
+
+    events = server.rows("events")
+    preflight(ORIGIN)
+    assert statements(server, lambda: preflight(ORIGIN)) == 1
+    assert statements(server, lambda: preflight("null")) == 0
+    assert statements(server, lambda: preflight(EXTENSION)) == 0
+    assert statements(server, flood) == 5
+    # What was known lately is still answered there, and others are not affected.
+    assert preflight(ORIGIN)
+    assert not preflight("https://other.example")
+    assert preflight("https://other.example", "192.0.2.10")
+    assert server.rows("events") == events
+
+
+@pytest.mark.parametrize("path", [*FOR_ALL, *FOR_CLIENTS])
+def test_an_answer_to_nobodys_origin_can_be_cached_for_all(path: str, shared_server: Server) -> None:
+    """T085, Q-04: a cache may give it to a script later, so it says that all may read it, or on what that depends."""
+    for answer in (
+        shared_server.http.get(path, expect_errors=True),
+        shared_server.http.post(path, "", expect_errors=True),
+        raw(shared_server, PATH_INFO=path, **{"wsgi.url_scheme": "http"}),
+    ):
+        if path in FOR_ALL:
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+            assert "Origin" not in answer.headers.get("Vary", "")
+        else:
+            assert cross_origin(answer) == []
+            assert "Origin" in answer.headers["Vary"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("injected"), StorageBusy("injected")])

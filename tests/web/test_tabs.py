@@ -8,6 +8,7 @@ import pytest
 from webtest import TestApp, TestResponse
 
 from authserver.engine.records import Client
+from authserver.limits import MAXIMUM_MARKS
 from authserver.testing.server import ISSUER, PASSWORD, Server
 from authserver.testing.stories import (
     assert_code,
@@ -99,7 +100,7 @@ def test_three_requests_at_once_of_a_fresh_browser(server: Server, browser: Test
 def test_a_browser_keeps_the_latest_twenty(server: Server, browser: TestApp, client: Client) -> None:
     """T136, B105: of fifty requests; the oldest says that it cannot go on, the latest all do."""
     pages = [login_page(server, browser, client) for _ in range(50)]
-    assert len(marks_of(browser)) == 20
+    assert len(marks_of(browser)) == MAXIMUM_MARKS
     oldest = pages[29].request.url
     assert_page_error(browser.get(oldest, status="*"), status=403)
     assert_page_error(sign_in_at(pages[29]), status=403)

@@ -81,7 +81,7 @@ def judge(engine: Engine, presented: Presented) -> tuple[Client, ClientSecret | 
     Raises InvalidClient.
     """
     engine.journal.client_id = presented.client_id
-    kept = engine.stores.clients.find(presented.client_id, engine.now)
+    kept = engine.find_kept_client(presented.client_id)
     client = kept or engine.find_client_elsewhere(presented.client_id)
     used = None
     if presented.secret is not None:

@@ -15,10 +15,8 @@ from xml.parsers import expat
 
 from authserver.engine.errors import InvalidClientMetadata
 from authserver.engine.records import Logo
+from authserver.limits import MAXIMUM_LOGO, MAXIMUM_LOGO_SIDE
 
-MAXIMUM_LOGO = 65_536  # bytes
-# A small file can hold a picture that fills the memory of a browser.
-MAXIMUM_LOGO_SIDE = 1_024  # pixels
 SVG, PNG = "image/svg+xml", "image/png"
 
 _PNG_BEGINS = b"\x89PNG\r\n\x1a\n"

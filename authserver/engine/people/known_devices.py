@@ -12,10 +12,9 @@ from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.records import User
+from authserver.limits import MAXIMUM_PEOPLE
 
 PURPOSE = "known-device"
-# How many people a browser is known for.
-MAXIMUM_PEOPLE = 5
 _COOKIE = re.compile(rf"[A-Za-z0-9_-]{{22}}(\.[A-Za-z0-9_-]{{1,100}}){{1,{MAXIMUM_PEOPLE}}}")
 
 

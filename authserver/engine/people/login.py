@@ -24,13 +24,17 @@ from authserver.engine.people.known_devices import device_id_of
 from authserver.engine.people.usernames import BadUsername, check_username, normalise_username
 from authserver.engine.questions import Counted, Identity, LoginQuestion, RateQuestion
 from authserver.engine.records import NOTHING, EventType, FoundSession, Session, User
-from authserver.limits import MAXIMUM_PASSWORD, MAXIMUM_USER_AGENT, MAXIMUM_USERNAME
+from authserver.limits import (
+    MAXIMUM_METHOD,
+    MAXIMUM_METHODS,
+    MAXIMUM_PASSWORD,
+    MAXIMUM_USER_AGENT,
+    MAXIMUM_USERNAME,
+)
 from authserver.settings import Secret
 
 MINIMUM_PASSWORD = 8  # bytes, as MAXIMUM_PASSWORD
 SESSION_KIND = "session"
-# How somebody signed in is kept with the session, and is in each token: some `amr` values, short ones (RFC 8176).
-MAXIMUM_METHODS, MAXIMUM_METHOD = 10, 100
 
 
 class BadPassword(ValueError):

@@ -16,10 +16,8 @@ from authserver.engine.context import Engine, SingleUse
 from authserver.engine.crypto import strict_json
 from authserver.engine.crypto.jose import SECRET_MEMBERS, ForeignKey, foreign_key, is_of_type, read_jws
 from authserver.engine.errors import OAuthError
-from authserver.limits import MAXIMUM_KEY_ID
+from authserver.limits import MAXIMUM_IDENTIFIER, MAXIMUM_KEY_ID, MAXIMUM_KEY_SET, MAXIMUM_KEYS
 
-MAXIMUM_KEY_SET = 32768
-MAXIMUM_KEYS = 20
 # By how much the clocks of other issuers may differ from ours (R-11, T150).
 SKEW = timedelta(seconds=30)
 
@@ -196,6 +194,8 @@ def single_use(claims: Mapping[str, Any], *, lifetime: int, refusal: OAuthError)
     jti = claims.get("jti")
     if not isinstance(jti, str) or not jti:
         raise BadAssertion("assertion-jti-missing")
+    if len(jti) > MAXIMUM_IDENTIFIER:
+        raise BadAssertion("assertion-malformed")
     # One minute longer than it could be presented (T052).
     until = datetime.fromtimestamp(claims["exp"], UTC) + SKEW + timedelta(seconds=60)
     # What `_check_times` would have refused earlier.

@@ -121,6 +121,10 @@ def test_with_nobody_at_the_address_no_decision_is_made(hook: str, make_server: 
         before = stored(server)
         answer = server.introspect(acting, acting_secret, token)
         assert_json_error(answer, "server_error", status=500)
+    elif hook == "origin_decision":
+        before = stored(server)
+        answer = server.http.options("/oauth/token", headers={"Origin": "https://client.example"})
+        assert "Access-Control-Allow-Origin" not in answer.headers
     elif hook in ("client_auth_decision", "scope_decision", "resource_decision", "rate_decision"):
         before = stored(server)
         assert_json_error(token_for(server, acting, acting_secret), "server_error", status=500)
@@ -172,6 +176,7 @@ def test_no_secret_leaves_in_a_whole_story(make_server: Make, endpoint: Listener
         expect_errors=True,
     )
 
+    server.http.options("/oauth/token", headers={"Origin": "https://client.example"})
     assert {question["hook"] for question in endpoint.questions} == set(HOOKS)
     canaries = {
         PASSWORD,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -265,6 +266,7 @@ def test_reasons_that_are_known_are_recorded(
             },
         ),
         ("introspection_decision", {"client_id": "reports", "token": TOKEN_FACTS}),
+        ("origin_decision", {"origin": "https://client.example", "endpoint": "example", "registered": True}),
     ],
 )
 def test_a_question_is_the_hook_and_its_facts(
@@ -273,7 +275,7 @@ def test_a_question_is_the_hook_and_its_facts(
     """T140: no secret is among them."""
     ask(policy, hook)
     (received,) = endpoint.received
-    assert received.question == {"hook": hook, "facts": facts}
+    assert json.loads(received.body) == {"hook": hook, "facts": facts}
     assert b"canary" not in received.body
 
 

@@ -1,0 +1,49 @@
+"""Programs of which web origins may read what clients get (CORS): `origin_decision`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from authserver.api import Decision, allow, hookimpl, origin_problem
+
+
+@dataclass(frozen=True)
+class OriginsRegistered:
+    """Allow the origins of the redirect URIs that clients registered."""
+
+    reasons: ClassVar[frozenset[str]] = frozenset({"origin-registered"})
+    immediate: ClassVar[bool] = True
+
+    @hookimpl
+    def origin_decision(self, registered: bool) -> Decision[None] | None:
+        return allow("origin-registered") if registered else None
+
+
+@dataclass(frozen=True)
+class OriginsListed:
+    """Allow these origins, which no redirect URI names: of browser extensions, applications with a web view, documentation.
+
+    Attributes:
+        origins: as browsers send them, such as `https://app.example.com`, `chrome-extension://` and the id of the
+            extension, or `capacitor://localhost`. They are compared as whole strings.
+    """
+
+    reasons: ClassVar[frozenset[str]] = frozenset({"origin-listed"})
+    immediate: ClassVar[bool] = True
+
+    origins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for origin in self.origins:
+            if problem := origin_problem(origin):
+                raise ValueError(f"origins: {origin}: {problem}")
+
+    @cached_property
+    def _listed(self) -> frozenset[str]:
+        return frozenset(self.origins)
+
+    @hookimpl
+    def origin_decision(self, origin: str) -> Decision[None] | None:
+        return allow("origin-listed") if origin in self._listed else None
