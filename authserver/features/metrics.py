@@ -53,7 +53,9 @@ class Metrics:
     def includeme(self, config: Configurator) -> None:
         self.registry.register(Upkeep(config.registry.application.caretaker))
         self.registry.register(Figures(config.registry.application.parts.policies.figures))
-        config.add_endpoint(Route("metrics", "/metrics", ("GET",), stored=False), self.page)
+        config.add_endpoint(
+            Route("metrics", "/metrics", ("GET",), stored=False, for_operators=True), self.page
+        )
 
     @hookimpl
     def observe(self, event: Event) -> None:

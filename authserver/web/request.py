@@ -13,6 +13,7 @@ from authserver.engine.context import Caller, Engine, Journal, Parts
 from authserver.engine.pending import Browser
 from authserver.engine.ports import Storage
 from authserver.limits import MAXIMUM_BODY
+from authserver.web.forwarding import Forwarding
 from authserver.web.languages import Languages, PageLanguage
 from authserver.web.route import CrossOrigin, Route
 
@@ -30,7 +31,7 @@ class Served(Protocol):
     @property
     def storage(self) -> Storage: ...
 
-    def check_database(self) -> None: ...
+    def probe_database(self) -> None: ...
 
     def engine(self, request: Request) -> Engine: ...
 
@@ -52,6 +53,7 @@ class Registry(Protocol):
         static_files: media type, content and digest, by the name of the route.
         cross_origin: headers that other origins may send and read.
         languages: the languages that pages are in.
+        forwarding: which proxies are trusted.
     """
 
     application: Served
@@ -64,6 +66,7 @@ class Registry(Protocol):
     static_files: Mapping[str, tuple[str, bytes, str]]
     cross_origin: CrossOrigin
     languages: Languages
+    forwarding: Forwarding
 
 
 class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publishes no types
