@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from paste.deploy import appconfig
+from paste.deploy.loadwsgi import SERVER, loadcontext
 
 from authserver import app
 from authserver.cli.keys import new_ring_entry
@@ -160,6 +161,17 @@ def test_the_server_section_bounds_what_a_stranger_can_send(file: str) -> None:
 def test_production_believes_forwarding_headers_of_its_own_proxy_only(production: Path) -> None:
     """Q-10, T138."""
     assert app.build(section(production)).parts.settings.trusted_proxies == ("127.0.0.1", "::1")
+
+
+def test_the_command_line_names_other_ports() -> None:
+    """PasteDeploy lets `[DEFAULT]` win over the command line everywhere but in lines that begin with `get`."""
+    context = loadcontext(
+        SERVER,
+        f"config:{CHECKOUT / 'production.ini'}",
+        global_conf={"http_port": "6544", "management_address": "127.0.0.1:16544"},
+    )
+    assert context.local_conf["port"] == "6544"
+    assert context.local_conf["management_listen"] == "127.0.0.1:16544"
 
 
 def settings_of_server(path: Path) -> Mapping[str, str]:

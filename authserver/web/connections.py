@@ -83,7 +83,10 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress publishes no 
             raise ParsingError("It is another version of HTTP")
         if (self.chunked and "CONTENT_LENGTH" in self.headers) or "TRANSFER_ENCODING" in self.headers:
             raise ParsingError("There are two lengths, or a coding that HTTP/1.0 has not")  # 6.1
-        if self.proxy_netloc and self.proxy_netloc.lower() != self.headers.get("HOST", "").lower():
+        host = self.headers.get("HOST")
+        if (host is None and self.version == "1.1") or (host is not None and "," in host):
+            raise ParsingError("There is no host, or more than one")  # 3.2
+        if self.proxy_netloc and self.proxy_netloc.lower() != (host or "").lower():
             raise ParsingError("The target names another host")  # 3.2.2
         target, _, _ = self.request_uri.partition("?")
         if "%2f" in target.lower():
