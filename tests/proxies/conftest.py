@@ -9,12 +9,14 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,15 @@ class Edge:
         return next(front for front in (self.direct, *self.fronts) if front.name == name)
 
 
+@dataclass(frozen=True)
+class Served:
+    """A process of the server."""
+
+    direct: Front
+    management: Front
+    process: BaseProcess
+
+
 @pytest.fixture(scope="session")
 def is_long() -> bool:
     """Whether `make proxies` asks for the long forms."""
@@ -131,15 +142,14 @@ def edge(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -
     with ExitStack() as running:
         running.callback(shutil.rmtree, folder, ignore_errors=True)
         running.callback(server.close)
-        port, management = running.enter_context(pserve(folder, settings))
-        fronts = running.enter_context(proxies(folder, port, management))
-        direct = Front("direct", port, tls=False)
-        yield Edge(server, direct, Front("management", management, tls=False), fronts)
+        served = running.enter_context(pserve(folder, settings))
+        fronts = running.enter_context(proxies(folder, served.direct.port, served.management.port))
+        yield Edge(server, served.direct, served.management, fronts)
 
 
 @contextmanager
-def pserve(folder: Path, settings: Mapping[str, str], **changes: str) -> Iterator[tuple[int, int]]:
-    """A process with the `[server:main]` of production.ini; its ports, the one for operators second."""
+def pserve(folder: Path, settings: Mapping[str, str], **changes: str) -> Iterator[Served]:
+    """A process with the `[server:main]` of production.ini, changed like this."""
     port, management = free_port(), free_port()
     shipped = (CHECKOUT / "production.ini").read_text()
     section = shipped[shipped.index("[DEFAULT]") :].replace("16543", str(management), 1)
@@ -156,11 +166,12 @@ def pserve(folder: Path, settings: Mapping[str, str], **changes: str) -> Iterato
     process = serve(ini, port, log)
     try:
         wait_for(management, lambda: process.is_alive(), log)
-        yield port, management
+        yield Served(Front("direct", port, tls=False), Front("management", management, tls=False), process)
     finally:
         process.terminate()
         process.join(20)
-        assert process.exitcode is not None, "it did not end"
+        sys.stdout.write(log.read_text())  # which pytest shows when a test failed
+        assert process.exitcode == 0, "it did not end by itself"
 
 
 def wait_for(port: int, is_alive: Callable[[], bool], log: Path) -> None:
