@@ -99,37 +99,40 @@ class Forwarding:
         """
         peer = environ.get("REMOTE_ADDR") or ""
         sent = {name: environ.pop(name) for name in _NAMES if name in environ}
+        client = None
         if self.trusts(peer):
-            try:
-                client, scheme = self._reported(sent)
-            except Unreadable as error:
-                environ[UNREADABLE] = str(error)
-                return
-            if scheme:
-                environ["wsgi.url_scheme"] = scheme
-            if client is not None:
-                environ.pop("REMOTE_PORT", None)
-            elif "/health/" not in environ.get("PATH_INFO", ""):
-                self._tell_once(
-                    "silent",
-                    "the trusted proxy %s does not say in %s whose request it passes on, so everybody has its address: "
-                    "let it send that header (docs/deploying.rst)",
-                    peer or UNIX_PEER,
-                    self.header.name_of_address,
-                )
-        else:
-            client = None
-            if sent:
-                self._tell_once(
-                    "untrusted",
-                    "ignored %s of %s, which is no trusted proxy; if it is yours: authserver.trusted_proxies = %s",
-                    self.header.name_of_address,
-                    peer or UNIX_PEER,
-                    address_of(peer) or UNIX_PEER,
-                )
-        address = client or address_of(peer)
-        if address is not None:
+            client = self._believed(environ, sent, peer)
+        elif sent:
+            self._tell_once(
+                "untrusted",
+                "ignored %s of %s, which is no trusted proxy; if it is yours: authserver.trusted_proxies = %s",
+                self.header.name_of_address,
+                peer or UNIX_PEER,
+                address_of(peer) or UNIX_PEER,
+            )
+        if address := client or address_of(peer):
             environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = str(address)
+
+    def _believed(self, environ: MutableMapping[str, Any], sent: dict[str, str], peer: str) -> Address | None:
+        """The client's address by what the trusted proxy sent; None if it does not say, or if it cannot be read."""
+        try:
+            client, scheme = self._reported(sent)
+        except Unreadable as error:
+            environ[UNREADABLE] = str(error)
+            return None
+        if scheme:
+            environ["wsgi.url_scheme"] = scheme
+        if client is not None:
+            environ.pop("REMOTE_PORT", None)
+        elif "/health/" not in environ.get("PATH_INFO", ""):
+            self._tell_once(
+                "silent",
+                "the trusted proxy %s does not say in %s whose request it passes on, so everybody has its address: let "
+                "it send that header (docs/deploying.rst)",
+                peer or UNIX_PEER,
+                self.header.name_of_address,
+            )
+        return client
 
     def _reported(self, sent: dict[str, str]) -> tuple[Address | None, str]:
         """The client's address and scheme, None and "" if the proxy does not say. Raises Unreadable."""
@@ -157,13 +160,14 @@ class Forwarding:
         before is that proxy's word, and so on, for as many proxies as there are. What comes before is the client's own
         word. Raises Unreadable.
         """
-        for position in range(-1, -1 - min(self.hops, len(entries)), -1):
-            address = address_of(entries[position])
+        believed = entries[-self.hops :]
+        for number, entry in enumerate(reversed(believed), start=1):
+            address = address_of(entry)
             if address is None:
-                raise Unreadable(name)
-            if not self._has(address):
                 break
-        return address, position
+            if number == len(believed) or not self._has(address):
+                return address, -number
+        raise Unreadable(name)
 
     def _has(self, address: Address) -> bool:
         return any(address in network for network in self.networks)
