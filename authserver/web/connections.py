@@ -185,8 +185,9 @@ class Listener:
                 if not self.bounds.trusts(channel.addr[0])
             )
         connection, address = accepted
-        if self.bounds.connections_per_address and not self.bounds.trusts(address[0]):
-            network = network_of(address[0])
+        peer = self.fix_addr(address)[0]  # type: ignore[attr-defined]
+        if self.bounds.connections_per_address and not self.bounds.trusts(peer):
+            network = network_of(peer)
             others = [
                 channel
                 for channel in self.active_channels.values()

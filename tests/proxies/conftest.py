@@ -148,11 +148,16 @@ def edge(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @contextmanager
-def pserve(folder: Path, settings: Mapping[str, str], **changes: str) -> Iterator[Served]:
-    """A process with the `[server:main]` of production.ini, changed like this."""
+def pserve(
+    folder: Path, settings: Mapping[str, str], *, unix: Path | None = None, **changes: str
+) -> Iterator[Served]:
+    """A process with the `[server:main]` of production.ini, changed like this; `unix` is instead of host and port."""
     port, management = free_port(), free_port()
     shipped = (CHECKOUT / "production.ini").read_text()
     section = shipped[shipped.index("[DEFAULT]") :].replace("16543", str(management), 1)
+    if unix:
+        # The variable of the command line has to be used.
+        section = re.sub(r"(?m)^host = .*\nget port = .*$", f"unix_socket = {unix}-%(http_port)s", section)
     for name, value in changes.items():
         section, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value}", section)
         assert count == 1, name

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
+import tempfile
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.proxies.conftest import CLIENT, HOST, Edge, request, statuses
+from tests.proxies.conftest import CLIENT, HOST, Edge, pserve, read, request, statuses
 
 NAMES = ("nginx", "haproxy", "chain", "caddy")
 SPOOFED = {
@@ -68,3 +72,28 @@ def test_another_host_is_refused(edge: Edge, name: str) -> None:
     answer = edge.front(name).ask(data)
     assert statuses(answer) in ([400], [421], [200])
     assert b'"issuer"' not in answer
+
+
+def test_a_proxy_may_connect_through_a_unix_socket(migrated_sqlite_file: Path, tmp_path: Path) -> None:
+    """T138: it is trusted by the word `unix`, and has no address itself."""
+    folder = Path(
+        tempfile.mkdtemp(prefix="authserver-unix-")
+    )  # pytest's folders may be too long for a socket
+    shutil.copy(migrated_sqlite_file, tmp_path / "authserver.db")
+    settings = {
+        "authserver.issuer": f"https://{HOST}",
+        "authserver.database_url": f"sqlite:///{tmp_path}/authserver.db",
+        "authserver.trusted_proxies": "unix",
+    }
+    path = "/.well-known/oauth-authorization-server"
+    with pserve(tmp_path, settings, unix=folder / "socket"):
+        for headers, status in (
+            ({"X_Forwarded_For": CLIENT, "X_Forwarded_Proto": "https"}, 200),
+            ({"X_Forwarded_For": "unknown", "X_Forwarded_Proto": "https"}, 400),
+            ({}, 400),
+        ):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(f"{folder}/socket-6543")
+                connection.sendall(request("GET", path, source_headers=headers))
+                assert statuses(read(connection, 10)) == [status]
+    shutil.rmtree(folder)
