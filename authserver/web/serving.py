@@ -84,9 +84,6 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
                 "as `use = egg:waitress`, or take the filter out"
             )
         try:
-            if for_operators:
-                management.start(application, for_operators)
-                log.info("for operators: %s", ", ".join(_words(item.getsockname()) for item in for_operators))
             running = listen(
                 application,
                 section.adjustments,
@@ -97,6 +94,10 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
                     trusts=application.registry.forwarding.trusts,
                 ),
             )
+            # Only now, so that nobody is told of a server that does not listen yet.
+            if for_operators:
+                management.start(application, for_operators)
+                log.info("for operators: %s", ", ".join(_words(item.getsockname()) for item in for_operators))
         except OSError as error:
             # Another server took an address at the same moment, or the file of the socket cannot be made. After a
             # SystemExit from here the exit status of `pserve` would be 0.

@@ -155,7 +155,7 @@ def test_a_proxy_refuses_too_much_itself(edge: Edge, name: str) -> None:
     body = request("POST", "/oauth/token", b"a" * 100_000)
     headers = request("GET", "/login", source_headers={"X_Long": "a" * 120_000})
     # Caddy passes the beginning on, and has nobody to answer when it stops.
-    assert statuses(front.ask(body))[0] == (502 if name == "caddy" else 413)
+    assert statuses(front.ask(body))[0] in ((413, 502) if name == "caddy" else (413,))
     assert statuses(front.ask(headers))[0] in (400, 414, 431)
     assert statuses(front.get("/oauth/jwks")) == [200]
 
