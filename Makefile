@@ -25,7 +25,7 @@ EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/au
 	--copyright-holder="the authserver authors" --sort-by-file --add-location=file --no-wrap $(ERRORS:%=-k %) authserver
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients faults mutants bench scale growth docs lock messages format clean
+.PHONY: help run test check clients faults proxies mutants bench scale growth docs lock messages format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -51,6 +51,9 @@ clients: $(VENV)/developing ## run real programs from npm, Go and Maven against 
 faults: $(VENV)/developing ## kill, cut and race real server processes for longer than `make test` does
 	AUTHSERVER_FAULTS=long $(BIN)/python -m pytest tests/faults tests/web/test_storage_failures.py \
 		tests/storage/test_query_plans.py tests/storage/test_store_plans.py tests/storage/test_scale.py
+
+proxies: $(VENV)/developing ## attack the server, and nginx, HAProxy and Caddy before it, for longer than `make test` does
+	AUTHSERVER_PROXIES=long $(BIN)/python -m pytest tests/proxies
 
 mutants: $(VENV)/developing ## change the rules in one place after the other, and see which change no test notices
 	HYPOTHESIS_PROFILE=few $(BIN)/mutmut run --max-children $(WORKERS)

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ from authserver.ini import Loaded
 from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.shadow import Shadow
-from authserver.plugins.time_limit import LOADING_SECONDS
+from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
@@ -55,6 +55,8 @@ from authserver.web.request import Request
 from authserver.web.scope_list import is_in_group, prefix_of
 from authserver.web.serving import cannot_start
 
+# Seconds in which the database has to answer when somebody asks whether this server is ready.
+PROBE_SECONDS = 2.0
 log = logging.getLogger("authserver")
 
 
@@ -85,6 +87,7 @@ class Application:
     floods: Floods
     insecure: tuple[str, ...]
     caller: Caller
+    _probes: TimeLimit = field(default_factory=lambda: TimeLimit(PROBE_SECONDS, threads=2))
 
     @contextmanager
     def begin(self, *, caller: Caller | None = None, journal: Journal | None = None) -> Iterator[Engine]:
@@ -113,6 +116,10 @@ class Application:
             raise SettingsError(
                 ["the database is not at this version's migration: run `authserver db upgrade`"]
             )
+
+    def probe_database(self) -> None:
+        """The same within a time limit, for those who look whether this server is ready. Raises TooSlow, too."""
+        self._probes.call(self.check_database)
 
     def prepare_keys(self) -> None:
         """Check the key ring, make a signing key unless there is one, and read all keys.

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from authserver.settings import Secret, Settings, SettingsError, contradictions
+from authserver.settings import Secret, Settings, SettingsError, contradictions, wide_networks
 
 PREFIX = "authserver."
 PLUGIN_PREFIX = "authserver.plugin."
@@ -283,6 +283,11 @@ def _insecure(settings: Settings, own: Mapping[str, Resolved], ini: Mapping[str,
         insecure.append(
             "authserver.fetch_loopback: strangers can make this machine ask itself; remove the line"
         )
+    insecure += [
+        f"authserver.trusted_proxies: {text} is much of the internet, where anybody could name any address and scheme; "
+        "name your proxies"
+        for text in wide_networks(settings.trusted_proxies)
+    ]
     for key, value in ini.items():
         if key.startswith(("pyramid.debug", "pyramid.reload")) and value.strip().lower() in _ON:
             insecure.append(f"{key}: debugging is on; remove the line")

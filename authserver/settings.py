@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_network
@@ -77,10 +78,24 @@ class AccessTokenFormat(StrEnum):
     OPAQUE = "opaque"
 
 
+class ForwardingHeader(StrEnum):
+    """Where proxies write whose request they pass on: X-Forwarded-For and -Proto, or Forwarded (RFC 7239)."""
+
+    X_FORWARDED = "x-forwarded"
+    FORWARDED = "forwarded"
+
+    @property
+    def name_of_address(self) -> str:
+        """The header that has the client's address."""
+        return "X-Forwarded-For" if self is ForwardingHeader.X_FORWARDED else "Forwarded"
+
+
 # The grammar of the name of a scope (RFC 6749, 3.3).
 SCOPE_NAME = r"[\x21\x23-\x5B\x5D-\x7E]+"
 # The hosts of the machine itself, as a URI names them (RFC 8252, 7.3).
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "[::1]", "localhost"})
+# In `trusted_proxies`, whoever connects through a Unix socket.
+UNIX_PEER = "unix"
 # What the reference of an error takes the place of in `support_url`.
 REFERENCE = "{reference}"
 # What pages may link to: nothing that a browser reads otherwise than it is written here.
@@ -291,6 +306,36 @@ class Settings:
             ),
         ),
     ] = 2
+    trusted_proxies: Annotated[
+        Text,
+        Meta(
+            description=(
+                "Addresses and networks of the proxies in front of this server, such as `127.0.0.1 10.1.0.0/16`, and "
+                "`unix` for one that connects through a Unix socket. Only they are asked for the address and the scheme "
+                "of a client; empty: nobody is."
+            )
+        ),
+    ] = ()
+    trusted_proxy_hops: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10,
+            description=(
+                "How many trusted proxies a request passes at most, one after the other. Addresses in the header that "
+                "are further from its end are the client's own word, and are ignored."
+            ),
+        ),
+    ] = 1
+    forwarding_header: Annotated[
+        ForwardingHeader,
+        Meta(
+            description=(
+                "Where the trusted proxies write the address and the scheme of a client: `x-forwarded` is "
+                "X-Forwarded-For and X-Forwarded-Proto, `forwarded` is Forwarded (RFC 7239). The other is ignored."
+            )
+        ),
+    ] = ForwardingHeader.X_FORWARDED
     fetch_time_limit: Annotated[
         float,
         Meta(
@@ -602,6 +647,7 @@ def contradictions(settings: Settings) -> list[str]:
         for name, link in links.items()
         if link and not re.fullmatch(_LINK, link)
     ]
+    problems += _proxy_problems(settings)
     problems += _fetch_problems(settings)
     try:
         key_ring(settings)
@@ -630,6 +676,33 @@ def scope_problems(names: Iterable[str], maximum_request: int) -> list[str]:
             f"all {len(names)} scopes in one request are {len(quote_plus(text))} characters in an address, and "
             f"authserver.maximum_request leaves room for {room}; raise it, shorten their names or have fewer"
         )
+    return problems
+
+
+def wide_networks(networks: Iterable[str]) -> list[str]:
+    """Those that are a considerable part of all public addresses; what names no network is left out."""
+    wide = []
+    for text in networks:
+        with suppress(ValueError):
+            network = ip_network(text)
+            if network.prefixlen < (8 if network.version == 4 else 16) and not network.is_private:
+                wide.append(text)
+    return wide
+
+
+def _proxy_problems(settings: Settings) -> list[str]:
+    """What names no proxy."""
+    problems = []
+    for text in settings.trusted_proxies:
+        if text == UNIX_PEER:
+            continue
+        try:
+            ip_network(text)
+        except ValueError:
+            problems.append(
+                f"authserver.trusted_proxies: {text} is no address, no network such as 10.1.0.0/16, and not "
+                f"`{UNIX_PEER}`; name what your proxies connect from"
+            )
     return problems
 
 

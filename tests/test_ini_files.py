@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from paste.deploy import appconfig
+from paste.deploy.loadwsgi import SERVER, loadcontext
 
 from authserver import app
 from authserver.cli.keys import new_ring_entry
@@ -121,6 +122,7 @@ def test_production_starts_as_its_first_lines_say(production: Path) -> None:
             "authserver.database_url",
         ),
         (("env:AUTHSERVER_REGISTRATION_TOKENS", "0123456789abcdef" * 4), "registration_token.tokens"),
+        (("127.0.0.1 ::1", "0.0.0.0/0"), "authserver.trusted_proxies: 0.0.0.0/0"),
         (("[app:main]\n", "[app:main]\npyramid.debug_all = true\n"), "pyramid.debug_all"),
         (("[app:main]\n", "[app:main]\npyramid.includes = pyramid_debugtoolbar\n"), "pyramid.includes"),
     ],
@@ -149,18 +151,27 @@ def test_a_sample_key_is_refused_in_production(production: Path, monkeypatch: py
 def test_the_server_section_bounds_what_a_stranger_can_send(file: str) -> None:
     """T136, T142: bodies, headers and idle connections are bounded, and no traceback is shown."""
     server = settings_of_server(CHECKOUT / file)
-    assert int(server["max_request_body_size"]) == MAXIMUM_BODY
+    assert int(server["max_request_body_size"]) == MAXIMUM_BODY + 1
     assert int(server["max_request_header_size"]) == MAXIMUM_HEAD
-    assert int(server["channel_timeout"]) == 20
+    assert int(server["channel_timeout"]) == int(server["request_time_limit"]) == 20
+    assert int(server["connections_per_address"]) * 10 < int(server["connection_limit"]) == 1000
     assert server["expose_tracebacks"] == "false"
 
 
-def test_production_believes_forwarding_headers_of_its_own_proxy_only() -> None:
-    """Q-10, T138: and never its word on the host."""
-    server = settings_of_server(CHECKOUT / "production.ini")
-    assert server["trusted_proxy"] == "127.0.0.1"
-    assert server["trusted_proxy_headers"].split() == ["x-forwarded-for", "x-forwarded-proto"]
-    assert server["clear_untrusted_proxy_headers"] == "true"
+def test_production_believes_forwarding_headers_of_its_own_proxy_only(production: Path) -> None:
+    """Q-10, T138."""
+    assert app.build(section(production)).parts.settings.trusted_proxies == ("127.0.0.1", "::1")
+
+
+def test_the_command_line_names_other_ports() -> None:
+    """PasteDeploy lets `[DEFAULT]` win over the command line everywhere but in lines that begin with `get`."""
+    context = loadcontext(
+        SERVER,
+        f"config:{CHECKOUT / 'production.ini'}",
+        global_conf={"http_port": "6544", "management_address": "127.0.0.1:16544"},
+    )
+    assert context.local_conf["port"] == "6544"
+    assert context.local_conf["management_listen"] == "127.0.0.1:16544"
 
 
 def settings_of_server(path: Path) -> Mapping[str, str]:

@@ -24,7 +24,7 @@ from authserver.ini import unused_variables
 from authserver.plugins.importing import forget
 from authserver.testing.live import free_port
 from authserver.testing.server import basic
-from authserver.web.serving import server
+from authserver.web.serving import CannotListen, server
 
 CHECKOUT = Path(__file__).parents[1]
 SECONDS = 60
@@ -74,9 +74,23 @@ def test_a_port_in_use_is_one_sentence() -> None:
         ({"port": "seven"}, "invalid literal for int() with base 10: 'seven'"),
         ({"listen": "192.0.2.1:6543"}, "192.0.2.1:6543 is no address of this machine; change it here"),
         ({"listen": ""}, "listen names no address; expected HOST:PORT"),
-        ({"sockets": "3"}, "sockets: no such setting of waitress"),
-        ({"thread": "4"}, "thread: no such setting of waitress; did you mean threads"),
-        ({"zzz": "4"}, "zzz: no such setting of waitress; the nearest of "),
+        ({"sockets": "3"}, "sockets: no such setting; did you mean unix_socket"),
+        ({"thread": "4"}, "thread: no such setting; did you mean threads"),
+        ({"zzz": "4"}, "zzz: no such setting; the nearest of "),
+        (
+            {"trusted_proxy": "*"},
+            "trusted_proxy: name your proxies in authserver.trusted_proxies of [app:main] instead, and remove this line",
+        ),
+        ({"management_listen": "6544:x"}, "6544:x is no address to listen on; expected HOST:PORT"),
+        (
+            {"connections_per_address": "many"},
+            "connections_per_address: many is no whole number of at least 0",
+        ),
+        ({"request_time_limit": "0"}, "request_time_limit: 0 is no whole number of at least 1"),
+        (
+            {"listen": "127.0.0.1:0", "connection_limit": "2000000000"},
+            "connection_limit needs 2000000128 open files, and the system allows this process ",
+        ),
         ({"listen": "127.0.0.1:0", "unix_socket": "/x"}, "unix_socket may not be set if listen is set"),
     ],
 )
@@ -93,6 +107,30 @@ def test_every_address_is_checked() -> None:
         said = sentence(lambda: server({}, listen=f"127.0.0.1:{first} 127.0.0.1:{port}"))
         assert f"127.0.0.1:{port} is in use" in said
         socket.create_server(("127.0.0.1", first)).close()
+
+
+def test_the_address_for_operators_is_checked_too() -> None:
+    with taken() as port:
+        first = free_port()
+        said = sentence(
+            lambda: server({}, listen=f"127.0.0.1:{first}", management_listen=f"127.0.0.1:{port}")
+        )
+        assert f"127.0.0.1:{port} is in use" in said
+        socket.create_server(("127.0.0.1", first)).close()
+
+
+def test_something_around_the_application_is_one_sentence() -> None:
+    """A filter of a `[pipeline:main]` hides which proxies are trusted, and what operators ask."""
+    serve = server({"__file__": "/srv/my.ini"}, listen="127.0.0.1:0")
+    limit = getattr(sys, "tracebacklimit", None)
+    try:
+        with pytest.raises(
+            CannotListen, match=r"my\.ini: serves authserver itself, and something is around it"
+        ):
+            serve(lambda environ, start_response: [])  # type: ignore[arg-type]
+    finally:
+        if limit is None:
+            del sys.tracebacklimit
 
 
 # ---- variables of the command line ----------------------------------------------------------------

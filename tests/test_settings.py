@@ -38,6 +38,7 @@ BOUNDS = {
     "session_idle_lifetime": (60, 2592000),
     "session_lifetime": (60, 31536000),
     "password_checks": (1, 64),
+    "trusted_proxy_hops": (1, 10),
     "fetch_at_once": (1, 64),
     "fetch_at_once_per_host": (1, 64),
     "fetch_waiting": (0, 256),
@@ -187,6 +188,11 @@ def test_a_number_stays_within_its_bounds(name: str, bounds: tuple[int, int]) ->
         ("scopes", "a\\b = One"),
         ("scopes", f"{'n' * 101} = One"),
         ("hidden_scopes", "admin"),
+        ("trusted_proxies", "*"),
+        ("trusted_proxies", "proxy.example"),
+        ("trusted_proxies", "127.0.0.1,10.0.0.1"),
+        ("trusted_proxies", "10.0.0.1/8"),
+        ("forwarding_header", "x-real-ip"),
         ("logo", "logo.gif"),
         ("logo", "/nowhere/logo.svg"),
         ("scope_groups", "notes"),
@@ -432,6 +438,10 @@ INSECURE = [
             "debug_templates",
         )
         for value in ("true", "1", "on", "t", "Y", "Yes")
+    ),
+    *(
+        ("authserver.trusted_proxies", f"127.0.0.1 {network}", f"{network} is much of the internet")
+        for network in ("0.0.0.0/0", "128.0.0.0/1", "::/0", "2000::/3")
     ),
     ("pyramid.reload_templates", "true", "debugging is on"),
     ("pyramid.reload_all", "true", "debugging is on"),

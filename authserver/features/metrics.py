@@ -55,7 +55,9 @@ class Metrics:
         self.registry.register(Floods(config.registry.application.floods))
         self.registry.register(Fetches(config.registry.application.parts.fetcher.outcomes))
         self.registry.register(Figures(config.registry.application.parts.policies.figures))
-        config.add_endpoint(Route("metrics", "/metrics", ("GET",), stored=False), self.page)
+        config.add_endpoint(
+            Route("metrics", "/metrics", ("GET",), stored=False, for_operators=True), self.page
+        )
 
     @hookimpl
     def observe(self, event: Event) -> None:

@@ -42,7 +42,7 @@ class TimeLimit:
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What the function returns or raises, contained. Raises TooSlow, and NoThread when it was not called."""
         if not self._free.acquire(blocking=False):
-            raise TooSlow("every thread is held by a plugin that does not answer")
+            raise TooSlow("every thread is held by a call that does not answer")
         future: Future[Any] = Future()
 
         def run() -> None:

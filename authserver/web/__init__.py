@@ -8,7 +8,8 @@ from pyramid.config import Configurator
 # tween of Pyramid's for exceptions: `refusals` calls their views, after the transaction, and after what must
 # be kept is written.
 #
-#   last_resort   answers when anything below fails; repeats the request when the database asks for that
+#   last_resort   reads from proxies' headers whose request it is (`forwarding`); answers when anything below fails;
+#                 repeats the request when the database asks for that
 #     headers     refuses other hosts and plain http; adds the headers of every answer
 #       refusals  records the refusal or failure, then asks the exception view for the answer
 #         tm      begins the transaction, and commits it unless the view raised
@@ -24,6 +25,7 @@ def includeme(config: Configurator) -> None:
     """Add the routes, the tweens around every request, the pages and the views of this package."""
     config.include("authserver.web.request")
     config.include("authserver.web.routes")
+    config.include("authserver.web.forwarding")
     config.include("authserver.web.caller")
     config.include("authserver.web.session")
     config.include("authserver.web.refusals")

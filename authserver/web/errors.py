@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyramid.exceptions import URLDecodeError
-from pyramid.httpexceptions import HTTPException
+from pyramid.httpexceptions import HTTPException, HTTPNotFound
 from pyramid.i18n import TranslationStringFactory
 from pyramid.renderers import render_to_response
 from pyramid.response import Response
@@ -141,7 +141,7 @@ def http_error(error: HTTPException, request: Request) -> Response:
 @exception_view_config(URLDecodeError)
 def undecodable(error: URLDecodeError, request: Request) -> Response:
     """A path that is not UTF-8 is not found (T015)."""
-    return _nothing_here(request)
+    return http_error(HTTPNotFound(), request)
 
 
 def _nothing_here(request: Request) -> Response:

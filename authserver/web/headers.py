@@ -11,6 +11,7 @@ from pyramid.registry import Registry
 from pyramid.response import Response
 
 from authserver.web.cross_origin import add_cross_origin
+from authserver.web.forwarding import UNREADABLE
 from authserver.web.json import json_response
 from authserver.web.request import Request
 from authserver.web.route import Medium
@@ -24,6 +25,8 @@ PAGE_POLICY: Mapping[str, list[str]] = {
     "frame-ancestors": ["'none'"],
     "base-uri": ["'none'"],
 }
+# In the environ of requests that came to the listener for operators (`web.management`).
+FOR_OPERATORS = "authserver.for_operators"
 Handler = Callable[[Request], Response]
 log = logging.getLogger(__name__)
 
@@ -41,9 +44,11 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
     prefix = f"{settings.issuer_path}/health/"
 
     def refuse(request: Request) -> Response | None:
+        if name := request.environ.get(UNREADABLE):
+            return _refused(request, f"The header {name} of the proxy cannot be read.")
         # Probes reach the health endpoints by address; everything else must name the issuer's host (T138,
         #
-        if request.environ.get("PATH_INFO", "").startswith(prefix):
+        if FOR_OPERATORS in request.environ or request.environ.get("PATH_INFO", "").startswith(prefix):
             return None
         if request.environ.get("HTTP_HOST", "").lower() not in hosts:
             return _refused(request, "This host is not served here.")

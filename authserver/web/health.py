@@ -21,9 +21,9 @@ def live(request: Request) -> Response:
 
 @view_config(route_name="ready", request_method="GET")
 def ready(request: Request) -> Response:
-    """The database answers and has the tables of this version."""
+    """The database answers, in time, and has the tables of this version."""
     try:
-        request.application.check_database()
+        request.application.probe_database()
     except Exception:
         log.exception("not ready")
         return json_response({"status": "unavailable"}, status=503, Retry_After="5")

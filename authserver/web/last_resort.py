@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from pyramid.config import Configurator
@@ -66,9 +66,11 @@ def wait_before_retry(event: BeforeRetry) -> None:
 _repeat = RetryableExecutionPolicy(MAXIMUM_ATTEMPTS, activate_hook=retry_attempts)
 
 
-def execution_policy(environ: Mapping[str, Any], router: Router) -> Response:
+def execution_policy(environ: MutableMapping[str, Any], router: Router) -> Response:
     """Pyramid calls this for each request; every failure gets a response of this server (F-12)."""
     try:
+        # Before anything is done with the request, and once for all its attempts.
+        router.registry.forwarding.resolve(environ)
         response: Response = contained(_repeat, environ, router)
         return response
     except Exception as error:

@@ -14,6 +14,7 @@ from authserver.engine.floods import Floods
 from authserver.engine.pending import Browser
 from authserver.engine.ports import Storage
 from authserver.limits import MAXIMUM_BODY
+from authserver.web.forwarding import Forwarding
 from authserver.web.languages import Languages, PageLanguage
 from authserver.web.route import CrossOrigin, Route
 
@@ -34,7 +35,7 @@ class Served(Protocol):
     @property
     def floods(self) -> Floods: ...
 
-    def check_database(self) -> None: ...
+    def probe_database(self) -> None: ...
 
     def engine(self, request: Request) -> Engine: ...
 
@@ -56,6 +57,7 @@ class Registry(Protocol):
         static_files: media type, content and digest, by the name of the route.
         cross_origin: what programs in browsers may do from other origins.
         languages: the languages that pages are in.
+        forwarding: which proxies are trusted.
     """
 
     application: Served
@@ -68,6 +70,7 @@ class Registry(Protocol):
     static_files: Mapping[str, tuple[str, bytes, str]]
     cross_origin: CrossOrigin
     languages: Languages
+    forwarding: Forwarding
 
 
 class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publishes no types

@@ -40,6 +40,7 @@ class Route:
         metadata: the member of the server metadata that contains its URL (RFC 8414, 2); "" for none.
         decided_by: the deciding hook that its rules ask; if no plugin serves that hook, the endpoint answers 404. "" for
             none.
+        for_operators: whether the listener for operators has it, too (`web.management`).
     """
 
     name: str
@@ -52,6 +53,7 @@ class Route:
     refused: EventType = EventType.REQUEST_REFUSED
     metadata: str = ""
     decided_by: str = ""
+    for_operators: bool = False
 
 
 @dataclass

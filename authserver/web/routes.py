@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,8 @@ from authserver.web.cross_origin import preflight
 from authserver.web.request import Registry, Request
 from authserver.web.route import Medium, Origins, Route
 
+# What people and proxies take for a slash.
+_SLASHES = re.compile(r"(?:/|\\|%2f|%5c)+")
 ROUTES = (
     Route("home", "/", ("GET",)),
     Route(
@@ -69,8 +72,8 @@ ROUTES = (
         refused=EventType.PASSWORD_REFUSED,
     ),
     Route("account_sign_out", "/account/sign-out-everywhere", ("GET", "POST"), personal=True),
-    Route("live", "/health/live", ("GET",), Medium.JSON, stored=False),
-    Route("ready", "/health/ready", ("GET",), Medium.JSON, stored=False),
+    Route("live", "/health/live", ("GET",), Medium.JSON, stored=False, for_operators=True),
+    Route("ready", "/health/ready", ("GET",), Medium.JSON, stored=False, for_operators=True),
     Route("style", "/static/style.css", ("GET",), stored=False),
     Route("theme", "/static/theme.css", ("GET",), stored=False),
     Route("favicon", "/static/favicon.svg", ("GET",), stored=False),
@@ -207,9 +210,22 @@ def route_of(request: Request) -> Route | None:
 
 
 def medium_of(request: Request) -> Medium:
-    """How an error of this request is shown."""
-    route = route_of(request)
-    return route.medium if route else Medium.PAGE
+    """How an error of this request is shown.
+
+    At an unknown path it is JSON for whoever asks for that, and for whoever misspelt an endpoint that answers so.
+    """
+    if route := route_of(request):
+        return route.medium
+    accepted: str = request.environ.get("HTTP_ACCEPT", "").lower()
+    if "application/json" in accepted and "text/html" not in accepted:
+        return Medium.JSON
+    meant = _SLASHES.sub("/", request.environ.get("PATH_INFO", "").lower())
+    is_json = any(
+        meant.startswith(route.path.lower())
+        for route in request.registry.routes.values()
+        if route.medium is Medium.JSON
+    )
+    return Medium.JSON if is_json else Medium.PAGE
 
 
 def refuse_newline(event: NewRequest) -> None:

@@ -1,26 +1,52 @@
-"""What `pserve` calls for `[server:main]`: waitress, on addresses that are taken before anything else begins."""
+"""What `pserve` calls for `[server:main]`: waitress (`web.connections`), on addresses that are taken before all else."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
+import resource
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pyramid.router import Router
 from waitress.adjustments import Adjustments
-from waitress.server import create_server
 
 from authserver.ini import did_you_mean, unused_variables
+from authserver.limits import MAXIMUM_BODY, MAXIMUM_HEAD
+from authserver.web import management
+from authserver.web.connections import Bounds, listen
 
-# What says where to listen; our sockets take their place.
-_ADDRESSES = ("listen", "host", "port", "ipv4", "ipv6")
-_SETTINGS = [name for name, _ in Adjustments._params if name != "sockets"]
+# What waitress would do about proxies; `web.forwarding` does it, with settings of the application.
+_ABOUT_PROXIES = (
+    "trusted_proxy",
+    "trusted_proxy_count",
+    "trusted_proxy_headers",
+    "log_untrusted_proxy_headers",
+    "clear_untrusted_proxy_headers",
+)
+_OURS = ("management_listen", "connections_per_address", "request_time_limit")
+_SETTINGS = [
+    *_OURS,
+    *(name for name, _ in Adjustments._params if name != "sockets" and name not in _ABOUT_PROXIES),
+]
+# Those that differ from waitress', also where the INI file does not name them: a proxy need not be in front.
+_DEFAULTS: Mapping[str, str] = {
+    "asyncore_use_poll": "true",  # select() takes no descriptor above 1023
+    "channel_timeout": "20",
+    "cleanup_interval": "5",
+    "connection_limit": "1000",
+    "ident": "",  # the name of the program tells only whom to attack
+    "max_request_body_size": str(MAXIMUM_BODY + 1),
+    "max_request_header_size": str(MAXIMUM_HEAD),
+}
+# Files that a process has open beside its connections: the database, logs, what it listens on.
+_OTHER_FILES = 128
 log = logging.getLogger("authserver")
 
 
@@ -29,7 +55,7 @@ class CannotListen(Exception):
 
 
 def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Router], None]:
-    """The server of a `[server:main]` section, `use = egg:authserver`; every setting is one of waitress.
+    """The server of a `[server:main]` section, `use = egg:authserver`: settings of waitress, and three of our own.
 
     What is wrong with the section, or an address in use, ends the process with a sentence and exit status 1. `pserve`
     calls this before it makes the application.
@@ -38,18 +64,40 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
         raise SystemExit(cannot_start(problems))
     ini = Path(global_config.get("__file__", "the INI file")).name
     try:
-        adjustments = _adjustments(settings)
-        sockets = [] if adjustments.unix_socket else _all_bound(adjustments.listen)
+        section = _Section.read(settings)
+        with ExitStack() as unless_all_are_bound:
+            sockets = _all_bound(unless_all_are_bound, section.adjustments.listen)
+            for_operators = _all_bound(unless_all_are_bound, section.management)
+            _raise_limit_of_open_files(section.adjustments.connection_limit + _OTHER_FILES)
+            unless_all_are_bound.pop_all()
     except CannotListen as error:
         raise SystemExit(cannot_start([f"[server:main] of {ini}: {error}"])) from None
-    where = adjustments.unix_socket or ", ".join(_words(item.getsockname()) for item in sockets)
-    others: dict[str, Any] = {name: text for name, text in settings.items() if name not in _ADDRESSES}
-    if sockets:
-        others["sockets"] = sockets
+    where = section.adjustments.unix_socket or ", ".join(_words(item.getsockname()) for item in sockets)
 
     def serve(application: Router) -> None:
+        if not hasattr(application, "registry"):
+            for item in (*sockets, *for_operators):
+                item.close()
+            sys.tracebacklimit = 0
+            raise CannotListen(
+                f"[server:main] of {ini}: serves authserver itself, and something is around it; use another server, such "
+                "as `use = egg:waitress`, or take the filter out"
+            )
         try:
-            running = create_server(application, **others)
+            running = listen(
+                application,
+                section.adjustments,
+                sockets,
+                Bounds(
+                    connections_per_address=section.connections_per_address,
+                    request_time_limit=section.request_time_limit,
+                    trusts=application.registry.forwarding.trusts,
+                ),
+            )
+            # Only now, so that nobody is told of a server that does not listen yet.
+            if for_operators:
+                management.start(application, for_operators)
+                log.info("for operators: %s", ", ".join(_words(item.getsockname()) for item in for_operators))
         except OSError as error:
             # Another server took an address at the same moment, or the file of the socket cannot be made. After a
             # SystemExit from here the exit status of `pserve` would be 0.
@@ -66,30 +114,81 @@ def cannot_start(problems: Iterable[str]) -> str:
     return "authserver cannot start:\n  " + "\n  ".join(problems)
 
 
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """The settings of `[server:main]`.
+
+    Attributes:
+        adjustments: those of waitress.
+        management: the addresses of the listener for operators.
+        connections_per_address, request_time_limit: as in `web.connections.Bounds`.
+    """
+
+    adjustments: Adjustments
+    management: tuple[Any, ...]
+    connections_per_address: int
+    request_time_limit: int
+
+    @classmethod
+    def read(cls, settings: Mapping[str, str]) -> _Section:
+        """Raises CannotListen."""
+        for name in settings:
+            if name in _ABOUT_PROXIES:
+                raise CannotListen(
+                    f"{name}: name your proxies in authserver.trusted_proxies of [app:main] instead, and remove this line"
+                )
+            if name not in _SETTINGS:
+                raise CannotListen(f"{name}: no such setting; {did_you_mean(name, _SETTINGS, '')}")
+        management_listen = settings.get("management_listen", "")
+        return cls(
+            _adjustments({name: text for name, text in settings.items() if name not in _OURS}),
+            tuple(_adjustments({"listen": management_listen}).listen) if management_listen.strip() else (),
+            _whole_number(settings, "connections_per_address", 64, minimum=0),
+            _whole_number(settings, "request_time_limit", 20, minimum=1),
+        )
+
+
+def _whole_number(settings: Mapping[str, str], name: str, default: int, *, minimum: int) -> int:
+    """Raises CannotListen."""
+    text = settings.get(name, str(default)).strip()
+    if not text.isascii() or not text.isdigit() or int(text) < minimum:
+        raise CannotListen(f"{name}: {text} is no whole number of at least {minimum}")
+    return int(text)
+
+
 def _adjustments(settings: Mapping[str, str]) -> Adjustments:
     """The settings as waitress reads them. Raises CannotListen."""
-    for name in settings:
-        if name not in _SETTINGS:
-            raise CannotListen(f"{name}: no such setting of waitress; {did_you_mean(name, _SETTINGS, '')}")
     try:
-        adjustments = Adjustments(**settings)
+        adjustments = Adjustments(**{**_DEFAULTS, **settings}, clear_untrusted_proxy_headers=False)
     except ValueError as error:
         if str(error) == "Invalid host/port specified.":
             given = settings.get("listen") or f"{settings.get('host', '')}:{settings.get('port', '')}"
             raise CannotListen(f"{given} is no address to listen on; expected HOST:PORT") from None
         raise CannotListen(str(error)) from None
+    if adjustments.unix_socket:
+        adjustments.listen = []
     # Without any, waitress would listen on its default, port 8080 of every interface.
-    if not (adjustments.listen or adjustments.unix_socket):
+    elif not adjustments.listen:
         raise CannotListen("listen names no address; expected HOST:PORT")
     return adjustments
 
 
-def _all_bound(addresses: Iterable[Any]) -> list[socket.socket]:
-    """A socket for each address, or none at all. Raises CannotListen."""
-    with ExitStack() as unless_all_are_bound:
-        sockets = [_bound(unless_all_are_bound, *address) for address in addresses]
-        unless_all_are_bound.pop_all()
-    return sockets
+def _raise_limit_of_open_files(needed: int) -> None:
+    """Allow this process as many open files. Raises CannotListen if the system does not."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (allowed, most) or allowed >= needed:
+        return
+    if most < needed:
+        raise CannotListen(
+            f"connection_limit needs {needed} open files, and the system allows this process {most}; lower it, or raise "
+            "the limit (systemd: LimitNOFILE)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+
+
+def _all_bound(opened: ExitStack, addresses: Iterable[Any]) -> list[socket.socket]:
+    """A socket for each address. Raises CannotListen."""
+    return [_bound(opened, *address) for address in addresses]
 
 
 def _bound(opened: ExitStack, family: int, kind: int, protocol: int, address: Any) -> socket.socket:

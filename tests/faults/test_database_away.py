@@ -72,6 +72,33 @@ def test_while_postgresql_is_away_the_answer_is_503_and_it_recovers_by_itself(pr
 
 
 @pytest.mark.postgresql
+def test_readiness_does_not_wait_for_a_database_that_is_silent(proxied):
+    """T114: two seconds, though to connect may take five; and who asks meanwhile takes no more threads than two."""
+    proxy, url = proxied
+    server = Server(url)
+    try:
+        proxy.silence()
+        # The connections of before were cut.
+        server.http.get("/health/ready", status=503)
+        began = time.monotonic()
+        ready = server.http.get("/health/ready", status=503)
+        assert 1.5 < time.monotonic() - began < 4
+        assert ready.headers["Retry-After"]
+        server.http.get("/health/ready", status=503)
+        began = time.monotonic()
+        server.http.get("/health/ready", status=503)
+        assert time.monotonic() - began < 1.5
+        proxy.cut()
+        proxy.open()
+        end = time.monotonic() + 10
+        while server.http.get("/health/ready", expect_errors=True).status_int != 200:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+    finally:
+        server.close()
+
+
+@pytest.mark.postgresql
 def test_a_table_that_somebody_locked_is_503_within_seconds(postgresql_url, serve):
     """T114, T111: liveness answers in between, and the first request after the lock succeeds."""
     ask = prepared(postgresql_url)

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from webtest import TestApp
 
 from authserver import app
 from authserver.engine.documents import DocumentKind, FetchFailed, FetchProblem
@@ -15,6 +16,7 @@ from authserver.fetching.fetcher import OUTCOMES
 from authserver.settings import SettingsError
 from authserver.testing.records import a_grant, a_token, an_event
 from authserver.testing.server import SETTINGS, Server, with_plugin
+from authserver.web.management import for_operators
 
 TOKEN, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 DAY = timedelta(days=1)
@@ -84,6 +86,18 @@ def test_what_came_of_fetches_is_counted(make) -> None:
         "address-refused": 1,
         "url-refused": 1,
     }
+
+
+@pytest.mark.parametrize("issuer", ["https://as.example", "https://as.example/tenant"])
+def test_they_are_on_the_port_for_operators_too(make, issuer: str) -> None:
+    """By any host and without TLS, with the path of the issuer or without; the token is asked for there as well."""
+    server = make(**{"authserver.issuer": issuer})
+    operator = TestApp(for_operators(server.wsgi), extra_environ={"HTTP_HOST": "10.0.0.7:16543"})
+    for path in {"/metrics", server.path("/metrics")}:
+        operator.get(path, status=401)
+        answer = operator.get(path, headers={"Authorization": f"Bearer {TOKEN}"}, status=200)
+        assert "authserver_events_total" in answer.text
+        operator.get(f"{path}/", status=404)
 
 
 def test_no_label_holds_what_clients_or_people_say(make) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import configparser
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import event
-from waitress.proxy_headers import proxy_headers_middleware
 from webob import Request, Response
-from webtest import TestApp, TestResponse
+from webtest import TestResponse
 
 from authserver.engine.clients.authentication import disable_client
 from authserver.storage.database import StorageBusy
@@ -534,63 +531,6 @@ def test_a_header_does_not_make_http_https(name: str, shared_server: Server) -> 
             METADATA, headers={name: value}, extra_environ={"wsgi.url_scheme": "http"}, expect_errors=True
         )
         assert answer.status_int == 400
-
-
-def behind_waitress(server: Server) -> TestApp:
-    """The application behind the part of waitress that believes proxies, set up as production.ini says."""
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.read(Path(__file__).parents[2] / "production.ini")
-    listening = parser["server:main"]
-    return TestApp(
-        proxy_headers_middleware(
-            server.wsgi,
-            trusted_proxy=listening["trusted_proxy"],
-            trusted_proxy_headers=set(listening["trusted_proxy_headers"].split()),
-            clear_untrusted=listening.getboolean("clear_untrusted_proxy_headers"),
-        ),
-        extra_environ={"HTTP_HOST": "as.example", "wsgi.url_scheme": "http", "REMOTE_ADDR": "127.0.0.1"},
-        lint=False,
-    )
-
-
-def test_the_trusted_proxy_says_the_scheme_and_not_the_host(shared_server: Server) -> None:
-    """Q-09, Q-10, T138: x-forwarded-proto of the proxy counts, x-forwarded-host is never in the list."""
-    browser = behind_waitress(shared_server)
-    headers = {
-        "X-Forwarded-Proto": "https",
-        "X-Forwarded-For": "203.0.113.9",
-        "X-Forwarded-Host": "evil.example",
-    }
-    answer = browser.get(METADATA, headers=headers)
-    assert answer.json["issuer"] == "https://as.example"
-    assert "evil" not in answer.text
-
-
-@pytest.mark.parametrize(
-    "headers", [{"X-Forwarded-Proto": "https"}, {"Forwarded": "proto=https;host=as.example"}]
-)
-def test_anybody_elses_word_on_the_scheme_is_removed(headers: dict[str, str], shared_server: Server) -> None:
-    """Q-10: from outside the trusted proxy the header does not exist."""
-    answer = behind_waitress(shared_server).get(
-        METADATA, headers=headers, extra_environ={"REMOTE_ADDR": "203.0.113.9"}, expect_errors=True
-    )
-    assert answer.status_int == 400
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"X-Forwarded-Proto": "gopher"},
-        {"X-Forwarded-Proto": "https, https"},
-        {"X-Forwarded-For": '"unterminated', "X-Forwarded-Proto": "https"},
-    ],
-)
-def test_garbage_from_the_proxy_is_400(headers: dict[str, str], shared_server: Server) -> None:
-    """T139: parsed once, early; no policy ever sees it."""
-    before = shared_server.events()
-    answer = behind_waitress(shared_server).get(METADATA, headers=headers, expect_errors=True)
-    assert answer.status_int == 400
-    assert shared_server.events() == before
 
 
 # ---- What cannot be read ---------------------------------------------------------------------------

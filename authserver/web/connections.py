@@ -1,0 +1,263 @@
+"""waitress, stricter about HTTP and with bounds on who may hold its connections.
+
+What it adds to waitress:
+
+- a request that two servers could read differently is refused, and its connection is closed (RFC 9112, 11.2);
+- a path is what was sent: two slashes are not one, and an encoded slash is none;
+- its own refusals are JSON with the headers of all answers, and say nothing of what was sent or of what runs here;
+- a whole request has to arrive in time, not only some byte of it now and then;
+- an address that holds too many connections loses the one that has been waiting longest, and so does everybody when
+  there are too many in all. Trusted proxies are left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_network
+from typing import Any
+
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError, unquote_bytes_to_wsgi
+from waitress.server import MultiSocketServer, TcpWSGIServer, UnixWSGIServer
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+
+from authserver.web.forwarding import address_of
+
+# So many places are kept free below waitress' own limit, at which it would no longer accept anybody.
+_RESERVE = 8
+_ERRORS = {
+    400: "This is not a request of HTTP/1.0 or HTTP/1.1 that can be read in one way only.",
+    413: "The body is too long.",
+    431: "The first line and the headers are too long.",
+    500: "The server failed to answer this request.",
+    501: "This transfer coding is not supported.",
+}
+_HEADERS = [
+    ("Content-Type", "application/json"),
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Who may hold connections, and for how long.
+
+    Attributes:
+        connections_per_address: how many an address may hold, or a /64 network of IPv6; 0 for any number.
+        request_time_limit: seconds within which a whole request has arrived.
+        trusts: whether an address is a trusted proxy's, which may hold any number.
+    """
+
+    connections_per_address: int
+    request_time_limit: int
+    trusts: Callable[[str], bool]
+
+
+class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress publishes no types
+    """Reads one request; refuses what RFC 9112 lets a server refuse because others may read it otherwise."""
+
+    def received(self, data: bytes) -> int:
+        consumed: int = super().received(data)
+        if self.error:
+            # Or waitress would ask for the body of a request that it has refused.
+            self.expect_continue = False
+        return consumed
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Raises ParsingError."""
+        if b"\r\n " in header_plus or b"\r\n\t" in header_plus:
+            raise ParsingError("A header is folded")  # 5.2
+        if b"\0" in header_plus:
+            raise ParsingError("There is a NUL")  # RFC 9110, 5.5
+        super().parse_header(header_plus)
+        if self.version not in ("1.0", "1.1"):
+            raise ParsingError("It is another version of HTTP")
+        if (self.chunked and "CONTENT_LENGTH" in self.headers) or "TRANSFER_ENCODING" in self.headers:
+            raise ParsingError("There are two lengths, or a coding that HTTP/1.0 has not")  # 6.1
+        host = self.headers.get("HOST")
+        if (host is None and self.version == "1.1") or (host is not None and "," in host):
+            raise ParsingError("There is no host, or more than one")  # 3.2
+        if self.proxy_netloc and self.proxy_netloc.lower() != (host or "").lower():
+            raise ParsingError("The target names another host")  # 3.2.2
+        target, _, _ = self.request_uri.partition("?")
+        if "%2f" in target.lower():
+            # An encoded slash separates nothing (RFC 3986, 2.2), so it stays as it is.
+            raw = self.path_of(target).replace("%2f", "%252f").replace("%2F", "%252F")
+            self.path = unquote_bytes_to_wsgi(raw.encode("latin-1"))
+
+    def path_of(self, target: str) -> str:
+        """The path of a request's target without its query, as it was sent."""
+        whole, _, _ = target.partition("#")
+        return (
+            whole.removeprefix(f"{self.proxy_scheme}://{self.proxy_netloc}") if self.proxy_netloc else whole
+        )
+
+
+class Task(WSGITask):  # type: ignore[misc]
+    """Answers one request."""
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        if self.request.path.startswith("//"):
+            # waitress makes one slash of several.
+            environ["PATH_INFO"] = self.request.path
+        return environ
+
+
+class RefusingTask(ErrorTask):  # type: ignore[misc]
+    """Answers what waitress itself refuses, or what the application failed to answer, and closes the connection."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        code = "server_error" if error.code == 500 else "invalid_request"
+        body = f'{{"error":"{code}","error_description":"{_ERRORS[error.code]}"}}'.encode()
+        log.info("refused before it was read: %d %s", error.code, error.reason)
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers += _HEADERS
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(b"" if getattr(self.request, "command", "") == "HEAD" else body)
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    """One connection."""
+
+    task_class = Task
+    error_task_class = RefusingTask
+    parser_class = Parser
+    _reading: Parser | None = None
+    _began = 0.0
+
+    def received(self, data: bytes) -> bool:
+        done: bool = super().received(data)
+        if self.request is not self._reading:
+            self._reading, self._began = self.request, time.time()
+        return done
+
+    @property
+    def waits_since(self) -> float | None:
+        """Since when the server has been waiting for a request: for the rest of it, or for the next; None if it is not.
+
+        In seconds since the epoch.
+        """
+        if self.requests or self.will_close:
+            return None
+        return self._began if self.request is not None else float(self.last_activity)
+
+
+class Listener:
+    """What the servers for both kinds of sockets have in common; to be mixed into one of waitress'."""
+
+    channel_class = Channel
+    active_channels: dict[int, Channel]
+    bounds: Bounds
+
+    def maintenance(self, now: float) -> None:
+        """Close what waits for too long; waitress calls this every `cleanup_interval` seconds."""
+        super().maintenance(now)  # type: ignore[misc]
+        for channel in self.active_channels.values():
+            since = channel.waits_since
+            if (
+                channel.request is not None
+                and since is not None
+                and since < now - self.bounds.request_time_limit
+            ):
+                channel.will_close = True
+
+    def accept(self) -> Any:
+        """A new connection, for which another one may have to go; None if there is none."""
+        accepted = super().accept()  # type: ignore[misc]
+        if accepted is None:
+            return None
+        if len(self._map) >= self.adj.connection_limit - _RESERVE:  # type: ignore[attr-defined]
+            close_longest_waiting(
+                channel
+                for channel in self.active_channels.values()
+                if not self.bounds.trusts(channel.addr[0])
+            )
+        connection, address = accepted
+        peer = self.fix_addr(address)[0]  # type: ignore[attr-defined]
+        if self.bounds.connections_per_address and not self.bounds.trusts(peer):
+            network = network_of(peer)
+            others = [
+                channel
+                for channel in self.active_channels.values()
+                if not channel.will_close and network_of(channel.addr[0]) == network
+            ]
+            if len(others) >= self.bounds.connections_per_address and not close_longest_waiting(others):
+                connection.close()
+                return None
+        return accepted
+
+
+class TcpListener(Listener, TcpWSGIServer):  # type: ignore[misc]
+    """On a TCP port."""
+
+
+class UnixListener(Listener, UnixWSGIServer):  # type: ignore[misc]
+    """On a Unix socket. Whoever may use the file is one peer, which has no address."""
+
+
+def listen(
+    application: Callable[..., Any],
+    adjustments: Adjustments,
+    sockets: Iterable[socket.socket],
+    bounds: Bounds,
+) -> MultiSocketServer:
+    """A server that accepts connections; its `run` answers them until SystemExit or KeyboardInterrupt.
+
+    Args:
+        adjustments: the settings of waitress.
+        sockets: that have their addresses; none if the settings name a Unix socket.
+
+    Raises:
+        OSError: an address was taken meanwhile, or the file of the socket cannot be made.
+    """
+    channels: dict[int, Any] = {}
+    dispatcher = ThreadedTaskDispatcher()
+    common: dict[str, Any] = {"map": channels, "dispatcher": dispatcher, "adj": adjustments}
+    if adjustments.unix_socket:
+        listeners: list[Any] = [UnixListener(application, **common)]
+    else:
+        listeners = [
+            TcpListener(
+                application,
+                _sock=item,
+                bind_socket=False,
+                sockinfo=(item.family, item.type, item.proto, item.getsockname()),
+                **common,
+            )
+            for item in sockets
+        ]
+    for listener in listeners:
+        listener.bounds = bounds
+    dispatcher.set_thread_count(adjustments.threads)
+    return MultiSocketServer(channels, adjustments, [], dispatcher)
+
+
+def close_longest_waiting(channels: Iterable[Channel]) -> bool:
+    """Close the connection on which the server has been waiting for longest; False if it waits on none of them."""
+    waiting = [(since, channel) for channel in channels if (since := channel.waits_since) is not None]
+    if not waiting:
+        return False
+    _, longest = min(waiting, key=lambda pair: pair[0])
+    longest.will_close = True
+    return True
+
+
+@lru_cache(maxsize=4096)
+def network_of(peer: str) -> str:
+    """What counts as one address: one of IPv4, or the /64 of one of IPv6, which one household has."""
+    address = address_of(peer)
+    if address is None or address.version == 4:
+        return str(address or peer)
+    return str(ip_network((address, 64), strict=False))
