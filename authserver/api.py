@@ -57,6 +57,12 @@ endpoint. `read_bearer` reads an access token from the Authorization header of t
 `Issued` behind it, and `InvalidToken` refuses it. `config.add_cross_origin_headers` allows more headers to other
 origins. `config.add_well_known` adds a document about the issuer at its well-known address.
 
+For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` says what the endpoint takes, answers and
+refuses with, each `Parameter` with its JSON Schema. What a plugin adds to operations of others it declares in a class
+variable `described`, a mapping of `Described`. `AUTHORIZATION_REQUEST` and `AUTHORIZATION_ERRORS` are what an
+authorization request has and is refused with, `SCOPE_PARAMETER` and `RESOURCE_PARAMETER` what a grant type may take, and
+`FLAG` is the schema of what is true or false.
+
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` makes all checks
 that do not depend on a user; `engine.ring` seals, `to_text` and `from_text` convert what is sealed.
 
@@ -174,11 +180,21 @@ from authserver.protocols import (
 from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.forms import read_form
 from authserver.web.json import json_response
+from authserver.web.operation import FLAG, Described, Operation, Parameter
+from authserver.web.operations import (
+    AUTHORIZATION_ERRORS,
+    AUTHORIZATION_REQUEST,
+    RESOURCE_PARAMETER,
+    SCOPE_PARAMETER,
+)
 from authserver.web.request import Request
 from authserver.web.route import Medium, Origins, Route
 
 __all__ = [
+    "AUTHORIZATION_ERRORS",
+    "AUTHORIZATION_REQUEST",
     "DECIDING",
+    "FLAG",
     "FOREIGN_ALGORITHMS",
     "INITIAL_ACCESS_TOKEN_REQUIRED",
     "LOOPBACK_HOSTS",
@@ -187,6 +203,8 @@ __all__ = [
     "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
     "RESERVED_PREFIXES",
+    "RESOURCE_PARAMETER",
+    "SCOPE_PARAMETER",
     "SELF_REGISTERED",
     "AuthenticationDecisionHook",
     "AuthenticationStep",
@@ -202,6 +220,7 @@ __all__ = [
     "Counted",
     "Credentials",
     "Decision",
+    "Described",
     "Document",
     "DocumentKind",
     "Engine",
@@ -232,7 +251,9 @@ __all__ = [
     "Medium",
     "OAuthError",
     "ObserveHook",
+    "Operation",
     "Origins",
+    "Parameter",
     "Parameters",
     "PrivateUseRedirectUrisHook",
     "Question",

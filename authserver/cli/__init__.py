@@ -21,6 +21,7 @@ COMMANDS = (
     "keys",
     "limits",
     "lint",
+    "openapi",
     "plugin",
     "plugins",
     "policy",

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from authserver.api import (
+    RESOURCE_PARAMETER,
+    SCOPE_PARAMETER,
     BadAssertion,
     Client,
+    Described,
     Engine,
     Grant,
     InvalidGrant,
     Issue,
+    Parameter,
     Parameters,
     Redeem,
     SingleUse,
@@ -60,6 +64,15 @@ class JwtBearer:
     """
 
     immediate: ClassVar[bool] = True
+    described: ClassVar[Mapping[str, Described]] = {
+        GRANT_TYPE: Described(
+            members={
+                "assertion": Parameter(description="The signed assertion (RFC 7523, 2.1).", required=True),
+                "scope": SCOPE_PARAMETER,
+                "resource": RESOURCE_PARAMETER,
+            }
+        )
+    }
     reasons: ClassVar[Mapping[str, str]] = {"assertion-replayed": ""}
 
     issuers: tuple[tuple[str, str], ...]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from authserver.engine.records import EventType
+from authserver.web.operation import Operation
 
 
 class Medium(StrEnum):
@@ -39,6 +40,7 @@ class Route:
         metadata: the member of the server metadata that contains its URL (RFC 8414, 2); "" for none.
         decided_by: the deciding hook that its rules ask; if no plugin serves that hook, the endpoint answers 404. "" for
             none.
+        operation: what it takes and answers, for the OpenAPI document; of endpoints that answer JSON.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Route:
     refused: EventType = EventType.REQUEST_REFUSED
     metadata: str = ""
     decided_by: str = ""
+    operation: Operation | None = field(default=None, repr=False)
 
 
 @dataclass

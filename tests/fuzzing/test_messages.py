@@ -1,0 +1,61 @@
+"""Whatever is sent to whichever endpoint: an answer of ours, never a failure, a trace, a secret or a wrong redirect.
+
+`make fuzz` sends many more. What must be true after each message is in `World`.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import example, given
+
+from tests.fuzzing.conftest import IS_LONG, examples
+from tests.fuzzing.messages import METHODS, WEIGHTS, anywhere, messages
+from tests.fuzzing.world import Known, Message, World
+
+# How many messages an endpoint gets, for each point of its weight.
+EACH = 560 if IS_LONG else 14
+
+
+def test_no_message_to_an_endpoint_breaks_it(world: World) -> None:
+    """T013, T015, T137, R-04, B-02: right messages to each endpoint of the route table, and changed ones."""
+    routes = [*world.routes.values(), *world.server.wsgi.registry.folders.values()]
+    assert {"authorize", "token", "pushed_requests", "metrics"} <= {route.name for route in routes}
+    for route in routes:
+
+        @examples(EACH * WEIGHTS.get(route.name, 1))
+        @given(messages(route))
+        def send(message: Message) -> None:
+            world.send(message)
+
+        send()
+    every = {*REMEDIES, *WITHOUT_REMEDY, *world.server.application.parts.policies.declared("reasons")}
+    print("REASONS", len(every), "MISSING", sorted(every - world.reached.keys()))
+    told = {(path, status, code) for (path, status), codes in world.documented.items() for code in codes}
+    print("TOLD", len(told), "MISSING", sorted(told - world.told.keys()))
+
+
+def test_every_method_has_an_answer_at_every_path(world: World) -> None:
+    """B-01, F-01: what a path does not do is 405, whoever is signed in."""
+    for path, method, person in itertools.product(world.routes, METHODS, (None, "ann")):
+        headers = () if person is None else (("Cookie", Known(f"cookies of {person}")),)
+        answer = world.send(Message(method=method, path=path, headers=headers))
+        if method not in ("GET", "POST", "HEAD", "OPTIONS"):
+            assert answer.status_int == 405
+            assert method not in answer.headers["Allow"]
+
+
+@examples(3_000 if IS_LONG else 100)
+@given(message=anywhere)
+@example(Message(method="GET", path=""))
+@example(Message(method="POST", path="/\xff"))
+@example(Message(method="POST", path="/oauth/token/\xff"))
+@example(Message(method="GET", path="/playground/static/../../app.py"))
+@example(Message(method="GET", path="/playground/static/\0"))
+@example(Message(method="GET", path="/playground/static/."))
+@example(Message(method="GET", path="/playground/static/" + "a" * 3_000))
+def test_no_path_breaks_it(world: World, message: Message) -> None:
+    """T015: invalid UTF-8, `;`, `//`, NUL and dot segments, at any depth: 404, or the page that is really there."""
+    answer = world.send(message)
+    if answer.status_int < 400 and message.method != "OPTIONS":
+        assert message.path in (*world.routes, "", "//") or message.path.startswith("/playground/static/")
