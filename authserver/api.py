@@ -61,7 +61,7 @@ For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` sa
 refuses with, each `Parameter` with its JSON Schema. What a plugin adds to operations of others it declares in a class
 variable `described`, a mapping of `Described`. `AUTHORIZATION_REQUEST` and `AUTHORIZATION_ERRORS` are what an
 authorization request has and is refused with, `SCOPE_PARAMETER` and `RESOURCE_PARAMETER` what a grant type may take, and
-`FLAG` is the schema of what is true or false.
+`FLAG` and `TEXT` are the schemas of what is true or false, and of a text that is not empty.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` makes all checks
 that do not depend on a user; `engine.ring` seals, `to_text` and `from_text` convert what is sealed.
@@ -180,7 +180,7 @@ from authserver.protocols import (
 from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.forms import read_form
 from authserver.web.json import json_response
-from authserver.web.operation import FLAG, Described, Operation, Parameter
+from authserver.web.operation import FLAG, TEXT, Described, Operation, Parameter
 from authserver.web.operations import (
     AUTHORIZATION_ERRORS,
     AUTHORIZATION_REQUEST,
@@ -206,6 +206,7 @@ __all__ = [
     "RESOURCE_PARAMETER",
     "SCOPE_PARAMETER",
     "SELF_REGISTERED",
+    "TEXT",
     "AuthenticationDecisionHook",
     "AuthenticationStep",
     "BadAssertion",

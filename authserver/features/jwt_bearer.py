@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from authserver.api import (
     RESOURCE_PARAMETER,
     SCOPE_PARAMETER,
+    TEXT,
     BadAssertion,
     Client,
     Described,
@@ -67,7 +68,9 @@ class JwtBearer:
     described: ClassVar[Mapping[str, Described]] = {
         GRANT_TYPE: Described(
             members={
-                "assertion": Parameter(description="The signed assertion (RFC 7523, 2.1).", required=True),
+                "assertion": Parameter(
+                    description="The signed assertion (RFC 7523, 2.1).", schema=TEXT, required=True
+                ),
                 "scope": SCOPE_PARAMETER,
                 "resource": RESOURCE_PARAMETER,
             }

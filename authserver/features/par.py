@@ -25,6 +25,7 @@ from authserver.api import (
     MAXIMUM_BODY,
     MAXIMUM_PARAMETER,
     SELF_REGISTERED,
+    TEXT,
     Client,
     Counted,
     Described,
@@ -71,7 +72,7 @@ ROUTE = Route(
         summary="Send an authorization request in advance (RFC 9126, 2).",
         form={
             "client_id": Parameter(
-                description="The client; also if it authenticates in the header.", required=True
+                description="The client; also if it authenticates in the header.", schema=TEXT, required=True
             ),
             **AUTHORIZATION_REQUEST,
         },

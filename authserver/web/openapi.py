@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from importlib.metadata import version
 from itertools import chain
 from typing import Any
@@ -216,7 +217,7 @@ def _by_status(route: Route, operation: Operation, errors: Iterable[type[OAuthEr
 def _refused(status: int, codes: set[str]) -> dict[str, Any]:
     error = {"$ref": "#/components/schemas/Error"}
     refused: dict[str, Any] = {
-        "description": _STATUSES[status],
+        "description": _STATUSES.get(status, HTTPStatus(status).phrase),
         "content": {JSON: {"schema": {"allOf": [error], "properties": {"error": {"enum": sorted(codes)}}}}},
     }
     if status in (TooManyRequests.status, TemporarilyUnavailable.status):

@@ -12,6 +12,8 @@ from authserver.engine.records import NOTHING
 # A JSON Schema (2020-12).
 Schema = Mapping[str, Any]
 
+STRING: Schema = {"type": "string"}
+# An empty parameter counts as not sent.
 TEXT: Schema = {"type": "string", "minLength": 1}
 FLAG: Schema = {"type": "boolean"}
 TEXTS: Schema = {"type": "array", "items": {"type": "string"}}
@@ -27,7 +29,7 @@ class Parameter:
     """
 
     description: str
-    schema: Schema = field(default_factory=lambda: TEXT)
+    schema: Schema = field(default_factory=lambda: STRING)
     required: bool = False
 
 

@@ -38,7 +38,7 @@ _CREDENTIAL: Schema = {"type": "string", "minLength": 1, "maxLength": MAXIMUM_PA
 # Scope tokens with single spaces between them (RFC 6749, 3.3).
 _SCOPE: Schema = {
     "type": "string",
-    "pattern": r"^[!#-\[\]-~]+( [!#-\[\]-~]+)*$",
+    "pattern": r"^([!#-\[\]-~]+( [!#-\[\]-~]+)*)?$",
     "maxLength": MAXIMUM_SCOPE,
 }
 _INSTANT: Schema = {"type": "integer", "description": "Seconds since 1970 (UTC)."}
@@ -61,7 +61,7 @@ AUTHORIZATION_REQUEST: Members = {
     "scope": SCOPE_PARAMETER,
     "state": Parameter(
         description="Comes back to the client as it is (OAuth 2.1, 4.1.1).",
-        schema={"type": "string", "pattern": "^[ -~]+$"},
+        schema={"type": "string", "pattern": "^[ -~]*$"},
     ),
     "code_challenge": Parameter(
         description="The SHA-256 of the verifier, in base64url (RFC 7636, 4.2).",

@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.fuzzing.world import World
 
+# What the tests have found out, which `make fuzz` shows.
+REPORT: list[str] = []
 IS_LONG = os.environ.get("AUTHSERVER_FUZZ") == "long"
 
 
@@ -30,6 +32,11 @@ def examples(number: int) -> settings:
             HealthCheck.function_scoped_fixture,
         ],
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in REPORT:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="module")

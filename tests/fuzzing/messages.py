@@ -42,11 +42,11 @@ from tests.fuzzing.world import (
 Draw = Callable[..., Any]
 
 CLIENTS = ("web", "post", "native", "first", "service", "api", "bound", "pushing", "vouched", "gone",
-           "stranger", "newcomer", "scopeless")  # fmt: skip
+           "stranger", "newcomer", "scopeless", "narrow", "moved")  # fmt: skip
 # Clients that have tokens.
-HOLDERS = ("web", "post", "native", "first", "bound", "stranger", "gone")
+HOLDERS = ("web", "post", "native", "first", "bound", "stranger", "gone", "moved")
 SECRETLESS = ("native", "bound", "stranger")
-PEOPLE = ("ann", "bob", "dora", "nobody")
+PEOPLE = ("ann", "bob", "carl", "dora", "nobody")
 REDIRECT_URIS: Mapping[str, str] = {"native": LOOPBACK}
 # Seconds: what the lifetimes of this server part, one by one.
 LATER = (0, 9, 11, 61, 91, 301, 901, 3_601, 43_300, 604_900, 1_209_700, 40_000_000)
@@ -86,18 +86,23 @@ MEMBERS = (
 PROOFS = (
     "proof", "proof of a pushed request", "proof with another url", "proof with another method", "proof of yesterday",
     "proof without id", "proof of another key", "proof with a wrong signature", "proof of another type",
-    "proof of another algorithm", "proof without key",
+    "proof of another algorithm", "proof without key", "proof of before",
 )  # fmt: skip
 VOUCHERS = (
     "assertion", "assertion of a stranger", "assertion for another", "assertion about nobody", "assertion about dora",
     "assertion without subject", "assertion without id", "assertion without end", "assertion that has ended",
     "assertion that lives too long", "assertion of tomorrow", "assertion with a wrong signature",
     "assertion of an unknown key", "assertion of another type", "assertion of another algorithm",
-    "assertion with extensions",
+    "assertion with extensions", "assertion of before",
 )  # fmt: skip
 # Everything that was issued, and where it belongs.
-CODES = tuple(f"{state}code of {name}" for name in HOLDERS for state in ("", "used ")) + (
-    "code of ended", "code of bob of web", "code of dora of web")  # fmt: skip
+CODES = (
+    *(f"{state}code of {name}" for name in HOLDERS for state in ("", "used ")),
+    "code of ended",
+    "code of bob of web",
+    "code of dora of web",
+    "burnt code of web",
+)
 TOKENS = (
     *tuple(
         f"{kind} token of {name}"
@@ -107,13 +112,47 @@ TOKENS = (
     "access token of service",
 )
 PUSHED = tuple(f"request of {name}" for name in ("web", "native", "stranger", "pushing"))
-SEALED = tuple(f"sealed request of {name}" for name in ("ann", "bob", "nobody"))
+SEALED = tuple(f"sealed request of {name}" for name in ("ann", "bob", "nobody", "answered"))
 HELD = (
     *(f"id of {name}" for name in CLIENTS),
     *(f"secret of {name}" for name in ("web", "post", "api", "newcomer")),
-    *CODES, *TOKENS, *PUSHED, *SEALED, *(f"form token of {name}" for name in ("ann", "bob", "nobody")),
+    *CODES, *TOKENS, *PUSHED, *SEALED, *(f"form token of {name}" for name in ("ann", "bob", "nobody", "answered")),
     "session", "grant of ann", "handle of a session", "thumbprint", *PROOFS[:2], *VOUCHERS[:2],
 )  # fmt: skip
+
+# What is wrong with a parameter in its own way.
+OF_NAMES: Mapping[str, tuple[Value, ...]] = {
+    "assertion": tuple(map(Known, VOUCHERS)),
+    "client_id": tuple(Known(f"id of {name}") for name in CLIENTS),
+    "client_secret": ("short", FORGED[-1], Known("secret of web")),
+    "code": (FORGED[0], FORGED[1], *map(Known, CODES)),
+    "code_challenge": ("short", "=" * 43, VERIFIER + "x"),
+    "code_challenge_method": ("plain", "s256"),
+    "code_verifier": ("short", "x" * 43, "x" * 129, "=" * 43),
+    "csrf_token": tuple(Known(f"form token of {name}") for name in ("ann", "bob", "nobody", "answered")),
+    "grant_type": ("implicit", "password", "client_credentials", ASSERTIONS, "refresh_token"),
+    "redirect_uri": (
+        "https://evil.example/cb",
+        f"{REDIRECT_URI}/",
+        SECOND_URI,
+        LOOPBACK,
+        "nowhere",
+        f"{REDIRECT_URI}#",
+    ),
+    "refresh_token": (FORGED[1], FORGED[0], *map(Known, TOKENS)),
+    "request": tuple(map(Known, SEALED)),
+    "request_uri": (
+        "https://client.example/r",
+        *map(Known, PUSHED),
+        f"urn:ietf:params:oauth:request_uri:{FORGED[0]}",
+    ),
+    "resource": ("https://evil.example/", "nowhere", "https://api.example/#x"),
+    "response_mode": ("fragment", "form_post"),
+    "response_type": ("token", "code token", "id_token"),
+    "scope": ("admin", "openid", "a  b", 'a"b', "x" * 5_000),
+    "state": ("é", "x" * 8_200, "x" * 12_000, "\n"),
+    "token": (*map(Known, TOKENS), *map(Known, CODES), *FORGED),
+}
 
 nasty = st.sampled_from(NASTY)
 raw = st.one_of(
@@ -135,7 +174,7 @@ field = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_chara
 OF_HEADERS: Mapping[str, tuple[Value, ...]] = {
     "Authorization": (
         "Basic", "Basic ", "Basic Og==", "Basic \xff", "Basic ===", basic("web", "wrong"), basic("web\0", "\0"),
-        basic("\N{SNOWMAN}", "\N{SNOWMAN}"), "Bearer", "Bearer x", "bEaReR x", "Digest username=x", "DPoP x",
+        basic("\N{SNOWMAN}", "\N{SNOWMAN}"), Known("basic with a wrong secret"), "Bearer", "Bearer x", "bEaReR x", "Digest username=x", "DPoP x",
         f"Bearer {INITIAL_TOKEN}", f"Bearer {FIGURES_TOKEN}", f"bearer {INITIAL_TOKEN}",
         *(Known(f"basic of {name}") for name in ("web", "api", "gone", "newcomer", "service")),
     ),
@@ -246,9 +285,10 @@ def _authorize(draw: Draw, path: str) -> Message:
 
 
 def _consent(draw: Draw, path: str) -> Message:
-    who = _one(draw, "ann", "bob", "nobody")
+    who = _one(draw, "ann", "bob", "nobody", "answered")
     sealed: Pair = ("request", Known(f"sealed request of {who}"))
-    cookies = _cookies(draw, who, who, who, *PEOPLE)
+    whose = "ann" if who == "answered" else who
+    cookies = _cookies(draw, whose, whose, whose, whose, *PEOPLE)
     if _one(draw, True, False, False):
         return Message(
             method="GET", path=path, query=(sealed, *_some(draw, ticks=("none", "all"))), headers=cookies
@@ -281,7 +321,7 @@ def _own_form(route: Route) -> Callable[[Draw, str], Message]:
     """A form of a page of a signed-in person."""
 
     def message(draw: Draw, path: str) -> Message:
-        who = _one(draw, "ann", "ann", "bob", "dora")
+        who = _one(draw, "ann", "ann", "bob", "carl", "dora")
         if "POST" not in route.methods or _one(draw, True, False, False):
             return Message(
                 method="GET",
@@ -345,10 +385,12 @@ def _token(draw: Draw, path: str) -> Message:
         )
     name = _one(draw, name, name, name, name, *CLIENTS)
     proven, headers = _proves(draw, name)
-    proofs = (True,) if name == "bound" else (True, False, False)
+    proofs = (True, True, False) if name == "bound" else (True, False, False)
     if _one(draw, *proofs):
         headers = (*headers, ("DPoP", Known(_one(draw, "proof", "proof", *PROOFS))))
-    return Message(method="POST", path=path, form=(*proven, *sent), headers=headers)
+    # Codes and tokens end at some time.
+    later = _one(draw, 0, 0, *LATER)
+    return Message(method="POST", path=path, form=(*proven, *sent), headers=headers, later=later)
 
 
 def _about_a_token(draw: Draw, path: str) -> Message:
@@ -374,7 +416,14 @@ def _register(draw: Draw, path: str) -> Message:
     metadata: dict[str, Any] = {
         "client_name": "New",
         "redirect_uris": [
-            _one(draw, REDIRECT_URI, LOOPBACK, SCHEME, "cursor://anysphere.cursor-mcp/oauth/callback")
+            _one(
+                draw,
+                REDIRECT_URI,
+                LOOPBACK,
+                SCHEME,
+                "myapp://cb",
+                "cursor://anysphere.cursor-mcp/oauth/callback",
+            )
         ],
         "token_endpoint_auth_method": _one(draw, "none", "client_secret_basic", "client_secret_post"),
         "scope": "profile",
@@ -491,7 +540,9 @@ def _replace(draw: Draw, message: Message) -> Message:
     sent = list(_sent(message))
     if sent:
         place = draw(st.integers(0, len(sent) - 1))
-        sent[place] = (sent[place][0], draw(values))
+        name = sent[place][0]
+        known = OF_NAMES.get(name) if isinstance(name, str) else None
+        sent[place] = (name, _one(draw, *known) if known and draw(st.booleans()) else draw(values))
     return _changed(message, tuple(sent))
 
 
@@ -520,6 +571,16 @@ def _another_method(draw: Draw, message: Message) -> Message:
 
 def _another_header(draw: Draw, message: Message) -> Message:
     return replace(message, headers=(*message.headers, draw(headers)))
+
+
+def _another_credential(draw: Draw, message: Message) -> Message:
+    return replace(
+        message, headers=(*message.headers, ("Authorization", _one(draw, *OF_HEADERS["Authorization"])))
+    )
+
+
+def _two_sessions(draw: Draw, message: Message) -> Message:
+    return replace(message, headers=(*message.headers, ("Cookie", _one(draw, *OF_HEADERS["Cookie"]))))
 
 
 def _no_header(draw: Draw, message: Message) -> Message:
@@ -566,8 +627,8 @@ def _another_path(draw: Draw, message: Message) -> Message:
 
 
 CHANGES = (
-    _drop, _drop, _double, _swap, _replace, _replace, _replace, _add, _flood, _move, _another_method, _another_header,
-    _another_header, _no_header, _another_type, _another_body, _later, _later, _another_path,
+    *[_replace] * 6, *[_drop] * 2, *[_double] * 2, *[_another_header] * 2, *[_later] * 2, _swap, _add, _flood, _move,
+    _another_method, _another_credential, _two_sessions, _no_header, _another_type, _another_body, _another_path,
 )  # fmt: skip
 
 # ---- any path ---------------------------------------------------------------------------------------
