@@ -389,7 +389,7 @@ def _token(draw: Draw, path: str) -> Message:
     if _one(draw, *proofs):
         headers = (*headers, ("DPoP", Known(_one(draw, "proof", "proof", *PROOFS))))
     # Codes and tokens end at some time.
-    later = _one(draw, 0, 0, *LATER)
+    later = _one(draw, *[0] * 4 * len(LATER), *LATER)
     return Message(method="POST", path=path, form=(*proven, *sent), headers=headers, later=later)
 
 
@@ -616,6 +616,19 @@ def _another_body(draw: Draw, message: Message) -> Message:
     )
 
 
+def _too_large(draw: Draw, message: Message) -> Message:
+    """A body that is not read, of the type that it should have."""
+    if message.body is not None:
+        return replace(message, body=message.body + b" " * 65_537)
+    return replace(message, form=(*(message.form or ()), ("a", "x" * 65_537)))
+
+
+def _another_proof(draw: Draw, message: Message) -> Message:
+    return replace(
+        message, headers=(*message.headers, ("DPoP", _one(draw, "a.b.c", "é", *map(Known, PROOFS))))
+    )
+
+
 def _later(draw: Draw, message: Message) -> Message:
     return replace(message, later=_one(draw, *LATER))
 
@@ -628,7 +641,7 @@ def _another_path(draw: Draw, message: Message) -> Message:
 
 CHANGES = (
     *[_replace] * 6, *[_drop] * 2, *[_double] * 2, *[_another_header] * 2, *[_later] * 2, _swap, _add, _flood, _move,
-    _another_method, _another_credential, _two_sessions, _no_header, _another_type, _another_body, _another_path,
+    _another_method, _another_credential, _another_proof, _too_large, _two_sessions, _no_header, _another_type, _another_body, _another_path,
 )  # fmt: skip
 
 # ---- any path ---------------------------------------------------------------------------------------

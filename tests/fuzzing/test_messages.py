@@ -31,6 +31,9 @@ ELSEWHERE = {
     "grant-ended",
     "password-changed",
     "session-ended",
+    # Only an operator registers a client for these.
+    "private-use-not-allowed",
+    "unauthorized_client",
     # Other plugins or settings.
     "access_denied",
     "client-refused",
