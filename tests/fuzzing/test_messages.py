@@ -56,7 +56,7 @@ EACH = 560 if IS_LONG else 14
 
 
 def test_no_message_to_an_endpoint_breaks_it(world: World) -> None:
-    """T013, T015, T137, R-04, B-02: right messages to each endpoint of the route table, and changed ones."""
+    """T013, T015, T083, T086, T099, T137, T138, A-04, B-02, R-04: right messages to each endpoint of the route table, and changed ones."""
     routes = [*world.routes.values(), *world.server.wsgi.registry.folders.values()]
     assert {"authorize", "token", "pushed_requests", "metrics"} <= {route.name for route in routes}
     for route in routes:

@@ -76,7 +76,7 @@ def with_checksum(text: str) -> str:
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect", "/oauth/revoke"])
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 def test_a_wrong_secret_costs_as_much_whoever_it_is_for(server: Server, path: str, method: str) -> None:
-    """T048, J-07: of a client that there is or is not, disabled or not; right but for the last character or not at all."""
+    """T047, T048, J-07: of a client that there is or is not, disabled or not; right but for the last character or not at all."""
     _client, secret = server.add_client(client_id="known", token_endpoint_auth_method=method)
     server.add_client(client_id="gone", token_endpoint_auth_method=method)
     with server.begin() as engine:
