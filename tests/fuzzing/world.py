@@ -67,8 +67,8 @@ CONSEQUENCES: Mapping[str, frozenset[tuple[str, str]]] = {
         # Wrong proofs of a code are counted.
         ("redirect-uri-differs", ("tokens", "UPDATE")),
         ("verifier-wrong", ("tokens", "UPDATE")),
-        # A person has answered, once.
-        ("consent.refused", ("kept", "INSERT")),
+        # A person has answered, once, and was seen.
+        ("consent.refused", ("kept", "INSERT"), ("sessions", "UPDATE")),
     )
 }
 # Bytes of one event, with everything that is in it.
