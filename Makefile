@@ -25,7 +25,7 @@ EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/au
 	--copyright-holder="the authserver authors" --sort-by-file --add-location=file --no-wrap $(ERRORS:%=-k %) authserver
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients faults proxies mutants bench scale growth docs lock messages format clean
+.PHONY: help run test check clients faults proxies fuzz timing mutants bench scale growth docs lock messages format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -54,6 +54,12 @@ faults: $(VENV)/developing ## kill, cut and race real server processes for longe
 
 proxies: $(VENV)/developing ## attack the server, and nginx, HAProxy and Caddy before it, for longer than `make test` does
 	AUTHSERVER_PROXIES=long $(BIN)/python -m pytest tests/proxies
+
+fuzz: $(VENV)/developing ## send 50,000 messages to all endpoints, right ones and wrong ones, for longer than `make test` does
+	AUTHSERVER_FUZZ=long $(BIN)/python -m pytest tests/fuzzing
+
+timing: $(VENV)/developing ## compare how long refusals take that must not be told apart (benchmarks/README.md)
+	@PYTHONPATH=. $(BIN)/python benchmarks/timing.py
 
 mutants: $(VENV)/developing ## change the rules in one place after the other, and see which change no test notices
 	HYPOTHESIS_PROFILE=few $(BIN)/mutmut run --max-children $(WORKERS)

@@ -73,6 +73,12 @@ Authorization header of the caller, `find_issued` finds the `Issued` behind it, 
 `config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
 issuer at its well-known address.
 
+For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` says what the endpoint takes, answers and
+refuses with, each `Parameter` with its JSON Schema. What a plugin adds to operations of others it declares in a class
+variable `described`, a mapping of `Described`. `AUTHORIZATION_REQUEST` and `AUTHORIZATION_ERRORS` are what an
+authorization request has and is refused with, `SCOPE_PARAMETER` and `RESOURCE_PARAMETER` what a grant type may take, and
+`FLAG` and `TEXT` are the schemas of what is true or false, and of a text that is not empty.
+
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` makes all checks
 that do not depend on a user; `engine.ring` seals, `to_text` and `from_text` convert what is sealed.
 
@@ -214,11 +220,21 @@ from authserver.protocols import (
 from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.forms import read_form, read_json, read_query
 from authserver.web.json import json_response
+from authserver.web.operation import FLAG, TEXT, Described, Operation, Parameter
+from authserver.web.operations import (
+    AUTHORIZATION_ERRORS,
+    AUTHORIZATION_REQUEST,
+    RESOURCE_PARAMETER,
+    SCOPE_PARAMETER,
+)
 from authserver.web.request import Request
 from authserver.web.route import Medium, Origins, Route
 
 __all__ = [
+    "AUTHORIZATION_ERRORS",
+    "AUTHORIZATION_REQUEST",
     "DECIDING",
+    "FLAG",
     "FOREIGN_ALGORITHMS",
     "INITIAL_ACCESS_TOKEN_REQUIRED",
     "LOOPBACK_HOSTS",
@@ -228,7 +244,10 @@ __all__ = [
     "OFFLINE_ACCESS",
     "REGISTRATION_POLICY_UNKNOWN",
     "RESERVED_PREFIXES",
+    "RESOURCE_PARAMETER",
+    "SCOPE_PARAMETER",
     "SELF_REGISTERED",
+    "TEXT",
     "TRUSTED_ALGORITHMS",
     "AuthenticationDecisionHook",
     "AuthenticationStep",
@@ -245,6 +264,7 @@ __all__ = [
     "Counted",
     "Credentials",
     "Decision",
+    "Described",
     "Document",
     "DocumentKind",
     "Engine",
@@ -278,8 +298,10 @@ __all__ = [
     "Medium",
     "OAuthError",
     "ObserveHook",
+    "Operation",
     "OriginDecisionHook",
     "Origins",
+    "Parameter",
     "Parameters",
     "PrivateUseRedirectUrisHook",
     "Question",

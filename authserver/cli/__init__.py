@@ -22,6 +22,7 @@ COMMANDS = (
     "keys",
     "limits",
     "lint",
+    "openapi",
     "plugin",
     "plugins",
     "policy",

@@ -447,6 +447,9 @@ class Policies(Protocol):
         Raises ContributionFailed when one of them fails, and the OAuthError of one that refuses where it may.
         """
 
+    def declared(self, attribute: str, /) -> Mapping[str, Any]:
+        """The mappings that plugins have in this attribute, in one; if two have the same key, the first counts."""
+
 
 class Fetcher(Protocol):
     """Requests to URLs that somebody else named, such as a client in its metadata (R-13).

@@ -14,10 +14,12 @@ from typing import Any, ClassVar
 from pyramid.config import Configurator
 
 from authserver.api import (
+    FLAG,
     FOREIGN_ALGORITHMS,
     MAXIMUM_IDENTIFIER,
     Binding,
     Client,
+    Described,
     Engine,
     ForeignKey,
     Grant,
@@ -25,6 +27,7 @@ from authserver.api import (
     InvalidTarget,
     Jws,
     OAuthError,
+    Parameter,
     Parameters,
     ReadMember,
     SingleUse,
@@ -66,6 +69,25 @@ class Dpop:
     details: ClassVar[frozenset[str]] = frozenset({"cnf"})
     confirmations: ClassVar[Mapping[str, str]] = {"jkt": "DPoP"}
     immediate: ClassVar[bool] = True
+    described: ClassVar[Mapping[str, Described]] = {
+        "token_binding": Described(
+            headers={"DPoP": Parameter(description="A proof of the key of the client (RFC 9449, 4).")},
+            errors=(InvalidDpopProof,),
+        ),
+        "code_details": Described(
+            members={
+                "dpop_jkt": Parameter(
+                    description="The thumbprint of the key that the code is bound to (RFC 9449, 10).",
+                    schema={"type": "string", "pattern": f"^{_THUMBPRINT.pattern}$"},
+                )
+            }
+        ),
+        "client_metadata": Described(
+            members={
+                BOUND: Parameter(description="Whether all tokens are bound (RFC 9449, 5.2).", schema=FLAG)
+            }
+        ),
+    }
     reasons: ClassVar[Mapping[str, str]] = {
         "dpop-jkt-malformed": "",
         "dpop-proof-algorithm": "list the algorithm in authserver.plugin.dpop.algorithms, if it is one that can be listed",

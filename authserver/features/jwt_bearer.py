@@ -9,12 +9,17 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from authserver.api import (
+    RESOURCE_PARAMETER,
+    SCOPE_PARAMETER,
+    TEXT,
     BadAssertion,
     Client,
+    Described,
     Engine,
     Grant,
     InvalidGrant,
     Issue,
+    Parameter,
     Parameters,
     Redeem,
     SingleUse,
@@ -59,6 +64,17 @@ class JwtBearer:
     """
 
     immediate: ClassVar[bool] = True
+    described: ClassVar[Mapping[str, Described]] = {
+        GRANT_TYPE: Described(
+            members={
+                "assertion": Parameter(
+                    description="The signed assertion (RFC 7523, 2.1).", schema=TEXT, required=True
+                ),
+                "scope": SCOPE_PARAMETER,
+                "resource": RESOURCE_PARAMETER,
+            }
+        )
+    }
     reasons: ClassVar[Mapping[str, str]] = {"assertion-replayed": ""}
 
     issuers: tuple[tuple[str, str], ...]

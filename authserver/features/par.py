@@ -19,18 +19,25 @@ from pyramid.config import Configurator
 from pyramid.response import Response
 
 from authserver.api import (
+    AUTHORIZATION_ERRORS,
+    AUTHORIZATION_REQUEST,
+    FLAG,
     MAXIMUM_BODY,
     MAXIMUM_PARAMETER,
     SELF_REGISTERED,
+    TEXT,
     Client,
     Counted,
+    Described,
     Engine,
     Expanded,
     InvalidRequest,
     Kept,
     Medium,
     OAuthError,
+    Operation,
     Origins,
+    Parameter,
     Parameters,
     ReadMember,
     Request,
@@ -61,6 +68,28 @@ ROUTE = Route(
     Medium.JSON,
     Origins.CLIENTS,
     metadata="pushed_authorization_request_endpoint",
+    operation=Operation(
+        summary="Send an authorization request in advance (RFC 9126, 2).",
+        form={
+            "client_id": Parameter(
+                description="The client; also if it authenticates in the header.", schema=TEXT, required=True
+            ),
+            **AUTHORIZATION_REQUEST,
+        },
+        authenticates=True,
+        status=201,
+        answer={
+            "request_uri": Parameter(description="What the browser brings.", required=True),
+            "expires_in": Parameter(
+                description="Seconds in which it must.",
+                schema={"type": "integer", "minimum": 1},
+                required=True,
+            ),
+        },
+        errors=AUTHORIZATION_ERRORS,
+        limited=True,
+        open_to=("token_binding", "code_details"),
+    ),
 )
 # In the metadata of the server (RFC 9126, 5) and of a client (6).
 REQUIRED = "require_pushed_authorization_requests"
@@ -91,6 +120,11 @@ class PushedRequests:
     """
 
     immediate: ClassVar[bool] = True
+    described: ClassVar[Mapping[str, Described]] = {
+        "client_metadata": Described(
+            members={REQUIRED: Parameter(description="Whether each request must be pushed (6).", schema=FLAG)}
+        )
+    }
     reasons: ClassVar[Mapping[str, str]] = {
         "invalid_request_uri": "",
         "request-not-pushed": (

@@ -279,7 +279,7 @@ class PluginSet:
         """The variants of this plugin. Raises KeyError."""
         return self._variants[name]
 
-    def declared(self, attribute: str) -> dict[str, str]:
+    def declared(self, attribute: str, /) -> dict[str, Any]:
         """The mappings that plugins have in this attribute, in one; if two have the same key, the first counts."""
         found = [getattr(plugin, attribute, None) for plugin in reversed(self._plugins.values())]
         return {name: text for said in found if isinstance(said, Mapping) for name, text in said.items()}

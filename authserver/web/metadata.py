@@ -10,6 +10,7 @@ from pyramid.response import Response
 from pyramid.view import view_config
 
 from authserver.engine.metadata import server_metadata
+from authserver.web import operations
 from authserver.web.json import json_response
 from authserver.web.request import Request
 from authserver.web.routes import endpoints
@@ -21,7 +22,7 @@ MAXIMUM_AGE = 300
 
 
 def includeme(config: Configurator) -> None:
-    config.add_well_known(METADATA, metadata)
+    config.add_well_known(METADATA, metadata, operation=operations.METADATA_DOCUMENT)
 
 
 def publish(config: Configurator) -> None:

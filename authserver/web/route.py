@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from authserver.engine.origins import KnownOrigins
 from authserver.engine.records import EventType
+from authserver.web.operation import Operation
 
 
 class Medium(StrEnum):
@@ -41,6 +42,7 @@ class Route:
         decided_by: the deciding hook that its rules ask; if no plugin serves that hook, the endpoint answers 404. "" for
             none.
         for_operators: whether the listener for operators has it, too (`web.management`).
+        operation: what it takes and answers, for the OpenAPI document; of endpoints that answer JSON.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Route:
     metadata: str = ""
     decided_by: str = ""
     for_operators: bool = False
+    operation: Operation | None = field(default=None, repr=False)
 
 
 @dataclass

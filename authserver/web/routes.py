@@ -14,7 +14,9 @@ from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
 from pyramid.response import Response
 
 from authserver.engine.records import EventType
+from authserver.web import operations
 from authserver.web.cross_origin import preflight
+from authserver.web.operation import Operation
 from authserver.web.request import Registry, Request
 from authserver.web.route import Medium, Origins, Route
 
@@ -38,6 +40,7 @@ ROUTES = (
         Origins.CLIENTS,
         refused=EventType.TOKEN_REFUSED,
         metadata="token_endpoint",
+        operation=operations.TOKEN,
     ),
     Route(
         "introspect",
@@ -46,8 +49,17 @@ ROUTES = (
         Medium.JSON,
         metadata="introspection_endpoint",
         decided_by="introspection_decision",
+        operation=operations.INTROSPECT,
     ),
-    Route("revoke", "/oauth/revoke", ("POST",), Medium.JSON, Origins.CLIENTS, metadata="revocation_endpoint"),
+    Route(
+        "revoke",
+        "/oauth/revoke",
+        ("POST",),
+        Medium.JSON,
+        Origins.CLIENTS,
+        metadata="revocation_endpoint",
+        operation=operations.REVOKE,
+    ),
     Route(
         "register",
         "/oauth/register",
@@ -57,8 +69,18 @@ ROUTES = (
         refused=EventType.REGISTRATION_REFUSED,
         metadata="registration_endpoint",
         decided_by="registration_decision",
+        operation=operations.REGISTER,
     ),
-    Route("jwks", "/oauth/jwks", ("GET",), Medium.JSON, Origins.ALL, stored=False, metadata="jwks_uri"),
+    Route(
+        "jwks",
+        "/oauth/jwks",
+        ("GET",),
+        Medium.JSON,
+        Origins.ALL,
+        stored=False,
+        metadata="jwks_uri",
+        operation=operations.JWKS,
+    ),
     Route("login", "/login", ("GET", "POST"), refused=EventType.SIGN_IN_REFUSED),
     Route("logout", "/logout", ("GET", "POST")),
     Route("account", "/account", ("GET",), personal=True),
@@ -72,8 +94,24 @@ ROUTES = (
         refused=EventType.PASSWORD_REFUSED,
     ),
     Route("account_sign_out", "/account/sign-out-everywhere", ("GET", "POST"), personal=True),
-    Route("live", "/health/live", ("GET",), Medium.JSON, stored=False, for_operators=True),
-    Route("ready", "/health/ready", ("GET",), Medium.JSON, stored=False, for_operators=True),
+    Route(
+        "live",
+        "/health/live",
+        ("GET",),
+        Medium.JSON,
+        stored=False,
+        for_operators=True,
+        operation=operations.LIVE,
+    ),
+    Route(
+        "ready",
+        "/health/ready",
+        ("GET",),
+        Medium.JSON,
+        stored=False,
+        for_operators=True,
+        operation=operations.READY,
+    ),
     Route("style", "/static/style.css", ("GET",), stored=False),
     Route("theme", "/static/theme.css", ("GET",), stored=False),
     Route("favicon", "/static/favicon.svg", ("GET",), stored=False),
@@ -157,20 +195,27 @@ def endpoints(registry: Registry, issuer_origin: str) -> dict[str, str]:
 
 
 def add_well_known(
-    config: Configurator, name: str, view: Callable[[Request], Response], *, appended: bool = False
+    config: Configurator,
+    name: str,
+    view: Callable[[Request], Response],
+    *,
+    appended: bool = False,
+    operation: Operation | None = None,
 ) -> None:
     """Directive that adds a document about this issuer at its well-known address: GET, for all origins.
 
     Args:
         name: what comes after `/.well-known/`, which is between the host and the path of the issuer (RFC 8414, 3.1).
         appended: whether the document is also at the address after that path (OpenID Connect Discovery, 4).
+        operation: what it answers, for the OpenAPI document.
     """
     inserted, below = well_known_paths(name, config.registry.application.parts.settings.issuer_path)
     paths = (
         {name: inserted, f"{name} appended": below} if appended and below != inserted else {name: inserted}
     )
     for route_name, path in paths.items():
-        _add(config, Route(route_name, path, ("GET",), Medium.JSON, Origins.ALL, stored=False))
+        route = Route(route_name, path, ("GET",), Medium.JSON, Origins.ALL, stored=False, operation=operation)
+        _add(config, route)
         config.add_view(view, route_name=route_name, request_method="GET")
 
 

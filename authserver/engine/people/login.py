@@ -150,7 +150,9 @@ def claim_attempt(
         TooManyRequests: there were too many.
     """
     device_id = device_id_of(engine, device_cookie, user)
-    account = user.username if user else _unknown(engine, username)
+    # Made for every name, so that the time does not show which there are (T100).
+    unknown = _unknown(engine, username)
+    account = user.username if user else unknown
     return rates.claim(engine, Counted.SIGN_IN, account=account, device_id=device_id)
 
 

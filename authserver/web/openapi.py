@@ -1,0 +1,262 @@
+"""The OpenAPI document (OpenAPI 3.1) of the endpoints that answer JSON: made of the route table and of what plugins add."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from importlib.metadata import version
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from authserver.engine.errors import (
+    InvalidClient,
+    InvalidRequest,
+    OAuthError,
+    ServerError,
+    TemporarilyUnavailable,
+    TooManyRequests,
+)
+from authserver.web.metadata import METADATA
+from authserver.web.operation import TEXT, Described, Members, Operation, Parameter, Schema
+from authserver.web.operations import GRANT_FORMS
+from authserver.web.request import Registry
+from authserver.web.route import Medium, Route
+
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+# Of every answer that is refused for a while.
+_RETRY_AFTER = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+}
+_CHALLENGE = {"WWW-Authenticate": {"description": "RFC 9110, 11.6.1.", "schema": dict(TEXT)}}
+_STATUSES: Mapping[int, str] = {
+    400: "The request cannot be answered.",
+    401: "Who asks is not known.",
+    413: "The body is too large.",
+    429: "Too often.",
+    500: "The server failed.",
+    503: "The server cannot answer now.",
+}
+_ERROR: Schema = {
+    "type": "object",
+    "properties": {
+        "error": {"type": "string", "description": "The code (OAuth 2.1, 3.2.4)."},
+        "error_description": {"type": "string", "description": "Fixed text for developers."},
+        "error_id": {"type": "string", "description": "Leads the operator to what happened."},
+    },
+    "required": ["error", "error_description", "error_id"],
+}
+
+
+def document(registry: Registry) -> dict[str, Any]:
+    """The document of this server, with what is switched on in it.
+
+    Args:
+        registry: of its application, with the endpoints of its plugins.
+    """
+    return _Document(registry).made()
+
+
+class _Document:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._parts = registry.application.parts
+        self._described: Mapping[str, Described] = self._parts.policies.declared("described")
+
+    def made(self) -> dict[str, Any]:
+        routes = [route for route in self._registry.paths.values() if route.medium is Medium.JSON]
+        settings = self._parts.settings
+        return {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "authserver",
+                "version": version("authserver"),
+                "description": (
+                    "The endpoints of an OAuth 2.1 authorization server that answer JSON. People's pages, the authorization "
+                    "endpoint among them, answer HTML."
+                ),
+            },
+            "servers": [{"url": settings.issuer_origin}],
+            "paths": {route.path: self._path(route) for route in routes},
+            "components": {"schemas": {"Error": _ERROR}, "securitySchemes": self._security_schemes()},
+        }
+
+    def _path(self, route: Route) -> dict[str, Any]:
+        return {method.lower(): self._operation(route) for method in route.methods}
+
+    def _operation(self, route: Route) -> dict[str, Any]:
+        operation = route.operation or Operation(summary=route.name)
+        added = [self._described[hook] for hook in operation.open_to if hook in self._described]
+        made: dict[str, Any] = {"operationId": route.name, "summary": operation.summary}
+        headers = dict(chain.from_iterable(plugin.headers.items() for plugin in added))
+        if operation.cached:
+            headers["If-None-Match"] = Parameter(description="RFC 9110, 13.1.2.")
+        if headers:
+            made["parameters"] = [
+                {
+                    "name": name,
+                    "in": "header",
+                    "description": header.description,
+                    "required": header.required,
+                    "schema": header.schema,
+                }
+                for name, header in headers.items()
+            ]
+        if (body := self._body(route, operation, added)) is not None:
+            made["requestBody"] = {"required": True, "content": body}
+        made["security"] = self._security(operation)
+        made["responses"] = self._responses(route, operation, added)
+        return made
+
+    # ---- requests ---------------------------------------------------------------------------------------
+
+    def _body(self, route: Route, operation: Operation, added: Iterable[Described]) -> dict[str, Any] | None:
+        more = dict(chain.from_iterable(plugin.members.items() for plugin in added))
+        if operation.json is not None:
+            return {JSON: {"schema": _object({**operation.json, **more})}}
+        if operation.form is None:
+            return None
+        own = {**operation.form, **more, **(self._credentials() if operation.authenticates else {})}
+        if route.name != "token":
+            return {FORM: {"schema": _object(own)}}
+        forms = [
+            {"title": grant_type, **_object({"grant_type": _constant(grant_type), **form, **own})}
+            for grant_type, form in self._grant_forms()
+        ]
+        return {FORM: {"schema": {"oneOf": forms}}}
+
+    def _grant_forms(self) -> Iterator[tuple[str, Members]]:
+        for grant_type in self._parts.grant_types:
+            described = self._described.get(grant_type)
+            yield grant_type, described.members if described else GRANT_FORMS.get(grant_type, {})
+
+    def _credentials(self) -> Members:
+        """What authenticates a client in the form, by the methods that are offered."""
+        methods = self._parts.auth_methods
+        named = Parameter(description="Of clients that do not authenticate in the header.")
+        members = {"client_id": named}
+        if "client_secret_post" in methods:
+            members["client_secret"] = Parameter(description="With the method `client_secret_post`.")
+        return members
+
+    # ---- responses --------------------------------------------------------------------------------------
+
+    def _responses(self, route: Route, operation: Operation, added: Iterable[Described]) -> dict[str, Any]:
+        success: dict[str, Any] = {JSON: {"schema": self._answer(route, operation)}}
+        if operation.media_type:
+            success[operation.media_type] = {"schema": {"type": "string"}}
+        responses: dict[str, Any] = {
+            str(operation.status): {"description": "What was asked for.", "content": success}
+        }
+        if operation.cached:
+            responses["304"] = {"description": "It has not changed."}
+        errors = [*operation.errors, *chain.from_iterable(plugin.errors for plugin in added)]
+        for status, codes in sorted(_by_status(route, operation, errors).items()):
+            responses[str(status)] = _refused(status, codes)
+        if operation.failure is not None:
+            responses["503"] = {
+                "description": _STATUSES[503],
+                "headers": _RETRY_AFTER,
+                "content": {JSON: {"schema": _object(operation.failure)}},
+            }
+        return responses
+
+    def _answer(self, route: Route, operation: Operation) -> Schema:
+        if route.name.startswith(METADATA):
+            return _schema_of(msgspec.json.decode(self._registry.metadata_body))
+        answer = _object(operation.answer)
+        if "active" in operation.answer:
+            inactive = {"properties": {"active": {"const": False}}, "maxProperties": 1}
+            live = {
+                "properties": {"active": {"const": True}},
+                "required": ["scope", "client_id", "sub", "aud", "iss", "exp", "iat", "jti"],
+            }
+            return {**answer, "oneOf": [inactive, live]}
+        return answer
+
+    # ---- security ---------------------------------------------------------------------------------------
+
+    def _security_schemes(self) -> dict[str, Any]:
+        schemes: dict[str, Any] = {
+            "initial_access_token": {"type": "http", "scheme": "bearer", "description": "RFC 7591, 3."},
+        }
+        if "client_secret_basic" in self._parts.auth_methods:
+            schemes["client_secret_basic"] = {
+                "type": "http",
+                "scheme": "basic",
+                "description": "The client_id and the secret, each form-encoded first (OAuth 2.1, 2.4.1).",
+            }
+        return schemes
+
+    def _security(self, operation: Operation) -> list[dict[str, list[str]]]:
+        if operation.bearer:
+            return [{"initial_access_token": []}, {}]
+        if operation.authenticates and "client_secret_basic" in self._parts.auth_methods:
+            return [{"client_secret_basic": []}, {}]
+        return []
+
+
+def _by_status(route: Route, operation: Operation, errors: Iterable[type[OAuthError]]) -> dict[int, set[str]]:
+    """The codes that there are for each status."""
+    kinds: list[type[OAuthError]] = [*errors, InvalidRequest, ServerError]
+    if route.stored:
+        kinds.append(TemporarilyUnavailable)
+    if operation.authenticates:
+        kinds.append(InvalidClient)
+    if operation.limited:
+        kinds.append(TooManyRequests)
+    found: dict[int, set[str]] = {}
+    for kind in kinds:
+        found.setdefault(kind.status, set()).add(kind.code)
+    if operation.form is not None or operation.json is not None:
+        found.setdefault(413, set()).add(InvalidRequest.code)
+    return found
+
+
+def _refused(status: int, codes: set[str]) -> dict[str, Any]:
+    error = {"$ref": "#/components/schemas/Error"}
+    refused: dict[str, Any] = {
+        "description": _STATUSES.get(status, HTTPStatus(status).phrase),
+        "content": {JSON: {"schema": {"allOf": [error], "properties": {"error": {"enum": sorted(codes)}}}}},
+    }
+    if status in (TooManyRequests.status, TemporarilyUnavailable.status):
+        refused["headers"] = _RETRY_AFTER
+    if status == 401:
+        refused["headers"] = _CHALLENGE
+    return refused
+
+
+def _object(members: Members) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "type": "object",
+        "properties": {
+            name: {**member.schema, "description": member.description} for name, member in members.items()
+        },
+    }
+    if required := [name for name, member in members.items() if member.required]:
+        made["required"] = required
+    return made
+
+
+def _constant(text: str) -> Parameter:
+    return Parameter(description="OAuth 2.1, 3.2.2.", schema={"const": text}, required=True)
+
+
+def _schema_of(value: object) -> Schema:
+    """The schema of a value that is always there, and always of this kind."""
+    match value:
+        case dict():
+            return {
+                "type": "object",
+                "properties": {name: _schema_of(member) for name, member in value.items()},
+                "required": list(value),
+            }
+        case list():
+            return {"type": "array", "items": _schema_of(value[0])}
+        case bool():
+            return {"type": "boolean", "const": value}
+        case str() if value.startswith("https:"):
+            return {"type": "string", "format": "uri"}
+        case _:
+            return dict(TEXT)

@@ -1,0 +1,90 @@
+"""What an endpoint that clients call takes and answers, in the terms of the OpenAPI document (OpenAPI 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from authserver.engine.errors import OAuthError
+from authserver.engine.records import NOTHING
+
+# A JSON Schema (2020-12).
+Schema = Mapping[str, Any]
+
+STRING: Schema = {"type": "string"}
+# An empty parameter counts as not sent.
+TEXT: Schema = {"type": "string", "minLength": 1}
+FLAG: Schema = {"type": "boolean"}
+TEXTS: Schema = {"type": "array", "items": {"type": "string"}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A parameter of a form, a member of a JSON object, or a header.
+
+    Attributes:
+        description: what it is, with its source.
+        schema: what its value must be; of a form parameter that may repeat, an array.
+    """
+
+    description: str
+    schema: Schema = field(default_factory=lambda: STRING)
+    required: bool = False
+
+
+Members = Mapping[str, Parameter]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of an endpoint.
+
+    Attributes:
+        summary: what it does, with its source; the first sentence stands alone.
+        form: the parameters of its form body, beside those that authenticate the client.
+        json: the members of its JSON body.
+        status: of its success.
+        answer: the members of its success.
+        media_type: of a success that is no JSON, which the client may ask for; "" for none.
+        authenticates: whether its clients prove who they are, as at the token endpoint.
+        bearer: what a bearer token must be; "" if none is read.
+        errors: what it refuses with, beside what every endpoint does.
+        limited: whether it can be asked too often.
+        open_to: the hooks by which plugins add to it (`Described`).
+        cached: whether it answers `If-None-Match` with 304.
+        failure: the members of its 503, if that is no error of OAuth.
+    """
+
+    summary: str
+    form: Members | None = None
+    json: Members | None = None
+    status: int = 200
+    answer: Members = field(default_factory=lambda: NOTHING)
+    media_type: str = ""
+    authenticates: bool = False
+    bearer: str = ""
+    errors: tuple[type[OAuthError], ...] = ()
+    limited: bool = False
+    open_to: tuple[str, ...] = ()
+    cached: bool = False
+    failure: Members | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What a plugin adds to operations of others, for the OpenAPI document.
+
+    A plugin has them in its class variable `described`, a mapping: by the name of a grant type, what a token request of it
+    takes; by the name of a hook (`token_binding`, `code_details`, `client_metadata`), what it adds to each operation that
+    calls this hook.
+
+    Attributes:
+        members: parameters of the form, or members of the JSON object.
+        headers: headers of the request.
+        errors: what it refuses with.
+    """
+
+    members: Members = field(default_factory=lambda: NOTHING)
+    headers: Members = field(default_factory=lambda: NOTHING)
+    errors: tuple[type[OAuthError], ...] = ()

@@ -1,0 +1,50 @@
+"""Writes `openapi.json` beside this file: `.venv/bin/python docs/openapi.py`.
+
+It is the document of a server with all plugins that add to it. A test compares it with the code.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from joserfc.jwk import ECKey
+
+from authserver import app
+from authserver.web.openapi import document
+
+PUBLISHED = Path(__file__).parent / "openapi.json"
+# What it takes to start; whatever is not here has its default.
+INI = {
+    "authserver.issuer": "https://as.example.com",
+    "authserver.environment": "development",
+    "authserver.database_url": "sqlite:///never-opened.db",
+    "authserver.secret_keys": "docs:" + base64.b64encode(bytes(range(32))).decode(),
+    "authserver.scopes": "profile = See your name",
+    "authserver.plugins": (
+        "client_secret_basic client_secret_post public_client registration_open introspect_own pushed_requests dpop "
+        "jwt_bearer authorization_expiry rate_limits"
+    ),
+}
+
+
+def text() -> str:
+    """The document as it is published."""
+    return json.dumps(made(), indent=2) + "\n"
+
+
+def made() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        keys = Path(folder, "keys.json")
+        keys.write_text(json.dumps({"keys": [ECKey.generate_key("P-256").as_dict(private=False)]}))
+        ini = {**INI, "authserver.plugin.jwt_bearer.issuers": f"https://issuer.example.com = {keys}"}
+        with closing(app.build(ini)) as application:
+            return document(app.make_wsgi_app(application, ini).registry)
+
+
+if __name__ == "__main__":
+    PUBLISHED.write_text(text(), encoding="utf-8")

@@ -1,0 +1,667 @@
+"""Messages to every endpoint of the route table: right ones, and then changed in the ways of people who attack.
+
+An endpoint without a grammar below gets every parameter that any other one knows, so a new route is tried by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from authserver.testing.server import (
+    CHALLENGE,
+    ISSUER,
+    PASSWORD,
+    REDIRECT_URI,
+    RESOURCE,
+    VERIFIER,
+    basic,
+    forged,
+)
+from authserver.web.route import Route
+from tests.fuzzing.world import (
+    ASSERTIONS,
+    FIGURES_TOKEN,
+    FORM,
+    HOST,
+    INITIAL_TOKEN,
+    LOOPBACK,
+    SCHEME,
+    SECOND_URI,
+    Known,
+    Message,
+    Pair,
+    Raw,
+    Value,
+)
+
+Draw = Callable[..., Any]
+
+CLIENTS = ("web", "post", "native", "first", "service", "api", "bound", "pushing", "vouched", "gone",
+           "stranger", "newcomer", "scopeless", "narrow", "moved")  # fmt: skip
+# Clients that have tokens.
+HOLDERS = ("web", "post", "native", "first", "bound", "stranger", "gone", "moved")
+SECRETLESS = ("native", "bound", "stranger")
+PEOPLE = ("ann", "bob", "carl", "dora", "nobody")
+REDIRECT_URIS: Mapping[str, str] = {"native": LOOPBACK}
+# Seconds: what the lifetimes of this server part, one by one.
+LATER = (0, 9, 11, 61, 91, 301, 901, 3_601, 43_300, 604_900, 1_209_700, 40_000_000)
+METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "BREW", "A" * 9_000, "\0", "\xff")
+
+NASTY = (
+    "", " ", "\0", "a\0b", "\r\nSet-Cookie: a=b", "\r\n\r\n<html>", "'", '"><script>alert(1)</script>', "{{ 7*7 }}",
+    "%", "%00", "%ff", "%0d%0aX: y", "\N{RIGHT-TO-LEFT OVERRIDE}", "\U0001f5a8", "\ufffe", "\ud800", "a" * 9_000,
+    "-1", "9" * 5_000, "../../etc/passwd", "javascript:alert(1)", "https://[", "https://[::1",
+    "https://\N{FULLWIDTH LATIN SMALL LETTER A}.example/", "http://client.example:99999/", f"{REDIRECT_URI}\0",
+    "https://client.example.evil.example/cb", "https://evil.example/cb", "//evil.example", "true", "null", "[]", "{}",
+    "1e999", "é", "a b", "a,b", "*", "urn:ietf:params:oauth:request_uri:", "https://evil.example/request.jwt",
+)  # fmt: skip
+FORGED = tuple(map(forged, ("as_code_", "as_refresh_", "as_session_", "as_access_", "as_secret_")))
+WORDS = (
+    "code", "token", "S256", "plain", "query", "fragment", "form_post", "profile", "files.read", "admin", "openid",
+    "offline_access", "profile files.read", "authorization_code", "refresh_token", "client_credentials", "implicit",
+    "password", ASSERTIONS, "none", "login", "consent", "select_account", "allow", "deny", "switch", "all", "ann",
+    "bob", "carl", "dora", "access_token", "apps", "account_apps", "de", "fr en", PASSWORD, RESOURCE,
+    "https://files.example/", REDIRECT_URI, SECOND_URI, LOOPBACK, SCHEME, "http://127.0.0.1:8123/cb", CHALLENGE,
+    VERIFIER, ISSUER, f"{ISSUER}/oauth/token", *FORGED,
+)  # fmt: skip
+NAMES = (
+    "response_type", "response_mode", "client_id", "client_secret", "client_assertion", "client_assertion_type",
+    "redirect_uri", "scope", "state", "resource", "code", "code_challenge", "code_challenge_method", "code_verifier",
+    "grant_type", "refresh_token", "assertion", "token", "token_type_hint", "request", "request_uri", "prompt",
+    "max_age", "login_hint", "acr_values", "ui_locales", "nonce", "dpop_jkt", "csrf_token", "username", "password",
+    "page", "answer", "confirm_unverified", "ticks", "notice", "disconnect", "revoke", "session", "others",
+    "current_password", "new_password", "repeated", "client", "v", "_LOCALE_", "_charset_", "__proto__",
+)  # fmt: skip
+MEMBERS = (
+    "client_name", "redirect_uris", "grant_types", "response_types", "token_endpoint_auth_method", "scope",
+    "application_type", "contacts", "client_uri", "logo_uri", "tos_uri", "policy_uri", "jwks", "jwks_uri",
+    "software_id", "software_version", "software_statement", "client_name#de", "logo_uri#de", "client_id",
+    "dpop_bound_access_tokens", "require_pushed_authorization_requests", "__proto__",
+)  # fmt: skip
+PROOFS = (
+    "proof", "proof of a pushed request", "proof with another url", "proof with another method", "proof of yesterday",
+    "proof without id", "proof of another key", "proof with a wrong signature", "proof of another type",
+    "proof of another algorithm", "proof without key", "proof of before",
+)  # fmt: skip
+VOUCHERS = (
+    "assertion", "assertion of a stranger", "assertion for another", "assertion about nobody", "assertion about dora",
+    "assertion without subject", "assertion without id", "assertion without end", "assertion that has ended",
+    "assertion that lives too long", "assertion of tomorrow", "assertion with a wrong signature",
+    "assertion of an unknown key", "assertion of another type", "assertion of another algorithm",
+    "assertion with extensions", "assertion of before",
+)  # fmt: skip
+# Everything that was issued, and where it belongs.
+CODES = (
+    *(f"{state}code of {name}" for name in HOLDERS for state in ("", "used ")),
+    "code of ended",
+    "code of bob of web",
+    "code of dora of web",
+    "burnt code of web",
+)
+TOKENS = (
+    *tuple(
+        f"{kind} token of {name}"
+        for kind in ("access", "refresh")
+        for name in (*HOLDERS, "used", "ended", "bob of web", "dora of web")
+    ),
+    "access token of service",
+)
+PUSHED = tuple(f"request of {name}" for name in ("web", "native", "stranger", "pushing"))
+SEALED = tuple(f"sealed request of {name}" for name in ("ann", "bob", "nobody", "answered"))
+HELD = (
+    *(f"id of {name}" for name in CLIENTS),
+    *(f"secret of {name}" for name in ("web", "post", "api", "newcomer")),
+    *CODES, *TOKENS, *PUSHED, *SEALED, *(f"form token of {name}" for name in ("ann", "bob", "nobody", "answered")),
+    "session", "grant of ann", "handle of a session", "thumbprint", *PROOFS[:2], *VOUCHERS[:2],
+)  # fmt: skip
+
+# What is wrong with a parameter in its own way.
+OF_NAMES: Mapping[str, tuple[Value, ...]] = {
+    "assertion": tuple(map(Known, VOUCHERS)),
+    "client_id": tuple(Known(f"id of {name}") for name in CLIENTS),
+    "client_secret": ("short", FORGED[-1], Known("secret of web")),
+    "code": (FORGED[0], FORGED[1], *map(Known, CODES)),
+    "code_challenge": ("short", "=" * 43, VERIFIER + "x"),
+    "code_challenge_method": ("plain", "s256"),
+    "code_verifier": ("short", "x" * 43, "x" * 129, "=" * 43),
+    "csrf_token": tuple(Known(f"form token of {name}") for name in ("ann", "bob", "nobody", "answered")),
+    "grant_type": ("implicit", "password", "client_credentials", ASSERTIONS, "refresh_token"),
+    "redirect_uri": (
+        "https://evil.example/cb",
+        f"{REDIRECT_URI}/",
+        SECOND_URI,
+        LOOPBACK,
+        "nowhere",
+        f"{REDIRECT_URI}#",
+    ),
+    "refresh_token": (FORGED[1], FORGED[0], *map(Known, TOKENS)),
+    "request": tuple(map(Known, SEALED)),
+    "request_uri": (
+        "https://client.example/r",
+        *map(Known, PUSHED),
+        f"urn:ietf:params:oauth:request_uri:{FORGED[0]}",
+    ),
+    "resource": ("https://evil.example/", "nowhere", "https://api.example/#x"),
+    "response_mode": ("fragment", "form_post"),
+    "response_type": ("token", "code token", "id_token"),
+    "scope": ("admin", "openid", "a  b", 'a"b', "x" * 5_000),
+    "state": ("é", "x" * 8_200, "x" * 12_000, "\n"),
+    "token": (*map(Known, TOKENS), *map(Known, CODES), *FORGED),
+}
+
+nasty = st.sampled_from(NASTY)
+raw = st.one_of(
+    st.sampled_from(
+        (b"%ff", b"%c0%ae", b"%ed%a0%80", b"%00", b"\xff", b"%", b"%zz", b"a;b=c", b"+", b"&", b"=")
+    ),
+    st.binary(max_size=12),
+).map(Raw)
+values: st.SearchStrategy[Value] = st.one_of(
+    st.sampled_from(WORDS), st.sampled_from(HELD).map(Known), nasty, st.text(max_size=20), raw
+)
+names: st.SearchStrategy[Value] = st.one_of(st.sampled_from(NAMES), st.text(max_size=10), raw)
+pairs = st.tuples(names, values)
+
+# ---- headers ----------------------------------------------------------------------------------------
+
+# What a server in front passes on: visible characters, spaces and tabs, and bytes beyond ASCII (RFC 9110, 5.5).
+field = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=60)
+OF_HEADERS: Mapping[str, tuple[Value, ...]] = {
+    "Authorization": (
+        "Basic", "Basic ", "Basic Og==", "Basic \xff", "Basic ===", basic("web", "wrong"), basic("web\0", "\0"),
+        basic("\N{SNOWMAN}", "\N{SNOWMAN}"), Known("basic with a wrong secret"), "Bearer", "Bearer x", "bEaReR x", "Digest username=x", "DPoP x",
+        f"Bearer {INITIAL_TOKEN}", f"Bearer {FIGURES_TOKEN}", f"bearer {INITIAL_TOKEN}",
+        *(Known(f"basic of {name}") for name in ("web", "api", "gone", "newcomer", "service")),
+    ),
+    "Content-Type": (
+        FORM, f"{FORM}; charset=utf-16", f"{FORM}, text/html", "multipart/form-data", "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=\xff", "application/json", "application/json; charset=utf-7",
+        "application/jwt", "text/html; charset=nonsense", "", "/", "application/x-www-form-urlencoded;",
+    ),
+    "Cookie": (
+        "__Host-authserver-session=", "__Host-authserver-session=a.b; __Host-authserver-session=c.d",
+        f"__Host-authserver-session={forged('as_session_')}.AAAA", '__Host-authserver-session="\\377"', "=; ;;=",
+        "__Host-authserver-device=x", "__Host-authserver-request-x=y", "authserver-session=a.b",
+        *(Known(f"cookies of {name}") for name in PEOPLE),
+    ),
+    "Origin": ("https://client.example", ISSUER, "null", "https://evil.example", "https://[", "http://127.0.0.1",
+               "https://client.example:99999", "*"),
+    "Host": (HOST, f"{HOST}:443", f"{HOST}:x", f"{HOST}, evil.example", "evil.example", "[::1", HOST.upper()),
+    "Accept": ("application/token-introspection+jwt", "application/json", "text/html", "*/*;q=0", ";;q=x,"),
+    "Accept-Language": ("de", "fr;q=0.9, de", "en;q=0, *;q=0", "de-DE-1996-x-a;q=1.0000", "*;q=2", "x" * 2_000),
+    "Accept-Encoding": ("gzip", "*;q=0"),
+    "If-None-Match": ('W/"x", *', '"', "*"),
+    "If-Modified-Since": ("Thu, 99 Foo 99999 99:99:99 GMT",),
+    "Range": ("bytes=0-0", "bytes=-1, 5-"),
+    "Referer": ("https://evil.example/",),
+    "Access-Control-Request-Method": ("POST", "BREW"),
+    "X-Forwarded-For": ("evil.example", "127.0.0.1", "::1, x"),
+    "X-Forwarded-Host": ("evil.example",),
+    "X-Forwarded-Proto": ("http", "javascript"),
+    "X-Forwarded-Prefix": ("//evil.example",),
+    "Forwarded": ("for=_x;host=evil.example;proto=http",),
+    "X-HTTP-Method-Override": ("DELETE",),
+    "DPoP": tuple(map(Known, PROOFS)),
+    "MCP-Protocol-Version": ("2025-06-18", "\xff"),
+    "User-Agent": ("x" * 5_000, "\N{LATIN SMALL LETTER E WITH ACUTE}"),
+}  # fmt: skip
+headers = st.sampled_from(sorted(OF_HEADERS)).flatmap(
+    lambda name: st.tuples(st.just(name), st.sampled_from(OF_HEADERS[name]) | field)
+)
+
+# ---- right messages ---------------------------------------------------------------------------------
+
+
+def _one(draw: Draw, *choices: Any) -> Any:
+    return draw(st.sampled_from(choices))
+
+
+def _cookies(draw: Draw, *people: str) -> tuple[tuple[str, Value], ...]:
+    """The cookies of one of these people; of ann more often than of others."""
+    who = _one(draw, *(people or ("ann", "ann", "ann", *PEOPLE, None)))
+    return () if who is None else (("Cookie", Known(f"cookies of {who}")),)
+
+
+def _some(draw: Draw, **optional: tuple[Any, ...]) -> tuple[Pair, ...]:
+    """Some of these parameters, few."""
+    chosen = draw(st.lists(st.sampled_from(sorted(optional)), max_size=2, unique=True))
+    return tuple((name, _one(draw, *optional[name])) for name in chosen)
+
+
+def _proves(draw: Draw, name: str) -> tuple[tuple[Pair, ...], tuple[tuple[str, Value], ...]]:
+    """How this client authenticates: parameters and headers."""
+    client_id: Pair = ("client_id", Known(f"id of {name}"))
+    if name in SECRETLESS:
+        return (client_id,), ()
+    if name == "post":
+        return (client_id, ("client_secret", Known("secret of post"))), ()
+    return (), (("Authorization", Known(f"basic of {name}")),)
+
+
+def _wanted(draw: Draw, name: str) -> tuple[Pair, ...]:
+    """The parameters of an authorization request."""
+    uri = REDIRECT_URIS.get(name, REDIRECT_URI)
+    if name == "native":
+        uri = _one(draw, LOOPBACK, "http://127.0.0.1:8123/cb", SCHEME)
+    wanted: dict[str, Value] = {
+        "response_type": "code",
+        "client_id": Known(f"id of {name}"),
+        "redirect_uri": uri,
+        "code_challenge": CHALLENGE,
+        "code_challenge_method": "S256",
+        "state": "s",
+    }
+    extra = _some(
+        draw,
+        scope=("profile", "files.read", "profile files.read", "admin", "openid", "files.write"),
+        resource=(RESOURCE, "https://files.example/", "https://evil.example/", "nowhere"),
+        response_mode=("query", "fragment"),
+        prompt=("none", "login", "consent", "none login"),
+        max_age=("0", "-1", "1"),
+        ui_locales=("de", "x" * 2_000),
+        dpop_jkt=(Known("thumbprint"), "malformed"),
+        request=("a.b.c",),
+        request_uri=("https://client.example/r", Known("request of web")),
+    )
+    return (*wanted.items(), *extra)
+
+
+def _authorize(draw: Draw, path: str) -> Message:
+    name = _one(draw, *CLIENTS)
+    if _one(draw, True, True, False):
+        sent = _wanted(draw, name)
+    else:
+        owner = _one(draw, "web", "native", "stranger", "pushing")
+        sent = (("client_id", Known(f"id of {owner}")), ("request_uri", Known(f"request of {owner}")))
+    cookies = _cookies(draw)
+    if _one(draw, True, True, False):
+        return Message(method="GET", path=path, query=sent, headers=cookies)
+    return Message(method="POST", path=path, form=sent, headers=cookies)
+
+
+def _consent(draw: Draw, path: str) -> Message:
+    who = _one(draw, "ann", "bob", "nobody", "answered")
+    sealed: Pair = ("request", Known(f"sealed request of {who}"))
+    whose = "ann" if who == "answered" else who
+    cookies = _cookies(draw, whose, whose, whose, whose, *PEOPLE)
+    if _one(draw, True, False, False):
+        return Message(
+            method="GET", path=path, query=(sealed, *_some(draw, ticks=("none", "all"))), headers=cookies
+        )
+    scopes = draw(st.lists(st.sampled_from(("profile", "files.read", "admin")), max_size=3))
+    form: tuple[Pair, ...] = (
+        sealed,
+        ("csrf_token", Known(f"form token of {who}")),
+        ("answer", _one(draw, "allow", "allow", "deny", "switch")),
+        *(("scope", scope) for scope in scopes),
+        *_some(draw, confirm_unverified=("yes",)),
+    )
+    return Message(method="POST", path=path, form=form, headers=cookies)
+
+
+def _login(draw: Draw, path: str) -> Message:
+    waiting = _some(draw, request=("", *tuple(map(Known, SEALED))), page=("account_apps", "login", "nowhere"))
+    if _one(draw, True, False, False):
+        return Message(method="GET", path=path, query=waiting, headers=_cookies(draw))
+    form: tuple[Pair, ...] = (
+        ("csrf_token", Known("form token of nobody")),
+        ("username", _one(draw, "ann", "bob", "carl", "dora", "nobody", "ANN", "\N{SNOWMAN}", "a b")),
+        ("password", _one(draw, PASSWORD, "wrong", "x" * 2_000)),
+        *waiting,
+    )
+    return Message(method="POST", path=path, form=form, headers=_cookies(draw, "nobody", "nobody", "ann"))
+
+
+def _own_form(route: Route) -> Callable[[Draw, str], Message]:
+    """A form of a page of a signed-in person."""
+
+    def message(draw: Draw, path: str) -> Message:
+        who = _one(draw, "ann", "ann", "bob", "carl", "dora")
+        if "POST" not in route.methods or _one(draw, True, False, False):
+            return Message(
+                method="GET",
+                path=path,
+                query=_some(draw, notice=("revoked", "x")),
+                headers=_cookies(draw, who),
+            )
+        passwords = (PASSWORD, "wrong", "a battery of correct horses", "short", "x" * 2_000)
+        fields = {
+            "account_apps": [
+                ("disconnect", Known(f"id of {_one(draw, *CLIENTS)}")),
+                ("revoke", Known("grant of ann")),
+            ],
+            "account_sessions": [("session", Known("handle of a session")), ("others", "yes")],
+        }.get(route.name, [])
+        chosen = draw(st.lists(st.sampled_from(fields), max_size=2, unique=True)) if fields else []
+        if route.name == "account_password":
+            new = _one(draw, *passwords)
+            repeated = _one(draw, new, new, *passwords)
+            current = _one(draw, PASSWORD, PASSWORD, *passwords)
+            chosen = [("current_password", current), ("new_password", new), ("repeated", repeated)]
+        form = (("csrf_token", Known(f"token of {who} for {route.name}")), *chosen)
+        return Message(method="POST", path=path, form=form, headers=_cookies(draw, who, who, who, "bob"))
+
+    return message
+
+
+def _token(draw: Draw, path: str) -> Message:
+    kind = _one(draw, "code", "code", "refresh", "refresh", "client", "assertion")
+    if kind == "code":
+        code = _one(draw, *CODES)
+        name = code.split()[-1] if code != "code of ended" else "web"
+        sent: tuple[Pair, ...] = (
+            ("grant_type", "authorization_code"),
+            ("code", Known(code)),
+            ("code_verifier", VERIFIER),
+            *_some(
+                draw, redirect_uri=(REDIRECT_URI, LOOPBACK), resource=(RESOURCE, "https://files.example/")
+            ),
+        )
+    elif kind == "refresh":
+        token = _one(draw, *(token for token in TOKENS if token.startswith("refresh")))
+        name = token.split()[-1] if token.split()[-1] not in ("used", "ended") else "web"
+        sent = (
+            ("grant_type", "refresh_token"),
+            ("refresh_token", Known(token)),
+            *_some(
+                draw, scope=("profile", "admin", "files.read"), resource=(RESOURCE, "https://files.example/")
+            ),
+        )
+    elif kind == "client":
+        name = _one(draw, "service", "service", "api", "web", "native", "stranger", "scopeless")
+        extra = _some(draw, scope=("profile", "admin", "openid", "a  b"), resource=(RESOURCE, "nowhere"))
+        sent = (("grant_type", "client_credentials"), *extra)
+    else:
+        name = "vouched"
+        sent = (
+            ("grant_type", ASSERTIONS),
+            ("assertion", Known(_one(draw, *VOUCHERS))),
+            *_some(draw, scope=("profile",)),
+        )
+    name = _one(draw, name, name, name, name, *CLIENTS)
+    proven, headers = _proves(draw, name)
+    proofs = (True, True, False) if name == "bound" else (True, False, False)
+    if _one(draw, *proofs):
+        headers = (*headers, ("DPoP", Known(_one(draw, "proof", "proof", *PROOFS))))
+    # Codes and tokens end at some time.
+    later = _one(draw, *[0] * 4 * len(LATER), *LATER)
+    return Message(method="POST", path=path, form=(*proven, *sent), headers=headers, later=later)
+
+
+def _about_a_token(draw: Draw, path: str) -> Message:
+    name = _one(draw, "api", "web", "web", "post", *CLIENTS)
+    proven, headers = _proves(draw, name)
+    token: Value = _one(draw, *map(Known, TOKENS), *map(Known, CODES[:2]), Known("session"), *FORGED)
+    extra = _some(draw, token_type_hint=("access_token", "refresh_token", "nonsense"))
+    if _one(draw, True, False, False):
+        headers = (*headers, ("Accept", "application/token-introspection+jwt"))
+    return Message(method="POST", path=path, form=(*proven, ("token", token), *extra), headers=headers)
+
+
+def _pushed(draw: Draw, path: str) -> Message:
+    name = _one(draw, *CLIENTS)
+    proven, headers = _proves(draw, name)
+    wanted = tuple(pair for pair in _wanted(draw, name) if pair not in proven)
+    if _one(draw, True, False, False):
+        headers = (*headers, ("DPoP", Known(_one(draw, "proof of a pushed request", *PROOFS))))
+    return Message(method="POST", path=path, form=(*proven, *wanted), headers=headers)
+
+
+def _register(draw: Draw, path: str) -> Message:
+    metadata: dict[str, Any] = {
+        "client_name": "New",
+        "redirect_uris": [
+            _one(
+                draw,
+                REDIRECT_URI,
+                LOOPBACK,
+                SCHEME,
+                "myapp://cb",
+                "cursor://anysphere.cursor-mcp/oauth/callback",
+            )
+        ],
+        "token_endpoint_auth_method": _one(draw, "none", "client_secret_basic", "client_secret_post"),
+        "scope": "profile",
+    }
+    metadata |= draw(st.dictionaries(st.sampled_from(MEMBERS), members, max_size=3))
+    for gone in draw(st.lists(st.sampled_from(sorted(metadata)), max_size=1)):
+        del metadata[gone]
+    body = json.dumps(metadata).encode("utf-8", "surrogatepass")
+    if _one(draw, *([True] * 8), False):
+        headers: tuple[tuple[str, Value], ...] = (("Authorization", f"Bearer {INITIAL_TOKEN}"),)
+    else:
+        headers = draw(st.sampled_from(((), (("Authorization", "Bearer x"),))))
+    return Message(
+        method="POST", path=path, body=body, headers=(("Content-Type", "application/json"), *headers)
+    )
+
+
+_leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.sampled_from(WORDS), nasty
+)
+members = st.one_of(
+    _leaves,
+    st.lists(_leaves, max_size=4),
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=12),
+    st.dictionaries(st.text(max_size=5), st.lists(_leaves, max_size=2), max_size=3),
+    st.sampled_from(
+        ([REDIRECT_URI], ["authorization_code"], ["client_credentials"], ["implicit"], [], {"keys": []})
+    ),
+)
+
+
+def _figures(draw: Draw, path: str) -> Message:
+    token = _one(draw, FIGURES_TOKEN, "wrong")
+    return Message(method="GET", path=path, headers=(("Authorization", f"Bearer {token}"),))
+
+
+def _anything(route: Route) -> Callable[[Draw, str], Message]:
+    def message(draw: Draw, path: str) -> Message:
+        method = _one(draw, *route.methods)
+        sent = tuple(draw(st.lists(pairs, max_size=4)))
+        if method == "POST":
+            return Message(method=method, path=path, form=sent, headers=_cookies(draw))
+        return Message(method=method, path=path, query=sent, headers=_cookies(draw))
+
+    return message
+
+
+GRAMMARS: Mapping[str, Callable[[Draw, str], Message]] = {
+    "authorize": _authorize,
+    "consent": _consent,
+    "introspect": _about_a_token,
+    "login": _login,
+    "metrics": _figures,
+    "pushed_requests": _pushed,
+    "register": _register,
+    "revoke": _about_a_token,
+    "token": _token,
+}
+# Where most is decided, more is sent.
+WEIGHTS: Mapping[str, int] = {
+    "authorize": 8, "consent": 5, "introspect": 3, "login": 4, "pushed_requests": 5, "register": 8, "revoke": 2,
+    "token": 14,
+}  # fmt: skip
+
+# ---- what is done to them ---------------------------------------------------------------------------
+
+
+@st.composite
+def messages(draw: st.DrawFn, route: Route) -> Message:
+    """Messages to this endpoint: right ones, and ones with a few changes."""
+    own = route.personal or route.name == "logout"
+    grammar = GRAMMARS.get(route.name) or (_own_form(route) if own else _anything(route))
+    path = route.path.replace("*name", "nothing")
+    message = grammar(draw, path)
+    for change in draw(st.lists(st.sampled_from(CHANGES), max_size=3)):
+        message = change(draw, message)
+    return message
+
+
+def _changed(message: Message, sent: tuple[Pair, ...]) -> Message:
+    """With these parameters in the place of those that it has."""
+    if message.form is not None:
+        return replace(message, form=sent)
+    return replace(message, query=sent)
+
+
+def _sent(message: Message) -> tuple[Pair, ...]:
+    return message.query if message.form is None else message.form
+
+
+def _drop(draw: Draw, message: Message) -> Message:
+    sent = list(_sent(message))
+    if sent:
+        sent.pop(draw(st.integers(0, len(sent) - 1)))
+    return _changed(message, tuple(sent))
+
+
+def _double(draw: Draw, message: Message) -> Message:
+    sent = _sent(message)
+    return _changed(message, (*sent, _one(draw, *sent))) if sent else message
+
+
+def _swap(draw: Draw, message: Message) -> Message:
+    """Two values change places."""
+    sent = list(_sent(message))
+    if len(sent) > 1:
+        one, other = (draw(st.integers(0, len(sent) - 1)) for _ in range(2))
+        (name, value), (other_name, other_value) = sent[one], sent[other]
+        sent[one], sent[other] = (name, other_value), (other_name, value)
+    return _changed(message, tuple(sent))
+
+
+def _replace(draw: Draw, message: Message) -> Message:
+    sent = list(_sent(message))
+    if sent:
+        place = draw(st.integers(0, len(sent) - 1))
+        name = sent[place][0]
+        known = OF_NAMES.get(name) if isinstance(name, str) else None
+        sent[place] = (name, _one(draw, *known) if known and draw(st.booleans()) else draw(values))
+    return _changed(message, tuple(sent))
+
+
+def _add(draw: Draw, message: Message) -> Message:
+    return _changed(message, (*_sent(message), draw(pairs)))
+
+
+def _flood(draw: Draw, message: Message) -> Message:
+    """More parameters, or a longer one, than are read."""
+    many = _one(
+        draw, (("p", "x"),) * 101, (("x" * 9_000, "x"),), (("state", "x" * 20_000),), (("", ""),) * 200
+    )
+    return _changed(message, (*_sent(message), *many))
+
+
+def _move(draw: Draw, message: Message) -> Message:
+    """What belongs into the body stands in the address, or the other way round."""
+    if message.form is not None:
+        return replace(message, query=message.form, form=())
+    return replace(message, query=(), form=message.query)
+
+
+def _another_method(draw: Draw, message: Message) -> Message:
+    return replace(message, method=_one(draw, *METHODS))
+
+
+def _another_header(draw: Draw, message: Message) -> Message:
+    return replace(message, headers=(*message.headers, draw(headers)))
+
+
+def _another_credential(draw: Draw, message: Message) -> Message:
+    return replace(
+        message, headers=(*message.headers, ("Authorization", _one(draw, *OF_HEADERS["Authorization"])))
+    )
+
+
+def _two_sessions(draw: Draw, message: Message) -> Message:
+    return replace(message, headers=(*message.headers, ("Cookie", _one(draw, *OF_HEADERS["Cookie"]))))
+
+
+def _no_header(draw: Draw, message: Message) -> Message:
+    return replace(message, headers=message.headers[1:])
+
+
+def _another_type(draw: Draw, message: Message) -> Message:
+    return replace(
+        message, headers=(*message.headers, ("Content-Type", _one(draw, *OF_HEADERS["Content-Type"])))
+    )
+
+
+def _another_body(draw: Draw, message: Message) -> Message:
+    """What is no form, and often no JSON either; or too much of it."""
+    body = draw(
+        st.one_of(
+            st.binary(max_size=60),
+            st.sampled_from((
+                b"", b"{}", b"[]", b"null", b"{", b'{"a":1,"a":2}', b"[" * 5_000, b'{"client_name":"\\ud800"}',
+                b'{"a":1e999}', b'{"a":NaN}', b"\xef\xbb\xbf{}", b"a" * 65_537, b'{"x":"' + b"a" * 20_000 + b'"}',
+                b'--b\r\nContent-Disposition: form-data; name="grant_type"\r\n\r\nx\r\n--b--\r\n', b"a=b;c=d", b"&" * 50,
+            )),
+        )
+    )  # fmt: skip
+    return replace(
+        message,
+        form=None,
+        body=body,
+        headers=(
+            *message.headers,
+            ("Content-Type", _one(draw, FORM, "application/json", "multipart/form-data; boundary=b")),
+        ),
+    )
+
+
+def _too_large(draw: Draw, message: Message) -> Message:
+    """A body that is not read, of the type that it should have."""
+    if message.body is not None:
+        return replace(message, body=message.body + b" " * 65_537)
+    return replace(message, form=(*(message.form or ()), ("a", "x" * 65_537)))
+
+
+def _another_proof(draw: Draw, message: Message) -> Message:
+    return replace(
+        message, headers=(*message.headers, ("DPoP", _one(draw, "a.b.c", "é", *map(Known, PROOFS))))
+    )
+
+
+def _later(draw: Draw, message: Message) -> Message:
+    return replace(message, later=_one(draw, *LATER))
+
+
+def _another_path(draw: Draw, message: Message) -> Message:
+    return replace(
+        message, path=message.path + _one(draw, "/", "//", ";x", "\n", "\0", "/..", "%2f", "\xff", ".json")
+    )
+
+
+CHANGES = (
+    *[_replace] * 6, *[_drop] * 2, *[_double] * 2, *[_another_header] * 2, *[_later] * 2, _swap, _add, _flood, _move,
+    _another_method, _another_credential, _another_proof, _too_large, _two_sessions, _no_header, _another_type, _another_body, _another_path,
+)  # fmt: skip
+
+# ---- any path ---------------------------------------------------------------------------------------
+
+SEGMENTS = st.one_of(
+    st.sampled_from(
+        [*b"oauth token authorize register jwks consent login logout health live ready static playground".split(),
+         *b"admin .well-known oauth-authorization-server openid-configuration style.css @@ favicon.svg".split(),
+         b"", b".", b"..", b";", b"token;x=1", b"%2e%2e", b"..;", b"\\", b"..\\..", b"\0", b"\xff", b"\xc0\xae",
+         b"\xed\xa0\x80", b"{x}", b"*traverse", b"a" * 3_000, "\N{FULLWIDTH FULL STOP}".encode()]
+    ),
+    st.binary(max_size=12),
+    st.text(max_size=12).map(str.encode),
+)  # fmt: skip
+PATHS = st.builds(
+    lambda first, segments, last: (first + b"/".join(segments) + last).decode("latin-1"),
+    st.sampled_from([b"/", b"", b"//", b"/oauth/", b"/static/", b"/playground/static/", b"/.well-known/"]),
+    st.lists(SEGMENTS, max_size=6),
+    st.sampled_from([b"", b"/", b"/\xff", b"%00"]),
+)
+anywhere = st.builds(
+    Message, method=st.sampled_from(METHODS), path=PATHS, headers=st.lists(headers, max_size=3).map(tuple)
+)

@@ -1,0 +1,107 @@
+"""Whatever is sent to whichever endpoint: an answer of ours, never a failure, a trace, a secret or a wrong redirect.
+
+`make fuzz` sends many more. What must be true after each message is in `World`.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import example, given
+
+from authserver.explaining.remedies import REMEDIES, WITHOUT_REMEDY
+from tests.fuzzing.conftest import IS_LONG, REPORT, examples
+from tests.fuzzing.messages import METHODS, WEIGHTS, anywhere, messages
+from tests.fuzzing.world import Known, Message, World
+from tests.test_remedies import declared, failures
+
+# How many messages an endpoint gets, for each point of its weight.
+REASONS = {*REMEDIES, *WITHOUT_REMEDY, *declared()}
+# Reasons that one message to this server does not come to, whatever is in it.
+ELSEWHERE = {
+    # A plugin, the database or the machine fails; tests/web/test_faulty_plugins.py and others let them.
+    *failures(),
+    "server_error",
+    "storage-unavailable",
+    "temporarily_unavailable",
+    "too-busy",
+    "two-bindings",
+    "unexpected-error",
+    # Two requests at the same time.
+    "grant-ended",
+    "password-changed",
+    "session-ended",
+    # Only an operator registers a client for these.
+    "private-use-not-allowed",
+    "unauthorized_client",
+    # Other plugins or settings.
+    "access_denied",
+    "client-refused",
+    "limits-store-down",
+    "no-grant-type",
+    "no-scope",
+    "not-everything-offered",
+    "resource-missing",
+    "scope-not-open",
+    # What is there only for commands.
+    "core-floor",
+    # Codes whose errors always have a closer reason.
+    "invalid_client",
+    "invalid_dpop_proof",
+    "invalid_grant",
+    "invalid_request_uri",
+    "invalid_token",
+}
+EACH = 560 if IS_LONG else 14
+
+
+def test_no_message_to_an_endpoint_breaks_it(world: World) -> None:
+    """T013, T015, T083, T086, T099, T137, T138, A-04, B-02, R-04: right messages to each endpoint of the route table, and changed ones."""
+    routes = [*world.routes.values(), *world.server.wsgi.registry.folders.values()]
+    assert {"authorize", "token", "pushed_requests", "metrics"} <= {route.name for route in routes}
+    for route in routes:
+
+        @examples(EACH * WEIGHTS.get(route.name, 1))
+        @given(messages(route))
+        def send(message: Message) -> None:
+            world.send(message)
+
+        send()
+    missing = REASONS - world.reached.keys()
+    told = {(path, status, code) for (path, status), codes in world.documented.items() for code in codes}
+    REPORT.append(f"{len(REASONS - missing)} of {len(REASONS)} reasons of refusals were reached")
+    REPORT.append(f"  not: {' '.join(sorted(missing))}")
+    REPORT.append(
+        f"{len(told & world.told.keys())} of {len(told)} errors of the OpenAPI document were answered"
+    )
+    REPORT.append(
+        f"  not: {' '.join(f'{path}:{status}:{code}' for path, status, code in sorted(told - world.told.keys()))}"
+    )
+    if IS_LONG:
+        assert missing <= ELSEWHERE
+
+
+def test_every_method_has_an_answer_at_every_path(world: World) -> None:
+    """B-01, F-01: what a path does not do is 405, whoever is signed in."""
+    for path, method, person in itertools.product(world.routes, METHODS, (None, "ann")):
+        headers = () if person is None else (("Cookie", Known(f"cookies of {person}")),)
+        answer = world.send(Message(method=method, path=path, headers=headers))
+        if method not in ("GET", "POST", "HEAD", "OPTIONS"):
+            assert answer.status_int == 405
+            assert method not in answer.headers["Allow"]
+
+
+@examples(3_000 if IS_LONG else 100)
+@given(message=anywhere)
+@example(Message(method="GET", path=""))
+@example(Message(method="POST", path="/\xff"))
+@example(Message(method="POST", path="/oauth/token/\xff"))
+@example(Message(method="GET", path="/playground/static/../../app.py"))
+@example(Message(method="GET", path="/playground/static/\0"))
+@example(Message(method="GET", path="/playground/static/."))
+@example(Message(method="GET", path="/playground/static/" + "a" * 3_000))
+def test_no_path_breaks_it(world: World, message: Message) -> None:
+    """T015: invalid UTF-8, `;`, `//`, NUL and dot segments, at any depth: 404, or the page that is really there."""
+    answer = world.send(message)
+    if answer.status_int < 400 and message.method != "OPTIONS":
+        assert message.path in (*world.routes, "", "//") or message.path.startswith("/playground/static/")

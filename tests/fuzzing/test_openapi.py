@@ -1,0 +1,77 @@
+"""The OpenAPI document against the server: Schemathesis sends what the document allows, and what it forbids.
+
+`make fuzz` sends many more. The grammar of `messages` knows OAuth; this one knows the document alone, and whether each
+answer is in it. The checks are Schemathesis's own, all of them.
+"""
+
+from __future__ import annotations
+
+import pytest
+import schemathesis
+from hypothesis import given
+from hypothesis import strategies as st
+from schemathesis import BaseSchema, Case, GenerationMode
+from schemathesis.config import SchemathesisConfig
+
+from authserver.web.openapi import document
+from tests.fuzzing.conftest import IS_LONG, examples
+from tests.fuzzing.world import ISSUER, World
+
+EACH = 400 if IS_LONG else 12
+CONFIGURATION = {
+    "checks": {
+        # A request of the right form may be refused all the same: a code is another client's, a scope not for this one.
+        "positive_data_acceptance": {"expected-statuses": ["2xx", 400, 401, 413]},
+        "negative_data_rejection": {"expected-statuses": [400, 401, 405, 413]},
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def schema(world: World) -> BaseSchema:
+    """The document of the server that is fuzzed."""
+    schema = schemathesis.openapi.from_dict(
+        document(world.server.wsgi.registry), config=SchemathesisConfig.from_dict(CONFIGURATION)
+    )
+    schema.app = world.tried
+    return schema
+
+
+def test_the_document_is_valid(schema: BaseSchema) -> None:
+    """By the JSON Schema of OpenAPI 3.1; a mistake in it is found."""
+    schema.validate()
+    wrong = schemathesis.openapi.from_dict({**schema.raw_schema, "info": "x"})
+    with pytest.raises(Exception, match="not of type"):
+        wrong.validate()
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_every_answer_is_in_the_document(world: World, schema: BaseSchema, mode: GenerationMode) -> None:
+    operations = [found.ok() for found in schema.get_all_operations()]
+    assert len(operations) == 9
+    for operation in operations:
+        if mode.is_negative and not operation.body:
+            # What is sent to it cannot be wrong.
+            continue
+
+        @examples(EACH)
+        @given(operation.as_strategy(generation_mode=mode), st.booleans())
+        def call(case: Case, proves: bool) -> None:
+            if proves:
+                _authenticate(world, case)
+            answer = case.call(base_url=ISSUER)
+            case.validate_response(answer)
+            assert case.operation.body or answer.status_code == 200
+
+        call()
+
+
+def _authenticate(world: World, case: Case) -> None:
+    """Let a client that there is send it."""
+    if "Authorization" in case.headers:
+        return
+    if isinstance(case.body, dict):
+        case.body.pop("client_secret", None)
+        if "client_id" in case.body:
+            case.body["client_id"] = "web"
+    case.headers["Authorization"] = world.known["basic of web"]

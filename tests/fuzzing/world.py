@@ -1,0 +1,738 @@
+"""A server with every shipped feature, what an attacker of it may hold, and what must be true after every request.
+
+Credentials have names (`Known("code of web")`), so that a message is printed as something that can be sent again: their
+values are different in each run. The clock stands still, and only a message moves it. What a message changed is put
+back after it, so no message depends on those before it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote_plus, unquote_plus, urlencode, urlsplit
+
+import time_machine
+from joserfc.jwk import ECKey, KeySet
+from joserfc.jws import JWSRegistry
+from joserfc.util import urlsafe_b64encode
+from webob import Request, Response
+from webtest import TestApp, TestResponse
+
+from authserver.engine.errors import OAuthError
+from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
+from authserver.engine.people.login import disable_user
+from authserver.engine.records import Client
+from authserver.storage.tables import Base
+from authserver.testing.server import (
+    CHALLENGE,
+    ISSUER,
+    PASSWORD,
+    REDIRECT_URI,
+    RESOURCE,
+    SETTINGS,
+    Server,
+    basic,
+    forged,
+    form_with,
+)
+from authserver.web.openapi import document
+from authserver.web.route import Medium, Route
+from tests.web.account_steps import form_token
+
+HOST = urlsplit(ISSUER).netloc
+FORM = "application/x-www-form-urlencoded"
+TRUSTED = "https://issuer.example"
+ASSERTIONS = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+INITIAL_TOKEN, FIGURES_TOKEN = "initial-access-token-of-the-operator", "token-of-the-collector-of-figures"
+LOOPBACK, SCHEME = "http://127.0.0.1/cb", "com.example.app:/cb"
+SECOND_URI = "https://client.example/other?tenant=1"
+# What refusals may leave beside their events, by the reason or the type of these.
+CONSEQUENCES: Mapping[str, frozenset[tuple[str, str]]] = {
+    reason: frozenset(writes)
+    for reason, *writes in (
+        # What a replay has revoked stays revoked.
+        ("code-replayed", ("grants", "UPDATE")),
+        ("code-burnt", ("grants", "UPDATE")),
+        ("refresh-token-reused", ("grants", "UPDATE")),
+        # Wrong proofs of a code are counted.
+        ("redirect-uri-differs", ("tokens", "UPDATE")),
+        ("verifier-wrong", ("tokens", "UPDATE")),
+        # A person has answered, once, and was seen.
+        ("consent.refused", ("kept", "INSERT"), ("sessions", "UPDATE")),
+    )
+}
+# Bytes of one event, with everything that is in it.
+MAXIMUM_EVENT = 20_000
+COOKIES = re.compile(r"__Host-authserver-(session|device|request-[A-Za-z0-9_-]{22})")
+log = logging.getLogger("authserver")
+
+
+def error_codes(kind: type[OAuthError] = OAuthError) -> Iterator[str]:
+    """The codes of all errors that there are, those of features too."""
+    for below in kind.__subclasses__():
+        if isinstance(code := below.__dict__.get("code"), str):
+            yield code
+        yield from error_codes(below)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A value that the world has under this name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Bytes that stand in a query or a form as they are, without being encoded."""
+
+    text: bytes
+
+
+Value = str | Known | Raw
+Pair = tuple[Value, Value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One request. `later` is how many seconds after everything else it is sent."""
+
+    method: str
+    path: str
+    query: tuple[Pair, ...] = ()
+    form: tuple[Pair, ...] | None = None
+    body: bytes | None = None
+    headers: tuple[tuple[str, Value], ...] = ()
+    later: float = 0
+
+
+@dataclass(slots=True)
+class Written:
+    """What a request has committed: how often which act happened to which table, and the new events."""
+
+    acts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    events: list[Mapping[str, Any]] = field(default_factory=list)
+    tokens: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def reasons(self) -> set[str]:
+        return {event["reason"] for event in self.events}
+
+
+class Log(logging.Handler):
+    """Everything that was logged, with the tracebacks."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+class World:
+    """The server, and everything that has a name.
+
+    Args:
+        path: of a migrated SQLite file of its own.
+        folder: for the keys of the trusted issuer of assertions.
+        settings: INI keys that are different.
+    """
+
+    def __init__(self, path: Path, folder: Path, settings: Mapping[str, str | None] | None = None) -> None:
+        self.known: dict[str, str] = {}
+        self.clients: dict[str, Client] = {}
+        self.secrets: dict[str, str | None] = {}
+        self.users: dict[str, str] = {}
+        # How often each error was answered that the OpenAPI document names.
+        self.told: Counter[tuple[str, int, str]] = Counter()
+        self.reached: Counter[str] = Counter()
+        self.keys = {name: ECKey.generate_key("P-256") for name in ("one", "other", "issuer")}
+        key_file = folder / "issuer.json"
+        key_file.write_text(json.dumps(KeySet([self.keys["issuer"]]).as_dict(private=False)))
+        self._clock = time_machine.travel(datetime(2026, 6, 1, 12, tzinfo=UTC), tick=False)
+        self.clock = self._clock.start()
+        self.began = datetime.now(UTC)
+        self.log = Log()
+        self._level = log.level
+        logging.getLogger().addHandler(self.log)
+        log.addHandler(self.log)
+        log.setLevel(logging.INFO)
+        # pytest would keep every line.
+        log.propagate = False
+        self.server = Server(f"sqlite:///{path}", {**_settings(key_file), **(settings or {})})
+        # Those of features are there when the features are loaded.
+        self.codes = frozenset(error_codes())
+        self.routes: dict[str, Route] = dict(self.server.wsgi.registry.paths)
+        self.documented = _documented(document(self.server.wsgi.registry))
+        self.database = sqlite3.connect(path, isolation_level=None)
+        self.database.row_factory = sqlite3.Row
+        self._fill()
+        self._watch()
+        self.snapshot = sqlite3.connect(":memory:")
+        self.database.backup(self.snapshot)
+        self._last = self._seen()
+        self._hidden = self._never_shown()
+        self.log.lines.clear()
+
+    def close(self) -> None:
+        self.server.close()
+        self.database.close()
+        self.snapshot.close()
+        self._clock.stop()
+        logging.getLogger().removeHandler(self.log)
+        log.removeHandler(self.log)
+        log.setLevel(self._level)
+        log.propagate = True
+
+    # ---- what there is --------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Clients of each kind, people of each kind, and what was issued to them in each state."""
+        for name, metadata in {
+            "web": {"redirect_uris": (REDIRECT_URI, SECOND_URI)},
+            "post": {"token_endpoint_auth_method": "client_secret_post"},
+            "native": {
+                "token_endpoint_auth_method": "none",
+                "redirect_uris": (LOOPBACK, SCHEME),
+                "application_type": "native",
+            },
+            "first": {"scopes": ("profile", "files.read", "files.write", "admin")},
+            "service": {"grant_types": ("client_credentials",)},
+            "api": {"grant_types": ("client_credentials",)},
+            "bound": {"details": {"dpop_bound_access_tokens": True}, "token_endpoint_auth_method": "none"},
+            "pushing": {"details": {"require_pushed_authorization_requests": True}},
+            "vouched": {"grant_types": (ASSERTIONS,)},
+            "gone": {},
+            "scopeless": {"scopes": ("admin",)},
+            "narrow": {},
+            "moved": {},
+        }.items():
+            self._add(name, *self.server.add_client(client_id=name, first_party=name == "first", **metadata))
+        for name in ("ann", "bob", "carl", "dora"):
+            self.users[name] = self.server.add_user(name).user_id
+        browsers = {name: self.server.browser() for name in (*self.users, "nobody")}
+        for name in self.users:
+            assert self.server.sign_in(browsers[name], name).status_int == 303
+        self._register()
+        for name in ("web", "post", "native", "first", "bound", "stranger", "gone", "moved"):
+            self._let_in(name, browsers["ann"])
+        self._let_in("web", browsers["bob"], "bob of web")
+        self._let_in("web", browsers["dora"], "dora of web")
+        self._spend()
+        for name in ("web", "native", "stranger", "pushing"):
+            self._push(name)
+        answered = self._begin("answered", browsers["ann"])
+        assert self.server.consent(answered).status_int == 303
+        for name in ("ann", "bob", "nobody"):
+            self._begin(name, browsers[name])
+        with self.server.begin() as engine:
+            disable_user(engine, "dora")
+            engine.stores.clients.disable("gone", engine.now)
+        # As operators do; and carl signs in without a password from now on.
+        for change in (
+            "redirect_uris = 'https://new.example/cb' WHERE client_id = 'moved'",
+            f"resources = '{RESOURCE}' WHERE client_id = 'narrow'",
+        ):
+            self.database.execute(f"UPDATE clients SET {change}")
+        self.database.execute("UPDATE users SET password_hash = NULL WHERE username = 'carl'")
+        for name, browser in browsers.items():
+            self.known[f"cookies of {name}"] = "; ".join(f"{k}={v}" for k, v in browser.cookies.items())
+            if name != "nobody":
+                for route in self.server.wsgi.registry.routes.values():
+                    self.known[f"token of {name} for {route.name}"] = form_token(
+                        self.server, browser, route.name
+                    )
+        self.known["session"] = self.known["cookies of ann"].partition("session=")[2].partition(";")[0]
+        own = next(row for row in self.server.rows("grants") if row["client_id"] == "post")
+        self.known["grant of ann"] = own["grant_id"]
+        page = browsers["ann"].get(self.server.path("/account/sessions"))
+        self.known["handle of a session"] = re.findall(r'name="session" value="([^"]+)"', page.text)[0]
+        self._sign()
+
+    def _add(self, name: str, client: Client, secret: str | None) -> None:
+        self.clients[name], self.secrets[name] = client, secret
+        self.known[f"id of {name}"] = client.client_id
+        if secret is not None:
+            self.known[f"secret of {name}"] = secret
+            self.known[f"basic of {name}"] = basic(client.client_id, secret)
+
+    def _register(self) -> None:
+        """A public client and a confidential one that registered themselves."""
+        for name, method in (("stranger", "none"), ("newcomer", "client_secret_basic")):
+            answer = self.server.http.post_json(
+                "/oauth/register",
+                {"client_name": name, "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": method,
+                 "grant_types": ["authorization_code", "refresh_token"], "scope": "profile files.read"},
+                headers={"Authorization": f"Bearer {INITIAL_TOKEN}"},
+            ).json  # fmt: skip
+            with self.server.begin() as engine:
+                client = engine.stores.clients.find(answer["client_id"], engine.now)
+            assert client is not None
+            self._add(name, client, answer.get("client_secret"))
+
+    def _let_in(self, name: str, browser: TestApp, words: str | None = None) -> None:
+        """Tokens of somebody, and codes that wait to be redeemed."""
+        client, words = self.clients[name], words or name
+        changes = {"scope": "profile files.read", "state": "s"}
+        headers = {}
+        if name == "bound":
+            headers["DPoP"] = self.known["proof of before"] = self.proof()
+        code = self.server.code(client, browser, **changes)
+        answer = self.server.redeem(client, self.secrets[name], code, headers=headers)
+        assert answer.status_int == 200, answer.text
+        self.known[f"used code of {words}"] = code
+        self.known[f"refresh token of {words}"] = answer.json["refresh_token"]
+        self.known[f"access token of {words}"] = answer.json["access_token"]
+        self.known[f"code of {words}"] = self.server.code(client, browser, **changes)
+
+    def _spend(self) -> None:
+        """A refresh token that was used, and one whose grant has ended."""
+        client, secret = self.clients["web"], self.secrets["web"]
+        browser = self.server.browser()
+        self.server.sign_in(browser)
+        for words in ("used", "ended"):
+            code = self.server.code(client, browser, scope="profile")
+            token = self.server.redeem(client, secret, code).json["refresh_token"]
+            answer = self.server.refresh(client, secret, token)
+            self.known[f"refresh token of {words}"] = (
+                token if words == "used" else answer.json["refresh_token"]
+            )
+            self.known[f"access token of {words}"] = answer.json["access_token"]
+        self.server.revoke(client, secret, self.known["refresh token of ended"])
+        self.known["code of ended"] = self.server.code(client, browser)
+        self.known["burnt code of web"] = self.server.code(client, browser)
+        for _ in range(MAXIMUM_FAILURES):
+            self.server.redeem(client, secret, self.known["burnt code of web"], code_verifier="x" * 43)
+        vouched = self.known["assertion of before"] = self.assertion()
+        answer = self.server.token(
+            self.clients["vouched"], self.secrets["vouched"], grant_type=ASSERTIONS, assertion=vouched
+        )
+        assert answer.status_int == 200, answer.text
+        service, its_secret = self.clients["service"], self.secrets["service"]
+        answer = self.server.token(service, its_secret, grant_type="client_credentials")
+        self.known["access token of service"] = answer.json["access_token"]
+
+    def _push(self, name: str) -> None:
+        client, secret = self.clients[name], self.secrets[name]
+        form = {"client_id": client.client_id, "response_type": "code", "redirect_uri": client.redirect_uris[0], "scope": "profile",
+                "code_challenge": CHALLENGE, "code_challenge_method": "S256"}  # fmt: skip
+        answer = self.server.post(
+            "/oauth/par", urlencode(form), authorization=basic(client.client_id, secret) if secret else None
+        )
+        assert answer.status_int == 201, answer.text
+        self.known[f"request of {name}"] = answer.json["request_uri"]
+
+    def _begin(self, name: str, browser: TestApp) -> TestResponse:
+        """A request that waits on a page: for consent of who is signed in, else for a sign-in."""
+        client = self.clients["newcomer"]
+        answer = browser.get(self.server.authorization_url(client, scope="profile files.read"))
+        if answer.status_int == 303:
+            answer = answer.follow()
+        form = form_with(answer, "csrf_token") if name == "nobody" else form_with(answer, "scope")
+        self.known[f"sealed request of {name}"] = form["request"].value
+        self.known[f"form token of {name}"] = form["csrf_token"].value
+        return answer
+
+    def _sign(self) -> None:
+        """Proofs and assertions, each correct but for what its name says."""
+        for name, changes in {
+            "": {},
+            "of a pushed request": {"htu": f"{ISSUER}/oauth/par"},
+            "with another url": {"htu": "https://evil.example/"},
+            "with another method": {"htm": "GET"},
+            "of yesterday": {"iat": int(time.time()) - 86_400},
+            "without id": {"jti": None},
+        }.items():
+            self.known[f"proof {name}".strip()] = self.proof(**changes)
+        self.known["proof of another key"] = self.proof("other")
+        self.known["proof with a wrong signature"] = self.proof(signed_by="other")
+        self.known["proof of another type"] = self.proof(header={"typ": "JWT"})
+        self.known["proof of another algorithm"] = self.proof(header={"alg": "none"})
+        self.known["proof without key"] = self.proof(header={"jwk": None})
+        # Of a right form, and of nothing that there is.
+        self.known["basic with a wrong secret"] = basic("web", forged("as_secret_"))
+        self.known["thumbprint"] = self.keys["one"].thumbprint()
+        now = int(time.time())
+        for name, changes in {
+            "": {},
+            "of a stranger": {"iss": "https://stranger.example"},
+            "for another": {"aud": "https://other.example"},
+            "about nobody": {"sub": "nobody"},
+            "about dora": {"sub": "dora"},
+            "without subject": {"sub": None},
+            "without id": {"jti": None},
+            "without end": {"exp": None},
+            "that has ended": {"exp": now - 100},
+            "that lives too long": {"exp": now + 100_000},
+            "of tomorrow": {"iat": now + 3_000, "nbf": now + 3_000, "exp": now + 3_100},
+        }.items():
+            self.known[f"assertion {name}".strip()] = self.assertion(**changes)
+        self.known["assertion with a wrong signature"] = self.assertion(signed_by="one")
+        self.known["assertion of an unknown key"] = self.assertion(header={"kid": "unknown"})
+        self.known["assertion of another type"] = self.assertion(header={"typ": "at+jwt"})
+        self.known["assertion of another algorithm"] = self.assertion(header={"alg": "RS256"})
+        self.known["assertion with extensions"] = self.assertion(header={"crit": ["b64"]})
+
+    def proof(
+        self,
+        key: str = "one",
+        *,
+        signed_by: str | None = None,
+        header: Mapping[str, Any] | None = None,
+        **claims: Any,
+    ) -> str:
+        """A DPoP proof; None removes a member."""
+        public = self.keys[key].as_dict(private=False)
+        public = {name: public[name] for name in ("kty", "crv", "x", "y")}
+        head = {"typ": "dpop+jwt", "alg": "ES256", "jwk": public, **(header or {})}
+        body = {"htm": "POST", "htu": f"{ISSUER}/oauth/token", "iat": int(time.time()),
+                "jti": f"proof {len(self.known)}", **claims}  # fmt: skip
+        return _jws(head, body, self.keys[signed_by or key])
+
+    def assertion(
+        self, *, signed_by: str = "issuer", header: Mapping[str, Any] | None = None, **claims: Any
+    ) -> str:
+        """An assertion about ann; None removes a member."""
+        now = int(time.time())
+        head = {"alg": "ES256", "kid": self.keys["issuer"].kid, **(header or {})}
+        body = {"iss": TRUSTED, "sub": "ann", "aud": ISSUER, "exp": now + 120, "iat": now,
+                "jti": f"assertion {len(self.known)}", **claims}  # fmt: skip
+        return _jws(head, body, self.keys[signed_by])
+
+    def _never_shown(self) -> tuple[str, ...]:
+        """What no answer, no line of the log and no event may hold."""
+        kinds = ("secret of", "code of", "used code of", "refresh token of", "access token of", "basic of")
+        held = [value for name, value in self.known.items() if name.startswith(kinds)]
+        held += [cookie for name, cookie in self.known.items() if name.startswith("cookies of ")]
+        hashes = [row["password_hash"] for row in self.server.rows("users") if row["password_hash"]]
+        ring = self.server.ini["authserver.secret_keys"].partition(":")[2]
+        urls = [self.server.ini["authserver.database_url"]]
+        return (PASSWORD, INITIAL_TOKEN, FIGURES_TOKEN, ring, self.known["session"], *urls, *hashes, *held)
+
+    # ---- sending --------------------------------------------------------------------------------------
+
+    def text(self, value: Value) -> str:
+        """What a value stands for."""
+        match value:
+            case Known(name=name):
+                return self.known[name]
+            case Raw(text=text):
+                return text.decode("latin-1")
+            case str():
+                return value
+
+    def send(self, message: Message) -> Response:
+        """Send a message, check the answer and what was written, and put everything back."""
+        self.clock.move_to(self.began + timedelta(seconds=message.later))
+        try:
+            return self._send(message)
+        finally:
+            self.clock.move_to(self.began)
+
+    def _send(self, message: Message) -> Response:
+        environ = {**Request.blank("/", base_url=ISSUER).environ, "REMOTE_ADDR": "192.0.2.1"}
+        environ["REQUEST_METHOD"] = message.method
+        environ["PATH_INFO"] = message.path
+        environ["QUERY_STRING"] = self.encoded(message.query)
+        request = Request(environ)
+        if message.form is not None:
+            environ["CONTENT_TYPE"] = FORM
+            request.body = self.encoded(message.form).encode("latin-1")
+        elif message.body is not None:
+            request.body = message.body
+        for name, value in message.headers:
+            key = name.upper().replace("-", "_")
+            text = self.text(value).encode("utf-8", "surrogatepass").decode("latin-1")
+            environ[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = text
+        return self.exchange(request)
+
+    def exchange(self, request: Request) -> Response:
+        """Send a request as it is, check the answer and what was written, and put everything back."""
+        sent = f"{request.environ['QUERY_STRING']} {request.body.decode('latin-1')}"
+        sent = f"{sent} {unquote_plus(sent)}"
+        answer = request.get_response(self.server.wsgi)
+        written = self.written()
+        try:
+            self.assert_sound(request, answer, sent, written)
+            self.assert_stored(answer, written)
+        finally:
+            self.log.lines.clear()
+            self.put_back(written)
+        return answer
+
+    def checked(self, environ: dict[str, Any], start_response: Any) -> Any:
+        """The server as an application whose answers are checked, for clients that keep what was changed."""
+        # Or WebOb keeps a long body in a file, which it leaves open.
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ |= {"wsgi.input": io.BytesIO(body), "webob.is_body_seekable": True}
+        request = Request(environ)
+        sent = f"{environ['QUERY_STRING']} {request.body.decode('latin-1')}"
+        answer = request.get_response(self.server.wsgi)
+        written = self.written()
+        self.assert_sound(request, answer, f"{sent} {unquote_plus(sent)}", written)
+        self.assert_stored(answer, written)
+        self.log.lines.clear()
+        return answer(environ, start_response)
+
+    def tried(self, environ: dict[str, Any], start_response: Any) -> Any:
+        """The same, and what was changed is put back."""
+        try:
+            return self.checked(environ, start_response)
+        finally:
+            self.put_everything_back()
+
+    def api(self) -> TestApp:
+        """A client whose answers are checked."""
+        environ = {"HTTP_HOST": HOST, "wsgi.url_scheme": "https", "REMOTE_ADDR": "192.0.2.1"}
+        return TestApp(self.checked, extra_environ=environ)
+
+    def encoded(self, pairs: tuple[Pair, ...]) -> str:
+        return "&".join(f"{self._part(name)}={self._part(value)}" for name, value in pairs)
+
+    def _part(self, value: Value) -> str:
+        if isinstance(value, Raw):
+            return value.text.decode("latin-1")
+        return _quoted(self.text(value))
+
+    def put_back(self, written: Written) -> None:
+        """Everything is as it was, but for the events, which nothing here reads again."""
+        if written.acts.keys() - {("events", "INSERT")}:
+            self.put_everything_back()
+
+    def put_everything_back(self) -> None:
+        """The database is as it was made."""
+        self.snapshot.backup(self.database)
+        self._last = self._seen()
+        self.log.lines.clear()
+
+    # ---- what must be true ----------------------------------------------------------------------------
+
+    def assert_sound(self, request: Request, answer: Response, sent: str, written: Written) -> None:
+        """No failure, no traceback, no secret; what every answer has; and it leads nowhere else."""
+        logged = "\n".join(self.log.lines)
+        assert answer.status_int < 500, (answer.status, logged)
+        assert "Traceback" not in logged, logged
+        assert not [line for line in self.log.lines if line.startswith(("ERROR", "CRITICAL"))], logged
+        headers = "\n".join(f"{name}: {value}" for name, value in answer.headerlist)
+        shown = answer.body.decode("utf-8", "replace") + headers
+        assert "Traceback" not in shown
+        assert "authserver/" not in shown
+        assert "sqlalchemy" not in shown.lower()
+        for secret in self._hidden:
+            assert secret not in logged
+            # What a client sends as its state comes back to it.
+            assert secret not in shown or secret in sent, secret
+        assert all(text.isprintable() for name_and_value in answer.headerlist for text in name_and_value)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+        assert "evil.example" not in headers
+        if answer.content_type == "text/html":
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            assert answer.headers["X-Frame-Options"] == "DENY"
+            assert answer.headers["Referrer-Policy"] == "no-referrer"
+            assert answer.headers["Cache-Control"] == "no-store"
+        for cookie in answer.headers.getall("Set-Cookie"):
+            name, *flags = re.split("[=;] ?", cookie)
+            assert COOKIES.fullmatch(name), cookie
+            assert {"HttpOnly", "secure", "Path", "SameSite", "Lax"} <= {*flags}, cookie
+            assert "Domain" not in flags
+        self._assert_form_of(request, answer)
+        self._assert_target(answer, written)
+
+    def _assert_form_of(self, request: Request, answer: Response) -> None:
+        """An endpoint that clients call answers JSON, with an error code that there is."""
+        route = self.routes.get(request.environ["PATH_INFO"])
+        is_json = answer.content_type == "application/json"
+        if route is not None and route.medium is Medium.JSON and answer.body:
+            assert is_json or answer.content_type == "application/token-introspection+jwt", (
+                answer.content_type
+            )
+        if is_json and answer.body:
+            body = json.loads(answer.body)
+            if answer.status_int >= 400:
+                assert answer.headers["Cache-Control"] == "no-store"
+                assert body["error"] in self.codes, body
+                assert body.keys() <= {"error", "error_description", "error_id"}
+                self.reached[f"{body['error']} {answer.status_int}"] += 1
+                if route is not None and route.medium is Medium.JSON and request.method in route.methods:
+                    told = self.documented.get((route.path, answer.status_int), set())
+                    assert body["error"] in told, (route.path, answer.status, body)
+                    self.told[route.path, answer.status_int, body["error"]] += 1
+            assert (answer.status_int == 401) == ("WWW-Authenticate" in answer.headers)
+
+    def _assert_target(self, answer: Response, written: Written) -> None:
+        """A redirect leads to a page of ours, or to a registered redirect URI with what belongs there."""
+        if not 300 < answer.status_int < 400 or answer.status_int == 304:
+            assert answer.location is None
+            return
+        # 301 is how a folder of files adds its slash.
+        assert answer.status_int == 303 or answer.location.startswith(f"{ISSUER}/playground/static/")
+        if answer.location.startswith(f"{ISSUER}/"):
+            return
+        values = dict(parse_qsl(urlsplit(answer.location).query, keep_blank_values=True))
+        assert values["iss"] == ISSUER
+        assert ("code" in values) != ("error" in values)
+        assert "error" not in values or values["error"] in self.codes
+        clients = [self._client(event["client_id"]) for event in written.events[-1:]]
+        if not clients:
+            # The same answer as a moment before leads there again, and is not recorded again.
+            clients = self.database.execute("SELECT * FROM clients").fetchall()
+        uris = [uri for client in clients if client for uri in _texts(client["redirect_uris"])]
+        assert any(_leads_to(uri, answer.location) for uri in uris), answer.location
+
+    def _client(self, client_id: str | None) -> sqlite3.Row | None:
+        return self.database.execute("SELECT * FROM clients WHERE client_id = ?", (client_id,)).fetchone()
+
+    def assert_stored(self, answer: Response, written: Written) -> None:
+        """A refusal has stored its events and nothing else; what was issued rests on a grant and a consent."""
+        for event in written.events:
+            self.reached[event["reason"]] += 1
+            for decision in json.loads(event["decisions"]):
+                self.reached[decision["reason"]] += 1
+            kept = repr(dict(event))
+            assert len(kept) <= MAXIMUM_EVENT, len(kept)
+            assert not [secret for secret in self._hidden if secret in kept], kept
+        error = "error=" in urlsplit(answer.location or "").query
+        if answer.status_int >= 400 or error:
+            kinds = {event["type"] for event in written.events}
+            allowed = {("events", "INSERT")}.union(
+                *(CONSEQUENCES.get(it, ()) for it in written.reasons | kinds)
+            )
+            if not written.events:
+                # A page is shown again, because something is missing in its form: the session was seen.
+                allowed.add(("sessions", "UPDATE"))
+            assert written.acts.keys() <= allowed, (written.acts, written.reasons)
+            # A revocation has an event of its own.
+            assert written.acts["events", "INSERT"] <= 2
+            assert not {kind for kind in kinds if kind.endswith((".issued", ".registered"))}, kinds
+        for token in written.tokens:
+            self._assert_granted(token)
+
+    def _assert_granted(self, token: Mapping[str, Any]) -> None:
+        found = self.database.execute(
+            "SELECT * FROM grants WHERE grant_id = ?", (token["grant_id"],)
+        ).fetchone()
+        assert found is not None
+        assert found["client_id"] == token["client_id"]
+        assert {*_texts(token["scopes"])} <= {*_texts(found["scopes"])}
+        if token["claimed_at"] is None and token["failures"] == 0:
+            assert found["revoked_at"] is None
+        client = self._client(token["client_id"])
+        assert client is not None
+        assert client["disabled_at"] is None
+        assert {*_texts(token["scopes"])} <= {*_texts(client["scopes"])}
+        if found["user_id"] is None or client["first_party"] or "vouched_by" in found["details"]:
+            return
+        agreed = self.database.execute(
+            "SELECT * FROM consents WHERE user_id = ? AND client_id = ?",
+            (found["user_id"], token["client_id"]),
+        ).fetchone()
+        assert agreed is not None
+        assert {*_texts(found["scopes"])} <= {*_texts(agreed["scopes"])}
+
+    # ---- what was written -----------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Let the database note each committed insert, update and delete."""
+        self.database.execute("CREATE TABLE written (number INTEGER PRIMARY KEY, name, act, row)")
+        for table in Base.metadata.sorted_tables:
+            for act, row in (("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")):
+                self.database.execute(
+                    f"CREATE TRIGGER written_{table.name}_{act} AFTER {act} ON {table.name} BEGIN"
+                    f" INSERT INTO written (name, act, row) VALUES ('{table.name}', '{act}', {row}.rowid); END"
+                )
+
+    def _seen(self) -> int:
+        return self.database.execute("SELECT coalesce(max(number), 0) FROM written").fetchone()[0]
+
+    def written(self) -> Written:
+        """What was committed since this was asked last."""
+        written = Written()
+        rows = self.database.execute(
+            "SELECT number, name, act, row FROM written WHERE number > ? ORDER BY number", (self._last,)
+        ).fetchall()
+        for number, name, act, row in rows:
+            self._last = number
+            written.acts[name, act] += 1
+            for table, found in (("events", written.events), ("tokens", written.tokens)):
+                if name == table and act != "DELETE":
+                    found += self.database.execute(
+                        f"SELECT * FROM {table} WHERE rowid = ?", (row,)
+                    ).fetchall()
+        return written
+
+
+def _settings(key_file: Path) -> dict[str, str | None]:
+    """Every shipped feature, with limits that are not reached."""
+    features = (
+        "registration_token claims_profile authorization_expiry log_events jwt_bearer pushed_requests dpop"
+    )
+    limits = (
+        "failed_client_authentication, client+source", "token_request, client", "token_request, grant",
+        "unknown_token, client", "authorization_request, source", "request_in_advance, client",
+        "sign_in, account+source", "sign_in, account+device", "registration, all", "failed_registration, source",
+    )  # fmt: skip
+    return {
+        "authserver.plugins": f"{SETTINGS['authserver.plugins']} {features} playground metrics rate_limits",
+        "authserver.plugin.registration_token.tokens": INITIAL_TOKEN,
+        "authserver.plugin.registration_token.scopes": "profile files.read",
+        "authserver.plugin.metrics.tokens": FIGURES_TOKEN,
+        "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {key_file}",
+        "authserver.plugin.rate_limits.limits": "\n".join(
+            f"limit-{number} = {limit}, 1000000, day" for number, limit in enumerate(limits)
+        ),
+    }
+
+
+def _documented(document: Mapping[str, Any]) -> dict[tuple[str, int], set[str]]:
+    """The codes of the errors that each endpoint may answer, by its path and the status."""
+    return {
+        (path, int(status)): set(
+            response["content"]["application/json"]["schema"]["properties"]["error"]["enum"]
+        )
+        for path, operations in document["paths"].items()
+        for operation in operations.values()
+        for status, response in operation["responses"].items()
+        if "error"
+        in response.get("content", {}).get("application/json", {}).get("schema", {}).get("properties", {})
+    }
+
+
+def _jws(head: Mapping[str, Any], body: Mapping[str, Any], key: ECKey) -> str:
+    parts = [
+        urlsafe_b64encode(
+            json.dumps({name: value for name, value in part.items() if value is not None}).encode()
+        )
+        for part in (head, body)
+    ]
+    text = b".".join(parts)
+    return (text + b"." + urlsafe_b64encode(JWSRegistry.algorithms["ES256"].sign(text, key))).decode()
+
+
+def _quoted(text: str) -> str:
+    """Form-encoded; what is no text goes out as the bytes that a careless client would send."""
+    return quote_plus(text.encode("utf-8", "surrogatepass"))
+
+
+def _texts(stored: str) -> list[str]:
+    return stored.split()
+
+
+def _leads_to(registered: str, location: str) -> bool:
+    """Whether the location is this redirect URI with a query; of a loopback one, the port is free."""
+    if registered.startswith("http://127.0.0.1/"):
+        location = re.sub(r"^http://127\.0\.0\.1:[0-9]+/", "http://127.0.0.1/", location)
+    return location.startswith(registered + ("&" if "?" in registered else "?"))

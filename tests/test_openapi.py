@@ -1,0 +1,129 @@
+"""The OpenAPI document says what there is: it is made of the code, and published as it is made."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from authserver.cli import main
+from authserver.engine.grants import CORE
+from authserver.testing.server import SETTINGS, Server
+from authserver.web.openapi import document
+from authserver.web.operations import GRANT_FORMS
+from authserver.web.route import Medium
+from authserver.web.routes import ROUTES
+
+CHECKOUT = Path(__file__).parents[1]
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+
+
+def of(server: Server) -> dict[str, Any]:
+    return document(server.wsgi.registry)
+
+
+@pytest.fixture
+def plain(sqlite_url: str) -> Iterator[Server]:
+    """A server without a feature."""
+    server = Server(sqlite_url)
+    yield server
+    server.close()
+
+
+def test_the_published_document_is_what_the_code_says() -> None:
+    """If this fails: `.venv/bin/python docs/openapi.py`."""
+    script = runpy.run_path(str(CHECKOUT / "docs/openapi.py"))
+    assert (CHECKOUT / "docs/openapi.json").read_text(encoding="utf-8") == script["text"]()
+
+
+def test_every_json_endpoint_of_the_core_says_what_it_takes_and_answers() -> None:
+    assert [route.name for route in ROUTES if (route.medium is Medium.JSON) != bool(route.operation)] == []
+
+
+def test_every_grant_type_of_the_core_says_what_it_takes() -> None:
+    assert GRANT_FORMS.keys() == CORE.keys()
+
+
+def test_a_server_without_features_has_none_in_its_document(plain: Server) -> None:
+    made = of(plain)
+    text = json.dumps(made).lower()
+    assert "/oauth/par" not in made["paths"]
+    assert not [word for word in ("dpop", "pushed", "jwt-bearer") if word in text]
+    forms = made["paths"]["/oauth/token"]["post"]["requestBody"]["content"][FORM]["schema"]["oneOf"]
+    assert [form["title"] for form in forms] == list(CORE)
+
+
+def test_what_is_switched_off_is_not_in_it(sqlite_url: str) -> None:
+    """Registration without a policy, introspection without one, and a method of authentication without a plugin."""
+    left = "client_secret_post public_client redirect_exact scopes_registered resources_listed login_password"
+    unused = ("redirect_loopback", "scopes_default", "registration_open", "introspect_resource_servers")
+    without = {
+        key: None
+        for key in SETTINGS
+        if key.startswith(tuple(f"authserver.plugin.{name}." for name in unused))
+    }
+    settings = {**without, "authserver.plugins": left, "authserver.grant_types": "authorization_code"}
+    server = Server(sqlite_url, settings)
+    try:
+        made = of(server)
+    finally:
+        server.close()
+    assert not {"/oauth/register", "/oauth/introspect"} & made["paths"].keys()
+    token = made["paths"]["/oauth/token"]["post"]
+    assert token["security"] == []
+    (form,) = token["requestBody"]["content"][FORM]["schema"]["oneOf"]
+    assert form["title"] == "authorization_code"
+
+
+def test_an_endpoint_of_a_plugin_is_in_it(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that says nothing about itself."""
+    monkeypatch.syspath_prepend(CHECKOUT / "docs/examples")
+    server = Server(sqlite_url, {"authserver.plugins": SETTINGS["authserver.plugins"] + " who_am_i:WhoAmI"})
+    try:
+        found = of(server)["paths"]["/who-am-i"]["get"]
+    finally:
+        server.close()
+    assert found["operationId"] == "who_am_i"
+    assert {"200", "400", "500"} <= found["responses"].keys()
+
+
+def test_the_metadata_in_it_are_those_that_are_published(plain: Server) -> None:
+    path = "/.well-known/oauth-authorization-server"
+    schema = of(plain)["paths"][path]["get"]["responses"]["200"]["content"][JSON]["schema"]
+    assert schema["required"] == list(plain.http.get(path).json)
+
+
+def test_the_path_of_the_issuer_is_in_it(sqlite_url: str) -> None:
+    server = Server(sqlite_url, {"authserver.issuer": "https://as.example/tenant"})
+    try:
+        made = of(server)
+    finally:
+        server.close()
+    assert made["servers"] == [{"url": "https://as.example"}]
+    assert {"/tenant/oauth/token", "/.well-known/oauth-authorization-server/tenant"} <= made["paths"].keys()
+
+
+def test_the_command_prints_it_or_writes_it(tmp_path: Path) -> None:
+    """Without a database: there need not be one yet."""
+    ini = tmp_path / "server.ini"
+    settings: Mapping[str, str] = {**SETTINGS, "authserver.database_url": f"sqlite:///{tmp_path}/none.db"}
+    lines = [f"{key} = {value}".replace("\n", "\n  ") for key, value in settings.items()]
+    ini.write_text("\n".join(["[app:main]", "use = egg:authserver", *lines]))
+    printed = CliRunner().invoke(main, ["-c", str(ini), "openapi"])
+    assert printed.exit_code == 0, printed.output
+    assert json.loads(printed.stdout)["openapi"] == "3.1.0"
+    target = tmp_path / "openapi.json"
+    written = CliRunner().invoke(main, ["-c", str(ini), "openapi", "--output", str(target)])
+    assert written.exit_code == 0, written.output
+    assert written.stdout == f"{target} is written.\n"
+    assert json.loads(target.read_text(encoding="utf-8")) == json.loads(printed.stdout)
+    missing = CliRunner().invoke(
+        main, ["-c", str(ini), "openapi", "--output", str(tmp_path / "no/such.json")]
+    )
+    assert missing.exit_code == 1
+    assert "No such file or directory" in missing.output
