@@ -45,7 +45,8 @@ stored and compared. For the sign-in behind an authorization request (`authentic
 
 For how often (`rate_decision`): `Counted` is what the engine asks about, a `RateStep` what is to be done, and `Wait` goes
 into a `deny`. An endpoint of a plugin asks with `claim_rate`; `SELF_REGISTERED` is the one client that all clients are
-which registered themselves. A plugin with the methods `usage` (of `Usage`) and `lift` is shown by `authserver limits`.
+which registered themselves, and `network_of` gives what counts as one source. A plugin with the methods `usage` (of
+`Usage`) and `lift` is shown by `authserver limits`.
 
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
 refuses one.
@@ -117,7 +118,7 @@ from authserver.engine.questions import (
     RateQuestion,
     RateStep,
 )
-from authserver.engine.rates import SELF_REGISTERED, Usage
+from authserver.engine.rates import SELF_REGISTERED, Usage, network_of
 from authserver.engine.rates import claim as claim_rate
 from authserver.engine.records import (
     Client,
@@ -286,6 +287,7 @@ __all__ = [
     "hookimpl",
     "json_response",
     "narrow",
+    "network_of",
     "new_credential",
     "new_identifier",
     "normalise_username",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Protocol
 
 from authserver.engine.context import Engine
@@ -51,6 +53,23 @@ class Limiter(Protocol):
 SELF_REGISTERED = "self-registered clients"
 # For a policy that does not say how long.
 USUAL_WAIT = Wait(60)
+
+
+@lru_cache(maxsize=4_096)
+def network_of(source: str) -> str | None:
+    """What counts as one source: an IPv4 address, or the /64 of an IPv6 address, which one household has (T102)."""
+    if not source:
+        return None
+    try:
+        address = ip_address(source.partition("%")[0])
+    except ValueError:
+        # A socket in the file system.
+        return source
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 def claim(

@@ -14,8 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
@@ -34,6 +32,7 @@ from authserver.api import (
     deny,
     did_you_mean,
     hookimpl,
+    network_of,
 )
 
 # What is counted, key, count, period; what a row does when the shared store is down, if that is not MEMORY.
@@ -53,23 +52,6 @@ DEFAULT = (
     ("registrations", "registration, all, 1000, hour"),
     ("refused-registrations-from-source", "failed_registration, source, 60, hour"),
 )
-
-
-@lru_cache(maxsize=4_096)
-def network_of(source: str) -> str | None:
-    """What counts as one source: an IPv4 address, or the /64 of an IPv6 address, which one household has (T102)."""
-    if not source:
-        return None
-    try:
-        address = ip_address(source.partition("%")[0])
-    except ValueError:
-        # A socket in the file system.
-        return source
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 PARTS: Mapping[str, Callable[[RateQuestion], str | None]] = {

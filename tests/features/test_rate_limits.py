@@ -14,8 +14,9 @@ import time_machine
 
 from authserver.engine.decisions import Decision, Wait
 from authserver.engine.questions import Counted, RateQuestion, RateStep
+from authserver.engine.rates import network_of
 from authserver.features import rate_limits
-from authserver.features.rate_limits import DEFAULT, KEYS, MemoryCounts, RateLimits, network_of
+from authserver.features.rate_limits import DEFAULT, KEYS, MemoryCounts, RateLimits
 from authserver.ini import convert
 from authserver.testing.contract import policy_contract
 

@@ -374,7 +374,7 @@ def test_more_passwords_at_once_than_are_checked_are_sent_away(make_server: Make
     client, secret = server.add_client(grant_types=("client_credentials",))
     checks = server.application.parts.password_checks
     events = len(server.events())
-    with checks.turn(), ExitStack() as waiting:
+    with checks.turn("another network"), ExitStack() as waiting:
         waiting.enter_context(_place_of(checks))
         page = attempt(server, password=PASSWORD)
         assert page.status_int == 503
@@ -389,12 +389,21 @@ def test_more_passwords_at_once_than_are_checked_are_sent_away(make_server: Make
     assert attempt(server, password=PASSWORD).status_int == 303
 
 
+def test_who_is_sent_away_has_not_guessed(limited: Any) -> None:
+    """T101, T103: a busy server uses up nobody's attempts."""
+    server = limited("guesses = sign_in, account+source, 2, hour", **{"authserver.password_checks": "1"})
+    checks = server.application.parts.password_checks
+    with checks.turn("another network"), _place_of(checks):
+        assert [attempt(server).status_int for _ in range(5)] == [503] * 5
+    assert [held(attempt(server)) for _ in range(3)] == [False, False, True]
+
+
 @contextmanager
 def _place_of(checks: Turnstile) -> Iterator[None]:
     """Somebody who waits for a turn."""
-    checks._places.acquire()
+    checks._places.append("another network")
     yield
-    checks._places.release()
+    checks._places.remove("another network")
 
 
 def test_a_refused_change_of_the_password_and_a_busy_server(server: Server) -> None:
