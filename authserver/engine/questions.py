@@ -88,8 +88,8 @@ class Question(Generic[T_co]):
 
     @property
     def question(self) -> Self:
-        """A copy for a plugin that takes the whole question: it cannot change what others get and what is recorded."""
-        return replace(self)
+        """All of it, for a plugin that takes the whole question as one argument."""
+        return self
 
     def facts(self) -> Facts:
         """What is recorded of it: plain JSON values without secrets."""

@@ -108,28 +108,34 @@ class Row:
     seconds: int
     when_down: str
 
-    def who(self, question: RateQuestion) -> str | None:
-        """The key of this question, in words; None if this row does not apply to it."""
-        if question.counted is Counted.SIGN_IN and (question.device_id is None) == ("device" in self.parts):
+    def key(self, question: RateQuestion) -> str | None:
+        """What is counted for this question: the name, and whom it counts. None if this row does not apply to it."""
+        if question.device_id is not None and self.counted is Counted.SIGN_IN and "device" not in self.parts:
             # A known device has limits of its own, so that no stranger can use them up (T103).
             return None
-        named = []
+        key = self.name
         for part in self.parts:
             value = PARTS[part](question)
             if value is None:
                 return None
             if value:
-                named.append(f"{part}={value}")
-        return " ".join(named)
+                key = f"{key} {part}={value}"
+        return key
 
 
-@dataclass(frozen=True, slots=True)
-class _Applied:
+class Applied(NamedTuple):
     """A row with the key that it has for one question."""
 
     row: Row
-    who: str
     key: str
+
+
+class Full(NamedTuple):
+    """A row that refuses, the seconds until it does no more, and whether it is the first refusal since it is full."""
+
+    row: Row
+    seconds: int
+    is_first: bool
 
 
 @dataclass(eq=False)
@@ -204,9 +210,7 @@ class RateLimits:
     @hookimpl
     def rate_decision(self, question: RateQuestion) -> Decision[None] | None:
         applied = [
-            _Applied(row, who, f"{row.name} {who}")
-            for row in self.rows[question.counted]
-            if (who := row.who(question)) is not None
+            Applied(row, key) for row in self.rows[question.counted] if (key := row.key(question)) is not None
         ]
         if not applied:
             return None
@@ -261,7 +265,7 @@ class RateLimits:
                 name, _, who = key.partition(" ")
                 row, used = rows.get(name), shared.get(key)
                 if row is not None and used > 0:
-                    left = _seconds_left(shared, key, row)
+                    left = max(1, math.ceil(shared.get_expiry(key) - time.time()))
                     found.append(Usage(limit=name, who=who, used=used, allowed=row.count, seconds=left))
         except StorageError as error:
             raise ValueError(f"the store of the limits cannot be used: {error}") from None
@@ -281,8 +285,9 @@ class RateLimits:
             return None
         lifted = [item for item in found if item.limit == limit and who in (None, item.who)]
         for item in lifted:
-            self.counts.shared.clear(f"{item.limit} {item.who}")
-            self.counts.shared.clear(f"{_TOLD} {item.limit} {item.who}")
+            key = f"{item.limit} {item.who}".rstrip()
+            self.counts.shared.clear(key)
+            self.counts.shared.clear(f"{_TOLD} {key}")
         return len(lifted)
 
     def _all_rows(self) -> Iterator[Row]:
@@ -290,39 +295,17 @@ class RateLimits:
             yield from rows
 
 
-def _decided(store: Store, applied: Sequence[_Applied], step: RateStep) -> Decision[None] | None:
+def _decided(store: Store, applied: Sequence[Applied], step: RateStep) -> Decision[None] | None:
     """Do what the question wants with all rows that apply to it. Raises StorageError."""
     if step is RateStep.GIVE_BACK:
-        _take(store, applied, -1)
+        store.give_back(applied)
         return None
-    # Looked at first, so that who is refused anyway leaves nothing behind for each name that they make up.
-    full = [item for item in applied if store.get(item.key) >= item.row.count]
-    if not full and step is RateStep.CLAIM:
-        # Several may have looked at the same time; the one who counts too much takes it back.
-        full = _take(store, applied, 1)
-        if full:
-            _take(store, applied, -1)
-    if not full:
-        return None
-    wait, item = max(
-        ((_seconds_left(store, item.key, item.row), item) for item in full), key=lambda pair: pair[0]
-    )
-    # The first refusal of each window is kept as an event: this count ends with it.
-    is_first = store.incr(f"{_TOLD} {item.key}", wait) == 1
-    return deny(item.row.name, wait=Wait(wait, is_first))
+    full = store.take(applied, counts=step is RateStep.CLAIM)
+    return None if full is None else deny(full.row.name, wait=Wait(full.seconds, full.is_first))
 
 
-def _take(store: Store, applied: Sequence[_Applied], amount: int) -> list[_Applied]:
-    """Count these so much up or down; those that are then above their limits."""
-    return [item for item in applied if store.incr(item.key, item.row.seconds, amount) > item.row.count]
-
-
-def _seconds_left(store: Store, key: str, row: Row) -> int:
-    """Until its window ends; never longer than the window, even if a clock was set back."""
-    return min(max(1, math.ceil(store.get_expiry(key) - time.time())), row.seconds)
-
-
-class _Count(NamedTuple):
+@dataclass(slots=True)
+class _Count:
     """How often, and the window in which that counts."""
 
     times: int
@@ -338,8 +321,7 @@ class MemoryCounts:
     """Counts in the memory of this process.
 
     The one of `limits` looks at all counts a hundred times a second, which a stranger who makes up names could turn into
-    work; this one looks at them when they have doubled, and keeps a bounded number. It has the methods of theirs
-    that are used here, without what they wrap them in: every token request is counted.
+    work; this one looks at them when they have doubled, and keeps a bounded number.
     """
 
     def __init__(self) -> None:
@@ -350,28 +332,57 @@ class MemoryCounts:
     def __len__(self) -> int:
         return len(self._counts)
 
-    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        now = time.time()
-        with self._lock:
-            held = self._counts.get(key)
-            if held is None or not held.is_live(now):
-                held = _Count(0, now, now + expiry)
-            count = held.times + amount
-            if count <= 0:
-                self._counts.pop(key, None)
-                return 0
-            self._counts[key] = _Count(count, held.begins_at, held.ends_at)
-            if len(self._counts) >= self._sweep_at:
-                self._sweep(now)
-            return count
-
     def get(self, key: str) -> int:
+        """How often this was counted."""
         held = self._counts.get(key)
         return held.times if held is not None and held.is_live(time.time()) else 0
 
-    def get_expiry(self, key: str) -> float:
+    def take(self, applied: Sequence[Applied], *, counts: bool) -> Full | None:
+        """Count all of these up, or none if one of them is full: then that, or the one that is full for longest.
+
+        Args:
+            counts: whether it is counted at all, or only looked at.
+        """
+        now = time.time()
+        with self._lock:
+            full: Applied | None = None
+            full_for = 0.0
+            for item in applied:
+                held = self._counts.get(item.key)
+                if held is None or held.times < item.row.count or not held.is_live(now):
+                    continue
+                # Never longer than the window, even if a clock was set back.
+                if (left := min(held.ends_at - now, item.row.seconds)) > full_for:
+                    full, full_for = item, left
+            if full is not None:
+                # The first refusal of each window is kept as an event: this count ends with it.
+                is_first = self._count(f"{_TOLD} {full.key}", full_for, now) == 1
+                return Full(full.row, math.ceil(full_for), is_first)
+            if counts:
+                for item in applied:
+                    self._count(item.key, item.row.seconds, now)
+        return None
+
+    def give_back(self, applied: Sequence[Applied]) -> None:
+        """Count all of these down, unless their window has ended."""
+        with self._lock:
+            for item in applied:
+                held = self._counts.get(item.key)
+                if held is None:
+                    continue
+                held.times -= 1
+                if held.times <= 0:
+                    del self._counts[item.key]
+
+    def _count(self, key: str, seconds: float, now: float) -> int:
         held = self._counts.get(key)
-        return held.ends_at if held is not None else time.time()
+        if held is not None and held.is_live(now):
+            held.times += 1
+            return held.times
+        self._counts[key] = _Count(1, now, now + seconds)
+        if len(self._counts) >= self._sweep_at:
+            self._sweep(now)
+        return 1
 
     def _sweep(self, now: float) -> None:
         live = {key: held for key, held in self._counts.items() if held.is_live(now)}
@@ -383,8 +394,58 @@ class MemoryCounts:
         self._sweep_at = min(max(1_024, 2 * len(live)), max(MAXIMUM_KEPT, len(live) + 1_024))
 
 
+# One question is one call, which the store runs as a whole: other processes see all of it or nothing, nothing is left half
+# done if this process ends, and a store that is far away is waited for once. `KEYS` are those of the rows; `ARGV` has
+# whether to count, and for each row its count and its seconds.
+_TAKE = """
+local full, full_for = 0, 0
+for i, key in ipairs(KEYS) do
+    if tonumber(redis.call('GET', key) or 0) >= tonumber(ARGV[2 * i]) then
+        local left = redis.call('PTTL', key)
+        if left > full_for then full, full_for = i, left end
+    end
+end
+if full > 0 then return {full, full_for} end
+if ARGV[1] == '1' then
+    for i, key in ipairs(KEYS) do
+        if redis.call('INCR', key) == 1 then redis.call('EXPIRE', key, ARGV[2 * i + 1]) end
+    end
+end
+return {0, 0}
+"""
+_GIVE_BACK = """
+for _, key in ipairs(KEYS) do
+    if tonumber(redis.call('GET', key) or 0) > 0 and redis.call('DECR', key) == 0 then redis.call('DEL', key) end
+end
+"""
+
+
 class SharedStorage(RedisStorage):
-    """Counts in a Redis or Valkey, which can be listed."""
+    """Counts in a Redis or Valkey, which can be listed. Its methods raise StorageError."""
+
+    def initialize_storage(self, _uri: str) -> None:
+        super().initialize_storage(_uri)
+        self._take = self.storage.register_script(_TAKE)
+        self._give_back = self.storage.register_script(_GIVE_BACK)
+
+    def take(self, applied: Sequence[Applied], *, counts: bool) -> Full | None:
+        """As of `MemoryCounts`."""
+        arguments = [number for item in applied for number in (item.row.count, item.row.seconds)]
+        number, milliseconds = self._run(self._take, applied, int(counts), *arguments)
+        if not number:
+            return None
+        full, seconds = applied[number - 1], math.ceil(milliseconds / 1000)
+        return Full(full.row, seconds, self.incr(f"{_TOLD} {full.key}", seconds) == 1)
+
+    def give_back(self, applied: Sequence[Applied]) -> None:
+        """As of `MemoryCounts`."""
+        self._run(self._give_back, applied)
+
+    def _run(self, script: Callable[..., Any], applied: Sequence[Applied], *arguments: int) -> Any:
+        try:
+            return script([self.prefixed_key(item.key) for item in applied], arguments)
+        except self.base_exceptions as error:
+            raise StorageError(error) from error
 
     def every_key(self) -> Iterator[str]:
         """The keys of all counts. Raises StorageError."""
