@@ -12,8 +12,10 @@ import math
 import re
 import threading
 import time
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter, itemgetter
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
@@ -56,10 +58,10 @@ DEFAULT = (
 
 PARTS: Mapping[str, Callable[[RateQuestion], str | None]] = {
     "all": lambda question: "",
-    "client": lambda question: question.client_id,
+    "client": attrgetter("client_id"),
     "account": lambda question: question.account or None,
-    "device": lambda question: question.device_id,
-    "grant": lambda question: question.grant_id,
+    "device": attrgetter("device_id"),
+    "grant": attrgetter("grant_id"),
     "source": lambda question: network_of(question.source),
 }
 # Which keys there can be of what is counted.
@@ -84,7 +86,7 @@ MAXIMUM_PERIOD = 31 * 86_400
 # How far a clock may be set back while the counts still hold.
 SET_BACK_SECONDS = 60
 MAXIMUM_COUNT = 1_000_000
-# In memory, each takes some 250 bytes.
+# In memory, each takes some 400 bytes.
 MAXIMUM_KEPT = 200_000
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _TOLD = "told"
@@ -99,6 +101,7 @@ class Row:
         name: also the reason of its refusals.
         parts: of its key.
         when_down: MEMORY, ALLOW or REFUSE.
+        readers: of the parts: what each begins with in a key, and what reads it from a question.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Row:
     count: int
     seconds: int
     when_down: str
+    readers: tuple[tuple[str, Callable[[RateQuestion], str | None]], ...]
 
     def key(self, question: RateQuestion) -> str | None:
         """What is counted for this question: the name, and whom it counts. None if this row does not apply to it."""
@@ -114,12 +118,12 @@ class Row:
             # A known device has limits of its own, so that no stranger can use them up (T103).
             return None
         key = self.name
-        for part in self.parts:
-            value = PARTS[part](question)
+        for begins, read in self.readers:
+            value = read(question)
             if value is None:
                 return None
             if value:
-                key = f"{key} {part}={value}"
+                key += begins + value
         return key
 
 
@@ -306,36 +310,45 @@ def _decided(store: Store, applied: Sequence[Applied], step: RateStep) -> Decisi
 
 @dataclass(slots=True)
 class _Count:
-    """How often, and the window in which that counts."""
+    """How often, in a window that began at this time; and whether somebody was refused in it."""
 
     times: int
     begins_at: float
-    ends_at: float
+    has_refused: bool = False
 
-    def is_live(self, now: float) -> bool:
-        """A window that begins in the future is from before the clock was set back, and counts no more."""
-        return self.begins_at - SET_BACK_SECONDS <= now < self.ends_at
+    def left(self, seconds: int, now: float) -> float:
+        """How long its window goes on; 0 or less if it has ended.
+
+        A window that begins in the future is from before the clock was set back, and counts no more.
+        """
+        return 0 if self.begins_at - SET_BACK_SECONDS > now else min(self.begins_at + seconds - now, seconds)
 
 
 class MemoryCounts:
     """Counts in the memory of this process.
 
     The one of `limits` looks at all counts a hundred times a second, which a stranger who makes up names could turn into
-    work; this one looks at them when they have doubled, and keeps a bounded number.
+    work. This one keeps windows of one length in the order in which they end, so it need look at the first ones only.
     """
 
     def __init__(self) -> None:
-        self._counts: dict[str, _Count] = {}
+        # By the length of the window in seconds, then by key.
+        self._counts: defaultdict[int, OrderedDict[str, _Count]] = defaultdict(OrderedDict)
         self._lock = threading.Lock()
-        self._sweep_at = 1_024
 
     def __len__(self) -> int:
-        return len(self._counts)
+        return sum(map(len, self._counts.values()))
 
     def get(self, key: str) -> int:
         """How often this was counted."""
-        held = self._counts.get(key)
-        return held.times if held is not None and held.is_live(time.time()) else 0
+        now = time.time()
+        with self._lock:
+            found = [
+                held.times
+                for seconds, counts in self._counts.items()
+                if (held := counts.get(key)) is not None and held.left(seconds, now) > 0
+            ]
+        return sum(found)
 
     def take(self, applied: Sequence[Applied], *, counts: bool) -> Full | None:
         """Count all of these up, or none if one of them is full: then that, or the one that is full for longest.
@@ -345,53 +358,52 @@ class MemoryCounts:
         """
         now = time.time()
         with self._lock:
-            full: Applied | None = None
-            full_for = 0.0
-            for item in applied:
-                held = self._counts.get(item.key)
-                if held is None or held.times < item.row.count or not held.is_live(now):
-                    continue
-                # Never longer than the window, even if a clock was set back.
-                if (left := min(held.ends_at - now, item.row.seconds)) > full_for:
-                    full, full_for = item, left
-            if full is not None:
-                # The first refusal of each window is kept as an event: this count ends with it.
-                is_first = self._count(f"{_TOLD} {full.key}", full_for, now) == 1
-                return Full(full.row, math.ceil(full_for), is_first)
+            held = [self._counts[item.row.seconds].get(item.key) for item in applied]
+            full = [
+                (left, item.row, count)
+                for item, count in zip(applied, held, strict=True)
+                if count is not None
+                and count.times >= item.row.count
+                and (left := count.left(item.row.seconds, now)) > 0
+            ]
+            if full:
+                left, row, count = max(full, key=itemgetter(0))
+                # The first refusal of each window is kept as an event.
+                is_first, count.has_refused = not count.has_refused, True
+                return Full(row, math.ceil(left), is_first)
             if counts:
-                for item in applied:
-                    self._count(item.key, item.row.seconds, now)
+                for item, count in zip(applied, held, strict=True):
+                    if count is not None and count.left(item.row.seconds, now) > 0:
+                        count.times += 1
+                    else:
+                        self._begin(item, now)
         return None
 
     def give_back(self, applied: Sequence[Applied]) -> None:
-        """Count all of these down, unless their window has ended."""
+        """Count all of these down, unless they are not counted any more."""
         with self._lock:
             for item in applied:
-                held = self._counts.get(item.key)
-                if held is None:
-                    continue
-                held.times -= 1
-                if held.times <= 0:
-                    del self._counts[item.key]
+                counts = self._counts[item.row.seconds]
+                if (held := counts.get(item.key)) is not None:
+                    held.times -= 1
+                    if held.times <= 0:
+                        del counts[item.key]
 
-    def _count(self, key: str, seconds: float, now: float) -> int:
-        held = self._counts.get(key)
-        if held is not None and held.is_live(now):
-            held.times += 1
-            return held.times
-        self._counts[key] = _Count(1, now, now + seconds)
-        if len(self._counts) >= self._sweep_at:
-            self._sweep(now)
-        return 1
-
-    def _sweep(self, now: float) -> None:
-        live = {key: held for key, held in self._counts.items() if held.is_live(now)}
-        if len(live) >= MAXIMUM_KEPT:
-            # Those that end first are forgotten.
-            kept = sorted(live.items(), key=lambda item: item[1].ends_at)[len(live) // 4 :]
-            live = dict(kept)
-        self._counts = live
-        self._sweep_at = min(max(1_024, 2 * len(live)), max(MAXIMUM_KEPT, len(live) + 1_024))
+    def _begin(self, item: Applied, now: float) -> None:
+        """Begin a window, and forget two that have ended, if there are; above the limit, the one that ends first."""
+        counts = self._counts[item.row.seconds]
+        counts[item.key] = _Count(1, now)
+        counts.move_to_end(item.key)
+        for _ in range(2):
+            if next(iter(counts.values())).left(item.row.seconds, now) <= 0:
+                counts.popitem(last=False)
+        if len(self) > MAXIMUM_KEPT:
+            first = min(
+                (next(iter(counts.values())).begins_at + seconds, seconds)
+                for seconds, counts in self._counts.items()
+                if counts
+            )
+            self._counts[first[1]].popitem(last=False)
 
 
 # One question is one call, which the store runs as a whole: other processes see all of it or nothing, nothing is left half
@@ -552,6 +564,7 @@ def _row(name: str, text: str) -> Row:
         count=int(count),
         seconds=_seconds(where, period),
         when_down=when_down,
+        readers=tuple((f" {part}=", PARTS[part]) for part in parts),
     )
 
 
