@@ -453,6 +453,7 @@ class Counted(StrEnum):
 
     FAILED_CLIENT_AUTHENTICATION = "failed_client_authentication"
     TOKEN_REQUEST = "token_request"
+    FAILED_GRANT = "failed_grant"
     UNKNOWN_TOKEN = "unknown_token"
     AUTHORIZATION_REQUEST = "authorization_request"
     SIGN_IN = "sign_in"
@@ -470,6 +471,7 @@ _MEANINGS: Mapping[Counted, str] = MappingProxyType(
     {
         Counted.FAILED_CLIENT_AUTHENTICATION: "a client authentication that failed, at any endpoint",
         Counted.TOKEN_REQUEST: "a token request that gets tokens",
+        Counted.FAILED_GRANT: "a code, refresh token or other grant that was refused at the token endpoint",
         Counted.UNKNOWN_TOKEN: "a question about a token that this server never issued, at introspection",
         Counted.AUTHORIZATION_REQUEST: "an authorization request of a browser in which nobody is signed in",
         Counted.SIGN_IN: "a password that was typed, on the sign-in page or to change it; a right one is given back",

@@ -43,9 +43,12 @@ DEFAULT = (
     ("wrong-client-credentials-from-source", "failed_client_authentication, source, 120, minute"),
     ("tokens-of-client", "token_request, client, 6000, minute"),
     ("tokens-of-grant", "token_request, grant, 30, minute"),
+    ("refused-grants", "failed_grant, client+source, 60, minute"),
+    ("refused-grants-from-source", "failed_grant, source, 300, minute"),
     ("unknown-tokens", "unknown_token, client, 60, minute"),
     ("authorization-requests-from-source", "authorization_request, source, 300, minute"),
     ("requests-in-advance", "request_in_advance, client, 300, minute"),
+    ("requests-in-advance-from-source", "request_in_advance, source, 60, minute"),
     ("sign-ins-from-source-to-account", "sign_in, account+source, 10, 10 minutes"),
     ("sign-ins-to-account", "sign_in, account, 100, hour"),
     ("sign-ins-from-source", "sign_in, source, 100, 10 minutes"),
@@ -68,6 +71,7 @@ PARTS: Mapping[str, Callable[[RateQuestion], str | None]] = {
 KEYS: Mapping[Counted, tuple[str, ...]] = {
     Counted.FAILED_CLIENT_AUTHENTICATION: ("client", "source"),
     Counted.TOKEN_REQUEST: ("client", "grant", "source"),
+    Counted.FAILED_GRANT: ("client", "source"),
     Counted.UNKNOWN_TOKEN: ("client", "source"),
     Counted.AUTHORIZATION_REQUEST: ("source",),
     Counted.REQUEST_IN_ADVANCE: ("client", "source"),
@@ -360,11 +364,11 @@ class MemoryCounts:
         with self._lock:
             held = [self._counts[item.row.seconds].get(item.key) for item in applied]
             full = [
-                (left, item.row, count)
-                for item, count in zip(applied, held, strict=True)
-                if count is not None
-                and count.times >= item.row.count
-                and (left := count.left(item.row.seconds, now)) > 0
+                (left, item.row, known)
+                for item, known in zip(applied, held, strict=True)
+                if known is not None
+                and known.times >= item.row.count
+                and (left := known.left(item.row.seconds, now)) > 0
             ]
             if full:
                 left, row, count = max(full, key=itemgetter(0))
@@ -372,9 +376,9 @@ class MemoryCounts:
                 is_first, count.has_refused = not count.has_refused, True
                 return Full(row, math.ceil(left), is_first)
             if counts:
-                for item, count in zip(applied, held, strict=True):
-                    if count is not None and count.left(item.row.seconds, now) > 0:
-                        count.times += 1
+                for item, known in zip(applied, held, strict=True):
+                    if known is not None and known.left(item.row.seconds, now) > 0:
+                        known.times += 1
                     else:
                         self._begin(item, now)
         return None
