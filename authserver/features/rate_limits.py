@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
@@ -131,11 +131,8 @@ class Row:
         return key
 
 
-class Applied(NamedTuple):
-    """A row with the key that it has for one question."""
-
-    row: Row
-    key: str
+# A row with the key that it has for one question.
+Applied = tuple[Row, str]
 
 
 class Full(NamedTuple):
@@ -218,7 +215,7 @@ class RateLimits:
     @hookimpl
     def rate_decision(self, question: RateQuestion) -> Decision[None] | None:
         applied = [
-            Applied(row, key) for row in self.rows[question.counted] if (key := row.key(question)) is not None
+            (row, key) for row in self.rows[question.counted] if (key := row.key(question)) is not None
         ]
         if not applied:
             return None
@@ -228,9 +225,9 @@ class RateLimits:
                 return _decided(store, applied, question.step)
             except StorageError as error:
                 self.counts.went_down(error)
-        if question.step is not RateStep.GIVE_BACK and any(item.row.when_down == REFUSE for item in applied):
+        if question.step is not RateStep.GIVE_BACK and any(row.when_down == REFUSE for row, _ in applied):
             return deny(STORE_DOWN, wait=Wait(RETRY_SECONDS, self.counts.is_first_refusal()))
-        in_memory = [item for item in applied if item.row.when_down == MEMORY]
+        in_memory = [(row, key) for row, key in applied if row.when_down == MEMORY]
         return _decided(self.counts.memory, in_memory, question.step) if in_memory else None
 
     def figures(self) -> Mapping[str, tuple[str, float]]:
@@ -325,7 +322,7 @@ class _Count:
 
         A window that begins in the future is from before the clock was set back, and counts no more.
         """
-        return 0 if self.begins_at - SET_BACK_SECONDS > now else min(self.begins_at + seconds - now, seconds)
+        return self.begins_at + seconds - now if self.begins_at - SET_BACK_SECONDS <= now else 0.0
 
 
 class MemoryCounts:
@@ -361,45 +358,47 @@ class MemoryCounts:
             counts: whether it is counted at all, or only looked at.
         """
         now = time.time()
+        live: list[_Count | None] = []
+        full: tuple[Row, _Count] | None = None
+        full_for = 0.0
         with self._lock:
-            held = [self._counts[item.row.seconds].get(item.key) for item in applied]
-            full = [
-                (left, item.row, known)
-                for item, known in zip(applied, held, strict=True)
-                if known is not None
-                and known.times >= item.row.count
-                and (left := known.left(item.row.seconds, now)) > 0
-            ]
-            if full:
-                left, row, count = max(full, key=itemgetter(0))
+            for row, key in applied:
+                count = self._counts[row.seconds].get(key)
+                left = 0.0 if count is None else count.left(row.seconds, now)
+                live.append(count if left > 0 else None)
+                if left > full_for and count is not None and count.times >= row.count:
+                    full, full_for = (row, count), left
+            if full is not None:
+                row, count = full
                 # The first refusal of each window is kept as an event.
                 is_first, count.has_refused = not count.has_refused, True
-                return Full(row, math.ceil(left), is_first)
+                # Never longer than the window, even if a clock was set back.
+                return Full(row, min(math.ceil(full_for), row.seconds), is_first)
             if counts:
-                for item, known in zip(applied, held, strict=True):
-                    if known is not None and known.left(item.row.seconds, now) > 0:
-                        known.times += 1
+                for (row, key), count in zip(applied, live, strict=True):
+                    if count is None:
+                        self._begin(row, key, now)
                     else:
-                        self._begin(item, now)
+                        count.times += 1
         return None
 
     def give_back(self, applied: Sequence[Applied]) -> None:
         """Count all of these down, unless they are not counted any more."""
         with self._lock:
-            for item in applied:
-                counts = self._counts[item.row.seconds]
-                if (held := counts.get(item.key)) is not None:
+            for row, key in applied:
+                counts = self._counts[row.seconds]
+                if (held := counts.get(key)) is not None:
                     held.times -= 1
                     if held.times <= 0:
-                        del counts[item.key]
+                        del counts[key]
 
-    def _begin(self, item: Applied, now: float) -> None:
+    def _begin(self, row: Row, key: str, now: float) -> None:
         """Begin a window, and forget two that have ended, if there are; above the limit, the one that ends first."""
-        counts = self._counts[item.row.seconds]
-        counts[item.key] = _Count(1, now)
-        counts.move_to_end(item.key)
+        counts = self._counts[row.seconds]
+        counts[key] = _Count(1, now)
+        counts.move_to_end(key)
         for _ in range(2):
-            if next(iter(counts.values())).left(item.row.seconds, now) <= 0:
+            if next(iter(counts.values())).left(row.seconds, now) <= 0:
                 counts.popitem(last=False)
         if len(self) > MAXIMUM_KEPT:
             first = min(
@@ -446,12 +445,12 @@ class SharedStorage(RedisStorage):
 
     def take(self, applied: Sequence[Applied], *, counts: bool) -> Full | None:
         """As of `MemoryCounts`."""
-        arguments = [number for item in applied for number in (item.row.count, item.row.seconds)]
+        arguments = [number for row, _ in applied for number in (row.count, row.seconds)]
         number, milliseconds = self._run(self._take, applied, int(counts), *arguments)
         if not number:
             return None
-        full, seconds = applied[number - 1], math.ceil(milliseconds / 1000)
-        return Full(full.row, seconds, self.incr(f"{_TOLD} {full.key}", seconds) == 1)
+        (row, key), seconds = applied[number - 1], math.ceil(milliseconds / 1000)
+        return Full(row, seconds, self.incr(f"{_TOLD} {key}", seconds) == 1)
 
     def give_back(self, applied: Sequence[Applied]) -> None:
         """As of `MemoryCounts`."""
@@ -459,7 +458,7 @@ class SharedStorage(RedisStorage):
 
     def _run(self, script: Callable[..., Any], applied: Sequence[Applied], *arguments: int) -> Any:
         try:
-            return script([self.prefixed_key(item.key) for item in applied], arguments)
+            return script([self.prefixed_key(key) for _, key in applied], arguments)
         except self.base_exceptions as error:
             raise StorageError(error) from error
 
