@@ -25,7 +25,7 @@ EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/au
 	--copyright-holder="the authserver authors" --sort-by-file --add-location=file --no-wrap $(ERRORS:%=-k %) authserver
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients faults proxies fuzz timing mutants bench scale growth docs lock messages format clean
+.PHONY: help run test check clients faults proxies fuzz timing mutants bench scale growth floods docs lock messages format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -74,6 +74,9 @@ scale: $(VENV)/developing ## measure what a million tokens cost (benchmarks/READ
 
 growth: $(VENV)/developing ## measure what a database grows by while strangers are refused (benchmarks/README.md)
 	@PYTHONPATH=. $(BIN)/python benchmarks/growth.py
+
+floods: $(VENV)/developing ## measure what honest callers notice of a flood (benchmarks/README.md)
+	@$(BIN)/python benchmarks/floods.py
 
 docs: $(VENV)/developing ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html

@@ -24,7 +24,7 @@ from authserver.engine.ports import (
     Signer,
     Stores,
 )
-from authserver.engine.questions import Question
+from authserver.engine.questions import Question, RateQuestion
 from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token, User
 from authserver.engine.turnstile import Turnstile
 from authserver.limits import MAXIMUM_CLIENT_ID
@@ -155,7 +155,8 @@ class Journal:
     the accepted redirect URI, the state, and whether the user is asked first because the client registered
     that URI itself. `is_anybody` is set when the actor is a client that registered itself, as any stranger can.
     `ui_locales` are the languages that the authorization request asks for, separated by spaces
-    (OpenID Connect Core, 3.1.2.1). `events` are those written so far; observers get them after the commit.
+    (OpenID Connect Core, 3.1.2.1). `events` are those written so far; observers get them after the commit. `claimed`
+    is what was counted for it and not given back (`engine.rates`).
     """
 
     decisions: list[Ruling[Any]] = field(default_factory=list)
@@ -167,6 +168,7 @@ class Journal:
     target: tuple[str, str | None, bool] | None = None
     ui_locales: str = ""
     events: list[Event] = field(default_factory=list)
+    claimed: list[RateQuestion] = field(default_factory=list)
 
     def acts(self, client: Client) -> None:
         """The client has proven who it is, or holds what was issued to it: from now on it is the actor."""

@@ -200,6 +200,8 @@ def outcome_of(value: Any) -> Any:
 def combine(question: Question[T], given: Iterable[Answer]) -> Ruling[T]:
     """The ruling that several answers come to; their order matters among equals only."""
     answers = tuple(given)
+    if all([answer.verdict is Verdict.SILENT for answer in answers]):
+        return Ruling(question, Verdict.SILENT, "nobody-answered", "", None, answers)
     for decisive in (Verdict.FAILED, Verdict.DENY):
         for answer in answers:
             if answer.verdict is decisive:

@@ -96,8 +96,8 @@ class Question(Generic[T_co]):
 
     @property
     def question(self) -> Self:
-        """A copy for a plugin that takes the whole question: it cannot change what others get and what is recorded."""
-        return replace(self)
+        """All of it, for a plugin that takes the whole question as one argument."""
+        return self
 
     def facts(self) -> Facts:
         """What is recorded of it: plain JSON values without secrets."""
@@ -489,6 +489,7 @@ class Counted(StrEnum):
 
     FAILED_CLIENT_AUTHENTICATION = "failed_client_authentication"
     TOKEN_REQUEST = "token_request"
+    FAILED_GRANT = "failed_grant"
     UNKNOWN_TOKEN = "unknown_token"
     AUTHORIZATION_REQUEST = "authorization_request"
     SIGN_IN = "sign_in"
@@ -508,6 +509,7 @@ _MEANINGS: Mapping[Counted, str] = MappingProxyType(
     {
         Counted.FAILED_CLIENT_AUTHENTICATION: "a client authentication that failed, at any endpoint",
         Counted.TOKEN_REQUEST: "a token request that gets tokens",
+        Counted.FAILED_GRANT: "a code, refresh token or other grant that was refused at the token endpoint",
         Counted.UNKNOWN_TOKEN: "a question about a token that this server never issued, at introspection",
         Counted.AUTHORIZATION_REQUEST: "an authorization request of a browser in which nobody is signed in",
         Counted.SIGN_IN: "a password that was typed, on the sign-in page or to change it; a right one is given back",

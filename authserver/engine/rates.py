@@ -93,10 +93,19 @@ def claim(
             retry_after=wait.seconds,
             leaves_event=wait.leaves_event,
         )
+    if step is RateStep.CLAIM:
+        engine.journal.claimed.append(question)
     return question
 
 
 def give_back(engine: Engine, claimed: RateQuestion | None) -> None:
     """Take off what was claimed, because it turned out well. A policy that fails to do so changes nothing."""
     if claimed is not None:
+        engine.journal.claimed.remove(claimed)
         engine.policies.decide(replace(claimed, step=RateStep.GIVE_BACK))
+
+
+def begin_again(engine: Engine) -> None:
+    """Take off all that this request claimed, before it is repeated: it counts once."""
+    for claimed in tuple(engine.journal.claimed):
+        give_back(engine, claimed)

@@ -11,7 +11,13 @@ from dataclasses import replace
 from authserver.engine import rates
 from authserver.engine.clients.authentication import authenticate
 from authserver.engine.context import Binding, Engine, Issue, Redeem
-from authserver.engine.errors import InvalidRequest, ServerError, UnauthorizedClient, UnsupportedGrantType
+from authserver.engine.errors import (
+    InvalidGrant,
+    InvalidRequest,
+    ServerError,
+    UnauthorizedClient,
+    UnsupportedGrantType,
+)
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import Counted
 from authserver.engine.records import Client
@@ -29,7 +35,8 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
 
     Raises:
         OAuthError: any error of OAuth 2.1, 3.2.4; nothing is issued then.
-        TooManyRequests: the client, or the grant, gets tokens too often. Only requests that would get some count.
+        TooManyRequests: the client, or the grant, gets tokens too often; or it has shown too many that are refused,
+            which counts apart, since anybody can do that in the name of a public client (R-20).
     """
     parameters.refuse_repeated()
     client = authenticate(engine, parameters)
@@ -37,7 +44,13 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
     if grant_type is None:
         raise InvalidRequest("grant_type is missing.", reason="grant-type-missing")
     redeem = allowed_grant_type(engine, client, grant_type)
-    order = _named(redeem(engine, client, parameters), grant_type)
+    try:
+        order = _named(redeem(engine, client, parameters), grant_type)
+    except InvalidGrant as refused:
+        # What must outlive the refusal, such as the revocation after a replay, is kept however often it comes.
+        if not (refused.revoke_grant or refused.failed_token):
+            rates.claim(engine, Counted.FAILED_GRANT, client_id=client.client_id)
+        raise
     rates.claim(
         engine,
         Counted.TOKEN_REQUEST,

@@ -15,27 +15,47 @@ class Turnstile:
     """Bounds how many do something at once in this process.
 
     As many again may wait for their turn: each holds a thread of the server meanwhile, and others of its threads must stay
-    free for everything else.
+    free for everything else. Nobody has all places, nor, where there are several, all turns: one is left for somebody else.
 
     Args:
         at_once: how many.
     """
 
     def __init__(self, at_once: int) -> None:
-        self._turns = threading.BoundedSemaphore(at_once)
-        self._places = threading.BoundedSemaphore(2 * at_once)
+        self._at_once = at_once
+        # Who has a place, and who of them has a turn; once for each.
+        self._places: list[str] = []
+        self._turns: list[str] = []
+        self._changed = threading.Condition()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Have a turn. Raises TooBusy when too many wait already, or none became free within a second."""
-        if not self._places.acquire(blocking=False):
-            raise TooBusy
-        try:
-            if not self._turns.acquire(timeout=WAIT_SECONDS):
+    def turn(self, who: str) -> Iterator[None]:
+        """Have a turn. Raises TooBusy when too many wait already, or none became free within a second.
+
+        Args:
+            who: whom it is for, such as a network.
+        """
+        with self._changed:
+            if not _is_free(self._places, 2 * self._at_once, who):
                 raise TooBusy
+            self._places.append(who)
+        try:
+            with self._changed:
+                if not self._changed.wait_for(
+                    lambda: _is_free(self._turns, self._at_once, who), WAIT_SECONDS
+                ):
+                    raise TooBusy
+                self._turns.append(who)
             try:
                 yield
             finally:
-                self._turns.release()
+                with self._changed:
+                    self._turns.remove(who)
+                    self._changed.notify_all()
         finally:
-            self._places.release()
+            with self._changed:
+                self._places.remove(who)
+
+
+def _is_free(taken: list[str], most: int, who: str) -> bool:
+    return len(taken) < most and taken.count(who) < max(1, most - 1)

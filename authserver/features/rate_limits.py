@@ -12,8 +12,10 @@ import math
 import re
 import threading
 import time
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
@@ -41,9 +43,12 @@ DEFAULT = (
     ("wrong-client-credentials-from-source", "failed_client_authentication, source, 120, minute"),
     ("tokens-of-client", "token_request, client, 6000, minute"),
     ("tokens-of-grant", "token_request, grant, 30, minute"),
+    ("refused-grants", "failed_grant, client+source, 60, minute"),
+    ("refused-grants-from-source", "failed_grant, source, 300, minute"),
     ("unknown-tokens", "unknown_token, client, 60, minute"),
     ("authorization-requests-from-source", "authorization_request, source, 300, minute"),
     ("requests-in-advance", "request_in_advance, client, 300, minute"),
+    ("requests-in-advance-from-source", "request_in_advance, source, 60, minute"),
     ("sign-ins-from-source-to-account", "sign_in, account+source, 10, 10 minutes"),
     ("sign-ins-to-account", "sign_in, account, 100, hour"),
     ("sign-ins-from-source", "sign_in, source, 100, 10 minutes"),
@@ -58,16 +63,17 @@ DEFAULT = (
 
 PARTS: Mapping[str, Callable[[RateQuestion], str | None]] = {
     "all": lambda question: "",
-    "client": lambda question: question.client_id,
+    "client": attrgetter("client_id"),
     "account": lambda question: question.account or None,
-    "device": lambda question: question.device_id,
-    "grant": lambda question: question.grant_id,
+    "device": attrgetter("device_id"),
+    "grant": attrgetter("grant_id"),
     "source": lambda question: network_of(question.source),
 }
 # Which keys there can be of what is counted.
 KEYS: Mapping[Counted, tuple[str, ...]] = {
     Counted.FAILED_CLIENT_AUTHENTICATION: ("client", "source"),
     Counted.TOKEN_REQUEST: ("client", "grant", "source"),
+    Counted.FAILED_GRANT: ("client", "source"),
     Counted.UNKNOWN_TOKEN: ("client", "source"),
     Counted.AUTHORIZATION_REQUEST: ("source",),
     Counted.REQUEST_IN_ADVANCE: ("client", "source"),
@@ -88,7 +94,7 @@ MAXIMUM_PERIOD = 31 * 86_400
 # How far a clock may be set back while the counts still hold.
 SET_BACK_SECONDS = 60
 MAXIMUM_COUNT = 1_000_000
-# In memory, each takes some 250 bytes.
+# In memory, each takes some 400 bytes.
 MAXIMUM_KEPT = 200_000
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _TOLD = "told"
@@ -103,6 +109,7 @@ class Row:
         name: also the reason of its refusals.
         parts: of its key.
         when_down: MEMORY, ALLOW or REFUSE.
+        readers: of the parts: what each begins with in a key, and what reads it from a question.
     """
 
     name: str
@@ -111,29 +118,33 @@ class Row:
     count: int
     seconds: int
     when_down: str
+    readers: tuple[tuple[str, Callable[[RateQuestion], str | None]], ...]
 
-    def who(self, question: RateQuestion) -> str | None:
-        """The key of this question, in words; None if this row does not apply to it."""
-        if question.counted is Counted.SIGN_IN and (question.device_id is None) == ("device" in self.parts):
+    def key(self, question: RateQuestion) -> str | None:
+        """What is counted for this question: the name, and whom it counts. None if this row does not apply to it."""
+        if question.device_id is not None and self.counted is Counted.SIGN_IN and "device" not in self.parts:
             # A known device has limits of its own, so that no stranger can use them up (T103).
             return None
-        named = []
-        for part in self.parts:
-            value = PARTS[part](question)
+        key = self.name
+        for begins, read in self.readers:
+            value = read(question)
             if value is None:
                 return None
             if value:
-                named.append(f"{part}={value}")
-        return " ".join(named)
+                key += begins + value
+        return key
 
 
-@dataclass(frozen=True, slots=True)
-class _Applied:
-    """A row with the key that it has for one question."""
+# A row with the key that it has for one question.
+Applied = tuple[Row, str]
+
+
+class Full(NamedTuple):
+    """A row that refuses, the seconds until it does no more, and whether it is the first refusal since it is full."""
 
     row: Row
-    who: str
-    key: str
+    seconds: int
+    is_first: bool
 
 
 @dataclass(eq=False)
@@ -208,9 +219,7 @@ class RateLimits:
     @hookimpl
     def rate_decision(self, question: RateQuestion) -> Decision[None] | None:
         applied = [
-            _Applied(row, who, f"{row.name} {who}")
-            for row in self.rows[question.counted]
-            if (who := row.who(question)) is not None
+            (row, key) for row in self.rows[question.counted] if (key := row.key(question)) is not None
         ]
         if not applied:
             return None
@@ -220,9 +229,9 @@ class RateLimits:
                 return _decided(store, applied, question.step)
             except StorageError as error:
                 self.counts.went_down(error)
-        if question.step is not RateStep.GIVE_BACK and any(item.row.when_down == REFUSE for item in applied):
+        if question.step is not RateStep.GIVE_BACK and any(row.when_down == REFUSE for row, _ in applied):
             return deny(STORE_DOWN, wait=Wait(RETRY_SECONDS, self.counts.is_first_refusal()))
-        in_memory = [item for item in applied if item.row.when_down == MEMORY]
+        in_memory = [(row, key) for row, key in applied if row.when_down == MEMORY]
         return _decided(self.counts.memory, in_memory, question.step) if in_memory else None
 
     def figures(self) -> Mapping[str, tuple[str, float]]:
@@ -265,7 +274,7 @@ class RateLimits:
                 name, _, who = key.partition(" ")
                 row, used = rows.get(name), shared.get(key)
                 if row is not None and used > 0:
-                    left = _seconds_left(shared, key, row)
+                    left = max(1, math.ceil(shared.get_expiry(key) - time.time()))
                     found.append(Usage(limit=name, who=who, used=used, allowed=row.count, seconds=left))
         except StorageError as error:
             raise ValueError(f"the store of the limits cannot be used: {error}") from None
@@ -285,8 +294,9 @@ class RateLimits:
             return None
         lifted = [item for item in found if item.limit == limit and who in (None, item.who)]
         for item in lifted:
-            self.counts.shared.clear(f"{item.limit} {item.who}")
-            self.counts.shared.clear(f"{_TOLD} {item.limit} {item.who}")
+            key = f"{item.limit} {item.who}".rstrip()
+            self.counts.shared.clear(key)
+            self.counts.shared.clear(f"{_TOLD} {key}")
         return len(lifted)
 
     def _all_rows(self) -> Iterator[Row]:
@@ -294,101 +304,167 @@ class RateLimits:
             yield from rows
 
 
-def _decided(store: Store, applied: Sequence[_Applied], step: RateStep) -> Decision[None] | None:
+def _decided(store: Store, applied: Sequence[Applied], step: RateStep) -> Decision[None] | None:
     """Do what the question wants with all rows that apply to it. Raises StorageError."""
     if step is RateStep.GIVE_BACK:
-        _take(store, applied, -1)
+        store.give_back(applied)
         return None
-    # Looked at first, so that who is refused anyway leaves nothing behind for each name that they make up.
-    full = [item for item in applied if store.get(item.key) >= item.row.count]
-    if not full and step is RateStep.CLAIM:
-        # Several may have looked at the same time; the one who counts too much takes it back.
-        full = _take(store, applied, 1)
-        if full:
-            _take(store, applied, -1)
-    if not full:
-        return None
-    wait, item = max(
-        ((_seconds_left(store, item.key, item.row), item) for item in full), key=lambda pair: pair[0]
-    )
-    # The first refusal of each window is kept as an event: this count ends with it.
-    is_first = store.incr(f"{_TOLD} {item.key}", wait) == 1
-    return deny(item.row.name, wait=Wait(wait, is_first))
+    full = store.take(applied, counts=step is RateStep.CLAIM)
+    return None if full is None else deny(full.row.name, wait=Wait(full.seconds, full.is_first))
 
 
-def _take(store: Store, applied: Sequence[_Applied], amount: int) -> list[_Applied]:
-    """Count these so much up or down; those that are then above their limits."""
-    return [item for item in applied if store.incr(item.key, item.row.seconds, amount) > item.row.count]
-
-
-def _seconds_left(store: Store, key: str, row: Row) -> int:
-    """Until its window ends; never longer than the window, even if a clock was set back."""
-    return min(max(1, math.ceil(store.get_expiry(key) - time.time())), row.seconds)
-
-
-class _Count(NamedTuple):
-    """How often, and the window in which that counts."""
+@dataclass(slots=True)
+class _Count:
+    """How often, in a window that began at this time; and whether somebody was refused in it."""
 
     times: int
     begins_at: float
-    ends_at: float
+    has_refused: bool = False
 
-    def is_live(self, now: float) -> bool:
-        """A window that begins in the future is from before the clock was set back, and counts no more."""
-        return self.begins_at - SET_BACK_SECONDS <= now < self.ends_at
+    def left(self, seconds: int, now: float) -> float:
+        """How long its window goes on; 0 or less if it has ended.
+
+        A window that begins in the future is from before the clock was set back, and counts no more.
+        """
+        return self.begins_at + seconds - now if self.begins_at - SET_BACK_SECONDS <= now else 0.0
 
 
 class MemoryCounts:
     """Counts in the memory of this process.
 
     The one of `limits` looks at all counts a hundred times a second, which a stranger who makes up names could turn into
-    work; this one looks at them when they have doubled, and keeps a bounded number. It has the methods of theirs
-    that are used here, without what they wrap them in: every token request is counted.
+    work. This one keeps windows of one length in the order in which they end, so it need look at the first ones only.
     """
 
     def __init__(self) -> None:
-        self._counts: dict[str, _Count] = {}
+        # By the length of the window in seconds, then by key.
+        self._counts: defaultdict[int, OrderedDict[str, _Count]] = defaultdict(OrderedDict)
         self._lock = threading.Lock()
-        self._sweep_at = 1_024
 
     def __len__(self) -> int:
-        return len(self._counts)
-
-    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        now = time.time()
-        with self._lock:
-            held = self._counts.get(key)
-            if held is None or not held.is_live(now):
-                held = _Count(0, now, now + expiry)
-            count = held.times + amount
-            if count <= 0:
-                self._counts.pop(key, None)
-                return 0
-            self._counts[key] = _Count(count, held.begins_at, held.ends_at)
-            if len(self._counts) >= self._sweep_at:
-                self._sweep(now)
-            return count
+        return sum(map(len, self._counts.values()))
 
     def get(self, key: str) -> int:
-        held = self._counts.get(key)
-        return held.times if held is not None and held.is_live(time.time()) else 0
+        """How often this was counted."""
+        now = time.time()
+        with self._lock:
+            found = [
+                held.times
+                for seconds, counts in self._counts.items()
+                if (held := counts.get(key)) is not None and held.left(seconds, now) > 0
+            ]
+        return sum(found)
 
-    def get_expiry(self, key: str) -> float:
-        held = self._counts.get(key)
-        return held.ends_at if held is not None else time.time()
+    def take(self, applied: Sequence[Applied], *, counts: bool) -> Full | None:
+        """Count all of these up, or none if one of them is full: then that, or the one that is full for longest.
 
-    def _sweep(self, now: float) -> None:
-        live = {key: held for key, held in self._counts.items() if held.is_live(now)}
-        if len(live) >= MAXIMUM_KEPT:
-            # Those that end first are forgotten.
-            kept = sorted(live.items(), key=lambda item: item[1].ends_at)[len(live) // 4 :]
-            live = dict(kept)
-        self._counts = live
-        self._sweep_at = min(max(1_024, 2 * len(live)), max(MAXIMUM_KEPT, len(live) + 1_024))
+        Args:
+            counts: whether it is counted at all, or only looked at.
+        """
+        now = time.time()
+        live: list[_Count | None] = []
+        full: tuple[Row, _Count] | None = None
+        full_for = 0.0
+        with self._lock:
+            for row, key in applied:
+                count = self._counts[row.seconds].get(key)
+                left = 0.0 if count is None else count.left(row.seconds, now)
+                live.append(count if left > 0 else None)
+                if left > full_for and count is not None and count.times >= row.count:
+                    full, full_for = (row, count), left
+            if full is not None:
+                row, count = full
+                # The first refusal of each window is kept as an event.
+                is_first, count.has_refused = not count.has_refused, True
+                # Never longer than the window, even if a clock was set back.
+                return Full(row, min(math.ceil(full_for), row.seconds), is_first)
+            if counts:
+                for (row, key), count in zip(applied, live, strict=True):
+                    if count is None:
+                        self._begin(row, key, now)
+                    else:
+                        count.times += 1
+        return None
+
+    def give_back(self, applied: Sequence[Applied]) -> None:
+        """Count all of these down, unless they are not counted any more."""
+        with self._lock:
+            for row, key in applied:
+                counts = self._counts[row.seconds]
+                if (held := counts.get(key)) is not None:
+                    held.times -= 1
+                    if held.times <= 0:
+                        del counts[key]
+
+    def _begin(self, row: Row, key: str, now: float) -> None:
+        """Begin a window, and forget two that have ended, if there are; above the limit, the one that ends first."""
+        counts = self._counts[row.seconds]
+        counts[key] = _Count(1, now)
+        counts.move_to_end(key)
+        for _ in range(2):
+            if next(iter(counts.values())).left(row.seconds, now) <= 0:
+                counts.popitem(last=False)
+        if len(self) > MAXIMUM_KEPT:
+            first = min(
+                (next(iter(counts.values())).begins_at + seconds, seconds)
+                for seconds, counts in self._counts.items()
+                if counts
+            )
+            self._counts[first[1]].popitem(last=False)
+
+
+# One question is one call, which the store runs as a whole: other processes see all of it or nothing, nothing is left half
+# done if this process ends, and a store that is far away is waited for once. `KEYS` are those of the rows; `ARGV` has
+# whether to count, and for each row its count and its seconds.
+_TAKE = """
+local full, full_for = 0, 0
+for i, key in ipairs(KEYS) do
+    if tonumber(redis.call('GET', key) or 0) >= tonumber(ARGV[2 * i]) then
+        local left = redis.call('PTTL', key)
+        if left > full_for then full, full_for = i, left end
+    end
+end
+if full > 0 then return {full, full_for} end
+if ARGV[1] == '1' then
+    for i, key in ipairs(KEYS) do
+        if redis.call('INCR', key) == 1 then redis.call('EXPIRE', key, ARGV[2 * i + 1]) end
+    end
+end
+return {0, 0}
+"""
+_GIVE_BACK = """
+for _, key in ipairs(KEYS) do
+    if tonumber(redis.call('GET', key) or 0) > 0 and redis.call('DECR', key) == 0 then redis.call('DEL', key) end
+end
+"""
 
 
 class SharedStorage(RedisStorage):
-    """Counts in a Redis or Valkey, which can be listed."""
+    """Counts in a Redis or Valkey, which can be listed. Its methods raise StorageError."""
+
+    def initialize_storage(self, _uri: str) -> None:
+        super().initialize_storage(_uri)
+        self._take = self.storage.register_script(_TAKE)
+        self._give_back = self.storage.register_script(_GIVE_BACK)
+
+    def take(self, applied: Sequence[Applied], *, counts: bool) -> Full | None:
+        """As of `MemoryCounts`."""
+        arguments = [number for row, _ in applied for number in (row.count, row.seconds)]
+        number, milliseconds = self._run(self._take, applied, int(counts), *arguments)
+        if not number:
+            return None
+        (row, key), seconds = applied[number - 1], math.ceil(milliseconds / 1000)
+        return Full(row, seconds, self.incr(f"{_TOLD} {key}", seconds) == 1)
+
+    def give_back(self, applied: Sequence[Applied]) -> None:
+        """As of `MemoryCounts`."""
+        self._run(self._give_back, applied)
+
+    def _run(self, script: Callable[..., Any], applied: Sequence[Applied], *arguments: int) -> Any:
+        try:
+            return script([self.prefixed_key(key) for _, key in applied], arguments)
+        except self.base_exceptions as error:
+            raise StorageError(error) from error
 
     def every_key(self) -> Iterator[str]:
         """The keys of all counts. Raises StorageError."""
@@ -495,6 +571,7 @@ def _row(name: str, text: str) -> Row:
         count=int(count),
         seconds=_seconds(where, period),
         when_down=when_down,
+        readers=tuple((f" {part}=", PARTS[part]) for part in parts),
     )
 
 

@@ -611,10 +611,11 @@ _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
 
 def _fields(names: Sequence[str]) -> Callable[[Question[Any]], Sequence[Any]]:
     """A function that reads these fields of a question."""
-    if len(names) > 1:
-        return attrgetter(*names)
+    if not names:
+        return lambda question: ()
+    read = attrgetter(*names)
     # With one name an attrgetter does not return a tuple.
-    return lambda question: [getattr(question, name) for name in names]
+    return read if len(names) > 1 else lambda question: (read(question),)
 
 
 def _microseconds(begun: int) -> int:

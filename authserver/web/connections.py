@@ -17,8 +17,6 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import ip_network
 from typing import Any
 
 from waitress.adjustments import Adjustments
@@ -27,7 +25,7 @@ from waitress.parser import HTTPRequestParser, ParsingError, unquote_bytes_to_ws
 from waitress.server import MultiSocketServer, TcpWSGIServer, UnixWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
-from authserver.web.forwarding import address_of
+from authserver.engine.sources import network_of
 
 # So many places are kept free below waitress' own limit, at which it would no longer accept anybody.
 _RESERVE = 8
@@ -252,12 +250,3 @@ def close_longest_waiting(channels: Iterable[Channel]) -> bool:
     _, longest = min(waiting, key=lambda pair: pair[0])
     longest.will_close = True
     return True
-
-
-@lru_cache(maxsize=4096)
-def network_of(peer: str) -> str:
-    """What counts as one address: one of IPv4, or the /64 of one of IPv6, which one household has."""
-    address = address_of(peer)
-    if address is None or address.version == 4:
-        return str(address or peer)
-    return str(ip_network((address, 64), strict=False))

@@ -15,6 +15,7 @@ from pyramid_retry import BeforeRetry, RetryableExecutionPolicy
 
 from authserver.containment import contained
 from authserver.engine.errors import ServerError
+from authserver.engine.rates import begin_again
 from authserver.web.forms import is_too_large
 from authserver.web.headers import add_headers
 from authserver.web.json import json_response
@@ -59,7 +60,13 @@ def retry_attempts(request: Request) -> int | None:
 
 
 def wait_before_retry(event: BeforeRetry) -> None:
-    """Wait a random time, so that the other request can finish and both do not retry at the same moment (T111)."""
+    """Wait a random time, so that the other request can finish and both do not retry at the same moment (T111).
+
+    What the attempt has counted is taken off again: the request counts once, however often it is repeated (R-20).
+    """
+    engine = event.request.__dict__.get("engine")
+    if engine is not None:
+        begin_again(engine)
     time.sleep((10 + secrets.randbelow(90)) / 1000)
 
 

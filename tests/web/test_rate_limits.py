@@ -146,6 +146,46 @@ def test_nobody_else_spends_the_allowance_of_a_client(limited: Any) -> None:
     assert server.redeem(public, None, code).status_int == 200
 
 
+def test_refused_grants_are_counted_apart(limited: Any) -> None:
+    """R-20: wrong refresh tokens and codes, by anybody in the name of a public client; right ones are accepted meanwhile."""
+    server = limited(
+        "guesses = failed_grant, client+source, 3, minute", "tokens = token_request, client, 2, minute"
+    )
+    public, _ = server.add_client(token_endpoint_auth_method="none")
+    code = server.code(public)
+
+    def wrong(**environ: str) -> TestResponse:
+        form = {
+            "client_id": public.client_id,
+            "grant_type": "refresh_token",
+            "refresh_token": forged("as_refresh_"),
+        }
+        return server.http.post("/oauth/token", form, extra_environ=environ, expect_errors=True)
+
+    for _ in range(3):
+        assert_json_error(wrong(), "invalid_grant")
+    before = len(server.events())
+    for _ in range(5):
+        assert_too_many(wrong(), 60)
+    assert len(server.events()) == before + 1
+    assert_json_error(wrong(**ELSEWHERE), "invalid_grant")
+    assert server.redeem(public, None, code).status_int == 200
+
+
+def test_a_replay_revokes_although_there_were_too_many(limited: Any) -> None:
+    """R-20, I-06: a limit never keeps a stolen token alive."""
+    server = limited("guesses = failed_grant, source, 1, minute")
+    granted = Granted(server)
+    old = granted.refresh
+    newest = granted.renew(granted.renew(old).json["refresh_token"]).json["refresh_token"]
+    for _ in range(2):
+        answer = granted.renew(forged("as_refresh_"))
+    assert answer.status_int == 429
+    assert_json_error(granted.renew(old), "invalid_grant")
+    assert granted.renew(newest).status_int in (400, 429)
+    assert [event["reason"] for event in server.events("grant.revoked")] == ["refresh-token-reused"]
+
+
 def test_a_grant_is_refreshed_so_often(limited: Any) -> None:
     """R-20: by grant family; the refused token stays good."""
     server = limited("refreshes = token_request, grant, 3, minute")
@@ -375,7 +415,7 @@ def test_more_passwords_at_once_than_are_checked_are_sent_away(make_server: Make
     client, secret = server.add_client(grant_types=("client_credentials",))
     checks = server.application.parts.password_checks
     events = len(server.events())
-    with checks.turn(), ExitStack() as waiting:
+    with checks.turn("another network"), ExitStack() as waiting:
         waiting.enter_context(_place_of(checks))
         page = attempt(server, password=PASSWORD)
         assert page.status_int == 503
@@ -390,12 +430,21 @@ def test_more_passwords_at_once_than_are_checked_are_sent_away(make_server: Make
     assert attempt(server, password=PASSWORD).status_int == 303
 
 
+def test_who_is_sent_away_has_not_guessed(limited: Any) -> None:
+    """T101, T103: a busy server uses up nobody's attempts."""
+    server = limited("guesses = sign_in, account+source, 2, hour", **{"authserver.password_checks": "1"})
+    checks = server.application.parts.password_checks
+    with checks.turn("another network"), _place_of(checks):
+        assert [attempt(server).status_int for _ in range(5)] == [503] * 5
+    assert [held(attempt(server)) for _ in range(3)] == [False, False, True]
+
+
 @contextmanager
 def _place_of(checks: Turnstile) -> Iterator[None]:
     """Somebody who waits for a turn."""
-    checks._places.acquire()
+    checks._places.append("another network")
     yield
-    checks._places.release()
+    checks._places.remove("another network")
 
 
 def test_a_refused_change_of_the_password_and_a_busy_server(server: Server) -> None:

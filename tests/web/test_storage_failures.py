@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from authserver.storage.tables import Base
-from authserver.testing.server import PASSWORD, REDIRECT_URI, form_with, query_of
+from authserver.testing.server import PASSWORD, REDIRECT_URI, form_with, query_of, with_plugin
 
 OPAQUE = {"authserver.access_token_format": "opaque"}
 
@@ -345,6 +345,16 @@ def test_a_retried_request_issues_once(name, make_server, database_url):
     assert len(slots) == len(set(slots))
     tokens = len(after["tokens"]) - len(before["tokens"])
     assert tokens <= STORIES[name].writes - 1
+
+
+def test_a_retried_request_counts_once(make_server):
+    """R-20, T111: two commits fail and the third succeeds; that is one of the requests that the client may send."""
+    server = make_server(with_plugin("rate_limits", {"limits": "tokens = token_request, client, 2, minute"}))
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    with failing_commits(server, 2):
+        assert server.token(client, secret, grant_type="client_credentials").status_int == 200
+    statuses = [server.token(client, secret, grant_type="client_credentials").status_int for _ in range(2)]
+    assert statuses == [200, 429]
 
 
 @pytest.mark.postgresql

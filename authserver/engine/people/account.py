@@ -21,6 +21,7 @@ from authserver.engine.people.login import (
     hash_new_password,
     idle_since,
     password_size,
+    password_turn,
 )
 from authserver.engine.records import Client, Consent, EventType, Grant, Session, User
 from authserver.limits import MAXIMUM_PASSWORD
@@ -259,7 +260,7 @@ def _checked_password(
             "You have no password here.", reason="no-password-here", field="current_password"
         )
     claimed = claim_attempt(engine, user.username, user, device_cookie)
-    with engine.password_checks.turn():
+    with password_turn(engine, claimed):
         too_long = password_size(current.value) > MAXIMUM_PASSWORD
         if too_long or not digests.verify_password(current.value, user.password_hash):
             raise _wrong_password()
@@ -273,7 +274,7 @@ def _checked_password(
             "This is not the same as the new password.", reason="new-password-differs", field="repeated"
         )
     try:
-        with engine.password_checks.turn():
+        with password_turn(engine):
             return hash_new_password(new.value)
     except BadPassword:
         raise PasswordRefused(

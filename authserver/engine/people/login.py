@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,7 +11,7 @@ from authserver.engine import rates
 from authserver.engine.context import Caller, Engine
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Verdict
-from authserver.engine.errors import ServerError, SignInRefused
+from authserver.engine.errors import ServerError, SignInRefused, TooBusy
 from authserver.engine.people.attributes import (
     BadAttributes,
     as_identified,
@@ -24,6 +24,7 @@ from authserver.engine.people.known_devices import device_id_of
 from authserver.engine.people.usernames import BadUsername, check_username, normalise_username
 from authserver.engine.questions import Counted, Identity, LoginQuestion, RateQuestion
 from authserver.engine.records import NOTHING, EventType, FoundSession, Session, User
+from authserver.engine.sources import network_of
 from authserver.limits import (
     MAXIMUM_METHOD,
     MAXIMUM_METHODS,
@@ -96,7 +97,7 @@ def sign_in(
         headers=_headers(engine.caller),
         source=engine.caller.source,
     )
-    with engine.password_checks.turn() if is_typed else nullcontext():
+    with password_turn(engine, claimed) if is_typed else nullcontext():
         ruling = engine.ask(question)
     if not ruling.allowed:
         nameless = ruling.verdict is Verdict.SILENT and username and not name
@@ -154,6 +155,25 @@ def claim_attempt(
     unknown = _unknown(engine, username)
     account = user.username if user else unknown
     return rates.claim(engine, Counted.SIGN_IN, account=account, device_id=device_id)
+
+
+@contextmanager
+def password_turn(engine: Engine, claimed: RateQuestion | None = None) -> Iterator[None]:
+    """Have a turn at hashing a password; all that come from one network never have every turn (T104).
+
+    Args:
+        claimed: the attempt that this is for. One that is sent away was no guess, so it is taken off again.
+
+    Raises:
+        TooBusy: too many are hashed at this moment.
+    """
+    with ExitStack() as turn:
+        try:
+            turn.enter_context(engine.password_checks.turn(network_of(engine.caller.source) or ""))
+        except TooBusy:
+            rates.give_back(engine, claimed)
+            raise
+        yield
 
 
 def _unknown(engine: Engine, username: str) -> str:

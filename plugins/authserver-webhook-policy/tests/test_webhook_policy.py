@@ -21,6 +21,7 @@ from authserver.api import (
     Decision,
     Identity,
     Secret,
+    Wait,
     allow,
     deny,
     narrow,
@@ -168,6 +169,24 @@ def test_a_deny_has_an_error_code_where_the_hook_takes_one(
     else:
         with pytest.raises(UnusableAnswer, match="has no error_code"):
             ask(policy, hook)
+
+
+@every_hook
+def test_a_deny_has_a_wait_where_the_hook_takes_one(
+    hook: str, endpoint: Listener, policy: WebhookPolicy
+) -> None:
+    """RFC 6585, 4."""
+    for wait, expected in (
+        ({"seconds": 60, "leaves_event": False}, Wait(60, False)),
+        ({"seconds": 1}, Wait(1, True)),
+        (None, None),
+    ):
+        endpoint.answers(verdict="deny", reason="because", wait=wait)
+        if wait is None or hook == "rate_decision":
+            assert ask(policy, hook) == deny("webhook-denied", wait=expected)
+        else:
+            with pytest.raises(UnusableAnswer, match="has no wait"):
+                ask(policy, hook)
 
 
 @every_hook
@@ -530,6 +549,15 @@ def test_an_allow_with_a_wrong_value_is_no_answer(
         b'{"verdict": "deny", "reason": "ok", "error_code": "' + b"a" * 51 + b'"}',
         b'{"verdict": "allow", "reason": "ok", "error_code": "login_required"}',
         b'{"verdict": "none", "error_code": "login_required"}',
+        b'{"verdict": "allow", "reason": "ok", "wait": {"seconds": 1}}',
+        b'{"verdict": "deny", "reason": "ok", "wait": 60}',
+        b'{"verdict": "deny", "reason": "ok", "wait": {}}',
+        b'{"verdict": "deny", "reason": "ok", "wait": {"seconds": 0}}',
+        b'{"verdict": "deny", "reason": "ok", "wait": {"seconds": 2678401}}',
+        b'{"verdict": "deny", "reason": "ok", "wait": {"seconds": 1.5}}',
+        b'{"verdict": "deny", "reason": "ok", "wait": {"seconds": true}}',
+        b'{"verdict": "deny", "reason": "ok", "wait": {"seconds": 1, "leaves_event": 0}}',
+        b'{"verdict": "deny", "reason": "ok", "wait": {"seconds": 1, "minutes": 1}}',
         b'{"verdict": "none", "value": ["read"]}',
         b'{"verdict": "none", "reason": 1}',
         b'{"verdict": "deny", "verdict": "allow", "reason": "ok"}',
@@ -579,16 +607,17 @@ def test_a_remembered_answer_is_fitted_to_the_client_of_now(
 
 
 @every_hook
-def test_only_allow_and_narrow_are_remembered_and_never_a_sign_in(
+def test_only_allow_and_narrow_are_remembered_and_never_a_sign_in_or_a_count(
     hook: str, endpoint: Listener, make_policy: Callable[..., WebhookPolicy]
 ) -> None:
+    """R-20: an endpoint that counts hears of each request."""
     policy = make_policy(cache_seconds=60, send_password=True)
     for verdict, value in (("none", None), ("deny", None), ("allow", VALUES.get(hook, (None,))[0])):
         endpoint.received.clear()
         endpoint.answers(verdict=verdict, reason="ok", value=value)
         for _ in range(3):
             ask(policy, hook)
-        kept = verdict == "allow" and hook != "login_decision"
+        kept = verdict == "allow" and hook not in ("login_decision", "rate_decision")
         assert len(endpoint.received) == (1 if kept else 3)
 
 

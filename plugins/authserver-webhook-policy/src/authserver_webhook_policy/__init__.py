@@ -33,6 +33,8 @@ __all__ = ["EndpointFailed", "UnusableAnswer", "WebhookPolicy"]
 HOOKS = tuple(DECIDING)
 # The recorded reasons for an endpoint's reason that is not among `known_reasons`.
 REASONS = {"allow": "webhook-allowed", "narrow": "webhook-narrowed", "deny": "webhook-denied"}
+# A sign-in is decided each time, and what is counted must be counted each time.
+NEVER_REMEMBERED = frozenset({"login_decision", "rate_decision"})
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -181,7 +183,7 @@ class WebhookPolicy:
             sent["typed"] = typed
         # The same question always gives the same text, and all of it is ASCII.
         body = json.dumps(sent, sort_keys=True, separators=(",", ":")).encode("ascii")
-        remembers = question.hook != "login_decision"
+        remembers = question.hook not in NEVER_REMEMBERED
         answer = self._cache.find(body) if remembers else None
         if answer is not None:
             return self._decision(question, answer, value_of)
@@ -201,7 +203,9 @@ class WebhookPolicy:
         if answer.verdict == "deny":
             if answer.error_code is not None and not hook.codes:
                 raise UnusableAnswer("this hook has no error_code")
-            return deny(reason, answer.error_code)
+            if answer.wait is not None and not hook.waits:
+                raise UnusableAnswer("this hook has no wait")
+            return deny(reason, answer.error_code, wait=answer.wait)
         if answer.verdict == "allow":
             return allow(reason, (value_of or answers.reader_of(hook.value))(answer.value))
         if not hook.narrows:

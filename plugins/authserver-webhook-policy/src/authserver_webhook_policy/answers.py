@@ -12,14 +12,15 @@ from typing import Any
 
 import msgspec
 
-from authserver.api import ClientMetadata, Identity, canonical_resource
+from authserver.api import ClientMetadata, Identity, Wait, canonical_resource
 
 IDENTIFIER = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-MEMBERS = frozenset({"verdict", "reason", "value", "error_code"})
+MEMBERS = frozenset({"verdict", "reason", "value", "error_code", "wait"})
 VERDICTS = ("allow", "narrow", "deny", "none")
 MAXIMUM_REASON = 64
 MAXIMUM_NAME = 100
 MAXIMUM_ITEMS = 1000
+MAXIMUM_WAIT = 31 * 86_400
 
 # Not printable, but part of names in some scripts; the server checks where they may be.
 _JOINERS = dict.fromkeys(map(ord, "\u200c\u200d"))
@@ -39,6 +40,7 @@ class Answer:
     reason: str
     value: Any
     error_code: str | None
+    wait: Wait | None
 
 
 def read(body: bytes) -> Answer:
@@ -50,7 +52,7 @@ def read(body: bytes) -> Answer:
     if not isinstance(answer, dict):
         raise UnusableAnswer("it is not a JSON object")
     if not answer.keys() <= MEMBERS:
-        raise UnusableAnswer("it has members other than verdict, reason, value and error_code")
+        raise UnusableAnswer("it has members other than verdict, reason, value, error_code and wait")
     verdict, reason, value = answer.get("verdict"), answer.get("reason"), answer.get("value")
     if verdict not in VERDICTS:
         raise UnusableAnswer("verdict is not one of allow, narrow, deny, none")
@@ -66,7 +68,10 @@ def read(body: bytes) -> Answer:
             raise UnusableAnswer(f"{verdict} has no error_code")
         if not isinstance(error_code, str) or not _ERROR_CODE.fullmatch(error_code):
             raise UnusableAnswer("error_code is not a code of small letters, digits and underscores")
-    return Answer(verdict, reason, value, error_code)
+    wait = answer.get("wait")
+    if wait is not None and verdict != "deny":
+        raise UnusableAnswer(f"{verdict} has no wait")
+    return Answer(verdict, reason, value, error_code, None if wait is None else _wait(wait))
 
 
 def reader_of(kind: Any) -> Callable[[Any], Any]:
@@ -137,6 +142,17 @@ def metadata(value: Any, asked: ClientMetadata) -> ClientMetadata:
     if "authorization_code" not in changes.get("grant_types", asked.grant_types):
         changes["response_types"] = ()
     return replace(asked, **changes)
+
+
+def _wait(value: Any) -> Wait:
+    if not isinstance(value, dict) or not {"seconds"} <= value.keys() <= {"seconds", "leaves_event"}:
+        raise UnusableAnswer("wait is not an object of seconds and leaves_event")
+    seconds, leaves_event = value["seconds"], value.get("leaves_event", True)
+    if type(seconds) is not int or not 1 <= seconds <= MAXIMUM_WAIT:
+        raise UnusableAnswer("seconds is not a whole number from 1 to those of 31 days")
+    if type(leaves_event) is not bool:
+        raise UnusableAnswer("leaves_event is not true or false")
+    return Wait(seconds, leaves_event)
 
 
 def _of_type(kind: Any, value: Any) -> Any:
