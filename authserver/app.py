@@ -110,6 +110,12 @@ class Application:
                 ["the database is not at this version's migration: run `authserver db upgrade`"]
             )
 
+    def prepare(self) -> None:
+        """Check the database and read what answers are made with. Raises what `check_database` and `prepare_keys` do."""
+        self.check_database()
+        self.prepare_keys()
+        self.parts.generation.began_at()
+
     def prepare_keys(self) -> None:
         """Check the key ring, make a signing key unless there is one, and read all keys.
 
@@ -175,9 +181,7 @@ def start(ini: Mapping[str, str], *, folder: Path | None = None) -> Router:
     application = build(ini, folder=folder)
     announce(application)
     try:
-        application.check_database()
-        application.prepare_keys()
-        application.parts.generation.began_at()
+        application.prepare()
         return make_wsgi_app(application, ini)
     except BaseException:
         application.close()
@@ -239,12 +243,11 @@ def _build(
     sealing_keys = KeyRing(key_ring(settings))
     storage = _open_database(settings.database_url.value)
     insecure_shadows: list[str] = []
-    if load is not None:
+    if load is not None and settings.shadow_plugins:
         shadows, insecure_shadows = load(
             settings.shadow_plugins, others=settings.plugins, key="authserver.shadow_plugins"
         )
-        if shadows.names:
-            plugins.shadow = Shadow(shadows, storage)
+        plugins.shadow = Shadow(shadows, storage)
     try:
         parts = ServerParts(
             settings=settings,
@@ -354,7 +357,7 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
     config.registry.application = application
     config.include("pyramid_tm")
     config.add_request_method(lambda request: Journal(), "journal", reify=True)
-    config.add_request_method(application.engine, "engine", reify=True)
+    config.add_request_method(lambda request: request.application.engine(request), "engine", reify=True)
     config.include("authserver.web")
     # Included like the pages of the core, so that a view that both register is a conflict and neither overrides.
     config.include(add_plugin_pages, route_prefix=application.parts.settings.issuer_path)

@@ -19,6 +19,7 @@ from pyramid.scripts import pserve
 
 from authserver import cli
 from authserver.plugins.loading import GROUP
+from authserver.testing import server  # noqa: F401 - for tests whose processes are functions of their own
 
 for point in entry_points(group=GROUP):
     point.load()
