@@ -429,7 +429,7 @@ class _Manager(pluggy.PluginManager):
     """Looks only at attributes with the name of a hook: `fitting` has refused all others that are marked."""
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
-        return super().parse_hookimpl_opts(plugin, name) if hasattr(self.hook, name) else None
+        return super().parse_hookimpl_opts(plugin, name) if name in vars(self.hook) else None
 
 
 def _registered(
