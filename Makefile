@@ -24,6 +24,9 @@ LOCALE := authserver/locale
 EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/authserver.pot --project=authserver \
 	--copyright-holder="the authserver authors" --sort-by-file --add-location=file --no-wrap $(ERRORS:%=-k %) authserver
 
+# What was compiled once is kept for all processes that tests start, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help run test check clients faults proxies fuzz timing mutants bench scale growth floods docs lock messages format clean
 

@@ -121,6 +121,12 @@ class Application:
         """The same within a time limit, for those who look whether this server is ready. Raises TooSlow, too."""
         self._probes.call(self.check_database)
 
+    def prepare(self) -> None:
+        """Check the database and read what answers are made with. Raises what `check_database` and `prepare_keys` do."""
+        self.check_database()
+        self.prepare_keys()
+        self.parts.generation.began_at()
+
     def prepare_keys(self) -> None:
         """Check the key ring, make a signing key unless there is one, and read all keys.
 
@@ -186,9 +192,7 @@ def start(ini: Mapping[str, str], *, folder: Path | None = None) -> Router:
     application = build(ini, folder=folder)
     announce(application)
     try:
-        application.check_database()
-        application.prepare_keys()
-        application.parts.generation.began_at()
+        application.prepare()
         return make_wsgi_app(application, ini)
     except BaseException:
         application.close()
@@ -251,12 +255,11 @@ def _build(
     sealing_keys = KeyRing(key_ring(settings))
     storage = _open_database(settings.database_url.value)
     insecure_shadows: list[str] = []
-    if load is not None:
+    if load is not None and settings.shadow_plugins:
         shadows, insecure_shadows = load(
             settings.shadow_plugins, others=settings.plugins, key="authserver.shadow_plugins"
         )
-        if shadows.names:
-            plugins.shadow = Shadow(shadows, storage)
+        plugins.shadow = Shadow(shadows, storage)
     try:
         parts = ServerParts(
             settings=settings,
@@ -372,7 +375,7 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
     config.registry.application = application
     config.include("pyramid_tm")
     config.add_request_method(lambda request: Journal(), "journal", reify=True)
-    config.add_request_method(application.engine, "engine", reify=True)
+    config.add_request_method(lambda request: request.application.engine(request), "engine", reify=True)
     config.include("authserver.web")
     # Included like the pages of the core, so that a view that both register is a conflict and neither overrides.
     config.include(add_plugin_pages, route_prefix=application.parts.settings.issuer_path)

@@ -1,7 +1,7 @@
 """Real processes of the server and of its commands, forked from one that has imported everything.
 
-The imports are two thirds of what a start costs, and what these tests are about begins after them. Tests of the start
-itself use `subprocess`.
+The imports are two thirds of what a start costs, and what these tests are about begins after them
+(`tests.preloaded`). Tests of the start itself use `subprocess`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import sys
 import warnings
-from importlib.metadata import entry_points
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO
@@ -18,13 +17,9 @@ from typing import IO
 from pyramid.scripts import pserve
 
 from authserver import cli
-from authserver.plugins.loading import GROUP
-
-for point in entry_points(group=GROUP):
-    point.load()
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload([__name__])
+context.set_forkserver_preload(["tests.preloaded", __name__])
 
 
 def serve(ini: Path, port: int, log: Path) -> BaseProcess:

@@ -433,11 +433,18 @@ class PluginSet:
         ]
 
 
+class _Manager(pluggy.PluginManager):
+    """Looks only at attributes with the name of a hook: `fitting` has refused all others that are marked."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        return super().parse_hookimpl_opts(plugin, name) if name in vars(self.hook) else None
+
+
 def _registered(
     plugins: Sequence[tuple[str, object]], hooks: Mapping[str, Hook]
 ) -> tuple[pluggy.PluginManager, list[str]]:
     """The plugins at these hooks, and which of them cannot be used or misspell one."""
-    manager = pluggy.PluginManager(PROJECT)
+    manager = _Manager(PROJECT)
     manager.add_hookspecs(type("Hooks", (), {name: hook.function for name, hook in hooks.items()}))
     for name in DECIDING:
         # A plugin that answers several hooks in the same way takes the whole question as one argument.

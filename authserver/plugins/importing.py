@@ -46,6 +46,8 @@ def plugin_class(
         if folder is not None:
             _search(folder)
             _refuse_doubtful(module_name, folder)
+        if (imported := _imported(module_name, class_name)) is not None:
+            return imported
         found, module = TimeLimit(seconds, threads=1).call(_attribute, module_name, class_name)
     except CannotImport:
         raise
@@ -85,6 +87,13 @@ def forget(folder: Path) -> None:
         if file and Path(file) in (place / f"{top}.py", place / top / "__init__.py"):
             for name in [name for name in sys.modules if f"{name}.".startswith(f"{top}.")]:
                 del sys.modules[name]
+
+
+def _imported(module_name: str, class_name: str) -> Any:
+    """The same of a module that is imported already, as far as no code of the module runs for it; else None."""
+    module = sys.modules.get(module_name)
+    is_complete = not getattr(getattr(module, "__spec__", None), "_initializing", False)
+    return vars(module).get(class_name) if module is not None and is_complete else None
 
 
 def _attribute(module_name: str, class_name: str) -> tuple[Any, ModuleType]:

@@ -18,6 +18,7 @@ import pkg_resources
 import sqlalchemy as sa
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket
+from pyramid.router import Router
 from pyramid_jinja2 import IJinja2Environment
 from webtest import TestApp, TestResponse
 
@@ -115,6 +116,52 @@ class CompiledTemplates(BytecodeCache):
 _compiled_templates = CompiledTemplates()
 
 
+class Pages:
+    """Routes, views and templates of closed servers, for servers with the same settings: making them is most of a start.
+
+    All that they know of their server is `registry.application`. Pages of plugins may know more: those are always new.
+    """
+
+    MOST = 16
+
+    def __init__(self) -> None:
+        self._left: list[Router] = []
+
+    def of(self, application: app.Application, ini: Mapping[str, str]) -> Router:
+        """The pages of this application. Raises what `app.make_wsgi_app` does."""
+        key = self._key(application, ini)
+        for router in reversed(self._left):
+            if key is not None and router.registry.made_for == key:
+                self._left.remove(router)
+                router.registry.application = application
+                return router
+        router = app.make_wsgi_app(application, ini)
+        router.registry.getUtility(IJinja2Environment, name=".jinja2").bytecode_cache = _compiled_templates
+        router.registry.made_for = key
+        return router
+
+    def leave(self, router: Router, application: app.Application) -> None:
+        """This application, whose pages these are, is closed. Harmless a second time."""
+        if (
+            router.registry.made_for is not None
+            and router.registry.application is application
+            and router not in self._left
+        ):
+            self._left = [*self._left[1 - self.MOST :], router]
+
+    @staticmethod
+    def _key(application: app.Application, ini: Mapping[str, str]) -> object:
+        """What the pages were made from; None when they are for this server alone."""
+        policies = application.parts.policies
+        if policies.serves("includeme") or any("env:" in value or "file:" in value for value in ini.values()):
+            return None
+        kinds = tuple(type(policies.plugin(name)) for name in policies.names)
+        return kinds, {key: value for key, value in ini.items() if key != "authserver.database_url"}
+
+
+_pages = Pages()
+
+
 class Server(Service[TestResponse]):
     """A running application on a migrated database.
 
@@ -126,9 +173,14 @@ class Server(Service[TestResponse]):
     def __init__(self, database_url: str, settings: Mapping[str, str | None] | None = None) -> None:
         ini = {**SETTINGS, "authserver.database_url": database_url, **(settings or {})}
         self.ini = {key: value for key, value in ini.items() if value is not None}
-        self.wsgi = app.start(self.ini)
-        self.wsgi.registry.getUtility(IJinja2Environment, name=".jinja2").bytecode_cache = _compiled_templates
-        self.application: app.Application = self.wsgi.registry.application
+        self.application = app.build(self.ini)
+        app.announce(self.application)
+        try:
+            self.application.prepare()
+            self.wsgi = _pages.of(self.application, self.ini)
+        except BaseException:
+            self.application.close()
+            raise
         self.issuer = self.application.parts.settings.issuer
         self.http = self.browser()
 
@@ -152,8 +204,9 @@ class Server(Service[TestResponse]):
         return self.application.begin()
 
     def close(self) -> None:
-        """Close its database connections."""
+        """Close its database connections, and leave its pages to the next server with the same settings."""
         self.application.close()
+        _pages.leave(self.wsgi, self.application)
 
     def authorization_url(self, client: Client, **changes: str | list[str] | None) -> str:
         """The address of a correct authorization request, with these parameters changed; None removes one."""

@@ -60,8 +60,9 @@ ONWARD = {"/open": "/opened", "/opened": "example-app://done"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = f"{Path(__file__).parent}{os.sep}"
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if str(item.path).startswith(folder):
             item.add_marker(pytest.mark.browser)
 
 
@@ -152,12 +153,14 @@ def web_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientSite]:
 
 @pytest.fixture(scope="session")
 def chromium(web_site: ClientSite) -> Iterator[Browser]:
-    """Debian's Chromium, which can reach this computer alone."""
-    path = shutil.which("chromium")
+    """Debian's Chromium, which can reach this computer alone; preferably without the windows that nobody sees."""
+    path = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if path is None:
         if "CI" in os.environ:
-            pytest.fail("the browser tests need Chromium: apt-get install chromium", pytrace=False)
-        pytest.skip("needs Chromium: apt-get install chromium")
+            pytest.fail(
+                "the browser tests need Chromium: apt-get install chromium-headless-shell", pytrace=False
+            )
+        pytest.skip("needs Chromium: apt-get install chromium-headless-shell")
     hosts = f"MAP *.example 127.0.0.1:{web_site.port}, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
     expect.set_options(timeout=MILLISECONDS)
     with sync_playwright() as playwright:

@@ -41,9 +41,21 @@ def bare(ini: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-@pytest.fixture
-def run(bare: Run) -> Run:
-    """`authserver -c development.ini` on a server prepared by `demo`."""
-    done = bare("demo")
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a development.ini and everything that `demo` makes, to be copied: all of it is beside the file."""
+    folder = tmp_path_factory.mktemp("prepared")
+    ini = shutil.copy(CHECKOUT / "development.ini", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AUTHSERVER_CONFIG", raising=False)
+        done = CliRunner().invoke(main, ["-c", str(ini), "demo"])
+    forget(folder)
     assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture
+def run(bare: Run, prepared: Path, tmp_path: Path) -> Run:
+    """`authserver -c development.ini` on a server prepared by `demo`."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("development.ini"))
     return bare

@@ -25,18 +25,18 @@ MARKED = ("भारत", "कृष्ण", "சுரேஷ்", "সুমন
 # B202: names as mail addresses and directories have them.
 PUNCTUATED = ("o'brien@example.com", "CORP\\ann", "m&a@example.com", "svc$", "a/b@example.com")
 # The letters of a script that a name could be made of before the rules of RFC 8265 were followed.
+LETTERS = "".join(
+    character
+    for character in map(chr, (*range(0x21, 0x3100), *range(0x4E00, 0x4F00), *range(0xAC00, 0xAD00)))
+    if character.isalpha()
+    and unicodedata.normalize("NFKC", character.casefold()) == character
+    # Exceptions of RFC 8264, 9.6 and 9.9: fillers, repeat marks, letters that Hangul syllables are made of.
+    and not regex.fullmatch(
+        "[\u0640\u1100-\u11ff\u302e\u302f\u3031-\u3035\u303b\ua960-\ua97f\ud7b0-\ud7ff]", character
+    )
+)
 ALPHABETS = {
-    script: [
-        character
-        for character in map(chr, (*range(0x21, 0x3100), *range(0x4E00, 0x4F00), *range(0xAC00, 0xAD00)))
-        if character.isalpha()
-        and regex.fullmatch(rf"\p{{script={script}}}", character)
-        and unicodedata.normalize("NFKC", character.casefold()) == character
-        # Exceptions of RFC 8264, 9.6 and 9.9: fillers, repeat marks, letters that Hangul syllables are made of.
-        and not regex.fullmatch(
-            "[\u0640\u1100-\u11ff\u302e\u302f\u3031-\u3035\u303b\ua960-\ua97f\ud7b0-\ud7ff]", character
-        )
-    ]
+    script: regex.findall(rf"\p{{script={script}}}", LETTERS)
     for script in [
         "Latin",
         "Greek",

@@ -14,7 +14,7 @@ from authserver.engine.records import TokenKind
 
 WORKERS = 3
 # Seconds between two codes of a worker: a starting process needs some of the machine, too.
-PAUSE = 0.01
+PAUSE = 0.03
 
 
 @dataclass

@@ -164,11 +164,11 @@ class Load:
                 work.result(timeout=60)
 
     def _act(self) -> None:
-        while not self._over.wait(0.02):
+        while not self._over.wait(0.05):
             self._ask(self._machine, grant_type="client_credentials")
 
     def _refresh(self, token: str) -> None:
-        while not self._over.wait(0.02):
+        while not self._over.wait(0.05):
             answer = self._ask(self._client, grant_type="refresh_token", refresh_token=token)
             token = answer.json.get("refresh_token", token)
 

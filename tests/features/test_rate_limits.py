@@ -14,7 +14,7 @@ import time_machine
 
 from authserver.engine.decisions import Decision, Wait
 from authserver.engine.questions import Counted, RateQuestion, RateStep
-from authserver.engine.rates import network_of
+from authserver.engine.sources import network_of
 from authserver.features import rate_limits
 from authserver.features.rate_limits import DEFAULT, KEYS, RateLimits
 from authserver.ini import convert

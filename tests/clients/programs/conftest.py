@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -21,7 +22,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from authserver.testing.live import free_port
-from tests.clients.programs.resources import Resources
+
+if TYPE_CHECKING:
+    from tests.clients.programs.resources import Resources
 
 CHECKOUT = Path(__file__).parents[3]
 INSTALLED = CHECKOUT / ".programs"
@@ -51,8 +54,9 @@ NEEDED = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = f"{Path(__file__).parent}{os.sep}"
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if str(item.path).startswith(folder):
             item.add_marker(pytest.mark.programs)
 
 
@@ -83,6 +87,9 @@ def issuer() -> str:
 @pytest.fixture(scope="session")
 def resources(issuer: str) -> Iterator[Resources]:
     """What the tokens are for."""
+    # A second of imports that only these tests need; the file itself is read with all others.
+    from tests.clients.programs.resources import Resources
+
     with Resources(issuer=issuer, port=free_port()).serving() as resources:
         yield resources
 
