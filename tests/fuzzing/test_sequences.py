@@ -166,7 +166,8 @@ class Steps(RuleBasedStateMachine):
             assert urlsplit(page.location).path == "/login"
             return
         for access in self.granted:
-            if access.is_live and access.person == browser.person:
+            # A code alone is no access yet.
+            if access.is_live and access.access and access.person == browser.person:
                 assert access.app.client.client_id in page.text
         for own in {app for person, app in self.agreed if person != browser.person}:
             client_id = self.world.clients[own].client_id if own in self.world.clients else own
