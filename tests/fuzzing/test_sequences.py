@@ -64,6 +64,8 @@ class Browser:
 
     http: TestApp
     person: str | None = None
+    # Where it was sent with codes.
+    sent: set[str] = field(default_factory=set)
 
 
 @dataclass(eq=False, slots=True)
@@ -166,7 +168,8 @@ class Steps(RuleBasedStateMachine):
             assert urlsplit(page.location).path == "/login"
             return
         for access in self.granted:
-            if access.is_live and access.person == browser.person:
+            # A code alone is no access yet.
+            if access.is_live and access.access and access.person == browser.person:
                 assert access.app.client.client_id in page.text
         for own in {app for person, app in self.agreed if person != browser.person}:
             client_id = self.world.clients[own].client_id if own in self.world.clients else own
@@ -288,6 +291,9 @@ class Steps(RuleBasedStateMachine):
         answer = self.world.server.consent(page.shown, given, sorted(chosen))
         leads_on = answer.status_int == 303 and not answer.location.startswith(ISSUER)
         may = page.browser.person == page.person and page.location is None
+        if leads_on and page.location is None and answer.location in page.browser.sent:
+            # A policy has answered the request meanwhile, for who is signed in now: nothing is issued again.
+            return
         if page.location is not None:
             # The same answer again leads to the same place, any other nowhere.
             assert not leads_on or answer.location == page.location
@@ -326,6 +332,7 @@ class Steps(RuleBasedStateMachine):
     def _issued(self, browser: Browser, app: App, scopes: frozenset[str], answer: TestResponse) -> None:
         assert browser.person is not None
         code = query_of(answer)["code"]
+        browser.sent.add(answer.location)
         self.granted.append(Access(app, browser.person, scopes, code))
 
     # ---- tokens -----------------------------------------------------------------------------------------
