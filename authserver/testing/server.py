@@ -119,7 +119,8 @@ _compiled_templates = CompiledTemplates()
 class Pages:
     """Routes, views and templates of closed servers, for servers with the same settings: making them is most of a start.
 
-    All that they know of their server is `registry.application`. Pages of plugins may know more: those are always new.
+    All that they know of their server is `registry.application`, and pages of plugins may know their plugin: a frozen
+    value, for which an equal one can stand, or one that keeps something, whose pages are for its own server alone.
     """
 
     MOST = 16
@@ -152,11 +153,12 @@ class Pages:
     @staticmethod
     def _key(application: app.Application, ini: Mapping[str, str]) -> object:
         """What the pages were made from; None when they are for this server alone."""
-        policies = application.parts.policies
-        if policies.serves("includeme") or any("env:" in value or "file:" in value for value in ini.values()):
+        if any("env:" in value or "file:" in value for value in ini.values()):
             return None
-        kinds = tuple(type(policies.plugin(name)) for name in policies.names)
-        return kinds, {key: value for key, value in ini.items() if key != "authserver.database_url"}
+        policies = application.parts.policies
+        plugins = tuple(policies.plugin(name) for name in policies.names)
+        known = plugins if policies.serves("includeme") else tuple(map(type, plugins))
+        return known, {key: value for key, value in ini.items() if key != "authserver.database_url"}
 
 
 _pages = Pages()
