@@ -74,6 +74,8 @@ CONSEQUENCES: Mapping[str, frozenset[tuple[str, str]]] = {
 # Bytes of one event, with everything that is in it.
 MAXIMUM_EVENT = 20_000
 COOKIES = re.compile(r"__Host-authserver-(session|device|request-[A-Za-z0-9_-]{22})")
+# What stands in a body for something that the world has.
+HELD_IN_BODY = re.compile(rb"@@([a-z ]+)@@")
 log = logging.getLogger("authserver")
 
 
@@ -281,6 +283,7 @@ class World:
                 client = engine.stores.clients.find(answer["client_id"], engine.now)
             assert client is not None
             self._add(name, client, answer.get("client_secret"))
+            self.known[f"management token of {name}"] = f"Bearer {answer['registration_access_token']}"
 
     def _let_in(self, name: str, browser: TestApp, words: str | None = None) -> None:
         """Tokens of somebody, and codes that wait to be redeemed."""
@@ -379,6 +382,9 @@ class World:
             "of tomorrow": {"iat": now + 3_000, "nbf": now + 3_000, "exp": now + 3_100},
         }.items():
             self.known[f"assertion {name}".strip()] = self.assertion(**changes)
+            # About a program instead: what a client registers with.
+            said = {"client_name": "Said", "redirect_uris": [REDIRECT_URI]}
+            self.known[f"statement {name}".strip()] = self.assertion(**{**said, **changes})
         self.known["assertion with a wrong signature"] = self.assertion(signed_by="one")
         self.known["assertion of an unknown key"] = self.assertion(header={"kid": "unknown"})
         self.known["assertion of another type"] = self.assertion(header={"typ": "at+jwt"})
@@ -451,7 +457,9 @@ class World:
             environ["CONTENT_TYPE"] = FORM
             request.body = self.encoded(message.form).encode("latin-1")
         elif message.body is not None:
-            request.body = message.body
+            request.body = HELD_IN_BODY.sub(
+                lambda found: self.known[found[1].decode()].encode(), message.body
+            )
         for name, value in message.headers:
             key = name.upper().replace("-", "_")
             text = self.text(value).encode("utf-8", "surrogatepass").decode("latin-1")
@@ -678,7 +686,8 @@ class World:
 def _settings(key_file: Path) -> dict[str, str | None]:
     """Every shipped feature, with limits that are not reached."""
     features = (
-        "registration_token claims_profile authorization_expiry log_events jwt_bearer pushed_requests dpop"
+        "registration_token claims_profile authorization_expiry log_events jwt_bearer pushed_requests dpop "
+        "client_management software_statements"
     )
     limits = (
         "failed_client_authentication, client+source", "token_request, client", "token_request, grant",
@@ -691,6 +700,7 @@ def _settings(key_file: Path) -> dict[str, str | None]:
         "authserver.plugin.registration_token.scopes": "profile files.read",
         "authserver.plugin.metrics.tokens": FIGURES_TOKEN,
         "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {key_file}",
+        "authserver.plugin.software_statements.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.rate_limits.limits": "\n".join(
             f"limit-{number} = {limit}, 1000000, day" for number, limit in enumerate(limits)
         ),
