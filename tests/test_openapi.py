@@ -92,6 +92,23 @@ def test_an_endpoint_of_a_plugin_is_in_it(sqlite_url: str, monkeypatch: pytest.M
     assert {"200", "400", "500"} <= found["responses"].keys()
 
 
+def test_several_plugins_add_to_one_operation(sqlite_url: str) -> None:
+    """RFC 9126, 6; RFC 9449, 5.2: none takes the place of another."""
+    server = Server(
+        sqlite_url, {"authserver.plugins": SETTINGS["authserver.plugins"] + " pushed_requests dpop"}
+    )
+    try:
+        body = of(server)["paths"]["/oauth/register"]["post"]["requestBody"]
+    finally:
+        server.close()
+    members = body["content"][JSON]["schema"]["properties"]
+    assert {
+        "require_pushed_authorization_requests",
+        "dpop_bound_access_tokens",
+        "client_name",
+    } <= members.keys()
+
+
 def test_each_method_of_an_endpoint_may_be_another_operation(sqlite_url: str) -> None:
     """RFC 7592, 2: a client reads, changes and ends its registration with its own token, at the same address."""
     plugins = SETTINGS["authserver.plugins"] + " client_management"

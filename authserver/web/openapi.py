@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from itertools import chain
@@ -62,7 +62,7 @@ class _Document:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._parts = registry.application.parts
-        self._described: Mapping[str, Described] = self._parts.policies.declared("described")
+        self._described: Mapping[str, Sequence[Described]] = self._parts.policies.all_declared("described")
         self._routes = [route for route in registry.paths.values() if route.medium is Medium.JSON]
 
     def made(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class _Document:
         }
 
     def _operation(self, route: Route, operation: Operation, name: str) -> dict[str, Any]:
-        added = [self._described[hook] for hook in operation.open_to if hook in self._described]
+        added = [described for hook in operation.open_to for described in self._described.get(hook, ())]
         made: dict[str, Any] = {"operationId": name, "summary": operation.summary}
         headers = dict(chain.from_iterable(plugin.headers.items() for plugin in added))
         if operation.cached:
@@ -125,7 +125,7 @@ class _Document:
     def _grant_forms(self) -> Iterator[tuple[str, Members]]:
         for grant_type in self._parts.grant_types:
             described = self._described.get(grant_type)
-            yield grant_type, described.members if described else GRANT_FORMS.get(grant_type, {})
+            yield grant_type, described[0].members if described else GRANT_FORMS.get(grant_type, {})
 
     def _credentials(self) -> Members:
         """What authenticates a client in the form, by the methods that are offered."""

@@ -106,6 +106,8 @@ VOUCHERS = (
 STATEMENTS = (
     "statement", "statement of a stranger", "statement for another", "statement without id", "statement without end",
     "statement that has ended", "statement of tomorrow",
+    # About a person, and not about a program.
+    "assertion",
 )  # fmt: skip
 # Everything that was issued, and where it belongs.
 CODES = (
@@ -456,9 +458,8 @@ def _register(draw: Draw, path: str) -> Message:
 
 def _statement(draw: Draw) -> dict[str, str]:
     """Seldom a software statement."""
-    words = _one(draw, "statement", "statement", *VOUCHERS).replace("assertion", "statement")
-    is_there = words in STATEMENTS and _one(draw, True, *[False] * 5)
-    return {"software_statement": f"@@{words}@@"} if is_there else {}
+    words = _one(draw, "statement", *STATEMENTS) if _one(draw, True, *[False] * 5) else None
+    return {} if words is None else {"software_statement": f"@@{words}@@"}
 
 
 def _registration(draw: Draw, path: str) -> Message:

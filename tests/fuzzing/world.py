@@ -32,6 +32,7 @@ from authserver.engine.errors import OAuthError
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.people.login import disable_user
 from authserver.engine.records import Client
+from authserver.limits import MAXIMUM_KNOWN_REFUSAL_EVENT, MAXIMUM_STRANGER_REFUSAL_EVENT
 from authserver.storage.tables import Base
 from authserver.testing.server import (
     CHALLENGE,
@@ -71,8 +72,9 @@ CONSEQUENCES: Mapping[str, frozenset[tuple[str, str]]] = {
         ("consent.refused", ("kept", "INSERT"), ("sessions", "UPDATE")),
     )
 }
-# Bytes of one event, with everything that is in it.
+# Bytes of one event, with everything that is in it; its columns have up to so many.
 MAXIMUM_EVENT = 20_000
+COLUMNS = 1_000
 COOKIES = re.compile(r"__Host-authserver-(session|device|request-[A-Za-z0-9_-]{22})")
 # What stands in a body for something that the world has.
 HELD_IN_BODY = re.compile(rb"@@([a-z ]+)@@")
@@ -576,9 +578,10 @@ class World:
                 assert body.keys() <= {"error", "error_description", "error_id"}
                 self.reached[f"{body['error']} {answer.status_int}"] += 1
                 if route is not None and route.medium is Medium.JSON and request.method in route.methods:
-                    told = self.documented.get((route.path, answer.status_int), set())
-                    assert body["error"] in told, (route.path, answer.status, body)
-                    self.told[route.path, answer.status_int, body["error"]] += 1
+                    operation = f"{request.method} {route.path}"
+                    told = self.documented.get((operation, answer.status_int), set())
+                    assert body["error"] in told, (operation, answer.status, body)
+                    self.told[operation, answer.status_int, body["error"]] += 1
             assert (answer.status_int == 401) == ("WWW-Authenticate" in answer.headers)
 
     def _assert_target(self, answer: Response, written: Written) -> None:
@@ -611,7 +614,7 @@ class World:
             for decision in json.loads(event["decisions"]):
                 self.reached[decision["reason"]] += 1
             kept = repr(dict(event))
-            assert len(kept) <= MAXIMUM_EVENT, len(kept)
+            assert len(kept) <= _most(event), (len(kept), kept)
             assert not [secret for secret in self._hidden if secret in kept], kept
         error = "error=" in urlsplit(answer.location or "").query
         if answer.status_int >= 400 or error:
@@ -707,14 +710,22 @@ def _settings(key_file: Path) -> dict[str, str | None]:
     }
 
 
+def _most(event: Mapping[str, Any]) -> int:
+    """How long an event may be: that of a refusal is bounded, most of all that of a stranger (T154)."""
+    if not event["type"].endswith((".refused", ".failed")):
+        return MAXIMUM_EVENT
+    is_strangers = event["actor"] == "stranger"
+    return COLUMNS + (MAXIMUM_STRANGER_REFUSAL_EVENT if is_strangers else MAXIMUM_KNOWN_REFUSAL_EVENT)
+
+
 def _documented(document: Mapping[str, Any]) -> dict[tuple[str, int], set[str]]:
-    """The codes of the errors that each endpoint may answer, by its path and the status."""
+    """The codes of the errors that each operation may answer, by its method and path and the status."""
     return {
-        (path, int(status)): set(
+        (f"{method.upper()} {path}", int(status)): set(
             response["content"]["application/json"]["schema"]["properties"]["error"]["enum"]
         )
         for path, operations in document["paths"].items()
-        for operation in operations.values()
+        for method, operation in operations.items()
         for status, response in operation["responses"].items()
         if "error"
         in response.get("content", {}).get("application/json", {}).get("schema", {}).get("properties", {})
