@@ -73,7 +73,7 @@ _OPERATIONS = {
         _ADDRESSED,
         summary="Replace the whole own registration (RFC 7592, 2.2).",
         json={
-            **REGISTRATION.json,
+            **(REGISTRATION.json or {}),
             "client_id": Parameter(description="Of this registration.", schema=TEXT, required=True),
             "client_secret": Parameter(description="The present one, if it is sent."),
         },

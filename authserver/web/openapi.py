@@ -192,7 +192,8 @@ class _Document:
     def _security(self, operation: Operation) -> list[dict[str, list[str]]]:
         if operation.bearer:
             is_optional = not any(token.required for token in operation.bearer.values())
-            return [{name: []} for name in operation.bearer] + [{}] * is_optional
+            ways: list[dict[str, list[str]]] = [{name: []} for name in operation.bearer]
+            return [*ways, {}] if is_optional else ways
         if operation.authenticates and "client_secret_basic" in self._parts.auth_methods:
             return [{"client_secret_basic": []}, {}]
         return []
