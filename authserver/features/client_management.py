@@ -112,6 +112,7 @@ class ClientManagement:
     registration_members: ClassVar[frozenset[str]] = frozenset({TOKEN, ADDRESS})
     immediate: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {
+        "client-changed-meanwhile": "",
         "registration-token-malformed": "",
         "registration-token-missing": "",
         "registration-token-refused": (

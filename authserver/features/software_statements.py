@@ -73,7 +73,12 @@ class SoftwareStatements:
             "authserver.plugin.software_statements.required lets no client register without a statement of one of its "
             "issuers"
         ),
+        "invalid_software_statement": "",
         "software-statement-empty": "",
+        "software-statement-malformed": "",
+        "unapproved_software_statement": (
+            "authserver.plugin.software_statements.issuers lists whose statements are trusted, and with which keys"
+        ),
     }
 
     issuers: tuple[tuple[str, str], ...]
@@ -146,6 +151,6 @@ def _read(name: str, value: object) -> str:
         read_jws(value)
     except ValueError:
         raise InvalidSoftwareStatement(
-            f"{name} is not one compact JWS.", reason="assertion-malformed"
+            f"{name} is not one compact JWS.", reason="software-statement-malformed"
         ) from None
     return value
