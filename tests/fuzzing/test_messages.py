@@ -28,9 +28,23 @@ ELSEWHERE = {
     "two-bindings",
     "unexpected-error",
     # Two requests at the same time.
+    "client-changed-meanwhile",
     "grant-ended",
     "password-changed",
     "session-ended",
+    # More requests than one: tests/engine/test_client_states.py sends them.
+    "too-many-unused-clients",
+    # Initial access tokens that an operator made, each bound to a policy; tests/engine/test_initial_tokens.py has them.
+    "auth-method-not-open",
+    "initial-access-token-expired",
+    "initial-access-token-restored",
+    "initial-access-token-revoked",
+    "initial-access-token-used-up",
+    "redirect-host-not-open",
+    "registration-policy-full",
+    "registration-policy-unknown",
+    # A client that an operator edited; tests/features/test_client_management.py has one.
+    "client-edited",
     # Only an operator registers a client for these.
     "private-use-not-allowed",
     "unauthorized_client",
@@ -43,8 +57,10 @@ ELSEWHERE = {
     "not-everything-offered",
     "resource-missing",
     "scope-not-open",
+    "software-statement-missing",
     # What is there only for commands.
     "core-floor",
+    "origin-malformed",
     # Codes whose errors always have a closer reason.
     "invalid_client",
     "invalid_dpop_proof",
