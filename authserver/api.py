@@ -60,7 +60,8 @@ refuses one.
 
 For registrations: `expand_registration` adds members to what a client sends, and a `Welcome` is the answer of
 `registration_response`. `update_registration` and `remove_registration` are for a client that has proven who it is: they
-judge and write what it may change of itself; `ChangedMeanwhile` says that somebody else did. `read_object` reads the
+judge and write what it may change of itself; `AccessDenied` says that it may not, and `ChangedMeanwhile` that somebody else
+did. `read_object` reads the
 members that it sends, `is_secret_of` compares a secret among them, and `describe_registration` gives those in effect.
 `verify_statement` verifies what a trusted issuer says of a program, and `TRUSTED_ALGORITHMS` are those of `TrustedKeys`.
 
@@ -76,8 +77,9 @@ issuer at its well-known address.
 For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` says what the endpoint takes, answers and
 refuses with, each `Parameter` with its JSON Schema. What a plugin adds to operations of others it declares in a class
 variable `described`, a mapping of `Described`. `AUTHORIZATION_REQUEST` and `AUTHORIZATION_ERRORS` are what an
-authorization request has and is refused with, `SCOPE_PARAMETER` and `RESOURCE_PARAMETER` what a grant type may take, and
-`FLAG` and `TEXT` are the schemas of what is true or false, and of a text that is not empty.
+authorization request has and is refused with, `SCOPE_PARAMETER` and `RESOURCE_PARAMETER` what a grant type may take,
+`REGISTRATION` is the operation of a registration, and `FLAG` and `TEXT` are the schemas of what is true or false, and of a
+text that is not empty.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` makes all checks
 that do not depend on a user; `engine.ring` seals, `to_text` and `from_text` convert what is sealed.
@@ -126,6 +128,7 @@ from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
 from authserver.engine.errors import (
+    AccessDenied,
     InvalidClientMetadata,
     InvalidGrant,
     InvalidRequest,
@@ -224,6 +227,7 @@ from authserver.web.operation import FLAG, TEXT, Described, Operation, Parameter
 from authserver.web.operations import (
     AUTHORIZATION_ERRORS,
     AUTHORIZATION_REQUEST,
+    REGISTRATION,
     RESOURCE_PARAMETER,
     SCOPE_PARAMETER,
 )
@@ -242,6 +246,7 @@ __all__ = [
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
+    "REGISTRATION",
     "REGISTRATION_POLICY_UNKNOWN",
     "RESERVED_PREFIXES",
     "RESOURCE_PARAMETER",
@@ -249,6 +254,7 @@ __all__ = [
     "SELF_REGISTERED",
     "TEXT",
     "TRUSTED_ALGORITHMS",
+    "AccessDenied",
     "AuthenticationDecisionHook",
     "AuthenticationStep",
     "BadAssertion",

@@ -27,7 +27,7 @@ INI = {
     "authserver.scopes": "profile = See your name",
     "authserver.plugins": (
         "client_secret_basic client_secret_post public_client registration_open introspect_own pushed_requests dpop "
-        "jwt_bearer authorization_expiry rate_limits"
+        "jwt_bearer authorization_expiry client_management software_statements rate_limits"
     ),
 }
 
@@ -41,7 +41,12 @@ def made() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder, "keys.json")
         keys.write_text(json.dumps({"keys": [ECKey.generate_key("P-256").as_dict(private=False)]}))
-        ini = {**INI, "authserver.plugin.jwt_bearer.issuers": f"https://issuer.example.com = {keys}"}
+        trusted = f"https://issuer.example.com = {keys}"
+        ini = {
+            **INI,
+            "authserver.plugin.jwt_bearer.issuers": trusted,
+            "authserver.plugin.software_statements.issuers": trusted,
+        }
         with closing(app.build(ini)) as application:
             return document(app.make_wsgi_app(application, ini).registry)
 

@@ -92,6 +92,45 @@ def test_an_endpoint_of_a_plugin_is_in_it(sqlite_url: str, monkeypatch: pytest.M
     assert {"200", "400", "500"} <= found["responses"].keys()
 
 
+def test_several_plugins_add_to_one_operation(sqlite_url: str) -> None:
+    """RFC 9126, 6; RFC 9449, 5.2: none takes the place of another."""
+    server = Server(
+        sqlite_url, {"authserver.plugins": SETTINGS["authserver.plugins"] + " pushed_requests dpop"}
+    )
+    try:
+        body = of(server)["paths"]["/oauth/register"]["post"]["requestBody"]
+    finally:
+        server.close()
+    members = body["content"][JSON]["schema"]["properties"]
+    assert {
+        "require_pushed_authorization_requests",
+        "dpop_bound_access_tokens",
+        "client_name",
+    } <= members.keys()
+
+
+def test_each_method_of_an_endpoint_may_be_another_operation(sqlite_url: str) -> None:
+    """RFC 7592, 2: a client reads, changes and ends its registration with its own token, at the same address."""
+    plugins = SETTINGS["authserver.plugins"] + " client_management"
+    server = Server(sqlite_url, {"authserver.plugins": plugins})
+    try:
+        made = of(server)
+    finally:
+        server.close()
+    found = made["paths"]["/oauth/register/client"]
+    assert list(found) == ["get", "put", "delete"]
+    assert len({operation["operationId"] for operation in found.values()}) == 3
+    for operation in found.values():
+        assert operation["security"] == [{"registration_access_token": []}]
+        assert [item["name"] for item in operation["parameters"] if item["in"] == "query"] == ["client_id"]
+        assert {"401", "429"} <= operation["responses"].keys()
+    assert ["requestBody" in operation for operation in found.values()] == [False, True, False]
+    assert "content" not in found["delete"]["responses"]["204"]
+    assert "403" in found["put"]["responses"]
+    schemes = made["components"]["securitySchemes"]
+    assert {"registration_access_token", "initial_access_token"} <= schemes.keys()
+
+
 def test_the_metadata_in_it_are_those_that_are_published(plain: Server) -> None:
     path = "/.well-known/oauth-authorization-server"
     schema = of(plain)["paths"][path]["get"]["responses"]["200"]["content"][JSON]["schema"]

@@ -284,7 +284,7 @@ def test_the_readmes_plugin_works_by_hand_from_another_folder(
     shown = [re.sub(r"^[\d-]+ [\d:,]+ ", "", line) for line in printed]
     begin = (
         (
-            f"INFO    authserver: http://localhost:{port}: development, 2 insecure settings, 22 plugins; "
+            f"INFO    authserver: http://localhost:{port}: development, 2 insecure settings, 23 plugins; "
             "`authserver plugins` shows who decides what"
         ),
         "WARNING authserver: insecure (development only): authserver.issuer",

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from paste.deploy import appconfig
 from pyramid.router import Router
-from waitress.adjustments import Adjustments
 from webtest import TestApp
 
 from authserver import app
 from authserver.cli.keys import new_ring_entry
 from authserver.features.rate_limits import RateLimits
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_HEAD
+from authserver.web.serving import Section
 
 DOCS = Path(__file__).parents[1] / "docs"
 INI = DOCS / "examples" / "shared-machine.ini"
@@ -34,12 +34,11 @@ def router(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Router]
 
 
 @pytest.fixture
-def serving() -> Adjustments:
-    """Its waitress."""
+def serving() -> Section:
+    """Its section about the server, as `pserve` reads it."""
     found = configparser.ConfigParser()
     found.read(INI)
-    given = {name: text for name, text in found["server:main"].items() if name not in ("use", "http_port")}
-    return Adjustments(**given)
+    return Section.read({name: text for name, text in found["server:main"].items() if name != "use"})
 
 
 def test_it_starts_without_anything_insecure(router: Router) -> None:
@@ -49,14 +48,24 @@ def test_it_starts_without_anything_insecure(router: Router) -> None:
     assert application.insecure == ()
 
 
-def test_threads_are_left_for_everything_else(router: Router, serving: Adjustments) -> None:
+def test_the_server_believes_its_proxy_and_has_a_listener_for_operators(
+    router: Router, serving: Section
+) -> None:
+    """T136, T138: the address of a client is not that of the proxy, or all strangers would be one."""
+    assert router.registry.application.parts.settings.trusted_proxies == ("127.0.0.1", "::1")
+    assert [address for *_, address in serving.management] == [("127.0.0.1", 16543)]
+
+
+def test_threads_are_left_for_everything_else(router: Router, serving: Section) -> None:
     """T136: with all passwords and documents under way and waiting, as the page says."""
     settings = router.registry.application.parts.settings
     held = 2 * settings.password_checks + settings.fetch_at_once + settings.fetch_waiting
-    assert (held, serving.threads) == (4, 8)
-    assert serving.connection_limit == 100
-    assert serving.max_request_body_size == MAXIMUM_BODY
-    assert serving.max_request_header_size == MAXIMUM_HEAD
+    given = serving.adjustments
+    assert (held, given.threads) == (4, 8)
+    assert given.connection_limit == 100
+    # waitress refuses from this size on.
+    assert given.max_request_body_size == MAXIMUM_BODY + 1
+    assert given.max_request_header_size == MAXIMUM_HEAD
 
 
 def test_no_limit_of_the_usual_table_is_wider_or_missing(router: Router) -> None:

@@ -450,6 +450,9 @@ class Policies(Protocol):
     def declared(self, attribute: str, /) -> Mapping[str, Any]:
         """The mappings that plugins have in this attribute, in one; if two have the same key, the first counts."""
 
+    def all_declared(self, attribute: str, /) -> Mapping[str, Sequence[Any]]:
+        """The mappings that plugins have in this attribute: by key, what each has, in the order of the plugins."""
+
 
 class Fetcher(Protocol):
     """Requests to URLs that somebody else named, such as a client in its metadata (R-13).

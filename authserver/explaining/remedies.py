@@ -108,6 +108,9 @@ REMEDIES: Mapping[str, str] = {
         "these; a request that names none is for authserver.plugin.resources_listed.default"
     ),
     "scopes-of-resource": "list the scope with the resource in authserver.plugin.resources_listed.resources",
+    "client-edited": (
+        "an operator has changed this client, so it changes no more by itself: `authserver client edit {client_id}`"
+    ),
     # Grant types
     "grant-type-not-registered": (
         "register the client for the grant type: `authserver client edit {client_id} --add-grant-type {grant_type}`"

@@ -18,6 +18,9 @@ from pyramid.config import Configurator
 from pyramid.response import Response
 
 from authserver.api import (
+    REGISTRATION,
+    TEXT,
+    AccessDenied,
     ChangedMeanwhile,
     Client,
     Counted,
@@ -26,7 +29,9 @@ from authserver.api import (
     InvalidClientMetadata,
     InvalidToken,
     Medium,
+    Operation,
     Origins,
+    Parameter,
     Request,
     Route,
     TemporarilyUnavailable,
@@ -48,6 +53,35 @@ from authserver.api import (
     well_formed,
 )
 
+TOKEN = "registration_access_token"
+ADDRESS = "registration_client_uri"
+_ADDRESSED = Operation(
+    summary="Read the own registration (RFC 7592, 2.1).",
+    query={"client_id": Parameter(description="Stands in the address.", schema=TEXT, required=True)},
+    bearer={TOKEN: Parameter(description="RFC 7592, 3.", required=True)},
+    answer={
+        **REGISTRATION.answer,
+        TOKEN: Parameter(description="Of the next request, or of this one.", required=True),
+        ADDRESS: Parameter(description="Where it is used.", required=True),
+    },
+    errors=(InvalidToken,),
+    limited=True,
+)
+_OPERATIONS = {
+    "GET": _ADDRESSED,
+    "PUT": replace(
+        _ADDRESSED,
+        summary="Replace the whole own registration (RFC 7592, 2.2).",
+        json={
+            **(REGISTRATION.json or {}),
+            "client_id": Parameter(description="Of this registration.", schema=TEXT, required=True),
+            "client_secret": Parameter(description="The present one, if it is sent."),
+        },
+        errors=(*REGISTRATION.errors, AccessDenied),
+        open_to=REGISTRATION.open_to,
+    ),
+    "DELETE": replace(_ADDRESSED, summary="End the own registration (RFC 7592, 2.3).", status=204),
+}
 # As registration itself: any program may register, wherever it is served from, and nothing here counts but the token.
 ROUTE = Route(
     "registration",
@@ -56,9 +90,8 @@ ROUTE = Route(
     Medium.JSON,
     Origins.ALL,
     refused=EventType.REGISTRATION_REFUSED,
+    operation=_OPERATIONS,
 )
-TOKEN = "registration_access_token"
-ADDRESS = "registration_client_uri"
 # What a client is told, and must not send (RFC 7592, 2.2).
 TOLD = (TOKEN, ADDRESS, "client_id_issued_at", "client_secret_expires_at")
 PREFIX = "as_registration_"
@@ -79,6 +112,7 @@ class ClientManagement:
     registration_members: ClassVar[frozenset[str]] = frozenset({TOKEN, ADDRESS})
     immediate: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {
+        "client-changed-meanwhile": "",
         "registration-token-malformed": "",
         "registration-token-missing": "",
         "registration-token-refused": (

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
@@ -110,6 +110,8 @@ class Row:
         parts: of its key.
         when_down: MEMORY, ALLOW or REFUSE.
         readers: of the parts: what each begins with in a key, and what reads it from a question.
+        spares_known_devices: whether it does not count sign-ins in a browser that the account is known in, because
+            another row does.
     """
 
     name: str
@@ -119,11 +121,11 @@ class Row:
     seconds: int
     when_down: str
     readers: tuple[tuple[str, Callable[[RateQuestion], str | None]], ...]
+    spares_known_devices: bool = False
 
     def key(self, question: RateQuestion) -> str | None:
         """What is counted for this question: the name, and whom it counts. None if this row does not apply to it."""
-        if question.device_id is not None and self.counted is Counted.SIGN_IN and "device" not in self.parts:
-            # A known device has limits of its own, so that no stranger can use them up (T103).
+        if self.spares_known_devices and question.device_id is not None:
             return None
         key = self.name
         for begins, read in self.readers:
@@ -172,6 +174,14 @@ class RateLimits:
 
     def __post_init__(self) -> None:
         rows = [_row(name, text) for name, text in self.limits]
+        if any("device" in row.parts for row in rows):
+            # A known device has limits of its own, so that no stranger can use them up (T103).
+            rows = [
+                replace(
+                    row, spares_known_devices=row.counted is Counted.SIGN_IN and "device" not in row.parts
+                )
+                for row in rows
+            ]
         self.rows = {counted: tuple(row for row in rows if row.counted is counted) for counted in Counted}
         _check_storage(self.storage)
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", self.prefix):

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from authserver.api import (
+    MAXIMUM_PARAMETER,
     TRUSTED_ALGORITHMS,
     BadAssertion,
+    Described,
     Engine,
     InvalidClientMetadata,
+    Parameter,
     ReadMember,
     TrustedKeys,
     hookimpl,
@@ -54,12 +57,28 @@ class SoftwareStatements:
     """
 
     immediate: ClassVar[bool] = True
+    described: ClassVar[Mapping[str, Described]] = {
+        "client_metadata": Described(
+            members={
+                MEMBER: Parameter(
+                    description="What a trusted issuer says of the program (RFC 7591, 2.3).",
+                    schema={"type": ["string", "null"], "maxLength": MAXIMUM_PARAMETER},
+                )
+            },
+            errors=(InvalidSoftwareStatement, UnapprovedSoftwareStatement),
+        )
+    }
     reasons: ClassVar[Mapping[str, str]] = {
         "software-statement-missing": (
             "authserver.plugin.software_statements.required lets no client register without a statement of one of its "
             "issuers"
         ),
+        "invalid_software_statement": "",
         "software-statement-empty": "",
+        "software-statement-malformed": "",
+        "unapproved_software_statement": (
+            "authserver.plugin.software_statements.issuers lists whose statements are trusted, and with which keys"
+        ),
     }
 
     issuers: tuple[tuple[str, str], ...]
@@ -132,6 +151,6 @@ def _read(name: str, value: object) -> str:
         read_jws(value)
     except ValueError:
         raise InvalidSoftwareStatement(
-            f"{name} is not one compact JWS.", reason="assertion-malformed"
+            f"{name} is not one compact JWS.", reason="software-statement-malformed"
         ) from None
     return value

@@ -281,8 +281,16 @@ class PluginSet:
 
     def declared(self, attribute: str, /) -> dict[str, Any]:
         """The mappings that plugins have in this attribute, in one; if two have the same key, the first counts."""
-        found = [getattr(plugin, attribute, None) for plugin in reversed(self._plugins.values())]
-        return {name: text for said in found if isinstance(said, Mapping) for name, text in said.items()}
+        return {name: found[0] for name, found in self.all_declared(attribute).items()}
+
+    def all_declared(self, attribute: str, /) -> dict[str, list[Any]]:
+        """The mappings that plugins have in this attribute: by key, what each has, in the order of the plugins."""
+        found: dict[str, list[Any]] = {}
+        for plugin in self._plugins.values():
+            said = getattr(plugin, attribute, None)
+            for name, value in said.items() if isinstance(said, Mapping) else ():
+                found.setdefault(name, []).append(value)
+        return found
 
     def names_at(self, hook: str) -> frozenset[str]:
         """The names that plugins declare for what they add at this hook."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from itertools import chain
@@ -62,10 +62,10 @@ class _Document:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._parts = registry.application.parts
-        self._described: Mapping[str, Described] = self._parts.policies.declared("described")
+        self._described: Mapping[str, Sequence[Described]] = self._parts.policies.all_declared("described")
+        self._routes = [route for route in registry.paths.values() if route.medium is Medium.JSON]
 
     def made(self) -> dict[str, Any]:
-        routes = [route for route in self._registry.paths.values() if route.medium is Medium.JSON]
         settings = self._parts.settings
         return {
             "openapi": "3.1.0",
@@ -78,31 +78,27 @@ class _Document:
                 ),
             },
             "servers": [{"url": settings.issuer_origin}],
-            "paths": {route.path: self._path(route) for route in routes},
+            "paths": {route.path: self._path(route) for route in self._routes},
             "components": {"schemas": {"Error": _ERROR}, "securitySchemes": self._security_schemes()},
         }
 
     def _path(self, route: Route) -> dict[str, Any]:
-        return {method.lower(): self._operation(route) for method in route.methods}
+        one_each = isinstance(route.operation, Mapping)
+        return {
+            method.lower(): self._operation(
+                route, operation, f"{route.name}_{method.lower()}" if one_each else route.name
+            )
+            for method, operation in _operations(route)
+        }
 
-    def _operation(self, route: Route) -> dict[str, Any]:
-        operation = route.operation or Operation(summary=route.name)
-        added = [self._described[hook] for hook in operation.open_to if hook in self._described]
-        made: dict[str, Any] = {"operationId": route.name, "summary": operation.summary}
+    def _operation(self, route: Route, operation: Operation, name: str) -> dict[str, Any]:
+        added = [described for hook in operation.open_to for described in self._described.get(hook, ())]
+        made: dict[str, Any] = {"operationId": name, "summary": operation.summary}
         headers = dict(chain.from_iterable(plugin.headers.items() for plugin in added))
         if operation.cached:
             headers["If-None-Match"] = Parameter(description="RFC 9110, 13.1.2.")
-        if headers:
-            made["parameters"] = [
-                {
-                    "name": name,
-                    "in": "header",
-                    "description": header.description,
-                    "required": header.required,
-                    "schema": header.schema,
-                }
-                for name, header in headers.items()
-            ]
+        if headers or operation.query:
+            made["parameters"] = [*_parameters("query", operation.query), *_parameters("header", headers)]
         if (body := self._body(route, operation, added)) is not None:
             made["requestBody"] = {"required": True, "content": body}
         made["security"] = self._security(operation)
@@ -129,7 +125,7 @@ class _Document:
     def _grant_forms(self) -> Iterator[tuple[str, Members]]:
         for grant_type in self._parts.grant_types:
             described = self._described.get(grant_type)
-            yield grant_type, described.members if described else GRANT_FORMS.get(grant_type, {})
+            yield grant_type, described[0].members if described else GRANT_FORMS.get(grant_type, {})
 
     def _credentials(self) -> Members:
         """What authenticates a client in the form, by the methods that are offered."""
@@ -146,9 +142,10 @@ class _Document:
         success: dict[str, Any] = {JSON: {"schema": self._answer(route, operation)}}
         if operation.media_type:
             success[operation.media_type] = {"schema": {"type": "string"}}
-        responses: dict[str, Any] = {
-            str(operation.status): {"description": "What was asked for.", "content": success}
-        }
+        done: dict[str, Any] = {"description": "What was asked for.", "content": success}
+        if operation.status == HTTPStatus.NO_CONTENT:
+            done = {"description": "It was done."}
+        responses: dict[str, Any] = {str(operation.status): done}
         if operation.cached:
             responses["304"] = {"description": "It has not changed."}
         errors = [*operation.errors, *chain.from_iterable(plugin.errors for plugin in added)]
@@ -179,7 +176,10 @@ class _Document:
 
     def _security_schemes(self) -> dict[str, Any]:
         schemes: dict[str, Any] = {
-            "initial_access_token": {"type": "http", "scheme": "bearer", "description": "RFC 7591, 3."},
+            name: {"type": "http", "scheme": "bearer", "description": token.description}
+            for route in self._routes
+            for _, operation in _operations(route)
+            for name, token in operation.bearer.items()
         }
         if "client_secret_basic" in self._parts.auth_methods:
             schemes["client_secret_basic"] = {
@@ -191,10 +191,34 @@ class _Document:
 
     def _security(self, operation: Operation) -> list[dict[str, list[str]]]:
         if operation.bearer:
-            return [{"initial_access_token": []}, {}]
+            is_optional = not any(token.required for token in operation.bearer.values())
+            ways: list[dict[str, list[str]]] = [{name: []} for name in operation.bearer]
+            return [*ways, {}] if is_optional else ways
         if operation.authenticates and "client_secret_basic" in self._parts.auth_methods:
             return [{"client_secret_basic": []}, {}]
         return []
+
+
+def _operations(route: Route) -> Iterator[tuple[str, Operation]]:
+    """Each method of an endpoint, with what it takes and answers."""
+    for method in route.methods:
+        if isinstance(route.operation, Mapping):
+            yield method, route.operation[method]
+        else:
+            yield method, route.operation or Operation(summary=route.name)
+
+
+def _parameters(where: str, members: Members) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": where,
+            "description": member.description,
+            "required": member.required,
+            "schema": member.schema,
+        }
+        for name, member in members.items()
+    ]
 
 
 def _by_status(route: Route, operation: Operation, errors: Iterable[type[OAuthError]]) -> dict[int, set[str]]:

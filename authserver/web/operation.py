@@ -42,13 +42,14 @@ class Operation:
 
     Attributes:
         summary: what it does, with its source; the first sentence stands alone.
+        query: the parameters of its query.
         form: the parameters of its form body, beside those that authenticate the client.
         json: the members of its JSON body.
-        status: of its success.
+        status: of its success; 204 has no content.
         answer: the members of its success.
         media_type: of a success that is no JSON, which the client may ask for; "" for none.
         authenticates: whether its clients prove who they are, as at the token endpoint.
-        bearer: what a bearer token must be; "" if none is read.
+        bearer: the kind of bearer token that it reads, by its name; empty if none is read.
         errors: what it refuses with, beside what every endpoint does.
         limited: whether it can be asked too often.
         open_to: the hooks by which plugins add to it (`Described`).
@@ -57,13 +58,14 @@ class Operation:
     """
 
     summary: str
+    query: Members = field(default_factory=lambda: NOTHING)
     form: Members | None = None
     json: Members | None = None
     status: int = 200
     answer: Members = field(default_factory=lambda: NOTHING)
     media_type: str = ""
     authenticates: bool = False
-    bearer: str = ""
+    bearer: Members = field(default_factory=lambda: NOTHING)
     errors: tuple[type[OAuthError], ...] = ()
     limited: bool = False
     open_to: tuple[str, ...] = ()

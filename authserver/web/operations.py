@@ -215,14 +215,13 @@ METADATA: Members = {
     },
     "jwks": Parameter(description="Is not kept.", schema={"type": ["object", "null", "array", "string"]}),
     "jwks_uri": Parameter(description="Is not kept; excludes `jwks`.", schema=_MEMBER),
-    "software_statement": Parameter(description="Is not kept.", schema={"type": ["string", "null", "array"]}),
 }
 
-REGISTER = Operation(
+REGISTRATION = Operation(
     summary="Register a client (RFC 7591, 3).",
     json=METADATA,
     status=201,
-    bearer="An initial access token, where the operator requires one (RFC 7591, 3).",
+    bearer={"initial_access_token": Parameter(description="Where the operator requires one (RFC 7591, 3).")},
     answer={
         "client_id": Parameter(description="The identifier of the new client.", required=True),
         "client_id_issued_at": Parameter(description="When.", schema=_INSTANT, required=True),

@@ -64,7 +64,7 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
         raise SystemExit(cannot_start(problems))
     ini = Path(global_config.get("__file__", "the INI file")).name
     try:
-        section = _Section.read(settings)
+        section = Section.read(settings)
         with ExitStack() as unless_all_are_bound:
             sockets = _all_bound(unless_all_are_bound, section.adjustments.listen)
             for_operators = _all_bound(unless_all_are_bound, section.management)
@@ -115,7 +115,7 @@ def cannot_start(problems: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Section:
+class Section:
     """The settings of `[server:main]`.
 
     Attributes:
@@ -130,7 +130,7 @@ class _Section:
     request_time_limit: int
 
     @classmethod
-    def read(cls, settings: Mapping[str, str]) -> _Section:
+    def read(cls, settings: Mapping[str, str]) -> Section:
         """Raises CannotListen."""
         for name in settings:
             if name in _ABOUT_PROXIES:

@@ -263,7 +263,7 @@ def test_a_bad_answer_is_a_server_error(
 
 
 def test_the_pending_request_survives_a_second_sign_in(make: Make, memory_stores: MemoryStores) -> None:
-    """OIDC Core, 3.1.2.1 (`prompt=login`): however often the policy asks, one fresh sign-in answers it."""
+    """T024; OIDC Core, 3.1.2.1 (`prompt=login`): however often the policy asks, one fresh sign-in answers it."""
     engine = make(AGAIN)
     asked = begin(engine, SIGNED_IN)
     assert isinstance(asked, AskLogin)

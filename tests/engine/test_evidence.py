@@ -146,7 +146,7 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 def test_whatever_is_sent_the_limit_holds(
     facts: dict[str, Any], details: Any, number: int, plugins: int, kind: EventType
 ) -> None:
-    """R-16: and what is whole is exactly what was recorded."""
+    """T154: and what is whole is exactly what was recorded."""
     answers = [
         {"plugin": "p" * 100, "verdict": "deny", "reason": "r" * 100, "microseconds": 9}
         for _ in range(plugins)

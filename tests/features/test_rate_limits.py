@@ -210,6 +210,13 @@ def test_a_known_device_has_limits_of_its_own() -> None:
     assert ask(plugin, account="ann", device_id="tablet") is None
 
 
+def test_without_a_limit_of_its_own_a_known_device_has_those_of_everybody() -> None:
+    """T101: a table without such a line, from before there was one perhaps, lets nobody guess without end."""
+    plugin = limits("account = sign_in, account, 2, minute")
+    answers = [ask(plugin, account="ann", device_id="phone") for _ in range(3)]
+    assert [answer is None for answer in answers] == [True, True, False]
+
+
 def test_the_longest_wait_is_told() -> None:
     plugin = limits("short = sign_in, source, 1, minute", "long = sign_in, account, 1, hour")
     ask(plugin, account="ann")

@@ -83,6 +83,14 @@ MEMBERS = (
     "software_id", "software_version", "software_statement", "client_name#de", "logo_uri#de", "client_id",
     "dpop_bound_access_tokens", "require_pushed_authorization_requests", "__proto__",
 )  # fmt: skip
+# What a client may send of itself, and what it may not.
+MANAGED = (
+    *MEMBERS,
+    "registration_access_token",
+    "registration_client_uri",
+    "client_id_issued_at",
+    "client_secret_expires_at",
+)
 PROOFS = (
     "proof", "proof of a pushed request", "proof with another url", "proof with another method", "proof of yesterday",
     "proof without id", "proof of another key", "proof with a wrong signature", "proof of another type",
@@ -94,6 +102,12 @@ VOUCHERS = (
     "assertion that lives too long", "assertion of tomorrow", "assertion with a wrong signature",
     "assertion of an unknown key", "assertion of another type", "assertion of another algorithm",
     "assertion with extensions", "assertion of before",
+)  # fmt: skip
+STATEMENTS = (
+    "statement", "statement of a stranger", "statement for another", "statement without id", "statement without end",
+    "statement that has ended", "statement of tomorrow",
+    # About a person, and not about a program.
+    "assertion",
 )  # fmt: skip
 # Everything that was issued, and where it belongs.
 CODES = (
@@ -431,6 +445,7 @@ def _register(draw: Draw, path: str) -> Message:
     metadata |= draw(st.dictionaries(st.sampled_from(MEMBERS), members, max_size=3))
     for gone in draw(st.lists(st.sampled_from(sorted(metadata)), max_size=1)):
         del metadata[gone]
+    metadata |= _statement(draw)
     body = json.dumps(metadata).encode("utf-8", "surrogatepass")
     if _one(draw, *([True] * 8), False):
         headers: tuple[tuple[str, Value], ...] = (("Authorization", f"Bearer {INITIAL_TOKEN}"),)
@@ -439,6 +454,38 @@ def _register(draw: Draw, path: str) -> Message:
     return Message(
         method="POST", path=path, body=body, headers=(("Content-Type", "application/json"), *headers)
     )
+
+
+def _statement(draw: Draw) -> dict[str, str]:
+    """Seldom a software statement."""
+    words = _one(draw, "statement", *STATEMENTS) if _one(draw, True, *[False] * 5) else None
+    return {} if words is None else {"software_statement": f"@@{words}@@"}
+
+
+def _registration(draw: Draw, path: str) -> Message:
+    """A client reads, changes or ends its registration."""
+    name = _one(draw, "stranger", "newcomer")
+    other = _one(draw, name, name, name, name, "stranger", "web")
+    token: Value = _one(
+        draw, *[Known(f"management token of {name}")] * 6, "Bearer x", f"Bearer {FORGED[0]}", None
+    )
+    method = _one(draw, "GET", "PUT", "PUT", "PUT", "DELETE")
+    headers: tuple[tuple[str, Value], ...] = () if token is None else (("Authorization", token),)
+    query: tuple[Pair, ...] = (("client_id", Known(f"id of {other}")),)
+    if method != "PUT":
+        return Message(method=method, path=path, query=query, headers=headers)
+    metadata: dict[str, Any] = {
+        "client_id": f"@@id of {_one(draw, name, name, name, 'web')}@@",
+        "redirect_uris": [_one(draw, REDIRECT_URI, REDIRECT_URI, LOOPBACK, "http://evil.example/cb")],
+        "token_endpoint_auth_method": _one(draw, "none", "client_secret_basic"),
+        "scope": _one(draw, "profile", "profile files.read", "admin"),
+    }
+    metadata |= draw(st.dictionaries(st.sampled_from(MANAGED), members, max_size=2)) | _statement(draw)
+    if _one(draw, True, *[False] * 5):
+        metadata["client_secret"] = _one(draw, "@@secret of newcomer@@", FORGED[-1])
+    body = json.dumps(metadata).encode("utf-8", "surrogatepass")
+    headers = (*headers, ("Content-Type", "application/json"))
+    return Message(method=method, path=path, query=query, body=body, headers=headers)
 
 
 # What a client says of itself is public; nobody says a password there.
@@ -479,13 +526,14 @@ GRAMMARS: Mapping[str, Callable[[Draw, str], Message]] = {
     "metrics": _figures,
     "pushed_requests": _pushed,
     "register": _register,
+    "registration": _registration,
     "revoke": _about_a_token,
     "token": _token,
 }
 # Where most is decided, more is sent.
 WEIGHTS: Mapping[str, int] = {
-    "authorize": 8, "consent": 5, "introspect": 3, "login": 4, "pushed_requests": 5, "register": 8, "revoke": 2,
-    "token": 14,
+    "authorize": 8, "consent": 5, "introspect": 3, "login": 4, "pushed_requests": 5, "register": 8,
+    "registration": 5, "revoke": 2, "token": 14,
 }  # fmt: skip
 
 # ---- what is done to them ---------------------------------------------------------------------------

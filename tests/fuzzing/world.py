@@ -32,6 +32,7 @@ from authserver.engine.errors import OAuthError
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.people.login import disable_user
 from authserver.engine.records import Client
+from authserver.limits import MAXIMUM_KNOWN_REFUSAL_EVENT, MAXIMUM_STRANGER_REFUSAL_EVENT
 from authserver.storage.tables import Base
 from authserver.testing.server import (
     CHALLENGE,
@@ -71,9 +72,12 @@ CONSEQUENCES: Mapping[str, frozenset[tuple[str, str]]] = {
         ("consent.refused", ("kept", "INSERT"), ("sessions", "UPDATE")),
     )
 }
-# Bytes of one event, with everything that is in it.
+# Bytes of one event, with everything that is in it; its columns have up to so many.
 MAXIMUM_EVENT = 20_000
+COLUMNS = 1_000
 COOKIES = re.compile(r"__Host-authserver-(session|device|request-[A-Za-z0-9_-]{22})")
+# What stands in a body for something that the world has.
+HELD_IN_BODY = re.compile(rb"@@([a-z ]+)@@")
 log = logging.getLogger("authserver")
 
 
@@ -281,6 +285,7 @@ class World:
                 client = engine.stores.clients.find(answer["client_id"], engine.now)
             assert client is not None
             self._add(name, client, answer.get("client_secret"))
+            self.known[f"management token of {name}"] = f"Bearer {answer['registration_access_token']}"
 
     def _let_in(self, name: str, browser: TestApp, words: str | None = None) -> None:
         """Tokens of somebody, and codes that wait to be redeemed."""
@@ -379,6 +384,9 @@ class World:
             "of tomorrow": {"iat": now + 3_000, "nbf": now + 3_000, "exp": now + 3_100},
         }.items():
             self.known[f"assertion {name}".strip()] = self.assertion(**changes)
+            # About a program instead: what a client registers with.
+            said = {"client_name": "Said", "redirect_uris": [REDIRECT_URI]}
+            self.known[f"statement {name}".strip()] = self.assertion(**{**said, **changes})
         self.known["assertion with a wrong signature"] = self.assertion(signed_by="one")
         self.known["assertion of an unknown key"] = self.assertion(header={"kid": "unknown"})
         self.known["assertion of another type"] = self.assertion(header={"typ": "at+jwt"})
@@ -451,7 +459,9 @@ class World:
             environ["CONTENT_TYPE"] = FORM
             request.body = self.encoded(message.form).encode("latin-1")
         elif message.body is not None:
-            request.body = message.body
+            request.body = HELD_IN_BODY.sub(
+                lambda found: self.known[found[1].decode()].encode(), message.body
+            )
         for name, value in message.headers:
             key = name.upper().replace("-", "_")
             text = self.text(value).encode("utf-8", "surrogatepass").decode("latin-1")
@@ -568,9 +578,10 @@ class World:
                 assert body.keys() <= {"error", "error_description", "error_id"}
                 self.reached[f"{body['error']} {answer.status_int}"] += 1
                 if route is not None and route.medium is Medium.JSON and request.method in route.methods:
-                    told = self.documented.get((route.path, answer.status_int), set())
-                    assert body["error"] in told, (route.path, answer.status, body)
-                    self.told[route.path, answer.status_int, body["error"]] += 1
+                    operation = f"{request.method} {route.path}"
+                    told = self.documented.get((operation, answer.status_int), set())
+                    assert body["error"] in told, (operation, answer.status, body)
+                    self.told[operation, answer.status_int, body["error"]] += 1
             assert (answer.status_int == 401) == ("WWW-Authenticate" in answer.headers)
 
     def _assert_target(self, answer: Response, written: Written) -> None:
@@ -603,7 +614,7 @@ class World:
             for decision in json.loads(event["decisions"]):
                 self.reached[decision["reason"]] += 1
             kept = repr(dict(event))
-            assert len(kept) <= MAXIMUM_EVENT, len(kept)
+            assert len(kept) <= _most(event), (len(kept), kept)
             assert not [secret for secret in self._hidden if secret in kept], kept
         error = "error=" in urlsplit(answer.location or "").query
         if answer.status_int >= 400 or error:
@@ -677,7 +688,8 @@ class World:
 def _settings(key_file: Path) -> dict[str, str | None]:
     """Every shipped feature, with limits that are not reached."""
     features = (
-        "registration_token claims_profile authorization_expiry log_events jwt_bearer pushed_requests dpop"
+        "registration_token claims_profile authorization_expiry log_events jwt_bearer pushed_requests dpop "
+        "client_management software_statements"
     )
     limits = (
         "failed_client_authentication, client+source", "token_request, client", "token_request, grant",
@@ -686,24 +698,35 @@ def _settings(key_file: Path) -> dict[str, str | None]:
     )  # fmt: skip
     return {
         "authserver.plugins": f"{SETTINGS['authserver.plugins']} {features} playground metrics rate_limits",
+        # Each refusal leaves its own event with its reason, and none is counted with others and stored later.
+        "authserver.refusals_per_minute": "100000",
         "authserver.plugin.registration_token.tokens": INITIAL_TOKEN,
         "authserver.plugin.registration_token.scopes": "profile files.read",
         "authserver.plugin.metrics.tokens": FIGURES_TOKEN,
         "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {key_file}",
+        "authserver.plugin.software_statements.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.rate_limits.limits": "\n".join(
             f"limit-{number} = {limit}, 1000000, day" for number, limit in enumerate(limits)
         ),
     }
 
 
+def _most(event: Mapping[str, Any]) -> int:
+    """How long an event may be: that of a refusal is bounded, most of all that of a stranger (T154)."""
+    if not event["type"].endswith((".refused", ".failed")):
+        return MAXIMUM_EVENT
+    is_strangers = event["actor"] == "stranger"
+    return COLUMNS + (MAXIMUM_STRANGER_REFUSAL_EVENT if is_strangers else MAXIMUM_KNOWN_REFUSAL_EVENT)
+
+
 def _documented(document: Mapping[str, Any]) -> dict[tuple[str, int], set[str]]:
-    """The codes of the errors that each endpoint may answer, by its path and the status."""
+    """The codes of the errors that each operation may answer, by its method and path and the status."""
     return {
-        (path, int(status)): set(
+        (f"{method.upper()} {path}", int(status)): set(
             response["content"]["application/json"]["schema"]["properties"]["error"]["enum"]
         )
         for path, operations in document["paths"].items()
-        for operation in operations.values()
+        for method, operation in operations.items()
         for status, response in operation["responses"].items()
         if "error"
         in response.get("content", {}).get("application/json", {}).get("schema", {}).get("properties", {})

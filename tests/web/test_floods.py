@@ -49,7 +49,7 @@ def end_minute(server: Server) -> None:
 def test_a_flood_of_wrong_secrets_is_a_few_events(
     make_server: MakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R-16: each answer has an id that leads to its kind, and each has a line in the log."""
+    """T154: each answer has an id that leads to its kind, and each has a line in the log."""
     server = make_server()
     client, secret = server.add_client(grant_types=("client_credentials",))
     caplog.set_level(logging.INFO, "authserver.web.refusals")
@@ -92,7 +92,7 @@ def test_a_flood_hides_nothing_of_clients_and_people(make_server: MakeServer) ->
 
 
 def test_a_client_that_registered_itself_is_as_bounded_as_a_stranger(make_server: MakeServer) -> None:
-    """R-16: anybody can make one; each has an event of its own, by which its refusals are explained."""
+    """T154: anybody can make one; each has an event of its own, by which its refusals are explained."""
     server = make_server()
     metadata = self_registration(token_endpoint_auth_method="client_secret_basic")
     clients = [server.http.post_json("/oauth/register", metadata).json for _ in range(2)]
@@ -250,7 +250,7 @@ def maximal(server: Server) -> dict[str, tuple[str, str, dict[str, str]]]:
 
 
 def test_no_refusal_of_a_stranger_is_large(make_server: MakeServer) -> None:
-    """R-16: at every endpoint, with the longest that it reads; the whole row."""
+    """T154: at every endpoint, with the longest that it reads; the whole row."""
     server = make_server(WITH_TOKENS)
     longest = maximal(server)
     headers = {

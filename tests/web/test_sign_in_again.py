@@ -97,7 +97,7 @@ def begin(server: Server, browser: TestApp, client: Client) -> TestResponse:
 
 
 def test_somebody_who_is_signed_in_signs_in_again(server: Server, browser: TestApp, client: Client) -> None:
-    """E-17: in a new session; the old one has ended, and the request goes on once."""
+    """T024, E-17: in a new session; the old one has ended, and the request goes on once."""
     page, before = begin(server, browser, client), browser.cookies[COOKIE]
     consent = sign_in_at(page).follow()
     assert browser.cookies[COOKIE] != before
@@ -181,7 +181,7 @@ def test_a_stranger_signs_in_once(server: Server, client: Client) -> None:
 
 
 def test_nobody_signed_in_and_no_page_wanted(server: Server, client: Client, browser: TestApp) -> None:
-    """OIDC Core, 3.1.2.6: the client is told before any page, and nothing is kept but the event."""
+    """T024; OIDC Core, 3.1.2.6: the client is told before any page, and nothing is kept but the event."""
     url, before = server.authorization_url(client, ui="none"), records(server)
     answer = server.browser().get(url)
     assert_redirect_error(answer, "login_required")

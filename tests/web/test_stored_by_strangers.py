@@ -120,7 +120,7 @@ def use(server: Server, browser: TestApp, client_id: str) -> None:
 def test_the_documentation_names_all_that_a_stranger_can_cause_to_be_stored(
     make_server: Callable[..., Server],
 ) -> None:
-    """R-16: with the features that take something of strangers, no other table grows, and each that is named does."""
+    """T154: with the features that take something of strangers, no other table grows, and each that is named does."""
     settings = with_plugin("metrics", {}) | {
         "authserver.plugins": SETTINGS["authserver.plugins"] + EVERYTHING
     }
