@@ -76,8 +76,9 @@ issuer at its well-known address.
 For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` says what the endpoint takes, answers and
 refuses with, each `Parameter` with its JSON Schema. What a plugin adds to operations of others it declares in a class
 variable `described`, a mapping of `Described`. `AUTHORIZATION_REQUEST` and `AUTHORIZATION_ERRORS` are what an
-authorization request has and is refused with, `SCOPE_PARAMETER` and `RESOURCE_PARAMETER` what a grant type may take, and
-`FLAG` and `TEXT` are the schemas of what is true or false, and of a text that is not empty.
+authorization request has and is refused with, `SCOPE_PARAMETER` and `RESOURCE_PARAMETER` what a grant type may take,
+`CLIENT_METADATA` what a client says of itself and `CLIENT_INFORMATION` what it is told, `Bearer` is a kind of bearer token,
+and `FLAG` and `TEXT` are the schemas of a member that is true or false, and of a text that is not empty.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` makes all checks
 that do not depend on a user; `engine.ring` seals, `to_text` and `from_text` convert what is sealed.
@@ -126,8 +127,10 @@ from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
 from authserver.engine.errors import (
+    AccessDenied,
     InvalidClientMetadata,
     InvalidGrant,
+    InvalidRedirectUri,
     InvalidRequest,
     InvalidScope,
     InvalidTarget,
@@ -220,19 +223,23 @@ from authserver.protocols import (
 from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.forms import read_form, read_json, read_query
 from authserver.web.json import json_response
-from authserver.web.operation import FLAG, TEXT, Described, Operation, Parameter
+from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter
 from authserver.web.operations import (
     AUTHORIZATION_ERRORS,
     AUTHORIZATION_REQUEST,
     RESOURCE_PARAMETER,
     SCOPE_PARAMETER,
 )
+from authserver.web.operations import INFORMATION as CLIENT_INFORMATION
+from authserver.web.operations import METADATA as CLIENT_METADATA
 from authserver.web.request import Request
 from authserver.web.route import Medium, Origins, Route
 
 __all__ = [
     "AUTHORIZATION_ERRORS",
     "AUTHORIZATION_REQUEST",
+    "CLIENT_INFORMATION",
+    "CLIENT_METADATA",
     "DECIDING",
     "FLAG",
     "FOREIGN_ALGORITHMS",
@@ -249,9 +256,11 @@ __all__ = [
     "SELF_REGISTERED",
     "TEXT",
     "TRUSTED_ALGORITHMS",
+    "AccessDenied",
     "AuthenticationDecisionHook",
     "AuthenticationStep",
     "BadAssertion",
+    "Bearer",
     "Binding",
     "ChangedMeanwhile",
     "Client",
@@ -286,6 +295,7 @@ __all__ = [
     "IntrospectionDecisionHook",
     "InvalidClientMetadata",
     "InvalidGrant",
+    "InvalidRedirectUri",
     "InvalidRequest",
     "InvalidScope",
     "InvalidTarget",

@@ -18,15 +18,24 @@ from pyramid.config import Configurator
 from pyramid.response import Response
 
 from authserver.api import (
+    CLIENT_INFORMATION,
+    CLIENT_METADATA,
+    TEXT,
+    AccessDenied,
+    Bearer,
     ChangedMeanwhile,
     Client,
     Counted,
+    Described,
     Engine,
     EventType,
     InvalidClientMetadata,
+    InvalidRedirectUri,
     InvalidToken,
     Medium,
+    Operation,
     Origins,
+    Parameter,
     Request,
     Route,
     TemporarilyUnavailable,
@@ -49,14 +58,7 @@ from authserver.api import (
 )
 
 # As registration itself: any program may register, wherever it is served from, and nothing here counts but the token.
-ROUTE = Route(
-    "registration",
-    "/oauth/register/client",
-    ("GET", "PUT", "DELETE"),
-    Medium.JSON,
-    Origins.ALL,
-    refused=EventType.REGISTRATION_REFUSED,
-)
+PATH = "/oauth/register/client"
 TOKEN = "registration_access_token"
 ADDRESS = "registration_client_uri"
 # What a client is told, and must not send (RFC 7592, 2.2).
@@ -66,6 +68,62 @@ KIND = "registration-access"
 # Under which the digests are among the private details of a client.
 OWN = "client_management"
 CURRENT, NEXT = "current", "next"
+
+_OWN_MEMBERS = {
+    TOKEN: Parameter(description="For requests to that address (RFC 7592, 3).", required=True),
+    ADDRESS: Parameter(
+        description="Where the client manages its registration (RFC 7592, 3).",
+        schema={"type": "string", "format": "uri"},
+        required=True,
+    ),
+}
+_ADDRESSED = {
+    "client_id": Parameter(description="The client, as in its address.", schema=TEXT, required=True)
+}
+_HOLDER = Bearer(name=TOKEN, description="That of this client (RFC 7592, 2).", required=True)
+ROUTE = Route(
+    "registration",
+    PATH,
+    ("GET", "PUT", "DELETE"),
+    Medium.JSON,
+    Origins.ALL,
+    refused=EventType.REGISTRATION_REFUSED,
+    operation={
+        "GET": Operation(
+            summary="Read the registration of a client (RFC 7592, 2.1).",
+            query=_ADDRESSED,
+            bearer=_HOLDER,
+            answer={**CLIENT_INFORMATION, **_OWN_MEMBERS},
+            errors=(InvalidToken,),
+            limited=True,
+        ),
+        "PUT": Operation(
+            summary="Replace the metadata of a client (RFC 7592, 2.2). What is left out has its default again.",
+            query=_ADDRESSED,
+            bearer=_HOLDER,
+            json={
+                "client_id": Parameter(description="The client.", schema=TEXT, required=True),
+                "client_secret": Parameter(
+                    description="Its present secret; it cannot be chosen.",
+                    schema={"type": ["string", "null"]},
+                ),
+                **CLIENT_METADATA,
+            },
+            answer={**CLIENT_INFORMATION, **_OWN_MEMBERS},
+            errors=(AccessDenied, InvalidClientMetadata, InvalidRedirectUri, InvalidToken),
+            limited=True,
+            open_to=("client_metadata",),
+        ),
+        "DELETE": Operation(
+            summary="End the registration of a client (RFC 7592, 2.3).",
+            query=_ADDRESSED,
+            bearer=_HOLDER,
+            status=204,
+            errors=(InvalidToken,),
+            limited=True,
+        ),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +136,7 @@ class ClientManagement:
 
     registration_members: ClassVar[frozenset[str]] = frozenset({TOKEN, ADDRESS})
     immediate: ClassVar[bool] = True
+    described: ClassVar[Mapping[str, Described]] = {"registration_response": Described(answer=_OWN_MEMBERS)}
     reasons: ClassVar[Mapping[str, str]] = {
         "registration-token-malformed": "",
         "registration-token-missing": "",

@@ -13,8 +13,10 @@ from typing import Any, ClassVar
 from authserver.api import (
     TRUSTED_ALGORITHMS,
     BadAssertion,
+    Described,
     Engine,
     InvalidClientMetadata,
+    Parameter,
     ReadMember,
     TrustedKeys,
     hookimpl,
@@ -54,6 +56,18 @@ class SoftwareStatements:
     """
 
     immediate: ClassVar[bool] = True
+    described: ClassVar[Mapping[str, Described]] = {
+        "client_metadata": Described(
+            members={
+                MEMBER: Parameter(
+                    description="What a trusted issuer says of the program (RFC 7591, 2.3).",
+                    schema={"type": ["string", "null", "array"], "maxItems": 0},
+                )
+            },
+            answer={MEMBER: Parameter(description="As it was sent.")},
+            errors=(InvalidSoftwareStatement, UnapprovedSoftwareStatement),
+        )
+    }
     reasons: ClassVar[Mapping[str, str]] = {
         "software-statement-missing": (
             "authserver.plugin.software_statements.required lets no client register without a statement of one of its "

@@ -284,6 +284,15 @@ class PluginSet:
         found = [getattr(plugin, attribute, None) for plugin in reversed(self._plugins.values())]
         return {name: text for said in found if isinstance(said, Mapping) for name, text in said.items()}
 
+    def all_declared(self, attribute: str, /) -> dict[str, list[Any]]:
+        """What plugins have under each key of the mappings in this attribute, in their order."""
+        found: dict[str, list[Any]] = {}
+        for plugin in self._plugins.values():
+            if isinstance(said := getattr(plugin, attribute, None), Mapping):
+                for name, value in said.items():
+                    found.setdefault(name, []).append(value)
+        return found
+
     def names_at(self, hook: str) -> frozenset[str]:
         """The names that plugins declare for what they add at this hook."""
         return frozenset().union(*(item.declared for item in self._implementations[hook]))

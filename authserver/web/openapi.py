@@ -33,7 +33,9 @@ _CHALLENGE = {"WWW-Authenticate": {"description": "RFC 9110, 11.6.1.", "schema":
 _STATUSES: Mapping[int, str] = {
     400: "The request cannot be answered.",
     401: "Who asks is not known.",
+    403: "Whoever asks may not do this.",
     413: "The body is too large.",
+    415: "The body is compressed.",
     429: "Too often.",
     500: "The server failed.",
     503: "The server cannot answer now.",
@@ -62,10 +64,10 @@ class _Document:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._parts = registry.application.parts
-        self._described: Mapping[str, Described] = self._parts.policies.declared("described")
+        self._described: Mapping[str, list[Described]] = self._parts.policies.all_declared("described")
+        self._routes = [route for route in registry.paths.values() if route.medium is Medium.JSON]
 
     def made(self) -> dict[str, Any]:
-        routes = [route for route in self._registry.paths.values() if route.medium is Medium.JSON]
         settings = self._parts.settings
         return {
             "openapi": "3.1.0",
@@ -78,30 +80,36 @@ class _Document:
                 ),
             },
             "servers": [{"url": settings.issuer_origin}],
-            "paths": {route.path: self._path(route) for route in routes},
+            "paths": {route.path: self._path(route) for route in self._routes},
             "components": {"schemas": {"Error": _ERROR}, "securitySchemes": self._security_schemes()},
         }
 
     def _path(self, route: Route) -> dict[str, Any]:
-        return {method.lower(): self._operation(route) for method in route.methods}
+        operations = route.operations()
+        return {
+            method.lower(): self._operation(
+                route, operation, route.name if len(operations) == 1 else f"{route.name}_{method.lower()}"
+            )
+            for method, operation in operations.items()
+        }
 
-    def _operation(self, route: Route) -> dict[str, Any]:
-        operation = route.operation or Operation(summary=route.name)
-        added = [self._described[hook] for hook in operation.open_to if hook in self._described]
-        made: dict[str, Any] = {"operationId": route.name, "summary": operation.summary}
+    def _operation(self, route: Route, operation: Operation, name: str) -> dict[str, Any]:
+        added = [plugin for hook in operation.open_to for plugin in self._described.get(hook, ())]
+        made: dict[str, Any] = {"operationId": name, "summary": operation.summary}
         headers = dict(chain.from_iterable(plugin.headers.items() for plugin in added))
         if operation.cached:
             headers["If-None-Match"] = Parameter(description="RFC 9110, 13.1.2.")
-        if headers:
+        if headers or operation.query:
             made["parameters"] = [
                 {
                     "name": name,
-                    "in": "header",
-                    "description": header.description,
-                    "required": header.required,
-                    "schema": header.schema,
+                    "in": place,
+                    "description": parameter.description,
+                    "required": parameter.required,
+                    "schema": parameter.schema,
                 }
-                for name, header in headers.items()
+                for place, parameters in (("query", operation.query), ("header", headers))
+                for name, parameter in parameters.items()
             ]
         if (body := self._body(route, operation, added)) is not None:
             made["requestBody"] = {"required": True, "content": body}
@@ -129,7 +137,7 @@ class _Document:
     def _grant_forms(self) -> Iterator[tuple[str, Members]]:
         for grant_type in self._parts.grant_types:
             described = self._described.get(grant_type)
-            yield grant_type, described.members if described else GRANT_FORMS.get(grant_type, {})
+            yield grant_type, described[0].members if described else GRANT_FORMS.get(grant_type, {})
 
     def _credentials(self) -> Members:
         """What authenticates a client in the form, by the methods that are offered."""
@@ -143,11 +151,13 @@ class _Document:
     # ---- responses --------------------------------------------------------------------------------------
 
     def _responses(self, route: Route, operation: Operation, added: Iterable[Described]) -> dict[str, Any]:
-        success: dict[str, Any] = {JSON: {"schema": self._answer(route, operation)}}
+        success: dict[str, Any] = {JSON: {"schema": self._answer(route, operation, added)}}
         if operation.media_type:
             success[operation.media_type] = {"schema": {"type": "string"}}
         responses: dict[str, Any] = {
-            str(operation.status): {"description": "What was asked for.", "content": success}
+            str(operation.status): {"description": "It is done."}
+            if operation.status == HTTPStatus.NO_CONTENT
+            else {"description": "What was asked for.", "content": success}
         }
         if operation.cached:
             responses["304"] = {"description": "It has not changed."}
@@ -162,10 +172,11 @@ class _Document:
             }
         return responses
 
-    def _answer(self, route: Route, operation: Operation) -> Schema:
+    def _answer(self, route: Route, operation: Operation, added: Iterable[Described]) -> Schema:
         if route.name.startswith(METADATA):
             return _schema_of(msgspec.json.decode(self._registry.metadata_body))
-        answer = _object(operation.answer)
+        more = dict(chain.from_iterable(plugin.answer.items() for plugin in added))
+        answer = _object({**operation.answer, **more})
         if "active" in operation.answer:
             inactive = {"properties": {"active": {"const": False}}, "maxProperties": 1}
             live = {
@@ -178,8 +189,15 @@ class _Document:
     # ---- security ---------------------------------------------------------------------------------------
 
     def _security_schemes(self) -> dict[str, Any]:
+        bearers = [
+            operation.bearer
+            for route in self._routes
+            for operation in route.operations().values()
+            if operation.bearer
+        ]
         schemes: dict[str, Any] = {
-            "initial_access_token": {"type": "http", "scheme": "bearer", "description": "RFC 7591, 3."},
+            bearer.name: {"type": "http", "scheme": "bearer", "description": bearer.description}
+            for bearer in bearers
         }
         if "client_secret_basic" in self._parts.auth_methods:
             schemes["client_secret_basic"] = {
@@ -191,7 +209,8 @@ class _Document:
 
     def _security(self, operation: Operation) -> list[dict[str, list[str]]]:
         if operation.bearer:
-            return [{"initial_access_token": []}, {}]
+            needed: list[dict[str, list[str]]] = [{operation.bearer.name: []}]
+            return needed if operation.bearer.required else [*needed, {}]
         if operation.authenticates and "client_secret_basic" in self._parts.auth_methods:
             return [{"client_secret_basic": []}, {}]
         return []
@@ -211,6 +230,7 @@ def _by_status(route: Route, operation: Operation, errors: Iterable[type[OAuthEr
         found.setdefault(kind.status, set()).add(kind.code)
     if operation.form is not None or operation.json is not None:
         found.setdefault(413, set()).add(InvalidRequest.code)
+        found.setdefault(415, set()).add(InvalidRequest.code)
     return found
 
 
