@@ -5,7 +5,6 @@ An endpoint without a grammar below gets every parameter that any other one know
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,6 +28,7 @@ from tests.fuzzing.world import (
     FORM,
     HOST,
     INITIAL_TOKEN,
+    LISTED,
     LOOPBACK,
     SCHEME,
     SECOND_URI,
@@ -41,6 +41,8 @@ from tests.fuzzing.world import (
 
 Draw = Callable[..., Any]
 
+# Clients that registered themselves.
+REGISTERED = ("stranger", "newcomer")
 CLIENTS = ("web", "post", "native", "first", "service", "api", "bound", "pushing", "vouched", "gone",
            "stranger", "newcomer", "scopeless", "narrow", "moved")  # fmt: skip
 # Clients that have tokens.
@@ -94,6 +96,10 @@ VOUCHERS = (
     "assertion that lives too long", "assertion of tomorrow", "assertion with a wrong signature",
     "assertion of an unknown key", "assertion of another type", "assertion of another algorithm",
     "assertion with extensions", "assertion of before",
+)  # fmt: skip
+STATEMENTS = (
+    "statement", "statement of a stranger", "statement for another", "statement without a word",
+    "statement that asks for more", "statement that has ended", "statement with a wrong signature",
 )  # fmt: skip
 # Everything that was issued, and where it belongs.
 CODES = (
@@ -177,6 +183,7 @@ OF_HEADERS: Mapping[str, tuple[Value, ...]] = {
         basic("\N{SNOWMAN}", "\N{SNOWMAN}"), Known("basic with a wrong secret"), "Bearer", "Bearer x", "bEaReR x", "Digest username=x", "DPoP x",
         f"Bearer {INITIAL_TOKEN}", f"Bearer {FIGURES_TOKEN}", f"bearer {INITIAL_TOKEN}",
         *(Known(f"basic of {name}") for name in ("web", "api", "gone", "newcomer", "service")),
+        f"Bearer {forged('as_registration_')}", f"Bearer {forged('as_initial_')}",
     ),
     "Content-Type": (
         FORM, f"{FORM}; charset=utf-16", f"{FORM}, text/html", "multipart/form-data", "multipart/form-data; boundary=",
@@ -189,7 +196,7 @@ OF_HEADERS: Mapping[str, tuple[Value, ...]] = {
         "__Host-authserver-device=x", "__Host-authserver-request-x=y", "authserver-session=a.b",
         *(Known(f"cookies of {name}") for name in PEOPLE),
     ),
-    "Origin": ("https://client.example", ISSUER, "null", "https://evil.example", "https://[", "http://127.0.0.1",
+    "Origin": (LISTED, "https://client.example", ISSUER, "null", "https://evil.example", "https://[", "http://127.0.0.1",
                "https://client.example:99999", "*"),
     "Host": (HOST, f"{HOST}:443", f"{HOST}:x", f"{HOST}, evil.example", "evil.example", "[::1", HOST.upper()),
     "Accept": ("application/token-introspection+jwt", "application/json", "text/html", "*/*;q=0", ";;q=x,"),
@@ -412,7 +419,8 @@ def _pushed(draw: Draw, path: str) -> Message:
     return Message(method="POST", path=path, form=(*proven, *wanted), headers=headers)
 
 
-def _register(draw: Draw, path: str) -> Message:
+def _metadata(draw: Draw) -> dict[str, Any]:
+    """What a client says of itself, right or nearly so."""
     metadata: dict[str, Any] = {
         "client_name": "New",
         "redirect_uris": [
@@ -431,13 +439,43 @@ def _register(draw: Draw, path: str) -> Message:
     metadata |= draw(st.dictionaries(st.sampled_from(MEMBERS), members, max_size=3))
     for gone in draw(st.lists(st.sampled_from(sorted(metadata)), max_size=1)):
         del metadata[gone]
-    body = json.dumps(metadata).encode("utf-8", "surrogatepass")
+    if _one(draw, True, False, False):
+        metadata["software_statement"] = Known(_one(draw, "statement", "statement", *STATEMENTS))
+    return metadata
+
+
+def _register(draw: Draw, path: str) -> Message:
+    metadata = _metadata(draw)
     if _one(draw, *([True] * 8), False):
         headers: tuple[tuple[str, Value], ...] = (("Authorization", f"Bearer {INITIAL_TOKEN}"),)
     else:
         headers = draw(st.sampled_from(((), (("Authorization", "Bearer x"),))))
     return Message(
-        method="POST", path=path, body=body, headers=(("Content-Type", "application/json"), *headers)
+        method="POST", path=path, json=metadata, headers=(("Content-Type", "application/json"), *headers)
+    )
+
+
+def _manage(draw: Draw, path: str) -> Message:
+    """A client reads, changes or ends its registration."""
+    name = _one(draw, *REGISTERED)
+    whose = _one(draw, name, name, name, *REGISTERED, None)
+    headers: tuple[tuple[str, Value], ...] = ()
+    if whose is not None:
+        headers = (("Authorization", Known(f"registration token of {whose}", "Bearer ")),)
+    query: tuple[Pair, ...] = (("client_id", Known(f"id of {_one(draw, name, name, name, *CLIENTS)}")),)
+    method = _one(draw, "GET", "PUT", "PUT", "PUT", "DELETE")
+    if method != "PUT":
+        return Message(method=method, path=path, query=query, headers=headers)
+    metadata = {"client_id": Known(f"id of {name}"), **_metadata(draw)}
+    if _one(draw, True, False, False, False):
+        own = ("client_secret", "registration_access_token", "registration_client_uri", "client_id_issued_at")
+        metadata[_one(draw, *own)] = draw(members)
+    return Message(
+        method=method,
+        path=path,
+        query=query,
+        json=metadata,
+        headers=(*headers, ("Content-Type", "application/json")),
     )
 
 
@@ -479,12 +517,13 @@ GRAMMARS: Mapping[str, Callable[[Draw, str], Message]] = {
     "metrics": _figures,
     "pushed_requests": _pushed,
     "register": _register,
+    "registration": _manage,
     "revoke": _about_a_token,
     "token": _token,
 }
 # Where most is decided, more is sent.
 WEIGHTS: Mapping[str, int] = {
-    "authorize": 8, "consent": 5, "introspect": 3, "login": 4, "pushed_requests": 5, "register": 8, "revoke": 2,
+    "authorize": 8, "consent": 5, "introspect": 3, "login": 4, "pushed_requests": 5, "register": 8, "registration": 8, "revoke": 2,
     "token": 14,
 }  # fmt: skip
 
@@ -608,6 +647,7 @@ def _another_body(draw: Draw, message: Message) -> Message:
     return replace(
         message,
         form=None,
+        json=None,
         body=body,
         headers=(
             *message.headers,
@@ -618,9 +658,9 @@ def _another_body(draw: Draw, message: Message) -> Message:
 
 def _too_large(draw: Draw, message: Message) -> Message:
     """A body that is not read, of the type that it should have."""
-    if message.body is not None:
-        return replace(message, body=message.body + b" " * 65_537)
-    return replace(message, form=(*(message.form or ()), ("a", "x" * 65_537)))
+    if message.form is None:
+        return replace(message, json=None, body=(message.body or b"{}") + b" " * 65_537)
+    return replace(message, form=(*message.form, ("a", "x" * 65_537)))
 
 
 def _another_proof(draw: Draw, message: Message) -> Message:
