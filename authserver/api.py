@@ -60,8 +60,9 @@ refuses one.
 
 For registrations: `expand_registration` adds members to what a client sends, and a `Welcome` is the answer of
 `registration_response`. `update_registration` and `remove_registration` are for a client that has proven who it is: they
-judge and write what it may change of itself; `ChangedMeanwhile` says that somebody else did. `read_object` reads the
-members that it sends, `is_secret_of` compares a secret among them, and `describe_registration` gives those in effect.
+judge and write what it may change of itself, and `as_managed` notes that it did; `ChangedMeanwhile` says that somebody
+else changed it. `read_object` reads the members that it sends, `is_secret_of` compares a secret among them, and
+`describe_registration` gives those in effect.
 `verify_statement` verifies what a trusted issuer says of a program, and `TRUSTED_ALGORITHMS` are those of `TrustedKeys`.
 
 For endpoints (`config.add_endpoint` in `includeme`): a `Route` gives the path of one, its kind of response (`Medium`)
@@ -103,7 +104,7 @@ from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_
 from authserver.engine.authorize import Expanded, check_request
 from authserver.engine.clients.authentication import authenticate, read_bearer
 from authserver.engine.clients.client_metadata import read_flag, read_object
-from authserver.engine.clients.editing import ChangedMeanwhile
+from authserver.engine.clients.editing import ChangedMeanwhile, as_managed
 from authserver.engine.clients.editing import remove as remove_registration
 from authserver.engine.clients.editing import update as update_registration
 from authserver.engine.clients.registration import (
@@ -352,6 +353,7 @@ __all__ = [
     "allow",
     "allowed_resources",
     "allowed_scopes",
+    "as_managed",
     "authenticate",
     "canonical_resource",
     "check_request",

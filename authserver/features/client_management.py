@@ -40,6 +40,7 @@ from authserver.api import (
     Route,
     TemporarilyUnavailable,
     Welcome,
+    as_managed,
     claim_rate,
     describe_registration,
     digest,
@@ -68,6 +69,8 @@ KIND = "registration-access"
 # Under which the digests are among the private details of a client.
 OWN = "client_management"
 CURRENT, NEXT = "current", "next"
+# How often a client is read again, if other requests change it at the same time.
+ATTEMPTS = 3
 
 _OWN_MEMBERS = {
     TOKEN: Parameter(description="For requests to that address (RFC 7592, 3).", required=True),
@@ -164,9 +167,7 @@ class ClientManagement:
         engine = request.engine
         holder = self._holder(request)
         if request.method in ("GET", "HEAD"):
-            client = holder.promoted()
-            _change(engine, holder.client, client)
-            return _described(engine, client, holder.token)
+            return _described(engine, self._used(request, holder), holder.token)
         claim_rate(engine, Counted.REGISTRATION_CHANGE, client_id=holder.client.client_id)
         if request.method == "PUT":
             return self._replace(engine, holder, read_json(request))
@@ -174,6 +175,16 @@ class ClientManagement:
         response = Response(status=204)
         response.headers["Cache-Control"] = "no-store"
         return response
+
+    def _used(self, request: Request, holder: Holder) -> Client:
+        """The client, with what its use of the token changes. Raises what `_holder` does, and TemporarilyUnavailable."""
+        for _ in range(ATTEMPTS):
+            client = holder.promoted()
+            if client == holder.client or request.engine.stores.clients.change(holder.client, client):
+                return client
+            # Perhaps it was another request with the same token.
+            holder = self._holder(request)
+        raise _changing()
 
     def _replace(self, engine: Engine, holder: Holder, body: bytes) -> Response:
         """Replace the whole metadata of a client, if it could register itself so (RFC 7592, 2.2)."""
@@ -211,7 +222,7 @@ class ClientManagement:
                 refused.reason = "registration-token-malformed"
                 raise refused
             client_id = next(iter(read_query(request).all("client_id")), "")
-            client = engine.stores.clients.find(client_id, engine.now)
+            client = engine.find_kept_client(client_id)
             engine.journal.client_id = client.client_id if client else None
             name = _presented(client, _digest(bearer.value))
             if client is None or name is None or not client.is_enabled:
@@ -239,9 +250,10 @@ class Holder:
 
     def promoted(self) -> Client:
         """The client as it is when the token was used: from then on, the one before it does not work."""
-        if self.name == CURRENT:
-            return self.client
-        return with_digests(self.client, {CURRENT: _digest(self.token)})
+        client = (
+            self.client if self.name == CURRENT else with_digests(self.client, {CURRENT: _digest(self.token)})
+        )
+        return client if client.is_managed else as_managed(client)
 
 
 def with_digests(client: Client, digests: Mapping[str, str]) -> Client:
@@ -258,12 +270,6 @@ def _presented(client: Client | None, presented: str) -> str | None:
 
 def _digest(token: str) -> str:
     return digest(KIND, token).hex()
-
-
-def _change(engine: Engine, before: Client, after: Client) -> None:
-    """Keep the digests. Raises TemporarilyUnavailable."""
-    if after != before and not engine.stores.clients.change(before, after):
-        raise _changing()
 
 
 def _changing() -> TemporarilyUnavailable:
