@@ -79,7 +79,7 @@ def _down_to(engine: Engine, most: int, old: Iterator[Client], *, network: str |
 
 
 def _count(engine: Engine, most: int, *, network: str | None = None) -> int:
-    return engine.stores.clients.count_never_used(engine.now, network=network, limit=most + _BATCH)
+    return engine.stores.clients.count_never_used(network=network, limit=most + _BATCH)
 
 
 def _refusal(engine: Engine, *, in_all: bool) -> TooManyRequests:
