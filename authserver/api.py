@@ -60,9 +60,9 @@ refuses one.
 
 For registrations: `expand_registration` adds members to what a client sends, and a `Welcome` is the answer of
 `registration_response`. `update_registration` and `remove_registration` are for a client that has proven who it is: they
-judge and write what it may change of itself; `AccessDenied` says that it may not, and `ChangedMeanwhile` that somebody else
-did. `read_object` reads the
-members that it sends, `is_secret_of` compares a secret among them, and `describe_registration` gives those in effect.
+judge and write what it may change of itself, and `as_managed` notes that it did; `AccessDenied` says that it may not, and
+`ChangedMeanwhile` that somebody else changed it. `read_object` reads the members that it sends, `is_secret_of` compares a
+secret among them, and `describe_registration` gives those in effect.
 `verify_statement` verifies what a trusted issuer says of a program, and `TRUSTED_ALGORITHMS` are those of `TrustedKeys`.
 
 For endpoints (`config.add_endpoint` in `includeme`): a `Route` gives the path of one, its kind of response (`Medium`)
@@ -78,8 +78,8 @@ For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` sa
 refuses with, each `Parameter` with its JSON Schema. What a plugin adds to operations of others it declares in a class
 variable `described`, a mapping of `Described`. `AUTHORIZATION_REQUEST` and `AUTHORIZATION_ERRORS` are what an
 authorization request has and is refused with, `SCOPE_PARAMETER` and `RESOURCE_PARAMETER` what a grant type may take,
-`REGISTRATION` is the operation of a registration, and `FLAG` and `TEXT` are the schemas of what is true or false, and of a
-text that is not empty.
+`CLIENT_METADATA` what a client says of itself and `CLIENT_INFORMATION` what it is told, `Bearer` is a kind of bearer token,
+and `FLAG` and `TEXT` are the schemas of a member that is true or false, and of a text that is not empty.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` makes all checks
 that do not depend on a user; `engine.ring` seals, `to_text` and `from_text` convert what is sealed.
@@ -104,7 +104,7 @@ from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_
 from authserver.engine.authorize import Expanded, check_request
 from authserver.engine.clients.authentication import authenticate, read_bearer
 from authserver.engine.clients.client_metadata import read_flag, read_object
-from authserver.engine.clients.editing import ChangedMeanwhile
+from authserver.engine.clients.editing import ChangedMeanwhile, as_managed
 from authserver.engine.clients.editing import remove as remove_registration
 from authserver.engine.clients.editing import update as update_registration
 from authserver.engine.clients.registration import (
@@ -131,6 +131,7 @@ from authserver.engine.errors import (
     AccessDenied,
     InvalidClientMetadata,
     InvalidGrant,
+    InvalidRedirectUri,
     InvalidRequest,
     InvalidScope,
     InvalidTarget,
@@ -223,20 +224,23 @@ from authserver.protocols import (
 from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.forms import read_form, read_json, read_query
 from authserver.web.json import json_response
-from authserver.web.operation import FLAG, TEXT, Described, Operation, Parameter
+from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter
 from authserver.web.operations import (
     AUTHORIZATION_ERRORS,
     AUTHORIZATION_REQUEST,
-    REGISTRATION,
     RESOURCE_PARAMETER,
     SCOPE_PARAMETER,
 )
+from authserver.web.operations import INFORMATION as CLIENT_INFORMATION
+from authserver.web.operations import METADATA as CLIENT_METADATA
 from authserver.web.request import Request
 from authserver.web.route import Medium, Origins, Route
 
 __all__ = [
     "AUTHORIZATION_ERRORS",
     "AUTHORIZATION_REQUEST",
+    "CLIENT_INFORMATION",
+    "CLIENT_METADATA",
     "DECIDING",
     "FLAG",
     "FOREIGN_ALGORITHMS",
@@ -246,7 +250,6 @@ __all__ = [
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
-    "REGISTRATION",
     "REGISTRATION_POLICY_UNKNOWN",
     "RESERVED_PREFIXES",
     "RESOURCE_PARAMETER",
@@ -258,6 +261,7 @@ __all__ = [
     "AuthenticationDecisionHook",
     "AuthenticationStep",
     "BadAssertion",
+    "Bearer",
     "Binding",
     "ChangedMeanwhile",
     "Client",
@@ -292,6 +296,7 @@ __all__ = [
     "IntrospectionDecisionHook",
     "InvalidClientMetadata",
     "InvalidGrant",
+    "InvalidRedirectUri",
     "InvalidRequest",
     "InvalidScope",
     "InvalidTarget",
@@ -348,6 +353,7 @@ __all__ = [
     "allow",
     "allowed_resources",
     "allowed_scopes",
+    "as_managed",
     "authenticate",
     "canonical_resource",
     "check_request",

@@ -16,6 +16,7 @@ from joserfc.jwk import ECKey
 
 from authserver import app
 from authserver.web.openapi import document
+from authserver.web.request import Registry
 
 PUBLISHED = Path(__file__).parent / "openapi.json"
 # What it takes to start; whatever is not here has its default.
@@ -27,7 +28,7 @@ INI = {
     "authserver.scopes": "profile = See your name",
     "authserver.plugins": (
         "client_secret_basic client_secret_post public_client registration_open introspect_own pushed_requests dpop "
-        "jwt_bearer authorization_expiry client_management software_statements rate_limits"
+        "jwt_bearer authorization_expiry rate_limits client_management software_statements"
     ),
 }
 
@@ -38,17 +39,22 @@ def text() -> str:
 
 
 def made() -> dict[str, Any]:
+    return document(served())
+
+
+def served() -> Registry:
+    """The registry of such a server. Its database is never opened."""
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder, "keys.json")
         keys.write_text(json.dumps({"keys": [ECKey.generate_key("P-256").as_dict(private=False)]}))
-        trusted = f"https://issuer.example.com = {keys}"
-        ini = {
-            **INI,
-            "authserver.plugin.jwt_bearer.issuers": trusted,
-            "authserver.plugin.software_statements.issuers": trusted,
+        issuers = f"https://issuer.example.com = {keys}"
+        trusted = {
+            f"authserver.plugin.{name}.issuers": issuers for name in ("jwt_bearer", "software_statements")
         }
+        ini = {**INI, **trusted}
         with closing(app.build(ini)) as application:
-            return document(app.make_wsgi_app(application, ini).registry)
+            registry: Registry = app.make_wsgi_app(application, ini).registry
+            return registry
 
 
 if __name__ == "__main__":

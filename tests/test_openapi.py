@@ -45,6 +45,15 @@ def test_every_json_endpoint_of_the_core_says_what_it_takes_and_answers() -> Non
     assert [route.name for route in ROUTES if (route.medium is Medium.JSON) != bool(route.operation)] == []
 
 
+def test_every_json_endpoint_of_a_shipped_feature_says_it_for_each_of_its_methods() -> None:
+    script = runpy.run_path(str(CHECKOUT / "docs/openapi.py"))
+    served = script["served"]()
+    routes = [route for route in served.paths.values() if route.medium is Medium.JSON]
+    assert {"registration", "pushed_requests"} <= {route.name for route in routes}
+    assert [route.name for route in routes if route.operation is None] == []
+    assert [route.name for route in routes if {*route.operations()} != {*route.methods}] == []
+
+
 def test_every_grant_type_of_the_core_says_what_it_takes() -> None:
     assert GRANT_FORMS.keys() == CORE.keys()
 
@@ -53,9 +62,32 @@ def test_a_server_without_features_has_none_in_its_document(plain: Server) -> No
     made = of(plain)
     text = json.dumps(made).lower()
     assert "/oauth/par" not in made["paths"]
-    assert not [word for word in ("dpop", "pushed", "jwt-bearer") if word in text]
+    assert not [
+        word for word in ("dpop", "pushed", "jwt-bearer", "registration_access_token") if word in text
+    ]
     forms = made["paths"]["/oauth/token"]["post"]["requestBody"]["content"][FORM]["schema"]["oneOf"]
     assert [form["title"] for form in forms] == list(CORE)
+
+
+def test_what_two_plugins_add_to_one_operation_is_all_in_it() -> None:
+    """What a client may send with its registration, and what it is told; and each method of one address by itself."""
+    paths = json.loads((CHECKOUT / "docs/openapi.json").read_text(encoding="utf-8"))["paths"]
+    register = paths["/oauth/register"]["post"]
+    own = {"dpop_bound_access_tokens", "require_pushed_authorization_requests", "software_statement"}
+    sent = register["requestBody"]["content"][JSON]["schema"]["properties"]
+    told = register["responses"]["201"]["content"][JSON]["schema"]
+    assert own <= sent.keys() & told["properties"].keys()
+    assert {"registration_access_token", "registration_client_uri"} <= {*told["required"]}
+    manage = paths["/oauth/register/client"]
+    assert {*manage} == {"get", "put", "delete"}
+    assert len({operation["operationId"] for operation in manage.values()}) == 3
+    for operation in manage.values():
+        assert operation["security"] == [{"registration_access_token": []}]
+        assert {"401", "429", "503"} <= operation["responses"].keys()
+        (parameter,) = operation["parameters"]
+        assert (parameter["name"], parameter["in"], parameter["required"]) == ("client_id", "query", True)
+    assert "content" not in manage["delete"]["responses"]["204"]
+    assert {"403", "413", "415"} <= manage["put"]["responses"].keys()
 
 
 def test_what_is_switched_off_is_not_in_it(sqlite_url: str) -> None:

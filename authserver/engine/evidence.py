@@ -79,7 +79,9 @@ def limit_of(event: Event, *, by_anybody: bool = False) -> int | None:
     if event.type.is_refusal:
         is_known = event.actor != STRANGER and not by_anybody
         return MAXIMUM_KNOWN_REFUSAL_EVENT if is_known else MAXIMUM_STRANGER_REFUSAL_EVENT
-    return MAXIMUM_STRANGER_EVENT if event.actor == STRANGER else None
+    # What a grant is about, a person or an operator has allowed.
+    is_anybodys = event.actor == STRANGER or (by_anybody and event.grant_id is None)
+    return MAXIMUM_STRANGER_EVENT if is_anybodys else None
 
 
 def bounded(event: Event, *, by_anybody: bool = False) -> Event:

@@ -115,8 +115,8 @@ class Clients(Protocol):
             network: only those that registered from there (`Client.registered_from`).
         """
 
-    def count_never_used(self, before: datetime, *, network: str | None = None, limit: int) -> int:
-        """How many `never_used` would give."""
+    def count_never_used(self, *, network: str | None = None, limit: int) -> int:
+        """How many `never_used` would give of any age: also those that came while this request waited."""
 
     def remove_never_used(self, client_id: str) -> bool:
         """Delete a client that registered itself, and all that is its own; False if it is not there or was used."""

@@ -20,6 +20,7 @@ IDLE_AFTER = timedelta(days=30)
 # The core's among the private details of a client; a feature keeps its own under the name of its plugin.
 REGISTRATION_REASONS = "registration_reasons"
 EDITED = "edited"
+MANAGED = "managed"
 
 
 class RegisteredBy(StrEnum):
@@ -112,6 +113,11 @@ class Client:
     def is_edited(self) -> bool:
         """Whether an operator changed it after it had registered itself."""
         return bool(self.private_details.get(EDITED))
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether it read or changed its own registration: a program knows its id, and will come back."""
+        return bool(self.private_details.get(MANAGED))
 
     @property
     def last_use(self) -> datetime | None:

@@ -18,15 +18,19 @@ from pyramid.config import Configurator
 from pyramid.response import Response
 
 from authserver.api import (
-    REGISTRATION,
+    CLIENT_INFORMATION,
+    CLIENT_METADATA,
     TEXT,
     AccessDenied,
+    Bearer,
     ChangedMeanwhile,
     Client,
     Counted,
+    Described,
     Engine,
     EventType,
     InvalidClientMetadata,
+    InvalidRedirectUri,
     InvalidToken,
     Medium,
     Operation,
@@ -36,6 +40,7 @@ from authserver.api import (
     Route,
     TemporarilyUnavailable,
     Welcome,
+    as_managed,
     claim_rate,
     describe_registration,
     digest,
@@ -53,45 +58,10 @@ from authserver.api import (
     well_formed,
 )
 
+# As registration itself: any program may register, wherever it is served from, and nothing here counts but the token.
+PATH = "/oauth/register/client"
 TOKEN = "registration_access_token"
 ADDRESS = "registration_client_uri"
-_ADDRESSED = Operation(
-    summary="Read the own registration (RFC 7592, 2.1).",
-    query={"client_id": Parameter(description="Stands in the address.", schema=TEXT, required=True)},
-    bearer={TOKEN: Parameter(description="RFC 7592, 3.", required=True)},
-    answer={
-        **REGISTRATION.answer,
-        TOKEN: Parameter(description="Of the next request, or of this one.", required=True),
-        ADDRESS: Parameter(description="Where it is used.", required=True),
-    },
-    errors=(InvalidToken,),
-    limited=True,
-)
-_OPERATIONS = {
-    "GET": _ADDRESSED,
-    "PUT": replace(
-        _ADDRESSED,
-        summary="Replace the whole own registration (RFC 7592, 2.2).",
-        json={
-            **(REGISTRATION.json or {}),
-            "client_id": Parameter(description="Of this registration.", schema=TEXT, required=True),
-            "client_secret": Parameter(description="The present one, if it is sent."),
-        },
-        errors=(*REGISTRATION.errors, AccessDenied),
-        open_to=REGISTRATION.open_to,
-    ),
-    "DELETE": replace(_ADDRESSED, summary="End the own registration (RFC 7592, 2.3).", status=204),
-}
-# As registration itself: any program may register, wherever it is served from, and nothing here counts but the token.
-ROUTE = Route(
-    "registration",
-    "/oauth/register/client",
-    ("GET", "PUT", "DELETE"),
-    Medium.JSON,
-    Origins.ALL,
-    refused=EventType.REGISTRATION_REFUSED,
-    operation=_OPERATIONS,
-)
 # What a client is told, and must not send (RFC 7592, 2.2).
 TOLD = (TOKEN, ADDRESS, "client_id_issued_at", "client_secret_expires_at")
 PREFIX = "as_registration_"
@@ -99,6 +69,64 @@ KIND = "registration-access"
 # Under which the digests are among the private details of a client.
 OWN = "client_management"
 CURRENT, NEXT = "current", "next"
+# How often a client is read again, if other requests change it at the same time.
+ATTEMPTS = 3
+
+_OWN_MEMBERS = {
+    TOKEN: Parameter(description="For requests to that address (RFC 7592, 3).", required=True),
+    ADDRESS: Parameter(
+        description="Where the client manages its registration (RFC 7592, 3).",
+        schema={"type": "string", "format": "uri"},
+        required=True,
+    ),
+}
+_ADDRESSED = {
+    "client_id": Parameter(description="The client, as in its address.", schema=TEXT, required=True)
+}
+_HOLDER = Bearer(name=TOKEN, description="That of this client (RFC 7592, 2).", required=True)
+ROUTE = Route(
+    "registration",
+    PATH,
+    ("GET", "PUT", "DELETE"),
+    Medium.JSON,
+    Origins.ALL,
+    refused=EventType.REGISTRATION_REFUSED,
+    operation={
+        "GET": Operation(
+            summary="Read the registration of a client (RFC 7592, 2.1).",
+            query=_ADDRESSED,
+            bearer=_HOLDER,
+            answer={**CLIENT_INFORMATION, **_OWN_MEMBERS},
+            errors=(InvalidToken,),
+            limited=True,
+        ),
+        "PUT": Operation(
+            summary="Replace the metadata of a client (RFC 7592, 2.2). What is left out has its default again.",
+            query=_ADDRESSED,
+            bearer=_HOLDER,
+            json={
+                "client_id": Parameter(description="The client.", schema=TEXT, required=True),
+                "client_secret": Parameter(
+                    description="Its present secret; it cannot be chosen.",
+                    schema={"type": ["string", "null"]},
+                ),
+                **CLIENT_METADATA,
+            },
+            answer={**CLIENT_INFORMATION, **_OWN_MEMBERS},
+            errors=(AccessDenied, InvalidClientMetadata, InvalidRedirectUri, InvalidToken),
+            limited=True,
+            open_to=("client_metadata",),
+        ),
+        "DELETE": Operation(
+            summary="End the registration of a client (RFC 7592, 2.3).",
+            query=_ADDRESSED,
+            bearer=_HOLDER,
+            status=204,
+            errors=(InvalidToken,),
+            limited=True,
+        ),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -111,6 +139,7 @@ class ClientManagement:
 
     registration_members: ClassVar[frozenset[str]] = frozenset({TOKEN, ADDRESS})
     immediate: ClassVar[bool] = True
+    described: ClassVar[Mapping[str, Described]] = {"registration_response": Described(answer=_OWN_MEMBERS)}
     reasons: ClassVar[Mapping[str, str]] = {
         "client-changed-meanwhile": "",
         "registration-token-malformed": "",
@@ -139,9 +168,7 @@ class ClientManagement:
         engine = request.engine
         holder = self._holder(request)
         if request.method in ("GET", "HEAD"):
-            client = holder.promoted()
-            _change(engine, holder.client, client)
-            return _described(engine, client, holder.token)
+            return _described(engine, self._used(request, holder), holder.token)
         claim_rate(engine, Counted.REGISTRATION_CHANGE, client_id=holder.client.client_id)
         if request.method == "PUT":
             return self._replace(engine, holder, read_json(request))
@@ -149,6 +176,16 @@ class ClientManagement:
         response = Response(status=204)
         response.headers["Cache-Control"] = "no-store"
         return response
+
+    def _used(self, request: Request, holder: Holder) -> Client:
+        """The client, with what its use of the token changes. Raises what `_holder` does, and TemporarilyUnavailable."""
+        for _ in range(ATTEMPTS):
+            client = holder.promoted()
+            if client == holder.client or request.engine.stores.clients.change(holder.client, client):
+                return client
+            # Perhaps it was another request with the same token.
+            holder = self._holder(request)
+        raise _changing()
 
     def _replace(self, engine: Engine, holder: Holder, body: bytes) -> Response:
         """Replace the whole metadata of a client, if it could register itself so (RFC 7592, 2.2)."""
@@ -186,7 +223,7 @@ class ClientManagement:
                 refused.reason = "registration-token-malformed"
                 raise refused
             client_id = next(iter(read_query(request).all("client_id")), "")
-            client = engine.stores.clients.find(client_id, engine.now)
+            client = engine.find_kept_client(client_id)
             engine.journal.client_id = client.client_id if client else None
             name = _presented(client, _digest(bearer.value))
             if client is None or name is None or not client.is_enabled:
@@ -214,9 +251,10 @@ class Holder:
 
     def promoted(self) -> Client:
         """The client as it is when the token was used: from then on, the one before it does not work."""
-        if self.name == CURRENT:
-            return self.client
-        return with_digests(self.client, {CURRENT: _digest(self.token)})
+        client = (
+            self.client if self.name == CURRENT else with_digests(self.client, {CURRENT: _digest(self.token)})
+        )
+        return client if client.is_managed else as_managed(client)
 
 
 def with_digests(client: Client, digests: Mapping[str, str]) -> Client:
@@ -233,12 +271,6 @@ def _presented(client: Client | None, presented: str) -> str | None:
 
 def _digest(token: str) -> str:
     return digest(KIND, token).hex()
-
-
-def _change(engine: Engine, before: Client, after: Client) -> None:
-    """Keep the digests. Raises TemporarilyUnavailable."""
-    if after != before and not engine.stores.clients.change(before, after):
-        raise _changing()
 
 
 def _changing() -> TemporarilyUnavailable:

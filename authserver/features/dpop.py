@@ -85,7 +85,8 @@ class Dpop:
         "client_metadata": Described(
             members={
                 BOUND: Parameter(description="Whether all tokens are bound (RFC 9449, 5.2).", schema=FLAG)
-            }
+            },
+            answer={BOUND: Parameter(description="That all tokens are bound.", schema={"const": True})},
         ),
     }
     reasons: ClassVar[Mapping[str, str]] = {

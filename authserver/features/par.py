@@ -122,7 +122,14 @@ class PushedRequests:
     immediate: ClassVar[bool] = True
     described: ClassVar[Mapping[str, Described]] = {
         "client_metadata": Described(
-            members={REQUIRED: Parameter(description="Whether each request must be pushed (6).", schema=FLAG)}
+            members={
+                REQUIRED: Parameter(
+                    description="Whether each request must be pushed (RFC 9126, 6).", schema=FLAG
+                )
+            },
+            answer={
+                REQUIRED: Parameter(description="That each request must be pushed.", schema={"const": True})
+            },
         )
     }
     reasons: ClassVar[Mapping[str, str]] = {

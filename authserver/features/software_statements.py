@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from authserver.api import (
-    MAXIMUM_PARAMETER,
     TRUSTED_ALGORITHMS,
     BadAssertion,
     Described,
@@ -62,9 +61,10 @@ class SoftwareStatements:
             members={
                 MEMBER: Parameter(
                     description="What a trusted issuer says of the program (RFC 7591, 2.3).",
-                    schema={"type": ["string", "null"], "maxLength": MAXIMUM_PARAMETER},
+                    schema={"type": ["string", "null", "array"], "maxItems": 0},
                 )
             },
+            answer={MEMBER: Parameter(description="As it was sent.")},
             errors=(InvalidSoftwareStatement, UnapprovedSoftwareStatement),
         )
     }

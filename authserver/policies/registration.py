@@ -46,9 +46,9 @@ class RegistrationPolicy:
     redirect_hosts: tuple[str, ...] = ()
     clients: int | None = None
 
-    def decide(self, metadata: ClientMetadata, others: int) -> Decision[ClientMetadata]:
-        """What a client gets, besides so many others."""
-        if self.clients is not None and others >= self.clients:
+    def decide(self, metadata: ClientMetadata, others: int | None) -> Decision[ClientMetadata]:
+        """What a client gets: a new one besides so many others, or with None one that is there already."""
+        if others is not None and self.clients is not None and others >= self.clients:
             return deny("registration-policy-full")
         if self.auth_methods and metadata.token_endpoint_auth_method not in self.auth_methods:
             return deny("auth-method-not-open")
@@ -133,14 +133,14 @@ class RegistrationToken:
         if token is not None:
             return self._by_policy(token.policy, metadata, token.clients)
         if client is not None and client.registration_policy is not None:
-            return self._by_policy(client.registration_policy, metadata, 0)
+            return self._by_policy(client.registration_policy, metadata, None)
         if bearer is not None and any([equal(known.value, bearer.value) for known in self.tokens]):
             return _confined(PRESENTED, metadata, self.scopes, self.grant_types)
         if client is not None and PRESENTED in client.registration_reasons:
             return _confined(PRESENTED, metadata, self.scopes, self.grant_types)
         return deny(INITIAL_ACCESS_TOKEN_REQUIRED)
 
-    def _by_policy(self, name: str, metadata: ClientMetadata, others: int) -> Decision[ClientMetadata]:
+    def _by_policy(self, name: str, metadata: ClientMetadata, others: int | None) -> Decision[ClientMetadata]:
         policy = self._policies.get(name)
         return policy.decide(metadata, others) if policy else deny(REGISTRATION_POLICY_UNKNOWN)
 

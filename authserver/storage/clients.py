@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -80,21 +80,26 @@ _HOLD_REGISTRATIONS: PerDialect = {
     "sqlite": select(sa.literal(1)),
     "postgresql": select(sa.literal(1)).select_from(sa.func.pg_advisory_xact_lock(_REGISTRATIONS)),
 }
-_WITHOUT_TOKEN = (
-    spelt_out(NEVER_USED),
-    clients.c.initial_token.is_(None),
-    clients.c.created_at <= bindparam("before", type_=UtcDateTime),
-)
+_WITHOUT_TOKEN = (spelt_out(NEVER_USED), clients.c.initial_token.is_(None))
 _FROM_THERE = (*_WITHOUT_TOKEN, clients.c.registered_from == bindparam("network"))
 _LIMIT = bindparam("limit", type_=sa.Integer)
+# Without a time, the index of all networks would not be searched but read.
+_EVER = datetime.fromtimestamp(0, UTC)
 # Of all networks, and of one; in the order of an index also where only their number matters, so that it is used.
 _NEVER_USED, _NEVER_USED_FROM_THERE = (
-    select(*_CLIENT.columns).where(*which).order_by(clients.c.created_at).limit(_LIMIT)
+    select(*_CLIENT.columns)
+    .where(*which, clients.c.created_at <= bindparam("before", type_=UtcDateTime))
+    .order_by(clients.c.created_at)
+    .limit(_LIMIT)
     for which in (_WITHOUT_TOKEN, _FROM_THERE)
 )
 _COUNT_NEVER_USED, _COUNT_NEVER_USED_FROM_THERE = (
     select(sa.func.count()).select_from(
-        select(clients.c.created_at).where(*which).order_by(clients.c.created_at).limit(_LIMIT).subquery()
+        select(clients.c.created_at)
+        .where(*which, clients.c.created_at >= bindparam("since", type_=UtcDateTime))
+        .order_by(clients.c.created_at)
+        .limit(_LIMIT)
+        .subquery()
     )
     for which in (_WITHOUT_TOKEN, _FROM_THERE)
 )
@@ -230,11 +235,10 @@ class SqlClients:
         rows = self._work.read(statement, {"before": before, "network": network, "limit": limit})
         return [_CLIENT.record(row) for row in rows]
 
-    def count_never_used(self, before: datetime, *, network: str | None = None, limit: int) -> int:
+    def count_never_used(self, *, network: str | None = None, limit: int) -> int:
         statement = _COUNT_NEVER_USED if network is None else _COUNT_NEVER_USED_FROM_THERE
-        return int(
-            self._work.read(statement, {"before": before, "network": network, "limit": limit}).scalar_one()
-        )
+        parameters = {"since": _EVER, "network": network, "limit": limit}
+        return int(self._work.read(statement, parameters).scalar_one())
 
     def remove_never_used(self, client_id: str) -> bool:
         return self._work.write(_REMOVE_NEVER_USED, {"this": client_id}) == 1

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from threading import RLock
 from typing import Any
 
@@ -187,8 +187,8 @@ class MemoryClients(InMemory):
         ]
         return sorted(found, key=lambda client: client.created_at)[:limit]
 
-    def count_never_used(self, before: datetime, *, network: str | None = None, limit: int) -> int:
-        return len(self.never_used(before, network=network, limit=limit))
+    def count_never_used(self, *, network: str | None = None, limit: int) -> int:
+        return len(self.never_used(datetime.max.replace(tzinfo=UTC), network=network, limit=limit))
 
     def remove_never_used(self, client_id: str) -> bool:
         with self.lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from importlib.metadata import version
 from itertools import chain
@@ -33,7 +33,9 @@ _CHALLENGE = {"WWW-Authenticate": {"description": "RFC 9110, 11.6.1.", "schema":
 _STATUSES: Mapping[int, str] = {
     400: "The request cannot be answered.",
     401: "Who asks is not known.",
+    403: "Whoever asks may not do this.",
     413: "The body is too large.",
+    415: "The body is compressed.",
     429: "Too often.",
     500: "The server failed.",
     503: "The server cannot answer now.",
@@ -83,22 +85,32 @@ class _Document:
         }
 
     def _path(self, route: Route) -> dict[str, Any]:
-        one_each = isinstance(route.operation, Mapping)
+        operations = route.operations()
         return {
             method.lower(): self._operation(
-                route, operation, f"{route.name}_{method.lower()}" if one_each else route.name
+                route, operation, route.name if len(operations) == 1 else f"{route.name}_{method.lower()}"
             )
-            for method, operation in _operations(route)
+            for method, operation in operations.items()
         }
 
     def _operation(self, route: Route, operation: Operation, name: str) -> dict[str, Any]:
-        added = [described for hook in operation.open_to for described in self._described.get(hook, ())]
+        added = [plugin for hook in operation.open_to for plugin in self._described.get(hook, ())]
         made: dict[str, Any] = {"operationId": name, "summary": operation.summary}
         headers = dict(chain.from_iterable(plugin.headers.items() for plugin in added))
         if operation.cached:
             headers["If-None-Match"] = Parameter(description="RFC 9110, 13.1.2.")
         if headers or operation.query:
-            made["parameters"] = [*_parameters("query", operation.query), *_parameters("header", headers)]
+            made["parameters"] = [
+                {
+                    "name": name,
+                    "in": place,
+                    "description": parameter.description,
+                    "required": parameter.required,
+                    "schema": parameter.schema,
+                }
+                for place, parameters in (("query", operation.query), ("header", headers))
+                for name, parameter in parameters.items()
+            ]
         if (body := self._body(route, operation, added)) is not None:
             made["requestBody"] = {"required": True, "content": body}
         made["security"] = self._security(operation)
@@ -139,13 +151,14 @@ class _Document:
     # ---- responses --------------------------------------------------------------------------------------
 
     def _responses(self, route: Route, operation: Operation, added: Iterable[Described]) -> dict[str, Any]:
-        success: dict[str, Any] = {JSON: {"schema": self._answer(route, operation)}}
+        success: dict[str, Any] = {JSON: {"schema": self._answer(route, operation, added)}}
         if operation.media_type:
             success[operation.media_type] = {"schema": {"type": "string"}}
-        done: dict[str, Any] = {"description": "What was asked for.", "content": success}
-        if operation.status == HTTPStatus.NO_CONTENT:
-            done = {"description": "It was done."}
-        responses: dict[str, Any] = {str(operation.status): done}
+        responses: dict[str, Any] = {
+            str(operation.status): {"description": "It is done."}
+            if operation.status == HTTPStatus.NO_CONTENT
+            else {"description": "What was asked for.", "content": success}
+        }
         if operation.cached:
             responses["304"] = {"description": "It has not changed."}
         errors = [*operation.errors, *chain.from_iterable(plugin.errors for plugin in added)]
@@ -159,10 +172,11 @@ class _Document:
             }
         return responses
 
-    def _answer(self, route: Route, operation: Operation) -> Schema:
+    def _answer(self, route: Route, operation: Operation, added: Iterable[Described]) -> Schema:
         if route.name.startswith(METADATA):
             return _schema_of(msgspec.json.decode(self._registry.metadata_body))
-        answer = _object(operation.answer)
+        more = dict(chain.from_iterable(plugin.answer.items() for plugin in added))
+        answer = _object({**operation.answer, **more})
         if "active" in operation.answer:
             inactive = {"properties": {"active": {"const": False}}, "maxProperties": 1}
             live = {
@@ -175,11 +189,15 @@ class _Document:
     # ---- security ---------------------------------------------------------------------------------------
 
     def _security_schemes(self) -> dict[str, Any]:
-        schemes: dict[str, Any] = {
-            name: {"type": "http", "scheme": "bearer", "description": token.description}
+        bearers = [
+            operation.bearer
             for route in self._routes
-            for _, operation in _operations(route)
-            for name, token in operation.bearer.items()
+            for operation in route.operations().values()
+            if operation.bearer
+        ]
+        schemes: dict[str, Any] = {
+            bearer.name: {"type": "http", "scheme": "bearer", "description": bearer.description}
+            for bearer in bearers
         }
         if "client_secret_basic" in self._parts.auth_methods:
             schemes["client_secret_basic"] = {
@@ -191,34 +209,11 @@ class _Document:
 
     def _security(self, operation: Operation) -> list[dict[str, list[str]]]:
         if operation.bearer:
-            is_optional = not any(token.required for token in operation.bearer.values())
-            ways: list[dict[str, list[str]]] = [{name: []} for name in operation.bearer]
-            return [*ways, {}] if is_optional else ways
+            needed: list[dict[str, list[str]]] = [{operation.bearer.name: []}]
+            return needed if operation.bearer.required else [*needed, {}]
         if operation.authenticates and "client_secret_basic" in self._parts.auth_methods:
             return [{"client_secret_basic": []}, {}]
         return []
-
-
-def _operations(route: Route) -> Iterator[tuple[str, Operation]]:
-    """Each method of an endpoint, with what it takes and answers."""
-    for method in route.methods:
-        if isinstance(route.operation, Mapping):
-            yield method, route.operation[method]
-        else:
-            yield method, route.operation or Operation(summary=route.name)
-
-
-def _parameters(where: str, members: Members) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "in": where,
-            "description": member.description,
-            "required": member.required,
-            "schema": member.schema,
-        }
-        for name, member in members.items()
-    ]
 
 
 def _by_status(route: Route, operation: Operation, errors: Iterable[type[OAuthError]]) -> dict[int, set[str]]:
@@ -235,6 +230,7 @@ def _by_status(route: Route, operation: Operation, errors: Iterable[type[OAuthEr
         found.setdefault(kind.status, set()).add(kind.code)
     if operation.form is not None or operation.json is not None:
         found.setdefault(413, set()).add(InvalidRequest.code)
+        found.setdefault(415, set()).add(InvalidRequest.code)
     return found
 
 

@@ -15,7 +15,8 @@ Schema = Mapping[str, Any]
 STRING: Schema = {"type": "string"}
 # An empty parameter counts as not sent.
 TEXT: Schema = {"type": "string", "minLength": 1}
-FLAG: Schema = {"type": "boolean"}
+# Of client metadata, where what is empty or null counts as not sent.
+FLAG: Schema = {"enum": [True, False, None, "", []]}
 TEXTS: Schema = {"type": "array", "items": {"type": "string"}}
 
 
@@ -37,19 +38,34 @@ Members = Mapping[str, Parameter]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bearer:
+    """A bearer token in the Authorization header of a request (RFC 6750, 2.1).
+
+    Attributes:
+        name: of this kind of token, in the document.
+        description: what it is, with its source.
+        required: whether every request needs one.
+    """
+
+    name: str
+    description: str
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One method of an endpoint.
 
     Attributes:
         summary: what it does, with its source; the first sentence stands alone.
-        query: the parameters of its query.
+        query: the parameters of its address.
         form: the parameters of its form body, beside those that authenticate the client.
         json: the members of its JSON body.
-        status: of its success; 204 has no content.
+        status: of its success; 204 has no body.
         answer: the members of its success.
         media_type: of a success that is no JSON, which the client may ask for; "" for none.
         authenticates: whether its clients prove who they are, as at the token endpoint.
-        bearer: the kind of bearer token that it reads, by its name; empty if none is read.
+        bearer: the bearer token that it reads; None if it reads none.
         errors: what it refuses with, beside what every endpoint does.
         limited: whether it can be asked too often.
         open_to: the hooks by which plugins add to it (`Described`).
@@ -65,7 +81,7 @@ class Operation:
     answer: Members = field(default_factory=lambda: NOTHING)
     media_type: str = ""
     authenticates: bool = False
-    bearer: Members = field(default_factory=lambda: NOTHING)
+    bearer: Bearer | None = None
     errors: tuple[type[OAuthError], ...] = ()
     limited: bool = False
     open_to: tuple[str, ...] = ()
@@ -78,15 +94,17 @@ class Described:
     """What a plugin adds to operations of others, for the OpenAPI document.
 
     A plugin has them in its class variable `described`, a mapping: by the name of a grant type, what a token request of it
-    takes; by the name of a hook (`token_binding`, `code_details`, `client_metadata`), what it adds to each operation that
-    calls this hook.
+    takes; by the name of a hook (`token_binding`, `code_details`, `client_metadata`, `registration_response`), what it adds
+    to each operation that calls this hook.
 
     Attributes:
         members: parameters of the form, or members of the JSON object.
+        answer: members of the success.
         headers: headers of the request.
         errors: what it refuses with.
     """
 
     members: Members = field(default_factory=lambda: NOTHING)
+    answer: Members = field(default_factory=lambda: NOTHING)
     headers: Members = field(default_factory=lambda: NOTHING)
     errors: tuple[type[OAuthError], ...] = ()

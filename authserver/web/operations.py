@@ -31,7 +31,7 @@ from authserver.limits import (
     MAXIMUM_SCOPE,
     MAXIMUM_URI,
 )
-from authserver.web.operation import TEXT, TEXTS, Members, Operation, Parameter, Schema
+from authserver.web.operation import TEXT, TEXTS, Bearer, Members, Operation, Parameter, Schema
 
 _URI: Schema = {"type": "string", "format": "uri", "maxLength": MAXIMUM_URI}
 _CREDENTIAL: Schema = {"type": "string", "minLength": 1, "maxLength": MAXIMUM_PARAMETER}
@@ -217,34 +217,40 @@ METADATA: Members = {
     "jwks_uri": Parameter(description="Is not kept; excludes `jwks`.", schema=_MEMBER),
 }
 
-REGISTRATION = Operation(
+# What a client is told of itself (RFC 7591, 3.2.1).
+INFORMATION: Members = {
+    "client_id": Parameter(description="Its identifier.", required=True),
+    "client_id_issued_at": Parameter(description="When.", schema=_INSTANT, required=True),
+    "client_secret": Parameter(description="Its secret, which is shown once; not for public clients."),
+    "client_secret_expires_at": Parameter(description="0: it does not expire.", schema={"const": 0}),
+    "client_name": Parameter(description="Its name.", required=True),
+    "redirect_uris": Parameter(description="Those that were registered.", schema=TEXTS),
+    "token_endpoint_auth_method": Parameter(description="How it authenticates.", required=True),
+    "grant_types": Parameter(description="What it may use.", schema=TEXTS, required=True),
+    "response_types": Parameter(description="What it may use.", schema=TEXTS, required=True),
+    "scope": Parameter(description="What it may ask for."),
+    "application_type": Parameter(
+        description="What it is.", schema={"enum": ["web", "native"]}, required=True
+    ),
+    "contacts": Parameter(description="As registered.", schema=TEXTS),
+    **{
+        name: Parameter(description="As registered.")
+        for name in (*client_metadata.LINKS, *client_metadata.TEXTS)
+    },
+}
+
+REGISTER = Operation(
     summary="Register a client (RFC 7591, 3).",
     json=METADATA,
     status=201,
-    bearer={"initial_access_token": Parameter(description="Where the operator requires one (RFC 7591, 3).")},
-    answer={
-        "client_id": Parameter(description="The identifier of the new client.", required=True),
-        "client_id_issued_at": Parameter(description="When.", schema=_INSTANT, required=True),
-        "client_secret": Parameter(description="Its secret, which is shown once; not for public clients."),
-        "client_secret_expires_at": Parameter(description="0: it does not expire.", schema={"const": 0}),
-        "client_name": Parameter(description="Its name.", required=True),
-        "redirect_uris": Parameter(description="Those that were registered.", schema=TEXTS),
-        "token_endpoint_auth_method": Parameter(description="How it authenticates.", required=True),
-        "grant_types": Parameter(description="What it may use.", schema=TEXTS, required=True),
-        "response_types": Parameter(description="What it may use.", schema=TEXTS, required=True),
-        "scope": Parameter(description="What it may ask for."),
-        "application_type": Parameter(
-            description="What it is.", schema={"enum": ["web", "native"]}, required=True
-        ),
-        "contacts": Parameter(description="As registered.", schema=TEXTS),
-        **{
-            name: Parameter(description="As registered.")
-            for name in (*client_metadata.LINKS, *client_metadata.TEXTS)
-        },
-    },
+    bearer=Bearer(
+        name="initial_access_token",
+        description="An initial access token, where the operator requires one (RFC 7591, 3).",
+    ),
+    answer=INFORMATION,
     errors=(InvalidClientMetadata, InvalidRedirectUri, InvalidToken),
     limited=True,
-    open_to=("client_metadata",),
+    open_to=("client_metadata", "registration_response"),
 )
 
 JWKS = Operation(

@@ -43,8 +43,8 @@ class Route:
         decided_by: the deciding hook that its rules ask; if no plugin serves that hook, the endpoint answers 404. "" for
             none.
         for_operators: whether the listener for operators has it, too (`web.management`).
-        operation: what it takes and answers, for the OpenAPI document; of endpoints that answer JSON. One for all of its
-            methods, or one for each.
+        operation: what it takes and answers, for the OpenAPI document; of endpoints that answer JSON. By the method where
+            each does something else.
     """
 
     name: str
@@ -59,6 +59,12 @@ class Route:
     decided_by: str = ""
     for_operators: bool = False
     operation: Operation | Mapping[str, Operation] | None = field(default=None, repr=False)
+
+    def operations(self) -> Mapping[str, Operation]:
+        """What each of its methods takes and answers, by the method."""
+        if isinstance(self.operation, Mapping):
+            return self.operation
+        return dict.fromkeys(self.methods, self.operation or Operation(summary=self.name))
 
 
 @dataclass

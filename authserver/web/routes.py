@@ -69,7 +69,7 @@ ROUTES = (
         refused=EventType.REGISTRATION_REFUSED,
         metadata="registration_endpoint",
         decided_by="registration_decision",
-        operation=operations.REGISTRATION,
+        operation=operations.REGISTER,
     ),
     Route(
         "jwks",

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import time_machine
 from webtest import TestResponse
 
+from authserver.engine.clients import initial_tokens
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.editing import ClientEdit, ListEdit, edit
+from authserver.engine.clients.room import SPARED
 from authserver.engine.clients.secrets import rotate_secret
 from authserver.engine.crypto.digests import new_credential, well_formed
 from authserver.engine.records import Client, Disposable
@@ -27,6 +31,7 @@ from authserver.testing.stories import (
     assert_page_error,
     records,
 )
+from authserver.testing.threads import at_once
 
 TOKEN, ADDRESS = "registration_access_token", "registration_client_uri"
 PREFIX = "as_registration_"
@@ -410,6 +415,44 @@ def test_a_client_that_could_not_register_now_may_not_change_itself(serve: Calla
     assert now.ask("DELETE").status_int == 204
 
 
+def by_policy(serve: Callable[..., Server], policy: str) -> Server:
+    settings = {**BY_TOKEN, "authserver.plugin.registration_token.policies": policy}
+    return serve("registration_token client_management", **settings)
+
+
+def registered_by_policy(server: Server) -> Registered:
+    with server.application.begin() as engine:
+        end = engine.now + timedelta(hours=1)
+        _, token = initial_tokens.make(engine, policy="partners", uses=None, expires_at=end, note="")
+    return registered(server, Authorization=f"Bearer {token}")
+
+
+def test_a_policy_judges_a_change_as_it_judged_the_registration(serve: Callable[..., Server]) -> None:
+    """K-20: its hosts count, a policy that is full keeps no client from changing, and one that is gone keeps each."""
+    first = "partners = redirect_hosts client.example, clients 1"
+    client = registered_by_policy(by_policy(serve, first))
+    elsewhere = {"redirect_uris": ["https://evil.example/cb"]}
+    assert_json_error(client.update(elsewhere), "invalid_client_metadata")
+    for policy in (first, "partners = redirect_hosts client.example, clients 0"):
+        now = Registered(by_policy(serve, policy), client.told)
+        client = Registered(now.server, now.update({"client_name": "Other"}).json)
+        assert client.told["client_name"] == "Other"
+    now = Registered(by_policy(serve, "others = clients 1"), client.told)
+    assert_json_error(now.update(), "access_denied", status=403)
+
+
+def test_a_client_that_ended_its_registration_makes_room_in_its_policy(serve: Callable[..., Server]) -> None:
+    """K-21: used or not."""
+    server = by_policy(serve, "partners = clients 1")
+    server.add_user("ann")
+    used = registered_by_policy(server)
+    server.code(used.client)
+    assert used.ask("DELETE").status_int == 204
+    unused = registered_by_policy(server)
+    assert unused.ask("DELETE").status_int == 204
+    registered_by_policy(server)
+
+
 def test_what_an_operator_changed_a_client_does_not_undo(server: Server) -> None:
     """K-16, K-20: 403 for a change; it reads how it is now, with the token that it has."""
     client = registered(server, {**PUBLIC, "scope": "profile files.read"})
@@ -492,6 +535,16 @@ def test_a_new_token_that_changes_the_registration_again(server: Server) -> None
     assert_refused(second.read())
 
 
+def test_requests_with_a_new_token_at_the_same_time_are_all_answered(database_url: str) -> None:
+    """K-22: one of them ends the token before it, and the others find that done."""
+    server = Server(database_url, managed())
+    try:
+        client = Registered(server, registered(server).update().json)
+        assert Counter(at_once(6, lambda _: client.read().status_int)) == {200: 6}
+    finally:
+        server.close()
+
+
 def test_a_token_may_stay(serve: Callable[..., Server]) -> None:
     """K-22: rotation is a setting."""
     client = registered(serve(**{"authserver.plugin.client_management.rotate": "false"}))
@@ -539,6 +592,59 @@ def test_too_many_attempts_are_refused_for_a_while(serve: Callable[..., Server])
     refused = client.ask("DELETE")
     assert (refused.status_int, "Retry-After" in refused.headers) == (429, True)
     assert other.update().status_int == 200
+    refused = client.read(token=new_credential(PREFIX), Origin="https://inspector.example")
+    assert (refused.status_int, refused.headers["Access-Control-Allow-Origin"]) == (429, "*")
+    assert "Retry-After" in refused.headers["Access-Control-Expose-Headers"]
+
+
+def test_the_event_of_a_change_is_bounded(server: Server) -> None:
+    """T117: any stranger can register, and change what it registered again and again."""
+    client = registered(server)
+    links = {f"{name}_uri": f"https://client.example/{'a' * 900}" for name in ("client", "tos", "policy")}
+    uris = [f"https://client.example/{number}/{'a' * 900}" for number in range(10)]
+    answer = client.update({**links, "redirect_uris": uris})
+    assert answer.status_int == 200
+    (event,) = [event for event in server.events("client.changed") if event["client_id"] == client.client_id]
+    assert len(event["details"]) + len(event["decisions"]) <= 4_100
+    assert json.loads(event["details"])["cut"]
+
+
+# ---- Clients that were never used -------------------------------------------------------------------
+
+
+def test_a_program_that_manages_its_registration_keeps_it_when_an_equal_one_comes(
+    serve: Callable[..., Server],
+) -> None:
+    """K-27: somebody else in the same network has the same program; but nobody holds room that way."""
+    server = serve(**{"authserver.unused_clients_per_source": "3"})
+    with time_machine.travel(datetime(2026, 6, 1, tzinfo=UTC), tick=False) as clock:
+        read, changed, neither = (registered(server) for _ in range(3))
+        assert read.read().status_int == 200
+        changed = Registered(server, changed.update().json)
+        clock.shift(SPARED)
+        registered(server)
+        assert_refused(neither.read())
+        assert read.read().status_int == 200
+        assert changed.read().status_int == 200
+        for _ in range(2):
+            registered(server, {**PUBLIC, "client_name": "Another"})
+        assert_refused(read.read())
+        assert_refused(changed.read())
+
+
+def test_a_client_that_was_never_used_leaves_nothing_when_it_ends_its_registration(
+    serve: Callable[..., Server],
+) -> None:
+    """K-21: it makes room for others at once."""
+    server = serve(**{"authserver.unused_clients_per_source": "2"})
+    for _ in range(4):
+        client = registered(server, CONFIDENTIAL)
+        assert client.ask("DELETE").status_int == 204
+        assert_refused(client.read())
+    assert server.rows("clients") == []
+    assert server.rows("client_secrets") == []
+    ended = [event for event in server.events("client.disabled") if event["client_id"] == client.client_id]
+    assert [event["reason"] for event in ended] == ["client-removed-itself"]
 
 
 # ---- The end ----------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ An endpoint without a grammar below gets every parameter that any other one know
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,6 +28,7 @@ from tests.fuzzing.world import (
     FORM,
     HOST,
     INITIAL_TOKEN,
+    LISTED,
     LOOPBACK,
     SCHEME,
     SECOND_URI,
@@ -41,6 +41,8 @@ from tests.fuzzing.world import (
 
 Draw = Callable[..., Any]
 
+# Clients that registered themselves.
+REGISTERED = ("stranger", "newcomer")
 CLIENTS = ("web", "post", "native", "first", "service", "api", "bound", "pushing", "vouched", "gone",
            "stranger", "newcomer", "scopeless", "narrow", "moved")  # fmt: skip
 # Clients that have tokens.
@@ -83,14 +85,6 @@ MEMBERS = (
     "software_id", "software_version", "software_statement", "client_name#de", "logo_uri#de", "client_id",
     "dpop_bound_access_tokens", "require_pushed_authorization_requests", "__proto__",
 )  # fmt: skip
-# What a client may send of itself, and what it may not.
-MANAGED = (
-    *MEMBERS,
-    "registration_access_token",
-    "registration_client_uri",
-    "client_id_issued_at",
-    "client_secret_expires_at",
-)
 PROOFS = (
     "proof", "proof of a pushed request", "proof with another url", "proof with another method", "proof of yesterday",
     "proof without id", "proof of another key", "proof with a wrong signature", "proof of another type",
@@ -104,10 +98,8 @@ VOUCHERS = (
     "assertion with extensions", "assertion of before",
 )  # fmt: skip
 STATEMENTS = (
-    "statement", "statement of a stranger", "statement for another", "statement without id", "statement without end",
-    "statement that has ended", "statement of tomorrow",
-    # About a person, and not about a program.
-    "assertion",
+    "statement", "statement of a stranger", "statement for another", "statement without a word",
+    "statement that asks for more", "statement that has ended", "statement with a wrong signature",
 )  # fmt: skip
 # Everything that was issued, and where it belongs.
 CODES = (
@@ -191,6 +183,7 @@ OF_HEADERS: Mapping[str, tuple[Value, ...]] = {
         basic("\N{SNOWMAN}", "\N{SNOWMAN}"), Known("basic with a wrong secret"), "Bearer", "Bearer x", "bEaReR x", "Digest username=x", "DPoP x",
         f"Bearer {INITIAL_TOKEN}", f"Bearer {FIGURES_TOKEN}", f"bearer {INITIAL_TOKEN}",
         *(Known(f"basic of {name}") for name in ("web", "api", "gone", "newcomer", "service")),
+        f"Bearer {forged('as_registration_')}", f"Bearer {forged('as_initial_')}",
     ),
     "Content-Type": (
         FORM, f"{FORM}; charset=utf-16", f"{FORM}, text/html", "multipart/form-data", "multipart/form-data; boundary=",
@@ -203,7 +196,7 @@ OF_HEADERS: Mapping[str, tuple[Value, ...]] = {
         "__Host-authserver-device=x", "__Host-authserver-request-x=y", "authserver-session=a.b",
         *(Known(f"cookies of {name}") for name in PEOPLE),
     ),
-    "Origin": ("https://client.example", ISSUER, "null", "https://evil.example", "https://[", "http://127.0.0.1",
+    "Origin": (LISTED, "https://client.example", ISSUER, "null", "https://evil.example", "https://[", "http://127.0.0.1",
                "https://client.example:99999", "*"),
     "Host": (HOST, f"{HOST}:443", f"{HOST}:x", f"{HOST}, evil.example", "evil.example", "[::1", HOST.upper()),
     "Accept": ("application/token-introspection+jwt", "application/json", "text/html", "*/*;q=0", ";;q=x,"),
@@ -426,7 +419,8 @@ def _pushed(draw: Draw, path: str) -> Message:
     return Message(method="POST", path=path, form=(*proven, *wanted), headers=headers)
 
 
-def _register(draw: Draw, path: str) -> Message:
+def _metadata(draw: Draw) -> dict[str, Any]:
+    """What a client says of itself, right or nearly so."""
     metadata: dict[str, Any] = {
         "client_name": "New",
         "redirect_uris": [
@@ -445,47 +439,44 @@ def _register(draw: Draw, path: str) -> Message:
     metadata |= draw(st.dictionaries(st.sampled_from(MEMBERS), members, max_size=3))
     for gone in draw(st.lists(st.sampled_from(sorted(metadata)), max_size=1)):
         del metadata[gone]
-    metadata |= _statement(draw)
-    body = json.dumps(metadata).encode("utf-8", "surrogatepass")
+    if _one(draw, True, False, False):
+        metadata["software_statement"] = Known(_one(draw, "statement", "statement", *STATEMENTS))
+    return metadata
+
+
+def _register(draw: Draw, path: str) -> Message:
+    metadata = _metadata(draw)
     if _one(draw, *([True] * 8), False):
         headers: tuple[tuple[str, Value], ...] = (("Authorization", f"Bearer {INITIAL_TOKEN}"),)
     else:
         headers = draw(st.sampled_from(((), (("Authorization", "Bearer x"),))))
     return Message(
-        method="POST", path=path, body=body, headers=(("Content-Type", "application/json"), *headers)
+        method="POST", path=path, json=metadata, headers=(("Content-Type", "application/json"), *headers)
     )
 
 
-def _statement(draw: Draw) -> dict[str, str]:
-    """Seldom a software statement."""
-    words = _one(draw, "statement", *STATEMENTS) if _one(draw, True, *[False] * 5) else None
-    return {} if words is None else {"software_statement": f"@@{words}@@"}
-
-
-def _registration(draw: Draw, path: str) -> Message:
+def _manage(draw: Draw, path: str) -> Message:
     """A client reads, changes or ends its registration."""
-    name = _one(draw, "stranger", "newcomer")
-    other = _one(draw, name, name, name, name, "stranger", "web")
-    token: Value = _one(
-        draw, *[Known(f"management token of {name}")] * 6, "Bearer x", f"Bearer {FORGED[0]}", None
-    )
+    name = _one(draw, *REGISTERED)
+    whose = _one(draw, name, name, name, *REGISTERED, None)
+    headers: tuple[tuple[str, Value], ...] = ()
+    if whose is not None:
+        headers = (("Authorization", Known(f"registration token of {whose}", "Bearer ")),)
+    query: tuple[Pair, ...] = (("client_id", Known(f"id of {_one(draw, name, name, name, *CLIENTS)}")),)
     method = _one(draw, "GET", "PUT", "PUT", "PUT", "DELETE")
-    headers: tuple[tuple[str, Value], ...] = () if token is None else (("Authorization", token),)
-    query: tuple[Pair, ...] = (("client_id", Known(f"id of {other}")),)
     if method != "PUT":
         return Message(method=method, path=path, query=query, headers=headers)
-    metadata: dict[str, Any] = {
-        "client_id": f"@@id of {_one(draw, name, name, name, 'web')}@@",
-        "redirect_uris": [_one(draw, REDIRECT_URI, REDIRECT_URI, LOOPBACK, "http://evil.example/cb")],
-        "token_endpoint_auth_method": _one(draw, "none", "client_secret_basic"),
-        "scope": _one(draw, "profile", "profile files.read", "admin"),
-    }
-    metadata |= draw(st.dictionaries(st.sampled_from(MANAGED), members, max_size=2)) | _statement(draw)
-    if _one(draw, True, *[False] * 5):
-        metadata["client_secret"] = _one(draw, "@@secret of newcomer@@", FORGED[-1])
-    body = json.dumps(metadata).encode("utf-8", "surrogatepass")
-    headers = (*headers, ("Content-Type", "application/json"))
-    return Message(method=method, path=path, query=query, body=body, headers=headers)
+    metadata = {"client_id": Known(f"id of {name}"), **_metadata(draw)}
+    if _one(draw, True, False, False, False):
+        own = ("client_secret", "registration_access_token", "registration_client_uri", "client_id_issued_at")
+        metadata[_one(draw, *own)] = draw(members)
+    return Message(
+        method=method,
+        path=path,
+        query=query,
+        json=metadata,
+        headers=(*headers, ("Content-Type", "application/json")),
+    )
 
 
 # What a client says of itself is public; nobody says a password there.
@@ -526,14 +517,14 @@ GRAMMARS: Mapping[str, Callable[[Draw, str], Message]] = {
     "metrics": _figures,
     "pushed_requests": _pushed,
     "register": _register,
-    "registration": _registration,
+    "registration": _manage,
     "revoke": _about_a_token,
     "token": _token,
 }
 # Where most is decided, more is sent.
 WEIGHTS: Mapping[str, int] = {
-    "authorize": 8, "consent": 5, "introspect": 3, "login": 4, "pushed_requests": 5, "register": 8,
-    "registration": 5, "revoke": 2, "token": 14,
+    "authorize": 8, "consent": 5, "introspect": 3, "login": 4, "pushed_requests": 5, "register": 8, "registration": 8, "revoke": 2,
+    "token": 14,
 }  # fmt: skip
 
 # ---- what is done to them ---------------------------------------------------------------------------
@@ -656,6 +647,7 @@ def _another_body(draw: Draw, message: Message) -> Message:
     return replace(
         message,
         form=None,
+        json=None,
         body=body,
         headers=(
             *message.headers,
@@ -666,9 +658,9 @@ def _another_body(draw: Draw, message: Message) -> Message:
 
 def _too_large(draw: Draw, message: Message) -> Message:
     """A body that is not read, of the type that it should have."""
-    if message.body is not None:
-        return replace(message, body=message.body + b" " * 65_537)
-    return replace(message, form=(*(message.form or ()), ("a", "x" * 65_537)))
+    if message.form is None:
+        return replace(message, json=None, body=(message.body or b"{}") + b" " * 65_537)
+    return replace(message, form=(*message.form, ("a", "x" * 65_537)))
 
 
 def _another_proof(draw: Draw, message: Message) -> Message:

@@ -84,14 +84,14 @@ def test_no_message_to_an_endpoint_breaks_it(world: World) -> None:
 
         send()
     missing = REASONS - world.reached.keys()
-    told = {(name, status, code) for (name, status), codes in world.documented.items() for code in codes}
+    told = {(*operation, code) for operation, codes in world.documented.items() for code in codes}
     REPORT.append(f"{len(REASONS - missing)} of {len(REASONS)} reasons of refusals were reached")
     REPORT.append(f"  not: {' '.join(sorted(missing))}")
     REPORT.append(
         f"{len(told & world.told.keys())} of {len(told)} errors of the OpenAPI document were answered"
     )
     REPORT.append(
-        f"  not: {', '.join(f'{name} {status} {code}' for name, status, code in sorted(told - world.told.keys()))}"
+        f"  not: {' '.join(f'{method}:{path}:{status}:{code}' for method, path, status, code in sorted(told - world.told.keys()))}"
     )
     if IS_LONG:
         assert missing <= ELSEWHERE

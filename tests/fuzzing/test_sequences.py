@@ -5,6 +5,7 @@ Each step knows what may come of it from a model of what was agreed, issued and 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,13 +33,17 @@ from authserver.testing.server import (
     query_of,
 )
 from authserver.testing.stories import sign_in_at
-from tests.fuzzing.conftest import IS_LONG
+from tests.fuzzing.conftest import IS_LONG, REPORT
 from tests.fuzzing.world import INITIAL_TOKEN, ISSUER, REDIRECT_URI, World
 from tests.web.account_steps import token_for
 
 SEQUENCES, STEPS = (400, 40) if IS_LONG else (6, 30)
 # Whoever presents a used refresh token again is a thief, from the first moment.
-SETTINGS = {"authserver.refresh_token_retry_window": "0"}
+SETTINGS = {
+    "authserver.refresh_token_retry_window": "0",
+    # Of each kind of refusal one is stored, and the others are counted.
+    "authserver.refusals_per_minute": "1",
+}
 PEOPLE = ("ann", "bob")
 SCOPES = frozenset({"profile", "files.read"})
 # After so many wrong proofs a code works no more.
@@ -52,6 +57,12 @@ class App:
     name: str
     client: Client
     secret: str | None
+    # What it manages its registration with, if it registered itself: the token that it used last, and a newer one.
+    tokens: list[str] = field(default_factory=list)
+    # Those that a newer one has taken the place of.
+    old_tokens: list[str] = field(default_factory=list)
+    called: str = ""
+    is_gone: bool = False
 
     @property
     def redirect_uri(self) -> str:
@@ -78,6 +89,8 @@ class Page:
     shown: TestResponse
     # Whom it was shown to; None on a page that asks for a sign-in.
     person: str | None
+    # The name of the application on it.
+    called: str
     location: str | None = None
 
 
@@ -104,6 +117,8 @@ def test_no_sequence_gives_to_one_what_is_anothers(world: World) -> None:
             max_examples=SEQUENCES, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck)
         ),
     )
+    REPORT.append(f"{world.counted['refusals']} refusals were counted in {world.counted['events']} events")
+    assert world.counted["refusals"] > world.counted["events"] > 0
 
 
 class Steps(RuleBasedStateMachine):
@@ -127,9 +142,16 @@ class Steps(RuleBasedStateMachine):
         } | {("bob", "web"): SCOPES}
         self.everywhere: list[Browser] = []
         names = ("web", "post", "native", "stranger", "first")
-        return multiple(*(App(name, world.clients[name], world.secrets[name]) for name in names))
+        known = {name: world.known.get(f"registration token of {name}") for name in names}
+        return multiple(
+            *(
+                App(name, world.clients[name], world.secrets[name], [token] if token else [], called=name)
+                for name, token in known.items()
+            )
+        )
 
     def teardown(self) -> None:
+        self.world.end_minute()
         self.world.put_everything_back()
 
     # ---- browsers and people ----------------------------------------------------------------------------
@@ -237,7 +259,74 @@ class Steps(RuleBasedStateMachine):
         with self.world.server.begin() as engine:
             client = engine.stores.clients.find(answer.json["client_id"], engine.now)
         assert client is not None
-        return App(client.client_id, client, None)
+        tokens = [answer.json["registration_access_token"]]
+        return App(client.client_id, client, None, tokens, called=client.name)
+
+    @rule(app=apps, data=st.data())
+    def read_registration(self, app: App, data: st.DataObject) -> None:
+        """A token that is used is the only one from then on."""
+        token = self._token_of(app, data)
+        if token is None:
+            return
+        answer = self._manage("GET", app, token)
+        may = token in app.tokens and not app.is_gone
+        assert (answer.status_int == 200) == may, answer.text
+        if may:
+            self._used(app, token)
+            assert answer.json["client_name"] == app.called
+
+    @rule(app=apps, data=st.data(), number=st.integers(0, 9), right=st.sampled_from((True, True, False)))
+    def change_registration(self, app: App, data: st.DataObject, number: int, right: bool) -> None:
+        token = self._token_of(app, data)
+        if token is None:
+            return
+        metadata = {
+            "client_id": app.client.client_id,
+            "client_name": f"App {number}",
+            "redirect_uris": [REDIRECT_URI] if right else [],
+            "token_endpoint_auth_method": "none",
+            "grant_types": ["authorization_code", "refresh_token"],
+            "scope": "profile files.read",
+        }
+        answer = self._manage("PUT", app, token, metadata)
+        may = token in app.tokens and not app.is_gone
+        assert answer.status_int == (401 if not may else 200 if right else 400), answer.text
+        if may and right:
+            self._used(app, token)
+            app.old_tokens += app.tokens[1:]
+            app.tokens = [token, answer.json["registration_access_token"]]
+            app.called = f"App {number}"
+
+    @rule(app=apps, data=st.data(), really=st.sampled_from((True, False, False)))
+    def end_registration(self, app: App, data: st.DataObject, really: bool) -> None:
+        """Everything that people agreed to with it has ended, and it is told so everywhere."""
+        token = self._token_of(app, data)
+        if token is None or not (really or app.is_gone):
+            return
+        may = token in app.tokens and not app.is_gone
+        assert self._manage("DELETE", app, token).status_int == (204 if may else 401)
+        if may:
+            app.is_gone = True
+            for person in PEOPLE:
+                self._end(person, app)
+
+    def _token_of(self, app: App, data: st.DataObject) -> str | None:
+        if not app.tokens:
+            return None
+        return data.draw(st.sampled_from([*app.tokens, *app.tokens, *app.old_tokens]))
+
+    def _used(self, app: App, token: str) -> None:
+        app.old_tokens += app.tokens[: app.tokens.index(token)]
+        app.tokens = app.tokens[app.tokens.index(token) :]
+
+    def _manage(self, method: str, app: App, token: str, body: object = None) -> TestResponse:
+        return self.world.api().request(
+            f"{ISSUER}/oauth/register/client?{urlencode({'client_id': app.client.client_id})}",
+            method=method,
+            body=json.dumps(body).encode() if body else b"",
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            expect_errors=True,
+        )
 
     @rule(
         browser=browsers,
@@ -254,7 +343,9 @@ class Steps(RuleBasedStateMachine):
     def push(self, app: App) -> Any:
         query = authorization_query(app.client, scope="profile")
         answer = self._client_post("/oauth/par", app, query)
-        assert answer.status_int == 201, answer.text
+        assert answer.status_int == (401 if app.is_gone else 201), answer.text
+        if app.is_gone:
+            return multiple()
         return (app, answer.json["request_uri"])
 
     @rule(browser=browsers, request=requests, app=apps, target=pages)
@@ -290,7 +381,8 @@ class Steps(RuleBasedStateMachine):
         chosen = page.scopes & scopes
         answer = self.world.server.consent(page.shown, given, sorted(chosen))
         leads_on = answer.status_int == 303 and not answer.location.startswith(ISSUER)
-        may = page.browser.person == page.person and page.location is None
+        is_current = not page.app.is_gone and page.called == page.app.called
+        may = page.browser.person == page.person and page.location is None and is_current
         if leads_on and page.location is None and answer.location in page.browser.sent:
             # A policy has answered the request meanwhile, for who is signed in now: nothing is issued again.
             return
@@ -324,7 +416,7 @@ class Steps(RuleBasedStateMachine):
         if answer.status_int != 200:
             return multiple()
         asks_sign_in = "username" in {name for form in answer.forms.values() for name in form.fields}
-        return Page(browser, app, scopes, answer, None if asks_sign_in else browser.person)
+        return Page(browser, app, scopes, answer, None if asks_sign_in else browser.person, app.called)
 
     def _agreed(self, person: str, app: App) -> frozenset[str]:
         return self.agreed.get((person, app.name), frozenset())
@@ -399,7 +491,8 @@ class Steps(RuleBasedStateMachine):
             return
         by = data.draw(st.sampled_from((access.app, by)))
         token = data.draw(st.sampled_from([*access.access, *access.refresh]))
-        assert self._client_post("/oauth/revoke", by, urlencode({"token": token})).status_int == 200
+        answer = self._client_post("/oauth/revoke", by, urlencode({"token": token}))
+        assert answer.status_int == (401 if by.is_gone else 200)
         if by is access.app:
             access.is_live = False
 

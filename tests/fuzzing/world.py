@@ -14,7 +14,7 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +32,6 @@ from authserver.engine.errors import OAuthError
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.people.login import disable_user
 from authserver.engine.records import Client
-from authserver.limits import MAXIMUM_KNOWN_REFUSAL_EVENT, MAXIMUM_STRANGER_REFUSAL_EVENT
 from authserver.storage.tables import Base
 from authserver.testing.server import (
     CHALLENGE,
@@ -55,6 +54,10 @@ FORM = "application/x-www-form-urlencoded"
 TRUSTED = "https://issuer.example"
 ASSERTIONS = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 INITIAL_TOKEN, FIGURES_TOKEN = "initial-access-token-of-the-operator", "token-of-the-collector-of-figures"
+# An origin that no redirect URI has, and that the operator lists.
+LISTED = "chrome-extension://abcdefghijklmnopabcdefghijklmnop"
+# Seconds of the real clock after which counted refusals are stored here; in a server, a minute.
+COUNTED_FOR = 20
 LOOPBACK, SCHEME = "http://127.0.0.1/cb", "com.example.app:/cb"
 SECOND_URI = "https://client.example/other?tenant=1"
 # What refusals may leave beside their events, by the reason or the type of these.
@@ -72,12 +75,9 @@ CONSEQUENCES: Mapping[str, frozenset[tuple[str, str]]] = {
         ("consent.refused", ("kept", "INSERT"), ("sessions", "UPDATE")),
     )
 }
-# Bytes of one event, with everything that is in it; its columns have up to so many.
+# Bytes of one event, with everything that is in it.
 MAXIMUM_EVENT = 20_000
-COLUMNS = 1_000
 COOKIES = re.compile(r"__Host-authserver-(session|device|request-[A-Za-z0-9_-]{22})")
-# What stands in a body for something that the world has.
-HELD_IN_BODY = re.compile(rb"@@([a-z ]+)@@")
 log = logging.getLogger("authserver")
 
 
@@ -91,9 +91,10 @@ def error_codes(kind: type[OAuthError] = OAuthError) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A value that the world has under this name."""
+    """A value that the world has under this name, with a word before it."""
 
     name: str
+    before: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,13 @@ Pair = tuple[Value, Value]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One request. `later` is how many seconds after everything else it is sent."""
+    """One request. `later` is how many seconds after everything else it is sent; values in `json` may be `Known`."""
 
     method: str
     path: str
     query: tuple[Pair, ...] = ()
     form: tuple[Pair, ...] | None = None
+    json: Mapping[str, Any] | None = None
     body: bytes | None = None
     headers: tuple[tuple[str, Value], ...] = ()
     later: float = 0
@@ -160,8 +162,12 @@ class World:
         self.secrets: dict[str, str | None] = {}
         self.users: dict[str, str] = {}
         # How often each error was answered that the OpenAPI document names.
-        self.told: Counter[tuple[str, int, str]] = Counter()
+        self.told: Counter[tuple[str, str, int, str]] = Counter()
         self.reached: Counter[str] = Counter()
+        # How many events there were for refusals that were counted, and of how many refusals they told.
+        self.counted: Counter[str] = Counter()
+        self.last = Written()
+        self._counting_since = time.monotonic()
         self.keys = {name: ECKey.generate_key("P-256") for name in ("one", "other", "issuer")}
         key_file = folder / "issuer.json"
         key_file.write_text(json.dumps(KeySet([self.keys["issuer"]]).as_dict(private=False)))
@@ -285,7 +291,7 @@ class World:
                 client = engine.stores.clients.find(answer["client_id"], engine.now)
             assert client is not None
             self._add(name, client, answer.get("client_secret"))
-            self.known[f"management token of {name}"] = f"Bearer {answer['registration_access_token']}"
+            self.known[f"registration token of {name}"] = answer["registration_access_token"]
 
     def _let_in(self, name: str, browser: TestApp, words: str | None = None) -> None:
         """Tokens of somebody, and codes that wait to be redeemed."""
@@ -384,9 +390,16 @@ class World:
             "of tomorrow": {"iat": now + 3_000, "nbf": now + 3_000, "exp": now + 3_100},
         }.items():
             self.known[f"assertion {name}".strip()] = self.assertion(**changes)
-            # About a program instead: what a client registers with.
-            said = {"client_name": "Said", "redirect_uris": [REDIRECT_URI]}
-            self.known[f"statement {name}".strip()] = self.assertion(**{**said, **changes})
+        for name, claims in {
+            "": {"client_name": "Vouched for"},
+            "of a stranger": {"iss": "https://stranger.example", "client_name": "Stranger"},
+            "for another": {"aud": "https://other.example", "client_name": "Other"},
+            "without a word": {},
+            "that asks for more": {"scope": "admin", "redirect_uris": ["https://evil.example/cb"]},
+            "that has ended": {"exp": now - 100, "client_name": "Late"},
+        }.items():
+            self.known[f"statement {name}".strip()] = self.statement(**claims)
+        self.known["statement with a wrong signature"] = self.statement(signed_by="one", client_name="Forged")
         self.known["assertion with a wrong signature"] = self.assertion(signed_by="one")
         self.known["assertion of an unknown key"] = self.assertion(header={"kid": "unknown"})
         self.known["assertion of another type"] = self.assertion(header={"typ": "at+jwt"})
@@ -419,9 +432,17 @@ class World:
                 "jti": f"assertion {len(self.known)}", **claims}  # fmt: skip
         return _jws(head, body, self.keys[signed_by])
 
+    def statement(self, *, signed_by: str = "issuer", **claims: Any) -> str:
+        """A software statement."""
+        head = {"alg": "ES256", "kid": self.keys["issuer"].kid}
+        return _jws(head, {"iss": TRUSTED, **claims}, self.keys[signed_by])
+
     def _never_shown(self) -> tuple[str, ...]:
         """What no answer, no line of the log and no event may hold."""
-        kinds = ("secret of", "code of", "used code of", "refresh token of", "access token of", "basic of")
+        kinds = (
+            "secret of", "code of", "used code of", "refresh token of", "access token of", "basic of",
+            "registration token of",
+        )  # fmt: skip
         held = [value for name, value in self.known.items() if name.startswith(kinds)]
         held += [cookie for name, cookie in self.known.items() if name.startswith("cookies of ")]
         hashes = [row["password_hash"] for row in self.server.rows("users") if row["password_hash"]]
@@ -434,8 +455,8 @@ class World:
     def text(self, value: Value) -> str:
         """What a value stands for."""
         match value:
-            case Known(name=name):
-                return self.known[name]
+            case Known(name=name, before=before):
+                return before + self.known[name]
             case Raw(text=text):
                 return text.decode("latin-1")
             case str():
@@ -458,10 +479,10 @@ class World:
         if message.form is not None:
             environ["CONTENT_TYPE"] = FORM
             request.body = self.encoded(message.form).encode("latin-1")
+        elif message.json is not None:
+            request.body = json.dumps(message.json, default=self.text).encode()
         elif message.body is not None:
-            request.body = HELD_IN_BODY.sub(
-                lambda found: self.known[found[1].decode()].encode(), message.body
-            )
+            request.body = message.body
         for name, value in message.headers:
             key = name.upper().replace("-", "_")
             text = self.text(value).encode("utf-8", "surrogatepass").decode("latin-1")
@@ -470,29 +491,45 @@ class World:
 
     def exchange(self, request: Request) -> Response:
         """Send a request as it is, check the answer and what was written, and put everything back."""
-        sent = f"{request.environ['QUERY_STRING']} {request.body.decode('latin-1')}"
-        sent = f"{sent} {unquote_plus(sent)}"
-        answer = request.get_response(self.server.wsgi)
-        written = self.written()
         try:
-            self.assert_sound(request, answer, sent, written)
-            self.assert_stored(answer, written)
+            answer = self._answered(request)
         finally:
             self.log.lines.clear()
-            self.put_back(written)
+            self.put_back(self.last)
         return answer
+
+    def _answered(self, request: Request) -> Response:
+        """The answer to a request. It and what was written are checked."""
+        if time.monotonic() - self._counting_since > COUNTED_FOR:
+            self.end_minute()
+        sent = f"{request.environ['QUERY_STRING']} {request.body.decode('latin-1')}"
+        # The token with which a registration is read is part of the answer (RFC 7592, 3).
+        sent = f"{sent} {unquote_plus(sent)} {request.environ.get('HTTP_AUTHORIZATION', '')}"
+        answer = request.get_response(self.server.wsgi)
+        self.last = self.written()
+        self.assert_sound(request, answer, sent, self.last)
+        self.assert_stored(answer, self.last)
+        return answer
+
+    def end_minute(self) -> None:
+        """What was counted is stored, as after each minute: bounded events, and nothing else."""
+        self._counting_since = time.monotonic()
+        self.server.application.floods.store(everything=True)
+        written = self.written()
+        assert written.acts.keys() <= {("events", "INSERT")}, written.acts
+        self._assert_bounded(written.events)
+        for event in written.events:
+            more = json.loads(event["details"]).get("more", {})
+            assert more.get("count", 1) >= 1
+            self.counted["events"] += 1
+            self.counted["refusals"] += 1 + more.get("count", 0)
 
     def checked(self, environ: dict[str, Any], start_response: Any) -> Any:
         """The server as an application whose answers are checked, for clients that keep what was changed."""
         # Or WebOb keeps a long body in a file, which it leaves open.
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ |= {"wsgi.input": io.BytesIO(body), "webob.is_body_seekable": True}
-        request = Request(environ)
-        sent = f"{environ['QUERY_STRING']} {request.body.decode('latin-1')}"
-        answer = request.get_response(self.server.wsgi)
-        written = self.written()
-        self.assert_sound(request, answer, f"{sent} {unquote_plus(sent)}", written)
-        self.assert_stored(answer, written)
+        answer = self._answered(Request(environ))
         self.log.lines.clear()
         return answer(environ, start_response)
 
@@ -578,10 +615,10 @@ class World:
                 assert body.keys() <= {"error", "error_description", "error_id"}
                 self.reached[f"{body['error']} {answer.status_int}"] += 1
                 if route is not None and route.medium is Medium.JSON and request.method in route.methods:
-                    operation = f"{request.method} {route.path}"
-                    told = self.documented.get((operation, answer.status_int), set())
-                    assert body["error"] in told, (operation, answer.status, body)
-                    self.told[operation, answer.status_int, body["error"]] += 1
+                    operation = (request.method, route.path, answer.status_int)
+                    told = self.documented.get(operation, set())
+                    assert body["error"] in told, (operation, body)
+                    self.told[*operation, body["error"]] += 1
             assert (answer.status_int == 401) == ("WWW-Authenticate" in answer.headers)
 
     def _assert_target(self, answer: Response, written: Written) -> None:
@@ -609,13 +646,7 @@ class World:
 
     def assert_stored(self, answer: Response, written: Written) -> None:
         """A refusal has stored its events and nothing else; what was issued rests on a grant and a consent."""
-        for event in written.events:
-            self.reached[event["reason"]] += 1
-            for decision in json.loads(event["decisions"]):
-                self.reached[decision["reason"]] += 1
-            kept = repr(dict(event))
-            assert len(kept) <= _most(event), (len(kept), kept)
-            assert not [secret for secret in self._hidden if secret in kept], kept
+        self._assert_bounded(written.events)
         error = "error=" in urlsplit(answer.location or "").query
         if answer.status_int >= 400 or error:
             kinds = {event["type"] for event in written.events}
@@ -631,6 +662,15 @@ class World:
             assert not {kind for kind in kinds if kind.endswith((".issued", ".registered"))}, kinds
         for token in written.tokens:
             self._assert_granted(token)
+
+    def _assert_bounded(self, events: Iterable[Mapping[str, Any]]) -> None:
+        for event in events:
+            self.reached[event["reason"]] += 1
+            for decision in json.loads(event["decisions"]):
+                self.reached[decision["reason"]] += 1
+            kept = repr(dict(event))
+            assert len(kept) <= MAXIMUM_EVENT, len(kept)
+            assert not [secret for secret in self._hidden if secret in kept], kept
 
     def _assert_granted(self, token: Mapping[str, Any]) -> None:
         found = self.database.execute(
@@ -689,40 +729,34 @@ def _settings(key_file: Path) -> dict[str, str | None]:
     """Every shipped feature, with limits that are not reached."""
     features = (
         "registration_token claims_profile authorization_expiry log_events jwt_bearer pushed_requests dpop "
-        "client_management software_statements"
+        "client_management software_statements origins_listed"
     )
     limits = (
         "failed_client_authentication, client+source", "token_request, client", "token_request, grant",
         "unknown_token, client", "authorization_request, source", "request_in_advance, client",
         "sign_in, account+source", "sign_in, account+device", "registration, all", "failed_registration, source",
+        "registration_change, client", "failed_grant, source", "unknown_origin, source",
     )  # fmt: skip
     return {
         "authserver.plugins": f"{SETTINGS['authserver.plugins']} {features} playground metrics rate_limits",
-        # Each refusal leaves its own event with its reason, and none is counted with others and stored later.
+        # Every refusal is stored by itself, unless a test wants them counted.
         "authserver.refusals_per_minute": "100000",
         "authserver.plugin.registration_token.tokens": INITIAL_TOKEN,
         "authserver.plugin.registration_token.scopes": "profile files.read",
         "authserver.plugin.metrics.tokens": FIGURES_TOKEN,
         "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.software_statements.issuers": f"{TRUSTED} = {key_file}",
+        "authserver.plugin.origins_listed.origins": LISTED,
         "authserver.plugin.rate_limits.limits": "\n".join(
             f"limit-{number} = {limit}, 1000000, day" for number, limit in enumerate(limits)
         ),
     }
 
 
-def _most(event: Mapping[str, Any]) -> int:
-    """How long an event may be: that of a refusal is bounded, most of all that of a stranger (T154)."""
-    if not event["type"].endswith((".refused", ".failed")):
-        return MAXIMUM_EVENT
-    is_strangers = event["actor"] == "stranger"
-    return COLUMNS + (MAXIMUM_STRANGER_REFUSAL_EVENT if is_strangers else MAXIMUM_KNOWN_REFUSAL_EVENT)
-
-
-def _documented(document: Mapping[str, Any]) -> dict[tuple[str, int], set[str]]:
-    """The codes of the errors that each operation may answer, by its method and path and the status."""
+def _documented(document: Mapping[str, Any]) -> dict[tuple[str, str, int], set[str]]:
+    """The codes of the errors that each endpoint may answer, by the method, its path and the status."""
     return {
-        (f"{method.upper()} {path}", int(status)): set(
+        (method.upper(), path, int(status)): set(
             response["content"]["application/json"]["schema"]["properties"]["error"]["enum"]
         )
         for path, operations in document["paths"].items()

@@ -55,9 +55,9 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "clients.never_used, of a network": lambda stores: stores.clients.never_used(
         NOW, network="192.0.2.7", limit=9
     ),
-    "clients.count_never_used": lambda stores: stores.clients.count_never_used(NOW, limit=9),
+    "clients.count_never_used": lambda stores: stores.clients.count_never_used(limit=9),
     "clients.count_never_used, of a network": lambda stores: stores.clients.count_never_used(
-        NOW, network="192.0.2.7", limit=9
+        network="192.0.2.7", limit=9
     ),
     "clients.remove_never_used": lambda stores: stores.clients.remove_never_used("client-7"),
     "clients.count_of_policy": lambda stores: stores.clients.count_of_policy("partners"),

@@ -99,7 +99,7 @@ def test_what_makes_room_for_a_client_reads_no_more_than_it_wants(
             connection.execute(sa.text("ANALYZE"))
     for run in (
         lambda stores: stores.clients.never_used(NOW, network=network, limit=limit),
-        lambda stores: stores.clients.count_never_used(NOW, network=network, limit=limit),
+        lambda stores: stores.clients.count_never_used(network=network, limit=limit),
         lambda stores: stores.clients.remove_never_used("c2"),
     ):
         # In the transaction of a registration, as they are used.

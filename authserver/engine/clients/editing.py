@@ -27,7 +27,7 @@ from authserver.engine.clients.registration import allowed_metadata, check_rotat
 from authserver.engine.clients.secrets import add_secret, end_all_secrets, needs_secret
 from authserver.engine.context import Engine
 from authserver.engine.errors import AccessDenied, InvalidClientMetadata
-from authserver.engine.records import EDITED, NOTHING, Client, ClientMetadata, EventType, Logo
+from authserver.engine.records import EDITED, MANAGED, NOTHING, Client, ClientMetadata, EventType, Logo
 
 MADE_PUBLIC = "client-made-public"
 REMOVED = "client-removed-itself"
@@ -161,7 +161,8 @@ def update(
 def remove(engine: Engine, client: Client) -> None:
     """A client ends its registration: from now on it gets nothing, and nothing that it has is valid (RFC 7592, 2.3).
 
-    It is disabled for good; clean-up deletes it when it has no grants any more. Harmless a second time.
+    It is disabled for good; clean-up deletes it when it has no grants any more. One that was never used is deleted at
+    once, and gives its place to others (`clients.room`). Harmless a second time.
     """
     if not engine.stores.clients.disable(client.client_id, engine.now):
         return
@@ -172,7 +173,13 @@ def remove(engine: Engine, client: Client) -> None:
     forgotten = engine.stores.consents.forget_client(client.client_id)
     if forgotten:
         engine.record(EventType.CONSENT_ENDED, reason=REMOVED, details={"consents": forgotten})
-    end_all_secrets(engine, client.client_id)
+    if not engine.stores.clients.remove_never_used(client.client_id):
+        end_all_secrets(engine, client.client_id)
+
+
+def as_managed(client: Client) -> Client:
+    """The client as it is kept when it has read or changed its own registration."""
+    return replace(client, private_details={**client.private_details, MANAGED: True})
 
 
 def _write(engine: Engine, before: Client, after: Client) -> Edited:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import chain
+from operator import attrgetter
 
 from authserver.engine.clients.client_metadata import with_metadata
 from authserver.engine.context import Engine
@@ -36,19 +37,24 @@ def network_here(engine: Engine) -> str:
 def make_room(engine: Engine, metadata: ClientMetadata) -> list[str]:
     """Delete what gives way to one more client of this network; their ids.
 
-    An equal client of this network that was never used goes in any case: a program that registers anew whenever it
-    starts would else leave one behind each time. It gets an id of its own nevertheless, because several people may
-    share a network, and one of them must not get the client of another.
+    An equal client of this network that was never used goes in any case, unless it manages its registration: a program
+    that registers anew whenever it starts would else leave one behind each time. It gets an id of its own
+    nevertheless, because several people may share a network, and one of them must not get the client of another.
+    Strangers can manage what they register, so where there are too many, that alone keeps no client; it only goes last.
 
     Raises:
         TooManyRequests: there are too many that were never used, and all of them are spared.
     """
     clients, settings, here = engine.stores.clients, engine.settings, network_here(engine)
-    old = clients.never_used(engine.now - SPARED, network=here, limit=_BATCH)
+    old = sorted(
+        clients.never_used(engine.now - SPARED, network=here, limit=_BATCH), key=attrgetter("is_managed")
+    )
     gone = [
         client.client_id
         for client in old
-        if with_metadata(client, metadata) == client and clients.remove_never_used(client.client_id)
+        if not client.is_managed
+        and with_metadata(client, metadata) == client
+        and clients.remove_never_used(client.client_id)
     ]
     next_ones = (client for client in old if client.client_id not in gone)
     if settings.unused_clients_per_source:
@@ -73,7 +79,7 @@ def _down_to(engine: Engine, most: int, old: Iterator[Client], *, network: str |
 
 
 def _count(engine: Engine, most: int, *, network: str | None = None) -> int:
-    return engine.stores.clients.count_never_used(engine.now, network=network, limit=most + _BATCH)
+    return engine.stores.clients.count_never_used(network=network, limit=most + _BATCH)
 
 
 def _refusal(engine: Engine, *, in_all: bool) -> TooManyRequests:

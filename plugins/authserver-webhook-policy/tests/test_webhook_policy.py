@@ -81,6 +81,8 @@ ASKED: Mapping[str, Mapping[str, Any]] = {
         "metadata": METADATA,
         "bearer": Secret(BEARER),
         "source": "192.0.2.1",
+        "token": None,
+        "client": None,
     },
 }
 # A value that fits the hook, where it has one, and what the policy makes of it.
@@ -101,6 +103,7 @@ TOKEN_FACTS = {
     "scopes": ["read", "write"],
     "kind": "access",
 }
+README = Path(__file__).parents[1] / "README.md"
 every_hook = pytest.mark.parametrize("hook", HOOKS)
 
 
@@ -281,7 +284,22 @@ def test_reasons_that_are_known_are_recorded(
                     "details": {"contacts": ["ann@example.com"]},
                 },
                 "bearer": True,
+                "token": None,
                 "source": "192.0.2.1",
+                "client_id": None,
+            },
+        ),
+        (
+            "rate_decision",
+            {
+                "counted": "failed_client_authentication",
+                "step": "claim",
+                "endpoint": "example",
+                "source": "192.0.2.1",
+                "client_id": None,
+                "account": None,
+                "device_id": None,
+                "grant_id": None,
             },
         ),
         ("introspection_decision", {"client_id": "reports", "token": TOKEN_FACTS}),
@@ -296,6 +314,8 @@ def test_a_question_is_the_hook_and_its_facts(
     (received,) = endpoint.received
     assert json.loads(received.body) == {"hook": hook, "facts": facts}
     assert b"canary" not in received.body
+    (row,) = [line for line in README.read_text().splitlines() if line.startswith(f"| `{hook}` | ")]
+    assert [name for name in facts if f"`{name}`" not in row] == []
 
 
 def test_a_password_is_sent_only_where_the_operator_says_so(
