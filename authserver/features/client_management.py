@@ -141,6 +141,7 @@ class ClientManagement:
     immediate: ClassVar[bool] = True
     described: ClassVar[Mapping[str, Described]] = {"registration_response": Described(answer=_OWN_MEMBERS)}
     reasons: ClassVar[Mapping[str, str]] = {
+        "client-changed-meanwhile": "",
         "registration-token-malformed": "",
         "registration-token-missing": "",
         "registration-token-refused": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from itertools import chain
@@ -64,7 +64,7 @@ class _Document:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._parts = registry.application.parts
-        self._described: Mapping[str, list[Described]] = self._parts.policies.all_declared("described")
+        self._described: Mapping[str, Sequence[Described]] = self._parts.policies.all_declared("described")
         self._routes = [route for route in registry.paths.values() if route.medium is Medium.JSON]
 
     def made(self) -> dict[str, Any]:
