@@ -28,9 +28,20 @@ ELSEWHERE = {
     "two-bindings",
     "unexpected-error",
     # Two requests at the same time.
+    "client-changed-meanwhile",
     "grant-ended",
     "password-changed",
     "session-ended",
+    # Only an operator makes a token, or changes a client, so that it is refused for these.
+    "auth-method-not-open",
+    "client-edited",
+    "initial-access-token-expired",
+    "initial-access-token-restored",
+    "initial-access-token-revoked",
+    "initial-access-token-used-up",
+    "redirect-host-not-open",
+    "registration-policy-full",
+    "registration-policy-unknown",
     # Only an operator registers a client for these.
     "private-use-not-allowed",
     "unauthorized_client",
@@ -43,14 +54,19 @@ ELSEWHERE = {
     "not-everything-offered",
     "resource-missing",
     "scope-not-open",
+    "software-statement-missing",
+    "too-many-unused-clients",
     # What is there only for commands.
     "core-floor",
+    "origin-malformed",
     # Codes whose errors always have a closer reason.
     "invalid_client",
     "invalid_dpop_proof",
     "invalid_grant",
     "invalid_request_uri",
+    "invalid_software_statement",
     "invalid_token",
+    "unapproved_software_statement",
 }
 EACH = 560 if IS_LONG else 14
 
