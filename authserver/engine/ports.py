@@ -447,8 +447,8 @@ class Policies(Protocol):
         Raises ContributionFailed when one of them fails, and the OAuthError of one that refuses where it may.
         """
 
-    def declared(self, attribute: str, /) -> Mapping[str, Any]:
-        """The mappings that plugins have in this attribute, in one; if two have the same key, the first counts."""
+    def all_declared(self, attribute: str, /) -> Mapping[str, Sequence[Any]]:
+        """What plugins have under each key of the mappings in this attribute, in their order."""
 
     def all_declared(self, attribute: str, /) -> Mapping[str, Sequence[Any]]:
         """The mappings that plugins have in this attribute: by key, what each has, in the order of the plugins."""

@@ -47,6 +47,9 @@ REMEDIES: Mapping[str, str] = {
     "client-disabled": (
         "the client was disabled for good: `authserver client add` registers another, with an id of its own"
     ),
+    "client-edited": (
+        "an operator has changed this client, so it cannot change itself: change it by `authserver client edit {client_id}`"
+    ),
     "user-disabled": "the person was disabled for good: `authserver user add` adds another, with a name of their own",
     "method-not-registered": (
         "the client must use {registered_method}, for which it is registered; or register it for the method that it used: "
@@ -242,6 +245,7 @@ REMEDIES: Mapping[str, str] = {
 # Mistakes of the sender of the request, which no setting changes.
 WITHOUT_REMEDY = frozenset(
     {
+        "assertion-malformed",
         "client-id-differs",
         "client-refused",
         "content-type",

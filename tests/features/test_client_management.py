@@ -598,7 +598,7 @@ def test_too_many_attempts_are_refused_for_a_while(serve: Callable[..., Server])
 
 
 def test_the_event_of_a_change_is_bounded(server: Server) -> None:
-    """T117: any stranger can register, and change what it registered again and again."""
+    """T131: any stranger can register, and change what it registered again and again."""
     client = registered(server)
     links = {f"{name}_uri": f"https://client.example/{'a' * 900}" for name in ("client", "tos", "policy")}
     uris = [f"https://client.example/{number}/{'a' * 900}" for number in range(10)]

@@ -66,7 +66,9 @@ ELSEWHERE = {
     "invalid_dpop_proof",
     "invalid_grant",
     "invalid_request_uri",
+    "invalid_software_statement",
     "invalid_token",
+    "unapproved_software_statement",
 }
 EACH = 560 if IS_LONG else 14
 

@@ -118,9 +118,8 @@ def test_no_sequence_gives_to_one_what_is_anothers(world: World) -> None:
         ),
     )
     REPORT.append(f"{world.counted['refusals']} refusals were counted in {world.counted['events']} events")
-    assert world.counted["refusals"] >= world.counted["events"] > 0
     if IS_LONG:
-        assert world.counted["refusals"] > world.counted["events"]
+        assert world.counted["refusals"] > world.counted["events"] > 0
 
 
 class Steps(RuleBasedStateMachine):

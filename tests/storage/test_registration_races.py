@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -70,3 +71,20 @@ def test_a_policy_never_gets_more_clients_than_it_may_have(server: Server) -> No
     assert set(answers) <= {(201, ""), (400, "invalid_client_metadata"), (503, "temporarily_unavailable")}
     assert len(server.events("client.registered")) == 3
     assert uses_of(server) == 3
+
+
+@pytest.mark.postgresql
+def test_a_registration_does_not_wait_for_others_for_ever(postgresql_url: str) -> None:
+    """T114: one that holds the others up, because its server hangs, is waited for as long as for any lock."""
+    server = Server(postgresql_url)
+    try:
+        with server.application.begin() as engine:
+            engine.stores.clients.hold_registrations()
+            began = time.monotonic()
+            answer = server.http.post_json("/oauth/register", self_registration(), expect_errors=True)
+            assert time.monotonic() - began < 5
+        assert (answer.status_int, answer.json["error"]) == (503, "temporarily_unavailable")
+        assert answer.headers["Retry-After"]
+        assert server.http.post_json("/oauth/register", self_registration()).status_int == 201
+    finally:
+        server.close()

@@ -393,6 +393,21 @@ def test_an_address_registers_so_many_clients(limited: Any, clock: time_machine.
     assert register(server).status_int == 201
 
 
+def test_registrations_without_room_use_up_nothing_of_others(limited: Any) -> None:
+    """T131, R-20: a network that has all its unused clients keeps no other from registering, and is slowed down itself."""
+    server = limited(
+        "all = registration, all, 2, hour",
+        "refused = failed_registration, source, 3, hour",
+        **{"authserver.unused_clients_per_source": "1"},
+    )
+    answers = [register(server, REMOTE_ADDR="192.0.2.7") for _ in range(5)]
+    assert [answer.status_int for answer in answers] == [201, 429, 429, 429, 429]
+    assert_too_many(answers[-1], 3600)
+    reasons = [event["reason"] for event in server.events("registration.refused")]
+    assert reasons == ["too-many-unused-clients"] * 3 + ["refused"]
+    assert register(server, REMOTE_ADDR="198.51.100.7").status_int == 201
+
+
 def test_registrations_that_are_refused_use_up_nothing_of_others(limited: Any) -> None:
     """T131, R-20: they are counted by address, and leave one event."""
     server = limited("in-all = registration, all, 1, hour", "refused = failed_registration, source, 3, hour")

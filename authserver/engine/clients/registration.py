@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +31,7 @@ from authserver.engine.errors import (
     ServerError,
 )
 from authserver.engine.ports import StorageUnavailable
-from authserver.engine.questions import Counted, RedirectUriQuestion, RegistrationQuestion
+from authserver.engine.questions import Counted, RateQuestion, RedirectUriQuestion, RegistrationQuestion
 from authserver.engine.records import (
     NOTHING,
     REGISTRATION_REASONS,
@@ -66,8 +67,30 @@ def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
         StorageUnavailable: others with tokens of the same policy were faster each time.
     """
     client_id = digests.new_identifier("client_")
-    agreed = _agree(engine, body, client_id)
-    rates.claim(engine, Counted.REGISTRATION)
+    with _counting_failures(engine):
+        agreed = _agree(engine, body, client_id)
+    claimed = rates.claim(engine, Counted.REGISTRATION)
+    with _counting_failures(engine, claimed):
+        return _keep(engine, body, client_id, agreed)
+
+
+@contextmanager
+def _counting_failures(engine: Engine, claimed: RateQuestion | None = None) -> Iterator[None]:
+    """Count a refusal as that, and take off what was claimed for a success. Raises TooManyRequests instead."""
+    try:
+        yield
+    except ServerError:
+        raise
+    except OAuthError:
+        # Nothing is kept, and others need not wait while policies are asked.
+        engine.stores.undo()
+        rates.give_back(engine, claimed)
+        rates.claim(engine, Counted.FAILED_REGISTRATION)
+        raise
+
+
+def _keep(engine: Engine, body: bytes, client_id: str, agreed: _Agreed) -> Mapping[str, Any]:
+    """Keep the client, as far as there is room for it, and say what it got. Raises as `register` does."""
     clients = engine.stores.clients
     for _ in range(ATTEMPTS):
         # From here on other registrations wait, and no plugin is asked.
@@ -116,14 +139,8 @@ class _Agreed:
 
 def _agree(engine: Engine, body: bytes, client_id: str) -> _Agreed:
     """Ask policies, and plugins what they add. Raises as `register` does."""
-    try:
-        token = initial_tokens.presented(engine)
-        allowed = allowed_metadata(engine, read_object(body), client_id, token=token)
-    except ServerError:
-        raise
-    except OAuthError:
-        rates.claim(engine, Counted.FAILED_REGISTRATION)
-        raise
+    token = initial_tokens.presented(engine)
+    allowed = allowed_metadata(engine, read_object(body), client_id, token=token)
     future = with_metadata(_new_client(engine, client_id, RegisteredBy.SELF), allowed.metadata)
     private_details: dict[str, Any] = {}
     members: dict[str, Any] = {}

@@ -25,6 +25,8 @@ SPARED = timedelta(hours=1)
 # Where there are too many in all, clients of other networks give way only when they are older than this.
 SPARED_BY_OTHERS = timedelta(days=1)
 TOO_MANY = "too-many-unused-clients"
+# For programs alone, so it is not translated.
+_NO_ROOM = "Too many clients were registered and never used. Try again later."
 # How many give way to one at most, where the setting was lowered.
 _BATCH = 100
 
@@ -93,7 +95,7 @@ def _refusal(engine: Engine, *, in_all: bool) -> TooManyRequests:
         for client in engine.stores.clients.never_used(engine.now, network=network, limit=1)
     ]
     return TooManyRequests(
-        "Too many clients were registered and never used. Try again later.",
+        _NO_ROOM,
         reason=TOO_MANY,
         retry_after=max(1, math.ceil(min(waits, default=SPARED).total_seconds())),
         leaves_event=True,
