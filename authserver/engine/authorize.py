@@ -36,6 +36,7 @@ from authserver.engine.decisions import Verdict
 from authserver.engine.errors import (
     AccessDenied,
     AuthenticationRefused,
+    InvalidClient,
     InvalidRequest,
     OAuthError,
     PageError,
@@ -43,6 +44,7 @@ from authserver.engine.errors import (
     RequestNotSupported,
     RequestUriNotSupported,
     ServerError,
+    TooManyRequests,
     UnauthorizedClient,
     UnsupportedResponseType,
 )
@@ -414,7 +416,7 @@ def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
     """The client and the redirect URI, or a page."""
     try:
         return _target(engine, parameters)
-    except ServerError:
+    except (ServerError, TooManyRequests):
         raise
     except OAuthError as error:
         raise PageError(error) from None
@@ -423,7 +425,12 @@ def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
 def _target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
     """The client and the redirect URI. Raises OAuthError."""
     client_id = parameters.require("client_id")
-    client = engine.find_client(client_id)
+    try:
+        client = engine.find_client(client_id)
+    except InvalidClient as error:
+        refused = InvalidRequest(error.description, reason=error.reason)
+        refused.facts = error.facts
+        raise refused from None
     if client is None or not client.is_enabled:
         raise InvalidRequest(
             "There is no such application here.", reason="client-disabled" if client else "client-unknown"

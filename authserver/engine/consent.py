@@ -68,11 +68,14 @@ def consents_already(engine: Engine, agreement: Agreement) -> bool:
 def silent_approval_is_safe(client: Client, *, reaches_client_alone: bool) -> bool:
     """Whether the identity of the client is proven, so that no page is needed (E-12, T088).
 
+    A client id that is an address belongs to all installations of a program, so the user is asked each time: another
+    site could have begun the request (E-19).
+
     Args:
         reaches_client_alone: whether only this client can receive the answer. Any program on the device can listen at a
             loopback address or register a private-use scheme, even if the client is confidential.
     """
-    if client.is_self_registered or not reaches_client_alone:
+    if client.is_self_registered or client.is_known_by_address or not reaches_client_alone:
         return False
     return client.first_party or not client.is_public
 

@@ -99,11 +99,13 @@ class Reply:
     """What another server answered.
 
     Attributes:
+        url: that was asked for.
         status: of HTTP.
         headers: by lower-case name; several of one name are joined by a comma.
         body: at most as long as was asked for; empty unless the status is 2xx.
     """
 
+    url: str = ""
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
@@ -131,6 +133,7 @@ class DocumentKind(Generic[T]):
         maximum_age: seconds after which it is fetched again although its server says more.
         last_good_for: seconds after its end for which it is used when the next fetch fails in a way that says nothing
             about it (`FetchFailed.says_nothing`); 0 for never.
+        gone: the HTTP statuses that say that there is no such document any more, so that the last good one ends.
         refetch_pause: seconds before it is fetched again although it is fresh (`Fetcher.fetch`, `again`).
     """
 
@@ -142,6 +145,7 @@ class DocumentKind(Generic[T]):
     default_age: int = 300
     maximum_age: int = 86_400
     last_good_for: int = 0
+    gone: frozenset[int] = frozenset({GONE})
     refetch_pause: int = 60
 
 

@@ -244,6 +244,7 @@ class PageError(Refusal):
 
     def __init__(self, cause: OAuthError, *, advises: bool = False) -> None:
         super().__init__(cause.description, reason=cause.reason, revoke_grant=cause.revoke_grant)
+        self.facts = cause.facts
         self.code = cause.code
         self.advises = advises
 

@@ -22,6 +22,15 @@ REGISTRATION_REASONS = "registration_reasons"
 EDITED = "edited"
 
 
+# What the id of a client begins with that is known by its address, where it describes itself.
+ADDRESSES = ("https:", "http:")
+
+
+def is_address(client_id: str) -> bool:
+    """Whether this is the id of a client that is known by its address; no other client has such an id."""
+    return client_id.startswith(ADDRESSES)
+
+
 class RegisteredBy(StrEnum):
     """Who registered a client: an operator, or the client itself (RFC 7591)."""
 
@@ -102,6 +111,11 @@ class Client:
     @property
     def is_self_registered(self) -> bool:
         return self.registered_by is RegisteredBy.SELF
+
+    @property
+    def is_known_by_address(self) -> bool:
+        """Whether its id is the address at which it describes itself: all its installations share that id."""
+        return is_address(self.client_id)
 
     @property
     def registration_reasons(self) -> tuple[str, ...]:
