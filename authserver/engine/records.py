@@ -336,7 +336,8 @@ class FoundGrant:
 class Consent:
     """What a user last agreed to for one client; when any part grows, the user is asked again.
 
-    `client_name` is the name of the client at that time, empty where it is not known.
+    `client_name` is the name of the client at that time, empty where it is not known. `seen` has a digest of each thing
+    that a client which is known by its address said of itself then, by the name of the member.
     """
 
     user_id: str
@@ -346,6 +347,7 @@ class Consent:
     resources: tuple[str, ...]
     redirect_uris: tuple[str, ...]
     granted_at: datetime
+    seen: Mapping[str, str] = field(default_factory=lambda: NOTHING)
 
     def is_for(self, client: Client) -> bool:
         """Whether the user agreed to this client as it is now: under this name, and with each of its redirect URIs."""

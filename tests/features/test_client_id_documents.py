@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from authserver.engine.authorize import AskConsent
-from authserver.engine.errors import PageError, TooManyRequests
-from authserver.engine.records import Client, RegisteredBy
+from authserver.engine.records import Client
 from authserver.fetching.addresses import Reach
 from authserver.fetching.fetcher import Fetcher, Limits
-from authserver.settings import SettingsError
 from authserver.testing.origins import Authority, Origin, resolving, sending, serving
-from authserver.testing.rules import Answer, Rules, assert_code, assert_page_error, assert_refused
+from authserver.testing.rules import Answer, Rules
 from authserver.testing.server import SETTINGS
 from authserver.testing.service import REDIRECT_URI, VERIFIER
 

@@ -23,7 +23,16 @@ from authserver.engine.people.login import (
     password_size,
     password_turn,
 )
-from authserver.engine.records import Client, Consent, EventType, Grant, Session, User, is_address
+from authserver.engine.records import (
+    Client,
+    Consent,
+    EventType,
+    Grant,
+    RegisteredBy,
+    Session,
+    User,
+    is_address,
+)
 from authserver.limits import MAXIMUM_PASSWORD
 from authserver.settings import Secret
 
@@ -128,7 +137,7 @@ def connected_apps(engine: Engine, user: User) -> Sequence[ConnectedApp]:
     apps = [
         ConnectedApp(
             client_id=client_id,
-            client=clients.get(client_id),
+            client=clients.get(client_id) or _as_agreed(consents.get(client_id)),
             grants=tuple(grants.get(client_id, ())),
             consent=consents.get(client_id),
         )
@@ -322,6 +331,20 @@ def _clients(engine: Engine, client_ids: Sequence[str]) -> dict[str, Client]:
         # The log names a plugin that failed. To end a grant, the name of its client is not needed.
         pass
     return known
+
+
+def _as_agreed(consent: Consent | None) -> Client | None:
+    """A client that is known by its address, as it was when the user agreed."""
+    if consent is None or not is_address(consent.client_id):
+        return None
+    return Client(
+        client_id=consent.client_id,
+        name=consent.client_name,
+        auth_method="none",
+        redirect_uris=consent.redirect_uris,
+        registered_by=RegisteredBy.SELF,
+        created_at=consent.granted_at,
+    )
 
 
 def _handle(session: Session) -> str:
