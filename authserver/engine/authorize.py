@@ -38,7 +38,6 @@ from authserver.engine.decisions import Verdict
 from authserver.engine.errors import (
     AccessDenied,
     AuthenticationRefused,
-    InvalidClient,
     InvalidRequest,
     OAuthError,
     PageError,
@@ -353,7 +352,7 @@ def _expand(engine: Engine, parameters: Parameters) -> Expanded:
     engine.journal.note_languages(parameters)
     try:
         found = engine.contributions("expand_authorization_request", engine=engine, parameters=parameters)
-    except ServerError:
+    except (ServerError, TooManyRequests):
         raise
     except OAuthError as error:
         raise PageError(error) from None
@@ -430,12 +429,7 @@ def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
 def _target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
     """The client and the redirect URI. Raises OAuthError."""
     client_id = parameters.require("client_id")
-    try:
-        client = engine.find_client(client_id)
-    except InvalidClient as error:
-        refused = InvalidRequest(error.description, reason=error.reason)
-        refused.facts = error.facts
-        raise refused from None
+    client = engine.find_client(client_id)
     if client is None or not client.is_enabled:
         raise InvalidRequest(
             "There is no such application here.", reason="client-disabled" if client else "client-unknown"
