@@ -60,16 +60,24 @@ class FetchFailed(Exception):
         detail: a sentence for operators, with addresses and host names; never for whoever named the URL.
         status: the HTTP status, if one came.
         seconds_to_wait: until another attempt may be made, as far as that is known.
+        was_permanent: whether the failure after which this attempt waits was permanent.
     """
 
     def __init__(
-        self, problem: FetchProblem, detail: str = "", *, status: int | None = None, seconds_to_wait: int = 0
+        self,
+        problem: FetchProblem,
+        detail: str = "",
+        *,
+        status: int | None = None,
+        seconds_to_wait: int = 0,
+        was_permanent: bool = False,
     ) -> None:
         super().__init__("The document could not be fetched.")
         self.problem = problem
         self.detail = detail
         self.status = status
         self.seconds_to_wait = seconds_to_wait
+        self.was_permanent = was_permanent
 
     @property
     def says_nothing(self) -> bool:
@@ -86,7 +94,8 @@ class FetchFailed(Exception):
 
         A name that does not exist is told from an address that is refused by nobody: both are permanent (T127).
         """
-        return self.says_nothing and self.problem is not FetchProblem.NAME_UNKNOWN and self.status != 404
+        permanent = self.was_permanent or self.problem is FetchProblem.NAME_UNKNOWN or self.status == 404
+        return self.says_nothing and not permanent
 
     def facts(self) -> Mapping[str, Any]:
         """The cause as details of an event."""

@@ -364,7 +364,7 @@ class Fetcher:
             return
         # The URL may hold a secret, and is long; the caller's event can name it.
         log.info("%s: %s: %s", destination.host, error.problem.value, error.detail)
-        self._pace.failed(destination.url, destination.host, error.seconds_to_wait)
+        self._pace.failed(destination.url, destination.host, error)
 
     def _destination(self, url: str) -> _Destination:
         """Raises FetchFailed for a URL that is not fetched, whatever its host is."""
@@ -523,8 +523,11 @@ class _Places:
 
 @dataclass(slots=True)
 class _Failures:
+    """`is_permanent`: whether the last one was."""
+
     count: int = 0
     until: float = 0.0
+    is_permanent: bool = False
 
 
 class _Pace:
@@ -547,17 +550,21 @@ class _Pace:
                 seconds = max(seconds, of_host.until - now)
         if seconds > 0:
             raise FetchFailed(
-                FetchProblem.PACED, "it failed before and waits", seconds_to_wait=math.ceil(seconds)
+                FetchProblem.PACED,
+                "it failed before and waits",
+                seconds_to_wait=math.ceil(seconds),
+                was_permanent=failures is not None and failures.is_permanent,
             )
 
-    def failed(self, url: str, host: str, seconds_to_wait: int = 0) -> None:
+    def failed(self, url: str, host: str, error: FetchFailed) -> None:
         """Count a failure; the server may ask for a longer pause."""
         with self._lock:
             now = self._clock()
             of_url = _remembered(self._urls, url)
             pause = min(MAXIMUM_PAUSE, FIRST_PAUSE * 2 ** min(of_url.count, 10))
             of_url.count += 1
-            of_url.until = now + max(pause, seconds_to_wait)
+            of_url.until = now + max(pause, error.seconds_to_wait)
+            of_url.is_permanent = not error.is_temporary
             of_host = _remembered(self._hosts, host)
             if now >= of_host.until:
                 of_host.count, of_host.until = 0, now + FAILURE_WINDOW

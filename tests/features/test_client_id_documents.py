@@ -265,7 +265,6 @@ def test_a_document_that_is_not_accepted_makes_no_client(world: World, name: str
     assert_page_error(answer)
     assert answer.reason in ("client-document-refused", "client-document-unavailable")
     assert answer.facts["host"] == HOST
-    world.pass_time(600)
     refused = world.redeem("code")
     assert_refused(refused, "invalid_client", status=401)
     for said in (answer.description, refused.json["error_description"]):
@@ -482,7 +481,8 @@ def test_tokens_stay_active_while_the_document_cannot_be_had(world: World) -> No
     assert world.rules.introspect(api, secret, tokens["access_token"]).json["active"] is True
     world.origin.reply = sending(b"", 410)
     world.pass_time(600)
-    assert world.rules.introspect(api, secret, tokens["access_token"]).json == {"active": False}
+    for _ in range(3):  # also while the next attempt waits
+        assert world.rules.introspect(api, secret, tokens["access_token"]).json == {"active": False}
 
 
 # ---- Changes --------------------------------------------------------------------------------------------
