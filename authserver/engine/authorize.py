@@ -607,7 +607,7 @@ def _ask_consent(
 
 
 def _asked_about(client: Client) -> str:
-    """What an answer to the consent page is about: if that changes meanwhile, the page is shown again (CIMD-22)."""
+    """What an answer to the consent page is about: if that changes meanwhile, the page is shown again."""
     return " ".join([*client.redirect_uris, client.name, *seen(client).values()])
 
 
