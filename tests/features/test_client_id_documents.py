@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
+from authserver.api import Credentials, Decision, ReadMember, allow, deny, hookimpl
 from authserver.engine.authorize import AskConsent
 from authserver.engine.errors import PageError, TooManyRequests
 from authserver.engine.records import Client, RegisteredBy
@@ -321,6 +323,53 @@ def test_its_scopes_are_confined(make: Callable[..., World]) -> None:
     outcome = world.asked(scope="profile files.read")
     assert isinstance(outcome, AskConsent)
     assert [name for name, _ in outcome.scopes] == ["profile"]
+
+
+@dataclass(frozen=True)
+class ByAssertion:
+    """Offers a method with keys, as a plugin for `private_key_jwt` does; the right assertion is a word."""
+
+    @hookimpl
+    def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision[None] | None:
+        if client.auth_method != "private_key_jwt":
+            return None
+        return allow("signed") if credentials.assertion == client.details["jwks_uri"] else deny("not-signed")
+
+    @hookimpl
+    def server_metadata(self) -> Mapping[str, object]:
+        return {"token_endpoint_auth_methods_supported": ["private_key_jwt"]}
+
+    @hookimpl
+    def client_metadata(self) -> Mapping[str, ReadMember]:
+        return {"jwks_uri": lambda name, value: value}
+
+
+def test_a_client_with_keys_must_authenticate(world: World) -> None:
+    """CIMD-11, CIMD-16: where a plugin offers the method; without one it is refused, as there is nothing to step down to."""
+    keys = "https://app.example/keys"
+    world.publish(token_endpoint_auth_method="private_key_jwt", jwks_uri=keys)
+    refused = world.asked()
+    assert_page_error(refused)
+    assert refused.description.endswith("token_endpoint_auth_method is not offered.")
+    offering = f"{ByAssertion.__module__}:{ByAssertion.__qualname__}"
+    rules = Rules(
+        with_documents()
+        | {"authserver.plugins": f"{SETTINGS['authserver.plugins']} client_id_documents {offering}"},
+        stores=world.rules.stores,
+    )
+    rules.parts = replace(rules.parts, fetcher=world.rules.parts.fetcher)
+    world.rules = rules
+    code = rules.code(world.client())
+    assert_refused(world.redeem(code), "invalid_client", status=401)
+
+    def redeem(assertion: str) -> Answer:
+        form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER}
+        return rules.post(
+            "/oauth/token", urlencode({**form, "client_id": world.url(), "client_assertion": assertion})
+        )
+
+    assert_refused(redeem("another"), "invalid_client", status=401)
+    assert redeem(keys).refusal is None
 
 
 # ---- Lists, and clients that are registered here ------------------------------------------------------
