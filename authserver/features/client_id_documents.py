@@ -80,10 +80,10 @@ def read(reply: Reply) -> Described:
                 raise ValueError(f"{name} must not be in it, because everybody can read it")
         if str(members.get("token_endpoint_auth_method", "none")).startswith("client_secret"):
             raise ValueError("token_endpoint_auth_method needs a secret, and everybody can read the document")
-        for name in ("client_name", "redirect_uris"):
-            if name not in members:
-                raise ValueError(f"{name} is missing")
         metadata = read_metadata(members, {})
+        for name in ("client_name", "redirect_uris"):
+            if not getattr(metadata, name):
+                raise ValueError(f"{name} is missing")
     except (InvalidClientMetadata, InvalidRedirectUri) as error:
         raise ValueError(error.description) from None
     for uri in metadata.redirect_uris:
@@ -123,7 +123,6 @@ class ClientIdDocuments:
     immediate: ClassVar[bool] = True
     details: ClassVar[frozenset[str]] = frozenset({STATE})
     reasons: ClassVar[Mapping[str, str]] = {
-        "client-document": "",
         "client-document-changed": "",
         "client-document-refused": (
             "whoever publishes the document must correct it; the facts of the event say what is wrong, and "
@@ -180,9 +179,11 @@ class ClientIdDocuments:
             raise InvalidClient(f"client_id: {problem}", reason="client-address-malformed")
         host = urlsplit(client_id).hostname or ""
         if client_id in self.blocked or _is_among(host, self.blocked):
-            raise _refused("This application is not allowed here.", "client-host-blocked", host=host)
+            raise _refused("This application is not allowed here.", reason="client-host-blocked", host=host)
         if self.allowed and not _is_among(host, self.allowed):
-            raise _refused("This application is not allowed here.", "client-host-not-allowed", host=host)
+            raise _refused(
+                "This application is not allowed here.", reason="client-host-not-allowed", host=host
+            )
         described = _fetched(engine, client_id, host)
         client = self._clients.get(described)
         if client is None:
@@ -217,7 +218,7 @@ class ClientIdDocuments:
         except (InvalidClientMetadata, InvalidRedirectUri) as error:
             raise _refused(
                 f"The document at client_id is not accepted: {error.description}",
-                "client-document-refused",
+                reason="client-document-refused",
                 host=host,
             ) from None
         trusted = _is_among(host, self.trusted)
@@ -272,12 +273,15 @@ def _not_fetched(failed: FetchFailed, host: str) -> InvalidClient | TemporarilyU
         # Only what a public server said to everybody is read at all.
         why = failed.detail.partition(": ")[2]
         return _refused(
-            f"The document at client_id is not accepted: {why}", "client-document-refused", host=host, **facts
+            f"The document at client_id is not accepted: {why}",
+            reason="client-document-refused",
+            host=host,
+            **facts,
         )
-    return _refused(_UNAVAILABLE, "client-document-unavailable", host=host, **facts)
+    return _refused(_UNAVAILABLE, reason="client-document-unavailable", host=host, **facts)
 
 
-def _refused(description: str, reason: str, **facts: str) -> InvalidClient:
+def _refused(description: str, *, reason: str, **facts: str) -> InvalidClient:
     refused = InvalidClient(description, reason=reason)
     refused.facts = facts
     return refused

@@ -208,6 +208,7 @@ HOSTILE: dict[str, Callable[[World], Any]] = {
     "a method that nobody has": lambda world: sending(
         json.dumps(world.document(token_endpoint_auth_method="magic")).encode()
     ),
+    "a blank name": lambda world: sending(json.dumps(world.document(client_name="  ")).encode()),
     "no name": lambda world: sending(json.dumps(world.document(client_name=None)).encode()),
     "a name that is too long": lambda world: sending(
         json.dumps(world.document(client_name="x" * 101)).encode()
