@@ -58,6 +58,10 @@ For scripts of other origins (`origin_decision`): `origin_problem` says why a te
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
 refuses one.
 
+For clients that are kept elsewhere (`find_client`): `describe_elsewhere` makes one of the metadata that another place has
+of it, within limits and on the floor of registrations; `read_metadata` only checks the form, `link_problem` and
+`is_loopback` say what an address is, and `InvalidClient` refuses it.
+
 For registrations: `expand_registration` adds members to what a client sends, and a `Welcome` is the answer of
 `registration_response`. `update_registration` and `remove_registration` are for a client that has proven who it is: they
 judge and write what it may change of itself, and `as_managed` notes that it did; `AccessDenied` says that it may not, and
@@ -103,7 +107,7 @@ before the database was restored.
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.authorize import Expanded, check_request
 from authserver.engine.clients.authentication import authenticate, read_bearer
-from authserver.engine.clients.client_metadata import read_flag, read_object
+from authserver.engine.clients.client_metadata import read_flag, read_metadata, read_object
 from authserver.engine.clients.editing import ChangedMeanwhile, as_managed
 from authserver.engine.clients.editing import remove as remove_registration
 from authserver.engine.clients.editing import update as update_registration
@@ -111,6 +115,7 @@ from authserver.engine.clients.registration import (
     INITIAL_ACCESS_TOKEN_REQUIRED,
     REGISTRATION_POLICY_UNKNOWN,
     RESERVED_PREFIXES,
+    describe_elsewhere,
 )
 from authserver.engine.clients.registration import describe as describe_registration
 from authserver.engine.clients.secrets import is_secret_of
@@ -129,6 +134,7 @@ from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
 from authserver.engine.errors import (
     AccessDenied,
+    InvalidClient,
     InvalidClientMetadata,
     InvalidGrant,
     InvalidRedirectUri,
@@ -155,6 +161,7 @@ from authserver.engine.questions import (
 )
 from authserver.engine.rates import SELF_REGISTERED, Usage
 from authserver.engine.rates import claim as claim_rate
+from authserver.engine.rates import give_back as give_back_rate
 from authserver.engine.records import (
     Client,
     ClientMetadata,
@@ -185,6 +192,8 @@ from authserver.engine.tokens.once import claim, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
     fitting_application_type,
+    is_loopback,
+    link_problem,
     origin_problem,
     redirect_uri_problem,
     same_loopback_redirect_uri,
@@ -294,6 +303,7 @@ __all__ = [
     "InitialAccessToken",
     "IntrospectedToken",
     "IntrospectionDecisionHook",
+    "InvalidClient",
     "InvalidClientMetadata",
     "InvalidGrant",
     "InvalidRedirectUri",
@@ -360,6 +370,7 @@ __all__ = [
     "claim",
     "claim_rate",
     "deny",
+    "describe_elsewhere",
     "describe_registration",
     "did_you_mean",
     "digest",
@@ -368,9 +379,12 @@ __all__ = [
     "fitting_application_type",
     "foreign_key",
     "from_text",
+    "give_back_rate",
     "hookimpl",
+    "is_loopback",
     "is_secret_of",
     "json_response",
+    "link_problem",
     "narrow",
     "network_of",
     "new_credential",
@@ -384,6 +398,7 @@ __all__ = [
     "read_form",
     "read_json",
     "read_jws",
+    "read_metadata",
     "read_object",
     "read_query",
     "redirect_uri_problem",

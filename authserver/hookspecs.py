@@ -509,17 +509,21 @@ def rate_decision(
     """
 
 
-@contributing(Client, timed=True)
-def find_client(client_id: str) -> Client | None:
+@contributing(Client, timed=True, refusing=True)
+def find_client(engine: Engine, client_id: str) -> Client | None:
     """A client that is kept elsewhere.
 
     Asked when no client of this id is stored here; of several answers the first is used.
 
     Arguments:
-        client_id: as it was sent; up to 200 visible ASCII characters.
+        engine: of this request.
+        client_id: as it was sent; up to 2048 visible ASCII characters.
 
     Answers:
         The client, with digests of its secrets if it has any; all rules for stored clients apply to it.
+        An OAuth error that it raises ends the request: `InvalidClient` if there is such a client elsewhere and it is not
+            accepted, which the authorization endpoint shows on a page; `TemporarilyUnavailable` if that cannot be known
+            now.
         None: not mine.
 
     Nobody: there is no such client.

@@ -62,7 +62,9 @@ MAXIMUM_SCOPE_NAME: Annotated[
 ] = 100
 MAXIMUM_RESOURCES: Annotated[int, Bound("times `resource` in a request", "a policy decides about each")] = 10
 MAXIMUM_URI: Annotated[int, Bound("characters of a URI", "some servers take no longer address")] = 2_048
-MAXIMUM_CLIENT_ID: Annotated[int, Bound("characters of a `client_id`", "a longer one is not looked up")] = 200
+MAXIMUM_CLIENT_ID: Annotated[int, Bound("characters of a `client_id`", "a longer one is not looked up")] = (
+    2_048
+)
 MAXIMUM_ORIGIN: Annotated[
     int, Bound("characters of `Origin`", "a host name has at most 253; a longer one is not looked up")
 ] = 300

@@ -25,13 +25,14 @@ from authserver.engine.clients.editing import (
     ListEdit,
     edit,
     members,
+    pin,
 )
 from authserver.engine.clients.registration import add_client
 from authserver.engine.context import Engine
 from authserver.engine.crypto import strict_json
-from authserver.engine.errors import InvalidRedirectUri
+from authserver.engine.errors import InvalidClient, InvalidRedirectUri, TemporarilyUnavailable
 from authserver.engine.keys.ring import check_known
-from authserver.engine.records import Client, ClientMetadata, ClientState
+from authserver.engine.records import Client, ClientMetadata, ClientState, is_address
 from authserver.explaining.remedies import remedy_of
 from authserver.ini import did_you_mean
 from authserver.limits import MAXIMUM_LOGO
@@ -321,9 +322,15 @@ def list_clients(configuration: Configuration, states: tuple[str, ...], as_json:
 @json_option
 @click.pass_obj
 def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
-    """Show one application, and its live secrets as `client secrets` does."""
+    """Show one application, and its live secrets as `client secrets` does.
+
+    What is known by its address, and is not pinned, is shown as it describes itself there now.
+    """
     with configuration.engine(Plugins.UNUSED) as engine:
         found = engine.stores.clients.find(client_id, engine.now)
+    if found is None and is_address(client_id):
+        with configuration.engine() as engine, _with_its_cause():
+            found = engine.find_client_elsewhere(client_id)
     if found is None:
         raise click.ClickException(f"{client_id}: no such client; see `authserver client list`")
     record, secrets = described(found, engine.now), described_secrets(found.secrets)
@@ -334,6 +341,27 @@ def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
     if secrets:
         say()
         print_secrets(secrets)
+
+
+@client.command("pin")
+@click.argument("client_id", metavar="ADDRESS")
+@json_option
+@click.pass_obj
+def pin_client(configuration: Configuration, client_id: str, as_json: bool) -> None:
+    """Keep an application that is known by its address, as it describes itself there now.
+
+    From then on this counts, whatever is at the address, and you vouch for it: it is verified. To take over what has
+    changed there, pin it again.
+    """
+    with configuration.engine() as engine, _in_a_sentence(), _with_its_cause():
+        is_new = engine.find_kept_client(client_id) is None
+        edited = pin(engine, client_id)
+    if as_json:
+        print_json(_described_edit(edited, engine.now))
+    elif is_new:
+        print_record(described(edited.client, engine.now))
+    else:
+        _print_edit(edited)
 
 
 @client.command()
@@ -411,6 +439,17 @@ def _in_a_sentence() -> Iterator[None]:
     except InvalidRedirectUri as refused:
         remedy = f" ({remedy_of(refused.reason)})" if refused.reason != refused.code else ""
         raise click.ClickException(refused.description + remedy) from refused
+
+
+@contextmanager
+def _with_its_cause() -> Iterator[None]:
+    """Why a client that is known by its address is not accepted: more than the client itself is told."""
+    try:
+        yield
+    except (InvalidClient, TemporarilyUnavailable) as refused:
+        facts = {"reason": refused.reason, **refused.facts}
+        told = ", ".join(f"{name}: {value}" for name, value in facts.items())
+        raise click.ClickException(f"{refused.description} ({told})") from refused
 
 
 def _list_edit(options: dict[str, Any], name: str) -> ListEdit:

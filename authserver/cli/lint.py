@@ -17,7 +17,7 @@ from authserver.cli.printing import json_option, print_json, print_rows, say
 from authserver.engine import authorize, token, uris
 from authserver.engine.context import Engine, Journal
 from authserver.engine.errors import OAuthError
-from authserver.engine.records import Client
+from authserver.engine.records import Client, is_address
 from authserver.explaining.remedies import remedy_of
 from authserver.hookspecs import DECIDING
 from authserver.ini import PLUGIN_PREFIX
@@ -126,7 +126,7 @@ def unused_settings(engine: Engine, plugins: PluginSet) -> Iterator[Unused]:
     for name in plugins.names:
         named = {variant.client: variant for variant in plugins.variants(name) if variant.client}
         for client_id, variant in named.items():
-            if engine.find_client(client_id) is not None:
+            if is_address(client_id) or engine.find_client(client_id) is not None:
                 continue
             known = [
                 client.client_id for client in engine.stores.clients.page(engine.now, after="", limit=PAGE)

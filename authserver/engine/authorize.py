@@ -22,11 +22,13 @@ from authserver.engine.asking import allowed_resources, allowed_scopes, requeste
 from authserver.engine.consent import (
     Agreement,
     agree,
+    changed_since,
     consents_already,
     decline,
     hold_session,
     problem_with,
     remembered,
+    seen,
     sentences,
     silent_approval_is_safe,
 )
@@ -43,6 +45,7 @@ from authserver.engine.errors import (
     RequestNotSupported,
     RequestUriNotSupported,
     ServerError,
+    TooManyRequests,
     UnauthorizedClient,
     UnsupportedResponseType,
 )
@@ -91,7 +94,8 @@ class AskLogin:
 class AskConsent:
     """The user must be asked whether they agree.
 
-    `scopes` are (name, sentence) pairs; `problem` says why the page comes back: `nothing-ticked`,
+    `scopes` are (name, sentence) pairs; `changed` names what the client says of itself in another way than when the user
+    agreed before (E-20), at the time `agreed_at`; `problem` says why the page comes back: `nothing-ticked`,
     `not-confirmed` or `shown-to-another`.
     """
 
@@ -101,6 +105,8 @@ class AskConsent:
     redirect_uri: str
     agreement: Agreement
     scopes: tuple[tuple[str, str], ...]
+    changed: tuple[str, ...] = ()
+    agreed_at: datetime | None = None
     problem: str | None = None
 
 
@@ -346,7 +352,7 @@ def _expand(engine: Engine, parameters: Parameters) -> Expanded:
     engine.journal.note_languages(parameters)
     try:
         found = engine.contributions("expand_authorization_request", engine=engine, parameters=parameters)
-    except ServerError:
+    except (ServerError, TooManyRequests):
         raise
     except OAuthError as error:
         raise PageError(error) from None
@@ -414,7 +420,7 @@ def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
     """The client and the redirect URI, or a page."""
     try:
         return _target(engine, parameters)
-    except ServerError:
+    except (ServerError, TooManyRequests):
         raise
     except OAuthError as error:
         raise PageError(error) from None
@@ -583,22 +589,26 @@ def _passes_unasked(engine: Engine, checked: Checked) -> bool:
 def _ask_consent(
     engine: Engine, pending: Pending, checked: Checked, problem: str | None = None
 ) -> AskConsent:
+    client, user = checked.agreement.client, checked.agreement.user
+    before = (
+        engine.stores.consents.find(user.user_id, client.client_id) if client.is_known_by_address else None
+    )
     return AskConsent(
         sealed_request=seal(engine, pending),
         handle=pending.handle,
-        form_token=form_token(
-            engine, pending.handle, checked.agreement.user, _asked_about(checked.agreement.client)
-        ),
+        form_token=form_token(engine, pending.handle, user, _asked_about(client)),
         redirect_uri=checked.redirect_uri,
         agreement=checked.agreement,
         scopes=sentences(engine, checked.agreement),
+        changed=changed_since(before, client) if before else (),
+        agreed_at=before.granted_at if before else None,
         problem=problem,
     )
 
 
 def _asked_about(client: Client) -> str:
-    """What an answer to the consent page is about: if an operator changes it meanwhile, the page is shown again."""
-    return " ".join([*client.redirect_uris, client.name])
+    """What an answer to the consent page is about: if that changes meanwhile, the page is shown again."""
+    return " ".join([*client.redirect_uris, client.name, *seen(client).values()])
 
 
 def _approve(

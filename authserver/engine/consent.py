@@ -5,16 +5,20 @@ No rule here depends on how the client asked or how it gets its answer: any gran
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from authserver.engine.context import Engine
-from authserver.engine.crypto import digests
+from authserver.engine.crypto import digests, strict_json
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import AccessDenied, InvalidRequest, PageError
 from authserver.engine.questions import ConsentQuestion
-from authserver.engine.records import Client, Consent, EventType, Grant, Session, User
+from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, Session, User
+
+_SEEN = "seen-member"
+# A client that says another thing of itself here could be somebody else.
+_IDENTIFYING = frozenset({"redirect_uris", "token_endpoint_auth_method", "jwks", "jwks_uri"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +42,39 @@ def remembered(engine: Engine, client: Client, user_id: str) -> Consent | None:
     """What this user last agreed to for this client; None too if the client changed so that the user must be asked again.
 
     The user agreed to a name and to destinations. A client with another name or one more redirect URI could be
-    somebody else, whatever policies say (E-13, T089).
+    somebody else, whatever policies say (E-13, T089); one that is known by its address also with other keys.
     """
     found = engine.stores.consents.find(user_id, client.client_id)
-    return found if found is not None and found.is_for(client) else None
+    if found is None or not found.is_for(client) or _IDENTIFYING & set(changed_since(found, client)):
+        return None
+    return found
+
+
+def seen(client: Client) -> Mapping[str, str]:
+    """A digest of each thing that a client which is known by its address says of itself, by the name of the member.
+
+    An operator vouches for what other clients are; of them there is nothing.
+    """
+    if not client.is_known_by_address:
+        return NOTHING
+    said = {
+        "client_name": client.name,
+        "redirect_uris": list(client.redirect_uris),
+        "token_endpoint_auth_method": client.auth_method,
+        **client.details,
+    }
+    return {
+        name: digests.digest(_SEEN, strict_json.dumps(value).decode()).hex()[:16]
+        for name, value in said.items()
+    }
+
+
+def changed_since(consent: Consent, client: Client) -> tuple[str, ...]:
+    """What a client says of itself in another way than when the user last agreed, as far as that is known (E-20)."""
+    before, now = consent.seen, seen(client)
+    if not before:
+        return ()
+    return tuple(name for name in dict.fromkeys((*before, *now)) if before.get(name) != now.get(name))
 
 
 def consents_already(engine: Engine, agreement: Agreement) -> bool:
@@ -68,11 +101,14 @@ def consents_already(engine: Engine, agreement: Agreement) -> bool:
 def silent_approval_is_safe(client: Client, *, reaches_client_alone: bool) -> bool:
     """Whether the identity of the client is proven, so that no page is needed (E-12, T088).
 
+    A client id that is an address belongs to all installations of a program, so the user is asked each time: another
+    site could have begun the request (E-19).
+
     Args:
         reaches_client_alone: whether only this client can receive the answer. Any program on the device can listen at a
             loopback address or register a private-use scheme, even if the client is confidential.
     """
-    if client.is_self_registered or not reaches_client_alone:
+    if client.is_self_registered or client.is_known_by_address or not reaches_client_alone:
         return False
     return client.first_party or not client.is_public
 
@@ -155,6 +191,7 @@ def _remember(engine: Engine, agreement: Agreement) -> None:
             resources=agreement.resources,
             redirect_uris=client.redirect_uris,
             granted_at=engine.now,
+            seen=seen(client),
         )
     )
     engine.record(EventType.CONSENT_GIVEN, details={"scopes": list(agreement.scopes)})

@@ -281,8 +281,7 @@ class Engine(Parts):
     def find_client(self, client_id: str) -> Client | None:
         """The client of this id, from the store or from a plugin. A text that cannot be a client id is not looked up.
 
-        Raises:
-            ServerError: a plugin failed.
+        Raises as `find_client_elsewhere` does.
         """
         return self.find_kept_client(client_id) or self.find_client_elsewhere(client_id)
 
@@ -294,11 +293,13 @@ class Engine(Parts):
         """The client of this id, from a plugin.
 
         Raises:
+            InvalidClient: a plugin knows it, and does not accept it.
+            TemporarilyUnavailable, TooManyRequests: that cannot be known now.
             ServerError: a plugin failed.
         """
         if not self.policies.serves("find_client") or not _may_be_client_id(client_id):
             return None
-        found = self.contributions("find_client", client_id=client_id)
+        found = self.contributions("find_client", engine=self, client_id=client_id)
         # There is no row here in which its use could be noted.
         return next(
             (replace(each, last_used_at=self.now) for each in found if each.client_id == client_id), None

@@ -60,16 +60,24 @@ class FetchFailed(Exception):
         detail: a sentence for operators, with addresses and host names; never for whoever named the URL.
         status: the HTTP status, if one came.
         seconds_to_wait: until another attempt may be made, as far as that is known.
+        was_permanent: whether the failure after which this attempt waits was permanent.
     """
 
     def __init__(
-        self, problem: FetchProblem, detail: str = "", *, status: int | None = None, seconds_to_wait: int = 0
+        self,
+        problem: FetchProblem,
+        detail: str = "",
+        *,
+        status: int | None = None,
+        seconds_to_wait: int = 0,
+        was_permanent: bool = False,
     ) -> None:
         super().__init__("The document could not be fetched.")
         self.problem = problem
         self.detail = detail
         self.status = status
         self.seconds_to_wait = seconds_to_wait
+        self.was_permanent = was_permanent
 
     @property
     def says_nothing(self) -> bool:
@@ -86,7 +94,8 @@ class FetchFailed(Exception):
 
         A name that does not exist is told from an address that is refused by nobody: both are permanent (T127).
         """
-        return self.says_nothing and self.problem is not FetchProblem.NAME_UNKNOWN and self.status != 404
+        permanent = self.was_permanent or self.problem is FetchProblem.NAME_UNKNOWN or self.status == 404
+        return self.says_nothing and not permanent
 
     def facts(self) -> Mapping[str, Any]:
         """The cause as details of an event."""
@@ -99,11 +108,13 @@ class Reply:
     """What another server answered.
 
     Attributes:
+        url: that was asked for.
         status: of HTTP.
         headers: by lower-case name; several of one name are joined by a comma.
         body: at most as long as was asked for; empty unless the status is 2xx.
     """
 
+    url: str = ""
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
@@ -131,6 +142,7 @@ class DocumentKind(Generic[T]):
         maximum_age: seconds after which it is fetched again although its server says more.
         last_good_for: seconds after its end for which it is used when the next fetch fails in a way that says nothing
             about it (`FetchFailed.says_nothing`); 0 for never.
+        gone: the HTTP statuses that say that there is no such document any more, so that the last good one ends.
         refetch_pause: seconds before it is fetched again although it is fresh (`Fetcher.fetch`, `again`).
     """
 
@@ -142,6 +154,7 @@ class DocumentKind(Generic[T]):
     default_age: int = 300
     maximum_age: int = 86_400
     last_good_for: int = 0
+    gone: frozenset[int] = frozenset({GONE})
     refetch_pause: int = 60
 
 

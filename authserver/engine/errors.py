@@ -244,7 +244,9 @@ class PageError(Refusal):
 
     def __init__(self, cause: OAuthError, *, advises: bool = False) -> None:
         super().__init__(cause.description, reason=cause.reason, revoke_grant=cause.revoke_grant)
-        self.code = cause.code
+        self.facts = cause.facts
+        # No client authenticates here: that there is none is a mistake in the request (OAuth 2.1, 4.1.2.1).
+        self.code = InvalidRequest.code if isinstance(cause, InvalidClient) else cause.code
         self.advises = advises
 
 

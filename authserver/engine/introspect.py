@@ -9,7 +9,7 @@ from typing import Any
 from authserver.engine import rates
 from authserver.engine.clients.authentication import authenticate
 from authserver.engine.context import Engine
-from authserver.engine.errors import InvalidClient
+from authserver.engine.errors import InvalidClient, TemporarilyUnavailable, TooManyRequests
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import Counted, IntrospectedToken, IntrospectionQuestion, RateStep
 from authserver.engine.records import Client, EventType, TokenKind
@@ -117,8 +117,16 @@ def _may_see(engine: Engine, caller: Client, issued: Issued) -> bool:
 
 
 def _is_client_enabled(engine: Engine, caller: Client, issued: Issued) -> bool:
-    """Whether the client that the token was issued to may still use it (M-04, R-09)."""
-    owner = caller if issued.client_id == caller.client_id else engine.find_client(issued.client_id)
+    """Whether the client that the token was issued to may still use it (M-04, R-09).
+
+    A client that is kept elsewhere is not gone because that place does not answer.
+    """
+    try:
+        owner = caller if issued.client_id == caller.client_id else engine.find_client(issued.client_id)
+    except InvalidClient:
+        return False
+    except (TemporarilyUnavailable, TooManyRequests):
+        return True
     return owner is not None and owner.is_enabled
 
 

@@ -76,9 +76,11 @@ def _auth_of_other_endpoints(members: Mapping[str, Any]) -> dict[str, list[str]]
 def auth_methods(policies: Policies, issuer: str) -> tuple[str, ...]:
     """The methods of client authentication that some plugin offers."""
     return tuple(
-        method
-        for _, added in policies.contribute("server_metadata", issuer=issuer)
-        for method in added.get(AUTH_METHODS, ())
+        dict.fromkeys(
+            method
+            for _, added in policies.contribute("server_metadata", issuer=issuer)
+            for method in added.get(AUTH_METHODS, ())
+        )
     )
 
 

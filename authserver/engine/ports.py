@@ -472,6 +472,9 @@ class Fetcher(Protocol):
             FetchFailed: it could not be fetched, and no last good one may serve.
         """
 
+    def cached(self, kind: DocumentKind[F], url: str) -> Document[F] | None:
+        """The document at this URL, if it is in the cache and fresh; nothing is fetched."""
+
     def post(
         self, url: str, body: bytes, *, headers: Mapping[str, str], maximum: int = MAXIMUM_DOCUMENT
     ) -> Reply:

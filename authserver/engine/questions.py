@@ -498,6 +498,7 @@ class Counted(StrEnum):
     REGISTRATION_CHANGE = "registration_change"
     REQUEST_IN_ADVANCE = "request_in_advance"
     UNKNOWN_ORIGIN = "unknown_origin"
+    FAILED_FETCH = "failed_fetch"
 
     @property
     def meaning(self) -> str:
@@ -520,6 +521,7 @@ _MEANINGS: Mapping[Counted, str] = MappingProxyType(
             "an authorization request that a client sends in advance, if anybody can send it in the name of that client"
         ),
         Counted.UNKNOWN_ORIGIN: "a request from a web origin that may not read the answer; after that, none is looked up",
+        Counted.FAILED_FETCH: "a document of another server that a request names, and that could not be fetched or read",
     }
 )
 

@@ -23,6 +23,15 @@ EDITED = "edited"
 MANAGED = "managed"
 
 
+# What the id of a client begins with that is known by its address, where it describes itself.
+ADDRESSES = ("https:", "http:")
+
+
+def is_address(client_id: str) -> bool:
+    """Whether this is the id of a client that is known by its address; no other client has such an id."""
+    return client_id.startswith(ADDRESSES)
+
+
 class RegisteredBy(StrEnum):
     """Who registered a client: an operator, or the client itself (RFC 7591)."""
 
@@ -103,6 +112,11 @@ class Client:
     @property
     def is_self_registered(self) -> bool:
         return self.registered_by is RegisteredBy.SELF
+
+    @property
+    def is_known_by_address(self) -> bool:
+        """Whether its id is the address at which it describes itself: all its installations share that id."""
+        return is_address(self.client_id)
 
     @property
     def registration_reasons(self) -> tuple[str, ...]:
@@ -328,7 +342,8 @@ class FoundGrant:
 class Consent:
     """What a user last agreed to for one client; when any part grows, the user is asked again.
 
-    `client_name` is the name of the client at that time, empty where it is not known.
+    `client_name` is the name of the client at that time, empty where it is not known. `seen` has a digest of each thing
+    that a client which is known by its address said of itself then, by the name of the member.
     """
 
     user_id: str
@@ -338,6 +353,7 @@ class Consent:
     resources: tuple[str, ...]
     redirect_uris: tuple[str, ...]
     granted_at: datetime
+    seen: Mapping[str, str] = field(default_factory=lambda: NOTHING)
 
     def is_for(self, client: Client) -> bool:
         """Whether the user agreed to this client as it is now: under this name, and with each of its redirect URIs."""

@@ -13,10 +13,10 @@ import msgspec
 from authserver.engine import evidence
 from authserver.engine.context import Engine
 from authserver.engine.decisions import Answer, Ruling, Verdict, combine
-from authserver.engine.errors import ServerError
+from authserver.engine.errors import InvalidClient, ServerError, TemporarilyUnavailable, TooManyRequests
 from authserver.engine.ports import Policies
 from authserver.engine.questions import CannotAskAgain, Facts, Known, Question
-from authserver.engine.records import Event, EventType
+from authserver.engine.records import Client, Event, EventType
 from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginSet
 
@@ -95,7 +95,13 @@ def try_policy(
 
 
 def _known(engine: Engine) -> Known:
-    return Known(engine.find_client, engine.stores.users.find, engine.stores.consents.find)
+    def client(client_id: str) -> Client | None:
+        try:
+            return engine.find_client(client_id)
+        except (InvalidClient, TemporarilyUnavailable, TooManyRequests):
+            return None
+
+    return Known(client, engine.stores.users.find, engine.stores.consents.find)
 
 
 def _recorded(events: Iterable[Event]) -> Iterator[tuple[Event, Mapping[str, Any]]]:

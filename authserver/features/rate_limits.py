@@ -56,6 +56,7 @@ DEFAULT = (
     ("registrations-from-source", "registration, source, 20, hour"),
     ("registrations", "registration, all, 1000, hour"),
     ("unknown-origins-from-source", "unknown_origin, source, 60, minute"),
+    ("failed-fetches-from-source", "failed_fetch, source, 30, minute"),
     ("refused-registrations-from-source", "failed_registration, source, 60, hour"),
     ("registration-changes-of-client", "registration_change, client, 60, hour"),
 )
@@ -82,6 +83,7 @@ KEYS: Mapping[Counted, tuple[str, ...]] = {
     Counted.FAILED_REGISTRATION: ("source",),
     Counted.REGISTRATION_CHANGE: ("client", "source"),
     Counted.UNKNOWN_ORIGIN: ("source",),
+    Counted.FAILED_FETCH: ("source",),
 }
 # What a row does when the shared store is down.
 MEMORY, ALLOW, REFUSE = "memory", "allow", "refuse"

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import ip_network
 from ssl import SSLContext
@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 
 from authserver.containment import text_of
 from authserver.engine.documents import (
-    GONE,
     Document,
     DocumentKind,
     FetchFailed,
@@ -153,6 +152,16 @@ class Fetcher:
             document = self._found(kind, url, again)
             outcome.append(LAST_GOOD if document.is_last_good else CACHED if document.age else FETCHED)
             return document
+
+    def cached(self, kind: DocumentKind[T], url: str) -> Document[T] | None:
+        """See `engine.ports.Fetcher`."""
+        with self._lock:
+            kept = self._cache.find((kind, url))
+            now = self._clock()
+            if kept is None or not kept.serves(now):
+                return None
+            self._outcomes[CACHED] += 1
+            return kept.document(now)
 
     def outcomes(self) -> Mapping[str, int]:
         """How often each thing came of a request for a document, since the start: for figures (R-16)."""
@@ -293,7 +302,7 @@ class Fetcher:
         elif reply.status == 200:
             headers = reply.headers
             try:
-                value, size = kind.read(reply), len(reply.body)
+                value, size = kind.read(replace(reply, url=key[1])), len(reply.body)
             except ValueError as error:
                 raise FetchFailed(
                     FetchProblem.DOCUMENT_REFUSED, f"this is no good {kind.name}: {text_of(error)}"
@@ -336,8 +345,9 @@ class Fetcher:
     def _instead(self, key: _Key, kept: _Kept[Any] | None, error: FetchFailed) -> Document[Any]:
         """The last good document, if it may serve after this failure. Raises the failure otherwise."""
         with self._lock:
-            if error.status == GONE:
+            if error.status in key[0].gone:
                 self._cache.drop(key)
+                raise error
             if kept is None:
                 raise error
             now = self._clock()
@@ -354,7 +364,7 @@ class Fetcher:
             return
         # The URL may hold a secret, and is long; the caller's event can name it.
         log.info("%s: %s: %s", destination.host, error.problem.value, error.detail)
-        self._pace.failed(destination.url, destination.host, error.seconds_to_wait)
+        self._pace.failed(destination.url, destination.host, error)
 
     def _destination(self, url: str) -> _Destination:
         """Raises FetchFailed for a URL that is not fetched, whatever its host is."""
@@ -513,8 +523,11 @@ class _Places:
 
 @dataclass(slots=True)
 class _Failures:
+    """`is_permanent`: whether the last one was."""
+
     count: int = 0
     until: float = 0.0
+    is_permanent: bool = False
 
 
 class _Pace:
@@ -537,17 +550,21 @@ class _Pace:
                 seconds = max(seconds, of_host.until - now)
         if seconds > 0:
             raise FetchFailed(
-                FetchProblem.PACED, "it failed before and waits", seconds_to_wait=math.ceil(seconds)
+                FetchProblem.PACED,
+                "it failed before and waits",
+                seconds_to_wait=math.ceil(seconds),
+                was_permanent=failures is not None and failures.is_permanent,
             )
 
-    def failed(self, url: str, host: str, seconds_to_wait: int = 0) -> None:
+    def failed(self, url: str, host: str, error: FetchFailed) -> None:
         """Count a failure; the server may ask for a longer pause."""
         with self._lock:
             now = self._clock()
             of_url = _remembered(self._urls, url)
             pause = min(MAXIMUM_PAUSE, FIRST_PAUSE * 2 ** min(of_url.count, 10))
             of_url.count += 1
-            of_url.until = now + max(pause, seconds_to_wait)
+            of_url.until = now + max(pause, error.seconds_to_wait)
+            of_url.is_permanent = not error.is_temporary
             of_host = _remembered(self._hosts, host)
             if now >= of_host.until:
                 of_host.count, of_host.until = 0, now + FAILURE_WINDOW

@@ -196,6 +196,7 @@ class ConsentRow(Base):
     resources: Mapped[tuple[str, ...]]
     redirect_uris: Mapped[tuple[str, ...]]
     granted_at: Mapped[datetime]
+    seen: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
 
 class EventRow(Base):

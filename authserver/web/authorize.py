@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any
 
+from pyramid.i18n import TranslationStringFactory
 from pyramid.renderers import render_to_response
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
@@ -26,7 +27,22 @@ from authserver.web.request import Request
 from authserver.web.scope_list import grouped
 from authserver.web.session import end_session, mark_browser, read_form_from_here, see_login, token_of
 
+_ = TranslationStringFactory("authserver")
+
 Read = Callable[..., Parameters]
+# What a client says of itself, in words; other members are called by their names.
+CHANGED = {
+    "client_name": _("its name"),
+    "redirect_uris": _("where access may go"),
+    "token_endpoint_auth_method": _("how it proves who it is"),
+    "jwks": _("its keys"),
+    "jwks_uri": _("its keys"),
+    "client_uri": _("its website"),
+    "policy_uri": _("its privacy policy"),
+    "tos_uri": _("its terms of service"),
+    "logo_uri": _("its logo"),
+    "contacts": _("whom to ask about it"),
+}
 
 
 @view_config(route_name="authorize", request_method="GET")
@@ -156,6 +172,8 @@ def _consent_page(request: Request, asked: AskConsent, ticked: Collection[str] |
         "signed_in": agreement.user,
         "sealed_request": asked.sealed_request,
         "client": describe_client(request, agreement.client),
+        "changed": list(dict.fromkeys(CHANGED.get(name, name) for name in asked.changed)),
+        "agreed_at": asked.agreed_at,
         "redirect_host": uris.display_host(asked.redirect_uri),
         "redirect_is_local": uris.is_loopback(asked.redirect_uri),
         "redirect_is_app": not asked.redirect_uri.startswith(("https:", "http:")),
@@ -195,6 +213,7 @@ def describe_client(request: Request, client: Client) -> dict[str, Any]:
     }
     return {
         "name": client.name[:100],
+        "address_host": uris.display_host(client.client_id) if client.is_known_by_address else None,
         "verified": not client.is_self_registered,
         "first_party": client.first_party,
         "registered_by": client.registered_by,

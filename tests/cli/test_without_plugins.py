@@ -207,6 +207,7 @@ def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path
     arguments = {
         "client add": ["--name", "Notes"],
         "client edit": ["demo-service", "--name", "Notes"],
+        "client pin": ["https://notes.example/client.json"],
         "initial-token add": ["--policy", "partners"],
         "policy replay": ["--config", str(ini)],
         "policy try": ["scopes_default"],

@@ -30,6 +30,9 @@ from mcp.shared.auth import (
     OAuthToken,
 )
 
+from authserver.testing.origins import Authority, sending, serving
+from authserver.testing.server import SETTINGS
+
 REDIRECT_URI = "http://127.0.0.1:49152/callback"
 
 
@@ -136,9 +139,18 @@ def resource() -> Iterator[Resource]:
 
 
 @pytest.fixture(scope="module")
-def settings_of_running_server(resource: Resource) -> dict[str, str]:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def settings_of_running_server(resource: Resource, authority: Authority) -> dict[str, str]:
     """The MCP server is the one resource; a token asked for without naming it would be good for nothing."""
     return {
+        "authserver.plugins": f"{SETTINGS['authserver.plugins']} client_id_documents",
+        "authserver.plugin.client_id_documents.scopes": "profile files.read",
+        "authserver.fetch_ca_file": str(authority.ca_file),
+        "authserver.fetch_loopback": "true",
         "authserver.plugin.resources_listed.resources": f"{resource.identifier} = profile files.read",
         "authserver.plugin.resources_listed.default": "",
     }
@@ -191,6 +203,49 @@ def test_the_mcp_sdk_discovers_registers_authorizes_and_refreshes(running_server
     assert memory.client.token_endpoint_auth_method == (method or "client_secret_basic")
     assert [claims["client_id"] for claims in resource.seen] == [memory.client.client_id] * 3
     assert resource.seen[0]["scope"] == "profile files.read"
+
+
+def test_the_mcp_sdk_names_its_document_and_does_not_register(running_server, resource, authority, ann):
+    """CIMD-01, CIMD-15: with both in the metadata its client id is the address of its document."""
+    resource.issuer = running_server.issuer
+    memory = Memory()
+    redirected: list[str] = []
+
+    async def send_to_browser(url: str) -> None:
+        redirected.append(await anyio.to_thread.run_sync(ann.authorize, url))
+
+    async def receive() -> AuthorizationCodeResult:
+        return AuthorizationCodeResult(**dict(parse_qsl(urlsplit(redirected[-1]).query)))
+
+    async def story(address: str) -> None:
+        authentication = OAuthClientProvider(
+            resource.identifier,
+            OAuthClientMetadata(client_name="MCP client", redirect_uris=[REDIRECT_URI]),
+            memory,
+            send_to_browser,
+            receive,
+            client_metadata_url=address,
+        )
+        async with httpx2.AsyncClient(auth=authentication) as http:
+            assert (await http.get(resource.identifier)).status_code == 200
+            authentication.context.token_expiry_time = time.time() - 1
+            assert (await http.get(resource.identifier)).status_code == 200
+
+    resource.seen.clear()
+    registered = len(running_server.records.rows("clients"))
+    with serving(authority.context("localhost")) as origin:
+        address = f"https://localhost:{origin.port}/client.json"
+        document = {
+            "client_id": address,
+            "client_name": "MCP client",
+            "redirect_uris": [REDIRECT_URI],
+            "grant_types": ["authorization_code", "refresh_token"],
+            "token_endpoint_auth_method": "none",
+        }
+        origin.reply = sending(msgspec.json.encode(document))
+        in_a_thread(lambda: story(address))
+    assert [claims["client_id"] for claims in resource.seen] == [address] * 2
+    assert len(running_server.records.rows("clients")) == registered
 
 
 def test_the_mcp_sdk_goes_on_where_there_is_no_openid_configuration(running_server):

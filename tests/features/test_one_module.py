@@ -20,6 +20,14 @@ TEXTS = {".css", ".jinja2", ".js", ".py", ".txt"}
 # Not here, because they are the core's: `request_uri` and `request`, which it refuses where nobody reads them (RFC
 # 9101, 7), and `assertion`, which clients may authenticate with (RFC 7523, 2.2).
 WORDS = {
+    "client_id_documents": [
+        "client id document",
+        "client id documents",
+        "client id metadata document",
+        "client id metadata documents",
+        "client_id_metadata_document_supported",
+        "cimd",
+    ],
     "client_management": ["registration_access_token", "registration_client_uri"],
     "dpop": ["dpop", "jkt"],
     "jwt_bearer": ["jwt-bearer", "jwt bearer", "authorization-grant+jwt"],

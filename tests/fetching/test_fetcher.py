@@ -385,6 +385,45 @@ def test_410_ends_it_at_once(world: Any, origin: Origin, url: str) -> None:
     assert "If-None-Match" not in origin.received[-1].headers
 
 
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_kind_says_which_statuses_end_it(world: Any, origin: Origin, url: str, status: int) -> None:
+    """T130: with 404 among them, nothing that its server says later brings the last good one back."""
+    fetcher, kind = world.fetcher(), replace(LASTING, gone=frozenset({404, 410}))
+    fetcher.fetch(kind, url)
+    origin.reply = sending(status=status)
+    world.clock.now += 301
+    assert failing(fetcher, url, kind).status == status
+    origin.reply = sending(status=503)
+    world.clock.now += 61
+    assert failing(fetcher, url, kind).status == 503
+
+
+@pytest.mark.parametrize(("status", "is_temporary"), [(503, True), (404, False), (403, False), (410, False)])
+def test_while_an_attempt_waits_the_last_failure_counts(
+    world: Any, origin: Origin, url: str, status: int, is_temporary: bool
+) -> None:
+    """F-14, T130: what is gone does not seem to be away for a moment because nobody asks again so soon."""
+    fetcher = world.fetcher()
+    origin.reply = sending(status=status)
+    assert failing(fetcher, url).is_temporary is is_temporary
+    waiting = failing(fetcher, url)
+    assert (waiting.problem, waiting.is_temporary) == (FetchProblem.PACED, is_temporary)
+
+
+def test_a_look_into_the_cache_makes_no_request(world: Any, origin: Origin, url: str) -> None:
+    fetcher = world.fetcher()
+    assert fetcher.cached(LASTING, url) is None
+    fetcher.fetch(LASTING, url)
+    world.clock.now += 10
+    found = fetcher.cached(LASTING, url)
+    assert found is not None
+    assert (found.value, found.age) == ("one", 10)
+    assert fetcher.outcomes()["cached"] == 1
+    world.clock.now += 301
+    assert fetcher.cached(LASTING, url) is None
+    assert len(origin.received) == 1
+
+
 def test_after_a_refused_address_it_does_not_serve(world: Any, origin: Origin, url: str) -> None:
     """T123: a name that has moved inside."""
     fetcher = world.fetcher()

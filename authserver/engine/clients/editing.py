@@ -27,7 +27,17 @@ from authserver.engine.clients.registration import allowed_metadata, check_rotat
 from authserver.engine.clients.secrets import add_secret, end_all_secrets, needs_secret
 from authserver.engine.context import Engine
 from authserver.engine.errors import AccessDenied, InvalidClientMetadata
-from authserver.engine.records import EDITED, MANAGED, NOTHING, Client, ClientMetadata, EventType, Logo
+from authserver.engine.records import (
+    EDITED,
+    MANAGED,
+    NOTHING,
+    Client,
+    ClientMetadata,
+    EventType,
+    Logo,
+    RegisteredBy,
+    is_address,
+)
 
 MADE_PUBLIC = "client-made-public"
 REMOVED = "client-removed-itself"
@@ -130,6 +140,54 @@ def edit(engine: Engine, client_id: str, wanted: ClientEdit) -> Edited:
     if after.logo != before.logo:
         engine.stores.clients.keep_logo(client_id, logo)
     return edited
+
+
+def pin(engine: Engine, client_id: str) -> Edited:
+    """Keep a client that is known by its address, as it describes itself now; from then on this counts, and no address.
+
+    One that is pinned already is changed to that.
+
+    Raises:
+        ClientUnchanged: it is not known by its address, no plugin knows it, or it is disabled.
+        ChangedMeanwhile: somebody else changed it at the same time.
+        InvalidRedirectUri, InvalidClientMetadata: as for `registration.add_client`.
+        InvalidClient, TemporarilyUnavailable: as for `Engine.find_client_elsewhere`.
+    """
+    if not is_address(client_id):
+        raise ClientUnchanged(f"{client_id}: only a client that is known by its address can be pinned")
+    found = engine.find_client_elsewhere(client_id)
+    if found is None:
+        raise ClientUnchanged(f"{client_id}: no plugin knows such a client")
+    before = engine.stores.clients.find(client_id, engine.now)
+    if before is None:
+        # An operator vouches for it, and what its plugin keeps of it belongs to what it was there.
+        client = replace(
+            found, registered_by=RegisteredBy.OPERATOR, private_details=NOTHING, last_used_at=None
+        )
+        _check(engine, client)
+        engine.stores.clients.add(client)
+        engine.journal.client_id = client_id
+        engine.record(EventType.CLIENT_REGISTERED, details={"registered_by": client.registered_by})
+        return Edited(client=client, changed=NOTHING)
+    if not before.is_enabled:
+        raise ClientUnchanged(f"{client_id} is disabled for good")
+    after = replace(
+        before,
+        name=found.name,
+        auth_method=found.auth_method,
+        redirect_uris=found.redirect_uris,
+        grant_types=found.grant_types,
+        response_types=found.response_types,
+        scopes=found.scopes,
+        application_type=found.application_type,
+        details=found.details,
+    )
+    _check(engine, after)
+    return (
+        _write(engine, before, after)
+        if _differences(before, after)
+        else Edited(client=before, changed=NOTHING)
+    )
 
 
 def update(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +33,7 @@ from authserver.engine.errors import (
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.questions import Counted, RateQuestion, RedirectUriQuestion, RegistrationQuestion
 from authserver.engine.records import (
+    ADDRESSES,
     NOTHING,
     REGISTRATION_REASONS,
     Client,
@@ -50,7 +51,7 @@ REGISTRATION_POLICY_UNKNOWN = "registration-policy-unknown"
 # How often policies are asked, if others with tokens of the same policy are faster.
 ATTEMPTS = 5
 # A client id never looks like a user's, as both are subjects of tokens; an address would say where its metadata is.
-RESERVED_PREFIXES = ("user_", "https:", "http:")
+RESERVED_PREFIXES = ("user_", *ADDRESSES)
 MAXIMUM_CHOSEN_ID = 100  # characters of an id that an operator chooses
 
 
@@ -288,6 +289,40 @@ def check_rotation(auth_method: str, rotates_refresh_tokens: bool) -> None:
         raise InvalidClientMetadata("Refresh tokens rotate unless the client has a credential of its own.")
 
 
+def describe_elsewhere(
+    engine: Engine,
+    client_id: str,
+    members: Mapping[str, Any],
+    *,
+    scopes: Collection[str],
+    grant_types: Collection[str],
+) -> Client:
+    """A client that another place describes, as it may be here; it is not kept (hook `find_client`).
+
+    That place describes it to every server at once: what is unknown here, not offered or beyond these limits is left
+    out. The floor is that of registrations.
+
+    Args:
+        members: of its metadata, none of them empty.
+        scopes: the most that it may have; all of them, if it names none of them.
+        grant_types: the most that it may use.
+
+    Raises:
+        InvalidRedirectUri, InvalidClientMetadata: as for `check_metadata` and `read_metadata`.
+        ServerError: a plugin failed.
+    """
+    asked = read_metadata(members, engine.client_metadata)
+    confined = replace(
+        asked,
+        scopes=tuple(scope for scope in asked.scopes if scope in scopes) or tuple(scopes),
+        grant_types=tuple(name for name in asked.grant_types if name in grant_types),
+    )
+    offered = _offered(engine, asked, confined)
+    metadata = _with_redirect_uris(offered, [uri for uri in offered.redirect_uris if _may_have(engine, uri)])
+    check_metadata(engine, metadata, registered_by=RegisteredBy.SELF)
+    return with_metadata(_new_client(engine, client_id, RegisteredBy.SELF), metadata)
+
+
 def describe(client: Client, secret: str | None) -> dict[str, Any]:
     """The client information response: everything in effect, nothing null (RFC 7591, 3.2.1)."""
     answer: dict[str, Any] = {
@@ -331,22 +366,32 @@ def _offered(engine: Engine, asked: ClientMetadata, allowed: ClientMetadata) -> 
 def _acceptable(engine: Engine, metadata: ClientMetadata, client: Client) -> ClientMetadata:
     """The same without the redirect URIs that would not be accepted at the authorization endpoint.
 
-    An application type that contradicts the URIs that are left is replaced by theirs.
-
     Args:
         client: that is to be registered with it.
     """
     client = with_metadata(client, metadata)
-    redirect_uris = tuple(
-        uri
-        for uri in metadata.redirect_uris
-        if (uri in engine.private_use_redirect_uris or not uris.needs_permission(uri))
-        and engine.ask(RedirectUriQuestion(client=client, redirect_uri=uri)).allowed
+    return _with_redirect_uris(
+        metadata,
+        [
+            uri
+            for uri in metadata.redirect_uris
+            if _may_have(engine, uri)
+            and engine.ask(RedirectUriQuestion(client=client, redirect_uri=uri)).allowed
+        ],
     )
+
+
+def _may_have(engine: Engine, uri: str) -> bool:
+    """Whether no operator needs to allow this redirect URI, or one did."""
+    return uri in engine.private_use_redirect_uris or not uris.needs_permission(uri)
+
+
+def _with_redirect_uris(metadata: ClientMetadata, redirect_uris: Sequence[str]) -> ClientMetadata:
+    """The same with these redirect URIs, and an application type that does not contradict them."""
     application_type = metadata.application_type
     if application_type == "web":
         application_type = uris.fitting_application_type(redirect_uris)
-    return replace(metadata, redirect_uris=redirect_uris, application_type=application_type)
+    return replace(metadata, redirect_uris=tuple(redirect_uris), application_type=application_type)
 
 
 def _refuse_what_was_left_out(asked: ClientMetadata, allowed: ClientMetadata) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from authserver.engine import rates
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
-from authserver.engine.errors import PasswordRefused, ServerError
+from authserver.engine.errors import OAuthError, PasswordRefused
 from authserver.engine.people.login import (
     SESSION_KIND,
     BadPassword,
@@ -23,7 +23,16 @@ from authserver.engine.people.login import (
     password_size,
     password_turn,
 )
-from authserver.engine.records import Client, Consent, EventType, Grant, Session, User
+from authserver.engine.records import (
+    Client,
+    Consent,
+    EventType,
+    Grant,
+    RegisteredBy,
+    Session,
+    User,
+    is_address,
+)
 from authserver.limits import MAXIMUM_PASSWORD
 from authserver.settings import Secret
 
@@ -128,7 +137,7 @@ def connected_apps(engine: Engine, user: User) -> Sequence[ConnectedApp]:
     apps = [
         ConnectedApp(
             client_id=client_id,
-            client=clients.get(client_id),
+            client=clients.get(client_id) or _as_agreed(consents.get(client_id)),
             grants=tuple(grants.get(client_id, ())),
             consent=consents.get(client_id),
         )
@@ -310,16 +319,32 @@ def sign_out_everywhere(engine: Engine, user: User) -> Ended:
 
 
 def _clients(engine: Engine, client_ids: Sequence[str]) -> dict[str, Client]:
-    """The clients of these ids, as far as they exist."""
+    """The clients of these ids, as far as they exist; nothing is fetched for a client that is known by its address."""
     known = {client.client_id: client for client in engine.stores.clients.find_all(client_ids, engine.now)}
     try:
         for client_id in client_ids:
-            if client_id not in known and (client := engine.find_client_elsewhere(client_id)):
+            if client_id in known or is_address(client_id):
+                continue
+            if client := engine.find_client_elsewhere(client_id):
                 known[client_id] = client
-    except ServerError:
-        # The log names the plugin. To end a grant, the name of its client is not needed.
+    except OAuthError:
+        # The log names a plugin that failed. To end a grant, the name of its client is not needed.
         pass
     return known
+
+
+def _as_agreed(consent: Consent | None) -> Client | None:
+    """A client that is known by its address, as it was when the user agreed."""
+    if consent is None or not is_address(consent.client_id):
+        return None
+    return Client(
+        client_id=consent.client_id,
+        name=consent.client_name,
+        auth_method="none",
+        redirect_uris=consent.redirect_uris,
+        registered_by=RegisteredBy.SELF,
+        created_at=consent.granted_at,
+    )
 
 
 def _handle(session: Session) -> str:

@@ -1,0 +1,298 @@
+"""Client ID Metadata Documents: a client whose id is the address of a document that describes it.
+
+A program that has never been here is known at once, and all its installations are one client
+(draft-ietf-oauth-client-id-metadata-document). Whoever can publish at the address says what the client is: so it is
+marked as unverified, and confined like a client that registered itself, unless the operator trusts the host.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from authserver.api import (
+    Client,
+    Counted,
+    Credentials,
+    Decision,
+    DocumentKind,
+    Engine,
+    FetchFailed,
+    FetchProblem,
+    InvalidClient,
+    InvalidClientMetadata,
+    InvalidGrant,
+    InvalidRedirectUri,
+    RegisteredBy,
+    Reply,
+    TemporarilyUnavailable,
+    Token,
+    TokenKind,
+    allow,
+    claim_rate,
+    describe_elsewhere,
+    digest,
+    give_back_rate,
+    hookimpl,
+    is_loopback,
+    link_problem,
+    read_metadata,
+    read_object,
+    redirect_uri_problem,
+)
+
+SUPPORTED = "client_id_metadata_document_supported"
+# Bytes of a document (section 8.7); seconds for which the last good one serves when its server does not answer.
+MAXIMUM = 5 * 1024
+LAST_GOOD_FOR = 86_400
+# What a client describes of itself and a code depends on; under this name among the details of a code, too.
+STATE = "client_id_document"
+_SECRETS = ("client_secret", "client_secret_expires_at")
+_CODE_DEPENDS_ON = ("redirect_uris", "token_endpoint_auth_method", "jwks", "jwks_uri")
+_UNAVAILABLE = "The document at client_id could not be fetched."
+# Another attempt is refused before anything is fetched, so it says nothing about the caller.
+_NOT_TRIED = (FetchProblem.PACED, FetchProblem.BUSY)
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """What a document says: its members, none of them empty, and a digest of those that a code depends on."""
+
+    members: Mapping[str, Any]
+    state: str
+
+
+def read(reply: Reply) -> Described:
+    """What a document says, if it can describe a client anywhere. Raises ValueError, with a sentence."""
+    kind = reply.media_type
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise ValueError("its Content-Type is not application/json")
+    try:
+        members = read_object(reply.body)
+        if members.get("client_id") != reply.url:
+            raise ValueError("client_id is not the address of the document")
+        for name in _SECRETS:
+            if name in members:
+                raise ValueError(f"{name} must not be in it, because everybody can read it")
+        if str(members.get("token_endpoint_auth_method", "none")).startswith("client_secret"):
+            raise ValueError("token_endpoint_auth_method needs a secret, and everybody can read the document")
+        metadata = read_metadata(members, {})
+        for name in ("client_name", "redirect_uris"):
+            if not getattr(metadata, name):
+                raise ValueError(f"{name} is missing")
+    except (InvalidClientMetadata, InvalidRedirectUri) as error:
+        raise ValueError(error.description) from None
+    for uri in metadata.redirect_uris:
+        # Whether one that only an operator can allow is allowed here says nothing about the document.
+        if problem := redirect_uri_problem(uri, private_use=(uri,)):
+            raise ValueError(f"redirect_uris: {problem}")
+    depends_on = json.dumps([members.get(name) for name in _CODE_DEPENDS_ON], sort_keys=True)
+    # A client without a method has no credential: a shared secret, the default of RFC 7591, it cannot have.
+    return Described(
+        members={"token_endpoint_auth_method": "none", **members}, state=digest(STATE, depends_on).hex()
+    )
+
+
+KIND = DocumentKind(
+    name="client document",
+    read=read,
+    maximum=MAXIMUM,
+    last_good_for=LAST_GOOD_FOR,
+    gone=frozenset({404, 410}),
+)
+
+
+@dataclass(eq=False)
+class ClientIdDocuments:
+    """Accept clients whose id is the https address of a document that describes them.
+
+    A host is a name, or `*.example.com` for all names below it.
+
+    Attributes:
+        scopes: the most that such a client may have. One that asks for none of these gets all of them.
+        grant_types: the most that it may use.
+        allowed: the hosts whose documents are accepted; empty for all.
+        blocked: hosts, and addresses of single documents, that are not accepted.
+        trusted: hosts that the operator vouches for: their clients count as verified.
+    """
+
+    immediate: ClassVar[bool] = True
+    details: ClassVar[frozenset[str]] = frozenset({STATE})
+    reasons: ClassVar[Mapping[str, str]] = {
+        "client-document-changed": "",
+        "client-document-refused": (
+            "whoever publishes the document must correct it; the facts of the event say what is wrong, and "
+            "`authserver client show {client_id}` fetches it again"
+        ),
+        "client-document-unavailable": (
+            "the facts of the event say why; `authserver client show {client_id}` fetches it again"
+        ),
+        "client-document-unreachable": (
+            "its server does not answer now: it is tried again by itself; `authserver client show {client_id}` tries now"
+        ),
+        "client-address-malformed": "the application must send the exact address of its document",
+        "client-host-blocked": (
+            "take the host or the address out of authserver.plugin.client_id_documents.blocked"
+        ),
+        "client-host-not-allowed": "add the host to authserver.plugin.client_id_documents.allowed",
+    }
+
+    scopes: tuple[str, ...]
+    grant_types: tuple[str, ...] = ("authorization_code", "refresh_token")
+    allowed: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
+    _clients: WeakKeyDictionary[Described, Client] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.scopes:
+            raise ValueError("scopes: name one at least, or such a client could get nothing")
+        for name in ("allowed", "blocked", "trusted"):
+            for text in getattr(self, name):
+                if _is_host(text) or (name == "blocked" and address_problem(text) is None):
+                    continue
+                also = ", or the address of a document" if name == "blocked" else ""
+                raise ValueError(f"{name}: {text}: expected a host, as example.com or *.example.com{also}")
+        self._clients = WeakKeyDictionary()
+
+    @hookimpl
+    def server_metadata(self) -> Mapping[str, object]:
+        return {SUPPORTED: True, "token_endpoint_auth_methods_supported": ["none"]}
+
+    @hookimpl
+    def find_client(self, engine: Engine, client_id: str) -> Client | None:
+        """The client that the document at this address describes.
+
+        Raises:
+            InvalidClient: it is not accepted.
+            TemporarilyUnavailable: nobody knows, because its server does not answer now.
+            TooManyRequests: too many documents that this source named could not be fetched.
+        """
+        local = engine.settings.fetch_loopback and is_loopback(client_id)
+        if not client_id.startswith("https:") and not local:
+            return None
+        if problem := address_problem(client_id):
+            raise InvalidClient(f"client_id: {problem}", reason="client-address-malformed")
+        host = urlsplit(client_id).hostname or ""
+        if client_id in self.blocked or _is_among(host, self.blocked):
+            raise _refused("This application is not allowed here.", reason="client-host-blocked", host=host)
+        if self.allowed and not _is_among(host, self.allowed):
+            raise _refused(
+                "This application is not allowed here.", reason="client-host-not-allowed", host=host
+            )
+        described = _fetched(engine, client_id, host)
+        client = self._clients.get(described)
+        if client is None:
+            client = self._clients[described] = self._described(engine, client_id, host, described)
+        return replace(client, created_at=engine.now)
+
+    @hookimpl
+    def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision[None] | None:
+        if client.is_known_by_address and client.auth_method == credentials.method == "none":
+            return allow("client-document")
+        return None
+
+    @hookimpl
+    def code_details(self, client: Client) -> Mapping[str, Any] | None:
+        state = client.private_details.get(STATE)
+        return {STATE: state} if state else None
+
+    @hookimpl
+    def token_binding(self, client: Client, spends: Token | None) -> None:
+        """Raises InvalidGrant for a code from before the redirect URIs or keys of its client changed (CIMD-22)."""
+        if spends is None or spends.kind is not TokenKind.CODE or STATE not in spends.details:
+            return
+        if spends.details[STATE] != client.private_details.get(STATE):
+            raise InvalidGrant("The authorization code is not valid.", reason="client-document-changed")
+
+    def _described(self, engine: Engine, client_id: str, host: str, described: Described) -> Client:
+        """The client as it may be here. Raises InvalidClient."""
+        try:
+            client = describe_elsewhere(
+                engine, client_id, described.members, scopes=self.scopes, grant_types=self.grant_types
+            )
+        except (InvalidClientMetadata, InvalidRedirectUri) as error:
+            raise _refused(
+                f"The document at client_id is not accepted: {error.description}",
+                reason="client-document-refused",
+                host=host,
+            ) from None
+        trusted = _is_among(host, self.trusted)
+        return replace(
+            client,
+            registered_by=RegisteredBy.OPERATOR if trusted else RegisteredBy.SELF,
+            private_details={STATE: described.state},
+        )
+
+
+def address_problem(url: str) -> str | None:
+    """Why this cannot be the address of a document, as a fixed sentence, or None if it can (section 3)."""
+    secure = f"https:{url[5:]}" if url.startswith("http:") else url
+    if problem := link_problem(secure):
+        return problem
+    parts = urlsplit(url)
+    if parts.path in ("", "/"):
+        return "It must have a path."
+    if parts.query:
+        return "It must not have a query."
+    if "//" in parts.path:
+        return "It must not have an empty part in its path."
+    return None
+
+
+def _fetched(engine: Engine, url: str, host: str) -> Described:
+    """What the document at this address says. Raises as `ClientIdDocuments.find_client` does."""
+    kept = engine.fetcher.cached(KIND, url)
+    if kept is not None:
+        return kept.value
+    claimed = claim_rate(engine, Counted.FAILED_FETCH)
+    try:
+        document = engine.fetcher.fetch(KIND, url)
+    except FetchFailed as failed:
+        if failed.problem in _NOT_TRIED:
+            give_back_rate(engine, claimed)
+        raise _not_fetched(failed, host) from None
+    give_back_rate(engine, claimed)
+    return document.value
+
+
+def _not_fetched(failed: FetchFailed, host: str) -> InvalidClient | TemporarilyUnavailable:
+    """What the caller is told; whatever says something about addresses is for the event alone (T127)."""
+    facts = {name: str(value) for name, value in failed.facts().items()}
+    if failed.is_temporary:
+        unreachable = TemporarilyUnavailable(
+            f"{_UNAVAILABLE} Try again in a moment.", reason="client-document-unreachable"
+        )
+        unreachable.facts = {"host": host, **facts}
+        return unreachable
+    if failed.problem is FetchProblem.DOCUMENT_REFUSED:
+        # Only what a public server said to everybody is read at all.
+        why = failed.detail.partition(": ")[2]
+        return _refused(
+            f"The document at client_id is not accepted: {why}",
+            reason="client-document-refused",
+            host=host,
+            **facts,
+        )
+    return _refused(_UNAVAILABLE, reason="client-document-unavailable", host=host, **facts)
+
+
+def _refused(description: str, *, reason: str, **facts: str) -> InvalidClient:
+    refused = InvalidClient(description, reason=reason)
+    refused.facts = facts
+    return refused
+
+
+def _is_host(text: str) -> bool:
+    name = text.removeprefix("*.")
+    return link_problem(f"https://{name}/") is None and not set(name) & set("/:?") and name == name.lower()
+
+
+def _is_among(host: str, patterns: tuple[str, ...]) -> bool:
+    above = host.split(".")
+    names = {host, *(f"*.{'.'.join(above[start:])}" for start in range(1, len(above)))}
+    return not names.isdisjoint(patterns)
