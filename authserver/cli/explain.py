@@ -207,16 +207,15 @@ def client_auth(
     def rule(engine: Engine) -> str:
         client = engine.find_client(client_id)
         engine.journal.client_id = client_id if client else None
-        used = method or authentication.PRESENTATION.get(
-            client.auth_method if client else "", "client_secret_basic"
-        )
+        registered = client.auth_method if client else ""
+        usual = authentication.ASSERTION if registered in engine.client_proofs else "client_secret_basic"
+        used = method or authentication.PRESENTATION.get(registered, usual)
         presented = authentication.Presented(
             used, client_id, secret if used.startswith("client_secret_") else None
         )
         if secret_stdin:
             authentication.refuse_malformed(presented)
-        proven, _ = authentication.judge(engine, presented)
-        return proven.client_id
+        return authentication.judge(engine, presented).client.client_id
 
     _tell(configuration, as_json, rule)
 

@@ -129,14 +129,18 @@ class Credentials:
         method: `client_secret_basic`, `client_secret_post`, `client_assertion` or `none`.
         client_id: as the request has it.
         secret_matches: whether it sent a secret and that is a valid secret of this client.
+        is_proven: whether the method has a proof that the server checks (hook `client_proofs`), and it was right.
         assertion: the client assertion as sent, if any.
+        assertion_type: what kind of assertion it says it is.
         headers: the request's headers by lower-case name, without those that carry credentials.
     """
 
     method: str
     client_id: str
     secret_matches: bool = False
+    is_proven: bool = False
     assertion: str | None = field(default=None, repr=False)
+    assertion_type: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
