@@ -201,7 +201,7 @@ def consent(
 def client_auth(
     configuration: Configuration, client_id: str, method: str | None, secret_stdin: bool, as_json: bool
 ) -> None:
-    """Whether the client would be authenticated."""
+    """Whether the client would be authenticated; of a client that signs assertions, as if it had sent none."""
     secret = sys.stdin.readline().rstrip("\r\n") if secret_stdin else ""
 
     def rule(engine: Engine) -> str:

@@ -280,7 +280,7 @@ def _without_keys(failure: FetchFailed) -> InvalidClient | TemporarilyUnavailabl
 
 @lru_cache(maxsize=1000)
 def _keys(text: bytes, algorithm: str | None) -> TrustedKeys:
-    """The keys of a JWK Set. Importing them takes longer than to verify a signature, so they are kept. Raises ValueError."""
+    """The keys of a JWK Set; they are kept, as importing them takes longer than verifying. Raises ValueError."""
     return TrustedKeys.read(text, algorithm=algorithm)
 
 

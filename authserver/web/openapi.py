@@ -18,6 +18,7 @@ from authserver.engine.errors import (
     TemporarilyUnavailable,
     TooManyRequests,
 )
+from authserver.engine.records import NOTHING
 from authserver.web.metadata import METADATA
 from authserver.web.operation import TEXT, Described, Members, Operation, Parameter, Schema
 from authserver.web.operations import GRANT_FORMS
@@ -62,7 +63,10 @@ class _Document:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._parts = registry.application.parts
-        self._described: Mapping[str, Described] = self._parts.policies.declared("described")
+        policies = self._parts.policies
+        self._plugins: list[Mapping[str, Described]] = [
+            getattr(policies.plugin(name), "described", NOTHING) for name in policies.names
+        ]
 
     def made(self) -> dict[str, Any]:
         routes = [route for route in self._registry.paths.values() if route.medium is Medium.JSON]
@@ -87,7 +91,7 @@ class _Document:
 
     def _operation(self, route: Route) -> dict[str, Any]:
         operation = route.operation or Operation(summary=route.name)
-        added = [self._described[hook] for hook in operation.open_to if hook in self._described]
+        added = [described for hook in operation.open_to for described in self._described(hook)]
         made: dict[str, Any] = {"operationId": route.name, "summary": operation.summary}
         headers = dict(chain.from_iterable(plugin.headers.items() for plugin in added))
         if operation.cached:
@@ -128,14 +132,20 @@ class _Document:
 
     def _grant_forms(self) -> Iterator[tuple[str, Members]]:
         for grant_type in self._parts.grant_types:
-            described = self._described.get(grant_type)
+            described = next(iter(self._described(grant_type)), None)
             yield grant_type, described.members if described else GRANT_FORMS.get(grant_type, {})
+
+    def _described(self, name: str) -> list[Described]:
+        """What plugins say of a grant type, or add to each operation that calls a hook."""
+        return [plugin[name] for plugin in self._plugins if name in plugin]
 
     def _credentials(self) -> Members:
         """What authenticates a client in the form, by the methods that are offered."""
         methods = self._parts.auth_methods
         named = Parameter(description="Of clients that do not authenticate in the header.")
         members = {"client_id": named}
+        for described in self._described("client_proofs"):
+            members |= described.members
         if "client_secret_post" in methods:
             members["client_secret"] = Parameter(description="With the method `client_secret_post`.")
         return members
