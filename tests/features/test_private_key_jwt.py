@@ -399,7 +399,9 @@ def test_failed_assertions_are_counted_like_wrong_secrets() -> None:
     """J-08, T048: too many get 429, by client and address; the right one is accepted meanwhile."""
     settings = with_keys()
     settings["authserver.plugins"] += "\nrate_limits"
-    settings["authserver.plugin.rate_limits.limits"] = "wrong = failed_client_authentication, client, 3, minute"
+    settings["authserver.plugin.rate_limits.limits"] = (
+        "wrong = failed_client_authentication, client, 3, minute"
+    )
     rules = Rules(settings)
     client = KEY.client(rules)
     wrong = lambda: STRANGER.ask(rules, client, **OWN).status_int  # noqa: E731
@@ -576,6 +578,27 @@ def test_a_program_registers_itself_with_its_keys(signing: Signing) -> None:
     code = signing.code(client)
     form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER}
     assert KEY.ask(signing, client, **form).status_int == 200
+
+
+def test_chatgpt_registers_what_its_document_says(published: Published) -> None:
+    """J-17, K-25: `private_key_jwt` with RS256 and a `jwks_uri`, as recorded; members that nobody reads are ignored."""
+    path = Path(__file__).parents[1] / "clients" / "recorded" / "chatgpt.json"
+    document = json.loads(path.read_text())["metadata_document"]["document"]
+    del document["client_id"]
+    rules, key = published.rules, KEYS["RS256"]
+    published.publish(key)
+    document["jwks_uri"] = f"https://127.0.0.1:{published.origin.port}/jwks"
+    answer = rules.register(document)
+    assert answer.status_int == 201, answer
+    for name in ("token_endpoint_auth_method", "token_endpoint_auth_signing_alg", "jwks_uri"):
+        assert answer.json[name] == document[name]
+    client = rules.stores.tables.clients[answer.json["client_id"]]
+    code = rules.code(client)
+    form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER}
+    tokens = key.ask(rules, client, **form)
+    assert tokens.status_int == 200, tokens
+    form = {"grant_type": "refresh_token", "refresh_token": tokens.json["refresh_token"]}
+    assert key.ask(rules, client, **form).status_int == 200
 
 
 @pytest.mark.parametrize(
