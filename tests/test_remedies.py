@@ -170,7 +170,7 @@ def test_a_refusal_of_silence_without_a_remedy_is_not_declared() -> None:
         deciding(ScopeQuestion, silence="refused")
 
 
-EDIT_OPTIONS = {"--auth-method", "--add-redirect-uri", "--add-scope", "--add-grant-type"}
+EDIT_OPTIONS = {"--jwks", "--auth-method", "--add-redirect-uri", "--add-scope", "--add-grant-type"}
 
 
 def test_the_commands_that_remedies_name_exist() -> None:

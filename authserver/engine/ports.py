@@ -450,6 +450,9 @@ class Policies(Protocol):
     def declared(self, attribute: str, /) -> Mapping[str, Any]:
         """The mappings that plugins have in this attribute, in one; if two have the same key, the first counts."""
 
+    def declarations(self, attribute: str, /) -> Sequence[Mapping[str, Any]]:
+        """The mappings that plugins have in this attribute, in order."""
+
 
 class Fetcher(Protocol):
     """Requests to URLs that somebody else named, such as a client in its metadata (R-13).

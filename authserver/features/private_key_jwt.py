@@ -48,6 +48,7 @@ KEYS, KEYS_ADDRESS, ALGORITHM = "jwks", "jwks_uri", "token_endpoint_auth_signing
 # Seconds that a client waits for keys that cannot be fetched now, if nobody says how long.
 WAIT = 5
 _REFUSED = "Client authentication failed."
+_UNREACHABLE = "The keys of the client cannot be fetched now. Try again later."
 # A newer key set may have the key: another one, or another under the same name.
 _KEY_MAY_BE_NEW = frozenset({"assertion-key-unknown", "assertion-signature"})
 
@@ -268,7 +269,7 @@ def _without_keys(failure: FetchFailed) -> InvalidClient | TemporarilyUnavailabl
     refused: InvalidClient | TemporarilyUnavailable
     if failure.is_temporary:
         refused = TemporarilyUnavailable(
-            "The keys of the client cannot be fetched now. Try again later.",
+            _UNREACHABLE,
             reason="client-keys-unreachable",
             retry_after=failure.seconds_to_wait or WAIT,
         )

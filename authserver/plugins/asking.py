@@ -281,8 +281,13 @@ class PluginSet:
 
     def declared(self, attribute: str, /) -> dict[str, Any]:
         """The mappings that plugins have in this attribute, in one; if two have the same key, the first counts."""
-        found = [getattr(plugin, attribute, None) for plugin in reversed(self._plugins.values())]
-        return {name: text for said in found if isinstance(said, Mapping) for name, text in said.items()}
+        found = reversed(self.declarations(attribute))
+        return {name: text for said in found for name, text in said.items()}
+
+    def declarations(self, attribute: str, /) -> Sequence[Mapping[str, Any]]:
+        """The mappings that plugins have in this attribute, in order."""
+        found = [getattr(plugin, attribute, None) for plugin in self._plugins.values()]
+        return [said for said in found if isinstance(said, Mapping)]
 
     def names_at(self, hook: str) -> frozenset[str]:
         """The names that plugins declare for what they add at this hook."""

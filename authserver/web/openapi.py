@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from itertools import chain
@@ -18,7 +18,6 @@ from authserver.engine.errors import (
     TemporarilyUnavailable,
     TooManyRequests,
 )
-from authserver.engine.records import NOTHING
 from authserver.web.metadata import METADATA
 from authserver.web.operation import TEXT, Described, Members, Operation, Parameter, Schema
 from authserver.web.operations import GRANT_FORMS
@@ -63,10 +62,7 @@ class _Document:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._parts = registry.application.parts
-        policies = self._parts.policies
-        self._plugins: list[Mapping[str, Described]] = [
-            getattr(policies.plugin(name), "described", NOTHING) for name in policies.names
-        ]
+        self._plugins: Sequence[Mapping[str, Described]] = self._parts.policies.declarations("described")
 
     def made(self) -> dict[str, Any]:
         routes = [route for route in self._registry.paths.values() if route.medium is Medium.JSON]
