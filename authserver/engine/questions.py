@@ -158,6 +158,7 @@ class ClientAuthQuestion(Question[None]):
             "client_id": self.credentials.client_id,
             "method": self.credentials.method,
             "secret_matches": self.credentials.secret_matches,
+            "is_proven": self.credentials.is_proven,
             "assertion": self.credentials.assertion is not None,
         }
 
@@ -166,7 +167,11 @@ class ClientAuthQuestion(Question[None]):
         if facts["assertion"]:
             raise CannotAskAgain("it contained a client assertion")
         credentials = Credentials(
-            method=facts["method"], client_id=facts["client_id"], secret_matches=facts["secret_matches"]
+            method=facts["method"],
+            client_id=facts["client_id"],
+            secret_matches=facts["secret_matches"],
+            # Events of earlier versions have none.
+            is_proven=facts.get("is_proven", False),
         )
         return cls(client=known.client(facts), credentials=credentials)
 
