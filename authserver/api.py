@@ -55,8 +55,8 @@ method `registration_policies` that returns their names, and refuses a token of 
 
 For scripts of other origins (`origin_decision`): `origin_problem` says why a text cannot be an origin.
 
-For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, and `InvalidClientMetadata`
-refuses one.
+For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, `link_problem` says why a text
+cannot be an https address, and `InvalidClientMetadata` refuses one.
 
 For clients that are kept elsewhere (`find_client`): `describe_elsewhere` makes one of the metadata that another place has
 of it, within limits and on the floor of registrations; `read_metadata` only checks the form, `link_problem` and
@@ -72,7 +72,8 @@ secret among them, and `describe_registration` gives those in effect.
 For endpoints (`config.add_endpoint` in `includeme`): a `Route` gives the path of one, its kind of response (`Medium`)
 and the web `Origins` that may read it; `EventType` has the types of the events of its refusals. `read_form` reads the
 form of a `Request`, `read_json` its JSON body and `read_query` its address. `authenticate` authenticates its client as
-the token endpoint does, `json_response` makes a response, and an `OAuthError` becomes an error in the medium of the
+the token endpoint does; an endpoint that asks plugins afterwards calls `proven_client`, and claims the `uses` at the end.
+`json_response` makes a response, and an `OAuthError` becomes an error in the medium of the
 endpoint; `TemporarilyUnavailable` says that trying again may help. `read_bearer` reads an access token from the
 Authorization header of the caller, `find_issued` finds the `Issued` behind it, and `InvalidToken` refuses it.
 `config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
@@ -97,6 +98,10 @@ document is read and how long it may be used, `fetch` returns a `Document`, and 
 its `FetchProblem`. `post` sends something to such a URL and returns the `Reply`. For a URL of the operator's, which may
 be inside the operator's network, make a `Service` in `prepare`.
 
+For methods of client authentication (`client_proofs`): a `ClientProof` says how clients prove who they are, `InvalidClient`
+refuses one, and `is_used` says early that a `SingleUse` was used before. `verify_assertion`, `single_use` and `TrustedKeys`
+are for assertions that clients sign.
+
 For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` parses a JWS, and `foreign_key` reads
 the key that signed it. Something that may be used only once is a `SingleUse` among the `uses` of a `Binding` or an
 `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of a plugin asks for the
@@ -106,7 +111,7 @@ before the database was restored.
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.authorize import Expanded, check_request
-from authserver.engine.clients.authentication import authenticate, read_bearer
+from authserver.engine.clients.authentication import proven_client, read_bearer
 from authserver.engine.clients.client_metadata import read_flag, read_metadata, read_object
 from authserver.engine.clients.editing import ChangedMeanwhile, as_managed
 from authserver.engine.clients.editing import remove as remove_registration
@@ -119,7 +124,16 @@ from authserver.engine.clients.registration import (
 )
 from authserver.engine.clients.registration import describe as describe_registration
 from authserver.engine.clients.secrets import is_secret_of
-from authserver.engine.context import Binding, Engine, Issue, ReadMember, Redeem, SingleUse, Welcome
+from authserver.engine.context import (
+    Binding,
+    ClientProof,
+    Engine,
+    Issue,
+    ReadMember,
+    Redeem,
+    SingleUse,
+    Welcome,
+)
 from authserver.engine.crypto.digests import (
     digest,
     equal,
@@ -178,7 +192,7 @@ from authserver.engine.records import (
     User,
 )
 from authserver.engine.sources import network_of
-from authserver.engine.token import proven_key
+from authserver.engine.token import authenticate, proven_key
 from authserver.engine.tokens.assertions import (
     TRUSTED_ALGORITHMS,
     BadAssertion,
@@ -188,7 +202,7 @@ from authserver.engine.tokens.assertions import (
     verify_statement,
 )
 from authserver.engine.tokens.issued import Issued, find_issued
-from authserver.engine.tokens.once import claim, of_this_generation
+from authserver.engine.tokens.once import claim, is_used, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
     fitting_application_type,
@@ -206,6 +220,7 @@ from authserver.protocols import (
     AuthenticationDecisionHook,
     ClientAuthDecisionHook,
     ClientMetadataHook,
+    ClientProofsHook,
     CodeDetailsHook,
     ConsentDecisionHook,
     ExpandAuthorizationRequestHook,
@@ -277,6 +292,8 @@ __all__ = [
     "ClientAuthDecisionHook",
     "ClientMetadata",
     "ClientMetadataHook",
+    "ClientProof",
+    "ClientProofsHook",
     "CodeDetailsHook",
     "Consent",
     "ConsentDecisionHook",
@@ -383,6 +400,7 @@ __all__ = [
     "hookimpl",
     "is_loopback",
     "is_secret_of",
+    "is_used",
     "json_response",
     "link_problem",
     "narrow",
@@ -392,6 +410,7 @@ __all__ = [
     "normalise_username",
     "of_this_generation",
     "origin_problem",
+    "proven_client",
     "proven_key",
     "read_bearer",
     "read_flag",

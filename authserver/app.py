@@ -29,6 +29,7 @@ from sqlalchemy.exc import ArgumentError
 from authserver import ini as ini_reader
 from authserver.engine import grants
 from authserver.engine.clients import client_metadata
+from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.errors import InvalidTarget
@@ -275,6 +276,9 @@ def _build(
                 "grant_types",
             ),
             auth_methods=auth_methods(plugins, settings.issuer),
+            client_proofs=joined(
+                "method of authentication", {}, plugins, "client_proofs", reserved=PRESENTATION
+            ),
             scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
             resource_names=_resource_names(settings),
             client_metadata=joined(

@@ -15,7 +15,7 @@ from pyramid.config import Configurator
 
 from authserver.engine.authorize import Expanded
 from authserver.engine.clients.client_metadata import CORE_MEMBERS
-from authserver.engine.context import Binding, Engine, ReadMember, Redeem, Welcome
+from authserver.engine.context import Binding, ClientProof, Engine, ReadMember, Redeem, Welcome
 from authserver.engine.decisions import Decision
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import (
@@ -633,6 +633,33 @@ def grant_types() -> Mapping[str, Redeem] | None:
         @hookimpl
         def grant_types(self):
             return {"urn:example:grant": self.redeem}
+
+    Added in 0.1.
+    """
+
+
+@contributing(Mapping)
+def client_proofs() -> Mapping[str, ClientProof] | None:
+    """Methods of client authentication with a proof that is checked with the engine, such as a signed assertion.
+
+    Asked once, at start. A client that is registered for such a method is authenticated only if it proves itself so;
+    `client_auth_decision` is asked afterwards, with `is_proven`. A plugin that offers the method says so in
+    `server_metadata`.
+
+    Answers:
+        A mapping of methods to a `ClientProof` each. Its `prove` writes nothing, and returns a tuple of what the proof
+            uses up, empty for nothing; it raises `InvalidClient` if nothing is proven, and `TemporarilyUnavailable` if
+            that cannot be known now. Its `check` raises `InvalidClientMetadata` for a client that could not prove
+            anything. A method that exists already stops the start.
+        None: nothing to add.
+
+    Nobody: clients authenticate by secret, by what a policy sees in the headers, or not at all.
+
+    Example::
+
+        @hookimpl
+        def client_proofs(self):
+            return {"acme_ticket": ClientProof(prove=self.prove, check=self.check)}
 
     Added in 0.1.
     """

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from pyramid.config import Configurator
 
 from authserver.engine.authorize import Expanded
-from authserver.engine.context import Binding, Engine, ReadMember, Redeem, Welcome
+from authserver.engine.context import Binding, ClientProof, Engine, ReadMember, Redeem, Welcome
 from authserver.engine.decisions import Decision
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import (
@@ -438,6 +438,26 @@ class GrantTypesHook(Protocol):
                 client and the parameters, checks everything, writes nothing, and returns an `Issue` that says what
                 may be issued and what it uses up, or raises an OAuth error. A name that exists already stops the
                 start.
+            None: nothing to add.
+        """
+        ...
+
+
+class ClientProofsHook(Protocol):
+    """Of a plugin that serves `client_proofs`."""
+
+    def client_proofs(self) -> Mapping[str, ClientProof] | None:
+        """Methods of client authentication with a proof that is checked with the engine, such as a signed assertion.
+
+        Asked once, at start. A client that is registered for such a method is authenticated only if it proves itself so;
+        `client_auth_decision` is asked afterwards, with `is_proven`. A plugin that offers the method says so in
+        `server_metadata`.
+
+        Answers:
+            A mapping of methods to a `ClientProof` each. Its `prove` writes nothing, and returns a tuple of what the proof
+                uses up, empty for nothing; it raises `InvalidClient` if nothing is proven, and `TemporarilyUnavailable` if
+                that cannot be known now. Its `check` raises `InvalidClientMetadata` for a client that could not prove
+                anything. A method that exists already stops the start.
             None: nothing to add.
         """
         ...

@@ -173,6 +173,10 @@ class Breaks:
         return self.act("includeme")
 
     @hookimpl
+    def client_proofs(self) -> Any:
+        return self.act("client_proofs")
+
+    @hookimpl
     def grant_types(self) -> Any:
         self.act("grant_types")
         return {GRANT_TYPE: lambda engine, client, parameters: self.act("redeem")}
@@ -225,6 +229,7 @@ def test_a_deciding_plugin_has_failed(
         ("token_binding", {}),
         ("scopes", {}),
         ("grant_types", {}),
+        ("client_proofs", {}),
         ("server_metadata", {"issuer": "https://as.example"}),
         ("includeme", {"config": None}),
     ],

@@ -30,8 +30,8 @@ SOURCES = [
     *PACKAGE.glob("web/*.py"),
     *PACKAGE.glob("policies/*.py"),
 ]
-# Reasons that stand nowhere as a text: HTTP errors by their title, the floor of `explain`, constants, and why an initial
-# access token is of no use.
+# Reasons that stand nowhere as a text: HTTP errors by their title, the floor of `explain`, constants, why an initial
+# access token is of no use, and that of a plugin for an allow.
 MADE = {
     "method-not-allowed",
     "request-entity-too-large",
@@ -39,6 +39,7 @@ MADE = {
     INITIAL_ACCESS_TOKEN_REQUIRED,
     REGISTRATION_POLICY_UNKNOWN,
     TOO_MANY,
+    "client-assertion-verified",
     *(f"initial-access-token-{why}" for why in (*InitialTokenState, "restored") if why != "live"),
 }
 
@@ -71,6 +72,15 @@ def reasons_of(path: Path) -> Iterator[str]:
                 yield from texts(value)
             case ast.Call(func=ast.Name(id="Ruling"), args=[_, _, third, *_]):
                 yield from texts(third)
+
+
+def assertions() -> Iterator[str]:
+    """Why an assertion of a client is not accepted: what is wrong with any assertion, and with one of a client."""
+    files = [PACKAGE / "engine" / "tokens" / "assertions.py", PACKAGE / "features" / "private_key_jwt.py"]
+    for node in [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]:
+        match node:
+            case ast.Call(func=ast.Name(id="BadAssertion"), args=[first]):
+                yield from (f"client-{text}" for text in texts(first))
 
 
 def failures() -> Iterator[str]:
@@ -108,7 +118,9 @@ def declared() -> dict[str, str]:
 
 DECLARED = declared()
 ALL = [*REMEDIES.values(), *DECLARED.values(), *(hook.remedy for hook in DECIDING.values())]
-REASONS = sorted({*failures(), *codes(), *(reason for path in SOURCES for reason in reasons_of(path))})
+REASONS = sorted(
+    {*assertions(), *failures(), *codes(), *(reason for path in SOURCES for reason in reasons_of(path))}
+)
 
 
 def test_the_reasons_are_found() -> None:
@@ -158,7 +170,7 @@ def test_a_refusal_of_silence_without_a_remedy_is_not_declared() -> None:
         deciding(ScopeQuestion, silence="refused")
 
 
-EDIT_OPTIONS = {"--auth-method", "--add-redirect-uri", "--add-scope", "--add-grant-type"}
+EDIT_OPTIONS = {"--jwks", "--auth-method", "--add-redirect-uri", "--add-scope", "--add-grant-type"}
 
 
 def test_the_commands_that_remedies_name_exist() -> None:
@@ -190,9 +202,9 @@ def test_no_remedy_registers_anew_what_exists() -> None:
 
 
 def test_what_a_remedy_needs_is_quoted_for_the_shell() -> None:
-    words = words_of({"client_id": "a b; rm", "method": "client_assertion"}, missing_scopes=("x", "y'z"))
+    words = words_of({"client_id": "a b; rm", "method": "client_secret_post"}, missing_scopes=("x", "y'z"))
     assert words["client_id"] == "'a b; rm'"
-    assert words["auth_method"] == "private_key_jwt"
+    assert words["auth_method"] == "client_secret_post"
     assert words["add_scopes"] == "--add-scope x --add-scope 'y'\"'\"'z'"
     assert filled("{client_id} {grant_type} {unknown}", words) == "'a b; rm' TYPE {unknown}"
 

@@ -77,6 +77,12 @@ def _members_option(more: str = "") -> Callable[[Command], Command]:
     )
 
 
+_keys_option = click.option(
+    "--jwks",
+    "key_set",
+    metavar="FILE|URL",
+    help="Its public keys, for an --auth-method with keys: a JWK Set in a file, or the https address where it publishes one.",
+)
 _shown_options = _options(
     click.option("--client-uri", metavar="URL", help="Its web site, for a link on the consent page; https."),
     click.option("--policy-uri", metavar="URL", help="Its privacy policy, likewise."),
@@ -121,6 +127,7 @@ client.add_command(client_secrets.end)
     help="Without it: native when a redirect URI is not https, or leads to this device; else web.",
 )
 @click.option("--client-id", help="Without it: a fresh one.")
+@_keys_option
 @_members_option()
 @_shown_options
 @click.option(
@@ -142,6 +149,7 @@ def add(
     auth_method: str,
     application_type: str | None,
     client_id: str | None,
+    key_set: str | None,
     sent_members: tuple[str, ...],
     client_uri: str | None,
     policy_uri: str | None,
@@ -178,7 +186,7 @@ def add(
             response_types=("code",) if "authorization_code" in grant_types else (),
             scopes=scopes,
             application_type=application_type or uris.fitting_application_type(redirect_uris),
-            details=_kept({**_members(engine, sent_members), **links}),
+            details=_kept({**_members(engine, sent_members, key_set), **links}),
         )
         added, secret = add_client(
             engine,
@@ -215,6 +223,7 @@ def add(
     type=click.Choice(["web", "native"]),
     help="Without it: as it was, unless the redirect URIs make it native.",
 )
+@_keys_option
 @_members_option("; null takes it away")
 @_shown_options
 @click.option(
@@ -262,7 +271,7 @@ def edit_client(configuration: Configuration, /, client_id: str, as_json: bool, 
             application_type=options["application_type"],
             first_party=options["first_party"],
             rotates_refresh_tokens=options["refresh_rotation"],
-            details={**_members(engine, options["sent_members"]), **links},
+            details={**_members(engine, options["sent_members"], options["key_set"]), **links},
             logo=_file(options["logo"]),
         )
         edited = edit(engine, client_id, wanted)
@@ -478,8 +487,11 @@ def _file(path: str | None) -> bytes | None:
     return content
 
 
-def _members(engine: Engine, texts: Iterable[str]) -> dict[str, Any]:
-    """What plugins keep of several `name=value`; None for what they keep nothing of.
+def _members(engine: Engine, texts: Iterable[str], key_set: str | None = None) -> dict[str, Any]:
+    """What plugins keep of several `name=value`, and of a key set; None for what they keep nothing of.
+
+    Args:
+        key_set: the file or the address of one; of the two members that name keys the other is taken away.
 
     Raises:
         click.UsageError, InvalidClientMetadata
@@ -490,8 +502,29 @@ def _members(engine: Engine, texts: Iterable[str]) -> dict[str, Any]:
             raise click.UsageError(f"--metadata {name}: given twice")
         sent[name] = value
     _known("--metadata", sent, engine.client_metadata)
+    if key_set is not None:
+        if {"jwks", "jwks_uri"} & sent.keys():
+            raise click.UsageError("--jwks: give the keys here or with --metadata, not both")
+        if "jwks" not in engine.client_metadata:
+            raise click.UsageError(
+                "--jwks: no plugin here keeps keys of clients; list the one of their method in authserver.plugins"
+            )
+        sent |= _keys(key_set)
     read = read_members(_kept(sent), engine.client_metadata)
     return {name: read.get(name) for name in sent}
+
+
+def _keys(source: str) -> dict[str, Any]:
+    """The members that name the keys in this file, or at this address. Raises click.ClickException."""
+    if "://" in source:
+        return {"jwks": None, "jwks_uri": source}
+    try:
+        keys = strict_json.loads(Path(source).read_bytes())
+    except OSError as error:
+        raise click.ClickException(f"--jwks {source}: {error.strerror}") from None
+    except ValueError as error:
+        raise click.ClickException(f"--jwks {source}: this is no JWK Set: {error}") from None
+    return {"jwks": keys, "jwks_uri": None}
 
 
 def _member(text: str) -> tuple[str, Any]:

@@ -201,22 +201,21 @@ def consent(
 def client_auth(
     configuration: Configuration, client_id: str, method: str | None, secret_stdin: bool, as_json: bool
 ) -> None:
-    """Whether the client would be authenticated."""
+    """Whether the client would be authenticated; of a client that signs assertions, as if it had sent none."""
     secret = sys.stdin.readline().rstrip("\r\n") if secret_stdin else ""
 
     def rule(engine: Engine) -> str:
         client = engine.find_client(client_id)
         engine.journal.client_id = client_id if client else None
-        used = method or authentication.PRESENTATION.get(
-            client.auth_method if client else "", "client_secret_basic"
-        )
+        registered = client.auth_method if client else ""
+        usual = authentication.ASSERTION if registered in engine.client_proofs else "client_secret_basic"
+        used = method or authentication.PRESENTATION.get(registered, usual)
         presented = authentication.Presented(
             used, client_id, secret if used.startswith("client_secret_") else None
         )
         if secret_stdin:
             authentication.refuse_malformed(presented)
-        proven, _ = authentication.judge(engine, presented)
-        return proven.client_id
+        return authentication.judge(engine, presented).client.client_id
 
     _tell(configuration, as_json, rule)
 

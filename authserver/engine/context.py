@@ -24,8 +24,17 @@ from authserver.engine.ports import (
     Signer,
     Stores,
 )
-from authserver.engine.questions import Question, RateQuestion
-from authserver.engine.records import NOTHING, Client, Event, EventType, Grant, Token, User
+from authserver.engine.questions import Credentials, Question, RateQuestion
+from authserver.engine.records import (
+    NOTHING,
+    Client,
+    ClientMetadata,
+    Event,
+    EventType,
+    Grant,
+    Token,
+    User,
+)
 from authserver.engine.turnstile import Turnstile
 from authserver.limits import MAXIMUM_CLIENT_ID
 from authserver.settings import Settings
@@ -130,6 +139,22 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientProof:
+    """How the clients of one method of authentication prove who they are (hook `client_proofs`).
+
+    Attributes:
+        prove: takes the engine, a client that is enabled and registered for the method, and its `Credentials`. Returns
+            what the proof uses up, each once. Raises InvalidClient if nothing is proven, and TemporarilyUnavailable if
+            that cannot be known now.
+        check: takes the metadata of a client that is to be registered for the method. Raises InvalidClientMetadata
+            if such a client could not prove anything.
+    """
+
+    prove: Callable[[Engine, Client, Credentials], tuple[SingleUse, ...]]
+    check: Callable[[ClientMetadata], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
     """What a plugin adds for a client that registers itself (hook `registration_response`).
 
@@ -192,6 +217,7 @@ class Parts:
     password_checks: Turnstile
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
+    client_proofs: Mapping[str, ClientProof]
     scopes: Mapping[str, str]
     resource_names: Mapping[str, str]
     client_metadata: Mapping[str, ReadMember]

@@ -178,10 +178,17 @@ class ServerError(OAuthError):
 
 
 class TemporarilyUnavailable(OAuthError):
-    """The server cannot answer now; trying again later may help."""
+    """The server cannot answer now; trying again later may help.
+
+    `retry_after` is in seconds; 0 if nobody knows how long.
+    """
 
     code = "temporarily_unavailable"
     status = 503
+
+    def __init__(self, description: str, *, reason: str = "", retry_after: int = 0) -> None:
+        super().__init__(description, reason=reason)
+        self.retry_after = retry_after
 
 
 class TooBusy(TemporarilyUnavailable):

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from authserver.engine import rates
-from authserver.engine.clients.authentication import authenticate
+from authserver.engine.clients.authentication import proven_client
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidClient, TemporarilyUnavailable, TooManyRequests
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import Counted, IntrospectedToken, IntrospectionQuestion, RateStep
 from authserver.engine.records import Client, EventType, TokenKind
+from authserver.engine.tokens import once
 from authserver.engine.tokens.issued import Issued, find_issued
 
 # The one answer about every token that is not active, not known, or not for this caller (RFC 7662, 2.2).
@@ -47,7 +48,8 @@ def introspect(engine: Engine, parameters: Parameters) -> Introspection:
         ServerError: a policy failed.
     """
     parameters.refuse_repeated()
-    caller = authenticate(engine, parameters)
+    proven = proven_client(engine, parameters)
+    caller = proven.client
     if caller.is_public:
         raise InvalidClient("Introspection needs a client with a credential.", reason="public-caller")
     issued = find_issued(engine, parameters.require("token"))
@@ -61,6 +63,8 @@ def introspect(engine: Engine, parameters: Parameters) -> Introspection:
     else:
         _slow_down(engine, caller, is_known=issued is not None)
         members = INACTIVE
+    for use in proven.uses:
+        once.claim(engine, caller, use)
     return Introspection(caller_id=caller.client_id, members=members)
 
 

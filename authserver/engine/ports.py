@@ -448,9 +448,6 @@ class Policies(Protocol):
         """
 
     def all_declared(self, attribute: str, /) -> Mapping[str, Sequence[Any]]:
-        """What plugins have under each key of the mappings in this attribute, in their order."""
-
-    def all_declared(self, attribute: str, /) -> Mapping[str, Sequence[Any]]:
         """The mappings that plugins have in this attribute: by key, what each has, in the order of the plugins."""
 
 

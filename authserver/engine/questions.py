@@ -129,14 +129,18 @@ class Credentials:
         method: `client_secret_basic`, `client_secret_post`, `client_assertion` or `none`.
         client_id: as the request has it.
         secret_matches: whether it sent a secret and that is a valid secret of this client.
+        is_proven: whether the method has a proof that the server checks (hook `client_proofs`), and it was right.
         assertion: the client assertion as sent, if any.
+        assertion_type: what kind of assertion it says it is.
         headers: the request's headers by lower-case name, without those that carry credentials.
     """
 
     method: str
     client_id: str
     secret_matches: bool = False
+    is_proven: bool = False
     assertion: str | None = field(default=None, repr=False)
+    assertion_type: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -154,6 +158,7 @@ class ClientAuthQuestion(Question[None]):
             "client_id": self.credentials.client_id,
             "method": self.credentials.method,
             "secret_matches": self.credentials.secret_matches,
+            "is_proven": self.credentials.is_proven,
             "assertion": self.credentials.assertion is not None,
         }
 
@@ -162,7 +167,11 @@ class ClientAuthQuestion(Question[None]):
         if facts["assertion"]:
             raise CannotAskAgain("it contained a client assertion")
         credentials = Credentials(
-            method=facts["method"], client_id=facts["client_id"], secret_matches=facts["secret_matches"]
+            method=facts["method"],
+            client_id=facts["client_id"],
+            secret_matches=facts["secret_matches"],
+            # Events of earlier versions have none.
+            is_proven=facts.get("is_proven", False),
         )
         return cls(client=known.client(facts), credentials=credentials)
 

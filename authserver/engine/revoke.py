@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from authserver.engine.clients.authentication import authenticate
+from authserver.engine.clients.authentication import proven_client
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.errors import UnsupportedTokenType
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import EventType, TokenKind
+from authserver.engine.tokens import once
 from authserver.engine.tokens.issued import Issued, find_issued
 
 _REVOKED = "token-revoked"
@@ -33,11 +34,14 @@ def revoke(engine: Engine, parameters: Parameters) -> None:
         UnsupportedTokenType: a credential of this server that is not a token.
     """
     parameters.refuse_repeated()
-    client = authenticate(engine, parameters)
-    text = parameters.require("token")
+    proven = proven_client(engine, parameters)
+    client, text = proven.client, parameters.require("token")
     if any(digests.well_formed(prefix, text) for prefix in _UNSUPPORTED):
         raise UnsupportedTokenType("Only access tokens and refresh tokens can be revoked.")
     issued = find_issued(engine, text)
+    # Nothing more is asked of a plugin.
+    for use in proven.uses:
+        once.claim(engine, client, use)
     if issued is None:
         return
     engine.journal.grant_id, engine.journal.user_id = issued.grant.grant_id, issued.grant.user_id

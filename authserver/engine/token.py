@@ -9,7 +9,7 @@ import logging
 from dataclasses import replace
 
 from authserver.engine import rates
-from authserver.engine.clients.authentication import authenticate
+from authserver.engine.clients.authentication import ProvenClient, proven_client
 from authserver.engine.context import Binding, Engine, Issue, Redeem
 from authserver.engine.errors import (
     InvalidGrant,
@@ -21,7 +21,7 @@ from authserver.engine.errors import (
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import Counted
 from authserver.engine.records import Client
-from authserver.engine.tokens import issuing
+from authserver.engine.tokens import issuing, once
 from authserver.engine.tokens.issuing import AlreadyClaimed, TokenResponse
 
 log = logging.getLogger(__name__)
@@ -39,13 +39,14 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
             which counts apart, since anybody can do that in the name of a public client (R-20).
     """
     parameters.refuse_repeated()
-    client = authenticate(engine, parameters)
+    proven = proven_client(engine, parameters)
+    client = proven.client
     grant_type = parameters.get("grant_type")
     if grant_type is None:
         raise InvalidRequest("grant_type is missing.", reason="grant-type-missing")
     redeem = allowed_grant_type(engine, client, grant_type)
     try:
-        order = _named(redeem(engine, client, parameters), grant_type)
+        order = _order(redeem, engine, proven, parameters)
     except InvalidGrant as refused:
         # What must outlive the refusal, such as the revocation after a replay, is kept however often it comes.
         if not (refused.revoke_grant or refused.failed_token):
@@ -63,15 +64,33 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
     except AlreadyClaimed:
         # Another request was first. Asked again, the grant sees the result: a replay, or a retry.
         engine.stores.undo()
-        return issuing.issue(engine, client, _named(redeem(engine, client, parameters), grant_type), binding)
+        return issuing.issue(engine, client, _order(redeem, engine, proven, parameters), binding)
 
 
-def _named(order: Issue, grant_type: str) -> Issue:
-    """The order with the grant type in a new grant of a person, who sees in a list where the grant came from."""
+def authenticate(engine: Engine, parameters: Parameters) -> Client:
+    """The client that sent this request; what its proof uses up is claimed at once, so ask no plugin afterwards.
+
+    For endpoints of plugins. Raises what `proven_client` does, and InvalidClient for a proof that was used before.
+    """
+    proven = proven_client(engine, parameters)
+    for use in proven.uses:
+        once.claim(engine, proven.client, use)
+    return proven.client
+
+
+def _order(redeem: Redeem, engine: Engine, proven: ProvenClient, parameters: Parameters) -> Issue:
+    """What the grant type says may be issued, with what the client's own proof uses up.
+
+    A new grant of a person has the grant type, so that the person sees in a list where the grant came from.
+    """
+    order = redeem(engine, proven.client, parameters)
+    if proven.uses:
+        order = replace(order, uses=(*proven.uses, *order.uses))
     grant = order.grant
     if not order.is_new or grant.user_id is None:
         return order
-    return replace(order, grant=replace(grant, details={**grant.details, "grant_type": grant_type}))
+    details = {**grant.details, "grant_type": parameters.require("grant_type")}
+    return replace(order, grant=replace(grant, details=details))
 
 
 def proven_key(

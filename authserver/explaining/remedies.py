@@ -67,6 +67,9 @@ REMEDIES: Mapping[str, str] = {
         "the client must send `Authorization: Basic` with the base64 of client_id:secret, each of them form-encoded first "
         "(RFC 6749, 2.3.1)"
     ),
+    "client-assertion-malformed": (
+        "client_assertion must be one compact JWS of at most 8,192 characters, signed by the client (RFC 7523, 2.2)"
+    ),
     "secret-wrong": f"the client must send its secret; {_LOST_SECRET}",
     "secret-malformed": (
         f"the client must send its secret whole and as it is, with prefix and checksum; {_LOST_SECRET}"
@@ -111,9 +114,6 @@ REMEDIES: Mapping[str, str] = {
         "these; a request that names none is for authserver.plugin.resources_listed.default"
     ),
     "scopes-of-resource": "list the scope with the resource in authserver.plugin.resources_listed.resources",
-    "client-edited": (
-        "an operator has changed this client, so it changes no more by itself: `authserver client edit {client_id}`"
-    ),
     # Grant types
     "grant-type-not-registered": (
         "register the client for the grant type: `authserver client edit {client_id} --add-grant-type {grant_type}`"

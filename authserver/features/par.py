@@ -43,7 +43,6 @@ from authserver.api import (
     Request,
     Route,
     Unsealable,
-    authenticate,
     check_request,
     claim,
     claim_rate,
@@ -53,6 +52,7 @@ from authserver.api import (
     json_response,
     new_credential,
     of_this_generation,
+    proven_client,
     proven_key,
     read_flag,
     read_form,
@@ -181,7 +181,8 @@ class PushedRequests:
         engine = request.engine
         form = read_form(request, parse=partial(Parameters.parse, maximum=MAXIMUM_BODY))
         form.refuse_repeated()
-        client = authenticate(engine, form)
+        proven = proven_client(engine, form)
+        client = proven.client
         if "request_uri" in form:
             raise InvalidRequest("request_uri cannot be pushed.", reason="request-uri-pushed")
         pushed = form.without(*CREDENTIALS)
@@ -198,7 +199,7 @@ class PushedRequests:
             # Clients that registered themselves count together: else more of them could send more.
             who = SELF_REGISTERED if client.is_self_registered else client.client_id
             claim_rate(engine, Counted.REQUEST_IN_ADVANCE, client_id=who)
-        for use in binding.uses if binding else ():
+        for use in (*proven.uses, *(binding.uses if binding else ())):
             claim(engine, client, use)
         reference = self._keep(engine, client, pushed, bound)
         return json_response({"request_uri": reference, "expires_in": self.lifetime}, status=201)

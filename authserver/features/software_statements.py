@@ -69,8 +69,6 @@ class SoftwareStatements:
         )
     }
     reasons: ClassVar[Mapping[str, str]] = {
-        "invalid_software_statement": "",
-        "unapproved_software_statement": "",
         "software-statement-missing": (
             "authserver.plugin.software_statements.required lets no client register without a statement of one of its "
             "issuers"

@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 import pluggy
 
 from authserver.containment import contained, described, text_of
-from authserver.engine.context import Binding, Issue, Welcome
+from authserver.engine.context import Binding, ClientProof, Issue, SingleUse, Welcome
 from authserver.engine.crypto import strict_json
 from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine, labelled
 from authserver.engine.errors import OAuthError, ServerError
@@ -570,8 +570,20 @@ def _contribution(implementation: Implementation, hook: Contributing, question: 
     if isinstance(value, Welcome) and not strict_json.comes_back(dict(value.private_details)):
         raise CannotBeAdded("its private details are no JSON that can be kept")
     if hook.name in _FUNCTIONS:
-        return {name: partial(_call, implementation, hook.name, added) for name, added in value.items()}
+        return {name: _contained(implementation, hook.name, added) for name, added in value.items()}
     return value
+
+
+def _contained(implementation: Implementation, hook: str, added: Any) -> Any:
+    """What a plugin added under one name, such that its functions cannot fail in other ways than `_call` says."""
+    if hook == "client_proofs":
+        if not isinstance(added, ClientProof):
+            raise CannotBeAdded(f"{type(added).__name__} is not a ClientProof")
+        return ClientProof(
+            prove=partial(_call, implementation, hook, added.prove),
+            check=partial(_call, implementation, f"{hook}.check", added.check),
+        )
+    return partial(_call, implementation, hook, added)
 
 
 def _named(value: Any) -> Mapping[str, Any]:
@@ -585,7 +597,7 @@ def _named(value: Any) -> Mapping[str, Any]:
 
 
 def _call(implementation: Implementation, hook: str, function: Callable[..., Any], /, *arguments: Any) -> Any:
-    """Call a function that a plugin added: a grant type, or the reader of a member of client metadata.
+    """Call a function that a plugin added: a grant type, a proof, or the reader of a member of client metadata.
 
     Raises:
         OAuthError: it refuses.
@@ -617,10 +629,26 @@ def _check_kept(answer: object) -> None:
         raise CannotBeAdded(f"{type(answer).__name__} is not a JSON value that can be kept")
 
 
+def _check_uses(answer: object) -> None:
+    if not isinstance(answer, tuple) or not all(isinstance(use, SingleUse) for use in answer):
+        raise CannotBeAdded(f"{type(answer).__name__} is not a tuple of what is used up")
+    if not all(is_refusal(use.refusal) for use in answer):
+        raise CannotBeAdded("its refusal cannot be sent or stored")
+
+
+def _check_nothing(answer: object) -> None:
+    if answer is not None:
+        raise CannotBeAdded(
+            f"{type(answer).__name__}: a check returns nothing, and raises what it refuses with"
+        )
+
+
 # The hooks at which plugins add functions; each with a check that raises if such a function returns a wrong answer.
 _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
     "grant_types": _check_issue,
     "client_metadata": _check_kept,
+    "client_proofs": _check_uses,
+    "client_proofs.check": _check_nothing,
 }
 
 

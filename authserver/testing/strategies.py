@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from hypothesis import strategies as st
 
-from authserver.engine.clients.authentication import PRESENTATION
+from authserver.engine.clients.authentication import ASSERTION, PRESENTATION
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import Credentials, IntrospectedToken, Question
 from authserver.engine.records import (
@@ -86,12 +86,13 @@ def users(draw: st.DrawFn) -> User:
 @st.composite
 def _credentials(draw: st.DrawFn, client: Client) -> Credentials:
     # The server refuses a client that uses another method than the registered one before it asks a policy.
-    method = PRESENTATION.get(client.auth_method, "none")
+    method = PRESENTATION.get(client.auth_method) or draw(st.sampled_from(("none", ASSERTION)))
     return Credentials(
         method=method,
         client_id=client.client_id,
         secret_matches=method.startswith("client_secret_") and draw(st.booleans()),
-        assertion="a.b.c" if method == "client_assertion" else None,
+        is_proven=method == ASSERTION and draw(st.booleans()),
+        assertion="a.b.c" if method == ASSERTION else None,
         # Half of them are empty: a client that proves nothing must be refused.
         headers=draw(st.just(MappingProxyType({})) | headers()),
     )
@@ -113,7 +114,7 @@ def metadata(draw: st.DrawFn) -> ClientMetadata:
         client_name=draw(words),
         redirect_uris=draw(st.lists(st.sampled_from(asked_for), unique=True, max_size=3).map(tuple)),
         token_endpoint_auth_method=draw(
-            st.sampled_from(("none", "client_secret_basic", "client_secret_post", "private_key_jwt"))
+            st.sampled_from(("none", "client_secret_basic", "client_secret_post", "tls_client_auth"))
         ),
         grant_types=draw(
             st.lists(st.sampled_from((*GRANT_TYPES, "implicit")), min_size=1, unique=True).map(tuple)

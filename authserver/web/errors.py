@@ -38,7 +38,7 @@ from authserver.web.routes import medium_of
 
 _ = TranslationStringFactory("authserver")
 
-RETRY_AFTER = "2"
+RETRY_AFTER = 2
 START_AGAIN = _(
     "Go back to the application and start again. If this happens again, tell the people who run it, and give them the "
     "details below."
@@ -201,7 +201,7 @@ def _with_hints(request: Request, response: Response, error: OAuthError) -> Resp
         case InvalidToken():
             response.headers["WWW-Authenticate"] = f'Bearer realm="{_realm(request)}"'
         case TemporarilyUnavailable():
-            response.headers["Retry-After"] = RETRY_AFTER
+            response.headers["Retry-After"] = str(error.retry_after or RETRY_AFTER)
         case TooManyRequests():
             with_retry_after(response, error)
     return response

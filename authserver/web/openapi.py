@@ -144,6 +144,8 @@ class _Document:
         methods = self._parts.auth_methods
         named = Parameter(description="Of clients that do not authenticate in the header.")
         members = {"client_id": named}
+        for described in self._described.get("client_proofs", ()):
+            members |= described.members
         if "client_secret_post" in methods:
             members["client_secret"] = Parameter(description="With the method `client_secret_post`.")
         return members

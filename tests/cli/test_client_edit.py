@@ -132,7 +132,7 @@ def test_without_options_it_says_what_can_be_changed(run, notes: str) -> None:
     result = run("client", "edit", "notes")
     assert (result.exit_code, result.stdout) == (2, "")
     options = [option.opts[0] for option in edit_client.params if option.name not in ("client_id", "as_json")]
-    assert len(options) == 19
+    assert len(options) == 20
     assert all(option in result.stderr for option in options)
     assert "authserver client show notes" in result.stderr
 

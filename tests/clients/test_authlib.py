@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
@@ -11,15 +12,23 @@ import requests
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.requests_client import OAuth2Session
 from authlib.oauth2.rfc6750 import InsufficientScopeError, InvalidTokenError
+from authlib.oauth2.rfc7523 import PrivateKeyJWT
 from authlib.oauth2.rfc7662 import IntrospectTokenValidator
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
 from authlib.oauth2.rfc9068 import JWTBearerTokenValidator
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from authserver.testing.server import ISSUER, RESOURCE, VERIFIER, Server
+from authserver.testing.server import ISSUER, RESOURCE, VERIFIER, Server, with_plugin
+from tests.client_keys import ABSENT, Key
 
 LOOPBACK = "http://127.0.0.1:49152/callback"
+
+
+@pytest.fixture(scope="module")
+def settings_of_running_server() -> Mapping[str, str]:
+    """With keys in place of secrets, too; Authlib signs assertions for an hour."""
+    return with_plugin("private_key_jwt", {"lifetime": "3600"})
 
 
 class Validator(JWTBearerTokenValidator):
@@ -79,6 +88,54 @@ def test_authlib_gets_and_refreshes_tokens_for_a_person(running_server, ann, met
         if grant["client_id"] == registered["client_id"]
     ]
     assert len(grants) == 1
+
+
+@pytest.mark.parametrize("name", ["RS256", "PS256", "ES256"])
+def test_authlib_authenticates_with_a_key(running_server, ann, name):
+    """J-09 to J-17, K-01: from registration by the program itself to refresh, introspection and revocation."""
+    metadata = discover(running_server.issuer)
+    assert "private_key_jwt" in metadata["token_endpoint_auth_methods_supported"]
+    assert name in metadata["token_endpoint_auth_signing_alg_values_supported"]
+    key = Key(name)
+    registered = requests.post(
+        metadata["registration_endpoint"],
+        json={
+            "client_name": "Authlib",
+            "redirect_uris": ["http://127.0.0.1/callback"],
+            "grant_types": ["authorization_code", "refresh_token"],
+            "token_endpoint_auth_method": "private_key_jwt",
+            "token_endpoint_auth_signing_alg": name,
+            # It does not name its key in the header.
+            "jwks": key.jwks(kid=ABSENT),
+        },
+        timeout=10,
+    ).json()
+    assert "client_secret" not in registered
+    client = OAuth2Session(
+        registered["client_id"],
+        key.private,
+        token_endpoint_auth_method="private_key_jwt",
+        revocation_endpoint_auth_method="private_key_jwt",
+        scope="profile files.read",
+        redirect_uri=LOOPBACK,
+        code_challenge_method="S256",
+    )
+    # What it calls the token endpoint is the audience.
+    client.register_client_auth_method(PrivateKeyJWT(running_server.issuer, alg=name))
+    url, state = client.create_authorization_url(metadata["authorization_endpoint"], code_verifier=VERIFIER)
+    tokens = client.fetch_token(
+        metadata["token_endpoint"],
+        authorization_response=ann.authorize(url),
+        state=state,
+        code_verifier=VERIFIER,
+    )
+    assert client.refresh_token(metadata["token_endpoint"])["refresh_token"] != tokens["refresh_token"]
+    answer = client.introspect_token(metadata["introspection_endpoint"], tokens["access_token"])
+    assert answer.json()["client_id"] == registered["client_id"]
+    assert client.revoke_token(metadata["revocation_endpoint"], tokens["access_token"]).status_code == 200
+    client.register_client_auth_method(PrivateKeyJWT(metadata["token_endpoint"], alg=name))
+    with pytest.raises(OAuthError, match="invalid_client"):
+        client.refresh_token(metadata["token_endpoint"])
 
 
 def test_authlib_gets_a_token_for_itself(running_server):

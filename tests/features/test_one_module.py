@@ -18,7 +18,8 @@ TEXTS = {".css", ".jinja2", ".js", ".py", ".txt"}
 # The words of each module, without regard to case; the names of its entry point and its class are added. `dpop` is in
 # `dpop_jkt`, `DPoP-Nonce` and `use_dpop_nonce`, `pushed` in `require_pushed_authorization_requests`.
 # Not here, because they are the core's: `request_uri` and `request`, which it refuses where nobody reads them (RFC
-# 9101, 7), and `assertion`, which clients may authenticate with (RFC 7523, 2.2).
+# 9101, 7), and `client_assertion`, of which it sees that it is a method beside others (RFC 7521, 4.2); `jwks`, which is
+# also what this server publishes.
 WORDS = {
     "client_id_documents": [
         "client id document",
@@ -30,11 +31,16 @@ WORDS = {
     ],
     "client_management": ["registration_access_token", "registration_client_uri"],
     "dpop": ["dpop", "jkt"],
-    "jwt_bearer": ["jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
+    "jwt_bearer": ["grant-type:jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],
     "par": ["par", "pushed", "push", "pushes", "invalid_request_uri"],
     "playground": ["playground"],
     "software_statements": ["software statement", "software statements", "software_statement"],
+    "private_key_jwt": [
+        "private_key_jwt",
+        "client-assertion-type",
+        "client-authentication+jwt",
+    ],
     "rate_limits": ["rate limit", "rate limits", "redis", "valkey"],
 }
 # Commands that start a whole server and list its plugins, as an INI file does.

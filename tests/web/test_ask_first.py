@@ -21,11 +21,13 @@ from authserver.api import Grant, InvalidGrant, Issue, SingleUse, hookimpl, new_
 from authserver.hookspecs import every_hook
 from authserver.testing.server import REDIRECT_URI, Server, query_of, with_plugin
 from authserver.testing.stories import Granted, sign_in_at, signed_in
+from tests.client_keys import Key
 
 GRANT_TYPE = "urn:example:grant-type:thinks"
 # Asked once, at start.
 AT_START = {
     "client_metadata",
+    "client_proofs",
     "grant_types",
     "includeme",
     "private_use_redirect_uris",
@@ -177,7 +179,9 @@ class Thinks:
 @pytest.fixture
 def server(sqlite_url: str) -> Iterator[Server]:
     settings = with_plugin(Thinks, {"database": sqlite_url.removeprefix("sqlite:///")})
-    settings["authserver.plugins"] = f"{settings['authserver.plugins']}\npushed_requests\ndpop"
+    settings["authserver.plugins"] = (
+        f"{settings['authserver.plugins']}\npushed_requests\ndpop\nprivate_key_jwt"
+    )
     server = Server(sqlite_url, settings)
     server.add_user("ann")
     ASKED.clear()
@@ -249,6 +253,19 @@ def push(server: Server) -> None:
     assert answer.status_int == 201
 
 
+def authenticate_with_a_key(server: Server) -> None:
+    """At each endpoint; what the assertion uses up is claimed after the last question."""
+    key = Key()
+    client = key.client(server)
+    granted = key.ask(server, client, "/oauth/token", grant_type="client_credentials")
+    assert granted.status_int == 200
+    for path in ("/oauth/introspect", "/oauth/revoke"):
+        assert key.ask(server, client, path, token=granted.json["access_token"]).status_int == 200
+    pushing = key.client(server, grant_types=("authorization_code",))
+    parameters = dict(parse_qsl(urlsplit(server.authorization_url(pushing)).query))
+    assert key.ask(server, pushing, "/oauth/par", **parameters).status_int == 201
+
+
 def ask_from_another_origin(server: Server) -> None:
     headers = {"Origin": "https://client.example"}
     assert server.http.options("/oauth/token", headers=headers).status_int == 204
@@ -274,6 +291,7 @@ STORIES: dict[Callable[[Server], None], set[str]] = {
     introspect_and_revoke: {"introspection_decision"},
     register: {"expand_registration", "registration_decision", "registration_response"},
     push: {"code_details", "client_auth_decision"},
+    authenticate_with_a_key: {"client_auth_decision", "introspection_decision", "code_details"},
     ask_from_another_origin: {"origin_decision", "rate_decision"},
     account_and_refusals: {"find_client", "observe"},
 }

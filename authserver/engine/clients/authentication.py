@@ -5,26 +5,27 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_to_bytes
 
 from authserver.engine import rates
 from authserver.engine.clients import secrets
-from authserver.engine.context import Engine
+from authserver.engine.context import Engine, SingleUse
+from authserver.engine.crypto.jose import read_jws
 from authserver.engine.errors import InvalidClient, InvalidRequest
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import ClientAuthQuestion, Counted, Credentials
 from authserver.engine.records import Client, ClientSecret, EventType
 from authserver.settings import Secret
 
-# How a client of each known method presents itself; others (such as a certificate) have no credential of
-# these kinds.
+# How a client of each method that is known here presents itself. Those of other methods have an assertion, a certificate
+# or something else of their own.
 PRESENTATION = {
     "none": "none",
     "client_secret_basic": "client_secret_basic",
     "client_secret_post": "client_secret_post",
-    "private_key_jwt": "client_assertion",
 }
+ASSERTION = "client_assertion"
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _REFUSED = "Client authentication failed."
 
@@ -37,10 +38,24 @@ class Presented:
     client_id: str
     secret: str | None = field(default=None, repr=False)
     assertion: str | None = field(default=None, repr=False)
+    assertion_type: str | None = None
     scheme: str = "Basic"
 
 
-def authenticate(engine: Engine, parameters: Parameters) -> Client:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvenClient:
+    """A client that has proven who it is, unless it is public.
+
+    Attributes:
+        client: the client.
+        uses: what its proof uses up; claim it after the last question to a plugin, and before anything is answered.
+    """
+
+    client: Client
+    uses: tuple[SingleUse, ...] = ()
+
+
+def proven_client(engine: Engine, parameters: Parameters) -> ProvenClient:
     """The client that sent this request, by exactly the method it is registered for (OAuth 2.1, 2.4).
 
     Whatever happens afterwards, it is the actor (see `Event.actor`). A public client has proven nothing yet: it is the
@@ -52,21 +67,23 @@ def authenticate(engine: Engine, parameters: Parameters) -> Client:
     Raises:
         InvalidRequest: two methods at once, or two different client ids.
         InvalidClient: anything else; unknown, disabled and wrong secret look and cost the same (J-07).
+        TemporarilyUnavailable: what its proof is checked with cannot be had now (F-14).
         TooManyRequests: it failed too often (J-08). Right credentials are accepted in any case (R-20): a secret has 256
             random bits, so it is not guessed however often somebody tries.
     """
     try:
         presented = read_credentials(engine.caller.authorization, parameters)
         refuse_malformed(presented)
-        client, used = judge(engine, presented)
+        judged = judge(engine, presented)
     except InvalidClient:
         rates.claim(engine, Counted.FAILED_CLIENT_AUTHENTICATION, client_id=engine.journal.client_id)
         raise
+    client = judged.client
     if not client.is_public:
         engine.journal.acts(client)
-    if used is not None and presented.secret is not None:
-        secrets.note_use(engine, client, used, presented.secret)
-    return client
+    if judged.secret is not None and presented.secret is not None:
+        secrets.note_use(engine, client, judged.secret, presented.secret)
+    return ProvenClient(client=client, uses=judged.uses)
 
 
 def refuse_malformed(presented: Presented) -> None:
@@ -75,11 +92,23 @@ def refuse_malformed(presented: Presented) -> None:
         raise InvalidClient(_REFUSED, reason="secret-malformed", scheme=presented.scheme)
 
 
-def judge(engine: Engine, presented: Presented) -> tuple[Client, ClientSecret | None]:
-    """The client that these credentials prove, and the secret that did, if it is kept here; nothing is written.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What credentials have proven.
 
-    Raises InvalidClient.
+    Attributes:
+        client: the client.
+        secret: what proved it, if that is kept here.
+        uses: what the proof uses up.
     """
+
+    client: Client
+    secret: ClientSecret | None
+    uses: tuple[SingleUse, ...]
+
+
+def judge(engine: Engine, presented: Presented) -> Judged:
+    """The client that these credentials prove; nothing is written. Raises InvalidClient, TemporarilyUnavailable."""
     engine.journal.client_id = presented.client_id
     kept = engine.find_kept_client(presented.client_id)
     client = kept or engine.find_client_elsewhere(presented.client_id)
@@ -91,7 +120,7 @@ def judge(engine: Engine, presented: Presented) -> tuple[Client, ClientSecret | 
         refused.reason = "client-unknown" if client is None else "client-disabled"
         engine.journal.client_id = client.client_id if client else None
         raise refused
-    if PRESENTATION.get(client.auth_method, presented.method) != presented.method:
+    if not _is_registered_for(client, presented.method):
         refused.reason = "credential-missing" if presented.method == "none" else "method-not-registered"
         refused.facts = {"method": presented.method, "registered_method": client.auth_method}
         raise refused
@@ -100,13 +129,25 @@ def judge(engine: Engine, presented: Presented) -> tuple[Client, ClientSecret | 
         client_id=presented.client_id,
         secret_matches=used is not None,
         assertion=presented.assertion,
+        assertion_type=presented.assertion_type,
         headers=engine.caller.headers,
     )
+    uses: tuple[SingleUse, ...] = ()
+    if (proof := engine.client_proofs.get(client.auth_method)) is not None:
+        uses = proof.prove(engine, client, credentials)
+        credentials = replace(credentials, is_proven=True)
     ruling = engine.ask(ClientAuthQuestion(client=client, credentials=credentials))
     if not ruling.allowed or (presented.secret is not None and used is None):
         refused.reason = "secret-wrong" if ruling.allowed else ruling.reason
         raise refused
-    return client, used if kept else None
+    return Judged(client=client, secret=used if kept else None, uses=uses)
+
+
+def _is_registered_for(client: Client, presented: str) -> bool:
+    """Whether a client that is registered for its method may present itself so."""
+    if client.auth_method in PRESENTATION:
+        return PRESENTATION[client.auth_method] == presented
+    return not secrets.needs_secret(presented)
 
 
 def read_credentials(authorization: str | None, parameters: Parameters) -> Presented:
@@ -128,13 +169,27 @@ def read_credentials(authorization: str | None, parameters: Parameters) -> Prese
                 "The client_id differs from the authenticated client.", reason="client-id-differs"
             )
         return presented
+    if client_id is None and assertion is not None:
+        client_id = _subject_of(assertion)
     if client_id is None:
         raise InvalidClient(_REFUSED, reason="client-id-missing")
     if secret is not None:
         return Presented("client_secret_post", client_id, secret)
     if assertion is not None:
-        return Presented("client_assertion", client_id, assertion=assertion)
+        kind = parameters.get("client_assertion_type")
+        return Presented(ASSERTION, client_id, assertion=assertion, assertion_type=kind)
     return Presented("none", client_id)
+
+
+def _subject_of(assertion: str) -> str:
+    """The client that an assertion is about; nothing is verified yet (RFC 7521, 4.2). Raises InvalidClient."""
+    try:
+        subject = read_jws(assertion).claims.get("sub")
+    except ValueError:
+        subject = None
+    if not isinstance(subject, str) or not subject:
+        raise InvalidClient(_REFUSED, reason="client-assertion-malformed")
+    return subject
 
 
 def read_bearer(authorization: str | None) -> Secret | None:

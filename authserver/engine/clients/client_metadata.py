@@ -137,6 +137,8 @@ def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: R
     _check_redirect_uris(engine, metadata)
     if metadata.token_endpoint_auth_method not in engine.auth_methods:
         raise InvalidClientMetadata("token_endpoint_auth_method is not offered.")
+    if (proof := engine.client_proofs.get(metadata.token_endpoint_auth_method)) is not None:
+        proof.check(metadata)
     if metadata.token_endpoint_auth_method == "none" and "client_credentials" in metadata.grant_types:
         raise InvalidClientMetadata("client_credentials needs a client that authenticates.")
     known = engine.scopes

@@ -43,8 +43,11 @@ class TrustedKeys:
     keys: tuple[tuple[str | None, ForeignKey], ...]
 
     @classmethod
-    def read(cls, text: bytes) -> Self:
+    def read(cls, text: bytes, *, algorithm: str | None = None) -> Self:
         """The signature keys of a JWK Set (RFC 7517, 5); those for other uses and algorithms are left out.
+
+        Args:
+            algorithm: of the keys that fit it and do not name one.
 
         Raises ValueError, with text that repeats nothing of a key, for what is no key set, holds a private or
         symmetric key, a weak or broken one, one `kid` twice, more than 20 keys, or none that can be used.
@@ -58,9 +61,9 @@ class TrustedKeys:
         if any(SECRET_MEMBERS & jwk.keys() for jwk in members):
             raise ValueError("the JWK Set holds a private or symmetric key; give public keys only")
         keys = tuple(
-            (_kid(jwk), _key(number, jwk, algorithm))
+            (_kid(jwk), _key(number, jwk, used))
             for number, jwk in enumerate(members, start=1)
-            if (algorithm := _algorithm(jwk))
+            if (used := _algorithm(jwk, algorithm))
         )
         if len({kid for kid, _ in keys}) < len(keys):
             raise ValueError("two keys of the JWK Set have the same kid, or none")
@@ -88,7 +91,13 @@ class TrustedKeys:
 
 
 def verify_assertion(
-    engine: Engine, text: str, keys_of: Callable[[str], TrustedKeys | None], *, typ: str, lifetime: int
+    engine: Engine,
+    text: str,
+    keys_of: Callable[[str], TrustedKeys | None],
+    *,
+    typ: str,
+    lifetime: int,
+    algorithms: Collection[str] = TRUSTED_ALGORITHMS,
 ) -> Mapping[str, Any]:
     """The claims of an assertion that a trusted issuer made for us and that is in force (RFC 7523, 3).
 
@@ -96,11 +105,12 @@ def verify_assertion(
         keys_of: the keys of an issuer by its name, None for one that is not trusted.
         typ: what its header may say it is; `JWT` or no `typ` is accepted, too.
         lifetime: the most seconds from now to `exp`, clock skew apart.
+        algorithms: that it may be signed with.
 
     Raises:
         BadAssertion: anything else. `iss` and `sub` are strings of the claims returned; `exp` is an integer.
     """
-    claims = _verified(engine, text, keys_of, typ=typ)
+    claims = _verified(engine, text, keys_of, typ=typ, algorithms=algorithms)
     subject = claims.get("sub")
     if claims.get("aud") not in (engine.settings.issuer, [engine.settings.issuer]):
         raise BadAssertion("assertion-audience")
@@ -181,12 +191,15 @@ def _verified(
     return claims
 
 
-def single_use(claims: Mapping[str, Any], *, lifetime: int, refusal: OAuthError) -> SingleUse:
+def single_use(
+    claims: Mapping[str, Any], *, lifetime: int, refusal: OAuthError, purpose: str = "assertion"
+) -> SingleUse:
     """What using a verified assertion once means: by its `jti`, among those of its issuer (T051).
 
     Args:
         lifetime: the same as for `verify_assertion`.
         refusal: what is raised when it was presented before, or may have been: before the database was restored.
+        purpose: what it is presented for; the same `jti` for two purposes is two things.
 
     Raises:
         BadAssertion: it has no `jti`.
@@ -202,7 +215,7 @@ def single_use(claims: Mapping[str, Any], *, lifetime: int, refusal: OAuthError)
     begun = max(claims["exp"] - lifetime, claims.get("nbf", 0), claims.get("iat", 0))
     since = datetime.fromtimestamp(begun, UTC) - SKEW
     return SingleUse(
-        purpose="assertion", text=f"{claims['iss']}\0{jti}", since=since, until=until, refusal=refusal
+        purpose=purpose, text=f"{claims['iss']}\0{jti}", since=since, until=until, refusal=refusal
     )
 
 
@@ -223,12 +236,17 @@ def _check_times(engine: Engine, times: Mapping[str, int]) -> None:
         raise BadAssertion("assertion-not-yet-valid")
 
 
-def _algorithm(jwk: Mapping[str, Any]) -> str | None:
-    """What the key verifies; None when it is not for signatures or not of an algorithm here."""
+def _algorithm(jwk: Mapping[str, Any], meant: str | None) -> str | None:
+    """What the key verifies; None when it is not for signatures or not of an algorithm here.
+
+    Args:
+        meant: what it is if it does not say, and this fits.
+    """
     operations = jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return None
-    fitting = [algorithm for algorithm in TRUSTED_ALGORITHMS if is_of_type(jwk, algorithm)]
+    known = (meant, *TRUSTED_ALGORITHMS) if meant else TRUSTED_ALGORITHMS
+    fitting = [algorithm for algorithm in known if is_of_type(jwk, algorithm)]
     return next((algorithm for algorithm in fitting if jwk.get("alg", algorithm) == algorithm), None)
 
 

@@ -67,6 +67,11 @@ def claim(engine: Engine, client: Client, use: SingleUse) -> None:
         raise use.refusal
 
 
+def is_used(engine: Engine, use: SingleUse) -> bool:
+    """Whether it was used before, or that cannot be known; a request at the same time may still be first (`claim`)."""
+    return not of_this_generation(engine, use.since) or earlier_use(engine, use.purpose, use.text) is not None
+
+
 def earlier_use(engine: Engine, purpose: str, text: str) -> Kept | None:
     """What `first_use` kept of the first use; None when there was none."""
     return engine.stores.kept.find(KIND, digests.digest(purpose, text))

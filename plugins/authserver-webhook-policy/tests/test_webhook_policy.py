@@ -234,6 +234,7 @@ def test_reasons_that_are_known_are_recorded(
                 "client_id": "reports",
                 "method": "client_secret_basic",
                 "secret_matches": True,
+                "is_proven": False,
                 "assertion": False,
             },
         ),

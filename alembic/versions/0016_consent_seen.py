@@ -1,6 +1,6 @@
 """Remember with a consent what a client that is known by its address said of itself.
 
-Revision: 0017
+Revision: 0016
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0017"
+revision = "0016"
 down_revision = "0015"
 branch_labels = None
 depends_on = None

@@ -1,0 +1,326 @@
+"""Clients that authenticate with a key: they sign an assertion about themselves (RFC 7523, 2.2 and 3).
+
+The server knows public keys only, so nothing that it stores or logs can be used in the name of a client.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from authserver.api import (
+    TRUSTED_ALGORITHMS,
+    BadAssertion,
+    Client,
+    ClientMetadata,
+    ClientProof,
+    Credentials,
+    Decision,
+    Described,
+    DocumentKind,
+    Engine,
+    FetchFailed,
+    InvalidClient,
+    InvalidClientMetadata,
+    Parameter,
+    ReadMember,
+    Reply,
+    SingleUse,
+    TemporarilyUnavailable,
+    TrustedKeys,
+    allow,
+    hookimpl,
+    is_used,
+    link_problem,
+    single_use,
+    verify_assertion,
+)
+
+METHOD = "private_key_jwt"
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+# The explicit type that draft-ietf-oauth-rfc7523bis gives these assertions.
+TYPE = "client-authentication+jwt"
+# In the metadata of a client (RFC 7591, 2; OpenID Connect Registration, 2).
+KEYS, KEYS_ADDRESS, ALGORITHM = "jwks", "jwks_uri", "token_endpoint_auth_signing_alg"
+# Seconds that a client waits for keys that cannot be fetched now, if nobody says how long.
+WAIT = 5
+_REFUSED = "Client authentication failed."
+_UNREACHABLE = "The keys of the client cannot be fetched now. Try again later."
+# A newer key set may have the key: another one, or another under the same name.
+_KEY_MAY_BE_NEW = frozenset({"assertion-key-unknown", "assertion-signature"})
+
+
+@dataclass(frozen=True)
+class PrivateKeyJwt:
+    """Let clients authenticate with an assertion that they sign with a key of their own (RFC 7523, 2.2).
+
+    A client registers its public keys, or the address where it publishes them.
+
+    Attributes:
+        algorithms: that assertions may be signed with: ES256, RS256, PS256 and EdDSA.
+        lifetime: how many seconds in the future `exp` may be.
+    """
+
+    # What it fetches has time limits of its own (`engine.fetcher`).
+    immediate: ClassVar[bool] = True
+    described: ClassVar[Mapping[str, Described]] = {
+        "client_proofs": Described(
+            members={
+                "client_assertion": Parameter(
+                    description=f"With the method `{METHOD}`: the assertion (RFC 7523, 2.2)."
+                ),
+                "client_assertion_type": Parameter(
+                    description="What kind of assertion it is.", schema={"const": ASSERTION_TYPE}
+                ),
+            }
+        ),
+        "client_metadata": Described(
+            members={
+                KEYS: Parameter(
+                    description=f"The public keys of the client (RFC 7517, 5); excludes `{KEYS_ADDRESS}`.",
+                    schema={"type": ["object", "null", "array", "string"]},
+                ),
+                KEYS_ADDRESS: Parameter(
+                    description="The https address of its public keys.", schema={"type": ["string", "null"]}
+                ),
+                ALGORITHM: Parameter(
+                    description="What it signs its assertions with; any that is offered if it is absent.",
+                    schema={"enum": [*TRUSTED_ALGORITHMS, "", None]},
+                ),
+            }
+        ),
+    }
+    reasons: ClassVar[Mapping[str, str]] = {
+        "client-assertion-verified": "",
+        "client-assertion-missing": (
+            "the client must authenticate by private_key_jwt, for which it is registered: with a client_assertion that it signs"
+        ),
+        "client-assertion-type-unknown": f"client_assertion_type must be {ASSERTION_TYPE}",
+        "client-assertion-header": "the header of the assertion must have alg, kid and typ only: no key, no address, no extension",
+        "client-assertion-type": f"typ in the header of the assertion must be {TYPE} or JWT, or absent",
+        "client-assertion-issuer-not-trusted": "iss of the assertion must be the client_id",
+        "client-assertion-subject-missing": "sub of the assertion must be the client_id",
+        "client-assertion-subject-differs": "iss and sub of the assertion must be the client_id",
+        "client-assertion-audience": "aud of the assertion must be the issuer of this server alone, and no address of an endpoint",
+        "client-assertion-times-malformed": "exp, iat and nbf must be whole numbers of seconds since 1970, and exp is required",
+        "client-assertion-expired": "the client must make a new assertion for each request; or its clock is slow",
+        "client-assertion-not-yet-valid": "iat or nbf of the assertion is in the future: the clock of the client is fast",
+        "client-assertion-lives-too-long": (
+            "authserver.plugin.private_key_jwt.lifetime is how many seconds ahead exp may be, at most 3600"
+        ),
+        "client-assertion-jti-missing": "the assertion must have a jti of its own",
+        "client-assertion-replayed": "",
+        "client-assertion-key-unknown": (
+            "kid of the assertion must be that of a key that is registered for the client: `authserver client show {client_id}`; "
+            "`authserver client edit {client_id} --jwks FILE` registers others"
+        ),
+        "client-assertion-algorithm": (
+            f"alg of the assertion must be that of its key, and of {ALGORITHM} of the client if it has one, and among "
+            "authserver.plugin.private_key_jwt.algorithms; an RSA key that names none is for RS256"
+        ),
+        "client-assertion-signature": (
+            "the assertion was not signed with the key that is registered for the client under its kid: "
+            "`authserver client edit {client_id} --jwks FILE` registers another"
+        ),
+        "client-keys-missing": "register its public keys: `authserver client edit {client_id} --jwks FILE`",
+        "client-keys-refused": (
+            "the key set at the jwks_uri of the client cannot be used: the event says why, and "
+            "`authserver client edit {client_id} --jwks URL` registers another address"
+        ),
+        "client-keys-unreachable": (
+            "the key set at the jwks_uri of the client could not be fetched: the event says why; the client tries again"
+        ),
+    }
+
+    algorithms: tuple[str, ...] = TRUSTED_ALGORITHMS
+    lifetime: int = 300
+
+    def __post_init__(self) -> None:
+        if not self.algorithms or not set(self.algorithms) <= set(TRUSTED_ALGORITHMS):
+            raise ValueError(f"algorithms: must be some of {' '.join(TRUSTED_ALGORITHMS)}")
+        if not 10 <= self.lifetime <= 3600:
+            raise ValueError("lifetime: must be 10 to 3600 seconds")
+
+    @hookimpl
+    def server_metadata(self) -> Mapping[str, Any]:
+        return {
+            "token_endpoint_auth_methods_supported": [METHOD],
+            "token_endpoint_auth_signing_alg_values_supported": list(self.algorithms),
+        }
+
+    @hookimpl
+    def client_metadata(self) -> Mapping[str, ReadMember]:
+        return {KEYS: _read_keys, KEYS_ADDRESS: _read_address, ALGORITHM: self._read_algorithm}
+
+    @hookimpl
+    def client_proofs(self) -> Mapping[str, ClientProof]:
+        return {METHOD: ClientProof(prove=self.prove, check=self.check)}
+
+    @hookimpl
+    def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision[None] | None:
+        if client.auth_method == METHOD and credentials.is_proven:
+            return allow("client-assertion-verified")
+        return None
+
+    def check(self, metadata: ClientMetadata) -> None:
+        """Whether a client with this metadata could sign an assertion. Raises InvalidClientMetadata."""
+        keys, address = metadata.details.get(KEYS), metadata.details.get(KEYS_ADDRESS)
+        if (keys is None) == (address is None):
+            if keys is None:
+                problem, reason = f"{METHOD} needs {KEYS} or {KEYS_ADDRESS}.", "client-keys-missing"
+            else:
+                problem, reason = f"{KEYS} and {KEYS_ADDRESS} exclude each other.", ""
+            raise InvalidClientMetadata(problem, reason=reason)
+        algorithm = metadata.details.get(ALGORITHM)
+        allowed = self._allowed(algorithm)
+        if keys is not None and not any(
+            key.algorithm in allowed for _, key in _keys(_text(keys), algorithm).keys
+        ):
+            raise InvalidClientMetadata(f"{KEYS} holds no key for {' or '.join(allowed)}.")
+
+    def prove(self, engine: Engine, client: Client, credentials: Credentials) -> tuple[SingleUse, ...]:
+        """The `jti` of the client's assertion, which it uses up (RFC 7523, 3).
+
+        Raises:
+            InvalidClient: the assertion is missing or not accepted, or was used before.
+            TemporarilyUnavailable: the keys of the client cannot be fetched now.
+        """
+        try:
+            if credentials.assertion is None:
+                raise BadAssertion("assertion-missing")
+            if credentials.assertion_type != ASSERTION_TYPE:
+                raise BadAssertion("assertion-type-unknown")
+            claims = self._claims(engine, client, credentials.assertion)
+            if claims["sub"] != client.client_id:
+                raise BadAssertion("assertion-subject-differs")
+            use = single_use(
+                claims,
+                lifetime=self.lifetime,
+                refusal=InvalidClient(_REFUSED, reason="client-assertion-replayed"),
+                purpose=METHOD,
+            )
+        except BadAssertion as bad:
+            # Reasons of their own: the remedies are not those for assertions of issuers.
+            raise InvalidClient(_REFUSED, reason=f"client-{bad.reason}") from None
+        except FetchFailed as failure:
+            raise _without_keys(failure) from None
+        # Nothing else is looked at for somebody who repeats what a client has sent (T051).
+        if is_used(engine, use):
+            raise use.refusal
+        return (use,)
+
+    def _claims(self, engine: Engine, client: Client, text: str) -> Mapping[str, Any]:
+        """The claims of an assertion that the client signed.
+
+        Raises:
+            BadAssertion: it is not accepted.
+            FetchFailed: its keys cannot be fetched.
+        """
+        try:
+            return self._verified(engine, client, text)
+        except BadAssertion as bad:
+            if bad.reason not in _KEY_MAY_BE_NEW or KEYS_ADDRESS not in client.details:
+                raise
+        # Once, and not more often than the kind allows: anybody can name a key that there is not (J-15).
+        return self._verified(engine, client, text, again=True)
+
+    def _verified(
+        self, engine: Engine, client: Client, text: str, *, again: bool = False
+    ) -> Mapping[str, Any]:
+        algorithm = client.details.get(ALGORITHM)
+
+        def keys_of(issuer: str) -> TrustedKeys | None:
+            # Only now, as a stranger must not cause a request by naming a client in a form alone.
+            return _keys_of(engine, client, algorithm, again=again) if issuer == client.client_id else None
+
+        return verify_assertion(
+            engine, text, keys_of, typ=TYPE, lifetime=self.lifetime, algorithms=self._allowed(algorithm)
+        )
+
+    def _allowed(self, algorithm: str | None) -> tuple[str, ...]:
+        """What a client that is registered for this algorithm, or for none, may sign with."""
+        return tuple(each for each in self.algorithms if algorithm in (None, each))
+
+    def _read_algorithm(self, name: str, value: object) -> str:
+        if not isinstance(value, str) or value not in self.algorithms:
+            raise InvalidClientMetadata(f"{name} must be one of {' '.join(self.algorithms)}.")
+        return value
+
+
+def _keys_of(engine: Engine, client: Client, algorithm: str | None, *, again: bool) -> TrustedKeys:
+    """The keys that the client signs with. Raises BadAssertion, FetchFailed."""
+    try:
+        if KEYS in client.details:
+            return _keys(_text(client.details[KEYS]), algorithm)
+        if KEYS_ADDRESS in client.details:
+            fetched = engine.fetcher.fetch(KEY_SET, client.details[KEYS_ADDRESS], again=again)
+            return _keys(fetched.value, algorithm)
+    except ValueError:
+        # A client of a plugin, or keys of an earlier version.
+        raise BadAssertion("keys-refused") from None
+    raise BadAssertion("keys-missing")
+
+
+def _without_keys(failure: FetchFailed) -> InvalidClient | TemporarilyUnavailable:
+    """The refusal when the keys of a client cannot be had: clients forget a registration after `invalid_client` (F-14)."""
+    refused: InvalidClient | TemporarilyUnavailable
+    if failure.is_temporary:
+        refused = TemporarilyUnavailable(
+            _UNREACHABLE,
+            reason="client-keys-unreachable",
+            retry_after=failure.seconds_to_wait or WAIT,
+        )
+    else:
+        refused = InvalidClient(_REFUSED, reason="client-keys-refused")
+    refused.facts = {name: str(fact) for name, fact in failure.facts().items()}
+    return refused
+
+
+@lru_cache(maxsize=1000)
+def _keys(text: bytes, algorithm: str | None) -> TrustedKeys:
+    """The keys of a JWK Set; they are kept, as importing them takes longer than verifying. Raises ValueError."""
+    return TrustedKeys.read(text, algorithm=algorithm)
+
+
+def _text(keys: object) -> bytes:
+    return json.dumps(keys, separators=(",", ":")).encode()
+
+
+def _read_document(reply: Reply) -> bytes:
+    """The key set at a `jwks_uri`, as it was sent: which algorithm a key has may depend on the client."""
+    _keys(reply.body, None)
+    return reply.body
+
+
+# An outage of a client's key server of a day harms nobody; a key that it withdraws is refused an hour later at most.
+KEY_SET = DocumentKind(
+    name="key set",
+    read=_read_document,
+    accept="application/jwk-set+json, application/json",
+    maximum=32_768,
+    maximum_age=3600,
+    last_good_for=86_400,
+)
+
+
+def _read_keys(name: str, value: object) -> object:
+    """The key set of a client, as it was sent; an empty one counts as absent. Raises InvalidClientMetadata."""
+    if value == {"keys": []}:
+        return None
+    try:
+        _keys(_text(value), None)
+    except ValueError as error:
+        raise InvalidClientMetadata(f"{name}: {error}.") from None
+    return value
+
+
+def _read_address(name: str, value: object) -> str:
+    """Raises InvalidClientMetadata."""
+    if not isinstance(value, str):
+        raise InvalidClientMetadata(f"{name} must be a string.")
+    if problem := link_problem(value):
+        raise InvalidClientMetadata(f"{name}: {problem}")
+    return value
