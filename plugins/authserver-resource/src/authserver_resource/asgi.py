@@ -91,12 +91,12 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal) 
 async def _answer(
     send: Send, status: int, headers: list[tuple[str, str]], body: bytes, *, prefix: str = "http"
 ) -> None:
-    length = [] if status == 204 else [("Content-Length", str(len(body)))]
+    length = ("Content-Length", str(len(body)))
     await send(
         {
             "type": f"{prefix}.response.start",
             "status": status,
-            "headers": _encoded([*headers, *length]),
+            "headers": _encoded([*headers, length]),
         }
     )
     await send({"type": f"{prefix}.response.body", "body": body})

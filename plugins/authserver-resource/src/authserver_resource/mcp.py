@@ -82,7 +82,7 @@ class ProtectedTokenVerifier:
 
 def access_token(access: Access, token: str, resource: str) -> AccessToken:
     """An access in the words of the SDK. `token` may be "", so that no tool can pass it on."""
-    claims: dict[str, Any] = dict(access.claims)
+    claims: dict[str, Any] = {**access.claims, "iss": access.issuer}
     return AccessToken(
         token=token,
         client_id=access.client_id,

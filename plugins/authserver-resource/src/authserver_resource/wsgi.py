@@ -75,7 +75,7 @@ def metadata_response(protected: ProtectedResource, method: str) -> tuple[int, l
     anywhere = [("Access-Control-Allow-Origin", "*")]
     if method == "OPTIONS":
         allowed = [("Access-Control-Allow-Methods", "GET"), ("Access-Control-Allow-Headers", "*")]
-        return 204, [*anywhere, *allowed], b""
+        return 200, [*anywhere, *allowed], b""
     if method not in ("GET", "HEAD"):
         return 405, [*anywhere, ("Allow", "GET, HEAD, OPTIONS")], b""
     headers = [*anywhere, ("Cache-Control", "max-age=300"), ("Content-Type", "application/json")]
@@ -90,8 +90,8 @@ def refusal_response(refusal: Refusal) -> tuple[int, list[tuple[str, str]], byte
 def _answered(
     start_response: StartResponse, status: int, headers: list[tuple[str, str]], body: bytes
 ) -> Iterable[bytes]:
-    length = [] if status == 204 else [("Content-Length", str(len(body)))]
-    start_response(f"{status} {HTTPStatus(status).phrase}", [*headers, *length])
+    length = ("Content-Length", str(len(body)))
+    start_response(f"{status} {HTTPStatus(status).phrase}", [*headers, length])
     return [body]
 
 
