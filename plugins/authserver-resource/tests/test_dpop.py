@@ -164,7 +164,7 @@ def test_a_bearer_token_is_no_bound_token(protected, issuer):
 
 
 def test_a_proof_is_never_ignored(protected, issuer):
-    """T158."""
+    """RFC 9449, 7.1."""
     token = issuer.token()
     assert isinstance(
         refused(protected, f"Bearer {token}", dpop=(KEY.proof("GET", URL, token),)), InvalidRequest

@@ -255,7 +255,7 @@ def framework(request: pytest.FixtureRequest) -> Callable[[ProtectedResource], S
 
 
 def test_each_framework_lets_in_and_refuses(framework):
-    """P-01 to P-06, P-09, P-12: with the status, the challenge and the body that the verifier says."""
+    """P-01, P-02, P-03, P-04, P-05, P-06, P-09, P-12: with the status, the challenge and the body that the verifier says."""
     protected, issuer = resource(implied_scopes={"files.write": ["files.read"]}, dpop=None)
     send = framework(protected)
     status, _, body = send(
@@ -283,7 +283,7 @@ def test_each_framework_lets_in_and_refuses(framework):
 
 
 def test_each_framework_says_that_the_issuer_is_down(framework):
-    """F-14: 503 with Retry-After."""
+    """503 with Retry-After."""
     protected, issuer = resource()
     issuer.down = True
     status, headers, _ = framework(protected)(

@@ -128,7 +128,7 @@ def test_jwts_can_be_introspected_too(make):
     ids=str,
 )
 def test_an_answer_that_says_nothing_is_503_and_not_401(protected, issuer, status, body, headers):
-    """F-14: also when our own credential is wrong, which is not the fault of the client; and it is not remembered."""
+    """also when our own credential is wrong, which is not the fault of the client; and it is not remembered."""
     token = issuer.opaque_token()
     protected.use(answering(issuer, status, body, **headers))
     for _ in range(2):

@@ -68,7 +68,7 @@ def test_a_key_that_is_gone_ends_its_tokens_when_the_keys_are_fetched_again(prot
 
 
 def test_the_last_good_keys_are_good_for_a_day(protected, issuer):
-    """F-14: an issuer that is down for a while stops nobody who has a token."""
+    """an issuer that is down for a while stops nobody who has a token."""
     now = time.time()
     token = issuer.token(exp=int(now) + 10 * 86_400)
     let_in(protected, token)
@@ -83,7 +83,7 @@ def test_the_last_good_keys_are_good_for_a_day(protected, issuer):
 
 
 def test_an_outage_before_the_first_key_is_503_and_not_401(protected, issuer):
-    """F-14: the token may well be good."""
+    """the token may well be good."""
     issuer.down = True
     refusal = refused(protected, f"Bearer {issuer.token()}")
     assert isinstance(refusal, Unavailable)

@@ -127,7 +127,7 @@ def test_a_bound_token_of_the_server_needs_its_key(server, protect, resource):
 
 
 def test_another_client_secret_is_our_fault_and_503(server, api_secret):
-    """F-14."""
+    """RFC 9110, 15.6.4."""
     _, _, token = tokens(server, OPAQUE)
     issuer = Issuer(server.issuer, client_id="api", client_secret="wrong")
     protected = ProtectedResource(OPAQUE, issuer, development=True)
@@ -278,7 +278,7 @@ def test_the_token_verifier_takes_bearer_tokens_that_are_bound_to_nothing(mcp_re
 
 
 def test_an_mcp_server_says_what_lacks_and_when_nobody_can_be_asked(mcp_resource):
-    """P-06, F-14."""
+    """P-06: and 503, as RFC 9110, 15.6.4 says."""
     issuer = LocalIssuer.of(mcp_resource)
     application = McpProtection(mcp_server().streamable_http_app(), mcp_resource, Requirement(scopes=("a",)))
 

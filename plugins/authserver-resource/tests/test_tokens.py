@@ -131,6 +131,8 @@ def hostile(issuer: LocalIssuer) -> dict[str, str]:
         "two dots": "..",
         "five parts": good + ".a.b",
         "one word": "word",
+        "other characters": "a=b",
+        "control characters": "a\x00b",
     }
     for name in ("exp", "iat", "aud", "iss", "sub", "client_id", "jti"):
         found[f"{name} missing"] = issuer.token(**{name: None})

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 from authserver_resource.fetching import Fetch, FetchFailed, Reply, checked_url, is_number, read_json
-from authserver_resource.jose import ALGORITHMS, KeySet, Malformed
+from authserver_resource.jose import ALGORITHMS, Key, KeySet, Malformed
 from authserver_resource.keeping import AFTER_FAILURE, Cache, Kept, WouldWait
 from authserver_resource.refusals import Unavailable
 
@@ -108,15 +108,19 @@ class KnownIssuer:
         """
         return self._keys.get(wait=wait)
 
-    def keys_with(self, kid: str | None, algorithm: str, *, wait: bool) -> KeySet:
-        """Its keys, fetched again if this one is not among them, but once a minute at most (RFC 7517, 4.5).
+    def keys_with(self, kid: str | None, algorithm: str, *, wait: bool) -> tuple[KeySet, Key | None]:
+        """Its keys and this one of them; fetched again if it is missing, but once a minute at most (RFC 7517, 4.5).
 
         Raises:
             Unavailable: they cannot be had.
             WouldWait: they must be fetched, and `wait` is false.
         """
-        keys = self.keys(wait=wait)
-        return keys if keys.find(kid, algorithm) is not None else self._keys.newer(wait=wait)
+        keys = self._keys.get(wait=wait)
+        key = keys.find(kid, algorithm)
+        if key is None:
+            keys = self._keys.newer(wait=wait)
+            key = keys.find(kid, algorithm)
+        return keys, key
 
     def introspect(self, token: str, *, wait: bool) -> Mapping[str, Any] | None:
         """What the issuer says about a token (RFC 7662, 2.2), or None if it is not active.

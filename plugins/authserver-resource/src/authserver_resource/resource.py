@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from authserver_resource.dpop import Dpop, encoded
-from authserver_resource.fetching import Fetch, Fetcher, checked_url, is_number, json_object
+from authserver_resource.fetching import Fetch, Fetcher, checked_url, is_number, signed_object
 from authserver_resource.issuer import Issuer, KnownIssuer
 from authserver_resource.jose import (
     MAXIMUM_TOKEN,
@@ -45,12 +45,14 @@ from authserver_resource.request import Request
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 # The `typ` of an access token (RFC 9068, 2.1), in small letters: no ID token and no other JWT has it.
 _TYPES = ("at+jwt", "application/at+jwt")
+# Claims that every JWT access token has, beside those that are checked (RFC 9068, 2.2).
+_NEEDED = ("sub", "client_id", "jti")
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 # It is no right at this resource, and is asked for by clients that want it (MCP, authorization).
 _OFFLINE_ACCESS = "offline_access"
 _REMEMBERED_HEADERS = 256
-_REMEMBERED_TOKENS = 4096
+_REMEMBERED_TOKENS = 1024
 _REMEMBERED_SECONDS = 3600.0
 log = logging.getLogger(__name__)
 
@@ -296,7 +298,8 @@ class ProtectedResource:
         if scheme is None or (scheme == "DPoP" and self._dpop is None):
             raise NoToken("The request has no access token.")
         token = token.strip(" ")
-        if not _TOKEN.fullmatch(token):
+        # Two headers that a server has joined hold a comma. What else a token may hold is seen when it is read.
+        if not token or " " in token or "," in token:
             raise InvalidRequest("The Authorization header does not hold one access token.", scheme=scheme)
         if len(token) > MAXIMUM_TOKEN:
             raise InvalidToken("The access token is too long.", scheme=scheme)
@@ -333,7 +336,7 @@ class ProtectedResource:
         try:
             jws = split(token)
             algorithm, kid = self._headers.get(jws.header) or _read_token_header(jws.header)
-            claims = json_object(jws.payload)
+            claims = signed_object(jws.payload)
         except Malformed as problem:
             raise InvalidToken(f"The access token is not valid: {problem}.") from None
         except ValueError:
@@ -341,8 +344,7 @@ class ProtectedResource:
         issuer = self._issuer_of(claims)
         if algorithm not in issuer.settings.algorithms:
             raise InvalidToken("The access token is signed with an algorithm that is not accepted.")
-        keys = issuer.keys_with(kid, algorithm, wait=wait)
-        key = keys.find(kid, algorithm)
+        keys, key = issuer.keys_with(kid, algorithm, wait=wait)
         if key is None:
             raise InvalidToken("The access token is signed with a key that its issuer does not have.")
         if not verifies(algorithm, key, jws):
@@ -350,8 +352,9 @@ class ProtectedResource:
         if len(self._headers) < _REMEMBERED_HEADERS:
             self._headers[jws.header] = (algorithm, kid)
         self._check_times(claims)
-        for name in ("sub", "client_id", "jti"):
-            if not isinstance(claims.get(name), str) or not claims[name]:
+        for name in _NEEDED:
+            value = claims.get(name)
+            if not value or not isinstance(value, str):
                 raise InvalidToken(f"The access token has no {name}.")
         return keys, self._access(issuer, claims)
 
@@ -374,6 +377,8 @@ class ProtectedResource:
 
     def _introspected(self, token: str, *, wait: bool) -> Access:
         """A token that only its issuer can read (RFC 7662)."""
+        if not _TOKEN.fullmatch(token):
+            raise InvalidToken("The access token has characters that no access token has.")
         down: Unavailable | None = None
         for issuer in self._issuers.values():
             if not issuer.settings.client_id:
