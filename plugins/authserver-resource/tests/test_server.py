@@ -13,6 +13,8 @@ import anyio
 import httpx2
 import pytest
 import uvicorn
+from fastmcp import FastMCP
+from fastmcp.server.dependencies import get_access_token as fastmcp_access_token
 from mcp import Client
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
@@ -26,6 +28,7 @@ from authserver.storage import migrate
 from authserver.testing.live import free_port, live_server
 from authserver.testing.server import SETTINGS, Server
 from authserver_resource import Dpop, InvalidToken, Issuer, ProtectedResource, Requirement, Unavailable, needs
+from authserver_resource.fastmcp import FastMcpTokenVerifier
 from authserver_resource.mcp import McpProtection, ProtectedTokenVerifier
 from authserver_resource.testing import DpopKey, LocalIssuer
 
@@ -294,3 +297,31 @@ def test_an_mcp_server_says_what_lacks_and_when_nobody_can_be_asked(mcp_resource
     issuer.down = True
     issuer.rotate()
     assert anyio.run(post, issuer.token()).status_code == 503
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["McpProtection", "FastMcpTokenVerifier"])
+def test_fastmcp_is_protected_from_outside_and_from_inside(mcp_port, inside):
+    """P-01, P-05, P-06, P-12: a tool is called with a good token and with no other."""
+    url = f"http://127.0.0.1:{mcp_port}/mcp"
+    protected = ProtectedResource(
+        url, "https://as.example", implied_scopes={"files.write": ["files.read"]}, development=True
+    )
+    issuer, needed = LocalIssuer.of(protected), needs("files.read")
+    server = FastMCP("files", auth=FastMcpTokenVerifier(protected, needed) if inside else None)
+
+    @server.tool
+    def whoami() -> str:
+        token = fastmcp_access_token()
+        assert token is not None
+        return f"{token.subject} by {token.client_id}"
+
+    application = server.http_app() if inside else McpProtection(server.http_app(), protected, needed)
+    with serving(application, mcp_port), httpx2.Client() as http:
+        headers = {"Authorization": f"Bearer {issuer.token(scope='files.write')}"}
+        assert anyio.run(lambda: call_tool(url, headers=headers, timeout=30)) == "ann by example-client"
+        for token, status in (
+            ("bad", 401),
+            (issuer.token(aud="https://x.example"), 401),
+            (issuer.token(), 403),
+        ):
+            assert http.post(url, headers={"Authorization": f"Bearer {token}"}).status_code == status
