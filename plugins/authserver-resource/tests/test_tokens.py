@@ -243,6 +243,8 @@ def test_the_token_is_not_in_the_access(protected, issuer):
     """P-08: what has no token can pass none on."""
     token = issuer.token()
     access = let_in(protected, token)
+    with pytest.raises(TypeError):
+        access.claims["sub"] = "eve"  # it would be another's next
     assert token not in repr(access)
     assert token not in str(access.claims)
 

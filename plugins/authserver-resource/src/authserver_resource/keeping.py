@@ -86,8 +86,6 @@ class Kept(Generic[Value]):
             if attempts != self._attempts:
                 return
             now = monotonic()
-            if forced:
-                self._force_at = now + FORCED
             try:
                 self._value, seconds = self._fetch()
             except FetchFailed as problem:
@@ -97,6 +95,8 @@ class Kept(Generic[Value]):
             else:
                 self._failed = False
                 self._try_at = -math.inf
+                if forced:
+                    self._force_at = now + FORCED
                 self._fresh_until = now + seconds
                 self._good_until = now + max(seconds, LAST_GOOD)
             self._attempts += 1

@@ -43,6 +43,7 @@ from authserver_resource.refusals import (
 from authserver_resource.request import Request
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
+_SCHEMES = {"bearer": "Bearer", "dpop": "DPoP"}
 # The `typ` of an access token (RFC 9068, 2.1), in small letters: no ID token and no other JWT has it.
 _TYPES = ("at+jwt", "application/at+jwt")
 # Claims that every JWT access token has, beside those that are checked (RFC 9068, 2.2).
@@ -294,7 +295,7 @@ class ProtectedResource:
         if len(request.authorization) > 1:
             raise InvalidRequest("There is more than one Authorization header.")
         name, _, token = (request.authorization[0] if request.authorization else "").strip().partition(" ")
-        scheme = {"bearer": "Bearer", "dpop": "DPoP"}.get(name.lower())
+        scheme = _SCHEMES.get(name.lower())
         if scheme is None or (scheme == "DPoP" and self._dpop is None):
             raise NoToken("The request has no access token.")
         token = token.strip(" ")
@@ -410,10 +411,11 @@ class ProtectedResource:
 
     def _access(self, issuer: KnownIssuer, claims: Mapping[str, Any]) -> Access:
         audience = claims.get("aud")
-        listed = [audience] if isinstance(audience, str) else audience
-        if not isinstance(listed, list) or not any(
-            [isinstance(name, str) and name in self._audiences for name in listed]
-        ):
+        if isinstance(audience, list):
+            meant = any([isinstance(name, str) and name in self._audiences for name in audience])
+        else:
+            meant = isinstance(audience, str) and audience in self._audiences
+        if not meant:
             raise InvalidToken("The access token is for another resource.")
         scope = claims.get("scope", "")
         if not isinstance(scope, str):
@@ -427,7 +429,8 @@ class ProtectedResource:
             scopes=scopes,
             held=held,
             expires_at=claims.get("exp"),
-            claims=claims,
+            # It is remembered, and handed out again.
+            claims=MappingProxyType(claims),
         )
 
     def _bound(self, access: Access, scheme: str, token: str, request: Request) -> Access:
