@@ -30,7 +30,7 @@ def lock_text(lock: str) -> str:
 
 def pinned(lock: str) -> list[Requirement]:
     """The lines of a lock file; a package may have one for each of several Pythons."""
-    return [Requirement(line) for line in re.findall(r"(?m)^(\S+==.*?) \\$", lock_text(lock))]
+    return [Requirement(line) for line in re.findall(r"(?m)^([a-z0-9].*?==.*?) \\$", lock_text(lock))]
 
 
 def environments() -> Iterator[dict[str, str]]:
@@ -129,7 +129,7 @@ def test_every_pinned_package_has_hashes_and_no_place_to_come_from(lock: str) ->
     """What is installed is what was checked, from whichever index the installer uses."""
     for block in re.split(r"\n(?=\S)", re.sub(r"(?m)^\s*#.*\n?", "", lock_text(lock)).strip()):
         assert re.fullmatch(
-            r"[a-z0-9-]+(\[[a-z0-9,-]+\])?==\S+( ; [^\\@]+)?( \\\n +--hash=sha256:[0-9a-f]{64})+\n?", block
+            r"[a-z0-9-]+(\[[a-z0-9, -]+\])?==\S+( ; [^\\@]+)?( \\\n +--hash=sha256:[0-9a-f]{64})+\n?", block
         ), block[:80]
 
 

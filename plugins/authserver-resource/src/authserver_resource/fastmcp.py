@@ -1,0 +1,33 @@
+"""FastMCP: a token verifier for inside. `authserver_resource.mcp.McpProtection` protects `FastMCP(...).http_app()` too."""
+
+from __future__ import annotations
+
+from fastmcp.server.auth import AccessToken, TokenVerifier
+
+from authserver_resource.mcp import ProtectedTokenVerifier
+from authserver_resource.resource import NOTHING, ProtectedResource, Requirement
+
+__all__ = ["FastMcpTokenVerifier"]
+
+
+class FastMcpTokenVerifier(TokenVerifier):
+    """FastMCP's `TokenVerifier`: `FastMCP("files", auth=FastMcpTokenVerifier(protected, needs("files.read")))`.
+
+    It has the limits of `ProtectedTokenVerifier`, and serves no metadata: FastMCP's `RemoteAuthProvider` around it does.
+
+    Args:
+        protected: the resource.
+        requirement: what every token needs.
+    """
+
+    def __init__(self, protected: ProtectedResource, requirement: Requirement = NOTHING) -> None:
+        super().__init__(base_url=protected.origin, required_scopes=list(requirement.scopes))
+        # FastMCP itself answers 403 for a scope that lacks.
+        self._verifier = ProtectedTokenVerifier(
+            protected, Requirement(acr_values=requirement.acr_values, max_age=requirement.max_age)
+        )
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """Who a token lets in, or None. Raises Unavailable when nobody can say at the moment."""
+        access = await self._verifier.verify_token(token)
+        return None if access is None else AccessToken(**access.model_dump())

@@ -1,0 +1,226 @@
+"""Tokens that are bound to a key of the client (RFC 9449, 7)."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+import time_machine
+from joserfc.jwk import OctKey
+from steps import challenge, let_in, refused, request
+
+from authserver_resource import (
+    Dpop,
+    InvalidProof,
+    InvalidRequest,
+    InvalidToken,
+    MemoryReplays,
+    NonceNeeded,
+    Nonces,
+    Unavailable,
+)
+from authserver_resource.testing import DpopKey
+
+URL = "https://api.example/v1/files"
+KEY, OTHER = DpopKey(), DpopKey()
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256", "PS256"])
+@pytest.mark.parametrize("opaque", [False, True])
+def test_a_bound_token_with_its_proof_is_let_in(protected, issuer, algorithm, opaque):
+    """DPOP-07."""
+    key = DpopKey(algorithm)
+    token = (issuer.opaque_token if opaque else issuer.token)(cnf=key.confirmation, token_type="DPoP")
+    for _ in range(2):
+        access = protected.check(request(f"dpop {token}", dpop=(key.proof("GET", URL, token),)))
+        assert access.scheme == "DPoP"
+        assert access.headers == ()
+
+
+@pytest.mark.parametrize(
+    "htu",
+    [
+        URL + "?a=b",
+        URL + "#c",
+        "HTTPS://API.EXAMPLE:443/v1/files",
+        "https://api.example/v1/%66iles",
+        "https://api.example/x/../v1/./files",
+    ],
+)
+def test_the_url_is_compared_without_query_and_normalised(protected, issuer, htu):
+    """DPOP-15."""
+    token = issuer.token(cnf=KEY.confirmation)
+    assert protected.check(request(f"DPoP {token}", dpop=(KEY.proof("GET", htu, token),))).scheme == "DPoP"
+
+
+def wrong_proofs(token: str) -> dict[str, str]:
+    now = int(time.time())
+    secret = OctKey.generate_key(256).as_dict()
+    private = KEY.key.as_dict(private=True)
+
+    def proof(**changes):
+        return KEY.proof("GET", URL, token, **changes)
+
+    head, payload, _signature = proof().split(".")
+    return {
+        "another key": OTHER.proof("GET", URL, token),
+        "another method": KEY.proof("POST", URL, token),
+        "small letters": KEY.proof("get", URL, token),
+        "another path": KEY.proof("GET", URL + "/", token),
+        "another host": KEY.proof("GET", "https://evil.example/v1/files", token),
+        "another scheme": KEY.proof("GET", "http://api.example/v1/files", token),
+        "another port": KEY.proof("GET", "https://api.example:8443/v1/files", token),
+        "a malformed host": KEY.proof("GET", "https://[/v1/files", token),
+        "another token": KEY.proof("GET", URL, token + "x"),
+        "no ath": proof(ath=None),
+        "no htm": proof(htm=None),
+        "htu a list": proof(htu=[URL]),
+        "old": proof(iat=now - 70),
+        "from the future": proof(iat=now + 70),
+        "iat text": proof(iat=str(now)),
+        "iat true": proof(iat=True),
+        "no jti": proof(jti=None),
+        "jti empty": proof(jti=""),
+        "jti endless": proof(jti="j" * 300),
+        "typ JWT": proof(header={"typ": "JWT"}),
+        "no typ": proof(header={"typ": None}),
+        "no jwk": proof(header={"jwk": None}),
+        "a private jwk": proof(header={"jwk": private}),
+        "a symmetric jwk": proof(header={"jwk": secret}),
+        "jku": proof(header={"jku": "https://evil.example/jwks"}),
+        "crit": proof(header={"crit": ["exp"]}),
+        "alg none": f"{head}.{payload}.",
+        "signature of another": f"{head}.{payload}.{OTHER.proof('GET', URL, token).split('.')[2]}",
+        "two joined": f"{proof()}, {proof()}",
+        "no JWT": "word",
+        "empty": "",
+        "huge": proof(note="x" * 20_000),
+    }
+
+
+def test_a_wrong_proof_is_refused(protected, issuer):
+    """DPOP-07, DPOP-16, T087: with a challenge of DPoP that names the algorithms."""
+    token = issuer.token(cnf=KEY.confirmation)
+    for name, proof in wrong_proofs(token).items():
+        refusal = refused(protected, f"DPoP {token}", dpop=(proof,))
+        assert isinstance(refusal, InvalidProof), name
+        assert re.match(
+            r'DPoP error="invalid_dpop_proof", error_description="[^"]+", algs="ES256 EdDSA PS256 RS256", '
+            r'resource_metadata="[^"]+", Bearer resource_metadata="[^"]+"$',
+            challenge(refusal),
+        ), name
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_there_is_one_proof(protected, issuer, count):
+    """DPOP-07, T087."""
+    token = issuer.token(cnf=KEY.confirmation)
+    proofs = tuple(KEY.proof("GET", URL, token) for _ in range(count))
+    assert isinstance(refused(protected, f"DPoP {token}", dpop=proofs), InvalidProof)
+
+
+def test_a_proof_is_good_once(protected, issuer):
+    """DPOP-07, DPOP-10, T087: also by a second token, and until it is too old anyway."""
+    token = issuer.token(cnf=KEY.confirmation)
+    proof = KEY.proof("GET", URL, token)
+    protected.check(request(f"DPoP {token}", dpop=(proof,)))
+    assert isinstance(refused(protected, f"DPoP {token}", dpop=(proof,)), InvalidProof)
+    with time_machine.travel(time.time() + 59, tick=False):
+        assert isinstance(refused(protected, f"DPoP {token}", dpop=(proof,)), InvalidProof)
+
+
+def test_a_refused_proof_is_not_used_up(protected, issuer):
+    """What was sent to the wrong address can be sent again."""
+    token = issuer.token(cnf=KEY.confirmation)
+    proof = KEY.proof("GET", URL, token)
+    refused(protected, f"DPoP {token}", dpop=(proof,), path="/v1/other")
+    protected.check(request(f"DPoP {token}", dpop=(proof,)))
+
+
+def test_proofs_are_forgotten_when_they_are_too_old():
+    replays = MemoryReplays(size=2)
+    now = time.time()
+    assert replays.claim("a", now + 60)
+    assert not replays.claim("a", now + 60)
+    assert replays.claim("b", now + 60)
+    with pytest.raises(Unavailable):
+        replays.claim("c", now + 60)
+    with time_machine.travel(now + 61, tick=False):
+        assert replays.claim("c", now + 120)
+
+
+def test_a_bound_token_is_no_bearer_token(protected, issuer):
+    """DPOP-08, T087."""
+    token = issuer.token(cnf=KEY.confirmation)
+    refusal = refused(protected, f"Bearer {token}")
+    assert isinstance(refusal, InvalidToken)
+    assert challenge(refusal).startswith('DPoP error="invalid_token"')
+
+
+def test_a_bearer_token_is_no_bound_token(protected, issuer):
+    token = issuer.token()
+    assert isinstance(refused(protected, f"DPoP {token}", dpop=(KEY.proof("GET", URL, token),)), InvalidToken)
+
+
+def test_a_proof_is_never_ignored(protected, issuer):
+    """RFC 9449, 7.1."""
+    token = issuer.token()
+    assert isinstance(
+        refused(protected, f"Bearer {token}", dpop=(KEY.proof("GET", URL, token),)), InvalidRequest
+    )
+
+
+def test_a_nonce_is_asked_for_and_replaced_before_it_ends(make):
+    """DPOP-06, DPOP-11, DPOP-12, DPOP-13."""
+    nonces = Nonces(b"k" * 32)
+    protected, issuer = make(dpop=Dpop(nonces=nonces))
+    token = issuer.token(cnf=KEY.confirmation, exp=int(time.time()) + 3600)
+    start = (time.time() // 120) * 120 + 120
+    with time_machine.travel(start, tick=False):
+        refusal = refused(protected, f"DPoP {token}", dpop=(KEY.proof("GET", URL, token),))
+        assert isinstance(refusal, NonceNeeded)
+        assert challenge(refusal).startswith('DPoP error="use_dpop_nonce"')
+        nonce = dict(refusal.headers)["DPoP-Nonce"]
+
+        def sent():
+            return protected.check(
+                request(f"DPoP {token}", dpop=(KEY.proof("GET", URL, token, nonce=nonce),))
+            ).headers
+
+        assert sent() == ()
+        for wrong in ("x", "é", 7, [nonce]):
+            proof = KEY.proof("GET", URL, token, nonce=wrong)
+            assert isinstance(refused(protected, f"DPoP {token}", dpop=(proof,)), NonceNeeded)
+        # A client without a token learns it too, and need not come a third time.
+        assert dict(refused(protected).headers)["DPoP-Nonce"] == nonce
+    with time_machine.travel(start + 121, tick=False):
+        given = dict(sent())
+        assert given == {"DPoP-Nonce": nonces.current(), "Cache-Control": "no-store"}
+        assert given["DPoP-Nonce"] != nonce
+    with time_machine.travel(start + 241, tick=False):
+        assert isinstance(
+            refused(protected, f"DPoP {token}", dpop=(KEY.proof("GET", URL, token, nonce=nonce),)),
+            NonceNeeded,
+        )
+
+
+def test_without_nonces_the_header_never_appears(protected, issuer):
+    """DPOP-14."""
+    assert "DPoP-Nonce" not in dict(refused(protected).headers)
+    assert let_in(protected, issuer.token()).headers == ()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Dpop(algorithms=("HS256",)),
+        lambda: Dpop(algorithms=()),
+        lambda: Dpop(tolerance=301),
+        lambda: Nonces(b"short"),
+        lambda: Nonces(b"k" * 32, seconds=59),
+    ],
+)
+def test_a_wrong_setting_is_said(wrong):
+    with pytest.raises(ValueError, match="must"):
+        wrong()
