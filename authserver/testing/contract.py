@@ -13,6 +13,7 @@ hooks can be added; it is a frozen, hashable value.
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -49,7 +50,7 @@ ATTEMPTS = 5
 NAME = "the_policy"
 # Questions of each hook at which a policy is watched.
 FEW = 10
-# The contributing hooks that need no engine and no web application.
+# The contributing hooks that need no web application, and no engine unless the plugin takes it.
 ADDING = (
     "find_client",
     "scopes",
@@ -102,7 +103,13 @@ def policy_contract(
     # What a policy does beside answering, it does at any question.
     few = hypothesis_settings(unhurried, max_examples=min(settings.max_examples, FEW))
     each_hook = pytest.mark.parametrize("hook", hooks)
-    adding = [hook for hook in CONTRIBUTING if hook in ADDING and is_implemented(kind, hook)]
+    adding = [
+        hook
+        for hook in CONTRIBUTING
+        if hook in ADDING
+        and is_implemented(kind, hook)
+        and "engine" not in inspect.signature(getattr(kind, hook)).parameters
+    ]
 
     untouched: dict[str, object] = {}
 

@@ -67,6 +67,8 @@ SETTINGS: Mapping[str, str] = {
     # A fixed key: what one process of a test seals, another one opens.
     "authserver.secret_keys": "test:"
     + base64.b64encode(hashlib.sha256(b"authserver tests").digest()).decode(),
+    # Each refusal leaves an event of its own, however many a test has.
+    "authserver.refusals_per_minute": "100000",
     "authserver.plugins": """
         client_secret_basic
         client_secret_post

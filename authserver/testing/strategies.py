@@ -287,9 +287,10 @@ def _grants(draw: st.DrawFn, client: Client, user: User | None) -> Grant:
 
 
 def contribution(hook: str) -> st.SearchStrategy[Mapping[str, Any]]:
-    """Arguments of this contributing hook, by name. Raises KeyError for any other hook, and for one with an engine."""
+    """Arguments of this contributing hook, by name, without an engine. Raises KeyError for any other hook."""
     hints = get_type_hints(CONTRIBUTING[hook].function)
     hints.pop("return")
+    hints.pop("engine", None)
     return _arguments(hints)
 
 

@@ -12,6 +12,12 @@ from hypothesis import strategies as st
 
 from authserver.engine import evidence
 from authserver.engine.records import Event, EventType
+from authserver.limits import (
+    MAXIMUM_DIFFERENCE_EVENT,
+    MAXIMUM_KNOWN_REFUSAL_EVENT,
+    MAXIMUM_STRANGER_EVENT,
+    MAXIMUM_STRANGER_REFUSAL_EVENT,
+)
 from authserver.testing.records import an_event
 
 URIS = [f"https://client.example/{number}/{'p' * 1900}" for number in range(40)]
@@ -94,12 +100,12 @@ def test_a_stranger_cannot_write_that_something_was_cut() -> None:
 @pytest.mark.parametrize(
     ("kind", "actor", "limit"),
     [
-        (EventType.REGISTRATION_REFUSED, "stranger", 1_200),
-        (EventType.REQUEST_FAILED, "stranger", 1_200),
-        (EventType.CLIENT_REGISTERED, "stranger", 4_000),
-        (EventType.TOKEN_REFUSED, "client:notes", 4_000),
-        (EventType.PASSWORD_REFUSED, "user:ann", 4_000),
-        (EventType.POLICY_DIFFERED, "server", 2_000),
+        (EventType.REGISTRATION_REFUSED, "stranger", MAXIMUM_STRANGER_REFUSAL_EVENT),
+        (EventType.REQUEST_FAILED, "stranger", MAXIMUM_STRANGER_REFUSAL_EVENT),
+        (EventType.CLIENT_REGISTERED, "stranger", MAXIMUM_STRANGER_EVENT),
+        (EventType.TOKEN_REFUSED, "client:notes", MAXIMUM_KNOWN_REFUSAL_EVENT),
+        (EventType.PASSWORD_REFUSED, "user:ann", MAXIMUM_KNOWN_REFUSAL_EVENT),
+        (EventType.POLICY_DIFFERED, "server", MAXIMUM_DIFFERENCE_EVENT),
         (EventType.TOKEN_ISSUED, "client:notes", None),
         (EventType.CONSENT_GIVEN, "user:ann", None),
     ],

@@ -17,7 +17,7 @@ from authserver import limits
 from authserver.api import allow, hookimpl
 from authserver.engine import uris
 from authserver.engine.asking import allowed_resources
-from authserver.engine.clients.client_metadata import read_metadata
+from authserver.engine.clients.client_metadata import read_metadata, read_object
 from authserver.engine.clients.logos import read_logo
 from authserver.engine.clients.secrets import may_be_secret
 from authserver.engine.crypto import digests, strict_json
@@ -70,7 +70,8 @@ def accept(holds: object) -> None:
 
 
 def registration(**members: Any) -> None:
-    read_metadata(json.dumps({"redirect_uris": ["https://a.example/cb"], **members}).encode(), {})
+    body = json.dumps({"redirect_uris": ["https://a.example/cb"], **members}).encode()
+    read_metadata(read_object(body), {})
 
 
 def jws(length: int) -> None:
@@ -194,7 +195,7 @@ EDGES: dict[str, list[Edge]] = {
     "MAXIMUM_JSON": [
         Edge(lambda n: strict_json.loads(b"1".ljust(n)), ValueError, "the JSON is too large"),
         Edge(
-            lambda n: read_metadata(b'{"redirect_uris":["https://a.example/cb"]}'.ljust(n), {}),
+            lambda n: read_object(b'{"redirect_uris":["https://a.example/cb"]}'.ljust(n)),
             InvalidClientMetadata,
             "at most 16 kB",
         ),
@@ -301,6 +302,10 @@ ELSEWHERE = {
     "MAXIMUM_LOOKUPS": "fetching/test_exchanges.py",
     "MAXIMUM_REMEMBERED": "fetching/test_fetcher.py",
     "MAXIMUM_ADDRESSES": "fetching/test_exchanges.py",
+    "MAXIMUM_STRANGER_REFUSAL_EVENT": "engine/test_evidence.py",
+    "MAXIMUM_STRANGER_EVENT": "engine/test_evidence.py",
+    "MAXIMUM_KNOWN_REFUSAL_EVENT": "engine/test_evidence.py",
+    "MAXIMUM_DIFFERENCE_EVENT": "engine/test_evidence.py",
 }
 CASES = [
     pytest.param(name, edge, id=f"{name.removeprefix('MAXIMUM_').lower()}-{number}")

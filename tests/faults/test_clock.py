@@ -388,6 +388,10 @@ READ_THE_CLOCK = {
     "engine/keys/following.py",
     # The library that counts there does it by the same clock; nothing but a rate depends on it.
     "features/rate_limits.py",
+    # When a refusal came that is counted with others, before there is a request's own time.
+    "web/refusals.py",
+    # waitress notes by the clock when a connection was last heard of, and what is compared with that must, too.
+    "web/connections.py",
 }
 
 

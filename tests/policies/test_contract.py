@@ -25,6 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "default": strategies.RESOURCES[0],
     },
     "introspect_resource_servers": {"clients": (("reports", " ".join(strategies.RESOURCES[:2])),)},
+    "client_id_documents": {"scopes": ("profile", "files.read")},
     "registration_open": {"scopes": ("profile", "files.read")},
     "registration_token": {"tokens": (Secret("t" * 43),), "scopes": ("profile", "files.read")},
 }

@@ -20,6 +20,8 @@ from authserver.upkeep import Caretaker
 
 MakeServer = Callable[..., Server]
 STORED = 10
+# As many are stored as servers store unless they are told otherwise; other tests have no such limit.
+USUAL = {"authserver.refusals_per_minute": None}
 LONG_REGISTRATION = {
     "client_name": "n" * 100,
     "redirect_uris": [f"https://x.example/{number}/{'p' * 1_300}" for number in range(10)],
@@ -50,7 +52,7 @@ def test_a_flood_of_wrong_secrets_is_a_few_events(
     make_server: MakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """T154: each answer has an id that leads to its kind, and each has a line in the log."""
-    server = make_server()
+    server = make_server(USUAL)
     client, secret = server.add_client(grant_types=("client_credentials",))
     caplog.set_level(logging.INFO, "authserver.web.refusals")
     wrong = forged("as_secret_")
@@ -72,7 +74,7 @@ def test_a_flood_of_wrong_secrets_is_a_few_events(
 
 def test_a_flood_hides_nothing_of_clients_and_people(make_server: MakeServer) -> None:
     """Refusals of who is authenticated, other kinds, and everything that was not refused, are stored each."""
-    server = make_server()
+    server = make_server(USUAL)
     server.add_user("ann")
     client, secret = server.add_client(grant_types=("client_credentials",))
     for _ in range(50):
@@ -93,7 +95,7 @@ def test_a_flood_hides_nothing_of_clients_and_people(make_server: MakeServer) ->
 
 def test_a_client_that_registered_itself_is_as_bounded_as_a_stranger(make_server: MakeServer) -> None:
     """T154: anybody can make one; each has an event of its own, by which its refusals are explained."""
-    server = make_server()
+    server = make_server(USUAL)
     metadata = self_registration(token_endpoint_auth_method="client_secret_basic")
     clients = [server.http.post_json("/oauth/register", metadata).json for _ in range(2)]
     answers = {}
@@ -152,7 +154,7 @@ def stored_refusals(server: Server) -> list[dict[str, Any]]:
 
 
 def test_the_reference_of_a_page_in_a_flood_leads_to_its_kind(make_server: MakeServer) -> None:
-    server = make_server()
+    server = make_server(USUAL)
     for _ in range(STORED + 5):
         page = server.http.get("/oauth/authorize?client_id=nobody", expect_errors=True)
     shown = page.html.select_one("code.whole").text
@@ -165,7 +167,7 @@ def test_the_reference_of_a_page_in_a_flood_leads_to_its_kind(make_server: MakeS
 def test_who_is_refused_by_a_limit_is_counted_too(make_server: MakeServer) -> None:
     """Of a limit's refusals one is stored by itself, as before, and one with the number of the others."""
     rows = "strangers = authorization_request, source, 2, hour"
-    server = make_server(with_plugin("rate_limits", {"limits": rows}))
+    server = make_server({**with_plugin("rate_limits", {"limits": rows}), **USUAL})
     client, _ = server.add_client()
     pages = [server.browser().get(server.authorization_url(client), expect_errors=True) for _ in range(12)]
     assert [page.status_int for page in pages].count(429) == 10
@@ -182,7 +184,7 @@ def test_what_was_counted_is_stored_when_nothing_more_is_refused(
     ends: str, make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the next request of any kind, at the next turn of the clean-up, or at the end of the process."""
-    server = make_server({"authserver.cleanup_interval": "1"})
+    server = make_server({"authserver.cleanup_interval": "1", **USUAL})
     for _ in range(STORED + 5):
         server.http.get("/oauth/authorize?client_id=nobody", expect_errors=True)
     assert len(server.events("authorization.refused")) == STORED

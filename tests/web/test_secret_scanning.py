@@ -13,6 +13,7 @@ import pytest
 from authserver.engine.clients import initial_tokens
 from authserver.engine.crypto import digests
 from authserver.engine.records import Client
+from authserver.features import client_management
 from authserver.testing.plans import transcript_of
 from authserver.testing.server import SETTINGS, Server, basic, forged, query_of
 from authserver.testing.stories import assert_json_error, is_signed_in, signed_in
@@ -188,9 +189,10 @@ def test_a_scanner_finds_every_credential_of_a_flow(make_server: Callable[..., S
         digests.SECRET: secret or "",
         digests.SESSION: browser.cookies["__Host-authserver-session"].strip('"').partition(".")[0],
         digests.INITIAL: initial,
+        client_management.PREFIX: digests.new_credential(client_management.PREFIX),
     }
     expressions, is_ours = documented(), scanned()
-    assert expressions.keys() == credentials.keys() == set(KINDS.values())
+    assert expressions.keys() == credentials.keys() == {*KINDS.values(), client_management.PREFIX}
     for prefix, text in credentials.items():
         for leaked in (f"key = '{text}'", f"?x={text}&y=1", f'{{"t":"{text}"}}', f"{text}.mac", f"{text}\n"):
             (found,) = [match[0] for each in expressions.values() for match in each.finditer(leaked)]
