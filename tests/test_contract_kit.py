@@ -649,7 +649,7 @@ TOLD = {
     "OnThisMachine": "it reads the environment variable RELEASE_FREEZE (test_faulty.py, line ",
     "ReadsEachTime": "it opens the file null (test_faulty.py, line ",
     "OneInAMillion": "it draws a random number (test_faulty.py, line ",
-    "WritesIntoTheQuestion": "it changes question; the server gives it copies",
+    "WritesIntoTheQuestion": "it changes requested, question; the server gives it copies",
     "HugeClaims": "it is longer than 16384 bytes of JSON",
     "ClaimsInThemselves": "nested too deeply, or it contains itself",
     "ClaimsOfNobody": "has no attribute 'username' (test_faulty.py, line ",

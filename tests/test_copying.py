@@ -90,7 +90,7 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
-    def registration_decision(self, metadata: Any, bearer: Any, source: Any, client: Any) -> Any:
+    def registration_decision(self, metadata: Any, bearer: Any, token: Any, source: Any, client: Any) -> Any:
         return self.act(locals())
 
     @hookimpl

@@ -409,7 +409,7 @@ class RegistrationQuestion(Question[ClientMetadata]):
 
     @classmethod
     def again(cls, facts: Facts, known: Known) -> Self:
-        if facts["bearer"]:
+        if facts["bearer"] or facts.get("token"):
             raise CannotAskAgain("it contained an initial access token")
         return cls(
             metadata=ClientMetadata(**_values(facts["metadata"])),

@@ -245,7 +245,6 @@ REMEDIES: Mapping[str, str] = {
 # Mistakes of the sender of the request, which no setting changes.
 WITHOUT_REMEDY = frozenset(
     {
-        "assertion-malformed",
         "client-id-differs",
         "client-refused",
         "content-type",

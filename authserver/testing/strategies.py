@@ -287,11 +287,12 @@ def _grants(draw: st.DrawFn, client: Client, user: User | None) -> Grant:
 
 
 def contribution(hook: str) -> st.SearchStrategy[Mapping[str, Any]]:
-    """Arguments of this contributing hook, by name, without an engine. Raises KeyError for any other hook."""
+    """Arguments of this contributing hook, by name; an engine among them is None. Raises KeyError for any other hook."""
     hints = get_type_hints(CONTRIBUTING[hook].function)
     hints.pop("return")
-    hints.pop("engine", None)
-    return _arguments(hints)
+    if hints.pop("engine", None) is None:
+        return _arguments(hints)
+    return _arguments(hints).map(lambda arguments: {**arguments, "engine": None})
 
 
 def question(hook: str) -> st.SearchStrategy[Any]:

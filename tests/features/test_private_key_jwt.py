@@ -218,7 +218,6 @@ def test_a_setting_that_is_not_safe_stops_the_start(fields: dict[str, Any], prob
         ({"jti": 7}, "jti-missing"),
         ({"jti": "x" * 513}, "malformed"),
     ],
-    ids=str,
 )
 def test_wrong_claims_are_refused(signing: Signing, changes: dict[str, Any], reason: str) -> None:
     """J-10, J-11, J-13, T049, T050, T053: `invalid_client`, whatever it is, and no fault."""
@@ -281,7 +280,6 @@ def test_an_operator_may_allow_an_hour() -> None:
             for kid in ("", "unknown", "../../etc/passwd", "' OR 1=1", 7, "k" * 1000)
         ),
     ],
-    ids=str,
 )
 def test_nothing_in_the_header_chooses_how_it_is_verified(
     signing: Signing, changes: dict[str, Any], reason: str
@@ -617,7 +615,6 @@ def test_chatgpt_registers_what_its_document_says(published: Published) -> None:
         ({"jwks": KEY.jwks(), "token_endpoint_auth_signing_alg": "RS256"}, "no key for RS256"),
         ({"token_endpoint_auth_method": "client_secret_jwt"}, "token_endpoint_auth_method is not offered"),
     ],
-    ids=str,
 )
 def test_a_client_that_could_not_sign_is_not_registered(
     signing: Signing, changes: dict[str, Any], words: str

@@ -84,7 +84,8 @@ def servers(request: pytest.FixtureRequest) -> Servers:
 
 def _servers(empty: str, filled: str, size: Size) -> Iterator[Servers]:
     fill(filled, key_id="test", client_count=size.clients, token_count=size.tokens)
-    settings = {"authserver.opaque_resources": OPAQUE_RESOURCE}
+    # Of all the clients that were never used, none has to give way.
+    settings = {"authserver.opaque_resources": OPAQUE_RESOURCE, "authserver.unused_clients": "1000000"}
     servers = Servers(Server(empty, settings), Server(filled, settings), size)
     for server in (servers.empty, servers.filled):
         server.add_user("ann")

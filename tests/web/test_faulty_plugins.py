@@ -168,7 +168,8 @@ def test_a_broken_plugin_issues_nothing_and_is_named(
     sound.add_user()
     grant_types = ("authorization_code", "refresh_token", "client_credentials")
     client, secret = sound.add_client(grant_types=grant_types)
-    sound.introspect(client, secret, "x")  # the use of its secret is noted, and not again so soon
+    # The use of the client and of its secret is noted, and not again so soon.
+    sound.token(client, secret, grant_type="client_credentials")
     browser = sound.browser()
     sound.sign_in(browser)
     broken = make_server(with_plugin(Faulty, first=first, hook=hook, fault=fault))

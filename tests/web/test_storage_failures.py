@@ -34,7 +34,8 @@ def ask_for_the_first_time(server):
 
 def ask_for_itself(server):
     client, secret = server.add_client(grant_types=("client_credentials",))
-    assert server.introspect(client, secret, "x").status_int == 200  # notes the use of its secret
+    # Notes the use of the client and of its secret.
+    assert server.token(client, secret, grant_type="client_credentials").status_int == 200
     return lambda: server.token(client, secret, grant_type="client_credentials")
 
 
@@ -84,15 +85,15 @@ class Story:
 
 
 STORIES = {
-    "client_credentials-first": Story(ask_for_the_first_time, 2),
+    "client_credentials-first": Story(ask_for_the_first_time, 3),
     "client_credentials": Story(ask_for_itself, 1),
     "client_credentials-opaque": Story(ask_for_itself, 3, OPAQUE),
     "authorization_code": Story(redeem_a_code, 4),
     "authorization_code-opaque": Story(redeem_a_code, 5, OPAQUE),
     "refresh_token": Story(refresh, 3),
     "refresh_token-opaque": Story(refresh, 4, OPAQUE),
-    "approval": Story(approve_silently, 4),
-    "consent": Story(allow, 6),
+    "approval": Story(approve_silently, 5),
+    "consent": Story(allow, 7),
     "registration": Story(register, 4),
     "sign-in": Story(sign_in, 2),
 }
