@@ -57,9 +57,12 @@ class Compared:
 
     @property
     def is_told_apart(self) -> bool:
-        difference = abs(self.first - self.second) / min(self.first, self.second)
+        difference = abs(self.first - self.second)
         return (
-            abs(self.effect - 0.5) > MAXIMUM_EFFECT and difference > MAXIMUM_DIFFERENCE and self.p < MAXIMUM_P
+            abs(self.effect - 0.5) > MAXIMUM_EFFECT
+            and self.p < MAXIMUM_P
+            and difference > MAXIMUM_DIFFERENCE * min(self.first, self.second)
+            and difference > self.tolerated
         )
 
 

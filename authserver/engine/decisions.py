@@ -6,11 +6,12 @@ Any deny refuses; every narrowing intersects; the first allow gives the value; s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, Never, TypeVar, overload
 
+from authserver.engine.crypto.digests import masked
 from authserver.engine.questions import Question
 
 T = TypeVar("T")
@@ -177,13 +178,26 @@ class Ruling(Generic[T_co]):
         """The ruling as it is kept in the event table, where `slot` is the hook."""
         return {
             "slot": self.hook,
-            "facts": self.question.facts(),
+            "facts": _masked(self.question.facts()),
             "verdict": self.verdict,
             "reason": self.reason,
             "decided_by": self.decided_by,
             "outcome": self.outcome,
             "answers": [answer.as_record() for answer in self.answers],
         }
+
+
+def _masked(value: Any) -> Any:
+    """The same JSON value without credentials of this server in its texts (R-04)."""
+    match value:
+        case str():
+            return masked(value)
+        case Mapping():
+            return {name: _masked(member) for name, member in value.items()}
+        case list() | tuple():
+            return [_masked(item) for item in value]
+        case _:
+            return value
 
 
 def outcome_of(value: Any) -> Any:

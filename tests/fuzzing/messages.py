@@ -363,8 +363,8 @@ def _token(draw: Draw, path: str) -> Message:
         name = code.split()[-1] if code != "code of ended" else "web"
         sent: tuple[Pair, ...] = (
             ("grant_type", "authorization_code"),
-            ("code", Known(code)),
-            ("code_verifier", VERIFIER),
+            ("code", _one(draw, *[Known(code)] * 12, FORGED[0])),
+            ("code_verifier", _one(draw, *[VERIFIER] * 8, "x" * 43)),
             *_some(
                 draw, redirect_uri=(REDIRECT_URI, LOOPBACK), resource=(RESOURCE, "https://files.example/")
             ),
@@ -382,7 +382,8 @@ def _token(draw: Draw, path: str) -> Message:
     elif kind == "client":
         name = _one(draw, "service", "service", "api", "web", "native", "stranger", "scopeless")
         extra = _some(draw, scope=("profile", "admin", "openid", "a  b"), resource=(RESOURCE, "nowhere"))
-        sent = (("grant_type", "client_credentials"), *extra)
+        many = tuple(("resource", f"https://api.example/{number}") for number in range(11))
+        sent = (("grant_type", "client_credentials"), *_one(draw, *[extra] * 8, many))
     else:
         name = "vouched"
         sent = (

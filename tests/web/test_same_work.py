@@ -45,7 +45,8 @@ def counted() -> Iterator[Counter[str]]:
     calls: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
-        if not frame.f_code.co_filename.startswith(CRYPTO):
+        # What is recorded of a question is masked with a regular expression, which is no cryptography.
+        if not frame.f_code.co_filename.startswith(CRYPTO) or frame.f_code.co_name == "masked":
             return
         if event == "call":
             calls[frame.f_code.co_qualname] += 1

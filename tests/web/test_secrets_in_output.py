@@ -29,6 +29,7 @@ from authserver.testing.server import (
     form_with,
     query_of,
 )
+from authserver.testing.stories import Granted
 
 MakeServer = Callable[..., Server]
 RAW_KEY = hashlib.sha256(b"canary of a key ring").digest()
@@ -228,6 +229,31 @@ def test_no_secret_comes_out_of_a_refused_token_request(form: dict[str, Any], ru
     assert answer.status_int in (400, 401)
     assert run.leaks() == []
     assert not any("Injected" in line[:8] for line in run.log.text.splitlines())
+
+
+@pytest.mark.parametrize("place", ["scope", "resource"])
+def test_a_credential_in_the_wrong_parameter_is_masked_in_the_event(server: Server, place: str) -> None:
+    """R-04, T145: found by fuzzing; what a policy was asked about is recorded, with dots where a credential was."""
+    granted = Granted(server)
+    client, secret = server.add_client(client_id="service", grant_types=("client_credentials",))
+    credentials = (
+        secret,
+        granted.secret,
+        granted.code,
+        granted.access,
+        granted.refresh,
+        forged("as_session_"),
+    )
+    for credential in map(str, credentials):
+        sent = {"scope": f"profile {credential}", "resource": f"https://api.example/{credential}"}[place]
+        answer = server.token(client, secret, grant_type="client_credentials", **{place: sent})
+        assert answer.status_int == 400
+        (event,) = [
+            row for row in server.events("token.refused") if row["event_id"] == answer.json["error_id"]
+        ]
+        assert credential not in repr(event)
+        prefix = "eyJ" if credential.startswith("eyJ") else credential[: credential.index("_", 3) + 1]
+        assert f"{prefix}..." in event["decisions"]
 
 
 @pytest.mark.parametrize(

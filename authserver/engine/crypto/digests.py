@@ -31,6 +31,10 @@ PASSWORD_LANES = 1
 
 _CHECKSUM_LENGTH = 6
 _RANDOM_AND_CHECKSUM = re.compile(r"[A-Za-z0-9_-]{49}")
+# What `new_credential` makes, or a JWS.
+_CREDENTIAL = re.compile(
+    rf"({'|'.join(PREFIXES)})[A-Za-z0-9_-]+|(eyJ)[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
+)
 _PASSWORD_HASH = re.compile(
     r"\$argon2id\$v=19\$m=[0-9]{1,7},t=[0-9]{1,2},p=[0-9]{1,2}\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}"
 )
@@ -52,6 +56,14 @@ def well_formed(prefix: str, text: str) -> bool:
         and _RANDOM_AND_CHECKSUM.fullmatch(text, len(prefix)) is not None
         and checksum(text[:-_CHECKSUM_LENGTH]) == text[-_CHECKSUM_LENGTH:]
     )
+
+
+def masked(text: str) -> str:
+    """The text, with dots in the place of what may be a credential of this server, wherever in it that is.
+
+    For what is recorded of a request: a client may have put a credential into the wrong parameter.
+    """
+    return _CREDENTIAL.sub(lambda found: f"{found[1] or found[2]}...", text)
 
 
 def new_identifier(prefix: str = "") -> str:
