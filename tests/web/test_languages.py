@@ -239,7 +239,9 @@ def english(language: str) -> tuple[frozenset[str], re.Pattern[str]]:
     # A slot with a short word, such as "at %(host)s", could be anything.
     telling = [_SLOT.split(part) for part in with_slots if len(_SLOT.sub("", part)) > 4]
     pattern = "|".join(".{1,99}?".join(map(re.escape, texts)) for texts in sorted(telling))
-    return frozenset(parts - with_slots), re.compile(rf"\b(?:{pattern})")
+    # A quotation mark that opens in one language closes in another.
+    words = frozenset(part for part in parts - with_slots if any(map(str.isalpha, part)))
+    return words, re.compile(rf"\b(?:{pattern})")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -258,7 +260,7 @@ def test_every_page_is_wholly_in_the_language_of_the_person(whole_server: Server
         assert "Accept-Language" in page.headers["Vary"]
         labels = [tag["aria-label"] for tag in page.html.select("[aria-label]")]
         shown = [*page.html.stripped_strings, *labels]
-        assert fixed.isdisjoint(shown), page.request.url
+        assert fixed & set(shown) == set(), page.request.url
         assert not with_slots.search(" ".join([*page.html.get_text().split(), *labels])), page.request.url
         assert "%(" not in page.text
         assert "${" not in page.text
