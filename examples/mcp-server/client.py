@@ -5,6 +5,7 @@ import os
 import sys
 import webbrowser
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
@@ -50,7 +51,8 @@ async def call_tool(name, **arguments):
 
     async def open_browser(url):
         print("Opening", url, flush=True)
-        webbrowser.open(url)
+        # Some browsers in a terminal return when they are closed.
+        Thread(target=webbrowser.open, args=[url], daemon=True).start()
 
     async def receive():
         await asyncio.to_thread(listener.handle_request)
