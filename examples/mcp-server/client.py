@@ -26,6 +26,9 @@ class Callback(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"You may close this window.")
 
+    def log_message(self, *_):
+        """Write nothing: the address holds the code."""
+
 
 class Memory(TokenStorage):
     """What the client knows until it ends. A real one keeps it in a file that is its user's alone."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -489,3 +491,24 @@ def test_the_typescript_sdk_goes_from_401_to_a_tool_call_and_refreshes(
     assert note in result["listed"]
     assert way.grant == "authorization_code" or result["listed"] == [note]
     check_walk("TypeScript", way, result["exchanges"])
+
+
+def test_the_documentation_lists_what_is_walked() -> None:
+    """docs/real-clients.rst, with the versions of the lock files."""
+    page = (CHECKOUT / "docs/real-clients.rst").read_text(encoding="utf-8")
+    table = page.partition(".. _mcp-sdks:")[2]
+    head, *rows = re.findall(r"   \* - (.*)\n     - (.*)\n     - (.*)", table)
+    wanted = json.loads(
+        (CHECKOUT / "tests/clients/programs/typescript/package.json").read_text(encoding="utf-8")
+    )
+    typescript = wanted["dependencies"]["@modelcontextprotocol/sdk"]
+    assert head[1:] == (f"Python SDK {version('mcp')}", f"TypeScript SDK {typescript}")
+    ways = [
+        *((by, "authorization_code") for by in ("document", "registration", "operator")),
+        ("operator", "client_credentials"),
+    ]
+    for (by, grant), (_, *told) in zip(ways, rows, strict=True):
+        for walked, methods in zip((PYTHON, TYPESCRIPT), told, strict=True):
+            assert re.findall(r"`(\w+)`", methods) == [
+                way.method for way in walked if (way.by, way.grant) == (by, grant)
+            ]

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import anyio
+import httpx2
 import pytest
 import requests
 from click.testing import CliRunner
@@ -279,3 +282,37 @@ def imports(node: ast.AST) -> list[str]:
         case ast.ImportFrom():
             return [str(node.module)]
     return []
+
+
+# ---- the MCP server elsewhere -----------------------------------------------------------------------
+
+
+def test_the_mcp_server_answers_at_the_address_of_a_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK refuses other hosts than this machine, unless it is told the host."""
+    monkeypatch.syspath_prepend(CHECKOUT / "plugins/authserver-resource/src")
+    address, issuer = "https://mcp.example.com/mcp", "https://auth.example.com"
+    monkeypatch.setenv("ADDRESS", address)
+    monkeypatch.setenv("ISSUER", issuer)
+    example = runpy.run_path(str(EXAMPLES / "mcp-server/server.py"))
+    # What the path leads to: the distribution is not installed here.
+    from authserver_resource.testing import LocalIssuer
+
+    token = LocalIssuer.of(example["protected"]).token(scope="notes.read notes.write", sub="ann")
+    initialize = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"},
+        },
+    }
+
+    async def ask() -> int:
+        inner = example["server"].session_manager
+        async with inner.run(), httpx2.AsyncClient(transport=httpx2.ASGITransport(example["app"])) as http:
+            headers = {"Authorization": f"Bearer {token}", "Accept": "application/json, text/event-stream"}
+            return (await http.post(address, json=initialize, headers=headers)).status_code
+
+    assert anyio.run(ask) == 200
