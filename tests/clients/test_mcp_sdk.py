@@ -452,7 +452,7 @@ class TypeScriptSdk:
 def typescript() -> Iterator[TypeScriptSdk]:
     if shutil.which("npm") is None and "CI" not in os.environ:
         pytest.skip("npm is not installed; on Debian: apt-get install npm")
-    folder = installed("typescript", [path_of("npm"), "ci", "--loglevel=error"])
+    folder = installed("typescript", [path_of("npm"), "ci", "--prefer-offline", "--loglevel=error"])
     with subprocess.Popen(
         [path_of("node"), str(folder / "walks.js")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
