@@ -48,8 +48,8 @@ class Exchange:
             return f"register {self._json().get('token_endpoint_auth_method')}"
         if path == "/oauth/token":
             return f"{self._form()['grant_type']} {self.authentication}"
-        if self.status == 401:
-            return "refused"
+        if self.status in (401, 403):
+            return "refused" if self.status == 401 else "a scope lacks"
         if self._json().get("method") == "tools/call":
             return str(self._json()["params"]["name"])
         return ""

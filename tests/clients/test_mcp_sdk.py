@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -277,11 +277,13 @@ class PythonSdk:
 
     Attributes:
         exchanges: what it sent.
+        unticked: scopes that the person does not give.
     """
 
     def __init__(self, address: str, issuer: str, person: Person, answer: str = "allow") -> None:
         self.address, self.issuer = address, issuer
         self.person, self.answer = person, answer
+        self.unticked: tuple[str, ...] = ()
         self.exchanges: list[Exchange] = []
         self._returned = ""
 
@@ -328,7 +330,9 @@ class PythonSdk:
 
     async def _send_to_browser(self, url: str) -> None:
         self.exchanges.append(Exchange(method=BROWSER, url=url))
-        self._returned = await anyio.to_thread.run_sync(self.person.authorize, url, self.answer)
+        self._returned = await anyio.to_thread.run_sync(
+            lambda: self.person.authorize(url, self.answer, unticked=self.unticked)
+        )
 
     async def _receive(self) -> AuthorizationCodeResult:
         answer = dict(parse_qsl(urlsplit(self._returned).query))
@@ -424,6 +428,25 @@ def test_the_python_sdk_is_refused_what_the_user_declined(running_server, mcp_se
     assert memory.tokens is None
 
 
+def test_the_python_sdk_asks_again_for_the_scope_that_the_person_left_out(
+    running_server, mcp_server, address, ann
+):
+    """P-06, P-14: the challenge of the 403 names what is held and what is needed; the next token has both."""
+    sdk, memory = PythonSdk(address, running_server.issuer, ann), Memory()
+    provider = sdk.provider(Way(by="registration", method="none"), memory)
+    sdk.unticked = ("notes.write",)
+    with pytest.raises(ExceptionGroup):
+        in_a_thread(lambda: sdk.call(provider, "list_notes"))
+    assert memory.tokens is not None
+    assert memory.tokens.scope == "notes.read"
+    sdk.unticked = ()
+    sdk.exchanges.clear()
+    in_a_thread(lambda: sdk.call(provider, "list_notes"))
+    assert memory.tokens.scope == "notes.read notes.write"
+    asked = ["a scope lacks", "the person allows", "authorization_code none", "list_notes"]
+    assert steps(sdk.exchanges) == asked
+
+
 # ---- the TypeScript SDK -----------------------------------------------------------------------------
 
 
@@ -433,18 +456,16 @@ class TypeScriptSdk:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def walk(self, person: Person, **asked: Any) -> dict[str, Any]:
-        """What came of a walk; the person is sent where the program says."""
+    def walk(self, person: Person, *, unticked: Collection[str] = (), **asked: Any) -> dict[str, Any]:
+        """What came of a walk; the person is sent where the program says, and does not give the unticked scopes."""
         assert self._process.stdin and self._process.stdout
         print(json.dumps(asked), file=self._process.stdin, flush=True)
-        opened = None
         while line := self._process.stdout.readline():
             said: dict[str, Any] = json.loads(line)
             if "open" not in said:
                 exchanges = [Exchange(**exchange) for exchange in said["exchanges"]]
-                return {**said, "exchanges": exchanges, "opened": opened}
-            opened = said["open"]
-            requests.get(person.authorize(opened), timeout=10)
+                return {**said, "exchanges": exchanges}
+            requests.get(person.authorize(said["open"], unticked=unticked), timeout=10)
         raise AssertionError("the program ended")
 
 
@@ -491,6 +512,23 @@ def test_the_typescript_sdk_goes_from_401_to_a_tool_call_and_refreshes(
     assert note in result["listed"]
     assert way.grant == "authorization_code" or result["listed"] == [note]
     check_walk("TypeScript", way, result["exchanges"])
+
+
+def test_the_typescript_sdk_refreshes_once_for_the_scope_that_the_person_left_out(
+    mcp_server, address, typescript, ann
+):
+    """P-06: it asks nobody, and gives up at the second equal challenge."""
+    result = typescript.walk(
+        ann,
+        unticked=["notes.write"],
+        address=address,
+        grant="authorization_code",
+        method="none",
+        note="never",
+    )
+    assert "Server returned 403 after trying upscoping" in result["error"]
+    after = [exchange.step for exchange in result["exchanges"]]
+    assert after[after.index("a scope lacks") :] == ["a scope lacks", "refresh_token none", "a scope lacks"]
 
 
 def test_the_documentation_lists_what_is_walked() -> None:
