@@ -50,6 +50,8 @@ check: $(VENV)/developing ## run everything that must hold before a change lands
 
 clients: $(VENV)/developing ## run real programs from npm, Go and Maven against the server
 	$(BIN)/python -m pytest -m programs tests/clients
+	@# Not only whether they reach a tool call, but how.
+	@$(BIN)/python -m pytest -q --no-header -s tests/clients/test_mcp_sdk.py
 
 faults: $(VENV)/developing ## kill, cut and race real server processes for longer than `make test` does
 	AUTHSERVER_FAULTS=long $(BIN)/python -m pytest tests/faults tests/web/test_storage_failures.py \

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -64,8 +64,12 @@ class Person:
         self._password = password
         self.http = requests.Session()
 
-    def authorize(self, url: str, answer: str = "allow") -> str:
-        """Follow this authorization URL, sign in where asked, answer the consent page; where it all led to."""
+    def authorize(self, url: str, answer: str = "allow", *, unticked: Collection[str] = ()) -> str:
+        """Follow this authorization URL, sign in where asked, answer the consent page; where it all led to.
+
+        Args:
+            unticked: scopes that are not given.
+        """
         visited = self._visit("GET", url)
         while visited.page is not None:
             fields = {field["name"] for field in visited.page.select("form [name]")}
@@ -74,20 +78,22 @@ class Person:
                     visited, {"username": self._username, "password": self._password}, "password"
                 )
             elif "scope" in fields:
-                visited = self._submit(visited, {"answer": answer}, "scope")
+                visited = self._submit(visited, {"answer": answer}, "scope", unticked)
             else:
                 raise AssertionError(visited.page.get_text(" ", strip=True))
         return visited.url
 
-    def _submit(self, visited: Visited, typed: Mapping[str, str], field: str) -> Visited:
-        """Send the form that has this field, with every box ticked."""
+    def _submit(
+        self, visited: Visited, typed: Mapping[str, str], field: str, unticked: Collection[str] = ()
+    ) -> Visited:
+        """Send the form that has this field, with every other box ticked."""
         assert visited.page is not None
         control = visited.page.select_one(f'form [name="{field}"]')
         form = control.find_parent("form")
         pairs = [
             (item["name"], item.get("value", "on"))
             for item in form.select("input[name]")
-            if item["name"] not in typed
+            if item["name"] not in typed and item.get("value") not in unticked
         ]
         return self._visit("POST", form["action"], [*pairs, *typed.items()])
 

@@ -1,12 +1,24 @@
-"""The Model Context Protocol's own Python SDK as the client of a protected MCP server."""
+"""The official SDKs of the Model Context Protocol, from the address of a protected MCP server to its tools.
+
+The server is examples/mcp-server. With `-s` the transcript of each walk is printed, as `make clients` does.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -15,14 +27,20 @@ import httpx2
 import msgspec
 import pytest
 import requests
-from joserfc import jwt
-from joserfc.jwk import KeySet
+import uvicorn
+from mcp import Client
 from mcp.client.auth import OAuthClientProvider
+from mcp.client.auth.extensions.client_credentials import (
+    ClientCredentialsOAuthProvider,
+    PrivateKeyJWTOAuthProvider,
+    SignedJWTParameters,
+)
 from mcp.client.auth.utils import (
     build_oauth_authorization_server_metadata_discovery_urls,
     create_oauth_metadata_request,
     handle_auth_metadata_response,
 )
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import (
     AuthorizationCodeResult,
     OAuthClientInformationFull,
@@ -30,90 +48,91 @@ from mcp.shared.auth import (
     OAuthToken,
 )
 
-from authserver.testing.origins import Authority, sending, serving
+from authserver.testing.live import free_port
+from authserver.testing.origins import Authority, Origin, sending, serving
 from authserver.testing.server import SETTINGS
+from tests.client_keys import Key
+from tests.clients.conftest import Person, RunningServer
+from tests.clients.exchanges import BROWSER, Exchange, steps, transcript
+from tests.clients.programs.conftest import installed, path_of
 
+CHECKOUT = Path(__file__).parents[2]
 REDIRECT_URI = "http://127.0.0.1:49152/callback"
+SCOPES = ("notes.read", "notes.write")
+SECONDS = 60
+KEY = Key("ES256")
 
 
-def in_a_thread(story: Callable[[], Awaitable[None]]) -> None:
-    """Run it with an event loop of its own: Playwright keeps one in the thread of the tests."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(anyio.run, story).result()
-
-
-class Resource(ThreadingHTTPServer):
-    """An MCP server as far as authorization goes: it names its authorization server, and wants its tokens.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How a client introduces itself, and proves who it is.
 
     Attributes:
-        issuer: the authorization server, once there is one.
-        seen: the claims of the tokens that it accepted.
+        by: `document` (CIMD), `registration` (RFC 7591), or `operator` for a client that was registered beforehand.
+        method: of client authentication.
+        grant: `client_credentials` for a program that acts for itself.
     """
 
-    issuer: str = ""
+    by: str
+    method: str
+    grant: str = "authorization_code"
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), ResourceHandler)
-        self.origin = f"http://127.0.0.1:{self.server_port}"
-        self.identifier = f"{self.origin}/mcp"
-        self.metadata_path = "/.well-known/oauth-protected-resource/mcp"
-        self.seen: list[dict[str, Any]] = []
+    def __str__(self) -> str:
+        by = {
+            "document": "by document",
+            "registration": "registered by itself",
+            "operator": "registered by an operator",
+        }
+        ours = " for itself" if self.grant == "client_credentials" else ""
+        return f"{by[self.by]}{ours}, {self.method}"
 
-    def accepts(self, authorization: str) -> bool:
-        """Whether this header holds an access token for this very resource (RFC 9068, 4)."""
-        scheme, _, token = authorization.partition(" ")
-        if scheme != "Bearer":
-            return False
-        keys = KeySet.import_key_set(requests.get(f"{self.issuer}/oauth/jwks", timeout=10).json())
-        claims = jwt.decode(token, keys).claims
-        if claims["aud"] != self.identifier or claims["iss"] != self.issuer or claims["exp"] < time.time():
-            return False
-        self.seen.append(claims)
-        return True
+    def steps(self) -> list[str]:
+        """What happens, in this order."""
+        first = ["refused", "resource metadata", "server metadata"]
+        if self.grant == "client_credentials":
+            return [*first, f"client_credentials {self.method}", "add_note", "list_notes"]
+        if self.by == "registration":
+            first.append(f"register {self.method}")
+        redeemed, refreshed = (f"{grant} {self.method}" for grant in ("authorization_code", "refresh_token"))
+        return [*first, "the person allows", redeemed, "add_note", refreshed, "list_notes"]
 
 
-class ResourceHandler(BaseHTTPRequestHandler):
-    server: Resource
+SECRETS = ("client_secret_basic", "client_secret_post")
+# The Python SDK signs for programs that act for themselves alone.
+PYTHON = [
+    Way(by="document", method="none"),
+    *(Way(by=by, method=method) for by in ("registration", "operator") for method in ("none", *SECRETS)),
+    *(
+        Way(by="operator", method=method, grant="client_credentials")
+        for method in (*SECRETS, "private_key_jwt")
+    ),
+]
+TYPESCRIPT = [
+    *(Way(by="document", method=method) for method in ("none", "private_key_jwt")),
+    *(
+        Way(by=by, method=method)
+        for by in ("registration", "operator")
+        for method in ("none", *SECRETS, "private_key_jwt")
+    ),
+    *(
+        Way(by="operator", method=method, grant="client_credentials")
+        for method in ("client_secret_basic", "private_key_jwt")
+    ),
+]
 
-    def do_GET(self) -> None:
-        resource = self.server
-        if self.path == resource.metadata_path:
-            self._answer(
-                200,
-                {
-                    "resource": resource.identifier,
-                    "authorization_servers": [resource.issuer],
-                    "scopes_supported": ["profile", "files.read"],
-                },
-            )
-        elif self.path != "/mcp":
-            self._answer(404, {})
-        elif resource.accepts(self.headers.get("Authorization", "")):
-            self._answer(200, {"tools": []})
-        else:
-            challenge = f'Bearer resource_metadata="{resource.origin}{resource.metadata_path}"'
-            self._answer(401, {}, **{"WWW-Authenticate": challenge})
 
-    def _answer(self, status: int, value: Any, **headers: str) -> None:
-        body = msgspec.json.encode(value)
-        self.send_response(status)
-        for name, text in headers.items():
-            self.send_header(name, text)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: Any) -> None:
-        """Write nothing to standard error."""
+def in_a_thread(story: Callable[[], Awaitable[Any]]) -> Any:
+    """Run it with an event loop of its own: Playwright keeps one in the thread of the tests."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(anyio.run, story).result()
 
 
 class Memory:
-    """What the SDK keeps between runs."""
+    """What the Python SDK keeps between runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: OAuthClientInformationFull | None = None) -> None:
         self.tokens: OAuthToken | None = None
-        self.client: OAuthClientInformationFull | None = None
+        self.client = client
 
     async def get_tokens(self) -> OAuthToken | None:
         return self.tokens
@@ -128,14 +147,13 @@ class Memory:
         self.client = client_info
 
 
+# ---- the servers ------------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
-def resource() -> Iterator[Resource]:
-    with Resource() as resource:
-        thread = threading.Thread(target=resource.serve_forever, daemon=True)
-        thread.start()
-        yield resource
-        resource.shutdown()
-        thread.join()
+def address() -> str:
+    """Of the MCP server."""
+    return f"http://127.0.0.1:{free_port()}/mcp"
 
 
 @pytest.fixture(scope="module")
@@ -144,111 +162,246 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(scope="module")
-def settings_of_running_server(resource: Resource, authority: Authority) -> dict[str, str]:
+def settings_of_running_server(address: str, authority: Authority) -> dict[str, str]:
     """The MCP server is the one resource; a token asked for without naming it would be good for nothing."""
     return {
-        "authserver.plugins": f"{SETTINGS['authserver.plugins']} client_id_documents",
-        "authserver.plugin.client_id_documents.scopes": "profile files.read",
+        "authserver.plugins": f"{SETTINGS['authserver.plugins']} client_id_documents private_key_jwt",
+        "authserver.scopes": "notes.read = Read your notes\nnotes.write = Write your notes",
+        "authserver.hidden_scopes": "",
+        "authserver.plugin.scopes_default.scopes": "",
+        "authserver.plugin.registration_open.scopes": " ".join(SCOPES),
+        "authserver.plugin.client_id_documents.scopes": " ".join(SCOPES),
+        "authserver.plugin.introspect_resource_servers.clients": "",
         "authserver.fetch_ca_file": str(authority.ca_file),
         "authserver.fetch_loopback": "true",
-        "authserver.plugin.resources_listed.resources": f"{resource.identifier} = profile files.read",
+        "authserver.plugin.resources_listed.resources": f"{address} = {' '.join(SCOPES)}",
         "authserver.plugin.resources_listed.default": "",
     }
 
 
-@pytest.mark.parametrize("method", [None, "none", "client_secret_post", "client_secret_basic"])
-def test_the_mcp_sdk_discovers_registers_authorizes_and_refreshes(running_server, resource, ann, method):
-    """A-05, A-10, A-14, A-15, K-01, K-12, B-01, F-07, G-01, ISS: a stranger client needs nothing but the MCP address."""
-    resource.issuer = running_server.issuer
-    memory = Memory()
-    redirected: list[str] = []
-
-    async def send_to_browser(url: str) -> None:
-        redirected.append(await anyio.to_thread.run_sync(ann.authorize, url))
-
-    async def receive() -> AuthorizationCodeResult:
-        return AuthorizationCodeResult(**dict(parse_qsl(urlsplit(redirected[-1]).query)))
-
-    def provider() -> OAuthClientProvider:
-        return OAuthClientProvider(
-            resource.identifier,
-            OAuthClientMetadata(
-                client_name="MCP client",
-                redirect_uris=[REDIRECT_URI],
-                token_endpoint_auth_method=method,
-            ),
-            memory,
-            send_to_browser,
-            receive,
+@pytest.fixture(scope="module")
+def mcp_server(running_server: RunningServer, address: str) -> Iterator[None]:
+    """examples/mcp-server, in a thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(CHECKOUT / "plugins/authserver-resource/src")
+        patch.setenv("ADDRESS", address)
+        patch.setenv("ISSUER", running_server.issuer)
+        found = importlib.util.spec_from_file_location(
+            "notes_server", CHECKOUT / "examples/mcp-server/server.py"
         )
-
-    async def story() -> None:
-        authentication = provider()
-        async with httpx2.AsyncClient(auth=authentication) as http:
-            assert (await http.get(resource.identifier)).status_code == 200
-            first = memory.tokens
-            authentication.context.token_expiry_time = time.time() - 1
-            assert (await http.get(resource.identifier)).status_code == 200
-        assert first is not None
-        assert memory.tokens is not None
-        assert memory.tokens.refresh_token != first.refresh_token
-        # A later run finds its registration and tokens again, and asks nobody.
-        async with httpx2.AsyncClient(auth=provider()) as http:
-            assert (await http.get(resource.identifier)).status_code == 200
-
-    resource.seen.clear()
-    in_a_thread(story)
-    assert len(redirected) == 1
-    assert memory.client is not None
-    assert memory.client.token_endpoint_auth_method == (method or "client_secret_basic")
-    assert [claims["client_id"] for claims in resource.seen] == [memory.client.client_id] * 3
-    assert resource.seen[0]["scope"] == "profile files.read"
+        assert found and found.loader
+        example = importlib.util.module_from_spec(found)
+        found.loader.exec_module(example)
+    server = uvicorn.Server(
+        uvicorn.Config(example.app, host=example.host, port=example.port, log_level="error", ws="none")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + SECONDS
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert server.started
+    yield
+    server.should_exit = True
+    thread.join(20)
 
 
-def test_the_mcp_sdk_names_its_document_and_does_not_register(running_server, resource, authority, ann):
-    """CIMD-01, CIMD-15: with both in the metadata its client id is the address of its document."""
-    resource.issuer = running_server.issuer
-    memory = Memory()
-    redirected: list[str] = []
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The documents of clients, served over TLS at addresses that the authorization server can fetch."""
 
-    async def send_to_browser(url: str) -> None:
-        redirected.append(await anyio.to_thread.run_sync(ann.authorize, url))
+    origin: Origin
+    published: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    async def receive() -> AuthorizationCodeResult:
-        return AuthorizationCodeResult(**dict(parse_qsl(urlsplit(redirected[-1]).query)))
-
-    async def story(address: str) -> None:
-        authentication = OAuthClientProvider(
-            resource.identifier,
-            OAuthClientMetadata(client_name="MCP client", redirect_uris=[REDIRECT_URI]),
-            memory,
-            send_to_browser,
-            receive,
-            client_metadata_url=address,
-        )
-        async with httpx2.AsyncClient(auth=authentication) as http:
-            assert (await http.get(resource.identifier)).status_code == 200
-            authentication.context.token_expiry_time = time.time() - 1
-            assert (await http.get(resource.identifier)).status_code == 200
-
-    resource.seen.clear()
-    registered = len(running_server.records.rows("clients"))
-    with serving(authority.context("localhost")) as origin:
-        address = f"https://localhost:{origin.port}/client.json"
-        document = {
+    def publish(self, way: Way) -> str:
+        """The address of a document for this way, which is the client's id."""
+        path = f"/{way.method}.json"
+        address = f"https://localhost:{self.origin.port}{path}"
+        self.published[path] = {
             "client_id": address,
             "client_name": "MCP client",
-            "redirect_uris": [REDIRECT_URI],
+            "redirect_uris": ["http://127.0.0.1/callback"],
             "grant_types": ["authorization_code", "refresh_token"],
-            "token_endpoint_auth_method": "none",
+            "token_endpoint_auth_method": way.method,
+            **({"jwks": KEY.jwks()} if way.method == "private_key_jwt" else {}),
         }
-        origin.reply = sending(msgspec.json.encode(document))
-        in_a_thread(lambda: story(address))
-    assert [claims["client_id"] for claims in resource.seen] == [address] * 2
-    assert len(running_server.records.rows("clients")) == registered
+        return address
+
+    def reply(self, handler: BaseHTTPRequestHandler) -> None:
+        sending(msgspec.json.encode(self.published[handler.path]))(handler)
 
 
-def test_the_mcp_sdk_goes_on_where_there_is_no_openid_configuration(running_server):
+@pytest.fixture(scope="module")
+def documents(authority: Authority) -> Iterator[Documents]:
+    with serving(authority.context("localhost")) as origin:
+        documents = Documents(origin)
+        origin.reply = documents.reply
+        yield documents
+
+
+def registered_by_operator(running_server: RunningServer, way: Way) -> dict[str, str]:
+    """A client that this way needs, as `authserver client add` adds it; what it is told."""
+    interactive = way.grant == "authorization_code"
+    keys = {"details": {"jwks": KEY.jwks()}} if way.method == "private_key_jwt" else {}
+    client, secret = running_server.records.add_client(
+        client_name="MCP client",
+        redirect_uris=("http://127.0.0.1/callback",),
+        grant_types=("authorization_code", "refresh_token") if interactive else ("client_credentials",),
+        token_endpoint_auth_method=way.method,
+        application_type="native",
+        scopes=SCOPES,
+        **keys,
+    )
+    return {"client_id": client.client_id, **({"client_secret": secret} if secret else {})}
+
+
+@pytest.fixture
+def check_walk(running_server: RunningServer, address: str) -> Callable[[str, Way, list[Exchange]], None]:
+    """Print the transcript of a walk, and check that its steps were those of its way."""
+    servers = {address.removesuffix("/mcp"): "mcp-server", running_server.issuer: "authserver"}
+
+    def check(sdk: str, way: Way, exchanges: list[Exchange]) -> None:
+        print(transcript(f"{sdk} SDK: {way}", exchanges, servers))  # noqa: T201 - told to whoever asks with -s
+        assert steps(exchanges) == way.steps()
+        refusal = next(exchange for exchange in exchanges if exchange.step == "refused")
+        assert 'scope="notes.read notes.write"' in refusal.challenge
+
+    return check
+
+
+# ---- the Python SDK ---------------------------------------------------------------------------------
+
+
+class PythonSdk:
+    """A client on the Python SDK, and the person who uses it.
+
+    Attributes:
+        exchanges: what it sent.
+        unticked: scopes that the person does not give.
+    """
+
+    def __init__(self, address: str, issuer: str, person: Person, answer: str = "allow") -> None:
+        self.address, self.issuer = address, issuer
+        self.person, self.answer = person, answer
+        self.unticked: tuple[str, ...] = ()
+        self.exchanges: list[Exchange] = []
+        self._returned = ""
+
+    def provider(self, way: Way, memory: Memory, document: str | None = None) -> OAuthClientProvider:
+        """Of a client for people."""
+        metadata = OAuthClientMetadata(
+            client_name="MCP client", redirect_uris=[REDIRECT_URI], token_endpoint_auth_method=way.method
+        )
+        return OAuthClientProvider(
+            self.address, metadata, memory, self._send_to_browser, self._receive, client_metadata_url=document
+        )
+
+    def own_provider(self, way: Way, memory: Memory, client: dict[str, str]) -> OAuthClientProvider:
+        """Of a program that acts for itself."""
+        common: dict[str, Any] = {
+            "server_url": self.address,
+            "storage": memory,
+            "client_id": client["client_id"],
+            "issuer": self.issuer,
+        }
+        if way.method != "private_key_jwt":
+            secret = client["client_secret"]
+            return ClientCredentialsOAuthProvider(
+                client_secret=secret, token_endpoint_auth_method=way.method, **common
+            )
+        signing = SignedJWTParameters(
+            issuer=client["client_id"],
+            subject=client["client_id"],
+            signing_key=KEY.private.as_pem(private=True).decode(),
+            signing_algorithm=KEY.algorithm,
+        )
+        return PrivateKeyJWTOAuthProvider(assertion_provider=signing.create_assertion_provider(), **common)
+
+    async def call(self, provider: OAuthClientProvider, tool: str, **arguments: str) -> list[str]:
+        """What the tool answers."""
+        hooks = {"response": [self._record]}
+        async with (
+            httpx2.AsyncClient(auth=provider, event_hooks=hooks, timeout=SECONDS) as http,
+            Client(streamable_http_client(self.address, http_client=http)) as session,
+        ):
+            result = await session.call_tool(tool, arguments)
+            notes: list[str] = result.structured_content["result"]
+            return notes
+
+    async def _send_to_browser(self, url: str) -> None:
+        self.exchanges.append(Exchange(method=BROWSER, url=url))
+        self._returned = await anyio.to_thread.run_sync(
+            lambda: self.person.authorize(url, self.answer, unticked=self.unticked)
+        )
+
+    async def _receive(self) -> AuthorizationCodeResult:
+        answer = dict(parse_qsl(urlsplit(self._returned).query))
+        if "error" in answer:
+            raise PermissionError(answer["error"])
+        return AuthorizationCodeResult(**answer)
+
+    async def _record(self, response: httpx2.Response) -> None:
+        request = response.request
+        self.exchanges.append(
+            Exchange(
+                method=request.method,
+                url=str(request.url),
+                authorization=request.headers.get("Authorization", ""),
+                body=request.content.decode() if request.method == "POST" else "",
+                status=response.status_code,
+                challenge=response.headers.get("WWW-Authenticate", ""),
+            )
+        )
+
+
+@pytest.mark.parametrize("way", PYTHON, ids=str)
+def test_the_python_sdk_goes_from_401_to_a_tool_call_and_refreshes(
+    running_server, mcp_server, address, documents, check_walk, ann, way
+):
+    """A-05, A-10, A-14, A-15, K-01, K-12, B-01, CIMD-01, CIMD-15, F-07, G-01, ISS: it knows nothing but the address."""
+    client = registered_by_operator(running_server, way) if way.by == "operator" else {}
+    document = documents.publish(way) if way.by == "document" else None
+    sdk, memory = PythonSdk(address, running_server.issuer, ann), Memory()
+    if client and way.grant == "authorization_code":
+        memory.client = OAuthClientInformationFull(
+            redirect_uris=[REDIRECT_URI],
+            token_endpoint_auth_method=way.method,
+            issuer=running_server.issuer,
+            **client,
+        )
+
+    def provider() -> OAuthClientProvider:
+        if way.grant == "client_credentials":
+            return sdk.own_provider(way, memory, client)
+        return sdk.provider(way, memory, document)
+
+    async def story() -> None:
+        authorization = provider()
+        note = f"python {way}"
+        assert note in await sdk.call(authorization, "add_note", text=note)
+        first = memory.tokens
+        authorization.context.token_expiry_time = time.time() - 1
+        notes = await sdk.call(authorization, "list_notes")
+        assert note in notes
+        # A program that acts for itself has notes of its own.
+        assert way.grant == "authorization_code" or notes == [note]
+        assert first is not None and memory.tokens is not None
+        assert first.scope == "notes.read notes.write"
+        assert memory.tokens.access_token != first.access_token
+        check_walk("Python", way, sdk.exchanges)
+        # A later run finds its registration and tokens again, and asks nobody.
+        sdk.exchanges.clear()
+        assert note in await sdk.call(provider(), "list_notes")
+        assert steps(sdk.exchanges) == ["list_notes"]
+
+    in_a_thread(story)
+    if way.by != "operator":
+        assert memory.client is not None
+        assert memory.client.token_endpoint_auth_method == way.method
+        assert document in (None, memory.client.client_id)
+
+
+def test_the_python_sdk_goes_on_where_there_is_no_openid_configuration(running_server):
     """A-06, B069: for an issuer with a path it asks there, too; only the document of RFC 8414 ends the search."""
 
     async def story() -> None:
@@ -265,30 +418,135 @@ def test_the_mcp_sdk_goes_on_where_there_is_no_openid_configuration(running_serv
     in_a_thread(story)
 
 
-def test_the_mcp_sdk_is_refused_what_the_user_declined(running_server, resource, ann):
+def test_the_python_sdk_is_refused_what_the_user_declined(running_server, mcp_server, address, ann):
     """E-07: no token comes of it, and the client is told so."""
-    resource.issuer = running_server.issuer
-    memory = Memory()
-    answers: list[dict[str, str]] = []
-
-    async def send_to_browser(url: str) -> None:
-        answer = await anyio.to_thread.run_sync(lambda: ann.authorize(url, answer="deny"))
-        answers.append(dict(parse_qsl(urlsplit(answer).query)))
-
-    async def receive() -> AuthorizationCodeResult:
-        raise PermissionError(answers[-1]["error"])
-
-    async def story() -> None:
-        authentication = OAuthClientProvider(
-            resource.identifier,
-            OAuthClientMetadata(redirect_uris=[REDIRECT_URI]),
-            memory,
-            send_to_browser,
-            receive,
-        )
-        async with httpx2.AsyncClient(auth=authentication) as http:
-            await http.get(resource.identifier)
-
-    with pytest.raises(PermissionError, match="access_denied"):
-        in_a_thread(story)
+    sdk, memory = PythonSdk(address, running_server.issuer, ann, answer="deny"), Memory()
+    provider = sdk.provider(Way(by="registration", method="none"), memory)
+    with pytest.raises(ExceptionGroup) as failed:
+        in_a_thread(lambda: sdk.call(provider, "list_notes"))
+    assert failed.group_contains(PermissionError, match="access_denied")
     assert memory.tokens is None
+
+
+def test_the_python_sdk_asks_again_for_the_scope_that_the_person_left_out(
+    running_server, mcp_server, address, ann
+):
+    """P-06, P-14: the challenge of the 403 names what is held and what is needed; the next token has both."""
+    sdk, memory = PythonSdk(address, running_server.issuer, ann), Memory()
+    provider = sdk.provider(Way(by="registration", method="none"), memory)
+    sdk.unticked = ("notes.write",)
+    with pytest.raises(ExceptionGroup):
+        in_a_thread(lambda: sdk.call(provider, "list_notes"))
+    assert memory.tokens is not None
+    assert memory.tokens.scope == "notes.read"
+    sdk.unticked = ()
+    sdk.exchanges.clear()
+    in_a_thread(lambda: sdk.call(provider, "list_notes"))
+    assert memory.tokens.scope == "notes.read notes.write"
+    asked = ["a scope lacks", "the person allows", "authorization_code none", "list_notes"]
+    assert steps(sdk.exchanges) == asked
+
+
+# ---- the TypeScript SDK -----------------------------------------------------------------------------
+
+
+class TypeScriptSdk:
+    """A Node.js process that walks as it is told."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def walk(self, person: Person, *, unticked: Collection[str] = (), **asked: Any) -> dict[str, Any]:
+        """What came of a walk; the person is sent where the program says, and does not give the unticked scopes."""
+        assert self._process.stdin and self._process.stdout
+        print(json.dumps(asked), file=self._process.stdin, flush=True)
+        while line := self._process.stdout.readline():
+            said: dict[str, Any] = json.loads(line)
+            if "open" not in said:
+                exchanges = [Exchange(**exchange) for exchange in said["exchanges"]]
+                return {**said, "exchanges": exchanges}
+            requests.get(person.authorize(said["open"], unticked=unticked), timeout=10)
+        raise AssertionError("the program ended")
+
+
+@pytest.fixture(scope="module")
+def typescript() -> Iterator[TypeScriptSdk]:
+    if shutil.which("npm") is None and "CI" not in os.environ:
+        pytest.skip("npm is not installed; on Debian: apt-get install npm")
+    folder = installed("typescript", [path_of("npm"), "ci", "--prefer-offline", "--loglevel=error"])
+    with subprocess.Popen(
+        [path_of("node"), str(folder / "walks.js")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield TypeScriptSdk(process)
+        assert process.stdin
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("way", TYPESCRIPT, ids=str)
+def test_the_typescript_sdk_goes_from_401_to_a_tool_call_and_refreshes(
+    running_server, mcp_server, address, documents, typescript, check_walk, ann, way
+):
+    """A-05, A-10, A-14, K-01, K-12, B-01, CIMD-01, CIMD-15, F-07, G-01, J-09: it knows nothing but the address."""
+    client = registered_by_operator(running_server, way) if way.by == "operator" else None
+    keys = {}
+    if way.method == "private_key_jwt":
+        keys = {"key": {**KEY.private.as_dict(private=True), "alg": KEY.algorithm, "kid": KEY.kid}}
+    note = f"typescript {way}"
+    result = typescript.walk(
+        ann,
+        address=address,
+        grant=way.grant,
+        method=way.method,
+        note=note,
+        **({"document": documents.publish(way)} if way.by == "document" else {}),
+        **({"jwks": KEY.jwks()} if keys and way.by == "registration" else {}),
+        **(
+            {"client": {**client, "issuer": running_server.issuer, "token_endpoint_auth_method": way.method}}
+            if client
+            else {}
+        ),
+        **keys,
+    )
+    assert "error" not in result, result["error"]
+    assert note in result["added"]
+    assert note in result["listed"]
+    assert way.grant == "authorization_code" or result["listed"] == [note]
+    check_walk("TypeScript", way, result["exchanges"])
+
+
+def test_the_typescript_sdk_refreshes_once_for_the_scope_that_the_person_left_out(
+    mcp_server, address, typescript, ann
+):
+    """P-06: it asks nobody, and gives up at the second equal challenge."""
+    result = typescript.walk(
+        ann,
+        unticked=["notes.write"],
+        address=address,
+        grant="authorization_code",
+        method="none",
+        note="never",
+    )
+    assert "Server returned 403 after trying upscoping" in result["error"]
+    after = [exchange.step for exchange in result["exchanges"]]
+    assert after[after.index("a scope lacks") :] == ["a scope lacks", "refresh_token none", "a scope lacks"]
+
+
+def test_the_documentation_lists_what_is_walked() -> None:
+    """docs/real-clients.rst, with the versions of the lock files."""
+    page = (CHECKOUT / "docs/real-clients.rst").read_text(encoding="utf-8")
+    table = page.partition(".. _mcp-sdks:")[2]
+    head, *rows = re.findall(r"   \* - (.*)\n     - (.*)\n     - (.*)", table)
+    wanted = json.loads(
+        (CHECKOUT / "tests/clients/programs/typescript/package.json").read_text(encoding="utf-8")
+    )
+    typescript = wanted["dependencies"]["@modelcontextprotocol/sdk"]
+    assert head[1:] == (f"Python SDK {version('mcp')}", f"TypeScript SDK {typescript}")
+    ways = [
+        *((by, "authorization_code") for by in ("document", "registration", "operator")),
+        ("operator", "client_credentials"),
+    ]
+    for (by, grant), (_, *told) in zip(ways, rows, strict=True):
+        for walked, methods in zip((PYTHON, TYPESCRIPT), told, strict=True):
+            assert re.findall(r"`(\w+)`", methods) == [
+                way.method for way in walked if (way.by, way.grant) == (by, grant)
+            ]

@@ -1,10 +1,12 @@
 """Programs that people use, before a server that runs the shipped development.ini.
 
-`make clients` runs what is here. Each kind of program is installed from its lock file into `.programs`.
+`make clients` runs what is here. Each kind of program is installed from its lock file into `.programs`. What is in
+`typescript` is run by tests/clients/test_mcp_sdk.py, in every check.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -197,15 +199,19 @@ def installed(kind: str, command: Sequence[str]) -> Path:
     """The folder of one kind of program, installed there unless the sources and the lock are those of last time."""
     source, folder = Path(__file__).parent / kind, INSTALLED / kind
     stamp = folder / "installed"
-    made = stamp.stat().st_mtime if stamp.exists() else 0
-    if any(path.stat().st_mtime > made for path in source.rglob("*")):
-        shutil.copytree(source, folder, dirs_exist_ok=True)
-        done = subprocess.run(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        if done.returncode != 0:
-            pytest.fail(f"{' '.join(command)} in {folder}:\n{done.stdout}", pytrace=False)
-        stamp.touch()
+    INSTALLED.mkdir(exist_ok=True)
+    # One process at a time: tests may run in several.
+    with (INSTALLED / f"{kind}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = stamp.stat().st_mtime if stamp.exists() else 0
+        if any(path.stat().st_mtime > made for path in source.rglob("*")):
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+            done = subprocess.run(
+                command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            if done.returncode != 0:
+                pytest.fail(f"{' '.join(command)} in {folder}:\n{done.stdout}", pytrace=False)
+            stamp.touch()
     return folder
 
 

@@ -22,8 +22,9 @@ class McpProtection(AsgiProtection):
     """Protect the application of an MCP server, and serve the metadata of the resource.
 
     server = MCPServer("files")
-    app = McpProtection(server.streamable_http_app(), protected, needs("files.read"))
+    app = McpProtection(server.streamable_http_app(host="mcp.example.com"), protected, needs("files.read"))
 
+    Without `host` the SDK answers 421 to requests for any other host than this machine.
     Tools find who called with the SDK's `get_access_token()`, without the token itself. The SDK's own `auth` and
     `token_verifier` are not needed: challenges, DPoP and 503 are better known here.
 
