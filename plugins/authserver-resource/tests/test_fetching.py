@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from authserver.testing import forgeries
+from authserver.testing.origins import sending as origin_sending
+from authserver.testing.origins import serving
 from authserver_resource import fetching
 from authserver_resource.fetching import MAXIMUM_BODY, Fetcher, FetchFailed, read_json
 
@@ -44,16 +47,6 @@ def sending(text: bytes) -> Callable[[socket.socket], None]:
     return lambda connection: connection.sendall(text)
 
 
-def dripping(head: bytes) -> Callable[[socket.socket], None]:
-    def drip(connection: socket.socket) -> None:
-        connection.sendall(head)
-        while True:
-            connection.sendall(b"x")
-            time.sleep(0.02)
-
-    return drip
-
-
 GOOD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 )
@@ -68,41 +61,52 @@ def test_a_document_is_read():
         assert get(url) == {}
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\n{}",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b",
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\nnull",
-        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
-        b"SSH-2.0-OpenSSH\r\n",
-        b"",
-    ],
-)
-def test_another_answer_is_none(answer):
-    with listening(sending(answer), sending(answer)) as url, pytest.raises(FetchFailed):
-        get(url)
+@pytest.mark.parametrize("what", forgeries.ANSWERS)
+def test_another_answer_is_none(what):
+    """T126: nothing is decompressed, and size counts while it arrives."""
+    with serving() as origin:
+        origin.reply = forgeries.ANSWERS[what]
+        start = time.monotonic()
+        with pytest.raises(FetchFailed):
+            get(f"http://127.0.0.1:{origin.port}/keys")
+        assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("status", forgeries.REDIRECTS)
+def test_no_redirect_is_followed(status):
+    """T125: not even to the same host."""
+    with serving() as origin:
+        origin.reply = origin_sending(b"", status, Location=f"http://127.0.0.1:{origin.port}/elsewhere")
+        with pytest.raises(FetchFailed):
+            get(f"http://127.0.0.1:{origin.port}/keys")
+        assert {received.path for received in origin.received} == {"/keys"}
+
+
+@pytest.mark.parametrize("kind", ["text/html", "text/plain", "application/jwt", ""])
+def test_what_is_not_json_by_its_type_is_none(kind):
+    """T129."""
+    with serving() as origin:
+        origin.reply = origin_sending(b"{}", Content_Type=kind)
+        with pytest.raises(FetchFailed, match="Content-Type"):
+            get(f"http://127.0.0.1:{origin.port}/keys")
 
 
 def test_an_endless_answer_is_cut_off():
+    """T126."""
     endless = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + b" " * (MAXIMUM_BODY + 2)
     with listening(sending(endless)) as url, pytest.raises(FetchFailed, match="longer than"):
         get(url)
 
 
-@pytest.mark.parametrize(
-    "head",
-    [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"],
-    ids=["status", "header", "body"],
-)
-def test_a_server_that_sends_a_byte_now_and_then_does_not_keep_us(head, monkeypatch):
+@pytest.mark.parametrize("what", forgeries.DRIPS)
+def test_a_server_that_sends_a_byte_now_and_then_does_not_keep_us(what, monkeypatch):
+    """T126: each piece comes in time, and the whole never does."""
     monkeypatch.setattr(fetching, "DEADLINE", 0.4)
-    with listening(dripping(head), dripping(head)) as url:
+    with serving() as origin:
+        origin.reply = forgeries.DRIPS[what]
         start = time.monotonic()
         with pytest.raises(FetchFailed):
-            get(url)
+            get(f"http://127.0.0.1:{origin.port}/keys")
         assert time.monotonic() - start < 3
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from authserver_resource.fetching import is_number, json_object
 from authserver_resource.jose import (
     ALGORITHMS,
     MAXIMUM_TOKEN,
@@ -23,9 +22,9 @@ from authserver_resource.jose import (
     public_key,
     read_header,
     split,
-    verifies,
 )
 from authserver_resource.refusals import InvalidProof, NonceNeeded, Unavailable
+from authserver_resource.strict_json import is_number, json_object
 
 MAXIMUM_IDENTIFIER = 256  # characters of a `jti`
 _PORTS = {"https": ":443", "http": ":80"}
@@ -188,7 +187,7 @@ class Dpop:
             key = public_key(header.get("jwk"), algorithm)
         except Malformed:
             raise InvalidProof("The jwk of the DPoP proof is not a public key for its alg.") from None
-        if not verifies(algorithm, key, jws):
+        if not key.verifies(jws):
             raise InvalidProof("The signature of the DPoP proof is wrong.")
         return claims, key.thumbprint()
 

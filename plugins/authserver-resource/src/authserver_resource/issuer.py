@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from authserver_resource.fetching import Fetch, FetchFailed, Reply, checked_url, is_number, read_json
+from authserver_resource.fetching import Fetch, FetchFailed, Reply, checked_url, read_json
 from authserver_resource.jose import ALGORITHMS, Key, KeySet, Malformed
 from authserver_resource.keeping import AFTER_FAILURE, Cache, Kept, WouldWait
 from authserver_resource.refusals import Unavailable
+from authserver_resource.strict_json import is_number
 
 # Seconds for which metadata and keys are fresh: what the server says, within these bounds.
 FRESH, LEAST_FRESH, MOST_FRESH = 300.0, 60.0, 86_400.0

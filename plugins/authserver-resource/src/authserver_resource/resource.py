@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from authserver_resource.dpop import Dpop, encoded
-from authserver_resource.fetching import Fetch, Fetcher, checked_url, is_number, signed_object
+from authserver_resource.fetching import Fetch, Fetcher, checked_url
 from authserver_resource.issuer import Issuer, KnownIssuer
 from authserver_resource.jose import (
     MAXIMUM_TOKEN,
@@ -25,7 +25,6 @@ from authserver_resource.jose import (
     has_foreign_members,
     read_header,
     split,
-    verifies,
 )
 from authserver_resource.keeping import Cache, WouldWait
 from authserver_resource.refusals import (
@@ -41,6 +40,7 @@ from authserver_resource.refusals import (
     Unavailable,
 )
 from authserver_resource.request import Request
+from authserver_resource.strict_json import is_number, json_object
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 _SCHEMES = {"bearer": "Bearer", "dpop": "DPoP"}
@@ -337,7 +337,7 @@ class ProtectedResource:
         try:
             jws = split(token)
             algorithm, kid = self._headers.get(jws.header) or _read_token_header(jws.header)
-            claims = signed_object(jws.payload)
+            claims = json_object(jws.payload)
         except Malformed as problem:
             raise InvalidToken(f"The access token is not valid: {problem}.") from None
         except ValueError:
@@ -348,7 +348,7 @@ class ProtectedResource:
         keys, key = issuer.keys_with(kid, algorithm, wait=wait)
         if key is None:
             raise InvalidToken("The access token is signed with a key that its issuer does not have.")
-        if not verifies(algorithm, key, jws):
+        if not key.verifies(jws):
             raise InvalidToken("The signature of the access token is wrong.")
         if len(self._headers) < _REMEMBERED_HEADERS:
             self._headers[jws.header] = (algorithm, kid)
