@@ -80,6 +80,11 @@ def another_spelling(text: str) -> str:
     return text[:-1] + _ALPHABET[_ALPHABET.index(text[-1]) | 1]
 
 
+def beside(members: Mapping[str, Any], text: bytes) -> bytes:
+    """A JSON text with these members in front, so that all else about it is right."""
+    return json.dumps(members).encode()[:-1] + b", " + text[1:] if text.startswith(b"{") else text
+
+
 def jwts(
     header: Mapping[str, Any],
     claims: Mapping[str, Any],
@@ -281,13 +286,9 @@ def _mac(header: Mapping[str, Any], body: str, secret: bytes) -> str:
     return f"{text}.{encoded(hmac.digest(secret, text.encode(), hashlib.sha256))}"
 
 
-def _with(claims: Mapping[str, Any]) -> dict[str, bytes]:
-    """The JSON texts above, with these claims in front: all else about them is right."""
-    found = {}
-    front = json.dumps(claims).encode()[:-1] + b", "
-    for name, text in JSON.items():
-        found[name] = front + text[1:] if text.startswith(b"{") else text
-    for name, value in claims.items():
-        again = json.dumps({name: value}).encode()
-        found[f"{name} twice"] = again[:-1] + b", " + json.dumps(claims).encode()[1:]
+def _with(members: Mapping[str, Any]) -> dict[str, bytes]:
+    """The JSON texts above with these members beside, and these members with one of them twice."""
+    found = {name: beside(members, text) for name, text in JSON.items()}
+    for name, value in members.items():
+        found[f"{name} twice"] = beside({name: value}, json.dumps(members).encode())
     return found

@@ -56,6 +56,7 @@ class Issued:
             and (self.grant.user_id is None or (self.user is not None and self.user.is_enabled))
         )
 
+
 _TEXTS = ("iss", "sub", "client_id", "jti", "scope")
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 
