@@ -354,6 +354,71 @@ def test_without_its_answer_an_outage_is_no_500_either(mcp_resource):
         answer_outages(mcp_server().streamable_http_app())
 
 
+def protected_sdk() -> Any:
+    return mcp_server().streamable_http_app()
+
+
+def protected_fastmcp() -> Any:
+    return FastMCP("files").http_app()
+
+
+@pytest.mark.parametrize("made", [protected_sdk, protected_fastmcp])
+def test_an_mcp_server_challenges_as_every_api(made):
+    """P-01 to P-07, P-09 to P-12, P-14, STEP-03: to the byte, in front of both SDKs."""
+    protected = ProtectedResource(
+        "http://127.0.0.1:1/mcp",
+        "https://as.example",
+        scopes=["files.read", "offline_access"],
+        implied_scopes={"files.write": ["files.read"]},
+        development=True,
+    )
+    issuer, needed = LocalIssuer.of(protected), needs("files.read", max_age=300)
+    found = f'resource_metadata="{protected.metadata_url}"'
+    now = int(time.time())
+    with TestClient(McpProtection(made(), protected, needed), base_url=protected.origin) as client:
+
+        def asked(authorization: str | None, path: str = "/mcp") -> tuple[int, str]:
+            headers = {} if authorization is None else {"Authorization": authorization}
+            answer = client.post(path, headers=headers)
+            return answer.status_code, answer.headers.get("WWW-Authenticate", "")
+
+        def bearer(**claims: Any) -> str:
+            return f"bearer {issuer.token(**claims)}"
+
+        good = {"scope": "files.write", "auth_time": now}
+        no_token = (401, f'Bearer scope="files.read", {found}')
+        assert asked(None) == asked("Basic YTpi") == no_token
+        assert asked(None, f"/mcp?access_token={issuer.token(**good)}") == no_token
+        for authorization, status, error in (
+            ("Bearer bad", 401, "invalid_token"),
+            (bearer(**good, aud="https://other.example/"), 401, "invalid_token"),
+            (bearer(**good, exp=1), 401, "invalid_token"),
+            ("Bearer a, Bearer b", 400, "invalid_request"),
+        ):
+            answered, challenge = asked(authorization)
+            assert (answered, challenge.split('"')[1]) == (status, error)
+            assert challenge.endswith(found)
+        step_up = (
+            'Bearer error="insufficient_user_authentication", '
+            'error_description="A more recent or stronger sign-in is needed.", '
+            f'max_age=300, scope="files.read mail", {found}'
+        )
+        # Twice the same, so that a client sees that it goes in a circle.
+        for claims in ({}, {"auth_time": now - 3600}):
+            assert asked(bearer(scope="mail", **claims)) == (401, step_up)
+        lacks = 'Bearer error="insufficient_scope", error_description="The access token lacks a scope.", '
+        assert asked(bearer(scope="mail", auth_time=now)) == (403, f'{lacks}scope="files.read mail", {found}')
+        # Let in: it is the SDK that finds no MCP in this request.
+        status, challenge = asked(bearer(**good))
+        assert (status not in (401, 403, 500, 503), challenge) == (True, "")
+        assert client.get(protected.metadata_path).json() == {
+            "resource": protected.identifier,
+            "authorization_servers": ["https://as.example"],
+            "bearer_methods_supported": ["header"],
+            "scopes_supported": ["files.read"],
+        }
+
+
 @pytest.mark.parametrize("inside", [False, True], ids=["McpProtection", "FastMcpTokenVerifier"])
 def test_fastmcp_is_protected_from_outside_and_from_inside(mcp_port, inside):
     """P-01, P-05, P-06, P-12: a tool is called with a good token and with no other."""
