@@ -11,6 +11,8 @@ from authserver_resource.jose import public_key, split
 from authserver_resource.testing import DpopKey, LocalIssuer
 
 ROUNDS, CALLS = 100, 20
+# Of the bare check, at most.
+BAR = 1.3
 NEEDED = needs("files.read")
 
 
@@ -72,15 +74,19 @@ def dpop() -> float:
 def main() -> int:
     missed = False
     say = sys.stdout.write
-    say(f"{'':34}{'bare check':>12}{'first time':>12}{'ratio':>8}{'again':>8}   (microseconds)\n")
+    say(
+        f"{'':26}{'bare check':>12}{'first time':>12}{'ratio':>8}{'again':>8}{'ratio':>8}{'of two':>8}   (µs)\n"
+    )
     for algorithm in ("ES256", "EdDSA", "RS256", "PS256"):
         bare, first, again = jwt(algorithm)
-        say(f"{f'JWT, {algorithm}':34}{bare:12.1f}{first:12.1f}{first / bare:8.2f}{again:8.1f}\n")
-        # RSA signatures are checked so fast that reading the token costs as much.
-        missed |= again > 1.3 * bare or (algorithm in ("ES256", "EdDSA") and first > 1.3 * bare)
+        times = f"{bare:12.1f}{first:12.1f}{first / bare:8.2f}{again:8.1f}{again / bare:8.2f}"
+        of_two = (first + again) / 2 / bare
+        say(f"{f'JWT, {algorithm}':26}{times}{of_two:8.2f}\n")
+        # RSA signatures are checked so fast that reading the token costs nearly as much: two requests make up for it.
+        missed |= of_two > BAR or (algorithm in ("ES256", "EdDSA") and first > BAR * bare)
     cached = opaque()
-    say(f"{'opaque token, remembered':34}{'':32}{cached:8.1f}\n")
-    say(f"{'DPoP proof, ES256':34}{'':12}{dpop():12.1f}\n")
+    say(f"{'opaque token, remembered':26}{'':32}{cached:8.1f}\n")
+    say(f"{'DPoP proof, ES256':26}{'':12}{dpop():12.1f}\n")
     return int(missed or cached > 50)
 
 
