@@ -112,7 +112,8 @@ def answer_outages(app: App) -> App:
 
 def with_outages(stack: Iterable[Middleware]) -> bool:
     """Whether this is a stack of middleware that authenticates; if so, it answers outages from now on."""
-    found = [middleware for middleware in stack if middleware.cls is AuthenticationMiddleware]
+    authentication: object = AuthenticationMiddleware
+    found = [middleware for middleware in stack if middleware.cls is authentication]
     for middleware in found:
         middleware.kwargs["on_error"] = _answer
     return bool(found)
