@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from authserver_resource.access import NOTHING, Access, Requirement
 from authserver_resource.refusals import Refusal
 from authserver_resource.request import of_asgi
-from authserver_resource.resource import NOTHING, Access, ProtectedResource, Requirement
+from authserver_resource.resource import ProtectedResource
 from authserver_resource.wsgi import ACCESS, Rule, added, metadata_response, refusal_response, rule_of
 
 Scope = MutableMapping[str, Any]

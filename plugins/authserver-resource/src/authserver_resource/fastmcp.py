@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastmcp.server.auth import AccessToken, TokenVerifier
 from starlette.middleware import Middleware
 
+from authserver_resource.access import NOTHING, Requirement
 from authserver_resource.mcp import ProtectedTokenVerifier, with_outages
-from authserver_resource.resource import NOTHING, ProtectedResource, Requirement
+from authserver_resource.resource import ProtectedResource
 
 __all__ = ["FastMcpTokenVerifier"]
 

@@ -15,10 +15,11 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
+from authserver_resource.access import NOTHING, Access, Requirement
 from authserver_resource.asgi import Application, AsgiProtection, Scope
 from authserver_resource.refusals import Refusal, Unavailable
 from authserver_resource.request import Request
-from authserver_resource.resource import NOTHING, Access, ProtectedResource, Requirement
+from authserver_resource.resource import ProtectedResource
 from authserver_resource.wsgi import Rule, refusal_response
 
 __all__ = ["McpProtection", "ProtectedTokenVerifier", "VerifierUnavailable", "answer_outages"]
