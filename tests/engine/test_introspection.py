@@ -264,7 +264,7 @@ def test_a_jwt_of_ours_that_is_no_token_now_is_inactive(
 
 
 def test_what_no_verifier_may_accept_is_inactive(rules: Rules) -> None:
-    """M-04, N-09, T053 to T057, T060, T061, T079: the corpus that `authserver-resource` is tested with, under our own key."""
+    """M-04, N-09, T053, T054, T055, T056, T057, T060, T061, T079: the corpus that `authserver-resource` is tested with, under our own key."""
     granted = Granted(rules)
     claims = rules.claims(granted.access)
     key = rules.parts.signer._current()._active["ES256"]

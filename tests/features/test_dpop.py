@@ -366,7 +366,7 @@ def shared(migrated_sqlite_file: Any, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_what_no_verifier_may_accept_is_no_proof(shared: Any) -> None:
-    """DPOP-01, T053 to T058, T060: the corpus that `authserver-resource` is tested with."""
+    """DPOP-01, T053, T054, T055, T056, T057, T058, T060: the corpus that `authserver-resource` is tested with."""
     server, client, secret = shared
     before, browser = stored(server), server.browser()
     right = {"htm": "POST", "htu": ENDPOINT, "iat": now(0), "jti": "one"}

@@ -308,7 +308,7 @@ def test_a_signature_of_somebody_else_is_refused(signing: Signing) -> None:
 
 
 def test_what_no_verifier_may_accept_authenticates_nobody(signing: Signing) -> None:
-    """J-10 to J-14, T050, T053 to T057, T060, T061: the corpus that `authserver-resource` is tested with."""
+    """J-10, J-11, J-12, J-13, J-14, T050, T053, T054, T055, T056, T057, T060, T061: the corpus that `authserver-resource` is tested with."""
     claims, before = KEY.claims(signing.one.client_id), stored(signing)
     forged = forgeries.jwts(
         KEY.header(),

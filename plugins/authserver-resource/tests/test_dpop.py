@@ -108,7 +108,7 @@ def ath_of(token: str) -> str:
 
 
 def test_a_wrong_proof_is_refused(protected, issuer):
-    """DPOP-01, DPOP-07, DPOP-16, T053 to T058, T060, T087: with a challenge of DPoP that names the algorithms."""
+    """DPOP-01, DPOP-07, DPOP-16, T053, T054, T055, T056, T057, T058, T060, T087: with a challenge of DPoP that names the algorithms."""
     token = issuer.token(cnf=KEY.confirmation)
     for name, proof in wrong_proofs(token).items():
         refusal = refused(protected, f"DPoP {token}", dpop=(proof,))

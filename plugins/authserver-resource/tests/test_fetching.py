@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from authserver.testing import forgeries
+from authserver.testing.origins import Authority, serving
 from authserver.testing.origins import sending as origin_sending
-from authserver.testing.origins import serving
 from authserver_resource import fetching
 from authserver_resource.fetching import MAXIMUM_BODY, Fetcher, FetchFailed, read_json
 
@@ -107,6 +107,21 @@ def test_a_server_that_sends_a_byte_now_and_then_does_not_keep_us(what, monkeypa
         start = time.monotonic()
         with pytest.raises(FetchFailed):
             get(f"http://127.0.0.1:{origin.port}/keys")
+        assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("reply", [forgeries.DRIPS["body"], forgeries.ANSWERS["trailers without end"]])
+def test_time_and_size_count_within_tls_too(reply, monkeypatch, tmp_path):
+    """T126."""
+    monkeypatch.setattr(fetching, "DEADLINE", 0.8)
+    authority = Authority(tmp_path)
+    with serving(authority.context("localhost")) as origin:
+        fetch, url = Fetcher(ca_file=str(authority.ca_file)), f"https://localhost:{origin.port}/keys"
+        assert fetch("GET", url, {}).body == b"{}"
+        origin.reply = reply
+        start = time.monotonic()
+        with pytest.raises(FetchFailed):
+            fetch("GET", url, {})
         assert time.monotonic() - start < 3
 
 

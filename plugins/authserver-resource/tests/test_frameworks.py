@@ -299,7 +299,7 @@ def challenge_of(answer: Answer) -> str:
 
 
 def test_each_framework_lets_in_and_refuses(framework):
-    """P-01 to P-09, P-12: with the status, the challenge and the body that the verifier says."""
+    """P-01, P-02, P-03, P-04, P-05, P-06, P-07, P-08, P-09, P-12: with the status, the challenge and the body that the verifier says."""
     protected, issuer = resource(implied_scopes={"files.write": ["files.read"]}, dpop=None)
     send = framework(protected)
     for scheme in ("Bearer", "bearer"):

@@ -364,7 +364,7 @@ def protected_fastmcp() -> Any:
 
 @pytest.mark.parametrize("made", [protected_sdk, protected_fastmcp])
 def test_an_mcp_server_challenges_as_every_api(made):
-    """P-01 to P-07, P-09 to P-12, P-14, STEP-03: to the byte, in front of both SDKs."""
+    """P-01, P-02, P-03, P-04, P-05, P-06, P-07, P-09, P-10, P-11, P-12, P-14, STEP-03: to the byte, in front of both SDKs."""
     protected = ProtectedResource(
         "http://127.0.0.1:1/mcp",
         "https://as.example",

@@ -89,7 +89,7 @@ def hostile(issuer: LocalIssuer) -> dict[str, str]:
 
 
 def test_hostile_tokens_are_refused_and_nothing_of_them_is_said(protected, issuer):
-    """P-05, P-08, T053 to T057, T060, T061, T079: never let in, and never a fault."""
+    """P-05, P-08, T053, T054, T055, T056, T057, T060, T061, T079: never let in, and never a fault."""
     let_in(protected, issuer.token())
     for name, token in hostile(issuer).items():
         for _ in range(2):  # nothing bad is remembered as good
