@@ -120,6 +120,21 @@ def test_a_wrong_proof_is_refused(protected, issuer):
         ), name
 
 
+def test_a_key_that_was_read_once_proves_nothing_by_itself(make):
+    """DPOP-01: what is remembered of a proof's header is the key, for the algorithms of this resource."""
+    protected, issuer = make()
+    token = issuer.token(cnf=KEY.confirmation)
+    good = KEY.proof("GET", URL, token)
+    assert protected.check(request(f"DPoP {token}", dpop=(good,))).scheme == "DPoP"
+    head, payload, _ = KEY.proof("GET", URL, token).split(".")
+    forged = f"{head}.{payload}.{OTHER.proof('GET', URL, token).split('.')[2]}"
+    assert isinstance(refused(protected, f"DPoP {token}", dpop=(forged,)), InvalidProof)
+    stricter, its_issuer = make(dpop=Dpop(algorithms=["EdDSA"]))
+    token = its_issuer.token(cnf=KEY.confirmation)
+    proof = KEY.proof("GET", URL, token)
+    assert isinstance(refused(stricter, f"DPoP {token}", dpop=(proof,)), InvalidProof)
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_there_is_one_proof(protected, issuer, count):
     """DPOP-07, T087."""
