@@ -6,7 +6,7 @@ from fastmcp.server.auth import AccessToken, TokenVerifier
 from starlette.middleware import Middleware
 
 from authserver_resource.access import NOTHING, Requirement
-from authserver_resource.mcp import ProtectedTokenVerifier, with_outages
+from authserver_resource.mcp import ProtectedTokenVerifier, let_answer_outages
 from authserver_resource.resource import ProtectedResource
 
 __all__ = ["FastMcpTokenVerifier"]
@@ -38,5 +38,5 @@ class FastMcpTokenVerifier(TokenVerifier):
     def get_middleware(self) -> list[Middleware]:
         """FastMCP's own, which answers 503 with `Retry-After` when nobody can say."""
         stack: list[Middleware] = super().get_middleware()
-        with_outages(stack)
+        let_answer_outages(stack)
         return stack

@@ -106,13 +106,13 @@ def answer_outages(app: App) -> App:
     Raises:
         ValueError: the app does not authenticate.
     """
-    if not with_outages(app.user_middleware):
+    if not let_answer_outages(app.user_middleware):
         raise ValueError("answer_outages: the app has no token verifier")
     return app
 
 
-def with_outages(stack: Iterable[Middleware]) -> bool:
-    """Whether this is a stack of middleware that authenticates; if so, it answers outages from now on."""
+def let_answer_outages(stack: Iterable[Middleware]) -> bool:
+    """Let what authenticates in a stack of middleware answer outages; whether there is anything that does."""
     authentication: object = AuthenticationMiddleware
     found = [middleware for middleware in stack if middleware.cls is authentication]
     for middleware in found:
