@@ -68,7 +68,8 @@ class ProtectedTokenVerifier:
 
     Args:
         protected: the resource.
-        requirement: what every token needs.
+        requirement: what every token needs, or the SDK answers 401. Scopes belong into `required_scopes` of its
+            `AuthSettings`: then it answers 403.
     """
 
     def __init__(self, protected: ProtectedResource, requirement: Requirement = NOTHING) -> None:
