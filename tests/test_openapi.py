@@ -41,6 +41,14 @@ def test_the_published_document_is_what_the_code_says() -> None:
     assert (CHECKOUT / "docs/openapi.json").read_text(encoding="utf-8") == script["text"]()
 
 
+def test_no_endpoint_takes_an_access_token() -> None:
+    """T079: one that did would have to verify it as `authserver-resource` does; what is taken as a bearer is for registrations."""
+    published = json.loads((CHECKOUT / "docs/openapi.json").read_text(encoding="utf-8"))
+    schemes = published["components"]["securitySchemes"]
+    bearers = {name for name, scheme in schemes.items() if scheme.get("scheme") == "bearer"}
+    assert bearers == {"initial_access_token", "registration_access_token"}
+
+
 def test_every_json_endpoint_of_the_core_says_what_it_takes_and_answers() -> None:
     assert [route.name for route in ROUTES if (route.medium is Medium.JSON) != bool(route.operation)] == []
 

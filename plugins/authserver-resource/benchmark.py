@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 
-from joserfc.jws import JWSRegistry
-
 from authserver_resource import Dpop, Issuer, ProtectedResource, Request, needs
-from authserver_resource.jose import split
+from authserver_resource.jose import public_key, split
 from authserver_resource.testing import DpopKey, LocalIssuer
 
 ROUNDS, CALLS = 100, 20
+# Of the bare check, at most.
+BAR = 1.3
 NEEDED = needs("files.read")
 
 
@@ -36,9 +36,9 @@ def jwt(algorithm: str) -> tuple[float, float, float]:
     requests = [Request("GET", "/files", (f"Bearer {token}",)) for token in tokens]
     known, part = requests.pop(), split(tokens[0])
     protected.check(known, NEEDED)
-    verify, key = JWSRegistry.algorithms[algorithm].verify, issuer.key
+    key = public_key(issuer.keys[0], algorithm)
     bare, first, again = least(
-        lambda: verify(part.signed, part.signature, key),
+        lambda: key.verifies(part),
         lambda: protected.check(requests.pop(), NEEDED),
         lambda: protected.check(known, NEEDED),
     )
@@ -58,7 +58,7 @@ def opaque() -> float:
 
 
 def dpop() -> float:
-    """A proof, with a token that is remembered."""
+    """A proof, with a token that is remembered, of a key that was seen before."""
     protected = ProtectedResource("https://api.example/", "https://as.example", dpop=Dpop())
     issuer, key = LocalIssuer.of(protected), DpopKey()
     token = issuer.token(scope="files.read", cnf=key.confirmation)
@@ -74,15 +74,19 @@ def dpop() -> float:
 def main() -> int:
     missed = False
     say = sys.stdout.write
-    say(f"{'':34}{'bare check':>12}{'first time':>12}{'ratio':>8}{'again':>8}   (microseconds)\n")
+    say(
+        f"{'':26}{'bare check':>12}{'first time':>12}{'ratio':>8}{'again':>8}{'ratio':>8}{'of two':>8}   (µs)\n"
+    )
     for algorithm in ("ES256", "EdDSA", "RS256", "PS256"):
         bare, first, again = jwt(algorithm)
-        say(f"{f'JWT, {algorithm}':34}{bare:12.1f}{first:12.1f}{first / bare:8.2f}{again:8.1f}\n")
-        # RSA signatures are checked so fast that reading the token costs as much.
-        missed |= again > 1.3 * bare or (algorithm in ("ES256", "EdDSA") and first > 1.3 * bare)
+        times = f"{bare:12.1f}{first:12.1f}{first / bare:8.2f}{again:8.1f}{again / bare:8.2f}"
+        of_two = (first + again) / 2 / bare
+        say(f"{f'JWT, {algorithm}':26}{times}{of_two:8.2f}\n")
+        # RSA signatures are checked so fast that reading the token costs nearly as much: two requests make up for it.
+        missed |= of_two > BAR or (algorithm in ("ES256", "EdDSA") and first > BAR * bare)
     cached = opaque()
-    say(f"{'opaque token, remembered':34}{'':32}{cached:8.1f}\n")
-    say(f"{'DPoP proof, ES256':34}{'':12}{dpop():12.1f}\n")
+    say(f"{'opaque token, remembered':26}{'':32}{cached:8.1f}\n")
+    say(f"{'DPoP proof of a known key':26}{'':12}{dpop():12.1f}\n")
     return int(missed or cached > 50)
 
 

@@ -13,6 +13,7 @@ import time_machine
 from authserver.api import hookimpl
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.people.login import disable_user
+from authserver.testing import forgeries
 from authserver.testing.rules import (
     Rules,
     assert_inactive,
@@ -260,6 +261,28 @@ def test_a_jwt_of_ours_that_is_no_token_now_is_inactive(
     keys, claims = rules.parts.signer, rules.claims(granted.access)
     assert is_active(granted.introspect(keys.sign(claims, typ="at+jwt")))
     assert_inactive(granted.introspect(keys.sign({**claims, **changes}, typ=typ)))
+
+
+def test_what_no_verifier_may_accept_is_inactive(rules: Rules) -> None:
+    """M-04, N-09, T053, T054, T055, T056, T057, T060, T061, T079: the corpus that `authserver-resource` is tested with, under our own key."""
+    granted = Granted(rules)
+    claims = rules.claims(granted.access)
+    key = rules.parts.signer._current()._active["ES256"]
+    header = {"alg": "ES256", "typ": "at+jwt", "kid": key.kid}
+    assert is_active(granted.introspect(forgeries.signed(header, claims, key.private)))
+    for name, token in forgeries.jwts(
+        header,
+        claims,
+        key.private,
+        required=("iss", "aud", "sub", "client_id", "jti"),
+        times=("exp", "iat"),
+        types=("JWT", "application/jwt", "dpop+jwt", "client-authentication+jwt", None),
+    ).items():
+        answer = granted.introspect(token)
+        if name in ("NUL in it", "huge", "a long header"):  # no parameter may be so
+            assert_refused(answer, "invalid_request")
+        else:
+            assert (answer.status_int, answer.json) == (200, {"active": False}), name
 
 
 def test_what_was_never_issued_is_inactive(granted: Granted) -> None:

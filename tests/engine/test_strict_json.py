@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authserver.engine.crypto import strict_json
+from authserver.testing import forgeries
 
 SCALARS = (
     st.none()
@@ -75,6 +76,13 @@ def test_a_quirk_is_refused(body: bytes, problem: str) -> None:
     """T062: RFC 8259, 4 and 6"""
     with pytest.raises(ValueError, match=problem):
         strict_json.loads(body)
+
+
+@pytest.mark.parametrize("name", forgeries.JSON)
+def test_what_two_readers_could_read_differently_is_refused(name: str) -> None:
+    """T062: the corpus that `authserver-resource` is tested with."""
+    with pytest.raises(ValueError, match="the JSON"):
+        strict_json.loads(forgeries.JSON[name])
 
 
 def test_the_largest_integers_are_read() -> None:

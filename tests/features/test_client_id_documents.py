@@ -17,6 +17,7 @@ from authserver.engine.records import Client, RegisteredBy
 from authserver.fetching.addresses import Reach
 from authserver.fetching.fetcher import Fetcher, Limits
 from authserver.settings import SettingsError
+from authserver.testing import forgeries
 from authserver.testing.origins import Authority, Origin, resolving, sending, serving
 from authserver.testing.rules import Answer, Rules, assert_code, assert_page_error, assert_refused
 from authserver.testing.server import SETTINGS
@@ -238,14 +239,15 @@ HOSTILE: dict[str, Callable[[World], Any]] = {
     "only grants that are not for it": lambda world: sending(
         json.dumps(world.document(grant_types=["client_credentials"])).encode()
     ),
-    "a list": lambda world: sending(b"[]"),
-    "no JSON": lambda world: sending(b"<html></html>"),
     "two members of one name": lambda world: sending(
         json.dumps(world.document()).encode()[:-1] + b', "client_name": "Other"}'
     ),
-    "deep": lambda world: sending(
-        json.dumps(world.document()).encode()[:-1] + b', "x": ' + b"[" * 99 + b"]" * 99 + b"}"
-    ),
+    **{name: lambda world, text=text: sending(text) for name, text in forgeries.NO_OBJECTS.items()},
+    # A right document, but for one thing that two readers could read differently.
+    **{
+        name: lambda world, text=text: sending(forgeries.beside(world.document(), text))
+        for name, text in forgeries.JSON.items()
+    },
     "HTML by its type": lambda world: sending(
         json.dumps(world.document()).encode(), Content_Type="text/html"
     ),

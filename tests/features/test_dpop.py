@@ -24,6 +24,7 @@ from authserver.api import Binding, hookimpl
 from authserver.engine.records import Client
 from authserver.settings import SettingsError
 from authserver.storage.tables import kept
+from authserver.testing import forgeries
 from authserver.testing.server import (
     CHALLENGE,
     ISSUER,
@@ -293,54 +294,17 @@ def noncanonical(text: str) -> str:
 
 
 BAD: dict[str, Callable[[], str]] = {
-    # One header, one compact JWS, one spelling
+    # One header
     "empty": lambda: "",
     "two headers": lambda: f"{proof()}, {proof()}",
     "two headers joined": lambda: f"{proof()},{proof()}",
-    "no jws": lambda: "x",
-    "two parts": lambda: parts(lambda p: p[:2]),
-    "four parts": lambda: parts(lambda p: [*p, "x"]),
-    "five parts, encrypted": lambda: "e30.AAAA.AAAA.AAAA.AAAA",
-    "not ascii": lambda: proof() + "é",
-    "padded": lambda: parts(lambda p: [p[0], p[1], p[2] + "=="]),
-    "inner space": lambda: parts(lambda p: [p[0], p[1][:4] + " " + p[1][4:], p[2]]),
-    "standard alphabet": lambda: parts(lambda p: [p[0], p[1], "+/" + p[2][2:]]),
-    "signature spelt otherwise": lambda: parts(lambda p: [p[0], p[1], noncanonical(p[2])]),
-    "header is no json": lambda: f"{encoded(b'x').decode()}.e30.AAAA",
-    "header is a list": lambda: f"{encoded([1]).decode()}.e30.AAAA",
-    "claims are a list": lambda: parts(lambda p: [p[0], encoded([1]).decode(), p[2]]),
-    "a name twice": lambda: encoded(b'{"typ":"dpop+jwt","typ":"dpop+jwt"}').decode() + ".e30.AAAA",
-    "deep": lambda: f"{encoded(b'[' * 3000).decode()}.e30.AAAA",
-    "too long": lambda: proof(padding="x" * 8192),
     # Header
-    "no typ": lambda: proof(header={"typ": None}),
-    "typ JWT": lambda: proof(header={"typ": "JWT"}),
-    "typ of an access token": lambda: proof(header={"typ": "at+jwt"}),
     "no alg": lambda: proof(header={"alg": None}),
-    "alg none": lambda: parts(
-        lambda p: [encoded({"typ": "dpop+jwt", "alg": "none", "jwk": PUBLIC}).decode(), p[1], ""]
-    ),
-    "alg nOnE": lambda: proof(header={"alg": "nOnE"}),
-    "alg of another type": lambda: proof(header={"alg": 1}),
-    "alg a list": lambda: proof(header={"alg": ["ES256"]}),
     "mac": by_secret,
-    "mac with a public key": lambda: by_secret(jwk=PUBLIC),
     "mac called ES256": lambda: by_secret(alg="ES256"),
     "alg not allowed": lambda: proof(ECKey.generate_key("P-384"), "ES384"),
     "alg of another key": lambda: proof(header={"alg": "RS256"}),
     "alg of another rsa padding": lambda: proof(KEYS["RS256"], "RS256", header={"alg": "PS256"}),
-    **{
-        f"header {name}": lambda name=name, value=value: proof(header={name: value})
-        for name, value in {
-            "crit": ["b64"],
-            "b64": False,
-            "jku": "https://evil.example/jwks",
-            "x5u": "https://evil.example/cert",
-            "x5c": ["MIIB"],
-            "zip": "DEF",
-            "enc": "A256GCM",
-        }.items()
-    },
     # Key
     "no jwk": lambda: proof(header={"jwk": None}),
     "jwk a text": lambda: proof(header={"jwk": "x"}),
@@ -366,18 +330,9 @@ BAD: dict[str, Callable[[], str]] = {
     "rsa of 8200 bits": lambda: proof(KEYS["RS256"], "RS256", header={"jwk": HUGE}),
     "rsa with exponent 1": lambda: proof(KEYS["RS256"], "RS256", header={"jwk": {**RSA_PUBLIC, "e": "AQ"}}),
     "rsa with exponent 0": lambda: proof(KEYS["RS256"], "RS256", header={"jwk": {**RSA_PUBLIC, "e": "AA"}}),
-    # Signature
-    "signed by another key": lambda: proof(OTHER, header={"jwk": PUBLIC}),
-    "no signature": lambda: parts(lambda p: [p[0], p[1], ""]),
-    "short signature": lambda: parts(lambda p: [p[0], p[1], "AAAA"]),
-    "zero signature": lambda: parts(lambda p: [p[0], p[1], "A" * 86]),
-    "claims changed": lambda: parts(lambda p: [p[0], proof().split(".")[1], p[2]]),
     # Claims
-    "no htm": lambda: proof(htm=None),
     "htm GET": lambda: proof(htm="GET"),
     "htm in lower case": lambda: proof(htm="post"),
-    "htm a list": lambda: proof(htm=["POST"]),
-    "no htu": lambda: proof(htu=None),
     "htu of the issuer": lambda: proof(htu=ISSUER),
     "htu of another path": lambda: proof(htu=f"{ISSUER}/oauth/revoke"),
     "htu with a slash more": lambda: proof(htu=f"{ENDPOINT}/"),
@@ -386,22 +341,11 @@ BAD: dict[str, Callable[[], str]] = {
     "htu of another port": lambda: proof(htu=ENDPOINT.replace("/oauth", ":8443/oauth")),
     "htu with a user name": lambda: proof(htu=ENDPOINT.replace("//", "//ann@")),
     "htu relative": lambda: proof(htu="/oauth/token"),
-    "htu empty": lambda: proof(htu=""),
-    "htu a list": lambda: proof(htu=[ENDPOINT]),
-    "no iat": lambda: proof(iat=None),
-    "iat a text": lambda: proof(iat=str(now(0))),
-    "iat true": lambda: proof(iat=True),
     "iat a fraction": lambda: proof(iat=now(0) + 0.5),
     "iat negative": lambda: proof(iat=-1),
     "iat giant": lambda: proof(iat=2**63 - 1),
-    "iat beyond any number": lambda: parts(
-        lambda p: [p[0], encoded(b'{"htm":"POST","iat":1e999}').decode(), p[2]]
-    ),
     "iat too old": lambda: proof(iat=now(-63)),
     "iat too far ahead": lambda: proof(iat=now(63)),
-    "no jti": lambda: proof(jti=None),
-    "jti empty": lambda: proof(jti=""),
-    "jti a number": lambda: proof(jti=1),
     "jti too long": lambda: proof(jti="x" * 513),
     "jti with NUL": lambda: proof(jti="a\0b"),
 }
@@ -419,6 +363,30 @@ def shared(migrated_sqlite_file: Any, tmp_path_factory: pytest.TempPathFactory) 
     client, secret = server.add_client(grant_types=("authorization_code", "client_credentials"))
     yield server, client, secret
     server.close()
+
+
+def test_what_no_verifier_may_accept_is_no_proof(shared: Any) -> None:
+    """DPOP-01, T053, T054, T055, T056, T057, T058, T060: the corpus that `authserver-resource` is tested with."""
+    server, client, secret = shared
+    before, browser = stored(server), server.browser()
+    right = {"htm": "POST", "htu": ENDPOINT, "iat": now(0), "jti": "one"}
+    forged = forgeries.jwts(
+        {"alg": "ES256", "typ": "dpop+jwt", "jwk": PUBLIC},
+        right,
+        KEY,
+        required=("htm", "htu", "jti"),
+        times=("iat",),
+        types=("JWT", "at+jwt", "client-authentication+jwt", None),
+    )
+    for name, text in forged.items():
+        browser.extra_environ["HTTP_DPOP"] = text
+        answer = post(server, client, secret, None, browser, **SERVICE)
+        assert (answer.status_int, answer.json["error"]) == (400, "invalid_dpop_proof"), name
+    assert stored(server) == before
+    browser.extra_environ["HTTP_DPOP"] = forgeries.signed(
+        {"alg": "ES256", "typ": "dpop+jwt", "jwk": PUBLIC}, right, KEY
+    )
+    assert post(server, client, secret, None, browser, **SERVICE).status_int == 200
 
 
 @pytest.mark.parametrize("name", BAD)

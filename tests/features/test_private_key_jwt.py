@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import time_machine
 from click.testing import CliRunner
-from joserfc.jwk import ECKey, OctKey
+from joserfc.jwk import OctKey
 from joserfc.jws import JWSRegistry
 
 from authserver.cli import main
@@ -22,6 +22,7 @@ from authserver.engine.records import Client
 from authserver.features.private_key_jwt import PrivateKeyJwt
 from authserver.fetching.addresses import Reach
 from authserver.fetching.fetcher import FIRST_PAUSE, Fetcher, Limits
+from authserver.testing import forgeries
 from authserver.testing.origins import Authority, Origin, sending, serving
 from authserver.testing.rules import Answer, Rules, assert_refused
 from authserver.testing.server import ISSUER, VERIFIER, Server, forged, with_plugin
@@ -306,6 +307,28 @@ def test_a_signature_of_somebody_else_is_refused(signing: Signing) -> None:
         signing.refused(f"client-assertion-{reason}", text)
 
 
+def test_what_no_verifier_may_accept_authenticates_nobody(signing: Signing) -> None:
+    """J-10, J-11, J-12, J-13, J-14, T050, T053, T054, T055, T056, T057, T060, T061: the corpus that `authserver-resource` is tested with."""
+    claims, before = KEY.claims(signing.one.client_id), stored(signing)
+    forged = forgeries.jwts(
+        KEY.header(),
+        claims,
+        KEY.private,
+        required=("iss", "sub", "aud", "jti"),
+        times=("exp",),
+        types=("at+jwt", "dpop+jwt", "authorization-grant+jwt"),
+    )
+    for name, text in forged.items():
+        answer = signing.own(text)
+        assert (answer.status_int, answer.json["error"]) in (
+            (401, "invalid_client"),
+            (400, "invalid_request"),  # no parameter may hold NUL or so many characters
+        ), name
+        assert answer.status_int == 401 or name in ("NUL in it", "huge", "a long header"), name
+    assert stored(signing) == before
+    assert signing.own(forgeries.signed(KEY.header(), claims, KEY.private)).status_int == 200
+
+
 def test_an_assertion_has_one_spelling_and_an_end(signing: Signing) -> None:
     """T057, T060: no padding, no white space, no other last bits; more than 8 kB are refused unread."""
     text = KEY.assertion(signing.one)
@@ -509,24 +532,12 @@ def test_the_list_of_the_server_counts_at_each_request() -> None:
     assert after.events("token.refused")[-1]["reason"] == "client-assertion-algorithm"
 
 
+# Of a client every key set is wrong that holds anything wrong.
 HOSTILE: dict[str, Any] = {
-    "no object": "keys",
-    "a list": [KEY.jwk()],
-    "no keys": {},
-    "keys that are none": {"keys": [7]},
-    "a private key": {"keys": [KEY.private.as_dict(private=True)]},
+    **forgeries.key_sets(KEY.private, KEY.kid),
     "a private key beside": {"keys": [KEY.jwk(), KEYS["RS256"].private.as_dict(private=True)]},
-    "a symmetric key": {"keys": [{"kty": "oct", "k": "c2VjcmV0"}]},
-    "a small RSA key": {"keys": [KEYS["RS256"].jwk(n=encoded(b"\xc0" + bytes(126) + b"\x01"))]},
-    "an RSA key with exponent 1": {"keys": [KEYS["RS256"].jwk(e="AQ")]},
-    "a broken point": {"keys": [KEY.jwk(x=encoded(bytes(32)))]},
-    "another type than its algorithm": {"keys": [KEY.jwk(alg="RS256")]},
-    "another curve": {"keys": [{**ECKey.generate_key("P-521").as_dict(private=False), "alg": "ES512"}]},
-    "a number in a key": {"keys": [KEYS["RS256"].jwk(n=7)]},
-    "one name twice": {"keys": [KEY.jwk(), STRANGER.jwk()]},
     "a name that is too long": {"keys": [KEY.jwk(kid="k" * 129)]},
     "too many": {"keys": [KEY.jwk(kid=str(number)) for number in range(21)]},
-    "encryption only": {"keys": [KEY.jwk(use="enc")]},
 }
 
 

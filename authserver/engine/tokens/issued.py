@@ -57,6 +57,10 @@ class Issued:
         )
 
 
+_TEXTS = ("iss", "sub", "client_id", "jti", "scope")
+_LAST_SECOND = 253_402_300_799  # of the year 9999
+
+
 def find_issued(engine: Engine, text: str) -> Issued | None:
     """The token that was issued with this text, even if it has expired or was revoked; None for any other text."""
     for kind, prefix in _OPAQUE.items():
@@ -68,9 +72,21 @@ def find_issued(engine: Engine, text: str) -> Issued | None:
         return None
     # Tokens of another issuer with the same keys are not ours; before `nbf` a token does not count yet.
     now = engine.now.timestamp()
-    if claims["iss"] != engine.settings.issuer or claims.get("nbf", now) > now:
+    if not _is_complete(claims) or claims["iss"] != engine.settings.issuer or claims.get("nbf", now) > now:
         return None
     return _jwt(engine, claims)
+
+
+def _is_complete(claims: Mapping[str, Any]) -> bool:
+    """Whether these are the claims of an access token (RFC 9068, 2.2), whatever else our keys have signed (T079)."""
+    audience = claims.get("aud")
+    texts = [claims.get(name) for name in _TEXTS] + (audience if isinstance(audience, list) else [audience])
+    times = [claims.get(name) for name in ("iat", "exp")] + ([claims["nbf"]] if "nbf" in claims else [])
+    return (
+        audience != []
+        and all([isinstance(text, str) and text for text in texts])
+        and all([type(time) is int and 0 <= time <= _LAST_SECOND for time in times])
+    )
 
 
 def _opaque(engine: Engine, kind: TokenKind, text: str) -> Issued | None:

@@ -2,116 +2,127 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from authserver.testing import forgeries
+from authserver.testing.origins import Authority, Origin, Reply, raw, sending, serving
 from authserver_resource import fetching
 from authserver_resource.fetching import MAXIMUM_BODY, Fetcher, FetchFailed, read_json
 
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
 
 @contextmanager
-def listening(*answers: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server that answers one connection after the other in these ways, and its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            for answer in answers:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.settimeout(5)
-                    try:
-                        connection.recv(65_536)
-                        answer(connection)
-                    except OSError:
-                        pass  # the client has gone, which is what it should do
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/keys"
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+def answering(reply: Reply) -> Iterator[tuple[Origin, str]]:
+    """A server without TLS that answers this, and an address of it."""
+    with serving() as origin:
+        origin.reply = reply
+        yield origin, f"http://127.0.0.1:{origin.port}/keys"
 
 
-def sending(text: bytes) -> Callable[[socket.socket], None]:
-    return lambda connection: connection.sendall(text)
-
-
-def dripping(head: bytes) -> Callable[[socket.socket], None]:
-    def drip(connection: socket.socket) -> None:
-        connection.sendall(head)
-        while True:
-            connection.sendall(b"x")
-            time.sleep(0.02)
-
-    return drip
-
-
-GOOD = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
-)
+@contextmanager
+def failing(*, within: float = 3) -> Iterator[None]:
+    """What is inside gets no document, and knows so in time."""
+    start = time.monotonic()
+    with pytest.raises(FetchFailed):
+        yield
+    assert time.monotonic() - start < within
 
 
 def get(url: str) -> dict[str, object]:
     return read_json(Fetcher(development=True)("GET", url, {}))
 
 
-def test_a_document_is_read():
-    with listening(sending(GOOD)) as url:
+@pytest.mark.parametrize(
+    "reply",
+    [
+        sending(b"{}"),
+        raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;a=b\r\n{\r\n1\r\n}\r\n0\r\nX: y\r\n\r\n"),
+        raw(HEAD + b"\r\n{}"),
+        sending(b"{}", Content_Encoding="identity", Content_Type="application/jwk-set+json; charset=utf-8"),
+        sending(b"{" + b" " * (MAXIMUM_BODY - 2) + b"}"),
+    ],
+    ids=["length", "chunks", "until the end", "identity", "the longest"],
+)
+def test_a_document_is_read(reply):
+    with answering(reply) as (_, url):
         assert get(url) == {}
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\n{}",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b",
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\nnull",
-        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
-        b"SSH-2.0-OpenSSH\r\n",
-        b"",
-    ],
-)
-def test_another_answer_is_none(answer):
-    with listening(sending(answer), sending(answer)) as url, pytest.raises(FetchFailed):
+@pytest.mark.parametrize("what", forgeries.ANSWERS)
+def test_another_answer_is_none(what):
+    """T126: nothing is decompressed, and size counts while it arrives."""
+    with answering(forgeries.ANSWERS[what]) as (_, url), failing():
         get(url)
 
 
-def test_an_endless_answer_is_cut_off():
-    endless = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + b" " * (MAXIMUM_BODY + 2)
-    with listening(sending(endless)) as url, pytest.raises(FetchFailed, match="longer than"):
-        get(url)
-
-
-@pytest.mark.parametrize(
-    "head",
-    [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"],
-    ids=["status", "header", "body"],
-)
-def test_a_server_that_sends_a_byte_now_and_then_does_not_keep_us(head, monkeypatch):
-    monkeypatch.setattr(fetching, "DEADLINE", 0.4)
-    with listening(dripping(head), dripping(head)) as url:
-        start = time.monotonic()
-        with pytest.raises(FetchFailed):
+@pytest.mark.parametrize("status", forgeries.REDIRECTS)
+def test_no_redirect_is_followed(status):
+    """T125: not even to the same host."""
+    with answering(sending(b"", status, Location="/elsewhere")) as (origin, url):
+        with failing():
             get(url)
-        assert time.monotonic() - start < 3
+        assert {received.path for received in origin.received} == {"/keys"}
+
+
+@pytest.mark.parametrize("kind", ["text/html", "text/plain", "application/jwt", ""])
+def test_what_is_not_json_by_its_type_is_none(kind):
+    """T129."""
+    answer = sending(b"{}", Content_Type=kind)
+    with answering(answer) as (_, url), pytest.raises(FetchFailed, match="Content-Type"):
+        get(url)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        sending(b" " * (MAXIMUM_BODY + 1)),
+        raw(HEAD + b"\r\n" + b" " * (MAXIMUM_BODY + 1)),
+        raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * MAXIMUM_BODY),
+    ],
+    ids=["length", "until the end", "chunks"],
+)
+def test_a_longer_answer_is_cut_off(reply):
+    """T126."""
+    with answering(reply) as (_, url), pytest.raises(FetchFailed, match="longer than"):
+        get(url)
+
+
+@pytest.mark.parametrize("what", forgeries.DRIPS)
+def test_a_server_that_sends_a_byte_now_and_then_does_not_keep_us(what, monkeypatch):
+    """T126: each piece comes in time, and the whole never does."""
+    monkeypatch.setattr(fetching, "DEADLINE", 0.4)
+    with answering(forgeries.DRIPS[what]) as (_, url), failing():
+        get(url)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.mark.parametrize("reply", [forgeries.DRIPS["body"], forgeries.ANSWERS["trailers without end"]])
+def test_time_and_size_count_within_tls_too(authority, reply, monkeypatch):
+    """T126."""
+    monkeypatch.setattr(fetching, "DEADLINE", 0.8)
+    with serving(authority.context("localhost")) as origin:
+        fetch, url = Fetcher(ca_file=str(authority.ca_file)), f"https://localhost:{origin.port}/keys"
+        assert fetch("GET", url, {}).body == b"{}"
+        origin.reply = reply
+        with failing():
+            fetch("GET", url, {})
 
 
 def test_a_kept_connection_that_has_died_is_replaced():
-    kept = GOOD.replace(b"Connection: close\r\n", b"")
     fetch = Fetcher(development=True)
-    with listening(sending(kept), sending(kept)) as url:
+    with answering(raw(HEAD + b"Content-Length: 2\r\n\r\n{}")) as (origin, url):
         for _ in range(2):
             assert fetch("GET", url, {}).status == 200
+        assert len({received.peer for received in origin.received}) == 2
 
 
 @pytest.mark.parametrize(
@@ -132,73 +143,12 @@ def test_only_https_is_asked_or_this_machine_in_development(url):
         Fetcher()("GET", "http://127.0.0.1:1/", {})
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path):
-    import ssl
-
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    certificate, key = self_signed()
-    file = tmp_path / "server.pem"
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    file.write_bytes(private + certificate.public_bytes(Encoding.PEM))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(file)
-
-    def serve_tls(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as secured:
-            secured.recv(65_536)
-            secured.sendall(GOOD)
-
-    with tls_listening(serve_tls) as port:
-        for url, ca_file, good in (
-            (f"https://localhost:{port}/", str(file), True),
-            (f"https://localhost:{port}/", "", False),
-            (f"https://127.0.0.1:{port}/", str(file), False),  # vouched for, under another name
-        ):
-            if good:
-                assert read_json(Fetcher(ca_file=ca_file)("GET", url, {})) == {}
-            else:
-                with pytest.raises(FetchFailed):
-                    Fetcher(ca_file=ca_file)("GET", url, {})
-
-
-def self_signed():
-    from datetime import UTC, datetime, timedelta
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = (
-        builder.serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-    )
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    return builder.sign(key, hashes.SHA256()), key
-
-
-@contextmanager
-def tls_listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                    serve(connection)
-                except OSError:
-                    if listener.fileno() < 0 or closing.is_set():
-                        return
-
-        closing = threading.Event()
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        closing.set()
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+def test_a_certificate_that_nobody_vouches_for_is_refused(authority):
+    """Nor one of another name."""
+    with serving(authority.context("localhost")) as origin:
+        url = f"https://localhost:{origin.port}/"
+        assert read_json(Fetcher(ca_file=str(authority.ca_file))("GET", url, {})) == {}
+        for asked, ca_file in ((url, ""), (url.replace("localhost", "127.0.0.1"), str(authority.ca_file))):
+            with failing():
+                Fetcher(ca_file=ca_file)("GET", asked, {})
+        assert len(origin.received) == 1

@@ -5,6 +5,7 @@ Without `from __future__ import annotations`: FastAPI reads annotations that nam
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from steps import ISSUER, METADATA, RESOURCE
 from webtest import TestApp
 
-from authserver_resource import Access, Dpop, Issuer, Nonces, ProtectedResource, Refusal, needs
+from authserver_resource import Access, Dpop, Issuer, Nonces, ProtectedResource, Refusal, Requirement, needs
 from authserver_resource.asgi import AsgiProtection
 from authserver_resource.django import ProtectionMiddleware, requires
 from authserver_resource.flask import FlaskProtection
@@ -84,25 +85,37 @@ def by_asgi(application: Any) -> Send:
     return lambda *asked: asyncio.run(sent(*asked))
 
 
+PAYMENTS = {"acr_values": ("gold",), "max_age": 300}
+DETAILS = [{"type": "transfer", "amount": "10"}]
+
+
+def transfer(protected: ProtectedResource, access: Access) -> None:
+    """A rule of the API's own."""
+    raise protected.refusal(access, "transfers", description="Too much.", authorization_details=DETAILS)
+
+
+def rule(method: str, path: str) -> Requirement | None:
+    """For the middleware: what each path needs."""
+    if path == "/v1/payments":
+        return needs("pay", **PAYMENTS)
+    return None if path == "/health" else needs("files.read")
+
+
 def wsgi(protected: ProtectedResource) -> Send:
     def application(environ, start_response):
+        if environ["PATH_INFO"] == "/health":
+            start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+            return [b"ok"]
         assert "HTTP_AUTHORIZATION" not in environ
         assert "HTTP_DPOP" not in environ
+        if environ["PATH_INFO"] == "/v1/transfers":
+            transfer(protected, environ[ACCESS])
         protected.demand(environ[ACCESS], needs("files.read"))
         body = json.dumps(shown(environ[ACCESS])).encode()
         start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
         return [body]
 
-    def rule(method: str, path: str):
-        return None if path == "/health" else needs("files.read")
-
-    def open_too(environ, start_response):
-        if environ["PATH_INFO"] == "/health":
-            start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
-            return [b"ok"]
-        return application(environ, start_response)
-
-    return by_wsgi(WsgiProtection(open_too, protected, rule))
+    return by_wsgi(WsgiProtection(application, protected, rule))
 
 
 def asgi(protected: ProtectedResource) -> Send:
@@ -111,50 +124,47 @@ def asgi(protected: ProtectedResource) -> Send:
         protected.demand(request.scope[ACCESS], needs("files.read"))
         return JSONResponse(shown(request.scope[ACCESS]))
 
+    async def transfers(request: StarletteRequest) -> Response:
+        transfer(protected, request.scope[ACCESS])
+        raise AssertionError
+
     async def health(request: StarletteRequest) -> Response:
         return Response("ok")
 
-    app = Starlette(routes=[Route("/v1/files", files), Route("/health", health)])
-    return by_asgi(
-        AsgiProtection(
-            app, protected, lambda method, path: None if path == "/health" else needs("files.read")
-        )
-    )
+    routes = [Route("/v1/files", files), Route("/v1/transfers", transfers), Route("/health", health)]
+    return by_asgi(AsgiProtection(Starlette(routes=routes), protected, rule))
 
 
-def fastapi(protected: ProtectedResource) -> Send:
+def fastapi_app(protected: ProtectedResource) -> FastAPI:
     app = FastAPI()
     protection = StarletteProtection(app, protected)
+    reading, paying = protection.requires("files.read"), protection.requires("pay", **PAYMENTS)
 
     @app.get("/v1/files")
-    def files(access: Annotated[Access, Depends(protection.requires("files.read"))]) -> dict[str, Any]:
+    def files(access: Annotated[Access, Depends(reading)]) -> dict[str, Any]:
         return shown(access)
+
+    @app.get("/v1/payments")
+    def payments(access: Annotated[Access, Depends(paying)]) -> None: ...
+
+    @app.get("/v1/transfers")
+    def transfers(access: Annotated[Access, Depends(reading)]) -> None:
+        transfer(protected, access)
 
     @app.get("/health")
     def health() -> str:
         return "ok"
 
-    return by_asgi(app)
+    return app
+
+
+def fastapi(protected: ProtectedResource) -> Send:
+    return by_asgi(fastapi_app(protected))
 
 
 def fastapi_behind_the_middleware(protected: ProtectedResource) -> Send:
     """Both together: a proof is used once all the same."""
-    app = FastAPI()
-    protection = StarletteProtection(app, protected)
-
-    @app.get("/v1/files")
-    def files(access: Annotated[Access, Depends(protection.requires("files.read"))]) -> dict[str, Any]:
-        return shown(access)
-
-    @app.get("/health")
-    def health() -> str:
-        return "ok"
-
-    return by_asgi(
-        AsgiProtection(
-            app, protected, lambda method, path: None if path == "/health" else needs("files.read")
-        )
-    )
+    return by_asgi(AsgiProtection(fastapi_app(protected), protected, rule))
 
 
 def flask(protected: ProtectedResource) -> Send:
@@ -165,6 +175,16 @@ def flask(protected: ProtectedResource) -> Send:
     @protection.requires("files.read")
     def files():
         return shown(g.access)
+
+    @app.get("/v1/payments")
+    @protection.requires("pay", **PAYMENTS)
+    def payments():
+        return {}
+
+    @app.get("/v1/transfers")
+    @protection.requires("files.read")
+    def transfers():
+        transfer(protected, g.access)
 
     @app.get("/health")
     def health():
@@ -177,14 +197,15 @@ def pyramid(protected: ProtectedResource, **options: Any) -> Send:
     config = Configurator()
     config.include("authserver_resource.pyramid")
     config.protect(protected)
-    config.add_route("files", "/v1/files")
+    options = options or {"requires": "files.read"}
+    for name, view, others in (
+        ("files", lambda request: shown(request.identity), options),
+        ("transfers", lambda request: transfer(protected, request.identity), options),
+        ("payments", lambda request: {}, {"requires": needs("pay", **PAYMENTS)}),
+    ):
+        config.add_route(name, f"/v1/{name}")
+        config.add_view(view, route_name=name, renderer="json", **others)
     config.add_route("health", "/health")
-    config.add_view(
-        lambda request: shown(request.identity),
-        route_name="files",
-        renderer="json",
-        **(options or {"requires": "files.read"}),
-    )
     config.add_view(lambda request: PyramidResponse("ok"), route_name="health")
     return by_wsgi(config.make_wsgi_app())
 
@@ -208,6 +229,16 @@ class Urls:
         return JsonResponse(shown(request.access))
 
     @staticmethod
+    @requires("pay", **PAYMENTS)
+    def payments(request):
+        return JsonResponse({})
+
+    @staticmethod
+    @requires("files.read")
+    def transfers(request):
+        transfer(django_settings.AUTHSERVER_RESOURCE, request.access)
+
+    @staticmethod
     def health(request):
         return HttpResponse("ok")
 
@@ -215,6 +246,8 @@ class Urls:
 Urls.urlpatterns = [
     django_path("v1/files", Urls.files),
     django_path("v1/later", Urls.later),
+    django_path("v1/payments", Urls.payments),
+    django_path("v1/transfers", Urls.transfers),
     django_path("health", Urls.health),
 ]
 django_settings.configure(
@@ -254,43 +287,107 @@ def framework(request: pytest.FixtureRequest) -> Callable[[ProtectedResource], S
     return request.param
 
 
+def challenge_of(answer: Answer) -> str:
+    """Its one `WWW-Authenticate`, whose every challenge is well-formed: each attribute once, in allowed characters (P-07)."""
+    text = {name.lower(): value for name, value in answer[1].items()}["www-authenticate"]
+    for challenge in re.split(r", (?=(?:Bearer|DPoP) )", text):
+        scheme, _, attributes = challenge.partition(" ")
+        assert scheme in ("Bearer", "DPoP")
+        found = re.findall(r'([a-z_]+)=(?:"[\x20\x21\x23-\x5B\x5D-\x7E]*"|\d+)(?:, |$)', attributes)
+        assert found and len(found) == len(set(found)) == attributes.count("="), challenge
+    return text
+
+
 def test_each_framework_lets_in_and_refuses(framework):
-    """P-01, P-02, P-03, P-04, P-05, P-06, P-09, P-12: with the status, the challenge and the body that the verifier says."""
+    """P-01, P-02, P-03, P-04, P-05, P-06, P-07, P-08, P-09, P-12: with the status, the challenge and the body that the verifier says."""
     protected, issuer = resource(implied_scopes={"files.write": ["files.read"]}, dpop=None)
     send = framework(protected)
-    status, _, body = send(
-        "GET", "/v1/files", {"Authorization": f"Bearer {issuer.token(scope='files.write')}"}
-    )
-    assert (status, json.loads(body)) == (200, {"subject": "ann", "scopes": ["files.read", "files.write"]})
+    for scheme in ("Bearer", "bearer"):
+        status, _, body = send(
+            "GET", "/v1/files", {"Authorization": f"{scheme} {issuer.token(scope='files.write')}"}
+        )
+        assert (status, json.loads(body)) == (
+            200,
+            {"subject": "ann", "scopes": ["files.read", "files.write"]},
+        )
     assert send("GET", "/health", {})[0] == 200
 
-    status, headers, body = send("GET", f"/v1/files?access_token={issuer.token(scope='files.read')}", {})
-    assert (status, body) == (401, b"{}")
-    assert headers["Www-Authenticate" if "Www-Authenticate" in headers else "WWW-Authenticate"] == (
-        f'Bearer scope="files.read", {FOUND}'
-    )
+    answer = send("GET", f"/v1/files?access_token={issuer.token(scope='files.read')}", {})
+    assert (answer[0], answer[2]) == (401, b"{}")
+    assert challenge_of(answer) == f'Bearer scope="files.read", {FOUND}'
     for token, status_wanted, error in (
         ("bad", 401, "invalid_token"),
+        (issuer.token(exp=1), 401, "invalid_token"),
+        (issuer.token(iss="https://evil.example"), 401, "invalid_token"),
+        (issuer.token(aud="https://other.example/"), 401, "invalid_token"),
         (issuer.opaque_token(aud="https://other.example/"), 401, "invalid_token"),
         (issuer.token(scope="other"), 403, "insufficient_scope"),
         ("a, Bearer b", 400, "invalid_request"),
     ):
-        status, headers, body = send("GET", "/v1/files", {"Authorization": f"Bearer {token}"})
-        assert (status, json.loads(body)["error"]) == (status_wanted, error)
-        challenge = {name.lower(): text for name, text in headers.items()}["www-authenticate"]
-        assert challenge.startswith(f'Bearer error="{error}"')
-        assert FOUND in challenge
+        answer = send("GET", "/v1/files", {"Authorization": f"Bearer {token}"})
+        assert (answer[0], json.loads(answer[2])["error"]) == (status_wanted, error)
+        assert challenge_of(answer).startswith(f'Bearer error="{error}"')
+        assert FOUND in challenge_of(answer)
 
 
-def test_each_framework_says_that_the_issuer_is_down(framework):
-    """503 with Retry-After."""
+def test_each_framework_steps_up_and_names_all_at_once(framework):
+    """P-06, P-14, STEP-03: one challenge for the sign-in and the scopes, those that are held and those that are needed."""
+    protected, issuer = resource(dpop=None)
+    send = framework(protected)
+    old = int(time.time()) - 3600
+
+    def asked(**claims: Any) -> Answer:
+        return send("GET", "/v1/payments", {"Authorization": f"Bearer {issuer.token(**claims)}"})
+
+    first = asked(scope="mail files.read offline_access", acr="bronze", auth_time=old)
+    assert first[0] == 401
+    assert challenge_of(first) == (
+        'Bearer error="insufficient_user_authentication", '
+        'error_description="A more recent or stronger sign-in is needed.", '
+        f'acr_values="gold", max_age=300, scope="files.read mail pay", {FOUND}'
+    )
+    # Who comes back with nothing better gets the same challenge to the byte, and sees that it goes in a circle.
+    again = asked(scope="offline_access files.read mail", acr="bronze", auth_time=old)
+    assert (again[0], challenge_of(again), again[2]) == (first[0], challenge_of(first), first[2])
+    # With the sign-in alone, the scopes are left, and they are the same ones.
+    signed_in = asked(scope="files.read mail", acr="gold", auth_time=int(time.time()))
+    assert signed_in[0] == 403
+    assert challenge_of(signed_in) == (
+        'Bearer error="insufficient_scope", error_description="The access token lacks a scope.", '
+        f'scope="files.read mail pay", {FOUND}'
+    )
+    # With all of it, what is behind is reached: where the middleware alone protects, nothing is there.
+    assert asked(scope="files.read mail pay", acr="gold", auth_time=int(time.time()))[0] in (200, 404)
+
+
+def test_each_framework_sends_what_a_rule_of_the_api_says(framework):
+    """P-13, P-14."""
+    protected, issuer = resource(dpop=None, send_authorization_details=True)
+    headers = {"Authorization": f"Bearer {issuer.token(scope='files.read')}"}
+    answer = framework(protected)("GET", "/v1/transfers", headers)
+    assert (answer[0], json.loads(answer[2])) == (
+        403,
+        {
+            "error": "insufficient_scope",
+            "error_description": "Too much.",
+            "authorization_details": DETAILS,
+        },
+    )
+    assert challenge_of(answer) == (
+        f'Bearer error="insufficient_scope", error_description="Too much.", scope="files.read transfers", {FOUND}'
+    )
+
+
+@pytest.mark.parametrize("opaque", [False, True], ids=["jwt", "opaque"])
+def test_each_framework_says_that_the_issuer_is_down(framework, opaque):
+    """P-05: 503 with Retry-After, and no challenge, after which a client would throw its token away."""
     protected, issuer = resource()
     issuer.down = True
-    status, headers, _ = framework(protected)(
-        "GET", "/v1/files", {"Authorization": f"Bearer {issuer.token()}"}
-    )
+    token = issuer.opaque_token() if opaque else issuer.token()
+    status, headers, _ = framework(protected)("GET", "/v1/files", {"Authorization": f"Bearer {token}"})
     assert status == 503
     assert int(headers["Retry-After"]) > 0
+    assert "www-authenticate" not in {name.lower() for name in headers}
 
 
 def test_each_framework_serves_the_metadata(framework):
@@ -394,14 +491,6 @@ def test_pyramid_chooses_a_view_by_scope():
     assert send("GET", "/v1/files", {"Authorization": f"Bearer {issuer.opaque_token()}"})[0] == 503
 
 
-def test_pyramid_steps_up():
-    """STEP-03."""
-    protected, issuer = resource(dpop=None)
-    send = pyramid(protected, requires=needs("files.read", acr_values=("gold",)))
-    headers = {"Authorization": f"Bearer {issuer.token(scope='files.read')}"}
-    assert json.loads(send("GET", "/v1/files", headers)[2])["error"] == "insufficient_user_authentication"
-
-
 def test_fastapi_describes_who_may_come():
     """A view of FastAPI with a dependency of ours is in its OpenAPI document, and the metadata are not."""
     protected, _ = resource()
@@ -462,6 +551,27 @@ def test_a_refusal_after_the_response_has_begun_is_not_hidden():
     send = by_asgi(AsgiProtection(late, protected))
     with pytest.raises(Refusal):
         send("GET", "/v1/files", {"Authorization": f"Bearer {issuer.token()}"})
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_500_of_the_application_is_sent_as_it_is(pieces):
+    """It is held back for a moment only, since a framework may raise a refusal after it."""
+    protected, issuer = resource(dpop=None)
+
+    async def failing(scope, receive, send):
+        await send({"type": "http.response.start", "status": 500, "headers": [(b"x-a", b"b")]})
+        for number in range(pieces):
+            await send({"type": "http.response.body", "body": b"x", "more_body": number < pieces - 1})
+
+    async def broken(scope, receive, send):
+        await failing(scope, receive, send)
+        raise LookupError
+
+    headers = {"Authorization": f"Bearer {issuer.token()}"}
+    status, sent, body = by_asgi(AsgiProtection(failing, protected))("GET", "/v1/files", headers)
+    assert (status, sent["X-A"], body) == (500, "b", b"x" * pieces)
+    with pytest.raises(LookupError):
+        by_asgi(AsgiProtection(broken, protected))("GET", "/v1/files", headers)
 
 
 def test_the_event_loop_does_not_wait_for_the_issuer():

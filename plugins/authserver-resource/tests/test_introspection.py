@@ -12,7 +12,7 @@ import pytest
 from steps import ISSUER, later, let_in, refused
 
 from authserver_resource import InvalidToken, ProtectedResource, Unavailable
-from authserver_resource.fetching import Reply
+from authserver_resource.fetching import FetchFailed, Reply
 from authserver_resource.testing import LocalIssuer
 
 INTROSPECTION = f"{ISSUER}/introspect"
@@ -144,6 +144,38 @@ def test_an_outage_stops_no_token_that_is_remembered(protected, issuer):
     issuer.down = True
     let_in(protected, token)
     assert isinstance(refused(protected, f"Bearer {issuer.opaque_token()}"), Unavailable)
+
+
+def test_a_silent_issuer_holds_one_thread_and_no_other(protected, issuer):
+    """T126, T128: after the first failure one tries, the rest are told at once; and all ask again when it answers."""
+    tokens = [issuer.opaque_token() for _ in range(8)]
+    let_in(protected, tokens[0])
+    gate, waiting = threading.Event(), threading.Semaphore(0)
+    answer, under_way = issuer.fetch, []
+
+    def fetch(method, url, headers, form):
+        if url == INTROSPECTION and not gate.is_set():
+            under_way.append(url)
+            if len(under_way) > 1:
+                waiting.release()
+                gate.wait(10)
+            raise FetchFailed("no answer")
+        return answer(method, url, headers, form)
+
+    protected.use(fetch)
+    assert isinstance(refused(protected, f"Bearer {tokens[1]}"), Unavailable)
+    with ThreadPoolExecutor(1) as thread:
+        trying = thread.submit(refused, protected, f"Bearer {tokens[2]}")
+        assert waiting.acquire(timeout=10)
+        for token in tokens[3:]:
+            refusal = refused(protected, f"Bearer {token}")
+            assert isinstance(refusal, Unavailable)
+            assert dict(refusal.headers)["Retry-After"] == "10"
+        gate.set()
+        assert isinstance(trying.result(), Unavailable)
+    assert len(under_way) == 2
+    for token in tokens[1:]:
+        assert let_in(protected, token).subject == "ann"
 
 
 def test_many_at_once_ask_once(protected, issuer):

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 import uvicorn
 from fastmcp import FastMCP
+from fastmcp.server.auth import RemoteAuthProvider
 from fastmcp.server.dependencies import get_access_token as fastmcp_access_token
 from mcp import Client
 from mcp.client.auth import OAuthClientProvider
@@ -22,6 +23,7 @@ from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.settings import AuthSettings
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
+from starlette.testclient import TestClient
 from steps import later, let_in, refused, request
 
 from authserver.storage import migrate
@@ -29,7 +31,7 @@ from authserver.testing.live import free_port, live_server
 from authserver.testing.server import SETTINGS, Server
 from authserver_resource import Dpop, InvalidToken, Issuer, ProtectedResource, Requirement, Unavailable, needs
 from authserver_resource.fastmcp import FastMcpTokenVerifier
-from authserver_resource.mcp import McpProtection, ProtectedTokenVerifier
+from authserver_resource.mcp import McpProtection, ProtectedTokenVerifier, answer_outages
 from authserver_resource.testing import DpopKey, LocalIssuer
 
 JWTS, OPAQUE = "https://jwts.example/", "https://opaque.example/"
@@ -297,6 +299,124 @@ def test_an_mcp_server_says_what_lacks_and_when_nobody_can_be_asked(mcp_resource
     issuer.down = True
     issuer.rotate()
     assert anyio.run(post, issuer.token()).status_code == 503
+
+
+def inside_the_sdk(protected: ProtectedResource) -> Any:
+    auth = AuthSettings(
+        issuer_url="https://as.example", resource_server_url=protected.identifier, required_scopes=[]
+    )
+    return answer_outages(
+        mcp_server(token_verifier=ProtectedTokenVerifier(protected), auth=auth).streamable_http_app()
+    )
+
+
+def inside_fastmcp(protected: ProtectedResource) -> Any:
+    return FastMCP("files", auth=FastMcpTokenVerifier(protected)).http_app()
+
+
+def around_fastmcp(protected: ProtectedResource) -> Any:
+    provider = RemoteAuthProvider(
+        FastMcpTokenVerifier(protected), ["https://as.example"], base_url=protected.origin
+    )
+    return answer_outages(FastMCP("files", auth=provider).http_app())
+
+
+@pytest.mark.parametrize("made", [inside_the_sdk, inside_fastmcp, around_fastmcp])
+@pytest.mark.parametrize("opaque", [False, True], ids=["jwt", "opaque"])
+def test_an_outage_is_503_in_a_token_verifier_too(made, opaque):
+    """P-05: neither 500 nor 401, after which a client registers anew; and 401 again as soon as somebody knows."""
+    known = Issuer("https://as.example", client_id="api", client_secret="secret")
+    protected = ProtectedResource("http://127.0.0.1:1/mcp", known, development=True)
+    issuer = LocalIssuer.of(protected)
+    issuer.down = True
+    token = issuer.opaque_token() if opaque else issuer.token()
+    with TestClient(made(protected), base_url=protected.origin) as client:
+        answer = client.post("/mcp", headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 503
+        assert 1 <= int(answer.headers["Retry-After"]) <= 10
+        assert answer.json()["error"] == "temporarily_unavailable"
+        assert "WWW-Authenticate" not in answer.headers
+        issuer.down = False
+        with later(11):
+            assert client.post("/mcp", headers={"Authorization": "Bearer bad"}).status_code == 401
+
+
+def test_without_its_answer_an_outage_is_no_500_either(mcp_resource):
+    """P-05: Starlette's own answer to what could not be authenticated."""
+    issuer = LocalIssuer.of(mcp_resource)
+    issuer.down = True
+    auth = AuthSettings(issuer_url="https://as.example", resource_server_url=mcp_resource.identifier)
+    app = mcp_server(token_verifier=ProtectedTokenVerifier(mcp_resource), auth=auth).streamable_http_app()
+    with TestClient(app, base_url="http://127.0.0.1:1") as client:
+        answer = client.post("/mcp", headers={"Authorization": f"Bearer {issuer.token()}"})
+    assert (answer.status_code, answer.text) == (400, "The authorization server cannot be reached.")
+    with pytest.raises(ValueError, match="no token verifier"):
+        answer_outages(mcp_server().streamable_http_app())
+
+
+def protected_sdk() -> Any:
+    return mcp_server().streamable_http_app()
+
+
+def protected_fastmcp() -> Any:
+    return FastMCP("files").http_app()
+
+
+@pytest.mark.parametrize("made", [protected_sdk, protected_fastmcp])
+def test_an_mcp_server_challenges_as_every_api(made):
+    """P-01, P-02, P-03, P-04, P-05, P-06, P-07, P-09, P-10, P-11, P-12, P-14, STEP-03: to the byte, in front of both SDKs."""
+    protected = ProtectedResource(
+        "http://127.0.0.1:1/mcp",
+        "https://as.example",
+        scopes=["files.read", "offline_access"],
+        implied_scopes={"files.write": ["files.read"]},
+        development=True,
+    )
+    issuer, needed = LocalIssuer.of(protected), needs("files.read", max_age=300)
+    found = f'resource_metadata="{protected.metadata_url}"'
+    now = int(time.time())
+    with TestClient(McpProtection(made(), protected, needed), base_url=protected.origin) as client:
+
+        def asked(authorization: str | None, path: str = "/mcp") -> tuple[int, str]:
+            headers = {} if authorization is None else {"Authorization": authorization}
+            answer = client.post(path, headers=headers)
+            return answer.status_code, answer.headers.get("WWW-Authenticate", "")
+
+        def bearer(**claims: Any) -> str:
+            return f"bearer {issuer.token(**claims)}"
+
+        good = {"scope": "files.write", "auth_time": now}
+        no_token = (401, f'Bearer scope="files.read", {found}')
+        assert asked(None) == asked("Basic YTpi") == no_token
+        assert asked(None, f"/mcp?access_token={issuer.token(**good)}") == no_token
+        for authorization, status, error in (
+            ("Bearer bad", 401, "invalid_token"),
+            (bearer(**good, aud="https://other.example/"), 401, "invalid_token"),
+            (bearer(**good, exp=1), 401, "invalid_token"),
+            ("Bearer a, Bearer b", 400, "invalid_request"),
+        ):
+            answered, challenge = asked(authorization)
+            assert (answered, challenge.split('"')[1]) == (status, error)
+            assert challenge.endswith(found)
+        step_up = (
+            'Bearer error="insufficient_user_authentication", '
+            'error_description="A more recent or stronger sign-in is needed.", '
+            f'max_age=300, scope="files.read mail", {found}'
+        )
+        # Twice the same, so that a client sees that it goes in a circle.
+        for claims in ({}, {"auth_time": now - 3600}):
+            assert asked(bearer(scope="mail", **claims)) == (401, step_up)
+        lacks = 'Bearer error="insufficient_scope", error_description="The access token lacks a scope.", '
+        assert asked(bearer(scope="mail", auth_time=now)) == (403, f'{lacks}scope="files.read mail", {found}')
+        # Let in: it is the SDK that finds no MCP in this request.
+        status, challenge = asked(bearer(**good))
+        assert (status not in (401, 403, 500, 503), challenge) == (True, "")
+        assert client.get(protected.metadata_path).json() == {
+            "resource": protected.identifier,
+            "authorization_servers": ["https://as.example"],
+            "bearer_methods_supported": ["header"],
+            "scopes_supported": ["files.read"],
+        }
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["McpProtection", "FastMcpTokenVerifier"])

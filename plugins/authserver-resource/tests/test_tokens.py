@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac as hmac_module
-import json
 import time
-from typing import Any
 
 import pytest
 import time_machine
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey
 from steps import ISSUER, RESOURCE, let_in, refused, request
 
-from authserver_resource import InvalidToken, Issuer, ProtectedResource, Refusal, needs
+from authserver.testing import forgeries
+from authserver_resource import InvalidRequest, InvalidToken, Issuer, ProtectedResource, Refusal, needs
 from authserver_resource.testing import LocalIssuer, signed
 
 
@@ -42,125 +37,66 @@ def test_the_scheme_has_no_case(protected, issuer, scheme):
     assert protected.check(request(f"{scheme}  {issuer.token()} ")).subject == "ann"
 
 
+# Those of other kinds of JWT, all of which the same issuer may sign.
+OTHER_TYPES = (
+    "JWT",
+    "application/jwt",
+    "dpop+jwt",
+    "client-authentication+jwt",
+    "authorization-grant+jwt",
+    None,
+)
+
+
 def hostile(issuer: LocalIssuer) -> dict[str, str]:
-    """Tokens that must not be good, by what is wrong with them."""
-    good, key = issuer.token(), issuer.key
-    other = ECKey.generate_key("P-256")
-    head, payload, signature = good.split(".")
+    """Tokens that must not be good, by what is wrong with them: the corpus of all JWTs, and what access tokens add."""
+    now, other = int(time.time()), ECKey.generate_key("P-256")
     header = {"alg": "ES256", "typ": "at+jwt", "kid": issuer.kid}
-    pem = key.public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    jwk = json.dumps(key.as_dict(private=False)).encode()
-    now = int(time.time())
-
-    def hmac(secret: bytes) -> str:
-        text = f"{_part({**header, 'alg': 'HS256'})}.{payload}"
-        return f"{text}.{_encoded(hmac_module.digest(secret, text.encode(), hashlib.sha256))}"
-
-    found = {
-        "alg none": signed({**header, "alg": "none"}, issuer.claims(), None),
-        "alg None": signed({**header, "alg": "None"}, issuer.claims(), None),
-        "no signature": f"{head}.{payload}.",
-        "HS256 with the public key in PEM": hmac(pem),
-        "HS256 with the public key as JWK": hmac(jwk),
-        "HS256 with nothing": hmac(b""),
-        "alg list": f"{_part({**header, 'alg': ['ES256']})}.{payload}.{signature}",
-        "alg missing": f"{_part({'typ': 'at+jwt', 'kid': issuer.kid})}.{payload}.{signature}",
-        "kid of another key": signed(header, issuer.claims(), other),
-        "kid unknown": signed({**header, "kid": "nobody"}, issuer.claims(), other),
-        "kid a path": signed({**header, "kid": "../../dev/null"}, issuer.claims(), other),
-        "kid a number": issuer.token(header={"kid": 7}),
-        "kid empty": issuer.token(header={"kid": ""}),
-        "kid endless": issuer.token(header={"kid": "k" * 300}),
-        "jwk of its own": signed(
+    return {
+        **forgeries.jwts(
+            header,
+            issuer.claims(scope="files.read"),
+            issuer.key,
+            required=("iss", "aud", "sub", "client_id", "jti"),
+            times=("exp", "iat"),
+            types=OTHER_TYPES,
+        ),
+        "typ missing": issuer.token(header={"typ": None}),
+        "kid of a key in the header": signed(
             {**header, "jwk": other.as_dict(private=False), "kid": other.thumbprint()}, issuer.claims(), other
         ),
-        "jwk beside": issuer.token(header={"jwk": key.as_dict(private=False)}),
-        "jku": issuer.token(header={"jku": f"{ISSUER}/jwks"}),
-        "x5u": issuer.token(header={"x5u": f"{ISSUER}/x5u"}),
-        "x5c": issuer.token(header={"x5c": ["AAAA"]}),
-        "crit": issuer.token(header={"crit": ["exp"]}),
-        "b64": issuer.token(header={"b64": False}),
-        "typ JWT": issuer.token(header={"typ": "JWT"}),
-        "typ missing": issuer.token(header={"typ": None}),
-        "typ of a proof": issuer.token(header={"typ": "dpop+jwt"}),
-        "typ of a logout token": issuer.token(header={"typ": "logout+jwt"}),
         "an ID token": signed(
-            {"alg": "ES256", "kid": issuer.kid, "typ": "JWT"},
+            {**header, "typ": "JWT"},
             {"iss": ISSUER, "aud": "example-client", "sub": "ann", "exp": now + 60, "iat": now, "nonce": "n"},
-            key,
+            issuer.key,
         ),
         "expired": issuer.token(exp=now - 31),
         "not yet": issuer.token(nbf=now + 60),
+        "nbf a text": issuer.token(nbf="now"),
         "from the future": issuer.token(iat=now + 60),
         "other issuer": issuer.token(iss="https://evil.example"),
         "issuer with a slash": issuer.token(iss=ISSUER + "/"),
-        "issuer a list": issuer.token(iss=[ISSUER]),
         "other audience": issuer.token(aud="https://other.example/"),
         "audience of a prefix": issuer.token(aud="https://api.example/"),
         "audience of a longer path": issuer.token(aud=RESOURCE + "/files"),
-        "audience in a list of lists": issuer.token(aud=[[RESOURCE]]),
-        "audience an object": issuer.token(aud={"a": RESOURCE}),
-        "audience empty": issuer.token(aud=[]),
-        "sub a number": issuer.token(sub=7),
-        "sub empty": issuer.token(sub=""),
         "scope a list": issuer.token(scope=["files.read"]),
-        "exp text": issuer.token(exp=str(now + 60)),
-        "exp true": issuer.token(exp=True),
-        "exp NaN": signed(header, b'{"exp": NaN}', key),
-        "exp infinite": signed(
-            header,
-            json.dumps(issuer.claims()).replace(f'"exp": {now + 300}', '"exp": Infinity').encode(),
-            key,
-        ),
         "cnf text": issuer.token(cnf="x"),
         "cnf empty": issuer.token(cnf={}),
         "cnf of another kind": issuer.token(cnf={"jwk": {}}),
-        "huge": issuer.token(note="x" * 20_000),
-        "claims no object": signed(header, b"[]", key),
-        "claims no JSON": signed(header, b"{", key),
-        "claims no UTF-8": signed(header, b'{"a": "\xff"}', key),
-        "claims nested deeply": signed(header, b"[" * 5000 + b"]" * 5000, key),
-        "claims twice": signed(header, b'{"iss": "a", "iss": "b"}', key),
-        "header no object": f"{_part([])}.{payload}.{signature}",
-        "header nested deeply": f"{_encoded(b'[' * 3000)}.{payload}.{signature}",
-        "header long": f"{_part({**header, 'note': 'x' * 5000})}.{payload}.{signature}",
-        "payload changed": f"{head}.{_part(issuer.claims(sub='eve'))}.{signature}",
-        "signature changed": good[:-3] + ("AAA" if good[-3:] != "AAA" else "BBB"),
-        "another spelling": _another_spelling(good),
-        "padding": good + "=",
-        "two dots": "..",
-        "five parts": good + ".a.b",
-        "one word": "word",
         "other characters": "a=b",
         "control characters": "a\x00b",
     }
-    for name in ("exp", "iat", "aud", "iss", "sub", "client_id", "jti"):
-        found[f"{name} missing"] = issuer.token(**{name: None})
-    return found
-
-
-def _encoded(text: bytes) -> str:
-    return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
-
-
-def _part(value: Any) -> str:
-    return _encoded(json.dumps(value).encode())
-
-
-def _another_spelling(token: str) -> str:
-    """The same bytes: the last character of an ES256 signature has four bits that nobody reads."""
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    return token[:-1] + alphabet[alphabet.index(token[-1]) | 1]
 
 
 def test_hostile_tokens_are_refused_and_nothing_of_them_is_said(protected, issuer):
-    """P-05, P-08, T054, T055, T060, T061, T079: each gets invalid_token, and the challenge has allowed characters only."""
+    """P-05, P-08, T053, T054, T055, T056, T057, T060, T061, T079: never let in, and never a fault."""
     let_in(protected, issuer.token())
     for name, token in hostile(issuer).items():
         for _ in range(2):  # nothing bad is remembered as good
             refusal = refused(protected, f"Bearer {token}")
-            assert isinstance(refusal, InvalidToken), name
-            assert refusal.status == 401, name
+            # Two tokens with a comma or a space between them are a malformed request.
+            wanted = InvalidRequest if {" ", ","} & set(token) or not token else InvalidToken
+            assert isinstance(refusal, wanted), name
         assert token not in str(refusal.headers) + refusal.body.decode(), name
     assert not any("jku" in url or "x5u" in url for url in issuer.requests)
     # A good one is still good.

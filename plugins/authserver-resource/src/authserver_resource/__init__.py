@@ -4,6 +4,7 @@ protected = ProtectedResource("https://api.example.com/", "https://auth.example.
 access = protected.check(request, needs("files.read"))
 """
 
+from authserver_resource.access import Access, Requirement, needs
 from authserver_resource.dpop import Dpop, MemoryReplays, Nonces, Replays
 from authserver_resource.issuer import Issuer
 from authserver_resource.refusals import (
@@ -19,7 +20,7 @@ from authserver_resource.refusals import (
     Unavailable,
 )
 from authserver_resource.request import Request
-from authserver_resource.resource import Access, MutualTls, ProtectedResource, Requirement, needs
+from authserver_resource.resource import MutualTls, ProtectedResource
 
 __all__ = [
     "Access",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from authserver_resource.access import NOTHING, Access, Requirement
 from authserver_resource.refusals import Refusal
 from authserver_resource.request import of_asgi
-from authserver_resource.resource import NOTHING, Access, ProtectedResource, Requirement
+from authserver_resource.resource import ProtectedResource
 from authserver_resource.wsgi import ACCESS, Rule, added, metadata_response, refusal_response, rule_of
 
 Scope = MutableMapping[str, Any]
@@ -47,33 +48,64 @@ class AsgiProtection:
         if scope["type"] == "http" and scope["path"] == protected.metadata_path:
             await _answer(send, *metadata_response(protected, method))
             return
-        started = False
-
-        async def noting(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        sending = _Sending(send)
         try:
             requirement = self._rule(method, scope["path"])
             if requirement is None:
-                await self._application(scope, receive, noting)
-                return
-            access = await protected.check_async(
-                of_asgi(scope, certificate_header=protected.certificate_header), requirement
-            )
-            await self._application(
-                self.inside(scope, access), receive, _adding(noting, access) if access.headers else noting
-            )
+                await self._application(scope, receive, sending)
+            else:
+                access = await protected.check_async(
+                    of_asgi(scope, certificate_header=protected.certificate_header), requirement
+                )
+                await self._application(
+                    self.inside(scope, access),
+                    receive,
+                    _adding(sending, access) if access.headers else sending,
+                )
         except Refusal as refusal:
-            if started:
+            if sending.started:
                 raise
             await _refuse(scope, receive, send, refusal)
+            return
+        except BaseException:
+            await sending.finish()
+            raise
+        await sending.finish()
 
     def inside(self, scope: Scope, access: Access) -> Scope:
         """The scope that the application gets."""
         headers = [pair for pair in scope["headers"] if pair[0] not in _SECRET]
         return {**scope, "headers": headers, ACCESS: access}
+
+
+class _Sending:
+    """What the application sends. A 500 is held back: frameworks send one, and then raise what passed through them.
+
+    Attributes:
+        started: whether something of a response has been sent.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._held: list[Message] = []
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        begins = not self.started and message["type"] == "http.response.start" and message["status"] == 500
+        # A start and one body: nothing longer is kept in memory.
+        if begins or len(self._held) == 1:
+            self._held.append(message)
+            return
+        await self.finish()
+        self.started = True
+        await self._send(message)
+
+    async def finish(self) -> None:
+        """Send what was held back."""
+        held, self._held = self._held, []
+        for message in held:
+            self.started = True
+            await self._send(message)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal) -> None:

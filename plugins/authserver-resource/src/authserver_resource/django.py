@@ -17,9 +17,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import sync_and_async_middleware
 
+from authserver_resource.access import Access, needs
 from authserver_resource.refusals import Refusal
 from authserver_resource.request import Request, of_asgi, of_wsgi
-from authserver_resource.resource import Access, ProtectedResource, needs
+from authserver_resource.resource import ProtectedResource
 from authserver_resource.wsgi import ACCESS, metadata_response, refusal_response
 
 __all__ = ["ProtectionMiddleware", "requires"]

@@ -11,21 +11,22 @@ import time
 from base64 import urlsafe_b64encode
 from collections import deque
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from authserver_resource.fetching import is_number, json_object
 from authserver_resource.jose import (
     ALGORITHMS,
     MAXIMUM_TOKEN,
+    Key,
     Malformed,
     has_foreign_members,
     public_key,
     read_header,
     split,
-    verifies,
 )
 from authserver_resource.refusals import InvalidProof, NonceNeeded, Unavailable
+from authserver_resource.strict_json import is_number, json_object
 
 MAXIMUM_IDENTIFIER = 256  # characters of a `jti`
 _PORTS = {"https": ":443", "http": ":80"}
@@ -175,22 +176,13 @@ class Dpop:
             raise InvalidProof("The DPoP proof is too long.")
         try:
             jws = split(proof)
-            header = read_header(jws.header)
+            key, thumbprint = _proving_key(jws.header, tuple(self.algorithms))
             claims = json_object(jws.payload)
         except ValueError:
             raise InvalidProof("The DPoP proof is not one signed JWT.") from None
-        algorithm = header.get("alg")
-        if header.get("typ") != "dpop+jwt" or has_foreign_members(header, allowed=frozenset({"jwk"})):
-            raise InvalidProof("The header of the DPoP proof is not one of a proof.")
-        if not isinstance(algorithm, str) or algorithm not in self.algorithms:
-            raise InvalidProof("The DPoP proof is signed with an algorithm that is not accepted.")
-        try:
-            key = public_key(header.get("jwk"), algorithm)
-        except Malformed:
-            raise InvalidProof("The jwk of the DPoP proof is not a public key for its alg.") from None
-        if not verifies(algorithm, key, jws):
+        if not key.verifies(jws):
             raise InvalidProof("The signature of the DPoP proof is wrong.")
-        return claims, key.thumbprint()
+        return claims, thumbprint
 
     def _check_nonce(self, claims: dict[str, Any]) -> str:
         if self.nonces is None:
@@ -199,6 +191,24 @@ class Dpop:
             raise NonceNeeded("The DPoP proof needs the nonce of this response.")
         current = self.nonces.current()
         return "" if claims["nonce"] == current else current
+
+
+@lru_cache(
+    maxsize=1024
+)  # a client has one header for each of its keys, and reading it costs as much as a signature
+def _proving_key(text: bytes, algorithms: tuple[str, ...]) -> tuple[Key, str]:
+    """The key in the header of a proof (RFC 9449, 4.2), and its thumbprint. Raises Malformed and InvalidProof."""
+    header = read_header(text)
+    algorithm = header.get("alg")
+    if header.get("typ") != "dpop+jwt" or has_foreign_members(header, allowed=frozenset({"jwk"})):
+        raise InvalidProof("The header of the DPoP proof is not one of a proof.")
+    if not isinstance(algorithm, str) or algorithm not in algorithms:
+        raise InvalidProof("The DPoP proof is signed with an algorithm that is not accepted.")
+    try:
+        key = public_key(header.get("jwk"), algorithm)
+    except Malformed:
+        raise InvalidProof("The jwk of the DPoP proof is not a public key for its alg.") from None
+    return key, key.thumbprint()
 
 
 def encoded(value: bytes) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from fastmcp.server.auth import AccessToken, TokenVerifier
+from starlette.middleware import Middleware
 
-from authserver_resource.mcp import ProtectedTokenVerifier
-from authserver_resource.resource import NOTHING, ProtectedResource, Requirement
+from authserver_resource.access import NOTHING, Requirement
+from authserver_resource.mcp import ProtectedTokenVerifier, let_answer_outages
+from authserver_resource.resource import ProtectedResource
 
 __all__ = ["FastMcpTokenVerifier"]
 
@@ -13,7 +15,8 @@ __all__ = ["FastMcpTokenVerifier"]
 class FastMcpTokenVerifier(TokenVerifier):
     """FastMCP's `TokenVerifier`: `FastMCP("files", auth=FastMcpTokenVerifier(protected, needs("files.read")))`.
 
-    It has the limits of `ProtectedTokenVerifier`, and serves no metadata: FastMCP's `RemoteAuthProvider` around it does.
+    It has the limits of `ProtectedTokenVerifier`, and serves no metadata: FastMCP's `RemoteAuthProvider` around it does,
+    and needs `answer_outages` of `authserver_resource.mcp` around the app, which this class alone does not need.
 
     Args:
         protected: the resource.
@@ -28,6 +31,12 @@ class FastMcpTokenVerifier(TokenVerifier):
         )
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """Who a token lets in, or None. Raises Unavailable when nobody can say at the moment."""
+        """Who a token lets in, or None. Raises VerifierUnavailable when nobody can say at the moment."""
         access = await self._verifier.verify_token(token)
         return None if access is None else AccessToken(**access.model_dump())
+
+    def get_middleware(self) -> list[Middleware]:
+        """FastMCP's own, which answers 503 with `Retry-After` when nobody can say."""
+        stack: list[Middleware] = super().get_middleware()
+        let_answer_outages(stack)
+        return stack

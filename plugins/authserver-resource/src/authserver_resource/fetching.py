@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import ssl
@@ -11,16 +10,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, TypeGuard
+from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
+from authserver_resource.strict_json import json_object
+
 # Seconds for one exchange: the lookup of the name aside, everything from the connection to the last byte.
 DEADLINE = 5.0
 MAXIMUM_BODY = 262_144  # bytes
+# Bytes of one exchange, whatever the server calls them: headers, trailers, and how chunks are written down.
+MAXIMUM_RECEIVED = MAXIMUM_BODY + 65_536
 _JSON = re.compile(r"application/([a-z0-9.+-]+\+)?json", re.IGNORECASE)
 
 
@@ -76,14 +79,18 @@ class Fetcher:
             checked_url(url, development=self._development)
         except ValueError as error:
             raise FetchFailed(str(error)) from None
-        _DEADLINE.at = time.monotonic() + DEADLINE
+        _EXCHANGE.deadline = time.monotonic() + DEADLINE
+        _EXCHANGE.bytes_left = MAXIMUM_RECEIVED
         host = urlsplit(url).hostname
         try:
             try:
                 return self._exchange(method, url, headers, body)
             except urllib3.exceptions.ProtocolError:
                 return self._exchange(method, url, headers, body)
-        except (HTTPError, OSError) as error:
+        # ValueError is what http.client makes of a chunk of less than nothing.
+        except (HTTPError, OSError, ValueError) as error:
+            if _EXCHANGE.bytes_left < 0:
+                raise _too_long(host) from None
             # Without its text, which can hold the URL.
             raise FetchFailed(f"{host}: no answer: {type(error).__name__}") from None
 
@@ -102,9 +109,13 @@ class Fetcher:
         )
         whole = False
         try:
-            text = answer.read(MAXIMUM_BODY + 1)
-            if len(text) > MAXIMUM_BODY:
-                raise FetchFailed(f"{host}: the answer is longer than {MAXIMUM_BODY} bytes")
+            _check_framing(host, answer.headers)
+            text = b""
+            # Until nothing comes: only then urllib3 knows whether the answer was cut short.
+            while piece := answer.read(MAXIMUM_BODY + 1 - len(text)):
+                text += piece
+                if len(text) > MAXIMUM_BODY:
+                    raise _too_long(host)
             whole = True
         finally:
             if whole:
@@ -112,6 +123,23 @@ class Fetcher:
             else:
                 answer.close()
         return Reply(answer.status, {name.lower(): value for name, value in answer.headers.items()}, text)
+
+
+def _check_framing(host: str | None, headers: Mapping[str, str]) -> None:
+    """Whether there is one way to see where the body ends, and it is as it was sent (RFC 9112, 6). Raises FetchFailed."""
+    length, transfer = headers.get("content-length"), headers.get("transfer-encoding")
+    if length is not None and not (length.isascii() and length.isdigit()):
+        raise FetchFailed(f"{host}: the length of the answer is no number")
+    if transfer is not None and (length is not None or transfer.lower() != "chunked"):
+        raise FetchFailed(f"{host}: where the answer ends cannot be known")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise FetchFailed(f"{host}: the answer is compressed")
+    if length is not None and int(length[:10]) > MAXIMUM_BODY:
+        raise _too_long(host)
+
+
+def _too_long(host: str | None) -> FetchFailed:
+    return FetchFailed(f"{host}: the answer is longer than {MAXIMUM_BODY} bytes")
 
 
 def read_json(reply: Reply) -> dict[str, Any]:
@@ -127,49 +155,6 @@ def read_json(reply: Reply) -> dict[str, Any]:
     return value
 
 
-def json_object(text: bytes) -> dict[str, Any]:
-    """A JSON object in UTF-8 in which no name is repeated and every number is finite.
-
-    Raises ValueError, also for one that is nested too deeply.
-    """
-    return _object(_STRICT, text)
-
-
-def signed_object(text: bytes) -> dict[str, Any]:
-    """As `json_object`, in half the time: of a repeated name the last value counts. For what a trusted issuer signed."""
-    return _object(_QUICK, text)
-
-
-def _object(decoder: json.JSONDecoder, text: bytes) -> dict[str, Any]:
-    try:
-        value = decoder.decode(text.decode("utf-8"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError("no object")
-    return value
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value of JSON is a number; true and false are none."""
-    return type(value) in (int, float)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is repeated")
-    return found
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
-_STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse)
-_QUICK = json.JSONDecoder(parse_constant=_refuse)
-
-
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -179,33 +164,41 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class _Deadline(threading.local):
-    """When the exchange of this thread must be over, on the monotonic clock."""
+class _Exchange(threading.local):
+    """What the exchange of this thread may still take: until when, on the monotonic clock, and how many bytes."""
 
-    at = 0.0
+    deadline = 0.0
+    bytes_left = 0
 
 
-_DEADLINE = _Deadline()
+_EXCHANGE = _Exchange()
 
 
 def _remaining() -> float:
-    seconds = _DEADLINE.at - time.monotonic()
+    seconds = _EXCHANGE.deadline - time.monotonic()
     if seconds <= 0:
         raise TimeoutError
     return seconds
+
+
+def _counted(received: int) -> int:
+    _EXCHANGE.bytes_left -= received
+    if _EXCHANGE.bytes_left < 0:
+        raise OSError("too much was sent")
+    return received
 
 
 # urllib3's timeouts apply to each piece that arrives, so a server that sends a byte a second would never exceed one.
 class _TlsSocket(ssl.SSLSocket):
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(_remaining())
-        return super().recv_into(*args, **kwargs)
+        return _counted(super().recv_into(*args, **kwargs))
 
 
 class _PlainSocket(socket.socket):
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(_remaining())
-        return super().recv_into(*args, **kwargs)
+        return _counted(super().recv_into(*args, **kwargs))
 
 
 class _PlainConnection(HTTPConnection):

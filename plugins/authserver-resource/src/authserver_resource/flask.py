@@ -8,9 +8,10 @@ from typing import Any, TypeVar, cast
 
 from flask import Flask, Response, after_this_request, current_app, g, request
 
+from authserver_resource.access import Access, needs
 from authserver_resource.refusals import Refusal
 from authserver_resource.request import of_wsgi
-from authserver_resource.resource import Access, ProtectedResource, needs
+from authserver_resource.resource import ProtectedResource
 from authserver_resource.wsgi import ACCESS, metadata_response, refusal_response
 
 __all__ = ["FlaskProtection"]

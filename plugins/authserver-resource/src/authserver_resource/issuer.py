@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from authserver_resource.fetching import Fetch, FetchFailed, Reply, checked_url, is_number, read_json
+from authserver_resource.fetching import Fetch, FetchFailed, Reply, checked_url, read_json
 from authserver_resource.jose import ALGORITHMS, Key, KeySet, Malformed
 from authserver_resource.keeping import AFTER_FAILURE, Cache, Kept, WouldWait
 from authserver_resource.refusals import Unavailable
+from authserver_resource.strict_json import is_number
 
 # Seconds for which metadata and keys are fresh: what the server says, within these bounds.
 FRESH, LEAST_FRESH, MOST_FRESH = 300.0, 60.0, 86_400.0
@@ -98,6 +99,8 @@ class KnownIssuer:
         self._inactive: Cache[bool] = Cache(settings.cache_size)
         self._asked: dict[bytes, Future[Mapping[str, Any] | None]] = {}
         self._asking = threading.Lock()
+        self._is_silent = False
+        self._trying = threading.Lock()
 
     def keys(self, *, wait: bool) -> KeySet:
         """Its keys; another object when they were fetched again.
@@ -147,13 +150,24 @@ class KnownIssuer:
                 asked = self._asked[digest] = Future()
         if mine:
             try:
-                asked.set_result(self._ask(token, digest))
+                asked.set_result(self._ask_if_it_answers(token, digest))
             except BaseException as problem:
                 asked.set_exception(problem)
             finally:
                 with self._asking:
                     del self._asked[digest]
         return asked.result()
+
+    def _ask_if_it_answers(self, token: str, digest: bytes) -> Mapping[str, Any] | None:
+        """Ask; while the issuer is silent one thread tries, and no other waits for it."""
+        if not self._is_silent:
+            return self._ask(token, digest)
+        if not self._trying.acquire(blocking=False):
+            raise Unavailable("The authorization server does not answer.", retry_after=int(AFTER_FAILURE))
+        try:
+            return self._ask(token, digest)
+        finally:
+            self._trying.release()
 
     def _ask(self, token: str, digest: bytes) -> Mapping[str, Any] | None:
         settings = self.settings
@@ -167,7 +181,7 @@ class KnownIssuer:
         form = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
         retry_after = int(AFTER_FAILURE)
         try:
-            reply = self._fetch("POST", url, headers, form)
+            reply = self._post(url, headers, form)
             if reply.status in (429, 503):
                 text = reply.headers.get("retry-after", "")
                 if text.isascii() and text.isdigit():
@@ -186,6 +200,15 @@ class KnownIssuer:
             seconds = min(seconds, ends - time.time())
         self._active.put(digest, answer, seconds)
         return answer
+
+    def _post(self, url: str, headers: Mapping[str, str], form: bytes) -> Reply:
+        try:
+            reply = self._fetch("POST", url, headers, form)
+        except FetchFailed:
+            self._is_silent = True
+            raise
+        self._is_silent = False
+        return reply
 
     def _endpoint(self, name: str) -> str:
         url = self._metadata.get(wait=True).get(name)

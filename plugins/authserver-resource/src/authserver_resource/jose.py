@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
-from joserfc.jws import JWSRegistry
 
-from authserver_resource.fetching import json_object
+from authserver_resource.strict_json import json_object
 
 # Characters of an access token, and of a proof.
 MAXIMUM_TOKEN = 16_384
 MAXIMUM_KEYS = 100
 RSA_SIZES = range(2048, 8193)  # bits; above, one check costs more than a stranger may make us spend
 
-Key = ECKey | OKPKey | RSAKey
-
 # The key type and curve of each algorithm. None is symmetric, so a public key can never be taken for a secret.
-_KEYS: Mapping[str, tuple[type[Key], str | None]] = {
+_KEYS: Mapping[str, tuple[type[ECKey | OKPKey | RSAKey], str | None]] = {
     "ES256": (ECKey, "P-256"),
     "ES384": (ECKey, "P-384"),
     "ES512": (ECKey, "P-521"),
@@ -35,6 +36,7 @@ _KEYS: Mapping[str, tuple[type[Key], str | None]] = {
     "RS512": (RSAKey, None),
 }
 ALGORITHMS = tuple(_KEYS)
+_DIGESTS = {"256": SHA256(), "384": SHA384(), "512": SHA512()}
 _PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "n", "e")
 _SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 # From base64url to base64, whose own letters become ones that nobody knows.
@@ -91,9 +93,50 @@ def has_foreign_members(header: Mapping[str, Any], *, allowed: frozenset[str] = 
     return not _REFUSED.isdisjoint(header.keys() - allowed)
 
 
-def verifies(algorithm: str, key: Key, jws: Jws) -> bool:
-    """Whether the private part of this key made the signature."""
-    return bool(JWSRegistry.algorithms[algorithm].verify(jws.signed, jws.signature, key))
+class Key:
+    """A public key for one algorithm, prepared: checking a signature costs what the signature costs.
+
+    Args:
+        algorithm: one of `ALGORITHMS`.
+        key: that fits it.
+    """
+
+    def __init__(self, algorithm: str, key: ECKey | OKPKey | RSAKey) -> None:
+        self._key = key
+        self._verify = _verification(algorithm, key)
+
+    def verifies(self, jws: Jws) -> bool:
+        """Whether the private part of this key made the signature."""
+        try:
+            self._verify(jws.signature, jws.signed)
+        except InvalidSignature:
+            return False
+        return True
+
+    def thumbprint(self) -> str:
+        """Its name, made of it alone (RFC 7638)."""
+        return self._key.thumbprint()
+
+
+def _verification(algorithm: str, key: ECKey | OKPKey | RSAKey) -> Callable[[bytes, bytes], None]:
+    """From a signature and what was signed to nothing, or InvalidSignature (RFC 7518, 3; RFC 8037, 3.1)."""
+    public: Any = key.public_key
+    if isinstance(key, OKPKey):
+        verify: Callable[[bytes, bytes], None] = public.verify
+        return verify
+    digest = _DIGESTS[algorithm[2:]]
+    if isinstance(key, RSAKey):
+        padding = PKCS1v15() if algorithm.startswith("RS") else PSS(MGF1(digest), digest.digest_size)
+        return lambda signature, signed: public.verify(signature, signed, padding, digest)
+    size, method = (public.key_size + 7) // 8, ECDSA(digest)
+
+    def verify_pair(signature: bytes, signed: bytes) -> None:
+        if len(signature) != 2 * size:
+            raise InvalidSignature
+        r, s = int.from_bytes(signature[:size]), int.from_bytes(signature[size:])
+        public.verify(encode_dss_signature(r, s), signed, method)
+
+    return verify_pair
 
 
 def public_key(jwk: object, algorithm: str) -> Key:
@@ -121,7 +164,7 @@ def public_key(jwk: object, algorithm: str) -> Key:
     # Leading zeros would give one key many thumbprints.
     if {**exact, "kty": kind.key_type} != members:
         raise Malformed("the key is not in its canonical form")
-    return key
+    return Key(algorithm, key)
 
 
 class KeySet:
@@ -133,7 +176,7 @@ class KeySet:
     """
 
     def __init__(self, jwks: Mapping[str, Any], algorithms: Sequence[str]) -> None:
-        self._keys: dict[tuple[str, str], Key] = {}
+        self._keys: dict[tuple[str, str], Key | None] = {}
         self._nameless: dict[str, list[Key]] = {}
         listed = jwks.get("keys")
         if not isinstance(listed, list) or len(listed) > MAXIMUM_KEYS:
@@ -150,7 +193,8 @@ class KeySet:
                     continue
                 self._nameless.setdefault(algorithm, []).append(key)
                 if isinstance(kid := jwk.get("kid"), str):
-                    self._keys.setdefault((kid, algorithm), key)
+                    # Two keys of one name: nobody can say which of them is meant.
+                    self._keys[kid, algorithm] = None if (kid, algorithm) in self._keys else key
         if not self._nameless:
             raise Malformed("no key of the set can be used with the algorithms that are allowed")
 

@@ -127,6 +127,8 @@ class Cache(Generic[Value]):
 
     def get(self, key: Hashable) -> Value | None:
         """The value, or None."""
+        if key not in self._values:  # asked without the lock, for what nobody has seen
+            return None
         with self._lock:
             found = self._values.get(key)
             if found is None:

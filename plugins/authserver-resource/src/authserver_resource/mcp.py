@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
-from starlette.authentication import AuthCredentials
+from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials, AuthenticationError
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
 
+from authserver_resource.access import NOTHING, Access, Requirement
 from authserver_resource.asgi import Application, AsgiProtection, Scope
 from authserver_resource.refusals import Refusal, Unavailable
 from authserver_resource.request import Request
-from authserver_resource.resource import NOTHING, Access, ProtectedResource, Requirement
-from authserver_resource.wsgi import Rule
+from authserver_resource.resource import ProtectedResource
+from authserver_resource.wsgi import Rule, refusal_response
 
-__all__ = ["McpProtection", "ProtectedTokenVerifier"]
+__all__ = ["McpProtection", "ProtectedTokenVerifier", "VerifierUnavailable", "answer_outages"]
+
+App = TypeVar("App", bound=Starlette)
 
 
 class McpProtection(AsgiProtection):
@@ -50,14 +59,18 @@ class McpProtection(AsgiProtection):
 
 
 class ProtectedTokenVerifier:
-    """The SDK's `TokenVerifier`: `MCPServer(..., token_verifier=ProtectedTokenVerifier(protected), auth=...)`.
+    """The SDK's `TokenVerifier`, for servers that keep the SDK's own `auth` settings.
+
+    server = MCPServer("files", token_verifier=ProtectedTokenVerifier(protected), auth=AuthSettings(...))
+    app = answer_outages(server.streamable_http_app())
 
     It sees the token alone, so it takes bearer tokens that are bound to nothing. `McpProtection` takes the others
     too, and its challenges say more.
 
     Args:
         protected: the resource.
-        requirement: what every token needs.
+        requirement: what every token needs, or the SDK answers 401. Scopes belong into `required_scopes` of its
+            `AuthSettings`: then it answers 403.
     """
 
     def __init__(self, protected: ProtectedResource, requirement: Requirement = NOTHING) -> None:
@@ -68,17 +81,52 @@ class ProtectedTokenVerifier:
         """Who a token lets in, or None.
 
         Raises:
-            Unavailable: nobody can say at the moment. The SDK answers 500 then, not that the token is bad.
+            VerifierUnavailable: nobody can say at the moment. The answer is 503 with `answer_outages`, and 400 without;
+                never 401, after which a client would throw away what may be a good token.
         """
         try:
             access = await self._protected.check_async(
                 Request("POST", "", (f"Bearer {token}",)), self._requirement
             )
-        except Unavailable:
-            raise
+        except Unavailable as down:
+            raise VerifierUnavailable(down.description, retry_after=down.retry_after) from None
         except Refusal:
             return None
         return access_token(access, token, self._protected.identifier)
+
+
+class VerifierUnavailable(Unavailable, AuthenticationError):
+    """An outage as Starlette's middleware knows it, by which the SDK and FastMCP authenticate; others would be a 500."""
+
+
+def answer_outages(app: App) -> App:
+    """Let an app of the SDK or of FastMCP answer 503 with `Retry-After` when its verifier cannot ask the issuer.
+
+    Args:
+        app: before its first request.
+
+    Raises:
+        ValueError: the app does not authenticate.
+    """
+    if not let_answer_outages(app.user_middleware):
+        raise ValueError("answer_outages: the app has no token verifier")
+    return app
+
+
+def let_answer_outages(stack: Iterable[Middleware]) -> bool:
+    """Let what authenticates in a stack of middleware answer outages; whether there is anything that does."""
+    authentication: object = AuthenticationMiddleware
+    found = [middleware for middleware in stack if middleware.cls is authentication]
+    for middleware in found:
+        middleware.kwargs["on_error"] = _answer
+    return bool(found)
+
+
+def _answer(connection: HTTPConnection, error: Exception) -> Response:
+    if not isinstance(error, Refusal):
+        return AuthenticationMiddleware.default_on_error(connection, error)
+    status, headers, body = refusal_response(error)
+    return Response(body, status, dict(headers))
 
 
 def access_token(access: Access, token: str, resource: str) -> AccessToken:

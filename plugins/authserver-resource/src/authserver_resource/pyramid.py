@@ -15,9 +15,10 @@ from pyramid.request import Request as PyramidRequest
 from pyramid.response import Response
 from pyramid.security import Allowed, Denied
 
+from authserver_resource.access import Access, Requirement, needs
 from authserver_resource.refusals import NoToken, Refusal
 from authserver_resource.request import Request, of_wsgi
-from authserver_resource.resource import Access, ProtectedResource, Requirement, needs
+from authserver_resource.resource import ProtectedResource
 from authserver_resource.wsgi import ACCESS, metadata_response, refusal_response
 
 __all__ = ["HasScope", "ResourcePolicy", "includeme"]

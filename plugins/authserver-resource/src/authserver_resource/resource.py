@@ -6,28 +6,21 @@ import asyncio
 import hashlib
 import json
 import logging
-import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+from authserver_resource.access import NOTHING, WORD, Access, Requirement
 from authserver_resource.dpop import Dpop, encoded
-from authserver_resource.fetching import Fetch, Fetcher, checked_url, is_number, signed_object
+from authserver_resource.fetching import Fetch, Fetcher, checked_url
 from authserver_resource.issuer import Issuer, KnownIssuer
 from authserver_resource.jose import (
     MAXIMUM_TOKEN,
-    KeySet,
-    Malformed,
-    has_foreign_members,
-    read_header,
-    split,
-    verifies,
 )
-from authserver_resource.keeping import Cache, WouldWait
+from authserver_resource.keeping import WouldWait
 from authserver_resource.refusals import (
     Challenge,
     InsufficientAuthentication,
@@ -41,82 +34,14 @@ from authserver_resource.refusals import (
     Unavailable,
 )
 from authserver_resource.request import Request
+from authserver_resource.strict_json import is_number
+from authserver_resource.tokens import TokenVerifier
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 _SCHEMES = {"bearer": "Bearer", "dpop": "DPoP"}
-# The `typ` of an access token (RFC 9068, 2.1), in small letters: no ID token and no other JWT has it.
-_TYPES = ("at+jwt", "application/at+jwt")
-# Claims that every JWT access token has, beside those that are checked (RFC 9068, 2.2).
-_NEEDED = ("sub", "client_id", "jti")
-_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 # It is no right at this resource, and is asked for by clients that want it (MCP, authorization).
 _OFFLINE_ACCESS = "offline_access"
-_REMEMBERED_HEADERS = 256
-_REMEMBERED_TOKENS = 1024
-_REMEMBERED_SECONDS = 3600.0
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requirement:
-    """What a request needs beside a good token.
-
-    Attributes:
-        scopes: all of them.
-        acr_values: one of them is how the person must have signed in, the best first (RFC 9470, 3).
-        max_age: seconds since the person signed in, or None.
-    """
-
-    scopes: tuple[str, ...] = ()
-    acr_values: tuple[str, ...] = ()
-    max_age: int | None = None
-
-    def __post_init__(self) -> None:
-        for text in (*self.scopes, *self.acr_values):
-            if not _SCOPE.fullmatch(text):
-                raise ValueError(f"{text!r}: is no scope and no acr value: one word without quotation marks")
-        if self.max_age is not None and self.max_age < 0:
-            raise ValueError("max_age: must be 0 or more seconds")
-
-
-NOTHING = Requirement()
-
-
-def needs(*scopes: str, acr_values: Iterable[str] = (), max_age: int | None = None) -> Requirement:
-    """What a request needs: `needs("files.write", max_age=300)`."""
-    return Requirement(scopes=scopes, acr_values=tuple(acr_values), max_age=max_age)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
-    """Who was let in, and with what. The token itself is not in it, so it cannot be passed on (OAuth 2.1, 7.1.4).
-
-    Attributes:
-        issuer: of the token.
-        subject: the person, or the client itself; unique at the issuer only.
-        client_id: the program that sent the request.
-        scopes: that the token holds, and those that they imply.
-        held: the scopes of the token alone.
-        expires_at: of the token, in Unix seconds, or None if the issuer did not say.
-        claims: of the JWT, or members of the introspection answer.
-        scheme: `Bearer` or `DPoP`.
-        headers: to add to the response.
-    """
-
-    issuer: str
-    subject: str
-    client_id: str
-    scopes: frozenset[str]
-    held: frozenset[str]
-    expires_at: float | None
-    claims: Mapping[str, Any] = field(repr=False)
-    scheme: str = "Bearer"
-    headers: tuple[tuple[str, str], ...] = ()
-
-    def __contains__(self, scope: str) -> bool:
-        """Whether the token allows a scope."""
-        return scope in self.scopes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +117,7 @@ class ProtectedResource:
             {self.origin, f"{self.origin}/"} if parts.path in ("", "/") else frozenset()
         )
         self._scopes = tuple(scope for scope in scopes if scope != _OFFLINE_ACCESS)
-        self._expanded = lru_cache(4096)(_expansion(implied_scopes))
+        self._implied_scopes = implied_scopes
         Requirement(scopes=self._scopes)
         listed = [issuers] if isinstance(issuers, (Issuer, str)) else list(issuers)
         self._settings = [Issuer(issuer) if isinstance(issuer, str) else issuer for issuer in listed]
@@ -207,14 +132,8 @@ class ProtectedResource:
 
     def use(self, fetch: Fetch) -> None:
         """Ask the issuers by this function from now on, and forget what they said before."""
-        self._issuers = {
-            settings.issuer: KnownIssuer(settings, fetch, development=self._development)
-            for settings in self._settings
-        }
-        # Headers of tokens that were verified: each issuer has one for each of its keys.
-        self._headers: dict[bytes, tuple[str, str | None]] = {}
-        # Tokens whose signature was checked with keys that are still those of their issuer, by their digests.
-        self._checked: Cache[tuple[KeySet, Access]] = Cache(_REMEMBERED_TOKENS)
+        issuers = [KnownIssuer(settings, fetch, development=self._development) for settings in self._settings]
+        self._tokens = TokenVerifier(issuers, self._audiences, self._implied_scopes, self._leeway)
 
     @property
     def issuers(self) -> Sequence[Issuer]:
@@ -280,7 +199,7 @@ class ProtectedResource:
         scheme = ""
         try:
             scheme, token = self._credentials(request)
-            access = self._verified(token, wait=wait)
+            access = self._tokens.access(token, wait=wait)
             access = self._bound(access, scheme, token, request)
             if requirement is not NOTHING:
                 self._demand(access, requirement)
@@ -308,130 +227,6 @@ class ProtectedResource:
             # A proof is checked or refused, never ignored.
             raise InvalidRequest("A DPoP proof comes with the scheme DPoP.", scheme=scheme)
         return scheme, token
-
-    def _verified(self, token: str, *, wait: bool) -> Access:
-        """The access that a token gives, whoever sends it."""
-        return (
-            self._signed(token, wait=wait) if token.count(".") == 2 else self._introspected(token, wait=wait)
-        )
-
-    def _signed(self, token: str, *, wait: bool) -> Access:
-        """A JWT access token (RFC 9068, 4)."""
-        digest = hashlib.sha256(token.encode()).digest()
-        known = self._checked.get(digest)
-        if known is not None:
-            keys, access = known
-            issuer = self._issuers[access.issuer]
-            if issuer.keys(wait=wait) is keys:
-                self._check_times(access.claims)
-                return access
-        keys, access = self._read(token, wait=wait)
-        issuer = self._issuers[access.issuer]
-        if not issuer.settings.introspect_jwts:
-            self._checked.put(digest, (keys, access), _REMEMBERED_SECONDS)
-        elif issuer.introspect(token, wait=wait) is None:
-            raise InvalidToken("The access token is revoked.")
-        return access
-
-    def _read(self, token: str, *, wait: bool) -> tuple[KeySet, Access]:
-        try:
-            jws = split(token)
-            algorithm, kid = self._headers.get(jws.header) or _read_token_header(jws.header)
-            claims = signed_object(jws.payload)
-        except Malformed as problem:
-            raise InvalidToken(f"The access token is not valid: {problem}.") from None
-        except ValueError:
-            raise InvalidToken("The access token is not valid: its claims are not a JSON object.") from None
-        issuer = self._issuer_of(claims)
-        if algorithm not in issuer.settings.algorithms:
-            raise InvalidToken("The access token is signed with an algorithm that is not accepted.")
-        keys, key = issuer.keys_with(kid, algorithm, wait=wait)
-        if key is None:
-            raise InvalidToken("The access token is signed with a key that its issuer does not have.")
-        if not verifies(algorithm, key, jws):
-            raise InvalidToken("The signature of the access token is wrong.")
-        if len(self._headers) < _REMEMBERED_HEADERS:
-            self._headers[jws.header] = (algorithm, kid)
-        self._check_times(claims)
-        for name in _NEEDED:
-            value = claims.get(name)
-            if not value or not isinstance(value, str):
-                raise InvalidToken(f"The access token has no {name}.")
-        return keys, self._access(issuer, claims)
-
-    def _issuer_of(self, claims: Mapping[str, Any]) -> KnownIssuer:
-        name = claims.get("iss")
-        issuer = self._issuers.get(name) if isinstance(name, str) else None
-        if issuer is None:
-            raise InvalidToken("The access token is of another issuer.")
-        return issuer
-
-    def _check_times(self, claims: Mapping[str, Any]) -> None:
-        now = time.time()
-        expires, issued, begins = claims.get("exp"), claims.get("iat"), claims.get("nbf", 0)
-        if not (is_number(expires) and is_number(issued) and is_number(begins)):
-            raise InvalidToken("The times of the access token are missing or no numbers.")
-        if now >= expires + self._leeway:
-            raise InvalidToken("The access token has expired.")
-        if max(issued, begins) > now + self._leeway:
-            raise InvalidToken("The access token is not valid yet.")
-
-    def _introspected(self, token: str, *, wait: bool) -> Access:
-        """A token that only its issuer can read (RFC 7662)."""
-        if not _TOKEN.fullmatch(token):
-            raise InvalidToken("The access token has characters that no access token has.")
-        down: Unavailable | None = None
-        for issuer in self._issuers.values():
-            if not issuer.settings.client_id:
-                continue
-            try:
-                answer = issuer.introspect(token, wait=wait)
-            except Unavailable as problem:
-                # Another issuer may know it.
-                down = problem
-                continue
-            if answer is not None:
-                return self._described_by(issuer, answer)
-        if down is not None:
-            raise down
-        raise InvalidToken("The access token is unknown, expired or revoked.")
-
-    def _described_by(self, issuer: KnownIssuer, answer: Mapping[str, Any]) -> Access:
-        if answer.get("iss", issuer.settings.issuer) != issuer.settings.issuer:
-            raise InvalidToken("The access token is of another issuer.")
-        now = time.time()
-        ends, begins = answer.get("exp", now + 1), answer.get("nbf", now)
-        # The issuer has checked both by its own clock, so no leeway is needed at the end.
-        if not is_number(ends) or not is_number(begins) or now >= ends or begins > now + self._leeway:
-            raise InvalidToken("The access token has expired, or is not valid yet.")
-        token_type = answer.get("token_type")
-        if isinstance(token_type, str) and token_type.lower() == "dpop" and not answer.get("cnf"):
-            raise InvalidToken("The access token is bound to a key that its issuer does not name.")
-        return self._access(issuer, answer)
-
-    def _access(self, issuer: KnownIssuer, claims: Mapping[str, Any]) -> Access:
-        audience = claims.get("aud")
-        if isinstance(audience, list):
-            meant = any([isinstance(name, str) and name in self._audiences for name in audience])
-        else:
-            meant = isinstance(audience, str) and audience in self._audiences
-        if not meant:
-            raise InvalidToken("The access token is for another resource.")
-        scope = claims.get("scope", "")
-        if not isinstance(scope, str):
-            raise InvalidToken("The scope of the access token is no text.")
-        held, scopes = self._expanded(scope)
-        subject, client_id = claims.get("sub", ""), claims.get("client_id", "")
-        return Access(
-            issuer=issuer.settings.issuer,
-            subject=subject if isinstance(subject, str) else "",
-            client_id=client_id if isinstance(client_id, str) else "",
-            scopes=scopes,
-            held=held,
-            expires_at=claims.get("exp"),
-            # It is remembered, and handed out again.
-            claims=MappingProxyType(claims),
-        )
 
     def _bound(self, access: Access, scheme: str, token: str, request: Request) -> Access:
         """Check that the sender of a bound token is the one to whom it is bound (RFC 9449, 7; RFC 8705, 3)."""
@@ -557,44 +352,10 @@ class ProtectedResource:
         return metadata
 
 
-def _read_token_header(text: bytes) -> tuple[str, str | None]:
-    """The algorithm and the key id of an access token's header (RFC 9068, 2.1). Raises Malformed."""
-    header = read_header(text)
-    algorithm, typ, kid = header.get("alg"), header.get("typ"), header.get("kid")
-    if not isinstance(typ, str) or typ.lower() not in _TYPES:
-        raise Malformed("its type is not at+jwt")
-    if has_foreign_members(header):
-        raise Malformed("its header brings a key, or has members that are not accepted")
-    if not isinstance(algorithm, str) or not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= 256)):
-        raise Malformed("its header has no algorithm, or a malformed kid")
-    return algorithm, kid
-
-
 def _union(held: Collection[str], needed: Collection[str]) -> str:
     """The scopes to ask for next: those that are there too, so that none is lost.
 
     In one order, so that a client sees when it gets the same challenge again (MCP, step-up).
     """
-    every = {scope for scope in held if _SCOPE.fullmatch(scope)} | set(needed)
+    every = {scope for scope in held if WORD.fullmatch(scope)} | set(needed)
     return " ".join(sorted(every - {_OFFLINE_ACCESS}))
-
-
-def _expansion(
-    implied: Mapping[str, Iterable[str]],
-) -> Callable[[str], tuple[frozenset[str], frozenset[str]]]:
-    """From the `scope` of a token to the scopes that it holds, and to those that it allows."""
-    directly = {broad: frozenset(narrow) for broad, narrow in implied.items()}
-    if any([isinstance(narrow, str) for narrow in implied.values()]):
-        raise ValueError("implied_scopes: each value must be a list of scopes")
-
-    def expanded(scope: str) -> tuple[frozenset[str], frozenset[str]]:
-        held = frozenset(scope.split())
-        allowed: set[str] = set()
-        left = set(held)
-        while left:
-            one = left.pop()
-            allowed.add(one)
-            left |= directly.get(one, frozenset()) - allowed
-        return held, frozenset(allowed)
-
-    return expanded

@@ -9,9 +9,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
 
+from authserver_resource.access import Access, needs
 from authserver_resource.refusals import Refusal
 from authserver_resource.request import of_asgi
-from authserver_resource.resource import Access, ProtectedResource, needs
+from authserver_resource.resource import ProtectedResource
 from authserver_resource.wsgi import ACCESS, metadata_response, refusal_response
 
 __all__ = ["StarletteProtection"]

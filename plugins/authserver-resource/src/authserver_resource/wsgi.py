@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from authserver_resource.access import NOTHING, Access, Requirement
 from authserver_resource.refusals import Refusal
 from authserver_resource.request import of_wsgi
-from authserver_resource.resource import NOTHING, Access, ProtectedResource, Requirement
+from authserver_resource.resource import ProtectedResource
 
 # Where the application finds who was let in.
 ACCESS = "authserver_resource.access"
