@@ -13,6 +13,7 @@ from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_rows, safe, say, words
 from authserver.doctor.examination import Report, Unreachable, Walked, examine, problem_of
 from authserver.doctor.findings import Finding, Result
+from authserver.doctor.reading import counted
 from authserver.doctor.recordings import NAMES, load
 from authserver.doctor.walk import Options
 from authserver.doctor.wire import Wire
@@ -214,7 +215,7 @@ def _print_findings(found: Sequence[Finding], *, verbose: bool) -> None:
     good = sum(finding.result is Result.OK for finding in found)
     print_rows(rows, ("step", "result", "what_happens", "clause"), empty="")
     if not verbose and good:
-        say(f"{good} checks are ok; --verbose lists them.")
+        say(f"{counted(good, 'check')} ok; --verbose lists them.")
 
 
 def _program_row(walked: Walked) -> dict[str, Any]:
@@ -268,7 +269,7 @@ def _sentence(report: Report) -> str:
     of_all = sum(finding.result is Result.STUMBLES for finding in report.found)
     told = []
     if of_all:
-        told.append(f"{of_all} things are wrong for every client.")
+        told.append(f"{counted(of_all, 'thing')} {'is' if of_all == 1 else 'are'} wrong for every client.")
     if stumbling:
         told.append(f"{len(stumbling)} of {len(report.programs)} programs stumble.")
     elif report.programs and not of_all:

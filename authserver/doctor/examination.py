@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from authserver.doctor import resource as resources
 from authserver.doctor import server as servers
 from authserver.doctor.findings import Finding, Findings, Result, worst
+from authserver.doctor.reading import counted
 from authserver.doctor.recordings import Recording, load
 from authserver.doctor.resource import Resource
 from authserver.doctor.sending import Told
@@ -151,13 +152,13 @@ def _look_at_audience(report: Report, protected: Resource, findings: Findings) -
         for walked in report.programs
         if walked.recording.resource is not None
         for finding in walked.found
-        if finding.check in ("authorizes", "document") and finding.result is not Result.NOT_RUN
+        if finding.check in ("authorizes", "document", "audience") and finding.result is not Result.NOT_RUN
     ]
-    if refused := [finding for finding in asked if "invalid_target" in finding.what]:
+    if refused := [finding for finding in asked if finding.check == "audience"]:
         findings.stumble(
             "audience",
-            f"the authorization server gives no tokens for {protected.identifier}: {len(refused)} requests came back with "
-            "invalid_target",
+            f"the authorization server gives no tokens for {protected.identifier}: it answers invalid_target to "
+            f"{counted(len(refused), 'request')}",
         )
     elif any(finding.result is Result.OK for finding in asked):
         findings.ok("audience", f"authorization requests for {protected.identifier} are accepted")

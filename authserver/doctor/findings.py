@@ -49,16 +49,16 @@ CHECKS: Mapping[str, Check] = {
     "metadata-address": Check(
         "discovery",
         f"RFC 8414, 3.1; {_MCP_DISCOVERY}",
-        "the server has the document at the address that follows from authserver.issuer; let the reverse proxy pass "
+        "authserver has the document at the address that follows from authserver.issuer; let the reverse proxy pass "
         "/.well-known/ on, with the path behind it",
     ),
     "metadata-missing": Check(
         "discovery",
         f"RFC 8414, 3.2; {_MCP_DISCOVERY}",
-        "where it has no document the server answers 404; let the reverse proxy pass everything below /.well-known/ on",
+        "authserver answers 404 where it has no document; let the reverse proxy pass everything below /.well-known/ on",
     ),
     "metadata-answer": Check(
-        "discovery", "RFC 8414, 3.2", "let the reverse proxy pass the server's answer on as it is"
+        "discovery", "RFC 8414, 3.2", "let the reverse proxy pass the answers of authserver on as they are"
     ),
     "metadata-agrees": Check(
         "discovery", "RFC 8414, 3.3", "let the reverse proxy pass all addresses on to the same server"
@@ -68,13 +68,13 @@ CHECKS: Mapping[str, Check] = {
         "RFC 8414, 3.3",
         "set authserver.issuer to exactly the address that clients are given",
     ),
-    "metadata-member": Check("metadata", "RFC 8414, 2", "the server writes these members from its plugins"),
+    "metadata-member": Check("metadata", "RFC 8414, 2", "authserver writes these members from its plugins"),
     "endpoint-https": Check(
         "metadata", "OAuth 2.1, 1.5", "the endpoints follow from authserver.issuer: set that to https"
     ),
-    "pkce": Check("metadata", "RFC 8414, 2; RFC 7636, 4.2", "the server always lists S256"),
-    "grant-types": Check("metadata", "RFC 9700, 2.1.2 and 2.4", "the server offers neither"),
-    "iss-parameter": Check("metadata", "RFC 9207, 2.3 and 3", "the server always sends and announces iss"),
+    "pkce": Check("metadata", "RFC 8414, 2; RFC 7636, 4.2", "authserver always lists S256"),
+    "grant-types": Check("metadata", "RFC 9700, 2.1.2 and 2.4", "authserver offers neither"),
+    "iss-parameter": Check("metadata", "RFC 9207, 2.3 and 3", "authserver always sends and announces iss"),
     "public-clients": Check(
         "metadata", "RFC 8414, 2; RFC 7591, 2", "list public_client in authserver.plugins"
     ),
@@ -84,10 +84,10 @@ CHECKS: Mapping[str, Check] = {
     "cross-origin": Check(
         "browser",
         "Fetch standard, CORS protocol",
-        "the server allows every origin to read it; let the reverse proxy keep these headers",
+        "authserver allows every origin to read it; let the reverse proxy keep these headers",
     ),
     "head": Check("http", "RFC 9110, 9.1", "let the reverse proxy pass HEAD on"),
-    "caching": Check("http", "RFC 9111, 5.2.2.1", "let the reverse proxy keep the server's Cache-Control"),
+    "caching": Check("http", "RFC 9111, 5.2.2.1", "let the reverse proxy keep the Cache-Control of authserver"),
     "redirected": Check(
         "http",
         "RFC 9110, 15.4",
@@ -110,17 +110,22 @@ CHECKS: Mapping[str, Check] = {
         "list registration_open in the place of registration_token in authserver.plugins",
     ),
     "token-refusal": Check("token", "RFC 6749, 5.2", "let the reverse proxy pass refusals on as they are"),
-    "token-methods": Check("token", "RFC 6749, 3.2", "the server answers POST alone"),
+    "token-methods": Check("token", "RFC 6749, 3.2", "authserver answers POST alone"),
     "redirect-refused": Check(
         "authorization",
         "RFC 6749, 4.1.2.1; RFC 9700, 4.11",
-        "the server never redirects to an address that was not registered",
+        "authserver never redirects to an address that was not registered",
     ),
     # ---- a program ------------------------------------------------------------------------------------
     "finds-metadata": Check(
         "discovery",
         f"RFC 8414, 3; {_MCP_DISCOVERY}",
         "let the reverse proxy pass /.well-known/ on, with the path behind it",
+    ),
+    "finds-metadata-at-api": Check(
+        "discovery",
+        "MCP authorization of 2025-03-26, Server Metadata Discovery",
+        "this program asks the API, not the server: let the API answer there with the document of authserver",
     ),
     "finds-members": Check(
         "metadata",
@@ -163,13 +168,12 @@ CHECKS: Mapping[str, Check] = {
     "authorizes": Check(
         "authorization",
         "RFC 6749, 4.1.1 and 4.1.2.1",
-        "`authserver explain --error-id ID` says which plugin refused it; for redirect URIs see redirect_loopback, "
-        "mcp_clients and redirect_private_use, for scopes authserver.scopes, for resources "
-        "authserver.plugin.resources_listed.resources",
+        "`authserver explain --error-id ID` says which plugin refused it; redirect_loopback, mcp_clients and "
+        "redirect_private_use allow redirect URIs",
     ),
-    "response-iss": Check("authorization", "RFC 9207, 2", "the server always sends iss"),
-    "response-state": Check("authorization", "RFC 6749, 4.1.2.1", "the server returns state as it came"),
-    "pkce-required": Check("authorization", "OAuth 2.1, 4.1.1; RFC 9700, 2.1.1", "the server always requires S256"),
+    "response-iss": Check("authorization", "RFC 9207, 2", "authserver always sends iss"),
+    "response-state": Check("authorization", "RFC 6749, 4.1.2.1", "authserver returns state as it came"),
+    "pkce-required": Check("authorization", "OAuth 2.1, 4.1.1; RFC 9700, 2.1.1", "authserver always requires S256"),
     "redirect-exact": Check(
         "authorization", "RFC 9700, 2.1; RFC 6749, 3.1.2.3", "list redirect_exact in authserver.plugins"
     ),
@@ -186,6 +190,9 @@ CHECKS: Mapping[str, Check] = {
     ),
     "in-time": Check("http", "as recorded of this program", "look for what is slow before the server"),
     # ---- a protected resource -------------------------------------------------------------------------
+    "resource-https": Check(
+        "resource", "RFC 6750, 5.2; RFC 9728, 1.2", "let a reverse proxy terminate TLS before the resource"
+    ),
     "resource-protected": Check(
         "resource", "RFC 6750, 3", "protect the resource: authserver-resource verifies tokens for it"
     ),
@@ -216,7 +223,7 @@ CHECKS: Mapping[str, Check] = {
     ),
     "resource-scopes": Check("resource", "RFC 9728, 2", "give authserver-resource the scopes that it needs"),
     "audience": Check(
-        "resource",
+        "authorization",
         "RFC 8707, 2; RFC 9068, 3",
         "list the resource in authserver.plugin.resources_listed.resources exactly as its metadata names it",
     ),

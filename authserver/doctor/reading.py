@@ -7,16 +7,20 @@ import html
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 Json = Mapping[str, Any]
 
 MAXIMUM_QUOTED = 160
+# Characters of a page that are looked at.
+MAXIMUM_PAGE = 65_536
 # RFC 9110, 5.6.2 and 5.6.4.
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _ATTRIBUTE = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:({_TOKEN})|"((?:[^"\\]|\\.)*)")')
 _SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]+|$)")
 _BETWEEN = re.compile(r"[ \t]*,?[ \t,]*")
+# What a page says of a refusal, beside the words for people.
+_OF_OAUTH = re.compile(r"\b(?:invalid_\w+|unauthorized_client|redirect_uri|client_id|code_challenge)\b")
 _TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _TITLES = tuple(
     re.compile(rf"<{name}\b[^>]*>(.*?)</{name}\s*>", re.DOTALL | re.IGNORECASE) for name in ("h1", "title")
@@ -48,28 +52,42 @@ def quoted(text: str) -> str:
     return line if len(line) <= MAXIMUM_QUOTED else line[: MAXIMUM_QUOTED - 1] + "…"
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def page_text(body: bytes) -> str:
-    """What a page says first: its heading, else its title, else its beginning."""
-    text = body[:200_000].decode("utf-8", "replace")
-    for pattern in _TITLES:
-        if (found := pattern.search(text)) and (words := _plain(found[1])):
-            return quoted(words)
-    return quoted(_plain(text))
+    """What an error page says: its heading, else its title, and the words on it that speak of OAuth."""
+    text = body[:MAXIMUM_PAGE].decode("utf-8", "replace")
+    titles = (_plain(found[1]) for pattern in _TITLES if (found := pattern.search(text)))
+    title = next(filter(None, titles), "")
+    pieces = [_plain(piece) for piece in _TAGS.sub("\0", text).split("\0")]
+    told = [piece for piece in pieces if piece != title and _OF_OAUTH.search(piece)]
+    return quoted(": ".join(dict.fromkeys([title, *told[:2]]))) if title or told else quoted(_plain(text))
 
 
 def _plain(text: str) -> str:
     return " ".join(html.unescape(_TAGS.sub(" ", text)).split())
 
 
+def parts_of(url: str) -> SplitResult:
+    """The parts of a URL; all of them are empty for a text that is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
+
+
 def origin_of(url: str) -> str:
     """Scheme, host and port of a URL, as written."""
-    parts = urlsplit(url)
+    parts = parts_of(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def query_of(url: str) -> dict[str, str]:
     """The parameters of a URL; of one that is there twice the last."""
-    return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    return dict(parse_qsl(parts_of(url).query, keep_blank_values=True))
 
 
 def challenges(header: str) -> list[tuple[str, list[tuple[str, str]]]]:

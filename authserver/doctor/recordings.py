@@ -27,7 +27,7 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A part of a recording: a member that is not listed here is an error."""
 
 
-class Sources(Strict):
+class Sources(Strict, frozen=True):
     """Where each part was read, and when; `reconstructed from` where nobody shows it."""
 
     discovery: str
@@ -42,7 +42,7 @@ class Sources(Strict):
                 raise ValueError(f"{part}: a source names a repository, package or page, and a date")
 
 
-class Scope(Strict):
+class Scope(Strict, frozen=True):
     """How a program chooses a scope: the first of these that says anything, else a text of its own.
 
     Attributes:
@@ -58,7 +58,7 @@ class Scope(Strict):
     added_if_advertised: tuple[str, ...] = ()
 
 
-class Discovery(Strict):
+class Discovery(Strict, frozen=True):
     """How a program finds our metadata.
 
     Attributes:
@@ -76,14 +76,14 @@ class Discovery(Strict):
     at_the_api: bool = False
 
 
-class Choice(Strict):
+class Choice(Strict, frozen=True):
     """A member of a registration that a program chooses: the first of these that our metadata lists."""
 
     listed_in: str
     first_of: tuple[str, ...]
 
 
-class Registration(Strict):
+class Registration(Strict, frozen=True):
     """The registration request (RFC 7591, 3.1).
 
     Attributes:
@@ -102,7 +102,7 @@ class Registration(Strict):
     insists_on_method: bool = False
 
 
-class Authorization(Strict):
+class Authorization(Strict, frozen=True):
     """One way in which a program asks for a code.
 
     Attributes:
@@ -121,7 +121,7 @@ class Authorization(Strict):
     scope: Scope = Scope()
 
 
-class TokenRequest(Strict):
+class TokenRequest(Strict, frozen=True):
     """A request to the token endpoint.
 
     Attributes:
@@ -136,7 +136,7 @@ class TokenRequest(Strict):
     scope: Scope = Scope()
 
 
-class MetadataDocument(Strict):
+class MetadataDocument(Strict, frozen=True):
     """The client id metadata document that the program prefers where a server takes one."""
 
     url: str
@@ -144,7 +144,7 @@ class MetadataDocument(Strict):
     document: Mapping[str, Any] | None = None
 
 
-class Recording(Strict):
+class Recording(Strict, frozen=True):
     """What one program sends.
 
     Attributes:

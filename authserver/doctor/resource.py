@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,6 +14,7 @@ from authserver.doctor.reading import (
     encoded,
     has,
     origin_of,
+    parts_of,
     quoted,
     text_of,
     texts_of,
@@ -71,10 +71,10 @@ def look_at(wire: Wire, url: str, findings: Findings, progress: Callable[[str], 
     if not url.startswith("https://"):
         if is_local(url):
             findings.warn(
-                "resource-protected", "it is an http address, which programs take on this computer alone"
+                "resource-https", "it is an http address, which programs take on this computer alone"
             )
         else:
-            findings.stumble("resource-protected", "it is an http address, over which tokens can be read")
+            findings.stumble("resource-https", "it is an http address, over which tokens can be read")
     progress("asks without a token")
     asking = _way_of_asking(wire, url)
     answer = asking({})
@@ -203,7 +203,7 @@ def _send_bad_tokens(asking: Asking, resource: Resource, findings: Findings) -> 
                 "forged-token", f"a JWT without a signature is answered by {forged.kind}, not by 401"
             )
         in_query = asking({}, access_token=BAD_TOKEN)
-        if in_query.status == 401 and _error_of(in_query) == "invalid_token":
+        if _error_of(in_query) == "invalid_token" != _error_of(asking({})):
             findings.warn("token-in-query", "a token in the URL is read, where it ends in logs")
         elif in_query.status < 400:
             findings.stumble("token-in-query", f"with any token in the URL it answers {in_query.kind}")
@@ -237,7 +237,7 @@ def _forged(resource: Resource) -> str:
 
 
 def _look_at_document(wire: Wire, resource: Resource, named: str, findings: Findings) -> None:
-    origin, path = origin_of(resource.url), urlsplit(resource.url).path
+    origin, path = origin_of(resource.url), parts_of(resource.url).path
     own = f"{origin}{WELL_KNOWN}{'' if path == '/' else path}"
     addresses = dict.fromkeys(filter(None, (named, own, f"{origin}{WELL_KNOWN}")))
     for address in addresses:
@@ -283,7 +283,7 @@ def _look_at_metadata(resource: Resource, document: Json, findings: Findings) ->
     elif (
         stated
         and stated.rstrip("/") == resource.url.rstrip("/")
-        and not urlsplit(resource.url).path.strip("/")
+        and not parts_of(resource.url).path.strip("/")
     ):
         findings.warn(
             "resource-equal",

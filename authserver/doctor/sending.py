@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
-from authserver.doctor.reading import Json, encoded, text_of, texts_of
+from authserver.doctor.reading import Json, encoded, parts_of, text_of, texts_of
 from authserver.doctor.recordings import Authorization, Recording, Scope, TokenRequest
 
 
@@ -56,7 +56,7 @@ def resource_of(recording: Recording, identifier: str | None) -> str | None:
     if identifier is None or recording.resource is None:
         return None
     match recording.resource:
-        case "href" if not urlsplit(identifier).path:
+        case "href" if not parts_of(identifier).path:
             return identifier + "/"
         case "without slash":
             return identifier.removesuffix("/")

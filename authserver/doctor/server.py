@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from authserver.doctor.findings import Findings
-from authserver.doctor.reading import Json, has, origin_of, query_of, quoted, text_of, texts_of
+from authserver.doctor.reading import (
+    Json,
+    counted,
+    has,
+    origin_of,
+    parts_of,
+    query_of,
+    quoted,
+    text_of,
+    texts_of,
+)
 from authserver.doctor.wire import Answer, NotADocument, Unanswered, Wire
 
 OAUTH, OPENID = "oauth-authorization-server", "openid-configuration"
@@ -66,7 +76,7 @@ class Server:
 
     @property
     def path(self) -> str:
-        return urlsplit(self.issuer).path.rstrip("/")
+        return parts_of(self.issuer).path.rstrip("/")
 
     def endpoint(self, name: str) -> str:
         return text_of(self.metadata, f"{name}_endpoint")
@@ -100,7 +110,7 @@ def look_at(wire: Wire, issuer: str, findings: Findings, progress: Callable[[str
 
 def is_local(url: str) -> bool:
     """Whether a URL leads to this computer, by its text."""
-    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+    return parts_of(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def readable_by(answer: Answer, origin: str) -> bool:
@@ -363,7 +373,7 @@ def _look_at_keys(wire: Wire, server: Server, findings: Findings) -> None:
     if not keys:
         findings.stumble("keys", f"{quoted(url)} has no key, so no token can be verified")
         return
-    findings.ok("keys", f"{len(keys)} keys can be read: {', '.join(map(_key_words, keys[:8]))}")
+    findings.ok("keys", f"{counted(len(keys), 'key')} can be read: {', '.join(map(_key_words, keys[:8]))}")
     for key in keys:
         if text_of(key, "kty") == "oct" or _PRIVATE & set(key):
             findings.stumble(

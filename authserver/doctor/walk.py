@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from authserver.doctor.findings import Findings
-from authserver.doctor.reading import Json, origin_of, page_text, query_of, quoted, text_of, texts_of
+from authserver.doctor.reading import (
+    Json,
+    origin_of,
+    page_text,
+    parts_of,
+    query_of,
+    quoted,
+    text_of,
+    texts_of,
+)
 from authserver.doctor.recordings import Authorization, Recording, TokenRequest
 from authserver.doctor.sending import (
     Told,
@@ -31,6 +39,12 @@ from authserver.doctor.wire import Answer, NotADocument, Unanswered, Wire
 _SAFE_HEADERS = {"accept", "accept-language", "content-language", "origin"}
 _SAFE_TYPE = "application/x-www-form-urlencoded"
 MAXIMUM_REDIRECTS = 3
+# The check that an error of an authorization request belongs to, where it is a more particular one.
+_CHECKS_OF_ERRORS = {"invalid_target": "audience", "invalid_scope": "asks-for-scopes"}
+
+
+class NotSent(Unanswered):
+    """A browser does not send this request; the text says why, for people."""
 
 
 class Introduction(StrEnum):
@@ -95,30 +109,28 @@ class Walk:
     # ---- discovery and metadata -----------------------------------------------------------------------
 
     def _discovers(self) -> bool:
-        origin, path = self.server.origin, self.server.path
+        check, origin, path = "finds-metadata", self.server.origin, self.server.path
         if self.recording.discovery.at_the_api and self.told.resource is not None:
-            origin, path = origin_of(self.told.resource), ""
+            check, origin, path = "finds-metadata-at-api", origin_of(self.told.resource), ""
         addresses = documents_of(self.recording, origin, path)
         for address in addresses:
             try:
                 answer = self._fetched(address)
             except Unanswered as error:
-                self.findings.stumble("finds-metadata", f"{address}: {error}")
+                self._unanswered(check, address, error)
                 return False
             if answer.status == 200:
-                return self._reads(answer)
+                return self._reads(answer, check)
             if answer.status >= 500 or answer.location:
-                self.findings.stumble(
-                    "finds-metadata", f"{address} is answered by {answer.kind}, where it stops"
-                )
+                self.findings.stumble(check, f"{address} is answered by {answer.kind}, where it stops")
                 return False
             if answer.status != 404:
                 self.findings.warn(
-                    "finds-metadata",
+                    check,
                     f"{address} is answered by {answer.kind}; it is known to go on after a 404",
                 )
         self.findings.stumble(
-            "finds-metadata",
+            check,
             f"none of the addresses it asks has the metadata ({', '.join(addresses)}): it "
             f"{self.recording.discovery.on_not_found}",
         )
@@ -126,7 +138,14 @@ class Walk:
 
     def _fetched(self, address: str) -> Answer:
         """Raises Unanswered."""
-        answer = self._ask("GET", address, self.recording.discovery.headers)
+        headers = self.recording.discovery.headers
+        try:
+            answer = self._ask("GET", address, headers)
+        except NotSent as refused:
+            # The SDK of the protocol then leaves its header out, with which no preflight is needed.
+            self.findings.warn("reads-answers", str(refused))
+            headers = {name: text for name, text in headers.items() if name.lower() in _SAFE_HEADERS}
+            answer = self._ask("GET", address, headers)
         for _ in range(MAXIMUM_REDIRECTS):
             if not answer.location or origin_of(answer.location) != origin_of(address):
                 break
@@ -134,16 +153,16 @@ class Walk:
                 "finds-metadata",
                 f"{address} redirects to {quoted(answer.location)}, which not every build follows",
             )
-            answer = self._ask("GET", answer.location, self.recording.discovery.headers)
+            answer = self._ask("GET", answer.location, headers)
         return answer
 
-    def _reads(self, answer: Answer) -> bool:
+    def _reads(self, answer: Answer, check: str) -> bool:
         try:
             self.told.metadata = answer.document()
         except NotADocument as error:
-            self.findings.stumble("finds-metadata", f"{answer.url} is answered by {answer.kind}, but {error}")
+            self.findings.stumble(check, f"{answer.url} is answered by {answer.kind}, but {error}")
             return False
-        self.findings.ok("finds-metadata", f"it finds the metadata at {answer.url}")
+        self.findings.ok(check, f"it finds the metadata at {answer.url}")
         return True
 
     def _has_members(self) -> bool:
@@ -158,7 +177,7 @@ class Walk:
         if missing:
             self.findings.stumble("finds-members", f"it needs {', '.join(missing)} in the metadata")
             return False
-        if needs := self.recording.discovery.needs:
+        if needs := [member for member in self.recording.discovery.needs if member in metadata]:
             self.findings.ok("finds-members", f"the metadata has what it needs: {', '.join(needs)}")
         return True
 
@@ -250,7 +269,7 @@ class Walk:
                 msgspec.json.encode(body),
             )
         except Unanswered as error:
-            self.findings.stumble("registers", f"the registration endpoint: {error}")
+            self._unanswered("registers", "the registration endpoint", error)
             return False
         if answer.status == 429:
             wait = answer.headers.get("retry-after", "")
@@ -268,7 +287,7 @@ class Walk:
         if not 200 <= answer.status < 300:
             self.findings.stumble(
                 "registers",
-                f"its registration ({', '.join(uris)}) is refused with {_refusal(answer, document)}",
+                f"its registration ({', '.join(uris)}) is refused with {_refusal(answer)}",
             )
             return False
         self._registered = document
@@ -371,13 +390,10 @@ class Walk:
         if sent is not None and "error" in sent:
             error, described = quoted(sent["error"]), quoted(sent.get("error_description", ""))
             words = f"{named}: it comes back with {error}{f' ({described})' if described else ''}"
-            scope = parameters.get("scope")
             if error == "invalid_target" and self.told.resource is None:
-                self.findings.not_run("authorizes", f"{words}; name the API with --resource")
-            elif error == "invalid_scope" and scope:
-                self.findings.stumble("authorizes", f"{words}; it asked for {quoted(scope)!r}")
+                self.findings.not_run("audience", f"{words}; name the API with --resource")
             else:
-                self.findings.stumble("authorizes", words)
+                self.findings.stumble(_CHECKS_OF_ERRORS.get(error, "authorizes"), words)
             return False
         if sent is not None:
             self.findings.warn("authorizes", f"{named}: a code comes back although nobody signed in")
@@ -399,8 +415,11 @@ class Walk:
                 check, f"{named}: the person sees an error page: {answer.status}, {page_text(answer.body)!r}"
             )
             return False
-        if error := self._pushed(parameters):
-            self.findings.stumble("authorizes", f"{named}: behind the sign-in it is refused with {error}")
+        if refusal := self._pushed(parameters):
+            check = _CHECKS_OF_ERRORS.get(refusal.error(), "authorizes")
+            self.findings.stumble(
+                check, f"{named}: behind the sign-in it is refused with {_refusal(refusal)}"
+            )
             return False
         where = (
             f"goes on to {quoted(_without_query(answer.location))}" if answer.location else "a page is shown"
@@ -408,13 +427,12 @@ class Walk:
         self.findings.ok(check, f"{named}: {where}")
         return True
 
-    def _pushed(self, parameters: dict[str, str]) -> str | None:
-        """The error of a pushed authorization request (RFC 9126, 2.1); "" when it is taken, None when none can be sent.
+    def _pushed(self, parameters: dict[str, str]) -> Answer | None:
+        """The refusal of a pushed authorization request (RFC 9126, 2.1); None when it is taken or none can be sent.
 
         Many servers let a person sign in before they say what is wrong with a request; a pushed one they refuse at once.
         """
-        endpoint = text_of(self.told.metadata, "pushed_authorization_request_endpoint")
-        if not endpoint or text_of(self.told.registered, "token_endpoint_auth_method") == "private_key_jwt":
+        if not self._can_push():
             return None
         request = TokenRequest(
             headers={"Content-Type": _SAFE_TYPE, "Accept": "application/json"},
@@ -423,16 +441,19 @@ class Walk:
         )
         headers, form = token_request_of(self.recording, request, self.told, {})
         try:
-            answer = self.wire.ask("POST", endpoint, headers, form)
+            answer = self.wire.ask("POST", self._pushing_endpoint(), headers, form)
         except Unanswered:
             return None
-        if answer.status == 201:
-            return ""
-        error = answer.error()
         # What is wrong with the client, or with the server, is not wrong with the request.
-        if not error or error in ("invalid_client", "unauthorized_client") or answer.status not in (400, 403):
-            return None
-        return _refusal(answer, answer.document())
+        of_request = answer.error() not in ("", "invalid_client", "unauthorized_client")
+        return answer if of_request and 400 <= answer.status < 500 and answer.status != 429 else None
+
+    def _can_push(self) -> bool:
+        method = text_of(self.told.registered, "token_endpoint_auth_method")
+        return bool(self._pushing_endpoint()) and method != "private_key_jwt"
+
+    def _pushing_endpoint(self) -> str:
+        return text_of(self.told.metadata, "pushed_authorization_request_endpoint")
 
     def _asked_uris(self) -> list[str]:
         return list(self.recording.registration.body.get("redirect_uris", []))
@@ -458,18 +479,17 @@ class Walk:
             )
             return
         if sent is None and _looks_like(unprotected, accepted):
-            refused = self._pushed(left)
-            if refused is None:
-                self.findings.not_run(
-                    "pkce-required",
-                    "a request without code_challenge leads to the same sign-in; what comes behind it needs a person",
-                )
-            elif refused:
+            if self._pushed(left) is not None:
                 self.findings.ok("pkce-required", "a pushed request without code_challenge is refused")
-            else:
+            elif self._can_push():
                 self.findings.stumble(
                     "pkce-required",
                     "a request without code_challenge is accepted, so a stolen code can be redeemed",
+                )
+            else:
+                self.findings.not_run(
+                    "pkce-required",
+                    "a request without code_challenge leads to the same sign-in; what comes behind it needs a person",
                 )
         else:
             self.findings.ok("pkce-required", "a request without code_challenge is refused")
@@ -525,12 +545,12 @@ class Walk:
         if self._is_refused_in_words(self.recording.token, code, "code"):
             self._is_refused_in_words(self.recording.refresh, {"refresh_token": "doctor"}, "refresh token")
 
-    def _is_refused_in_words(self, request: TokenRequest, values: dict[str, str | None], what: str) -> bool:
+    def _is_refused_in_words(self, request: TokenRequest, values: Mapping[str, str], what: str) -> bool:
         headers, form = token_request_of(self.recording, request, self.told, values)
         try:
             answer = self._ask("POST", text_of(self.told.metadata, "token_endpoint"), headers, form)
         except Unanswered as error:
-            self.findings.stumble("authenticates", f"the token endpoint: {error}")
+            self._unanswered("authenticates", "the token endpoint", error)
             return False
         self._in_time(answer, "token")
         error_code = answer.error()
@@ -544,7 +564,7 @@ class Walk:
                 "authenticates", "the server takes no more requests from here at present (429)"
             )
         elif error_code in ("invalid_client", "unauthorized_client") or answer.status == 401:
-            method = request.authentication
+            method: str = request.authentication
             if method == "registered":
                 method = text_of(self.told.registered, "token_endpoint_auth_method") or "client_secret_basic"
             self.findings.stumble(
@@ -577,9 +597,7 @@ class Walk:
                 if name not in _SAFE_HEADERS and (name, text) != ("content-type", _SAFE_TYPE)
             )
             if asking and (refused := preflight(self.wire, method, url, page, asking)):
-                self.findings.stumble(
-                    "reads-answers", f"a browser does not let the page {page} ask {url}: {refused}"
-                )
+                raise NotSent(f"a browser does not let the page {page} ask {quoted(url)}: {refused}")
         answer = self.wire.ask(method, url, headers, body)
         if page is not None and answer.status != 404 and not readable_by(answer, page):
             self.findings.stumble(
@@ -588,6 +606,12 @@ class Walk:
         elif page is not None:
             self.findings.ok("reads-answers", f"the page {page} reads the answer of {quoted(url)}")
         return answer
+
+    def _unanswered(self, check: str, what: str, error: Unanswered) -> None:
+        if isinstance(error, NotSent):
+            self.findings.stumble("reads-answers", str(error))
+        else:
+            self.findings.stumble(check, f"{what}: {error}")
 
     def _in_time(self, answer: Answer, what: str) -> None:
         patience = self.recording.patience
@@ -598,8 +622,9 @@ class Walk:
             )
 
 
-def _refusal(answer: Answer, document: Json) -> str:
+def _refusal(answer: Answer) -> str:
     """Status, error code, description, and the id by which an operator of ours looks it up."""
+    document = answer.document()
     words = f"{answer.status} {quoted(text_of(document, 'error'))}".strip()
     if description := text_of(document, "error_description"):
         words += f": {quoted(description).rstrip('.')}"
@@ -630,7 +655,7 @@ def _looks_like(answer: Answer, accepted: Answer) -> bool:
         return False
     if not accepted.location:
         return page_text(answer.body) == page_text(accepted.body)
-    first, second = (urlsplit(each.location) for each in (answer, accepted))
+    first, second = (parts_of(each.location) for each in (answer, accepted))
     return first.netloc == second.netloc and first.path.split("/")[:2] == second.path.split("/")[:2]
 
 
