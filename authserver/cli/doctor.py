@@ -172,6 +172,7 @@ def _as_json(report: Report) -> dict[str, Any]:
                 "step": finding.step,
                 "result": finding.result.value,
                 "what": finding.what,
+                "error_id": finding.error_id or None,
                 "clause": finding.clause,
                 "remedy": finding.remedy or None,
             }
@@ -233,16 +234,17 @@ def _program_row(walked: Walked) -> dict[str, Any]:
 def _grouped(found: Sequence[Finding], of: int) -> Iterator[dict[str, Any]]:
     """A row for each thing that happens, with all programs that it happens to; what is worst comes first."""
     order = (Result.STUMBLES, Result.WARNING, Result.NOT_RUN, Result.OK)
-    groups: dict[tuple[str, Result, str, str], list[str]] = {}
+    groups: dict[tuple[str, Result, str, str], list[Finding]] = {}
     for finding in sorted(found, key=lambda finding: order.index(finding.result)):
         key = (finding.step, finding.result, finding.what, finding.clause)
-        groups.setdefault(key, []).append(finding.program)
-    for (step, result, what, clause), programs in groups.items():
+        groups.setdefault(key, []).append(finding)
+    for (step, result, what, clause), same in groups.items():
+        error_id = next((finding.error_id for finding in same if finding.error_id), "")
         yield {
-            "programs": _names(programs, of),
+            "programs": _names([finding.program for finding in same], of),
             "step": step,
             "result": result.value,
-            "what_happens": what,
+            "what_happens": f"{what} (error_id {error_id})" if error_id else what,
             "clause": clause,
         }
 

@@ -145,10 +145,18 @@ CHECKS: Mapping[str, Check] = {
         "show URL` fetches the document and explains it",
     ),
     "registers": Check(
+        "registration", "RFC 7591, 3.2", "`authserver explain --error-id ID` says which plugin refused it"
+    ),
+    "redirect-uris": Check(
         "registration",
-        "RFC 7591, 3.2",
-        "`authserver explain --error-id ID` says which plugin refused it; redirect URIs with a scheme of their own need "
-        "mcp_clients or redirect_private_use in authserver.plugins",
+        "RFC 7591, 3.2.2; RFC 8252, 7",
+        "list mcp_clients in authserver.plugins, or redirect_private_use with the redirect URI in "
+        "authserver.plugin.redirect_private_use.uris",
+    ),
+    "method-offered": Check(
+        "registration",
+        "RFC 7591, 2 and 3.2.2",
+        "list public_client (for none), client_secret_post or client_secret_basic in authserver.plugins",
     ),
     "registered-as-asked": Check(
         "registration",
@@ -239,12 +247,14 @@ class Finding:
         program: the file name of its recording; "" for what concerns every client.
         check: its name in `CHECKS`.
         what: what happens, in a sentence; it may quote what the server answered, so print it as text of strangers.
+        error_id: by which an operator of authserver looks the refusal up; "" for none. It is a stranger's text too.
     """
 
     program: str
     check: str
     result: Result
     what: str
+    error_id: str = ""
 
     @property
     def step(self) -> str:
@@ -271,9 +281,9 @@ class Findings:
     program: str = ""
     found: list[Finding] = field(default_factory=list)
 
-    def add(self, check: str, result: Result, what: str) -> None:
+    def add(self, check: str, result: Result, what: str, error_id: str = "") -> None:
         assert check in CHECKS
-        finding = Finding(program=self.program, check=check, result=result, what=what)
+        finding = Finding(program=self.program, check=check, result=result, what=what, error_id=error_id)
         if finding not in self.found:
             self.found.append(finding)
 
@@ -286,8 +296,8 @@ class Findings:
     def warn(self, check: str, what: str) -> None:
         self.add(check, Result.WARNING, what)
 
-    def stumble(self, check: str, what: str) -> None:
-        self.add(check, Result.STUMBLES, what)
+    def stumble(self, check: str, what: str, error_id: str = "") -> None:
+        self.add(check, Result.STUMBLES, what, error_id)
 
 
 def worst(found: list[Finding]) -> Result:

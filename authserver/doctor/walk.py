@@ -240,19 +240,14 @@ class Walk:
 
     def _registers(self) -> bool:
         body = registration_of(self.recording, self.told)
-        uris = body.get("redirect_uris", [])
         if self.server.takes_registrations is False:
             self.findings.stumble("registers", "the server takes no registration from it")
             return False
         if not self.options.register:
             asked = body.get("token_endpoint_auth_method", "client_secret_basic")
-            offered = texts_of(self.told.metadata, "token_endpoint_auth_methods_supported") or (
-                "client_secret_basic",
-            )
-            if asked not in offered:
+            if asked not in self._offered_methods():
                 self.findings.warn(
-                    "registered-as-asked",
-                    f"it asks for the authentication method {asked}, which is not listed",
+                    "method-offered", f"it asks for the authentication method {asked}, which is not listed"
                 )
             self._compares_scopes()
             self.findings.not_run(
@@ -285,10 +280,7 @@ class Walk:
             self.findings.stumble("registers", f"its registration is answered by {answer.kind}, but {error}")
             return False
         if not 200 <= answer.status < 300:
-            self.findings.stumble(
-                "registers",
-                f"its registration ({', '.join(uris)}) is refused with {_refusal(answer)}",
-            )
+            self._is_refused_registration(answer, body)
             return False
         self._registered = document
         if not text_of(document, "client_id"):
@@ -299,6 +291,21 @@ class Walk:
         self._checks_registered(answer, body, document)
         self._in_time(answer, "registration")
         return True
+
+    def _is_refused_registration(self, answer: Answer, asked: dict[str, Any]) -> None:
+        method = asked.get("token_endpoint_auth_method", "client_secret_basic")
+        check, told = "registers", "its registration"
+        if answer.error() == "invalid_redirect_uri":
+            check, told = "redirect-uris", f"its registration ({', '.join(asked.get('redirect_uris', []))})"
+        elif method not in self._offered_methods():
+            check, told = "method-offered", f"its registration for the authentication method {method}"
+        self.findings.stumble(check, f"{told} is refused with {_refusal(answer)}", _error_id(answer))
+
+    def _offered_methods(self) -> tuple[str, ...]:
+        # RFC 8414, 2: what is meant where nothing is said.
+        return texts_of(self.told.metadata, "token_endpoint_auth_methods_supported") or (
+            "client_secret_basic",
+        )
 
     def _checks_registered(self, answer: Answer, asked: dict[str, Any], registered: Json) -> None:
         if answer.status != 201:
@@ -417,9 +424,8 @@ class Walk:
             return False
         if refusal := self._pushed(parameters):
             check = _CHECKS_OF_ERRORS.get(refusal.error(), "authorizes")
-            self.findings.stumble(
-                check, f"{named}: behind the sign-in it is refused with {_refusal(refusal)}"
-            )
+            words = f"{named}: behind the sign-in it is refused with {_refusal(refusal)}"
+            self.findings.stumble(check, words, _error_id(refusal))
             return False
         where = (
             f"goes on to {quoted(_without_query(answer.location))}" if answer.location else "a page is shown"
@@ -623,14 +629,16 @@ class Walk:
 
 
 def _refusal(answer: Answer) -> str:
-    """Status, error code, description, and the id by which an operator of ours looks it up."""
+    """Status, error code and description."""
     document = answer.document()
     words = f"{answer.status} {quoted(text_of(document, 'error'))}".strip()
     if description := text_of(document, "error_description"):
         words += f": {quoted(description).rstrip('.')}"
-    if error_id := text_of(document, "error_id"):
-        words += f" (error_id {quoted(error_id)})"
     return words
+
+
+def _error_id(answer: Answer) -> str:
+    return quoted(text_of(answer.document(), "error_id"))
 
 
 def _sent_back(answer: Answer, redirect_uri: str) -> dict[str, str] | None:

@@ -113,7 +113,7 @@ BROKEN: dict[str, tuple[str, Callable[[Other], None], str, Result, str]] = {
     "registration by token": ("zed", answering("POST /register", refuse("invalid_token", 401)), "registers", Result.STUMBLES, "takes no registration"),
     "a refused registration": (
         "cursor", answering("POST /register", Reply(400, {"error": "invalid_redirect_uri", "error_description": "Only https.", "error_id": "Q1"})),
-        "registers", Result.STUMBLES, "is refused with 400 invalid_redirect_uri: Only https (error_id Q1)",
+        "redirect-uris", Result.STUMBLES, "is refused with 400 invalid_redirect_uri: Only https",
     ),
     "too many registrations": ("zed", answering("POST /register", Reply(429, {}, {"Retry-After": "30"})), "registers", Result.NOT_RUN, "in 30 s"),
     "a registration without an id": ("zed", answering("POST /register", Reply(201, {})), "registers", Result.STUMBLES, "no client_id"),
