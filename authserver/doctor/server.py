@@ -27,7 +27,7 @@ STRANGER = "https://doctor.invalid"
 STRANGERS_CLIENT = "authserver-doctor"
 STRANGERS_REDIRECT_URI = f"{STRANGER}/callback"
 CLOCK_WARNING, CLOCK_PROBLEM = 30, 300
-LONGEST_CACHING = 86_400
+CACHING_WARNING = 86_400
 SMALLEST_RSA = 2048
 
 _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
@@ -438,7 +438,7 @@ def _look_at_http(wire: Wire, server: Server, answer: Answer, findings: Findings
     ):
         findings.warn("cross-origin", "the metadata is readable with credentials, which it has no use for")
     seconds = _maximum_age(answer)
-    if seconds is not None and seconds > LONGEST_CACHING:
+    if seconds is not None and seconds > CACHING_WARNING:
         findings.warn(
             "caching",
             f"the metadata may be kept for {seconds // 3600} hours, so a change reaches programs that late",
