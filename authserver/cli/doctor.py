@@ -125,7 +125,7 @@ def doctor(
     if as_json:
         print_json(_as_json(report))
     else:
-        _print(report, verbose=verbose)
+        _print(report, verbose=verbose, registered=register)
     if report.result is Result.STUMBLES:
         context.exit(1)
 
@@ -181,7 +181,7 @@ def _as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _print(report: Report, *, verbose: bool) -> None:
+def _print(report: Report, *, verbose: bool, registered: bool) -> None:
     target = " at ".join(filter(None, (report.resource, report.issuer)))
     say(f"Every client of {target}" if report.issuer else f"Every client of {report.resource}")
     _print_findings(report.found, verbose=verbose)
@@ -199,7 +199,7 @@ def _print(report: Report, *, verbose: bool) -> None:
     _print_remedies(report.all_found)
     if left := [walked.left_behind for walked in report.programs if walked.left_behind]:
         say("\nThese clients stay behind: " + " ".join(map(words, left)))
-    say(f"\n{_sentence(report)}")
+    say(f"\n{_sentence(report, registered=registered)}")
 
 
 def _print_findings(found: Sequence[Finding], *, verbose: bool) -> None:
@@ -266,7 +266,7 @@ def _print_remedies(found: Sequence[Finding]) -> None:
         print_rows(rows, ("step", "what_mends_it"), empty="")
 
 
-def _sentence(report: Report) -> str:
+def _sentence(report: Report, *, registered: bool) -> str:
     stumbling = [walked for walked in report.programs if walked.result is Result.STUMBLES]
     of_all = sum(finding.result is Result.STUMBLES for finding in report.found)
     told = []
@@ -276,6 +276,7 @@ def _sentence(report: Report) -> str:
         told.append(f"{len(stumbling)} of {len(report.programs)} programs stumble.")
     elif report.programs and not of_all:
         told.append(f"None of {len(report.programs)} programs stumbles, as far as was checked.")
-    if any(finding.result is Result.NOT_RUN and finding.check == "registers" for finding in report.all_found):
+    not_run = {finding.check for finding in report.all_found if finding.result is Result.NOT_RUN}
+    if "registers" in not_run and not registered:
         told.append("Registration was not tried; --register tries it.")
     return " ".join(told) or "Nothing is wrong, as far as was checked."

@@ -164,6 +164,9 @@ CHECKS: Mapping[str, Check] = {
         "mcp_clients or redirect_private_use allow redirect URIs; client_secret_post, client_secret_basic and "
         "public_client offer authentication methods",
     ),
+    "not-kept": Check(
+        "registration", "RFC 7591, 3.2.1", "authserver sends no-store; let the reverse proxy keep it"
+    ),
     "registration-removed": Check(
         "registration",
         "RFC 7592, 2.3",
@@ -178,6 +181,11 @@ CHECKS: Mapping[str, Check] = {
         "RFC 6749, 4.1.1 and 4.1.2.1",
         "`authserver explain --error-id ID` says which plugin refused it; redirect_loopback, mcp_clients and "
         "redirect_private_use allow redirect URIs",
+    ),
+    "sign-in": Check(
+        "authorization",
+        "RFC 9700, 4.16",
+        "authserver sends frame-ancestors and X-Frame-Options with each page; let the reverse proxy keep them",
     ),
     "response-iss": Check("authorization", "RFC 9207, 2", "authserver always sends iss"),
     "response-state": Check("authorization", "RFC 6749, 4.1.2.1", "authserver returns state as it came"),

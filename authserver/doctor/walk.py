@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urljoin
 
 import msgspec
 
@@ -39,6 +40,8 @@ from authserver.doctor.wire import Answer, NotADocument, Unanswered, Wire
 _SAFE_HEADERS = {"accept", "accept-language", "content-language", "origin"}
 _SAFE_TYPE = "application/x-www-form-urlencoded"
 MAXIMUM_REDIRECTS = 3
+# A cookie at the beginning of a Set-Cookie header; several of them come as one, joined by commas (RFC 6265, 4.1.1).
+_COOKIE = re.compile(r"(?:^|,\s*)([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([\x21\x23-\x2B\x2D-\x3A\x3C-\x5B\x5D-\x7E]*)")
 # The check that an error of an authorization request belongs to, where it is a more particular one.
 _CHECKS_OF_ERRORS = {"invalid_target": "audience", "invalid_scope": "asks-for-scopes"}
 
@@ -312,6 +315,11 @@ class Walk:
             self.findings.warn(
                 "registers", f"a registration is answered by {answer.status}; 201 is what some need"
             )
+        if "no-store" not in answer.headers.get("cache-control", "").lower():
+            self.findings.warn(
+                "not-kept",
+                "the answer to a registration may be kept by caches (Cache-Control without no-store)",
+            )
         if nulls := [name for name, value in registered.items() if value is None]:
             self.findings.warn(
                 "registered-as-asked",
@@ -382,6 +390,7 @@ class Walk:
                 return
             if self._is_accepted(way, parameters, answer, registered) and accepted is None:
                 accepted = answer
+                self._sees_sign_in(endpoint, answer)
                 self._sends_what_must_be_refused(endpoint, way, parameters, answer)
 
     def _opens(self, endpoint: str, parameters: dict[str, str]) -> Answer:
@@ -432,6 +441,42 @@ class Walk:
         )
         self.findings.ok(check, f"{named}: {where}")
         return True
+
+    def _sees_sign_in(self, endpoint: str, answer: Answer) -> None:
+        """Follow to the page at which a person signs in, as far as it is the server's own, as a browser would."""
+        cookies: dict[str, str] = {}
+        for _ in range(MAXIMUM_REDIRECTS):
+            if not answer.location:
+                break
+            address = urljoin(answer.url, answer.location)
+            if origin_of(address) != origin_of(endpoint):
+                self.findings.ok("sign-in", f"the sign-in is at {quoted(origin_of(address))}")
+                return
+            cookies |= dict(_COOKIE.findall(answer.headers.get("set-cookie", "")))
+            sent = "; ".join(f"{name}={value}" for name, value in cookies.items())
+            try:
+                answer = self.wire.ask(
+                    "GET", address, {"Accept": "text/html", **({"Cookie": sent} if sent else {})}, page=True
+                )
+            except Unanswered as error:
+                self.findings.stumble("sign-in", f"the sign-in at {quoted(_without_query(address))}: {error}")
+                return
+        if answer.status == 429:
+            self.findings.not_run("sign-in", "the server takes no more requests from here at present (429)")
+        elif answer.status != 200:
+            self.findings.stumble(
+                "sign-in",
+                f"instead of a page to sign in there is {answer.kind} at {quoted(_without_query(answer.url))}",
+            )
+        elif "frame-ancestors" in answer.headers.get("content-security-policy", "").lower() or (
+            answer.headers.get("x-frame-options")
+        ):
+            self.findings.ok("sign-in", "the page to sign in is shown, and cannot be framed")
+        else:
+            self.findings.warn(
+                "sign-in",
+                "the page to sign in can be shown in the frame of any site (neither frame-ancestors nor X-Frame-Options)",
+            )
 
     def _pushed(self, parameters: dict[str, str]) -> Answer | None:
         """The refusal of a pushed authorization request (RFC 9126, 2.1); None when it is taken or none can be sent.

@@ -136,7 +136,7 @@ def register(
     }
     if asked.get("token_endpoint_auth_method", "client_secret_basic") != "none":
         answer |= {"client_secret": "hush", "client_secret_expires_at": 0}
-    return Reply(201, answer, OPEN)
+    return Reply(201, answer, {**OPEN, "Cache-Control": "no-store"})
 
 
 def remove(
@@ -170,6 +170,7 @@ def good() -> dict[str, Answers]:
         ),
         "* /keys": Reply(body={"keys": [KEY]}, headers=OPEN),
         "GET /authorize": authorize,
+        "GET /sign-in": Reply(200, "<h1>Sign in</h1>", {"X-Frame-Options": "DENY"}, "text/html"),
         "OPTIONS /token": Reply(204, None, OPEN),
         "POST /token": token,
         "GET /token": Reply(405, {}),

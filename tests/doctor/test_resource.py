@@ -154,7 +154,7 @@ BROKEN: dict[str, tuple[Callable[[Other], None], str, Result, str]] = {
 
 
 def test_a_good_resource_leads_to_its_server(api: Other) -> None:
-    """P-01, P-02, P-04, P-05, P-07, P-09, P-10, P-11."""
+    """RFC 6750, 3; RFC 9728, 3 and 5.1."""
     report = look(api)
     assert bad(report) == set()
     assert report.issuer == api.issuer
@@ -184,7 +184,7 @@ def test_the_metadata_is_found_at_the_root_too(api: Other) -> None:
 
 
 def test_a_server_that_gives_no_tokens_for_it_is_named(api: Other) -> None:
-    """O-01: the audience."""
+    """RFC 8707, 2: the audience."""
     assert found(look(api, "zed"), "audience", Result.NOT_RUN)
     assert found(look(api, "zed", register=True), "audience", Result.OK)
 

@@ -15,7 +15,7 @@ from authserver.doctor.sending import Told
 from authserver.doctor.server import Server
 from authserver.doctor.walk import Introduction, Options, Walk
 from authserver.doctor.wire import Wire
-from tests.doctor.conftest import OPEN, Other, Reply, authorize, bad, found, looked_at, refuse, register
+from tests.doctor.conftest import OPEN, Other, Reply, authorize, found, looked_at, refuse, register
 
 
 def answering(key: str, reply: Any) -> Callable[[Other], None]:
@@ -53,44 +53,59 @@ def sending(**parameters: str) -> Callable[..., Reply]:
     return reply
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_program_comes_as_far_as_a_client_id_is_needed_and_leaves_nothing_behind(
-    other: Other, name: str
-) -> None:
+def test_programs_come_as_far_as_a_client_id_is_needed_and_leave_nothing_behind(other: Other) -> None:
     """Without --register nothing is sent that could register anything."""
-    report = looked_at(other, name)
-    (walked,) = report.programs
-    assert walked.introduction is Introduction.REGISTRATION
-    assert found(report, "finds-metadata", Result.OK)
-    assert found(report, "registers", Result.NOT_RUN)
-    assert walked.result is not Result.STUMBLES
-    bodies = [received.body for received in other.origin.received if received.path == "/register"]
-    assert set(bodies) <= {b"[]", b""}
+    report = looked_at(other, *NAMES)
+    assert [walked.name for walked in report.programs] == list(NAMES)
+    for walked in report.programs:
+        assert walked.introduction is Introduction.REGISTRATION
+        results = {finding.check: finding.result for finding in walked.found}
+        assert (results["finds-metadata"], results["registers"]) == (Result.OK, Result.NOT_RUN)
+        assert walked.result is not Result.STUMBLES
+    bodies = {received.body for received in other.origin.received if received.path == "/register"}
+    assert bodies <= {b"[]", b""}
     assert other.clients == {}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_program_that_may_register_is_walked_to_the_token_endpoint_and_removed(
-    other: Other, name: str
-) -> None:
+def test_programs_that_may_register_are_walked_to_the_token_endpoint_and_removed(other: Other) -> None:
     """RFC 7592, 2.3: what was registered is removed."""
     other.metadata["token_endpoint_auth_methods_supported"].append("client_secret_basic")
-    report = looked_at(other, name, register=True)
-    # The server of the test takes no other port of a loopback address.
-    wrong = {check for check, result in bad(report) if result == "stumbles"}
-    ports = {way.redirect_uri for way in load(name).authorization} - set(
-        load(name).registration.body["redirect_uris"]
-    )
-    assert wrong == ({"authorizes"} if ports else set())
-    assert len(found(report, "authenticates", Result.OK)) == 2
-    assert found(report, "registration-removed", Result.OK)
-    assert other.removed == list(other.clients) != []
-    sent = next(
-        received
-        for received in other.origin.received
-        if received.path == "/register" and len(received.body) > 2
-    )
-    assert msgspec.json.decode(sent.body)["redirect_uris"] == load(name).registration.body["redirect_uris"]
+    report = looked_at(other, *NAMES, register=True)
+    for walked in report.programs:
+        registered = walked.recording.registration.body["redirect_uris"]
+        # The server of the tests takes no other port of a loopback address.
+        others = {way.redirect_uri for way in walked.recording.authorization} - set(registered)
+        assert (walked.result is Result.STUMBLES) is bool(others), walked
+        refused = [finding.check for finding in walked.found if finding.result is Result.STUMBLES]
+        assert set(refused) <= {"authorizes"}
+        results = [(finding.check, finding.result) for finding in walked.found]
+        assert results.count(("authenticates", Result.OK)) == 2
+        assert ("registration-removed", Result.OK) in results
+        assert ("sign-in", Result.OK) in results
+    assert other.removed == list(other.clients)
+    sent = [received.body for received in other.origin.received if received.path == "/register"]
+    bodies = [msgspec.json.decode(body) for body in sent if len(body) > 2]
+    assert [body["redirect_uris"] for body in bodies] == [
+        walked.recording.registration.body["redirect_uris"] for walked in report.programs
+    ]
+
+
+def kept(reply: Reply) -> Reply:
+    return Reply(reply.status, reply.body, OPEN)
+
+
+def test_the_cookies_of_the_server_come_along_to_the_sign_in(other: Other) -> None:
+    def lead(server: Other, method: str, query: Mapping[str, str], *rest: Any) -> Reply:
+        reply = authorize(server, method, query, *rest)
+        if reply.headers.get("Location", "").endswith("/sign-in"):
+            cookies = "a=1; Expires=Tue, 01 Dec 2026 07:10:29 GMT; Path=/, b=2; HttpOnly"
+            return Reply(303, None, {**reply.headers, "Set-Cookie": cookies})
+        return reply
+
+    other.answers["GET /authorize"] = lead
+    looked_at(other, "zed", register=True)
+    (asked,) = [received for received in other.origin.received if received.path == "/sign-in"]
+    assert asked.headers["Cookie"] == "a=1; b=2"
 
 
 SHOWN = '<a href="{}?error=access_denied&amp;state=x">Go back</a>'
@@ -151,6 +166,15 @@ BROKEN: dict[str, tuple[str, Callable[[Other], None], str, Result, str]] = {
         "zed", answering("GET /authorize", Reply(200, SHOWN.format("http://127.0.0.1:12345/callback"), kind="text/html")),
         "authorizes", Result.STUMBLES, "access_denied",
     ),
+    "a registration that caches keep": (
+        "zed", answering("POST /register", lambda *arguments: kept(register(*arguments))), "not-kept", Result.WARNING, "no-store",
+    ),
+    "a sign-in that fails": ("zed", answering("GET /sign-in", Reply(500, "oops", kind="text/plain")), "sign-in", Result.STUMBLES, "500 text/plain"),
+    "a sign-in that can be framed": ("zed", answering("GET /sign-in", Reply(200, "Hi", kind="text/html")), "sign-in", Result.WARNING, "frame"),
+    "a sign-in elsewhere": (
+        "zed", answering("GET /sign-in", Reply(302, None, {"Location": "https://idp.example/login"})), "sign-in", Result.OK, "https://idp.example",
+    ),
+    "a sign-in without end": ("zed", answering("GET /sign-in", Reply(302, None, {"Location": "/sign-in"})), "sign-in", Result.STUMBLES, "302"),
     "a code for nobody": ("zed", answering("GET /authorize", sending(code="x")), "authorizes", Result.WARNING, "nobody signed in"),
     "no PKCE, as far as is seen": ("zed", answering("GET /authorize", carelessly), "pkce-required", Result.NOT_RUN, "needs a person"),
     "any redirect URI": ("zed", answering("GET /authorize", carelessly), "redirect-exact", Result.STUMBLES, "12345/callback/doctor"),
@@ -237,7 +261,7 @@ def test_error_responses_are_read_as_the_program_reads_them(other: Other) -> Non
 
 
 def test_a_program_introduces_itself_by_its_document_where_that_is_announced(other: Other) -> None:
-    """CIMD-16: with the method none; the request names the address of the document."""
+    """Where none is listed, too; the request names the address of the document."""
     other.metadata["client_id_metadata_document_supported"] = True
     document = load("claude").metadata_document
     assert document is not None

@@ -64,7 +64,7 @@ def test_what_programs_stumble_over_at_node_oidc_provider_is_found(provider: str
 def test_a_real_mcp_server_leads_to_this_server_and_gets_tokens_for_itself(
     server: Any, resources: Any
 ) -> None:
-    """P-09, P-10, P-11, O-01: of the official Python SDK, with development.ini behind it."""
+    """Of the official Python SDK, with development.ini behind it (RFC 9728)."""
     report = examined("--resource", resources.mcp, "--as", "zed", "--register")
     assert (report["issuer"], report["resource"]) == (server.issuer, resources.mcp)
     assert stumbles(report) == {}
