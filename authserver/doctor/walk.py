@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
-from urllib.parse import urljoin
 
 import msgspec
 
 from authserver.doctor.findings import Findings
+from authserver.doctor.pages import (
+    MAXIMUM_REDIRECTS,
+    cannot_be_framed,
+    followed,
+    looks_like,
+    sent_back,
+    without_query,
+)
 from authserver.doctor.reading import (
     Json,
     origin_of,
     page_text,
-    parts_of,
-    query_of,
     quoted,
     text_of,
     texts_of,
@@ -39,9 +42,6 @@ from authserver.doctor.wire import Answer, NotADocument, Unanswered, Wire
 # form, but not JSON.
 _SAFE_HEADERS = {"accept", "accept-language", "content-language", "origin"}
 _SAFE_TYPE = "application/x-www-form-urlencoded"
-MAXIMUM_REDIRECTS = 3
-# A cookie at the beginning of a Set-Cookie header; several of them come as one, joined by commas (RFC 6265, 4.1.1).
-_COOKIE = re.compile(r"(?:^|,\s*)([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([\x21\x23-\x2B\x2D-\x3A\x3C-\x5B\x5D-\x7E]*)")
 # The check that an error of an authorization request belongs to, where it is a more particular one.
 _CHECKS_OF_ERRORS = {"invalid_target": "audience", "invalid_scope": "asks-for-scopes"}
 
@@ -101,9 +101,11 @@ class Walk:
             progress("introduces itself")
             if self._has_members() and self._introduces_itself():
                 progress("asks for a code")
-                self._authorizes()
-                progress("asks for a token")
-                self._asks_for_tokens()
+                accepted = self._authorizes()
+                # Where its document was not taken there is no client that a token could be for.
+                if accepted or self.introduction is not Introduction.DOCUMENT:
+                    progress("asks for a token")
+                    self._asks_for_tokens()
         finally:
             if self._registered:
                 progress("is removed")
@@ -219,24 +221,30 @@ class Walk:
         if document is None or not takes_documents(metadata):
             return False
         known = document.document or {}
-        methods = known.get("token_endpoint_auth_methods_supported") or [
-            known.get("token_endpoint_auth_method", "none")
-        ]
+        methods = texts_of(known, "token_endpoint_auth_methods_supported") or (
+            text_of(known, "token_endpoint_auth_method") or "none",
+        )
         offered = texts_of(metadata, "token_endpoint_auth_methods_supported")
-        if not set(methods) & set(offered):
+        algorithm = text_of(known, "token_endpoint_auth_signing_alg")
+        algorithms = texts_of(metadata, "token_endpoint_auth_signing_alg_values_supported")
+        fitting = [
+            method
+            for method in methods
+            if method in offered
+            and (method != "private_key_jwt" or not algorithm or not algorithms or algorithm in algorithms)
+        ]
+        if not fitting:
             self.findings.warn(
                 "introduces-itself",
-                f"it would introduce itself by its document, for which it needs the method {' or '.join(methods)}, and that "
-                "is not listed",
+                f"it would introduce itself by its document, for which it needs the method {' or '.join(methods)}"
+                f"{f' with {algorithm}' if algorithm else ''}, and that is not listed",
             )
             return False
         self.introduction = Introduction.DOCUMENT
-        method = next(method for method in reversed(offered) if method in methods)
+        # A key where that is taken: it is the stronger one.
         self.told.registered = {
             "client_id": document.url,
-            "token_endpoint_auth_method": "private_key_jwt"
-            if "private_key_jwt" in {*methods} & {*offered}
-            else method,
+            "token_endpoint_auth_method": "private_key_jwt" if "private_key_jwt" in fitting else "none",
         }
         self.findings.ok("introduces-itself", f"it introduces itself by {document.url}")
         return True
@@ -377,7 +385,8 @@ class Walk:
 
     # ---- authorization --------------------------------------------------------------------------------
 
-    def _authorizes(self) -> None:
+    def _authorizes(self) -> bool:
+        """Whether one of its requests leads to the sign-in."""
         endpoint = text_of(self.told.metadata, "authorization_endpoint")
         accepted: Answer | None = None
         registered = texts_of(self.told.registered, "redirect_uris")
@@ -387,11 +396,12 @@ class Walk:
                 answer = self._opens(endpoint, parameters)
             except Unanswered as error:
                 self.findings.stumble("authorizes", f"the authorization endpoint: {error}")
-                return
+                return accepted is not None
             if self._is_accepted(way, parameters, answer, registered) and accepted is None:
                 accepted = answer
-                self._sees_sign_in(endpoint, answer)
+                self._sees_sign_in(answer)
                 self._sends_what_must_be_refused(endpoint, way, parameters, answer)
+        return accepted is not None
 
     def _opens(self, endpoint: str, parameters: dict[str, str]) -> Answer:
         """Raises Unanswered."""
@@ -402,7 +412,7 @@ class Walk:
     ) -> bool:
         check = "document" if self.introduction is Introduction.DOCUMENT else "authorizes"
         named = f"{way.way} ({way.redirect_uri})"
-        sent = _sent_back(answer, way.redirect_uri)
+        sent = sent_back(answer, way.redirect_uri)
         if sent is not None and "error" in sent:
             error, described = quoted(sent["error"]), quoted(sent.get("error_description", ""))
             words = f"{named}: it comes back with {error}{f' ({described})' if described else ''}"
@@ -437,40 +447,29 @@ class Walk:
             self.findings.stumble(check, words, _error_id(refusal))
             return False
         where = (
-            f"goes on to {quoted(_without_query(answer.location))}" if answer.location else "a page is shown"
+            f"goes on to {quoted(without_query(answer.location))}" if answer.location else "a page is shown"
         )
         self.findings.ok(check, f"{named}: {where}")
         return True
 
-    def _sees_sign_in(self, endpoint: str, answer: Answer) -> None:
+    def _sees_sign_in(self, answer: Answer) -> None:
         """Follow to the page at which a person signs in, as far as it is the server's own, as a browser would."""
-        cookies: dict[str, str] = {}
-        for _ in range(MAXIMUM_REDIRECTS):
-            if not answer.location:
-                break
-            address = urljoin(answer.url, answer.location)
-            if origin_of(address) != origin_of(endpoint):
-                self.findings.ok("sign-in", f"the sign-in is at {quoted(origin_of(address))}")
-                return
-            cookies |= dict(_COOKIE.findall(answer.headers.get("set-cookie", "")))
-            sent = "; ".join(f"{name}={value}" for name, value in cookies.items())
-            try:
-                answer = self.wire.ask(
-                    "GET", address, {"Accept": "text/html", **({"Cookie": sent} if sent else {})}, page=True
-                )
-            except Unanswered as error:
-                self.findings.stumble("sign-in", f"the sign-in at {quoted(_without_query(address))}: {error}")
-                return
-        if answer.status == 429:
+        try:
+            page = followed(self.wire, answer)
+        except Unanswered as error:
+            self.findings.stumble("sign-in", f"the sign-in: {error}")
+            return
+        if page is None:
+            self.findings.ok("sign-in", "the sign-in is at another host")
+            return
+        if page.status == 429:
             self.findings.not_run("sign-in", "the server takes no more requests from here at present (429)")
-        elif answer.status != 200:
+        elif page.status != 200:
             self.findings.stumble(
                 "sign-in",
-                f"instead of a page to sign in there is {answer.kind} at {quoted(_without_query(answer.url))}",
+                f"instead of a page to sign in there is {page.kind} at {quoted(without_query(page.url))}",
             )
-        elif "frame-ancestors" in answer.headers.get("content-security-policy", "").lower() or (
-            answer.headers.get("x-frame-options")
-        ):
+        elif cannot_be_framed(page):
             self.findings.ok("sign-in", "the page to sign in is shown, and cannot be framed")
         else:
             self.findings.warn(
@@ -523,13 +522,13 @@ class Walk:
         except Unanswered as error:
             self.findings.stumble("authorizes", f"a request that must be refused: {error}")
             return
-        sent = _sent_back(unprotected, way.redirect_uri)
+        sent = sent_back(unprotected, way.redirect_uri)
         if 429 in (unprotected.status, astray.status):
             self.findings.not_run(
                 "pkce-required", "the server takes no more requests from here at present (429)"
             )
             return
-        if sent is None and _looks_like(unprotected, accepted):
+        if sent is None and looks_like(unprotected, accepted):
             if self._pushed(left) is not None:
                 self.findings.ok("pkce-required", "a pushed request without code_challenge is refused")
             elif self._can_push():
@@ -546,7 +545,7 @@ class Walk:
             self.findings.ok("pkce-required", "a request without code_challenge is refused")
         if sent is not None and "error" in sent:
             self._checks_error_response(sent, parameters)
-        if _sent_back(astray, elsewhere) is not None or _looks_like(astray, accepted):
+        if sent_back(astray, elsewhere) is not None or looks_like(astray, accepted):
             self.findings.stumble(
                 "redirect-exact", f"a redirect URI that was not registered is accepted: {elsewhere}"
             )
@@ -618,6 +617,8 @@ class Walk:
             method: str = request.authentication
             if method == "registered":
                 method = text_of(self.told.registered, "token_endpoint_auth_method") or "client_secret_basic"
+            if not text_of(self.told.registered, "client_secret"):
+                method = "none"
             self.findings.stumble(
                 "authenticates",
                 f"it is refused as a client ({answer.status} {quoted(error_code)}): it authenticates by {method} here, "
@@ -684,33 +685,3 @@ def _refusal(answer: Answer) -> str:
 
 def _error_id(answer: Answer) -> str:
     return quoted(text_of(answer.document(), "error_id"))
-
-
-def _sent_back(answer: Answer, redirect_uri: str) -> dict[str, str] | None:
-    """What the client gets at this redirect URI: by a redirect, or by a page that leads there; None when nothing."""
-    if answer.location:
-        return query_of(answer.location) if _is_below(answer.location, redirect_uri) else None
-    text = html.unescape(answer.body.decode("utf-8", "replace"))
-    for found in re.finditer(re.escape(redirect_uri) + r"[?&][^\s\"'<>]*", text):
-        parameters = query_of(found[0])
-        if "error" in parameters or "code" in parameters:
-            return parameters
-    return None
-
-
-def _is_below(location: str, redirect_uri: str) -> bool:
-    return location == redirect_uri or location.startswith((f"{redirect_uri}?", f"{redirect_uri}&"))
-
-
-def _looks_like(answer: Answer, accepted: Answer) -> bool:
-    """Whether two answers lead a person to the same kind of place."""
-    if answer.status != accepted.status:
-        return False
-    if not accepted.location:
-        return page_text(answer.body) == page_text(accepted.body)
-    first, second = (parts_of(each.location) for each in (answer, accepted))
-    return first.netloc == second.netloc and first.path.split("/")[:2] == second.path.split("/")[:2]
-
-
-def _without_query(url: str) -> str:
-    return url.partition("?")[0]

@@ -6,7 +6,8 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,39 +27,52 @@ HOSTILE = "\x1b]0;title\x07\x1b[2J\u009b31m\u202e\u200d"
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
 
 
+# Redirect URIs that an operator has to allow (docs/real-clients.rst).
+NOT_IN_THE_PRESET = ("systemprompt://oauth/callback", "raycast://oauth?package_name=mcp_server_notes")
+
+
 def doctor(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["doctor", *arguments])
 
 
-@pytest.fixture(scope="module")
-def ours(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """This server on a loopback port: development.ini with the plugins that it shows in comments."""
-    database = shutil.copy(migrated_sqlite_file, tmp_path_factory.mktemp("doctor") / "authserver.db")
+@contextmanager
+def serving_ours(database: Path, plugins: Callable[[str], str]) -> Iterator[Server]:
+    """This server on a loopback port: development.ini with other plugins."""
     port = free_port()
     settings: dict[str, Any] = dict(
         appconfig(f"config:{CHECKOUT / 'development.ini'}", name="main").local_conf
     )
-    # All programs register from one address within an hour, twice.
+    # All programs register from one address within an hour, several times.
     limits = "authserver.plugin.rate_limits.limits"
     settings[limits] = settings[limits].replace("registration, source, 20,", "registration, source, 1000,")
-    settings["authserver.plugins"] += "\nclient_management\nredirect_private_use"
+    url = f"sqlite:///{database}"
     settings |= {
+        "authserver.plugins": plugins(settings["authserver.plugins"]),
         "authserver.issuer": f"http://localhost:{port}",
         "authserver.secret_keys": SETTINGS["authserver.secret_keys"],
-        "authserver.plugin.redirect_private_use.uris": (
-            "systemprompt://oauth/callback\nraycast://oauth?package_name=mcp_server_notes"
-        ),
+        "authserver.database_url": url,
     }
-    url = f"sqlite:///{database}"
-    server = Server(url, dict.fromkeys(SETTINGS) | settings | {"authserver.database_url": url})
+    if "redirect_private_use" in settings["authserver.plugins"]:
+        settings["authserver.plugin.redirect_private_use.uris"] = "\n".join(NOT_IN_THE_PRESET)
+    server = Server(url, dict.fromkeys(SETTINGS) | settings)
     listening = create_server(
         server.wsgi, host="127.0.0.1", port=port, threads=4, clear_untrusted_proxy_headers=True
     )
     thread = threading.Thread(target=listening.run, daemon=True)
     thread.start()
-    yield server
-    listening.close()
-    server.close()
+    try:
+        yield server
+    finally:
+        listening.close()
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def ours(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With the plugins that development.ini shows in comments."""
+    database = shutil.copy(migrated_sqlite_file, tmp_path_factory.mktemp("doctor") / "authserver.db")
+    with serving_ours(database, lambda text: f"{text}\nclient_management\nredirect_private_use") as server:
+        yield server
 
 
 def clients(server: Server) -> int:
@@ -78,6 +92,36 @@ def test_no_recorded_program_stumbles_over_this_server_and_nothing_is_left_behin
     assert not any(program["left_behind"] for program in told["programs"])
     assert clients(ours) == 0
     assert done.stderr == ""
+
+
+def test_plugins_that_are_missing_are_named_as_what_mends_it(
+    migrated_sqlite_file: Path, tmp_path: Path
+) -> None:
+    """development.ini without clients that have no secret, and without the preset."""
+    database = Path(shutil.copy(migrated_sqlite_file, tmp_path / "authserver.db"))
+    taken_out = re.compile(r"^(public_client|mcp_clients)$", re.M)
+    with serving_ours(database, lambda text: taken_out.sub("", text)) as server:
+        done = doctor(server.issuer, "--register", "--json")
+        told = json.loads(done.stdout)
+        printed = doctor(server.issuer, "--register").stdout
+    assert (done.exit_code, told["result"]) == (1, "stumbles")
+    assert {program["name"] for program in told["programs"] if program["result"] != "stumbles"} == {
+        "claude",
+        "copilot-studio",
+        "mcp-remote",
+    }
+    stumbles = {
+        (finding["program"], finding["check"]): finding
+        for finding in told["findings"]
+        if finding["result"] == "stumbles"
+    }
+    assert "public_client" in stumbles["zed", "method-offered"]["remedy"]
+    assert stumbles["zed", "method-offered"]["error_id"]
+    assert "mcp_clients" in stumbles["rikkahub", "redirect-uris"]["remedy"]
+    assert ("chatgpt", "finds-members") in stumbles
+    assert "and 10 more" in printed
+    assert "These clients stay behind: client_" in printed
+    assert "19 of 22 programs stumble." in printed
 
 
 def test_without_register_nobody_registers_and_that_is_said(ours: Server) -> None:
