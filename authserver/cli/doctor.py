@@ -15,7 +15,7 @@ from authserver.doctor.examination import Report, Unreachable, Walked, examine, 
 from authserver.doctor.findings import Finding, Result
 from authserver.doctor.reading import counted
 from authserver.doctor.recordings import NAMES, load
-from authserver.doctor.walk import Options
+from authserver.doctor.visit import Options
 from authserver.doctor.wire import Wire
 
 UNREACHABLE = 2

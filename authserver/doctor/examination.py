@@ -14,7 +14,8 @@ from authserver.doctor.recordings import Recording, load
 from authserver.doctor.resource import Resource
 from authserver.doctor.sending import Told
 from authserver.doctor.server import Server
-from authserver.doctor.walk import Introduction, Options, Walk
+from authserver.doctor.visit import Introduction, Options, Visit
+from authserver.doctor.walk import go
 from authserver.doctor.wire import Unanswered, Wire
 
 # Who does what, for people who wait.
@@ -31,7 +32,7 @@ class Walked:
 
     Attributes:
         name: the file name of its recording.
-        left_behind: as in `Walk`.
+        left_behind: as in `Visit`.
     """
 
     name: str
@@ -126,7 +127,7 @@ def _walked(
             challenge=protected.challenge,
             resource_scopes=protected.scopes,
         )
-    walk = Walk(
+    visit = Visit(
         wire=wire,
         recording=recording,
         server=replace(server),
@@ -135,13 +136,13 @@ def _walked(
         findings=Findings(name),
     )
     # What its recording cannot say of this server is no reason to end the examination of the others.
-    walk.go(lambda words: progress(recording.program, words))
+    go(visit, lambda words: progress(recording.program, words))
     return Walked(
         name=name,
         recording=recording,
-        introduction=walk.introduction,
-        found=walk.findings.found,
-        left_behind=walk.left_behind,
+        introduction=visit.introduction,
+        found=visit.findings.found,
+        left_behind=visit.left_behind,
     )
 
 

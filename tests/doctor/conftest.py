@@ -13,7 +13,7 @@ import pytest
 
 from authserver.doctor.examination import Report, examine
 from authserver.doctor.findings import Finding, Result
-from authserver.doctor.walk import Options
+from authserver.doctor.visit import Options
 from authserver.doctor.wire import Wire
 from authserver.testing.origins import Origin, serving
 

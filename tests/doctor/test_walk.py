@@ -13,7 +13,8 @@ from authserver.doctor.findings import Findings, Result
 from authserver.doctor.recordings import NAMES, load
 from authserver.doctor.sending import Told
 from authserver.doctor.server import Server
-from authserver.doctor.walk import Introduction, Options, Walk
+from authserver.doctor.visit import Introduction, Options, Visit
+from authserver.doctor.walk import go
 from authserver.doctor.wire import Wire
 from tests.doctor.conftest import OPEN, Other, Reply, authorize, found, looked_at, refuse, register
 
@@ -230,6 +231,8 @@ def test_a_pushed_request_shows_what_comes_behind_the_sign_in(other: Other) -> N
     other.metadata["pushed_authorization_request_endpoint"] = "{origin}/par"
     other.answers["POST /par"] = refuse("invalid_scope")
     assert found(looked_at(other, "zed", register=True), "asks-for-scopes", Result.STUMBLES)
+    other.answers["POST /par"] = refuse("invalid_target")
+    assert found(looked_at(other, "zed", register=True), "audience", Result.NOT_RUN)
     other.answers["POST /par"] = Reply(201, {"request_uri": "urn:x", "expires_in": 60})
     assert found(looked_at(other, "zed", register=True), "pkce-required", Result.STUMBLES)
 
@@ -311,7 +314,7 @@ def test_a_server_that_takes_too_long_for_a_program_is_named(other: Other) -> No
 
     other.answers["POST /register"] = slowly
     server = Server(issuer=other.issuer)
-    walk = Walk(
+    visit = Visit(
         wire=Wire([other.issuer]),
         recording=msgspec.structs.replace(load("claude"), patience=0.5),
         server=server,
@@ -319,8 +322,10 @@ def test_a_server_that_takes_too_long_for_a_program_is_named(other: Other) -> No
         told=Told(),
         findings=Findings("claude"),
     )
-    walk.go(lambda words: None)
-    assert ("in-time", Result.WARNING) in {(finding.check, finding.result) for finding in walk.findings.found}
+    go(visit, lambda words: None)
+    assert ("in-time", Result.WARNING) in {
+        (finding.check, finding.result) for finding in visit.findings.found
+    }
     assert load("claude").patience == 10
 
 
