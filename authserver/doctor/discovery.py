@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from authserver.doctor.pages import MAXIMUM_REDIRECTS
+from authserver.doctor.pages import MAXIMUM_REDIRECTS, joined
 from authserver.doctor.reading import origin_of, quoted, texts_of
 from authserver.doctor.sending import documents_of
 from authserver.doctor.visit import SAFE_HEADERS, NotSent, Visit
@@ -49,13 +49,14 @@ def _fetched(visit: Visit, address: str) -> Answer:
         headers = {name: text for name, text in headers.items() if name.lower() in SAFE_HEADERS}
         answer = visit.ask("GET", address, headers)
     for _ in range(MAXIMUM_REDIRECTS):
-        if not answer.location or origin_of(answer.location) != origin_of(address):
+        target = joined(answer.url, answer.location)
+        if not answer.location or origin_of(target) != origin_of(address):
             break
         visit.findings.warn(
             "finds-metadata",
             f"{address} redirects to {quoted(answer.location)}, which not every build follows",
         )
-        answer = visit.ask("GET", answer.location, headers)
+        answer = visit.ask("GET", target, headers)
     return answer
 
 

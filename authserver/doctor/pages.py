@@ -36,7 +36,7 @@ def looks_like(answer: Answer, accepted: Answer) -> bool:
         return False
     if not accepted.location:
         return page_text(answer.body) == page_text(accepted.body)
-    first, second = (parts_of(each.location) for each in (answer, accepted))
+    first, second = (parts_of(joined(each.url, each.location)) for each in (answer, accepted))
     return first.netloc == second.netloc and first.path.split("/")[:2] == second.path.split("/")[:2]
 
 

@@ -566,7 +566,7 @@ def _look_at_authorization_endpoint(wire: Wire, server: Server, findings: Findin
     except Unanswered as error:
         findings.stumble("redirect-refused", f"{quoted(url)}: {error}")
         return
-    if answer.location.startswith(STRANGER):
+    if answer.location.lower().startswith(STRANGER):
         error_code = query_of(answer.location).get("error", "no error")
         findings.stumble(
             "redirect-refused",

@@ -196,7 +196,9 @@ def ask(
                 )
             return Reply(
                 status=answered.status,
-                headers=MappingProxyType({name.lower(): text for name, text in answered.headers.items()}),
+                headers=MappingProxyType(
+                    {name.lower(): text for name, text in answered.headers.itermerged()}
+                ),
                 body=_body(answered, exchange, maximum) if answered.status in read else b"",
             )
     except exceptions.HTTPError as error:

@@ -332,7 +332,7 @@ def test_a_server_that_takes_too_long_for_a_program_is_named(other: Other) -> No
 def test_a_redirected_document_is_followed_and_named(other: Other) -> None:
     other.answers["* /elsewhere"] = other.answers["* /.well-known/oauth-authorization-server"]
     other.answers["* /.well-known/oauth-authorization-server"] = Reply(
-        301, None, {"Location": "{origin}/elsewhere", **OPEN}
+        301, None, {"Location": "/elsewhere", **OPEN}
     )
     other.answers["* /.well-known/openid-configuration"] = other.answers["* /elsewhere"]
     report = looked_at(other, "zed")
