@@ -158,12 +158,25 @@ def _look_at_issuer(server: Server, findings: Findings) -> None:
 
 def _find_metadata(wire: Wire, server: Server, findings: Findings) -> Answer | None:
     """Ask all addresses that any program asks; the answer that has the document."""
-    addresses = {
-        f"{server.origin}/.well-known/{OAUTH}{server.path}": True,
-        f"{server.origin}/.well-known/{OPENID}{server.path}": False,
-        f"{server.origin}{server.path}/.well-known/{OPENID}": False,
-    }
-    answers = {url: _ask_for_document(wire, url, findings) for url in addresses}
+    # One of them twice where the issuer has no path.
+    addresses = list(
+        dict.fromkeys(
+            (
+                f"{server.origin}/.well-known/{OAUTH}{server.path}",
+                f"{server.origin}/.well-known/{OPENID}{server.path}",
+                f"{server.origin}{server.path}/.well-known/{OPENID}",
+            )
+        )
+    )
+    answers: dict[str, tuple[Answer | None, Json]] = {}
+    for url in addresses:
+        try:
+            answers[url] = _ask_for_document(wire, url, findings)
+        except Unanswered as error:
+            if not answers and error.status is None:
+                raise Unanswered(f"{url}: {error}") from None
+            findings.stumble("metadata-answer", f"{url}: {error}")
+            answers[url] = None, {}
     good = {url: (answer, document) for url, (answer, document) in answers.items() if answer and document}
     if not good:
         where = ", ".join(
@@ -173,7 +186,7 @@ def _find_metadata(wire: Wire, server: Server, findings: Findings) -> Answer | N
             "metadata-address", f"there is no metadata at any address that programs ask ({where})"
         )
         return None
-    first = next(iter(addresses))
+    first = addresses[0]
     if first in good:
         findings.ok("metadata-address", f"the metadata is at {first}")
     else:
@@ -201,14 +214,12 @@ def _find_metadata(wire: Wire, server: Server, findings: Findings) -> Answer | N
 
 
 def _ask_for_document(wire: Wire, url: str, findings: Findings) -> tuple[Answer | None, Json]:
-    """The answer and the document; findings for an answer that is neither a document nor a 404."""
-    try:
-        answer = wire.ask("GET", url, {"Accept": "application/json"})
-    except Unanswered as error:
-        if error.status is None:
-            raise Unanswered(f"{url}: {error}") from None
-        findings.stumble("metadata-answer", f"{url}: {error}")
-        return None, {}
+    """The answer and the document; findings for an answer that is neither a document nor a 404.
+
+    Raises:
+        Unanswered: there is no answer.
+    """
+    answer = wire.ask("GET", url, {"Accept": "application/json"})
     if answer.status == 404:
         return answer, {}
     if answer.status != 200:

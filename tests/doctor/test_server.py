@@ -211,6 +211,18 @@ def test_a_clock_that_is_wrong_is_noticed(
     assert found(looked_at(other), "clock", result)
 
 
+def test_a_later_address_that_hangs_is_a_finding_about_it_alone(other: Other) -> None:
+    def hang(*_: Any) -> Reply:
+        time.sleep(0.6)
+        return Reply(404)
+
+    other.answers[OPENID] = hang
+    report = looked_at(other, seconds=0.3)
+    (said,) = found(report, "metadata-answer", Result.STUMBLES)
+    assert "no whole answer within 0.3 s" in said.what
+    assert found(report, "token-refusal", Result.OK)
+
+
 def test_a_server_that_is_not_there_is_said_to_be_unreachable() -> None:
     with pytest.raises(Unreachable, match="no connection"):
         looked_at(issuer="http://127.0.0.1:9")
