@@ -73,7 +73,7 @@ CHECKS: Mapping[str, Check] = {
         "metadata", "OAuth 2.1, 1.5", "the endpoints follow from authserver.issuer: set that to https"
     ),
     "pkce": Check("metadata", "RFC 8414, 2; RFC 7636, 4.2", "authserver always lists S256"),
-    "grant-types": Check("metadata", "RFC 9700, 2.1.2 and 2.4", "authserver offers neither"),
+    "grant-types": Check("metadata", "RFC 9700, 2.1.2 and 2.4", "authserver offers neither the implicit nor the password grant"),
     "iss-parameter": Check("metadata", "RFC 9207, 2.3 and 3", "authserver always sends and announces iss"),
     "public-clients": Check(
         "metadata", "RFC 8414, 2; RFC 7591, 2", "list public_client in authserver.plugins"
