@@ -15,6 +15,7 @@ COMMANDS = (
     "client",
     "db",
     "demo",
+    "doctor",
     "explain",
     "grant",
     "init",

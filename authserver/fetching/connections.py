@@ -154,6 +154,7 @@ def ask(
     *,
     maximum: int,
     read: Container[int] = SUCCESSES,
+    refused: Container[int] = REDIRECTS,
 ) -> Reply:
     """Send a request and return the answer. No redirect is followed, and nothing is decompressed.
 
@@ -161,6 +162,7 @@ def ask(
         target: path and query.
         maximum: bytes of the longest body.
         read: statuses whose body is read; that of others is left where it is.
+        refused: statuses that are failures; who gives others gets a redirect as it is.
 
     Raises:
         FetchFailed: there is no answer within these limits, or it is a redirect.
@@ -182,7 +184,7 @@ def ask(
             )
         ) as answered:
             _check_framing(answered)
-            if answered.status in REDIRECTS:
+            if answered.status in refused:
                 detail = f"status {answered.status}; redirects are not followed"
                 raise FetchFailed(FetchProblem.REDIRECTED, detail, status=answered.status)
             if (
@@ -194,7 +196,9 @@ def ask(
                 )
             return Reply(
                 status=answered.status,
-                headers=MappingProxyType({name.lower(): text for name, text in answered.headers.items()}),
+                headers=MappingProxyType(
+                    {name.lower(): text for name, text in answered.headers.itermerged()}
+                ),
                 body=_body(answered, exchange, maximum) if answered.status in read else b"",
             )
     except exceptions.HTTPError as error:

@@ -119,6 +119,15 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Origin]:
         def do_GET(self) -> None:
             self._answer(b"")
 
+        def do_HEAD(self) -> None:
+            self._answer(b"")
+
+        def do_OPTIONS(self) -> None:
+            self._answer(b"")
+
+        def do_DELETE(self) -> None:
+            self._answer(b"")
+
         def do_POST(self) -> None:
             self._answer(self.rfile.read(int(self.headers["Content-Length"])))
 

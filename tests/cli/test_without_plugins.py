@@ -95,6 +95,7 @@ def test_commands_that_need_no_plugin_load_none(broken: Run, ini: Path) -> None:
         "client show": ["demo-service"],
         "client secrets": ["demo-service"],
         "init": [str(ini.parent / "another")],
+        "doctor": ["--list"],
         "plugin new": ["quiet-hours", "--directory", str(ini.parent)],
     }
     for command in documented()["unused"]:

@@ -1,4 +1,4 @@
-"""Real programs, as recorded in `recorded/`: each finds us, registers, gets a code, redeems and refreshes with the shipped INI."""
+"""Real programs, as recorded in `authserver/doctor/programs/`: each finds us, registers, gets a code, redeems and refreshes with the shipped INI."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from paste.deploy import appconfig
 from webtest import TestResponse
 
 from authserver.cli.keys import new_ring_entry
+from authserver.doctor.recordings import NAMES, Authorization, Recording, Scope, load
 from authserver.testing.server import SETTINGS, Server, forged, query_of
 from authserver.testing.stories import signed_in
-from tests.clients.recordings import NAMES, Authorization, Recording, Scope, load
 from tests.clients.walks import Api, Program, answer_of_a_person
 
 CHECKOUT = Path(__file__).parents[2]

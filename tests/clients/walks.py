@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 from webtest import TestApp, TestResponse
 
+from authserver.doctor.recordings import Authorization, Recording, TokenRequest
+from authserver.doctor.sending import (
+    Told,
+    authorization_of,
+    documents_of,
+    registration_of,
+    token_request_of,
+)
 from authserver.testing.server import PASSWORD, Server, form_with
-from tests.clients.recordings import Authorization, Recording, Scope, TokenRequest
 
 DEVELOPMENT_API = "http://localhost:6543/demo-api"
 
@@ -55,8 +60,7 @@ class Program:
     def discover(self) -> dict[str, Any]:
         """Ask the addresses in the program's order until one answers."""
         origin, path = self.server.issuer.removesuffix(self.server.path("")), self.server.path("")
-        for document in dict.fromkeys(self.recording.discovery.documents):
-            address = document.format(origin=origin, path=path)
+        for address in documents_of(self.recording, origin, path):
             answer = self._ask("GET", address, self.recording.discovery.headers)
             if answer.status_int == 200:
                 break
@@ -73,37 +77,19 @@ class Program:
 
     def register(self) -> TestResponse:
         """Send the registration; any status comes back."""
-        recorded = self.recording.registration
-        body = dict(recorded.body)
-        for member, listed_in in recorded.cut_to.items():
-            body[member] = [value for value in body[member] if value in self.metadata[listed_in]]
-        for member, choice in recorded.chosen.items():
-            body[member] = next(
-                value for value in choice.first_of if value in self.metadata[choice.listed_in]
-            )
-        scope = self._scope(recorded.scope)
-        if scope is not None:
-            body["scope"] = scope
+        body = registration_of(self.recording, self._told())
         self.asked = body
         endpoint = self.metadata["registration_endpoint"]
-        answer = self._ask("POST", endpoint, recorded.headers, msgspec.json.encode(body))
+        headers = self.recording.registration.headers
+        answer = self._ask("POST", endpoint, headers, msgspec.json.encode(body))
         if answer.status_int == 201:
             self.registered = answer.json
         return answer
 
     def authorization_url(self, way: Authorization) -> str:
         """The address that the program opens in a browser."""
-        scope = self._scope(way.scope)
-        values = {
-            "client_id": self.registered["client_id"],
-            "redirect_uri": way.redirect_uri,
-            "state": way.state,
-            "code_challenge": _challenge(self.recording.code_verifier),
-            "resource": self._resource(),
-            "scope": scope,
-            "prompt": "consent" if scope and "offline_access" in scope.split() else None,
-        }
-        return self.metadata["authorization_endpoint"] + "?" + urlencode(_filled(way.parameters, values))
+        parameters = authorization_of(self.recording, way, self._told())
+        return self.metadata["authorization_endpoint"] + "?" + urlencode(parameters)
 
     def redeem(self, way: Authorization, code: str) -> TestResponse:
         """Redeem this code."""
@@ -119,25 +105,8 @@ class Program:
         return self._token(self.recording.refresh, {"refresh_token": self.tokens["refresh_token"]})
 
     def _token(self, request: TokenRequest, values: Mapping[str, str | None]) -> TestResponse:
-        client_id, secret = self.registered["client_id"], self.registered.get("client_secret")
-        values = {
-            **values,
-            "client_id": client_id,
-            "resource": self._resource(),
-            "scope": self._scope(request.scope),
-        }
-        form, headers = _filled(request.form, values), dict(request.headers)
-        method = request.authentication
-        if method == "registered":
-            method = self.registered["token_endpoint_auth_method"]
-        if method == "client_secret_basic" and secret:
-            credentials = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
-            headers["Authorization"] = f"Basic {credentials}"
-        else:
-            form["client_id"] = client_id
-            if method != "none" and secret:
-                form["client_secret"] = secret
-        answer = self._ask("POST", self.metadata["token_endpoint"], headers, urlencode(form).encode())
+        headers, form = token_request_of(self.recording, request, self._told(), values)
+        answer = self._ask("POST", self.metadata["token_endpoint"], headers, form)
         if answer.status_int == 200:
             self.tokens = {"refresh_token": self.tokens.get("refresh_token"), **answer.json}
         return answer
@@ -160,45 +129,14 @@ class Program:
             assert answer.headers["Access-Control-Allow-Origin"] in ("*", page)
         return answer
 
-    def _scope(self, rule: Scope) -> str | None:
-        told = {
-            "challenge": "",
-            "resource": " ".join(self.api.scopes),
-            "registered": self.registered.get("scope", ""),
-            "server": " ".join(self.metadata.get("scopes_supported", ())),
-            "granted": self.tokens.get("scope", ""),
-        }
-        chosen = next((told[source] for source in rule.first_of if told[source]), rule.otherwise)
-        advertised = self.metadata.get("scopes_supported", ())
-        added = [scope for scope in rule.added_if_advertised if scope in advertised]
-        if not added:
-            return chosen
-        return " ".join(dict.fromkeys([*(chosen or "").split(), *added]))
-
-    def _resource(self) -> str | None:
-        identifier = self.api.identifier
-        match self.recording.resource:
-            case "href" if not urlsplit(identifier).path:
-                return identifier + "/"
-            case "without slash":
-                return identifier.removesuffix("/")
-            case None:
-                return None
-        return identifier
-
-
-def _filled(template: Mapping[str, str], values: Mapping[str, str | None]) -> dict[str, str]:
-    """The parameters, in order, with `{name}` replaced; one without a value is left out."""
-    filled = {}
-    for name, text in template.items():
-        value = values[text[1:-1]] if text.startswith("{") else text
-        if value is not None:
-            filled[name] = value
-    return filled
-
-
-def _challenge(verifier: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    def _told(self) -> Told:
+        return Told(
+            resource=self.api.identifier,
+            resource_scopes=self.api.scopes,
+            metadata=self.metadata,
+            registered=self.registered,
+            tokens=self.tokens,
+        )
 
 
 def answer_of_a_person(

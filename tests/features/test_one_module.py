@@ -45,6 +45,8 @@ WORDS = {
 }
 # Commands that start a whole server and list its plugins, as an INI file does.
 LISTING = {"playground": {"cli/demo.py", "testing/live.py"}}
+# It looks at servers from outside, whatever they are made of, and so speaks all of their words.
+FROM_OUTSIDE = PACKAGE / "doctor"
 
 
 def modules() -> list[str]:
@@ -75,7 +77,7 @@ def holds(pattern: re.Pattern[str], line: str) -> bool:
 def occurrences(module: str) -> list[str]:
     """The lines of other files that hold a word of the module."""
     pattern = pattern_of(module)
-    own = {FEATURES / module, FEATURES / f"{module}.py"}
+    own = {FEATURES / module, FEATURES / f"{module}.py", FROM_OUTSIDE}
     found = []
     for path in sorted(PACKAGE.rglob("*")):
         name = path.relative_to(PACKAGE).as_posix()

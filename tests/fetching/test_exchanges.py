@@ -317,6 +317,23 @@ def test_no_redirect_is_followed(status: int, world: Any, page: Any) -> None:
     assert [item.path for item in origin.received] == ["/a"]
 
 
+def test_header_lines_of_one_name_count_together(world: Any) -> None:
+    """RFC 9110, 5.3: not the last one alone, so that a `no-store` is seen wherever it stands."""
+    origin = world.origin()
+    lines = b"Cache-Control: no-store\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n"
+    origin.reply = raw(HEAD + lines + b"\r\n{}")
+    seen: list[str] = []
+    page = DocumentKind(
+        name="page",
+        read=lambda reply: seen.append(reply.headers["cache-control"]),
+        minimum_age=0,
+    )
+    fetcher = world.fetcher()
+    for _ in range(2):
+        fetcher.fetch(page, f"https://client.example:{origin.port}/")
+    assert seen == ["no-store, max-age=60"] * 2
+
+
 SOUND = (
     HEAD + b"Cache-Control: max-age=60\r\nVary: Accept\r\nContent-Length: 2\r\n\r\n{}",
     HEAD + b'Transfer-Encoding: chunked\r\nETag: "x"\r\nAge: 1\r\n\r\n2;a=b\r\n{}\r\n0\r\nX: y\r\n\r\n',

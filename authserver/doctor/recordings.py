@@ -1,4 +1,4 @@
-"""What real programs send, as JSON files in `recorded/`: one a program, dated, with the source of each part.
+"""What real programs send, as JSON files in `programs/`: one a program, dated, with the source of each part.
 
 A recording holds requests, not expectations. Where a program builds a value from what it was told (the scopes of the
 protected resource, the grant types of our metadata), the recording says how, so that the value stays true when we change.
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-FOLDER = Path(__file__).parent / "recorded"
+FOLDER = Path(__file__).parent / "programs"
 
 # A repository with an issue, pull request or file; or a package; or a page. Then the date of what was read.
 _SOURCE = re.compile(r"(reconstructed from )?[\w@.-]+[/ ][^,]*, .*[0-9]{4}-[0-9]{2}-[0-9]{2}.*", re.DOTALL)
@@ -27,7 +27,7 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A part of a recording: a member that is not listed here is an error."""
 
 
-class Sources(Strict):
+class Sources(Strict, frozen=True):
     """Where each part was read, and when; `reconstructed from` where nobody shows it."""
 
     discovery: str
@@ -42,7 +42,7 @@ class Sources(Strict):
                 raise ValueError(f"{part}: a source names a repository, package or page, and a date")
 
 
-class Scope(Strict):
+class Scope(Strict, frozen=True):
     """How a program chooses a scope: the first of these that says anything, else a text of its own.
 
     Attributes:
@@ -58,7 +58,7 @@ class Scope(Strict):
     added_if_advertised: tuple[str, ...] = ()
 
 
-class Discovery(Strict):
+class Discovery(Strict, frozen=True):
     """How a program finds our metadata.
 
     Attributes:
@@ -66,22 +66,24 @@ class Discovery(Strict):
         headers: of each request.
         needs: members of the metadata that the program looks for, each with a value that must be there, or null.
         on_not_found: what it does when an address answers 404.
+        at_the_api: whether it asks at the origin of the API, which has to pass ours on, instead of the issuer's.
     """
 
     documents: tuple[str, ...]
     headers: Mapping[str, str]
     needs: Mapping[str, str | None]
     on_not_found: str
+    at_the_api: bool = False
 
 
-class Choice(Strict):
+class Choice(Strict, frozen=True):
     """A member of a registration that a program chooses: the first of these that our metadata lists."""
 
     listed_in: str
     first_of: tuple[str, ...]
 
 
-class Registration(Strict):
+class Registration(Strict, frozen=True):
     """The registration request (RFC 7591, 3.1).
 
     Attributes:
@@ -89,6 +91,7 @@ class Registration(Strict):
         cut_to: members whose values are cut to those that a member of our metadata lists.
         chosen: members that are chosen from what our metadata lists.
         scope: the member `scope`.
+        insists_on_method: whether it goes no further when the answer names another authentication method.
     """
 
     headers: Mapping[str, str]
@@ -96,9 +99,10 @@ class Registration(Strict):
     cut_to: Mapping[str, str] = {}
     chosen: Mapping[str, Choice] = {}
     scope: Scope = Scope()
+    insists_on_method: bool = False
 
 
-class Authorization(Strict):
+class Authorization(Strict, frozen=True):
     """One way in which a program asks for a code.
 
     Attributes:
@@ -117,7 +121,7 @@ class Authorization(Strict):
     scope: Scope = Scope()
 
 
-class TokenRequest(Strict):
+class TokenRequest(Strict, frozen=True):
     """A request to the token endpoint.
 
     Attributes:
@@ -132,15 +136,15 @@ class TokenRequest(Strict):
     scope: Scope = Scope()
 
 
-class MetadataDocument(Strict):
-    """The client id metadata document that the program prefers where a server takes one; not asked for today."""
+class MetadataDocument(Strict, frozen=True):
+    """The client id metadata document that the program prefers where a server takes one."""
 
     url: str
     source: str
     document: Mapping[str, Any] | None = None
 
 
-class Recording(Strict):
+class Recording(Strict, frozen=True):
     """What one program sends.
 
     Attributes:
@@ -149,6 +153,7 @@ class Recording(Strict):
         resource: `verbatim` is the identifier as the protected resource metadata has it, `href` is what a URL parser of
             a browser makes of it (a slash at the end of a bare host), `without slash` has none at its end; null sends
             none.
+        patience: seconds that it waits for the answer to a registration or a token request, where that is known.
         notes: facts that explain the rest.
     """
 
@@ -164,6 +169,7 @@ class Recording(Strict):
     token: TokenRequest
     refresh: TokenRequest
     metadata_document: MetadataDocument | None = None
+    patience: float | None = None
     notes: tuple[str, ...] = ()
 
 

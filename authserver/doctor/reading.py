@@ -1,0 +1,117 @@
+"""Answers of strangers, read without trust: of the wrong type is as good as absent, and what is quoted is short."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+Json = Mapping[str, Any]
+
+MAXIMUM_QUOTED = 160
+# Characters of a page that are looked at.
+MAXIMUM_PAGE = 65_536
+# RFC 9110, 5.6.2 and 5.6.4.
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_ATTRIBUTE = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:({_TOKEN})|"((?:[^"\\]|\\.)*)")')
+_SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]+|$)")
+_BETWEEN = re.compile(r"[ \t]*,?[ \t,]*")
+# What a page says of a refusal, beside the words for people.
+_OF_OAUTH = re.compile(r"\b(?:invalid_\w+|unauthorized_client|redirect_uri|client_id|code_challenge)\b")
+_TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_TITLES = tuple(
+    re.compile(rf"<{name}\b[^>]*>(.*?)</{name}\s*>", re.DOTALL | re.IGNORECASE) for name in ("h1", "title")
+)
+
+
+def text_of(document: Json, name: str) -> str:
+    """A member that is a text; "" when it is anything else."""
+    value = document.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def texts_of(document: Json, name: str) -> tuple[str, ...]:
+    """A member that is a list of texts; () when it is anything else."""
+    value = document.get(name)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        return ()
+    return tuple(value)
+
+
+def has(document: Json, name: str) -> bool:
+    """Whether a member says anything; null, empty and false do not."""
+    return bool(document.get(name))
+
+
+def quoted(text: str) -> str:
+    """A text of a stranger in one line, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= MAXIMUM_QUOTED else line[: MAXIMUM_QUOTED - 1] + "…"
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def page_text(body: bytes) -> str:
+    """What an error page says: its heading, else its title, and the words on it that speak of OAuth."""
+    text = body[:MAXIMUM_PAGE].decode("utf-8", "replace")
+    titles = (_plain(found[1]) for pattern in _TITLES if (found := pattern.search(text)))
+    title = next(filter(None, titles), "")
+    pieces = [_plain(piece) for piece in _TAGS.sub("\0", text).split("\0")]
+    told = [piece for piece in pieces if piece != title and _OF_OAUTH.search(piece)]
+    return quoted(": ".join(dict.fromkeys([title, *told[:2]]))) if title or told else quoted(_plain(text))
+
+
+def _plain(text: str) -> str:
+    return " ".join(html.unescape(_TAGS.sub(" ", text)).split())
+
+
+def parts_of(url: str) -> SplitResult:
+    """The parts of a URL; all of them are empty for a text that is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL, as written."""
+    parts = parts_of(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def query_of(url: str) -> dict[str, str]:
+    """The parameters of a URL; of one that is there twice the last."""
+    return dict(parse_qsl(parts_of(url).query, keep_blank_values=True))
+
+
+def challenges(header: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The challenges of a WWW-Authenticate header: each scheme with its attributes in order (RFC 9110, 11.6.1).
+
+    What does not follow the grammar ends the reading; the attributes before it are returned.
+    """
+    found: list[tuple[str, list[tuple[str, str]]]] = []
+    at = 0
+    while at < len(header):
+        if between := _BETWEEN.match(header, at):
+            at = between.end()
+        if found and (attribute := _ATTRIBUTE.match(header, at)):
+            text = attribute[2] if attribute[2] is not None else re.sub(r"\\(.)", r"\1", attribute[3])
+            found[-1][1].append((attribute[1].lower(), text))
+            at = attribute.end()
+        elif scheme := _SCHEME.match(header, at):
+            found.append((scheme[1], []))
+            at = scheme.end()
+        else:
+            break
+    return found
+
+
+def encoded(value: bytes) -> str:
+    """Base64 for URLs, without padding (RFC 7515, 2)."""
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
