@@ -53,6 +53,13 @@ def test_a_document_is_read(reply):
         assert get(url) == {}
 
 
+def test_header_lines_of_one_name_count_together():
+    """RFC 9110, 5.3: not the last one alone."""
+    lines = b"Cache-Control: max-age=60\r\nCache-Control: public\r\nContent-Length: 2\r\n"
+    with answering(raw(HEAD + lines + b"\r\n{}")) as (_, url):
+        assert Fetcher(development=True)("GET", url, {}).headers["cache-control"] == "max-age=60, public"
+
+
 @pytest.mark.parametrize("what", forgeries.ANSWERS)
 def test_another_answer_is_none(what):
     """T126: nothing is decompressed, and size counts while it arrives."""
