@@ -122,7 +122,9 @@ class Fetcher:
                 answer.release_conn()
             else:
                 answer.close()
-        return Reply(answer.status, {name.lower(): value for name, value in answer.headers.itermerged()}, text)
+        return Reply(
+            answer.status, {name.lower(): value for name, value in answer.headers.itermerged()}, text
+        )
 
 
 def _check_framing(host: str | None, headers: Mapping[str, str]) -> None:
