@@ -103,6 +103,16 @@ def test_a_server_section_that_cannot_be_used_is_one_sentence(settings: dict[str
     )
 
 
+def test_the_default_fits_where_a_process_may_open_1024_files() -> None:
+    """Many containers and shared machines allow no more; the server starts there as it is shipped."""
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))\n"
+        "from authserver.web.serving import server; server({}, listen='127.0.0.1:0'); print('listens')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS)
+    assert (ended.stdout, ended.returncode) == ("listens\n", 0), ended.stderr
+
+
 def test_every_address_is_checked() -> None:
     """The second of two is in use, so the first is given back."""
     with taken() as port:

@@ -40,7 +40,7 @@ _DEFAULTS: Mapping[str, str] = {
     "asyncore_use_poll": "true",  # select() takes no descriptor above 1023
     "channel_timeout": "20",
     "cleanup_interval": "5",
-    "connection_limit": "1000",
+    "connection_limit": "800",
     "ident": "",  # the name of the program tells only whom to attack
     "max_request_body_size": str(MAXIMUM_BODY + 1),
     "max_request_header_size": str(MAXIMUM_HEAD),
