@@ -155,6 +155,9 @@ def test_localhost_needs_no_ipv6(monkeypatch: pytest.MonkeyPatch, number: int) -
     with ExitStack() as opened:
         sockets = all_bound(opened, wanted)
         assert [item.getsockname() for item in sockets] == [("127.0.0.1", port)]
+    with ExitStack() as opened:
+        sockets = all_bound(opened, Adjustments(listen=f"*:{port}").listen)
+        assert [item.getsockname() for item in sockets] == [("0.0.0.0", port)]
     for listen in (
         f"[::1]:{port}",
         f"[::1]:{port} 127.0.0.1:{another}",

@@ -49,6 +49,8 @@ _DEFAULTS: Mapping[str, str] = {
 _OTHER_FILES = 128
 # The machine has other addresses, or none of this family.
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+# What one name means in both families.
+_WITHOUT_IPV6 = {"::1": "127.0.0.1", "::": "0.0.0.0"}  # noqa: S104 - as the INI file says
 log = logging.getLogger("authserver")
 
 
@@ -195,8 +197,8 @@ def _raise_limit_of_open_files(needed: int) -> None:
 def all_bound(opened: ExitStack, addresses: Iterable[Any]) -> list[socket.socket]:
     """A socket for each address. Raises CannotListen.
 
-    `localhost` is often also ::1 where IPv6 is switched off, as in most containers. Without that address the server is
-    reached by 127.0.0.1 alone.
+    `localhost` is often also ::1 where IPv6 is switched off, as in most containers, and `*` is both families. Without
+    IPv6 the server is reached by the address of IPv4 alone.
     """
     sockets = []
     wanted = list(addresses)
@@ -205,7 +207,7 @@ def all_bound(opened: ExitStack, addresses: Iterable[Any]) -> list[socket.socket
             sockets.append(_bound(opened, *address))
         except NoSuchAddress:
             host, port = address[3][:2]
-            if host != "::1" or not any(other[3][:2] == ("127.0.0.1", port) for other in wanted):
+            if not any(other[3][:2] == (_WITHOUT_IPV6.get(host), port) for other in wanted):
                 raise
     return sockets
 
