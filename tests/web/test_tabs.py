@@ -145,7 +145,7 @@ def test_a_forged_mark_opens_no_request(make_server, server: Server, client: Cli
 
 
 def test_a_browser_without_cookies_is_told_what_to_do(server: Server, client: Client) -> None:
-    """T091, E-04: no start of the request would ever help it."""
+    """T091: however often it starts the request again, it never gets further."""
     first = server.browser().get(server.authorization_url(client))
     page = server.browser().get(first.location, status=403)
     assert "allow cookies for this site" in page.text
