@@ -154,7 +154,7 @@ def test_the_server_section_bounds_what_a_stranger_can_send(file: str) -> None:
     assert int(server["max_request_body_size"]) == MAXIMUM_BODY + 1
     assert int(server["max_request_header_size"]) == MAXIMUM_HEAD
     assert int(server["channel_timeout"]) == int(server["request_time_limit"]) == 20
-    assert int(server["connections_per_address"]) * 10 < int(server["connection_limit"]) == 1000
+    assert int(server["connections_per_address"]) * 10 < int(server["connection_limit"]) == 800
     assert server["expose_tracebacks"] == "false"
 
 

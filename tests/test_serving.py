@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -12,11 +13,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from waitress.adjustments import Adjustments
 
 from authserver.app import wsgi
 from authserver.cli import main
@@ -24,7 +27,7 @@ from authserver.ini import unused_variables
 from authserver.plugins.importing import forget
 from authserver.testing.live import free_port
 from authserver.testing.server import basic
-from authserver.web.serving import CannotListen, server
+from authserver.web.serving import CannotListen, all_bound, server
 
 CHECKOUT = Path(__file__).parents[1]
 SECONDS = 60
@@ -100,6 +103,16 @@ def test_a_server_section_that_cannot_be_used_is_one_sentence(settings: dict[str
     )
 
 
+def test_the_default_fits_where_a_process_may_open_1024_files() -> None:
+    """Many containers and shared machines allow no more; the server starts there as it is shipped."""
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))\n"
+        "from authserver.web.serving import server; server({}, listen='127.0.0.1:0'); print('listens')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS)
+    assert (ended.stdout, ended.returncode) == ("listens\n", 0), ended.stderr
+
+
 def test_every_address_is_checked() -> None:
     """The second of two is in use, so the first is given back."""
     with taken() as port:
@@ -117,6 +130,42 @@ def test_the_address_for_operators_is_checked_too() -> None:
         )
         assert f"127.0.0.1:{port} is in use" in said
         socket.create_server(("127.0.0.1", first)).close()
+
+
+@pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
+def test_localhost_needs_no_ipv6(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """As in a container: `localhost` is ::1, too, and the machine has no such address. Alone it must be there."""
+
+    class WithoutIPv6(socket.socket):
+        """What the system says without IPv6, at one of the two steps where it may say so."""
+
+        def __init__(self, family: int, *rest: int) -> None:
+            if family == socket.AF_INET6 and number == errno.EAFNOSUPPORT:
+                raise OSError(number, "")
+            super().__init__(family, *rest)
+
+        def bind(self, address: Any) -> None:
+            if self.family == socket.AF_INET6:
+                raise OSError(number, "")
+            super().bind(address)
+
+    port, another = free_port(), free_port()
+    monkeypatch.setattr("authserver.web.serving.socket.socket", WithoutIPv6)
+    wanted = Adjustments(listen=f"[::1]:{port} 127.0.0.1:{port}").listen
+    with ExitStack() as opened:
+        sockets = all_bound(opened, wanted)
+        assert [item.getsockname() for item in sockets] == [("127.0.0.1", port)]
+    with ExitStack() as opened:
+        sockets = all_bound(opened, Adjustments(listen=f"*:{port}").listen)
+        assert [item.getsockname() for item in sockets] == [("0.0.0.0", port)]
+    for listen in (
+        f"[::1]:{port}",
+        f"[::1]:{port} 127.0.0.1:{another}",
+        f"[::1]:{port} 127.0.0.2:{port}",
+    ):
+        assert sentence(lambda listen=listen: server({}, listen=listen)).endswith(
+            f"[::1]:{port} is no address of this machine; change it here"
+        )
 
 
 def test_something_around_the_application_is_one_sentence() -> None:

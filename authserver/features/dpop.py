@@ -31,6 +31,8 @@ from authserver.api import (
     Parameters,
     ReadMember,
     SingleUse,
+    Token,
+    TokenKind,
     canonical_resource,
     foreign_key,
     hookimpl,
@@ -44,6 +46,7 @@ BOUND = "dpop_bound_access_tokens"
 _REFUSED_HEADERS = frozenset({"b64", "crit", "enc", "jku", "x5c", "x5u", "zip"})
 # The last character of 32 bytes in base64url carries four bits.
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+_ESCAPED, _UNRESERVED = re.compile("%([0-9A-Fa-f]{2})"), re.compile("[A-Za-z0-9._~-]")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -98,7 +101,8 @@ class Dpop:
         "dpop-proof-malformed": "",
         "dpop-proof-method": "",
         "dpop-proof-missing": (
-            "the client must send a DPoP proof, because it is registered so: `authserver client show`"
+            "the client must send a DPoP proof, because it is registered so (`authserver client show`) or because it sent "
+            "one when it got this refresh token"
         ),
         "dpop-proof-replayed": "",
         "dpop-proof-signature": "",
@@ -146,13 +150,26 @@ class Dpop:
 
     @hookimpl
     def token_binding(
-        self, engine: Engine, client: Client, parameters: Parameters, grant: Grant | None
+        self,
+        engine: Engine,
+        client: Client,
+        parameters: Parameters,
+        grant: Grant | None,
+        spends: Token | None,
     ) -> Binding | None:
         """The key of a valid proof (RFC 9449, 5 and 10.1). Raises InvalidDpopProof."""
         text = engine.caller.headers.get("dpop")
         if text is None:
             if grant is not None and client.details.get(BOUND):
                 raise InvalidDpopProof("This client must send a DPoP proof.", reason="dpop-proof-missing")
+            if (
+                spends is not None
+                and spends.kind is TokenKind.REFRESH
+                and "jkt" in spends.details.get("cnf", {})
+            ):
+                raise InvalidDpopProof(
+                    "This refresh token is bound to a key: send a DPoP proof.", reason="dpop-proof-missing"
+                )
             return None
         jws = _read(text)
         key = self._key(jws)
@@ -227,10 +244,29 @@ def _same_endpoint(htu: object, url: str) -> bool:
 
 
 def _normal(uri: str) -> tuple[str, str, str]:
-    """Scheme, authority and path, normalised (RFC 3986, 6.2.3)."""
+    """Scheme, authority and path, normalised (RFC 3986, 6.2.2 and 6.2.3)."""
     scheme, _, rest = canonical_resource(uri.partition("#")[0].partition("?")[0]).partition("://")
     authority, _, path = rest.partition("/")
-    return scheme, authority.removesuffix(_DEFAULT_PORTS.get(scheme, "")), path
+    return scheme, authority.removesuffix(_DEFAULT_PORTS.get(scheme, "")), _normal_path(path)
+
+
+def _normal_path(path: str) -> str:
+    """A path without its first slash: no unreserved character is percent-encoded, and there are no dot segments."""
+    segments: list[str] = []
+    written = _ESCAPED.sub(_plain_if_unreserved, path).split("/")
+    for segment in written:
+        if segment == "..":
+            segments = segments[:-1]
+        elif segment != ".":
+            segments.append(segment)
+    if written[-1] in (".", ".."):
+        segments.append("")
+    return "/".join(segments)
+
+
+def _plain_if_unreserved(escaped: re.Match[str]) -> str:
+    character = chr(int(escaped[1], 16))
+    return character if _UNRESERVED.fullmatch(character) else escaped[0].upper()
 
 
 def _refused(why: str, *, reason: str) -> InvalidDpopProof:

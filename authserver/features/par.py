@@ -161,9 +161,9 @@ class PushedRequests:
 
     @hookimpl
     def expand_authorization_request(self, engine: Engine, parameters: Parameters) -> Expanded | None:
-        reference = parameters.get("request_uri")
         # Any other is the address of a request object (RFC 9101, 7), which this server refuses.
-        if reference is not None and reference.lower().startswith(REFERENCE):
+        if any(sent.lower().startswith(REFERENCE) for sent in parameters.all("request_uri")):
+            reference = parameters.require("request_uri")
             parameters.require("client_id")
             return self._find(engine, reference, parameters.only("client_id", "request_uri"))
         if self.require or _must_push(engine, parameters.get("client_id")):

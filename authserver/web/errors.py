@@ -27,6 +27,7 @@ from authserver.engine.errors import (
     TemporarilyUnavailable,
     TooManyRequests,
 )
+from authserver.engine.pending import ForeignRequest
 from authserver.engine.ports import StorageUnavailable
 from authserver.web.json import json_response
 from authserver.web.languages import in_words
@@ -49,6 +50,11 @@ CONNECT_AGAIN = _(
     "If it worked before: remove the connection to this server in the application, and add it again. If this happens "
     "again, tell the people who run the application, and give them the details below."
 )
+# A browser that keeps no cookies never gets further, however often it starts again.
+ALLOW_COOKIES = _(
+    "Go back to the application and start again. If you see this page again, allow cookies for this site, or use another "
+    "browser."
+)
 # What Pyramid refuses by itself, in words for the person who came to the page.
 HTTP_ERRORS = {
     405: _("This page is not meant to be opened in this way. Go back and try again."),
@@ -70,7 +76,14 @@ def page_error(error: PageError, request: Request) -> Response:
     """An authorization error that the user sees here."""
     title = _("This request cannot go on")
     if error.advises:
-        return _page(request, error.status, title=title, message=in_words(error.description), code=error.code)
+        return _page(
+            request,
+            error.status,
+            title=title,
+            message=in_words(error.description),
+            what_to_do=ALLOW_COOKIES if isinstance(error, ForeignRequest) else None,
+            code=error.code,
+        )
     return _page(
         request,
         error.status,

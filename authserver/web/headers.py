@@ -10,6 +10,7 @@ from pyramid.config import Configurator
 from pyramid.registry import Registry
 from pyramid.response import Response
 
+from authserver.engine.uris import is_loopback
 from authserver.web.cross_origin import add_cross_origin
 from authserver.web.forwarding import UNREADABLE
 from authserver.web.json import json_response
@@ -42,6 +43,8 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
     hosts = {host, f"{host}:{443 if issuer.scheme == 'https' else 80}"}
     is_https = issuer.scheme == "https"
     prefix = f"{settings.issuer_path}/health/"
+    # On a laptop 127.0.0.1 is soon typed for localhost. Elsewhere a stranger who scans addresses learns no name.
+    there = f" Use {settings.issuer} instead." if is_loopback(settings.issuer) else ""
 
     def refuse(request: Request) -> Response | None:
         if name := request.environ.get(UNREADABLE):
@@ -51,7 +54,7 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
         if FOR_OPERATORS in request.environ or request.environ.get("PATH_INFO", "").startswith(prefix):
             return None
         if request.environ.get("HTTP_HOST", "").lower() not in hosts:
-            return _refused(request, "This host is not served here.")
+            return _refused(request, f"This host is not served here.{there}")
         if is_https and request.environ["wsgi.url_scheme"] != "https":
             return _refused(request, "This server answers over https only.")
         return None

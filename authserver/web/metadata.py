@@ -13,6 +13,7 @@ from authserver.engine.metadata import server_metadata
 from authserver.web import operations
 from authserver.web.json import json_response
 from authserver.web.request import Request
+from authserver.web.revalidation import or_not_modified
 from authserver.web.routes import endpoints
 
 # The name of the document, and of its route (RFC 8414, 3).
@@ -45,11 +46,5 @@ def jwks(request: Request) -> Response:
 
 
 def _cacheable(request: Request, body: bytes, maximum_age: int) -> Response:
-    etag = '"' + hashlib.sha256(body).hexdigest()[:32] + '"'
-    response = json_response(body, cache_control=f"public, max-age={maximum_age}", ETag=etag)
-    if request.environ.get("HTTP_IF_NONE_MATCH") == etag:
-        response.status_int = 304
-        response.body = b""
-        # A response without content must have neither header (RFC 9110, 8.3 and 8.6).
-        del response.headers["Content-Type"], response.headers["Content-Length"]
-    return response
+    response = json_response(body, cache_control=f"public, max-age={maximum_age}")
+    return or_not_modified(request, response, hashlib.sha256(body).hexdigest()[:32])

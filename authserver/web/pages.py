@@ -22,6 +22,7 @@ from pyramid.view import view_config
 from authserver.settings import REFERENCE, Settings
 from authserver.web.languages import DOMAIN, Languages, PageLanguage, underscored
 from authserver.web.request import Request, Served
+from authserver.web.revalidation import or_not_modified
 
 STATIC_MAXIMUM_AGE = 86_400
 _ = TranslationStringFactory("authserver")
@@ -155,8 +156,7 @@ def static_file(request: Request) -> Response:
         body=body, content_type=content_type, charset="utf-8" if "text" in content_type else None
     )
     response.headers["Cache-Control"] = f"public, max-age={STATIC_MAXIMUM_AGE}"
-    response.headers["ETag"] = f'"{etag}"'
-    return response
+    return or_not_modified(request, response, etag)
 
 
 def _static_files(settings: Settings) -> Mapping[str, tuple[str, bytes, str]]:

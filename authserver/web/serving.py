@@ -40,18 +40,26 @@ _DEFAULTS: Mapping[str, str] = {
     "asyncore_use_poll": "true",  # select() takes no descriptor above 1023
     "channel_timeout": "20",
     "cleanup_interval": "5",
-    "connection_limit": "1000",
+    "connection_limit": "800",
     "ident": "",  # the name of the program tells only whom to attack
     "max_request_body_size": str(MAXIMUM_BODY + 1),
     "max_request_header_size": str(MAXIMUM_HEAD),
 }
 # Files that a process has open beside its connections: the database, logs, what it listens on.
 _OTHER_FILES = 128
+# The machine has other addresses, or none of this family.
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+# What one name means in both families.
+_WITHOUT_IPV6 = {"::1": "127.0.0.1", "::": "0.0.0.0"}  # noqa: S104 - as the INI file says
 log = logging.getLogger("authserver")
 
 
 class CannotListen(Exception):
     """The addresses cannot be used; the message says which, why, and what to change."""
+
+
+class NoSuchAddress(CannotListen):
+    """This machine does not have the address."""
 
 
 def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Router], None]:
@@ -66,8 +74,8 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
     try:
         section = Section.read(settings)
         with ExitStack() as unless_all_are_bound:
-            sockets = _all_bound(unless_all_are_bound, section.adjustments.listen)
-            for_operators = _all_bound(unless_all_are_bound, section.management)
+            sockets = all_bound(unless_all_are_bound, section.adjustments.listen)
+            for_operators = all_bound(unless_all_are_bound, section.management)
             _raise_limit_of_open_files(section.adjustments.connection_limit + _OTHER_FILES)
             unless_all_are_bound.pop_all()
     except CannotListen as error:
@@ -186,23 +194,39 @@ def _raise_limit_of_open_files(needed: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
 
 
-def _all_bound(opened: ExitStack, addresses: Iterable[Any]) -> list[socket.socket]:
-    """A socket for each address. Raises CannotListen."""
-    return [_bound(opened, *address) for address in addresses]
+def all_bound(opened: ExitStack, addresses: Iterable[Any]) -> list[socket.socket]:
+    """A socket for each address. Raises CannotListen.
+
+    `localhost` is often also ::1 where IPv6 is switched off, as in most containers, and `*` is both families. Without
+    IPv6 the server is reached by the address of IPv4 alone.
+    """
+    sockets = []
+    wanted = list(addresses)
+    for address in wanted:
+        try:
+            sockets.append(_bound(opened, *address))
+        except NoSuchAddress:
+            host, port = address[3][:2]
+            if not any(other[3][:2] == (_WITHOUT_IPV6.get(host), port) for other in wanted):
+                raise
+    return sockets
 
 
 def _bound(opened: ExitStack, family: int, kind: int, protocol: int, address: Any) -> socket.socket:
     """A socket that has this address and accepts no connection yet. Raises CannotListen."""
-    try:
-        bound = opened.enter_context(socket.socket(family, kind, protocol))
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # So that a restart need not wait for the connections of before.
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        raise CannotListen(_why(_words(address), error)) from None
-    return bound
+    with ExitStack() as unless_bound:
+        try:
+            bound = unless_bound.enter_context(socket.socket(family, kind, protocol))
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # So that a restart need not wait for the connections of before.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except OSError as error:
+            refusal = NoSuchAddress if error.errno in _NOT_HERE else CannotListen
+            raise refusal(_why(_words(address), error)) from None
+        unless_bound.pop_all()
+    return opened.enter_context(bound)
 
 
 def _why(where: str, error: OSError) -> str:
@@ -214,7 +238,7 @@ def _why(where: str, error: OSError) -> str:
             )
         case errno.EACCES:
             return f"{where} may not be used by this user; take a port above 1023"
-        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
+        case number if number in _NOT_HERE:
             return f"{where} is no address of this machine; change it here"
         case number:
             return f"{where} cannot be used ({os.strerror(number) if number else error}); change it here"

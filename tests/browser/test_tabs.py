@@ -409,6 +409,7 @@ def test_a_browser_keeps_a_bounded_number_of_requests(
     assert len(marks) == 20
     page.goto(oldest)
     expect(page.get_by_text("cannot be continued in this browser")).to_be_visible()
+    expect(page.get_by_text("allow cookies for this site")).to_be_visible()
     ask(page, server, client)
     allow(page)
     page.wait_for_url(AT_CLIENT)

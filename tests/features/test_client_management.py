@@ -222,7 +222,7 @@ def test_a_missing_token_is_refused_also_when_it_is_elsewhere(server: Server) ->
         address = f"{client.told[ADDRESS]}&{name}={client.token}"
         assert_refused(client.read(token=None, address=address), sent=False)
     assert_refused(client.ask("PUT", {**client.metadata, TOKEN: client.token}, token=None), sent=False)
-    assert_refused(client.read(token=None, Authorization=f"Basic {client.token}"))
+    assert_refused(client.read(token=None, Authorization=f"Basic {client.token}"), sent=False)
 
 
 def test_a_token_works_for_its_own_client_only(server: Server) -> None:

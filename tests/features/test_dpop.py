@@ -336,6 +336,11 @@ BAD: dict[str, Callable[[], str]] = {
     "htu of the issuer": lambda: proof(htu=ISSUER),
     "htu of another path": lambda: proof(htu=f"{ISSUER}/oauth/revoke"),
     "htu with a slash more": lambda: proof(htu=f"{ENDPOINT}/"),
+    "htu that ends in a dot segment": lambda: proof(htu=f"{ENDPOINT}/x/.."),
+    "htu with an encoded slash": lambda: proof(htu=ENDPOINT.replace("/oauth/", "/oauth%2F")),
+    "htu encoded twice": lambda: proof(htu=ENDPOINT.replace("/oauth", "/%256Fauth")),
+    "htu with an empty segment": lambda: proof(htu=ENDPOINT.replace("/oauth/", "/oauth//")),
+    "htu in capitals": lambda: proof(htu=ENDPOINT.replace("/oauth", "/OAUTH")),
     "htu of another host": lambda: proof(htu="https://evil.example/oauth/token"),
     "htu of another scheme": lambda: proof(htu=ENDPOINT.replace("https:", "http:")),
     "htu of another port": lambda: proof(htu=ENDPOINT.replace("/oauth", ":8443/oauth")),
@@ -410,6 +415,8 @@ def test_a_bad_proof_is_refused(shared: Any, name: str) -> None:
         {"htu": f"{ENDPOINT}?a=b#c"},
         {"htu": ENDPOINT.replace("https://", "HTTPS://")},
         {"htu": ENDPOINT.replace("/oauth", ":443/oauth")},
+        {"htu": ENDPOINT.replace("/oauth", "/%6F%61uth")},
+        {"htu": ENDPOINT.replace("/oauth/", "/../x/%2e%2E/oauth/./")},
         {"iat": -58},
         {"iat": 58},
         {"header": {"kid": "1"}},
@@ -420,7 +427,7 @@ def test_a_bad_proof_is_refused(shared: Any, name: str) -> None:
 def test_what_does_not_matter_is_let_pass(
     server: Server, service: tuple[Client, str], changes: dict[str, Any]
 ) -> None:
-    """DPOP-01, DPOP-10: query and fragment of `htu`, a clock that is a little off, members that nobody needs."""
+    """DPOP-01, DPOP-10, DPOP-15: query, fragment and spelling of `htu`, a clock a little off, members nobody needs."""
     if "iat" in changes:
         changes = {"iat": now(changes["iat"])}
     answer = post(server, *service, proof(**changes), **SERVICE)
@@ -585,14 +592,14 @@ def test_a_proof_is_asked_for_once_although_the_token_is_looked_at_twice(
 
 
 def test_a_refresh_token_of_a_public_client_is_bound(server: Server) -> None:
-    """DPOP-03: another key or none gets `invalid_grant`, and the family is as it was; the right key goes on."""
+    """DPOP-03, DPOP-17: for another key and for none the family is as it was; the right key goes on."""
     client = public_client(server)
     first = redeem(server, client, None, server.code(client), proof()).json
     assert first["token_type"] == "DPoP"
     before = stored(server)
-    for dpop in (proof(OTHER), None):
+    for dpop, error in ((proof(OTHER), "invalid_grant"), (None, "invalid_dpop_proof")):
         answer = refresh(server, client, None, first["refresh_token"], dpop)
-        assert_json_error(answer, "invalid_grant")
+        assert_json_error(answer, error)
         assert stored(server) == before
     assert server.events("grant.revoked") == []
     second = refresh(server, client, None, first["refresh_token"], proof()).json
@@ -623,7 +630,7 @@ def test_a_refresh_token_that_was_not_bound_becomes_so(server: Server) -> None:
     assert first["token_type"] == "Bearer"
     second = refresh(server, client, None, first["refresh_token"], proof()).json
     assert second["token_type"] == "DPoP"
-    assert_json_error(refresh(server, client, None, second["refresh_token"], None), "invalid_grant")
+    assert_json_error(refresh(server, client, None, second["refresh_token"], None), "invalid_dpop_proof")
 
 
 def test_a_refresh_token_of_a_confidential_client_is_not_bound(server: Server) -> None:

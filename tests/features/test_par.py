@@ -441,6 +441,18 @@ def test_a_foreign_request_uri_is_not_supported(server: Server, request_uri: str
     assert stored(server)[1] == before[1]
 
 
+def test_a_repeated_request_uri_is_told_to_the_client_unless_one_is_ours(server: Server) -> None:
+    """B-04, PAR-07: with a reference of ours among them nothing else counts, so there is no redirect URI."""
+    client, secret = server.add_client()
+    address = server.authorization_url(client, state="xyz") + "&request_uri={}&request_uri={}"
+    answer = signed_in(server).get(address.format("urn:a:b", "urn:a:b"))
+    assert_redirect_error(answer, "invalid_request")
+    reference = push(server, client, secret).json["request_uri"]
+    for pair in ((reference, reference), ("urn:a:b", reference), (reference, "%ff"), ("", reference)):
+        answer = signed_in(server).get(address.format(*pair), expect_errors=True)
+        assert_page_error(answer, "invalid_request")
+
+
 @pytest.mark.parametrize("request_uri", FOREIGN)
 def test_a_foreign_request_uri_redirects_nobody_to_where_nothing_is_registered(
     server: Server, request_uri: str

@@ -488,9 +488,19 @@ def test_another_host_is_not_served(host: str, path: str, shared_server: Server)
     )
     assert answer.location is None
     assert "evil" not in answer.text
+    assert answer.json["error_description"] == "This host is not served here."
     assert int(answer.headers["Strict-Transport-Security"].partition("max-age=")[2]) >= 31536000
     if path in PAGES:
         assert policy_of(answer)["frame-ancestors"] == ["'none'"]
+
+
+def test_on_a_laptop_another_host_is_told_the_right_one(make_server) -> None:
+    """T138: the issuer is loopback, so nobody far away learns a name by this."""
+    server = make_server({"authserver.issuer": "http://localhost:6543"})
+    answer = raw(server, PATH_INFO="/", HTTP_HOST="127.0.0.1:6543", **{"wsgi.url_scheme": "http"})
+    assert (answer.status_int, answer.location) == (400, None)
+    told = "This host is not served here. Use http://localhost:6543 instead."
+    assert answer.json["error_description"] == told
 
 
 @pytest.mark.parametrize("host", ["as.example", "AS.Example", "as.example:443"])

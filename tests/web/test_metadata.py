@@ -127,6 +127,33 @@ def test_the_document_may_be_kept_for_a_while(shared_server: Server) -> None:
     assert (again.status_int, again.body) == (304, b"")
 
 
+@pytest.mark.parametrize("path", [WELL_KNOWN, "/oauth/jwks", "/static/style.css"])
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ("{}", 304),
+        # So a proxy passes it on that compressed the answer.
+        ("W/{}", 304),
+        ('"another", W/"one more", {}', 304),
+        ("*", 304),
+        ('"another"', 200),
+        ('W/"another"', 200),
+        ('"', 200),
+        ("", 200),
+    ],
+)
+def test_what_a_caller_has_is_not_sent_again(
+    shared_server: Server, path: str, sent: str, status: int
+) -> None:
+    """A-21: any of the validators that the caller has counts, weak ones too (RFC 9110, 13.1.2)."""
+    first = shared_server.http.get(path)
+    again = shared_server.http.get(path, headers={"If-None-Match": sent.format(first.headers["ETag"])})
+    assert (again.status_int, again.body) == (status, b"" if status == 304 else first.body)
+    assert again.headers["ETag"] == first.headers["ETag"]
+    assert again.headers["Cache-Control"] == first.headers["Cache-Control"]
+    assert ("Content-Type" in again.headers) == (status == 200)
+
+
 # ---- Documents of others -----------------------------------------------------------------------------
 
 # In what order programs ask for the document of the issuer https://as.example and of https://as.example/tenant.

@@ -144,6 +144,15 @@ def test_a_forged_mark_opens_no_request(make_server, server: Server, client: Cli
     assert right.status_int == 200
 
 
+def test_a_browser_without_cookies_is_told_what_to_do(server: Server, client: Client) -> None:
+    """T091: however often it starts the request again, it never gets further."""
+    first = server.browser().get(server.authorization_url(client))
+    page = server.browser().get(first.location, status=403)
+    assert "allow cookies for this site" in page.text
+    german = server.browser().get(first.location, headers={"Accept-Language": "de"}, status=403)
+    assert "erlauben Sie Cookies" in german.text
+
+
 def test_a_token_of_one_sign_in_page_is_not_good_for_another_request(server: Server, browser, client) -> None:
     """T092: of the same browser, too."""
     first, second = (login_page(server, browser, client) for _ in range(2))

@@ -193,14 +193,14 @@ def _subject_of(assertion: str) -> str:
 
 
 def read_bearer(authorization: str | None) -> Secret | None:
-    """The bearer token of an Authorization header (RFC 6750, 2.1); None when there is no such header.
+    """The bearer token of an Authorization header (RFC 6750, 2.1); None without one, or with one of another scheme.
 
-    Anything that is not one well-formed bearer token counts as a token that nobody accepts (T086).
+    With the scheme Bearer, anything that is not one well-formed token counts as a token that nobody accepts (T086).
     """
-    if authorization is None:
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer":
         return None
-    scheme, _, token = authorization.partition(" ")
-    return Secret(token if scheme.lower() == "bearer" and _TOKEN68.fullmatch(token) else "malformed")
+    return Secret(token if _TOKEN68.fullmatch(token) else "malformed")
 
 
 def disable_client(engine: Engine, client_id: str) -> bool:
