@@ -144,7 +144,9 @@ def _asked(
     except ConnectionRefusedError:
         raise CannotAsk(f"at {where} none runs; start it, or name another with --server HOST:PORT") from None
     except (OSError, http.client.HTTPException) as error:
-        raise CannotAsk(f"the one at {where} does not answer ({str(error) or type(error).__name__})") from None
+        raise CannotAsk(
+            f"the one at {where} does not answer ({str(error) or type(error).__name__})"
+        ) from None
     except NotAnswered:
         raise CannotAsk(
             f"at {where} another server answers, or this one with other secret keys; name it with "

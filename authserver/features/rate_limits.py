@@ -383,14 +383,14 @@ class MemoryCounts:
             counts: whether it is counted at all, or only looked at.
         """
         now = time.time()
-        live: list[_Count | None] = []
+        found: list[tuple[Row, str, _Count | None]] = []
         full: tuple[Row, _Count] | None = None
         full_for = 0.0
         with self._lock:
             for row, key in applied:
                 count = self._counts[row.seconds].get(key)
                 left = 0.0 if count is None else count.left(row.seconds, now)
-                live.append(count if left > 0 else None)
+                found.append((row, key, count if left > 0 else None))
                 if left > full_for and count is not None and count.times >= row.count:
                     full, full_for = (row, count), left
             if full is not None:
@@ -400,7 +400,7 @@ class MemoryCounts:
                 # Never longer than the window, even if a clock was set back.
                 return Full(row, min(math.ceil(full_for), row.seconds), is_first)
             if counts:
-                for (row, key), count in zip(applied, live, strict=True):
+                for row, key, count in found:
                     if count is None:
                         self._begin(row, key, now)
                     else:
