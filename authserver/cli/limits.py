@@ -160,7 +160,7 @@ def _management_listen(configuration: Configuration) -> str:
     if not named:
         raise CannotAsk(
             "management_listen of [server:main], at which this command asks for them, is not set; set it and restart the server, "
-            "or share the counts: set authserver.plugin.rate_limits.storage"
+            "or share the counts between the processes: set the storage of the plugin"
         )
     return named[0]
 
