@@ -12,7 +12,7 @@ import click
 
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.printing import json_option, print_json, print_rows, say
-from authserver.engine.rates import Limiter, lift_of, limiters, usage_of
+from authserver.engine.rates import Limiter, lift_of, limiters, table_of, usage_of
 
 if TYPE_CHECKING:
     from authserver.app import Application
@@ -49,8 +49,8 @@ def limits(context: click.Context, show_all: bool, server: str | None, as_json: 
     problem, used, more = "", None, 0
     with closing(configuration.application()) as application:
         found = _limiters(application)
-        rows = [dict(row) for limiter in found for row in limiter.table()]
         try:
+            rows = table_of(found)
             if all(limiter.is_shared for limiter in found):
                 used = [asdict(item) for item in usage_of(found, everything=show_all)]
             else:

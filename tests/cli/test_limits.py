@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import time_machine
@@ -19,7 +21,7 @@ from authserver.cli import main
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.errors import TooManyRequests
 from authserver.engine.questions import Counted
-from authserver.engine.rates import claim
+from authserver.engine.rates import Usage, claim, lift_of, limiters, usage_of
 from authserver.testing.server import Server, with_plugin
 from authserver.web import limits, management
 
@@ -186,3 +188,27 @@ def test_only_who_has_the_secret_keys_can_ask(server: Server) -> None:
 
 def test_the_public_listener_has_no_such_endpoint(server: Server) -> None:
     assert server.browser().post(server.path("/limits"), b"", status=404)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin that lists its limits and cannot show what is used of them."""
+
+    is_shared: bool = True
+
+    def table(self) -> Sequence[Mapping[str, Any]]:
+        return [{"limit": "tries"}]
+
+    def usage(self) -> Sequence[Usage]:
+        raise SystemExit("no store")
+
+    def lift(self, limit: str, who: str | None) -> int:
+        raise KeyError(limit)
+
+
+def test_a_plugin_that_fails_is_a_sentence() -> None:
+    found = limiters([Broken(), object()])
+    with pytest.raises(ValueError, match="a plugin cannot show or lift its limits: SystemExit: no store"):
+        usage_of(found, everything=True)
+    with pytest.raises(ValueError, match="a plugin cannot show or lift its limits: KeyError: 'tries'"):
+        lift_of(found, "tries", None)
