@@ -46,8 +46,8 @@ stored and compared. For the sign-in behind an authorization request (`authentic
 
 For how often (`rate_decision`): `Counted` is what the engine asks about, a `RateStep` what is to be done, and `Wait` goes
 into a `deny`. An endpoint of a plugin asks with `claim_rate`; `SELF_REGISTERED` is the one client that all clients are
-which registered themselves. A plugin with the methods `usage` (of `Usage`) and `lift` is shown by `authserver limits`.
-`network_of` says what counts as one source.
+which registered themselves. A plugin with `is_shared` and the methods `table`, `usage` (of `Usage`) and `lift` is shown
+by `authserver limits`. `network_of` says what counts as one source.
 
 For registrations (`registration_decision`): an `InitialAccessToken` names a policy. A plugin with such policies has a
 method `registration_policies` that returns their names, and refuses a token of another one as

@@ -383,6 +383,7 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
     config.include("authserver.web")
     # Included like the pages of the core, so that a view that both register is a conflict and neither overrides.
     config.include(add_plugin_pages, route_prefix=application.parts.settings.issuer_path)
+    config.include("authserver.web.routes.refuse_switched_off")
     config.include("authserver.web.routes.refuse_other_well_known")
     try:
         config.include("authserver.web.metadata.publish")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import sqlalchemy.exc
 from paste.deploy import appconfig
+from paste.deploy.loadwsgi import SERVER, loadcontext
 
 from authserver import ini as ini_reader
 from authserver.cli.printing import safe, say
@@ -77,6 +78,16 @@ class Configuration:
             raise click.ClickException(f"{self.path}: {' '.join(str(error).split())}") from error
         own: Mapping[str, str] = section.local_conf
         return own
+
+    def server_section(self) -> Mapping[str, str]:
+        """The keys of `[server:main]`, as pserve gives them to the server; empty if it cannot be read."""
+        assert self.path is not None  # or `ini` said so
+        try:
+            context = loadcontext(SERVER, f"config:{self.path.resolve()}", name="main")
+        except (configparser.Error, LookupError, ImportError):
+            return {}
+        section: Mapping[str, str] = context.local_conf
+        return section
 
     def folder(self) -> Path:
         """That of the INI file, where modules of plugins are found, too."""

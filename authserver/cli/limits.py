@@ -2,78 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import http.client
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from typing import cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.printing import json_option, print_json, print_rows, say
-from authserver.engine.rates import Limiter, Usage
-from authserver.plugins.asking import PluginSet
+from authserver.engine.rates import Limiter, lift_of, limiters, table_of, usage_of
 
-_IN_MEMORY = (
-    "The counts are in the memory of each server process, where no command sees or changes them; a restart begins anew. With "
-    "a store that the processes share, this command shows and lifts them: set the storage of the plugin."
+if TYPE_CHECKING:
+    from authserver.app import Application
+
+_NOTHING_LIMITS = "No plugin of authserver.plugins limits how often anything is done."
+IN_MEMORY = "the counts are in the memory of each server process, and"
+# How long a process may take; what strangers made up may be much.
+SECONDS = 10.0
+
+server_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--server",
+    metavar="HOST:PORT",
+    help="The address for operators of the process whose counts are meant, where they are in its memory; by default the "
+    "management_listen of the INI file.",
 )
+
+
+class CannotAsk(Exception):
+    """No process can be asked for its counts; the message says why and what to do, after `IN_MEMORY`."""
 
 
 @click.group(cls=OneSentence, invoke_without_command=True)
 @click.option("--all", "show_all", is_flag=True, help="Show also what is used by less than half.")
+@server_option
 @json_option
 @click.pass_context
-def limits(context: click.Context, show_all: bool, as_json: bool) -> None:
+def limits(context: click.Context, show_all: bool, server: str | None, as_json: bool) -> None:
     """Show how often clients, people and strangers may do what, and who has used up how much of it."""
     if context.invoked_subcommand is not None:
-        if show_all or as_json:
+        if show_all or server or as_json:
             raise click.UsageError("give options after the command")
         return
     configuration: Configuration = context.obj
+    problem, used, more = "", None, 0
     with closing(configuration.application()) as application:
-        found = _limiters(application.parts.policies)
-        rows = [dict(row) for limiter in found for row in limiter.table()]
-        used = _usage(found)
-    shown = [] if used is None else [item for item in used if show_all or 2 * item.used >= item.allowed]
+        found = _limiters(application)
+        try:
+            rows = table_of(found)
+            if all(limiter.is_shared for limiter in found):
+                used = [asdict(item) for item in usage_of(found, everything=show_all)]
+            else:
+                told = _asked(configuration, application, server, all=show_all)
+                used, more = told["used"], told["more"]
+        except CannotAsk as error:
+            problem = f"Who has used what cannot be shown: {IN_MEMORY} {error}."
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None
     if as_json:
-        print_json({"limits": rows, "used": None if used is None else [asdict(item) for item in shown]})
+        print_json({"limits": rows, "used": used, "more": more})
+        if problem:
+            say(problem, err=True)
         return
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
-    print_rows(rows, columns, empty="No plugin of authserver.plugins limits how often anything is done.")
+    print_rows(rows, columns, empty=_NOTHING_LIMITS)
     if not found:
         return
     say("")
     if used is None:
-        say(_IN_MEMORY)
+        say(problem)
         return
-    what = "is used" if show_all else "is used by half or more"
     print_rows(
-        [asdict(item) for item in shown],
+        used,
         ("limit", "who", "used", "allowed", "seconds"),
-        empty=f"No limit {what} by anybody now.",
+        empty=f"No limit {'is used' if show_all else 'is used by half or more'} by anybody now.",
     )
+    if more:
+        say(f"These are the fullest; there are {more} more.")
 
 
 @limits.command()
 @click.argument("limit")
 @click.argument("who", required=False)
+@server_option
 @json_option
 @click.pass_obj
-def lift(configuration: Configuration, limit: str, who: str | None, as_json: bool) -> None:
+def lift(
+    configuration: Configuration, limit: str, who: str | None, server: str | None, as_json: bool
+) -> None:
     """Let WHO begin anew with LIMIT, both as `authserver limits` shows them; without WHO everybody."""
     with closing(configuration.application()) as application:
-        found = _limiters(application.parts.policies)
+        found = _limiters(application)
         if not found:
-            raise click.ClickException("no plugin of authserver.plugins limits how often anything is done")
-        named = [item for item in found if any(row["limit"] == limit for row in item.table())]
+            raise click.ClickException(_NOTHING_LIMITS)
         try:
-            counts = [item.lift(limit, who) for item in named or found]
+            if all(limiter.is_shared for limiter in found):
+                lifted = lift_of(found, limit, who)
+            else:
+                lifted = _asked(configuration, application, server, limit=limit, who=who)["lifted"]
+        except CannotAsk as error:
+            raise click.ClickException(f"nothing was lifted: {IN_MEMORY} {error}") from None
         except ValueError as error:
             raise click.ClickException(str(error)) from None
-    if None in counts:
-        raise click.ClickException(f"nothing was lifted. {_IN_MEMORY}")
-    lifted = sum(cast(list[int], counts))
     if as_json:
         print_json({"limit": limit, "lifted": lifted})
         return
@@ -84,20 +115,61 @@ def lift(configuration: Configuration, limit: str, who: str | None, as_json: boo
     say(f"{limit} is lifted for {who or ('everybody' if lifted > 1 else 'the one who used it')}.")
 
 
-def _limiters(policies: PluginSet) -> Sequence[Limiter]:
-    """The plugins that limit something and can show it."""
-    plugins = [policies.plugin(name) for name in policies.names]
-    return [
-        cast(Limiter, plugin)
-        for plugin in plugins
-        if all(callable(getattr(plugin, name, None)) for name in ("table", "usage", "lift"))
-    ]
+def _limiters(application: Application) -> Sequence[Limiter]:
+    policies = application.parts.policies
+    return limiters(map(policies.plugin, policies.names))
 
 
-def _usage(limiters: Sequence[Limiter]) -> list[Usage] | None:
-    """What is used of all that can be seen; None if nothing can."""
+def _asked(
+    configuration: Configuration, application: Application, server: str | None, **question: Any
+) -> Mapping[str, Any]:
+    """What the process answers. Raises CannotAsk, and ValueError if it refuses."""
+    # Imported here: it brings Pyramid, which no other command needs before it has read its arguments.
+    from authserver.web.limits import MAXIMUM_ANSWER, NotAnswered, ask
+
+    where = server or _management_listen(configuration)
+    host, port = _address(where)
+
+    def send(body: bytes) -> bytes:
+        connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
+        with closing(connection):
+            connection.request("POST", "/limits", body, {"Content-Type": "application/octet-stream"})
+            response = connection.getresponse()
+            if response.status != 200:
+                raise NotAnswered
+            return response.read(MAXIMUM_ANSWER)
+
     try:
-        told = [usage for limiter in limiters if (usage := limiter.usage()) is not None]
-    except ValueError as error:
-        raise click.ClickException(str(error)) from None
-    return [item for usage in told for item in usage] if told else None
+        return ask(application.parts.ring, send, **question)
+    except ConnectionRefusedError:
+        raise CannotAsk(f"at {where} none runs; start it, or name another with --server HOST:PORT") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise CannotAsk(
+            f"the one at {where} does not answer ({str(error) or type(error).__name__})"
+        ) from None
+    except NotAnswered:
+        raise CannotAsk(
+            f"at {where} another server answers, or this one with other secret keys; name it with "
+            "--server HOST:PORT, or restart it with the keys of this INI file"
+        ) from None
+
+
+def _management_listen(configuration: Configuration) -> str:
+    """The first address for operators that the INI file names. Raises CannotAsk."""
+    named = configuration.server_section().get("management_listen", "").split()
+    if not named:
+        raise CannotAsk(
+            "management_listen of [server:main], at which this command asks for them, is not set; set it and restart the server, "
+            "or share the counts between the processes: set the storage of the plugin"
+        )
+    return named[0]
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Raises CannotAsk."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise CannotAsk(f"{text} is no address of a process of the server; expected HOST:PORT")
+    # A `*` is each address of the machine.
+    return "localhost" if host == "*" else host, int(port)

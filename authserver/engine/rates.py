@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
+from authserver.containment import contained, described
 from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict, Wait
 from authserver.engine.errors import TooManyRequests
 from authserver.engine.questions import Counted, RateQuestion, RateStep
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,18 +36,62 @@ class Usage:
 class Limiter(Protocol):
     """A plugin whose limits operators can see and lift (`authserver limits`)."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether all processes share the counts; else each knows its own, and a command asks it for them."""
+
     def table(self) -> Sequence[Mapping[str, Any]]:
         """Each limit: its `limit`, which is its name, and more about it, by column."""
 
-    def usage(self) -> Sequence[Usage] | None:
-        """What is used, the fullest first; None if only the processes of the server know it. Raises ValueError."""
+    def usage(self) -> Sequence[Usage]:
+        """What is used, as far as this process knows. Raises ValueError."""
 
-    def lift(self, limit: str, who: str | None) -> int | None:
-        """Let somebody begin anew with a limit, or with None everybody; how many did, None as for `usage`.
+    def lift(self, limit: str, who: str | None) -> int:
+        """Let somebody begin anew with a limit, or with None everybody; how many did.
 
         Raises:
             ValueError: there is no such limit, or it cannot be lifted now; with a sentence.
         """
+
+
+def limiters(plugins: Iterable[object]) -> Sequence[Limiter]:
+    """Those of the plugins whose limits can be shown."""
+    names = ("is_shared", "table", "usage", "lift")
+    return [cast(Limiter, plugin) for plugin in plugins if all(hasattr(plugin, name) for name in names)]
+
+
+def table_of(found: Iterable[Limiter]) -> Sequence[Mapping[str, Any]]:
+    """Each limit, by column. Raises ValueError."""
+    return [dict(row) for limiter in found for row in _contained(limiter.table)]
+
+
+def usage_of(found: Iterable[Limiter], *, everything: bool) -> Sequence[Usage]:
+    """What is used by half or more, or everything that is; the fullest first. Raises ValueError."""
+    used = [
+        item
+        for limiter in found
+        for item in _contained(limiter.usage)
+        if everything or 2 * item.used >= item.allowed
+    ]
+    return sorted(used, key=lambda item: (-item.used / item.allowed, item.limit, item.who))
+
+
+def lift_of(found: Sequence[Limiter], limit: str, who: str | None) -> int:
+    """Let somebody begin anew with a limit, or with None everybody; how many did. Raises ValueError."""
+    named = [item for item in found if any(row["limit"] == limit for row in table_of([item]))]
+    # Any of them says how the limit may be spelt.
+    return sum(_contained(item.lift, limit, who) for item in named or found)
+
+
+def _contained(function: Callable[..., T], *arguments: Any) -> T:
+    """What a plugin answers. Raises ValueError, also for what else it raises."""
+    try:
+        answer: T = contained(function, *arguments)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"a plugin cannot show or lift its limits: {described(error)}") from error
+    return answer
 
 
 # The one client that all clients which registered themselves are; no client has such an id.

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple
@@ -270,30 +271,28 @@ class RateLimits:
             for row in self._all_rows()
         ]
 
-    def usage(self) -> Sequence[Usage] | None:
-        """What is used, the fullest first; None if only the processes of the server know it.
+    @property
+    def is_shared(self) -> bool:
+        """Whether all processes share the counts."""
+        return not self.storage.startswith("memory:")
+
+    def usage(self) -> Sequence[Usage]:
+        """What is used: in the shared store, or by what this process has counted.
 
         Raises:
             ValueError: the shared store cannot be used.
         """
-        shared = self.counts.shared
-        if shared is None:
-            return None
         rows = {row.name: row for row in self._all_rows()}
         found = []
-        try:
-            for key in shared.every_key():
+        with self._counted() as store:
+            for key, used, seconds in store.every():
                 name, _, who = key.partition(" ")
-                row, used = rows.get(name), shared.get(key)
-                if row is not None and used > 0:
-                    left = max(1, math.ceil(shared.get_expiry(key) - time.time()))
-                    found.append(Usage(limit=name, who=who, used=used, allowed=row.count, seconds=left))
-        except StorageError as error:
-            raise ValueError(f"the store of the limits cannot be used: {error}") from None
-        return sorted(found, key=lambda item: (-item.used / item.allowed, item.limit, item.who))
+                if (row := rows.get(name)) is not None:
+                    found.append(Usage(limit=name, who=who, used=used, allowed=row.count, seconds=seconds))
+        return found
 
-    def lift(self, limit: str, who: str | None) -> int | None:
-        """Let somebody begin anew with a limit, or with None everybody; how many did, None as for `usage`.
+    def lift(self, limit: str, who: str | None) -> int:
+        """Let somebody begin anew with a limit, or with None everybody; how many did.
 
         Raises:
             ValueError: there is no such limit, or the shared store cannot be used.
@@ -301,15 +300,19 @@ class RateLimits:
         names = [row.name for row in self._all_rows()]
         if limit not in names:
             raise ValueError(f"{limit}: no such limit; {did_you_mean(limit, names, '')}")
-        found = self.usage()
-        if found is None or self.counts.shared is None:
-            return None
-        lifted = [item for item in found if item.limit == limit and who in (None, item.who)]
-        for item in lifted:
-            key = f"{item.limit} {item.who}".rstrip()
-            self.counts.shared.clear(key)
-            self.counts.shared.clear(f"{_TOLD} {key}")
+        lifted = [item for item in self.usage() if item.limit == limit and who in (None, item.who)]
+        with self._counted() as store:
+            for item in lifted:
+                store.forget(f"{item.limit} {item.who}".rstrip())
         return len(lifted)
+
+    @contextmanager
+    def _counted(self) -> Iterator[Store]:
+        """Where the counts are while all is well. Raises ValueError if the shared store cannot be used."""
+        try:
+            yield self.counts.memory if self.counts.shared is None else self.counts.shared
+        except StorageError as error:
+            raise ValueError(f"the store of the limits cannot be used: {error}") from None
 
     def _all_rows(self) -> Iterator[Row]:
         for rows in self.rows.values():
@@ -356,16 +359,22 @@ class MemoryCounts:
     def __len__(self) -> int:
         return sum(map(len, self._counts.values()))
 
-    def get(self, key: str) -> int:
-        """How often this was counted."""
+    def every(self) -> Sequence[tuple[str, int, int]]:
+        """The key of each count, how often, and for how many seconds more."""
         now = time.time()
         with self._lock:
-            found = [
-                held.times
+            return [
+                (key, held.times, math.ceil(left))
                 for seconds, counts in self._counts.items()
-                if (held := counts.get(key)) is not None and held.left(seconds, now) > 0
+                for key, held in counts.items()
+                if (left := held.left(seconds, now)) > 0
             ]
-        return sum(found)
+
+    def forget(self, key: str) -> None:
+        """Begin anew with this count."""
+        with self._lock:
+            for counts in self._counts.values():
+                counts.pop(key, None)
 
     def take(self, applied: Sequence[Applied], *, counts: bool) -> Full | None:
         """Count all of these up, or none if one of them is full: then that, or the one that is full for longest.
@@ -374,14 +383,14 @@ class MemoryCounts:
             counts: whether it is counted at all, or only looked at.
         """
         now = time.time()
-        live: list[_Count | None] = []
+        found: list[tuple[Row, str, _Count | None]] = []
         full: tuple[Row, _Count] | None = None
         full_for = 0.0
         with self._lock:
             for row, key in applied:
                 count = self._counts[row.seconds].get(key)
                 left = 0.0 if count is None else count.left(row.seconds, now)
-                live.append(count if left > 0 else None)
+                found.append((row, key, count if left > 0 else None))
                 if left > full_for and count is not None and count.times >= row.count:
                     full, full_for = (row, count), left
             if full is not None:
@@ -391,7 +400,7 @@ class MemoryCounts:
                 # Never longer than the window, even if a clock was set back.
                 return Full(row, min(math.ceil(full_for), row.seconds), is_first)
             if counts:
-                for (row, key), count in zip(applied, live, strict=True):
+                for row, key, count in found:
                     if count is None:
                         self._begin(row, key, now)
                     else:
@@ -478,16 +487,21 @@ class SharedStorage(RedisStorage):
         except self.base_exceptions as error:
             raise StorageError(error) from error
 
-    def every_key(self) -> Iterator[str]:
-        """The keys of all counts. Raises StorageError."""
+    def every(self) -> Iterator[tuple[str, int, int]]:
+        """As of `MemoryCounts`."""
         prefix = self.prefixed_key("")
         try:
-            for key in self.storage.scan_iter(match=f"{prefix}*", count=1_000):
-                text = key.decode() if isinstance(key, bytes) else key
-                if not text.startswith(f"{prefix}{_TOLD} "):
-                    yield text.removeprefix(prefix)
+            for found in self.storage.scan_iter(match=f"{prefix}*", count=1_000):
+                key = (found.decode() if isinstance(found, bytes) else found).removeprefix(prefix)
+                if not key.startswith(f"{_TOLD} ") and (used := self.get(key)) > 0:
+                    yield key, used, max(1, math.ceil(self.get_expiry(key) - time.time()))
         except self.base_exceptions as error:
             raise StorageError(error) from error
+
+    def forget(self, key: str) -> None:
+        """As of `MemoryCounts`."""
+        self.clear(key)
+        self.clear(f"{_TOLD} {key}")
 
 
 Store = MemoryCounts | SharedStorage

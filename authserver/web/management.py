@@ -1,4 +1,4 @@
-"""The listener for operators: liveness, readiness and figures, with threads of its own, apart from everybody's.
+"""The listener for operators: liveness, readiness, figures and limits, with threads of its own, apart from everybody's.
 
 Whatever strangers do to the other listener, this one answers: it shares neither its threads nor its connections.
 """
@@ -13,6 +13,7 @@ from typing import Any
 from pyramid.router import Router
 from waitress.adjustments import Adjustments
 
+from authserver.web import limits
 from authserver.web.connections import Bounds, listen
 from authserver.web.headers import FOR_OPERATORS
 from authserver.web.json import json_response
@@ -23,7 +24,7 @@ _ADJUSTMENTS: Mapping[str, Any] = {
     "channel_timeout": 10,
     "cleanup_interval": 2,
     "max_request_header_size": 16384,
-    "max_request_body_size": 1024,
+    "max_request_body_size": limits.MAXIMUM_QUESTION,
     "asyncore_use_poll": True,
     "clear_untrusted_proxy_headers": False,
     "ident": "",
@@ -41,12 +42,16 @@ def start(router: Router, sockets: Sequence[socket.socket]) -> None:
 def for_operators(router: Router) -> Callable[..., Iterable[bytes]]:
     """The application without all endpoints but those for operators, by any host name and without TLS.
 
-    The path of the issuer may be left out.
+    The path of the issuer may be left out. The endpoint of `web.limits` is here only.
     """
-    issuer_path: str = router.registry.application.parts.settings.issuer_path
+    own = router.registry.application
+    issuer_path: str = own.parts.settings.issuer_path
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path: str = environ["PATH_INFO"]
+        if path in (limits.PATH, issuer_path + limits.PATH):
+            asked: Iterable[bytes] = limits.answer(own, environ)(environ, start_response)
+            return asked
         for candidate in (path, issuer_path + path):
             route = router.registry.paths.get(candidate)
             if route is not None and route.for_operators:

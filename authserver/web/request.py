@@ -51,6 +51,7 @@ class Registry(Protocol):
         routes: the route table, by name.
         paths: the same by path, without endpoints that are switched off.
         folders: routes for everything below a path.
+        switched_off: routes that answer 404, by path.
         unstored_paths: paths whose requests have no transaction.
         metadata_body: the server metadata, as it is sent.
         home_links: label and address of what features add to the front page.
@@ -64,6 +65,7 @@ class Registry(Protocol):
     routes: dict[str, Route]
     paths: dict[str, Route]
     folders: dict[str, Route]
+    switched_off: dict[str, Route]
     unstored_paths: set[str]
     metadata_body: bytes
     home_links: list[tuple[str, str]]

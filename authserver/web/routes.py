@@ -126,6 +126,7 @@ def includeme(config: Configurator) -> None:
     config.registry.routes = {}
     config.registry.paths = {}
     config.registry.folders = {}
+    config.registry.switched_off = {}
     config.registry.unstored_paths = set()
     for route in ROUTES:
         _add(config, _below_issuer(config, route))
@@ -144,9 +145,7 @@ def _add(
 ) -> None:
     """Add a route with its whole path. `otherwise` answers requests that no view of it answers; by default with 405."""
     # A route that is switched off keeps its name, which its view needs, but matches no path.
-    is_off = bool(route.decided_by) and not config.registry.application.parts.policies.serves(
-        route.decided_by
-    )
+    is_off = _is_off(config, route)
     # The path is complete; the prefix with which the calling module was included must not be added.
     config = config.with_package(config.package)
     config.route_prefix = None
@@ -160,6 +159,11 @@ def _add(
         config.registry.paths[route.path] = route
     if not route.stored:
         config.registry.unstored_paths.add(route.path)
+
+
+def _is_off(config: Configurator, route: Route) -> bool:
+    policies = config.registry.application.parts.policies
+    return bool(route.decided_by) and not policies.serves(route.decided_by)
 
 
 def _refuse_twins(config: Configurator, route: Route) -> None:
@@ -241,6 +245,19 @@ def refuse_other_well_known(config: Configurator) -> None:
         config.registry.folders[folder] = route
 
 
+def refuse_switched_off(config: Configurator) -> None:
+    """Answer 404 at endpoints that are switched off, readable for the same origins as if they were not.
+
+    This is included after the pages of plugins, which may have such an address.
+    """
+    registry = config.registry
+    for route in tuple(registry.routes.values()):
+        if _is_off(config, route) and route.path not in registry.paths:
+            is_like = replace(route, name=f"{route.name} switched off", decided_by="")
+            _add(config, is_like, otherwise=no_such_document)
+            registry.switched_off[route.path] = is_like
+
+
 def route_of(request: Request) -> Route | None:
     """The entry of the route table for the path of this request, whether Pyramid has matched it yet or not.
 
@@ -248,7 +265,7 @@ def route_of(request: Request) -> Route | None:
     """
     path: str = request.environ.get("PATH_INFO") or "/"
     registry = request.registry
-    route: Route | None = registry.paths.get(path)
+    route: Route | None = registry.paths.get(path) or registry.switched_off.get(path)
     if route is None:
         return next((route for folder, route in registry.folders.items() if path.startswith(folder)), None)
     return route

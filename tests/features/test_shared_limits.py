@@ -260,17 +260,6 @@ def run(ini: Path, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["-c", str(ini), "limits", *arguments])
 
 
-def test_the_command_says_that_memory_cannot_be_seen(ini: Path) -> None:
-    shown = run(ini)
-    assert shown.exit_code == 0, shown.output
-    assert "few    sign_in  account  10     3600" in shown.output
-    assert "in the memory of each server process" in shown.output
-    assert json.loads(run(ini, "--json").output)["used"] is None
-    lifted = run(ini, "lift", "few")
-    assert lifted.exit_code == 1
-    assert "nothing was lifted" in lifted.output
-
-
 def test_the_command_shows_who_used_what_and_lifts_it(
     store: Store, ini: Path, process: Callable[..., RateLimits]
 ) -> None:

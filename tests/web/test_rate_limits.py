@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -403,8 +404,12 @@ def test_registrations_without_room_use_up_nothing_of_others(limited: Any) -> No
     answers = [register(server, REMOTE_ADDR="192.0.2.7") for _ in range(5)]
     assert [answer.status_int for answer in answers] == [201, 429, 429, 429, 429]
     assert_too_many(answers[-1], 3600)
-    reasons = [event["reason"] for event in server.events("registration.refused")]
-    assert reasons == ["too-many-unused-clients"] * 3 + ["refused"]
+    # One event stands for all of a minute.
+    assert [event["reason"] for event in server.events("registration.refused")] == ["refused"]
+    server.application.floods.store(everything=True)
+    (stored,) = [event for event in server.events() if event["reason"] == "too-many-unused-clients"]
+    assert json.loads(stored["details"])["more"]["count"] == 2
+    assert stored["event_id"] == answers[1].json["error_id"] == answers[3].json["error_id"]
     assert register(server, REMOTE_ADDR="198.51.100.7").status_int == 201
 
 

@@ -169,13 +169,13 @@ def test_without_a_policy_there_is_no_registration(closed):
     """A-14, K-09, T131: off unless the operator lists a policy: 404, and the metadata does not name it."""
     assert "registration_endpoint" not in closed.http.get(METADATA).json
     assert register(closed, WEB).status_int == 404
-    assert (
-        closed.http.options(
-            REGISTER, headers={"Origin": "https://spa.example"}, expect_errors=True
-        ).status_int
-        == 404
-    )
     assert closed.http.get(REGISTER, expect_errors=True).status_int == 404
+    # A program in a browser can read that, too (Q-04): the question first, and then the answer.
+    asked = {"Origin": "https://anywhere.example", "Access-Control-Request-Method": "POST"}
+    assert closed.http.options(REGISTER, headers=asked).headers["Access-Control-Allow-Methods"] == "POST"
+    answer = closed.http.post_json(REGISTER, WEB, headers={"Origin": "https://anywhere.example"}, status=404)
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.json == {"error": "invalid_request", "error_description": "Not Found"}
     assert closed.rows("clients") == []
 
 

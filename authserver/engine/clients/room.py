@@ -98,5 +98,6 @@ def _refusal(engine: Engine, *, in_all: bool) -> TooManyRequests:
         _NO_ROOM,
         reason=TOO_MANY,
         retry_after=max(1, math.ceil(min(waits, default=SPARED).total_seconds())),
-        leaves_event=True,
+        # One event a minute stands for all of them (`engine.floods`).
+        leaves_event=False,
     )

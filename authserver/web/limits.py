@@ -1,0 +1,112 @@
+"""What `authserver limits` asks a process of the server, whose counts are in its memory: at the listener for operators.
+
+Question and answer are sealed with the key ring. So nobody can ask who has not the secrets of this server, and nobody else
+can answer: neither another user of the machine, nor a page in a browser on it, nor a service that fetches what it is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pyramid.request
+from pyramid.response import Response
+
+from authserver.engine.crypto import strict_json
+from authserver.engine.crypto.sealing import KeyRing, Unsealable
+from authserver.engine.rates import lift_of, limiters, usage_of
+from authserver.web.json import json_response
+
+PATH = "/limits"
+# A question holds at most the id of a client.
+MAXIMUM_QUESTION = 16_384
+# Of what strangers make up there is no end, and the fullest come first.
+MAXIMUM_SHOWN = 1_000
+MAXIMUM_ANSWER = 16_000_000
+_PURPOSE = "authserver limits"
+# How far the clocks of two machines may differ; after that a question that was overheard is worth nothing.
+_SECONDS = 60
+log = logging.getLogger(__name__)
+
+
+class NotAnswered(Exception):
+    """It is no question, or no answer, of somebody who has the same secret keys."""
+
+
+def ask(ring: KeyRing, send: Callable[[bytes], bytes], **question: Any) -> Mapping[str, Any]:
+    """What a process answers.
+
+    Args:
+        send: sends the question, and returns the answer.
+        question: `limit` and `who` to lift, else what is used is shown: with `all`, also by less than half.
+
+    Raises:
+        NotAnswered: something else answers, or a server with other secret keys.
+        ValueError: the process refuses, with a sentence.
+    """
+    number = secrets.token_hex(16)
+    sealed = _sealed(ring, {**question, "number": number, "at": int(time.time())}, "question")
+    answer = _opened(ring, send(sealed), number)
+    if "problem" in answer:
+        raise ValueError(answer["problem"])
+    return answer
+
+
+def answer(application: Any, environ: Mapping[str, Any]) -> Response:
+    """The answer of this process (`app.Application`)."""
+    request = pyramid.request.Request(environ)
+    if request.method != "POST":
+        return _refused(405, "Method Not Allowed", Allow="POST")
+    ring: KeyRing = application.parts.ring
+    try:
+        question = _opened(ring, request.body, "question")
+    except NotAnswered:
+        return _refused(
+            403, "Ask with `authserver limits`, and with the INI file and the secret keys of this server."
+        )
+    if abs(time.time() - question["at"]) > _SECONDS:
+        return _refused(403, "The question is too old, or the clocks differ.")
+    try:
+        told = _told(application.parts.policies, question)
+    except ValueError as error:
+        told = {"problem": str(error)}
+    return Response(
+        body=_sealed(ring, told, question["number"]),
+        content_type="application/octet-stream",
+        charset=None,
+        cache_control="no-store",
+    )
+
+
+def _told(policies: Any, question: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Raises ValueError."""
+    found = limiters(map(policies.plugin, policies.names))
+    if limit := question.get("limit"):
+        lifted = lift_of(found, limit, question["who"])
+        log.info("limits lift: %s for %s: %d", limit, question["who"] or "everybody", lifted)
+        return {"lifted": lifted}
+    used = usage_of(found, everything=question["all"])
+    return {"used": [asdict(item) for item in used[:MAXIMUM_SHOWN]], "more": len(used[MAXIMUM_SHOWN:])}
+
+
+def _sealed(ring: KeyRing, value: Mapping[str, Any], context: str) -> bytes:
+    return ring.seal(strict_json.dumps(value), purpose=_PURPOSE, context=context)
+
+
+def _opened(ring: KeyRing, sealed: bytes, context: str) -> Mapping[str, Any]:
+    """Raises NotAnswered."""
+    try:
+        text = ring.open(sealed, purpose=_PURPOSE, context=context)
+    except Unsealable:
+        raise NotAnswered from None
+    opened: Mapping[str, Any] = strict_json.loads(text, limit=MAXIMUM_ANSWER)
+    return opened
+
+
+def _refused(status: int, description: str, **headers: str) -> Response:
+    body = {"error": "invalid_request", "error_description": description}
+    return json_response(body, status=status, X_Content_Type_Options="nosniff", **headers)
