@@ -54,11 +54,11 @@ DEFAULT = (
     ("sign-ins-to-account", "sign_in, account, 100, hour"),
     ("sign-ins-from-source", "sign_in, source, 100, 10 minutes"),
     ("sign-ins-on-known-device", "sign_in, account+device, 20, 10 minutes"),
-    ("registrations-from-source", "registration, source, 20, hour"),
+    ("registrations-from-source", "registration, source, 100, hour"),
     ("registrations", "registration, all, 1000, hour"),
     ("unknown-origins-from-source", "unknown_origin, source, 60, minute"),
     ("failed-fetches-from-source", "failed_fetch, source, 30, minute"),
-    ("refused-registrations-from-source", "failed_registration, source, 60, hour"),
+    ("refused-registrations-from-source", "failed_registration, source, 300, hour"),
     ("registration-changes-of-client", "registration_change, client, 60, hour"),
 )
 

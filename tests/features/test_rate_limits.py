@@ -275,12 +275,25 @@ def test_every_refusal_has_a_remedy() -> None:
     assert "more than 1 in an hour" in plugin.reasons["hourly"]
 
 
-@pytest.mark.parametrize("name", ["development.ini", "production.ini"])
-def test_both_ini_files_have_the_table_and_switch_it_on(name: str) -> None:
-    """R-20: who copies one of them has limits."""
+def table_of(ini_file: str) -> tuple[tuple[str, str], ...]:
+    """The table of an INI file that is copied; it must be switched on there."""
     parser = ConfigParser(interpolation=None)
-    parser.read(Path(__file__).parents[2] / name)
+    parser.read(Path(__file__).parents[2] / ini_file)
     section = parser["app:main"]
     assert "rate_limits" in section["authserver.plugins"].split()
-    table = convert(section["authserver.plugin.rate_limits.limits"], tuple[tuple[str, str], ...])
-    assert table == DEFAULT
+    return convert(section["authserver.plugin.rate_limits.limits"], tuple[tuple[str, str], ...])
+
+
+def test_production_has_the_usual_table() -> None:
+    """R-20: who copies the file has limits."""
+    assert table_of("production.ini") == DEFAULT
+
+
+def test_development_has_the_same_rows_with_room_for_a_test_suite() -> None:
+    """A developer's tests come from one address, and do in a minute what people do in a day."""
+    usual = RateLimits().table()
+    wide = RateLimits(limits=table_of("development.ini")).table()
+    assert [row["limit"] for row in wide] == [row["limit"] for row in usual]
+    for row, narrow in zip(wide, usual, strict=True):
+        assert {**row, "count": None} == {**narrow, "count": None}
+        assert row["count"] >= 10 * narrow["count"], row["limit"]
