@@ -190,6 +190,7 @@ def test_what_is_written_down_holds_no_parameter(make: Make) -> None:
         "client_id": "reports",
         "user_id": "user_ada",
         "authenticated_at": OLD.authenticated_at.isoformat(),
+        "is_fresh": False,
     }
 
 
