@@ -70,7 +70,7 @@ from authserver.engine.questions import (
     RedirectUriQuestion,
     SignIn,
 )
-from authserver.engine.records import NOTHING, Client, User
+from authserver.engine.records import NOTHING, Client, Session, User
 from authserver.engine.tokens.issuing import issue_code, new_code
 from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
 
@@ -105,12 +105,10 @@ class More:
         held: those of its scopes that they agreed to before.
         stays: whether the page lists these without asking for them again, because this client gets them without a page.
             Of other clients anybody may have sent the request, so the user is asked for all of it.
-        agreed_at: when they last agreed.
     """
 
     held: tuple[str, ...]
     stays: bool
-    agreed_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -505,7 +503,14 @@ def _check(
         if pending.refusal:
             raise pending.refusal
         parameters.refuse_repeated()
-        sign_in = _required_sign_in(engine, pending, client, browser)
+        sign_in = required_sign_in(
+            engine,
+            client,
+            parameters,
+            user,
+            browser.session,
+            is_fresh=pending.began_before(browser.session, engine.now),
+        )
         again = sign_in.step is AuthenticationStep.SIGN_IN_AGAIN
         if again or user is None:
             asked = replace(
@@ -531,8 +536,20 @@ def _check(
     )
 
 
-def _required_sign_in(engine: Engine, pending: Pending, client: Client, browser: Browser) -> SignIn:
-    """What policies decide about the sign-in. They get parameters of which none is repeated.
+def required_sign_in(
+    engine: Engine,
+    client: Client,
+    parameters: Parameters,
+    user: User | None,
+    session: Session | None,
+    *,
+    is_fresh: bool,
+) -> SignIn:
+    """What policies decide about the sign-in.
+
+    Args:
+        parameters: none of them is repeated.
+        is_fresh: whether this user signed in since the request began.
 
     Raises:
         AuthenticationRefused: a policy refuses; the client gets its code.
@@ -540,16 +557,15 @@ def _required_sign_in(engine: Engine, pending: Pending, client: Client, browser:
     """
     if not engine.policies.serves(AuthenticationQuestion.hook):
         return SignIn()
-    is_fresh = pending.began_before(browser.session, engine.now)
     ruling = engine.ask(
         AuthenticationQuestion(
-            client=client,
-            user=browser.user,
-            session=browser.session,
-            is_fresh=is_fresh,
-            parameters=pending.parameters,
+            client=client, user=user, session=session, is_fresh=is_fresh, parameters=parameters
         )
     )
+    if ruling.verdict is Verdict.DENY and ruling.error_code == InvalidRequest.code:
+        raise AuthenticationRefused(
+            "A parameter has a value that it cannot have.", reason=ruling.reason, code=ruling.error_code
+        )
     if ruling.verdict is Verdict.DENY:
         raise AuthenticationRefused("This is not allowed here.", reason=ruling.reason, code=ruling.error_code)
     if not ruling.allowed:
@@ -666,7 +682,7 @@ def _for_more(engine: Engine, checked: Checked) -> More | None:
     if earlier is None or set(checked.agreement.scopes) <= set(earlier.scopes):
         return None
     held = tuple(scope for scope in checked.agreement.scopes if scope in earlier.scopes)
-    return More(held=held, stays=_is_proven(checked), agreed_at=earlier.granted_at)
+    return More(held=held, stays=_is_proven(checked))
 
 
 def _asked_about(client: Client) -> str:

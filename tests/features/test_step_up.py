@@ -107,7 +107,7 @@ def tokens_of(rules: Rules, browser: Browser, **changes: Any) -> dict[str, Any]:
 def test_a_session_that_is_too_old_signs_in_again(
     rules: Rules, sent: dict[str, str], seconds_ago: int, again: bool
 ) -> None:
-    """STEP-01, OIDC-16: `max_age=0` and `prompt=login` want a new sign-in each time."""
+    """STEP-01 (OIDC Core, 3.1.2.1): `max_age=0` and `prompt=login` want a new sign-in each time."""
     browser = rules.signed_in(methods=("pwd",), seconds_ago=seconds_ago)
     answer = asked(rules, browser, **sent)
     assert type(answer) is (AskLogin if again else AskConsent)
@@ -219,7 +219,7 @@ def test_a_new_sign_in_reaches_the_level_or_nothing_does(
 def test_where_levels_are_voluntary_the_token_says_what_was_reached(
     make_rules: Make, acr_values: str, asks: bool
 ) -> None:
-    """OIDC-15, OIDC Core, 3.1.2.1: a level is tried for, and an unknown one is no error."""
+    """OIDC Core, 3.1.2.1: a level is tried for, and an unknown one is no error."""
     rules = make_rules(VOLUNTARY)
     rules.add_user("ann")
     client, secret = a_client_of(rules)
@@ -335,7 +335,7 @@ def test_without_a_page_what_is_not_reached_is_refused(
 
 
 def test_without_a_page_nobody_signs_in_or_agrees(rules: Rules) -> None:
-    """OIDC-05, B-16: then what was agreed to before is given, and nothing else."""
+    """OIDC Core, 3.1.2.6: then what was agreed to before is given, and nothing else."""
     client, _ = a_client_of(rules)
     assert_redirect_error(rules.authorize(client, STRANGER, prompt="none"), "login_required")
     browser = rules.signed_in(methods=("pwd",), seconds_ago=9)
@@ -374,7 +374,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("sent", "reason"), BAD.values(), ids=BAD)
 def test_a_malformed_parameter_is_told_to_the_client(rules: Rules, sent: dict[str, Any], reason: str) -> None:
-    """OIDC-16, B-16: by a redirect, for somebody who is signed in; anybody else signs in first."""
+    """B-16 (OIDC Core, 3.1.2.1): by a redirect, for somebody who is signed in; anybody else signs in first."""
     client, _ = a_client_of(rules)
     assert isinstance(rules.authorize(client, STRANGER, **sent), AskLogin)
     answer = rules.authorize(client, rules.signed_in(methods=("pwd",), seconds_ago=1), **sent)

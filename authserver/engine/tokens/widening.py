@@ -18,7 +18,7 @@ from authserver.engine.records import NOTHING, Client, EventType, FoundToken, Gr
 # the code is redeemed, because only then it is known who the client is.
 WIDENS = "widens"
 # More grants of one client for one user are not looked at; the newest are those that are in use.
-_MOST = 100
+MAXIMUM_WIDENED = 100
 
 
 def widen_others(engine: Engine, client: Client, grant: Grant, binding: Binding | None) -> None:
@@ -31,7 +31,7 @@ def widen_others(engine: Engine, client: Client, grant: Grant, binding: Binding 
     if grant.user_id is None:
         return
     found = engine.stores.tokens.usable_refresh_tokens(
-        grant.user_id, client.client_id, engine.now, limit=_MOST
+        grant.user_id, client.client_id, engine.now, limit=MAXIMUM_WIDENED
     )
     key = binding.confirmation if binding and binding.binds_refresh else NOTHING
     for older in found:
