@@ -74,7 +74,7 @@ from authserver.engine.records import NOTHING, Client, Session, User
 from authserver.engine.tokens.issuing import issue_code, new_code
 from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
 
-# The name of a level of sign-in, as it can be in `acr_values`: printable, without a space (RFC 9470, 4).
+# The name of a level of sign-in: printable, and without a space, because requests name several (RFC 9470, 4).
 _LEVEL = re.compile(rf"[!-~]{{1,{MAXIMUM_LEVEL}}}")
 
 

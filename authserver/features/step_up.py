@@ -56,7 +56,11 @@ TOO_WEAK = _("What this application asks for needs a stronger sign-in.")
 
 
 class _Malformed(Exception):
-    """A parameter has a value that it cannot have; the message is the reason."""
+    """A parameter has a value that it cannot have."""
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +204,13 @@ class StepUp:
             # The client learns of a mistake only from somebody who is signed in (OAuth 2.1, 7.13.2).
             if session is None:
                 return allow("sign-in-first", AuthenticationStep.GO_ON)
-            return deny(str(malformed), INVALID)
+            return deny(malformed.reason, INVALID)
         if session is None:
             return deny("nobody-signed-in", LOGIN_REQUIRED) if wanted.silent else None
         # Who has just signed in for this request cannot do it more recently.
         age = 0.0 if is_fresh else (datetime.now(UTC) - session.authenticated_at).total_seconds()
         if not is_fresh and (wanted.seconds == 0 or not _is_within(age, wanted.seconds)):
-            return _again("sign-in-too-old", TOO_OLD, wanted)
+            return _again(wanted, reason="sign-in-too-old", why=TOO_OLD)
         reached = self._reached(session, age)
         acr = self._level_for(wanted, reached)
         if acr is not None or self._may_go_on(wanted, reached, is_fresh):
@@ -217,7 +221,7 @@ class StepUp:
             return deny("level-unknown", UNMET)
         if is_fresh and not wanted.silent:
             return deny("level-not-reached", UNMET)
-        return _again("level-not-reached", TOO_WEAK, wanted)
+        return _again(wanted, reason="level-not-reached", why=TOO_WEAK)
 
     @hookimpl
     def scope_decision(
@@ -270,7 +274,7 @@ class StepUp:
         )
 
 
-def _again(reason: str, why: str, wanted: _Wanted) -> Decision[SignIn]:
+def _again(wanted: _Wanted, *, reason: str, why: str) -> Decision[SignIn]:
     """A new sign-in, or the refusal of a request that may show no page (OIDC Core, 3.1.2.6)."""
     if wanted.silent:
         return deny(reason, LOGIN_REQUIRED)
@@ -286,15 +290,15 @@ def _read(parameters: Parameters) -> _Wanted:
     """What the request says of the sign-in. Raises _Malformed."""
     max_age = parameters.get("max_age")
     if max_age is not None and not _SECONDS.fullmatch(max_age):
-        raise _Malformed("max-age-malformed")
+        raise _Malformed(reason="max-age-malformed")
     levels = (parameters.get("acr_values") or "").split(" ")
     named = tuple(dict.fromkeys(filter(None, levels)))
     if len(named) > MAXIMUM_VALUES or not all(_LEVEL.fullmatch(name) for name in named):
-        raise _Malformed("acr-values-malformed")
+        raise _Malformed(reason="acr-values-malformed")
     # Other values than these two are those of OpenID Connect, and mean nothing here.
     prompt = set(filter(None, (parameters.get("prompt") or "").split(" ")))
     if "none" in prompt and len(prompt) > 1:
-        raise _Malformed("prompt-malformed")
+        raise _Malformed(reason="prompt-malformed")
     seconds = 0 if "login" in prompt else None if max_age is None else int(max_age)
     return _Wanted(
         seconds=seconds,

@@ -898,13 +898,13 @@ def test_refresh_tokens_that_can_be_used_are_found_by_user_and_client(stores: St
     }
     for name, of in grants.items():
         stores.grants.add(a_grant(**{"grant_id": name, "user_id": "user_ada", **of}))
-        token: dict[str, Any] = {"kind": TokenKind.REFRESH, "details": {"cnf": {"jkt": name}}}
+        token: dict[str, Any] = {"kind": TokenKind.REFRESH, "details": {"cnf": {"key": name}}}
         stores.tokens.add(
             a_token(**{**token, "digest": name.encode(), "grant_id": name, **changes.get(name, {})})
         )
     found = stores.tokens.usable_refresh_tokens("user_ada", "reports", NOW, limit=9)
     assert [(each.grant.grant_id, each.token.details) for each in found] == [
-        (name, {"cnf": {"jkt": name}}) for name in ("newer", "older")
+        (name, {"cnf": {"key": name}}) for name in ("newer", "older")
     ]
     assert [each.user for each in found] == [a_user(), a_user()]
     assert found[0].grant.details == {"acr": "gold"}
