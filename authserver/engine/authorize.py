@@ -103,8 +103,8 @@ class More:
 
     Attributes:
         held: those of its scopes that they agreed to before.
-        stays: whether the page lists these without asking for them again, because this client gets them without a page.
-            Of other clients anybody may have sent the request, so the user is asked for all of it.
+        stays: whether the page lists these without asking for them again, because this client would get them without a
+            page. For any other client the user is asked for all of it: anybody may have sent the request.
     """
 
     held: tuple[str, ...]
@@ -645,13 +645,8 @@ def _passes_unasked(engine: Engine, checked: Checked) -> bool:
         consents = consents_already(engine, checked.agreement)
     except AccessDenied as error:
         raise _redirected(engine, error, client, redirect_uri, checked.state) from None
-    return consents and _is_proven(checked)
-
-
-def _is_proven(checked: Checked) -> bool:
-    """Whether this client, and nobody else, gets the answer."""
-    return silent_approval_is_safe(
-        checked.agreement.client, reaches_client_alone=uris.is_remote_https(checked.redirect_uri)
+    return consents and silent_approval_is_safe(
+        client, reaches_client_alone=uris.is_remote_https(redirect_uri)
     )
 
 
@@ -681,8 +676,12 @@ def _for_more(engine: Engine, checked: Checked) -> More | None:
     earlier = earlier_consent(engine, checked.agreement)
     if earlier is None or set(checked.agreement.scopes) <= set(earlier.scopes):
         return None
-    held = tuple(scope for scope in checked.agreement.scopes if scope in earlier.scopes)
-    return More(held=held, stays=_is_proven(checked))
+    held = checked.agreement.narrowed(earlier.scopes)
+    try:
+        stays = bool(held.scopes) and _passes_unasked(engine, replace(checked, agreement=held))
+    except RedirectError:
+        stays = False
+    return More(held=held.scopes, stays=stays)
 
 
 def _asked_about(client: Client) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from authserver.engine.records import Client, FoundToken, TokenKind
 from authserver.engine.tokens.widening import widen_others
 from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user
 from authserver.testing.rules import Rules, assert_refused
-from authserver.testing.server import RESOURCE
+from authserver.testing.server import RESOURCE, SETTINGS
 from authserver.testing.stories import FILES
 
 ALL = ("profile", "files.read", "files.write")
@@ -106,6 +107,16 @@ def test_of_a_client_that_anybody_can_be_all_is_asked_again(rules: Rules, client
     assert held.page.more is not None
     assert (held.page.more.held, held.page.more.stays) == (("profile",), False)
     assert held.allow(("files.read",))["scope"] == "files.read"
+
+
+def test_where_people_are_always_asked_all_is_asked_again(make_rules: Callable[..., Rules]) -> None:
+    """E-12: without `consent_remembered` this client would not get `profile` without a page."""
+    plugins = SETTINGS["authserver.plugins"].replace("consent_remembered", "")
+    rules = make_rules({"authserver.plugins": plugins})
+    rules.add_user("ann")
+    held = Held(rules)
+    assert held.page.more is not None
+    assert (held.page.more.held, held.page.more.stays) == (("profile",), False)
 
 
 def test_with_nothing_new_ticked_nothing_is_shared(held: Held) -> None:
