@@ -236,14 +236,7 @@ def sign_in(
             urlencode([("client_id", client_id), *((name, value) for name, _, value in pairs)])
         )
         parameters.refuse_repeated()
-        session = user and Session(
-            digest=b"",
-            user_id=user.user_id,
-            authenticated_at=engine.now - timedelta(seconds=seconds_ago),
-            last_seen_at=engine.now,
-            expires_at=engine.now + timedelta(seconds=engine.settings.session_lifetime),
-            details={"amr": list(methods or ("pwd",))},
-        )
+        session = _session(engine, user, seconds_ago, methods or ("pwd",)) if user else None
         found = authorize.required_sign_in(engine, client, parameters, user, session, is_fresh=fresh)
         if found.step is AuthenticationStep.SIGN_IN_AGAIN:
             return "the person must sign in again" + (f": {found.why}" if found.why else "")
@@ -363,6 +356,18 @@ def _user(engine: Engine, username: str | None) -> User | None:
     if not user.is_enabled:
         raise InvalidRequest("This person cannot sign in.", reason="user-disabled")
     return user
+
+
+def _session(engine: Engine, user: User, seconds_ago: int, methods: tuple[str, ...]) -> Session:
+    """A session as it would be if this person had signed in so."""
+    return Session(
+        digest=b"",
+        user_id=user.user_id,
+        authenticated_at=engine.now - timedelta(seconds=seconds_ago),
+        last_seen_at=engine.now,
+        expires_at=engine.now + timedelta(seconds=engine.settings.session_lifetime),
+        details={"amr": list(methods)},
+    )
 
 
 def _scopes(named: tuple[str, ...]) -> tuple[str, ...]:
