@@ -120,9 +120,9 @@ def sentences(engine: Engine, agreement: Agreement) -> tuple[tuple[str, str], ..
 
 
 def earlier_consent(engine: Engine, agreement: Agreement) -> Consent | None:
-    """What the user agreed to before for these resources; a request for other scopes is then one for more (P-14)."""
+    """What the user agreed to before for the same resources; a request for other scopes is then one for more (P-14)."""
     found = remembered(engine, agreement.client, agreement.user.user_id)
-    return found if found and set(agreement.resources) <= set(found.resources) else None
+    return found if found and set(agreement.resources) == set(found.resources) else None
 
 
 def problem_with(agreement: Agreement, *, confirmed: bool, unasked: Collection[str] = ()) -> str | None:
@@ -192,15 +192,14 @@ def _remember(engine: Engine, agreement: Agreement) -> bool:
 
     If that does not count any more, or the resources have changed, it replaces that (E-13, T089).
     """
-    client = agreement.client
-    before = remembered(engine, client, agreement.user.user_id)
-    same = before is not None and before.resources == agreement.resources
+    client, before = agreement.client, earlier_consent(engine, agreement)
+    held = before.scopes if before else ()
     engine.stores.consents.remember(
         Consent(
             user_id=agreement.user.user_id,
             client_id=client.client_id,
             client_name=client.name,
-            scopes=tuple(dict.fromkeys((*(before.scopes if before and same else ()), *agreement.scopes))),
+            scopes=tuple(dict.fromkeys((*held, *agreement.scopes))),
             resources=agreement.resources,
             redirect_uris=client.redirect_uris,
             granted_at=engine.now,
@@ -208,4 +207,4 @@ def _remember(engine: Engine, agreement: Agreement) -> bool:
         )
     )
     engine.record(EventType.CONSENT_GIVEN, details={"scopes": list(agreement.scopes)})
-    return before is not None and same and not set(agreement.scopes) <= set(before.scopes)
+    return before is not None and not set(agreement.scopes) <= set(held)

@@ -93,6 +93,16 @@ def test_nothing_counts_as_allowed_for_something_else(held: Held, changes: dict[
     assert held.ask(**changes).more is None
 
 
+def test_of_fewer_resources_all_is_new(held: Held) -> None:
+    """What is agreed to for one resource is not agreed to for all that were allowed before (T089)."""
+    both = held.ask(resource=[RESOURCE, FILES])
+    assert isinstance(held.rules.consent(both), Redirect)
+    assert held.ask("profile files.read files.write", resource=FILES).more is None
+    again = held.ask("profile files.read files.write", resource=[FILES, RESOURCE])
+    assert again.more is not None
+    assert again.more.held == ("profile", "files.read")
+
+
 @pytest.mark.parametrize(
     "client",
     [
