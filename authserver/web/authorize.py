@@ -24,7 +24,7 @@ from authserver.web.forms import read_form, read_page_query, read_query
 from authserver.web.onward import let_forms_lead_on, see_client
 from authserver.web.pages import own_url, see_own
 from authserver.web.request import Request
-from authserver.web.scope_list import ShownScope, grouped
+from authserver.web.scope_list import grouped
 from authserver.web.session import end_session, mark_browser, read_form_from_here, see_login, token_of
 
 _ = TranslationStringFactory("authserver")
@@ -165,8 +165,10 @@ def _readable(read: Read, request: Request) -> Parameters:
 def _consent_page(request: Request, asked: AskConsent, ticked: Collection[str] | None = None) -> Response:
     let_forms_lead_on(request)
     agreement = asked.agreement
-    held = asked.more.held if asked.more else ()
-    new = [(name, sentence) for name, sentence in asked.scopes if name not in held]
+    names = asked.more.held if asked.more else ()
+    held = [(name, sentence) for name, sentence in asked.scopes if name in names]
+    new = [(name, sentence) for name, sentence in asked.scopes if name not in names]
+    list_of = partial(grouped, ticked=ticked, headings=dict(request.engine.settings.scope_groups))
     here = partial(own_url, request, "consent", request=asked.sealed_request)
     page = {
         "action": own_url(request, "consent"),
@@ -180,14 +182,10 @@ def _consent_page(request: Request, asked: AskConsent, ticked: Collection[str] |
         "redirect_is_local": uris.is_loopback(asked.redirect_uri),
         "redirect_is_app": not asked.redirect_uri.startswith(("https:", "http:")),
         "scopes": len(new),
-        "groups": grouped(new, ticked=ticked, headings=dict(request.engine.settings.scope_groups)),
+        "groups": list_of(new),
         "more": asked.more,
-        "held": [
-            ShownScope(index=index, name=name, sentence=sentence, ticked=ticked is None or name in ticked)
-            for index, (name, sentence) in enumerate(
-                [pair for pair in asked.scopes if pair[0] in held], start=len(new)
-            )
-        ],
+        "held": list_of(held, start=len(new)),
+        "held_scopes": held,
         "tick_all": here(ticks="all"),
         "tick_none": here(ticks="none"),
         "resources": named_resources(request, agreement.resources),

@@ -99,3 +99,26 @@ def test_a_public_client_is_asked_about_all_of_it(server: Server) -> None:
     assert len(set(ids)) == 3
     code = assert_code(server.consent(more, scopes=("files.write",)))
     assert server.redeem(client, None, code).json["scope"] == "files.write"
+
+
+def test_many_that_were_allowed_before_are_folded_as_many_new_ones_are(make_server: Any) -> None:
+    """Eight of each are in sight; every tick and every heading has an id of its own."""
+    names = [f"{area}.{verb}" for area in ("notes", "mail") for verb in "abcdefghijkl"]
+    sentences = "\n".join(f"{name} = Use {name}" for name in names)
+    server: Server = make_server(
+        {"authserver.scopes": sentences, "authserver.plugin.scopes_default.scopes": None}
+        | {"authserver.plugin.registration_open.scopes": "notes.a", "authserver.hidden_scopes": None}
+    )
+    server.add_user("ann")
+    client, _ = server.add_client(scopes=tuple(names), token_endpoint_auth_method="none")
+    browser = signed_in(server)
+    server.consent(ask(server, browser, client, " ".join(names[::2])))
+    more = ask(server, browser, client, " ".join(names))
+    assert len(more.html.select("#scopes details input")) == len(more.html.select("#held details input")) == 6
+    held = [field["value"] for field in more.html.select("#held [name=scope]")]
+    assert sorted(held) == sorted(names[::2])
+    ids = [element["id"] for element in more.html.select("[id]")]
+    assert len(ids) == len(set(ids))
+    assert all(
+        more.html.find(id=element["aria-labelledby"]) for element in more.html.select("[aria-labelledby]")
+    )
