@@ -42,7 +42,7 @@ other issuers signed.
 
 For people (`login_decision`): `Identity` is the answer; `normalise_username` gives the form in which a user name is
 stored and compared. For the sign-in behind an authorization request (`authentication_decision`):
-`AuthenticationStep` is the answer.
+`AuthenticationStep` is the answer, or a `SignIn`, which also says why, or which level was reached.
 
 For how often (`rate_decision`): `Counted` is what the engine asks about, a `RateStep` what is to be done, and `Wait` goes
 into a `deny`. An endpoint of a plugin asks with `claim_rate`; `SELF_REGISTERED` is the one client that all clients are
@@ -172,6 +172,7 @@ from authserver.engine.questions import (
     Question,
     RateQuestion,
     RateStep,
+    SignIn,
 )
 from authserver.engine.rates import SELF_REGISTERED, Usage
 from authserver.engine.rates import claim as claim_rate
@@ -362,6 +363,7 @@ __all__ = [
     "ServerMetadataHook",
     "Service",
     "Session",
+    "SignIn",
     "SingleUse",
     "TemporarilyUnavailable",
     "Token",

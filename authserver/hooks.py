@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from inspect import signature
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any, ClassVar, ParamSpec, TypeVar, get_args, get_origin
 
 import pluggy
@@ -308,13 +308,13 @@ def _is_wait(wait: object) -> bool:
 
 
 def _value_of(question: type[Question[Any]]) -> Any:
-    """The type parameter of a question: a class, or a tuple of one class."""
+    """The type parameter of a question: a class, one of several classes, or a tuple of one class."""
     (base,) = (base for base in question.__orig_bases__ if get_origin(base) is Question)  # type: ignore[attr-defined]
     return get_args(base)[0]
 
 
 def _is_value(value: object, kind: Any) -> bool:
-    if isinstance(kind, type):
+    if isinstance(kind, type | UnionType):
         return kind is NoneType or isinstance(value, kind)
     (item_kind, _) = kind.__args__  # `tuple[str, ...]`
     return isinstance(value, tuple) and all(isinstance(item, item_kind) for item in value)

@@ -36,6 +36,7 @@ from authserver.engine.questions import (
     RegistrationQuestion,
     ResourceQuestion,
     ScopeQuestion,
+    SignIn,
 )
 from authserver.engine.records import (
     Client,
@@ -218,8 +219,8 @@ def resource_decision(client: Client, resource: str | None) -> Decision[str] | N
     silence_refuses=False,
 )
 def authentication_decision(
-    client: Client, user: User | None, session: Session | None, parameters: Parameters
-) -> Decision[AuthenticationStep] | None:
+    client: Client, user: User | None, session: Session | None, is_fresh: bool, parameters: Parameters
+) -> Decision[AuthenticationStep | SignIn] | None:
     """What an authorization request demands of the user's sign-in.
 
     Asked for each authorization request at each of its steps, also before anybody has signed in.
@@ -229,13 +230,16 @@ def authentication_decision(
         user: who is signed in; None when nobody is.
         session: the session of this user: when they signed in (`authenticated_at`) and how (`amr` among its details);
             None when nobody is signed in.
+        is_fresh: whether this user signed in since the request began.
         parameters: of the authorization request; its client and redirect URI are accepted, and none but `resource`
             is repeated. Nothing else about them was checked yet.
 
     Answers:
         allow(reason, step): an `AuthenticationStep`. `GO_ON` has the same effect as silence, but prevents a later
             plugin from demanding more. `SIGN_IN_AGAIN` shows the sign-in page even to somebody who is signed in; a
-            sign-in since the request began is enough, so nobody is asked for a second one.
+            sign-in since the request began is enough, so nobody is asked for a second one. If another person signs in
+            instead, the request begins anew for them. A `SignIn` says more than a step: why, and which level the sign-in
+            reached.
         deny(reason, error_code): refuse; the client gets this error code, `access_denied` without one, and the user
             sees no page, unless the client registered itself.
         None: not mine.

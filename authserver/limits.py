@@ -187,6 +187,13 @@ MAXIMUM_PEOPLE: Annotated[
 ] = 5
 MAXIMUM_METHODS: Annotated[int, Bound("methods of a sign-in (`amr`)", "each token may name them")] = 10
 MAXIMUM_METHOD: Annotated[int, Bound("characters of the name of such a method", "it is stored")] = 100
+MAXIMUM_LEVEL: Annotated[
+    int, Bound("characters of the name of the level of a sign-in (`acr`)", "each token may name it")
+] = 100
+MAXIMUM_WHY: Annotated[
+    int,
+    Bound("characters of a policy's sentence why somebody must sign in again", "it travels in an address"),
+] = 100
 
 # ---- Events -----------------------------------------------------------------------------------------
 

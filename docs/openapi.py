@@ -28,7 +28,8 @@ INI = {
     "authserver.scopes": "profile = See your name",
     "authserver.plugins": (
         "client_secret_basic client_secret_post public_client registration_open introspect_own pushed_requests dpop "
-        "jwt_bearer private_key_jwt authorization_expiry rate_limits client_management software_statements"
+        "jwt_bearer private_key_jwt authorization_expiry rate_limits client_management software_statements "
+        "step_up"
     ),
 }
 
@@ -51,7 +52,7 @@ def served() -> Registry:
         trusted = {
             f"authserver.plugin.{name}.issuers": issuers for name in ("jwt_bearer", "software_statements")
         }
-        ini = {**INI, **trusted}
+        ini = {**INI, **trusted, "authserver.plugin.step_up.levels": "password = pwd"}
         with closing(app.build(ini)) as application:
             registry: Registry = app.make_wsgi_app(application, ini).registry
             return registry

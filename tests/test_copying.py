@@ -78,7 +78,9 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
-    def authentication_decision(self, client: Any, user: Any, session: Any, parameters: Any) -> Any:
+    def authentication_decision(
+        self, client: Any, user: Any, session: Any, is_fresh: Any, parameters: Any
+    ) -> Any:
         return self.act(locals())
 
     @hookimpl

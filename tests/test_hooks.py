@@ -176,11 +176,7 @@ def test_the_example_is_a_plugin_that_registers(name: str) -> None:
     assert getattr(manager.hook, name).get_hookimpls()
 
 
-# Its policies come with OpenID Connect (`prompt`, `max_age`) and with step-up.
-BEFORE_ITS_USE = {"authentication_decision"}
-
-
-@pytest.mark.parametrize("name", sorted(HOOKS.keys() - BEFORE_ITS_USE))
+@pytest.mark.parametrize("name", sorted(HOOKS))
 def test_a_shipped_plugin_implements_the_hook(name: str) -> None:
     """No hook before its first use: something among the entry points serves it."""
     kinds = [point.load() for point in entry_points(group=GROUP) if point.value.startswith("authserver.")]

@@ -31,7 +31,7 @@ SOURCES = [
     *PACKAGE.glob("policies/*.py"),
 ]
 # Reasons that stand nowhere as a text: HTTP errors by their title, the floor of `explain`, constants, why an initial
-# access token is of no use, and that of a plugin for an allow.
+# access token is of no use, and those of plugins for an allow.
 MADE = {
     "method-not-allowed",
     "request-entity-too-large",
@@ -40,6 +40,8 @@ MADE = {
     REGISTRATION_POLICY_UNKNOWN,
     TOO_MANY,
     "client-assertion-verified",
+    "sign-in-first",
+    "sign-in-suffices",
     *(f"initial-access-token-{why}" for why in (*InitialTokenState, "restored") if why != "live"),
 }
 

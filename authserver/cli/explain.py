@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
@@ -26,7 +27,8 @@ from authserver.engine.errors import InvalidClient, InvalidRequest
 from authserver.engine.grants.client_credentials import refuse_public
 from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.people.usernames import normalise_username
-from authserver.engine.records import Client, User
+from authserver.engine.questions import AuthenticationStep
+from authserver.engine.records import Client, Session, User
 
 scope_option = click.option(
     "--scope", "scopes", multiple=True, metavar="SCOPE", help="May be given several times."
@@ -186,6 +188,65 @@ def consent(
     _tell(configuration, as_json, rule)
 
 
+@explain.command("sign-in")
+@click.argument("client_id")
+@click.option("--user", "username", metavar="NAME", help="Who is signed in; without it nobody is.")
+@click.option(
+    "--seconds-ago", default=0, type=click.IntRange(0), show_default=True, help="How long ago NAME signed in."
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="METHOD",
+    help="How NAME signed in, as in `amr`; may be given several times. Without it: pwd.",
+)
+@click.option("--fresh", is_flag=True, help="NAME signed in for this very request.")
+@click.option(
+    "--parameter",
+    "sent",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of the authorization request; may be given several times.",
+)
+@json_option
+@click.pass_obj
+def sign_in(
+    configuration: Configuration,
+    client_id: str,
+    username: str | None,
+    seconds_ago: int,
+    methods: tuple[str, ...],
+    fresh: bool,
+    sent: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Whether the sign-in suffices for an authorization request with these parameters."""
+    pairs = [text.partition("=") for text in sent]
+    if nameless := [
+        text for text, (name, equals, _) in zip(sent, pairs, strict=True) if not (name and equals)
+    ]:
+        raise click.BadParameter(f"{nameless[0]}: write NAME=VALUE", param_hint="--parameter")
+    if username is None and (methods or fresh):
+        raise click.UsageError("--method and --fresh say how somebody signed in; give --user as well")
+
+    def rule(engine: Engine) -> str:
+        client, user = _client(engine, client_id), _user(engine, username)
+        parameters = Parameters.parse(
+            urlencode([("client_id", client_id), *((name, value) for name, _, value in pairs)])
+        )
+        parameters.refuse_repeated()
+        session = _session(engine, user, seconds_ago, methods or ("pwd",)) if user else None
+        found = authorize.required_sign_in(engine, client, parameters, user, session, is_fresh=fresh)
+        if found.step is AuthenticationStep.SIGN_IN_AGAIN:
+            return "the person must sign in again" + (f": {found.why}" if found.why else "")
+        if user is None:
+            return "the person must sign in"
+        return "the sign-in suffices" + (f", at the level {found.acr}" if found.acr else "")
+
+    _tell(configuration, as_json, rule)
+
+
 @explain.command("client-auth")
 @click.argument("client_id")
 @click.option(
@@ -295,6 +356,18 @@ def _user(engine: Engine, username: str | None) -> User | None:
     if not user.is_enabled:
         raise InvalidRequest("This person cannot sign in.", reason="user-disabled")
     return user
+
+
+def _session(engine: Engine, user: User, seconds_ago: int, methods: tuple[str, ...]) -> Session:
+    """A session as it would be if this person had signed in so."""
+    return Session(
+        digest=b"",
+        user_id=user.user_id,
+        authenticated_at=engine.now - timedelta(seconds=seconds_ago),
+        last_seen_at=engine.now,
+        expires_at=engine.now + timedelta(seconds=engine.settings.session_lifetime),
+        details={"amr": list(methods)},
+    )
 
 
 def _scopes(named: tuple[str, ...]) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from authserver.engine.consent import (
     changed_since,
     consents_already,
     decline,
+    earlier_consent,
     hold_session,
     problem_with,
     remembered,
@@ -67,18 +68,24 @@ from authserver.engine.questions import (
     AuthenticationStep,
     Counted,
     RedirectUriQuestion,
+    SignIn,
 )
-from authserver.engine.records import NOTHING, Client, User
+from authserver.engine.records import NOTHING, Client, Session, User
 from authserver.engine.tokens.issuing import issue_code, new_code
+from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
+
+# The name of a level of sign-in: printable, and without a space, because requests name several (RFC 9470, 4).
+_LEVEL = re.compile(rf"[!-~]{{1,{MAXIMUM_LEVEL}}}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requester:
-    """Who asks in a pending request, and where the answer would go."""
+    """Who asks in a pending request, where the answer would go, and why somebody must sign in again, if a policy said."""
 
     handle: str
     client: Client
     redirect_uri: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +98,26 @@ class AskLogin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class More:
+    """A request for more than the user agreed to before (P-14).
+
+    Attributes:
+        held: those of its scopes that they agreed to before.
+        stays: whether the page lists these without asking for them again, because this client would get them without a
+            page. For any other client the user is asked for all of it: anybody may have sent the request.
+    """
+
+    held: tuple[str, ...]
+    stays: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AskConsent:
     """The user must be asked whether they agree.
 
-    `scopes` are (name, sentence) pairs; `changed` names what the client says of itself in another way than when the user
-    agreed before (E-20), at the time `agreed_at`; `problem` says why the page comes back: `nothing-ticked`,
-    `not-confirmed` or `shown-to-another`.
+    `scopes` are (name, sentence) pairs; `more` says that they are more than the user agreed to before. `changed` names
+    what the client says of itself in another way than when the user agreed before (E-20), at the time `agreed_at`;
+    `problem` says why the page comes back: `nothing-ticked`, `not-confirmed` or `shown-to-another`.
     """
 
     sealed_request: str = field(repr=False)
@@ -105,6 +126,7 @@ class AskConsent:
     redirect_uri: str
     agreement: Agreement
     scopes: tuple[tuple[str, str], ...]
+    more: More | None = None
     changed: tuple[str, ...] = ()
     agreed_at: datetime | None = None
     problem: str | None = None
@@ -164,6 +186,7 @@ class Checked:
     state: str | None
     code_challenge: str
     kept: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    sign_in: SignIn = field(default_factory=SignIn)
 
 
 def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
@@ -247,7 +270,8 @@ def answer(
     # A policy may refuse now what the user was asked.
     _passes_unasked(engine, checked)
     chosen = agreement.narrowed(scopes)
-    problem = problem_with(chosen, confirmed=confirmed)
+    more = _for_more(engine, checked)
+    problem = problem_with(chosen, confirmed=confirmed, unasked=more.held if more and more.stays else ())
     if problem:
         return _ask_consent(engine, pending, checked, problem)
     return _approve(engine, pending, browser, replace(checked, agreement=chosen), given=given)
@@ -266,7 +290,7 @@ def switch_user(engine: Engine, sealed_request: str, browser: Browser, *, form_t
         return answered
     assert browser.session_id is not None  # the page was shown to a user
     sign_out(engine, browser.session_id)
-    return _ask_login(engine, pending)
+    return _ask_login(engine, replace(pending, user_id=None))
 
 
 def _answered(
@@ -299,7 +323,7 @@ def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> R
     pending = _opened(engine, sealed_request, browser)
     client, redirect_uri = accept_target(engine, pending.parameters)
     earlier_answer(engine, pending, client, browser)
-    return Requester(handle=pending.handle, client=client, redirect_uri=redirect_uri)
+    return Requester(handle=pending.handle, client=client, redirect_uri=redirect_uri, why=pending.why)
 
 
 def wants_sign_in_again(engine: Engine, sealed_request: str, browser: Browser) -> bool:
@@ -311,7 +335,7 @@ def wants_sign_in_again(engine: Engine, sealed_request: str, browser: Browser) -
         pending = unseal(engine, sealed_request, browser)
     except PageError:
         return False
-    return pending.sign_in_again and not pending.began_before(browser.session)
+    return pending.sign_in_again and not pending.began_before(browser.session, engine.now)
 
 
 def with_response(redirect_uri: str, issuer: str, *answer: tuple[str, str | None]) -> str:
@@ -367,7 +391,7 @@ def _opened(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
     Raises:
         PageError: as for `resume`.
     """
-    pending = unseal(engine, sealed_request, browser)
+    pending = unseal(engine, sealed_request, browser).for_user(browser.user, engine.now)
     if pending.reference is None:
         return pending
     as_of_then = replace(engine, now=datetime.fromtimestamp(pending.asked_at, UTC))
@@ -409,6 +433,11 @@ def _proceed(engine: Engine, pending: Pending, browser: Browser, *, is_new: bool
         return checked
     if _passes_unasked(engine, checked):
         return _approve(engine, pending, browser, checked)
+    if checked.sign_in.silent:
+        refusal = AuthenticationRefused(
+            "The user would have to be asked.", reason="consent-needed", code="consent_required"
+        )
+        raise _redirected(engine, refusal, client, redirect_uri, checked.state)
     return _ask_consent(engine, pending, checked)
 
 
@@ -474,9 +503,23 @@ def _check(
         if pending.refusal:
             raise pending.refusal
         parameters.refuse_repeated()
-        again = _next_step(engine, pending, client, browser) is AuthenticationStep.SIGN_IN_AGAIN
+        sign_in = required_sign_in(
+            engine,
+            client,
+            parameters,
+            user,
+            browser.session,
+            is_fresh=pending.began_before(browser.session, engine.now),
+        )
+        again = sign_in.step is AuthenticationStep.SIGN_IN_AGAIN
         if again or user is None:
-            return _ask_login(engine, replace(pending, sign_in_again=again), again=user is not None)
+            asked = replace(
+                pending,
+                sign_in_again=again,
+                why=sign_in.why if again else "",
+                user_id=user.user_id if user else None,
+            )
+            return _ask_login(engine, asked, again=user is not None)
         code_challenge, scopes, resources, kept = _details(engine, client, parameters, user, pending.bound)
     except OAuthError as error:
         if user is None and isinstance(error, InvalidRequest):
@@ -489,29 +532,50 @@ def _check(
         state=state,
         code_challenge=code_challenge,
         kept=kept,
+        sign_in=sign_in,
     )
 
 
-def _next_step(engine: Engine, pending: Pending, client: Client, browser: Browser) -> AuthenticationStep:
-    """What the user must do next, as policies decide. They get parameters of which none is repeated.
+def required_sign_in(
+    engine: Engine,
+    client: Client,
+    parameters: Parameters,
+    user: User | None,
+    session: Session | None,
+    *,
+    is_fresh: bool,
+) -> SignIn:
+    """What policies decide about the sign-in.
+
+    Args:
+        parameters: none of them is repeated.
+        is_fresh: whether this user signed in since the request began.
 
     Raises:
         AuthenticationRefused: a policy refuses; the client gets its code.
         ServerError: a policy failed.
     """
     if not engine.policies.serves(AuthenticationQuestion.hook):
-        return AuthenticationStep.GO_ON
+        return SignIn()
     ruling = engine.ask(
         AuthenticationQuestion(
-            client=client, user=browser.user, session=browser.session, parameters=pending.parameters
+            client=client, user=user, session=session, is_fresh=is_fresh, parameters=parameters
         )
     )
+    if ruling.verdict is Verdict.DENY and ruling.error_code == InvalidRequest.code:
+        raise AuthenticationRefused(
+            "A parameter has a value that it cannot have.", reason=ruling.reason, code=ruling.error_code
+        )
     if ruling.verdict is Verdict.DENY:
         raise AuthenticationRefused("This is not allowed here.", reason=ruling.reason, code=ruling.error_code)
+    if not ruling.allowed:
+        return SignIn()
+    said = ruling.allowed_value
+    sign_in = said if isinstance(said, SignIn) else SignIn(step=said)
+    if len(sign_in.why) > MAXIMUM_WHY or (sign_in.acr is not None and not _LEVEL.fullmatch(sign_in.acr)):
+        raise engine.wrong_value(ruling, "a long sentence, or no name of a level")
     # A sign-in since the request began is always enough; otherwise a policy could ask for sign-ins without end.
-    if not ruling.allowed or pending.began_before(browser.session):
-        return AuthenticationStep.GO_ON
-    return ruling.allowed_value
+    return replace(sign_in, step=AuthenticationStep.GO_ON) if is_fresh else sign_in
 
 
 def _details(
@@ -600,10 +664,24 @@ def _ask_consent(
         redirect_uri=checked.redirect_uri,
         agreement=checked.agreement,
         scopes=sentences(engine, checked.agreement),
+        more=_for_more(engine, checked),
         changed=changed_since(before, client) if before else (),
         agreed_at=before.granted_at if before else None,
         problem=problem,
     )
+
+
+def _for_more(engine: Engine, checked: Checked) -> More | None:
+    """What the user agreed to before, if the request is for more than that; else None."""
+    earlier = earlier_consent(engine, checked.agreement)
+    if earlier is None or set(checked.agreement.scopes) <= set(earlier.scopes):
+        return None
+    held = checked.agreement.narrowed(earlier.scopes)
+    try:
+        stays = bool(held.scopes) and _passes_unasked(engine, replace(checked, agreement=held))
+    except RedirectError:
+        stays = False
+    return More(held=held.scopes, stays=stays)
 
 
 def _asked_about(client: Client) -> str:
@@ -633,7 +711,7 @@ def _approve(
     issue_code(
         engine,
         agreement.client,
-        agree(engine, agreement, browser.session, asked=given is not None),
+        agree(engine, agreement, browser.session, asked=given is not None, acr=checked.sign_in.acr),
         code,
         redirect_uri=checked.redirect_uri,
         code_challenge=checked.code_challenge,

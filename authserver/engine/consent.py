@@ -15,6 +15,7 @@ from authserver.engine.decisions import Verdict
 from authserver.engine.errors import AccessDenied, InvalidRequest, PageError
 from authserver.engine.questions import ConsentQuestion
 from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, Session, User
+from authserver.engine.tokens.widening import WIDENS
 
 _SEEN = "seen-member"
 # A client that says another thing of itself here could be somebody else.
@@ -118,13 +119,20 @@ def sentences(engine: Engine, agreement: Agreement) -> tuple[tuple[str, str], ..
     return tuple((scope, engine.scopes[scope]) for scope in agreement.scopes)
 
 
-def problem_with(agreement: Agreement, *, confirmed: bool) -> str | None:
+def earlier_consent(engine: Engine, agreement: Agreement) -> Consent | None:
+    """What the user agreed to before for the same resources; a request for other scopes is then one for more (P-14)."""
+    found = remembered(engine, agreement.client, agreement.user.user_id)
+    return found if found and set(agreement.resources) == set(found.resources) else None
+
+
+def problem_with(agreement: Agreement, *, confirmed: bool, unasked: Collection[str] = ()) -> str | None:
     """Why this answer is not an agreement although the user allowed: `nothing-ticked` or `not-confirmed`; else None.
 
     Args:
         confirmed: whether the user confirmed that they know a client that registered itself (E-09).
+        unasked: scopes that the page listed without asking for them: with these alone nothing is ticked.
     """
-    if not agreement.scopes:
+    if set(agreement.scopes) <= set(unasked):
         return "nothing-ticked"
     if agreement.client.is_self_registered and not confirmed:
         return "not-confirmed"
@@ -145,15 +153,18 @@ def hold_session(engine: Engine, session: Session) -> None:
         raise PageError(signed_out, advises=True)
 
 
-def agree(engine: Engine, agreement: Agreement, session: Session, *, asked: bool) -> Grant:
+def agree(
+    engine: Engine, agreement: Agreement, session: Session, *, asked: bool, acr: str | None = None
+) -> Grant:
     """A grant of what was agreed; the caller stores it together with its code or tokens.
 
     Args:
         session: in which the user agreed; the grant keeps how and when they signed in (RFC 9068, 2.2.1).
-        asked: whether the user was asked; if so, what they agreed to is remembered.
+        asked: whether the user was asked; if so, what they agreed to is remembered. A grant of more than they agreed to
+            before says so: it `widens` other grants of the same client (`tokens.widening`).
+        acr: the level that the sign-in reached, if a policy says (RFC 9470).
     """
-    if asked:
-        _remember(engine, agreement)
+    widens = asked and _remember(engine, agreement)
     return Grant(
         grant_id=digests.new_identifier(),
         client_id=agreement.client.client_id,
@@ -165,6 +176,8 @@ def agree(engine: Engine, agreement: Agreement, session: Session, *, asked: bool
         details={
             "auth_time": int(session.authenticated_at.timestamp()),
             "amr": list(session.details.get("amr", ())),
+            **({"acr": acr} if acr else {}),
+            **({WIDENS: True} if widens else {}),
         },
     )
 
@@ -174,20 +187,19 @@ def decline(engine: Engine, agreement: Agreement) -> None:
     engine.record(EventType.CONSENT_REFUSED, details={"scopes": list(agreement.scopes)})
 
 
-def _remember(engine: Engine, agreement: Agreement) -> None:
-    """Add this to what the user agreed to before.
+def _remember(engine: Engine, agreement: Agreement) -> bool:
+    """Add this to what the user agreed to before, and say whether it is more than that.
 
     If that does not count any more, or the resources have changed, it replaces that (E-13, T089).
     """
-    client = agreement.client
-    before = remembered(engine, client, agreement.user.user_id)
-    same = before and before.resources == agreement.resources
+    client, before = agreement.client, earlier_consent(engine, agreement)
+    held = before.scopes if before else ()
     engine.stores.consents.remember(
         Consent(
             user_id=agreement.user.user_id,
             client_id=client.client_id,
             client_name=client.name,
-            scopes=tuple(dict.fromkeys((*(before.scopes if before and same else ()), *agreement.scopes))),
+            scopes=tuple(dict.fromkeys((*held, *agreement.scopes))),
             resources=agreement.resources,
             redirect_uris=client.redirect_uris,
             granted_at=engine.now,
@@ -195,3 +207,4 @@ def _remember(engine: Engine, agreement: Agreement) -> None:
         )
     )
     engine.record(EventType.CONSENT_GIVEN, details={"scopes": list(agreement.scopes)})
+    return before is not None and not set(agreement.scopes) <= set(held)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Generic, Never, TypeVar, overload
 
 from authserver.engine.crypto.digests import masked
-from authserver.engine.questions import Question
+from authserver.engine.questions import Question, SignIn
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -209,6 +209,8 @@ def outcome_of(value: Any) -> Any:
     """
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, SignIn):
+        return value.step
     scopes = value if isinstance(value, tuple) else getattr(value, "scopes", None)
     return None if scopes is None else list(scopes)
 

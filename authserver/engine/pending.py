@@ -7,7 +7,7 @@ alone can make. So several requests can wait in one browser, and none depends on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,8 @@ from authserver.limits import MAXIMUM_BODY
 PURPOSE = "authorization-request"
 MARK_PURPOSE = "request-mark"
 FORM_PURPOSE = "request-form"
+# How far the clocks of our processes may be apart.
+_APART = timedelta(seconds=60)
 # How long the same answer, sent again by a double click or over a slow line, leads to the same place.
 ANSWERED_AGAIN = timedelta(seconds=10)
 
@@ -51,7 +53,9 @@ class Pending:
         asked_at: when it began, to the microsecond: a sign-in counts as made for it only if it is not older.
         bound: the key that its client proved, as a `cnf`; the code is bound to it.
         as_sent: whether the browser sent these very parameters, and can send them again.
-        sign_in_again: whether only a sign-in that was made for it will do.
+        sign_in_again: whether only a sign-in that was made for it will do; `why`, if a policy said so, and `user_id` of
+            whom that was asked.
+        anew_at: when it began anew, because another person signed in than was asked to; None: it did not.
         reference: what travels in place of the parameters, where a plugin keeps them (`engine.authorize.Expanded`).
     """
 
@@ -64,11 +68,26 @@ class Pending:
     refusal: InvalidRequest | None = None
     as_sent: bool = True
     sign_in_again: bool = False
+    why: str = ""
+    user_id: str | None = None
+    anew_at: float | None = None
     reference: Parameters | None = None
 
-    def began_before(self, session: Session | None) -> bool:
-        """Whether somebody has signed in to this session since the request began."""
-        return session is not None and session.authenticated_at.timestamp() >= self.asked_at
+    def began_before(self, session: Session | None, now: datetime) -> bool:
+        """Whether somebody has signed in to this session since the request began.
+
+        Not if that is in the future: the clock was set back, and nobody knows how long ago it was (T150).
+        """
+        if session is None or session.authenticated_at > now + _APART:
+            return False
+        began_at = self.asked_at if self.anew_at is None else self.anew_at
+        return session.authenticated_at.timestamp() >= began_at
+
+    def for_user(self, user: User | None, now: datetime) -> Pending:
+        """The request as it is for this user: it begins anew for another one than was asked to sign in again."""
+        if user is None or self.user_id in (None, user.user_id):
+            return self
+        return replace(self, user_id=user.user_id, anew_at=now.timestamp())
 
 
 class ForeignRequest(PageError):
@@ -137,6 +156,9 @@ def seal(engine: Engine, pending: Pending) -> str:
             refusal,
             pending.as_sent,
             pending.sign_in_again,
+            pending.why,
+            pending.user_id,
+            pending.anew_at,
             pending.reference is not None,
         ]
     )
@@ -247,6 +269,9 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         refusal,
         as_sent,
         sign_in_again,
+        why,
+        user_id,
+        anew_at,
         is_reference,
     ) = strict_json.loads(plaintext, limit=MAXIMUM_BODY)
     parameters = Parameters.parse(encoded, maximum=MAXIMUM_BODY)
@@ -261,6 +286,9 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         refusal=_refusal(*refusal) if refusal else None,
         as_sent=as_sent,
         sign_in_again=sign_in_again,
+        why=why,
+        user_id=user_id,
+        anew_at=anew_at,
         reference=parameters if is_reference else None,
     )
 

@@ -208,6 +208,9 @@ class Grants(Protocol):
     def touch(self, grant_id: str, now: datetime) -> None:
         """Note that its client got tokens."""
 
+    def widen(self, grant: Grant, scopes: tuple[str, ...]) -> bool:
+        """Let a live grant have these scopes; False when it has ended, or has others than when it was read."""
+
     def count(self) -> int:
         """How many there are, live or not."""
 
@@ -242,6 +245,11 @@ class Tokens(Protocol):
 
     def note_failure(self, token: Token, now: datetime, *, limit: int) -> None:
         """Count one wrong proof for an unclaimed token; at `limit` it counts as claimed (T035)."""
+
+    def usable_refresh_tokens(
+        self, user_id: str, client_id: str, now: datetime, *, limit: int
+    ) -> Sequence[FoundToken]:
+        """The refresh tokens of this client for this user that can be used now, of the newest grants first."""
 
     def extend(self, token: Token, expires_at: datetime) -> bool:
         """Let an unclaimed token end later; False when it was claimed or its grant is no longer live."""

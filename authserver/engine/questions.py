@@ -277,7 +277,26 @@ class AuthenticationStep(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuthenticationQuestion(Question[AuthenticationStep]):
+class SignIn:
+    """What a policy says of the sign-in behind a request, where a step alone does not say it all.
+
+    Attributes:
+        step: what the user must do next.
+        why: for SIGN_IN_AGAIN, a sentence for the sign-in page; it is translated if the catalogues have it.
+        acr: for GO_ON, the level that the sign-in reached (RFC 9470); it is kept with what the user agrees to, and is
+            in each of its tokens.
+        silent: whether the user may see no page, and the client gets `consent_required` where one would ask them. Who is
+            not signed in sees the sign-in page all the same: deny with `login_required` instead.
+    """
+
+    step: AuthenticationStep = AuthenticationStep.GO_ON
+    why: str = ""
+    acr: str | None = None
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthenticationQuestion(Question[AuthenticationStep | SignIn]):
     """What an authorization request demands of the user's sign-in."""
 
     hook: ClassVar[str] = "authentication_decision"
@@ -285,6 +304,7 @@ class AuthenticationQuestion(Question[AuthenticationStep]):
     client: Client
     user: User | None
     session: Session | None = field(repr=False)
+    is_fresh: bool
     parameters: Parameters = field(repr=False)
 
     def facts(self) -> Facts:
@@ -293,6 +313,7 @@ class AuthenticationQuestion(Question[AuthenticationStep]):
             "client_id": self.client.client_id,
             "user_id": self.user.user_id if self.user else None,
             "authenticated_at": self.session.authenticated_at.isoformat() if self.session else None,
+            "is_fresh": self.is_fresh,
         }
 
     @classmethod

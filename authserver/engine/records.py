@@ -247,7 +247,7 @@ class Grant:
     rotation moves (OAuth 2.1, 4.3.3). `last_used_at` is when its client last got tokens, to the minute; None
     until a second time. `details` carries `auth_time`, `amr` and features' facts; of a grant that its user
     did not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who named the
-    user, such as an issuer.
+    user, such as an issuer; `widens` that the user agreed to more than before (`tokens.widening`).
     """
 
     grant_id: str
@@ -444,6 +444,7 @@ class EventType(StrEnum):
     AUTHORIZATION_REFUSED = "authorization.refused"
     TOKEN_ISSUED = "token.issued"
     TOKEN_REFUSED = "token.refused"
+    GRANT_WIDENED = "grant.widened"
     GRANT_REVOKED = "grant.revoked"
     GRANTS_REVOKED = "grants.revoked"
     CLIENT_REGISTERED = "client.registered"

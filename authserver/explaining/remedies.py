@@ -164,6 +164,10 @@ REMEDIES: Mapping[str, str] = {
         "has expired, too"
     ),
     # Pages
+    "consent-needed": (
+        "the request says that no page may be shown, and the person has not agreed to all of it: the client must send it "
+        "again with pages"
+    ),
     "access_denied": "nothing, if the person pressed Deny; a policy that refused is listed above",
     "request-unsealable": (
         "the request began in another browser, or the key that sealed it is not in authserver.secret_keys any more"

@@ -74,6 +74,15 @@ _LIST_GRANTS = (
 _TOUCH_GRANT = (
     sa.update(grants).where(grants.c.grant_id == bindparam("id")).values(last_used_at=bindparam("now"))
 )
+_WIDEN_GRANT = (
+    sa.update(grants)
+    .where(
+        grants.c.grant_id == bindparam("id"),
+        grants.c.scopes == bindparam("before"),
+        grants.c.revoked_at.is_(None),
+    )
+    .values(scopes=bindparam("now_has"))
+)
 _COUNT_GRANTS = select(sa.func.count()).select_from(grants)
 _NEXT_GRANTS = (
     select(grants.c.grant_id)
@@ -102,6 +111,22 @@ _FIND_TOKEN = (
     .join_from(tokens, grants)
     .outerjoin(users, users.c.user_id == grants.c.user_id)
     .where(tokens.c.kind == bindparam("kind"), tokens.c.digest == bindparam("digest"))
+)
+_USABLE_REFRESH_TOKENS = (
+    select(*_TOKEN.columns, *_TOKEN_GRANT.columns, *_TOKEN_USER.columns)
+    .join_from(tokens, grants)
+    .join(users, users.c.user_id == grants.c.user_id)
+    .where(
+        grants.c.user_id == bindparam("of_user"),
+        grants.c.client_id == bindparam("to_client"),
+        grants.c.revoked_at.is_(None),
+        grants.c.expires_at > bindparam("now"),
+        tokens.c.kind == TokenKind.REFRESH,
+        tokens.c.claimed_at.is_(None),
+        tokens.c.expires_at > bindparam("now"),
+    )
+    .order_by(grants.c.created_at.desc(), grants.c.grant_id)
+    .limit(bindparam("limit"))
 )
 _THIS_UNCLAIMED = (
     (tokens.c.kind == bindparam("by_kind"))
@@ -221,6 +246,10 @@ class SqlGrants:
     def touch(self, grant_id: str, now: datetime) -> None:
         self._work.write(_TOUCH_GRANT, {"id": grant_id, "now": now})
 
+    def widen(self, grant: Grant, scopes: tuple[str, ...]) -> bool:
+        parameters = {"id": grant.grant_id, "before": grant.scopes, "now_has": scopes}
+        return self._work.write(_WIDEN_GRANT, parameters) == 1
+
     def count(self) -> int:
         return int(self._work.read(_COUNT_GRANTS, {}).scalar_one())
 
@@ -247,13 +276,7 @@ class SqlTokens:
 
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         row = self._work.read(_FIND_TOKEN, {"kind": kind, "digest": digest}).one_or_none()
-        if row is None:
-            return None
-        return FoundToken(
-            token=_TOKEN.record(row),
-            grant=_TOKEN_GRANT.record(row),
-            user=_TOKEN_USER.record(row) if row[_TOKEN_USER.start] is not None else None,
-        )
+        return _found_token(row) if row else None
 
     def claim(
         self,
@@ -276,6 +299,20 @@ class SqlTokens:
         parameters = {"by_kind": token.kind, "by_digest": token.digest, "now": now, "limit": limit}
         self._work.write(_NOTE_FAILURE, parameters)
 
+    def usable_refresh_tokens(
+        self, user_id: str, client_id: str, now: datetime, *, limit: int
+    ) -> Sequence[FoundToken]:
+        parameters = {"of_user": user_id, "to_client": client_id, "now": now, "limit": limit}
+        return [_found_token(row) for row in self._work.read(_USABLE_REFRESH_TOKENS, parameters)]
+
     def extend(self, token: Token, expires_at: datetime) -> bool:
         parameters = {"by_kind": token.kind, "by_digest": token.digest, "until": expires_at}
         return self._work.write(_EXTEND, parameters) == 1
+
+
+def _found_token(row: Sequence[Any]) -> FoundToken:
+    return FoundToken(
+        token=_TOKEN.record(row),
+        grant=_TOKEN_GRANT.record(row),
+        user=_TOKEN_USER.record(row) if row[_TOKEN_USER.start] is not None else None,
+    )

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -123,8 +123,10 @@ class Rules(Service[Answer]):
         assert answer.refusal is None, answer
         return self.stores.tables.clients[answer.json["client_id"]]
 
-    def signed_in(self, username: str = "ann") -> Browser:
-        """A browser with a session of this user."""
+    def signed_in(
+        self, username: str = "ann", *, methods: Collection[str] = (), seconds_ago: float = 0
+    ) -> Browser:
+        """A browser with a session of this user, who signed in by these methods (`amr`), so long ago."""
         session_id = digests.new_credential(digests.SESSION)
         with self.begin() as engine:
             user = engine.stores.users.find_by_name(username)
@@ -132,7 +134,8 @@ class Rules(Service[Answer]):
             session = a_session(
                 digest=digests.digest(SESSION_KIND, session_id),
                 user_id=user.user_id,
-                authenticated_at=engine.now,
+                authenticated_at=engine.now - timedelta(seconds=seconds_ago),
+                details={"amr": list(methods)},
                 last_seen_at=engine.now,
                 expires_at=engine.now.replace(year=engine.now.year + 1),
             )

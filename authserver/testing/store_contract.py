@@ -859,6 +859,60 @@ def test_an_unclaimed_token_of_a_live_grant_can_end_later(stores: Stores) -> Non
     assert not stores.tokens.extend(a_token(digest=b"other"), LATER)
 
 
+def test_a_live_grant_is_widened_unless_it_has_changed(stores: Stores) -> None:
+    """I-19: of two that widen it at the same time, the second one must look again."""
+    grant = a_grant(scopes=("read",))
+    stores.grants.add(grant)
+    stores.grants.add(a_grant(grant_id="other"))
+    assert stores.grants.widen(grant, ("read", "write"))
+    assert not stores.grants.widen(grant, ("read", "delete"))
+    wider = stores.grants.find("grant_1")
+    assert wider == replace(grant, scopes=("read", "write"))
+    other = stores.grants.find("other")
+    assert other is not None
+    assert other.scopes == ("read",)
+    stores.grants.revoke("grant_1", NOW, "over")
+    assert not stores.grants.widen(wider, ("read", "write", "delete"))
+    assert not stores.grants.widen(a_grant(grant_id="unknown"), ("write",))
+
+
+def test_refresh_tokens_that_can_be_used_are_found_by_user_and_client(stores: Stores) -> None:
+    """I-19: with their grants, the newest first; nothing that has ended, was used, or is another's."""
+    stores.users.add(a_user())
+    ends: dict[str, Any] = {"expires_at": NOW}
+    grants: dict[str, dict[str, Any]] = {
+        "older": {"created_at": NOW - timedelta(hours=1)},
+        "newer": {"details": {"acr": "gold"}},
+        "used": {},
+        "idle": {},
+        "over": ends,
+        "revoked": {"revoked_at": NOW, "revoked_reason": "x"},
+        "other client": {"client_id": "notes"},
+        "of nobody": {"user_id": None},
+        "with a code": {},
+    }
+    changes: dict[str, dict[str, Any]] = {
+        "used": {"claimed_at": NOW},
+        "idle": ends,
+        "with a code": {"kind": TokenKind.CODE},
+    }
+    for name, of in grants.items():
+        stores.grants.add(a_grant(**{"grant_id": name, "user_id": "user_ada", **of}))
+        token: dict[str, Any] = {"kind": TokenKind.REFRESH, "details": {"cnf": {"key": name}}}
+        stores.tokens.add(
+            a_token(**{**token, "digest": name.encode(), "grant_id": name, **changes.get(name, {})})
+        )
+    found = stores.tokens.usable_refresh_tokens("user_ada", "reports", NOW, limit=9)
+    assert [(each.grant.grant_id, each.token.details) for each in found] == [
+        (name, {"cnf": {"key": name}}) for name in ("newer", "older")
+    ]
+    assert [each.user for each in found] == [a_user(), a_user()]
+    assert found[0].grant.details == {"acr": "gold"}
+    (newest,) = stores.tokens.usable_refresh_tokens("user_ada", "reports", NOW, limit=1)
+    assert newest == found[0]
+    assert stores.tokens.usable_refresh_tokens("user_eve", "reports", NOW, limit=9) == []
+
+
 def test_a_forgotten_consent_is_gone(stores: Stores) -> None:
     stores.users.add(a_user())
     stores.consents.remember(a_consent())

@@ -363,6 +363,14 @@ class MemoryGrants(InMemory):
             if grant := self.tables.grants.get(grant_id):
                 self.tables.grants[grant_id] = replace(grant, last_used_at=now)
 
+    def widen(self, grant: Grant, scopes: tuple[str, ...]) -> bool:
+        with self.lock:
+            found = self.tables.grants.get(grant.grant_id)
+            if found is None or found.revoked_at is not None or found.scopes != grant.scopes:
+                return False
+            self.tables.grants[grant.grant_id] = replace(found, scopes=scopes)
+            return True
+
     def count(self) -> int:
         return len(self.tables.grants)
 
@@ -421,6 +429,25 @@ class MemoryTokens(InMemory):
             self.tables.tokens[token.kind, token.digest] = replace(
                 kept, failures=failures, claimed_at=claimed_at
             )
+
+    def usable_refresh_tokens(
+        self, user_id: str, client_id: str, now: datetime, *, limit: int
+    ) -> Sequence[FoundToken]:
+        found = [self.find(token.kind, token.digest) for token in tuple(self.tables.tokens.values())]
+        usable = [
+            each
+            for each in found
+            if each is not None
+            and each.token.kind is TokenKind.REFRESH
+            and each.token.claimed_at is None
+            and each.token.expires_at > now
+            and (each.grant.user_id, each.grant.client_id) == (user_id, client_id)
+            and each.grant.revoked_at is None
+            and each.grant.expires_at > now
+            and each.user is not None
+        ]
+        usable.sort(key=lambda each: each.grant.grant_id)
+        return sorted(usable, key=lambda each: each.grant.created_at, reverse=True)[:limit]
 
     def extend(self, token: Token, expires_at: datetime) -> bool:
         with self.lock:

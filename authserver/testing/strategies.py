@@ -177,7 +177,9 @@ def _sessions(draw: st.DrawFn, user: User) -> Session:
 def _parameters(draw: st.DrawFn, client: Client) -> Parameters:
     """Parameters of an authorization request of this client; a stranger may have chosen the others."""
     names = st.sampled_from(("scope", "state", "prompt", "max_age", "acr_values", "login_hint"))
-    values = st.sampled_from(("", "none", "login", "login none", "0", "-1", "9" * 30, "é", "<script>"))
+    values = st.sampled_from(
+        ("", "none", "login", "login none", "0", "-1", "9" * 30, "é", "<script>", "gold", "silver gold")
+    )
     sent = draw(st.dictionaries(names, values, max_size=4))
     return Parameters.parse(urlencode({"response_type": "code", "client_id": client.client_id, **sent}))
 

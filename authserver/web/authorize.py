@@ -165,6 +165,10 @@ def _readable(read: Read, request: Request) -> Parameters:
 def _consent_page(request: Request, asked: AskConsent, ticked: Collection[str] | None = None) -> Response:
     let_forms_lead_on(request)
     agreement = asked.agreement
+    names = asked.more.held if asked.more else ()
+    held = [(name, sentence) for name, sentence in asked.scopes if name in names]
+    new = [(name, sentence) for name, sentence in asked.scopes if name not in names]
+    list_of = partial(grouped, ticked=ticked, headings=dict(request.engine.settings.scope_groups))
     here = partial(own_url, request, "consent", request=asked.sealed_request)
     page = {
         "action": own_url(request, "consent"),
@@ -177,8 +181,11 @@ def _consent_page(request: Request, asked: AskConsent, ticked: Collection[str] |
         "redirect_host": uris.display_host(asked.redirect_uri),
         "redirect_is_local": uris.is_loopback(asked.redirect_uri),
         "redirect_is_app": not asked.redirect_uri.startswith(("https:", "http:")),
-        "scopes": len(asked.scopes),
-        "groups": grouped(asked.scopes, ticked=ticked, headings=dict(request.engine.settings.scope_groups)),
+        "scopes": len(new),
+        "groups": list_of(new),
+        "more": asked.more,
+        "held": list_of(held, start=len(new)),
+        "held_scopes": held,
         "tick_all": here(ticks="all"),
         "tick_none": here(ticks="none"),
         "resources": named_resources(request, agreement.resources),

@@ -200,6 +200,12 @@ def _login_page(
 ) -> Response:
     requester = shown.requester
     redirect_uri = requester.redirect_uri if requester else ""
+    user = request.browser.user
+    again = (
+        requester is not None
+        and user is not None
+        and authorize.wants_sign_in_again(request.engine, shown.sealed_request, request.browser)
+    )
     page: dict[str, Any] = {
         "action": own_url(request, "login"),
         "csrf_token": shown.csrf_token,
@@ -208,10 +214,9 @@ def _login_page(
         "client": describe_client(request, requester.client) if requester else None,
         "redirect_host": uris.display_host(redirect_uri),
         "redirect_is_remote": uris.is_remote_https(redirect_uri),
-        "username": shown.username,
-        "again": requester is not None
-        and request.browser.user is not None
-        and authorize.wants_sign_in_again(request.engine, shown.sealed_request, request.browser),
+        "username": shown.username or (user.username if again and user else ""),
+        "again": again,
+        "why": requester.why if again and requester else "",
         "failed": failed,
         "wait_minutes": minutes(wait_seconds),
         "error_id": request.error_id,

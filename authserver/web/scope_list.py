@@ -15,7 +15,7 @@ _PREFIX = re.compile(r"(?:.*/)?[^.:/]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownScope:
-    """A scope with its sentence; `index` is its place in the request."""
+    """A scope with its sentence; `index` is its place on the page."""
 
     index: int
     name: str
@@ -60,6 +60,7 @@ def grouped(
     *,
     ticked: Collection[str] | None = None,
     headings: Mapping[str, str],
+    start: int = 0,
 ) -> tuple[Group, ...]:
     """The list as the page shows it.
 
@@ -70,10 +71,11 @@ def grouped(
         scopes: (name, sentence) pairs.
         ticked: the names of those that are ticked; None for all.
         headings: of groups, by prefix (`settings.scope_groups`).
+        start: the index of the first, where other lists come before this one.
     """
     shown = [
         ShownScope(index=index, name=name, sentence=sentence, ticked=ticked is None or name in ticked)
-        for index, (name, sentence) in enumerate(scopes)
+        for index, (name, sentence) in enumerate(scopes, start)
     ]
     if len(shown) <= IN_SIGHT:
         return (Group(shown=tuple(shown)),)

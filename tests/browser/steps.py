@@ -175,6 +175,23 @@ def _allow(page: Page, server: Server, client: Client) -> None:
     allow(page)
 
 
+def _more(page: Page, server: Server, **metadata: Any) -> None:
+    """Allow a part, and come back for more."""
+    client, _ = server.add_client(client_name="Notes", **metadata)
+    page.route("https://client.example/**", lambda route: route.fulfill(body="Back at the application"))
+    _allow(page, server, client)
+    expect(page.get_by_text("Back at the application")).to_be_visible()
+    authorize(page, server, client, scope="profile files.read")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Allow more access to your account?")
+
+
+def _login_again(page: Page, server: Server) -> None:
+    client, _ = server.add_client(client_name="Notes")
+    ask(page, server, client)
+    authorize(page, server, client, max_age="0")
+    expect(page.get_by_text("This application asks for a more recent sign-in.")).to_be_visible()
+
+
 def _onward(page: Page, server: Server) -> None:
     # A client whose server answers with nothing to show: the browser stays where it is.
     page.route("https://client.example/**", lambda route: route.fulfill(status=204))
@@ -374,6 +391,7 @@ PAGES: dict[str, Callable[[Page, Server], None]] = {
     "login": _login,
     "login-stranger": _login_for_stranger,
     "login-failed": _failed_login,
+    "login-again": _login_again,
     "consent": _consent,
     "consent-many": _consent_many,
     "consent-unverified": _consent_unverified,
@@ -381,6 +399,8 @@ PAGES: dict[str, Callable[[Page, Server], None]] = {
     "consent-app": _consent_app,
     "consent-failed": _consent_failed,
     "consent-of-another": _consent_of_another,
+    "consent-more": _more,
+    "consent-more-public": lambda page, server: _more(page, server, token_endpoint_auth_method="none"),
     "onward": _onward,
     "onward-app": _onward_app,
     "expired": _expired,

@@ -277,6 +277,63 @@ def test_client_authentication(told, run) -> None:
     assert told("client-auth", "playground")["verdict"] == "allowed"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "verdict", "outcome"),
+    [
+        ([], "allowed", "the person must sign in"),
+        (["--user", "demo"], "allowed", "the sign-in suffices, at the level password"),
+        (
+            ["--user", "demo", "--seconds-ago", "400", "--parameter", "max_age=300"],
+            "allowed",
+            "the person must sign in again: You signed in some time ago.",
+        ),
+        (
+            ["--user", "demo", "--seconds-ago", "400", "--fresh", "--parameter", "max_age=300"],
+            "allowed",
+            "the sign-in suffices",
+        ),
+        (["--user", "demo", "--parameter", "acr_values=gold"], "refused", "level-unknown"),
+        (
+            ["--user", "demo", "--method", "hwk", "--parameter", "acr_values=password"],
+            "allowed",
+            "the person must sign in again: What this application asks for needs a stronger",
+        ),
+        (["--user", "demo", "--parameter", "max_age=soon"], "refused", "max-age-malformed"),
+        (
+            ["--user", "demo", "--parameter", "max_age=1", "--parameter", "max_age=2"],
+            "refused",
+            "invalid_request",
+        ),
+        (["--parameter", "prompt=none"], "refused", "nobody-signed-in"),
+    ],
+    ids=" ".join,
+)
+def test_the_sign_in_behind_a_request(told, arguments, verdict, outcome) -> None:
+    """STEP-01, STEP-02, STEP-08: with the parameters that a client would send."""
+    explanation = told("sign-in", "playground", *arguments)
+    assert explanation["verdict"] == verdict
+    assert str(explanation["outcome"] if verdict == "allowed" else explanation["reason"]).startswith(outcome)
+    if outcome == "level-unknown":
+        assert "authserver.plugin.step_up.levels" in json.dumps(explanation["checks"][-1]["remedies"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--parameter", "max_age"], "max_age: write NAME=VALUE"),
+        (["--parameter", "=5"], "write NAME=VALUE"),
+        (["--fresh"], "give --user as well"),
+        (["--seconds-ago", "-1", "--user", "demo"], "-1 is not in the range"),
+        (["--user", "nobody"], "there is no user nobody"),
+    ],
+    ids=" ".join,
+)
+def test_a_sign_in_that_cannot_be_meant(run, arguments, problem) -> None:
+    result = run("explain", "sign-in", "playground", *arguments)
+    assert result.exit_code != 0
+    assert problem in result.stderr
+
+
 def test_consent_is_asked_for_or_not(told, run) -> None:
     asked = told("consent", "playground", "demo", "--scope", "profile")
     assert verdicts(asked)[-1] == ("consent_decision", "silent", "nobody-answered")

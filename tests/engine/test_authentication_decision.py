@@ -17,6 +17,7 @@ from authserver.api import (
     Decision,
     Parameters,
     Session,
+    SignIn,
     User,
     allow,
     deny,
@@ -190,6 +191,7 @@ def test_what_is_written_down_holds_no_parameter(make: Make) -> None:
         "client_id": "reports",
         "user_id": "user_ada",
         "authenticated_at": OLD.authenticated_at.isoformat(),
+        "is_fresh": False,
     }
 
 
@@ -235,6 +237,13 @@ BAD: dict[str, Any] = {
     "a narrowing": narrow("fine", ("sign_in_again",)),
     "a step with a code": replace(GO_ON, error_code="login_required"),
     "a refusal with a step": Decision(Verdict.DENY, "no", AuthenticationStep.GO_ON),
+    "a long sentence": allow("fine", SignIn(why="a" * 101)),
+    "a level with a space": allow("fine", SignIn(acr="two factors")),
+    "a level without a name": allow("fine", SignIn(acr="")),
+    "a long level": allow("fine", SignIn(acr="a" * 101)),
+    "an unknown step inside": allow("fine", SignIn(step="sign_out")),  # type: ignore[arg-type]
+    "a level that is no text": allow("fine", SignIn(acr=7)),  # type: ignore[arg-type]
+    "a sentence that is no text": allow("fine", SignIn(why=None)),  # type: ignore[arg-type]
     "a code with a space": deny("no", "login required"),
     "a code with a line end": deny("no", "login_required\r\nLocation: https://evil.example"),
     "a code in capitals": deny("no", "LOGIN"),
@@ -288,6 +297,57 @@ def test_the_pending_request_survives_a_second_sign_in(make: Make, memory_stores
     assert isinstance(answered, Redirect)
     (grant,) = memory_stores.tables.grants.values()
     assert grant.details["auth_time"] == int(NEW.authenticated_at.timestamp())
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        (SignIn(step=AuthenticationStep.SIGN_IN_AGAIN, why="It is late."), "It is late."),
+        (SignIn(step=AuthenticationStep.SIGN_IN_AGAIN), ""),
+        (AuthenticationStep.SIGN_IN_AGAIN, ""),
+    ],
+)
+def test_the_sign_in_page_can_say_why(make: Make, says: AuthenticationStep | SignIn, why: str) -> None:
+    """It travels with the request, so that a page which comes back says the same."""
+    engine = make(allow("fresh", says))
+    asked = begin(engine, SIGNED_IN)
+    assert isinstance(asked, AskLogin)
+    browser = marked(engine, SIGNED_IN, asked)
+    assert authorize.describe_pending(engine, asked.sealed_request, browser).why == why
+
+
+def test_the_level_that_a_policy_names_is_kept_with_the_grant(
+    make: Make, memory_stores: MemoryStores
+) -> None:
+    """STEP-06, N-08; the words for the sign-in page are not, nor is a level where a new sign-in is needed."""
+    engine = make(allow("fine", SignIn(acr="gold", why="Nobody sees this.")))
+    page = begin(engine, SIGNED_IN)
+    assert isinstance(page, AskConsent)
+    authorize.answer(
+        engine,
+        page.sealed_request,
+        marked(engine, SIGNED_IN, page),
+        form_token=page.form_token,
+        allowed=True,
+        scopes=("profile",),
+        confirmed=False,
+    )
+    (grant,) = memory_stores.tables.grants.values()
+    assert dict(grant.details) == {
+        "acr": "gold",
+        "amr": ["pwd"],
+        "auth_time": int(OLD.authenticated_at.timestamp()),
+    }
+
+
+def test_a_request_without_pages_is_refused_where_one_would_ask(
+    make: Make, memory_stores: MemoryStores
+) -> None:
+    """OpenID Connect Core, 3.1.2.6."""
+    before = memory_stores.tables.copy()
+    error = refused(make(allow("quiet", SignIn(silent=True))), SIGNED_IN)
+    assert (error.code, error.reason) == ("consent_required", "consent-needed")
+    assert memory_stores.tables == before
 
 
 @pytest.mark.parametrize("sealed", ["", "garbage"])

@@ -88,20 +88,31 @@ def test_an_expired_request_gives_back_what_was_sent(make: Make, browser: Browse
     assert expired.value.parameters == (PENDING.parameters if as_sent else None)
 
 
-@pytest.mark.parametrize("changes", [{}, {"sign_in_again": True, "asked_at": NOW.timestamp()}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sign_in_again": True, "asked_at": NOW.timestamp()},
+        {"sign_in_again": True, "why": "Éà", "user_id": "user_ada", "anew_at": NOW.timestamp() + 0.25},
+    ],
+)
 def test_a_request_comes_back_as_it_was_sealed(make: Make, browser: Browser, changes: dict) -> None:
     """E-02: its time to the microsecond."""
     pending = replace(PENDING, **changes)
     assert unseal(make(), seal(make(), pending), browser) == pending
 
 
-@pytest.mark.parametrize(("microseconds", "before"), [(-1, False), (0, True), (1, True)])
+@pytest.mark.parametrize(
+    ("microseconds", "before"),
+    # An hour ahead: the clock was set back since (T150).
+    [(-1, False), (0, True), (1, True), (59_000_000, True), (3_600_000_000, False)],
+)
 def test_a_sign_in_of_the_same_second_may_be_older_than_a_request(microseconds: int, before: bool) -> None:
     """A session that was there counts for nothing where somebody must sign in for this very request."""
     pending = replace(PENDING, asked_at=NOW.timestamp())
     session = a_session(authenticated_at=NOW + timedelta(microseconds=microseconds))
-    assert pending.began_before(session) is before
-    assert not pending.began_before(None)
+    assert pending.began_before(session, NOW) is before
+    assert not pending.began_before(None, NOW)
 
 
 def test_a_form_token_is_of_one_request_and_one_user(make: Make, browser: Browser) -> None:

@@ -36,7 +36,7 @@ from authserver.testing.server import (
     query_of,
     with_plugin,
 )
-from authserver.testing.stories import assert_code, assert_json_error, sign_in_at, stored
+from authserver.testing.stories import assert_code, assert_json_error, sign_in_at, signed_in, stored
 from authserver.testing.threads import at_once
 
 ENDPOINT = f"{ISSUER}/oauth/token"
@@ -641,6 +641,17 @@ def test_a_refresh_token_of_a_confidential_client_is_not_bound(server: Server) -
     assert server.claims(second["access_token"])["cnf"] == {"jkt": OTHER.thumbprint()}
     third = refresh(server, client, secret, second["refresh_token"], None).json
     assert third["token_type"] == "Bearer"
+
+
+@pytest.mark.parametrize(("key", "scope"), [(KEY, "profile files.read"), (OTHER, "profile")])
+def test_a_step_up_widens_the_grants_of_the_same_key(server: Server, key: ECKey, scope: str) -> None:
+    """I-19: the key tells one installation of a public client from another, of which the user may know nothing."""
+    client = public_client(server)
+    browser = signed_in(server)
+    first = redeem(server, client, None, server.code(client, browser), proof()).json
+    code = server.code(client, browser, scope="profile files.read")
+    assert redeem(server, client, None, code, proof(key)).json["scope"] == "profile files.read"
+    assert refresh(server, client, None, first["refresh_token"], proof()).json["scope"] == scope
 
 
 def test_what_is_bound_stays_so_when_the_plugin_is_gone(server: Server, sqlite_url: str) -> None:

@@ -41,10 +41,15 @@ WORDS = {
         "client-assertion-type",
         "client-authentication+jwt",
     ],
+    # Not `max_age`, which is a member of cookies too, and not `acr`, which the core puts into tokens.
+    "step_up": ["step up", "acr_values", "acr_values_supported", "unmet_authentication_requirements"],
     "rate_limits": ["rate limit", "rate limits", "redis", "valkey"],
 }
-# Commands that start a whole server and list its plugins, as an INI file does.
-LISTING = {"playground": {"cli/demo.py", "testing/live.py"}}
+# Commands that start a whole server and list its plugins, as an INI file does; and what makes up requests of strangers.
+LISTING = {
+    "playground": {"cli/demo.py", "testing/live.py"},
+    "step_up": {"testing/strategies.py"},
+}
 # It looks at servers from outside, whatever they are made of, and so speaks all of their words.
 FROM_OUTSIDE = PACKAGE / "doctor"
 

@@ -154,9 +154,14 @@ def test_back_to_the_sign_in_page_leads_on(server: Server, browser: TestApp, cli
     assert assert_code(browser.get(page.request.url).follow()) == code
 
 
-def test_somebody_else_may_sign_in_instead(server: Server, browser: TestApp, client: Client) -> None:
-    """E-04.b: the page is shown to them, and the grant is theirs."""
-    consent = sign_in_at(begin(server, browser, client), "bob").follow()
+def test_for_somebody_else_the_request_begins_anew(server: Server, browser: TestApp, client: Client) -> None:
+    """STEP-07, E-04.b: Bob's sign-in is not the second one of Ann. When he has made his own, the grant is his."""
+    led = sign_in_at(begin(server, browser, client), "bob").follow()
+    assert urlsplit(led.location).path == "/login"
+    page = led.follow()
+    assert AGAIN in page
+    assert form_with(page, "username")["username"].value == "bob"
+    consent = sign_in_at(page, "bob").follow()
     assert_code(server.consent(consent))
     users = {row["username"]: row["user_id"] for row in server.rows("users")}
     assert [row["user_id"] for row in server.rows("grants")] == [users["bob"]]

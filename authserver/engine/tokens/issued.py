@@ -99,7 +99,8 @@ def _opaque(engine: Engine, kind: TokenKind, text: str) -> Issued | None:
         kind=kind,
         jti=f"{found.grant.grant_id}.{name}",
         client_id=token.client_id,
-        scopes=token.scopes,
+        # A refresh token is good for all that its grant has now (I-19).
+        scopes=found.grant.scopes if kind is TokenKind.REFRESH else token.scopes,
         audience=token.resources,
         issued_at=token.created_at,
         expires_at=token.expires_at,

@@ -19,6 +19,7 @@ from authserver.engine.errors import InvalidGrant, ServerError
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING, Client, EventType, Grant, Token, TokenKind
 from authserver.engine.tokens import once
+from authserver.engine.tokens.widening import WIDENS, widen_others
 from authserver.settings import AccessTokenFormat
 
 log = logging.getLogger(__name__)
@@ -121,6 +122,8 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     _touch(engine, order)
     _note_use(engine, client)
     journal.acts(client)
+    if order.spends and order.spends.kind is TokenKind.CODE and order.grant.details.get(WIDENS):
+        widen_others(engine, client, order.grant, binding)
     engine.record(
         EventType.TOKEN_ISSUED,
         details={

@@ -174,6 +174,19 @@ def test_groups_and_attributes_are_what_the_proxy_says() -> None:
     assert decision.value.attributes == {"department": ("Zürich",), "room": ()}
 
 
+def test_a_header_says_how_the_proxy_made_sure() -> None:
+    """It counts in place of the setting, so that a sign-in without it has proven nothing by a second factor."""
+    policy = HeaderLogin(proxy_secret=LONG, methods=("pwd",), methods_header="x-remote-methods")
+    for headers, methods in (
+        ({"methods": "pwd; otp"}, ("pwd", "otp")),
+        ({"methods": ""}, ()),
+        ({}, ()),
+    ):
+        decision = told(policy, **headers)
+        assert decision is not None and decision.value.methods == methods
+    assert told(policy, methods="pwd, otp") == deny("header-twice")
+
+
 def test_a_missing_header_means_no_group_and_no_setting_says_nothing(
     policy: HeaderLogin, secret: str
 ) -> None:
@@ -197,6 +210,7 @@ def test_groups_that_came_twice_are_refused(header: str) -> None:
     ("settings", "message"),
     [
         ({"groups_header": "X-Groups"}, "groups_header: 'X-Groups'"),
+        ({"methods_header": "x-remote-user"}, "methods_header: must be another header than `header`"),
         ({"groups_header": "x-remote-user"}, "groups_header: must be another header than `header`"),
         ({"attribute_headers": (("a", "cookie"),)}, "attribute_headers, a: 'cookie'"),
         ({"attribute_headers": (("a", "x"), ("b", "x"))}, "attribute_headers, b: must be another"),

@@ -30,9 +30,10 @@ class HeaderLogin:
         proxy_secret: what the proxy sends as `X-Proxy-Secret`.
         networks: those that the proxy's address is in.
         methods: how the proxy authenticated the user, as `amr` values (RFC 8176).
+        methods_header: the one with the methods of this very sign-in, which count in place of `methods`; "" for none.
         groups_header: the one with the user's groups; "" for none, which leaves those that are stored as they are.
         attribute_headers: a line each, `attribute = header`; none leaves those that are stored as they are.
-        separator: one character, between groups and between the values of an attribute.
+        separator: one character, between groups, between methods and between the values of an attribute.
 
     If both proxy_secret and networks are set, a request must match both.
     """
@@ -55,6 +56,7 @@ class HeaderLogin:
     proxy_secret: Secret | None = field(default=None, repr=False)
     networks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+    methods_header: str = ""
     groups_header: str = ""
     attribute_headers: tuple[tuple[str, str], ...] = ()
     separator: str = ";"
@@ -85,8 +87,8 @@ class HeaderLogin:
     def _headers(self) -> Iterator[tuple[str, str]]:
         """Each header that is read, with the name of its setting."""
         yield "header", self.header
-        for setting, header in (("name_header", self.name_header), ("groups_header", self.groups_header)):
-            if header:
+        for setting in ("name_header", "methods_header", "groups_header"):
+            if header := getattr(self, setting):
                 yield setting, header
         for attribute, header in self.attribute_headers:
             yield f"attribute_headers, {attribute}", header
@@ -125,7 +127,7 @@ class HeaderLogin:
         identity = Identity(
             username=name,
             display_name=_text(headers.get(self.name_header, "")).strip(),
-            methods=self.methods,
+            methods=self._values(headers, self.methods_header) if self.methods_header else self.methods,
             groups=self._values(headers, self.groups_header) if self.groups_header else None,
             attributes=(
                 {name: self._values(headers, header) for name, header in self.attribute_headers}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any
 
 import msgspec
@@ -78,6 +78,9 @@ def reader_of(kind: Any) -> Callable[[Any], Any]:
     """The function that reads the value of a hook, by its type. It raises UnusableAnswer."""
     if kind is NoneType:
         return nothing
+    if isinstance(kind, UnionType):
+        # An endpoint answers with the plainest of them, which is the first.
+        return reader_of(kind.__args__[0])
     if kind == tuple[str, ...]:
         return scopes
     return partial(_of_type, kind)

@@ -1,0 +1,308 @@
+"""How, and how long ago, somebody must have signed in: for what a client asks for, and because it asks (RFC 9470).
+
+An API that wants a better or a more recent sign-in answers 401 with `acr_values` or `max_age`. The client repeats them in
+an authorization request, which leads to the sign-in page unless the sign-in that is there suffices. What was reached is
+`acr` in the tokens. OpenID Connect has the same parameters (Core, 3.1.2.1), and `prompt`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, ClassVar
+
+from authserver.api import (
+    AuthenticationStep,
+    Client,
+    Decision,
+    Described,
+    Parameter,
+    Parameters,
+    Session,
+    SignIn,
+    User,
+    allow,
+    deny,
+    did_you_mean,
+    hookimpl,
+    narrow,
+)
+
+UNMET = "unmet_authentication_requirements"
+LOGIN_REQUIRED = "login_required"
+INVALID = "invalid_request"
+# A value of `acr_values`; a challenge quotes it, so neither quotation mark nor backslash is in it (RFC 9110, 5.6.4).
+_LEVEL = re.compile(r"[!#-\[\]-~]{1,100}")
+# What a sign-in is made of, as in `amr` (RFC 8176); `+` and white space part them in a setting.
+_METHOD = re.compile(r"[!#-*\--\[\]-~]{1,100}")
+# Ten digits are three centuries.
+_SECONDS = re.compile(r"[0-9]{1,10}")
+MAXIMUM_VALUES = 20
+# How far the clocks of our processes may be apart; a sign-in that is further in the future was before the clock was set
+# back, and nobody knows how long ago that was (T150).
+_APART = 60
+
+
+def _(sentence: str) -> str:
+    """Mark a sentence for the catalogues; the page translates it."""
+    return sentence
+
+
+TOO_OLD = _("You signed in some time ago. This application asks for a more recent sign-in.")
+TOO_WEAK = _("What this application asks for needs a stronger sign-in.")
+
+
+class _Malformed(Exception):
+    """A parameter has a value that it cannot have."""
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A level of sign-in.
+
+    Attributes:
+        name: its `acr`.
+        ways: the methods of each way to reach it; all methods of a way are needed.
+        seconds: how long after a sign-in the level is reached; None: as long as the session lasts.
+    """
+
+    name: str
+    ways: tuple[frozenset[str], ...]
+    seconds: int | None
+
+    @classmethod
+    def read(cls, name: str, text: str) -> Level:
+        """A line `name = method+method method, seconds`. Raises ValueError."""
+        if not _LEVEL.fullmatch(name):
+            raise ValueError(
+                f"levels: {name}: a name has 1 to 100 letters, digits or signs, and no space, quotation mark or backslash"
+            )
+        methods, comma, age = text.partition(",")
+        ways = tuple(frozenset(way.split("+")) for way in methods.split())
+        if not ways or not all(_METHOD.fullmatch(method) for way in ways for method in way):
+            raise ValueError(
+                f"levels: {name}: name the methods that give it, such as `pwd`, `pwd+otp` for both, or `pwd+otp hwk` for "
+                "either"
+            )
+        seconds = age.strip()
+        if comma and not (_SECONDS.fullmatch(seconds) and int(seconds) > 0):
+            raise ValueError(f"levels: {name}: after the comma comes a number of seconds, 1 or more")
+        return cls(name, ways, int(seconds) if comma else None)
+
+    def is_reached(self, methods: frozenset[str], age: float) -> bool:
+        """Whether a sign-in by these methods, so many seconds ago, reaches it."""
+        return any(way <= methods for way in self.ways) and _is_within(age, self.seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What a request says of the sign-in: `seconds` is the greatest age, None any; `levels` are in order."""
+
+    seconds: int | None
+    levels: tuple[str, ...]
+    silent: bool
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StepUp:
+    """Demand the sign-in that a request asks for, or that its scopes need (RFC 9470).
+
+    Attributes:
+        levels: a line each, from the weakest level to the strongest: `name = methods`, or `name = methods, seconds` for a
+            level that ends so long after the sign-in. Methods are those that the sign-in plugins name (`amr`, RFC
+            8176): `pwd+otp` needs both, `pwd+otp hwk` is reached either way. Whoever reaches a level reaches those above
+            its line, too.
+        scopes: a line each, `scope = level`: who grants this scope must have signed in at this level or a stronger one.
+        essential: whether a request for levels is refused if none of them is reached even by a new sign-in (RFC 9470,
+            5). Otherwise the client gets its token, and `acr` says what was reached.
+    """
+
+    immediate: ClassVar[bool] = True
+    reasons: ClassVar[Mapping[str, str]] = {
+        "max-age-malformed": "",
+        "acr-values-malformed": "",
+        "prompt-malformed": "",
+        "nobody-signed-in": "",
+        "sign-in-first": "",
+        "sign-in-suffices": "",
+        "sign-in-too-old": "",
+        "level-not-reached": (
+            "authserver.plugin.step_up.levels says which methods give a level, and a plugin of authserver.plugins must sign "
+            "people in by them; or set authserver.plugin.step_up.essential = false"
+        ),
+        "level-unknown": (
+            "list the level in authserver.plugin.step_up.levels, or set authserver.plugin.step_up.essential = false"
+        ),
+        "scope-needs-level": (
+            "the client must name the scope in an authorization request: authserver.plugin.step_up.scopes says which level "
+            "of sign-in it needs"
+        ),
+    }
+    described: ClassVar[Mapping[str, Described]] = {
+        "code_details": Described(
+            members={
+                "acr_values": Parameter(
+                    description="The levels of sign-in, one of which is needed, the best first (RFC 9470, 4).",
+                    schema={"type": "string"},
+                ),
+                "max_age": Parameter(
+                    description="How many seconds ago the sign-in may be (RFC 9470, 4).",
+                    schema={"type": "string", "pattern": f"^{_SECONDS.pattern}$"},
+                ),
+                "prompt": Parameter(
+                    description=(
+                        "`none`: no page may be shown; `login`: a new sign-in is needed (OpenID Connect Core, 3.1.2.1)."
+                    ),
+                    schema={"type": "string"},
+                ),
+            }
+        )
+    }
+
+    levels: tuple[tuple[str, str], ...]
+    scopes: tuple[tuple[str, str], ...] = ()
+    essential: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.levels:
+            raise ValueError("levels: name one at least, `password = pwd` for instance")
+        if len(self._levels) < len(self.levels):
+            raise ValueError("levels: two lines name the same level")
+        for scope, level in self.scopes:
+            if level not in self._levels:
+                hint = did_you_mean(level, self._levels, "")
+                raise ValueError(f"scopes: {scope}: levels has no {level}; {hint}")
+
+    @cached_property
+    def _levels(self) -> Mapping[str, Level]:
+        """The levels by name, from the weakest to the strongest."""
+        return {name: Level.read(name, text) for name, text in self.levels}
+
+    @cached_property
+    def _rank(self) -> Mapping[str, int]:
+        return {name: rank for rank, name in enumerate(self._levels)}
+
+    @hookimpl
+    def server_metadata(self) -> Mapping[str, Any]:
+        return {"acr_values_supported": list(self._levels)}
+
+    @hookimpl
+    def authentication_decision(
+        self, session: Session | None, is_fresh: bool, parameters: Parameters
+    ) -> Decision[AuthenticationStep | SignIn] | None:
+        try:
+            wanted = _read(parameters)
+        except _Malformed as malformed:
+            # The client learns of a mistake only from somebody who is signed in (OAuth 2.1, 7.13.2).
+            if session is None:
+                return allow("sign-in-first", AuthenticationStep.GO_ON)
+            return deny(malformed.reason, INVALID)
+        if session is None:
+            return deny("nobody-signed-in", LOGIN_REQUIRED) if wanted.silent else None
+        # Who has just signed in for this request cannot do it more recently.
+        age = 0.0 if is_fresh else (datetime.now(UTC) - session.authenticated_at).total_seconds()
+        if not is_fresh and (wanted.seconds == 0 or not _is_within(age, wanted.seconds)):
+            return _again(wanted, reason="sign-in-too-old", why=TOO_OLD)
+        reached = self._reached(session, age)
+        acr = self._level_for(wanted, reached)
+        if acr is not None or self._may_go_on(wanted, reached, is_fresh):
+            names = list(self._levels)
+            highest = names[reached] if reached >= 0 else None
+            return allow("sign-in-suffices", SignIn(acr=acr or highest, silent=wanted.silent))
+        if self._is_unknown(wanted):
+            return deny("level-unknown", UNMET)
+        if is_fresh and not wanted.silent:
+            return deny("level-not-reached", UNMET)
+        return _again(wanted, reason="level-not-reached", why=TOO_WEAK)
+
+    @hookimpl
+    def scope_decision(
+        self, client: Client, user: User | None, grant_type: str, requested: tuple[str, ...]
+    ) -> Decision[tuple[str, ...]] | None:
+        """Take away scopes that need a level where nobody has looked at the sign-in.
+
+        Such are the scopes of a request that names none, and those that somebody else vouches for.
+        """
+        if not self.scopes or user is None:
+            return None
+        if requested and grant_type in ("authorization_code", "refresh_token"):
+            return None
+        open_to_all = [scope for scope in requested or client.scopes if scope not in dict(self.scopes)]
+        return narrow("scope-needs-level", tuple(open_to_all))
+
+    def _reached(self, session: Session, age: float) -> int:
+        """The rank of the strongest level that this sign-in reaches; -1 for none."""
+        methods = frozenset(session.details.get("amr", ()))
+        ranks = [self._rank[level.name] for level in self._levels.values() if level.is_reached(methods, age)]
+        return max(ranks, default=-1)
+
+    def _needed(self, wanted: _Wanted) -> int:
+        """The rank of the strongest level that the scopes need; -1 for none."""
+        by_scope = dict(self.scopes)
+        return max((self._rank[by_scope[scope]] for scope in wanted.scopes if scope in by_scope), default=-1)
+
+    def _level_for(self, wanted: _Wanted, reached: int) -> str | None:
+        """The first of the levels asked for that is reached, and that suffices for the scopes (OIDC Core, 2)."""
+        needed = self._needed(wanted)
+        return next(
+            (name for name in wanted.levels if needed <= self._rank.get(name, len(self._rank)) <= reached),
+            None,
+        )
+
+    def _may_go_on(self, wanted: _Wanted, reached: int, is_fresh: bool) -> bool:
+        """Whether the request may go on although none of the levels that it asks for is reached."""
+        if reached < self._needed(wanted):
+            return False
+        known = [self._rank[name] for name in wanted.levels if name in self._rank]
+        # None is asked for; or the scopes need a stronger one, which is there.
+        if not wanted.levels or any(rank <= reached for rank in known):
+            return True
+        return not self.essential and (is_fresh or not known)
+
+    def _is_unknown(self, wanted: _Wanted) -> bool:
+        """Whether levels are asked for of which none exists here: no sign-in reaches them."""
+        return (
+            bool(wanted.levels) and self.essential and not any(name in self._rank for name in wanted.levels)
+        )
+
+
+def _again(wanted: _Wanted, *, reason: str, why: str) -> Decision[SignIn]:
+    """A new sign-in, or the refusal of a request that may show no page (OIDC Core, 3.1.2.6)."""
+    if wanted.silent:
+        return deny(reason, LOGIN_REQUIRED)
+    return allow(reason, SignIn(step=AuthenticationStep.SIGN_IN_AGAIN, why=why))
+
+
+def _is_within(age: float, seconds: int | None) -> bool:
+    """Whether a sign-in so many seconds ago is recent enough."""
+    return seconds is None or -_APART <= age <= seconds
+
+
+def _read(parameters: Parameters) -> _Wanted:
+    """What the request says of the sign-in. Raises _Malformed."""
+    max_age = parameters.get("max_age")
+    if max_age is not None and not _SECONDS.fullmatch(max_age):
+        raise _Malformed(reason="max-age-malformed")
+    levels = (parameters.get("acr_values") or "").split(" ")
+    named = tuple(dict.fromkeys(filter(None, levels)))
+    if len(named) > MAXIMUM_VALUES or not all(_LEVEL.fullmatch(name) for name in named):
+        raise _Malformed(reason="acr-values-malformed")
+    # Other values than these two are those of OpenID Connect, and mean nothing here.
+    prompt = set(filter(None, (parameters.get("prompt") or "").split(" ")))
+    if "none" in prompt and len(prompt) > 1:
+        raise _Malformed(reason="prompt-malformed")
+    seconds = 0 if "login" in prompt else None if max_age is None else int(max_age)
+    return _Wanted(
+        seconds=seconds,
+        levels=named,
+        silent="none" in prompt,
+        scopes=tuple((parameters.get("scope") or "").split(" ")),
+    )
