@@ -46,7 +46,8 @@ from authserver.api import (
 )
 
 SUPPORTED = "client_id_metadata_document_supported"
-# Bytes of a document (section 8.7); seconds for which the last good one serves when its server does not answer.
+# Bytes of a document (section 8.7); seconds for which the last good one serves when its server does not answer, or does not
+# find it: servers lose documents for a while, and say 410 if they mean it (CIMD-18).
 MAXIMUM = 5 * 1024
 LAST_GOOD_FOR = 86_400
 # What a client describes of itself and a code depends on; under this name among the details of a code, too.
@@ -102,7 +103,6 @@ KIND = DocumentKind(
     read=read,
     maximum=MAXIMUM,
     last_good_for=LAST_GOOD_FOR,
-    gone=frozenset({404, 410}),
 )
 
 
