@@ -87,7 +87,8 @@ def _authenticate(world: World, case: Case) -> None:
     if "Authorization" in case.headers:
         return
     if isinstance(case.body, dict):
-        case.body.pop("client_secret", None)
+        for credential in ("client_secret", "client_assertion", "client_assertion_type"):
+            case.body.pop(credential, None)
         if "client_id" in case.body:
             case.body["client_id"] = "web"
     case.headers["Authorization"] = world.known["basic of web"]
