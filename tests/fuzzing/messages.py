@@ -46,11 +46,11 @@ from tests.fuzzing.world import (
 Draw = Callable[..., Any]
 
 # Clients that registered themselves.
-REGISTERED = ("stranger", "newcomer")
+REGISTERED = ("stranger", "newcomer", "edited")
 CLIENTS = ("web", "post", "native", "first", "service", "api", "bound", "pushing", "vouched", "gone",
            "stranger", "newcomer", "scopeless", "narrow", "moved", "signer", "fetching", *WITHOUT_KEYS, *ACCEPTED)  # fmt: skip
 # Addresses at which no client is described.
-NOWHERE = (*REFUSED, *ODD)
+NOWHERE = (*REFUSED, *ODD, "blocked", "foreign", "gone-host")
 # Clients that have tokens.
 HOLDERS = ("web", "post", "native", "first", "bound", "stranger", "gone", "moved", "signer", "fetching", "document", "keyed",
            "remote", "changed")  # fmt: skip
@@ -112,6 +112,10 @@ SIGNED = (
     "client assertion of another algorithm", "client assertion with extensions", "client assertion with a key",
     "client assertion with a wrong signature", "client assertion of before of signer",
 )  # fmt: skip
+INITIALS = (
+    "initial token for partners", "initial token of a full policy", "initial token of an unknown policy",
+    "initial token that is used up", "initial token that has expired", "initial token that is revoked",
+)  # fmt: skip
 STATEMENTS = (
     "statement", "statement of a stranger", "statement for another", "statement without a word",
     "statement that asks for more", "statement that has ended", "statement with a wrong signature",
@@ -151,12 +155,7 @@ OF_NAMES: Mapping[str, tuple[Value, ...]] = {
         "urn:ietf:params:oauth:client-assertion-type:saml2-bearer",
         ASSERTION_TYPE.upper(),
     ),
-    "client_id": (
-        *(Known(f"id of {name}") for name in (*CLIENTS, *NOWHERE)),
-        "https://blocked.example/client.json",
-        "https://other.invalid/client.json",
-        "https://app.example/client.json",
-    ),
+    "client_id": (*(Known(f"id of {name}") for name in (*CLIENTS, *NOWHERE)),),
     "client_secret": ("short", FORGED[-1], Known("secret of web")),
     "code": (FORGED[0], FORGED[1], *map(Known, CODES)),
     "code_challenge": ("short", "=" * 43, VERIFIER + "x"),
@@ -511,8 +510,12 @@ def _metadata(
 
 def _register(draw: Draw, path: str) -> Message:
     metadata = _metadata(draw)
-    if _one(draw, *([True] * 8), False):
+    kind = _one(draw, *["operator's"] * 8, *["own"] * 4, "wrong")
+    if kind == "operator's":
         headers: tuple[tuple[str, Value], ...] = (("Authorization", f"Bearer {INITIAL_TOKEN}"),)
+    elif kind == "own":
+        token = _one(draw, INITIALS[0], *INITIALS)
+        headers = (("Authorization", Known(token, "Bearer ")),)
     else:
         headers = draw(st.sampled_from(((), (("Authorization", "Bearer x"),))))
     return Message(

@@ -139,10 +139,14 @@ class Steps(RuleBasedStateMachine):
         self.granted: list[Access] = []
         # Whom each person has agreed to let in, with what.
         self.agreed: dict[tuple[str, str], frozenset[str]] = {
-            ("ann", name): SCOPES for name in ("web", "post", "native", "bound", "stranger", "gone")
+            ("ann", name): SCOPES
+            for name in (
+                *("web", "post", "native", "bound", "stranger", "gone"),
+                *("signer", "fetching", "document", "keyed", "remote", "changed"),
+            )
         } | {("bob", "web"): SCOPES}
         self.everywhere: list[Browser] = []
-        names = ("web", "post", "native", "stranger", "first")
+        names = ("web", "post", "native", "stranger", "first", "signer", "document", "keyed")
         known = {name: world.known.get(f"registration token of {name}") for name in names}
         return multiple(
             *(
@@ -472,10 +476,10 @@ class Steps(RuleBasedStateMachine):
     def introspect(self, data: st.DataObject, by: App) -> None:
         """A client learns of its own live tokens, and of no others."""
         access = self._any(data, lambda access: bool(access.access))
-        if access is None or by.secret is None:
+        if access is None:
             return
         by = data.draw(st.sampled_from((by, access.app)))
-        if by.secret is None:
+        if by.client.is_public:
             return
         token = data.draw(st.sampled_from([*access.access, *access.refresh[-1:]]))
         answer = self._client_post("/oauth/introspect", by, urlencode({"token": token}))
@@ -517,6 +521,7 @@ class Steps(RuleBasedStateMachine):
             headers["Authorization"] = basic(app.client.client_id, app.secret or "")
         elif "client_id=" not in form:
             form = f"{form}&{urlencode({'client_id': app.client.client_id})}"
+        form = "&".join(filter(None, (form, urlencode(self.world.signed(app.name)))))
         if app.client.auth_method == "client_secret_post":
             form = f"{form}&{urlencode({'client_secret': app.secret})}"
         return self.world.api().post(

@@ -28,6 +28,8 @@ from joserfc.util import urlsafe_b64encode
 from webob import Request, Response
 from webtest import TestApp, TestResponse
 
+from authserver.engine.clients import initial_tokens
+from authserver.engine.clients.editing import ClientEdit, edit
 from authserver.engine.errors import OAuthError
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.people.login import disable_user
@@ -264,12 +266,19 @@ class World:
             self._add(name, client, None)
         for name in (*REFUSED, *ODD):
             self.known[f"id of {name}"] = self.documents.url(name)
+        for name, host in {
+            "blocked": "blocked.example",
+            "foreign": "other.invalid",
+            "gone-host": "app.example",
+        }.items():
+            self.known[f"id of {name}"] = f"https://{host}/client.json"
         for name in ("ann", "bob", "carl", "dora"):
             self.users[name] = self.server.add_user(name).user_id
         browsers = {name: self.server.browser() for name in (*self.users, "nobody")}
         for name in self.users:
             assert self.server.sign_in(browsers[name], name).status_int == 303
         self._register()
+        self._hand_out()
         for name in (
             *("web", "post", "native", "first", "bound", "stranger", "gone", "moved"),
             *("signer", "fetching", "document", "keyed", "remote", "changed"),
@@ -318,19 +327,42 @@ class World:
             self.known[f"basic of {name}"] = basic(client.client_id, secret)
 
     def _register(self) -> None:
-        """A public client and a confidential one that registered themselves."""
-        for name, method in (("stranger", "none"), ("newcomer", "client_secret_basic")):
-            answer = self.server.http.post_json(
-                "/oauth/register",
-                {"client_name": name, "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": method,
-                 "grant_types": ["authorization_code", "refresh_token"], "scope": "profile files.read"},
-                headers={"Authorization": f"Bearer {INITIAL_TOKEN}"},
-            ).json  # fmt: skip
-            with self.server.begin() as engine:
-                client = engine.stores.clients.find(answer["client_id"], engine.now)
-            assert client is not None
-            self._add(name, client, answer.get("client_secret"))
-            self.known[f"registration token of {name}"] = answer["registration_access_token"]
+        """A public client and a confidential one that registered themselves, and one that an operator edits."""
+        for name, method in (("stranger", "none"), ("newcomer", "client_secret_basic"), ("edited", "none")):
+            self._register_one(name, method, INITIAL_TOKEN)
+
+    def _register_one(self, name: str, method: str, token: str) -> None:
+        answer = self.server.http.post_json(
+            "/oauth/register",
+            {"client_name": name, "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": method,
+             "grant_types": ["authorization_code", "refresh_token"], "scope": "profile files.read"},
+            headers={"Authorization": f"Bearer {token}"},
+        ).json  # fmt: skip
+        with self.server.begin() as engine:
+            client = engine.stores.clients.find(answer["client_id"], engine.now)
+        assert client is not None
+        self._add(name, client, answer.get("client_secret"))
+        self.known[f"registration token of {name}"] = answer["registration_access_token"]
+
+    def _hand_out(self) -> None:
+        """Initial access tokens: each says in its name how it stands with it."""
+        with self.server.begin() as engine:
+            for words, policy, uses, lasts in (
+                ("for partners", "partners", None, 1),
+                ("of a full policy", "full", None, 1),
+                ("of an unknown policy", "forgotten", None, 1),
+                ("that is used up", "full", 1, 1),
+                ("that has expired", "partners", None, -1),
+                ("that is revoked", "partners", None, 1),
+            ):
+                token, text = initial_tokens.make(
+                    engine, policy=policy, uses=uses, expires_at=engine.now + timedelta(days=lasts), note=""
+                )
+                self.known[f"initial token {words}"] = text
+            assert initial_tokens.revoke(engine, token.token_id)
+        self._register_one("filler", "none", self.known["initial token that is used up"])
+        with self.server.begin() as engine:
+            edit(engine, self.clients["edited"].client_id, ClientEdit(name="Edited"))
 
     def _let_in(self, name: str, browser: TestApp, words: str | None = None) -> None:
         """Tokens of somebody, and codes that wait to be redeemed."""
@@ -340,14 +372,14 @@ class World:
         if name == "bound":
             headers["DPoP"] = self.known["proof of before"] = self.proof()
         code = self.server.code(client, browser, **changes)
-        answer = self.server.redeem(client, self.secrets[name], code, headers=headers, **self._signed(name))
+        answer = self.server.redeem(client, self.secrets[name], code, headers=headers, **self.signed(name))
         assert answer.status_int == 200, answer.text
         self.known[f"used code of {words}"] = code
         self.known[f"refresh token of {words}"] = answer.json["refresh_token"]
         self.known[f"access token of {words}"] = answer.json["access_token"]
         self.known[f"code of {words}"] = self.server.code(client, browser, **changes)
 
-    def _signed(self, name: str) -> dict[str, str]:
+    def signed(self, name: str) -> dict[str, str]:
         """With what a client that has a key authenticates: a new assertion each time."""
         if name not in SIGNERS:
             return {}
@@ -385,7 +417,7 @@ class World:
     def _push(self, name: str) -> None:
         client, secret = self.clients[name], self.secrets[name]
         form = {"client_id": client.client_id, "response_type": "code", "redirect_uri": client.redirect_uris[0], "scope": "profile",
-                "code_challenge": CHALLENGE, "code_challenge_method": "S256", **self._signed(name)}  # fmt: skip
+                "code_challenge": CHALLENGE, "code_challenge_method": "S256", **self.signed(name)}  # fmt: skip
         answer = self.server.post(
             "/oauth/par", urlencode(form), authorization=basic(client.client_id, secret) if secret else None
         )
@@ -519,7 +551,7 @@ class World:
         """What no answer, no line of the log and no event may hold."""
         kinds = (
             "secret of", "code of", "used code of", "refresh token of", "access token of", "basic of",
-            "registration token of", "client assertion of",
+            "registration token of", "client assertion of", "initial token",
         )  # fmt: skip
         held = [value for name, value in self.known.items() if name.startswith(kinds)]
         held += [cookie for name, cookie in self.known.items() if name.startswith("cookies of ")]
@@ -845,6 +877,9 @@ def _settings(key_file: Path) -> dict[str, str | None]:
         "authserver.refusals_per_minute": "100000",
         "authserver.plugin.registration_token.tokens": INITIAL_TOKEN,
         "authserver.plugin.registration_token.scopes": "profile files.read",
+        "authserver.plugin.registration_token.policies": (
+            "partners = scopes profile, redirect_hosts client.example, auth_methods none\nfull = clients 1"
+        ),
         "authserver.plugin.metrics.tokens": FIGURES_TOKEN,
         "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.software_statements.issuers": f"{TRUSTED} = {key_file}",
