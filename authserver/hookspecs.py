@@ -691,7 +691,9 @@ def client_metadata() -> Mapping[str, ReadMember] | None:
 
 
 @contributing(Mapping, timed=True, refusing=True)
-def expand_registration(engine: Engine, sent: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def expand_registration(
+    engine: Engine, sent: Mapping[str, Any], client: Client | None
+) -> Mapping[str, Any] | None:
     """Members that take the place of those that a client sent to register itself, before anything of them is checked.
 
     Asked for each registration of a client by itself, and for each change that it makes to its registration.
@@ -699,6 +701,7 @@ def expand_registration(engine: Engine, sent: Mapping[str, Any]) -> Mapping[str,
     Arguments:
         engine: of this request.
         sent: the members of the JSON object, none of them empty; nothing else was checked.
+        client: as it is registered now, if it changes its registration; None for a new one.
 
     Answers:
         A mapping: its members are added to those that were sent, in place of those of the same name, and are checked

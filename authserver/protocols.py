@@ -484,7 +484,9 @@ class ClientMetadataHook(Protocol):
 class ExpandRegistrationHook(Protocol):
     """Of a plugin that serves `expand_registration`."""
 
-    def expand_registration(self, *, engine: Engine, sent: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def expand_registration(
+        self, *, engine: Engine, sent: Mapping[str, Any], client: Client | None
+    ) -> Mapping[str, Any] | None:
         """Members that take the place of those that a client sent to register itself, before anything of them is checked.
 
         Asked for each registration of a client by itself, and for each change that it makes to its registration.
@@ -492,6 +494,7 @@ class ExpandRegistrationHook(Protocol):
         Arguments:
             engine: of this request.
             sent: the members of the JSON object, none of them empty; nothing else was checked.
+            client: as it is registered now, if it changes its registration; None for a new one.
 
         Answers:
             A mapping: its members are added to those that were sent, in place of those of the same name, and are checked

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from authserver.api import (
     TRUSTED_ALGORITHMS,
     BadAssertion,
+    Client,
     Described,
     Engine,
     InvalidClientMetadata,
@@ -107,8 +108,10 @@ class SoftwareStatements:
         return {MEMBER: _read}
 
     @hookimpl
-    def expand_registration(self, engine: Engine, sent: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """What the statement says of the program.
+    def expand_registration(
+        self, engine: Engine, sent: Mapping[str, Any], client: Client | None
+    ) -> Mapping[str, Any] | None:
+        """What the statement says of the program. One that the client is registered with may have ended since.
 
         Raises:
             InvalidSoftwareStatement, UnapprovedSoftwareStatement: it is not accepted (RFC 7591, 3.2.2).
@@ -127,6 +130,7 @@ class SoftwareStatements:
                 self._keys.get,
                 algorithms=self.algorithms,
                 maximum_age=self.maximum_age,
+                was_accepted=client is not None and client.details.get(MEMBER) == sent[MEMBER],
             )
         except BadAssertion as bad:
             if bad.reason in NOT_APPROVED:

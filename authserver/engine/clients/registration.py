@@ -180,7 +180,7 @@ def allowed_metadata(
 
     Raises as `register` does; and AccessDenied: this client may not change its registration.
     """
-    for added in engine.contributions("expand_registration", engine=engine, sent=sent):
+    for added in engine.contributions("expand_registration", engine=engine, sent=sent, client=client):
         sent = {**sent, **added}
     asked = read_metadata(sent, engine.client_metadata)
     bearer = None if client else read_bearer(engine.caller.authorization)

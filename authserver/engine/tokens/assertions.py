@@ -132,6 +132,7 @@ def verify_statement(
     *,
     algorithms: Collection[str],
     maximum_age: int,
+    was_accepted: bool = False,
 ) -> Mapping[str, Any]:
     """The claims of a statement about a program that a trusted issuer made and that is in force (RFC 7591, 2.3).
 
@@ -141,6 +142,7 @@ def verify_statement(
         keys_of: the keys of an issuer by its name, None for one that is not trusted.
         algorithms: that it may be signed with.
         maximum_age: the most seconds since its `iat`; 0: it may be of any age.
+        was_accepted: whether it was in force when it was presented for the first time, and may have ended since.
 
     Raises:
         BadAssertion: anything else.
@@ -150,6 +152,8 @@ def verify_statement(
     if engine.settings.issuer not in (audience if isinstance(audience, list) else [audience]):
         raise BadAssertion("assertion-audience")
     times = _times(claims)
+    if was_accepted:
+        return claims
     if maximum_age and "iat" not in times:
         raise BadAssertion("assertion-times-malformed")
     _check_times(engine, times)
