@@ -325,9 +325,9 @@ def _client(engine: Engine, client_id: str) -> Client:
 
 
 def _initial_token(engine: Engine, token_id: str) -> InitialAccessToken:
-    for token in engine.stores.initial_tokens.list():
-        if token.token_id == token_id:
-            return token
+    for known in engine.stores.initial_tokens.list():
+        if known.token_id == token_id:
+            return known
     raise click.ClickException(
         f"there is no initial access token {token_id}; `authserver initial-token list` shows them"
     )

@@ -33,6 +33,7 @@ from authserver.api import (
     TrustedKeys,
     allow,
     hookimpl,
+    is_same_algorithm,
     is_used,
     link_problem,
     single_use,
@@ -60,7 +61,7 @@ class PrivateKeyJwt:
     A client registers its public keys, or the address where it publishes them.
 
     Attributes:
-        algorithms: that assertions may be signed with: ES256, RS256, PS256 and EdDSA.
+        algorithms: that assertions may be signed with: ES256, RS256, PS256, and EdDSA under both of its names.
         lifetime: how many seconds in the future `exp` may be.
     """
 
@@ -177,7 +178,9 @@ class PrivateKeyJwt:
         algorithm = metadata.details.get(ALGORITHM)
         allowed = self._allowed(algorithm)
         if keys is not None and not any(
-            key.algorithm in allowed for _, key in _keys(_text(keys), algorithm).keys
+            is_same_algorithm(key.algorithm, each)
+            for _, key in _keys(_text(keys), algorithm).keys
+            for each in allowed
         ):
             raise InvalidClientMetadata(f"{KEYS} holds no key for {' or '.join(allowed)}.")
 

@@ -51,7 +51,7 @@ class SoftwareStatements:
 
     Attributes:
         issuers: a line each, `issuer = path of its JWK Set`, or the JWK Set itself, in one line.
-        algorithms: that statements may be signed with: ES256, RS256, PS256 and EdDSA.
+        algorithms: that statements may be signed with: ES256, RS256, PS256, and EdDSA under both of its names.
         maximum_age: for how many seconds after its `iat` a statement may be used; 0: until its `exp`, if it has one.
         required: whether a client registers itself only with a statement.
     """

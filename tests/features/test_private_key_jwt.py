@@ -501,6 +501,32 @@ def test_a_client_may_be_bound_to_one_algorithm(signing: Signing) -> None:
             assert answer.status_int == (200 if name == accepted else 401), (said, name)
 
 
+@pytest.mark.parametrize("said", [ABSENT, "EdDSA", "Ed25519"])
+@pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
+def test_one_algorithm_has_two_names(signing: Signing, said: object, name: str) -> None:
+    """J-14, J-17, T054: whichever the key says (RFC 9864, 2.2); a client or a server may be bound to one of them."""
+    key = KEYS["EdDSA"]
+    client = key.client(signing, details={"jwks": key.jwks(alg=said)})
+    text = key.signed(key.header(alg=name), key.claims(client.client_id))
+    assert signing.own(text, client=client).status_int == 200
+    for only in ("EdDSA", "Ed25519"):
+        expected = 200 if only == name else 401
+        details = {"jwks": key.jwks(alg=said), "token_endpoint_auth_signing_alg": only}
+        bound = key.client(signing, details=details)
+        text = key.signed(key.header(alg=name), key.claims(bound.client_id))
+        assert signing.own(text, client=bound).status_int == expected
+        one = Signing(algorithms=f"ES256 {only}")
+        theirs = key.client(one, details={"jwks": key.jwks(alg=said)})
+        text = key.signed(key.header(alg=name), key.claims(theirs.client_id))
+        assert one.own(text, client=theirs).status_int == expected
+    for wrong in (["EdDSA"], {}, None, 7, "Ed448", "ES256"):
+        signing.refused(
+            "client-assertion-algorithm",
+            key.signed(key.header(alg=wrong), key.claims(client.client_id)),
+            client=client,
+        )
+
+
 def test_the_list_of_the_server_counts_at_each_request() -> None:
     """J-14, J-17: a key of an algorithm that was taken off the list is of no use any more."""
     before = Signing()
