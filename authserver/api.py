@@ -169,6 +169,7 @@ from authserver.engine.errors import (
     TooManyRequests,
     UnauthorizedClient,
 )
+from authserver.engine.fetches import fetch as fetch_named
 from authserver.engine.parameters import Parameters
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.questions import (
@@ -400,6 +401,7 @@ __all__ = [
     "did_you_mean",
     "digest",
     "equal",
+    "fetch_named",
     "find_issued",
     "fitting_application_type",
     "foreign_key",

@@ -16,7 +16,6 @@ from weakref import WeakKeyDictionary
 
 from authserver.api import (
     Client,
-    Counted,
     Credentials,
     Decision,
     DocumentKind,
@@ -33,10 +32,9 @@ from authserver.api import (
     Token,
     TokenKind,
     allow,
-    claim_rate,
     describe_elsewhere,
     digest,
-    give_back_rate,
+    fetch_named,
     hookimpl,
     is_loopback,
     link_problem,
@@ -55,8 +53,6 @@ STATE = "client_id_document"
 _SECRETS = ("client_secret", "client_secret_expires_at")
 _CODE_DEPENDS_ON = ("redirect_uris", "token_endpoint_auth_method", "jwks", "jwks_uri")
 _UNAVAILABLE = "The document at client_id could not be fetched."
-# Another attempt is refused before anything is fetched, so it says nothing about the caller.
-_NOT_TRIED = (FetchProblem.PACED, FetchProblem.BUSY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +70,9 @@ def read(reply: Reply) -> Described:
         raise ValueError("its Content-Type is not application/json")
     try:
         members = read_object(reply.body)
+    except InvalidClientMetadata:
+        raise ValueError("it is not a JSON object") from None
+    try:
         if members.get("client_id") != reply.url:
             raise ValueError("client_id is not the address of the document")
         for name in _SECRETS:
@@ -246,18 +245,10 @@ def address_problem(url: str) -> str | None:
 
 def _fetched(engine: Engine, url: str, host: str) -> Described:
     """What the document at this address says. Raises as `ClientIdDocuments.find_client` does."""
-    kept = engine.fetcher.cached(KIND, url)
-    if kept is not None:
-        return kept.value
-    claimed = claim_rate(engine, Counted.FAILED_FETCH)
     try:
-        document = engine.fetcher.fetch(KIND, url)
+        return fetch_named(engine, KIND, url).value
     except FetchFailed as failed:
-        if failed.problem in _NOT_TRIED:
-            give_back_rate(engine, claimed)
         raise _not_fetched(failed, host) from None
-    give_back_rate(engine, claimed)
-    return document.value
 
 
 def _not_fetched(failed: FetchFailed, host: str) -> InvalidClient | TemporarilyUnavailable:

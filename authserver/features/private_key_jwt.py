@@ -32,6 +32,7 @@ from authserver.api import (
     TemporarilyUnavailable,
     TrustedKeys,
     allow,
+    fetch_named,
     hookimpl,
     is_same_algorithm,
     is_used,
@@ -201,6 +202,7 @@ class PrivateKeyJwt:
         Raises:
             InvalidClient: the assertion is missing or not accepted, or was used before.
             TemporarilyUnavailable: the keys of the client cannot be fetched now.
+            TooManyRequests: too many documents that this source named could not be fetched.
         """
         try:
             if credentials.assertion is None:
@@ -265,12 +267,12 @@ class PrivateKeyJwt:
 
 
 def _keys_of(engine: Engine, client: Client, algorithm: str | None, *, again: bool) -> TrustedKeys:
-    """The keys that the client signs with. Raises BadAssertion, FetchFailed."""
+    """The keys that the client signs with. Raises BadAssertion, FetchFailed, TooManyRequests."""
     try:
         if KEYS in client.details:
             return _keys(_text(client.details[KEYS]), algorithm)
         if KEYS_ADDRESS in client.details:
-            fetched = engine.fetcher.fetch(KEY_SET, client.details[KEYS_ADDRESS], again=again)
+            fetched = fetch_named(engine, KEY_SET, client.details[KEYS_ADDRESS], again=again)
             return _keys(fetched.value, algorithm)
     except ValueError:
         # A client of a plugin, or keys of an earlier version.

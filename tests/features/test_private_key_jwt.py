@@ -24,7 +24,7 @@ from authserver.fetching.addresses import Reach
 from authserver.fetching.fetcher import FIRST_PAUSE, Fetcher, Limits
 from authserver.testing.origins import Authority, Origin, sending, serving
 from authserver.testing.rules import Answer, Rules, assert_refused
-from authserver.testing.server import ISSUER, VERIFIER, Server, forged, with_plugin
+from authserver.testing.server import ISSUER, SETTINGS, VERIFIER, Server, forged, with_plugin
 from authserver.testing.service import basic
 from authserver.testing.stories import assert_json_error, stored
 from authserver.testing.threads import at_once
@@ -824,6 +824,27 @@ def test_a_failed_fetch_counts_as_no_wrong_assertion(published: Published) -> No
     published.publish(KEY)
     published.now += FIRST_PAUSE + 1
     assert published.ask().status_int == 200
+
+
+def test_a_stranger_cannot_make_us_fetch_without_bound(published: Published) -> None:
+    """J-15, T128, R-20: keys that cannot be had count by source; clients whose keys are known go on, and good ones are free."""
+    limited = Rules(
+        {
+            **with_keys(),
+            "authserver.plugins": f"{SETTINGS['authserver.plugins']} private_key_jwt rate_limits",
+            "authserver.plugin.rate_limits.limits": "f = failed_fetch, source, 3, minute",
+        },
+        published.rules.stores,
+    )
+    limited.parts = replace(limited.parts, fetcher=published.rules.parts.fetcher)
+    for _ in range(5):
+        assert KEY.ask(limited, published.client, **OWN).status_int == 200
+    published.origin.reply = sending(b"", 404)
+    address = f"https://127.0.0.1:{published.origin.port}/strange"
+    strangers = [KEY.client(limited, details={"jwks_uri": f"{address}/{number}"}) for number in range(6)]
+    assert [KEY.ask(limited, stranger, **OWN).status_int for stranger in strangers] == [401] * 3 + [429] * 3
+    assert published.fetches == 4
+    assert KEY.ask(limited, published.client, **OWN).status_int == 200
 
 
 def test_a_story_over_http_with_retry_after(sqlite_url: str, authority: Authority) -> None:
