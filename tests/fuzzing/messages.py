@@ -48,7 +48,7 @@ Draw = Callable[..., Any]
 # Clients that registered themselves.
 REGISTERED = ("stranger", "newcomer", "edited")
 CLIENTS = ("web", "post", "native", "first", "service", "api", "bound", "pushing", "vouched", "gone",
-           "stranger", "newcomer", "scopeless", "narrow", "moved", "signer", "fetching", *WITHOUT_KEYS, *ACCEPTED)  # fmt: skip
+           "stranger", "newcomer", "scopeless", "narrow", "moved", "former", "signer", "fetching", *WITHOUT_KEYS, *ACCEPTED)  # fmt: skip
 # Addresses at which no client is described.
 NOWHERE = (*REFUSED, *ODD, "blocked", "foreign", "gone-host")
 # Clients that have tokens.
@@ -255,8 +255,10 @@ def _one(draw: Draw, *choices: Any) -> Any:
 
 
 def _somebody(draw: Draw) -> str:
-    """The name of a client; now and then of one that is none."""
-    return str(_one(draw, *CLIENTS) if _one(draw, True, True, True, False) else _one(draw, *NOWHERE))
+    """The name of a client, of one that signs more often; now and then of one that is none."""
+    if _one(draw, True, False, False, False, False):
+        return str(_one(draw, *NOWHERE))
+    return str(_one(draw, *CLIENTS, *["signer"] * 6))
 
 
 def _cookies(draw: Draw, *people: str) -> tuple[tuple[str, Value], ...]:
@@ -281,7 +283,7 @@ def _proves(draw: Draw, name: str) -> tuple[tuple[Pair, ...], tuple[tuple[str, V
     if name in (*SIGNERS, *WITHOUT_KEYS):
         right = f"client assertion of {name}"
         wrong = SIGNED if name == "signer" else (right,)
-        assertion: Pair = ("client_assertion", Known(_one(draw, right, right, *wrong)))
+        assertion: Pair = ("client_assertion", Known(_one(draw, *[right] * 6, *wrong)))
         # It names its client by itself.
         named = _one(draw, (client_id,), ())
         return (*named, ("client_assertion_type", ASSERTION_TYPE), assertion), ()
@@ -609,8 +611,8 @@ GRAMMARS: Mapping[str, Callable[[Draw, str], Message]] = {
 }
 # Where most is decided, more is sent.
 WEIGHTS: Mapping[str, int] = {
-    "authorize": 8, "consent": 5, "introspect": 3, "login": 4, "pushed_requests": 5, "register": 8, "registration": 8, "revoke": 2,
-    "token": 14,
+    "authorize": 10, "consent": 5, "introspect": 4, "login": 4, "pushed_requests": 6, "register": 8, "registration": 8, "revoke": 2,
+    "token": 16,
 }  # fmt: skip
 
 # ---- what is done to them ---------------------------------------------------------------------------

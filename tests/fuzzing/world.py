@@ -250,6 +250,7 @@ class World:
             "scopeless": {"scopes": ("admin",)},
             "narrow": {},
             "moved": {},
+            "former": {},
             "signer": {"details": {"jwks": self.signing["signer"].jwks()}},
             "fetching": {"details": {"jwks_uri": self.documents.url("remote-keys")}},
             "unkeyed": {"details": {"jwks": self.signing["unkeyed"].jwks()}},
@@ -302,6 +303,7 @@ class World:
             "redirect_uris = 'https://new.example/cb' WHERE client_id = 'moved'",
             f"resources = '{RESOURCE}' WHERE client_id = 'narrow'",
             "details = '{}' WHERE client_id = 'unkeyed'",
+            "grant_types = 'client_credentials', response_types = '' WHERE client_id = 'former'",
         ):
             self.database.execute(f"UPDATE clients SET {change}")
         self.database.execute("UPDATE users SET password_hash = NULL WHERE username = 'carl'")
