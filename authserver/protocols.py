@@ -476,6 +476,8 @@ class ClientMetadataHook(Protocol):
             A mapping of names to functions. Each takes the name and the JSON value that was sent, and returns the JSON
                 value to store, or None to store nothing; given the stored value, it must return the same. It raises
                 `InvalidClientMetadata` for what cannot be registered. A name that exists already stops the start.
+                Those in `proven_at_registration`, a mapping of the plugin that says for each what proves it, are ignored in
+                what another place says of a client (`describe_elsewhere`), where `expand_registration` proves nothing.
             None: nothing to add.
         """
         ...

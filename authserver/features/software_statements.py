@@ -57,6 +57,7 @@ class SoftwareStatements:
     """
 
     immediate: ClassVar[bool] = True
+    proven_at_registration: ClassVar[Mapping[str, str]] = {MEMBER: "the signature of its issuer"}
     described: ClassVar[Mapping[str, Described]] = {
         "client_metadata": Described(
             members={

@@ -19,7 +19,8 @@ from authserver.testing.server import ISSUER, REDIRECT_URI, SETTINGS, VERIFIER, 
 from authserver.testing.stories import assert_json_error, assert_page_error
 from tests.client_keys import ASSERTION_TYPE, METHOD, Key
 
-FEATURES = "client_id_documents private_key_jwt pushed_requests dpop"
+FEATURES = "client_id_documents private_key_jwt pushed_requests dpop software_statements"
+VENDOR = "https://vendor.example"
 KEY, NEW_KEY = Key(kid="one"), Key("RS256", kid="two")
 
 
@@ -93,6 +94,7 @@ def program(make_server: Callable[..., Server], authority: Authority) -> Iterato
     server = make_server(
         {
             "authserver.plugins": f"{SETTINGS['authserver.plugins']} {FEATURES}",
+            "authserver.plugin.software_statements.issuers": f"{VENDOR} = {json.dumps(NEW_KEY.jwks())}",
             "authserver.plugin.client_id_documents.scopes": "profile files.read",
             "authserver.fetch_ca_file": str(authority.ca_file),
             "authserver.fetch_loopback": "true",
@@ -165,3 +167,17 @@ def test_a_new_name_voids_no_pushed_request(program: Program) -> None:
     pushed = program.push(KEY)
     program.publish(KEY, client_name="Notes 2")
     assert "Notes 2" in program.begin(browser, pushed).text
+
+
+@pytest.mark.parametrize("form", ["malformed", "no text", "a statement"])
+def test_a_statement_in_a_document_is_no_statement(program: Program, form: str) -> None:
+    """CIMD-17, K-07: nobody has verified it, so no policy finds it with the client; and it harms nothing."""
+    said = KEY.signed(KEY.header(), {"iss": VENDOR, "client_name": "Vouched for"})
+    text: Any = {"malformed": "a.b.c", "no text": 7, "a statement": said}[form]
+    program.publish(KEY, software_statement=text)
+    with program.server.begin() as engine:
+        client = engine.find_client(program.address)
+    assert client is not None
+    assert "software_statement" not in client.details
+    assert client.name == "Notes"
+    assert "jwks" in client.details
