@@ -181,3 +181,25 @@ def test_a_statement_in_a_document_is_no_statement(program: Program, form: str) 
     assert "software_statement" not in client.details
     assert client.name == "Notes"
     assert "jwks" in client.details
+
+
+def test_an_assertion_and_a_proof_count_once_at_all_endpoints(program: Program) -> None:
+    """J-13, T051: what was used to push is refused at the token endpoint; a refusal uses up neither of them."""
+    server, binding = program.server, Key()
+    service = {"grant_type": "refresh_token", "refresh_token": "none"}
+    assertion = KEY.assertion(program.address)
+    shown = proof(binding, "/oauth/par")
+    query = dict(query_parts(server.authorization_url(program.client)))
+
+    def push(**changes: str) -> TestResponse:
+        form = {**query, "client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion, **changes}
+        return server.post("/oauth/par", urlencode(form), headers={"DPoP": shown})
+
+    assert_json_error(push(code_challenge="short"), "invalid_request", status=400)
+    assert push().status_int == 201
+    assert_json_error(program.ask(KEY, client_assertion=assertion, **service), "invalid_client", status=401)
+    assert server.events("token.refused")[-1]["reason"] == "client-assertion-replayed"
+    other = KEY.assertion(program.address)
+    assert_json_error(push(client_assertion=other), "invalid_dpop_proof", status=400)
+    shown = proof(binding, "/oauth/par")
+    assert push(client_assertion=other).status_int == 201, "its first use was refused, so it was none"
