@@ -201,7 +201,7 @@ class World:
         # pytest would keep every line.
         log.propagate = False
         self.server = Server(f"sqlite:///{path}", {**_settings(key_file), **(settings or {})})
-        self._forget_documents()
+        self.forget_documents()
         # Those of features are there when the features are loaded.
         self.codes = frozenset(error_codes())
         self.routes: dict[str, Route] = dict(self.server.wsgi.registry.paths)
@@ -209,7 +209,7 @@ class World:
         self.database = sqlite3.connect(path, isolation_level=None)
         self.database.row_factory = sqlite3.Row
         self._fill()
-        self._forget_documents()
+        self.forget_documents()
         self._watch()
         self.snapshot = sqlite3.connect(":memory:")
         self.database.backup(self.snapshot)
@@ -585,11 +585,11 @@ class World:
         finally:
             self.clock.move_to(self.began)
             if any(self.server.application.parts.fetcher.outcomes().values()):
-                self._forget_documents()
+                self.forget_documents()
             if message.published is not None:
                 self.documents.publish("drawn")
 
-    def _forget_documents(self) -> None:
+    def forget_documents(self) -> None:
         """Nothing was fetched, and no host has failed."""
         application = self.server.application
         parts = replace(application.parts, fetcher=self.documents.fetcher())
