@@ -6,7 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 import click
 import pytest
@@ -305,6 +305,7 @@ def test_authentication_with_a_key(told, run, ini, tmp_path) -> None:
     for _ in range(2):
         allowed = told("client-auth", "signer", "--form-stdin", stdin=f"{right}\n")
         assert (allowed["verdict"], allowed["outcome"]) == ("allowed", "signer")
+        assert parse_qs(right)["client_assertion"][0] not in json.dumps(allowed)
     late = told("client-auth", "signer", "--form-stdin", stdin=form(exp=1))
     assert (late["verdict"], late["reason"]) == ("refused", "client-assertion-expired")
     assert told("client-auth", "signer")["reason"] == "client-assertion-missing"
