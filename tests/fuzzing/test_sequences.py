@@ -153,12 +153,12 @@ class Steps(RuleBasedStateMachine):
         self.everywhere: list[Browser] = []
         names = ("web", "post", "native", "stranger", "first", "signer", "document", "keyed")
         known = {name: world.known.get(f"registration token of {name}") for name in names}
-        return multiple(
-            *(
-                App(name, world.clients[name], world.secrets[name], [token] if token else [], called=name)
-                for name, token in known.items()
-            )
-        )
+        begun = {
+            name: App(name, world.clients[name], world.secrets[name], [token] if token else [], called=name)
+            for name, token in known.items()
+        }
+        self.documented = begun["document"]
+        return multiple(*begun.values())
 
     def teardown(self) -> None:
         self.world.end_minute()
@@ -308,11 +308,11 @@ class Steps(RuleBasedStateMachine):
             app.tokens = [token, answer.json["registration_access_token"]]
             app.called = f"App {number}"
 
-    @rule(app=apps)
-    def change_document(self, app: App) -> None:
-        if app.name == "document":
-            app.described = 1 - app.described
-            self._publish(app.described)
+    @rule()
+    def change_document(self) -> None:
+        app = self.documented
+        app.described = 1 - app.described
+        self._publish(app.described)
 
     def _publish(self, number: int) -> None:
         also = [OTHER_URI] if number else []
@@ -370,10 +370,13 @@ class Steps(RuleBasedStateMachine):
             return multiple()
         return (app, answer.json["request_uri"], app.described)
 
-    @rule(browser=browsers, request=requests, app=apps, target=pages)
-    def authorize_pushed(self, browser: Browser, request: tuple[App, str, int], app: App) -> Any:
+    @rule(
+        browser=browsers, request=requests, app=apps, own=st.sampled_from((True, True, False)), target=pages
+    )
+    def authorize_pushed(self, browser: Browser, request: tuple[App, str, int], app: App, own: bool) -> Any:
         """A reference works for its own client alone, as it was when it made the request."""
         owner, reference, described = request
+        app = owner if own else app
         query = urlencode({"client_id": app.client.client_id, "request_uri": reference})
         answer = browser.http.get(f"/oauth/authorize?{query}", status="*")
         if owner is not app or described != app.described:
