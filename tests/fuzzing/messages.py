@@ -258,7 +258,7 @@ def _somebody(draw: Draw) -> str:
     """The name of a client, of one that signs more often; now and then of one that is none."""
     if _one(draw, True, False, False, False, False):
         return str(_one(draw, *NOWHERE))
-    return str(_one(draw, *CLIENTS, *["signer"] * 6))
+    return str(_one(draw, *CLIENTS, *["signer"] * 6, *["narrow"] * 2))
 
 
 def _cookies(draw: Draw, *people: str) -> tuple[tuple[str, Value], ...]:
@@ -301,7 +301,7 @@ def _wanted(draw: Draw, name: str) -> tuple[Pair, ...]:
         "redirect_uri": uri,
         "code_challenge": CHALLENGE,
         "code_challenge_method": "S256",
-        "state": "s",
+        "state": _one(draw, *["s"] * 20, "x" * 9_000),
     }
     extra = _some(
         draw,
@@ -404,7 +404,7 @@ def _own_form(route: Route) -> Callable[[Draw, str], Message]:
 def _token(draw: Draw, path: str) -> Message:
     kind = _one(draw, "code", "code", "refresh", "refresh", "client", "assertion")
     if kind == "code":
-        code = _one(draw, *CODES)
+        code = _one(draw, *CODES, *["code of bound"] * 3)
         name = code.split()[-1] if code != "code of ended" else "web"
         sent: tuple[Pair, ...] = (
             ("grant_type", "authorization_code"),
@@ -443,7 +443,7 @@ def _token(draw: Draw, path: str) -> Message:
     if _one(draw, *proofs):
         headers = (*headers, ("DPoP", Known(_one(draw, "proof", "proof", *PROOFS))))
     # Codes and tokens end at some time.
-    later = _one(draw, *[0] * 4 * len(LATER), *LATER)
+    later = _one(draw, *[0] * 3 * len(LATER), *LATER)
     return Message(
         method="POST",
         path=path,
