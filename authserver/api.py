@@ -67,7 +67,8 @@ For registrations: `expand_registration` adds members to what a client sends, an
 judge and write what it may change of itself, and `as_managed` notes that it did; `AccessDenied` says that it may not, and
 `ChangedMeanwhile` that somebody else changed it. `read_object` reads the members that it sends, `is_secret_of` compares a
 secret among them, and `describe_registration` gives those in effect.
-`verify_statement` verifies what a trusted issuer says of a program, and `TRUSTED_ALGORITHMS` are those of `TrustedKeys`.
+`verify_statement` verifies what a trusted issuer says of a program, and `TRUSTED_ALGORITHMS` are those of `TrustedKeys`;
+`is_same_algorithm` knows that two of these names are of one algorithm.
 
 For endpoints (`config.add_endpoint` in `includeme`): a `Route` gives the path of one, its kind of response (`Medium`)
 and the web `Origins` that may read it; `EventType` has the types of the events of its refusals. `read_form` reads the
@@ -142,7 +143,14 @@ from authserver.engine.crypto.digests import (
     verify_password,
     well_formed,
 )
-from authserver.engine.crypto.jose import FOREIGN_ALGORITHMS, ForeignKey, Jws, foreign_key, read_jws
+from authserver.engine.crypto.jose import (
+    FOREIGN_ALGORITHMS,
+    ForeignKey,
+    Jws,
+    foreign_key,
+    is_same_algorithm,
+    read_jws,
+)
 from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
@@ -161,6 +169,7 @@ from authserver.engine.errors import (
     TooManyRequests,
     UnauthorizedClient,
 )
+from authserver.engine.fetches import fetch as fetch_named
 from authserver.engine.parameters import Parameters
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.questions import (
@@ -394,6 +403,7 @@ __all__ = [
     "did_you_mean",
     "digest",
     "equal",
+    "fetch_named",
     "find_issued",
     "fitting_application_type",
     "foreign_key",
@@ -401,6 +411,7 @@ __all__ = [
     "give_back_rate",
     "hookimpl",
     "is_loopback",
+    "is_same_algorithm",
     "is_secret_of",
     "is_used",
     "json_response",

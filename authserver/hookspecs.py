@@ -680,6 +680,8 @@ def client_metadata() -> Mapping[str, ReadMember] | None:
         A mapping of names to functions. Each takes the name and the JSON value that was sent, and returns the JSON
             value to store, or None to store nothing; given the stored value, it must return the same. It raises
             `InvalidClientMetadata` for what cannot be registered. A name that exists already stops the start.
+            Those in `proven_at_registration`, a mapping of the plugin that says for each what proves it, are ignored in
+            what another place says of a client (`describe_elsewhere`), where `expand_registration` proves nothing.
         None: nothing to add.
 
     Nobody: the members of the core only; all others are ignored.
@@ -695,7 +697,9 @@ def client_metadata() -> Mapping[str, ReadMember] | None:
 
 
 @contributing(Mapping, timed=True, refusing=True)
-def expand_registration(engine: Engine, sent: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def expand_registration(
+    engine: Engine, sent: Mapping[str, Any], client: Client | None
+) -> Mapping[str, Any] | None:
     """Members that take the place of those that a client sent to register itself, before anything of them is checked.
 
     Asked for each registration of a client by itself, and for each change that it makes to its registration.
@@ -703,6 +707,7 @@ def expand_registration(engine: Engine, sent: Mapping[str, Any]) -> Mapping[str,
     Arguments:
         engine: of this request.
         sent: the members of the JSON object, none of them empty; nothing else was checked.
+        client: as it is registered now, if it changes its registration; None for a new one.
 
     Answers:
         A mapping: its members are added to those that were sent, in place of those of the same name, and are checked

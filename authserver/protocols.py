@@ -486,6 +486,8 @@ class ClientMetadataHook(Protocol):
             A mapping of names to functions. Each takes the name and the JSON value that was sent, and returns the JSON
                 value to store, or None to store nothing; given the stored value, it must return the same. It raises
                 `InvalidClientMetadata` for what cannot be registered. A name that exists already stops the start.
+                Those in `proven_at_registration`, a mapping of the plugin that says for each what proves it, are ignored in
+                what another place says of a client (`describe_elsewhere`), where `expand_registration` proves nothing.
             None: nothing to add.
         """
         ...
@@ -494,7 +496,9 @@ class ClientMetadataHook(Protocol):
 class ExpandRegistrationHook(Protocol):
     """Of a plugin that serves `expand_registration`."""
 
-    def expand_registration(self, *, engine: Engine, sent: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def expand_registration(
+        self, *, engine: Engine, sent: Mapping[str, Any], client: Client | None
+    ) -> Mapping[str, Any] | None:
         """Members that take the place of those that a client sent to register itself, before anything of them is checked.
 
         Asked for each registration of a client by itself, and for each change that it makes to its registration.
@@ -502,6 +506,7 @@ class ExpandRegistrationHook(Protocol):
         Arguments:
             engine: of this request.
             sent: the members of the JSON object, none of them empty; nothing else was checked.
+            client: as it is registered now, if it changes its registration; None for a new one.
 
         Answers:
             A mapping: its members are added to those that were sent, in place of those of the same name, and are checked

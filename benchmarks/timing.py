@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 from webtest import TestResponse
 
@@ -36,6 +37,7 @@ from authserver.engine.crypto import digests
 from authserver.engine.people.login import disable_user
 from authserver.storage import migrate
 from authserver.testing.server import Server, basic, form_with, with_plugin
+from tests.client_keys import ASSERTION_TYPE, Key
 
 MAXIMUM_EFFECT, MAXIMUM_DIFFERENCE, MAXIMUM_P = 0.15, 0.05, 0.001
 # An untold sign-in is held after this many; a known and an unknown name reach it alike.
@@ -114,9 +116,10 @@ def compare(
 
 def comparisons(folder: Path, samples: int) -> Iterator[Compared]:
     """All of them."""
-    server = Server(migrated(folder / "timing.db"))
+    server = Server(migrated(folder / "timing.db"), with_plugin("private_key_jwt", {}))
     try:
         yield from of_clients(server, samples)
+        yield from of_signing_clients(server, samples)
         # A hash takes most of the time, so fewer say as much.
         yield from of_people(server, max(30, samples // 10))
     finally:
@@ -163,6 +166,40 @@ def of_clients(server: Server, samples: int) -> Iterator[Compared]:
     )
     yield compare(
         "secret: wrong in the last character or in all", asking("known-1", nearly), asking("known-1"), samples
+    )
+
+
+def of_signing_clients(server: Server, samples: int) -> Iterator[Compared]:
+    """Clients that sign: whoever has no key of them may know its name, or may not."""
+    key, another = Key(), Key()
+    key.client(server, client_id="signing-1")
+    key.client(server, client_id="signed-01")
+    with server.begin() as engine:
+        engine.stores.clients.disable("signed-01", engine.now)
+
+    def asking(client_id: str, kid: str = "one") -> Callable[[], Send]:
+        def prepare() -> Send:
+            assertion = another.signed(another.header(kid=kid), another.claims(client_id))
+            form = {
+                "grant_type": "client_credentials",
+                "client_assertion": assertion,
+                "client_assertion_type": ASSERTION_TYPE,
+            }
+            return lambda: server.post("/oauth/token", urlencode(form))
+
+        return prepare
+
+    unknown = asking("another-1")
+    yield compare("assertion: known or unknown client", asking("signing-1"), unknown, samples, tolerated=500)
+    yield compare(
+        "assertion: unknown key or unknown client",
+        asking("signing-1", "two"),
+        unknown,
+        samples,
+        tolerated=500,
+    )
+    yield compare(
+        "assertion: disabled or unknown client", asking("signed-01"), unknown, samples, tolerated=500
     )
 
 

@@ -28,6 +28,7 @@ ABSENT = object()
 _NEW: Mapping[str, Any] = {
     "ES256": lambda: ECKey.generate_key("P-256"),
     "EdDSA": lambda: OKPKey.generate_key("Ed25519"),
+    "Ed25519": lambda: OKPKey.generate_key("Ed25519"),
     "RS256": lambda: RSAKey.generate_key(2048),
     "PS256": lambda: RSAKey.generate_key(2048),
 }

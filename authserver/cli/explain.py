@@ -17,7 +17,7 @@ from authserver.cli.explanation import print_explanation
 from authserver.cli.printing import json_option
 from authserver.engine import authorize, origins, token, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes
-from authserver.engine.clients import authentication
+from authserver.engine.clients import authentication, initial_tokens
 from authserver.engine.clients import registration as registration_rules
 from authserver.engine.clients.client_metadata import read_object
 from authserver.engine.consent import Agreement, consents_already, silent_approval_is_safe
@@ -28,7 +28,7 @@ from authserver.engine.grants.client_credentials import refuse_public
 from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.questions import AuthenticationStep
-from authserver.engine.records import Client, Session, User
+from authserver.engine.records import Client, InitialAccessToken, Session, User
 
 scope_option = click.option(
     "--scope", "scopes", multiple=True, metavar="SCOPE", help="May be given several times."
@@ -257,24 +257,46 @@ def sign_in(
 @click.option(
     "--secret-stdin", is_flag=True, help="Read the client secret from stdin; without it, as if it were wrong."
 )
+@click.option(
+    "--form-stdin",
+    is_flag=True,
+    help="Read the form of a request from stdin, such as client_assertion=…&client_assertion_type=….",
+)
 @json_option
 @click.pass_obj
 def client_auth(
-    configuration: Configuration, client_id: str, method: str | None, secret_stdin: bool, as_json: bool
+    configuration: Configuration,
+    client_id: str,
+    method: str | None,
+    secret_stdin: bool,
+    form_stdin: bool,
+    as_json: bool,
 ) -> None:
-    """Whether the client would be authenticated; of a client that signs assertions, as if it had sent none."""
-    secret = sys.stdin.readline().rstrip("\r\n") if secret_stdin else ""
+    """Whether the client would be authenticated; without its credentials, as if they were wrong.
+
+    What a credential of single use is good for is not used up.
+    """
+    if form_stdin and (secret_stdin or method):
+        raise click.UsageError("a form has its method: leave --secret-stdin and --method out")
+    sent = sys.stdin.readline().rstrip("\r\n") if secret_stdin or form_stdin else ""
 
     def rule(engine: Engine) -> str:
         client = engine.find_client(client_id)
         engine.journal.client_id = client_id if client else None
         registered = client.auth_method if client else ""
-        usual = authentication.ASSERTION if registered in engine.client_proofs else "client_secret_basic"
-        used = method or authentication.PRESENTATION.get(registered, usual)
-        presented = authentication.Presented(
-            used, client_id, secret if used.startswith("client_secret_") else None
-        )
-        if secret_stdin:
+        if form_stdin:
+            form = Parameters.parse(sent)
+            form.refuse_repeated()
+            presented = authentication.read_credentials(None, form)
+            if presented.client_id != client_id:
+                raise click.ClickException("the form is of another client")
+        else:
+            usual = authentication.ASSERTION if registered in engine.client_proofs else "client_secret_basic"
+            used = method or authentication.PRESENTATION.get(registered, usual)
+            presented = authentication.Presented(
+                used, client_id, sent if used.startswith("client_secret_") else None
+            )
+        if secret_stdin or form_stdin:
             authentication.refuse_malformed(presented)
         return authentication.judge(engine, presented).client.client_id
 
@@ -284,23 +306,39 @@ def client_auth(
 @explain.command()
 @click.argument("metadata", type=click.File("rb"))
 @click.option("--bearer-stdin", is_flag=True, help="Read an initial access token from stdin.")
+@click.option(
+    "--initial-token",
+    "token_id",
+    metavar="ID",
+    help="As whoever holds this token, as `authserver initial-token list` names it.",
+)
 @click.option("--source", default="127.0.0.1", show_default=True, help="The address it would come from.")
 @json_option
 @click.pass_obj
 def registration(
-    configuration: Configuration, metadata: BinaryIO, bearer_stdin: bool, source: str, as_json: bool
+    configuration: Configuration,
+    metadata: BinaryIO,
+    bearer_stdin: bool,
+    token_id: str | None,
+    source: str,
+    as_json: bool,
 ) -> None:
     """Whether a client could register itself with the JSON in the file METADATA; `-` is stdin."""
+    if bearer_stdin and token_id:
+        raise click.UsageError("a request has one token: give --bearer-stdin or --initial-token")
     authorization = f"Bearer {sys.stdin.readline().strip()}" if bearer_stdin else None
     body = metadata.read()
 
     def rule(engine: Engine) -> str:
         client_id = digests.new_identifier("client_")
         caller = replace(engine.caller, source=source, authorization=authorization)
+        asking = replace(engine, caller=caller)
+        if token_id is None:
+            token = initial_tokens.presented(asking)
+        else:
+            token = initial_tokens.usable(asking, _initial_token(engine, token_id))
         sent = read_object(body)
-        allowed = registration_rules.allowed_metadata(
-            replace(engine, caller=caller), sent, client_id
-        ).metadata
+        allowed = registration_rules.allowed_metadata(asking, sent, client_id, token=token).metadata
         return (
             f"scopes: {' '.join(allowed.scopes)}; grant types: {' '.join(allowed.grant_types)}; "
             f"authentication: {allowed.token_endpoint_auth_method}; "
@@ -345,6 +383,15 @@ def _client(engine: Engine, client_id: str) -> Client:
         raise InvalidClient("There is no such client.", reason=reason)
     engine.journal.client_id = client_id
     return client
+
+
+def _initial_token(engine: Engine, token_id: str) -> InitialAccessToken:
+    for known in engine.stores.initial_tokens.list():
+        if known.token_id == token_id:
+            return known
+    raise click.ClickException(
+        f"there is no initial access token {token_id}; `authserver initial-token list` shows them"
+    )
 
 
 def _user(engine: Engine, username: str | None) -> User | None:

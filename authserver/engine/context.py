@@ -148,10 +148,13 @@ class ClientProof:
             that cannot be known now.
         check: takes the metadata of a client that is to be registered for the method. Raises InvalidClientMetadata
             if such a client could not prove anything.
+        stand_in: details of a client that nobody can be, of whom a proof is checked when it is for a client that there is
+            not: so that the time does not tell which clients there are (J-07). Empty if that is not worth it.
     """
 
     prove: Callable[[Engine, Client, Credentials], tuple[SingleUse, ...]]
     check: Callable[[ClientMetadata], None]
+    stand_in: Mapping[str, Any] = field(default_factory=lambda: NOTHING, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,6 +103,9 @@ class Clients(Protocol):
     def touch(self, client_id: str, now: datetime) -> None:
         """Note that it was used; written at the end of the transaction. Does nothing if it is not kept here."""
 
+    def note_first_use(self, client_id: str, now: datetime) -> bool:
+        """Note at once that it was used, so that `remove_never_used` leaves it; False when it is not kept here any more."""
+
     def hold_registrations(self) -> None:
         """Let no other transaction get past this until the present one ends: what is counted then stays so."""
 

@@ -16,7 +16,6 @@ from weakref import WeakKeyDictionary
 
 from authserver.api import (
     Client,
-    Counted,
     Credentials,
     Decision,
     DocumentKind,
@@ -33,10 +32,9 @@ from authserver.api import (
     Token,
     TokenKind,
     allow,
-    claim_rate,
     describe_elsewhere,
     digest,
-    give_back_rate,
+    fetch_named,
     hookimpl,
     is_loopback,
     link_problem,
@@ -46,7 +44,8 @@ from authserver.api import (
 )
 
 SUPPORTED = "client_id_metadata_document_supported"
-# Bytes of a document (section 8.7); seconds for which the last good one serves when its server does not answer.
+# Bytes of a document (section 8.7); seconds for which the last good one serves when its server does not answer, or does not
+# find it: servers lose documents for a while, and say 410 if they mean it (CIMD-18).
 MAXIMUM = 5 * 1024
 LAST_GOOD_FOR = 86_400
 # What a client describes of itself and a code depends on; under this name among the details of a code, too.
@@ -54,8 +53,6 @@ STATE = "client_id_document"
 _SECRETS = ("client_secret", "client_secret_expires_at")
 _CODE_DEPENDS_ON = ("redirect_uris", "token_endpoint_auth_method", "jwks", "jwks_uri")
 _UNAVAILABLE = "The document at client_id could not be fetched."
-# Another attempt is refused before anything is fetched, so it says nothing about the caller.
-_NOT_TRIED = (FetchProblem.PACED, FetchProblem.BUSY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +70,9 @@ def read(reply: Reply) -> Described:
         raise ValueError("its Content-Type is not application/json")
     try:
         members = read_object(reply.body)
+    except InvalidClientMetadata:
+        raise ValueError("it is not a JSON object") from None
+    try:
         if members.get("client_id") != reply.url:
             raise ValueError("client_id is not the address of the document")
         for name in _SECRETS:
@@ -102,7 +102,6 @@ KIND = DocumentKind(
     read=read,
     maximum=MAXIMUM,
     last_good_for=LAST_GOOD_FOR,
-    gone=frozenset({404, 410}),
 )
 
 
@@ -246,18 +245,10 @@ def address_problem(url: str) -> str | None:
 
 def _fetched(engine: Engine, url: str, host: str) -> Described:
     """What the document at this address says. Raises as `ClientIdDocuments.find_client` does."""
-    kept = engine.fetcher.cached(KIND, url)
-    if kept is not None:
-        return kept.value
-    claimed = claim_rate(engine, Counted.FAILED_FETCH)
     try:
-        document = engine.fetcher.fetch(KIND, url)
+        return fetch_named(engine, KIND, url).value
     except FetchFailed as failed:
-        if failed.problem in _NOT_TRIED:
-            give_back_rate(engine, claimed)
         raise _not_fetched(failed, host) from None
-    give_back_rate(engine, claimed)
-    return document.value
 
 
 def _not_fetched(failed: FetchFailed, host: str) -> InvalidClient | TemporarilyUnavailable:

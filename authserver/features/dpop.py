@@ -65,7 +65,7 @@ class Dpop:
     the code, and so does a proof that comes with a request that the client sends in advance.
 
     Attributes:
-        algorithms: that clients may use for their proofs: ES256, ES384, EdDSA, PS256 and RS256.
+        algorithms: that clients may use for their proofs: ES256, ES384, EdDSA, Ed25519, PS256 and RS256.
         tolerance: by how many seconds the time in a proof may differ from the server's, either way (60 to 300).
     """
 
@@ -112,7 +112,7 @@ class Dpop:
         "invalid_dpop_proof": "",
     }
 
-    algorithms: tuple[str, ...] = ("ES256", "EdDSA", "PS256", "RS256")
+    algorithms: tuple[str, ...] = ("ES256", "EdDSA", "Ed25519", "PS256", "RS256")
     tolerance: int = 60
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ advance (hook `rate_decision`), and limited in length to what fits into an addre
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -134,6 +135,7 @@ class PushedRequests:
     }
     reasons: ClassVar[Mapping[str, str]] = {
         "invalid_request_uri": "",
+        "request-pushed-before-change": "",
         "request-not-pushed": (
             "authserver.plugin.pushed_requests.require refuses requests that were not pushed; for a single client, "
             f"{REQUIRED} in its metadata does: `authserver client show`"
@@ -219,13 +221,18 @@ class PushedRequests:
             client_id=client.client_id,
             created_at=engine.now,
             expires_at=engine.now + lifetime,
-            details={"sealed": to_text(sealed), "bound": dict(bound)},
+            details={"sealed": to_text(sealed), "bound": dict(bound), "client": _state(client)},
         )
         engine.stores.kept.add_once(record)
         return reference
 
     def _find(self, engine: Engine, reference: str, sent: Parameters) -> Expanded:
-        """The request that this client pushed; the other parameters of this request are ignored."""
+        """The request that this client pushed; the other parameters of this request are ignored.
+
+        Raises:
+            InvalidRequestUri: there is none, it has expired, or the client has changed since.
+            InvalidClient, TemporarilyUnavailable, TooManyRequests: as for `Engine.find_client`.
+        """
         unknown = InvalidRequestUri(
             "There is no such pushed request of this application.", reason="request-uri-unknown"
         )
@@ -238,6 +245,12 @@ class PushedRequests:
         # After a restore it cannot be known whether an older request was already answered (T149).
         if sendable_until <= engine.now or not of_this_generation(engine, record.created_at):
             raise InvalidRequestUri("The pushed request has expired.", reason="request-uri-expired")
+        client = engine.find_client(record.client_id)
+        if client is None or record.details.get("client") != _state(client):
+            raise InvalidRequestUri(
+                "The application has changed since it pushed this request.",
+                reason="request-pushed-before-change",
+            )
         try:
             sealed = from_text(record.details["sealed"])
             context = _context(record.client_id, record.digest)
@@ -256,6 +269,15 @@ class PushedRequests:
 def _context(client_id: str, name: bytes) -> str:
     """Binds a sealed request to its row."""
     return f"{name.hex()} {client_id}"
+
+
+def _state(client: Client) -> str:
+    """A digest of how the client authenticates, where it is reached, and what else it says of itself but for its name.
+
+    What it pushed counts while this is so: whoever had a key that it has withdrawn pushed nothing for it.
+    """
+    said = [client.auth_method, client.redirect_uris, dict(client.details)]
+    return digest(KIND, json.dumps(said, sort_keys=True, default=str)).hex()
 
 
 def _must_push(engine: Engine, client_id: str | None) -> bool:

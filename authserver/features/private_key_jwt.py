@@ -32,7 +32,9 @@ from authserver.api import (
     TemporarilyUnavailable,
     TrustedKeys,
     allow,
+    fetch_named,
     hookimpl,
+    is_same_algorithm,
     is_used,
     link_problem,
     single_use,
@@ -49,6 +51,17 @@ KEYS, KEYS_ADDRESS, ALGORITHM = "jwks", "jwks_uri", "token_endpoint_auth_signing
 WAIT = 5
 _REFUSED = "Client authentication failed."
 _UNREACHABLE = "The keys of the client cannot be fetched now. Try again later."
+# A key set like that of most clients. Nobody has the private part of this key.
+_NOBODYS = {
+    "keys": [
+        {
+            "kty": "EC",
+            "crv": "P-256",
+            "x": "f-vzhkafBpUMlX7AHAJrD3VTXAilwYcaDApH205b-b0",
+            "y": "ycvMEEQw7VAsgYYmrwDfup7ce79McQCvdBnSnWMX9xA",
+        }
+    ]
+}
 # A newer key set may have the key: another one, or another under the same name.
 _KEY_MAY_BE_NEW = frozenset({"assertion-key-unknown", "assertion-signature"})
 
@@ -60,7 +73,7 @@ class PrivateKeyJwt:
     A client registers its public keys, or the address where it publishes them.
 
     Attributes:
-        algorithms: that assertions may be signed with: ES256, RS256, PS256 and EdDSA.
+        algorithms: that assertions may be signed with: ES256, RS256, PS256, and EdDSA under both of its names.
         lifetime: how many seconds in the future `exp` may be.
     """
 
@@ -157,7 +170,7 @@ class PrivateKeyJwt:
 
     @hookimpl
     def client_proofs(self) -> Mapping[str, ClientProof]:
-        return {METHOD: ClientProof(prove=self.prove, check=self.check)}
+        return {METHOD: ClientProof(prove=self.prove, check=self.check, stand_in={KEYS: _NOBODYS})}
 
     @hookimpl
     def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision[None] | None:
@@ -177,7 +190,9 @@ class PrivateKeyJwt:
         algorithm = metadata.details.get(ALGORITHM)
         allowed = self._allowed(algorithm)
         if keys is not None and not any(
-            key.algorithm in allowed for _, key in _keys(_text(keys), algorithm).keys
+            is_same_algorithm(key.algorithm, each)
+            for _, key in _keys(_text(keys), algorithm).keys
+            for each in allowed
         ):
             raise InvalidClientMetadata(f"{KEYS} holds no key for {' or '.join(allowed)}.")
 
@@ -187,6 +202,7 @@ class PrivateKeyJwt:
         Raises:
             InvalidClient: the assertion is missing or not accepted, or was used before.
             TemporarilyUnavailable: the keys of the client cannot be fetched now.
+            TooManyRequests: too many documents that this source named could not be fetched.
         """
         try:
             if credentials.assertion is None:
@@ -251,12 +267,12 @@ class PrivateKeyJwt:
 
 
 def _keys_of(engine: Engine, client: Client, algorithm: str | None, *, again: bool) -> TrustedKeys:
-    """The keys that the client signs with. Raises BadAssertion, FetchFailed."""
+    """The keys that the client signs with. Raises BadAssertion, FetchFailed, TooManyRequests."""
     try:
         if KEYS in client.details:
             return _keys(_text(client.details[KEYS]), algorithm)
         if KEYS_ADDRESS in client.details:
-            fetched = engine.fetcher.fetch(KEY_SET, client.details[KEYS_ADDRESS], again=again)
+            fetched = fetch_named(engine, KEY_SET, client.details[KEYS_ADDRESS], again=again)
             return _keys(fetched.value, algorithm)
     except ValueError:
         # A client of a plugin, or keys of an earlier version.

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from authserver.api import (
     TRUSTED_ALGORITHMS,
     BadAssertion,
+    Client,
     Described,
     Engine,
     InvalidClientMetadata,
@@ -50,12 +51,13 @@ class SoftwareStatements:
 
     Attributes:
         issuers: a line each, `issuer = path of its JWK Set`, or the JWK Set itself, in one line.
-        algorithms: that statements may be signed with: ES256, RS256, PS256 and EdDSA.
+        algorithms: that statements may be signed with: ES256, RS256, PS256, and EdDSA under both of its names.
         maximum_age: for how many seconds after its `iat` a statement may be used; 0: until its `exp`, if it has one.
         required: whether a client registers itself only with a statement.
     """
 
     immediate: ClassVar[bool] = True
+    proven_at_registration: ClassVar[Mapping[str, str]] = {MEMBER: "the signature of its issuer"}
     described: ClassVar[Mapping[str, Described]] = {
         "client_metadata": Described(
             members={
@@ -107,8 +109,10 @@ class SoftwareStatements:
         return {MEMBER: _read}
 
     @hookimpl
-    def expand_registration(self, engine: Engine, sent: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """What the statement says of the program.
+    def expand_registration(
+        self, engine: Engine, sent: Mapping[str, Any], client: Client | None
+    ) -> Mapping[str, Any] | None:
+        """What the statement says of the program. One that the client is registered with may have ended since.
 
         Raises:
             InvalidSoftwareStatement, UnapprovedSoftwareStatement: it is not accepted (RFC 7591, 3.2.2).
@@ -127,6 +131,7 @@ class SoftwareStatements:
                 self._keys.get,
                 algorithms=self.algorithms,
                 maximum_age=self.maximum_age,
+                was_accepted=client is not None and client.details.get(MEMBER) == sent[MEMBER],
             )
         except BadAssertion as bad:
             if bad.reason in NOT_APPROVED:

@@ -582,6 +582,7 @@ def _contained(implementation: Implementation, hook: str, added: Any) -> Any:
         return ClientProof(
             prove=partial(_call, implementation, hook, added.prove),
             check=partial(_call, implementation, f"{hook}.check", added.check),
+            stand_in=added.stand_in,
         )
     return partial(_call, implementation, hook, added)
 

@@ -227,6 +227,9 @@ class SqlClients:
     def touch(self, client_id: str, now: datetime) -> None:
         self._work.defer(_TOUCH, {"this": client_id, "now": now})
 
+    def note_first_use(self, client_id: str, now: datetime) -> bool:
+        return self._work.write(_TOUCH, {"this": client_id, "now": now}) == 1
+
     def hold_registrations(self) -> None:
         self._work.hold(_HOLD_REGISTRATIONS[self._work.dialect], {})
 

@@ -28,13 +28,14 @@ class Authority:
 
     Args:
         folder: where its files are written.
+        valid_for: how long its own certificate is.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, valid_for: timedelta = timedelta(hours=1)) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority for tests")])
-        certificate = self._certificate(self._name, self._key).add_extension(
+        certificate = self._certificate(self._name, self._key, valid_for).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
         self.ca_file = folder / "authority.pem"
@@ -63,16 +64,17 @@ class Authority:
         return context
 
     def _certificate(
-        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, valid_for: timedelta = timedelta(hours=1)
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, valid_for: timedelta
     ) -> x509.CertificateBuilder:
-        ends = datetime.now(UTC) + valid_for
+        now = datetime.now(UTC)
+        ends = now + valid_for
         return (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(ends - timedelta(hours=2))
+            .not_valid_before(min(now, ends) - timedelta(hours=1))
             .not_valid_after(ends)
         )
 

@@ -293,6 +293,19 @@ def test_clients_that_were_never_used_are_known_by_their_network(stores: Stores)
     assert stores.clients.count_never_used(network="198.51.100.1", limit=9) == 0
 
 
+def test_the_first_use_of_a_client_keeps_it(stores: Stores) -> None:
+    """T131: of one that was removed meanwhile there is none."""
+    for name in ("used", "unused"):
+        stores.clients.add(a_client(client_id=name, registered_by=RegisteredBy.SELF))
+    assert stores.clients.note_first_use("used", LATER)
+    assert not stores.clients.remove_never_used("used")
+    assert stores.clients.remove_never_used("unused")
+    assert not stores.clients.note_first_use("unused", LATER)
+    assert [(client.client_id, client.last_used_at) for client in stores.clients.list(NOW)] == [
+        ("used", LATER)
+    ]
+
+
 def test_a_client_is_removed_only_if_it_registered_itself_and_was_never_used(stores: Stores) -> None:
     """T131"""
     secret = ClientSecret(digest=b"secret", key_id="k", created_at=NOW)

@@ -173,6 +173,10 @@ class MemoryClients(InMemory):
             if client := self.tables.clients.get(client_id):
                 self.tables.clients[client_id] = replace(client, last_used_at=now)
 
+    def note_first_use(self, client_id: str, now: datetime) -> bool:
+        self.touch(client_id, now)
+        return client_id in self.tables.clients
+
     def hold_registrations(self) -> None:
         """Whoever is inside `begin()` is alone already."""
 

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from urllib.parse import parse_qs, urlencode
 
 import click
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from authserver.engine.evidence import bounded
 from authserver.engine.records import Event, EventType
 from authserver.storage.database import Database
+from tests.client_keys import ASSERTION_TYPE, Key
 
 CALLBACK = "http://localhost:6543/playground"
 SHADOW = """
@@ -334,6 +336,42 @@ def test_a_sign_in_that_cannot_be_meant(run, arguments, problem) -> None:
     assert problem in result.stderr
 
 
+def test_authentication_with_a_key(told, run, ini, tmp_path) -> None:
+    """J-10: an assertion, which is not used up; and each reason why another is not accepted."""
+    ini.write_text(
+        ini.read_text().replace("authserver.plugins =", "authserver.plugins =\n    private_key_jwt")
+    )
+    key, issuer = Key(), "http://localhost:6543"
+    (tmp_path / "jwks.json").write_text(json.dumps(key.jwks()))
+    options = [
+        "--auth-method",
+        "private_key_jwt",
+        "--jwks",
+        str(tmp_path / "jwks.json"),
+        "--client-id",
+        "signer",
+    ]
+    added = run("client", "add", "--name", "S", *options, "--redirect-uri", CALLBACK, "--scope", "profile")
+    assert added.exit_code == 0, added.output
+
+    def form(**changes: object) -> str:
+        text = key.assertion("signer", aud=issuer, **changes)
+        return urlencode({"client_assertion": text, "client_assertion_type": ASSERTION_TYPE})
+
+    right = form()
+    for _ in range(2):
+        allowed = told("client-auth", "signer", "--form-stdin", stdin=f"{right}\n")
+        assert (allowed["verdict"], allowed["outcome"]) == ("allowed", "signer")
+        assert parse_qs(right)["client_assertion"][0] not in json.dumps(allowed)
+    late = told("client-auth", "signer", "--form-stdin", stdin=form(exp=1))
+    assert (late["verdict"], late["reason"]) == ("refused", "client-assertion-expired")
+    assert told("client-auth", "signer")["reason"] == "client-assertion-missing"
+    other = run("explain", "client-auth", "playground", "--form-stdin", stdin=right)
+    assert (other.exit_code, "another client" in other.stderr) == (1, True)
+    both = run("explain", "client-auth", "signer", "--form-stdin", "--secret-stdin", stdin=right)
+    assert both.exit_code == 2
+
+
 def test_consent_is_asked_for_or_not(told, run) -> None:
     asked = told("consent", "playground", "demo", "--scope", "profile")
     assert verdicts(asked)[-1] == ("consent_decision", "silent", "nobody-answered")
@@ -376,6 +414,32 @@ def test_registration(told, tmp_path) -> None:
     assert closed["reason"] == "grant-type-not-open"
     assert closed["checks"][0]["remedies"][0].startswith("registration_open: list one of the grant types")
     assert "authserver.plugin.registration_open.grant_types" in closed["checks"][0]["settings"]
+
+
+def test_registration_with_an_initial_access_token(run, ini, told) -> None:
+    """K-14: as its holder, by the token or by its id; what it may register is up to its policy, and none of it is used up."""
+    text = ini.read_text().replace("    registration_open\n", "    registration_token\n")
+    text = text.replace("authserver.plugin.registration_open.", "# authserver.plugin.registration_open.")
+    ini.write_text(
+        text.replace(
+            "[server:main]",
+            "authserver.plugin.registration_token.policies = partners = scopes profile\n[server:main]",
+        )
+    )
+    made = run("initial-token", "add", "--policy", "partners", "--uses", "1", "--json")
+    assert made.exit_code == 0, made.output
+    token = json.loads(made.stdout)
+    asked = '{"redirect_uris": ["https://new.example/cb"]}'
+    assert told("registration", "-", stdin=asked)["reason"] == "initial-access-token-required"
+    (token_id,) = [value for value in token.values() if str(value).startswith("initial_")]
+    for _ in range(2):
+        allowed = told("registration", "-", "--initial-token", token_id, stdin=asked)
+        assert allowed["outcome"].startswith("scopes: profile; ")
+    assert run("initial-token", "revoke", token_id).exit_code == 0
+    refused = told("registration", "-", "--initial-token", token_id, stdin=asked)
+    assert refused["reason"] == "initial-access-token-revoked"
+    missing = run("explain", "registration", "-", "--initial-token", "initial_x", stdin=asked)
+    assert (missing.exit_code, "authserver initial-token list" in missing.stderr) == (1, True)
 
 
 def test_secrets_of_plugins_are_not_shown(run, ini, told) -> None:

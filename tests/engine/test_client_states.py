@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import time_machine
 
+from authserver.api import hookimpl
 from authserver.engine.clients.room import SPARED, SPARED_BY_OTHERS
-from authserver.engine.records import ClientSecret, ClientState
+from authserver.engine.errors import PageError
+from authserver.engine.ports import StorageUnavailable
+from authserver.engine.records import Client, ClientSecret, ClientState
 from authserver.explaining.remedies import remedy_of
 from authserver.testing.records import NOW, a_client
 from authserver.testing.rules import STRANGER, Answer, Rules
+from authserver.testing.server import with_plugin
 from authserver.testing.service import REDIRECT_URI, self_registration
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
@@ -59,6 +63,36 @@ def registered(rules: Rules, number: int = 0, **others: Any) -> str:
 def use(rules: Rules, client_id: str) -> None:
     """A person lets it in."""
     rules.code(rules.stores.tables.clients[client_id])
+
+
+@dataclass(frozen=True)
+class Another:
+    """Another request, which deletes a client while a person agrees to it."""
+
+    deletes_in: ClassVar[Rules | None] = None
+
+    @hookimpl
+    def code_details(self, client: Client) -> None:
+        if self.deletes_in is not None:
+            del self.deletes_in.stores.tables.clients[client.client_id]
+
+
+def test_nothing_is_agreed_to_with_a_client_that_has_just_been_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """T131: no consent and no grant is left that belongs to nobody; tried again, the client is unknown."""
+    rules = Rules(with_plugin(Another, {}))
+    rules.add_user("ann")
+    client = rules.stores.tables.clients[registered(rules)]
+    page = rules.authorize(client, rules.signed_in())
+    monkeypatch.setattr(Another, "deletes_in", rules)
+    with pytest.raises(StorageUnavailable):
+        rules.consent(page)
+    monkeypatch.setattr(Another, "deletes_in", None)
+    assert not rules.rows("consents")
+    assert not rules.rows("grants")
+    del rules.stores.tables.clients[client.client_id]
+    assert isinstance(rules.consent(page), PageError)
 
 
 # ---- states -------------------------------------------------------------------------------------------

@@ -485,9 +485,12 @@ def test_a_document_that_must_not_be_kept_is_fetched_each_time(world: World) -> 
     assert len(world.origin.received) >= 10
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 503])
+@pytest.mark.parametrize("status", [404, 408, 429, 500, 503])
 def test_the_last_good_document_serves_for_a_day(world: World, status: int) -> None:
-    """CIMD-18, T130: while its server does not answer; then 503 and no `invalid_client` (CIMD-19, F-14)."""
+    """CIMD-18, T130: while its server does not answer; then 503 and no `invalid_client` (CIMD-19, F-14).
+
+    A document that is not found for that long is none: the client is not told to try again.
+    """
     refresh_token = world.tokens()["refresh_token"]
     world.origin.reply = sending(b"", status)
     world.pass_time(301)
@@ -495,13 +498,15 @@ def test_the_last_good_document_serves_for_a_day(world: World, status: int) -> N
     assert answer.refusal is None
     world.pass_time(86_400)
     refused = world.refresh(answer.json["refresh_token"])
-    assert_refused(refused, "temporarily_unavailable", status=503)
+    is_lost = status == 404
+    code = "invalid_client" if is_lost else "temporarily_unavailable"
+    assert_refused(refused, code, status=401 if is_lost else 503)
     assert refused.refusal is not None
     assert refused.refusal.facts["host"] == HOST
-    assert_page_error(world.asked(), "temporarily_unavailable")
+    assert_page_error(world.asked(), "invalid_request" if is_lost else code)
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 410])
+@pytest.mark.parametrize("status", [401, 403, 410])
 def test_a_document_that_is_withdrawn_ends_its_client_at_once(world: World, status: int) -> None:
     """CIMD-18, T130: what its server says counts."""
     refresh_token = world.tokens()["refresh_token"]

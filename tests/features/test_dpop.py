@@ -45,6 +45,7 @@ KEY, OTHER = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
 KEYS = {
     "ES256": KEY,
     "EdDSA": OKPKey.generate_key("Ed25519"),
+    "Ed25519": OKPKey.generate_key("Ed25519"),
     "PS256": RSAKey.generate_key(2048),
     "RS256": RSAKey.generate_key(2048),
 }
@@ -235,7 +236,7 @@ def test_the_metadata_lists_the_algorithms(server: Server, make: Make) -> None:
     """DPOP-09, server_metadata: asymmetric ones only."""
     name = "dpop_signing_alg_values_supported"
     listed = server.http.get("/.well-known/oauth-authorization-server").json[name]
-    assert listed == ["ES256", "EdDSA", "PS256", "RS256"]
+    assert listed == ["ES256", "EdDSA", "Ed25519", "PS256", "RS256"]
     fewer = make(algorithms="ES384 EdDSA")
     assert fewer.http.get("/.well-known/oauth-authorization-server").json[name] == ["ES384", "EdDSA"]
     client, secret = fewer.add_client(grant_types=("client_credentials",))

@@ -25,7 +25,7 @@ from authserver.fetching.fetcher import FIRST_PAUSE, Fetcher, Limits
 from authserver.testing import forgeries
 from authserver.testing.origins import Authority, Origin, sending, serving
 from authserver.testing.rules import Answer, Rules, assert_refused
-from authserver.testing.server import ISSUER, VERIFIER, Server, forged, with_plugin
+from authserver.testing.server import ISSUER, SETTINGS, VERIFIER, Server, forged, with_plugin
 from authserver.testing.service import basic
 from authserver.testing.stories import assert_json_error, stored
 from authserver.testing.threads import at_once
@@ -524,6 +524,32 @@ def test_a_client_may_be_bound_to_one_algorithm(signing: Signing) -> None:
             assert answer.status_int == (200 if name == accepted else 401), (said, name)
 
 
+@pytest.mark.parametrize("said", [ABSENT, "EdDSA", "Ed25519"])
+@pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
+def test_one_algorithm_has_two_names(signing: Signing, said: object, name: str) -> None:
+    """J-14, J-17, T054: whichever the key says (RFC 9864, 2.2); a client or a server may be bound to one of them."""
+    key = KEYS["EdDSA"]
+    client = key.client(signing, details={"jwks": key.jwks(alg=said)})
+    text = key.signed(key.header(alg=name), key.claims(client.client_id))
+    assert signing.own(text, client=client).status_int == 200
+    for only in ("EdDSA", "Ed25519"):
+        expected = 200 if only == name else 401
+        details = {"jwks": key.jwks(alg=said), "token_endpoint_auth_signing_alg": only}
+        bound = key.client(signing, details=details)
+        text = key.signed(key.header(alg=name), key.claims(bound.client_id))
+        assert signing.own(text, client=bound).status_int == expected
+        one = Signing(algorithms=f"ES256 {only}")
+        theirs = key.client(one, details={"jwks": key.jwks(alg=said)})
+        text = key.signed(key.header(alg=name), key.claims(theirs.client_id))
+        assert one.own(text, client=theirs).status_int == expected
+    for wrong in (["EdDSA"], {}, None, 7, "Ed448", "ES256"):
+        signing.refused(
+            "client-assertion-algorithm",
+            key.signed(key.header(alg=wrong), key.claims(client.client_id)),
+            client=client,
+        )
+
+
 def test_the_list_of_the_server_counts_at_each_request() -> None:
     """J-14, J-17: a key of an algorithm that was taken off the list is of no use any more."""
     before = Signing()
@@ -809,6 +835,27 @@ def test_a_failed_fetch_counts_as_no_wrong_assertion(published: Published) -> No
     published.publish(KEY)
     published.now += FIRST_PAUSE + 1
     assert published.ask().status_int == 200
+
+
+def test_a_stranger_cannot_make_us_fetch_without_bound(published: Published) -> None:
+    """J-15, T128, R-20: keys that cannot be had count by source; clients whose keys are known go on, and good ones are free."""
+    limited = Rules(
+        {
+            **with_keys(),
+            "authserver.plugins": f"{SETTINGS['authserver.plugins']} private_key_jwt rate_limits",
+            "authserver.plugin.rate_limits.limits": "f = failed_fetch, source, 3, minute",
+        },
+        published.rules.stores,
+    )
+    limited.parts = replace(limited.parts, fetcher=published.rules.parts.fetcher)
+    for _ in range(5):
+        assert KEY.ask(limited, published.client, **OWN).status_int == 200
+    published.origin.reply = sending(b"", 404)
+    address = f"https://127.0.0.1:{published.origin.port}/strange"
+    strangers = [KEY.client(limited, details={"jwks_uri": f"{address}/{number}"}) for number in range(6)]
+    assert [KEY.ask(limited, stranger, **OWN).status_int for stranger in strangers] == [401] * 3 + [429] * 3
+    assert published.fetches == 4
+    assert KEY.ask(limited, published.client, **OWN).status_int == 200
 
 
 def test_a_story_over_http_with_retry_after(sqlite_url: str, authority: Authority) -> None:

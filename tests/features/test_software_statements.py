@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
@@ -292,3 +293,35 @@ def test_a_registered_client_shows_its_statement_and_changes_with_another(server
     )
     assert_json_error(refused, "invalid_software_statement")
     assert server.events("registration.refused")[-1]["reason"] == "assertion-expired"
+
+
+def test_a_client_may_change_after_its_statement_has_ended(server: Server) -> None:
+    """K-17, K-20: the statement that it is registered with was in force then; nobody else can use it any more."""
+    text = statement(exp=int(time.time()) + 60)
+    told = server.http.post_json("/oauth/register", {**SENT, "software_statement": text}).json
+
+    def change(token: str, sent: str, **changes: Any) -> Any:
+        body = {**SENT, "client_id": told["client_id"], "software_statement": sent, **changes}
+        return server.http.request(
+            told["registration_client_uri"],
+            method="PUT",
+            body=json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {token}"},
+            content_type="application/json",
+            expect_errors=True,
+        )
+
+    with time_machine.travel(time.time() + 3600):
+        changed = change(told["registration_access_token"], text, contacts=["new@client.example"])
+        assert changed.status_int == 200, changed.text
+        assert (changed.json["contacts"], changed.json["client_name"]) == (["new@client.example"], "Notes")
+        token = changed.json["registration_access_token"]
+        ended = statement(exp=int(time.time()) - 60)
+        assert_json_error(change(token, ended), "invalid_software_statement")
+        # What it says still takes precedence.
+        stolen = change(token, text, redirect_uris=["https://evil.example/cb"], client_name="Other")
+        assert (stolen.json["redirect_uris"], stolen.json["client_name"]) == ([URI], "Notes")
+        again = server.http.post_json(
+            "/oauth/register", {**SENT, "software_statement": text}, expect_errors=True
+        )
+        assert_json_error(again, "invalid_software_statement")

@@ -22,6 +22,8 @@ from authserver.testing.server import (
     forged,
 )
 from authserver.web.route import Route
+from tests.client_keys import ASSERTION_TYPE, METHOD
+from tests.fuzzing.documents import ACCEPTED, ODD, OTHER_URI, REFUSED
 from tests.fuzzing.world import (
     ASSERTIONS,
     FIGURES_TOKEN,
@@ -32,6 +34,8 @@ from tests.fuzzing.world import (
     LOOPBACK,
     SCHEME,
     SECOND_URI,
+    SIGNERS,
+    WITHOUT_KEYS,
     Known,
     Message,
     Pair,
@@ -42,12 +46,15 @@ from tests.fuzzing.world import (
 Draw = Callable[..., Any]
 
 # Clients that registered themselves.
-REGISTERED = ("stranger", "newcomer")
+REGISTERED = ("stranger", "newcomer", "edited")
 CLIENTS = ("web", "post", "native", "first", "service", "api", "bound", "pushing", "vouched", "gone",
-           "stranger", "newcomer", "scopeless", "narrow", "moved")  # fmt: skip
+           "stranger", "newcomer", "scopeless", "narrow", "moved", "former", "signer", "fetching", *WITHOUT_KEYS, *ACCEPTED)  # fmt: skip
+# Addresses at which no client is described.
+NOWHERE = (*REFUSED, *ODD, "blocked", "foreign", "gone-host")
 # Clients that have tokens.
-HOLDERS = ("web", "post", "native", "first", "bound", "stranger", "gone", "moved")
-SECRETLESS = ("native", "bound", "stranger")
+HOLDERS = ("web", "post", "native", "first", "bound", "stranger", "gone", "moved", "signer", "fetching", "document", "keyed",
+           "remote", "changed")  # fmt: skip
+SECRETLESS = ("native", "bound", "stranger", "document", "changed", "drawn", *NOWHERE)
 PEOPLE = ("ann", "bob", "carl", "dora", "nobody")
 REDIRECT_URIS: Mapping[str, str] = {"native": LOOPBACK}
 # Seconds: what the lifetimes of this server part, one by one.
@@ -69,7 +76,7 @@ WORDS = (
     "password", ASSERTIONS, "none", "login", "consent", "select_account", "allow", "deny", "switch", "all", "ann",
     "bob", "carl", "dora", "access_token", "apps", "account_apps", "de", "fr en", PASSWORD, RESOURCE,
     "https://files.example/", REDIRECT_URI, SECOND_URI, LOOPBACK, SCHEME, "http://127.0.0.1:8123/cb", CHALLENGE,
-    VERIFIER, ISSUER, f"{ISSUER}/oauth/token", *FORGED,
+    VERIFIER, ISSUER, f"{ISSUER}/oauth/token", OTHER_URI, METHOD, ASSERTION_TYPE, *FORGED,
 )  # fmt: skip
 NAMES = (
     "response_type", "response_mode", "client_id", "client_secret", "client_assertion", "client_assertion_type",
@@ -83,7 +90,7 @@ MEMBERS = (
     "client_name", "redirect_uris", "grant_types", "response_types", "token_endpoint_auth_method", "scope",
     "application_type", "contacts", "client_uri", "logo_uri", "tos_uri", "policy_uri", "jwks", "jwks_uri",
     "software_id", "software_version", "software_statement", "client_name#de", "logo_uri#de", "client_id",
-    "dpop_bound_access_tokens", "require_pushed_authorization_requests", "__proto__",
+    "dpop_bound_access_tokens", "require_pushed_authorization_requests", "token_endpoint_auth_signing_alg", "__proto__",
 )  # fmt: skip
 PROOFS = (
     "proof", "proof of a pushed request", "proof with another url", "proof with another method", "proof of yesterday",
@@ -96,6 +103,18 @@ VOUCHERS = (
     "assertion that lives too long", "assertion of tomorrow", "assertion with a wrong signature",
     "assertion of an unknown key", "assertion of another type", "assertion of another algorithm",
     "assertion with extensions", "assertion of before",
+)  # fmt: skip
+SIGNED = (
+    "client assertion of another", "client assertion about another", "client assertion about nobody",
+    "client assertion for an endpoint", "client assertion for two", "client assertion without id",
+    "client assertion without end", "client assertion that has ended", "client assertion that lives too long",
+    "client assertion of tomorrow", "client assertion of an unknown key", "client assertion of another type",
+    "client assertion of another algorithm", "client assertion with extensions", "client assertion with a key",
+    "client assertion with a wrong signature", "client assertion of before of signer",
+)  # fmt: skip
+INITIALS = (
+    "initial token for partners", "initial token of a full policy", "initial token of an unknown policy",
+    "initial token that is used up", "initial token that has expired", "initial token that is revoked",
 )  # fmt: skip
 STATEMENTS = (
     "statement", "statement of a stranger", "statement for another", "statement without a word",
@@ -117,10 +136,12 @@ TOKENS = (
     ),
     "access token of service",
 )
-PUSHED = tuple(f"request of {name}" for name in ("web", "native", "stranger", "pushing"))
+PUSHERS = ("web", "native", "stranger", "pushing", "signer", "document", "keyed", "changed")
+PUSHED = tuple(f"request of {name}" for name in PUSHERS)
 SEALED = tuple(f"sealed request of {name}" for name in ("ann", "bob", "nobody", "answered"))
 HELD = (
-    *(f"id of {name}" for name in CLIENTS),
+    *(f"id of {name}" for name in (*CLIENTS, *NOWHERE)),
+    *(f"client assertion of {name}" for name in SIGNERS),
     *(f"secret of {name}" for name in ("web", "post", "api", "newcomer")),
     *CODES, *TOKENS, *PUSHED, *SEALED, *(f"form token of {name}" for name in ("ann", "bob", "nobody", "answered")),
     "session", "grant of ann", "handle of a session", "thumbprint", *PROOFS[:2], *VOUCHERS[:2],
@@ -129,7 +150,12 @@ HELD = (
 # What is wrong with a parameter in its own way.
 OF_NAMES: Mapping[str, tuple[Value, ...]] = {
     "assertion": tuple(map(Known, VOUCHERS)),
-    "client_id": tuple(Known(f"id of {name}") for name in CLIENTS),
+    "client_assertion": tuple(map(Known, (*(f"client assertion of {name}" for name in SIGNERS), *SIGNED))),
+    "client_assertion_type": (
+        "urn:ietf:params:oauth:client-assertion-type:saml2-bearer",
+        ASSERTION_TYPE.upper(),
+    ),
+    "client_id": (*(Known(f"id of {name}") for name in (*CLIENTS, *NOWHERE)),),
     "client_secret": ("short", FORGED[-1], Known("secret of web")),
     "code": (FORGED[0], FORGED[1], *map(Known, CODES)),
     "code_challenge": ("short", "=" * 43, VERIFIER + "x"),
@@ -228,6 +254,13 @@ def _one(draw: Draw, *choices: Any) -> Any:
     return draw(st.sampled_from(choices))
 
 
+def _somebody(draw: Draw) -> str:
+    """The name of a client, of one that signs more often; now and then of one that is none."""
+    if _one(draw, True, False, False, False, False):
+        return str(_one(draw, *NOWHERE))
+    return str(_one(draw, *CLIENTS, *["signer"] * 6, *["narrow"] * 2))
+
+
 def _cookies(draw: Draw, *people: str) -> tuple[tuple[str, Value], ...]:
     """The cookies of one of these people; of ann more often than of others."""
     who = _one(draw, *(people or ("ann", "ann", "ann", *PEOPLE, None)))
@@ -247,6 +280,13 @@ def _proves(draw: Draw, name: str) -> tuple[tuple[Pair, ...], tuple[tuple[str, V
         return (client_id,), ()
     if name == "post":
         return (client_id, ("client_secret", Known("secret of post"))), ()
+    if name in (*SIGNERS, *WITHOUT_KEYS):
+        right = f"client assertion of {name}"
+        wrong = SIGNED if name == "signer" else (right,)
+        assertion: Pair = ("client_assertion", Known(_one(draw, *[right] * 6, *wrong)))
+        # It names its client by itself.
+        named = _one(draw, (client_id,), ())
+        return (*named, ("client_assertion_type", ASSERTION_TYPE), assertion), ()
     return (), (("Authorization", Known(f"basic of {name}")),)
 
 
@@ -261,7 +301,7 @@ def _wanted(draw: Draw, name: str) -> tuple[Pair, ...]:
         "redirect_uri": uri,
         "code_challenge": CHALLENGE,
         "code_challenge_method": "S256",
-        "state": "s",
+        "state": _one(draw, *["s"] * 20, "x" * 9_000),
     }
     extra = _some(
         draw,
@@ -279,16 +319,21 @@ def _wanted(draw: Draw, name: str) -> tuple[Pair, ...]:
 
 
 def _authorize(draw: Draw, path: str) -> Message:
-    name = _one(draw, *CLIENTS)
+    name = _somebody(draw)
     if _one(draw, True, True, False):
         sent = _wanted(draw, name)
     else:
-        owner = _one(draw, "web", "native", "stranger", "pushing")
+        owner = _one(draw, *PUSHERS)
         sent = (("client_id", Known(f"id of {owner}")), ("request_uri", Known(f"request of {owner}")))
-    cookies = _cookies(draw)
+    cookies, published = _cookies(draw), _published(draw, name)
     if _one(draw, True, True, False):
-        return Message(method="GET", path=path, query=sent, headers=cookies)
-    return Message(method="POST", path=path, form=sent, headers=cookies)
+        return Message(method="GET", path=path, query=sent, headers=cookies, published=published)
+    return Message(method="POST", path=path, form=sent, headers=cookies, published=published)
+
+
+def _published(draw: Draw, name: str) -> dict[str, Any] | None:
+    """What the document of the client `drawn` says."""
+    return _metadata(draw, ("none", "none", METHOD)) if name == "drawn" else None
 
 
 def _consent(draw: Draw, path: str) -> Message:
@@ -359,7 +404,7 @@ def _own_form(route: Route) -> Callable[[Draw, str], Message]:
 def _token(draw: Draw, path: str) -> Message:
     kind = _one(draw, "code", "code", "refresh", "refresh", "client", "assertion")
     if kind == "code":
-        code = _one(draw, *CODES)
+        code = _one(draw, *CODES, *["code of bound"] * 3)
         name = code.split()[-1] if code != "code of ended" else "web"
         sent: tuple[Pair, ...] = (
             ("grant_type", "authorization_code"),
@@ -391,18 +436,26 @@ def _token(draw: Draw, path: str) -> Message:
             ("assertion", Known(_one(draw, *VOUCHERS))),
             *_some(draw, scope=("profile",)),
         )
-    name = _one(draw, name, name, name, name, *CLIENTS)
+    if _one(draw, False, False, True):
+        name = _somebody(draw)
     proven, headers = _proves(draw, name)
     proofs = (True, True, False) if name == "bound" else (True, False, False)
     if _one(draw, *proofs):
         headers = (*headers, ("DPoP", Known(_one(draw, "proof", "proof", *PROOFS))))
     # Codes and tokens end at some time.
-    later = _one(draw, *[0] * 4 * len(LATER), *LATER)
-    return Message(method="POST", path=path, form=(*proven, *sent), headers=headers, later=later)
+    later = _one(draw, *[0] * 3 * len(LATER), *LATER)
+    return Message(
+        method="POST",
+        path=path,
+        form=(*proven, *sent),
+        headers=headers,
+        later=later,
+        published=_published(draw, name),
+    )
 
 
 def _about_a_token(draw: Draw, path: str) -> Message:
-    name = _one(draw, "api", "web", "web", "post", *CLIENTS)
+    name = _one(draw, "api", "web", "web", "post", _somebody(draw))
     proven, headers = _proves(draw, name)
     token: Value = _one(draw, *map(Known, TOKENS), *map(Known, CODES[:2]), Known("session"), *FORGED)
     extra = _some(draw, token_type_hint=("access_token", "refresh_token", "nonsense"))
@@ -412,15 +465,23 @@ def _about_a_token(draw: Draw, path: str) -> Message:
 
 
 def _pushed(draw: Draw, path: str) -> Message:
-    name = _one(draw, *CLIENTS)
+    name = _somebody(draw)
     proven, headers = _proves(draw, name)
     wanted = tuple(pair for pair in _wanted(draw, name) if pair not in proven)
     if _one(draw, True, False, False):
         headers = (*headers, ("DPoP", Known(_one(draw, "proof of a pushed request", *PROOFS))))
-    return Message(method="POST", path=path, form=(*proven, *wanted), headers=headers)
+    return Message(
+        method="POST",
+        path=path,
+        form=(*proven, *wanted),
+        headers=headers,
+        published=_published(draw, name),
+    )
 
 
-def _metadata(draw: Draw) -> dict[str, Any]:
+def _metadata(
+    draw: Draw, methods: tuple[str, ...] = ("none", "client_secret_basic", "client_secret_post", METHOD)
+) -> dict[str, Any]:
     """What a client says of itself, right or nearly so."""
     metadata: dict[str, Any] = {
         "client_name": "New",
@@ -434,9 +495,13 @@ def _metadata(draw: Draw) -> dict[str, Any]:
                 "cursor://anysphere.cursor-mcp/oauth/callback",
             )
         ],
-        "token_endpoint_auth_method": _one(draw, "none", "client_secret_basic", "client_secret_post"),
+        "token_endpoint_auth_method": _one(draw, *methods),
         "scope": "profile",
     }
+    if metadata["token_endpoint_auth_method"] == METHOD:
+        metadata |= _one(
+            draw, {"jwks": GOOD_KEYS}, {"jwks": GOOD_KEYS}, {"jwks_uri": "https://app.example/jwks"}
+        )
     metadata |= draw(st.dictionaries(st.sampled_from(MEMBERS), members, max_size=3))
     for gone in draw(st.lists(st.sampled_from(sorted(metadata)), max_size=1)):
         del metadata[gone]
@@ -447,8 +512,12 @@ def _metadata(draw: Draw) -> dict[str, Any]:
 
 def _register(draw: Draw, path: str) -> Message:
     metadata = _metadata(draw)
-    if _one(draw, *([True] * 8), False):
+    kind = _one(draw, *["operator's"] * 8, *["own"] * 4, "wrong")
+    if kind == "operator's":
         headers: tuple[tuple[str, Value], ...] = (("Authorization", f"Bearer {INITIAL_TOKEN}"),)
+    elif kind == "own":
+        token = _one(draw, INITIALS[0], *INITIALS)
+        headers = (("Authorization", Known(token, "Bearer ")),)
     else:
         headers = draw(st.sampled_from(((), (("Authorization", "Bearer x"),))))
     return Message(
@@ -480,6 +549,21 @@ def _manage(draw: Draw, path: str) -> Message:
     )
 
 
+# The public key of RFC 7517, A.1; others that nobody may have, or that are none.
+_PUBLIC = {"kty": "EC", "crv": "P-256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+           "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM", "use": "sig", "kid": "1", "alg": "ES256"}  # fmt: skip
+GOOD_KEYS = {"keys": [_PUBLIC]}
+BAD_KEYS: tuple[Any, ...] = (
+    {"keys": [{**_PUBLIC, "d": "870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE"}]},
+    {"keys": [{**_PUBLIC, "x": _PUBLIC["y"]}]},
+    {"keys": [{**_PUBLIC, "kid": str(number)} for number in range(30)]},
+    {"keys": [_PUBLIC, _PUBLIC]},
+    {"keys": [{"kty": "oct", "k": "AAAA", "alg": "HS256"}]},
+    {"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQ", "kid": "2"}]},
+    {"keys": [{**_PUBLIC, "crv": "P-384"}, None, 1, []]},
+    {"keys": {"1": _PUBLIC}},
+)
+
 # What a client says of itself is public; nobody says a password there.
 _words = st.sampled_from([word for word in WORDS if word != PASSWORD])
 _leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), _words, nasty)
@@ -489,7 +573,10 @@ members = st.one_of(
     st.lists(_words, min_size=1, max_size=12),
     st.dictionaries(st.text(max_size=5), st.lists(_leaves, max_size=2), max_size=3),
     st.sampled_from(
-        ([REDIRECT_URI], ["authorization_code"], ["client_credentials"], ["implicit"], [], {"keys": []})
+        (
+            *([REDIRECT_URI], ["authorization_code"], ["client_credentials"], ["implicit"], []),
+            *({"keys": []}, GOOD_KEYS, *BAD_KEYS, METHOD),
+        )
     ),
 )
 
@@ -524,8 +611,8 @@ GRAMMARS: Mapping[str, Callable[[Draw, str], Message]] = {
 }
 # Where most is decided, more is sent.
 WEIGHTS: Mapping[str, int] = {
-    "authorize": 8, "consent": 5, "introspect": 3, "login": 4, "pushed_requests": 5, "register": 8, "registration": 8, "revoke": 2,
-    "token": 14,
+    "authorize": 10, "consent": 5, "introspect": 4, "login": 4, "pushed_requests": 6, "register": 8, "registration": 8, "revoke": 2,
+    "token": 16,
 }  # fmt: skip
 
 # ---- what is done to them ---------------------------------------------------------------------------

@@ -62,10 +62,10 @@ def test_every_answer_is_in_the_document(world: World, schema: BaseSchema, mode:
             continue
 
         @examples(EACH)
-        @given(operation.as_strategy(generation_mode=mode), st.booleans())
-        def call(case: Case, proves: bool) -> None:
-            if proves:
-                _authenticate(world, case)
+        @given(operation.as_strategy(generation_mode=mode), st.sampled_from((None, "web", "signer")))
+        def call(case: Case, client: str | None) -> None:
+            if client:
+                _authenticate(world, case, client)
             answer = case.call(base_url=ISSUER)
             case.validate_response(answer)
             # What needs nobody's word is always answered.
@@ -75,8 +75,8 @@ def test_every_answer_is_in_the_document(world: World, schema: BaseSchema, mode:
         call()
 
 
-def _authenticate(world: World, case: Case) -> None:
-    """Let a client that there is send it."""
+def _authenticate(world: World, case: Case, client: str) -> None:
+    """Let a client that there is send it, with a secret or an assertion."""
     if (case.query or {}).get("client_id") is not None:
         # The registration of a client.
         case.query["client_id"] = world.clients["stranger"].client_id
@@ -87,7 +87,11 @@ def _authenticate(world: World, case: Case) -> None:
     if "Authorization" in case.headers:
         return
     if isinstance(case.body, dict):
-        case.body.pop("client_secret", None)
+        for credential in ("client_secret", "client_assertion", "client_assertion_type"):
+            case.body.pop(credential, None)
         if "client_id" in case.body:
-            case.body["client_id"] = "web"
+            case.body["client_id"] = client
+        if client == "signer":
+            case.body |= world.signed(client)
+            return
     case.headers["Authorization"] = world.known["basic of web"]

@@ -34,6 +34,7 @@ from authserver.testing.server import (
 )
 from authserver.testing.stories import sign_in_at
 from tests.fuzzing.conftest import IS_LONG, REPORT
+from tests.fuzzing.documents import OTHER_URI
 from tests.fuzzing.world import INITIAL_TOKEN, ISSUER, REDIRECT_URI, World
 from tests.web.account_steps import token_for
 
@@ -63,6 +64,8 @@ class App:
     old_tokens: list[str] = field(default_factory=list)
     called: str = ""
     is_gone: bool = False
+    # Which of two documents describes it, if one does. What waits for one of them is void while the other is published.
+    described: int = 0
 
     @property
     def redirect_uri(self) -> str:
@@ -89,8 +92,9 @@ class Page:
     shown: TestResponse
     # Whom it was shown to; None on a page that asks for a sign-in.
     person: str | None
-    # The name of the application on it.
+    # The name of the application on it, and what described that.
     called: str
+    described: int
     location: str | None = None
 
 
@@ -102,6 +106,7 @@ class Access:
     person: str
     scopes: frozenset[str]
     code: str
+    described: int
     is_live: bool = True
     is_redeemed: bool = False
     failures: int = 0
@@ -139,21 +144,26 @@ class Steps(RuleBasedStateMachine):
         self.granted: list[Access] = []
         # Whom each person has agreed to let in, with what.
         self.agreed: dict[tuple[str, str], frozenset[str]] = {
-            ("ann", name): SCOPES for name in ("web", "post", "native", "bound", "stranger", "gone")
+            ("ann", name): SCOPES
+            for name in (
+                *("web", "post", "native", "bound", "stranger", "gone"),
+                *("signer", "fetching", "document", "keyed", "remote", "changed"),
+            )
         } | {("bob", "web"): SCOPES}
         self.everywhere: list[Browser] = []
-        names = ("web", "post", "native", "stranger", "first")
+        names = ("web", "post", "native", "stranger", "first", "signer", "document", "keyed")
         known = {name: world.known.get(f"registration token of {name}") for name in names}
-        return multiple(
-            *(
-                App(name, world.clients[name], world.secrets[name], [token] if token else [], called=name)
-                for name, token in known.items()
-            )
-        )
+        begun = {
+            name: App(name, world.clients[name], world.secrets[name], [token] if token else [], called=name)
+            for name, token in known.items()
+        }
+        self.documented = begun["document"]
+        return multiple(*begun.values())
 
     def teardown(self) -> None:
         self.world.end_minute()
         self.world.put_everything_back()
+        self._publish(0)
 
     # ---- browsers and people ----------------------------------------------------------------------------
 
@@ -298,6 +308,17 @@ class Steps(RuleBasedStateMachine):
             app.tokens = [token, answer.json["registration_access_token"]]
             app.called = f"App {number}"
 
+    @rule()
+    def change_document(self) -> None:
+        app = self.documented
+        app.described = 1 - app.described
+        self._publish(app.described)
+
+    def _publish(self, number: int) -> None:
+        also = [OTHER_URI] if number else []
+        self.world.documents.publish("document", redirect_uris=[REDIRECT_URI, *also])
+        self.world.forget_documents()
+
     @rule(app=apps, data=st.data(), really=st.sampled_from((True, False, False)))
     def end_registration(self, app: App, data: st.DataObject, really: bool) -> None:
         """Everything that people agreed to with it has ended, and it is told so everywhere."""
@@ -347,15 +368,18 @@ class Steps(RuleBasedStateMachine):
         assert answer.status_int == (401 if app.is_gone else 201), answer.text
         if app.is_gone:
             return multiple()
-        return (app, answer.json["request_uri"])
+        return (app, answer.json["request_uri"], app.described)
 
-    @rule(browser=browsers, request=requests, app=apps, target=pages)
-    def authorize_pushed(self, browser: Browser, request: tuple[App, str], app: App) -> Any:
-        """A reference works for its own client alone."""
-        owner, reference = request
+    @rule(
+        browser=browsers, request=requests, app=apps, own=st.sampled_from((True, True, False)), target=pages
+    )
+    def authorize_pushed(self, browser: Browser, request: tuple[App, str, int], app: App, own: bool) -> Any:
+        """A reference works for its own client alone, as it was when it made the request."""
+        owner, reference, described = request
+        app = owner if own else app
         query = urlencode({"client_id": app.client.client_id, "request_uri": reference})
         answer = browser.http.get(f"/oauth/authorize?{query}", status="*")
-        if owner is not app:
+        if owner is not app or described != app.described:
             assert answer.status_int == 400
             return multiple()
         return self._go_on(browser, app, frozenset({"profile"}), answer)
@@ -382,7 +406,10 @@ class Steps(RuleBasedStateMachine):
         chosen = page.scopes & scopes
         answer = self.world.server.consent(page.shown, given, sorted(chosen))
         leads_on = answer.status_int == 303 and not answer.location.startswith(ISSUER)
-        is_current = not page.app.is_gone and page.called == page.app.called
+        is_current = not page.app.is_gone and (page.called, page.described) == (
+            page.app.called,
+            page.app.described,
+        )
         may = page.browser.person == page.person and page.location is None and is_current
         if leads_on and page.location is None and answer.location in page.browser.sent:
             # A policy has answered the request meanwhile, for who is signed in now: nothing is issued again.
@@ -417,7 +444,8 @@ class Steps(RuleBasedStateMachine):
         if answer.status_int != 200:
             return multiple()
         asks_sign_in = "username" in {name for form in answer.forms.values() for name in form.fields}
-        return Page(browser, app, scopes, answer, None if asks_sign_in else browser.person, app.called)
+        person = None if asks_sign_in else browser.person
+        return Page(browser, app, scopes, answer, person, app.called, app.described)
 
     def _agreed(self, person: str, app: App) -> frozenset[str]:
         return self.agreed.get((person, app.name), frozenset())
@@ -426,7 +454,7 @@ class Steps(RuleBasedStateMachine):
         assert browser.person is not None
         code = query_of(answer)["code"]
         browser.sent.add(answer.location)
-        self.granted.append(Access(app, browser.person, scopes, code))
+        self.granted.append(Access(app, browser.person, scopes, code, app.described))
 
     # ---- tokens -----------------------------------------------------------------------------------------
 
@@ -440,7 +468,9 @@ class Steps(RuleBasedStateMachine):
         form = {"grant_type": "authorization_code", "code": access.code, "code_verifier": verifier}
         answer = self._client_post("/oauth/token", by, urlencode(form))
         is_owner = by is access.app
+        is_current = access.described == access.app.described
         may = is_owner and right and access.is_live and not access.is_redeemed and access.failures < BURNT
+        may = may and is_current
         assert (answer.status_int == 200) == may, (answer.text, access)
         if may:
             access.is_redeemed = True
@@ -472,10 +502,10 @@ class Steps(RuleBasedStateMachine):
     def introspect(self, data: st.DataObject, by: App) -> None:
         """A client learns of its own live tokens, and of no others."""
         access = self._any(data, lambda access: bool(access.access))
-        if access is None or by.secret is None:
+        if access is None:
             return
         by = data.draw(st.sampled_from((by, access.app)))
-        if by.secret is None:
+        if by.client.is_public:
             return
         token = data.draw(st.sampled_from([*access.access, *access.refresh[-1:]]))
         answer = self._client_post("/oauth/introspect", by, urlencode({"token": token}))
@@ -517,6 +547,7 @@ class Steps(RuleBasedStateMachine):
             headers["Authorization"] = basic(app.client.client_id, app.secret or "")
         elif "client_id=" not in form:
             form = f"{form}&{urlencode({'client_id': app.client.client_id})}"
+        form = "&".join(filter(None, (form, urlencode(self.world.signed(app.name)))))
         if app.client.auth_method == "client_secret_post":
             form = f"{form}&{urlencode({'client_secret': app.secret})}"
         return self.world.api().post(

@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from joserfc.util import urlsafe_b64encode
 from webob import Request, Response
 from webtest import TestApp, TestResponse
 
+from authserver.engine.clients import initial_tokens
+from authserver.engine.clients.editing import ClientEdit, edit
 from authserver.engine.errors import OAuthError
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.people.login import disable_user
@@ -47,6 +49,8 @@ from authserver.testing.server import (
 )
 from authserver.web.openapi import document
 from authserver.web.route import Medium, Route
+from tests.client_keys import ABSENT, ASSERTION_TYPE, METHOD, Key
+from tests.fuzzing.documents import ACCEPTED, ODD, OTHER_URI, REFUSED, Documents
 from tests.web.account_steps import form_token
 
 HOST = urlsplit(ISSUER).netloc
@@ -58,6 +62,8 @@ INITIAL_TOKEN, FIGURES_TOKEN = "initial-access-token-of-the-operator", "token-of
 LISTED = "chrome-extension://abcdefghijklmnopabcdefghijklmnop"
 # Seconds of the real clock after which counted refusals are stored here; in a server, a minute.
 COUNTED_FOR = 20
+# The scopes of clients that a document describes.
+OF_DOCUMENTS = ("profile", "files.read")
 LOOPBACK, SCHEME = "http://127.0.0.1/cb", "com.example.app:/cb"
 SECOND_URI = "https://client.example/other?tenant=1"
 # What refusals may leave beside their events, by the reason or the type of these.
@@ -75,6 +81,11 @@ CONSEQUENCES: Mapping[str, frozenset[tuple[str, str]]] = {
         ("consent.refused", ("kept", "INSERT"), ("sessions", "UPDATE")),
     )
 }
+# Clients that authenticate with a key, and some whose keys nobody can have.
+SIGNERS = ("signer", "fetching", "keyed", "remote")
+WITHOUT_KEYS = ("unkeyed", "lost", "offline")
+# Why an answer may be 503 although this server does what it should.
+UNREACHABLE = {"client-document-unreachable", "client-keys-unreachable"}
 # Bytes of one event, with everything that is in it.
 MAXIMUM_EVENT = 20_000
 COOKIES = re.compile(r"__Host-authserver-(session|device|request-[A-Za-z0-9_-]{22})")
@@ -110,7 +121,10 @@ Pair = tuple[Value, Value]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One request. `later` is how many seconds after everything else it is sent; values in `json` may be `Known`."""
+    """One request. `later` is how many seconds after everything else it is sent; values in `json` may be `Known`.
+
+    `published` are members of the document of the client `drawn` while it is answered.
+    """
 
     method: str
     path: str
@@ -120,6 +134,7 @@ class Message:
     body: bytes | None = None
     headers: tuple[tuple[str, Value], ...] = ()
     later: float = 0
+    published: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -171,6 +186,10 @@ class World:
         self.keys = {name: ECKey.generate_key("P-256") for name in ("one", "other", "issuer")}
         key_file = folder / "issuer.json"
         key_file.write_text(json.dumps(KeySet([self.keys["issuer"]]).as_dict(private=False)))
+        # Its certificate is of now, before the clock is moved.
+        self.documents = Documents(folder)
+        self.signing = {**self.documents.keys, **{name: Key(kid=name) for name in ("signer", *WITHOUT_KEYS)}}
+        self.signing["fetching"] = self.signing["remote"]
         self._clock = time_machine.travel(datetime(2026, 6, 1, 12, tzinfo=UTC), tick=False)
         self.clock = self._clock.start()
         self.began = datetime.now(UTC)
@@ -182,6 +201,7 @@ class World:
         # pytest would keep every line.
         log.propagate = False
         self.server = Server(f"sqlite:///{path}", {**_settings(key_file), **(settings or {})})
+        self.forget_documents()
         # Those of features are there when the features are loaded.
         self.codes = frozenset(error_codes())
         self.routes: dict[str, Route] = dict(self.server.wsgi.registry.paths)
@@ -189,6 +209,7 @@ class World:
         self.database = sqlite3.connect(path, isolation_level=None)
         self.database.row_factory = sqlite3.Row
         self._fill()
+        self.forget_documents()
         self._watch()
         self.snapshot = sqlite3.connect(":memory:")
         self.database.backup(self.snapshot)
@@ -198,6 +219,7 @@ class World:
 
     def close(self) -> None:
         self.server.close()
+        self.documents.close()
         self.database.close()
         self.snapshot.close()
         self._clock.stop()
@@ -228,21 +250,47 @@ class World:
             "scopeless": {"scopes": ("admin",)},
             "narrow": {},
             "moved": {},
+            "former": {},
+            "signer": {"details": {"jwks": self.signing["signer"].jwks()}},
+            "fetching": {"details": {"jwks_uri": self.documents.url("remote-keys")}},
+            "unkeyed": {"details": {"jwks": self.signing["unkeyed"].jwks()}},
+            "lost": {"details": {"jwks_uri": self.documents.url("private-keys")}},
+            "offline": {"details": {"jwks_uri": self.documents.url("failing")}},
         }.items():
+            if name in (*SIGNERS, *WITHOUT_KEYS):
+                metadata |= {"token_endpoint_auth_method": METHOD}
             self._add(name, *self.server.add_client(client_id=name, first_party=name == "first", **metadata))
+        for name in ACCEPTED:
+            with self.server.begin() as engine:
+                client = engine.find_client(self.documents.url(name))
+            assert client is not None
+            self._add(name, client, None)
+        for name in (*REFUSED, *ODD):
+            self.known[f"id of {name}"] = self.documents.url(name)
+        for name, host in {
+            "blocked": "blocked.example",
+            "foreign": "other.invalid",
+            "gone-host": "app.example",
+        }.items():
+            self.known[f"id of {name}"] = f"https://{host}/client.json"
         for name in ("ann", "bob", "carl", "dora"):
             self.users[name] = self.server.add_user(name).user_id
         browsers = {name: self.server.browser() for name in (*self.users, "nobody")}
         for name in self.users:
             assert self.server.sign_in(browsers[name], name).status_int == 303
         self._register()
-        for name in ("web", "post", "native", "first", "bound", "stranger", "gone", "moved"):
+        self._hand_out()
+        for name in (
+            *("web", "post", "native", "first", "bound", "stranger", "gone", "moved"),
+            *("signer", "fetching", "document", "keyed", "remote", "changed"),
+        ):
             self._let_in(name, browsers["ann"])
         self._let_in("web", browsers["bob"], "bob of web")
         self._let_in("web", browsers["dora"], "dora of web")
         self._spend()
-        for name in ("web", "native", "stranger", "pushing"):
+        for name in ("web", "native", "stranger", "pushing", "signer", "document", "keyed", "changed"):
             self._push(name)
+        self.documents.publish("changed", redirect_uris=[REDIRECT_URI, OTHER_URI])
         answered = self._begin("answered", browsers["ann"])
         assert self.server.consent(answered).status_int == 303
         for name in ("ann", "bob", "nobody"):
@@ -254,6 +302,8 @@ class World:
         for change in (
             "redirect_uris = 'https://new.example/cb' WHERE client_id = 'moved'",
             f"resources = '{RESOURCE}' WHERE client_id = 'narrow'",
+            "details = '{}' WHERE client_id = 'unkeyed'",
+            "grant_types = 'client_credentials', response_types = '' WHERE client_id = 'former'",
         ):
             self.database.execute(f"UPDATE clients SET {change}")
         self.database.execute("UPDATE users SET password_hash = NULL WHERE username = 'carl'")
@@ -279,19 +329,42 @@ class World:
             self.known[f"basic of {name}"] = basic(client.client_id, secret)
 
     def _register(self) -> None:
-        """A public client and a confidential one that registered themselves."""
-        for name, method in (("stranger", "none"), ("newcomer", "client_secret_basic")):
-            answer = self.server.http.post_json(
-                "/oauth/register",
-                {"client_name": name, "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": method,
-                 "grant_types": ["authorization_code", "refresh_token"], "scope": "profile files.read"},
-                headers={"Authorization": f"Bearer {INITIAL_TOKEN}"},
-            ).json  # fmt: skip
-            with self.server.begin() as engine:
-                client = engine.stores.clients.find(answer["client_id"], engine.now)
-            assert client is not None
-            self._add(name, client, answer.get("client_secret"))
-            self.known[f"registration token of {name}"] = answer["registration_access_token"]
+        """A public client and a confidential one that registered themselves, and one that an operator edits."""
+        for name, method in (("stranger", "none"), ("newcomer", "client_secret_basic"), ("edited", "none")):
+            self._register_one(name, method, INITIAL_TOKEN)
+
+    def _register_one(self, name: str, method: str, token: str) -> None:
+        answer = self.server.http.post_json(
+            "/oauth/register",
+            {"client_name": name, "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": method,
+             "grant_types": ["authorization_code", "refresh_token"], "scope": "profile files.read"},
+            headers={"Authorization": f"Bearer {token}"},
+        ).json  # fmt: skip
+        with self.server.begin() as engine:
+            client = engine.stores.clients.find(answer["client_id"], engine.now)
+        assert client is not None
+        self._add(name, client, answer.get("client_secret"))
+        self.known[f"registration token of {name}"] = answer["registration_access_token"]
+
+    def _hand_out(self) -> None:
+        """Initial access tokens: each says in its name how it stands with it."""
+        with self.server.begin() as engine:
+            for words, policy, uses, lasts in (
+                ("for partners", "partners", None, 1),
+                ("of a full policy", "full", None, 1),
+                ("of an unknown policy", "forgotten", None, 1),
+                ("that is used up", "full", 1, 1),
+                ("that has expired", "partners", None, -1),
+                ("that is revoked", "partners", None, 1),
+            ):
+                token, text = initial_tokens.make(
+                    engine, policy=policy, uses=uses, expires_at=engine.now + timedelta(days=lasts), note=""
+                )
+                self.known[f"initial token {words}"] = text
+            assert initial_tokens.revoke(engine, token.token_id)
+        self._register_one("filler", "none", self.known["initial token that is used up"])
+        with self.server.begin() as engine:
+            edit(engine, self.clients["edited"].client_id, ClientEdit(name="Edited"))
 
     def _let_in(self, name: str, browser: TestApp, words: str | None = None) -> None:
         """Tokens of somebody, and codes that wait to be redeemed."""
@@ -301,12 +374,20 @@ class World:
         if name == "bound":
             headers["DPoP"] = self.known["proof of before"] = self.proof()
         code = self.server.code(client, browser, **changes)
-        answer = self.server.redeem(client, self.secrets[name], code, headers=headers)
+        answer = self.server.redeem(client, self.secrets[name], code, headers=headers, **self.signed(name))
         assert answer.status_int == 200, answer.text
         self.known[f"used code of {words}"] = code
         self.known[f"refresh token of {words}"] = answer.json["refresh_token"]
         self.known[f"access token of {words}"] = answer.json["access_token"]
         self.known[f"code of {words}"] = self.server.code(client, browser, **changes)
+
+    def signed(self, name: str) -> dict[str, str]:
+        """With what a client that has a key authenticates: a new assertion each time."""
+        if name not in SIGNERS:
+            return {}
+        assertion = self.signing[name].assertion(self.clients[name])
+        self.known[f"client assertion of before of {name}"] = assertion
+        return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
 
     def _spend(self) -> None:
         """A refresh token that was used, and one whose grant has ended."""
@@ -338,7 +419,7 @@ class World:
     def _push(self, name: str) -> None:
         client, secret = self.clients[name], self.secrets[name]
         form = {"client_id": client.client_id, "response_type": "code", "redirect_uri": client.redirect_uris[0], "scope": "profile",
-                "code_challenge": CHALLENGE, "code_challenge_method": "S256"}  # fmt: skip
+                "code_challenge": CHALLENGE, "code_challenge_method": "S256", **self.signed(name)}  # fmt: skip
         answer = self.server.post(
             "/oauth/par", urlencode(form), authorization=basic(client.client_id, secret) if secret else None
         )
@@ -406,6 +487,37 @@ class World:
         self.known["assertion of another algorithm"] = self.assertion(header={"alg": "RS256"})
         self.known["assertion with extensions"] = self.assertion(header={"crit": ["b64"]})
 
+        self._sign_for_clients()
+
+    def _sign_for_clients(self) -> None:
+        """Assertions with which clients authenticate."""
+        for name in (*SIGNERS, *WITHOUT_KEYS):
+            self.known[f"client assertion of {name}"] = self.signing[name].assertion(self.clients[name])
+        key, now = self.signing["signer"], int(time.time())
+        for name, changes in {
+            "of another": {"iss": "web"},
+            "about another": {"sub": "web"},
+            "about nobody": {"sub": ABSENT},
+            "for an endpoint": {"aud": f"{ISSUER}/oauth/token"},
+            "for two": {"aud": [ISSUER, "https://other.example"]},
+            "without id": {"jti": ABSENT},
+            "without end": {"exp": ABSENT},
+            "that has ended": {"exp": now - 100},
+            "that lives too long": {"exp": now + 100_000},
+            "of tomorrow": {"iat": now + 3_000, "exp": now + 3_100},
+        }.items():
+            self.known[f"client assertion {name}"] = key.assertion("signer", **changes)
+        for name, header in {
+            "of an unknown key": {"kid": "unknown"},
+            "of another type": {"typ": "at+jwt"},
+            "of another algorithm": {"alg": "RS256"},
+            "with extensions": {"crit": ["b64"]},
+            "with a key": {"jwk": key.jwk()},
+        }.items():
+            self.known[f"client assertion {name}"] = key.signed(key.header(**header), key.claims("signer"))
+        another = Key(kid="signer")
+        self.known["client assertion with a wrong signature"] = another.assertion("signer")
+
     def proof(
         self,
         key: str = "one",
@@ -441,7 +553,7 @@ class World:
         """What no answer, no line of the log and no event may hold."""
         kinds = (
             "secret of", "code of", "used code of", "refresh token of", "access token of", "basic of",
-            "registration token of",
+            "registration token of", "client assertion of", "initial token",
         )  # fmt: skip
         held = [value for name, value in self.known.items() if name.startswith(kinds)]
         held += [cookie for name, cookie in self.known.items() if name.startswith("cookies of ")]
@@ -465,10 +577,24 @@ class World:
     def send(self, message: Message) -> Response:
         """Send a message, check the answer and what was written, and put everything back."""
         self.clock.move_to(self.began + timedelta(seconds=message.later))
+        if message.published is not None:
+            members = json.loads(json.dumps(message.published, default=self.text))
+            self.documents.publish("drawn", **members)
         try:
             return self._send(message)
         finally:
             self.clock.move_to(self.began)
+            if any(self.server.application.parts.fetcher.outcomes().values()):
+                self.forget_documents()
+            if message.published is not None:
+                self.documents.publish("drawn")
+
+    def forget_documents(self) -> None:
+        """Nothing was fetched, and no host has failed."""
+        application = self.server.application
+        parts = replace(application.parts, fetcher=self.documents.fetcher())
+        # A server keeps its parts for good.
+        object.__setattr__(application, "parts", parts)
 
     def _send(self, message: Message) -> Response:
         environ = {**Request.blank("/", base_url=ISSUER).environ, "REMOTE_ADDR": "192.0.2.1"}
@@ -507,6 +633,12 @@ class World:
         sent = f"{sent} {unquote_plus(sent)} {request.environ.get('HTTP_AUTHORIZATION', '')}"
         answer = request.get_response(self.server.wsgi)
         self.last = self.written()
+        if answer.status_int == 503:
+            # Somebody else's server failed, and the client is told when to try again (F-14).
+            assert self.last.reasons <= UNREACHABLE, self.last.reasons
+            assert int(answer.headers["Retry-After"]) > 0
+        else:
+            assert answer.status_int < 500, (answer.status, self.log.lines)
         self.assert_sound(request, answer, sent, self.last)
         self.assert_stored(answer, self.last)
         return answer
@@ -569,7 +701,6 @@ class World:
     def assert_sound(self, request: Request, answer: Response, sent: str, written: Written) -> None:
         """No failure, no traceback, no secret; what every answer has; and it leads nowhere else."""
         logged = "\n".join(self.log.lines)
-        assert answer.status_int < 500, (answer.status, logged)
         assert "Traceback" not in logged, logged
         assert not [line for line in self.log.lines if line.startswith(("ERROR", "CRITICAL"))], logged
         headers = "\n".join(f"{name}: {value}" for name, value in answer.headerlist)
@@ -634,11 +765,13 @@ class World:
         assert values["iss"] == ISSUER
         assert ("code" in values) != ("error" in values)
         assert "error" not in values or values["error"] in self.codes
-        clients = [self._client(event["client_id"]) for event in written.events[-1:]]
-        if not clients:
-            # The same answer as a moment before leads there again, and is not recorded again.
-            clients = self.database.execute("SELECT * FROM clients").fetchall()
-        uris = [uri for client in clients if client for uri in _texts(client["redirect_uris"])]
+        registered = dict(self.documents.redirect_uris()) | {
+            row["client_id"]: _texts(row["redirect_uris"])
+            for row in self.database.execute("SELECT client_id, redirect_uris FROM clients").fetchall()
+        }
+        # The same answer as a moment before leads there again, and is not recorded again.
+        clients = [event["client_id"] for event in written.events[-1:]] or list(registered)
+        uris = [uri for client_id in clients for uri in registered.get(client_id, ())]
         assert any(_leads_to(uri, answer.location) for uri in uris), answer.location
 
     def _client(self, client_id: str | None) -> sqlite3.Row | None:
@@ -681,11 +814,14 @@ class World:
         assert {*_texts(token["scopes"])} <= {*_texts(found["scopes"])}
         assert found["revoked_at"] is None
         client = self._client(token["client_id"])
-        assert client is not None
-        assert client["disabled_at"] is None
-        assert {*_texts(token["scopes"])} <= {*_texts(client["scopes"])}
-        if found["user_id"] is None or client["first_party"] or "vouched_by" in found["details"]:
-            return
+        if client is None:
+            assert token["client_id"] in self.documents.redirect_uris()
+            assert {*_texts(token["scopes"])} <= {*OF_DOCUMENTS}
+        else:
+            assert client["disabled_at"] is None
+            assert {*_texts(token["scopes"])} <= {*_texts(client["scopes"])}
+            if found["user_id"] is None or client["first_party"] or "vouched_by" in found["details"]:
+                return
         agreed = self.database.execute(
             "SELECT * FROM consents WHERE user_id = ? AND client_id = ?",
             (found["user_id"], token["client_id"]),
@@ -729,13 +865,13 @@ def _settings(key_file: Path) -> dict[str, str | None]:
     """Every shipped feature, with limits that are not reached."""
     features = (
         "registration_token claims_profile authorization_expiry log_events jwt_bearer pushed_requests dpop "
-        "client_management software_statements origins_listed"
+        "client_management software_statements origins_listed private_key_jwt client_id_documents"
     )
     limits = (
         "failed_client_authentication, client+source", "token_request, client", "token_request, grant",
         "unknown_token, client", "authorization_request, source", "request_in_advance, client",
         "sign_in, account+source", "sign_in, account+device", "registration, all", "failed_registration, source",
-        "registration_change, client", "failed_grant, source", "unknown_origin, source",
+        "registration_change, client", "failed_grant, source", "unknown_origin, source", "failed_fetch, source",
     )  # fmt: skip
     return {
         "authserver.plugins": f"{SETTINGS['authserver.plugins']} {features} playground metrics rate_limits",
@@ -743,10 +879,17 @@ def _settings(key_file: Path) -> dict[str, str | None]:
         "authserver.refusals_per_minute": "100000",
         "authserver.plugin.registration_token.tokens": INITIAL_TOKEN,
         "authserver.plugin.registration_token.scopes": "profile files.read",
+        "authserver.plugin.registration_token.policies": (
+            "partners = scopes profile, redirect_hosts client.example, auth_methods none\nfull = clients 1"
+        ),
         "authserver.plugin.metrics.tokens": FIGURES_TOKEN,
         "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.software_statements.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.origins_listed.origins": LISTED,
+        "authserver.plugin.client_id_documents.scopes": " ".join(OF_DOCUMENTS),
+        "authserver.plugin.client_id_documents.allowed": "127.0.0.1 *.example",
+        "authserver.plugin.client_id_documents.blocked": "blocked.example",
+        "authserver.fetch_loopback": "true",
         "authserver.plugin.rate_limits.limits": "\n".join(
             f"limit-{number} = {limit}, 1000000, day" for number, limit in enumerate(limits)
         ),

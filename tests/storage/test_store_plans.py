@@ -50,6 +50,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "clients.page": lambda stores: stores.clients.page(NOW, after="client-7", limit=9),
     "clients.knows_origin": lambda stores: stores.clients.knows_origin("https://client-7.example"),
     "clients.touch": lambda stores: stores.clients.touch("client-7", NOW),
+    "clients.note_first_use": lambda stores: stores.clients.note_first_use("client-7", NOW),
     "clients.hold_registrations": lambda stores: (stores.clients.hold_registrations(), add_client(stores)),
     "clients.never_used": lambda stores: stores.clients.never_used(NOW, limit=9),
     "clients.never_used, of a network": lambda stores: stores.clients.never_used(
@@ -208,6 +209,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("clients.never_used", {"ix_clients_never_used_created_at"}),
         ("clients.never_used, of a network", {"ix_clients_never_used_registered_from"}),
         ("clients.count_never_used, of a network", {"ix_clients_never_used_registered_from"}),
+        ("clients.note_first_use", {"pk_clients"}),
         ("clients.remove_never_used", {"pk_clients"}),
         ("clients.count_of_policy", {"ix_clients_registration_policy"}),
         ("clients.knows_origin", {"pk_client_origins", "pk_clients"}),

@@ -52,6 +52,7 @@ WRITES: dict[str, Callable[[Stores], object]] = {
         "reports", A_SECRET, replace(A_SECRET, last_used_at=LATER)
     ),
     "clients.touch": lambda stores: stores.clients.touch("reports", LATER),
+    "clients.note_first_use": lambda stores: stores.clients.note_first_use("reports", LATER),
     "clients.remove_never_used": lambda stores: stores.clients.remove_never_used("unused"),
     "initial_tokens.add": lambda stores: stores.initial_tokens.add(
         an_initial_token(token_id="new", digest=b"new")

@@ -10,9 +10,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from webtest import TestResponse
@@ -22,6 +24,7 @@ from authserver.engine.crypto import digests
 from authserver.engine.people.login import disable_user
 from authserver.testing.plans import transcript_of
 from authserver.testing.server import Server, basic, forged, form_with, with_plugin
+from tests.client_keys import ABSENT, ASSERTION_TYPE, Key
 
 CRYPTO = str(Path(authserver.engine.crypto.__file__).parent)
 # One hash with the parameters of today, and what is around it where there is none to compare it with.
@@ -102,6 +105,29 @@ def test_a_wrong_secret_costs_as_much_whoever_it_is_for(server: Server, path: st
     assert works == [works[0]] * len(works)
     assert works[0][0] == ["SELECT clients", "INSERT events"]
     assert works[0][1]["equal compare_digest"] == 1
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["key named", "key not named"])
+def test_a_wrong_assertion_costs_as_much_whoever_it_is_for(
+    make_server: Callable[..., Server], named: bool
+) -> None:
+    """T047, J-07: of a client that there is or is not, disabled or not, for somebody who has none of its keys."""
+    server, key, another = make_server(with_plugin("private_key_jwt", {})), Key(), Key()
+    for client_id in ("known", "gone"):
+        key.client(server, client_id=client_id, details={"jwks": key.jwks(kid=ABSENT)})
+    with server.begin() as engine:
+        engine.stores.clients.disable("gone", engine.now)
+
+    def send(client_id: str) -> TestResponse:
+        header = another.header() if named else another.header(kid=ABSENT)
+        text = another.signed(header, another.claims(client_id))
+        form = {"client_assertion": text, "client_assertion_type": ASSERTION_TYPE}
+        return server.post("/oauth/token", urlencode({"grant_type": "client_credentials", **form}))
+
+    send("known"), send("unknown")  # Keys are read once.
+    works = [work_of(server, partial(send, client_id), 401) for client_id in ("known", "unknown", "gone")]
+    assert works == [works[0]] * 3
+    assert works[0][1]["ForeignKey.verifies"] == (0 if named else 1)
 
 
 def test_a_wrong_password_costs_as_much_whoever_it_is_for(server: Server) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_to_bytes
 
@@ -12,7 +13,7 @@ from authserver.engine import rates
 from authserver.engine.clients import secrets
 from authserver.engine.context import Engine, SingleUse
 from authserver.engine.crypto.jose import read_jws
-from authserver.engine.errors import InvalidClient, InvalidRequest
+from authserver.engine.errors import InvalidClient, InvalidRequest, OAuthError
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import ClientAuthQuestion, Counted, Credentials
 from authserver.engine.records import Client, ClientSecret, EventType
@@ -119,19 +120,14 @@ def judge(engine: Engine, presented: Presented) -> Judged:
     if client is None or not client.is_enabled:
         refused.reason = "client-unknown" if client is None else "client-disabled"
         engine.journal.client_id = client.client_id if client else None
+        if presented.assertion is not None:
+            _pretend(engine, presented)
         raise refused
     if not _is_registered_for(client, presented.method):
         refused.reason = "credential-missing" if presented.method == "none" else "method-not-registered"
         refused.facts = {"method": presented.method, "registered_method": client.auth_method}
         raise refused
-    credentials = Credentials(
-        method=presented.method,
-        client_id=presented.client_id,
-        secret_matches=used is not None,
-        assertion=presented.assertion,
-        assertion_type=presented.assertion_type,
-        headers=engine.caller.headers,
-    )
+    credentials = _credentials(engine, presented, secret_matches=used is not None)
     uses: tuple[SingleUse, ...] = ()
     if (proof := engine.client_proofs.get(client.auth_method)) is not None:
         uses = proof.prove(engine, client, credentials)
@@ -141,6 +137,35 @@ def judge(engine: Engine, presented: Presented) -> Judged:
         refused.reason = "secret-wrong" if ruling.allowed else ruling.reason
         raise refused
     return Judged(client=client, secret=used if kept else None, uses=uses)
+
+
+def _credentials(engine: Engine, presented: Presented, *, secret_matches: bool) -> Credentials:
+    return Credentials(
+        method=presented.method,
+        client_id=presented.client_id,
+        secret_matches=secret_matches,
+        assertion=presented.assertion,
+        assertion_type=presented.assertion_type,
+        headers=engine.caller.headers,
+    )
+
+
+def _pretend(engine: Engine, presented: Presented) -> None:
+    """Check an assertion of a client that there is not, as if there were one; it counts as nothing (J-07)."""
+    credentials = _credentials(engine, presented, secret_matches=False)
+    for method, proof in engine.client_proofs.items():
+        if not proof.stand_in:
+            continue
+        client = Client(
+            client_id=presented.client_id,
+            name="",
+            auth_method=method,
+            redirect_uris=(),
+            created_at=engine.now,
+            details=proof.stand_in,
+        )
+        with suppress(OAuthError):
+            proof.prove(engine, client, credentials)
 
 
 def _is_registered_for(client: Client, presented: str) -> bool:

@@ -75,8 +75,15 @@ def presented(engine: Engine) -> InitialAccessToken | None:
     if bearer is None or not digests.well_formed(digests.INITIAL, bearer.value):
         return None
     token = engine.stores.initial_tokens.find(digests.digest(KIND, bearer.value))
-    if token is None:
-        return None
+    return usable(engine, token) if token else None
+
+
+def usable(engine: Engine, token: InitialAccessToken) -> InitialAccessToken:
+    """The token with the number of clients that its policy has let in.
+
+    Raises:
+        InvalidToken: it can be used no more.
+    """
     state = token.state(engine.now)
     if state is not InitialTokenState.LIVE:
         raise _unusable(state)

@@ -180,7 +180,7 @@ def allowed_metadata(
 
     Raises as `register` does; and AccessDenied: this client may not change its registration.
     """
-    for added in engine.contributions("expand_registration", engine=engine, sent=sent):
+    for added in engine.contributions("expand_registration", engine=engine, sent=sent, client=client):
         sent = {**sent, **added}
     asked = read_metadata(sent, engine.client_metadata)
     bearer = None if client else read_bearer(engine.caller.authorization)
@@ -311,7 +311,10 @@ def describe_elsewhere(
         InvalidRedirectUri, InvalidClientMetadata: as for `check_metadata` and `read_metadata`.
         ServerError: a plugin failed.
     """
-    asked = read_metadata(members, engine.client_metadata)
+    # What counts because it was proven when a client registered must not look as if it had been.
+    unproven = engine.policies.all_declared("proven_at_registration")
+    readers = {name: reads for name, reads in engine.client_metadata.items() if name not in unproven}
+    asked = read_metadata(members, readers)
     confined = replace(
         asked,
         scopes=tuple(scope for scope in asked.scopes if scope in scopes) or tuple(scopes),

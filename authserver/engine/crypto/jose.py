@@ -31,10 +31,13 @@ _KEYS: Mapping[str, tuple[type[ECKey | OKPKey | RSAKey], str | None]] = {
     "ES256": (ECKey, "P-256"),
     "ES384": (ECKey, "P-384"),
     "EdDSA": (OKPKey, "Ed25519"),
+    "Ed25519": (OKPKey, "Ed25519"),
     "PS256": (RSAKey, None),
     "RS256": (RSAKey, None),
 }
 FOREIGN_ALGORITHMS = tuple(_KEYS)
+# Two names of one algorithm: that of RFC 8037, 3.1, with the only curve that is known here, and that of RFC 9864, 2.2.
+_SYNONYMS = {"EdDSA": "Ed25519"}
 
 
 def new_signing_key(algorithm: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -101,6 +104,11 @@ def is_of_type(jwk: Mapping[str, Any], algorithm: str) -> bool:
     """Whether a JWK says that it has the key type and the curve of one of `FOREIGN_ALGORITHMS`."""
     kind, curve = _KEYS[algorithm]
     return (jwk.get("kty"), jwk.get("crv")) == (kind.key_type, curve)
+
+
+def is_same_algorithm(name: object, other: str) -> bool:
+    """Whether these are names of one algorithm."""
+    return isinstance(name, str) and _SYNONYMS.get(name, name) == _SYNONYMS.get(other, other)
 
 
 def foreign_key(jwk: object, algorithm: str) -> ForeignKey:

@@ -14,7 +14,14 @@ from typing import Any, Self
 
 from authserver.engine.context import Engine, SingleUse
 from authserver.engine.crypto import strict_json
-from authserver.engine.crypto.jose import SECRET_MEMBERS, ForeignKey, foreign_key, is_of_type, read_jws
+from authserver.engine.crypto.jose import (
+    SECRET_MEMBERS,
+    ForeignKey,
+    foreign_key,
+    is_of_type,
+    is_same_algorithm,
+    read_jws,
+)
 from authserver.engine.errors import OAuthError
 from authserver.limits import MAXIMUM_IDENTIFIER, MAXIMUM_KEY_ID, MAXIMUM_KEY_SET, MAXIMUM_KEYS
 
@@ -22,7 +29,7 @@ from authserver.limits import MAXIMUM_IDENTIFIER, MAXIMUM_KEY_ID, MAXIMUM_KEY_SE
 SKEW = timedelta(seconds=30)
 
 # What others may sign with. Of those that fit a key the first one is meant where the key does not say.
-TRUSTED_ALGORITHMS = ("ES256", "RS256", "PS256", "EdDSA")
+TRUSTED_ALGORITHMS = ("ES256", "RS256", "PS256", "EdDSA", "Ed25519")
 # Whatever is not here is refused: `jwk`, `jku`, `x5u`, `x5c`, `crit`, `b64`, `zip`, `enc` and what comes next.
 # Thumbprints of certificates are common, and lead nowhere.
 _HEADER_MEMBERS = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
@@ -132,6 +139,7 @@ def verify_statement(
     *,
     algorithms: Collection[str],
     maximum_age: int,
+    was_accepted: bool = False,
 ) -> Mapping[str, Any]:
     """The claims of a statement about a program that a trusted issuer made and that is in force (RFC 7591, 2.3).
 
@@ -141,6 +149,7 @@ def verify_statement(
         keys_of: the keys of an issuer by its name, None for one that is not trusted.
         algorithms: that it may be signed with.
         maximum_age: the most seconds since its `iat`; 0: it may be of any age.
+        was_accepted: whether it was in force when it was presented for the first time, and may have ended since.
 
     Raises:
         BadAssertion: anything else.
@@ -150,6 +159,8 @@ def verify_statement(
     if engine.settings.issuer not in (audience if isinstance(audience, list) else [audience]):
         raise BadAssertion("assertion-audience")
     times = _times(claims)
+    if was_accepted:
+        return claims
     if maximum_age and "iat" not in times:
         raise BadAssertion("assertion-times-malformed")
     _check_times(engine, times)
@@ -184,7 +195,7 @@ def _verified(
     key = keys.find(header.get("kid"))
     if key is None or any(key.thumbprint == jwk["kid"] for jwk in engine.signer.jwks()["keys"]):
         raise BadAssertion("assertion-key-unknown")
-    if header["alg"] != key.algorithm or key.algorithm not in algorithms:
+    if not is_same_algorithm(header["alg"], key.algorithm) or header["alg"] not in algorithms:
         raise BadAssertion("assertion-algorithm")
     if not key.verifies(jws):
         raise BadAssertion("assertion-signature")

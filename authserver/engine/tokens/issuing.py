@@ -16,7 +16,7 @@ from authserver.engine.context import Binding, Engine, Issue
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import seal_under
 from authserver.engine.errors import InvalidGrant, ServerError
-from authserver.engine.ports import AlreadyExists
+from authserver.engine.ports import AlreadyExists, StorageUnavailable
 from authserver.engine.records import NOTHING, Client, EventType, Grant, Token, TokenKind
 from authserver.engine.tokens import once
 from authserver.engine.tokens.widening import WIDENS, widen_others
@@ -298,8 +298,15 @@ def _touch(engine: Engine, order: Issue) -> None:
 
 
 def _note_use(engine: Engine, client: Client) -> None:
-    """Note that the client got a code or token, unless that was noted less than a day ago."""
-    if client.last_used_at is None or engine.now - client.last_used_at >= USED_EVERY:
+    """Note that the client got a code or token, unless that was noted less than a day ago.
+
+    Raises StorageUnavailable when it has just been deleted, as one that was never used may be (`clients.room`): nothing
+    must be agreed to that no client can use. Tried again, the request is that of an unknown client.
+    """
+    if client.last_used_at is None and client.is_self_registered:
+        if not engine.stores.clients.note_first_use(client.client_id, engine.now):
+            raise StorageUnavailable("the client was deleted at the same time")
+    elif client.last_used_at is None or engine.now - client.last_used_at >= USED_EVERY:
         engine.stores.clients.touch(client.client_id, engine.now)
 
 
