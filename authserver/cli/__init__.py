@@ -26,6 +26,7 @@ COMMANDS = (
     "plugin",
     "plugins",
     "policy",
+    "resource",
     "user",
 )
 

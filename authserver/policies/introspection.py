@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from authserver.api import Client, Decision, IntrospectedToken, allow, canonical_resource, hookimpl
+from authserver.api import Client, Decision, IntrospectedToken, Resource, allow, canonical_resource, hookimpl
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,20 @@ class IntrospectResourceServers:
             except Exception as error:
                 raise ValueError(f"clients: {client_id}: {error}") from None
         return served
+
+    @cached_property
+    def known_resources(self) -> Mapping[str, Resource]:
+        """What the lines say of each resource, by its canonical form."""
+        return {
+            form: Resource(
+                form=form,
+                uri=form,
+                scopes=(),
+                introspecting_clients=tuple(name for name, served in self._served.items() if form in served),
+                settings=("authserver.plugin.introspect_resource_servers.clients",),
+            )
+            for form in sorted(frozenset().union(*self._served.values()))
+        }
 
     @hookimpl
     def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision[None] | None:
