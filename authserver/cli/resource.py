@@ -244,10 +244,11 @@ def remove(configuration: Configuration, uri: str, dry_run: bool, yes: bool, as_
             {"resource": known.uri if known else uri, "dry_run": dry_run, **counts, "jwt_valid_until": until}
         )
         return
-    would = "would end" if dry_run else "has ended"
-    say(f"{words(uri)}: this {would}:" if ended else f"{words(uri)}: nothing hangs on it.")
     if ended:
+        say(f"With {words(uri)} this {'would end' if dry_run else 'has ended'}:")
         print_record(counts, indent=2)
+    else:
+        say(f"{words(uri)}{'' if dry_run else ' is removed'}: nothing was granted for it.")
     if until is not None:
         say(
             f"\nJWT access tokens are not kept: an API that does not introspect accepts those that were issued until "

@@ -195,7 +195,7 @@ def remaining_resources(
     if found.token.resources and not remaining:
         raise InvalidGrant("The resource of the grant does not exist any more.", reason="resource-gone")
     if named and any(resource not in remaining for resource in narrowed):
-        raise InvalidTarget("The requested resource does not exist any more.", reason="resource-gone")
+        raise InvalidTarget("The requested resource was not granted.", reason="resource-gone")
     return tuple(remaining[resource] for resource in narrowed if resource in remaining)
 
 
