@@ -31,9 +31,10 @@ What was changed after the backup cannot be known from it. Do these again before
   - end the client secrets that were ended
   - replace the passwords that were changed
   - change the groups and attributes of people that were changed
-  - change the clients that were changed
-  - add the clients and people that were added
-The log of the plugin log_events has them: `authserver db restored --events FILE` does the first four, as far as it can, and
+  - remove the resources that were removed
+  - change the clients and resources that were changed
+  - add the clients, people and resources that were added
+The log of the plugin log_events has them: `authserver db restored --events FILE` does the first five, as far as it can, and
 lists the rest."""
 
 

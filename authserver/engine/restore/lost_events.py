@@ -235,10 +235,12 @@ def _remove_resource(engine: Engine, event: LoggedEvent) -> Redone:
 
 
 def _miss_resource(engine: Engine, event: LoggedEvent) -> Redone:
-    """A resource that was added or changed; its event has all that an operator needs."""
+    """A resource that was added or changed; the log has what it was then, which an operator may not want any more."""
     resource = str(event.details.get("resource", ""))
     known = engine.stores.resources.find(uris.resource_form(resource))
-    if known is not None and described(known) == dict(event.details) | described(known):
+    if known is not None and all(
+        event.details.get(name) == value for name, value in described(known).items()
+    ):
         return Redone(event=event, subject=resource, outcome=RedoOutcome.ALREADY)
     command = "add" if known is None else "edit"
     todo = f"it must be registered again as it was: `authserver resource {command} {resource}`"
