@@ -251,8 +251,8 @@ def remove(configuration: Configuration, uri: str, dry_run: bool, yes: bool, as_
         say(f"{words(uri)}{'' if dry_run else ' is removed'}: nothing was granted for it.")
     if until is not None:
         say(
-            f"\nJWT access tokens are not kept: an API that does not introspect accepts those that were issued until "
-            f"{'then' if dry_run else 'now'} until {words(until)} at the latest, by the present settings."
+            "\nJWT access tokens are not kept. An API that does not introspect accepts one until it expires, by the present "
+            f"settings at {words(until)} at the latest{', if the resource is removed now' if dry_run else ''}."
         )
 
 

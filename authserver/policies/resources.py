@@ -106,7 +106,6 @@ class ResourcesRegistered:
         {
             "introspecting-client",
             "resource-default",
-            "resource-missing",
             "resource-registered",
             "scopes-of-resource",
         }
@@ -117,7 +116,7 @@ class ResourcesRegistered:
     def resource_decision(self, resource: str | None, registered: Resource | None) -> Decision[str] | None:
         if registered is not None and registered.is_stored:
             return allow("resource-registered" if resource else "resource-default", registered.uri)
-        return deny("resource-missing") if resource is None and registered is None else None
+        return None
 
     @hookimpl
     def scope_decision(self, registered: tuple[Resource, ...]) -> Decision[tuple[str, ...]] | None:

@@ -214,7 +214,7 @@ def test_a_resource_of_the_ini_is_removed_by_hand_and_then_ends(told, run, ini, 
     shown = run("resource", "remove", DEMO, "--yes")
     assert shown.exit_code == 0, shown.output
     assert "this has ended" in shown.stdout
-    assert "accepts those that were issued until now until" in " ".join(shown.stdout.split())
+    assert "accepts one until it expires, by the present settings at" in " ".join(shown.stdout.split())
     assert "no such resource" in refused("remove", DEMO, "--yes")
 
 
