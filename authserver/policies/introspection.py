@@ -26,12 +26,14 @@ class IntrospectOwn:
 class IntrospectResourceServers:
     """Let a resource server ask about the access tokens that are meant for it (RFC 7662, 4).
 
+    So may the clients that are registered with a resource in the database (`authserver resource`).
+
     Attributes:
         clients: a line each, `client_id = URI URI …`: a client that is a resource server, and the resources
             that it serves.
     """
 
-    reasons: ClassVar[frozenset[str]] = frozenset({"in-audience"})
+    reasons: ClassVar[frozenset[str]] = frozenset({"in-audience", "introspecting-client"})
     immediate: ClassVar[bool] = True
 
     clients: tuple[tuple[str, str], ...] = ()
@@ -69,10 +71,14 @@ class IntrospectResourceServers:
         }
 
     @hookimpl
-    def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision[None] | None:
-        served = self._served.get(caller.client_id)
-        if served is None or token.kind != "access":
+    def introspection_decision(
+        self, caller: Client, token: IntrospectedToken, registered: tuple[Resource, ...]
+    ) -> Decision[None] | None:
+        if token.kind != "access":
             return None
+        served = self._served.get(caller.client_id, frozenset())
         if any(canonical_resource(resource) in served for resource in token.audience):
             return allow("in-audience")
+        if any(each.is_stored and caller.client_id in each.introspecting_clients for each in registered):
+            return allow("introspecting-client")
         return None

@@ -1,4 +1,4 @@
-"""Which resources a token may be for, which scopes it may have there, and who may introspect it."""
+"""Which resources a token may be for, and which scopes it may have there: `resource_decision`, `scope_decision`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from authserver.api import (
-    Client,
     Decision,
-    IntrospectedToken,
     Resource,
     allow,
     canonical_resource,
@@ -97,14 +95,10 @@ class ResourcesListed:
 
 @dataclass(frozen=True)
 class ResourcesRegistered:
-    """Allow the resources that operators registered in the database (`authserver resource`), each with its own scopes.
-
-    The clients that are registered with a resource may introspect its access tokens (RFC 7662).
-    """
+    """Allow the resources that operators registered in the database (`authserver resource`), each with its own scopes."""
 
     reasons: ClassVar[frozenset[str]] = frozenset(
         {
-            "introspecting-client",
             "resource-default",
             "resource-registered",
             "scopes-of-resource",
@@ -122,13 +116,6 @@ class ResourcesRegistered:
     def scope_decision(self, registered: tuple[Resource, ...]) -> Decision[tuple[str, ...]] | None:
         """Narrow to the scopes of the resources (RFC 8707, 2.2)."""
         return _narrow(registered) if any(each.is_stored for each in registered) else None
-
-    @hookimpl
-    def introspection_decision(
-        self, caller: Client, token: IntrospectedToken, registered: tuple[Resource, ...]
-    ) -> Decision[None] | None:
-        served = any(each.is_stored and caller.client_id in each.introspecting_clients for each in registered)
-        return allow("introspecting-client") if served and token.kind == "access" else None
 
 
 def _narrow(resources: Iterable[Resource]) -> Decision[tuple[str, ...]] | None:

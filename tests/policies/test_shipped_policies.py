@@ -262,7 +262,7 @@ def test_the_clients_of_a_resource_may_introspect_its_access_tokens(
         client_id="reports", subject="user_ada", audience=(STORED.uri,), scopes=("read",), kind=kind
     )
     caller = a_client(client_id=client_id)
-    assert ResourcesRegistered().introspection_decision(caller, token, (STORED,)) == decision
+    assert IntrospectResourceServers().introspection_decision(caller, token, (STORED,)) == decision
 
 
 def test_only_is_the_default_while_exactly_one_resource_is_listed() -> None:
@@ -621,7 +621,7 @@ def test_a_resource_server_may_know_the_tokens_for_it(
         )
     )
     asked = replace(TOKEN, audience=audience)
-    decision = plugin.introspection_decision(a_client(client_id=client_id), asked)
+    decision = plugin.introspection_decision(a_client(client_id=client_id), asked, ())
     assert decision == (allow("in-audience") if knows else None)
 
 
@@ -629,7 +629,7 @@ def test_a_resource_server_knows_no_refresh_token() -> None:
     """M-07.b: those are for the authorization server alone."""
     plugin = IntrospectResourceServers(clients=(("api", "https://api.example"),))
     asked = replace(TOKEN, kind=TokenKind.REFRESH)
-    assert plugin.introspection_decision(a_client(client_id="api"), asked) is None
+    assert plugin.introspection_decision(a_client(client_id="api"), asked, ()) is None
 
 
 @pytest.mark.parametrize(
