@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
 import pyramid_tm
 from pyramid.config import Configurator
@@ -32,7 +31,6 @@ from authserver.engine.clients import client_metadata
 from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
-from authserver.engine.errors import InvalidTarget
 from authserver.engine.floods import Floods
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
@@ -40,9 +38,9 @@ from authserver.engine.metadata import MetadataCollision, auth_methods, joined
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.restore.generation import FollowedGeneration
 from authserver.engine.turnstile import Turnstile
-from authserver.engine.uris import canonical_resource
 from authserver.fetching.fetcher import fetcher_of
 from authserver.ini import Loaded
+from authserver.plugins import listed_resources
 from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.shadow import Shadow
@@ -261,6 +259,7 @@ def _build(
             settings.shadow_plugins, others=settings.plugins, key="authserver.shadow_plugins"
         )
         plugins.shadow = Shadow(shadows, storage)
+    resources, client_forms = listed_resources.read(loaded, plugins)
     try:
         parts = ServerParts(
             settings=settings,
@@ -280,7 +279,8 @@ def _build(
                 "method of authentication", {}, plugins, "client_proofs", reserved=PRESENTATION
             ),
             scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
-            resource_names=_resource_names(settings),
+            listed_resources=resources,
+            client_forms=client_forms,
             client_metadata=joined(
                 "member",
                 {},
@@ -308,20 +308,6 @@ def _build(
         insecure=(*loaded.insecure, *insecure_plugins, *insecure_shadows),
         caller=caller,
     )
-
-
-def _resource_names(settings: Settings) -> Mapping[str, str]:
-    """The names of resources by the form in which resources are compared. Raises SettingsError."""
-    names: dict[str, str] = {}
-    for resource, name in settings.resource_names:
-        try:
-            form = canonical_resource(resource)
-        except InvalidTarget as error:
-            raise SettingsError([f"authserver.resource_names: {resource}: {error}"]) from None
-        if form in names:
-            raise SettingsError([f"authserver.resource_names: two lines name {resource}"])
-        names[form] = name
-    return MappingProxyType(names)
 
 
 def _check_scope_groups(settings: Settings, scopes: Iterable[str]) -> None:

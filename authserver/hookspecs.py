@@ -45,6 +45,7 @@ from authserver.engine.records import (
     Event,
     Grant,
     InitialAccessToken,
+    Resource,
     Session,
     Token,
     User,
@@ -147,7 +148,12 @@ def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision[None] |
     ),
 )
 def scope_decision(
-    client: Client, user: User | None, grant_type: str, requested: tuple[str, ...], resources: tuple[str, ...]
+    client: Client,
+    user: User | None,
+    grant_type: str,
+    requested: tuple[str, ...],
+    resources: tuple[str, ...],
+    registered: tuple[Resource, ...],
 ) -> Decision[tuple[str, ...]] | None:
     """Which scopes may be granted.
 
@@ -158,6 +164,7 @@ def scope_decision(
         grant_type: `authorization_code` also while the user is still being asked.
         requested: the scopes of the request, in order; empty when it named none.
         resources: the canonical resources of the request.
+        registered: what the INI and the database say of them, without those of which neither says anything.
 
     Answers:
         allow(reason, scopes): these. The engine still removes those that were not requested or not registered.
@@ -182,17 +189,22 @@ def scope_decision(
     ResourceQuestion,
     silence="refused with invalid_target",
     remedy=(
-        "list the resource, with its scopes, in authserver.plugin.resources_listed.resources; or the client must ask for "
-        "one that is listed"
+        "register the resource with its scopes: `authserver resource add URI`, or list it in "
+        "authserver.plugin.resources_listed.resources; or the client must ask for one that is registered"
     ),
 )
-def resource_decision(client: Client, resource: str | None) -> Decision[str] | None:
+def resource_decision(
+    client: Client, resource: str | None, registered: Resource | None
+) -> Decision[str] | None:
     """Whether a token for this resource may be asked for (RFC 8707), and its canonical name.
+
+    Asked again when a code or refresh token is redeemed: a resource that no plugin knows any more does not exist.
 
     Arguments:
         client: the client that asks.
         resource: an absolute URI without fragment, scheme and host in lower case; None when the
             request names none, which asks for the default.
+        registered: what the INI or the database says of it, of the default if `resource` is None; None: nothing.
 
     Answers:
         allow(reason, resource): it may; the value becomes the audience.
@@ -395,15 +407,19 @@ def registration_decision(
     IntrospectionQuestion,
     silence="refused as inactive",
     remedy=(
-        "list introspect_own in authserver.plugins, or name the resource server and its resources in authserver.plugin.introspect_resource_servers.clients"
+        "list introspect_own in authserver.plugins; or name the client of the resource server: `authserver resource edit URI "
+        "--introspecting-client CLIENT_ID`, or with its resources in authserver.plugin.introspect_resource_servers.clients"
     ),
 )
-def introspection_decision(caller: Client, token: IntrospectedToken) -> Decision[None] | None:
+def introspection_decision(
+    caller: Client, token: IntrospectedToken, registered: tuple[Resource, ...]
+) -> Decision[None] | None:
     """Whether a client may read what a token allows (RFC 7662).
 
     Arguments:
         caller: the client that asks; authenticated, and not public.
         token: the facts of the token, without its text; it is active.
+        registered: what the INI and the database say of its audience, without resources of which neither says anything.
 
     Answers:
         allow(reason): it may. The engine still shows a refresh token only to its own client.

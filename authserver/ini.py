@@ -23,6 +23,8 @@ from authserver.settings import Secret, Settings, SettingsError, contradictions,
 
 PREFIX = "authserver."
 PLUGIN_PREFIX = "authserver.plugin."
+# What may be another for single clients (`…@clients`) and resources (`…@resources`).
+SINGLE = ("access_token_format", "access_token_lifetime")
 # What may be set of Pyramid itself; `pyramid.tweens`, for one, would take our own tweens away.
 PYRAMID_PREFIX = "pyramid."
 PYRAMID = (
@@ -51,11 +53,13 @@ class Loaded:
 
     Attributes:
         settings: the server's own settings.
+        single: the raw texts of settings for single clients and resources, such as `access_token_lifetime@clients`.
         plugin_settings: the raw texts of `authserver.plugin.NAME.FIELD`, by plugin name and field.
         insecure: announced problems, empty in production (they stop the start there).
     """
 
     settings: Settings
+    single: Mapping[str, Resolved]
     plugin_settings: Mapping[str, Mapping[str, Resolved]]
     insecure: tuple[str, ...]
 
@@ -76,6 +80,7 @@ def load(ini: Mapping[str, str]) -> Loaded:
     """
     problems: list[str] = []
     own: dict[str, Resolved] = {}
+    single: dict[str, Resolved] = {}
     plugin_settings: dict[str, dict[str, Resolved]] = {}
     known = [item.name for item in fields(Settings)]
     for key, raw in ini.items():
@@ -99,6 +104,8 @@ def load(ini: Mapping[str, str]) -> Loaded:
             plugin_settings.setdefault(name, {})[option] = value
         elif (name := key.removeprefix(PREFIX)) in known:
             own[name] = value
+        elif name.partition("@")[0] in SINGLE and "@" in name:
+            single[name] = value
         else:
             problems.append(f"{key}: no such setting; {did_you_mean(name, known, PREFIX)}")
 
@@ -115,6 +122,7 @@ def load(ini: Mapping[str, str]) -> Loaded:
         raise SettingsError(problems)
     return Loaded(
         settings=settings,
+        single=MappingProxyType(single),
         plugin_settings=MappingProxyType(plugin_settings),
         insecure=tuple(insecure),
     )

@@ -44,6 +44,7 @@ from authserver.engine.records import (
     Event,
     Grant,
     InitialAccessToken,
+    Resource,
     Session,
     Token,
     User,
@@ -104,6 +105,7 @@ class ScopeDecisionHook(Protocol):
         grant_type: str,
         requested: tuple[str, ...],
         resources: tuple[str, ...],
+        registered: tuple[Resource, ...],
     ) -> Decision[tuple[str, ...]] | None:
         """Which scopes may be granted.
 
@@ -114,6 +116,7 @@ class ScopeDecisionHook(Protocol):
             grant_type: `authorization_code` also while the user is still being asked.
             requested: the scopes of the request, in order; empty when it named none.
             resources: the canonical resources of the request.
+            registered: what the INI and the database say of them, without those of which neither says anything.
 
         Answers:
             allow(reason, scopes): these. The engine still removes those that were not requested or not registered.
@@ -127,13 +130,18 @@ class ScopeDecisionHook(Protocol):
 class ResourceDecisionHook(Protocol):
     """Of a plugin that serves `resource_decision`."""
 
-    def resource_decision(self, *, client: Client, resource: str | None) -> Decision[str] | None:
+    def resource_decision(
+        self, *, client: Client, resource: str | None, registered: Resource | None
+    ) -> Decision[str] | None:
         """Whether a token for this resource may be asked for (RFC 8707), and its canonical name.
+
+        Asked again when a code or refresh token is redeemed: a resource that no plugin knows any more does not exist.
 
         Arguments:
             client: the client that asks.
             resource: an absolute URI without fragment, scheme and host in lower case; None when the
                 request names none, which asks for the default.
+            registered: what the INI or the database says of it, of the default if `resource` is None; None: nothing.
 
         Answers:
             allow(reason, resource): it may; the value becomes the audience.
@@ -281,12 +289,15 @@ class RegistrationDecisionHook(Protocol):
 class IntrospectionDecisionHook(Protocol):
     """Of a plugin that serves `introspection_decision`."""
 
-    def introspection_decision(self, *, caller: Client, token: IntrospectedToken) -> Decision[None] | None:
+    def introspection_decision(
+        self, *, caller: Client, token: IntrospectedToken, registered: tuple[Resource, ...]
+    ) -> Decision[None] | None:
         """Whether a client may read what a token allows (RFC 7662).
 
         Arguments:
             caller: the client that asks; authenticated, and not public.
             token: the facts of the token, without its text; it is active.
+            registered: what the INI and the database say of its audience, without resources of which neither says anything.
 
         Answers:
             allow(reason): it may. The engine still shows a refresh token only to its own client.

@@ -32,7 +32,17 @@ from authserver.engine.records import RegisteredBy
 from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginFailed, PluginSet
 from authserver.testing.questions import a_question
-from authserver.testing.records import NOW, a_client, a_consent, a_grant, a_session, a_token, a_user, an_event
+from authserver.testing.records import (
+    NOW,
+    a_client,
+    a_consent,
+    a_grant,
+    a_resource,
+    a_session,
+    a_token,
+    a_user,
+    an_event,
+)
 from authserver.testing.server import Server, form_with, with_plugin
 from authserver.testing.stories import assert_inactive, assert_json_error, register, signed_in, stored
 
@@ -70,11 +80,13 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
-    def scope_decision(self, client: Any, user: Any, grant_type: Any, requested: Any, resources: Any) -> Any:
+    def scope_decision(
+        self, client: Any, user: Any, grant_type: Any, requested: Any, resources: Any, registered: Any
+    ) -> Any:
         return self.act(locals())
 
     @hookimpl
-    def resource_decision(self, client: Any, resource: Any) -> Any:
+    def resource_decision(self, client: Any, resource: Any, registered: Any) -> Any:
         return self.act(locals())
 
     @hookimpl
@@ -96,7 +108,7 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
-    def introspection_decision(self, caller: Any, token: Any) -> Any:
+    def introspection_decision(self, caller: Any, token: Any, registered: Any) -> Any:
         return self.act(locals())
 
     @hookimpl
@@ -257,6 +269,9 @@ def deciding(hook: str) -> Any:
         "bearer": Secret("an initial access token"),
     }
     names = {item.name for item in fields(DECIDING[hook].question)}
+    if hook != "origin_decision":
+        known = a_resource(introspecting_clients=("the api",))
+        changes["registered"] = known if hook == "resource_decision" else (known,)
     return a_question(hook, **{name: value for name, value in changes.items() if name in names})
 
 

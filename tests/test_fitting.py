@@ -131,7 +131,7 @@ def position_only(self: object, requested: Any, client: Any, /) -> Decision[Any]
 
 
 def with_the_rest(self: object, requested: Any, **others: Any) -> Decision[Any]:
-    assert set(others) == {"client", "user", "grant_type", "resources"}
+    assert set(others) == {"client", "user", "grant_type", "resources", "registered"}
     return narrow("asked", (others["client"].client_id, *requested))
 
 

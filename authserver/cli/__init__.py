@@ -27,6 +27,7 @@ COMMANDS = (
     "plugin",
     "plugins",
     "policy",
+    "resource",
     "user",
 )
 

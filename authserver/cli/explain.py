@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -134,11 +134,21 @@ def scope(
 @json_option
 @click.pass_obj
 def resource(configuration: Configuration, client_id: str, resources: tuple[str, ...], as_json: bool) -> None:
-    """Which resources a client may ask for; without --resource, which is the default."""
+    """Which resources a client may ask for, and where they are registered; without --resource, which is the default."""
+
+    def registered(engine: Engine) -> Mapping[str, Any]:
+        found = map(engine.resources.find, resources or (None,))
+        return {
+            "registered": [
+                f"{each.uri}: in {', '.join(each.settings) or 'the database'}" for each in found if each
+            ]
+        }
+
     _tell(
         configuration,
         as_json,
         lambda engine: allowed_resources(engine, _client(engine, client_id), resources),
+        registered,
     )
 
 
@@ -364,7 +374,12 @@ def origin(configuration: Configuration, origin: str, endpoint: str, as_json: bo
     _tell(configuration, as_json, rule)
 
 
-def _tell(configuration: Configuration, as_json: bool, rule: Callable[[Engine], Any]) -> None:
+def _tell(
+    configuration: Configuration,
+    as_json: bool,
+    rule: Callable[[Engine], Any],
+    about: Callable[[Engine], Mapping[str, Any]] = lambda engine: {},
+) -> None:
     from authserver.explaining.explain import explain as explain_rule
 
     application = configuration.application()
@@ -372,7 +387,8 @@ def _tell(configuration: Configuration, as_json: bool, rule: Callable[[Engine], 
     application.parts.policies.end_shadow()
     with closing(application), application.begin() as engine:
         told = explain_rule(engine, application.parts.policies, lambda: rule(engine))
-    print_explanation(configuration, told, as_json, {})
+        known = about(engine)
+    print_explanation(configuration, told, as_json, known)
 
 
 def _client(engine: Engine, client_id: str) -> Client:

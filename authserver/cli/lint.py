@@ -20,7 +20,8 @@ from authserver.engine.errors import OAuthError
 from authserver.engine.records import Client, is_address
 from authserver.explaining.remedies import remedy_of
 from authserver.hookspecs import DECIDING
-from authserver.ini import PLUGIN_PREFIX
+from authserver.ini import PLUGIN_PREFIX, PREFIX
+from authserver.plugins.listed_resources import MEMBERS
 from authserver.plugins.variants import CLIENTS
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ PAGE = 1000
 PORT = 49152
 
 SILENT = "nobody-answered"
+# The plugin that allows the resources of the database.
+REGISTERED = "resources_registered"
 _LIST_EXACT = "list redirect_exact in authserver.plugins: it accepts what is registered"
 _LIST_LOOPBACK = (
     "the URI is refused with a port, and a program on a device uses any port: list redirect_loopback in "
@@ -74,6 +77,21 @@ class Unused:
     remedy: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceFinding:
+    """What is wrong with a resource.
+
+    Attributes:
+        member: of the resource.
+        remedy: what to do about it.
+    """
+
+    resource: str
+    member: str
+    value: str
+    remedy: str
+
+
 @click.command()
 @json_option
 @click.pass_obj
@@ -83,7 +101,8 @@ def lint(context: click.Context, configuration: Configuration, as_json: bool) ->
 
     Run it after a policy or a setting was tightened. It asks about every enabled client in the database: whether its
     redirect URIs are still accepted, and whether its grant types, scopes and authentication method are still offered.
-    It also lists the settings of plugins for single clients (`…@clients`) that name a client which does not exist.
+    It also lists the settings for single clients (`…@clients`) that name a client which does not exist, and resources that
+    are in the INI and in the database, or name a scope or client that does not exist.
     Nothing is changed. The exit status is 0 when there is nothing to list, else 1.
     """
     application = configuration.application()
@@ -103,10 +122,12 @@ def lint(context: click.Context, configuration: Configuration, as_json: bool) ->
             found += findings(engine, client)
         with application.begin() as engine:
             unused = list(unused_settings(engine, application.parts.policies))
+            resources = list(resource_findings(engine, application.parts.policies))
     if as_json:
         listed = {
             "findings": [asdict(finding) for finding in found],
             "settings": [asdict(one) for one in unused],
+            "resources": [asdict(one) for one in resources],
         }
         print_json({"checked": checked, **listed})
     else:
@@ -117,29 +138,66 @@ def lint(context: click.Context, configuration: Configuration, as_json: bool) ->
         if unused:
             say("\nSettings for clients that do not exist")
             print_rows(map(asdict, unused), ("setting", "client_id", "remedy"), empty="")
-    if found or unused:
+        if resources:
+            say("\nResources")
+            print_rows(map(asdict, resources), ("resource", "member", "value", "remedy"), empty="")
+    if found or unused or resources:
         context.exit(1)
 
 
 def unused_settings(engine: Engine, plugins: PluginSet) -> Iterator[Unused]:
-    """The settings of plugins for single clients that name a client which does not exist."""
-    for name in plugins.names:
-        named = {variant.client: variant for variant in plugins.variants(name) if variant.client}
-        for client_id, variant in named.items():
-            if is_address(client_id) or engine.find_client(client_id) is not None:
-                continue
-            known = [
-                client.client_id for client in engine.stores.clients.page(engine.now, after="", limit=PAGE)
-            ]
-            close = difflib.get_close_matches(client_id, known, n=3)
-            remedy = f"did you mean {', '.join(close)}" if close else "remove the line, or add the client"
-            for setting, kind in variant.settings.items():
-                if kind == CLIENTS:
-                    yield Unused(
-                        setting=f"{PLUGIN_PREFIX}{name}.{setting}@{CLIENTS}",
-                        client_id=client_id,
-                        remedy=remedy,
-                    )
+    """The settings for single clients that name a client which does not exist."""
+    named = [
+        (f"{PLUGIN_PREFIX}{name}.{setting}@{CLIENTS}", client_id)
+        for name in plugins.names
+        for client_id, variant in {each.client: each for each in plugins.variants(name)}.items()
+        for setting, kind in variant.settings.items()
+        if client_id and kind == CLIENTS
+    ]
+    named += [
+        (f"{PREFIX}{setting}@{CLIENTS}", client_id)
+        for client_id, form in engine.client_forms.items()
+        for setting, member in MEMBERS.items()
+        if getattr(form, member) is not None
+    ]
+    for setting, client_id in named:
+        if is_address(client_id) or engine.find_client(client_id) is not None:
+            continue
+        known = [client.client_id for client in engine.stores.clients.page(engine.now, after="", limit=PAGE)]
+        close = difflib.get_close_matches(client_id, known, n=3)
+        remedy = f"did you mean {', '.join(close)}" if close else "remove the line, or add the client"
+        yield Unused(setting=setting, client_id=client_id, remedy=remedy)
+
+
+def resource_findings(engine: Engine, plugins: PluginSet) -> Iterator[ResourceFinding]:
+    """What is wrong with the resources of the INI and of the database."""
+    for listed in engine.resources.in_both():
+        yield ResourceFinding(
+            resource=listed.uri,
+            member="source",
+            value=", ".join(listed.settings),
+            remedy="it is in the database, too, and what the INI says counts: take it out of one of them",
+        )
+    for resource in engine.resources.all():
+        if resource.is_stored and REGISTERED not in plugins.names:
+            yield ResourceFinding(
+                resource=resource.uri,
+                member="source",
+                value="database",
+                remedy=f"nothing asks for it: list {REGISTERED} in authserver.plugins",
+            )
+        for scope in resource.scopes or ():
+            if scope not in engine.scopes:
+                yield ResourceFinding(resource=resource.uri, member="scopes", value=scope, remedy=_LIST_SCOPE)
+        for client_id in resource.introspecting_clients:
+            client = engine.find_client(client_id)
+            if client is None or not client.is_enabled:
+                yield ResourceFinding(
+                    resource=resource.uri,
+                    member="introspecting_clients",
+                    value=client_id,
+                    remedy="there is no such client, or it is disabled: name another, or add it",
+                )
 
 
 def findings(engine: Engine, client: Client) -> Iterator[Finding]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import track
 
 from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say
+from authserver.cli.progress import progress
 from authserver.engine.keys import ring
 from authserver.engine.keys.signing_keys import CannotChange
 from authserver.engine.records import EventType
@@ -32,9 +31,10 @@ What was changed after the backup cannot be known from it. Do these again before
   - end the client secrets that were ended
   - replace the passwords that were changed
   - change the groups and attributes of people that were changed
-  - change the clients that were changed
-  - add the clients and people that were added
-The log of the plugin log_events has them: `authserver db restored --events FILE` does the first four, as far as it can, and
+  - remove the resources that were removed
+  - change the clients and resources that were changed
+  - add the clients, people and resources that were added
+The log of the plugin log_events has them: `authserver db restored --events FILE` does the first five, as far as it can, and
 lists the rest."""
 
 
@@ -88,11 +88,11 @@ def _begin_again(application: Application, *, quiet: bool) -> dict[str, Any]:
         engine.stores.generations.begin(engine.now)
         began_at, grants = engine.now, engine.stores.grants.count()
     batches = generation.revoke_grants(application.begin)
-    revoked = sum(_progress("Revoking grants", batches, quiet=quiet, batches=-(-grants // generation.BATCH)))
+    revoked = sum(progress("Revoking grants", batches, quiet=quiet, total=-(-grants // generation.BATCH)))
     ended = generation.end_sessions(application.begin)
     forgotten = generation.forget_consents(application.begin)
-    sessions = sum(_progress("Ending sessions", ended, quiet=quiet))
-    consents = sum(_progress("Deleting consents", forgotten, quiet=quiet))
+    sessions = sum(progress("Ending sessions", ended, quiet=quiet))
+    consents = sum(progress("Deleting consents", forgotten, quiet=quiet))
     with application.begin() as engine:
         keys = generation.replace_signing_keys(engine)
     return {
@@ -103,10 +103,6 @@ def _begin_again(application: Application, *, quiet: bool) -> dict[str, Any]:
         "signing_keys_ended": list(keys.ended),
         "signing_keys": list(keys.fresh),
     }
-
-
-def _progress(what: str, counts: Iterable[int], *, quiet: bool, batches: int | None = None) -> Iterable[int]:
-    return track(counts, what, total=batches, console=Console(stderr=True), disable=quiet)
 
 
 def _redo(application: Application, logged: Sequence[LoggedEvent]) -> list[Redone]:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from authserver.engine import uris
 from authserver.engine.context import Engine
-from authserver.engine.decisions import Verdict
-from authserver.engine.errors import InvalidScope, InvalidTarget
+from authserver.engine.decisions import Ruling, Verdict
+from authserver.engine.errors import InvalidGrant, InvalidScope, InvalidTarget
 from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.questions import ResourceQuestion, ScopeQuestion
-from authserver.engine.records import Client, User
+from authserver.engine.records import Client, FoundToken, User
 from authserver.limits import MAXIMUM_RESOURCES
 
 # Where this scope exists, it decides whether a client gets refresh tokens.
@@ -41,7 +41,12 @@ def allowed_scopes(
     """
     ruling = engine.ask(
         ScopeQuestion(
-            client=client, user=user, grant_type=grant_type, requested=requested, resources=resources
+            client=client,
+            user=user,
+            grant_type=grant_type,
+            requested=requested,
+            resources=resources,
+            registered=engine.resources.of(resources),
         )
     )
     if not requested and ruling.verdict is Verdict.SILENT:
@@ -74,18 +79,32 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
     allowed = []
     canonical: list[str | None] = [uris.canonical_resource(text) for text in requested]
     for resource in canonical or [None]:
-        ruling = engine.ask(ResourceQuestion(client=client, resource=resource))
+        ruling = _ask_about(engine, client, resource)
         if not ruling.allowed:
             raise _refused_target(resource, reason=ruling.reason)
+        allowed.append(_registered(client, resource, ruling.allowed_value))
+    return tuple(dict.fromkeys(allowed))
+
+
+def _ask_about(engine: Engine, client: Client, resource: str | None) -> Ruling[str]:
+    """Whether the client may ask for this resource; a value that is allowed is the same one, as it is registered."""
+    ruling = engine.ask(
+        ResourceQuestion(client=client, resource=resource, registered=engine.resources.find(resource))
+    )
+    if ruling.allowed:
         value = ruling.allowed_value
         if value != resource and not _is_resource(value):
             raise engine.wrong_value(ruling)
         if resource is not None and not _is_same_resource(value, resource):
             raise engine.wrong_value(ruling)
-        if client.resources and value not in client.resources:
-            raise _refused_target(resource, reason="resource-not-registered")
-        allowed.append(value)
-    return tuple(dict.fromkeys(allowed))
+    return ruling
+
+
+def _registered(client: Client, resource: str | None, value: str) -> str:
+    """The resource as it is registered, if the client may ask for it."""
+    if client.resources and value not in client.resources:
+        raise _refused_target(resource, reason="resource-not-registered")
+    return value
 
 
 def _refused_target(resource: str | None, *, reason: str) -> InvalidTarget:
@@ -137,6 +156,47 @@ def narrower_resources(requested: Sequence[str], granted: tuple[str, ...]) -> tu
     if None in named:
         raise InvalidTarget("The requested resource was not granted.", reason="resource-not-granted")
     return tuple(dict.fromkeys(resource for resource in named if resource is not None))
+
+
+def remaining_resources(
+    engine: Engine, client: Client, found: FoundToken, narrowed: tuple[str, ...], *, named: bool
+) -> tuple[str, ...]:
+    """Those of the granted resources that may be used still, as they are registered now (I-16, I-17, T041).
+
+    A resource is gone when its grant has lost it, or when no policy knows it any more.
+
+    Args:
+        found: the code or refresh token.
+        narrowed: those of its resources that the request is for (`narrower_resources`).
+        named: whether the request names them; others that are gone are left out.
+
+    Raises:
+        InvalidGrant: none of the granted ones exists any more; the user must authorize again.
+        InvalidTarget: one that is named is gone, or a policy refuses one now.
+    """
+    of_grant = set(map(uris.resource_form, found.grant.resources))
+    remaining: dict[str, str] = {}
+    for resource in found.token.resources:
+        form = uris.resource_form(resource)
+        if form not in of_grant:
+            continue
+        if not _is_resource(resource):  # of a plugin's own grant type
+            remaining[resource] = resource
+            continue
+        ruling = _ask_about(engine, client, form)
+        if ruling.verdict is Verdict.SILENT:
+            continue
+        if resource not in narrowed:
+            remaining[resource] = resource
+        elif ruling.allowed:
+            remaining[resource] = _registered(client, form, ruling.allowed_value)
+        else:
+            raise _refused_target(form, reason=ruling.reason)
+    if found.token.resources and not remaining:
+        raise InvalidGrant("The resource of the grant does not exist any more.", reason="resource-gone")
+    if named and any(resource not in remaining for resource in narrowed):
+        raise InvalidTarget("The requested resource was not granted.", reason="resource-gone")
+    return tuple(remaining[resource] for resource in narrowed if resource in remaining)
 
 
 def _is_resource(text: str) -> bool:

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
@@ -32,12 +32,14 @@ from authserver.engine.records import (
     Event,
     EventType,
     Grant,
+    Resource,
     Token,
     User,
 )
+from authserver.engine.registry import Registry, TokenForm
 from authserver.engine.turnstile import Turnstile
 from authserver.limits import MAXIMUM_CLIENT_ID
-from authserver.settings import Settings
+from authserver.settings import AccessTokenFormat, Settings
 
 # OAuth 2.1, App. A.1.
 _CLIENT_ID = re.compile(r"[\x20-\x7e]+")
@@ -98,7 +100,7 @@ class Issue:
         grant: what the tokens belong to; `is_new` when it is not stored yet.
         user: of the grant; None when the client acts on its own behalf.
         scopes: of the access token.
-        resources: its audience.
+        resources: its audience, among the resources of the grant.
         refreshable: whether a refresh token is issued with it.
         spends: the code or refresh token that is claimed for this, if any.
         presented: the text of a refresh token that is spent; its successor is sealed under it.
@@ -222,7 +224,8 @@ class Parts:
     auth_methods: tuple[str, ...]
     client_proofs: Mapping[str, ClientProof]
     scopes: Mapping[str, str]
-    resource_names: Mapping[str, str]
+    listed_resources: Mapping[str, Resource]
+    client_forms: Mapping[str, TokenForm]
     client_metadata: Mapping[str, ReadMember]
     private_use_redirect_uris: frozenset[str]
     token_types: Mapping[str, str]
@@ -241,6 +244,7 @@ class Engine(Parts):
     """
 
     stores: Stores
+    resources: Registry
     now: datetime
     restored_at: datetime | None
     caller: Caller
@@ -260,6 +264,7 @@ class Engine(Parts):
         return cls(
             **dict(zip(_PARTS, _values_of(parts), strict=True)),
             stores=stores,
+            resources=Registry(parts.listed_resources, stores.resources),
             now=now,
             restored_at=parts.generation.began_at(),
             caller=caller,
@@ -339,6 +344,25 @@ class Engine(Parts):
         if not confirmation:
             return "Bearer"
         return next((self.token_types[name] for name in confirmation if name in self.token_types), None)
+
+    def token_form(self, client: Client, resources: Sequence[str]) -> tuple[AccessTokenFormat, timedelta]:
+        """Format and lifetime of an access token of this client for these resources.
+
+        What is set for the client counts before what its resources say. Of several resources the shortest lifetime
+        counts, and the token is opaque if it must be for one of them.
+        """
+        token_format, lifetime = self.settings.access_token_format, self.settings.access_token_lifetime
+        known = [self.resources.find(resource) for resource in resources]
+        if known:
+            formats = {(each and each.token_format) or token_format for each in known}
+            token_format = (
+                AccessTokenFormat.OPAQUE if AccessTokenFormat.OPAQUE in formats else AccessTokenFormat.JWT
+            )
+            lifetime = min((each and each.token_lifetime) or lifetime for each in known)
+        own = self.client_forms.get(client.client_id)
+        if own is not None:
+            token_format, lifetime = own.token_format or token_format, own.token_lifetime or lifetime
+        return token_format, timedelta(seconds=lifetime)
 
     def wrong_value(self, ruling: Ruling[Any], why: str = "wrong-value") -> ServerError:
         """The refusal for an allow with a value that cannot be used: its plugin is at fault (R-14)."""

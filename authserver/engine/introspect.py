@@ -109,7 +109,9 @@ def _may_see(engine: Engine, caller: Client, issued: Issued) -> bool:
         scopes=issued.scopes,
         kind=issued.kind,
     )
-    ruling = engine.ask(IntrospectionQuestion(caller=caller, token=token))
+    ruling = engine.ask(
+        IntrospectionQuestion(caller=caller, token=token, registered=engine.resources.of(issued.audience))
+    )
     reason = ruling.reason
     if ruling.allowed:
         # Refresh tokens are for this server alone: no policy shows one to anybody but its own client (M-07).

@@ -30,6 +30,7 @@ from authserver.engine.records import (
     Kept,
     Logo,
     Place,
+    Resource,
     RingKey,
     Session,
     SigningKey,
@@ -150,6 +151,31 @@ class InitialTokens(Protocol):
         """Revoke it; False when it is unknown or was revoked before."""
 
 
+class Resources(Protocol):
+    """The resources that operators registered (RFC 8707); there are few."""
+
+    def find(self, form: str) -> Resource | None:
+        """The resource of this canonical form; one statement."""
+
+    def default(self) -> Resource | None:
+        """The one that counts when a request names none; one statement."""
+
+    def list(self) -> Sequence[Resource]:
+        """All of them, by their canonical form."""
+
+    def add(self, resource: Resource) -> None:
+        """Raises AlreadyExists when its form is taken, or another is the default and it is to be."""
+
+    def change(self, before: Resource, after: Resource) -> bool:
+        """Replace a resource as it was read; False when it was changed meanwhile, or another is the default.
+
+        `form` and `created_at` stay as they are.
+        """
+
+    def remove(self, form: str) -> bool:
+        """Delete it; False when it is unknown."""
+
+
 class Users(Protocol):
     def find(self, user_id: str) -> User | None: ...
 
@@ -225,6 +251,12 @@ class Grants(Protocol):
         The last id of them, and how many were revoked; None when there is no grant after that id.
         """
 
+    def page(self, *, after: str = "", limit: int) -> Sequence[Grant]:
+        """The next `limit` grants by id, beginning after the id `after`, live or not; one statement."""
+
+    def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:
+        """Leave these resources to a grant as it was read; False when it is not live, or has others meanwhile."""
+
 
 class Tokens(Protocol):
     def add(self, token: Token) -> None:
@@ -256,6 +288,9 @@ class Tokens(Protocol):
 
     def extend(self, token: Token, expires_at: datetime) -> bool:
         """Let an unclaimed token end later; False when it was claimed or its grant is no longer live."""
+
+    def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
+        """The access tokens of these grants that are kept and have not expired; one statement."""
 
 
 class KeptRecords(Protocol):
@@ -300,6 +335,15 @@ class Consents(Protocol):
 
     def forget_some(self, limit: int) -> int:
         """Delete at most `limit` of all consents; how many they were."""
+
+    def page(self, *, after: tuple[str, str] = ("", ""), limit: int) -> Sequence[Consent]:
+        """The next `limit` consents by user and client, beginning after the ids `after`; one statement."""
+
+    def narrow(self, consent: Consent, resources: tuple[str, ...]) -> bool:
+        """Leave these resources to a consent as it was read, or delete it if there are none.
+
+        False when it has others meanwhile, or is gone.
+        """
 
 
 class Events(Protocol):
@@ -403,6 +447,8 @@ class Stores(Protocol):
     def clients(self) -> Clients: ...
     @property
     def initial_tokens(self) -> InitialTokens: ...
+    @property
+    def resources(self) -> Resources: ...
     @property
     def users(self) -> Users: ...
     @property

@@ -7,7 +7,7 @@ it contained a secret. Headers may contain secrets: they are not recorded, and a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cache
@@ -22,6 +22,7 @@ from authserver.engine.records import (
     ClientMetadata,
     Consent,
     InitialAccessToken,
+    Resource,
     Session,
     TokenKind,
     User,
@@ -47,6 +48,7 @@ class Known:
         client: finds a client by its id, also the clients of plugins.
         user: finds a user by its id.
         consent: finds what a user last agreed to for a client, by the ids of both.
+        resource: finds what is known of a resource, with None of the default.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class Known:
         client: Callable[[str], Client | None],
         user: Callable[[str], User | None],
         consent: Callable[[str, str], Consent | None],
+        resource: Callable[[str | None], Resource | None],
     ) -> None:
         self._client = cache(client)
         self._user = cache(user)
         self._consent = cache(consent)
+        self._resource = cache(resource)
 
     def client(self, facts: Facts) -> Client:
         client = self._client(facts["client_id"])
@@ -82,6 +86,15 @@ class Known:
         if consent is None:
             raise CannotAskAgain("the remembered consent does not exist any more")
         return consent
+
+    def resource(self, resource: str | None) -> Resource | None:
+        """None if nothing is known of it; with None, the default."""
+        return self._resource(resource)
+
+    def resources(self, resources: Iterable[str]) -> tuple[Resource, ...]:
+        """Those of these resources of which something is known."""
+        found = map(self._resource, resources)
+        return tuple(resource for resource in found if resource is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +226,7 @@ class ScopeQuestion(Question[tuple[str, ...]]):
     grant_type: str
     requested: tuple[str, ...]
     resources: tuple[str, ...]
+    registered: tuple[Resource, ...] = ()
 
     def facts(self) -> Facts:
         return {
@@ -231,6 +245,7 @@ class ScopeQuestion(Question[tuple[str, ...]]):
             grant_type=facts["grant_type"],
             requested=tuple(facts["requested"]),
             resources=tuple(facts["resources"]),
+            registered=known.resources(facts["resources"]),
         )
 
     def excess(self, value: tuple[str, ...]) -> str | None:
@@ -247,13 +262,18 @@ class ResourceQuestion(Question[str]):
 
     client: Client
     resource: str | None
+    registered: Resource | None = None
 
     def facts(self) -> Facts:
         return {"client_id": self.client.client_id, "resource": self.resource}
 
     @classmethod
     def again(cls, facts: Facts, known: Known) -> Self:
-        return cls(client=known.client(facts), resource=facts["resource"])
+        return cls(
+            client=known.client(facts),
+            resource=facts["resource"],
+            registered=known.resource(facts["resource"]),
+        )
 
     def excess(self, value: str) -> str | None:
         try:
@@ -480,6 +500,7 @@ class IntrospectionQuestion(Question[None]):
 
     caller: Client
     token: IntrospectedToken
+    registered: tuple[Resource, ...] = ()
 
     def facts(self) -> Facts:
         return {"client_id": self.caller.client_id, "token": _members(self.token)}
@@ -488,7 +509,11 @@ class IntrospectionQuestion(Question[None]):
     def again(cls, facts: Facts, known: Known) -> Self:
         token = _values(facts["token"])
         token["kind"] = TokenKind(token["kind"])
-        return cls(caller=known.client(facts), token=IntrospectedToken(**token))
+        return cls(
+            caller=known.client(facts),
+            token=IntrospectedToken(**token),
+            registered=known.resources(token["audience"]),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from authserver.settings import AccessTokenFormat
+
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 # A client that got nothing for so long is idle.
 IDLE_AFTER = timedelta(days=30)
@@ -200,6 +202,33 @@ class Logo:
     digest: str
     media_type: str
     body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """A resource that tokens may be for, such as an API (RFC 8707): what the INI or the store says of it.
+
+    `form` is the canonical form by which it is known (`engine.uris.canonical_resource`), and `uri` the audience of its
+    tokens, as it is registered. `name` is what people are shown. `scopes` are those that make sense there; None: every
+    scope. Its access tokens have `token_format`, and are valid for `token_lifetime` seconds; None: as all others.
+    `is_default` says whether it counts when a request names no resource. `introspecting_clients` are the clients that
+    may introspect its access tokens. `settings` are the settings of the INI that name it; empty: it is in the store.
+    """
+
+    form: str
+    uri: str
+    name: str = ""
+    scopes: tuple[str, ...] | None = None
+    token_format: AccessTokenFormat | None = None
+    token_lifetime: int | None = None
+    is_default: bool = False
+    introspecting_clients: tuple[str, ...] = ()
+    created_at: datetime | None = None
+    settings: tuple[str, ...] = ()
+
+    @property
+    def is_stored(self) -> bool:
+        return not self.settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -455,6 +484,9 @@ class EventType(StrEnum):
     CLIENT_SECRET_ENDED = "client_secret.ended"
     INITIAL_TOKEN_ADDED = "initial_token.added"
     INITIAL_TOKEN_REVOKED = "initial_token.revoked"
+    RESOURCE_ADDED = "resource.added"
+    RESOURCE_CHANGED = "resource.changed"
+    RESOURCE_REMOVED = "resource.removed"
     USER_ADDED = "user.added"
     USER_CHANGED = "user.changed"
     USER_DISABLED = "user.disabled"

@@ -235,6 +235,14 @@ def canonical_resource(uri: str) -> str:
     return f"{scheme.lower()}://{host.lower()}{port}{path or '/'}{query}"
 
 
+def resource_form(text: str) -> str:
+    """The canonical form of a resource; the text itself if it is none, such as what a plugin's grant type is for."""
+    try:
+        return canonical_resource(text)
+    except InvalidTarget:
+        return text
+
+
 def with_query(uri: str, parameters: Iterable[tuple[str, str]]) -> str:
     """The URI with these parameters after whatever query it has (OAuth 2.1, 2.3)."""
     added = urlencode(list(parameters), quote_via=quote, safe="")

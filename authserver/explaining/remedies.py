@@ -106,14 +106,16 @@ REMEDIES: Mapping[str, str] = {
         "no setting changes this: a scope must be requested, registered for the client and listed in authserver.scopes"
     ),
     "resource-missing": (
-        "the client must send the parameter resource, or authserver.plugin.resources_listed.default must name the "
-        "resource that counts without it"
+        "the client must send the parameter resource, or one must be the default: "
+        "authserver.plugin.resources_listed.default, or `authserver resource edit URI --default`"
     ),
     "resource-not-registered": (
         "the client may ask for some of the resources only (`authserver client show {client_id}`): it must name one of "
         "these; a request that names none is for authserver.plugin.resources_listed.default"
     ),
-    "scopes-of-resource": "list the scope with the resource in authserver.plugin.resources_listed.resources",
+    "scopes-of-resource": (
+        "list the scope with the resource, in authserver.plugin.resources_listed.resources or with `authserver resource edit`"
+    ),
     # Grant types
     "grant-type-not-registered": (
         "register the client for the grant type: `authserver client edit {client_id} --add-grant-type {grant_type}`"
@@ -148,6 +150,9 @@ REMEDIES: Mapping[str, str] = {
     "grant-revoked": f"the person, the client, an operator or a replay ended it; {_ASK_AGAIN}",
     "scope-not-granted": f"the client must name scopes of this grant only; for others {_ASK_AGAIN}",
     "resource-not-granted": f"the client must name resources of this grant only; for others {_ASK_AGAIN}",
+    "resource-gone": (
+        f"the resource is not registered any more, or was removed since the person agreed (`authserver resource list`); {_ASK_AGAIN}"
+    ),
     "refresh-token-unknown": f"the token was never issued here, or it was deleted long after its end; {_ASK_AGAIN}",
     "refresh-token-of-another-client": "the client that got the refresh token must use it, by the same client_id",
     "code-expired": f"authserver.code_lifetime is how long a code lives; {_ASK_AGAIN}",

@@ -101,7 +101,7 @@ def _known(engine: Engine) -> Known:
         except (InvalidClient, TemporarilyUnavailable, TooManyRequests):
             return None
 
-    return Known(client, engine.stores.users.find, engine.stores.consents.find)
+    return Known(client, engine.stores.users.find, engine.stores.consents.find, engine.resources.find)
 
 
 def _recorded(events: Iterable[Event]) -> Iterator[tuple[Event, Mapping[str, Any]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -129,6 +128,7 @@ class JwtBearer:
             uses = (self._use(claims),) if self.single_use else ()
         except BadAssertion as bad:
             raise InvalidGrant(_REFUSED, reason=bad.reason) from None
+        _, lifetime = engine.token_form(client, resources)
         grant = Grant(
             grant_id=new_identifier(),
             client_id=client.client_id,
@@ -136,7 +136,7 @@ class JwtBearer:
             scopes=scopes,
             resources=resources,
             created_at=engine.now,
-            expires_at=engine.now + timedelta(seconds=engine.settings.access_token_lifetime),
+            expires_at=engine.now + lifetime,
             details={"vouched_by": claims["iss"]},
         )
         return Issue(grant=grant, user=user, scopes=scopes, resources=resources, is_new=True, uses=uses)

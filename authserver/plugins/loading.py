@@ -155,7 +155,7 @@ def _with_variants(
 ) -> tuple[object, Variants, list[str], list[str]]:
     """A plugin and its variants for single clients and resources; their problems, and what is insecure about them."""
     try:
-        own, overrides = split(texts, name)
+        own, overrides = split(texts, f"{PLUGIN_PREFIX}{name}.")
         plugin, problems, insecure = _made(name, kind, seconds, own)
         if problems:
             return None, Variants(), problems, insecure

@@ -98,8 +98,8 @@ class Variants:
         return (client_id if client_id in self._clients else None, resource)
 
 
-def split(texts: Texts, name: str) -> tuple[dict[str, Resolved], Overrides]:
-    """The settings of a plugin for all, and those for single clients and resources.
+def split(texts: Texts, prefix: str) -> tuple[dict[str, Resolved], Overrides]:
+    """The settings for all, and those for single clients and resources; `prefix` is what their keys begin with.
 
     Raises:
         SettingsError: a line or id cannot be used; every problem is named.
@@ -111,7 +111,7 @@ def split(texts: Texts, name: str) -> tuple[dict[str, Resolved], Overrides]:
         setting, at, kind = key.partition("@")
         if not at:
             continue
-        full = f"{PLUGIN_PREFIX}{name}.{key}"
+        full = f"{prefix}{key}"
         if kind not in KINDS:
             problems.append(f"{full}: expected {setting}@clients or {setting}@resources")
             continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from authserver.api import Client, Decision, IntrospectedToken, allow, canonical_resource, hookimpl
+from authserver.api import Client, Decision, IntrospectedToken, Resource, allow, canonical_resource, hookimpl
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class IntrospectOwn:
 class IntrospectResourceServers:
     """Let a resource server ask about the access tokens that are meant for it (RFC 7662, 4).
 
+    So may the clients that are registered with a resource in the database (`authserver resource`).
+
     Attributes:
         clients: a line each, `client_id = URI URI …`: a client that is a resource server, and the resources
             that it serves.
     """
 
-    reasons: ClassVar[frozenset[str]] = frozenset({"in-audience"})
+    reasons: ClassVar[frozenset[str]] = frozenset({"in-audience", "introspecting-client"})
     immediate: ClassVar[bool] = True
 
     clients: tuple[tuple[str, str], ...] = ()
@@ -54,11 +56,29 @@ class IntrospectResourceServers:
                 raise ValueError(f"clients: {client_id}: {error}") from None
         return served
 
+    @cached_property
+    def known_resources(self) -> Mapping[str, Resource]:
+        """What the lines say of each resource, by its canonical form."""
+        return {
+            form: Resource(
+                form=form,
+                uri=form,
+                scopes=(),
+                introspecting_clients=tuple(name for name, served in self._served.items() if form in served),
+                settings=("authserver.plugin.introspect_resource_servers.clients",),
+            )
+            for form in sorted(frozenset().union(*self._served.values()))
+        }
+
     @hookimpl
-    def introspection_decision(self, caller: Client, token: IntrospectedToken) -> Decision[None] | None:
-        served = self._served.get(caller.client_id)
-        if served is None or token.kind != "access":
+    def introspection_decision(
+        self, caller: Client, token: IntrospectedToken, registered: tuple[Resource, ...]
+    ) -> Decision[None] | None:
+        if token.kind != "access":
             return None
+        served = self._served.get(caller.client_id, frozenset())
         if any(canonical_resource(resource) in served for resource in token.audience):
             return allow("in-audience")
+        if any(each.is_stored and caller.client_id in each.introspecting_clients for each in registered):
+            return allow("introspecting-client")
         return None

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from authserver.api import Decision, allow, canonical_resource, deny, hookimpl, narrow
+from authserver.api import (
+    Decision,
+    Resource,
+    allow,
+    canonical_resource,
+    deny,
+    hookimpl,
+    narrow,
+)
 
 ONLY = "only"
 
@@ -45,26 +53,76 @@ class ResourcesListed:
             )
         if self.default not in ("", ONLY, *dict(self.resources)):
             raise ValueError(f"default: {self.default} is not among resources")
-        if len(self._by_form) < len(self.resources):
+        if len(self.known_resources) < len(self.resources):
             raise ValueError("resources: two lines name the same resource")
 
     @cached_property
-    def _by_form(self) -> Mapping[str, str]:
-        """Each resource as it is listed, by its canonical form."""
-        return {canonical_resource(resource): resource for resource, _ in self.resources}
+    def known_resources(self) -> Mapping[str, Resource]:
+        """What the lines say of each resource, by its canonical form."""
+        default = self.resources[0][0] if self.default == ONLY else self.default
+        return {
+            canonical_resource(uri): Resource(
+                form=canonical_resource(uri),
+                uri=uri,
+                scopes=None if text == "*" else tuple(text.split()),
+                is_default=uri == default,
+                settings=("authserver.plugin.resources_listed.resources",),
+            )
+            for uri, text in self.resources
+        }
 
     @hookimpl
-    def resource_decision(self, resource: str | None) -> Decision[str] | None:
-        if resource is None:
-            default = self.resources[0][0] if self.default == ONLY else self.default
-            return allow("resource-default", default) if default else deny("resource-missing")
-        listed = self._by_form.get(resource)
-        return allow("resource-listed", listed) if listed else None
+    def resource_decision(self, resource: str | None, registered: Resource | None) -> Decision[str] | None:
+        if resource is not None:
+            listed = self.known_resources.get(resource)
+            return allow("resource-listed", listed.uri) if listed else None
+        default = next((each for each in self.known_resources.values() if each.is_default), None)
+        if default is not None:
+            return allow("resource-default", default.uri)
+        # A default in the database is for `resources_registered` to allow.
+        return deny("resource-missing") if registered is None else None
 
     @hookimpl
-    def scope_decision(self, resources: tuple[str, ...]) -> Decision[tuple[str, ...]] | None:
+    def scope_decision(
+        self, resources: tuple[str, ...], registered: tuple[Resource, ...]
+    ) -> Decision[tuple[str, ...]] | None:
         """Narrow to the scopes of the resources (RFC 8707, 2.2)."""
-        texts = [text for resource, text in self.resources if resource in resources]
-        if not texts or "*" in texts:
+        listed = {each.form: each for each in self.known_resources.values() if each.uri in resources}
+        if not listed:
             return None
-        return narrow("scopes-of-resource", tuple(scope for text in texts for scope in text.split()))
+        return _narrow(({each.form: each for each in registered} | listed).values())
+
+
+@dataclass(frozen=True)
+class ResourcesRegistered:
+    """Allow the resources that operators registered in the database (`authserver resource`), each with its own scopes."""
+
+    reasons: ClassVar[frozenset[str]] = frozenset(
+        {
+            "resource-default",
+            "resource-registered",
+            "scopes-of-resource",
+        }
+    )
+    immediate: ClassVar[bool] = True
+
+    @hookimpl
+    def resource_decision(self, resource: str | None, registered: Resource | None) -> Decision[str] | None:
+        if registered is not None and registered.is_stored:
+            return allow("resource-registered" if resource else "resource-default", registered.uri)
+        return None
+
+    @hookimpl
+    def scope_decision(self, registered: tuple[Resource, ...]) -> Decision[tuple[str, ...]] | None:
+        """Narrow to the scopes of the resources (RFC 8707, 2.2)."""
+        return _narrow(registered) if any(each.is_stored for each in registered) else None
+
+
+def _narrow(resources: Iterable[Resource]) -> Decision[tuple[str, ...]] | None:
+    """No more than the scopes of these resources together; None if one of them has every scope."""
+    scopes: list[str] = []
+    for resource in resources:
+        if resource.scopes is None:
+            return None
+        scopes += resource.scopes
+    return narrow("scopes-of-resource", tuple(scopes))

@@ -12,8 +12,8 @@ from sqlalchemy import bindparam, select
 from authserver.engine.records import Consent, FoundGrant, FoundToken, Grant, Token, TokenKind, User
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
-from authserver.storage.tables import consents, grants, tokens, users
-from authserver.storage.work import Work, insert_new, insert_or_replace
+from authserver.storage.tables import DISPOSABLE, consents, grants, tokens, users
+from authserver.storage.work import Work, insert_new, insert_or_replace, spelt_out
 
 _CONSENT = Rows(Consent, consents)
 _CONSENT_OF_USER = consents.c.user_id == bindparam("user_id")
@@ -27,6 +27,22 @@ _FORGET_CONSENTS = sa.delete(consents).where(_CONSENT_OF_USER)
 _FORGET_CONSENT = _FORGET_CONSENTS.where(_CONSENT_TO_CLIENT)
 _FORGET_CONSENTS_TO_CLIENT = sa.delete(consents).where(consents.c.client_id == bindparam("to_client"))
 _CONSENT_KEY = sa.tuple_(consents.c.user_id, consents.c.client_id)
+_PAGE_OF_CONSENTS = (
+    select(*_CONSENT.columns)
+    .where(
+        sa.tuple_(bindparam("after_user", type_=sa.Text), bindparam("after_client", type_=sa.Text))
+        < _CONSENT_KEY
+    )
+    .order_by(*consents.primary_key)
+    .limit(bindparam("limit"))
+)
+_THIS_CONSENT = (
+    (consents.c.user_id == bindparam("of_user"))
+    & (consents.c.client_id == bindparam("to_client"))
+    & (consents.c.resources == bindparam("old", type_=consents.c.resources.type))
+)
+_NARROW_CONSENT = sa.update(consents).where(_THIS_CONSENT).values(resources=bindparam("new"))
+_FORGET_UNCHANGED_CONSENT = sa.delete(consents).where(_THIS_CONSENT)
 _FORGET_SOME_CONSENTS = sa.delete(consents).where(
     _CONSENT_KEY.in_(select(*consents.primary_key).order_by(*consents.primary_key).limit(bindparam("limit")))
 )
@@ -70,6 +86,21 @@ _LIST_GRANTS = (
         ),
     )
     .order_by(grants.c.created_at.desc(), grants.c.grant_id)
+)
+_PAGE_OF_GRANTS = (
+    select(*_GRANT.columns)
+    .where(grants.c.grant_id > bindparam("after"))
+    .order_by(grants.c.grant_id)
+    .limit(bindparam("limit"))
+)
+_NARROW_GRANT = (
+    sa.update(grants)
+    .where(
+        grants.c.grant_id == bindparam("id"),
+        grants.c.resources == bindparam("old", type_=grants.c.resources.type),
+        grants.c.revoked_at.is_(None),
+    )
+    .values(resources=bindparam("new"))
 )
 _TOUCH_GRANT = (
     sa.update(grants).where(grants.c.grant_id == bindparam("id")).values(last_used_at=bindparam("now"))
@@ -127,6 +158,11 @@ _USABLE_REFRESH_TOKENS = (
     )
     .order_by(grants.c.created_at.desc(), grants.c.grant_id)
     .limit(bindparam("limit"))
+)
+_ACCESS_TOKENS = select(*_TOKEN.columns).where(
+    tokens.c.grant_id.in_(bindparam("ids", expanding=True)),
+    spelt_out(DISPOSABLE),
+    tokens.c.expires_at > bindparam("now"),
 )
 _THIS_UNCLAIMED = (
     (tokens.c.kind == bindparam("by_kind"))
@@ -193,6 +229,16 @@ class SqlConsents:
 
     def forget_some(self, limit: int) -> int:
         return self._work.write(_FORGET_SOME_CONSENTS, {"limit": limit})
+
+    def page(self, *, after: tuple[str, str] = ("", ""), limit: int) -> Sequence[Consent]:
+        parameters = {"after_user": after[0], "after_client": after[1], "limit": limit}
+        return [_CONSENT.record(row) for row in self._work.read(_PAGE_OF_CONSENTS, parameters)]
+
+    def narrow(self, consent: Consent, resources: tuple[str, ...]) -> bool:
+        this = {"of_user": consent.user_id, "to_client": consent.client_id, "old": consent.resources}
+        if resources:
+            return self._work.write(_NARROW_CONSENT, this | {"new": resources}) == 1
+        return self._work.write(_FORGET_UNCHANGED_CONSENT, this) == 1
 
 
 class SqlGrants:
@@ -262,6 +308,14 @@ class SqlGrants:
         parameters = {"after": after, "last": last, "now": now, "reason": reason}
         return last, self._work.write(_REVOKE_UP_TO, parameters)
 
+    def page(self, *, after: str = "", limit: int) -> Sequence[Grant]:
+        found = self._work.read(_PAGE_OF_GRANTS, {"after": after, "limit": limit})
+        return [_GRANT.record(row) for row in found]
+
+    def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:
+        parameters = {"id": grant.grant_id, "old": grant.resources, "new": resources}
+        return self._work.write(_NARROW_GRANT, parameters) == 1
+
 
 class SqlTokens:
     """`engine.ports.Tokens` in the database."""
@@ -308,6 +362,10 @@ class SqlTokens:
     def extend(self, token: Token, expires_at: datetime) -> bool:
         parameters = {"by_kind": token.kind, "by_digest": token.digest, "until": expires_at}
         return self._work.write(_EXTEND, parameters) == 1
+
+    def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
+        found = self._work.read(_ACCESS_TOKENS, {"ids": list(grant_ids), "now": now})
+        return [_TOKEN.record(row) for row in found]
 
 
 def _found_token(row: Sequence[Any]) -> FoundToken:

@@ -11,6 +11,7 @@ from authserver.storage.clients import SqlClients
 from authserver.storage.initial_tokens import SqlInitialTokens
 from authserver.storage.kept import SqlKeptRecords
 from authserver.storage.ledger import SqlEvents, SqlGenerations, SqlRingKeys, SqlSigningKeys
+from authserver.storage.resources import SqlResources
 from authserver.storage.upkeep import SqlUpkeep
 from authserver.storage.work import Work
 
@@ -21,6 +22,7 @@ class SqlStores:
 
     clients: SqlClients
     initial_tokens: SqlInitialTokens
+    resources: SqlResources
     users: SqlUsers
     grants: SqlGrants
     tokens: SqlTokens
@@ -40,6 +42,7 @@ def stores_of(work: Work) -> SqlStores:
     return SqlStores(
         clients=SqlClients(work),
         initial_tokens=SqlInitialTokens(work),
+        resources=SqlResources(work),
         users=SqlUsers(work),
         grants=SqlGrants(work),
         tokens=SqlTokens(work),

@@ -15,6 +15,7 @@ from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, Table, Text, tr
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 from authserver.engine.records import REFUSALS, EventType, RegisteredBy, TokenKind
+from authserver.settings import AccessTokenFormat
 from authserver.storage.columns import Json, SpaceSeparated, Texts, TextsByName, UtcDateTime, choice
 
 
@@ -40,6 +41,7 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         RegisteredBy: choice(RegisteredBy),
         TokenKind: choice(TokenKind),
         EventType: choice(EventType),
+        AccessTokenFormat: choice(AccessTokenFormat),
     }
 
 
@@ -121,6 +123,22 @@ class ClientOriginRow(Base):
     client_id: Mapped[str] = mapped_column(
         ForeignKey("clients.client_id", ondelete="CASCADE"), primary_key=True, index=True
     )
+
+
+class ResourceRow(Base):
+    """A resource that an operator registered (`engine.records.Resource`)."""
+
+    __tablename__ = "resources"
+
+    form: Mapped[str] = mapped_column(primary_key=True)
+    uri: Mapped[str]
+    name: Mapped[str]
+    scopes: Mapped[tuple[str, ...] | None] = mapped_column(SpaceSeparated)
+    token_format: Mapped[AccessTokenFormat | None]
+    token_lifetime: Mapped[int | None]
+    is_default: Mapped[bool]
+    introspecting_clients: Mapped[tuple[str, ...]] = mapped_column(Texts)
+    created_at: Mapped[datetime]
 
 
 class UserRow(Base):
@@ -277,6 +295,7 @@ initial_tokens = _table(InitialTokenRow)
 client_logos = _table(ClientLogoRow)
 client_secrets = _table(ClientSecretRow)
 client_origins = _table(ClientOriginRow)
+resources = _table(ResourceRow)
 users = _table(UserRow)
 grants = _table(GrantRow)
 tokens = _table(TokenRow)
@@ -289,6 +308,15 @@ ring_keys = _table(RingKeyRow)
 leases = _table(LeaseRow)
 generations = _table(GenerationRow)
 
+# At most one resource is the default, even when operators work at the same time.
+DEFAULT_RESOURCE = resources.c.is_default
+Index(
+    "uq_resources_default",
+    resources.c.is_default,
+    unique=True,
+    sqlite_where=DEFAULT_RESOURCE,
+    postgresql_where=DEFAULT_RESOURCE,
+)
 # By user and client together: one application may act for everybody, so each index that a planner may choose
 # must be fast.
 Index(None, grants.c.user_id, grants.c.client_id)

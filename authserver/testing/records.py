@@ -14,6 +14,7 @@ from authserver.engine.records import (
     Grant,
     InitialAccessToken,
     Kept,
+    Resource,
     RingKey,
     Session,
     SigningKey,
@@ -102,6 +103,18 @@ def an_initial_token(**changes: Any) -> InitialAccessToken:
         "uses": 1,
     }
     return InitialAccessToken(**values | changes)
+
+
+def a_resource(**changes: Any) -> Resource:
+    """A resource in the database, with two scopes."""
+    values: dict[str, Any] = {
+        "form": "https://api.example/",
+        "uri": "https://api.example",
+        "name": "The API",
+        "scopes": ("read", "write"),
+        "created_at": NOW,
+    }
+    return Resource(**values | changes)
 
 
 def a_consent(**changes: Any) -> Consent:

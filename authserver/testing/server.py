@@ -79,6 +79,7 @@ SETTINGS: Mapping[str, str] = {
         scopes_registered
         scopes_default
         resources_listed
+        resources_registered
         consent_remembered
         consent_first_party
         login_password

@@ -33,6 +33,7 @@ from authserver.engine.records import (
     RegisteredBy,
     TokenKind,
 )
+from authserver.settings import AccessTokenFormat
 from authserver.testing import upkeep_contract
 from authserver.testing.records import (
     NOW,
@@ -40,6 +41,7 @@ from authserver.testing.records import (
     a_consent,
     a_grant,
     a_kept_record,
+    a_resource,
     a_ring_key,
     a_session,
     a_signing_key,
@@ -373,6 +375,118 @@ def test_an_initial_access_token_is_revoked_once(stores: Stores) -> None:
     assert not stores.initial_tokens.revoke("initial_1", LATER + timedelta(days=1))
     assert not stores.initial_tokens.revoke("unknown", LATER)
     assert stores.initial_tokens.find(an_initial_token().digest) == an_initial_token(revoked_at=LATER)
+
+
+def test_a_resource_comes_back_as_it_was(stores: Stores) -> None:
+    """O-09: by its canonical form, as it is registered."""
+    full = a_resource(
+        token_format=AccessTokenFormat.OPAQUE,
+        token_lifetime=300,
+        is_default=True,
+        introspecting_clients=("the api", "https://other.example/"),
+    )
+    bare = a_resource(form="urn:bare", uri="urn:bare", name="", scopes=None)
+    none = a_resource(form="urn:none", uri="urn:none", scopes=())
+    for resource in (bare, full, none):
+        stores.resources.add(resource)
+    assert stores.resources.list() == [full, bare, none]
+    assert [stores.resources.find(each.form) for each in (full, bare, none)] == [full, bare, none]
+    assert stores.resources.find(full.uri) is None
+    assert stores.resources.default() == full
+
+
+def test_a_resource_is_kept_once_and_one_is_the_default(stores: Stores) -> None:
+    """O-08."""
+    stores.resources.add(a_resource(is_default=True))
+    for taken in (a_resource(name="again"), a_resource(form="urn:other", uri="urn:other", is_default=True)):
+        with pytest.raises(AlreadyExists):
+            stores.resources.add(taken)
+    stores.resources.add(a_resource(form="urn:other", uri="urn:other"))
+    assert [each.form for each in stores.resources.list()] == ["https://api.example/", "urn:other"]
+
+
+def test_a_resource_changes_only_as_it_was_read(stores: Stores) -> None:
+    before = a_resource()
+    stores.resources.add(before)
+    after = a_resource(uri="https://API.example/", scopes=None, token_lifetime=60, is_default=True)
+    assert not stores.resources.change(a_resource(name="Another"), after)
+    assert not stores.resources.change(a_resource(form="urn:other"), after)
+    assert stores.resources.change(before, after)
+    assert not stores.resources.change(before, after)
+    assert stores.resources.find(before.form) == stores.resources.default() == after
+
+
+def test_a_resource_is_removed_once(stores: Stores) -> None:
+    stores.resources.add(a_resource(is_default=True))
+    assert stores.resources.remove("https://api.example/")
+    assert not stores.resources.remove("https://api.example/")
+    assert stores.resources.find("https://api.example/") is None
+    assert stores.resources.default() is None
+
+
+def test_grants_are_read_page_by_page_and_lose_resources(stores: Stores) -> None:
+    """L-08: no statement is long, however many grants there are; what changed meanwhile is not overwritten."""
+    grants = [a_grant(grant_id=f"grant_{number}", resources=("urn:a", "urn:b")) for number in range(3)]
+    for grant in grants:
+        stores.grants.add(grant)
+    assert stores.grants.page(limit=2) == grants[:2]
+    assert stores.grants.page(after="grant_1", limit=2) == grants[2:]
+    assert stores.grants.page(after="grant_2", limit=2) == []
+    stores.grants.revoke("grant_1", NOW, "before")
+    assert stores.grants.narrow(grants[0], ("urn:b",))
+    assert not stores.grants.narrow(grants[0], ("urn:a",))
+    assert not stores.grants.narrow(grants[1], ("urn:b",))
+    assert [each.resources for each in stores.grants.page(limit=9)] == [
+        ("urn:b",),
+        ("urn:a", "urn:b"),
+        ("urn:a", "urn:b"),
+    ]
+
+
+def test_consents_are_read_page_by_page_and_lose_resources(stores: Stores) -> None:
+    """L-08."""
+    stores.users.add(a_user())
+    stores.users.add(a_user(user_id="user_bob", username="bob"))
+    consents = [
+        a_consent(user_id=user_id, client_id=client_id, resources=("urn:a", "urn:b"))
+        for user_id in ("user_ada", "user_bob")
+        for client_id in ("files", "notes")
+    ]
+    for consent in reversed(consents):
+        stores.consents.remember(consent)
+    assert stores.consents.page(limit=3) == consents[:3]
+    assert stores.consents.page(after=("user_bob", "files"), limit=3) == consents[3:]
+    assert stores.consents.page(after=("user_ada", "notes"), limit=1) == consents[2:3]
+    assert stores.consents.narrow(consents[0], ("urn:b",))
+    assert not stores.consents.narrow(consents[0], ("urn:a",))
+    assert not stores.consents.narrow(consents[0], ())
+    assert stores.consents.narrow(consents[1], ())
+    assert not stores.consents.narrow(consents[1], ())
+    assert [each.resources for each in stores.consents.page(limit=9)] == [
+        ("urn:b",),
+        ("urn:a", "urn:b"),
+        ("urn:a", "urn:b"),
+    ]
+
+
+def test_the_access_tokens_of_grants_are_listed_while_they_live(stores: Stores) -> None:
+    for number in range(3):
+        stores.grants.add(a_grant(grant_id=f"grant_{number}"))
+    tokens = [
+        a_token(
+            kind=TokenKind.ACCESS,
+            digest=bytes([number]),
+            grant_id=f"grant_{number % 3}",
+            expires_at=LATER + timedelta(seconds=number),
+        )
+        for number in range(5)
+    ]
+    for token in (*tokens, a_token(grant_id="grant_1")):
+        stores.tokens.add(token)
+    found = stores.tokens.access_tokens(["grant_0", "grant_1"], LATER)
+    assert sorted(token.digest for token in found) == [b"\1", b"\3", b"\4"]
+    assert all(token in tokens for token in found)
+    assert stores.tokens.access_tokens([], LATER) == []
 
 
 def test_a_logo_is_found_by_its_client_and_digest(stores: Stores) -> None:

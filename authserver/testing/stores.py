@@ -26,6 +26,7 @@ from authserver.engine.records import (
     InitialTokenState,
     Kept,
     Logo,
+    Resource,
     RingKey,
     Session,
     SigningKey,
@@ -48,6 +49,7 @@ class MemoryStores:
         self._lock = RLock()
         self.clients = MemoryClients(self.tables, self._lock)
         self.initial_tokens = MemoryInitialTokens(self.tables, self._lock)
+        self.resources = MemoryResources(self.tables, self._lock)
         self.users = MemoryUsers(self.tables, self._lock)
         self.grants = MemoryGrants(self.tables, self._lock)
         self.tokens = MemoryTokens(self.tables, self._lock)
@@ -246,6 +248,39 @@ class MemoryInitialTokens(InMemory):
             return True
 
 
+class MemoryResources(InMemory):
+    """`engine.ports.Resources` in memory."""
+
+    def find(self, form: str) -> Resource | None:
+        return self.tables.resources.get(form)
+
+    def default(self) -> Resource | None:
+        return next((each for each in self.tables.resources.values() if each.is_default), None)
+
+    def list(self) -> Sequence[Resource]:
+        return sorted(self.tables.resources.values(), key=lambda resource: resource.form)
+
+    def add(self, resource: Resource) -> None:
+        with self.lock:
+            if resource.form in self.tables.resources or (resource.is_default and self.default()):
+                raise AlreadyExists
+            self.tables.resources[resource.form] = resource
+
+    def change(self, before: Resource, after: Resource) -> bool:
+        with self.lock:
+            if self.find(before.form) != before:
+                return False
+            if after.is_default and self.default() not in (None, before):
+                return False
+            own: dict[str, Any] = {"form": before.form, "created_at": before.created_at}
+            self.tables.resources[before.form] = replace(after, **own)
+            return True
+
+    def remove(self, form: str) -> bool:
+        with self.lock:
+            return self.tables.resources.pop(form, None) is not None
+
+
 class MemoryUsers(InMemory):
     """`engine.ports.Users` in memory."""
 
@@ -385,6 +420,18 @@ class MemoryGrants(InMemory):
             ids = sorted(grant_id for grant_id in self.tables.grants if grant_id > after)[:limit]
             return (ids[-1], sum(self.revoke(each, now, reason) for each in ids)) if ids else None
 
+    def page(self, *, after: str = "", limit: int) -> Sequence[Grant]:
+        ids = sorted(grant_id for grant_id in self.tables.grants if grant_id > after)[:limit]
+        return [self.tables.grants[grant_id] for grant_id in ids]
+
+    def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:
+        with self.lock:
+            kept = self.find(grant.grant_id)
+            if kept is None or kept.revoked_at is not None or kept.resources != grant.resources:
+                return False
+            self.tables.grants[grant.grant_id] = replace(kept, resources=resources)
+            return True
+
 
 class MemoryTokens(InMemory):
     """`engine.ports.Tokens` in memory."""
@@ -461,6 +508,13 @@ class MemoryTokens(InMemory):
             self.tables.tokens[token.kind, token.digest] = replace(found.token, expires_at=expires_at)
             return True
 
+    def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
+        return [
+            token
+            for token in self.tables.tokens.values()
+            if token.kind is TokenKind.ACCESS and token.grant_id in grant_ids and token.expires_at > now
+        ]
+
 
 class MemoryKeptRecords(InMemory):
     """`engine.ports.KeptRecords` in memory."""
@@ -523,6 +577,22 @@ class MemoryConsents(InMemory):
     def forget_some(self, limit: int) -> int:
         with self.lock:
             return _drop_some(self.tables.consents, limit)
+
+    def page(self, *, after: tuple[str, str] = ("", ""), limit: int) -> Sequence[Consent]:
+        keys = sorted(key for key in self.tables.consents if key > after)[:limit]
+        return [self.tables.consents[key] for key in keys]
+
+    def narrow(self, consent: Consent, resources: tuple[str, ...]) -> bool:
+        with self.lock:
+            key = consent.user_id, consent.client_id
+            kept = self.tables.consents.get(key)
+            if kept is None or kept.resources != consent.resources:
+                return False
+            if resources:
+                self.tables.consents[key] = replace(kept, resources=resources)
+            else:
+                del self.tables.consents[key]
+            return True
 
 
 class MemoryEvents(InMemory):

@@ -27,7 +27,17 @@ from authserver.testing.service import (
 
 FILES = "https://files.example/"
 # Every table but the signing keys and the events.
-RECORDS = ("clients", "client_secrets", "users", "sessions", "consents", "grants", "tokens", "kept")
+RECORDS = (
+    "clients",
+    "client_secrets",
+    "resources",
+    "users",
+    "sessions",
+    "consents",
+    "grants",
+    "tokens",
+    "kept",
+)
 
 
 class Granted:

@@ -14,7 +14,9 @@ from urllib.parse import urlencode
 
 from hypothesis import strategies as st
 
+from authserver.engine import uris
 from authserver.engine.clients.authentication import ASSERTION, PRESENTATION
+from authserver.engine.errors import InvalidTarget
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import Credentials, IntrospectedToken, Question
 from authserver.engine.records import (
@@ -23,12 +25,13 @@ from authserver.engine.records import (
     Consent,
     Grant,
     RegisteredBy,
+    Resource,
     Session,
     TokenKind,
     User,
 )
 from authserver.hookspecs import CONTRIBUTING, DECIDING
-from authserver.settings import Secret
+from authserver.settings import AccessTokenFormat, Secret
 from authserver.testing import hostile
 from authserver.testing.records import a_client, a_user
 
@@ -204,14 +207,60 @@ def _arguments(draw: st.DrawFn, hints: Mapping[str, Any]) -> Mapping[str, Any]:
     """Values of these names and types."""
     values: dict[str, Any] = {}
     client, user = a_client(), None
-    # The client and the user first, because other values may belong to them.
-    for name in sorted(hints, key=lambda name: not _is_record(hints[name])):
-        value = values[name] = draw(_of_name(name, hints[name], client, user))
+    # The client and the user first, because other values may belong to them; what is known of resources last.
+    for name in sorted(
+        hints, key=lambda name: (not _is_record(hints[name]), _is_of_resources(name, hints[name]))
+    ):
+        values_of_name = (
+            _registered(hints[name], values)
+            if _is_of_resources(name, hints[name])
+            else _of_name(name, hints[name], client, user)
+        )
+        value = values[name] = draw(values_of_name)
         if isinstance(value, Client):
             client = value
         elif isinstance(value, User):
             user = value
     return values
+
+
+def _is_of_resources(name: str, hint: Any) -> bool:
+    return name == "registered" and hint is not bool
+
+
+@st.composite
+def _registered(draw: st.DrawFn, hint: Any, values: Mapping[str, Any]) -> Any:
+    """What the database says of the resources among these values: of some of them nothing."""
+    if NoneType in get_args(hint):
+        resource = values["resource"]
+        uri = RESOURCES[0] if resource is None else resource
+        known = _is_resource(uri) and draw(st.booleans())
+        return draw(_stored(uri, is_default=resource is None)) if known else None
+    audience = values["resources"] if "resources" in values else values["token"].audience
+    return tuple(draw(_stored(uri, is_default=False)) for uri in audience if draw(st.booleans()))
+
+
+@st.composite
+def _stored(draw: st.DrawFn, uri: str, *, is_default: bool) -> Resource:
+    return Resource(
+        form=uris.canonical_resource(uri),
+        uri=uri,
+        name=draw(_names),
+        scopes=draw(st.none() | _subsets),
+        token_format=draw(st.none() | st.sampled_from(AccessTokenFormat)),
+        token_lifetime=draw(st.none() | st.integers(10, 86400)),
+        is_default=is_default,
+        introspecting_clients=draw(st.sampled_from(((), ("reports",)))),
+        created_at=NOW,
+    )
+
+
+def _is_resource(uri: str) -> bool:
+    try:
+        uris.canonical_resource(uri)
+    except InvalidTarget:
+        return False
+    return True
 
 
 def _is_record(hint: Any) -> bool:

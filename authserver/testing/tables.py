@@ -14,6 +14,7 @@ from authserver.engine.records import (
     InitialAccessToken,
     Kept,
     Logo,
+    Resource,
     RingKey,
     Session,
     SigningKey,
@@ -30,6 +31,7 @@ class Tables:
     clients: dict[str, Client] = field(default_factory=dict)
     initial_tokens: dict[str, InitialAccessToken] = field(default_factory=dict)
     logos: dict[str, Logo] = field(default_factory=dict)
+    resources: dict[str, Resource] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     grants: dict[str, Grant] = field(default_factory=dict)
     tokens: dict[tuple[TokenKind, bytes], Token] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from pyramid.view import exception_view_config, view_config
 from authserver.engine import authorize as authorization
 from authserver.engine import uris
 from authserver.engine.authorize import AskConsent, AskLogin, FormOutOfDate, Outcome, Redirect
-from authserver.engine.errors import InvalidRequest, InvalidTarget, PageError
+from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import RequestAnswered, RequestExpired
 from authserver.engine.records import Client
@@ -200,16 +200,8 @@ def _consent_page(request: Request, asked: AskConsent, ticked: Collection[str] |
 
 def named_resources(request: Request, resources: Iterable[str]) -> list[tuple[str, str]]:
     """Resources with the names that the operator gave them; "" for those without."""
-    names = request.engine.resource_names
-    return [(resource, names.get(_canonical(resource), "")) for resource in resources]
-
-
-def _canonical(resource: str) -> str:
-    """The form in which resources have names; as it is, for what a plugin's own grant type says instead of a URI."""
-    try:
-        return uris.canonical_resource(resource)
-    except InvalidTarget:
-        return resource
+    known = request.engine.resources.find
+    return [(resource, found.name if (found := known(resource)) else "") for resource in resources]
 
 
 def describe_client(request: Request, client: Client) -> dict[str, Any]:

@@ -1,5 +1,4 @@
 from dataclasses import dataclass
-from datetime import timedelta
 
 from authserver import api
 from authserver.api import Grant, InvalidGrant, Issue, hookimpl
@@ -25,6 +24,7 @@ class Badges:
         requested = api.requested_scopes(parameters)
         resources = api.allowed_resources(engine, client, parameters.all("resource"))
         scopes = api.allowed_scopes(engine, client, user, GRANT_TYPE, requested, resources)
+        _, lifetime = engine.token_form(client, resources)
         grant = Grant(
             grant_id=api.new_identifier(),
             client_id=client.client_id,
@@ -32,6 +32,6 @@ class Badges:
             scopes=scopes,
             resources=resources,
             created_at=engine.now,
-            expires_at=engine.now + timedelta(seconds=engine.settings.access_token_lifetime),
+            expires_at=engine.now + lifetime,
         )
         return Issue(grant=grant, user=user, scopes=scopes, resources=resources, is_new=True)

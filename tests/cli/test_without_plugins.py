@@ -15,7 +15,7 @@ from click.testing import Result
 
 from authserver.cli import configuration, main
 from authserver.storage.database import Database
-from authserver.testing.records import an_event, an_initial_token
+from authserver.testing.records import a_resource, an_event, an_initial_token
 
 CHECKOUT = Path(__file__).parents[2]
 Run = Callable[..., Result]
@@ -123,6 +123,7 @@ def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, i
     with Database(f"sqlite:///{ini.parent}/.local/authserver.sqlite").begin() as stores:
         initial_token = an_initial_token().token_id
         stores.initial_tokens.add(an_initial_token())
+        stores.resources.add(a_resource())
     arguments: dict[str, Callable[[], list[str]]] = {
         "user add": lambda: ["ann", "--password-stdin"],
         "user edit": lambda: ["ann", "--add-group", "staff"],
@@ -134,6 +135,7 @@ def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, i
         "client end-secret": lambda: ["demo-service", secrets()[0]],
         "grant revoke": lambda: ["--user", "demo"],
         "initial-token revoke": lambda: [initial_token],
+        "resource remove": lambda: [a_resource().uri, "--yes"],
         "keys rotate": lambda: ["--algorithm", "EdDSA"],
         "keys revoke": lambda: [kids()[0]],
         "db restored": lambda: ["--yes"],
@@ -213,6 +215,9 @@ def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path
         "policy replay": ["--config", str(ini)],
         "policy try": ["scopes_default"],
         "limits lift": ["sign-ins-from-source"],
+        "resource add": ["https://notes.example/"],
+        "resource edit": ["https://notes.example/", "--name", "Notes"],
+        "resource show": ["https://notes.example/"],
         "explain": ["resource", "demo-service"],
     }
     for command in documented()["decide"]:

@@ -238,7 +238,12 @@ PERSON = a_user(groups=("finance",), attributes=MappingProxyType({"department": 
     ids=lambda question: question.hook,
 )
 def test_a_question_that_is_asked_again_has_the_groups_of_then(question: Any) -> None:
-    known = Known(lambda _: a_client(), lambda _: replace(PERSON, groups=(), attributes={}), lambda *_: None)
+    known = Known(
+        lambda _: a_client(),
+        lambda _: replace(PERSON, groups=(), attributes={}),
+        lambda *_: None,
+        lambda _: None,
+    )
     again = type(question).again(question.facts(), known)
     assert again == question
     with pytest.raises(TypeError):

@@ -25,7 +25,8 @@ from authserver.engine.questions import (
     RedirectUriQuestion,
     RegistrationQuestion,
 )
-from authserver.engine.records import Client, Consent, User
+from authserver.engine.records import Client, Consent, Resource, User
+from authserver.engine.registry import Registry
 from authserver.hookspecs import DECIDING
 from authserver.settings import Secret
 from authserver.testing.questions import a_question
@@ -48,8 +49,17 @@ def known_of(*values: object) -> Known:
                 stores.users.add(value)
             case Consent():
                 stores.consents.remember(value)
+            case Resource():
+                stores.resources.add(value)
+            case tuple():
+                for resource in value:
+                    if isinstance(resource, Resource):
+                        stores.resources.add(resource)
     return Known(
-        lambda client_id: stores.clients.find(client_id, NOW), stores.users.find, stores.consents.find
+        lambda client_id: stores.clients.find(client_id, NOW),
+        stores.users.find,
+        stores.consents.find,
+        Registry({}, stores.resources).find,
     )
 
 
@@ -163,7 +173,7 @@ def test_every_record_is_read_once() -> None:
         return a_client()
 
     stores = MemoryStores()
-    known = Known(find, stores.users.find, stores.consents.find)
+    known = Known(find, stores.users.find, stores.consents.find, lambda _: None)
     for _ in range(3):
         known.client({"client_id": "reports"})
     assert asked == ["reports"]

@@ -20,17 +20,20 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, Pending, mark_of, seal, unseal
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType, KeyState
+from authserver.engine.resources import described
 from authserver.engine.restore import generation, lost_events
 from authserver.engine.restore.generation import FollowedGeneration, replace_signing_keys
 from authserver.engine.restore.lost_events import LoggedEvent, RedoOutcome, lost, read_log, redo
 from authserver.engine.tokens.assertions import SKEW, single_use
 from authserver.engine.tokens.once import claim, first_use, of_this_generation
 from authserver.policies.events import LogEvents
+from authserver.settings import AccessTokenFormat
 from authserver.testing.records import (
     NOW,
     a_client,
     a_consent,
     a_grant,
+    a_resource,
     a_session,
     a_token,
     a_user,
@@ -450,6 +453,36 @@ def test_edits_of_a_client_that_are_lost_are_named(make: Make) -> None:
     for details in ({"changed": {"scope": changed["scope"] | {"to": "read write"}}}, {"changed": 7}, {}):
         again = redo(engine, logged_event(EventType.CLIENT_CHANGED, client_id="reports", details=details))
         assert (again.outcome, again.todo) == (RedoOutcome.ALREADY, "")
+
+
+def test_a_resource_that_was_removed_is_removed_again(make: Make) -> None:
+    """T149, L-08: what was granted for it ended with the restore."""
+    engine = make()
+    engine.stores.resources.add(a_resource())
+    event = logged_event(EventType.RESOURCE_REMOVED, details={"resource": a_resource().uri})
+    assert redo(engine, event).outcome is RedoOutcome.DONE
+    assert engine.stores.resources.list() == []
+    assert redo(engine, event).outcome is RedoOutcome.ALREADY
+    assert redo(engine, logged_event(EventType.RESOURCE_REMOVED)).outcome is RedoOutcome.ALREADY
+
+
+def test_resources_that_the_backup_lacks_or_knows_otherwise_are_told(make: Make) -> None:
+    """T149: whether they still apply is for an operator to say."""
+    engine = make()
+    details = dict(described(a_resource(token_format=AccessTokenFormat.OPAQUE)))
+    details["token_format"] = "opaque"
+    added = logged_event(EventType.RESOURCE_ADDED, details=details)
+    changed = logged_event(EventType.RESOURCE_CHANGED, details={**details, "changed": ["token_format"]})
+    for event in (added, changed):
+        done = redo(engine, event)
+        assert done.outcome is RedoOutcome.ABSENT
+        assert "`authserver resource add https://api.example`" in done.todo
+    engine.stores.resources.add(a_resource())
+    for event in (added, changed):
+        assert "`authserver resource edit https://api.example`" in redo(engine, event).todo
+    engine.stores.resources.change(a_resource(), a_resource(token_format=AccessTokenFormat.OPAQUE))
+    for event in (added, changed):
+        assert redo(engine, event).outcome is RedoOutcome.ALREADY
 
 
 def test_clients_and_people_who_are_there_are_no_news(make: Make) -> None:

@@ -21,7 +21,7 @@ from authserver.api import (
     narrow,
 )
 from authserver.engine.crypto import digests
-from authserver.engine.records import RegisteredBy, TokenKind
+from authserver.engine.records import RegisteredBy, Resource, TokenKind
 from authserver.engine.uris import needs_permission
 from authserver.ini import convert
 from authserver.policies.client_auth import ClientSecretBasic, ClientSecretPost, PublicClient
@@ -32,9 +32,9 @@ from authserver.policies.mcp_clients import McpClients
 from authserver.policies.origins import OriginsListed, OriginsRegistered
 from authserver.policies.redirect_uris import RedirectExact, RedirectLoopback, RedirectPrivateUse
 from authserver.policies.registration import RegistrationOpen, RegistrationToken
-from authserver.policies.resources import ResourcesListed
+from authserver.policies.resources import ResourcesListed, ResourcesRegistered
 from authserver.policies.scopes import ScopesDefault, ScopesRegistered
-from authserver.testing.records import a_client, a_consent, a_user, an_initial_token
+from authserver.testing.records import NOW, a_client, a_consent, a_user, an_initial_token
 
 # ---- client_auth_decision --------------------------------------------------------------------------
 
@@ -201,17 +201,74 @@ LISTED = ResourcesListed(
 )
 def test_which_resources_are_allowed(resource: str | None, decision: Decision | None) -> None:
     """RFC 8707, 2: the listed ones, each by its whole name."""
-    assert LISTED.resource_decision(resource) == decision
+    assert LISTED.resource_decision(resource, None) == decision
 
 
 def test_without_a_default_a_resource_must_be_named() -> None:
-    assert replace(LISTED, default="").resource_decision(None) == deny("resource-missing")
+    assert replace(LISTED, default="").resource_decision(None, None) == deny("resource-missing")
+    # It leaves a default to others, such as a plugin that has one.
+    assert ResourcesRegistered().resource_decision(None, None) is None
+    assert ResourcesRegistered().resource_decision("https://api.example/", None) is None
+
+
+STORED = Resource(
+    form="https://files.example/",
+    uri="https://files.example",
+    scopes=("read", "write"),
+    introspecting_clients=("files-api",),
+    created_at=NOW,
+)
+
+
+def test_a_registered_resource_is_allowed_as_it_is_written() -> None:
+    """O-09, O-10; a default of the database is no business of the list of the INI."""
+    policy = ResourcesRegistered()
+    assert policy.resource_decision(STORED.form, STORED) == allow("resource-registered", STORED.uri)
+    assert policy.resource_decision(None, STORED) == allow("resource-default", STORED.uri)
+    assert replace(LISTED, default="").resource_decision(None, STORED) is None
+
+
+def test_what_the_ini_names_is_not_for_the_database_to_allow() -> None:
+    """What the INI says of a resource counts; a line that only names it does not offer it."""
+    named = replace(STORED, settings=("authserver.resource_names",), scopes=())
+    assert ResourcesRegistered().resource_decision(named.form, named) is None
+    assert ResourcesRegistered().resource_decision(None, named) is None
+    assert ResourcesRegistered().scope_decision((named,)) is None
+
+
+def test_resources_of_the_ini_and_of_the_database_have_their_scopes_together() -> None:
+    """O-07: each policy knows what the other says, so neither takes the scopes of the other's resource."""
+    listed = ResourcesListed(resources=(("https://notes.example/", "notes"),))
+    both = (*listed.known_resources.values(), STORED)
+    together = narrow("scopes-of-resource", ("notes", "read", "write"))
+    assert listed.scope_decision(("https://notes.example/", STORED.uri), both) == together
+    assert ResourcesRegistered().scope_decision(both) == together
+    assert ResourcesRegistered().scope_decision((replace(STORED, scopes=None),)) is None
+
+
+@pytest.mark.parametrize(
+    ("client_id", "kind", "decision"),
+    [
+        ("files-api", TokenKind.ACCESS, allow("introspecting-client")),
+        ("files-api", TokenKind.REFRESH, None),
+        ("notes-api", TokenKind.ACCESS, None),
+    ],
+)
+def test_the_clients_of_a_resource_may_introspect_its_access_tokens(
+    client_id: str, kind: TokenKind, decision: Decision | None
+) -> None:
+    """RFC 7662, 4: the resource server, and nobody else; refresh tokens are for this server alone."""
+    token = IntrospectedToken(
+        client_id="reports", subject="user_ada", audience=(STORED.uri,), scopes=("read",), kind=kind
+    )
+    caller = a_client(client_id=client_id)
+    assert IntrospectResourceServers().introspection_decision(caller, token, (STORED,)) == decision
 
 
 def test_only_is_the_default_while_exactly_one_resource_is_listed() -> None:
     """O-08: with a second one an operator must say which; no token changes its audience by the order of lines."""
     one = ResourcesListed(resources=LISTED.resources[:1], default="only")
-    assert one.resource_decision(None) == allow("resource-default", "https://api.example/")
+    assert one.resource_decision(None, None) == allow("resource-default", "https://api.example/")
     for resources, told in (
         (
             LISTED.resources,
@@ -235,7 +292,7 @@ def test_only_is_the_default_while_exactly_one_resource_is_listed() -> None:
 )
 def test_a_resource_narrows_the_scopes(resources: tuple[str, ...], decision: Decision | None) -> None:
     """RFC 8707, 2.2: to those that make sense at one of the resources."""
-    assert LISTED.scope_decision(resources) == decision
+    assert LISTED.scope_decision(resources, ()) == decision
 
 
 @pytest.mark.parametrize(
@@ -564,7 +621,7 @@ def test_a_resource_server_may_know_the_tokens_for_it(
         )
     )
     asked = replace(TOKEN, audience=audience)
-    decision = plugin.introspection_decision(a_client(client_id=client_id), asked)
+    decision = plugin.introspection_decision(a_client(client_id=client_id), asked, ())
     assert decision == (allow("in-audience") if knows else None)
 
 
@@ -572,7 +629,7 @@ def test_a_resource_server_knows_no_refresh_token() -> None:
     """M-07.b: those are for the authorization server alone."""
     plugin = IntrospectResourceServers(clients=(("api", "https://api.example"),))
     asked = replace(TOKEN, kind=TokenKind.REFRESH)
-    assert plugin.introspection_decision(a_client(client_id="api"), asked) is None
+    assert plugin.introspection_decision(a_client(client_id="api"), asked, ()) is None
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ METHODS: dict[str, Callable[[Stores], object]] = {
         stores.grants.revoke_next(NOW, "left", limit=9),
     ),
     "grants.touch": lambda stores: stores.grants.touch("grant-7", NOW),
+    "grants.page": lambda stores: stores.grants.page(after="grant-7", limit=9),
+    "grants.narrow": lambda stores: stores.grants.narrow(a_grant(grant_id="grant-7"), ("urn:other",)),
     "tokens.add": lambda stores: stores.tokens.add(
         a_token(grant_id=add_grant(stores), digest=os.urandom(32))
     ),
@@ -93,6 +95,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), NOW),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), NOW, limit=3),
     "tokens.extend": lambda stores: stores.tokens.extend(a_token(), NOW),
+    "tokens.access_tokens": lambda stores: stores.tokens.access_tokens(["grant-7", "grant-8"], NOW),
     "kept.add_once": lambda stores: stores.kept.add_once(a_kept_record(digest=os.urandom(32))),
     "kept.find": lambda stores: stores.kept.find("example", b"unknown"),
     "kept.change": lambda stores: stores.kept.change(a_kept_record(), a_kept_record(claimed_at=NOW)),
@@ -106,6 +109,9 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "consents.remember": lambda stores: stores.consents.remember(a_consent(user_id=add_user(stores))),
     "consents.forget": lambda stores: stores.consents.forget("user_7", "client-8"),
     "consents.forget, of all clients": lambda stores: stores.consents.forget("user_7"),
+    "consents.page": lambda stores: stores.consents.page(after=("user_7", POPULAR), limit=9),
+    "consents.narrow": lambda stores: stores.consents.narrow(a_consent(user_id="user_7"), ("urn:other",)),
+    "consents.narrow, to none": lambda stores: stores.consents.narrow(a_consent(user_id="user_7"), ()),
     "consents.forget_client": lambda stores: stores.consents.forget_client("client-8"),
     "events.add": lambda stores: stores.events.add(an_event()),
     "events.find": lambda stores: stores.events.find("event-7"),
@@ -132,7 +138,7 @@ WHOLE = {
     "sessions.end_some",
 }
 # These are about tables with a handful of rows, or have such tests in `test_upkeep.py`.
-ELSEWHERE = {"initial_tokens", "signing_keys", "ring_keys", "generations", "upkeep"}
+ELSEWHERE = {"initial_tokens", "resources", "signing_keys", "ring_keys", "generations", "upkeep"}
 
 
 def new() -> str:
@@ -216,18 +222,22 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("tokens.find", {"pk_tokens", "pk_grants", "pk_users"}),
         ("tokens.claim", {"pk_tokens", "pk_grants"}),
         ("tokens.extend", {"pk_tokens", "pk_grants"}),
+        ("tokens.access_tokens", {"ix_tokens_grant_id"}),
         ("kept.find", {"pk_kept"}),
         ("kept.change", {"pk_kept"}),
         ("kept.claim", {"pk_kept"}),
         ("grants.find_with_user", {"pk_grants", "pk_users"}),
         ("grants.revoke", {"pk_grants"}),
         ("grants.touch", {"pk_grants"}),
+        ("grants.page", {"pk_grants"}),
+        ("grants.narrow", {"pk_grants"}),
         ("grants.list", {"ix_grants_user_id_client_id", "ix_tokens_grant_id"}),
         ("grants.list, of a client", {"ix_grants_client_id", "ix_tokens_grant_id"}),
         ("grants.revoke_of_user", {"ix_grants_user_id_client_id"}),
         ("grants.revoke_of_user, to one client", {"ix_grants_user_id_client_id"}),
         # The other one over the same two columns; the primary key would cost as much.
         ("consents.find", {"ix_consents_client_id_user_id"}),
+        ("consents.page", {"pk_consents"}),
         ("sessions.find", {"pk_sessions", "pk_users"}),
         ("sessions.list", {"ix_sessions_user_id"}),
         ("sessions.end_all", {"ix_sessions_user_id"}),

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from authserver.engine import pkce
-from authserver.engine.asking import allowed_scopes, may_refresh, narrower_resources, still_registered
+from authserver.engine.asking import (
+    allowed_scopes,
+    may_refresh,
+    narrower_resources,
+    remaining_resources,
+    still_registered,
+)
 from authserver.engine.context import Engine, Issue
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidGrant, InvalidRequest
@@ -22,8 +28,9 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     Raises:
         InvalidRequest: `code` is missing, or `code_verifier` is malformed.
         InvalidGrant: the code is not this client's, not live, or not proven; a second, otherwise
-            valid presentation revokes the grant (G-05), an unproven one revokes nothing (G-06).
-        InvalidTarget: a resource that was not granted.
+            valid presentation revokes the grant (G-05), an unproven one revokes nothing (G-06). Or no resource
+            of the grant exists any more.
+        InvalidTarget: a resource that was not granted, or does not exist any more.
     """
     code = parameters.require("code")
     verifier = parameters.get("code_verifier")
@@ -39,7 +46,8 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
         raise InvalidGrant(_REFUSED, reason="redirect-uri-differs", failed_token=token)
     if not pkce.verify(token.details.get("code_challenge", ""), verifier):
         raise InvalidGrant(_REFUSED, reason="verifier-wrong", failed_token=token)
-    resources = narrower_resources(parameters.all("resource"), token.resources)
+    named = parameters.all("resource")
+    narrowed = narrower_resources(named, token.resources)
     if token.claimed_at is not None:
         burnt = token.failures >= MAXIMUM_FAILURES
         raise InvalidGrant(
@@ -48,6 +56,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
             revoke_grant=None if burnt else grant.grant_id,
         )
     _recheck(engine, client, found)
+    resources = remaining_resources(engine, client, found, narrowed, named=bool(named))
     granted = still_registered(client, token.scopes)
     scopes = allowed_scopes(engine, client, found.user, "authorization_code", granted, resources)
     return Issue(

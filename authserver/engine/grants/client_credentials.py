@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from authserver.engine.asking import allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.context import Engine, Issue
 from authserver.engine.crypto import digests
@@ -23,6 +21,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     requested = requested_scopes(parameters)
     resources = allowed_resources(engine, client, parameters.all("resource"))
     scopes = allowed_scopes(engine, client, None, "client_credentials", requested, resources)
+    _, lifetime = engine.token_form(client, resources)
     grant = Grant(
         grant_id=digests.new_identifier(),
         client_id=client.client_id,
@@ -30,7 +29,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
         scopes=scopes,
         resources=resources,
         created_at=engine.now,
-        expires_at=engine.now + timedelta(seconds=engine.settings.access_token_lifetime),
+        expires_at=engine.now + lifetime,
     )
     return Issue(grant=grant, scopes=scopes, resources=resources, is_new=True)
 

@@ -12,7 +12,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from authserver.engine.asking import allowed_scopes, narrower_resources, requested_scopes, still_registered
+from authserver.engine.asking import (
+    allowed_scopes,
+    narrower_resources,
+    remaining_resources,
+    requested_scopes,
+    still_registered,
+)
 from authserver.engine.context import Engine, Issue
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import Unsealable, open_under
@@ -31,8 +37,9 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
 
     Raises:
         InvalidRequest: `refresh_token` is missing.
-        InvalidGrant: it is not this client's or not live; reuse revokes the grant (I-06).
-        InvalidScope, InvalidTarget: more than was granted (I-10, I-16).
+        InvalidGrant: it is not this client's or not live; reuse revokes the grant (I-06). Or no resource of the grant
+            exists any more (I-17).
+        InvalidScope, InvalidTarget: more than was granted, or a resource that does not exist any more (I-10, I-16).
     """
     presented = parameters.require("refresh_token")
     found = _find(engine, client, presented)
@@ -44,7 +51,9 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     requested = requested_scopes(parameters) or still_registered(client, grant.scopes)
     if any(scope not in grant.scopes for scope in requested):
         raise InvalidScope("The requested scope was not granted.", reason="scope-not-granted")
-    resources = narrower_resources(parameters.all("resource"), token.resources)
+    named = parameters.all("resource")
+    narrowed = narrower_resources(named, token.resources)
+    resources = remaining_resources(engine, client, found, narrowed, named=bool(named))
     scopes = allowed_scopes(engine, client, found.user, "refresh_token", requested, resources)
     keeps = successor is None and not _rotates(client)
     spends = successor is None and not keeps

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from authserver.engine import uris
 from authserver.engine.clients import secrets
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.editing import members
@@ -21,6 +22,7 @@ from authserver.engine.clients.secrets import SecretsUnchanged
 from authserver.engine.context import Engine
 from authserver.engine.people.attributes import record_change
 from authserver.engine.records import EventType, RegisteredBy
+from authserver.engine.resources import described
 
 REASON = "database-restored"
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -222,6 +224,29 @@ def _miss_user(engine: Engine, event: LoggedEvent) -> Redone:
     return Redone(event=event, subject=user_id, outcome=RedoOutcome.ABSENT, todo=todo)
 
 
+def _remove_resource(engine: Engine, event: LoggedEvent) -> Redone:
+    """What was granted for it ended with the restore."""
+    resource = str(event.details.get("resource", ""))
+    removed = engine.stores.resources.remove(uris.resource_form(resource))
+    outcome = RedoOutcome.DONE if removed else RedoOutcome.ALREADY
+    if removed:
+        engine.record(EventType.RESOURCE_REMOVED, reason=REASON, details={"resource": resource})
+    return Redone(event=event, subject=resource, outcome=outcome)
+
+
+def _miss_resource(engine: Engine, event: LoggedEvent) -> Redone:
+    """A resource that was added or changed; the log has what it was then, which an operator may not want any more."""
+    resource = str(event.details.get("resource", ""))
+    known = engine.stores.resources.find(uris.resource_form(resource))
+    if known is not None and all(
+        event.details.get(name) == value for name, value in described(known).items()
+    ):
+        return Redone(event=event, subject=resource, outcome=RedoOutcome.ALREADY)
+    command = "add" if known is None else "edit"
+    todo = f"it must be registered again as it was: `authserver resource {command} {resource}`"
+    return Redone(event=event, subject=resource, outcome=RedoOutcome.ABSENT, todo=todo)
+
+
 def _time(value: object) -> datetime | None:
     try:
         time = datetime.fromisoformat(str(value))
@@ -240,4 +265,7 @@ _REDO: Mapping[str, Callable[[Engine, LoggedEvent], Redone]] = {
     EventType.PASSWORD_CHANGED: _take_password_away,
     EventType.CLIENT_REGISTERED: _miss_client,
     EventType.USER_ADDED: _miss_user,
+    EventType.RESOURCE_ADDED: _miss_resource,
+    EventType.RESOURCE_CHANGED: _miss_resource,
+    EventType.RESOURCE_REMOVED: _remove_resource,
 }

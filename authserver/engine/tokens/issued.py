@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from authserver.engine import uris
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.jose import NotVerified
@@ -48,13 +49,25 @@ class Issued:
     is_used: bool = False
 
     def is_active(self, now: datetime) -> bool:
-        """Whether it is valid now, if its client is enabled: unused, not expired or revoked, its user not disabled."""
+        """Whether it is valid now, if its client is enabled: unused, not expired or revoked, its user not disabled.
+
+        A token for a resource that its grant has lost is not valid (L-08).
+        """
         return (
             not self.is_used
             and now < min(self.expires_at, self.grant.expires_at)
             and self.grant.revoked_at is None
+            and self._is_within_grant()
             and (self.grant.user_id is None or (self.user is not None and self.user.is_enabled))
         )
+
+    def _is_within_grant(self) -> bool:
+        granted = self.grant.resources
+        if all(resource in granted for resource in self.audience):
+            return True
+        # The operator may spell it in another way since.
+        forms = set(map(uris.resource_form, granted))
+        return self.kind is TokenKind.REFRESH or forms.issuperset(map(uris.resource_form, self.audience))
 
 
 _TEXTS = ("iss", "sub", "client_id", "jti", "scope")

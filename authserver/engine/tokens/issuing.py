@@ -313,13 +313,11 @@ def _note_use(engine: Engine, client: Client) -> None:
 def _access_token(
     engine: Engine, client: Client, order: Issue, binding: Binding | None
 ) -> tuple[str, datetime, Token | None]:
-    """A JWT (RFC 9068) or an opaque token, as the resources ask, when it ends, and what is kept of it."""
-    settings, grant = engine.settings, order.grant
-    expires_at = min(engine.now + timedelta(seconds=settings.access_token_lifetime), grant.expires_at)
-    opaque = settings.access_token_format is AccessTokenFormat.OPAQUE or any(
-        resource in settings.opaque_resources for resource in order.resources
-    )
-    if not opaque:
+    """A JWT (RFC 9068) or an opaque token, as client and resources ask, when it ends, and what is kept of it."""
+    grant = order.grant
+    token_format, lifetime = engine.token_form(client, order.resources)
+    expires_at = min(engine.now + lifetime, grant.expires_at)
+    if token_format is AccessTokenFormat.JWT:
         claims = _claims(engine, client, order, binding, expires_at)
         return engine.signer.sign(claims, typ="at+jwt"), expires_at, None
     token = digests.new_credential(digests.ACCESS)

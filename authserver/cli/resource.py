@@ -1,0 +1,346 @@
+"""`authserver resource`: the APIs that tokens may be for (RFC 8707)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, cast
+
+import click
+
+from authserver.cli.configuration import Configuration, OneSentence, Plugins
+from authserver.cli.durations import duration
+from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.cli.progress import progress
+from authserver.engine import resources, uris
+from authserver.engine.context import Engine
+from authserver.engine.errors import InvalidTarget
+from authserver.engine.records import Resource
+from authserver.engine.resources import BadResource, Ended
+from authserver.ini import did_you_mean
+from authserver.plugins.asking import PluginSet
+from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
+
+# The value of an option with which a resource has what all others have.
+SERVER = "server"
+MINIMUM_LIFETIME = 10
+POLICY = "resources_registered"
+_COLUMNS = (
+    "resource",
+    "name",
+    "scopes",
+    "token_format",
+    "token_lifetime",
+    "default",
+    "introspecting_clients",
+    "source",
+)
+
+
+def _lifetime(text: str) -> timedelta | None:
+    """The type of --token-lifetime. Raises click.BadParameter."""
+    if text == SERVER:
+        return None
+    lifetime = duration(text)
+    if not MINIMUM_LIFETIME <= lifetime.total_seconds() <= MAXIMUM_ACCESS_TOKEN_LIFETIME:
+        raise click.BadParameter(
+            f"{text}: an access token is valid for {MINIMUM_LIFETIME}s to {MAXIMUM_ACCESS_TOKEN_LIFETIME}s; or write "
+            f"`{SERVER}`, for as long as all others"
+        )
+    return lifetime
+
+
+name_option = click.option("--name", help="What people are shown, beside the URI.")
+scope_option = click.option(
+    "--scope", "scopes", multiple=True, metavar="SCOPE", help="A scope that makes sense there; several times."
+)
+format_option = click.option(
+    "--token-format",
+    type=click.Choice([*map(str, AccessTokenFormat), SERVER]),
+    help=f"The format of its access tokens; `{SERVER}`: as of all others.",
+)
+lifetime_option = click.option(
+    "--token-lifetime",
+    "lifetime",
+    type=_lifetime,
+    metavar="DURATION",
+    help=f"How long its access tokens are valid, such as 5m; `{SERVER}`: as long as all others.",
+)
+introspecting_option = click.option(
+    "--introspecting-client",
+    "introspecting_clients",
+    multiple=True,
+    metavar="CLIENT_ID",
+    help="A client that may introspect its access tokens, such as that of the API itself; several times.",
+)
+
+
+@click.group(cls=OneSentence)
+def resource() -> None:
+    """The resources that tokens may be for, such as APIs.
+
+    A resource is in the database, or in the INI (authserver.plugin.resources_listed.resources and others), where only an
+    editor changes it. What the INI says counts.
+    """
+
+
+@resource.command()
+@click.argument("uri")
+@name_option
+@scope_option
+@format_option
+@lifetime_option
+@introspecting_option
+@click.option("--default", "is_default", is_flag=True, help="It counts when a request names no resource.")
+@json_option
+@click.pass_obj
+def add(configuration: Configuration, /, uri: str, is_default: bool, as_json: bool, **options: Any) -> None:
+    """Register the resource URI; without --scope, every scope makes sense there.
+
+    The URI is the audience of its tokens, as it is written here.
+    """
+    with configuration.engine() as engine, _in_a_sentence():
+        added = Resource(
+            form=_form(uri),
+            uri=uri,
+            is_default=is_default,
+            created_at=engine.now,
+            **_members(engine, options),
+        )
+        resources.add(engine, added)
+        row, is_asked = described(engine, added), POLICY in cast(PluginSet, engine.policies).names
+    _show(row, as_json)
+    if not is_asked:
+        say(f"Nothing asks for it yet: list {POLICY} in authserver.plugins.", err=True)
+
+
+@resource.command("list")
+@json_option
+@click.pass_obj
+def list_resources(configuration: Configuration, as_json: bool) -> None:
+    """List all resources, those of the INI first."""
+    with configuration.engine() as engine:
+        rows = [described(engine, each) for each in engine.resources.all()]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(rows, _COLUMNS, empty="There are none; register one with `authserver resource add URI`.")
+
+
+@resource.command()
+@click.argument("uri")
+@json_option
+@click.pass_obj
+def show(configuration: Configuration, uri: str, as_json: bool) -> None:
+    """Show a resource: what the INI or the database says of it."""
+    with configuration.engine() as engine:
+        found = engine.resources.find(_form(uri))
+        if found is None:
+            raise _unknown(engine, uri)
+        row = described(engine, found)
+    _show(row, as_json)
+
+
+@resource.command("edit")
+@click.argument("uri")
+@click.option("--uri", "spelling", metavar="URI", help="Another spelling of the same URI, for the audience.")
+@name_option
+@scope_option
+@click.option("--every-scope", is_flag=True, help="Every scope makes sense there.")
+@format_option
+@lifetime_option
+@introspecting_option
+@click.option(
+    "--default/--no-default", "is_default", default=None, help="Whether it counts when none is named."
+)
+@json_option
+@click.pass_obj
+def edit_resource(
+    configuration: Configuration,
+    /,
+    uri: str,
+    spelling: str | None,
+    every_scope: bool,
+    is_default: bool | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Change a resource of the database; what is not named stays as it is. An empty name or client takes it away.
+
+    It counts for the tokens that are issued from now on.
+    """
+    if every_scope and options["scopes"]:
+        raise click.UsageError("--every-scope: not with --scope")
+    with configuration.engine() as engine, _in_a_sentence():
+        before = engine.stores.resources.find(_form(uri))
+        if before is None:
+            known = engine.resources.find(_form(uri))
+            raise _in_the_ini(known) if known else _unknown(engine, uri)
+        members = _members(engine, options)
+        if every_scope:
+            members["scopes"] = None
+        if is_default is not None:
+            members["is_default"] = is_default
+        if spelling is not None:
+            if _form(spelling) != before.form:
+                raise click.UsageError(
+                    f"--uri {spelling}: it is another resource; add that, and remove this one"
+                )
+            members["uri"] = spelling
+        if not members:
+            raise click.UsageError(
+                f"what is to be changed? `authserver resource edit --help` lists the options, and `authserver resource "
+                f"show {uri}` shows how it is now"
+            )
+        after = replace(before, **members)
+        resources.change(engine, before, after)
+        row = described(engine, after)
+    _show(row, as_json)
+
+
+@resource.command()
+@click.argument("uri")
+@click.option("--dry-run", is_flag=True, help="Only say how much would end.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def remove(configuration: Configuration, uri: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Remove a resource, and end everything that hangs on it.
+
+    Grants for it alone end, with all their tokens; other grants lose it, and the opaque tokens for it end. It is safe to
+    run this again, also after an interruption. For a resource of the INI, take it out there and restart the servers first.
+    """
+    form = _form(uri)
+    application = configuration.application(Plugins.OBSERVE)
+    with closing(application):
+        application.check_database()
+        with application.begin() as engine:
+            known = engine.resources.find(form)
+            if known is not None and not known.is_stored and not dry_run:
+                raise _in_the_ini(known)
+            grants = engine.stores.grants.count()
+            until = resources.last_jwt_until(engine, known)
+        if not (yes or dry_run) and sys.stdin.isatty():
+            click.confirm(
+                f"This ends what was granted for {uri} (--dry-run counts it). Continue?", abort=True, err=True
+            )
+        if known is not None and not dry_run:
+            with application.begin() as engine:
+                resources.remove(engine, known)
+        batches = resources.end_all(application.begin, form, dry_run=dry_run)
+        total = -(-grants // resources.BATCH) or None
+        ended = sum(progress("Looking through grants", batches, quiet=as_json, total=total), Ended())
+        with application.begin() as engine:
+            if known is None and not ended:
+                raise _unknown(engine, uri)
+            if not dry_run:
+                resources.record_end(engine, known.uri if known else uri, ended)
+    counts = _counts(ended)
+    if as_json:
+        print_json(
+            {"resource": known.uri if known else uri, "dry_run": dry_run, **counts, "jwt_valid_until": until}
+        )
+        return
+    if ended:
+        say(f"With {words(uri)} this {'would end' if dry_run else 'has ended'}:")
+        print_record(counts, indent=2)
+    else:
+        say(f"{words(uri)}{'' if dry_run else ' is removed'}: nothing was granted for it.")
+    if until is not None:
+        say(
+            "\nJWT access tokens are not kept. An API that does not introspect accepts one until it expires, by the present "
+            f"settings at {words(until)} at the latest{', if the resource is removed now' if dry_run else ''}."
+        )
+
+
+def described(engine: Engine, resource: Resource) -> dict[str, Any]:
+    """What may be shown of a resource; format and lifetime are those that its tokens have."""
+    settings = engine.settings
+    return {
+        "resource": resource.uri,
+        "name": resource.name,
+        "scopes": "every scope" if resource.scopes is None else list(resource.scopes),
+        "token_format": resource.token_format or settings.access_token_format,
+        "token_lifetime": resource.token_lifetime or settings.access_token_lifetime,
+        "default": resource.is_default,
+        "introspecting_clients": list(resource.introspecting_clients),
+        "source": list(resource.settings) or "database",
+        "created_at": resource.created_at,
+    }
+
+
+def _show(row: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(row)
+    else:
+        print_record(row)
+
+
+def _members(engine: Engine, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What options say of a resource."""
+    members: dict[str, Any] = {}
+    if (name := options["name"]) is not None:
+        members["name"] = name.strip()
+    if scopes := options["scopes"]:
+        for scope in scopes:
+            if scope not in engine.scopes:
+                raise click.UsageError(
+                    f"--scope {scope}: no such scope; {did_you_mean(scope, engine.scopes, '')}"
+                )
+        members["scopes"] = tuple(dict.fromkeys(scopes))
+    if (token_format := options["token_format"]) is not None:
+        members["token_format"] = None if token_format == SERVER else AccessTokenFormat(token_format)
+    if _is_given("lifetime"):
+        lifetime = options["lifetime"]
+        members["token_lifetime"] = None if lifetime is None else int(lifetime.total_seconds())
+    if clients := options["introspecting_clients"]:
+        members["introspecting_clients"] = tuple(dict.fromkeys(filter(None, clients)))
+    return members
+
+
+def _is_given(parameter: str) -> bool:
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is not click.core.ParameterSource.DEFAULT
+
+
+def _form(uri: str) -> str:
+    """The canonical form of a resource that was named. Raises click.UsageError."""
+    try:
+        return uris.canonical_resource(uri)
+    except InvalidTarget:
+        raise click.UsageError(
+            f"{uri}: expected an absolute URI without a fragment, such as https://api.example.com/"
+        ) from None
+
+
+def _unknown(engine: Engine, uri: str) -> click.ClickException:
+    known = [each.uri for each in engine.resources.all()]
+    return click.ClickException(f"{uri}: no such resource; {did_you_mean(uri, known, '')}")
+
+
+def _in_the_ini(known: Resource) -> click.ClickException:
+    return click.ClickException(
+        f"{known.uri}: it is in the INI, in {', '.join(known.settings)}: change it or take it out there and restart the "
+        "servers; `authserver resource remove` then ends what was granted for it"
+    )
+
+
+def _counts(ended: Ended) -> dict[str, int]:
+    return {
+        "grants_ended": ended.grants,
+        "grants_narrowed": ended.narrowed_grants,
+        "access_tokens_ended": ended.access_tokens,
+        "consents_forgotten": ended.consents,
+        "consents_narrowed": ended.narrowed_consents,
+    }
+
+
+@contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    try:
+        yield
+    except BadResource as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,69 @@
+"""The resources that tokens may be for (RFC 8707): what the INI or the store says of each.
+
+What the INI says counts: a resource that it names is not looked up. So a server whose resources are in the INI reads
+nothing more from its database, and `authserver lint` lists what is in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from authserver.engine import uris
+from authserver.engine.ports import Resources
+from authserver.engine.records import Resource
+from authserver.settings import AccessTokenFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenForm:
+    """Format and lifetime of access tokens, in seconds; None: not said here."""
+
+    token_format: AccessTokenFormat | None = None
+    token_lifetime: int | None = None
+
+
+class Registry:
+    """The resources of the INI and the store, for one request: each is looked up once.
+
+    Args:
+        listed: those of the INI, by their canonical form.
+        stored: those of the store.
+    """
+
+    __slots__ = ("_found", "_listed", "_stored")
+
+    def __init__(self, listed: Mapping[str, Resource], stored: Resources) -> None:
+        self._listed = listed
+        self._stored = stored
+        self._found: dict[str | None, Resource | None] = {}
+
+    def find(self, resource: str | None) -> Resource | None:
+        """What is known of a resource, however its URI is spelt; with None, of the default. None: nothing."""
+        form = None if resource is None else uris.resource_form(resource)
+        if form is not None and form in self._listed:
+            return self._listed[form]
+        if form not in self._found:
+            self._found[form] = self._default() if form is None else self._stored.find(form)
+        return self._found[form]
+
+    def of(self, resources: Iterable[str]) -> tuple[Resource, ...]:
+        """What is known of these resources, without those of which nothing is."""
+        found = map(self.find, resources)
+        return tuple(resource for resource in found if resource is not None)
+
+    def all(self) -> tuple[Resource, ...]:
+        """All resources, those of the INI first; one that is in both only as the INI has it."""
+        stored = (resource for resource in self._stored.list() if resource.form not in self._listed)
+        return (*self._listed.values(), *stored)
+
+    def in_both(self) -> tuple[Resource, ...]:
+        """The resources of the INI that are in the store, too, where they do not count."""
+        forms = {resource.form for resource in self._stored.list()}
+        return tuple(resource for form, resource in self._listed.items() if form in forms)
+
+    def _default(self) -> Resource | None:
+        listed = next((resource for resource in self._listed.values() if resource.is_default), None)
+        default = listed or self._stored.default()
+        # In the store it does not count if the INI names it.
+        return self._listed.get(default.form, default) if default else None

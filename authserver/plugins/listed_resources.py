@@ -1,0 +1,111 @@
+"""What the INI says of resources and of the access tokens for them, in the server's own settings and in those of plugins.
+
+Resources are in several settings, a line each: `authserver.resource_names`, `authserver.opaque_resources`,
+`authserver.access_token_format@resources`, `authserver.access_token_lifetime@resources`, and those of plugins that have a
+mapping `known_resources` of resources by their canonical form.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from authserver.engine.errors import InvalidTarget
+from authserver.engine.records import Resource
+from authserver.engine.registry import TokenForm
+from authserver.engine.uris import canonical_resource
+from authserver.ini import PREFIX, Loaded, convert
+from authserver.plugins.asking import PluginSet
+from authserver.plugins.variants import CLIENTS, RESOURCES, split
+from authserver.settings import AccessTokenFormat, Settings, SettingsError
+
+# The members of a resource, and of what is set for a client, by the name of the setting.
+MEMBERS = {"access_token_format": "token_format", "access_token_lifetime": "token_lifetime"}
+
+
+def read(loaded: Loaded, plugins: PluginSet) -> tuple[Mapping[str, Resource], Mapping[str, TokenForm]]:
+    """The resources by their canonical form, and what is set for single clients by their ids.
+
+    Raises:
+        SettingsError: a line cannot be used, or two lines contradict each other; every problem is named.
+    """
+    _, overrides = split(loaded.single, PREFIX)
+    problems: list[str] = []
+    found: dict[str, Resource] = {}
+    for declared in plugins.all_declared("known_resources").values():
+        for resource in declared:
+            found[resource.form] = _joined(found.get(resource.form), resource)
+    forms = {kind: dict(_forms(overrides[kind], kind, problems)) for kind in (CLIENTS, RESOURCES)}
+    for setting, uri, members in _lines(loaded.settings, forms[RESOURCES]):
+        try:
+            form = canonical_resource(uri)
+        except InvalidTarget as error:
+            problems.append(f"{PREFIX}{setting}: {uri}: {error}")
+            continue
+        known = found.get(form) or Resource(form=form, uri=form, scopes=())
+        for member, value in members.items():
+            said = getattr(known, member)
+            if member == "name" and said:
+                problems.append(f"{PREFIX}{setting}: two lines name {uri}")
+            elif said and said != value:
+                problems.append(
+                    f"{PREFIX}{setting}: {uri}: it is in authserver.opaque_resources, too, which says otherwise; take it "
+                    "out of one of them"
+                )
+        found[form] = replace(
+            known, **members, settings=tuple(dict.fromkeys((*known.settings, f"{PREFIX}{setting}")))
+        )
+    if problems:
+        raise SettingsError(problems)
+    return MappingProxyType(found), MappingProxyType(
+        {client_id: TokenForm(**form) for client_id, form in forms[CLIENTS].items()}
+    )
+
+
+def _lines(
+    settings: Settings, forms: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Setting, URI and what is said of the resource, for each line."""
+    for uri, name in settings.resource_names:
+        yield "resource_names", uri, {"name": name}
+    for uri in settings.opaque_resources:
+        yield "opaque_resources", uri, {"token_format": AccessTokenFormat.OPAQUE}
+    for setting, member in MEMBERS.items():
+        for uri, form in forms.items():
+            if member in form:
+                yield f"{setting}@{RESOURCES}", uri, {member: form[member]}
+
+
+def _forms(
+    overrides: Mapping[str, Mapping[str, Any]], kind: str, problems: list[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is set for each client or resource; problems are added to the list."""
+    hints = typing.get_type_hints(Settings, include_extras=True)
+    for one, texts in overrides.items():
+        form: dict[str, Any] = {}
+        for setting, value in texts.items():
+            try:
+                form[MEMBERS[setting]] = convert(value.text, hints[setting])
+            except (msgspec.ValidationError, ValueError) as error:
+                problems.append(f"{PREFIX}{setting}@{kind}: {one}: {error}")
+        yield one, form
+
+
+def _joined(before: Resource | None, resource: Resource) -> Resource:
+    """What two plugins say of a resource; the first one counts where they differ."""
+    if before is None:
+        return resource
+    return replace(
+        before,
+        uri=resource.uri if before.uri == before.form else before.uri,
+        name=before.name or resource.name,
+        scopes=resource.scopes if before.scopes == () else before.scopes,
+        is_default=before.is_default or resource.is_default,
+        introspecting_clients=(*before.introspecting_clients, *resource.introspecting_clients),
+        settings=(*before.settings, *resource.settings),
+    )
