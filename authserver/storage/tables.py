@@ -322,8 +322,9 @@ Index(
 Index(None, grants.c.user_id, grants.c.client_id)
 Index(None, consents.c.client_id, consents.c.user_id)
 # Codes and refresh tokens stay as long as their grant, as evidence of reuse: only these are deleted by their
-# own end.
-DISPOSABLE = tokens.c.kind == TokenKind.ACCESS
+# own end. Not written as `kind = 'access'`: tokens are looked up by `kind = ?`, and SQLite would compare the two, and so
+# compile each such statement again whenever it gets another value.
+DISPOSABLE = tokens.c.kind.not_in(sorted(kind for kind in TokenKind if kind is not TokenKind.ACCESS))
 Index(
     "ix_tokens_access_expires_at",
     tokens.c.expires_at,

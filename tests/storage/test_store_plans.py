@@ -88,6 +88,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "grants.touch": lambda stores: stores.grants.touch("grant-7", NOW),
     "grants.page": lambda stores: stores.grants.page(after="grant-7", limit=9),
     "grants.narrow": lambda stores: stores.grants.narrow(a_grant(grant_id="grant-7"), ("urn:other",)),
+    "grants.widen": lambda stores: stores.grants.widen(a_grant(grant_id="grant-7"), ("read", "write")),
     "tokens.add": lambda stores: stores.tokens.add(
         a_token(grant_id=add_grant(stores), digest=os.urandom(32))
     ),
@@ -95,6 +96,12 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), NOW),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), NOW, limit=3),
     "tokens.extend": lambda stores: stores.tokens.extend(a_token(), NOW),
+    "tokens.usable_refresh_tokens": lambda stores: stores.tokens.usable_refresh_tokens(
+        "user_7", "client-8", NOW, limit=9
+    ),
+    "tokens.usable_refresh_tokens, of the popular client": lambda stores: stores.tokens.usable_refresh_tokens(
+        "user_7", POPULAR, NOW, limit=9
+    ),
     "tokens.access_tokens": lambda stores: stores.tokens.access_tokens(["grant-7", "grant-8"], NOW),
     "kept.add_once": lambda stores: stores.kept.add_once(a_kept_record(digest=os.urandom(32))),
     "kept.find": lambda stores: stores.kept.find("example", b"unknown"),
