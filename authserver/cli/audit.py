@@ -178,8 +178,7 @@ def export(
         if output is None:
             _write(found, sys.stdout, until)
             return
-        with private_files.begin(output) as file:
-            count, last = _write(found, file, until)
+        count, last = _write_file(found, output, until)
     say(f"{words(str(output))} has {count:,} {'event' if count == 1 else 'events'} until {words(until)}.")
     if last := last or after:
         say(f"The next export begins with --after {words(last)}")
@@ -249,6 +248,24 @@ def _names(engine: Engine, events: Iterable[Event]) -> dict[str, str]:
     """The names of the people in these events, by their ids."""
     user_ids = sorted({event.user_id for event in events if event.user_id})
     return {user.user_id: user.username for user in engine.stores.users.find_all(user_ids)}
+
+
+def _write_file(events: Iterable[Event], path: Path, until: datetime) -> tuple[int, str | None]:
+    """As `_write`, into a new file. What stops half way leaves the lines that there are, and no empty file."""
+    file = private_files.begin(path)
+    try:
+        with file:
+            return _write(events, file, until)
+    except BaseException:
+        if path.stat().st_size:
+            say(
+                f"{words(str(path))} is not complete: export what is missing with --after and the cursor of its last whole "
+                "line",
+                err=True,
+            )
+        else:
+            path.unlink()
+        raise
 
 
 def _write(events: Iterable[Event], file: TextIO, until: datetime) -> tuple[int, str | None]:

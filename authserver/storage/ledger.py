@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Select, TextClause, bindparam, func, insert, select, tuple_
+from sqlalchemy import (
+    Executable,
+    Integer,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
 
 from authserver.engine.records import (
     REFUSALS,
@@ -54,6 +61,8 @@ _LAST_EVENTS = (
 _IS_REFUSAL = spelt_out(REFUSED)
 # Few events have the same of one of these, and an index finds them in the order of their time.
 _NARROW = frozenset({"event_id", "client_id", "user_id", "grant_id"})
+_BEGINNING: Place = (datetime.min.replace(tzinfo=UTC), "")
+_END: Place = (datetime.max.replace(tzinfo=UTC), "")
 _COUNT_EVENTS = select(func.count()).where(events.c.at >= bindparam("at"), _OF_TYPE).select_from(events)
 
 _KEY = Rows(SigningKey, signing_keys)
@@ -98,7 +107,7 @@ class SqlEvents:
 
     def latest(self) -> Iterator[Event]:
         """By keyset, as `since`."""
-        before, last_id = datetime.max.replace(tzinfo=UTC), ""
+        before, last_id = _END
         while True:
             parameters = {"at": before, "last_id": last_id, "limit": BATCH}
             batch = [_EVENT.record(row) for row in self._work.read(_LAST_EVENTS, parameters)]
@@ -113,20 +122,7 @@ class SqlEvents:
     def search(
         self, wanted: EventFilter, *, after: Place | None = None, oldest_first: bool = False, limit: int
     ) -> Sequence[Event]:
-        """By keyset, as `since`. Of several types each is found by the index for itself, already in order."""
-        types = wanted.types
-        if len(types) < 2 or types == REFUSALS or _NARROW & wanted.texts.keys():
-            return self._page(wanted, after, oldest_first, limit)
-        pages = [
-            self._page(replace(wanted, types=frozenset({type})), after, oldest_first, limit)
-            for type in sorted(types)
-        ]
-        merged = heapq.merge(*pages, key=lambda event: (event.at, event.event_id), reverse=not oldest_first)
-        return list(islice(merged, limit))
-
-    def _page(
-        self, wanted: EventFilter, after: Place | None, oldest_first: bool, limit: int
-    ) -> Sequence[Event]:
+        """By keyset, as `since`."""
         statement, parameters = _search(wanted, after, oldest_first)
         found = self._work.read(statement, {**parameters, "limit": limit})
         return [_EVENT.record(row) for row in found]
@@ -182,35 +178,42 @@ class SqlGenerations:
         self._work.insert(_BEGIN_GENERATION, {"began_at": now})
 
 
-def _search(wanted: EventFilter, after: Place | None, oldest_first: bool) -> tuple[Select[Any], Row]:
+def _search(wanted: EventFilter, after: Place | None, oldest_first: bool) -> tuple[Executable, Row]:
     """The statement that finds these events in order, and its parameters but the `limit`."""
-    time, key = events.c.at, events.c.event_id
-    order = (time, key) if oldest_first else (time.desc(), key.desc())
-    parameters: dict[str, Any] = dict(wanted.texts)
-    conditions: list[ColumnElement[bool] | TextClause] = [
-        events.c[name] == bindparam(name) for name in parameters
-    ]
-    if wanted.types == REFUSALS:
-        conditions.append(_IS_REFUSAL)
-    elif len(wanted.types) == 1:
-        (parameters["type"],) = wanted.types
-        conditions.append(events.c.type == bindparam("type"))
-    elif wanted.types:
-        parameters["types"] = sorted(wanted.types)
-        conditions.append(_OF_TYPE)
+    place = tuple_(events.c.at, events.c.event_id)
+    last = tuple_(bindparam("at", type_=UtcDateTime), bindparam("last_id", type_=events.c.event_id.type))
+    at, last_id = after or (_BEGINNING if oldest_first else _END)
+    parameters: dict[str, Any] = {**wanted.texts, "at": at, "last_id": last_id}
+    conditions = [events.c[name] == bindparam(name) for name in wanted.texts]
+    conditions.append(place > last if oldest_first else place < last)
     if wanted.since is not None:
         parameters["since"] = wanted.since
-        conditions.append(time >= bindparam("since"))
+        conditions.append(events.c.at >= bindparam("since"))
     if wanted.until is not None:
         parameters["until"] = wanted.until
-        conditions.append(time < bindparam("until"))
-    if after is not None:
-        parameters["at"], parameters["last_id"] = after
-        last = tuple_(bindparam("at", type_=UtcDateTime), bindparam("last_id", type_=key.type))
-        conditions.append(tuple_(time, key) > last if oldest_first else tuple_(time, key) < last)
-    # The limit is written into the statement: PostgreSQL plans for a tenth of the table if it does not know it.
+        conditions.append(events.c.at < bindparam("until"))
+    # Written into the statement: of what it does not know, PostgreSQL expects a tenth of the table and an average type.
     limit = bindparam("limit", type_=Integer, literal_execute=True)
-    return select(*_EVENT.columns).where(*conditions).order_by(*order).limit(limit), parameters
+
+    def ordered(statement: Any, columns: Any) -> Any:
+        order = (columns.at, columns.event_id)
+        return statement.order_by(*order if oldest_first else [column.desc() for column in order]).limit(
+            limit
+        )
+
+    matching = select(*_EVENT.columns).where(*conditions)
+    if wanted.types == REFUSALS:
+        return ordered(matching.where(_IS_REFUSAL), events.c), parameters
+    names = [f"type_{number}" for number, _ in enumerate(wanted.types)]
+    parameters |= zip(names, sorted(wanted.types), strict=True)
+    of_type = [
+        events.c.type == bindparam(name, type_=events.c.type.type, literal_execute=True) for name in names
+    ]
+    if len(names) < 2 or _NARROW & wanted.texts.keys():
+        return ordered(matching.where(or_(*of_type)) if names else matching, events.c), parameters
+    # The index gives those of one type in order, and not those of several together.
+    together = union_all(*(select(ordered(matching.where(each), events.c).subquery()) for each in of_type))
+    return ordered(together, together.selected_columns), parameters
 
 
 def _types(type: EventType | None) -> list[EventType]:
