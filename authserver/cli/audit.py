@@ -114,6 +114,8 @@ def search(
         rows = [_row(event, people) for event in page.events]
         empty = "There are no more such events." if after else "There is no such event."
         print_rows(rows, _COLUMNS, empty=empty, whole=("time", "error_id"))
+        if rows:
+            say(f"\nOne of them whole: {words(configuration.command)} audit show ERROR_ID")
     if page.next is None:
         return
     options = [

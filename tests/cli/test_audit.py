@@ -106,9 +106,11 @@ def test_a_line_of_json_has_all_that_is_kept_of_an_event(run, people: dict[str, 
     }
 
 
-def test_people_see_a_table_with_names(run, people: dict[str, str]) -> None:
+def test_people_see_a_table_with_names(run, ini: Path, people: dict[str, str]) -> None:
     shown = run("audit", "search", "--client", "notes").stdout
-    heading, _again, consent, refused, _issued = (line.split() for line in shown.splitlines())
+    table, _, hint = shown.partition("\n\n")
+    assert hint == f"One of them whole: authserver -c {ini} audit show ERROR_ID\n"
+    heading, _again, consent, refused, _issued = (line.split() for line in table.splitlines())
     assert heading == ["time", "event", "actor", "client", "user", "reason", "error", "id"]
     assert consent == ["2026-11-30", "10:43:05Z", "consent.given", "user", "notes", "demo", "-", "consent"]
     assert refused[2:] == ["token.refused", "client", "notes", "-", "scope-not-registered", "refused"]
@@ -245,3 +247,22 @@ def test_an_exported_file_is_private_and_never_replaces_another(run, people, tmp
     assert file.read_text().splitlines() == lines
     bad = run("audit", "export", "--after", "x", "--output", str(tmp_path / "none"))
     assert bad.exit_code == 1 and not (tmp_path / "none").exists()
+
+
+def test_no_secret_is_in_what_is_found(run) -> None:
+    """R-04, T145: not in a table, nor in the words of one event, nor in what is written out."""
+    added = json.loads(run("client", "add", "--name", "A", "--client-id", "a", "--scope", "profile",
+        "--grant-type", "client_credentials", "--json").stdout)  # fmt: skip
+    rotated = json.loads(run("client", "rotate-secret", "a", "--json").stdout)
+    secrets = {added["client_secret"], rotated["client_secret"], "correct horse battery", "another good one"}
+    for command, password in (("add", "correct horse battery"), ("password", "another good one")):
+        done = run("user", command, "ada", "--password-stdin", stdin=f"{password}\n")
+        assert done.exit_code == 0, done.output
+    events = exported(run, "--until", "0s")
+    assert {"client.registered", "client_secret.added", "user.added", "password.changed"} <= {
+        event["type"] for event in events
+    }
+    told = [run("audit", "show", event["event_id"], "--json").stdout for event in events[-3:]]
+    shown = "\n".join([json.dumps(events), run("audit", "search").stdout, *told])
+    assert [secret for secret in secrets if secret in shown] == []
+    assert "argon2" not in shown
