@@ -50,6 +50,7 @@ def audit() -> None:
     "--event",
     "names",
     multiple=True,
+    shell_complete=lambda _context, _option, begun: [type for type in EventType if type.startswith(begun)],
     metavar="TYPE",
     help="Of this type, such as token.refused. May be given several times.",
 )

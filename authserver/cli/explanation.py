@@ -36,7 +36,8 @@ def tell_event(configuration: Configuration, event_id: str, as_json: bool) -> No
             raise click.ClickException(
                 f"no event has the id {event_id}: it is mistyped or from another server, its event was deleted "
                 "(authserver.refusal_lifetime), or the database could not be written at that time. In a flood the event is "
-                "stored when a minute is over. The log has a line with this id"
+                "stored when a minute is over. The log has a line with this id; `authserver audit search` finds events by what they "
+                "are about"
             )
         told = explain_event(engine, event, application.parts.policies)
     about = {

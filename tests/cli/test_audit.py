@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
+import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from authserver.cli.audit import search
 from authserver.cli.configuration import Configuration
 from authserver.engine import audit
 from authserver.engine.records import Event, EventType
@@ -266,3 +270,37 @@ def test_no_secret_is_in_what_is_found(run) -> None:
     shown = "\n".join([json.dumps(events), run("audit", "search").stdout, *told])
     assert [secret for secret in secrets if secret in shown] == []
     assert "argon2" not in shown
+
+
+def test_what_stops_half_way_leaves_whole_lines_and_says_how_to_go_on(
+    run, ini: Path, people, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing where nothing could be written."""
+    monkeypatch.setattr(audit, "BATCH", 2)
+    with closing(sqlite3.connect(ini.parent / ".local/authserver.sqlite")) as connection, connection:
+        connection.execute("UPDATE events SET details = '{' WHERE event_id = 'again'")
+    file = tmp_path / "events.jsonl"
+    options = (
+        "audit",
+        "export",
+        "--until",
+        "2026-11-30T10:45",
+        "--since",
+        "2026-11-30T10:40",
+        "--output",
+        str(file),
+    )
+    failed = run(*options)
+    assert failed.exit_code == 1
+    assert f"{file} is not complete: export what is missing with --after" in failed.stderr
+    written = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [event["event_id"] for event in written] == ["-issued", "other", "refused", "consent"]
+    file.unlink()
+    assert run(*options, "--after", written[-1]["cursor"]).exit_code == 1
+    assert not file.exists()
+
+
+def test_a_shell_completes_event_types() -> None:
+    (option,) = (option for option in search.params if option.name == "names")
+    completed = option.shell_complete(click.Context(search), "client_secret.")
+    assert [item.value for item in completed] == ["client_secret.added", "client_secret.ended"]
