@@ -17,13 +17,17 @@ from authserver import private_files
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import Moment
 from authserver.cli.explanation import tell_event
-from authserver.cli.printing import json_option, next_page, print_json_line, print_rows, say, words
+from authserver.cli.printing import json_option, next_page, print_json_line, print_rows, say, width, words
 from authserver.engine import audit as trail
 from authserver.engine.context import Engine
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.records import REFUSALS, Event, EventFilter, EventType
 
 _COLUMNS = ("time", "event", "actor", "client", "user", "reason", "error_id")
+
+# Where there is less room than for one line, an event has several.
+_NARROW = ("time\nerror_id", "event\nreason", "who")
+_WIDE = 110
 
 since_option = click.option(
     "--since", type=Moment(), metavar="TIME", help="7d, 12h, 30m, or a time in ISO 8601, in UTC."
@@ -114,7 +118,10 @@ def search(
     else:
         rows = [_row(event, people) for event in page.events]
         empty = "There are no more such events." if after else "There is no such event."
-        print_rows(rows, _COLUMNS, empty=empty, whole=("time", "error_id"))
+        if width() < _WIDE:
+            print_rows(map(_stacked, rows), _NARROW, empty=empty, whole=_NARROW[:2])
+        else:
+            print_rows(rows, _COLUMNS, empty=empty, whole=("time", "error_id"))
         if rows:
             say(f"\nOne of them whole: {words(configuration.command)} audit show ERROR_ID")
     if page.next is None:
@@ -216,6 +223,17 @@ def _row(event: Event, people: dict[str, str]) -> dict[str, Any]:
         "user": people.get(event.user_id or "", event.user_id),
         "reason": event.reason,
         "error_id": event.event_id,
+    }
+
+
+def _stacked(row: dict[str, Any]) -> dict[str, Any]:
+    """A `_row` for a narrow terminal: few columns, with several lines in each."""
+    time, event, who = _NARROW
+    names = {"by": "actor", "client": "client", "user": "user"}
+    return {
+        time: [row["time"], row["error_id"]],
+        event: [text for text in (row["event"], row["reason"]) if text],
+        who: [f"{label} {row[name]}" for label, name in names.items() if row[name]],
     }
 
 

@@ -79,6 +79,11 @@ def print_record(record: Mapping[str, Any], *, indent: int = 0) -> None:
     _console().print(Padding(table, (0, 0, 0, indent), expand=False))
 
 
+def width() -> int:
+    """How many columns a line on stdout has."""
+    return _console().width
+
+
 def next_page(command: str, options: Iterable[tuple[str, object]], *, err: bool = False) -> None:
     """Say how to get the next page of a list.
 

@@ -121,6 +121,20 @@ def test_people_see_a_table_with_names(run, ini: Path, people: dict[str, str]) -
     assert run("audit", "search", "--client", "nobody").stdout == "There is no such event.\n"
 
 
+def test_a_narrow_terminal_gets_several_lines_for_an_event(
+    run, people: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No word is broken, and an id can be copied."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")  # which has 80 columns, and no colours
+    table, _, _ = run("audit", "search", "--client", "notes").stdout.partition("\n\n")
+    lines = [" ".join(line.split()) for line in table.splitlines()]
+    assert lines[:2] == ["time event", "error id reason who"]
+    assert lines[2:4] == ["2026-11-30 10:44:05Z token.refused by client", "again code-claimed client notes"]
+    assert lines[4:7] == ["2026-11-30 10:43:05Z consent.given by user", "consent client notes", "user demo"]
+    assert max(map(len, table.splitlines())) <= 80
+
+
 def test_pages_follow_each_other_by_the_command_that_each_ends_with(run, ini: Path, people) -> None:
     """T146: also where events are stored meanwhile, and have the same time."""
     stored(ini, *(an_event(event_id=f"e{n:02}", at=AT, client_id="a b'c") for n in range(7)))

@@ -130,6 +130,18 @@ def test_what_is_stored_is_text_on_a_terminal(run, hostile: Configuration, comma
     assert not re.search(r"(?m)^ada ", result.output)
 
 
+def test_what_is_stored_is_text_on_a_narrow_terminal(
+    run, hostile: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    result = run("audit", "search", "--client", HOSTILE)
+    assert result.exit_code == 0 and "who" in result.output
+    assert not CONTROL.search(result.output)
+    assert r"\x1b]0;title" in re.sub(r"\s+", "", result.output)
+    assert not re.search(r"(?m)^ *ada ", result.output)
+
+
 @pytest.mark.parametrize(
     "command",
     [
