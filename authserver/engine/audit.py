@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from ipaddress import ip_address
 
-from authserver.engine.ports import Events
+from authserver.engine.ports import Events, StorageUnavailable
 from authserver.engine.records import Event, EventFilter, EventType, Place
 
 # How many events a page has at most (T146), and how many an export reads at a time.
@@ -46,18 +46,28 @@ def search(stored: Events, wanted: EventFilter, *, after: str | None = None, lim
         limit: 1 to MAXIMUM_PAGE.
 
     Raises:
-        BadSearch: a cursor that is none, times in the wrong order, or a search that would read everything.
+        BadSearch: a cursor that is none, times in the wrong order, or a search that reads too much.
+        StorageUnavailable: the storage did not answer.
     """
     if not 1 <= limit <= MAXIMUM_PAGE:
         raise BadSearch(f"a page has 1 to {MAXIMUM_PAGE} events")
     _check(wanted)
-    if wanted.since is None and not wanted.types and wanted.texts.keys() and wanted.texts.keys() <= _WIDE:
+    wide = " and ".join(name for name in wanted.texts if name in _WIDE)
+    if wide and wanted.texts.keys() <= _WIDE and wanted.since is None and not wanted.types:
         raise BadSearch(
-            f"to search by {' and '.join(wanted.texts)} alone, every event of a time is read: say since when, or name "
+            f"to search by {wide} alone, every event of a time is read: say since when, or name "
             "a client, a user, a grant or an event type as well"
         )
-    # One more than is shown tells whether there is another page.
-    found = stored.search(wanted, after=_after(after), limit=limit + 1)
+    try:
+        # One more than is shown tells whether there is another page.
+        found = stored.search(wanted, after=_after(after), limit=limit + 1)
+    except StorageUnavailable as error:
+        if not wide or wanted.texts.keys() - _WIDE:
+            raise
+        raise BadSearch(
+            f"the database did not answer in time: to search by {wide}, every event of the time is read. Name a shorter "
+            "time, or a client, a user or a grant as well"
+        ) from error
     shown = tuple(found[:limit])
     return Page(events=shown, next=cursor_of(shown[-1]) if len(found) > limit else None)
 
