@@ -39,25 +39,6 @@ _EVENT = Rows(Event, events)
 _ADD_EVENT = insert(events)
 _FIND_EVENT = select(*_EVENT.columns).where(events.c.event_id == bindparam("event_id"))
 _OF_TYPE = events.c.type.in_(bindparam("types", expanding=True))
-_NEXT_EVENTS = (
-    select(*_EVENT.columns)
-    .where(
-        tuple_(events.c.at, events.c.event_id)
-        > tuple_(bindparam("at", type_=UtcDateTime), bindparam("last_id", type_=events.c.event_id.type)),
-        _OF_TYPE,
-    )
-    .order_by(events.c.at, events.c.event_id)
-    .limit(bindparam("limit"))
-)
-_LAST_EVENTS = (
-    select(*_EVENT.columns)
-    .where(
-        tuple_(events.c.at, events.c.event_id)
-        < tuple_(bindparam("at", type_=UtcDateTime), bindparam("last_id", type_=events.c.event_id.type))
-    )
-    .order_by(events.c.at.desc(), events.c.event_id.desc())
-    .limit(bindparam("limit"))
-)
 _IS_REFUSAL = spelt_out(REFUSED)
 # Few events have the same of one of these, and an index finds them in the order of their time.
 _NARROW = frozenset({"event_id", "client_id", "user_id", "grant_id"})
@@ -95,26 +76,10 @@ class SqlEvents:
         return _EVENT.record(row) if row else None
 
     def since(self, since: datetime, *, type: EventType | None = None) -> Iterator[Event]:
-        """By keyset: each batch begins after the last event of the one before."""
-        after, last_id = since, ""
-        while True:
-            parameters = {"at": after, "last_id": last_id, "types": _types(type), "limit": BATCH}
-            batch = [_EVENT.record(row) for row in self._work.read(_NEXT_EVENTS, parameters)]
-            yield from batch
-            if len(batch) < BATCH:
-                return
-            after, last_id = batch[-1].at, batch[-1].event_id
+        return self._all(EventFilter(since=since, types=frozenset([type] if type else ())), oldest_first=True)
 
     def latest(self) -> Iterator[Event]:
-        """By keyset, as `since`."""
-        before, last_id = _END
-        while True:
-            parameters = {"at": before, "last_id": last_id, "limit": BATCH}
-            batch = [_EVENT.record(row) for row in self._work.read(_LAST_EVENTS, parameters)]
-            yield from batch
-            if len(batch) < BATCH:
-                return
-            before, last_id = batch[-1].at, batch[-1].event_id
+        return self._all(EventFilter(), oldest_first=False)
 
     def count(self, since: datetime, *, type: EventType | None = None) -> int:
         return int(self._work.read(_COUNT_EVENTS, {"at": since, "types": _types(type)}).scalar_one())
@@ -122,10 +87,19 @@ class SqlEvents:
     def search(
         self, wanted: EventFilter, *, after: Place | None = None, oldest_first: bool = False, limit: int
     ) -> Sequence[Event]:
-        """By keyset, as `since`."""
         statement, parameters = _search(wanted, after, oldest_first)
         found = self._work.read(statement, {**parameters, "limit": limit})
         return [_EVENT.record(row) for row in found]
+
+    def _all(self, wanted: EventFilter, *, oldest_first: bool) -> Iterator[Event]:
+        """By keyset: each batch begins after the last event of the one before."""
+        place: Place | None = None
+        while True:
+            batch = self.search(wanted, after=place, oldest_first=oldest_first, limit=BATCH)
+            yield from batch
+            if len(batch) < BATCH:
+                return
+            place = batch[-1].at, batch[-1].event_id
 
 
 class SqlSigningKeys:
