@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 from pathlib import Path
+from typing import TextIO
 
 log = logging.getLogger(__name__)
 
@@ -19,15 +20,26 @@ def create(path: Path, text: str = "") -> None:
         FileExistsError: it is there.
         OSError: it cannot be written.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    file = begin(path)
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            # An unusual umask removes our own rights, too.
-            os.fchmod(descriptor, 0o600)
+        with file:
             file.write(text)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+def begin(path: Path) -> TextIO:
+    """A new file as `create` makes it, still empty and open; whoever fails to fill it decides what becomes of it.
+
+    Raises:
+        FileExistsError: it is there.
+        OSError: it cannot be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    # An unusual umask removes our own rights, too.
+    os.fchmod(descriptor, 0o600)
+    return open(descriptor, "w", encoding="utf-8")
 
 
 def create_folder(path: Path) -> None:

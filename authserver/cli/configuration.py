@@ -19,6 +19,7 @@ from paste.deploy.loadwsgi import SERVER, loadcontext
 from authserver import ini as ini_reader
 from authserver.cli.printing import safe, say
 from authserver.containment import Interrupted
+from authserver.engine.audit import BadSearch
 from authserver.engine.context import Caller, Engine
 from authserver.engine.errors import Refusal
 from authserver.engine.people.attributes import BadAttributes, ChangedMeanwhile
@@ -170,7 +171,7 @@ class OneSentence(click.Group):
             raise click.ClickException(error.description) from error
         except AlreadyExists as error:
             raise click.ClickException("that name or identifier is taken; choose another") from error
-        except (BadUsername, BadPassword, BadAttributes, ChangedMeanwhile) as error:
+        except (BadUsername, BadPassword, BadAttributes, BadSearch, ChangedMeanwhile) as error:
             raise click.ClickException(str(error)) from error
         except (StorageUnavailable, sqlalchemy.exc.DBAPIError) as error:
             cause = getattr(error, "orig", None) or error.__cause__ or error

@@ -1,9 +1,10 @@
-"""How long, as people write it: `90s`, `15m`, `24h`, `7d`, `2w`."""
+"""How long and since when, as people write it: `90s`, `15m`, `24h`, `7d`, `2w`; `2026-11-30T10:42`."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 
@@ -27,3 +28,25 @@ def duration(text: str) -> timedelta:
     if length > _MAXIMUM_DURATION:
         raise click.BadParameter(f"{text} is longer than {_MAXIMUM_DURATION.days}d")
     return length
+
+
+class Moment(click.ParamType[datetime]):
+    """So long ago, as `7d`, `12h`, `30m`; or a time in ISO 8601, in UTC unless it has an offset."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            if (length := length_of(value)) is not None:
+                return datetime.now(UTC) - length
+            at = datetime.fromisoformat(value)
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is neither like 7d, 12h or 30m nor a time in ISO 8601, such as 2026-11-30T10:42 (UTC) or "
+                "2026-11-30T10:42+01:00",
+                param,
+                context,
+            )

@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 import click
 
-from authserver.cli.configuration import Configuration, OneSentence, Plugins
-from authserver.cli.explanation import print_explanation
+from authserver.cli.configuration import Configuration, OneSentence
+from authserver.cli.explanation import print_explanation, tell_event
 from authserver.cli.printing import json_option
 from authserver.engine import authorize, origins, token, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes
@@ -56,28 +56,7 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
         raise click.UsageError(
             "ask a question (`authserver explain --help` lists them), or give --error-id ID"
         )
-    from authserver.explaining.explain import explain_event
-
-    configuration: Configuration = context.obj
-    application = configuration.application(Plugins.EXPLAIN)
-    with closing(application), application.begin() as engine:
-        event = engine.stores.events.find(error_id)
-        if event is None:
-            raise click.ClickException(
-                f"no event has the id {error_id}: it is mistyped or from another server, its event was deleted "
-                "(authserver.refusal_lifetime), or the database could not be written at that time. In a flood the event is "
-                "stored when a minute is over. The log has a line with this id"
-            )
-        told = explain_event(engine, event, application.parts.policies)
-    about = {
-        "at": event.at,
-        "actor": event.actor,
-        "source": event.source,
-        "client_id": event.client_id,
-        "user_id": event.user_id,
-        "grant_id": event.grant_id,
-    }
-    print_explanation(configuration, told, as_json, about)
+    tell_event(context.obj, error_id, as_json)
 
 
 @explain.command("redirect-uri")

@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import print_json, print_record, print_rows, say, words
+from authserver.engine import audit
 from authserver.engine.decisions import Verdict, labelled
 
 _COMMAND = ": `authserver "
 
 if TYPE_CHECKING:
-    from authserver.cli.configuration import Configuration
     from authserver.explaining.explain import Check, Explanation
+
+
+def tell_event(configuration: Configuration, event_id: str, as_json: bool) -> None:
+    """Print one event whole: when, who and what it was about, every check in order, and what would change it.
+
+    Raises:
+        click.ClickException: there is no event of this id.
+    """
+    from authserver.explaining.explain import explain_event
+
+    application = configuration.application(Plugins.EXPLAIN)
+    with closing(application), application.begin() as engine:
+        event = audit.find(engine.stores.events, event_id)
+        if event is None:
+            raise click.ClickException(
+                f"no event has the id {event_id}: it is mistyped or from another server, its event was deleted "
+                "(authserver.refusal_lifetime), or the database could not be written at that time. In a flood the event is "
+                "stored when a minute is over. The log has a line with this id; `authserver audit search` finds events by what they "
+                "are about"
+            )
+        told = explain_event(engine, event, application.parts.policies)
+    about = {
+        "event_id": event.event_id,
+        "at": event.at,
+        "actor": event.actor,
+        "source": event.source,
+        "client_id": event.client_id,
+        "user_id": event.user_id,
+        "grant_id": event.grant_id,
+    }
+    print_explanation(configuration, told, as_json, about)
 
 
 def print_explanation(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from rich.progress import track
 
 from authserver import ini as ini_reader
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
-from authserver.cli.durations import length_of
+from authserver.cli.durations import Moment
 from authserver.cli.explanation import flat
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
 from authserver.engine.context import Engine
@@ -46,25 +46,8 @@ MAXIMUM_QUESTIONS = 10_000
 MAXIMUM_EVENTS = 100_000
 
 
-class Since(click.ParamType[datetime]):
-    """`7d`, `12h`, `30m`, or a time in ISO 8601."""
-
-    name = "since"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            if (length := length_of(value)) is not None:
-                return datetime.now(UTC) - length
-            at = datetime.fromisoformat(value)
-            return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is neither like 7d, 12h or 30m nor a time in ISO 8601", param, context)
-
-
 since_option = click.option(
-    "--since", type=Since(), default="7d", show_default=True, help="7d, 12h, 30m, or a time in ISO 8601."
+    "--since", type=Moment(), default="7d", show_default=True, help="7d, 12h, 30m, or a time in ISO 8601."
 )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -33,22 +35,35 @@ def safe(text: str) -> str:
 def print_json(value: object) -> None:
     """One JSON document and nothing else on stdout; times in ISO 8601."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
-    # Of what may hide, JSON itself escapes only the first 32 characters.
-    lines = (made_visible(line, lambda hidden: json.dumps(hidden)[1:-1]) for line in text.split("\n"))
-    click.echo("\n".join(lines))
+    click.echo("\n".join(map(_escaped, text.split("\n"))))
+
+
+def print_json_line(value: object, file: TextIO | None = None) -> None:
+    """One JSON document in one line of JSON Lines, on stdout or in a file; like that of `print_json`."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
+    (file or sys.stdout).write(f"{_escaped(text)}\n")
 
 
 def print_rows(
-    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str, indent: int = 0
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    empty: str,
+    indent: int = 0,
+    whole: Sequence[str] = (),
 ) -> None:
-    """A table with one line for each row; if there are none, the text `empty`."""
+    """A table with one line for each row; if there are none, the text `empty`.
+
+    Args:
+        whole: columns that are never folded, so that what is in them can be copied.
+    """
     found = list(rows)
     if not found:
         say(empty)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column in whole)
     for row in found:
         table.add_row(*(Text(words(row.get(column))) for column in columns))
     _console().print(Padding(table, (0, 0, 0, indent), expand=False))
@@ -62,6 +77,27 @@ def print_record(record: Mapping[str, Any], *, indent: int = 0) -> None:
     for name, value in record.items():
         table.add_row(Text(words(name).replace("_", " ")), Text(words(value)))
     _console().print(Padding(table, (0, 0, 0, indent), expand=False))
+
+
+def width() -> int:
+    """How many columns a line on stdout has."""
+    return _console().width
+
+
+def next_page(command: str, options: Iterable[tuple[str, object]], *, err: bool = False) -> None:
+    """Say how to get the next page of a list.
+
+    Args:
+        command: the program and the words of the command.
+        options: each option with its value; those without one (None) are left out, and True is a flag.
+    """
+    given = [(name, value) for name, value in options if value not in (None, False)]
+    told = [name if value is True else f"{name} {shlex.quote(_option(value))}" for name, value in given]
+    say(f"\nThere are more. The next page:\n  {words(' '.join([command, *told]))}", err=err)
+
+
+def _option(value: object) -> str:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
 
 
 def words(value: object) -> str:
@@ -79,6 +115,11 @@ def words(value: object) -> str:
             return made_visible(str(value))
 
 
+def _escaped(line: str) -> str:
+    """A line of JSON with its own escapes for what may hide: it makes them only of the first 32 characters."""
+    return made_visible(line, lambda hidden: json.dumps(hidden)[1:-1])
+
+
 def _console() -> Console:
     # Made for each print, so that a redirected stdout gets it. Piped output is not wrapped at 80 columns.
     console = Console(highlight=False)
@@ -88,4 +129,6 @@ def _console() -> Console:
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, Mapping):
+        return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")

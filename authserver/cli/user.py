@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from authserver.cli.configuration import Configuration, Plugins
-from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.cli.printing import json_option, next_page, print_json, print_record, print_rows, say, words
 from authserver.engine.context import Engine
-from authserver.engine.people.account import Ended, set_password, sign_out_everywhere
+from authserver.engine.people.account import Ended, enable_user, set_password, sign_out_everywhere
 from authserver.engine.people.attributes import change
 from authserver.engine.people.login import add_user, disable_user
 from authserver.engine.people.usernames import normalise_username
@@ -144,18 +144,32 @@ def show(configuration: Configuration, name: str, as_json: bool) -> None:
 
 
 @user.command("list")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=100,
+    show_default=True,
+    help="How many people are listed at most.",
+)
+@click.option("--after", default="", metavar="NAME", help="Begin after this user name.")
 @json_option
 @click.pass_obj
-def list_users(configuration: Configuration, as_json: bool) -> None:
-    """List everybody."""
+def list_users(configuration: Configuration, limit: int, after: str, as_json: bool) -> None:
+    """List people by user name, so many at a time."""
     with configuration.engine(Plugins.UNUSED) as engine:
-        rows = [described(item) for item in engine.stores.users.list()]
+        # One more than is shown tells whether there is another page.
+        found = engine.stores.users.page(after=after, limit=limit + 1)
+    rows = [described(item) for item in found[:limit]]
     if as_json:
         print_json(rows)
     else:
         rows = [row | {"groups": ", ".join(row["groups"])} for row in rows]
         columns = ("username", "display_name", "user_id", "groups", "created_at", "disabled_at")
-        print_rows(rows, columns, empty="There are no users; add one with `authserver user add NAME`.")
+        nobody = "There are no users; add one with `authserver user add NAME`."
+        print_rows(rows, columns, empty="There are no more users." if after else nobody)
+    if len(found) > limit:
+        options = [("--limit", limit), ("--json", as_json), ("--after", found[limit - 1].username)]
+        next_page(f"{configuration.command} user list", options, err=as_json)
 
 
 @user.command()
@@ -169,6 +183,23 @@ def disable(configuration: Configuration, name: str) -> None:
                 f"{name}: no such user, or disabled already; see `authserver user list`"
             )
     say(f"{words(name)} is disabled.")
+
+
+@user.command()
+@click.argument("name")
+@json_option
+@click.pass_obj
+def enable(configuration: Configuration, name: str, as_json: bool) -> None:
+    """Let a disabled person sign in again, with the password from before.
+
+    They begin anew: their sessions, the access of all applications and all remembered consents from before have ended.
+    """
+    with configuration.engine(Plugins.OBSERVE) as engine:
+        found = find(engine, name)
+        ended = enable_user(engine, found)
+        if ended is None:
+            raise click.ClickException(f"{found.username} is not disabled; {_SHOW}")
+    print_ended(f"{words(found.username)} can sign in again", found, ended, as_json=as_json)
 
 
 @user.command()

@@ -21,6 +21,7 @@ from authserver.engine.records import (
     Consent,
     Disposable,
     Event,
+    EventFilter,
     EventType,
     FoundGrant,
     FoundSession,
@@ -185,11 +186,20 @@ class Users(Protocol):
     def add(self, user: User) -> None:
         """Raises AlreadyExists when the id or the name is taken."""
 
+    def find_all(self, user_ids: Sequence[str]) -> Sequence[User]:
+        """Those of these users that are kept here; one statement."""
+
     def list(self) -> Sequence[User]:
         """All users, by name."""
 
+    def page(self, *, after: str = "", limit: int) -> Sequence[User]:
+        """The next `limit` users by name, beginning after the name `after`, disabled or not; one statement."""
+
     def disable(self, user_id: str, now: datetime) -> bool:
         """Disable the user; False when unknown or disabled before."""
+
+    def enable(self, user_id: str) -> bool:
+        """Enable the user; False when unknown or not disabled."""
 
     def change(self, user: User, *, instead_of: User | None = None) -> bool:
         """Store the display name, groups and attributes of this user.
@@ -361,6 +371,15 @@ class Events(Protocol):
 
     def count(self, since: datetime, *, type: EventType | None = None) -> int:
         """How many `since` would give now."""
+
+    def search(
+        self, wanted: EventFilter, *, after: Place | None = None, oldest_first: bool = False, limit: int
+    ) -> Sequence[Event]:
+        """The next `limit` of these events in the order of time and id, beginning after a place; newest first by default.
+
+        The work grows with `limit` and not with the table where the filter names an event, a client, a user, a grant or
+        types; by anything else all events of its time are read until there are enough.
+        """
 
 
 class Sessions(Protocol):

@@ -490,6 +490,7 @@ class EventType(StrEnum):
     USER_ADDED = "user.added"
     USER_CHANGED = "user.changed"
     USER_DISABLED = "user.disabled"
+    USER_ENABLED = "user.enabled"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     DATABASE_RESTORED = "database.restored"
@@ -542,6 +543,41 @@ class Event:
     reason: str = ""
     decisions: tuple[Mapping[str, Any], ...] = ()
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events are meant: those that fit every member that is given.
+
+    `types` is empty for all types. Events at `since` are meant, those at `until` are not, so that one stretch of time can
+    follow another.
+    """
+
+    event_id: str | None = None
+    types: frozenset[EventType] = frozenset()
+    client_id: str | None = None
+    user_id: str | None = None
+    grant_id: str | None = None
+    actor: str | None = None
+    source: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """What members of an event must be, by their names: times and types aside."""
+        names = ("event_id", "client_id", "user_id", "grant_id", "actor", "source", "reason")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def fits(self, event: Event) -> bool:
+        """Whether this event is meant."""
+        return (
+            (not self.types or event.type in self.types)
+            and (self.since is None or event.at >= self.since)
+            and (self.until is None or event.at < self.until)
+            and all(getattr(event, name) == value for name, value in self.texts.items())
+        )
 
 
 class Disposable(StrEnum):

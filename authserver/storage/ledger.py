@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, tuple_
+from sqlalchemy import (
+    Executable,
+    Integer,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
 
-from authserver.engine.records import Event, EventType, RingKey, SigningKey
+from authserver.engine.records import (
+    REFUSALS,
+    Event,
+    EventFilter,
+    EventType,
+    Place,
+    RingKey,
+    SigningKey,
+)
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
-from authserver.storage.tables import events, generations, ring_keys, signing_keys
-from authserver.storage.work import Work, change, changed, insert_new
+from authserver.storage.tables import REFUSED, events, generations, ring_keys, signing_keys
+from authserver.storage.work import Row, Work, change, changed, insert_new, spelt_out
 
 # How many events are read at a time.
 BATCH = 500
@@ -20,25 +39,11 @@ _EVENT = Rows(Event, events)
 _ADD_EVENT = insert(events)
 _FIND_EVENT = select(*_EVENT.columns).where(events.c.event_id == bindparam("event_id"))
 _OF_TYPE = events.c.type.in_(bindparam("types", expanding=True))
-_NEXT_EVENTS = (
-    select(*_EVENT.columns)
-    .where(
-        tuple_(events.c.at, events.c.event_id)
-        > tuple_(bindparam("at", type_=UtcDateTime), bindparam("last_id", type_=events.c.event_id.type)),
-        _OF_TYPE,
-    )
-    .order_by(events.c.at, events.c.event_id)
-    .limit(bindparam("limit"))
-)
-_LAST_EVENTS = (
-    select(*_EVENT.columns)
-    .where(
-        tuple_(events.c.at, events.c.event_id)
-        < tuple_(bindparam("at", type_=UtcDateTime), bindparam("last_id", type_=events.c.event_id.type))
-    )
-    .order_by(events.c.at.desc(), events.c.event_id.desc())
-    .limit(bindparam("limit"))
-)
+_IS_REFUSAL = spelt_out(REFUSED)
+# Few events have the same of one of these, and an index finds them in the order of their time.
+_NARROW = frozenset({"event_id", "client_id", "user_id", "grant_id"})
+_BEGINNING: Place = (datetime.min.replace(tzinfo=UTC), "")
+_END: Place = (datetime.max.replace(tzinfo=UTC), "")
 _COUNT_EVENTS = select(func.count()).where(events.c.at >= bindparam("at"), _OF_TYPE).select_from(events)
 
 _KEY = Rows(SigningKey, signing_keys)
@@ -71,29 +76,30 @@ class SqlEvents:
         return _EVENT.record(row) if row else None
 
     def since(self, since: datetime, *, type: EventType | None = None) -> Iterator[Event]:
-        """By keyset: each batch begins after the last event of the one before."""
-        after, last_id = since, ""
-        while True:
-            parameters = {"at": after, "last_id": last_id, "types": _types(type), "limit": BATCH}
-            batch = [_EVENT.record(row) for row in self._work.read(_NEXT_EVENTS, parameters)]
-            yield from batch
-            if len(batch) < BATCH:
-                return
-            after, last_id = batch[-1].at, batch[-1].event_id
+        return self._all(EventFilter(since=since, types=frozenset([type] if type else ())), oldest_first=True)
 
     def latest(self) -> Iterator[Event]:
-        """By keyset, as `since`."""
-        before, last_id = datetime.max.replace(tzinfo=UTC), ""
-        while True:
-            parameters = {"at": before, "last_id": last_id, "limit": BATCH}
-            batch = [_EVENT.record(row) for row in self._work.read(_LAST_EVENTS, parameters)]
-            yield from batch
-            if len(batch) < BATCH:
-                return
-            before, last_id = batch[-1].at, batch[-1].event_id
+        return self._all(EventFilter(), oldest_first=False)
 
     def count(self, since: datetime, *, type: EventType | None = None) -> int:
         return int(self._work.read(_COUNT_EVENTS, {"at": since, "types": _types(type)}).scalar_one())
+
+    def search(
+        self, wanted: EventFilter, *, after: Place | None = None, oldest_first: bool = False, limit: int
+    ) -> Sequence[Event]:
+        statement, parameters = _search(wanted, after, oldest_first)
+        found = self._work.read(statement, {**parameters, "limit": limit})
+        return [_EVENT.record(row) for row in found]
+
+    def _all(self, wanted: EventFilter, *, oldest_first: bool) -> Iterator[Event]:
+        """By keyset: each batch begins after the last event of the one before."""
+        place: Place | None = None
+        while True:
+            batch = self.search(wanted, after=place, oldest_first=oldest_first, limit=BATCH)
+            yield from batch
+            if len(batch) < BATCH:
+                return
+            place = batch[-1].at, batch[-1].event_id
 
 
 class SqlSigningKeys:
@@ -144,6 +150,44 @@ class SqlGenerations:
 
     def begin(self, now: datetime) -> None:
         self._work.insert(_BEGIN_GENERATION, {"began_at": now})
+
+
+def _search(wanted: EventFilter, after: Place | None, oldest_first: bool) -> tuple[Executable, Row]:
+    """The statement that finds these events in order, and its parameters but the `limit`."""
+    place = tuple_(events.c.at, events.c.event_id)
+    last = tuple_(bindparam("at", type_=UtcDateTime), bindparam("last_id", type_=events.c.event_id.type))
+    at, last_id = after or (_BEGINNING if oldest_first else _END)
+    parameters: dict[str, Any] = {**wanted.texts, "at": at, "last_id": last_id}
+    conditions = [events.c[name] == bindparam(name) for name in wanted.texts]
+    conditions.append(place > last if oldest_first else place < last)
+    if wanted.since is not None:
+        parameters["since"] = wanted.since
+        conditions.append(events.c.at >= bindparam("since"))
+    if wanted.until is not None:
+        parameters["until"] = wanted.until
+        conditions.append(events.c.at < bindparam("until"))
+    # Written into the statement: of what it does not know, PostgreSQL expects a tenth of the table and an average type.
+    limit = bindparam("limit", type_=Integer, literal_execute=True)
+
+    def ordered(statement: Any, columns: Any) -> Any:
+        order = (columns.at, columns.event_id)
+        return statement.order_by(*order if oldest_first else [column.desc() for column in order]).limit(
+            limit
+        )
+
+    matching = select(*_EVENT.columns).where(*conditions)
+    if wanted.types == REFUSALS:
+        return ordered(matching.where(_IS_REFUSAL), events.c), parameters
+    names = [f"type_{number}" for number, _ in enumerate(wanted.types)]
+    parameters |= zip(names, sorted(wanted.types), strict=True)
+    of_type = [
+        events.c.type == bindparam(name, type_=events.c.type.type, literal_execute=True) for name in names
+    ]
+    if len(names) < 2 or _NARROW & wanted.texts.keys():
+        return ordered(matching.where(or_(*of_type)) if names else matching, events.c), parameters
+    # The index gives those of one type in order, and not those of several together.
+    together = union_all(*(select(ordered(matching.where(each), events.c).subquery()) for each in of_type))
+    return ordered(together, together.selected_columns), parameters
 
 
 def _types(type: EventType | None) -> list[EventType]:

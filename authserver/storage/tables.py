@@ -334,6 +334,18 @@ Index(
 # Refusals are deleted long before other events.
 REFUSED = events.c.type.in_(sorted(REFUSALS))
 Index("ix_events_refusals_at", events.c.at, sqlite_where=REFUSED, postgresql_where=REFUSED)
+# By these events are searched for, newest first. Each event is written with what it is about, so there are no more.
+Index(None, events.c.type, events.c.at)
+Index(None, events.c.client_id, events.c.at)
+for _column in (events.c.user_id, events.c.grant_id):
+    _known = _column.is_not(None)
+    Index(
+        f"ix_events_{_column.name}_at",
+        _column,
+        events.c.at,
+        sqlite_where=_known,
+        postgresql_where=_known,
+    )
 # Most kept records belong to no grant.
 Index(
     "ix_kept_grant_id",

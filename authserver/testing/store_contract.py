@@ -24,7 +24,11 @@ import pytest
 
 from authserver.engine.ports import AlreadyExists, Storage, Stores
 from authserver.engine.records import (
+    REFUSALS,
     ClientSecret,
+    Event,
+    EventFilter,
+    EventType,
     FoundGrant,
     FoundSession,
     FoundToken,
@@ -47,6 +51,7 @@ from authserver.testing.records import (
     a_signing_key,
     a_token,
     a_user,
+    an_event,
     an_initial_token,
 )
 
@@ -589,6 +594,32 @@ def test_users_are_listed_by_name_and_disabled_once(stores: Stores) -> None:
     zoe = stores.users.find("user_2")
     assert zoe is not None
     assert zoe.disabled_at == LATER
+
+
+def test_users_are_read_page_by_page_in_the_order_of_their_names(stores: Stores) -> None:
+    for number in (3, 1, 2):
+        stores.users.add(a_user(user_id=f"user_{number}", username=f"name{number}"))
+    assert [user.username for user in stores.users.page(limit=2)] == ["name1", "name2"]
+    assert [user.username for user in stores.users.page(after="name2", limit=2)] == ["name3"]
+    assert stores.users.page(after="name3", limit=2) == []
+
+
+def test_several_users_are_found_at_once(stores: Stores) -> None:
+    stores.users.add(a_user(user_id="user_2", username="zoe"))
+    stores.users.add(a_user())
+    found = stores.users.find_all(["user_ada", "user_2", "user_gone"])
+    assert sorted(user.username for user in found) == ["ada", "zoe"]
+    assert stores.users.find_all([]) == []
+
+
+def test_a_disabled_user_is_enabled_once(stores: Stores) -> None:
+    stores.users.add(a_user())
+    assert not stores.users.enable("user_ada")
+    assert stores.users.disable("user_ada", LATER)
+    assert stores.users.enable("user_ada")
+    assert stores.users.find("user_ada") == a_user()
+    assert not stores.users.enable("user_ada")
+    assert not stores.users.enable("unknown")
 
 
 def test_a_grant_is_revoked_once_and_its_tokens_show_it(stores: Stores) -> None:
@@ -1154,6 +1185,63 @@ def test_all_sessions_end_and_all_consents_are_forgotten_some_at_a_time(stores: 
     assert [stores.consents.forget_some(2) for _ in range(3)] == [2, 1, 0]
     assert stores.sessions.list("user_bob", LATER, IDLE_SINCE) == []
     assert stores.consents.find("user_ada", "client 0") is None
+
+
+def _several_events(storage: Storage) -> list[Event]:
+    """Of several types, clients, people and times, some of them of the same time; oldest first."""
+    first = [
+        an_event(event_id="a", at=NOW, user_id="user_ada", grant_id="grant_1"),
+        an_event(event_id="b", at=NOW, type=EventType.TOKEN_REFUSED, reason="code-claimed", actor="stranger"),
+        an_event(event_id="c", at=NOW, client_id="notes", source="2001:db8::7"),
+        an_event(event_id="d", at=LATER, type=EventType.SIGNED_IN, client_id=None, user_id="user_ada"),
+        an_event(event_id="e", at=LATER, user_id="user_bob", grant_id="grant_2"),
+        an_event(event_id="f", at=LATER + timedelta(microseconds=1), type=EventType.REQUEST_FAILED),
+    ]
+    with storage.begin() as stores:
+        for event in first:
+            stores.events.add(event)
+    return first
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ids"),
+    [
+        ({}, "abcdef"),
+        ({"event_id": "d"}, "d"),
+        ({"client_id": "reports"}, "abef"),
+        ({"user_id": "user_ada"}, "ad"),
+        ({"grant_id": "grant_1"}, "a"),
+        ({"actor": "stranger"}, "b"),
+        ({"source": "2001:db8::7"}, "c"),
+        ({"reason": "code-claimed"}, "b"),
+        ({"types": frozenset({EventType.TOKEN_ISSUED})}, "ace"),
+        ({"types": frozenset({EventType.TOKEN_ISSUED, EventType.SIGNED_IN})}, "acde"),
+        ({"types": REFUSALS}, "bf"),
+        ({"types": frozenset({EventType.TOKEN_REFUSED, EventType.SIGNED_IN}), "user_id": "user_ada"}, "d"),
+        ({"types": REFUSALS, "client_id": "reports", "reason": "code-claimed"}, "b"),
+        ({"since": LATER}, "def"),
+        ({"until": LATER}, "abc"),
+        ({"since": NOW, "until": LATER, "client_id": "reports"}, "ab"),
+        ({"client_id": "' OR 1=1 --"}, ""),
+        ({"client_id": "reports", "user_id": "user_gone"}, ""),
+    ],
+    ids=str,
+)
+def test_events_are_searched_for_page_by_page(storage: Storage, wanted: dict[str, Any], ids: str) -> None:
+    """In both orders, also where several have the same time."""
+    known = {event.event_id: event for event in _several_events(storage)}
+    for oldest_first in (False, True):
+        found: list[Event] = []
+        after = None
+        with storage.begin() as stores:
+            while page := stores.events.search(
+                EventFilter(**wanted), after=after, oldest_first=oldest_first, limit=2
+            ):
+                assert len(page) <= 2
+                found += (replace(event, decisions=tuple(event.decisions)) for event in page)
+                after = page[-1].at, page[-1].event_id
+        expected = [known[event_id] for event_id in ids]
+        assert found == (expected if oldest_first else expected[::-1])
 
 
 def test_the_newest_generation_counts(stores: Stores) -> None:

@@ -17,6 +17,7 @@ from authserver.engine.records import (
     ClientSecret,
     Consent,
     Event,
+    EventFilter,
     EventType,
     FoundGrant,
     FoundSession,
@@ -26,6 +27,7 @@ from authserver.engine.records import (
     InitialTokenState,
     Kept,
     Logo,
+    Place,
     Resource,
     RingKey,
     Session,
@@ -296,8 +298,14 @@ class MemoryUsers(InMemory):
                 raise AlreadyExists
             self.tables.users[user.user_id] = user
 
+    def find_all(self, user_ids: Sequence[str]) -> Sequence[User]:
+        return [user for user in self.tables.users.values() if user.user_id in user_ids]
+
     def list(self) -> Sequence[User]:
         return sorted(self.tables.users.values(), key=lambda user: user.username)
+
+    def page(self, *, after: str = "", limit: int) -> Sequence[User]:
+        return [user for user in self.list() if user.username > after][:limit]
 
     def disable(self, user_id: str, now: datetime) -> bool:
         with self.lock:
@@ -305,6 +313,14 @@ class MemoryUsers(InMemory):
             if user is None or not user.is_enabled:
                 return False
             self.tables.users[user_id] = replace(user, disabled_at=now)
+            return True
+
+    def enable(self, user_id: str) -> bool:
+        with self.lock:
+            user = self.tables.users.get(user_id)
+            if user is None or user.is_enabled:
+                return False
+            self.tables.users[user_id] = replace(user, disabled_at=None)
             return True
 
     def change(self, user: User, *, instead_of: User | None = None) -> bool:
@@ -608,14 +624,28 @@ class MemoryEvents(InMemory):
     def since(self, since: datetime, *, type: EventType | None = None) -> Iterator[Event]:
         found = [event for event in self.tables.events.values() if event.at >= since]
         found = [event for event in found if type in (None, event.type)]
-        return iter(sorted(found, key=lambda event: (event.at, event.event_id)))
+        return iter(sorted(found, key=place_of))
 
     def latest(self) -> Iterator[Event]:
-        events = self.tables.events.values()
-        return iter(sorted(events, key=lambda event: (event.at, event.event_id), reverse=True))
+        return iter(sorted(self.tables.events.values(), key=place_of, reverse=True))
 
     def count(self, since: datetime, *, type: EventType | None = None) -> int:
         return sum(1 for _ in self.since(since, type=type))
+
+    def search(
+        self, wanted: EventFilter, *, after: Place | None = None, oldest_first: bool = False, limit: int
+    ) -> Sequence[Event]:
+        def is_next(event: Event) -> bool:
+            if after is None:
+                return True
+            return (place_of(event) > after) if oldest_first else (place_of(event) < after)
+
+        found = [event for event in self.tables.events.values() if wanted.fits(event) and is_next(event)]
+        return sorted(found, key=place_of, reverse=not oldest_first)[:limit]
+
+
+def place_of(event: Event) -> Place:
+    return event.at, event.event_id
 
 
 class MemorySessions(InMemory):

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from authserver.cli.configuration import Configuration
 from authserver.engine.records import Event, EventType
-from authserver.testing.records import a_grant, a_session
+from authserver.testing.records import a_grant, a_session, an_event
 
 # A window title, a cleared screen, a C1 sequence, the other direction, a hidden joiner, and a line of its own.
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e\u200d\r\nada  administrator"
@@ -73,6 +73,21 @@ def hostile(run, ini: Path) -> Configuration:
                 ),
             )
         )
+        for number in (2, 3):
+            stores.events.add(
+                an_event(
+                    event_id=f"event_{number}",
+                    type=EventType.TOKEN_REFUSED,
+                    at=now - timedelta(hours=number),
+                    actor=HOSTILE,
+                    source=HOSTILE,
+                    client_id=HOSTILE,
+                    user_id=demo.user_id,
+                    grant_id=HOSTILE,
+                    reason=HOSTILE,
+                    details={"error": HOSTILE, HOSTILE: {HOSTILE: [HOSTILE]}, "facts": {HOSTILE: HOSTILE}},
+                )
+            )
     application = configuration.application()
     with application.storage.engine.begin() as connection:
         for change in (
@@ -99,6 +114,10 @@ def hostile(run, ini: Path) -> Configuration:
         ("explain", "--error-id", "event_1"),
         ("policy", "shadow-report"),
         ("policy", "shadow-report", "--since", "1d"),
+        ("audit", "search"),
+        ("audit", "search", "--client", HOSTILE, "--limit", "1"),
+        ("audit", "show", "event_1"),
+        ("audit", "show", "event_2"),
     ],
     ids=" ".join,
 )
@@ -109,6 +128,18 @@ def test_what_is_stored_is_text_on_a_terminal(run, hostile: Configuration, comma
     # A table folds what is wide.
     assert r"\x1b]0;title" in re.sub(r"\s+", "", result.output)
     assert not re.search(r"(?m)^ada ", result.output)
+
+
+def test_what_is_stored_is_text_on_a_narrow_terminal(
+    run, hostile: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    result = run("audit", "search", "--client", HOSTILE)
+    assert result.exit_code == 0 and "who" in result.output
+    assert not CONTROL.search(result.output)
+    assert r"\x1b]0;title" in re.sub(r"\s+", "", result.output)
+    assert not re.search(r"(?m)^ *ada ", result.output)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +160,28 @@ def test_json_has_its_own_escapes(run, hostile: Configuration, command: tuple[st
     assert not CONTROL.search(result.output)
     texts = json_texts(json.loads(result.stdout))
     assert HOSTILE in texts or WORD in texts
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("audit", "search", "--json"), ("audit", "export"), ("audit", "export", "--output", "events.jsonl")],
+    ids=" ".join,
+)
+def test_json_lines_have_their_own_escapes(
+    run, hostile: Configuration, command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T094, T147: one event is one line, whatever is in it, also in a file that a person looks at."""
+    monkeypatch.chdir(tmp_path)
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert not CONTROL.search(result.output)
+    file = tmp_path / "events.jsonl"
+    text = file.read_text() if file.exists() else result.stdout
+    assert not CONTROL.search(text)
+    events = [json.loads(line) for line in text.splitlines()]
+    (event,) = (event for event in events if event["event_id"] == "event_2")
+    assert [event[name] for name in ("actor", "source", "client_id", "grant_id", "reason")] == [HOSTILE] * 5
+    assert event["details"][HOSTILE] == {HOSTILE: [HOSTILE]}
 
 
 def json_texts(value: object) -> list[str]:
@@ -152,6 +205,14 @@ def json_texts(value: object) -> list[str]:
         ("grant", "revoke", HOSTILE),
         ("keys", "revoke", HOSTILE),
         ("explain", "--error-id", HOSTILE),
+        ("audit", "show", HOSTILE),
+        ("audit", "search", "--user", HOSTILE),
+        ("audit", "search", "--event", HOSTILE),
+        ("audit", "search", "--source", HOSTILE),
+        ("audit", "search", "--since", HOSTILE),
+        ("audit", "search", "--after", HOSTILE),
+        ("audit", "export", "--after", HOSTILE),
+        ("user", "enable", HOSTILE),
         ("plugin", "new", HOSTILE),
     ],
     ids=lambda command: " ".join(command[:2]),

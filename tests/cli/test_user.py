@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from authserver.cli.configuration import Configuration
 from authserver.engine.crypto.digests import verify_password
 from authserver.engine.records import Event, EventType
-from authserver.testing.records import a_consent, a_grant, a_session
+from authserver.testing.records import a_consent, a_grant, a_session, a_user
 
 PASSWORD = "correct horse battery"
 
@@ -71,6 +72,30 @@ def test_a_disabled_user_is_listed_as_such_and_cannot_be_disabled_twice(run) -> 
     again = run("user", "disable", "demo")
     assert again.exit_code == 1 and "authserver user list" in again.stderr
     assert run("user", "disable", "nobody").exit_code == 1
+
+
+def test_people_are_listed_page_by_page(run, ini: Path) -> None:
+    """T146: each page ends with the command for the next one."""
+    with Configuration(ini).engine() as engine:
+        for name in ("ada", "o'brien", "zoe"):
+            engine.stores.users.add(a_user(user_id=f"user_{name}", username=name))
+    found: list[str] = []
+    options = ["--limit", "1", "--json"]
+    while True:
+        result = run("user", "list", *options)
+        assert result.exit_code == 0, result.output
+        found += [item["username"] for item in json.loads(result.stdout)]
+        if not result.stderr:
+            break
+        words = shlex.split(result.stderr.strip().splitlines()[-1])
+        options = words[words.index("list") + 1 :]
+    assert found == ["ada", "demo", "o'brien", "zoe"]
+    shown = run("user", "list", "--limit", "3").stdout
+    assert "zoe" not in shown
+    assert shown.endswith(f"authserver -c {ini} user list --limit 3 --after 'o'\"'\"'brien'\n")
+    assert run("user", "list", "--after", "zoe").stdout == "There are no more users.\n"
+    for limit in ("0", "1001", "x"):
+        assert run("user", "list", "--limit", limit).exit_code == 2
 
 
 @pytest.fixture
@@ -175,6 +200,30 @@ def test_a_person_is_signed_out_everywhere(run, in_use: Configuration) -> None:
     again = run("user", "sign-out", "demo")
     assert again.exit_code == 0 and "Sessions ended: 0." in again.stdout
     assert run("user", "sign-out", "nobody").exit_code == 1
+
+
+def test_a_disabled_person_is_enabled_and_begins_anew(run, in_use: Configuration) -> None:
+    """R-09: what a person had before they were disabled does not come back to life."""
+    assert run("user", "disable", "demo").exit_code == 0
+    result = run("user", "enable", "Demo", "--json")
+    assert json.loads(result.stdout) == {
+        "username": "demo",
+        "sessions_ended": 2,
+        "grants_revoked": 1,
+        "consents_ended": 1,
+    }
+    assert left_of(in_use, "demo") == (0, 0, False)
+    assert left_of(in_use, "ada") == (1, 1, True)
+    assert json.loads(run("user", "show", "demo", "--json").stdout)["disabled_at"] is None
+    (event,) = events(in_use, EventType.USER_ENABLED)
+    assert (event.actor, event.details) == (
+        "command:user enable",
+        {"sessions": 2, "grants": 1, "consents": 1},
+    )
+    again = run("user", "enable", "demo")
+    assert again.exit_code == 1 and "demo is not disabled; see `authserver user show`" in again.stderr
+    assert run("user", "enable", "nobody").exit_code == 1
+    assert len(events(in_use, EventType.USER_ENABLED)) == 1
 
 
 def test_a_person_gets_groups_and_attributes(run) -> None:

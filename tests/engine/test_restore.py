@@ -18,6 +18,7 @@ from authserver.engine.errors import InvalidGrant, PageError
 from authserver.engine.keys import signing_keys
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, Pending, mark_of, seal, unseal
+from authserver.engine.people import account
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType, KeyState
 from authserver.engine.resources import described
@@ -349,6 +350,26 @@ def test_a_client_and_a_person_are_disabled_again(make: Make) -> None:
     assert events_of(engine, EventType.USER_DISABLED) == [lost_events.REASON]
 
 
+def test_a_person_who_was_enabled_is_let_in_by_an_operator_alone(make: Make) -> None:
+    """T149, R-09: a lost event lets nobody in, and who was enabled after the restore stays so."""
+    engine = make()
+    engine.stores.users.add(a_user())
+    disabled = logged_event(EventType.USER_DISABLED, user_id="user_ada")
+    enabled = logged_event(EventType.USER_ENABLED, user_id="user_ada", at=LATER + SECOND)
+    assert redo(engine, enabled).outcome is RedoOutcome.ALREADY
+    assert redo(engine, disabled).outcome is RedoOutcome.DONE
+    told = redo(engine, enabled)
+    assert (told.subject, told.outcome) == ("ada", RedoOutcome.ABSENT)
+    assert "`authserver user enable ada`" in told.todo
+    user = engine.stores.users.find("user_ada")
+    assert user is not None and not user.is_enabled
+    later = make(RESTORED + SECOND)
+    account.enable_user(later, user)
+    assert redo(later, disabled).outcome is RedoOutcome.ALREADY
+    assert redo(later, enabled).outcome is RedoOutcome.ALREADY
+    assert engine.stores.users.find("user_ada") == a_user()
+
+
 def test_a_client_secret_ends_again_though_it_is_the_last(make: Make) -> None:
     """T149, R-05."""
     engine = make(NOW)
@@ -410,6 +431,7 @@ def test_a_password_that_was_changed_lets_nobody_in_until_there_is_a_new_one(mak
     [
         (EventType.CLIENT_DISABLED, ""),
         (EventType.USER_DISABLED, ""),
+        (EventType.USER_ENABLED, ""),
         (EventType.CLIENT_CHANGED, ""),
         (EventType.USER_CHANGED, ""),
         (EventType.CLIENT_SECRET_ENDED, ""),

@@ -14,7 +14,10 @@ import pytest
 import sqlalchemy as sa
 import transaction
 
+from authserver.engine import audit
+from authserver.engine.audit import BadSearch
 from authserver.engine.ports import StorageUnavailable
+from authserver.engine.records import EventFilter
 from authserver.storage import database as storage
 from authserver.storage.database import Database, StorageBusy, StorageSlow
 from authserver.testing.records import NOW, a_grant, a_token, a_user, an_event
@@ -123,6 +126,27 @@ def test_a_statement_that_takes_too_long_is_slow(postgresql: Database) -> None:
         with pytest.raises(StorageSlow, match="statement timeout"):
             connection.exec_driver_sql("SELECT pg_sleep(10)")
         connection.invalidate()
+
+
+@pytest.mark.postgresql
+def test_a_search_that_takes_too_long_is_told_what_is_faster(
+    postgresql: Database, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T114: nobody looks for a database that is not running."""
+    monkeypatch.setattr(storage, "POSTGRESQL_OPTIONS", "-c lock_timeout=100ms -c timezone=UTC")
+    hasty = Database(postgresql_url)
+    with postgresql.engine.connect() as holder:
+        holder.exec_driver_sql("BEGIN")
+        holder.exec_driver_sql("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+        with (
+            pytest.raises(BadSearch, match="by source, every event of the time is read"),
+            hasty.begin() as stores,
+        ):
+            audit.search(stores.events, EventFilter(source="192.0.2.1", since=NOW), limit=1)
+        with pytest.raises(StorageSlow), hasty.begin() as stores:
+            audit.search(stores.events, EventFilter(source="192.0.2.1", client_id="a"), limit=1)
+        holder.exec_driver_sql("ROLLBACK")
+    hasty.close()
 
 
 @pytest.mark.postgresql

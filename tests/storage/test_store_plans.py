@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from authserver.engine.ports import Stores
-from authserver.engine.records import ClientSecret, Logo, TokenKind
+from authserver.engine.records import REFUSALS, ClientSecret, EventFilter, EventType, Logo, Place, TokenKind
 from authserver.testing.plans import plan_of, statements_of
 from authserver.testing.records import (
     a_client,
@@ -64,6 +65,9 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "clients.count_of_policy": lambda stores: stores.clients.count_of_policy("partners"),
     "users.find": lambda stores: stores.users.find("user_7"),
     "users.find_by_name": lambda stores: stores.users.find_by_name("user7"),
+    "users.find_all": lambda stores: stores.users.find_all(["user_7", "user_8"]),
+    "users.page": lambda stores: stores.users.page(after="user7", limit=9),
+    "users.enable": lambda stores: stores.users.enable("user_7"),
     "users.add": lambda stores: add_user(stores),
     "users.disable": lambda stores: stores.users.disable("user_7", NOW),
     "users.change": lambda stores: change_user(stores),
@@ -125,6 +129,31 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "events.since": lambda stores: list(stores.events.since(datetime.now(UTC))),
     "events.latest": lambda stores: next(stores.events.latest()),
     "events.count": lambda stores: stores.events.count(datetime.now(UTC)),
+    "events.search": lambda stores: search(stores),
+    "events.search, after a page": lambda stores: search(stores, after=(NOW, "event-7")),
+    "events.search, by id": lambda stores: search(stores, event_id="event-7"),
+    "events.search, of a client": lambda stores: search(stores, client_id="client-8", after=(NOW, "event-7")),
+    "events.search, of a client by type": lambda stores: search(
+        stores, client_id="client-8", types={EventType.TOKEN_ISSUED, EventType.TOKEN_REFUSED}
+    ),
+    "events.search, of a user": lambda stores: search(stores, user_id="user_7", after=(NOW, "event-7")),
+    "events.search, of a grant": lambda stores: search(stores, grant_id="grant-7", after=(NOW, "event-7")),
+    "events.search, by type": lambda stores: search(
+        stores, types={EventType.KEY_REVOKED}, after=(NOW, "event-7")
+    ),
+    "events.search, by types": lambda stores: search(
+        stores, types={EventType.KEY_REVOKED, EventType.CLIENT_DISABLED}, after=(NOW, "event-7")
+    ),
+    "events.search, refusals": lambda stores: search(stores, types=REFUSALS, after=(NOW, "event-7")),
+    "events.search, refusals of a time": lambda stores: search(
+        stores, types=REFUSALS, since=NOW - timedelta(days=1), until=NOW
+    ),
+    "events.search, of a time": lambda stores: search(
+        stores, since=NOW - timedelta(days=1), until=NOW, after=(NOW, "event-7")
+    ),
+    "events.search, oldest first": lambda stores: stores.events.search(
+        EventFilter(until=NOW), after=(NOW - timedelta(days=1), "event-7"), oldest_first=True, limit=9
+    ),
     "sessions.add": lambda stores: stores.sessions.add(
         a_session(digest=os.urandom(32), user_id=add_user(stores))
     ),
@@ -146,6 +175,12 @@ WHOLE = {
 }
 # These are about tables with a handful of rows, or have such tests in `test_upkeep.py`.
 ELSEWHERE = {"initial_tokens", "resources", "signing_keys", "ring_keys", "generations", "upkeep"}
+
+
+def search(
+    stores: Stores, *, after: Place | None = None, types: Iterable[EventType] = (), **wanted: Any
+) -> None:
+    stores.events.search(EventFilter(types=frozenset(types), **wanted), after=after, limit=9)
 
 
 def new() -> str:
@@ -250,6 +285,16 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("sessions.end_all", {"ix_sessions_user_id"}),
         ("events.since", {"ix_events_at"}),
         ("events.latest", {"ix_events_at"}),
+        ("events.search", {"ix_events_at"}),
+        ("events.search, by id", {"pk_events"}),
+        ("events.search, of a client", {"ix_events_client_id_at"}),
+        ("events.search, of a client by type", {"ix_events_client_id_at"}),
+        ("events.search, of a user", {"ix_events_user_id_at"}),
+        ("events.search, of a grant", {"ix_events_grant_id_at"}),
+        ("events.search, by type", {"ix_events_type_at"}),
+        ("events.search, refusals", {"ix_events_refusals_at"}),
+        ("events.search, oldest first", {"ix_events_at"}),
+        ("users.page", {"uq_users_username"}),
     ],
 )
 def test_postgresql_finds_the_rows_by_these_indexes(postgresql_servers, method, indexes):

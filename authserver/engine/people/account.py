@@ -40,6 +40,7 @@ _HANDLE_KIND = "session-handle"
 
 # Why a grant ended, as the grant and the event keep it.
 DISCONNECTED = "disconnected"
+ENABLED_AGAIN = "enabled-again"
 PASSWORD_CHANGED = "password-changed"
 SIGNED_OUT_EVERYWHERE = "signed-out-everywhere"
 
@@ -308,6 +309,19 @@ def set_password(engine: Engine, user: User, password: str) -> Ended:
     engine.stores.users.set_password(user.user_id, hash_new_password(password))
     ended = _end_everything(engine, user, PASSWORD_CHANGED)
     _record_everything(engine, user, EventType.PASSWORD_CHANGED, ended)
+    return ended
+
+
+def enable_user(engine: Engine, user: User) -> Ended | None:
+    """Let a disabled person sign in again; what was theirs before they were disabled ends, and does not come back.
+
+    Returns:
+        what ended; None if the person was not disabled.
+    """
+    if not engine.stores.users.enable(user.user_id):
+        return None
+    ended = _end_everything(engine, user, ENABLED_AGAIN)
+    _record_everything(engine, user, EventType.USER_ENABLED, ended)
     return ended
 
 

@@ -21,7 +21,7 @@ from authserver.engine.clients.editing import members
 from authserver.engine.clients.secrets import SecretsUnchanged
 from authserver.engine.context import Engine
 from authserver.engine.people.attributes import record_change
-from authserver.engine.records import EventType, RegisteredBy
+from authserver.engine.records import EventFilter, EventType, RegisteredBy
 from authserver.engine.resources import described
 
 REASON = "database-restored"
@@ -109,10 +109,25 @@ def _disable_user(engine: Engine, event: LoggedEvent) -> Redone:
     user = engine.stores.users.find(event.user_id or "")
     if user is None:
         return Redone(event=event, subject=event.user_id or "", outcome=RedoOutcome.ABSENT)
-    if not engine.stores.users.disable(user.user_id, engine.now):
+    enabled = EventFilter(user_id=user.user_id, types=frozenset({EventType.USER_ENABLED}), since=event.at)
+    # Who was enabled since then, as after the restore, stays so when this is run again.
+    if engine.stores.events.search(enabled, limit=1) or not engine.stores.users.disable(
+        user.user_id, engine.now
+    ):
         return Redone(event=event, subject=user.username, outcome=RedoOutcome.ALREADY)
     engine.record(EventType.USER_DISABLED, reason=REASON)
     return Redone(event=event, subject=user.username, outcome=RedoOutcome.DONE)
+
+
+def _miss_enabled(engine: Engine, event: LoggedEvent) -> Redone:
+    """An operator decides again: what is lost must not let anybody in."""
+    user = engine.stores.users.find(event.user_id or "")
+    if user is None:
+        return Redone(event=event, subject=event.user_id or "", outcome=RedoOutcome.ABSENT)
+    if user.is_enabled:
+        return Redone(event=event, subject=user.username, outcome=RedoOutcome.ALREADY)
+    todo = f"the person is disabled: `authserver user enable {user.username}`"
+    return Redone(event=event, subject=user.username, outcome=RedoOutcome.ABSENT, todo=todo)
 
 
 def _miss_change(engine: Engine, event: LoggedEvent) -> Redone:
@@ -259,6 +274,7 @@ _REDO: Mapping[str, Callable[[Engine, LoggedEvent], Redone]] = {
     EventType.CLIENT_DISABLED: _disable_client,
     EventType.CLIENT_CHANGED: _miss_change,
     EventType.USER_DISABLED: _disable_user,
+    EventType.USER_ENABLED: _miss_enabled,
     EventType.USER_CHANGED: _change_user,
     EventType.CLIENT_SECRET_ENDED: _end_secret,
     EventType.CLIENT_SECRET_ADDED: _replace_secret,

@@ -1,0 +1,324 @@
+"""`authserver audit`: who did what to whom, and why something was refused."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from authserver import private_files
+from authserver.cli.configuration import Configuration, OneSentence, Plugins
+from authserver.cli.durations import Moment
+from authserver.cli.explanation import tell_event
+from authserver.cli.printing import json_option, next_page, print_json_line, print_rows, say, width, words
+from authserver.engine import audit as trail
+from authserver.engine.context import Engine
+from authserver.engine.people.usernames import BadUsername, normalise_username
+from authserver.engine.records import REFUSALS, Event, EventFilter, EventType
+
+_COLUMNS = ("time", "event", "actor", "client", "user", "reason", "error_id")
+
+# Where there is less room than for one line, an event has several.
+_NARROW = ("time\nerror_id", "event\nreason", "who")
+_WIDE = 110
+
+since_option = click.option(
+    "--since", type=Moment(), metavar="TIME", help="7d, 12h, 30m, or a time in ISO 8601, in UTC."
+)
+until_option = click.option(
+    "--until",
+    type=Moment(),
+    metavar="TIME",
+    help="The end, as --since; events of this very time are left out.",
+)
+after_option = click.option("--after", metavar="CURSOR", help="Go on after this place.")
+
+
+@click.group(cls=OneSentence)
+def audit() -> None:
+    """Search in the audit events: who did what to whom, and why something was refused."""
+
+
+@audit.command()
+@click.option("--client", "client_id", metavar="ID", help="About this client.")
+@click.option("--user", "username", metavar="NAME", help="About this person: the name or the user id.")
+@click.option("--grant", "grant_id", metavar="ID", help="About this grant.")
+@click.option(
+    "--event",
+    "names",
+    multiple=True,
+    shell_complete=lambda _context, _option, begun: [type for type in EventType if type.startswith(begun)],
+    metavar="TYPE",
+    help="Of this type, such as token.refused. May be given several times.",
+)
+@click.option("--refused", is_flag=True, help="Of the types that say that a request was refused or failed.")
+@click.option("--actor", help="Done by this actor, such as client:ID, user:ID or stranger.")
+@click.option("--source", metavar="ADDRESS", help="From this network address.")
+@click.option("--reason", help="For this reason, such as scope-not-registered.")
+@click.option("--error-id", metavar="ID", help="The id that an error answer or page showed, or of any event.")
+@since_option
+@until_option
+@click.option(
+    "--limit",
+    type=click.IntRange(1, trail.MAXIMUM_PAGE),
+    default=50,
+    show_default=True,
+    help="How many events a page has.",
+)
+@after_option
+@json_option
+@click.pass_obj
+def search(
+    configuration: Configuration,
+    client_id: str | None,
+    username: str | None,
+    grant_id: str | None,
+    names: tuple[str, ...],
+    refused: bool,
+    actor: str | None,
+    source: str | None,
+    reason: str | None,
+    error_id: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    after: str | None,
+    as_json: bool,
+) -> None:
+    """List events, newest first: those that fit all options.
+
+    With --json each event is one line with everything that is known of it. `authserver audit show` tells one in words.
+    """
+    types = trail.types_of(names)
+    with configuration.engine(Plugins.UNUSED) as engine:
+        wanted = EventFilter(
+            event_id=error_id,
+            types=_types(types, refused),
+            client_id=client_id,
+            user_id=None if username is None else _user_id(engine, username),
+            grant_id=grant_id,
+            actor=actor,
+            source=None if source is None else trail.source_of(source),
+            reason=reason,
+            since=since,
+            until=until,
+        )
+        page = trail.search(engine.stores.events, wanted, after=after, limit=limit)
+        people = {} if as_json else _names(engine, page.events)
+    if as_json:
+        for event in page.events:
+            print_json_line(described(event))
+    else:
+        rows = [_row(event, people) for event in page.events]
+        empty = "There are no more such events." if after else "There is no such event."
+        if width() < _WIDE:
+            print_rows(map(_stacked, rows), _NARROW, empty=empty, whole=_NARROW[:2])
+        else:
+            print_rows(rows, _COLUMNS, empty=empty, whole=("time", "error_id"))
+        if rows:
+            say(f"\nOne of them whole: {words(configuration.command)} audit show ERROR_ID")
+    if page.next is None:
+        return
+    options = [
+        ("--client", client_id),
+        ("--user", username),
+        ("--grant", grant_id),
+        *(("--event", name) for name in names),
+        ("--refused", refused),
+        ("--actor", actor),
+        ("--source", source),
+        ("--reason", reason),
+        ("--error-id", error_id),
+        ("--since", since),
+        ("--until", until),
+        ("--limit", limit),
+        ("--json", as_json),
+        ("--after", page.next),
+    ]
+    next_page(f"{configuration.command} audit search", options, err=as_json)
+
+
+# An id may begin with a hyphen.
+@audit.command(context_settings={"ignore_unknown_options": True})
+@click.argument("event_id")
+@json_option
+@click.pass_obj
+def show(configuration: Configuration, event_id: str, as_json: bool) -> None:
+    """Tell one event whole: every check behind it in order, who decided, and what would change it.
+
+    EVENT_ID is the error id that an answer or a page showed, or that of any event.
+    """
+    tell_event(configuration, event_id, as_json)
+
+
+@audit.command()
+@since_option
+@until_option
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A new file, which nobody else can read.",
+)
+@after_option
+@click.pass_obj
+def export(
+    configuration: Configuration,
+    since: datetime | None,
+    until: datetime | None,
+    output: Path | None,
+    after: str | None,
+) -> None:
+    """Write events as JSON Lines, oldest first: one event with everything, and its cursor, in each line.
+
+    The cursor of the last line continues an export that was stopped, or that of yesterday: --after CURSOR. Without --until
+    the last five minutes are left out, because an event may be stored that much later than its time; then no event is
+    missing where one export follows another.
+    """
+    with configuration.engine(Plugins.UNUSED) as engine:
+        until = until or engine.now - trail.SETTLED
+        found = trail.export(engine.stores.events, EventFilter(since=since, until=until), after=after)
+        if output is None:
+            _write(found, sys.stdout, until)
+            return
+        count, last = _write_file(found, output, until)
+    say(f"{words(str(output))} has {count:,} {'event' if count == 1 else 'events'} until {words(until)}.")
+    if last := last or after:
+        say(f"The next export begins with --after {words(last)}")
+
+
+def described(event: Event) -> dict[str, Any]:
+    """All that is kept of an event, and the cursor of its place."""
+    return {
+        "event_id": event.event_id,
+        "type": event.type,
+        "at": event.at,
+        "actor": event.actor,
+        "source": event.source,
+        "client_id": event.client_id,
+        "user_id": event.user_id,
+        "grant_id": event.grant_id,
+        "reason": event.reason,
+        "decisions": list(event.decisions),
+        "details": event.details,
+        "cursor": trail.cursor_of(event),
+    }
+
+
+def _row(event: Event, people: dict[str, str]) -> dict[str, Any]:
+    """An event as people read it: an actor that is the client or user of the same line is not written twice."""
+    actor = {f"client:{event.client_id}": "client", f"user:{event.user_id}": "user"}
+    return {
+        "time": event.at,
+        "event": event.type,
+        "actor": actor.get(event.actor, event.actor),
+        "client": event.client_id,
+        "user": people.get(event.user_id or "", event.user_id),
+        "reason": event.reason,
+        "error_id": event.event_id,
+    }
+
+
+def _stacked(row: dict[str, Any]) -> dict[str, Any]:
+    """A `_row` for a narrow terminal: few columns, with several lines in each."""
+    time, event, who = _NARROW
+    names = {"by": "actor", "client": "client", "user": "user"}
+    return {
+        time: [row["time"], row["error_id"]],
+        event: [text for text in (row["event"], row["reason"]) if text],
+        who: [f"{label} {row[name]}" for label, name in names.items() if row[name]],
+    }
+
+
+def _types(named: frozenset[EventType], refused: bool) -> frozenset[EventType]:
+    if not refused:
+        return named
+    if both := named & REFUSALS:
+        return both
+    if named:
+        raise trail.BadSearch(
+            f"{', '.join(sorted(named))} says of no request that it was refused: leave out --refused or --event"
+        )
+    return REFUSALS
+
+
+def _user_id(engine: Engine, name: str) -> str:
+    """The id of a person: of this name, or this id itself, also when nobody has it any more."""
+    try:
+        user = engine.stores.users.find_by_name(normalise_username(name))
+    except BadUsername:
+        user = None
+    if user is not None:
+        return user.user_id
+    if name.startswith("user_"):
+        return name
+    raise click.ClickException(
+        f"{name}: no such user; see `authserver user list`. Sign-ins under a name that nobody has are found with "
+        "--event sign_in.refused"
+    )
+
+
+def _names(engine: Engine, events: Iterable[Event]) -> dict[str, str]:
+    """The names of the people in these events, by their ids."""
+    user_ids = sorted({event.user_id for event in events if event.user_id})
+    return {user.user_id: user.username for user in engine.stores.users.find_all(user_ids)}
+
+
+def _write_file(events: Iterable[Event], path: Path, until: datetime) -> tuple[int, str | None]:
+    """As `_write`, into a new file. What stops half way leaves the lines that there are, and no empty file."""
+    file = private_files.begin(path)
+    try:
+        with file:
+            return _write(events, file, until)
+    except BaseException:
+        if path.stat().st_size:
+            say(
+                f"{words(str(path))} is not complete: export what is missing with --after and the cursor of its last whole "
+                "line",
+                err=True,
+            )
+        else:
+            path.unlink()
+        raise
+
+
+def _write(events: Iterable[Event], file: TextIO, until: datetime) -> tuple[int, str | None]:
+    """Write each event into a line; how many there were, and the cursor of the last."""
+    count = 0
+    last: Event | None = None
+    with _progress(until) as advance:
+        for event in events:
+            print_json_line(described(event), file)
+            count, last = count + 1, event
+            advance(count, event.at)
+    file.flush()
+    return count, trail.cursor_of(last) if last else None
+
+
+@contextmanager
+def _progress(until: datetime) -> Iterator[Callable[[int, datetime], None]]:
+    """A bar on stderr, if that is a terminal. It measures time, because nobody has counted the events before."""
+    columns = (TextColumn("Exporting"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    shown = sys.stderr.isatty()
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=not shown) as bar:
+        task = bar.add_task("", total=None)
+        began: datetime | None = None
+
+        def advance(count: int, at: datetime) -> None:
+            nonlocal began
+            began = began or at
+            if shown and count % trail.BATCH == 0:
+                done, total = (at - began).total_seconds(), (until - began).total_seconds()
+                bar.update(task, description=f"{count:,} events", completed=done, total=total)
+
+        yield advance
+        if shown and began is not None:
+            total = (until - began).total_seconds()
+            bar.update(task, completed=total, total=total)

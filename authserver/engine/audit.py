@@ -1,0 +1,160 @@
+"""Searching in the events: who did what to whom, and why something was refused.
+
+Commands call this, and so may pages and an API: what is wrong with a search is a sentence here (`BadSearch`), lists are
+pages of limited length, and a place in a list is a text (`cursor_of`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from ipaddress import ip_address
+
+from authserver.engine.ports import Events, StorageUnavailable
+from authserver.engine.records import Event, EventFilter, EventType, Place
+
+# How many events a page has at most (T146), and how many an export reads at a time.
+MAXIMUM_PAGE = 100
+BATCH = 500
+# After this time no event with a time before it is stored any more: requests have ended, and so have the minutes of
+# `engine.floods`, also if the database could not be written at their end.
+SETTLED = timedelta(minutes=5)
+_TIME = "%Y%m%dT%H%M%S.%fZ"
+# What is searched by alone only where it says how far back.
+_WIDE = frozenset({"actor", "source", "reason"})
+
+
+class BadSearch(ValueError):
+    """There is no such search; the message says what to write instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Events, and the cursor after which the next page begins; None at the end."""
+
+    events: tuple[Event, ...]
+    next: str | None = None
+
+
+def search(stored: Events, wanted: EventFilter, *, after: str | None = None, limit: int) -> Page:
+    """A page of these events, newest first.
+
+    Args:
+        after: the cursor of the page before; None begins with the newest.
+        limit: 1 to MAXIMUM_PAGE.
+
+    Raises:
+        BadSearch: a cursor that is none, times in the wrong order, or a search that reads too much.
+        StorageUnavailable: the storage did not answer.
+    """
+    if not 1 <= limit <= MAXIMUM_PAGE:
+        raise BadSearch(f"a page has 1 to {MAXIMUM_PAGE} events")
+    _check(wanted)
+    wide = " and ".join(name for name in wanted.texts if name in _WIDE)
+    if wide and wanted.texts.keys() <= _WIDE and wanted.since is None and not wanted.types:
+        raise BadSearch(
+            f"to search by {wide} alone, every event of a time is read: say since when, or name "
+            "a client, a user, a grant or an event type as well"
+        )
+    try:
+        # One more than is shown tells whether there is another page.
+        found = stored.search(wanted, after=_after(after), limit=limit + 1)
+    except StorageUnavailable as error:
+        if not wide or wanted.texts.keys() - _WIDE:
+            raise
+        raise BadSearch(
+            f"the database did not answer in time: to search by {wide}, every event of the time is read. Name a shorter "
+            "time, or a client, a user or a grant as well"
+        ) from error
+    shown = tuple(found[:limit])
+    return Page(events=shown, next=cursor_of(shown[-1]) if len(found) > limit else None)
+
+
+def find(stored: Events, event_id: str) -> Event | None:
+    """The event of this id; a refusal's id is the error id that the client got. Raises BadSearch."""
+    _check_text("event_id", event_id)
+    return stored.find(event_id)
+
+
+def export(stored: Events, wanted: EventFilter, *, after: str | None = None) -> Iterator[Event]:
+    """All these events, oldest first, read in batches as they are used.
+
+    Raises:
+        BadSearch: at once, as `search`.
+    """
+    _check(wanted)
+    return _all(stored, wanted, _after(after))
+
+
+def _all(stored: Events, wanted: EventFilter, place: Place | None) -> Iterator[Event]:
+    while True:
+        batch = stored.search(wanted, after=place, oldest_first=True, limit=BATCH)
+        yield from batch
+        if len(batch) < BATCH:
+            return
+        place = batch[-1].at, batch[-1].event_id
+
+
+def cursor_of(event: Event) -> str:
+    """The place of an event in the order of time, as a text without a character that a shell or a URL would change."""
+    return f"{event.at.astimezone(UTC).strftime(_TIME)}_{event.event_id}"
+
+
+def place_of(cursor: str) -> Place:
+    """The place that a `cursor_of` names. Raises BadSearch."""
+    time, _, event_id = cursor.partition("_")
+    try:
+        at = datetime.strptime(time, _TIME).replace(tzinfo=UTC)
+        _check_text("cursor", event_id)
+    except ValueError:
+        at = None
+    if at is None or not event_id:
+        raise BadSearch(
+            f"{cursor!r} is no cursor: take the one that the page before ended with, as it is written there"
+        )
+    return at, event_id
+
+
+def types_of(names: Iterable[str]) -> frozenset[EventType]:
+    """The event types of these names. Raises BadSearch, which names those that are nearest."""
+    return frozenset(map(_type_of, names))
+
+
+def _type_of(name: str) -> EventType:
+    try:
+        return EventType(name)
+    except ValueError:
+        known = [type.value for type in EventType]
+        subject, _, outcome = name.lower().partition(".")
+        near = [type for type in known if type.startswith(f"{subject}.") and not outcome]
+        near = near or get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+        near = near or [type for type in known if type.startswith(f"{subject}.")]
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(known))}"
+        raise BadSearch(f"{name!r} is no event type; {hint}") from None
+
+
+def source_of(text: str) -> str:
+    """A network address as events have it. Raises BadSearch."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise BadSearch(f"{text!r} is no network address, such as 192.0.2.7 or 2001:db8::7") from None
+
+
+def _after(cursor: str | None) -> Place | None:
+    return None if cursor is None else place_of(cursor)
+
+
+def _check(wanted: EventFilter) -> None:
+    if wanted.since and wanted.until and wanted.since >= wanted.until:
+        raise BadSearch("the beginning of the time is not before its end: nothing can be found")
+    for name, value in wanted.texts.items():
+        _check_text(name, value)
+
+
+def _check_text(name: str, value: str) -> None:
+    """Databases would not even compare these."""
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise BadSearch(f"{name}: no event has such characters in it")
