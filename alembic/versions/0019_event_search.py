@@ -13,20 +13,23 @@ down_revision = "0018"
 branch_labels = None
 depends_on = None
 
-# Of the others every event has one; where there is none, an index has no entry.
-PARTIAL = ("user_id", "grant_id")
+# Which events an index is about.
+CONDITIONS = {
+    "type": "type NOT IN ('code.issued', 'token.issued')",
+    "client_id": None,
+    "user_id": "user_id IS NOT NULL",
+    "grant_id": "grant_id IS NOT NULL",
+}
 
 
 def upgrade() -> None:
-    for column in ("type", "client_id"):
-        op.create_index(f"ix_events_{column}_at", "events", [column, "at"])
-    for column in PARTIAL:
-        known = sa.text(f"{column} IS NOT NULL")
+    for column, condition in CONDITIONS.items():
+        where = sa.text(condition) if condition else None
         op.create_index(
-            f"ix_events_{column}_at", "events", [column, "at"], sqlite_where=known, postgresql_where=known
+            f"ix_events_{column}_at", "events", [column, "at"], sqlite_where=where, postgresql_where=where
         )
 
 
 def downgrade() -> None:
-    for column in ("type", "client_id", *PARTIAL):
+    for column in CONDITIONS:
         op.drop_index(f"ix_events_{column}_at", "events")

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     Executable,
     Integer,
+    and_,
     bindparam,
     func,
     insert,
@@ -29,7 +30,7 @@ from authserver.engine.records import (
 )
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
-from authserver.storage.tables import REFUSED, events, generations, ring_keys, signing_keys
+from authserver.storage.tables import RARE, REFUSED, ROUTINE, events, generations, ring_keys, signing_keys
 from authserver.storage.work import Row, Work, change, changed, insert_new, spelt_out
 
 # How many events are read at a time.
@@ -40,6 +41,7 @@ _ADD_EVENT = insert(events)
 _FIND_EVENT = select(*_EVENT.columns).where(events.c.event_id == bindparam("event_id"))
 _OF_TYPE = events.c.type.in_(bindparam("types", expanding=True))
 _IS_REFUSAL = spelt_out(REFUSED)
+_IS_RARE = spelt_out(RARE)
 # Few events have the same of one of these, and an index finds them in the order of their time.
 _NARROW = frozenset({"event_id", "client_id", "user_id", "grant_id"})
 _BEGINNING: Place = (datetime.min.replace(tzinfo=UTC), "")
@@ -181,7 +183,11 @@ def _search(wanted: EventFilter, after: Place | None, oldest_first: bool) -> tup
     names = [f"type_{number}" for number, _ in enumerate(wanted.types)]
     parameters |= zip(names, sorted(wanted.types), strict=True)
     of_type = [
-        events.c.type == bindparam(name, type_=events.c.type.type, literal_execute=True) for name in names
+        and_(
+            events.c.type == bindparam(name, type_=events.c.type.type, literal_execute=True),
+            *(() if type in ROUTINE else (_IS_RARE,)),
+        )
+        for name, type in zip(names, sorted(wanted.types), strict=True)
     ]
     if len(names) < 2 or _NARROW & wanted.texts.keys():
         return ordered(matching.where(or_(*of_type)) if names else matching, events.c), parameters

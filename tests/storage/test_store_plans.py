@@ -141,6 +141,9 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "events.search, by type": lambda stores: search(
         stores, types={EventType.KEY_REVOKED}, after=(NOW, "event-7")
     ),
+    "events.search, by the type of what is issued all day": lambda stores: search(
+        stores, types={EventType.TOKEN_ISSUED}, after=(NOW, "event-7")
+    ),
     "events.search, by types": lambda stores: search(
         stores, types={EventType.KEY_REVOKED, EventType.CLIENT_DISABLED}, after=(NOW, "event-7")
     ),
@@ -292,6 +295,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("events.search, of a user", {"ix_events_user_id_at"}),
         ("events.search, of a grant", {"ix_events_grant_id_at"}),
         ("events.search, by type", {"ix_events_type_at"}),
+        ("events.search, by the type of what is issued all day", {"ix_events_at"}),
         ("events.search, refusals", {"ix_events_refusals_at"}),
         ("events.search, oldest first", {"ix_events_at"}),
         ("users.page", {"uq_users_username"}),
