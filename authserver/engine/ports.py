@@ -238,7 +238,7 @@ class Grants(Protocol):
         """Note that its client got tokens."""
 
     def widen(self, grant: Grant, scopes: tuple[str, ...]) -> bool:
-        """Let a live grant have these scopes; False when it has ended, or has others than when it was read."""
+        """Let a live grant have these scopes (`Grant.wider`); False when it has ended, or has others than it was read with."""
 
     def count(self) -> int:
         """How many there are, live or not."""

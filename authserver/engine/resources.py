@@ -213,9 +213,10 @@ def _end_grant(engine: Engine, grant: Grant, form: str) -> bool:
         return grants.revoke(grant.grant_id, engine.now, REASON)
     if grants.narrow(grant, others):
         return True
-    # Somebody changed it meanwhile.
+    # Somebody changed it meanwhile: it has fewer resources now, perhaps this one alone.
     again = grants.find(grant.grant_id)
-    return again is not None and _is_for(again, form) and grants.narrow(again, _others(again, form))
+    is_left = again is not None and again.revoked_at is None and _is_for(again, form)
+    return is_left and again != grant and _end_grant(engine, again, form)
 
 
 def _end_consents(engine: Engine, page: Sequence[Consent], form: str, *, dry_run: bool) -> Ended:

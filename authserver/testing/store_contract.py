@@ -994,7 +994,8 @@ def test_a_live_grant_is_widened_unless_it_has_changed(stores: Stores) -> None:
     assert stores.grants.widen(grant, ("read", "write"))
     assert not stores.grants.widen(grant, ("read", "delete"))
     wider = stores.grants.find("grant_1")
-    assert wider == replace(grant, scopes=("read", "write"))
+    assert wider == grant.wider(("read", "write"))
+    assert wider.added_scopes == ("write",)
     other = stores.grants.find("other")
     assert other is not None
     assert other.scopes == ("read",)

@@ -407,7 +407,7 @@ class MemoryGrants(InMemory):
             found = self.tables.grants.get(grant.grant_id)
             if found is None or found.revoked_at is not None or found.scopes != grant.scopes:
                 return False
-            self.tables.grants[grant.grant_id] = replace(found, scopes=scopes)
+            self.tables.grants[grant.grant_id] = found.wider(scopes)
             return True
 
     def count(self) -> int:

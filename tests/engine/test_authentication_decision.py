@@ -241,6 +241,7 @@ BAD: dict[str, Any] = {
     "a level with a space": allow("fine", SignIn(acr="two factors")),
     "a level without a name": allow("fine", SignIn(acr="")),
     "a long level": allow("fine", SignIn(acr="a" * 101)),
+    "the name of a step inside": allow("fine", SignIn(step="sign_in_again")),  # type: ignore[arg-type]
     "an unknown step inside": allow("fine", SignIn(step="sign_out")),  # type: ignore[arg-type]
     "a level that is no text": allow("fine", SignIn(acr=7)),  # type: ignore[arg-type]
     "a sentence that is no text": allow("fine", SignIn(why=None)),  # type: ignore[arg-type]

@@ -112,8 +112,7 @@ def _opaque(engine: Engine, kind: TokenKind, text: str) -> Issued | None:
         kind=kind,
         jti=f"{found.grant.grant_id}.{name}",
         client_id=token.client_id,
-        # A refresh token is good for all that its grant has now (I-19).
-        scopes=found.grant.scopes if kind is TokenKind.REFRESH else token.scopes,
+        scopes=found.refreshable_scopes if kind is TokenKind.REFRESH else token.scopes,
         audience=token.resources,
         issued_at=token.created_at,
         expires_at=token.expires_at,
