@@ -418,7 +418,9 @@ def test_a_resource_changes_only_as_it_was_read(stores: Stores) -> None:
 
 def test_a_resource_is_removed_once(stores: Stores) -> None:
     stores.resources.add(a_resource(is_default=True))
+    assert stores.resources.hold("https://api.example/")
     assert stores.resources.remove("https://api.example/")
+    assert not stores.resources.hold("https://api.example/")
     assert not stores.resources.remove("https://api.example/")
     assert stores.resources.find("https://api.example/") is None
     assert stores.resources.default() is None

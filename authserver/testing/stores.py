@@ -276,6 +276,9 @@ class MemoryResources(InMemory):
             self.tables.resources[before.form] = replace(after, **own)
             return True
 
+    def hold(self, form: str) -> bool:
+        return form in self.tables.resources
+
     def remove(self, form: str) -> bool:
         with self.lock:
             return self.tables.resources.pop(form, None) is not None

@@ -67,7 +67,10 @@ class Issued:
             return True
         # The operator may spell it in another way since.
         forms = set(map(uris.resource_form, granted))
-        return self.kind is TokenKind.REFRESH or forms.issuperset(map(uris.resource_form, self.audience))
+        if self.kind is TokenKind.REFRESH:
+            # It goes on for what is left.
+            return not forms.isdisjoint(map(uris.resource_form, self.audience))
+        return forms.issuperset(map(uris.resource_form, self.audience))
 
 
 _TEXTS = ("iss", "sub", "client_id", "jti", "scope")
