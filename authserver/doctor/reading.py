@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -21,10 +22,9 @@ _SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]+|$)")
 _BETWEEN = re.compile(r"[ \t]*,?[ \t,]*")
 # What a page says of a refusal, beside the words for people.
 _OF_OAUTH = re.compile(r"\b(?:invalid_\w+|unauthorized_client|redirect_uri|client_id|code_challenge)\b")
-_TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-_TITLES = tuple(
-    re.compile(rf"<{name}\b[^>]*>(.*?)</{name}\s*>", re.DOTALL | re.IGNORECASE) for name in ("h1", "title")
-)
+_TAG_NAME = re.compile(r"/?[a-z][a-z0-9]*", re.IGNORECASE)
+# What is in these is not for people.
+_ENDS = {name: re.compile(f"</{name}", re.IGNORECASE) for name in ("script", "style")}
 
 
 def text_of(document: Json, name: str) -> str:
@@ -59,16 +59,43 @@ def counted(number: int, thing: str) -> str:
 
 def page_text(body: bytes) -> str:
     """What an error page says: its heading, else its title, and the words on it that speak of OAuth."""
-    text = body[:MAXIMUM_PAGE].decode("utf-8", "replace")
-    titles = (_plain(found[1]) for pattern in _TITLES if (found := pattern.search(text)))
-    title = next(filter(None, titles), "")
-    pieces = [_plain(piece) for piece in _TAGS.sub("\0", text).split("\0")]
-    told = [piece for piece in pieces if piece != title and _OF_OAUTH.search(piece)]
-    return quoted(": ".join(dict.fromkeys([title, *told[:2]]))) if title or told else quoted(_plain(text))
+    pieces = list(_pieces(body[:MAXIMUM_PAGE].decode("utf-8", "replace")))
+    title = next(filter(None, (_inside(name, pieces) for name in ("h1", "title"))), "")
+    texts = [_plain(text) for _, text in pieces]
+    told = [text for text in texts if text != title and _OF_OAUTH.search(text)]
+    if title or told:
+        return quoted(": ".join(dict.fromkeys([title, *told[:2]])))
+    return quoted(" ".join(texts))
+
+
+def _pieces(page: str) -> Iterator[tuple[str, str]]:
+    """The texts between the tags, each with the name of the tag before it; it goes through the page once."""
+    at, tag = 0, ""
+    while (opened := page.find("<", at)) >= 0:
+        yield tag, page[at:opened]
+        closed = page.find(">", opened)
+        if closed < 0:
+            at = opened
+            break
+        at, name = closed + 1, _TAG_NAME.match(page, opened + 1, closed)
+        tag = name[0].lower() if name else ""
+        if tag in _ENDS:
+            end = _ENDS[tag].search(page, at)
+            if end is None:
+                return
+            at = end.start()
+    yield tag, page[at:]
+
+
+def _inside(name: str, pieces: Iterable[tuple[str, str]]) -> str:
+    """The text in the first tag of this name."""
+    later = itertools.dropwhile(lambda piece: piece[0] != name, pieces)
+    inside = itertools.takewhile(lambda piece: piece[0] != f"/{name}", later)
+    return _plain(" ".join(text for _, text in inside))
 
 
 def _plain(text: str) -> str:
-    return " ".join(html.unescape(_TAGS.sub(" ", text)).split())
+    return " ".join(html.unescape(text).split())
 
 
 def parts_of(url: str) -> SplitResult:

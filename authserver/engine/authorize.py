@@ -572,6 +572,9 @@ def required_sign_in(
         return SignIn()
     said = ruling.allowed_value
     sign_in = said if isinstance(said, SignIn) else SignIn(step=said)
+    # A step that is a mere text would be taken for no step: then the request would go on.
+    if not isinstance(sign_in.step, AuthenticationStep) or not isinstance(sign_in.silent, bool):
+        raise engine.wrong_value(ruling, "no step, or neither silent nor not")
     if len(sign_in.why) > MAXIMUM_WHY or (sign_in.acr is not None and not _LEVEL.fullmatch(sign_in.acr)):
         raise engine.wrong_value(ruling, "a long sentence, or no name of a level")
     # A sign-in since the request began is always enough; otherwise a policy could ask for sign-ins without end.

@@ -173,6 +173,9 @@ class Resources(Protocol):
         `form` and `created_at` stay as they are.
         """
 
+    def hold(self, form: str) -> bool:
+        """Keep it from being removed until this transaction has ended; False when it is unknown."""
+
     def remove(self, form: str) -> bool:
         """Delete it; False when it is unknown."""
 
@@ -248,7 +251,7 @@ class Grants(Protocol):
         """Note that its client got tokens."""
 
     def widen(self, grant: Grant, scopes: tuple[str, ...]) -> bool:
-        """Let a live grant have these scopes; False when it has ended, or has others than when it was read."""
+        """Let a live grant have these scopes (`Grant.wider`); False when it has ended, or has others meanwhile."""
 
     def count(self) -> int:
         """How many there are, live or not."""

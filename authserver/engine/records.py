@@ -7,7 +7,7 @@ Times are aware datetimes in UTC. `details` mappings let a feature keep small fa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -21,6 +21,7 @@ IDLE_AFTER = timedelta(days=30)
 
 # The core's among the private details of a client; a feature keeps its own under the name of its plugin.
 REGISTRATION_REASONS = "registration_reasons"
+_ADDED_SCOPES = "added_scopes"
 EDITED = "edited"
 MANAGED = "managed"
 
@@ -276,7 +277,8 @@ class Grant:
     rotation moves (OAuth 2.1, 4.3.3). `last_used_at` is when its client last got tokens, to the minute; None
     until a second time. `details` carries `auth_time`, `amr` and features' facts; of a grant that its user
     did not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who named the
-    user, such as an issuer; `widens` that the user agreed to more than before (`tokens.widening`).
+    user, such as an issuer; `widens` that the user agreed to more than before, and `added_scopes` what was agreed to
+    after it was made (`tokens.widening`).
     """
 
     grant_id: str
@@ -295,6 +297,16 @@ class Grant:
     def subject(self) -> str:
         """The `sub` of its tokens: the user, or the client itself (RFC 9068, 5)."""
         return self.user_id or self.client_id
+
+    @property
+    def added_scopes(self) -> tuple[str, ...]:
+        """Those of its scopes that were agreed to after it was made (`tokens.widening`)."""
+        return tuple(self.details.get(_ADDED_SCOPES, ()))
+
+    def wider(self, scopes: tuple[str, ...]) -> Grant:
+        """The same with these scopes, of which it had some before."""
+        added = (*self.added_scopes, *(scope for scope in scopes if scope not in self.scopes))
+        return replace(self, scopes=scopes, details={**self.details, _ADDED_SCOPES: list(added)})
 
 
 class TokenKind(StrEnum):
@@ -357,6 +369,17 @@ class FoundToken:
     token: Token
     grant: Grant
     user: User | None
+
+    @property
+    def refreshable_scopes(self) -> tuple[str, ...]:
+        """What a refresh token is good for: its own scopes, and what was added to its grant since (I-19).
+
+        Nothing was added to one that had not all scopes of its grant, because a grant type made it narrower on purpose.
+        """
+        own, added = self.token.scopes, self.grant.added_scopes
+        if any(scope not in own and scope not in added for scope in self.grant.scopes):
+            return own
+        return tuple(dict.fromkeys((*own, *added)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

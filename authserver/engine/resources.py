@@ -213,20 +213,31 @@ def _end_grant(engine: Engine, grant: Grant, form: str) -> bool:
         return grants.revoke(grant.grant_id, engine.now, REASON)
     if grants.narrow(grant, others):
         return True
-    # Somebody changed it meanwhile.
+    # Somebody changed it meanwhile: it has fewer resources now, perhaps this one alone.
     again = grants.find(grant.grant_id)
-    return again is not None and _is_for(again, form) and grants.narrow(again, _others(again, form))
+    if again is None or again == grant or again.revoked_at is not None or not _is_for(again, form):
+        return False
+    return _end_grant(engine, again, form)
 
 
 def _end_consents(engine: Engine, page: Sequence[Consent], form: str, *, dry_run: bool) -> Ended:
     changed = [
         consent
         for consent in page
-        if _is_for(consent, form)
-        and (dry_run or engine.stores.consents.narrow(consent, _others(consent, form)))
+        if _is_for(consent, form) and (dry_run or _end_consent(engine, consent, form))
     ]
     narrowed = sum(bool(_others(consent, form)) for consent in changed)
     return Ended(consents=len(changed) - narrowed, narrowed_consents=narrowed)
+
+
+def _end_consent(engine: Engine, consent: Consent, form: str) -> bool:
+    """Take the resource from what somebody agreed to; whether that was done."""
+    consents = engine.stores.consents
+    if consents.narrow(consent, _others(consent, form)):
+        return True
+    # It was agreed to anew meanwhile, perhaps just before the resource was removed.
+    again = consents.find(consent.user_id, consent.client_id)
+    return again is not None and _is_for(again, form) and consents.narrow(again, _others(again, form))
 
 
 def _is_live(engine: Engine, grant: Grant) -> bool:

@@ -112,7 +112,7 @@ _WIDEN_GRANT = (
         grants.c.scopes == bindparam("before"),
         grants.c.revoked_at.is_(None),
     )
-    .values(scopes=bindparam("now_has"))
+    .values(scopes=bindparam("now_has"), details=bindparam("and_says"))
 )
 _COUNT_GRANTS = select(sa.func.count()).select_from(grants)
 _NEXT_GRANTS = (
@@ -293,7 +293,13 @@ class SqlGrants:
         self._work.write(_TOUCH_GRANT, {"id": grant_id, "now": now})
 
     def widen(self, grant: Grant, scopes: tuple[str, ...]) -> bool:
-        parameters = {"id": grant.grant_id, "before": grant.scopes, "now_has": scopes}
+        wider = grant.wider(scopes)
+        parameters = {
+            "id": grant.grant_id,
+            "before": grant.scopes,
+            "now_has": wider.scopes,
+            "and_says": wider.details,
+        }
         return self._work.write(_WIDEN_GRANT, parameters) == 1
 
     def count(self) -> int:

@@ -18,6 +18,11 @@ _FIND = select(*_RESOURCE.columns).where(resources.c.form == bindparam("form"))
 _DEFAULT = select(*_RESOURCE.columns).where(spelt_out(DEFAULT_RESOURCE)).limit(1)
 _LIST = select(*_RESOURCE.columns).order_by(resources.c.form)
 _CHANGE = change(resources, *(column.name for column in resources.columns))
+_HOLD = (
+    select(resources.c.form)
+    .where(resources.c.form == bindparam("form"))
+    .with_for_update(read=True, key_share=True)
+)
 _REMOVE = sa.delete(resources).where(resources.c.form == bindparam("this"))
 
 
@@ -50,6 +55,9 @@ class SqlResources:
             return self._work.write(_CHANGE, changed(_RESOURCE.row(before), row)) == 1
         except sa.exc.IntegrityError:  # another became the default at the same time
             return False
+
+    def hold(self, form: str) -> bool:
+        return self._work.hold(_HOLD, {"form": form})
 
     def remove(self, form: str) -> bool:
         return self._work.write(_REMOVE, {"this": form}) == 1

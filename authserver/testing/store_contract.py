@@ -423,7 +423,9 @@ def test_a_resource_changes_only_as_it_was_read(stores: Stores) -> None:
 
 def test_a_resource_is_removed_once(stores: Stores) -> None:
     stores.resources.add(a_resource(is_default=True))
+    assert stores.resources.hold("https://api.example/")
     assert stores.resources.remove("https://api.example/")
+    assert not stores.resources.hold("https://api.example/")
     assert not stores.resources.remove("https://api.example/")
     assert stores.resources.find("https://api.example/") is None
     assert stores.resources.default() is None
@@ -1025,7 +1027,8 @@ def test_a_live_grant_is_widened_unless_it_has_changed(stores: Stores) -> None:
     assert stores.grants.widen(grant, ("read", "write"))
     assert not stores.grants.widen(grant, ("read", "delete"))
     wider = stores.grants.find("grant_1")
-    assert wider == replace(grant, scopes=("read", "write"))
+    assert wider == grant.wider(("read", "write"))
+    assert wider.added_scopes == ("write",)
     other = stores.grants.find("other")
     assert other is not None
     assert other.scopes == ("read",)

@@ -278,6 +278,9 @@ class MemoryResources(InMemory):
             self.tables.resources[before.form] = replace(after, **own)
             return True
 
+    def hold(self, form: str) -> bool:
+        return form in self.tables.resources
+
     def remove(self, form: str) -> bool:
         with self.lock:
             return self.tables.resources.pop(form, None) is not None
@@ -423,7 +426,7 @@ class MemoryGrants(InMemory):
             found = self.tables.grants.get(grant.grant_id)
             if found is None or found.revoked_at is not None or found.scopes != grant.scopes:
                 return False
-            self.tables.grants[grant.grant_id] = replace(found, scopes=scopes)
+            self.tables.grants[grant.grant_id] = found.wider(scopes)
             return True
 
     def count(self) -> int:

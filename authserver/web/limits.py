@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -31,6 +32,28 @@ _PURPOSE = "authserver limits"
 # How far the clocks of two machines may differ; after that a question that was overheard is worth nothing.
 _SECONDS = 60
 log = logging.getLogger(__name__)
+
+
+class _Seen:
+    """The questions that changed something in this process: one that was overheard changes nothing once more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked_at: dict[str, int] = {}
+
+    def is_first(self, number: str, at: int) -> bool:
+        """Whether this question, asked at this time, is asked for the first time. Older ones are refused anyway."""
+        with self._lock:
+            now = time.time()
+            self._asked_at = {
+                known: then for known, then in self._asked_at.items() if abs(now - then) <= _SECONDS
+            }
+            is_first = number not in self._asked_at
+            self._asked_at[number] = at
+            return is_first
+
+
+_seen = _Seen()
 
 
 class NotAnswered(Exception):
@@ -70,6 +93,8 @@ def answer(application: Any, environ: Mapping[str, Any]) -> Response:
         )
     if abs(time.time() - question["at"]) > _SECONDS:
         return _refused(403, "The question is too old, or the clocks differ.")
+    if question.get("limit") and not _seen.is_first(question["number"], question["at"]):
+        return _refused(403, "The question was answered already.")
     try:
         told = _told(application.parts.policies, question)
     except ValueError as error:

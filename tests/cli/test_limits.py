@@ -186,6 +186,26 @@ def test_only_who_has_the_secret_keys_can_ask(server: Server) -> None:
         assert "too old" in operators.post("/limits", right, status=403).json["error_description"]
 
 
+def test_a_question_that_was_overheard_lifts_nothing_once_more(server: Server) -> None:
+    """Else whoever hears one could go on guessing as long as it is taken."""
+    operators = TestApp(management.for_operators(server.wsgi))
+    sent: list[bytes] = []
+
+    def send(body: bytes) -> bytes:
+        sent.append(body)
+        return bytes(operators.post("/limits", body, status=200).body)
+
+    sign_ins(server, PERSON, 5)
+    ring = server.application.parts.ring
+    assert limits.ask(ring, send, limit="few", who=f"account={PERSON}") == {"lifted": 1}
+    assert sign_ins(server, PERSON, 5) == [True] * 4 + [False]
+    refused = operators.post("/limits", sent[0], status=403)
+    assert refused.json["error_description"] == "The question was answered already."
+    assert sign_ins(server, PERSON, 1) == [False]
+    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=2)):
+        assert limits.ask(ring, send, limit="few", who=f"account={PERSON}") == {"lifted": 1}
+
+
 def test_the_public_listener_has_no_such_endpoint(server: Server) -> None:
     assert server.browser().post(server.path("/limits"), b"", status=404)
 

@@ -98,6 +98,16 @@ def test_terminal_escapes_are_quoted_shortly() -> None:
     assert page_text(hidden) == "T: invalid_grant <b>"
     assert page_text(b"<h1></h1>plain \xff words") == "plain \ufffd words"
     assert page_text(b"") == ""
+    assert page_text(b"1 < 2 &amp; 3") == "1 < 2 & 3"
+    assert page_text(b"<title>T</title><h1 class=a>No <b>way</b></h1><p>client_id") == "No way: client_id"
+
+
+@pytest.mark.parametrize("part", [b"<script", b"<script>", b"<h1>", b"<h1", b"<", b"<h1></h1 "])
+def test_no_page_takes_long_to_read(part: bytes) -> None:
+    """A stranger chooses it: reading it anew from each of its tags would take half a minute."""
+    began = time.process_time()
+    page_text((part * 65_536)[:65_536])
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("value", [None, 1, True, [], {}, ["x", 1], {"x": "y"}])

@@ -32,6 +32,7 @@ from authserver.engine.errors import PageError, RedirectError
 from authserver.engine.pending import Browser, mark_of
 from authserver.engine.records import RegisteredBy
 from authserver.engine.restore.generation import FollowedGeneration
+from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
 from authserver.plugins.asking import PluginSet
 from authserver.testing.records import NOW, a_client, a_session, a_user
 from authserver.testing.server import SETTINGS
@@ -237,10 +238,11 @@ BAD: dict[str, Any] = {
     "a narrowing": narrow("fine", ("sign_in_again",)),
     "a step with a code": replace(GO_ON, error_code="login_required"),
     "a refusal with a step": Decision(Verdict.DENY, "no", AuthenticationStep.GO_ON),
-    "a long sentence": allow("fine", SignIn(why="a" * 101)),
+    "a long sentence": allow("fine", SignIn(why="a" * (MAXIMUM_WHY + 1))),
     "a level with a space": allow("fine", SignIn(acr="two factors")),
     "a level without a name": allow("fine", SignIn(acr="")),
-    "a long level": allow("fine", SignIn(acr="a" * 101)),
+    "a long level": allow("fine", SignIn(acr="a" * (MAXIMUM_LEVEL + 1))),
+    "the name of a step inside": allow("fine", SignIn(step="sign_in_again")),  # type: ignore[arg-type]
     "an unknown step inside": allow("fine", SignIn(step="sign_out")),  # type: ignore[arg-type]
     "a level that is no text": allow("fine", SignIn(acr=7)),  # type: ignore[arg-type]
     "a sentence that is no text": allow("fine", SignIn(why=None)),  # type: ignore[arg-type]

@@ -292,6 +292,8 @@ EDGES |= {
 ELSEWHERE = {
     "MAXIMUM_HEAD": "web/test_input_limits.py",
     "MAXIMUM_BODY": "web/test_input_limits.py",
+    "MAXIMUM_LEVEL": "engine/test_authentication_decision.py",
+    "MAXIMUM_WHY": "engine/test_authentication_decision.py",
     "MAXIMUM_MARKS": "web/test_tabs.py",
     "MAXIMUM_USER_AGENT": "web/test_devices.py",
     "MAXIMUM_ORIGINS": "engine/test_origins.py",

@@ -11,8 +11,11 @@ import pytest
 
 from authserver.engine import resources
 from authserver.engine.authorize import AskConsent
-from authserver.engine.records import Client, Resource
+from authserver.engine.context import Issue
+from authserver.engine.errors import InvalidTarget
+from authserver.engine.records import Client, Consent, Resource
 from authserver.engine.resources import BadResource, Ended
+from authserver.engine.tokens.issuing import issue, issue_code
 from authserver.engine.uris import canonical_resource
 from authserver.settings import AccessTokenFormat, SettingsError
 from authserver.testing.records import a_grant, a_resource
@@ -448,3 +451,99 @@ def test_how_long_jwts_of_a_removed_resource_live_is_known(make_rules: Callable[
         short = a_resource(token_lifetime=60)
         assert resources.last_jwt_until(engine, short) == engine.now + timedelta(seconds=60)
         assert resources.last_jwt_until(engine, None) == engine.now + timedelta(seconds=900)
+
+
+# ---- what happens at the same time -----------------------------------------------------------------------
+
+
+def test_nothing_is_granted_for_a_resource_that_was_removed_meanwhile(rules: Rules) -> None:
+    """L-08: whoever removes it would not see the new grant, which would come back to life with the resource."""
+    resource = registered(rules)
+    client, _ = rules.add_client(grant_types=("client_credentials",), scopes=SCOPES)
+    before = stored(rules)
+    with rules.begin() as engine:
+        assert engine.resources.find(resource.form) == resource
+        grant = a_grant(client_id=client.client_id, user_id=None, resources=(NOTES,))
+        new = replace(grant, expires_at=engine.now + timedelta(hours=1))
+        order = Issue(
+            grant=new, user=None, scopes=("read",), resources=(NOTES,), is_new=True, refreshable=True
+        )
+        engine.stores.resources.remove(resource.form)
+        with pytest.raises(InvalidTarget) as refusal:
+            issue(engine, client, order)
+        assert refusal.value.reason == "resource-gone"
+        with pytest.raises(InvalidTarget):
+            issue_code(engine, client, new, "code", redirect_uri="https://a.example/", code_challenge="x")
+        engine.stores.resources.add(resource)
+    assert stored(rules) == before
+
+
+def test_of_two_resources_that_are_removed_at_once_no_grant_is_left(
+    rules: Rules, web: tuple[Client, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-08: a grant that has lost its other resource since it was read ends."""
+    resource = registered(rules)
+    rules.redeem(*web, rules.code(web[0], resource=[NOTES, RESOURCE]))
+    with rules.begin() as engine:
+        (before,) = engine.stores.grants.page(limit=9)
+        assert engine.stores.grants.narrow(before, (NOTES,))
+        pages = iter([[before], []])
+        monkeypatch.setattr(type(engine.stores.grants), "page", lambda *_, **__: next(pages))
+    removed(rules, resource)
+    (grant,) = rules.rows("grants")
+    assert grant["revoked_reason"] == resources.REASON
+    assert grant["resources"] == (NOTES,)
+
+
+def test_what_is_agreed_to_while_a_resource_is_removed_is_forgotten_too(
+    rules: Rules, web: tuple[Client, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-08: nobody is taken to have agreed to a resource that is registered again."""
+    resource = registered(rules)
+    with rules.begin() as engine:
+        consent = Consent(
+            user_id="user_ada",
+            client_id=web[0].client_id,
+            client_name="",
+            scopes=("profile",),
+            resources=(NOTES,),
+            redirect_uris=(),
+            granted_at=engine.now,
+        )
+        engine.stores.consents.remember(consent)
+        pages = iter([[replace(consent, resources=(NOTES, RESOURCE))], []])
+        monkeypatch.setattr(type(engine.stores.consents), "page", lambda *_, **__: next(pages))
+    removed(rules, resource)
+    assert rules.rows("consents") == []
+
+
+def test_a_client_may_ask_for_its_resource_however_it_is_spelt_now(rules: Rules) -> None:
+    """O-03, O-09: what an operator writes in another way is no other resource."""
+    resource = registered(rules)
+    client, secret = rules.add_client(scopes=SCOPES)
+    rules.change("clients", resources=(NOTES,))
+    refresh = rules.redeem(client, secret, rules.code(client, resource=NOTES)).json["refresh_token"]
+    with rules.begin() as engine:
+        resources.change(engine, resource, replace(resource, uri=f"{NOTES}/"))
+    assert audience(rules, rules.refresh(client, secret, refresh)) == f"{NOTES}/"
+    assert_redirect_error(rules.authorize(client, rules.signed_in(), resource=RESOURCE), "invalid_target")
+
+
+def test_a_refresh_token_with_nothing_left_is_not_active(rules: Rules, web: tuple[Client, str]) -> None:
+    """M-04: its grant goes on for another resource, which this token of a grant type was never for."""
+    client, _ = web
+    registered(rules)
+    rules.redeem(*web, rules.code(client, resource=[NOTES, RESOURCE]))
+    with rules.begin() as engine:
+        (grant,) = engine.stores.grants.page(limit=9)
+        ann = engine.stores.users.find(grant.user_id or "")
+        order = Issue(
+            grant=grant, user=ann, scopes=("profile",), resources=(NOTES,), refreshable=True, is_new=False
+        )
+        refresh = issue(engine, client, order).refresh_token
+    assert refresh
+    assert rules.introspect(*web, refresh).json["active"]
+    with rules.begin() as engine:
+        assert engine.stores.grants.narrow(grant, (RESOURCE,))
+    assert_refused(rules.refresh(*web, refresh), "invalid_grant")
+    assert_inactive(rules.introspect(*web, refresh))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from authserver.engine.authorize import AskConsent, Redirect
-from authserver.engine.context import Binding
-from authserver.engine.records import Client, FoundToken, TokenKind
+from authserver.engine.context import Binding, Issue
+from authserver.engine.records import Client, FoundToken, RegisteredBy, TokenKind
+from authserver.engine.tokens.issuing import issue
 from authserver.engine.tokens.widening import widen_others
 from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user
 from authserver.testing.rules import Rules, assert_refused
@@ -210,6 +212,9 @@ def test_a_refresh_token_is_described_with_what_it_is_good_for(held: Held) -> No
 KEY, OTHER_KEY = {"jkt": "a" * 43}, {"jkt": "b" * 43}
 CONFIDENTIAL = a_client()
 PUBLIC = a_client(auth_method="none")
+ON_DEVICES = a_client(redirect_uris=("http://127.0.0.1/callback",))
+BOTH = ("https://api.example", FILES)
+SPELT_OTHERWISE = "HTTPS://API.example/"
 OLD: dict[str, Any] = {"user_id": "user_ada", "created_at": NOW - timedelta(hours=1)}
 
 
@@ -230,8 +235,28 @@ CASES: dict[str, tuple[Client, Binding | None, dict[str, Any], dict[str, Any], b
     "of another user": (CONFIDENTIAL, None, {"user_id": "user_eve"}, {}, False),
     "of another client": (CONFIDENTIAL, None, {"client_id": "notes"}, {"client_id": "notes"}, False),
     "for another resource": (CONFIDENTIAL, None, {}, {"resources": (FILES,)}, False),
-    "for one resource more": (CONFIDENTIAL, None, {}, {"resources": ("https://api.example", FILES)}, False),
+    "for one resource more": (CONFIDENTIAL, None, {"resources": BOTH}, {"resources": BOTH}, False),
+    "for one resource more, which it lost": (CONFIDENTIAL, None, {}, {"resources": BOTH}, True),
+    "for a resource that it lost": (CONFIDENTIAL, None, {"resources": (FILES,)}, {}, False),
+    "for a resource in another spelling": (
+        CONFIDENTIAL,
+        None,
+        {"resources": (SPELT_OTHERWISE,)},
+        {"resources": (SPELT_OTHERWISE,)},
+        True,
+    ),
     "after a lesser sign-in": (CONFIDENTIAL, None, {"details": {"acr": "silver"}}, {}, False),
+    "after another sign-in": (CONFIDENTIAL, None, {"details": {"amr": ["pwd", "otp"]}}, {}, False),
+    "after a later sign-in": (CONFIDENTIAL, None, {"details": {"auth_time": 2}}, {}, False),
+    "on many devices": (ON_DEVICES, None, {}, {}, False),
+    "on many devices, with the same key": (ON_DEVICES, bound(KEY), {}, {"details": {"cnf": KEY}}, True),
+    "on a device that registered it": (
+        replace(ON_DEVICES, registered_by=RegisteredBy.SELF),
+        None,
+        {},
+        {},
+        True,
+    ),
     "vouched for": (CONFIDENTIAL, None, {"details": {"grant_type": "urn:x"}}, {}, False),
     "revoked": (CONFIDENTIAL, None, {"revoked_at": NOW, "revoked_reason": "x"}, {}, False),
     "over": (CONFIDENTIAL, None, {"expires_at": NOW - timedelta(days=1)}, {}, False),
@@ -261,6 +286,55 @@ def test_only_what_nobody_else_can_use_becomes_wider(
     found = rules.stores.tables.grants["grant_1"]
     assert found.scopes == (("read", "write") if widens else ("read",))
     assert len(rules.events("grant.widened")) == widens
+
+
+@pytest.mark.parametrize(
+    ("other", "widens"), [({}, True), ({"details": {"cnf": KEY}}, False)], ids=["the same", "with a key"]
+)
+def test_a_grant_of_which_somebody_else_has_a_token_stays_as_it_is(
+    rules: Rules, other: dict[str, Any], widens: bool
+) -> None:
+    """T070: what is added to a grant is added to all its refresh tokens."""
+    with rules.begin() as engine:
+        far = engine.now + timedelta(days=1)
+        engine.stores.users.add(a_user())
+        engine.stores.grants.add(a_grant(**{**OLD, "expires_at": far}))
+        engine.stores.tokens.add(a_token(kind=TokenKind.REFRESH, expires_at=far))
+        engine.stores.tokens.add(a_token(kind=TokenKind.REFRESH, expires_at=far, digest=b"second", **other))
+        new = a_grant(grant_id="new", user_id="user_ada", scopes=("read", "write"))
+        widen_others(engine, CONFIDENTIAL, new, None)
+    assert len(rules.events("grant.widened")) == widens
+
+
+@pytest.mark.parametrize("added", [(), ("delete",)], ids=["as agreed", "widened"])
+def test_a_token_that_was_made_narrower_than_its_grant_stays_narrow(
+    rules: Rules, added: tuple[str, ...]
+) -> None:
+    """T070: a grant type, an exchange of tokens for instance, may give away less than a grant allows."""
+    client, secret = rules.add_client(scopes=ALL)
+    agreed = a_grant(
+        client_id=client.client_id,
+        user_id="user_ada",
+        scopes=("profile", "files.read"),
+        resources=(RESOURCE,),
+    )
+    with rules.begin() as engine:
+        ada = a_user()
+        engine.stores.users.add(ada)
+        grant = replace(agreed, created_at=engine.now, expires_at=engine.now + timedelta(days=1))
+        engine.stores.grants.add(grant)
+        if added:
+            assert engine.stores.grants.widen(grant, (*grant.scopes, "files.write"))
+        order = Issue(
+            grant=grant, user=ada, scopes=("profile",), resources=(RESOURCE,), refreshable=True, is_new=False
+        )
+        token = issue(engine, client, order).refresh_token
+    assert token is not None
+    assert rules.introspect(client, secret, token).json["scope"] == "profile"
+    assert_refused(rules.refresh(client, secret, token, scope="files.read"), "invalid_scope")
+    first = rules.refresh(client, secret, token)
+    assert first.json["scope"] == "profile"
+    assert rules.refresh(client, secret, first.json["refresh_token"]).json["scope"] == "profile"
 
 
 def test_of_two_step_ups_at_the_same_time_both_count(rules: Rules, monkeypatch: pytest.MonkeyPatch) -> None:

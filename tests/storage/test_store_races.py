@@ -17,6 +17,7 @@ from authserver.testing.records import (
     a_client,
     a_grant,
     a_kept_record,
+    a_resource,
     a_signing_key,
     a_token,
     an_event,
@@ -171,6 +172,65 @@ def test_of_16_who_change_a_small_record_as_they_read_it_one_does(database: Data
             return stores.kept.change(before, replace(before, details={"polls": 1}))
 
     assert Counter(at_once(16, poll)) == {True: 1, False: 15}
+
+
+def test_no_grant_outlives_the_removal_of_its_resource(database: Database) -> None:
+    """L-08: what is granted beside the removal is found after it, or refused."""
+    with database.begin() as stores:
+        stores.resources.add(a_resource())
+    form = a_resource().form
+
+    def work(number: int) -> str:
+        if number == 8:
+            with database.begin() as stores:
+                stores.resources.remove(form)
+            with database.begin() as stores:
+                found = stores.grants.page(limit=100)
+                assert all([stores.grants.revoke(each.grant_id, NOW, "removed") for each in found])
+            return "removed"
+        with database.begin() as stores:
+            if not stores.resources.hold(form):
+                return "refused"
+            stores.grants.add(a_grant(grant_id=f"grant_{number}"))
+            return "granted"
+
+    done = Counter(at_once(16, work))
+    assert done["removed"] == 1
+    with database.begin() as stores:
+        grants = stores.grants.page(limit=100)
+    assert len(grants) == done["granted"]
+    assert [each.grant_id for each in grants if each.revoked_at is None] == []
+
+
+def test_a_grant_that_is_widened_narrowed_and_touched_at_once_keeps_all_of_it(database: Database) -> None:
+    """I-19, L-08: each of these changes a part of it, and none undoes another."""
+    both = ("https://api.example", "https://files.example")
+    with database.begin() as stores:
+        stores.grants.add(a_grant(scopes=("read",), resources=both))
+
+    def work(number: int) -> bool:
+        for _ in range(20):
+            with database.begin() as stores:
+                found = stores.grants.find("grant_1")
+                assert found is not None
+                if number == 0:
+                    stores.grants.touch("grant_1", LATER)
+                    return True
+                if number == 1:
+                    done = stores.grants.narrow(found, both[:1])
+                else:
+                    done = stores.grants.widen(found, (*found.scopes, f"more-{number}"))
+            if done:
+                return True
+        return False
+
+    assert all(at_once(8, work))
+    with database.begin() as stores:
+        grant = stores.grants.find("grant_1")
+    assert grant is not None
+    added = {f"more-{number}" for number in range(2, 8)}
+    assert (set(grant.scopes), set(grant.added_scopes)) == ({"read", *added}, added)
+    assert (grant.resources, grant.last_used_at) == (both[:1], LATER)
 
 
 def test_wrong_proofs_at_once_are_all_counted(database: Database) -> None:

@@ -47,9 +47,9 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     _check_live(engine, found)
     # Before anything that a request asks for: it is reuse even if the rest of the request is wrong (I-06).
     successor = _successor_again(engine, token, presented) if token.claimed_at else None
-    # Those of the grant, because it may be wider now than when the token was issued (I-19).
-    requested = requested_scopes(parameters) or still_registered(client, grant.scopes)
-    if any(scope not in grant.scopes for scope in requested):
+    granted = found.refreshable_scopes
+    requested = requested_scopes(parameters) or still_registered(client, granted)
+    if any(scope not in granted for scope in requested):
         raise InvalidScope("The requested scope was not granted.", reason="scope-not-granted")
     named = parameters.all("resource")
     narrowed = narrower_resources(named, token.resources)

@@ -67,7 +67,10 @@ class Issued:
             return True
         # The operator may spell it in another way since.
         forms = set(map(uris.resource_form, granted))
-        return self.kind is TokenKind.REFRESH or forms.issuperset(map(uris.resource_form, self.audience))
+        if self.kind is TokenKind.REFRESH:
+            # It goes on for what is left.
+            return not forms.isdisjoint(map(uris.resource_form, self.audience))
+        return forms.issuperset(map(uris.resource_form, self.audience))
 
 
 _TEXTS = ("iss", "sub", "client_id", "jti", "scope")
@@ -112,8 +115,7 @@ def _opaque(engine: Engine, kind: TokenKind, text: str) -> Issued | None:
         kind=kind,
         jti=f"{found.grant.grant_id}.{name}",
         client_id=token.client_id,
-        # A refresh token is good for all that its grant has now (I-19).
-        scopes=found.grant.scopes if kind is TokenKind.REFRESH else token.scopes,
+        scopes=found.refreshable_scopes if kind is TokenKind.REFRESH else token.scopes,
         audience=token.resources,
         issued_at=token.created_at,
         expires_at=token.expires_at,

@@ -15,7 +15,7 @@ from typing import Any
 from authserver.engine.context import Binding, Engine, Issue
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import seal_under
-from authserver.engine.errors import InvalidGrant, ServerError
+from authserver.engine.errors import InvalidGrant, InvalidTarget, ServerError
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
 from authserver.engine.records import NOTHING, Client, EventType, Grant, Token, TokenKind
 from authserver.engine.tokens import once
@@ -94,6 +94,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
         InvalidGrant: what was presented is bound to a key that this request does not prove, and stays usable; or
             its person may not sign in.
         ServerError: a plugin failed, or ordered what cannot be issued.
+        InvalidTarget: a resource of a new grant was removed meanwhile.
         OAuthError: something else that this uses up was used before.
         AlreadyClaimed: the credential that this spends is spent.
     """
@@ -163,7 +164,10 @@ def issue_code(
 
     Args:
         details: what plugins keep with the code.
+
+    Raises InvalidTarget: a resource was removed meanwhile.
     """
+    _hold_resources(engine, grant)
     engine.stores.grants.add(grant)
     engine.stores.tokens.add(
         Token(
@@ -183,6 +187,17 @@ def issue_code(
     engine.record(
         EventType.CODE_ISSUED, details={"scopes": list(grant.scopes), "resources": list(grant.resources)}
     )
+
+
+def _hold_resources(engine: Engine, grant: Grant) -> None:
+    """Lock the resources of a new grant that are in the database: whoever removes one then finds this grant (L-08).
+
+    Raises:
+        InvalidTarget: one was removed after it was looked up for this request.
+    """
+    for resource in engine.resources.of(grant.resources):
+        if resource.is_stored and not engine.stores.resources.hold(resource.form):
+            raise InvalidTarget("The requested resource is not allowed.", reason="resource-gone")
 
 
 def _check_kept(engine: Engine, order: Issue) -> None:
@@ -224,7 +239,8 @@ def _check_person(order: Issue) -> None:
 
 
 def _keep(engine: Engine, order: Issue) -> None:
-    """Store a new grant, so that it can be listed and revoked like every other."""
+    """Store a new grant, so that it can be listed and revoked like every other. Raises InvalidTarget."""
+    _hold_resources(engine, order.grant)
     try:
         engine.stores.grants.add(order.grant)
     except AlreadyExists:

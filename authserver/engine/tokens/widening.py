@@ -2,15 +2,17 @@
 
 Each authorization has a grant and a refresh token of its own, with what was asked for then. A client that keeps an older
 refresh token instead would be without what the user has just agreed to. But a client id is no proof of who holds a token:
-all installations of a public client share it. So a grant is widened only if its refresh token is of no use to anybody but
-the client that redeemed the new code: to a client with a credential of its own, or with the same key.
+all installations of a public client share it, and those of an application that has its secret on each device share that,
+too. So a grant is widened only if its refresh tokens are of no use to anybody but the client that redeemed the new code: to
+a client with a credential of its own, or with the same key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from authserver.engine import uris
 from authserver.engine.context import Binding, Engine
 from authserver.engine.records import NOTHING, Client, EventType, FoundToken, Grant
 
@@ -34,25 +36,48 @@ def widen_others(engine: Engine, client: Client, grant: Grant, binding: Binding 
         grant.user_id, client.client_id, engine.now, limit=MAXIMUM_WIDENED
     )
     key = binding.confirmation if binding and binding.binds_refresh else NOTHING
-    for older in found:
-        if older.grant.grant_id != grant.grant_id and _is_of_the_same(client, older, grant, key):
-            _widen(engine, older.grant, grant)
+    if not key and not _has_its_credential_alone(client):
+        return
+    of_others = {older.grant.grant_id for older in found if not _is_of_the_same(older, grant, key)}
+    # A grant may have several refresh tokens, of which one may be in other hands.
+    for older in {older.grant.grant_id: older.grant for older in found}.values():
+        if older.grant_id not in (grant.grant_id, *of_others):
+            _widen(engine, older, grant)
 
 
-def _is_of_the_same(client: Client, older: FoundToken, grant: Grant, key: Mapping[str, Any]) -> bool:
-    """Whether only the client that has the new grant can use this refresh token, and for the same.
+def _has_its_credential_alone(client: Client) -> bool:
+    """Whether no other installation of the program has the credential of this client.
 
-    The same resources: a scope means something else at another one. The same level of sign-in: what was agreed to after a
-    better sign-in must not come with the name of a lesser one (RFC 9470, 6).
+    One that registered itself got it alone. Any other with redirect URIs on the device may be in the hands of many people.
     """
-    details = older.grant.details
-    if dict(older.token.details.get("cnf", NOTHING)) != dict(key) or (client.is_public and not key):
+    if client.is_public:
         return False
+    if client.is_self_registered and not client.is_known_by_address:
+        return True
+    return all(map(uris.is_remote_https, client.redirect_uris))
+
+
+def _is_of_the_same(older: FoundToken, grant: Grant, key: Mapping[str, Any]) -> bool:
+    """Whether this refresh token is bound to this key, and good for the same as the new grant.
+
+    The same resources: a scope means something else at another one. The same sign-in, or an earlier one: what was agreed to
+    must not come with the name of another level, other methods or a later time than those of the sign-in at which it was
+    agreed to (RFC 9470, 6).
+    """
+    before, now = older.grant.details, grant.details
     return (
-        set(older.token.resources) == set(grant.resources)
-        and details.get("acr") == grant.details.get("acr")
-        and "grant_type" not in details
+        "grant_type" not in before
+        and dict(older.token.details.get("cnf", NOTHING)) == dict(key)
+        and _forms(older.token.resources) & _forms(older.grant.resources) == _forms(grant.resources)
+        and before.get("acr") == now.get("acr")
+        and set(before.get("amr", ())) == set(now.get("amr", ()))
+        and before.get("auth_time", 0) <= now.get("auth_time", 0)
     )
+
+
+def _forms(resources: Iterable[str]) -> set[str]:
+    """Resources however an operator spells them, or spelt them then."""
+    return set(map(uris.resource_form, resources))
 
 
 def _widen(engine: Engine, older: Grant, grant: Grant) -> None:
