@@ -5,7 +5,8 @@
     benchmarks/floods.py --floods secrets --requests 1000 a quick look
     benchmarks/floods.py --addresses 30                   from so many addresses, which have limits of their own
 
-Starts `pserve` with the settings of development.ini: one process, SQLite (or `--database postgresql`), the shipped limits.
+Starts `pserve` with the settings of development.ini: one process, SQLite (or `--database postgresql`), and the limits of
+production.ini.
 The flood comes from 127.0.0.2 and further addresses, the honest callers from 127.0.0.1. Between the floods they are
 measured alone. The goal: a p95 of at most twice that of an idle server, and below 100 ms for liveness. Exit status 1 when
 the honest got a wrong answer, or none, or when the goal is missed.
@@ -382,6 +383,14 @@ def flood(name: str, target: Target, options: argparse.Namespace, pipe: Any) -> 
 # ---- measuring and telling --------------------------------------------------------------------------
 
 
+def with_usual_limits(text: str) -> str:
+    """The INI file with the table of limits that production.ini has, in place of one for test suites."""
+    table = re.compile(r"(?m)^authserver\.plugin\.rate_limits\.limits =\n(?:    .*\n)+")
+    usual = table.search((run.HERE.parent / "production.ini").read_text())
+    assert usual
+    return table.sub(lambda _: usual[0], text)
+
+
 @contextmanager
 def serving(options: argparse.Namespace) -> Iterator[Target]:
     """`pserve` with a copy of the INI file in a folder of its own, which is removed afterwards."""
@@ -390,7 +399,7 @@ def serving(options: argparse.Namespace) -> Iterator[Target]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        text = Path(options.ini).read_text().replace("localhost:6543", f"127.0.0.1:{port}")
+        text = with_usual_limits(Path(options.ini).read_text()).replace("localhost:6543", f"127.0.0.1:{port}")
         if options.database == "postgresql":
             url, _ = stack.enter_context(run.postgresql_server())
             line = f"authserver.database_url = {url.replace('%', '%%')}"

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FEW = "--requests 40 --rate 200 --sign-ins 20 --seconds 0.5 --connections 5 --pause 0.2 --json"
+FEW = "--requests 120 --rate 200 --sign-ins 20 --seconds 0.5 --connections 5 --pause 0.2 --json"
 
 
 def test_every_flood_is_measured() -> None:
@@ -19,7 +19,7 @@ def test_every_flood_is_measured() -> None:
     told = json.loads(done.stdout)
     assert told["machine"]["processors"] >= 1
     sent = {row["flood"]: row["sent"] for row in told["floods"]}
-    assert sent == {"registrations": 40, "secrets": 40, "sign-ins": 10, "connections": 5}
+    assert sent == {"registrations": 120, "secrets": 120, "sign-ins": 10, "connections": 5}
     for row in (told["idle"], *told["floods"]):
         assert row["callers"].keys() == {"token", "sign-in", "liveness"}
         for caller in row["callers"].values():
@@ -27,7 +27,7 @@ def test_every_flood_is_measured() -> None:
             assert caller["first_wrong"] == ""
             assert 0 < caller["p50"] <= caller["p95"]
     answers = {row["flood"]: row["answers"] for row in told["floods"]}
-    assert answers["registrations"] == {"201": 20, "429": 20}
-    assert answers["secrets"] == {"401": 40}
+    assert answers["registrations"] == {"201": 100, "429": 20}
+    assert answers["secrets"] == {"401": 120}
     assert set(answers["sign-ins"]) <= {"400", "503"}
     assert answers["connections"] == {"still open": 5}

@@ -147,7 +147,7 @@ def test_consent_is_remembered_until_more_is_asked(page: Page, server: Server) -
     page.wait_for_url("https://client.example/**")
     assert answer_of(page)["code"] != first
     authorize(page, server, client, scope="profile files.read")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Allow access to your account?")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Allow more access to your account?")
 
 
 def test_a_remembered_consent_leads_from_signing_in_straight_to_the_client(

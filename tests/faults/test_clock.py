@@ -392,6 +392,12 @@ READ_THE_CLOCK = {
     "web/refusals.py",
     # waitress notes by the clock when a connection was last heard of, and what is compared with that must, too.
     "web/connections.py",
+    # How old a sign-in is: a policy is asked without a time.
+    "features/step_up.py",
+    # A question between two of our processes expires; it belongs to no request of a client.
+    "web/limits.py",
+    # By how much the clock of another server differs.
+    "doctor/wire.py",
 }
 
 

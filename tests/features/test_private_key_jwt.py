@@ -617,7 +617,7 @@ def test_a_program_registers_itself_with_its_keys(signing: Signing) -> None:
 
 def test_chatgpt_registers_what_its_document_says(published: Published) -> None:
     """J-17, K-25: `private_key_jwt` with RS256 and a `jwks_uri`, as recorded; members that nobody reads are ignored."""
-    path = Path(__file__).parents[1] / "clients" / "recorded" / "chatgpt.json"
+    path = Path(__file__).parents[2] / "authserver" / "doctor" / "programs" / "chatgpt.json"
     document = json.loads(path.read_text())["metadata_document"]["document"]
     del document["client_id"]
     rules, key = published.rules, KEYS["RS256"]

@@ -23,7 +23,7 @@ EACH = 400 if IS_LONG else 12
 CONFIGURATION = {
     "checks": {
         # A request of the right form may be refused all the same: a code is another client's, a scope not for this one.
-        "positive_data_acceptance": {"expected-statuses": ["2xx", 400, 401, 403, 413]},
+        "positive_data_acceptance": {"expected-statuses": ["2xx", 304, 400, 401, 403, 413]},
         "negative_data_rejection": {"expected-statuses": [400, 401, 405, 413]},
     }
 }

@@ -22,6 +22,7 @@ from authserver.testing.records import (
     a_consent,
     a_grant,
     a_kept_record,
+    a_resource,
     a_ring_key,
     a_session,
     a_signing_key,
@@ -62,6 +63,7 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "users.add": lambda stores: stores.users.add(a_user(user_id="user_new", username="new")),
     "users.change": lambda stores: stores.users.change(replace(a_user(), groups=("finance",))),
     "users.disable": lambda stores: stores.users.disable("user_ada", LATER),
+    "users.enable": lambda stores: stores.users.enable("user_gone"),
     "users.set_password": lambda stores: stores.users.set_password("user_ada", "another"),
     "grants.add": lambda stores: stores.grants.add(a_grant(grant_id="new")),
     "grants.revoke": lambda stores: stores.grants.revoke("grant_1", LATER, "replayed"),
@@ -69,6 +71,11 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "grants.revoke_of_client": lambda stores: stores.grants.revoke_of_client("reports", LATER, "left"),
     "grants.touch": lambda stores: stores.grants.touch("grant_1", LATER),
     "grants.revoke_next": lambda stores: stores.grants.revoke_next(LATER, "restored", limit=1),
+    "grants.narrow": lambda stores: stores.grants.narrow(a_grant(user_id="user_ada"), ("urn:other",)),
+    "grants.widen": lambda stores: stores.grants.widen(a_grant(user_id="user_ada"), ("read", "new")),
+    "resources.add": lambda stores: stores.resources.add(a_resource(form="urn:new", uri="urn:new")),
+    "resources.change": lambda stores: stores.resources.change(a_resource(), a_resource(name="Another")),
+    "resources.remove": lambda stores: stores.resources.remove(a_resource().form),
     "tokens.add": lambda stores: stores.tokens.add(a_token(digest=b"new")),
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), LATER),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), LATER, limit=3),
@@ -81,6 +88,7 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "consents.forget": lambda stores: stores.consents.forget("user_ada", "reports"),
     "consents.forget_client": lambda stores: stores.consents.forget_client("reports"),
     "consents.forget_some": lambda stores: stores.consents.forget_some(1),
+    "consents.narrow": lambda stores: stores.consents.narrow(a_consent(), ()),
     "consents.remember": lambda stores: stores.consents.remember(a_consent(scopes=("new",))),
     "events.add": lambda stores: stores.events.add(an_event()),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
@@ -112,6 +120,9 @@ def filled(database: Database) -> Database:
         stores.clients.add(a_client(client_id="unused", registered_by=RegisteredBy.SELF))
         stores.initial_tokens.add(an_initial_token())
         stores.users.add(a_user())
+        stores.users.add(a_user(user_id="user_gone", username="gone"))
+        stores.users.disable("user_gone", NOW)
+        stores.resources.add(a_resource())
         stores.consents.remember(a_consent())
         stores.signing_keys.add(a_signing_key())
         stores.grants.add(a_grant(user_id="user_ada"))
@@ -144,6 +155,10 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
         "latest",
         "count",
         "began_at",
+        "search",
+        "default",
+        "access_tokens",
+        "usable_refresh_tokens",
     }
     reads |= {"count_secrets", "find_all", "hold", "page"}
     reads |= {"count_never_used", "count_of_policy", "hold_registrations", "never_used"}

@@ -314,7 +314,9 @@ def test_a_bearer_token_is_one_token_and_nothing_else(guarded: Server, header: s
         assert answer.status_int == 201
         return
     assert_json_error(answer, "invalid_token", status=401)
-    assert answer.headers["WWW-Authenticate"] == f'Bearer realm="{guarded.issuer}", error="invalid_token"'
+    # Whoever sends another scheme, or none, is told which one is wanted, and of no error (RFC 6750, 3.1).
+    error = ', error="invalid_token"' if header.lower().split(" ")[0] == "bearer" else ""
+    assert answer.headers["WWW-Authenticate"] == f'Bearer realm="{guarded.issuer}"{error}'
     assert stored(guarded) == before
 
 
