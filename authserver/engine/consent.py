@@ -14,7 +14,16 @@ from authserver.engine.crypto import digests, strict_json
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import AccessDenied, InvalidRequest, PageError
 from authserver.engine.questions import ConsentQuestion
-from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, Session, User
+from authserver.engine.records import (
+    AUTHENTICATES,
+    NOTHING,
+    Client,
+    Consent,
+    EventType,
+    Grant,
+    Session,
+    User,
+)
 from authserver.engine.tokens.widening import WIDENS
 
 _SEEN = "seen-member"
@@ -164,10 +173,10 @@ def agree(
             before says so: it `widens` other grants of the same client (`tokens.widening`).
         acr: the level that the sign-in reached, if a policy says (RFC 9470).
     """
-    widens = asked and _remember(engine, agreement)
+    client, widens = agreement.client, asked and _remember(engine, agreement)
     return Grant(
         grant_id=digests.new_identifier(),
-        client_id=agreement.client.client_id,
+        client_id=client.client_id,
         user_id=agreement.user.user_id,
         scopes=agreement.scopes,
         resources=agreement.resources,
@@ -178,6 +187,7 @@ def agree(
             "amr": list(session.details.get("amr", ())),
             **({"acr": acr} if acr else {}),
             **({WIDENS: True} if widens else {}),
+            **({AUTHENTICATES: True} if client.is_known_by_address and not client.is_public else {}),
         },
     )
 
