@@ -168,13 +168,20 @@ class ClientIdDocuments:
 
     @hookimpl
     def find_client(self, engine: Engine, client_id: str) -> Client | None:
-        """The client that the document at this address describes.
+        """The client that the document at this address describes; it was created when this process first read that.
 
         Raises:
             InvalidClient: it is not accepted.
             TemporarilyUnavailable: nobody knows, because its server does not answer now.
             TooManyRequests: too many documents that this source named could not be fetched.
         """
+        if not client_id.startswith(("https:", "http:")):
+            return None
+        # Only what was accepted is kept.
+        cached = engine.fetcher.cached(KIND, client_id)
+        known = self._clients.get(cached.value) if cached is not None else None
+        if known is not None:
+            return known
         local = engine.settings.fetch_loopback and is_loopback(client_id)
         if not client_id.startswith("https:") and not local:
             return None
@@ -191,7 +198,7 @@ class ClientIdDocuments:
         client = self._clients.get(described)
         if client is None:
             client = self._clients[described] = self._described(engine, client_id, host, described)
-        return replace(client, created_at=engine.now)
+        return client
 
     @hookimpl
     def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision[None] | None:
