@@ -59,8 +59,8 @@ For client metadata (`client_metadata`): `read_flag` reads a member that is true
 cannot be an https address, and `InvalidClientMetadata` refuses one.
 
 For clients that are kept elsewhere (`find_client`): `describe_elsewhere` makes one of the metadata that another place has
-of it, within limits and on the floor of registrations; `read_metadata` only checks the form, `link_problem` and
-`is_loopback` say what an address is, and `InvalidClient` refuses it.
+of it, within limits and on the floor of registrations; `read_metadata` only checks the form, `link_problem`,
+`fetched_problem` and `is_loopback` say what an address is, and `InvalidClient` refuses it.
 
 For registrations: `expand_registration` adds members to what a client sends, and a `Welcome` is the answer of
 `registration_response`. `update_registration` and `remove_registration` are for a client that has proven who it is: they
@@ -216,6 +216,7 @@ from authserver.engine.tokens.issued import Issued, find_issued
 from authserver.engine.tokens.once import claim, is_used, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
+    fetched_problem,
     fitting_application_type,
     is_loopback,
     link_problem,
@@ -406,6 +407,7 @@ __all__ = [
     "digest",
     "equal",
     "fetch_named",
+    "fetched_problem",
     "find_issued",
     "fitting_application_type",
     "foreign_key",

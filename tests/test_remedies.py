@@ -16,7 +16,7 @@ from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED
 from authserver.engine.clients.room import TOO_MANY
 from authserver.engine.errors import OAuthError
 from authserver.engine.questions import ScopeQuestion
-from authserver.engine.records import InitialTokenState
+from authserver.engine.records import MADE_PUBLIC, InitialTokenState
 from authserver.explaining.remedies import REMEDIES, WITHOUT_REMEDY, filled, remedy_of, words_of
 from authserver.hooks import deciding
 from authserver.hookspecs import DECIDING
@@ -38,6 +38,7 @@ MADE = {
     "core-floor",
     INITIAL_ACCESS_TOKEN_REQUIRED,
     REGISTRATION_POLICY_UNKNOWN,
+    MADE_PUBLIC,
     TOO_MANY,
     "client-assertion-verified",
     "sign-in-first",

@@ -70,7 +70,7 @@ from authserver.engine.questions import (
     RedirectUriQuestion,
     SignIn,
 )
-from authserver.engine.records import NOTHING, Client, Session, User
+from authserver.engine.records import NOTHING, Client, Consent, Session, User
 from authserver.engine.tokens.issuing import issue_code, new_code
 from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
 
@@ -270,7 +270,7 @@ def answer(
     # A policy may refuse now what the user was asked.
     _passes_unasked(engine, checked)
     chosen = agreement.narrowed(scopes)
-    more = _for_more(engine, checked)
+    more = _for_more(engine, checked, _kept_consent(engine, checked))
     problem = problem_with(chosen, confirmed=confirmed, unasked=more.held if more and more.stays else ())
     if problem:
         return _ask_consent(engine, pending, checked, problem)
@@ -657,9 +657,8 @@ def _ask_consent(
     engine: Engine, pending: Pending, checked: Checked, problem: str | None = None
 ) -> AskConsent:
     client, user = checked.agreement.client, checked.agreement.user
-    before = (
-        engine.stores.consents.find(user.user_id, client.client_id) if client.is_known_by_address else None
-    )
+    found = _kept_consent(engine, checked)
+    before = found if client.is_known_by_address else None
     return AskConsent(
         sealed_request=seal(engine, pending),
         handle=pending.handle,
@@ -667,16 +666,21 @@ def _ask_consent(
         redirect_uri=checked.redirect_uri,
         agreement=checked.agreement,
         scopes=sentences(engine, checked.agreement),
-        more=_for_more(engine, checked),
+        more=_for_more(engine, checked, found),
         changed=changed_since(before, client) if before else (),
         agreed_at=before.granted_at if before else None,
         problem=problem,
     )
 
 
-def _for_more(engine: Engine, checked: Checked) -> More | None:
+def _kept_consent(engine: Engine, checked: Checked) -> Consent | None:
+    """What is kept of this user and client, whether it still counts or not."""
+    return engine.stores.consents.find(checked.agreement.user.user_id, checked.agreement.client.client_id)
+
+
+def _for_more(engine: Engine, checked: Checked, found: Consent | None) -> More | None:
     """What the user agreed to before, if the request is for more than that; else None."""
-    earlier = earlier_consent(engine, checked.agreement)
+    earlier = earlier_consent(found, checked.agreement)
     if earlier is None or set(checked.agreement.scopes) <= set(earlier.scopes):
         return None
     held = checked.agreement.narrowed(earlier.scopes)

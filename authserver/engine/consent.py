@@ -8,13 +8,23 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import lru_cache
 
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests, strict_json
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import AccessDenied, InvalidRequest, PageError
 from authserver.engine.questions import ConsentQuestion
-from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, Session, User
+from authserver.engine.records import (
+    AUTHENTICATES,
+    NOTHING,
+    Client,
+    Consent,
+    EventType,
+    Grant,
+    Session,
+    User,
+)
 from authserver.engine.tokens.widening import WIDENS
 
 _SEEN = "seen-member"
@@ -46,9 +56,11 @@ def remembered(engine: Engine, client: Client, user_id: str) -> Consent | None:
     somebody else, whatever policies say (E-13, T089); one that is known by its address also with other keys.
     """
     found = engine.stores.consents.find(user_id, client.client_id)
-    if found is None or not found.is_for(client) or _IDENTIFYING & set(changed_since(found, client)):
-        return None
-    return found
+    return found if found is not None and _counts(found, client) else None
+
+
+def _counts(consent: Consent, client: Client) -> bool:
+    return consent.is_for(client) and not _IDENTIFYING & set(changed_since(consent, client))
 
 
 def seen(client: Client) -> Mapping[str, str]:
@@ -64,10 +76,13 @@ def seen(client: Client) -> Mapping[str, str]:
         "token_endpoint_auth_method": client.auth_method,
         **client.details,
     }
-    return {
-        name: digests.digest(_SEEN, strict_json.dumps(value).decode()).hex()[:16]
-        for name, value in said.items()
-    }
+    return {name: _seen(strict_json.dumps(value).decode()) for name, value in said.items()}
+
+
+# Asked several times in a request, and the same in the next.
+@lru_cache(maxsize=1_000)
+def _seen(text: str) -> str:
+    return digests.digest(_SEEN, text).hex()[:16]
 
 
 def changed_since(consent: Consent, client: Client) -> tuple[str, ...]:
@@ -119,10 +134,15 @@ def sentences(engine: Engine, agreement: Agreement) -> tuple[tuple[str, str], ..
     return tuple((scope, engine.scopes[scope]) for scope in agreement.scopes)
 
 
-def earlier_consent(engine: Engine, agreement: Agreement) -> Consent | None:
-    """What the user agreed to before for the same resources; a request for other scopes is then one for more (P-14)."""
-    found = remembered(engine, agreement.client, agreement.user.user_id)
-    return found if found and set(agreement.resources) == set(found.resources) else None
+def earlier_consent(found: Consent | None, agreement: Agreement) -> Consent | None:
+    """What the user agreed to before for the same resources; a request for other scopes is then one for more (P-14).
+
+    Args:
+        found: what is kept of this user and client, if anything is, whether it still counts or not.
+    """
+    if found is None or not _counts(found, agreement.client):
+        return None
+    return found if set(agreement.resources) == set(found.resources) else None
 
 
 def problem_with(agreement: Agreement, *, confirmed: bool, unasked: Collection[str] = ()) -> str | None:
@@ -164,10 +184,10 @@ def agree(
             before says so: it `widens` other grants of the same client (`tokens.widening`).
         acr: the level that the sign-in reached, if a policy says (RFC 9470).
     """
-    widens = asked and _remember(engine, agreement)
+    client, widens = agreement.client, asked and _remember(engine, agreement)
     return Grant(
         grant_id=digests.new_identifier(),
-        client_id=agreement.client.client_id,
+        client_id=client.client_id,
         user_id=agreement.user.user_id,
         scopes=agreement.scopes,
         resources=agreement.resources,
@@ -178,6 +198,7 @@ def agree(
             "amr": list(session.details.get("amr", ())),
             **({"acr": acr} if acr else {}),
             **({WIDENS: True} if widens else {}),
+            **({AUTHENTICATES: True} if client.is_known_by_address and not client.is_public else {}),
         },
     )
 
@@ -192,11 +213,12 @@ def _remember(engine: Engine, agreement: Agreement) -> bool:
 
     If that does not count any more, or the resources have changed, it replaces that (E-13, T089).
     """
-    client, before = agreement.client, earlier_consent(engine, agreement)
+    client, user_id = agreement.client, agreement.user.user_id
+    before = earlier_consent(engine.stores.consents.find(user_id, client.client_id), agreement)
     held = before.scopes if before else ()
     engine.stores.consents.remember(
         Consent(
-            user_id=agreement.user.user_id,
+            user_id=user_id,
             client_id=client.client_id,
             client_name=client.name,
             scopes=tuple(dict.fromkeys((*held, *agreement.scopes))),

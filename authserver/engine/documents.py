@@ -141,7 +141,8 @@ class DocumentKind(Generic[T]):
         default_age: seconds for which it is used if its server says nothing.
         maximum_age: seconds after which it is fetched again although its server says more.
         last_good_for: seconds after its end for which it is used when the next fetch fails in a way that says nothing
-            about it (`FetchFailed.says_nothing`); 0 for never.
+            about it (`FetchFailed.says_nothing`); 0 for never. With `no-store` or `private` it ends at once, so it is
+            fetched each time and remembered for such a failure only.
         gone: the HTTP statuses that say that there is no such document any more, so that the last good one ends.
         refetch_pause: seconds before it is fetched again although it is fresh (`Fetcher.fetch`, `again`).
     """

@@ -269,6 +269,13 @@ class User:
         return self.disabled_at is None
 
 
+# Why the grants of a client end that had a credential of its own, and has none any more: whoever has a refresh token of it
+# could use that.
+MADE_PUBLIC = "client-made-public"
+# Among the details of a grant, because nobody is told when a client that is known by its address changes.
+AUTHENTICATES = "authenticates"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """What was agreed. Every code and token belongs to one; when it is revoked, none of them is valid.
@@ -278,7 +285,8 @@ class Grant:
     until a second time. `details` carries `auth_time`, `amr` and features' facts; of a grant that its user
     did not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who named the
     user, such as an issuer; `widens` that the user agreed to more than before, and `added_scopes` what was agreed to
-    after it was made (`tokens.widening`).
+    after it was made (`tokens.widening`); `authenticates` that its client, which is known by its address, had a
+    credential of its own.
     """
 
     grant_id: str

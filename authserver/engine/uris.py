@@ -262,6 +262,15 @@ def link_problem(uri: str) -> str | None:
     return _path_problem(web.path)
 
 
+def fetched_problem(uri: str) -> str | None:
+    """Why this cannot be the address of a document that a client names, as a fixed sentence, or None when it can.
+
+    http is for loopback hosts; whether anything is fetched from there, `authserver.fetch_loopback` says.
+    """
+    is_local = uri.startswith("http:") and is_loopback(uri)
+    return link_problem(f"https:{uri[5:]}" if is_local else uri)
+
+
 def _text_problem(uri: str) -> str | None:
     if len(uri) > MAXIMUM_URI:
         return f"It must have at most {MAXIMUM_URI} characters."

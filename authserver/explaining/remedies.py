@@ -148,6 +148,10 @@ REMEDIES: Mapping[str, str] = {
     "verifier-wrong": "the client must send the code_verifier whose digest was the code_challenge of this code (RFC 7636)",
     "grant-ended": f"the person, an operator or a replay ended it, or it expired; {_ASK_AGAIN}",
     "grant-revoked": f"the person, the client, an operator or a replay ended it; {_ASK_AGAIN}",
+    "client-made-public": (
+        "the document of the client does not name a key any more, so what was given to the holder of the key ended; "
+        f"{_ASK_AGAIN}"
+    ),
     "scope-not-granted": f"the client must name scopes of this grant only; for others {_ASK_AGAIN}",
     "resource-not-granted": f"the client must name resources of this grant only; for others {_ASK_AGAIN}",
     "resource-gone": (

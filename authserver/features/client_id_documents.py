@@ -35,6 +35,7 @@ from authserver.api import (
     describe_elsewhere,
     digest,
     fetch_named,
+    fetched_problem,
     hookimpl,
     is_loopback,
     link_problem,
@@ -80,7 +81,7 @@ def read(reply: Reply) -> Described:
                 raise ValueError(f"{name} must not be in it, because everybody can read it")
         if str(members.get("token_endpoint_auth_method", "none")).startswith("client_secret"):
             raise ValueError("token_endpoint_auth_method needs a secret, and everybody can read the document")
-        metadata = read_metadata(members, {})
+        metadata = read_metadata(members, {}, leaves_out=True)
         for name in ("client_name", "redirect_uris"):
             if not getattr(metadata, name):
                 raise ValueError(f"{name} is missing")
@@ -109,14 +110,15 @@ KIND = DocumentKind(
 class ClientIdDocuments:
     """Accept clients whose id is the https address of a document that describes them.
 
-    A host is a name, or `*.example.com` for all names below it.
+    The lists name hosts, `*.example.com` for all names below one, and addresses of single documents. `allowed` and
+    `trusted` do not name an address with a query by its host: what a server answers to a query can be made of the query.
 
     Attributes:
         scopes: the most that such a client may have. One that asks for none of these gets all of them.
         grant_types: the most that it may use.
-        allowed: the hosts whose documents are accepted; empty for all.
-        blocked: hosts, and addresses of single documents, that are not accepted.
-        trusted: hosts that the operator vouches for: their clients count as verified.
+        allowed: whose documents are accepted; empty for all.
+        blocked: whose documents are not accepted.
+        trusted: for whose documents the operator vouches: their clients count as verified.
     """
 
     immediate: ClassVar[bool] = True
@@ -137,7 +139,9 @@ class ClientIdDocuments:
         "client-host-blocked": (
             "take the host or the address out of authserver.plugin.client_id_documents.blocked"
         ),
-        "client-host-not-allowed": "add the host to authserver.plugin.client_id_documents.allowed",
+        "client-host-not-allowed": (
+            "add the host, or the address itself if it has a query, to authserver.plugin.client_id_documents.allowed"
+        ),
     }
 
     scopes: tuple[str, ...]
@@ -152,10 +156,10 @@ class ClientIdDocuments:
             raise ValueError("scopes: name one at least, or such a client could get nothing")
         for name in ("allowed", "blocked", "trusted"):
             for text in getattr(self, name):
-                if _is_host(text) or (name == "blocked" and address_problem(text) is None):
-                    continue
-                also = ", or the address of a document" if name == "blocked" else ""
-                raise ValueError(f"{name}: {text}: expected a host, as example.com or *.example.com{also}")
+                if not _is_host(text) and address_problem(text) is not None:
+                    raise ValueError(
+                        f"{name}: {text}: expected a host, as example.com or *.example.com, or the address of a document"
+                    )
         self._clients = WeakKeyDictionary()
 
     @hookimpl
@@ -164,22 +168,29 @@ class ClientIdDocuments:
 
     @hookimpl
     def find_client(self, engine: Engine, client_id: str) -> Client | None:
-        """The client that the document at this address describes.
+        """The client that the document at this address describes; it was created when this process first read that.
 
         Raises:
             InvalidClient: it is not accepted.
             TemporarilyUnavailable: nobody knows, because its server does not answer now.
             TooManyRequests: too many documents that this source named could not be fetched.
         """
+        if not client_id.startswith(("https:", "http:")):
+            return None
+        # Only what was accepted is kept.
+        cached = engine.fetcher.cached(KIND, client_id)
+        known = self._clients.get(cached.value) if cached is not None else None
+        if known is not None:
+            return known
         local = engine.settings.fetch_loopback and is_loopback(client_id)
         if not client_id.startswith("https:") and not local:
             return None
         if problem := address_problem(client_id):
             raise InvalidClient(f"client_id: {problem}", reason="client-address-malformed")
         host = urlsplit(client_id).hostname or ""
-        if client_id in self.blocked or _is_among(host, self.blocked):
+        if _is_named(client_id, host, self.blocked):
             raise _refused("This application is not allowed here.", reason="client-host-blocked", host=host)
-        if self.allowed and not _is_among(host, self.allowed):
+        if self.allowed and not _is_vouched_for(client_id, host, self.allowed):
             raise _refused(
                 "This application is not allowed here.", reason="client-host-not-allowed", host=host
             )
@@ -187,7 +198,7 @@ class ClientIdDocuments:
         client = self._clients.get(described)
         if client is None:
             client = self._clients[described] = self._described(engine, client_id, host, described)
-        return replace(client, created_at=engine.now)
+        return client
 
     @hookimpl
     def client_auth_decision(self, client: Client, credentials: Credentials) -> Decision[None] | None:
@@ -220,7 +231,7 @@ class ClientIdDocuments:
                 reason="client-document-refused",
                 host=host,
             ) from None
-        trusted = _is_among(host, self.trusted)
+        trusted = _is_vouched_for(client_id, host, self.trusted)
         return replace(
             client,
             registered_by=RegisteredBy.OPERATOR if trusted else RegisteredBy.SELF,
@@ -230,15 +241,12 @@ class ClientIdDocuments:
 
 def address_problem(url: str) -> str | None:
     """Why this cannot be the address of a document, as a fixed sentence, or None if it can (section 3)."""
-    secure = f"https:{url[5:]}" if url.startswith("http:") else url
-    if problem := link_problem(secure):
+    if problem := fetched_problem(url):
         return problem
-    parts = urlsplit(url)
-    if parts.path in ("", "/"):
+    path = urlsplit(url).path
+    if not path:
         return "It must have a path."
-    if parts.query:
-        return "It must not have a query."
-    if "//" in parts.path:
+    if "//" in path:
         return "It must not have an empty part in its path."
     return None
 
@@ -283,7 +291,13 @@ def _is_host(text: str) -> bool:
     return link_problem(f"https://{name}/") is None and not set(name) & set("/:?") and name == name.lower()
 
 
-def _is_among(host: str, patterns: tuple[str, ...]) -> bool:
+def _is_named(url: str, host: str, names: tuple[str, ...]) -> bool:
+    """Whether this address or its host is among these."""
     above = host.split(".")
-    names = {host, *(f"*.{'.'.join(above[start:])}" for start in range(1, len(above)))}
-    return not names.isdisjoint(patterns)
+    hosts = {host, *(f"*.{'.'.join(above[start:])}" for start in range(1, len(above)))}
+    return url in names or not hosts.isdisjoint(names)
+
+
+def _is_vouched_for(url: str, host: str, names: tuple[str, ...]) -> bool:
+    """The same, but an address with a query must be among them itself."""
+    return url in names if "?" in url else _is_named(url, host, names)

@@ -33,10 +33,10 @@ from authserver.api import (
     TrustedKeys,
     allow,
     fetch_named,
+    fetched_problem,
     hookimpl,
     is_same_algorithm,
     is_used,
-    link_problem,
     single_use,
     verify_assertion,
 )
@@ -337,6 +337,6 @@ def _read_address(name: str, value: object) -> str:
     """Raises InvalidClientMetadata."""
     if not isinstance(value, str):
         raise InvalidClientMetadata(f"{name} must be a string.")
-    if problem := link_problem(value):
+    if problem := fetched_problem(value):
         raise InvalidClientMetadata(f"{name}: {problem}")
     return value

@@ -57,8 +57,11 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 USER_AGENT = "authserver"
-# Failures of one host within a minute, after which it is left alone until that minute ends.
+# Failures of one host within a minute, after which it is left alone until that minute ends. A host that gave no answer
+# will give none to the next request. A bad answer, 5xx too, is one to a path that a stranger chose, and many publish on
+# one host: so more of those are needed than the callers' own limits let one source cause (`failed_fetch`).
 MAXIMUM_FAILURES = 10
+MAXIMUM_BAD_ANSWERS = 120
 FAILURE_WINDOW = 60
 # Seconds before a URL that failed is tried again: the first time, and at most.
 FIRST_PAUSE = 1
@@ -68,6 +71,15 @@ FETCHED, CACHED, LAST_GOOD, SENT = "fetched", "cached", "last-good", "sent"
 OUTCOMES = (FETCHED, CACHED, LAST_GOOD, SENT, *(problem.value for problem in FetchProblem))
 # Not what somebody else did.
 _OURS = (FetchProblem.PACED, FetchProblem.BUSY, FetchProblem.URL_REFUSED)
+# What the host did, whatever was asked for.
+_OF_THE_HOST = (
+    FetchProblem.ADDRESS_REFUSED,
+    FetchProblem.NAME_UNKNOWN,
+    FetchProblem.UNREACHABLE,
+    FetchProblem.PROXY_FAILED,
+    FetchProblem.TLS_FAILED,
+    FetchProblem.TOO_SLOW,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +208,7 @@ class Fetcher:
             leads = flight is None
             if flight is None:
                 flight = self._flights[key] = Future()
-            elif kept is not None and kept.is_last_good(now):
+            elif kept is not None and kept.is_last_good(now) and not kept.serves_failures_only:
                 # It is being fetched: nobody needs to wait for that.
                 return kept.document(now)
         if not leads:
@@ -324,7 +336,7 @@ class Fetcher:
         now = self._clock()
         seconds = freshness.lifetime(headers, kind)
         with self._lock:
-            if seconds is None:
+            if seconds is None and not kind.last_good_for:
                 self._cache.drop(key)
             else:
                 self._cache.keep(
@@ -333,11 +345,13 @@ class Fetcher:
                         value=value,
                         size=size,
                         headers={name: headers[name] for name in _KEPT_HEADERS if name in headers},
-                        validators=freshness.validators(headers),
+                        # What must not be kept is fetched anew each time, and serves after failures only.
+                        validators=freshness.validators(headers) if seconds is not None else {},
                         confirmed_at=now,
-                        fresh_until=now + seconds,
-                        last_good_until=now + seconds + kind.last_good_for,
-                        refetch_from=now + kind.refetch_pause,
+                        fresh_until=now + (seconds or 0),
+                        last_good_until=now + (seconds or 0) + kind.last_good_for,
+                        refetch_from=now + (kind.refetch_pause if seconds is not None else 0),
+                        serves_failures_only=seconds is None,
                     ),
                 )
         return Document(value=value, age=0.0)
@@ -421,7 +435,11 @@ class _Destination:
 
 @dataclass(slots=True, kw_only=True)
 class _Kept(Generic[T]):
-    """A document in the cache. `is_suspended`: its server has answered otherwise since."""
+    """A document in the cache.
+
+    `serves_failures_only`: its server says that it must not be kept. `is_suspended`: its server has answered otherwise
+    since.
+    """
 
     value: T
     size: int
@@ -431,6 +449,7 @@ class _Kept(Generic[T]):
     fresh_until: float
     last_good_until: float
     refetch_from: float
+    serves_failures_only: bool
     is_suspended: bool = False
 
     def serves(self, now: float, *, again: bool = False) -> bool:
@@ -537,7 +556,9 @@ class _Pace:
         self._clock = clock
         self._lock = threading.Lock()
         self._urls: OrderedDict[str, _Failures] = OrderedDict()
-        self._hosts: OrderedDict[str, _Failures] = OrderedDict()
+        # Those of a host that gave no answer, and of one that gave bad ones.
+        self._silent: OrderedDict[str, _Failures] = OrderedDict()
+        self._bad: OrderedDict[str, _Failures] = OrderedDict()
 
     def check(self, url: str, host: str) -> None:
         """Raises FetchFailed while one of them must wait."""
@@ -545,9 +566,10 @@ class _Pace:
             now = self._clock()
             failures = self._urls.get(url)
             seconds = failures.until - now if failures else 0.0
-            of_host = self._hosts.get(host)
-            if of_host is not None and of_host.count >= MAXIMUM_FAILURES:
-                seconds = max(seconds, of_host.until - now)
+            for of_hosts, maximum in ((self._silent, MAXIMUM_FAILURES), (self._bad, MAXIMUM_BAD_ANSWERS)):
+                of_host = of_hosts.get(host)
+                if of_host is not None and of_host.count >= maximum:
+                    seconds = max(seconds, of_host.until - now)
         if seconds > 0:
             raise FetchFailed(
                 FetchProblem.PACED,
@@ -565,7 +587,7 @@ class _Pace:
             of_url.count += 1
             of_url.until = now + max(pause, error.seconds_to_wait)
             of_url.is_permanent = not error.is_temporary
-            of_host = _remembered(self._hosts, host)
+            of_host = _remembered(self._silent if error.problem in _OF_THE_HOST else self._bad, host)
             if now >= of_host.until:
                 of_host.count, of_host.until = 0, now + FAILURE_WINDOW
             of_host.count += 1

@@ -22,6 +22,7 @@ from authserver.testing.origins import Authority, Origin, resolving, sending, se
 from authserver.testing.rules import Answer, Rules, assert_code, assert_page_error, assert_refused
 from authserver.testing.server import SETTINGS
 from authserver.testing.service import REDIRECT_URI, VERIFIER
+from tests.client_keys import Key
 
 HOST = "app.example"
 PLUGIN = "authserver.plugin.client_id_documents."
@@ -157,9 +158,10 @@ def test_a_client_that_nobody_knew_gets_tokens(world: World) -> None:
     "path",
     [
         "",
-        "/",
-        "/client.json?version=2",
+        "?version=2",
         "/client.json#top",
+        "/client.json?version=2#top",
+        "/client.json?",
         "/a/../client.json",
         "/a//client.json",
         "/a/%2e%2e/client.json",
@@ -183,6 +185,50 @@ def test_an_address_of_another_kind_is_refused_without_a_request(world: World, p
     address = world.url().replace("https://", prefix)
     assert_page_error(world.rules.authorize(world.client(address), world.rules.signed_in()))
     assert world.origin.received == []
+
+
+@pytest.mark.parametrize("path", ["/", "/client.json?version=2", "/?a=b&c=/../d"])
+def test_an_address_that_is_only_not_recommended_is_accepted(world: World, path: str) -> None:
+    """CIMD-02: a query, and a path that is a slash alone, are valid; the document names the same address, with the query."""
+    address = world.url(path)
+    world.publish(client_id=address)
+    code = world.rules.code(world.client(address))
+    answer = world.rules.token(
+        world.client(address),
+        grant_type="authorization_code",
+        code=code,
+        redirect_uri=REDIRECT_URI,
+        code_verifier=VERIFIER,
+    )
+    assert world.rules.claims(answer.json["access_token"])["client_id"] == address
+    if path.startswith("/client.json"):
+        assert_page_error(world.asked())  # without the query it is another address
+
+
+@pytest.mark.parametrize(
+    ("names", "counts"),
+    [(HOST, False), ("*.example", False), ("{url}", True), ("{url} " + HOST, True), ("{url}&c=d", False)],
+)
+def test_no_host_is_vouched_for_what_it_answers_to_a_query(
+    make: Callable[..., World], listener: Origin, names: str, counts: bool
+) -> None:
+    """CIMD-02, CIMD-13: an answer can be made of the query, by whoever wrote that; so lists name such an address itself."""
+    address = f"https://{HOST}:{listener.port}/client.json?a=b"
+    names = names.format(url=address)
+    allowing = make(allowed=names)
+    allowing.publish(client_id=address)
+    outcome = allowing.rules.authorize(allowing.client(address), allowing.rules.signed_in())
+    assert isinstance(outcome, AskConsent if counts else PageError)
+    trusting = make(trusted=names)
+    trusting.publish(client_id=address)
+    outcome = trusting.rules.authorize(trusting.client(address), trusting.rules.signed_in())
+    assert isinstance(outcome, AskConsent)
+    is_trusted = outcome.agreement.client.registered_by is RegisteredBy.OPERATOR
+    assert is_trusted is counts
+    blocking = make(blocked=HOST)
+    outcome = blocking.rules.authorize(blocking.client(address), blocking.rules.signed_in())
+    assert_page_error(outcome)
+    assert outcome.reason == "client-host-blocked"
 
 
 HOSTILE: dict[str, Callable[[World], Any]] = {
@@ -233,8 +279,11 @@ HOSTILE: dict[str, Callable[[World], Any]] = {
     "both kinds of keys": lambda world: sending(
         json.dumps(world.document(jwks={"keys": []}, jwks_uri="https://app.example/jwks")).encode()
     ),
-    "a link to a script": lambda world: sending(
-        json.dumps(world.document(client_uri="javascript:alert(1)")).encode()
+    "keys at an address that is none": lambda world: sending(
+        json.dumps(world.document(jwks_uri="javascript:alert(1)")).encode()
+    ),
+    "keys at an address without TLS": lambda world: sending(
+        json.dumps(world.document(jwks_uri="http://app.example/jwks")).encode()
     ),
     "only grants that are not for it": lambda world: sending(
         json.dumps(world.document(grant_types=["client_credentials"])).encode()
@@ -299,6 +348,43 @@ def test_what_this_server_lacks_is_left_out(world: World) -> None:
     assert client.details == {"client_uri": "https://app.example/"}
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("logo_uri", "http://app.example/logo.png"),
+        ("logo_uri", "data:image/png;base64,AA=="),
+        ("logo_uri", 7),
+        ("client_uri", "javascript:alert(1)"),
+        ("client_uri#fr", "javascript:alert(1)"),
+        ("tos_uri", ["https://app.example/tos"]),
+        ("policy_uri", "app.example/policy"),
+        ("contacts", "ann@app.example"),
+        ("contacts", [{"email": "ann@app.example"}]),
+        ("contacts", ["x" * 1_000]),
+        ("client_name#ja", "a\u202eb"),
+        ("client_name#de", {"text": "Notizen"}),
+        ("software_version", 1.5),
+        ("software_id", "a\u202eb"),
+    ],
+)
+def test_no_client_fails_because_of_what_people_are_only_shown(world: World, name: str, value: Any) -> None:
+    """CIMD-17, T134: a bad logo, link, contact or translation is left out and never shown; what directs is strict."""
+    world.publish(**{name: value}, jwks_uri="https://app.example/keys")
+    outcome = world.asked()
+    assert isinstance(outcome, AskConsent)
+    assert outcome.agreement.client.details == {}
+    assert outcome.agreement.client.name == "Notes"
+    assert world.tokens()
+
+
+def test_a_client_that_registers_itself_is_told_of_them(world: World) -> None:
+    """K-06: a registration is for this server alone, so its sender can mend it."""
+    answer = world.rules.register(
+        {"redirect_uris": [REDIRECT_URI], "logo_uri": "http://app.example/logo.png"}
+    )
+    assert_refused(answer, "invalid_client_metadata")
+
+
 def test_a_client_without_a_method_is_public(world: World) -> None:
     """CIMD-05: a shared secret, the default of RFC 7591, it cannot have."""
     world.publish(token_endpoint_auth_method=None)
@@ -317,6 +403,54 @@ def test_a_loopback_redirect_uri_has_any_port(world: World) -> None:
     asked = world.asked(redirect_uri="http://127.0.0.1:53121/callback")
     assert_code(world.rules.consent(asked), redirect_uri="http://127.0.0.1:53121/callback")
     assert_page_error(world.asked(redirect_uri="http://127.0.0.1:53121/other"))
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1 [::1]", "127.0.0.1 [::1] localhost"])
+def test_loopback_redirect_uris_are_those_of_registered_clients(
+    make: Callable[..., World], hosts: str
+) -> None:
+    """CIMD-06, C-02, C-07: any port of the hosts that the operator lists, the same scheme, host, path and query."""
+    world = make()
+    rules = Rules(
+        with_documents() | {"authserver.plugin.redirect_loopback.hosts": hosts}, stores=world.rules.stores
+    )
+    rules.parts = replace(rules.parts, fetcher=world.rules.parts.fetcher)
+    uris = [
+        "http://127.0.0.1/cb",
+        "http://[::1]:8000/cb",
+        "http://localhost/cb?a=b",
+        "http://localhost:3000/",
+    ]
+    world.publish(redirect_uris=uris)
+    registered, _ = rules.add_client(
+        redirect_uris=tuple(uris), token_endpoint_auth_method="none", application_type="native"
+    )
+    accepted = []
+    for uri in [
+        *uris,
+        "http://127.0.0.1:53121/cb",
+        "http://[::1]:53121/cb",
+        "http://localhost:53121/cb?a=b",
+        "http://localhost:53121/",
+        "http://localhost:53121/cb",
+        "https://127.0.0.1:53121/cb",
+        "http://127.0.0.2:53121/cb",
+        "http://127.0.0.1:53121/cb?a=b",
+        "http://localhost.app.example:53121/",
+    ]:
+        asked = [
+            type(rules.authorize(client, rules.signed_in(), redirect_uri=uri))
+            for client in (world.client(), registered)
+        ]
+        assert asked[0] is asked[1], uri
+        if asked[0] is AskConsent:
+            accepted.append(uri)
+    assert accepted == [
+        *uris,
+        "http://127.0.0.1:53121/cb",
+        "http://[::1]:53121/cb",
+        *(["http://localhost:53121/cb?a=b", "http://localhost:53121/"] if "localhost" in hosts else []),
+    ]
 
 
 def test_its_scopes_are_confined(make: Callable[..., World]) -> None:
@@ -435,7 +569,16 @@ def test_the_operator_vouches_for_trusted_hosts(
 
 @pytest.mark.parametrize("name", ["allowed", "blocked", "trusted"])
 @pytest.mark.parametrize(
-    "text", ["https://app.example", "app.example/x", "APP.example", "*", "a..b", "app.example:443"]
+    "text",
+    [
+        "https://app.example",
+        "app.example/x",
+        "APP.example",
+        "*",
+        "a..b",
+        "app.example:443",
+        "http://a.example/",
+    ],
 )
 def test_a_host_that_can_match_nothing_stops_the_start(name: str, text: str) -> None:
     with pytest.raises(SettingsError, match=f"client_id_documents: {name}: "):
@@ -475,6 +618,27 @@ def test_a_document_is_fetched_once_while_it_is_fresh(world: World) -> None:
     world.pass_time(2)
     world.tokens()
     assert len(world.origin.received) == 2
+
+
+@pytest.mark.parametrize("control", ["no-store", "private", "max-age=0", "max-age=1", "no-cache"])
+def test_however_short_a_document_lives_its_last_good_one_serves_for_a_day(
+    world: World, control: str
+) -> None:
+    """CIMD-18: publishers that let nobody keep a document lose it for a while, too; 410 ends it (T130)."""
+    world.publish(headers={"Cache_Control": control})
+    token = world.tokens()["refresh_token"]
+    world.origin.reply = sending(b"", 503)
+    for passed in (61, 80_000):
+        world.pass_time(passed)
+        answer = world.refresh(token)
+        assert answer.refusal is None
+        token = answer.json["refresh_token"]
+    world.origin.reply = sending(b"", 410)
+    world.pass_time(120)
+    assert_refused(world.refresh(token), "invalid_client", status=401)
+    world.origin.reply = sending(b"", 503)
+    world.pass_time(120)
+    assert_refused(world.refresh(token), "temporarily_unavailable", status=503)
 
 
 def test_a_document_that_must_not_be_kept_is_fetched_each_time(world: World) -> None:
@@ -561,6 +725,35 @@ def test_a_change_of_redirect_uris_or_keys_voids_codes(world: World, changes: di
     assert_refused(answer, "invalid_grant")
     assert answer.refusal is not None
     assert answer.refusal.reason == "client-document-changed"
+
+
+def test_a_client_whose_key_is_taken_away_loses_what_the_key_protected(world: World) -> None:
+    """CIMD-22: refresh needs the new key; without one anybody could refresh, so the grant ends, as after `client edit`."""
+    plugins = f"{SETTINGS['authserver.plugins']} client_id_documents private_key_jwt"
+    rules = Rules(with_documents() | {"authserver.plugins": plugins}, stores=world.rules.stores)
+    rules.parts = replace(rules.parts, fetcher=world.rules.parts.fetcher)
+    world.rules = rules
+    key, next_key = Key(), Key()
+    world.publish(token_endpoint_auth_method="private_key_jwt", jwks=key.jwks())
+    form = {"grant_type": "authorization_code", "code_verifier": VERIFIER}
+    tokens = [key.ask(rules, world.client(), code=rules.code(world.client()), **form).json for _ in range(2)]
+    world.publish(token_endpoint_auth_method="private_key_jwt", jwks=next_key.jwks())
+    world.pass_time(301)
+    form = {"grant_type": "refresh_token", "refresh_token": tokens[0]["refresh_token"]}
+    assert_refused(key.ask(rules, world.client(), **form), "invalid_client", status=401)
+    refreshed = next_key.ask(rules, world.client(), **form)
+    assert refreshed.refusal is None
+    world.publish(token_endpoint_auth_method="none")
+    world.pass_time(301)
+    for token in (refreshed.json["refresh_token"], tokens[1]["refresh_token"]):
+        refused = world.refresh(token)
+        assert_refused(refused, "invalid_grant")
+        assert refused.refusal is not None
+        assert refused.refusal.reason == "client-made-public"
+        assert_refused(world.refresh(token), "invalid_grant")
+    assert {grant["revoked_reason"] for grant in rules.rows("grants")} == {"client-made-public"}
+    # What it was given since then is that of a public client.
+    assert world.refresh(world.tokens()["refresh_token"]).refusal is None
 
 
 def test_a_change_of_the_name_alone_voids_no_code(world: World) -> None:

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from joserfc.jwk import OctKey
 from joserfc.jws import JWSRegistry
 
+from authserver import doctor
 from authserver.cli import main
 from authserver.engine.records import Client
 from authserver.features.private_key_jwt import PrivateKeyJwt
@@ -617,7 +618,7 @@ def test_a_program_registers_itself_with_its_keys(signing: Signing) -> None:
 
 def test_chatgpt_registers_what_its_document_says(published: Published) -> None:
     """J-17, K-25: `private_key_jwt` with RS256 and a `jwks_uri`, as recorded; members that nobody reads are ignored."""
-    path = Path(__file__).parents[2] / "authserver" / "doctor" / "programs" / "chatgpt.json"
+    path = Path(doctor.__file__).parent / "programs" / "chatgpt.json"
     document = json.loads(path.read_text())["metadata_document"]["document"]
     del document["client_id"]
     rules, key = published.rules, KEYS["RS256"]
@@ -634,6 +635,26 @@ def test_chatgpt_registers_what_its_document_says(published: Published) -> None:
     assert tokens.status_int == 200, tokens
     form = {"grant_type": "refresh_token", "refresh_token": tokens.json["refresh_token"]}
     assert key.ask(rules, client, **form).status_int == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_keys_on_this_machine_may_come_without_tls_in_development(host: str) -> None:
+    """J-15, CIMD-07: where `fetch_loopback` lets a development server fetch from itself, as for documents; else refused."""
+    rules = Rules(with_keys() | {"authserver.fetch_loopback": "true"})
+    rules.add_user("ann")
+    with serving() as origin:
+        origin.reply = sending(json.dumps(KEY.jwks()).encode(), Content_Type="application/jwk-set+json")
+        address = f"http://{host}:{origin.port}/jwks"
+        answer = rules.register(registration(jwks_uri=address))
+        assert answer.status_int == 201, answer
+        client = rules.stores.tables.clients[answer.json["client_id"]]
+        form = {"grant_type": "authorization_code", "code": rules.code(client), "code_verifier": VERIFIER}
+        assert KEY.ask(rules, client, **form).status_int == 200
+        answer = Signing().register(registration(jwks_uri=address))
+        assert_refused(answer, "invalid_client_metadata")
+        assert "jwks_uri: It must be a complete https URI" in answer.json["error_description"]
+        answer = rules.register(registration(jwks_uri=f"http://{host}.example:{origin.port}/jwks"))
+        assert_refused(answer, "invalid_client_metadata")
 
 
 @pytest.mark.parametrize(

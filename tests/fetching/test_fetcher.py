@@ -348,6 +348,46 @@ def test_the_last_good_document_serves_a_day_after_a_failure_that_says_nothing(
     assert (document.value, document.is_last_good) == ("two", False)
 
 
+@pytest.mark.parametrize(
+    "headers", [{"Cache_Control": "no-store"}, {"Cache_Control": "private"}, {"Vary": "*"}]
+)
+def test_what_must_not_be_kept_serves_after_such_a_failure_only(
+    headers: dict[str, str], world: Any, origin: Origin, url: str
+) -> None:
+    """draft-ietf-oauth-client-id-metadata-document, 5.2: fetched anew each time, without a validator, and 410 ends it."""
+    fetcher = world.fetcher()
+    origin.reply = sending(b"one", ETag='"a"', **headers)
+    for _ in range(3):
+        assert not fetcher.fetch(LASTING, url).is_last_good
+    assert fetcher.cached(LASTING, url) is None
+    assert [item.headers.get("If-None-Match") for item in origin.received] == [None] * 3
+    origin.reply = sending(status=503)
+    for passed in (0, 100, DAY - 1):
+        world.clock.now = 1000.0 + passed
+        document = fetcher.fetch(LASTING, url)
+        assert (document.value, document.is_last_good, document.age) == ("one", True, passed)
+    origin.reply = sending(status=410)
+    fetcher._pace.succeeded(url)
+    assert failing(fetcher, url, LASTING).status == 410
+    fetcher._pace.succeeded(url)
+    origin.reply = sending(status=503)
+    assert failing(fetcher, url, LASTING).status == 503
+
+
+def test_who_waits_for_what_must_not_be_kept_gets_the_new_one(world: Any, origin: Origin, url: str) -> None:
+    """CIMD-20: the one before may be a day old."""
+    fetcher = world.fetcher(waiting=1)
+    origin.reply = sending(b"one", Cache_Control="no-store")
+    fetcher.fetch(LASTING, url)
+    gate = threading.Event()
+    origin.reply = holding(gate, sending(b"two", Cache_Control="no-store"))
+    with ThreadPoolExecutor(2) as threads:
+        flights = [threads.submit(fetcher.fetch, LASTING, url) for _ in range(2)]
+        await_(lambda: fetcher._places._waiting == 1)
+        gate.set()
+        assert [flight.result().value for flight in flights] == ["two", "two"]
+
+
 @pytest.mark.parametrize("what", FINAL)
 def test_after_an_answer_that_says_something_else_the_last_good_one_does_not_serve(
     what: str, world: Any, origin: Origin, url: str
@@ -480,22 +520,53 @@ def test_a_url_that_failed_waits_longer_each_time(world: Any, origin: Origin, ur
     assert fetcher.fetch(WORD, url).value == fetcher.fetch(WORD, url).value == "one"
 
 
-def test_failures_count_for_a_host_and_successes_pay_for_none(world: Any, origin: Origin, url: str) -> None:
-    """T128: ten a minute, whatever URLs they are of; then the host is left alone till its minute ends."""
+def test_failures_of_a_host_count_and_successes_pay_for_none(world: Any, origin: Origin, url: str) -> None:
+    """T128, CIMD-20: ten a minute without an answer, whatever URLs they are of; then it is left alone till its minute ends."""
     fetcher = world.fetcher()
-    world.names["other.example"] = ["10.0.0.1"]
     for number in range(10):
-        origin.script = [sending(b"one", Cache_Control="no-store"), sending(status=404)]
+        origin.script = [sending(b"one", Cache_Control="no-store"), raw(b"")]
         assert fetcher.fetch(WORD, f"{url}?good").value == "one"
-        assert failing(fetcher, f"{url}?{number}").status == 404
+        assert failing(fetcher, f"{url}?{number}").problem is FetchProblem.UNREACHABLE
     failed = failing(fetcher, f"{url}?good")
     assert (failed.problem, failed.seconds_to_wait) == (FetchProblem.PACED, 60)
     assert len(origin.received) == 20
+    world.names["other.example"] = ["10.0.0.1"]
     assert failing(fetcher, "https://other.example/").problem is FetchProblem.ADDRESS_REFUSED
     world.clock.now += 61
     assert fetcher.fetch(WORD, f"{url}?good").value == "one"
     with pytest.raises(FetchFailed):
         fetcher.post("https://other.example/", b"", headers={})
+
+
+def test_bad_answers_to_strangers_hold_up_no_other_document_of_a_host(
+    world: Any, origin: Origin, url: str
+) -> None:
+    """T128, CIMD-20: many publish on one host, and whoever names bad addresses there must not shut the others out.
+
+    Nor is the host asked without end: two bad answers a second, then it is left alone till its minute ends.
+    """
+    fetcher = world.fetcher()
+    bad = [
+        sending(status=404),
+        sending(status=403),
+        sending(status=500),
+        sending(status=503, Retry_After="60"),
+        sending(b"1 2"),
+        sending(status=302, Location="/"),
+        sending(b"a" * 70_000),
+        raw(b"gibberish\r\n\r\n"),
+    ]
+    for number in range(119):
+        origin.script = [bad[number % len(bad)]]
+        failing(fetcher, f"{url}?{number}")
+        assert failing(fetcher, f"{url}?{number}").problem is FetchProblem.PACED
+    assert len(origin.received) == 119
+    assert fetcher.fetch(WORD, f"{url}?good").value == "one"
+    origin.script = [sending(status=404)]
+    assert failing(fetcher, f"{url}?120").status == 404
+    assert failing(fetcher, f"{url}?new").problem is FetchProblem.PACED
+    world.clock.now += 61
+    assert fetcher.fetch(WORD, f"{url}?new").value == "one"
 
 
 def test_successes_have_no_limit(world: Any, origin: Origin, url: str) -> None:
@@ -529,14 +600,14 @@ def test_what_is_remembered_of_failures_has_an_end(
     world.names = {f"host{number}.example": ["10.0.0.1"] for number in range(9)}
     for host in world.names:
         failing(fetcher, f"https://{host}/")
-    assert len(fetcher._pace._urls) == len(fetcher._pace._hosts) == 3
+    assert len(fetcher._pace._urls) == len(fetcher._pace._silent) == 3
 
 
 def test_a_url_that_is_refused_is_not_remembered(world: Any) -> None:
     fetcher = world.fetcher()
     for _ in range(3):
         assert failing(fetcher, "https://client.example/#").problem is FetchProblem.URL_REFUSED
-    assert not fetcher._pace._urls and not fetcher._pace._hosts
+    assert not fetcher._pace._urls and not fetcher._pace._silent and not fetcher._pace._bad
 
 
 def await_(ready: Callable[[], object]) -> None:

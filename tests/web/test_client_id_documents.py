@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
 
+from authserver.engine.clients import client_metadata
 from authserver.engine.records import Client
 from authserver.testing.origins import Authority, Origin, sending, serving
+from authserver.testing.plans import transcript_of
 from authserver.testing.records import NOW
 from authserver.testing.server import REDIRECT_URI, SETTINGS, VERIFIER, Server
 
@@ -24,8 +29,8 @@ class Published:
         self.address = f"https://localhost:{origin.port}/client.json"
         self.publish()
 
-    def publish(self, **changes: Any) -> None:
-        members = {
+    def members(self, **changes: Any) -> dict[str, Any]:
+        return {
             "client_id": self.address,
             "client_name": "Notes",
             "redirect_uris": [REDIRECT_URI],
@@ -33,7 +38,9 @@ class Published:
             "token_endpoint_auth_method": "none",
             **changes,
         }
-        self.origin.reply = sending(json.dumps(members).encode(), Cache_Control="no-store")
+
+    def publish(self, **changes: Any) -> None:
+        self.origin.reply = sending(json.dumps(self.members(**changes)).encode(), Cache_Control="no-store")
 
     @property
     def client(self) -> Client:
@@ -155,3 +162,44 @@ def test_a_long_address_works_through_pages_and_database(server: Server, publish
     assert server.claims(answer.json["access_token"])["client_id"] == published.address
     assert browser.get("/account/apps").status_int == 200
     assert {row["client_id"] for row in server.rows("grants")} == {published.address}
+
+
+def test_a_cached_document_costs_no_more_than_a_stored_client(server: Server, published: Published) -> None:
+    """The same statements in the same order, and nothing of the document is read again (`benchmarks/documents.py` measures)."""
+    published.origin.reply = sending(json.dumps(published.members()).encode(), Cache_Control="max-age=600")
+    stored, _ = server.add_client(
+        client_name="Notes", token_endpoint_auth_method="none", grant_types=("authorization_code",)
+    )
+    browser = server.browser()
+    server.sign_in(browser)
+    for agreed in (False, True):
+        cost = []
+        for client in (stored, published.client):
+            url = server.authorization_url(client, prompt="consent")
+            if agreed:
+                server.code(client, browser)
+            browser.get(url)
+            with transcript_of(server.application.storage.engine) as seen, reading() as read:
+                assert "Notes" in browser.get(url).text
+            assert seen and not read
+            cost.append(seen)
+        assert cost[0] == cost[1]
+    assert len(published.origin.received) == 1
+
+
+@contextmanager
+def reading() -> Iterator[list[str]]:
+    """The functions that read metadata or judge what they say, as they are called in this thread."""
+    called: list[str] = []
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename == client_metadata.__file__:
+            called.append(code.co_qualname)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield called
+    finally:
+        sys.setprofile(before)

@@ -65,7 +65,9 @@ def read_object(body: bytes) -> dict[str, Any]:
     return {name: value for name, value in sent.items() if value not in ("", [], None)}
 
 
-def read_metadata(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) -> ClientMetadata:
+def read_metadata(
+    given: Mapping[str, Any], readers: Mapping[str, ReadMember], *, leaves_out: bool = False
+) -> ClientMetadata:
     """Read client metadata and check its form; members that nobody here reads are ignored (RFC 7591, 2).
 
     Whether it is offered here is not checked.
@@ -73,6 +75,8 @@ def read_metadata(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) -
     Args:
         given: the members that were sent, none of them empty.
         readers: of the members that plugins keep.
+        leaves_out: whether a malformed member that people are only shown, such as `logo_uri`, is left out. Its client
+            could not be told, or has not sent it to this server alone.
 
     Raises:
         InvalidClientMetadata, InvalidRedirectUri: naming the member.
@@ -94,7 +98,7 @@ def read_metadata(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) -
         ),
         scopes=_scopes(given),
         application_type=_text(given, "application_type") or uris.fitting_application_type(redirect_uris),
-        details=_details(given) | read_members(given, readers),
+        details=_details(given, leaves_out=leaves_out) | read_members(given, readers),
     )
 
 
@@ -156,6 +160,8 @@ def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: R
             problem = uris.link_problem(metadata.details[name])
             if problem:
                 raise InvalidClientMetadata(f"{name}: {problem}")
+    if str(metadata.details.get("jwks_uri", "")).startswith("http:") and not engine.settings.fetch_loopback:
+        raise InvalidClientMetadata("jwks_uri: It must be a complete https URI with a valid host.")
 
 
 def problem_with_details(metadata: ClientMetadata) -> str | None:
@@ -225,33 +231,46 @@ def _scopes(given: Mapping[str, Any]) -> tuple[str, ...]:
         raise InvalidClientMetadata("scope is malformed.") from None
 
 
-def _details(given: Mapping[str, Any]) -> dict[str, Any]:
+def _details(given: Mapping[str, Any], *, leaves_out: bool) -> dict[str, Any]:
     """Display metadata, localised members held to the rule of their base member (T134)."""
     if "jwks" in given and "jwks_uri" in given:
         raise InvalidClientMetadata("jwks and jwks_uri exclude each other.")
     if not isinstance(given.get("jwks", {}), dict):
         raise InvalidClientMetadata("jwks must be an object.")
+    if "jwks_uri" in given and (problem := uris.fetched_problem(_text(given, "jwks_uri"))):
+        raise InvalidClientMetadata(f"jwks_uri: {problem}")
+    _check_name(_text(given, "client_name"))
     details: dict[str, Any] = {}
     for name in given:
-        base = name.partition("#")[0]
-        if base in LINKS or name == "jwks_uri":
-            text = _text(given, name)
-            problem = uris.link_problem(text)
-            if problem:
-                raise InvalidClientMetadata(f"{base}: {problem}")
-            if name in LINKS:
-                details[name] = text
-        elif base == "client_name" or base in TEXTS:
-            text = _text(given, name)
-            _check_name(text if base == "client_name" else "")
-            if name in TEXTS:
-                details[name] = text
-    contacts = _texts(given, "contacts", ())
-    if any(len(contact) > MAXIMUM_CONTACT for contact in contacts):
-        raise InvalidClientMetadata("contacts must be short printable strings.")
-    if contacts:
-        details["contacts"] = list(contacts)
+        try:
+            value = _shown(given, name)
+        except InvalidClientMetadata:
+            if not leaves_out:
+                raise
+            continue
+        if value is not None and name in _DETAILS:
+            details[name] = value
     return details
+
+
+def _shown(given: Mapping[str, Any], name: str) -> str | list[str] | None:
+    """The value of a member that people are shown; None for any other member. Raises InvalidClientMetadata."""
+    base = name.partition("#")[0]
+    if base in LINKS:
+        text = _text(given, name)
+        if problem := uris.link_problem(text):
+            raise InvalidClientMetadata(f"{base}: {problem}")
+        return text
+    if base in TEXTS or base == "client_name":
+        text = _text(given, name)
+        _check_name(text if base == "client_name" else "")
+        return text
+    if name == "contacts":
+        contacts = _texts(given, name, ())
+        if any(len(contact) > MAXIMUM_CONTACT for contact in contacts):
+            raise InvalidClientMetadata("contacts must be short printable strings.")
+        return list(contacts) or None
+    return None
 
 
 def with_metadata(client: Client, metadata: ClientMetadata) -> Client:

@@ -29,6 +29,7 @@ from authserver.engine.context import Engine
 from authserver.engine.errors import AccessDenied, InvalidClientMetadata
 from authserver.engine.records import (
     EDITED,
+    MADE_PUBLIC,
     MANAGED,
     NOTHING,
     Client,
@@ -39,7 +40,6 @@ from authserver.engine.records import (
     is_address,
 )
 
-MADE_PUBLIC = "client-made-public"
 REMOVED = "client-removed-itself"
 
 

@@ -300,7 +300,7 @@ def describe_elsewhere(
     """A client that another place describes, as it may be here; it is not kept (hook `find_client`).
 
     That place describes it to every server at once: what is unknown here, not offered or beyond these limits is left
-    out. The floor is that of registrations.
+    out, and so is what people are only shown, such as a logo, if it is malformed. The floor is that of registrations.
 
     Args:
         members: of its metadata, none of them empty.
@@ -314,7 +314,7 @@ def describe_elsewhere(
     # What counts because it was proven when a client registered must not look as if it had been.
     unproven = engine.policies.all_declared("proven_at_registration")
     readers = {name: reads for name, reads in engine.client_metadata.items() if name not in unproven}
-    asked = read_metadata(members, readers)
+    asked = read_metadata(members, readers, leaves_out=True)
     confined = replace(
         asked,
         scopes=tuple(scope for scope in asked.scopes if scope in scopes) or tuple(scopes),

@@ -24,7 +24,15 @@ from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import Unsealable, open_under
 from authserver.engine.errors import InvalidGrant, InvalidScope
 from authserver.engine.parameters import Parameters
-from authserver.engine.records import NOTHING, Client, FoundToken, Token, TokenKind
+from authserver.engine.records import (
+    AUTHENTICATES,
+    MADE_PUBLIC,
+    NOTHING,
+    Client,
+    FoundToken,
+    Token,
+    TokenKind,
+)
 
 _REFUSED = "The refresh token is not valid."
 # How far apart the clocks of our processes may be. A use that is further in the future was before the clock
@@ -44,7 +52,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     presented = parameters.require("refresh_token")
     found = _find(engine, client, presented)
     token, grant = found.token, found.grant
-    _check_live(engine, found)
+    _check_live(engine, client, found)
     # Before anything that a request asks for: it is reuse even if the rest of the request is wrong (I-06).
     successor = _successor_again(engine, token, presented) if token.claimed_at else None
     granted = found.refreshable_scopes
@@ -90,10 +98,17 @@ def _find(engine: Engine, client: Client, presented: str) -> FoundToken:
     return found
 
 
-def _check_live(engine: Engine, found: FoundToken) -> None:
-    """Revocation and both lifetimes (I-12, I-13); revocation beats the retry window (T067)."""
+def _check_live(engine: Engine, client: Client, found: FoundToken) -> None:
+    """Revocation and both lifetimes (I-12, I-13); revocation beats the retry window (T067).
+
+    Raises:
+        InvalidGrant: it is not live. It ends with its grant if only the client's own credential protected it, and the
+            client has none any more, as when an operator makes a client public.
+    """
     if found.grant.revoked_at is not None:
         raise InvalidGrant(_REFUSED, reason="grant-revoked")
+    if client.is_public and AUTHENTICATES in found.grant.details:
+        raise InvalidGrant(_REFUSED, reason=MADE_PUBLIC, revoke_grant=found.grant.grant_id)
     if found.grant.expires_at <= engine.now:
         raise InvalidGrant(_REFUSED, reason="grant-expired")
     if found.user is None or not found.user.is_enabled:
