@@ -615,9 +615,7 @@ def test_a_request_that_names_no_resource_or_scope_leads_to_the_setting(run, ini
     ini.write_text(text)
     shown = run("explain", "resource", "demo-service").stdout
     assert "The request names no resource: the parameter resource is required." in shown
-    assert (
-        "or authserver.plugin.resources_listed.default must name the resource that counts without it" in shown
-    )
+    assert "or one must be the default: authserver.plugin.resources_listed.default" in shown
     shown = run("explain", "scope", "demo-service", "--resource", "http://localhost:6543/demo-api").stdout
     assert "The request names no scope: the parameter scope is required." in shown
     assert "name the scope in authserver.plugin.scopes_default.scopes" in shown
