@@ -111,7 +111,7 @@ before the database was restored.
 """
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
-from authserver.engine.authorize import Expanded, check_request
+from authserver.engine.authorization_request import Expanded, check_request
 from authserver.engine.clients.authentication import proven_client, read_bearer
 from authserver.engine.clients.client_metadata import read_flag, read_metadata, read_object
 from authserver.engine.clients.editing import ChangedMeanwhile, as_managed

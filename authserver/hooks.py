@@ -11,7 +11,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar, get_args, get_origin
 
 import pluggy
 
-from authserver.engine.authorize import Expanded
+from authserver.engine.authorization_request import Expanded
 from authserver.engine.context import Binding, Issue
 from authserver.engine.decisions import Decision, T, Verdict, Wait
 from authserver.engine.errors import OAuthError

@@ -13,7 +13,7 @@ from typing import Any
 
 from pyramid.config import Configurator
 
-from authserver.engine.authorize import Expanded
+from authserver.engine.authorization_request import Expanded
 from authserver.engine.clients.client_metadata import CORE_MEMBERS
 from authserver.engine.context import Binding, ClientProof, Engine, ReadMember, Redeem, Welcome
 from authserver.engine.decisions import Decision

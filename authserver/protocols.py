@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from pyramid.config import Configurator
 
-from authserver.engine.authorize import Expanded
+from authserver.engine.authorization_request import Expanded
 from authserver.engine.context import Binding, ClientProof, Engine, ReadMember, Redeem, Welcome
 from authserver.engine.decisions import Decision
 from authserver.engine.parameters import Parameters

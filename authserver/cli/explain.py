@@ -15,7 +15,7 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.explanation import print_explanation, tell_event
 from authserver.cli.printing import json_option
-from authserver.engine import authorize, origins, token, uris
+from authserver.engine import authorization_request, origins, token, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes
 from authserver.engine.clients import authentication, initial_tokens
 from authserver.engine.clients import registration as registration_rules
@@ -69,7 +69,7 @@ def redirect_uri(configuration: Configuration, client_id: str, redirect_uri: str
 
     def rule(engine: Engine) -> str:
         parameters = Parameters.parse(urlencode({"client_id": client_id, "redirect_uri": redirect_uri}))
-        return authorize.accept_target(engine, parameters)[1]
+        return authorization_request.accept_target(engine, parameters)[1]
 
     _tell(configuration, as_json, rule)
 
@@ -226,7 +226,9 @@ def sign_in(
         )
         parameters.refuse_repeated()
         session = _session(engine, user, seconds_ago, methods or ("pwd",)) if user else None
-        found = authorize.required_sign_in(engine, client, parameters, user, session, is_fresh=fresh)
+        found = authorization_request.required_sign_in(
+            engine, client, parameters, user, session, is_fresh=fresh
+        )
         if found.step is AuthenticationStep.SIGN_IN_AGAIN:
             return "the person must sign in again" + (f": {found.why}" if found.why else "")
         if user is None:

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from authserver.cli.configuration import Configuration
 from authserver.cli.printing import json_option, print_json, print_rows, say
-from authserver.engine import authorize, token, uris
+from authserver.engine import authorization_request, token, uris
 from authserver.engine.context import Engine, Journal
 from authserver.engine.errors import OAuthError
 from authserver.engine.records import Client, is_address
@@ -236,7 +236,7 @@ def _redirect_uris(engine: Engine, client: Client) -> _Refused:
 def _refusal_of(engine: Engine, client: Client, redirect_uri: str) -> str:
     """Why the authorization endpoint would refuse the URI; "" when it would not."""
     try:
-        authorize.accept_redirect_uri(engine, client, redirect_uri)
+        authorization_request.accept_redirect_uri(engine, client, redirect_uri)
     except OAuthError as error:
         return error.reason
     return ""

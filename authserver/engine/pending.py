@@ -56,7 +56,7 @@ class Pending:
         sign_in_again: whether only a sign-in that was made for it will do; `why`, if a policy said so, and `user_id` of
             whom that was asked.
         anew_at: when it began anew, because another person signed in than was asked to; None: it did not.
-        reference: what travels in place of the parameters, where a plugin keeps them (`engine.authorize.Expanded`).
+        reference: what travels in place of the parameters, where a plugin keeps them (`Expanded`).
     """
 
     handle: str

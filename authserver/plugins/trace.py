@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from authserver.containment import contained
-from authserver.engine.authorize import Expanded
+from authserver.engine.authorization_request import Expanded
 from authserver.engine.context import Binding, Welcome
 from authserver.engine.decisions import Decision, outcome_of
 from authserver.engine.printable import made_visible

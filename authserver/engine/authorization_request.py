@@ -1,0 +1,254 @@
+"""An authorization request: how it is read, and checked against client and policies (OAuth 2.1, 4.1.1).
+
+What happens with a request that is in order, page after page, is in `engine.authorize`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from authserver.engine import pkce, uris
+from authserver.engine.asking import allowed_resources, allowed_scopes, requested_scopes
+from authserver.engine.context import Engine
+from authserver.engine.decisions import Verdict
+from authserver.engine.errors import (
+    AuthenticationRefused,
+    InvalidRequest,
+    OAuthError,
+    PageError,
+    RequestNotSupported,
+    RequestUriNotSupported,
+    ServerError,
+    TooManyRequests,
+    UnauthorizedClient,
+    UnsupportedResponseType,
+)
+from authserver.engine.parameters import Parameters
+from authserver.engine.questions import (
+    AuthenticationQuestion,
+    AuthenticationStep,
+    RedirectUriQuestion,
+    SignIn,
+)
+from authserver.engine.records import NOTHING, Client, Session, User
+from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
+
+# The name of a level of sign-in: printable, and without a space, because requests name several (RFC 9470, 4).
+_LEVEL = re.compile(rf"[!-~]{{1,{MAXIMUM_LEVEL}}}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expanded:
+    """What a plugin makes of an authorization request (hook `expand_authorization_request`).
+
+    Attributes:
+        parameters: what counts, in place of all that was sent.
+        request_id: the id under which the request is answered once, for one that can be sent more often.
+        sendable_until: until when it can be sent.
+        bound: the key that its client proved when it sent this in advance, as a `cnf`; the code is bound to it.
+        refusal: sent to the client instead of an answer, once its redirect URI is accepted.
+        reference: the few parameters that travel from page to page in place of these, where the plugin keeps these.
+            On each page it is asked to expand the reference, with an engine whose `now` is when the request was sent.
+    """
+
+    parameters: Parameters
+    request_id: str | None = None
+    sendable_until: datetime | None = None
+    bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    refusal: InvalidRequest | None = None
+    reference: Parameters | None = None
+
+
+def check_request(engine: Engine, parameters: Parameters, bound: Mapping[str, Any] = NOTHING) -> None:
+    """Check everything about a request that does not depend on a user (RFC 9126, 2.1).
+
+    Args:
+        bound: the key that the client proved, as a `cnf`, if any.
+
+    Raises:
+        OAuthError: what the authorization endpoint would say, on a page or to the client.
+    """
+    client, _ = _target(engine, parameters)
+    read_state(parameters)
+    parameters.refuse_repeated()
+    read_details(engine, client, parameters, None, bound)
+
+
+def expand(engine: Engine, parameters: Parameters) -> Expanded:
+    """The request that the parameters refer to: the first plugin that expands it decides, and each may refuse."""
+    engine.journal.note_languages(parameters)
+    try:
+        found = engine.contributions("expand_authorization_request", engine=engine, parameters=parameters)
+    except (ServerError, TooManyRequests):
+        raise
+    except OAuthError as error:
+        raise PageError(error) from None
+    first = found[0] if found else Expanded(parameters=parameters)
+    engine.journal.note_languages(first.parameters)
+    return replace(first, refusal=next((item.refusal for item in found if item.refusal), None))
+
+
+def carried(expanded: Expanded, maximum: int) -> Expanded:
+    """The request as it travels on. If it cannot be carried, only the parameters that its refusal needs."""
+    parameters = expanded.parameters
+    try:
+        parameters.refuse_unreadable()
+        if len(parameters.encoded()) <= maximum:
+            return expanded
+        refusal = InvalidRequest("The request is too long.", reason="request-too-long")
+    except InvalidRequest as unreadable:
+        refusal = unreadable
+    kept = parameters.only("client_id", "redirect_uri", "state")
+    if not _can_return_state(kept) or len(kept.encoded()) > maximum:
+        kept = kept.without("state")
+    return replace(expanded, parameters=kept, refusal=expanded.refusal or refusal)
+
+
+def _can_return_state(parameters: Parameters) -> bool:
+    try:
+        read_state(parameters)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
+    """The client and the redirect URI, or a page."""
+    try:
+        return _target(engine, parameters)
+    except (ServerError, TooManyRequests):
+        raise
+    except OAuthError as error:
+        raise PageError(error) from None
+
+
+def _target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
+    """The client and the redirect URI. Raises OAuthError."""
+    client_id = parameters.require("client_id")
+    client = engine.find_client(client_id)
+    if client is None or not client.is_enabled:
+        raise InvalidRequest(
+            "There is no such application here.", reason="client-disabled" if client else "client-unknown"
+        )
+    engine.journal.client_id = client.client_id
+    redirect_uri = parameters.get("redirect_uri")
+    if redirect_uri is None:
+        if len(client.redirect_uris) != 1:
+            raise InvalidRequest("redirect_uri is missing.", reason="redirect-uri-missing")
+        redirect_uri = client.redirect_uris[0]
+    accept_redirect_uri(engine, client, redirect_uri)
+    return client, redirect_uri
+
+
+def accept_redirect_uri(engine: Engine, client: Client, redirect_uri: str) -> None:
+    """Judge where the answer would go: the floor first, then the policies.
+
+    Raises:
+        InvalidRequest: it is not acceptable, or not registered for this client.
+        ServerError: a policy failed.
+    """
+    if uris.redirect_uri_problem(redirect_uri, private_use=engine.private_use_redirect_uris):
+        withdrawn = uris.needs_permission(redirect_uri)
+        reason = "private-use-not-allowed" if withdrawn else "redirect-uri-malformed"
+        raise InvalidRequest("The redirect_uri is not acceptable.", reason=reason)
+    ruling = engine.ask(RedirectUriQuestion(client=client, redirect_uri=redirect_uri))
+    if not ruling.allowed:
+        raise InvalidRequest("The redirect_uri is not registered for this application.", reason=ruling.reason)
+
+
+def required_sign_in(
+    engine: Engine,
+    client: Client,
+    parameters: Parameters,
+    user: User | None,
+    session: Session | None,
+    *,
+    is_fresh: bool,
+) -> SignIn:
+    """What policies decide about the sign-in.
+
+    Args:
+        parameters: none of them is repeated.
+        is_fresh: whether this user signed in since the request began.
+
+    Raises:
+        AuthenticationRefused: a policy refuses; the client gets its code.
+        ServerError: a policy failed.
+    """
+    if not engine.policies.serves(AuthenticationQuestion.hook):
+        return SignIn()
+    ruling = engine.ask(
+        AuthenticationQuestion(
+            client=client, user=user, session=session, is_fresh=is_fresh, parameters=parameters
+        )
+    )
+    if ruling.verdict is Verdict.DENY and ruling.error_code == InvalidRequest.code:
+        raise AuthenticationRefused(
+            "A parameter has a value that it cannot have.", reason=ruling.reason, code=ruling.error_code
+        )
+    if ruling.verdict is Verdict.DENY:
+        raise AuthenticationRefused("This is not allowed here.", reason=ruling.reason, code=ruling.error_code)
+    if not ruling.allowed:
+        return SignIn()
+    said = ruling.allowed_value
+    sign_in = said if isinstance(said, SignIn) else SignIn(step=said)
+    # A step that is a mere text would be taken for no step: then the request would go on.
+    if not isinstance(sign_in.step, AuthenticationStep) or not isinstance(sign_in.silent, bool):
+        raise engine.wrong_value(ruling, "no step, or neither silent nor not")
+    if len(sign_in.why) > MAXIMUM_WHY or (sign_in.acr is not None and not _LEVEL.fullmatch(sign_in.acr)):
+        raise engine.wrong_value(ruling, "a long sentence, or no name of a level")
+    # A sign-in since the request began is always enough; otherwise a policy could ask for sign-ins without end.
+    return replace(sign_in, step=AuthenticationStep.GO_ON) if is_fresh else sign_in
+
+
+def read_details(
+    engine: Engine, client: Client, parameters: Parameters, user: User | None, bound: Mapping[str, Any]
+) -> tuple[str, tuple[str, ...], tuple[str, ...], Mapping[str, Any]]:
+    """The code challenge, the scopes and resources that may be granted, what plugins keep. Raises OAuthError."""
+    _refuse_request_objects(parameters)
+    _check_response(engine, client, parameters)
+    code_challenge = parameters.get("code_challenge")
+    pkce.check_challenge(code_challenge, parameters.get("code_challenge_method"))
+    assert code_challenge is not None  # check_challenge refuses its absence
+    requested = requested_scopes(parameters)
+    resources = allowed_resources(engine, client, parameters.all("resource"))
+    scopes = allowed_scopes(engine, client, user, "authorization_code", requested, resources)
+    kept = engine.gather("code_details", client=client, parameters=parameters)
+    if bound:
+        if kept.get("cnf", bound) != bound:
+            raise InvalidRequest("The request names another key than was proven.", reason="key-differs")
+        kept = {**kept, "cnf": bound}
+    return code_challenge, scopes, resources, kept
+
+
+def _refuse_request_objects(parameters: Parameters) -> None:
+    """A request object that no plugin reads must not be ignored, because its parameters would be lost (JAR-01)."""
+    if "request" in parameters:
+        raise RequestNotSupported("The request parameter is not supported.")
+    if "request_uri" in parameters:
+        raise RequestUriNotSupported("The request_uri parameter is not supported.")
+
+
+def read_state(parameters: Parameters) -> str | None:
+    """The state, which comes back as it was sent. Raises InvalidRequest when it cannot (OAuth 2.1, A.5)."""
+    state = parameters.get("state")
+    if state is not None and not re.fullmatch(r"[\x20-\x7e]*", state):
+        raise InvalidRequest("state holds characters outside %x20-7E.", reason="state-malformed")
+    return state
+
+
+def _check_response(engine: Engine, client: Client, parameters: Parameters) -> None:
+    """Response type and mode, and whether this client may use them (B-07 to B-09, B-26)."""
+    response_type = parameters.get("response_type")
+    if response_type is None:
+        raise InvalidRequest("response_type is missing.", reason="response-type-missing")
+    if response_type != "code" or "authorization_code" not in engine.grant_types:
+        raise UnsupportedResponseType("Only the response type code is offered.")
+    if "authorization_code" not in client.grant_types or "code" not in client.response_types:
+        raise UnauthorizedClient("This client may not use the authorization code grant.")
+    if parameters.get("response_mode") not in (None, "query"):
+        raise InvalidRequest("Only the response mode query is offered.", reason="response-mode")
