@@ -160,8 +160,8 @@ def _management_listen(configuration: Configuration) -> str:
     if not named:
         raise CannotAsk(
             "management_listen of [server:main], at which this command asks for them, is not set; set it, for example to "
-            "127.0.0.1:6544, and restart the server, or share the counts between the processes by "
-            "authserver.plugin.rate_limits.storage"
+            "127.0.0.1:6544, and restart the server, or share the counts between the processes: set `storage` of the "
+            "plugin that counts"
         )
     return named[0]
 

@@ -336,6 +336,15 @@ def test_a_sign_in_that_cannot_be_meant(run, arguments, problem) -> None:
     assert problem in result.stderr
 
 
+def test_a_setting_is_shown_as_it_stands_in_the_ini(run) -> None:
+    """So that the line can be copied there."""
+    shown = run(
+        "explain", "sign-in", "playground", "--user", "demo", "--parameter", "acr_values=unknown"
+    ).stdout
+    assert "set authserver.plugin.step_up.essential = false" in shown
+    assert "authserver.plugin.step_up.essential = true" in shown
+
+
 def test_authentication_with_a_key(told, run, ini, tmp_path) -> None:
     """J-10: an assertion, which is not used up; and each reason why another is not accepted."""
     ini.write_text(
@@ -615,9 +624,7 @@ def test_a_request_that_names_no_resource_or_scope_leads_to_the_setting(run, ini
     ini.write_text(text)
     shown = run("explain", "resource", "demo-service").stdout
     assert "The request names no resource: the parameter resource is required." in shown
-    assert (
-        "or authserver.plugin.resources_listed.default must name the resource that counts without it" in shown
-    )
+    assert "or one must be the default: authserver.plugin.resources_listed.default, or `authserver" in shown
     shown = run("explain", "scope", "demo-service", "--resource", "http://localhost:6543/demo-api").stdout
     assert "The request names no scope: the parameter scope is required." in shown
     assert "name the scope in authserver.plugin.scopes_default.scopes" in shown
