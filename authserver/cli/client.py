@@ -12,7 +12,7 @@ import click
 
 from authserver.cli import client_secrets
 from authserver.cli.client_secrets import SHOWN_ONCE, described_secrets, print_secrets
-from authserver.cli.configuration import Configuration, Plugins
+from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import uris
 from authserver.engine.clients.authentication import disable_client
@@ -91,7 +91,7 @@ _shown_options = _options(
 )
 
 
-@click.group()
+@click.group(cls=OneSentence)
 def client() -> None:
     """The applications that may ask for tokens."""
 

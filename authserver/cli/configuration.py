@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -148,7 +149,18 @@ def _command() -> str:
 
 
 class OneSentence(click.Group):
-    """A group whose commands end in one clear sentence when something is wrong, never in a traceback."""
+    """A group whose commands end in one clear sentence when something is wrong, never in a traceback.
+
+    Its help has the first sentence of each command as a whole, where click cuts it after some words.
+    """
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        found = ((name, self.get_command(context, name)) for name in self.list_commands(context))
+        rows = [
+            (name, each.get_short_help_str(sys.maxsize)) for name, each in found if each and not each.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, context: click.Context) -> Any:
         try:

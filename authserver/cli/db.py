@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from authserver.cli.configuration import Configuration
+from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.printing import json_option, print_json, say, words
 from authserver.cli.purge import purge
 from authserver.cli.reencrypt import reencrypt
@@ -12,7 +12,7 @@ from authserver.cli.restored import restored
 from authserver.storage import migrate
 
 
-@click.group()
+@click.group(cls=OneSentence)
 def db() -> None:
     """The database: its tables, its expired rows, and what to do after a restore or with another key ring."""
 

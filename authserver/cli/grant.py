@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from authserver.cli.configuration import Configuration, Plugins
+from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.printing import json_option, print_json, print_rows, say
 from authserver.cli.user import find
 from authserver.engine.people.account import disconnect, disconnect_all, let_in_by, revoke_grant
@@ -17,7 +17,7 @@ user_option = click.option("--user", "username", metavar="NAME", help="Only what
 client_option = click.option("--client", "client_id", metavar="ID", help="Only what this application may do.")
 
 
-@click.group()
+@click.group(cls=OneSentence)
 def grant() -> None:
     """What people agreed to.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from authserver.cli.configuration import Configuration, Plugins
+from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine.context import Engine
 from authserver.engine.crypto.jose import ALGORITHMS
@@ -28,7 +28,7 @@ TIMES = {
 }
 
 
-@click.group()
+@click.group(cls=OneSentence)
 def keys() -> None:
     """The keys that sign tokens, and the key ring that seals."""
 

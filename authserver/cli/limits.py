@@ -159,8 +159,9 @@ def _management_listen(configuration: Configuration) -> str:
     named = configuration.server_section().get("management_listen", "").split()
     if not named:
         raise CannotAsk(
-            "management_listen of [server:main], at which this command asks for them, is not set; set it and restart the server, "
-            "or share the counts between the processes: set the storage of the plugin"
+            "management_listen of [server:main], at which this command asks for them, is not set; set it, for example to "
+            "127.0.0.1:6544, and restart the server, or share the counts between the processes: set `storage` of the "
+            "plugin that counts"
         )
     return named[0]
 

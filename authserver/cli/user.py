@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from authserver.cli.configuration import Configuration, Plugins
+from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.printing import json_option, next_page, print_json, print_record, print_rows, say, words
 from authserver.engine.context import Engine
 from authserver.engine.people.account import Ended, enable_user, set_password, sign_out_everywhere
@@ -50,7 +50,7 @@ attribute_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=OneSentence)
 def user() -> None:
     """The people who can sign in: their passwords, names, groups and attributes."""
 

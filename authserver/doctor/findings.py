@@ -150,8 +150,8 @@ CHECKS: Mapping[str, Check] = {
     "redirect-uris": Check(
         "registration",
         "RFC 7591, 3.2.2; RFC 8252, 7",
-        "list mcp_clients in authserver.plugins, or redirect_private_use with the redirect URI in "
-        "authserver.plugin.redirect_private_use.uris",
+        "list mcp_clients in authserver.plugins for Cursor, Cherry Studio App and RikkaHub; for any other program list "
+        "redirect_private_use, and the whole redirect URI in authserver.plugin.redirect_private_use.uris",
     ),
     "method-offered": Check(
         "registration",

@@ -175,7 +175,11 @@ def _check(engine: Engine, resource: Resource) -> None:
             raise BadResource(f"{client_id}: a public client may not introspect; it needs a credential")
     default = engine.resources.find(None) if resource.is_default else None
     if default is not None and default.form != resource.form:
-        where = f"in {', '.join(default.settings)}" if default.settings else "with `--no-default`"
+        where = (
+            "with `--no-default`"
+            if default.is_stored
+            else "in authserver.plugin.resources_listed.default of the INI"
+        )
         raise BadResource(f"{default.uri} is the default already; take that back first, {where}")
 
 

@@ -181,6 +181,8 @@ def shown(value: Any) -> str:
     """A setting as it stands in the INI; a secret is hidden."""
     if isinstance(value, Secret):
         return "(secret)"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         pairs = any(isinstance(item, tuple) for item in value)
         return ("; " if pairs else " ").join(

@@ -36,6 +36,7 @@ from authserver.web.request import Request
 from authserver.web.retry_after import with_retry_after
 from authserver.web.route import Medium
 from authserver.web.routes import medium_of
+from authserver.web.session import ForgedForm
 
 _ = TranslationStringFactory("authserver")
 
@@ -55,6 +56,8 @@ ALLOW_COOKIES = _(
     "Go back to the application and start again. If you see this page again, allow cookies for this site, or use another "
     "browser."
 )
+# As above, where the page itself has said to go back and reload.
+ALLOW_COOKIES_HERE = _("If you see this page again, allow cookies for this site, or use another browser.")
 # What Pyramid refuses by itself, in words for the person who came to the page.
 HTTP_ERRORS = {
     405: _("This page is not meant to be opened in this way. Go back and try again."),
@@ -81,7 +84,7 @@ def page_error(error: PageError, request: Request) -> Response:
             error.status,
             title=title,
             message=in_words(error.description),
-            what_to_do=ALLOW_COOKIES if isinstance(error, ForeignRequest) else None,
+            what_to_do=_about_cookies(error),
             code=error.code,
         )
     return _page(
@@ -93,6 +96,16 @@ def page_error(error: PageError, request: Request) -> Response:
         code=error.code,
         details=in_words(error.description),
     )
+
+
+def _about_cookies(error: PageError) -> str | None:
+    """What to do where a browser that keeps no cookies always ends."""
+    advice: str | None = None
+    if isinstance(error, ForeignRequest):
+        advice = ALLOW_COOKIES
+    elif isinstance(error, ForgedForm):
+        advice = ALLOW_COOKIES_HERE
+    return advice
 
 
 @exception_view_config(RedirectError)

@@ -336,6 +336,15 @@ def test_a_sign_in_that_cannot_be_meant(run, arguments, problem) -> None:
     assert problem in result.stderr
 
 
+def test_a_setting_is_shown_as_it_stands_in_the_ini(run) -> None:
+    """So that the line can be copied there."""
+    shown = run(
+        "explain", "sign-in", "playground", "--user", "demo", "--parameter", "acr_values=unknown"
+    ).stdout
+    assert "set authserver.plugin.step_up.essential = false" in shown
+    assert "authserver.plugin.step_up.essential = true" in shown
+
+
 def test_authentication_with_a_key(told, run, ini, tmp_path) -> None:
     """J-10: an assertion, which is not used up; and each reason why another is not accepted."""
     ini.write_text(

@@ -39,6 +39,13 @@ def test_every_command_can_be_asked_for_help() -> None:
         assert result.stdout.startswith("Usage:")
 
 
+@pytest.mark.parametrize("path", [[], ["client"], ["explain"], ["keys"], ["limits"]])
+def test_help_says_of_each_command_the_whole_first_sentence(path: list[str]) -> None:
+    listed = CliRunner().invoke(main, [*path, "--help"], terminal_width=80).stdout.partition("Commands:\n")[2]
+    assert listed and "..." not in listed
+    assert all(len(line) <= 80 for line in listed.splitlines())
+
+
 def test_the_environment_names_the_ini_file(run, ini, monkeypatch) -> None:
     monkeypatch.setenv("AUTHSERVER_CONFIG", str(ini))
     result = CliRunner().invoke(main, ["db", "current"])

@@ -397,7 +397,7 @@ def test_the_clients_of_a_resource_may_introspect_its_tokens(rules: Rules, web: 
         (
             NOTES,
             {"is_default": True},
-            f"{RESOURCE} is the default already; take that back first, in authserver",
+            f"{RESOURCE} is the default already; take that back first, in authserver.plugin.resources_listed.default",
         ),
     ],
 )

@@ -164,10 +164,12 @@ def test_without_an_origin_the_token_decides(server: Server, headers: dict) -> N
 
 
 def test_a_token_without_its_cookie_is_nothing(server: Server) -> None:
-    """T092: the token belongs to the session of the cookie."""
+    """T092: the token belongs to the session of the cookie; a browser without cookies is told what to do."""
     fields = fields_of(server.browser().get(server.path("/login")), "username")
     form = fields | {"username": "ann", "password": PASSWORD}
-    assert_page_error(server.browser().post(server.path("/login"), form, status="*"), status=403)
+    answer = server.browser().post(server.path("/login"), form, status="*")
+    assert_page_error(answer, status=403)
+    assert "allow cookies for this site" in answer.text
 
 
 def test_every_failure_looks_the_same(server: Server) -> None:
