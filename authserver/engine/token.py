@@ -9,9 +9,10 @@ import logging
 from dataclasses import replace
 
 from authserver.engine import rates
-from authserver.engine.clients.authentication import ProvenClient, proven_client
+from authserver.engine.clients.authentication import NOBODY_NAMED, ProvenClient, proven_client
 from authserver.engine.context import Binding, Engine, Issue, Redeem
 from authserver.engine.errors import (
+    InvalidClient,
     InvalidGrant,
     InvalidRequest,
     ServerError,
@@ -39,12 +40,15 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
             which counts apart, since anybody can do that in the name of a public client (R-20).
     """
     parameters.refuse_repeated()
-    proven = proven_client(engine, parameters)
+    try:
+        proven = proven_client(engine, parameters)
+    except InvalidClient as refused:
+        if refused.reason == NOBODY_NAMED:
+            # What is wrong with the request itself says more.
+            offered_grant_type(engine, _requested_grant_type(parameters))
+        raise
     client = proven.client
-    grant_type = parameters.get("grant_type")
-    if grant_type is None:
-        raise InvalidRequest("grant_type is missing.", reason="grant-type-missing")
-    redeem = allowed_grant_type(engine, client, grant_type)
+    redeem = allowed_grant_type(engine, client, _requested_grant_type(parameters))
     try:
         order = _order(redeem, engine, proven, parameters)
     except InvalidGrant as refused:
@@ -122,15 +126,28 @@ def proven_key(
     return bindings[0] if bindings else None
 
 
+def _requested_grant_type(parameters: Parameters) -> str:
+    grant_type = parameters.get("grant_type")
+    if grant_type is None:
+        raise InvalidRequest("grant_type is missing.", reason="grant-type-missing")
+    return grant_type
+
+
+def offered_grant_type(engine: Engine, grant_type: str) -> Redeem:
+    """The grant type of this name. Raises UnsupportedGrantType: it is not offered."""
+    redeem = engine.grant_types.get(grant_type)
+    if redeem is None:
+        raise UnsupportedGrantType("This grant type is not offered.")
+    return redeem
+
+
 def allowed_grant_type(engine: Engine, client: Client, grant_type: str) -> Redeem:
     """The grant type of this name, if it is offered and the client is registered for it.
 
     Raises:
         UnsupportedGrantType, UnauthorizedClient: it is not.
     """
-    redeem = engine.grant_types.get(grant_type)
-    if redeem is None:
-        raise UnsupportedGrantType("This grant type is not offered.")
+    redeem = offered_grant_type(engine, grant_type)
     if grant_type not in client.grant_types:
         refused = UnauthorizedClient(
             "This client may not use this grant type.", reason="grant-type-not-registered"

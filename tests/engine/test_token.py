@@ -82,6 +82,26 @@ def test_an_unknown_grant_type_is_refused(rules: Rules, service: Registered, gra
     assert stored(rules) == before
 
 
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("", "invalid_request"),
+        ("grant_type=", "invalid_request"),
+        ("grant_type=password&username=ann&password=secret", "unsupported_grant_type"),
+        ("grant_type=client_credentials", "invalid_client"),
+        ("client_id=nobody&grant_type=password", "invalid_client"),
+    ],
+)
+def test_a_request_that_names_no_client_is_told_first_what_else_is_wrong(
+    rules: Rules, body: str, code: str
+) -> None:
+    """F-04, F-05: a client that is named is authenticated first, so that the event says who it was."""
+    before = stored(rules)
+    status = 401 if code == "invalid_client" else 400
+    assert_refused(rules.post("/oauth/token", body), code, status=status)
+    assert stored(rules) == before
+
+
 def test_a_grant_type_that_the_server_does_not_offer_is_unknown(make_rules: Callable[..., Rules]) -> None:
     """F-05: a client keeps no grant type that was switched off."""
     rules = make_rules()

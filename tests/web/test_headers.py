@@ -90,7 +90,7 @@ def test_the_token_endpoint_answers_the_origins_of_registered_redirect_uris(
         code=server.code(client),
         code_verifier=VERIFIER,
     )
-    assert (refused.status_int, issued.status_int) == (401, 200)
+    assert (refused.status_int, issued.status_int) == (400, 200)
     for answer in (refused, issued):
         assert answer.headers["Access-Control-Allow-Origin"] == origin
         assert "Origin" in answer.headers["Vary"]

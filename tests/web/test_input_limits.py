@@ -133,7 +133,7 @@ def test_a_client_that_waits_to_send_its_body_is_asked_for_it(wire: Wire) -> Non
         connection.sendall(wire.head("POST", "/oauth/token", headers))
         assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
         connection.sendall(body)
-        assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/revoke", "/oauth/introspect", "/oauth/register"])
@@ -150,7 +150,7 @@ def test_a_compressed_body_is_not_unpacked(path: str, encoding: str, wire: Wire)
 def test_a_body_that_says_it_is_not_compressed_is_read(wire: Wire) -> None:
     for encoding in ("identity", "Identity", ""):
         status, answer = wire.post("/oauth/token", b"grant_type=x", Content_Encoding=encoding)
-        assert (status, error_of(answer)) == (401, "invalid_client")
+        assert (status, error_of(answer)) == (400, "unsupported_grant_type")
 
 
 def test_a_compressed_form_of_a_page_is_refused_on_a_page(wire: Wire) -> None:

@@ -193,7 +193,7 @@ def test_a_semicolon_separates_nothing(target):
     assert answer.location is None
     form = b"grant_type=client_credentials;client_id=known"
     answer = target.send("POST", "/oauth/token", body=form, **{"Content-Type": FORM})
-    assert (answer.status_int, answer.json["error"]) == (401, "invalid_client")
+    assert (answer.status_int, answer.json["error"]) == (400, "unsupported_grant_type")
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,11 @@ def test_the_query_is_not_read(
     before = stored(shared_server)
     form = {"grant_type": "client_credentials", "client_id": client.client_id, "client_secret": secret}
     headers = {"Content-Type": FORM}
-    answer = shared_server.http.post(
-        f"/oauth/token?{urlencode(form)}", b"", headers=headers, expect_errors=True
-    )
+    address = f"/oauth/token?{urlencode(form)}"
+    answer = shared_server.http.post(address, b"", headers=headers, expect_errors=True)
+    assert_json_error(answer, "invalid_request")
+    body = b"grant_type=client_credentials"
+    answer = shared_server.http.post(address, body, headers=headers, expect_errors=True)
     assert_json_error(answer, "invalid_client", status=401)
     assert secret not in caplog.text
     assert stored(shared_server) == before

@@ -28,6 +28,8 @@ PRESENTATION = {
 }
 ASSERTION = "client_assertion"
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+# The reason of a refusal for want of any client.
+NOBODY_NAMED = "client-id-missing"
 _REFUSED = "Client authentication failed."
 
 
@@ -197,7 +199,7 @@ def read_credentials(authorization: str | None, parameters: Parameters) -> Prese
     if client_id is None and assertion is not None:
         client_id = _subject_of(assertion)
     if client_id is None:
-        raise InvalidClient(_REFUSED, reason="client-id-missing")
+        raise InvalidClient(_REFUSED, reason=NOBODY_NAMED)
     if secret is not None:
         return Presented("client_secret_post", client_id, secret)
     if assertion is not None:
