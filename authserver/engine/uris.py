@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote_plus, urlencode
 
@@ -218,6 +219,8 @@ def origin_problem(text: str) -> str | None:
     return None
 
 
+# A request compares its few resources several times.
+@lru_cache(maxsize=256)
 def canonical_resource(uri: str) -> str:
     """The form in which resources are compared: scheme and host in lower case, an empty path as `/`.
 
