@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, Never, TypeVar, overload
 
-from authserver.engine.crypto.digests import masked
+from authserver.engine.crypto.digests import masked, may_hold_credential
 from authserver.engine.questions import Question, SignIn
 
 T = TypeVar("T")
@@ -191,14 +191,17 @@ class Ruling(Generic[T_co]):
 
 def _masked(value: Any) -> Any:
     """The same JSON value without credentials of this server in its texts (R-04)."""
-    if isinstance(value, str):
-        return masked(value)
-    # First what is quickly told: each decision of each request goes through here.
-    if value is None or isinstance(value, bool | int | float):
+    if not may_hold_credential(repr(value)):
         return value
-    if isinstance(value, list | tuple):
-        return [_masked(item) for item in value]
-    return {name: _masked(member) for name, member in value.items()} if isinstance(value, Mapping) else value
+    match value:
+        case str():
+            return masked(value)
+        case Mapping():
+            return {name: _masked(member) for name, member in value.items()}
+        case list() | tuple():
+            return [_masked(item) for item in value]
+        case _:
+            return value
 
 
 def outcome_of(value: Any) -> Any:
