@@ -205,6 +205,12 @@ def add(
     print_record(record)
     if secret is not None:
         say(SHOWN_ONCE, err=True)
+    if not scopes:
+        say(
+            f"It has no scope, so it gets no tokens. That is right for a resource server that only introspects; for any other: "
+            f"authserver client edit {words(added.client_id)} --add-scope SCOPE",
+            err=True,
+        )
 
 
 @client.command("edit")

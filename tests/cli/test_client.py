@@ -30,6 +30,15 @@ def test_a_client_without_redirect_uri_acts_on_its_own_behalf(run) -> None:
     assert add(run, "--name", "Backup")["grant_types"] == ["client_credentials"]
 
 
+def test_a_client_without_a_scope_is_no_surprise(run) -> None:
+    """It may be a resource server, which only introspects; as a client it would get nothing."""
+    added = run("client", "add", "--name", "Backup", "--client-id", "backup")
+    assert "authserver client edit backup --add-scope SCOPE" in added.stderr
+    assert json.loads(run("explain", "scope", "backup", "--json").stdout)["verdict"] == "refused"
+    with_scope = run("client", "add", "--name", "Backup", "--scope", "notes.read")
+    assert "--add-scope" not in with_scope.stderr
+
+
 def test_a_loopback_redirect_uri_makes_a_native_application(run) -> None:
     client = add(run, *EDITOR, "--redirect-uri", "http://127.0.0.1/cb")
     assert client["application_type"] == "native"
