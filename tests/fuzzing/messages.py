@@ -310,6 +310,7 @@ def _wanted(draw: Draw, name: str) -> tuple[Pair, ...]:
         response_mode=("query", "fragment"),
         prompt=("none", "login", "consent", "none login"),
         max_age=("0", "-1", "1"),
+        acr_values=("password", "two-factors password", "two-factors", "unknown", '"'),
         ui_locales=("de", "x" * 2_000),
         dpop_jkt=(Known("thumbprint"), "malformed"),
         request=("a.b.c",),

@@ -51,6 +51,10 @@ ELSEWHERE = {
     # A resource that must be named, and a statement that must be there: other settings of their plugins.
     "resource-missing",
     "software-statement-missing",
+    # Scopes that need a level of sign-in: tests/features/test_step_up.py.
+    "scope-needs-level",
+    # A resource that was removed: tests/engine/test_registered_resources.py.
+    "resource-gone",
     # What is there only for commands.
     "core-floor",
     "origin-malformed",

@@ -34,6 +34,7 @@ from authserver.engine.errors import OAuthError
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.people.login import disable_user
 from authserver.engine.records import Client
+from authserver.features.step_up import LOGIN_REQUIRED, UNMET
 from authserver.storage.tables import Base
 from authserver.testing.server import (
     CHALLENGE,
@@ -203,7 +204,8 @@ class World:
         self.server = Server(f"sqlite:///{path}", {**_settings(key_file), **(settings or {})})
         self.forget_documents()
         # Those of features are there when the features are loaded.
-        self.codes = frozenset(error_codes())
+        # And those that a policy chooses for itself (hook `authentication_decision`).
+        self.codes = frozenset(error_codes()) | {UNMET, LOGIN_REQUIRED, "consent_required"}
         self.routes: dict[str, Route] = dict(self.server.wsgi.registry.paths)
         self.documented = _documented(document(self.server.wsgi.registry))
         self.database = sqlite3.connect(path, isolation_level=None)
@@ -865,7 +867,8 @@ def _settings(key_file: Path) -> dict[str, str | None]:
     """Every shipped feature, with limits that are not reached."""
     features = (
         "registration_token claims_profile authorization_expiry log_events jwt_bearer pushed_requests dpop "
-        "client_management software_statements origins_listed private_key_jwt client_id_documents"
+        "client_management software_statements origins_listed private_key_jwt client_id_documents "
+        "step_up"
     )
     limits = (
         "failed_client_authentication, client+source", "token_request, client", "token_request, grant",
@@ -883,6 +886,7 @@ def _settings(key_file: Path) -> dict[str, str | None]:
             "partners = scopes profile, redirect_hosts client.example, auth_methods none\nfull = clients 1"
         ),
         "authserver.plugin.metrics.tokens": FIGURES_TOKEN,
+        "authserver.plugin.step_up.levels": "password = pwd\ntwo-factors = pwd+otp",
         "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.software_statements.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.origins_listed.origins": LISTED,
