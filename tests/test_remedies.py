@@ -12,6 +12,7 @@ import click
 import pytest
 
 from authserver.cli import main
+from authserver.engine.clients.authentication import NOBODY_NAMED
 from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, REGISTRATION_POLICY_UNKNOWN
 from authserver.engine.clients.room import TOO_MANY
 from authserver.engine.errors import OAuthError
@@ -39,6 +40,7 @@ MADE = {
     INITIAL_ACCESS_TOKEN_REQUIRED,
     REGISTRATION_POLICY_UNKNOWN,
     MADE_PUBLIC,
+    NOBODY_NAMED,
     TOO_MANY,
     "client-assertion-verified",
     "sign-in-first",

@@ -71,7 +71,7 @@ ODD = [
     ("OPTIONS *", 404, PAGE),
     ("CONNECT as.example:443", 404, PAGE),
     ("POST /oauth/jwks", 405, JSON),
-    (f"POST {TOKEN}", 401, JSON),
+    (f"POST {TOKEN}", 400, JSON),
 ]
 
 

@@ -39,6 +39,7 @@ AROUND = frozenset(
         "verify_password fullmatch",
     }
 )
+MASKING = ("may_hold_credential", "masked")
 Work = tuple[list[str], Counter[str]]
 
 
@@ -48,8 +49,8 @@ def counted() -> Iterator[Counter[str]]:
     calls: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
-        # What is recorded of a question is masked with a regular expression, which is no cryptography.
-        if not frame.f_code.co_filename.startswith(CRYPTO) or frame.f_code.co_name == "masked":
+        # What is recorded of a question is looked through for credentials, which is no cryptography.
+        if not frame.f_code.co_filename.startswith(CRYPTO) or frame.f_code.co_name in MASKING:
             return
         if event == "call":
             calls[frame.f_code.co_qualname] += 1
