@@ -174,10 +174,10 @@ def problem_of(url: str) -> str:
     """Why this cannot be an issuer or a resource to look at; "" when it can."""
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - it raises where there is none that could be
+        host, _port = parts.hostname, parts.port  # both raise where there is none that could be
     except ValueError:
         return "it is not a URL"
-    if parts.scheme not in ("https", "http") or not parts.hostname:
+    if parts.scheme not in ("https", "http") or not host:
         return "it must be a URL such as https://login.example.com"
     if "@" in parts.netloc or parts.fragment:
         return "it must have neither a user nor a fragment"

@@ -102,9 +102,7 @@ def _ask_about(engine: Engine, client: Client, resource: str | None) -> Ruling[s
 
 def _registered(client: Client, resource: str | None, value: str) -> str:
     """The resource as it is registered, if the client may ask for it, however that was spelt then."""
-    if client.resources and value not in client.resources:
-        if uris.resource_form(value) in map(uris.resource_form, client.resources):
-            return value
+    if client.resources and uris.resource_form(value) not in map(uris.resource_form, client.resources):
         raise _refused_target(resource, reason="resource-not-registered")
     return value
 

@@ -36,7 +36,7 @@ from authserver.engine.records import (
     Token,
     User,
 )
-from authserver.engine.registry import Registry, TokenForm
+from authserver.engine.resource_registry import Registry, TokenForm
 from authserver.engine.turnstile import Turnstile
 from authserver.limits import MAXIMUM_CLIENT_ID
 from authserver.settings import AccessTokenFormat, Settings

@@ -187,6 +187,11 @@ class StepUp:
         return {name: Level.read(name, text) for name, text in self.levels}
 
     @cached_property
+    def _level_of(self) -> Mapping[str, str]:
+        """The level that a scope needs, by the scope."""
+        return dict(self.scopes)
+
+    @cached_property
     def _rank(self) -> Mapping[str, int]:
         return {name: rank for rank, name in enumerate(self._levels)}
 
@@ -235,7 +240,7 @@ class StepUp:
             return None
         if requested and grant_type in ("authorization_code", "refresh_token"):
             return None
-        open_to_all = [scope for scope in requested or client.scopes if scope not in dict(self.scopes)]
+        open_to_all = [scope for scope in requested or client.scopes if scope not in self._level_of]
         return narrow("scope-needs-level", tuple(open_to_all))
 
     def _reached(self, session: Session, age: float) -> int:
@@ -246,8 +251,8 @@ class StepUp:
 
     def _needed(self, wanted: _Wanted) -> int:
         """The rank of the strongest level that the scopes need; -1 for none."""
-        by_scope = dict(self.scopes)
-        return max((self._rank[by_scope[scope]] for scope in wanted.scopes if scope in by_scope), default=-1)
+        levels = [self._level_of[scope] for scope in wanted.scopes if scope in self._level_of]
+        return max((self._rank[level] for level in levels), default=-1)
 
     def _level_for(self, wanted: _Wanted, reached: int) -> str | None:
         """The first of the levels asked for that is reached, and that suffices for the scopes (OIDC Core, 2)."""

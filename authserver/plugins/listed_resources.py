@@ -17,7 +17,7 @@ import msgspec
 
 from authserver.engine.errors import InvalidTarget
 from authserver.engine.records import Resource
-from authserver.engine.registry import TokenForm
+from authserver.engine.resource_registry import TokenForm
 from authserver.engine.uris import canonical_resource
 from authserver.ini import PREFIX, Loaded, convert
 from authserver.plugins.asking import PluginSet

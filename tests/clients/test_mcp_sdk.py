@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
@@ -261,7 +262,7 @@ def check_walk(running_server: RunningServer, address: str) -> Callable[[str, Wa
     servers = {address.removesuffix("/mcp"): "mcp-server", running_server.issuer: "authserver"}
 
     def check(sdk: str, way: Way, exchanges: list[Exchange]) -> None:
-        print(transcript(f"{sdk} SDK: {way}", exchanges, servers))  # noqa: T201 - told to whoever asks with -s
+        sys.stdout.write(transcript(f"{sdk} SDK: {way}", exchanges, servers) + "\n")
         assert steps(exchanges) == way.steps()
         refusal = next(exchange for exchange in exchanges if exchange.step == "refused")
         assert 'scope="notes.read notes.write"' in refusal.challenge

@@ -26,7 +26,7 @@ from authserver.engine.questions import (
     RegistrationQuestion,
 )
 from authserver.engine.records import Client, Consent, Resource, User
-from authserver.engine.registry import Registry
+from authserver.engine.resource_registry import Registry
 from authserver.hookspecs import DECIDING
 from authserver.settings import Secret
 from authserver.testing.questions import a_question

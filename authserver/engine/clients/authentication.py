@@ -162,7 +162,6 @@ def _pretend(engine: Engine, presented: Presented) -> None:
             client_id=presented.client_id,
             name="",
             auth_method=method,
-            redirect_uris=(),
             created_at=engine.now,
             details=proof.stand_in,
         )
