@@ -38,6 +38,7 @@ from authserver.engine.metadata import MetadataCollision, auth_methods, joined
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.restore.generation import FollowedGeneration
 from authserver.engine.turnstile import Turnstile
+from authserver.event_readers import Reader, Reading
 from authserver.fetching.fetcher import fetcher_of
 from authserver.ini import Loaded
 from authserver.plugins import listed_resources
@@ -75,6 +76,7 @@ class Application:
         parts: what the engine is made of, the settings among them.
         storage: the database.
         caretaker: cleans up in the background.
+        readings: the readers of the events that work in the background.
         floods: counts what strangers are refused too often.
         insecure: a line for everything that must not be so in production.
         caller: who works with it where no request does: the server itself, or a command.
@@ -83,6 +85,7 @@ class Application:
     parts: ServerParts
     storage: Database
     caretaker: Caretaker
+    readings: tuple[Reading, ...]
     floods: Floods
     insecure: tuple[str, ...]
     caller: Caller
@@ -103,8 +106,10 @@ class Application:
             self.parts.policies.observe(event)
 
     def close(self) -> None:
-        """Stop cleaning up, store what was counted, close the plugins and all connections. Harmless a second time."""
+        """Stop what works in the background, store what was counted, close plugins and connections. Harmless twice."""
         self.caretaker.stop()
+        for reading in self.readings:
+            reading.stop()
         self.floods.store(everything=True)
         self.parts.policies.close()
         self.storage.close()
@@ -162,6 +167,8 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
         raise SystemExit(f"authserver cannot start: the database cannot be used: {error}") from None
     application: Application = router.registry.application
     application.caretaker.start()
+    for reading in application.readings:
+        reading.start()
     atexit.register(application.close)
     _end_in_order()
     return router
@@ -300,10 +307,12 @@ def _build(
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     floods = Floods(storage, settings.refusals_per_minute, plugins.observe)
+    readers: tuple[Reader, ...] = ()
     return Application(
         parts=parts,
         storage=storage,
         caretaker=Caretaker(storage, settings, floods),
+        readings=tuple(Reading(storage, reader) for reader in readers),
         floods=floods,
         insecure=(*loaded.insecure, *insecure_plugins, *insecure_shadows),
         caller=caller,

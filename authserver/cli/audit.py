@@ -63,6 +63,7 @@ def audit() -> None:
 @click.option("--source", metavar="ADDRESS", help="From this network address.")
 @click.option("--reason", help="For this reason, such as scope-not-registered.")
 @click.option("--error-id", metavar="ID", help="The id that an error answer or page showed, or of any event.")
+@click.option("--request-id", metavar="ID", help="Of the request with this id.")
 @since_option
 @until_option
 @click.option(
@@ -86,6 +87,7 @@ def search(
     source: str | None,
     reason: str | None,
     error_id: str | None,
+    request_id: str | None,
     since: datetime | None,
     until: datetime | None,
     limit: int,
@@ -100,6 +102,7 @@ def search(
     with configuration.engine(Plugins.UNUSED) as engine:
         wanted = EventFilter(
             event_id=error_id,
+            request_id=request_id,
             types=_types(types, refused),
             client_id=client_id,
             user_id=None if username is None else _user_id(engine, username),
@@ -136,6 +139,7 @@ def search(
         ("--source", source),
         ("--reason", reason),
         ("--error-id", error_id),
+        ("--request-id", request_id),
         ("--since", since),
         ("--until", until),
         ("--limit", limit),
@@ -202,6 +206,7 @@ def described(event: Event) -> dict[str, Any]:
         "at": event.at,
         "actor": event.actor,
         "source": event.source,
+        "request_id": event.request_id,
         "client_id": event.client_id,
         "user_id": event.user_id,
         "grant_id": event.grant_id,

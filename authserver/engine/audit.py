@@ -23,7 +23,7 @@ BATCH = 500
 SETTLED = timedelta(minutes=5)
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 # What is searched by alone only where it says how far back.
-_WIDE = frozenset({"actor", "source", "reason"})
+_WIDE = frozenset({"actor", "source", "reason", "request_id"})
 
 
 class BadSearch(ValueError):

@@ -65,6 +65,7 @@ class Caller:
     headers: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
     authorization: str | None = field(default=None, repr=False)
     url: str = ""
+    request_id: str = ""
 
 
 # For work without a request, such as making keys at start.
@@ -398,6 +399,7 @@ class Engine(Parts):
             at=self.now,
             actor=journal.actor or self.caller.actor,
             source=self.caller.source,
+            request_id=self.caller.request_id,
             client_id=journal.client_id,
             user_id=journal.user_id,
             grant_id=journal.grant_id,

@@ -384,6 +384,26 @@ class Events(Protocol):
         types; by anything else all events of its time are read until there are enough.
         """
 
+    def following(self, number: int, *, limit: int) -> Sequence[tuple[int, Event]]:
+        """The next `limit` events after this number, each with its own, in the order in which they were stored.
+
+        Numbers begin with 1 and are never used again. One of a transaction that is not committed yet is missing, and so is
+        one of a transaction that failed (`engine.event_stream`).
+        """
+
+    def last_number(self) -> int:
+        """The highest number of an event that there is; 0 without any."""
+
+
+class EventPositions(Protocol):
+    """How far each reader of the events has got."""
+
+    def of(self, reader: str) -> int:
+        """The number of the last event that this reader has taken; 0 for one that has taken none."""
+
+    def move(self, reader: str, before: int, after: int) -> bool:
+        """Let a reader go on from one number to another; False if it is not at the first one any more."""
+
 
 class Sessions(Protocol):
     def add(self, session: Session) -> None: ...
@@ -483,6 +503,8 @@ class Stores(Protocol):
     def consents(self) -> Consents: ...
     @property
     def events(self) -> Events: ...
+    @property
+    def event_positions(self) -> EventPositions: ...
     @property
     def sessions(self) -> Sessions: ...
     @property

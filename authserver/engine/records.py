@@ -557,6 +557,7 @@ class Event:
     happened before this was kept. A public client counts as authenticated when it shows what was issued to it.
     `source` is the network address that the request came from, empty where there was none; of a person it is
     personal data.
+    `request_id` is the request that it happened in, empty where there was none.
     `client_id`, `user_id` and `grant_id` say whom and what it was about. `decisions` are `Ruling.as_record()`
     mappings; `details` are small facts such as the grant type. What people outside can cause is cut to a limit, and
     `cut` in both says what is not whole (`engine.evidence`). `more` in the details of a refusal says how many of its kind
@@ -568,6 +569,7 @@ class Event:
     at: datetime
     actor: str
     source: str = ""
+    request_id: str = ""
     client_id: str | None = None
     user_id: str | None = None
     grant_id: str | None = None
@@ -585,6 +587,7 @@ class EventFilter:
     """
 
     event_id: str | None = None
+    request_id: str | None = None
     types: frozenset[EventType] = frozenset()
     client_id: str | None = None
     user_id: str | None = None
@@ -598,7 +601,7 @@ class EventFilter:
     @property
     def texts(self) -> Mapping[str, str]:
         """What members of an event must be, by their names: times and types aside."""
-        names = ("event_id", "client_id", "user_id", "grant_id", "actor", "source", "reason")
+        names = ("event_id", "request_id", "client_id", "user_id", "grant_id", "actor", "source", "reason")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def fits(self, event: Event) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar, cast
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, Table, Text, true
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 from authserver.engine.records import REFUSALS, EventType, RegisteredBy, TokenKind
@@ -219,19 +219,33 @@ class ConsentRow(Base):
 
 class EventRow(Base):
     __tablename__ = "events"
+    # SQLite would use the highest number again once its event is deleted.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - as SQLAlchemy wants it
 
-    event_id: Mapped[str] = mapped_column(primary_key=True)
+    # In the order in which they were stored.
+    number: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    event_id: Mapped[str] = mapped_column(unique=True)
     type: Mapped[EventType]
     at: Mapped[datetime] = mapped_column(index=True)
     # For older events these are not known.
     actor: Mapped[str] = mapped_column(server_default="unknown")
     source: Mapped[str] = mapped_column(server_default="")
+    request_id: Mapped[str] = mapped_column(server_default="")
     client_id: Mapped[str | None]
     user_id: Mapped[str | None]
     grant_id: Mapped[str | None]
     reason: Mapped[str]
     decisions: Mapped[list[dict[str, Any]]]
     details: Mapped[dict[str, Any]]
+
+
+class EventPositionRow(Base):
+    """How far a reader of the events has got: the number of the last one that it has taken."""
+
+    __tablename__ = "event_positions"
+
+    reader: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger)
 
 
 class SessionRow(Base):
@@ -302,6 +316,7 @@ tokens = _table(TokenRow)
 kept = _table(KeptRow)
 consents = _table(ConsentRow)
 events = _table(EventRow)
+event_positions = _table(EventPositionRow)
 sessions = _table(SessionRow)
 signing_keys = _table(SigningKeyRow)
 ring_keys = _table(RingKeyRow)

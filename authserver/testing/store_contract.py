@@ -26,6 +26,7 @@ from authserver.engine.ports import AlreadyExists, Storage, Stores
 from authserver.engine.records import (
     REFUSALS,
     ClientSecret,
+    Disposable,
     Event,
     EventFilter,
     EventType,
@@ -1194,7 +1195,14 @@ def _several_events(storage: Storage) -> list[Event]:
     """Of several types, clients, people and times, some of them of the same time; oldest first."""
     first = [
         an_event(event_id="a", at=NOW, user_id="user_ada", grant_id="grant_1"),
-        an_event(event_id="b", at=NOW, type=EventType.TOKEN_REFUSED, reason="code-claimed", actor="stranger"),
+        an_event(
+            event_id="b",
+            at=NOW,
+            type=EventType.TOKEN_REFUSED,
+            reason="code-claimed",
+            actor="stranger",
+            request_id="of the refusal",
+        ),
         an_event(event_id="c", at=NOW, client_id="notes", source="2001:db8::7"),
         an_event(event_id="d", at=LATER, type=EventType.SIGNED_IN, client_id=None, user_id="user_ada"),
         an_event(event_id="e", at=LATER, user_id="user_bob", grant_id="grant_2"),
@@ -1217,6 +1225,7 @@ def _several_events(storage: Storage) -> list[Event]:
         ({"actor": "stranger"}, "b"),
         ({"source": "2001:db8::7"}, "c"),
         ({"reason": "code-claimed"}, "b"),
+        ({"request_id": "of the refusal"}, "b"),
         ({"types": frozenset({EventType.TOKEN_ISSUED})}, "ace"),
         ({"types": frozenset({EventType.TOKEN_ISSUED, EventType.SIGNED_IN})}, "acde"),
         ({"types": REFUSALS}, "bf"),
@@ -1250,6 +1259,40 @@ def test_events_are_searched_for_page_by_page(storage: Storage, wanted: dict[str
                 after = page[-1].at, page[-1].event_id
         expected = [known[event_id] for event_id in ids]
         assert found == (expected if oldest_first else expected[::-1])
+
+
+def test_events_follow_in_the_order_in_which_they_were_stored(storage: Storage) -> None:
+    """Whatever their times are; what is deleted leaves a gap, and its number is not used again."""
+    with storage.begin() as stores:
+        assert stores.events.last_number() == 0
+        assert stores.events.following(0, limit=9) == []
+    for event_id, at in (("late", LATER), ("early", NOW), ("last", LATER)):
+        with storage.begin() as stores:
+            stores.events.add(an_event(event_id=event_id, at=at, request_id=f"request of {event_id}"))
+    with storage.begin() as stores:
+        found = stores.events.following(0, limit=9)
+        assert [event.event_id for _, event in found] == ["late", "early", "last"]
+        assert found[0][1].request_id == "request of late"
+        numbers = [number for number, _ in found]
+        assert numbers == sorted(set(numbers))
+        assert stores.events.last_number() == numbers[-1]
+        assert [number for number, _ in stores.events.following(numbers[0], limit=1)] == numbers[1:2]
+    with storage.begin() as stores:
+        stores.upkeep.remove(Disposable.EVENTS, LATER + timedelta(days=1), limit=9)
+    with storage.begin() as stores:
+        stores.events.add(an_event(event_id="after all"))
+    with storage.begin() as stores:
+        ((number, _),) = stores.events.following(0, limit=9)
+        assert number > numbers[-1]
+
+
+def test_one_of_two_moves_of_a_reader_counts(stores: Stores) -> None:
+    assert stores.event_positions.of("statistics") == 0
+    assert stores.event_positions.move("statistics", 0, 7)
+    assert not stores.event_positions.move("statistics", 0, 9)
+    assert stores.event_positions.move("statistics", 7, 9)
+    assert stores.event_positions.of("statistics") == 9
+    assert stores.event_positions.of("seals") == 0
 
 
 def test_the_newest_generation_counts(stores: Stores) -> None:

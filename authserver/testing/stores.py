@@ -58,6 +58,7 @@ class MemoryStores:
         self.kept = MemoryKeptRecords(self.tables, self._lock)
         self.consents = MemoryConsents(self.tables, self._lock)
         self.events = MemoryEvents(self.tables, self._lock)
+        self.event_positions = MemoryEventPositions(self.tables, self._lock)
         self.sessions = MemorySessions(self.tables, self._lock)
         self.signing_keys = MemorySigningKeys(self.tables, self._lock)
         self.ring_keys = MemoryRingKeys(self.tables, self._lock)
@@ -81,9 +82,9 @@ class MemoryStores:
     def undo(self) -> None:
         """Undo what was written since `begin()`, except events; outside of `begin()` do nothing."""
         if self._before is not None:
-            events = self.tables.events
+            events, numbers = self.tables.events, self.tables.event_numbers
             self.tables.put_back(self._before.copy())
-            self.tables.events = events
+            self.tables.events, self.tables.event_numbers = events, numbers
 
 
 class MemoryClients(InMemory):
@@ -620,6 +621,8 @@ class MemoryEvents(InMemory):
     def add(self, event: Event) -> None:
         with self.lock:
             self.tables.events[event.event_id] = event
+            # Also those of deleted events are kept: no number is used again.
+            self.tables.event_numbers[event.event_id] = len(self.tables.event_numbers) + 1
 
     def find(self, event_id: str) -> Event | None:
         return self.tables.events.get(event_id)
@@ -645,6 +648,30 @@ class MemoryEvents(InMemory):
 
         found = [event for event in self.tables.events.values() if wanted.fits(event) and is_next(event)]
         return sorted(found, key=place_of, reverse=not oldest_first)[:limit]
+
+    def following(self, number: int, *, limit: int) -> Sequence[tuple[int, Event]]:
+        return [item for item in self._numbered() if item[0] > number][:limit]
+
+    def last_number(self) -> int:
+        return max((number for number, _ in self._numbered()), default=0)
+
+    def _numbered(self) -> Sequence[tuple[int, Event]]:
+        numbers = self.tables.event_numbers
+        return [(numbers[event_id], event) for event_id, event in self.tables.events.items()]
+
+
+class MemoryEventPositions(InMemory):
+    """`engine.ports.EventPositions` in memory."""
+
+    def of(self, reader: str) -> int:
+        return self.tables.event_positions.get(reader, 0)
+
+    def move(self, reader: str, before: int, after: int) -> bool:
+        with self.lock:
+            if self.of(reader) != before:
+                return False
+            self.tables.event_positions[reader] = after
+            return True
 
 
 def place_of(event: Event) -> Place:

@@ -38,6 +38,8 @@ class Tables:
     kept: dict[tuple[str, bytes], Kept] = field(default_factory=dict)
     consents: dict[tuple[str, str], Consent] = field(default_factory=dict)
     events: dict[str, Event] = field(default_factory=dict)
+    event_numbers: dict[str, int] = field(default_factory=dict)
+    event_positions: dict[str, int] = field(default_factory=dict)
     sessions: dict[bytes, Session] = field(default_factory=dict)
     signing_keys: dict[str, SigningKey] = field(default_factory=dict)
     ring_keys: dict[str, RingKey] = field(default_factory=dict)

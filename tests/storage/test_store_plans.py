@@ -126,6 +126,8 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "consents.forget_client": lambda stores: stores.consents.forget_client("client-8"),
     "events.add": lambda stores: stores.events.add(an_event()),
     "events.find": lambda stores: stores.events.find("event-7"),
+    "events.following": lambda stores: stores.events.following(7, limit=9),
+    "events.last_number": lambda stores: stores.events.last_number(),
     "events.since": lambda stores: list(stores.events.since(datetime.now(UTC))),
     "events.latest": lambda stores: next(stores.events.latest()),
     "events.count": lambda stores: stores.events.count(datetime.now(UTC)),
@@ -177,7 +179,15 @@ WHOLE = {
     "sessions.end_some",
 }
 # These are about tables with a handful of rows, or have such tests in `test_upkeep.py`.
-ELSEWHERE = {"initial_tokens", "resources", "signing_keys", "ring_keys", "generations", "upkeep"}
+ELSEWHERE = {
+    "event_positions",
+    "initial_tokens",
+    "resources",
+    "signing_keys",
+    "ring_keys",
+    "generations",
+    "upkeep",
+}
 
 
 def search(
@@ -289,7 +299,9 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("events.since", {"ix_events_at"}),
         ("events.latest", {"ix_events_at"}),
         ("events.search", {"ix_events_at"}),
-        ("events.search, by id", {"pk_events"}),
+        ("events.search, by id", {"uq_events_event_id"}),
+        ("events.following", {"pk_events"}),
+        ("events.last_number", {"pk_events"}),
         ("events.search, of a client", {"ix_events_client_id_at"}),
         ("events.search, of a client by type", {"ix_events_client_id_at"}),
         ("events.search, of a user", {"ix_events_user_id_at"}),
