@@ -103,6 +103,9 @@ For methods of client authentication (`client_proofs`): a `ClientProof` says how
 refuses one, and `is_used` says early that a `SingleUse` was used before. `verify_assertion`, `single_use` and `TrustedKeys`
 are for assertions that clients sign.
 
+For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
+`Service` sends it.
+
 For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` parses a JWS, and `foreign_key` reads
 the key that signed it. Something that may be used only once is a `SingleUse` among the `uses` of a `Binding` or an
 `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of a plugin asks for the
@@ -111,6 +114,7 @@ before the database was restored.
 """
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
+from authserver.engine.audit import as_json as event_as_json
 from authserver.engine.authorization_request import Expanded, check_request
 from authserver.engine.clients.authentication import proven_client, read_bearer
 from authserver.engine.clients.client_metadata import read_flag, read_metadata, read_object
@@ -235,6 +239,7 @@ from authserver.protocols import (
     ClientProofsHook,
     CodeDetailsHook,
     ConsentDecisionHook,
+    DeliverHook,
     ExpandAuthorizationRequestHook,
     ExpandRegistrationHook,
     FindClientHook,
@@ -312,6 +317,7 @@ __all__ = [
     "Counted",
     "Credentials",
     "Decision",
+    "DeliverHook",
     "Described",
     "Document",
     "DocumentKind",
@@ -406,6 +412,7 @@ __all__ = [
     "did_you_mean",
     "digest",
     "equal",
+    "event_as_json",
     "fetch_named",
     "fetched_problem",
     "find_issued",

@@ -44,6 +44,7 @@ from authserver.ini import Loaded
 from authserver.plugins import listed_resources
 from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
+from authserver.plugins.delivering import deliveries
 from authserver.plugins.shadow import Shadow
 from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
@@ -130,6 +131,8 @@ class Application:
         self.check_database()
         self.prepare_keys()
         self.parts.generation.began_at()
+        for reading in self.readings:
+            reading.begin()
 
     def prepare_keys(self) -> None:
         """Check the key ring, make a signing key unless there is one, and read all keys.
@@ -307,7 +310,7 @@ def _build(
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     floods = Floods(storage, settings.refusals_per_minute, plugins.observe)
-    readers: tuple[Reader, ...] = ()
+    readers: tuple[Reader, ...] = deliveries(plugins)
     return Application(
         parts=parts,
         storage=storage,

@@ -35,6 +35,10 @@ class Reader(Protocol):
         """What it is called in the database; another name begins with the first event again."""
 
     @property
+    def begins_with_the_first(self) -> bool:
+        """Whether it gets the events that were stored before it came, too."""
+
+    @property
     def interval(self) -> float:
         """Seconds of the pauses after which it looks for events, when there are none."""
 
@@ -74,7 +78,13 @@ class Reading:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"events-{reader.name}", daemon=True)
 
+    def begin(self) -> None:
+        """Let a reader that is new begin. Raises StorageUnavailable."""
+        with self._storage.begin() as stores:
+            self._begun(stores)
+
     def start(self) -> None:
+        """Work until the process ends."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -93,13 +103,14 @@ class Reading:
     def backlog(self) -> int:
         """How many events it has not taken yet, deleted ones included. Raises StorageUnavailable."""
         with self._storage.begin() as stores:
-            return max(0, stores.events.last_number() - stores.event_positions.of(self.reader.name))
+            position = stores.event_positions.of(self.reader.name)
+            return 0 if position is None else max(0, stores.events.last_number() - position)
 
     def work(self) -> int:
         """Take the next batch; how many events it has. Raises StorageUnavailable, and what the reader raises."""
         name = self.reader.name
         with self._storage.begin() as stores:
-            before = stores.event_positions.of(name)
+            before = self._begun(stores)
             events = self._stream.following(stores.events, before, limit=self.reader.batch)
         if not events:
             return 0
@@ -108,6 +119,14 @@ class Reading:
             if stores.event_positions.move(name, before, events[-1][0]):
                 self.reader.keep(stores, events)
         return len(events)
+
+    def _begun(self, stores: Stores) -> int:
+        """The number of the last event that the reader has taken."""
+        position = stores.event_positions.of(self.reader.name)
+        if position is None:
+            position = 0 if self.reader.begins_with_the_first else stores.events.last_number()
+            stores.event_positions.begin(self.reader.name, position)
+        return position
 
     def _run(self) -> None:
         pause = self.reader.interval

@@ -7,7 +7,7 @@ Plugins are asked in the order of the INI; an implementation may take fewer argu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -961,7 +961,7 @@ def includeme(config: Configurator) -> None:
     """
 
 
-@observing
+@observing(timed=True)
 def observe(event: Event) -> None:
     """Called with each event after it was committed, except those about shadow plugins.
 
@@ -978,6 +978,35 @@ def observe(event: Event) -> None:
         @hookimpl
         def observe(self, event):
             self.counter.increment(event.type)
+
+    Added in 0.1.
+    """
+
+
+@observing(timed=False)
+def deliver(events: Sequence[Event]) -> None:
+    """Called with every event after it was committed, until the plugin has returned: at least once, also after a crash.
+
+    It is called in the background, in one server process at a time, with a few events in the order in which they were
+    stored. What it raises is logged, and it is called with the same events again, after pauses of up to a minute; meanwhile
+    no other event reaches it. A plugin that is new gets those that are stored from then on.
+
+    Arguments:
+        events: what happened, as it is stored in the event table; one at least. Those about shadow plugins, and those of
+            commands, are among them.
+
+    Answers:
+        Nothing. To return says that nothing of these events is to be done any more. It must end by itself: no time limit
+        ends it.
+
+    Nobody: events are still stored in the event table.
+
+    Example::
+
+        @hookimpl
+        def deliver(self, events):
+            for event in events:
+                self.queue.send(key=event.event_id, body=event.type, timeout=10)
 
     Added in 0.1.
     """

@@ -158,6 +158,10 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
+    def deliver(self, events: Any) -> Any:
+        return self.act(locals())
+
+    @hookimpl
     def grant_types(self) -> Any:
         return {GRANT_TYPE: self.redeem}
 
@@ -309,6 +313,7 @@ def test_an_event_that_an_observer_writes_into_is_another_s_as_it_was(kind: type
     event = an_event(details={"scopes": ["read"]}, decisions=({"facts": {"scopes": ["read"]}},))
     before = described(event)
     PluginSet([("acts", kind("observe"))]).observe(event)
+    PluginSet([("acts", kind("deliver"))]).deliver("acts", (event,))
     assert described(event) == before
 
 

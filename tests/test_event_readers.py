@@ -23,6 +23,7 @@ class Noting:
     """Notes what it is given; and stores a user for each event, so that storing twice would fail."""
 
     name: str = "noting"
+    begins_with_the_first: bool = True
     interval: float = 0.01
     batch: int = 3
     taken: list[str] = field(default_factory=list)
@@ -49,7 +50,7 @@ def kept(storage: Storage) -> list[str]:
         return [user.username for user in stores.users.list()]
 
 
-def position(storage: Storage) -> int:
+def position(storage: Storage) -> int | None:
     with storage.begin() as stores:
         return stores.event_positions.of("noting")
 
@@ -58,7 +59,7 @@ def first_number(storage: Storage) -> int:
     with storage.begin() as stores:
         ((number, _),) = stores.events.following(0, limit=1)
         # Numbers of other tests have gone before.
-        stores.event_positions.move("noting", 0, number - 1)
+        stores.event_positions.begin("noting", number - 1)
     return number
 
 
@@ -70,6 +71,27 @@ def test_a_reader_takes_all_events_in_batches(database: Database) -> None:
     assert [reading.work(), reading.work(), reading.work()] == [3, 1, 0]
     assert reading.reader.taken == kept(database) == ["a", "b", "c", "d"]
     assert reading.backlog() == 0
+
+
+def test_a_reader_that_begins_now_gets_no_older_events(database: Database) -> None:
+    reading = Reading(database, Noting(begins_with_the_first=False))
+    store(database, "before")
+    assert reading.work() == 0
+    store(database, "after")
+    assert reading.work() == 1
+    assert reading.reader.taken == ["after"]
+
+
+def test_a_reader_that_begins_now_misses_nothing_where_there_was_nothing(database: Database) -> None:
+    reading = Reading(database, Noting(begins_with_the_first=False))
+    assert reading.work() == 0
+    assert position(database) is not None
+    store(database, "the very first")
+    number = first_number(database)
+    with database.begin() as stores:
+        # On PostgreSQL, numbers of other tests have gone before.
+        stores.event_positions.move("noting", 0, number - 1)
+    assert reading.work() == 1
 
 
 def test_what_failed_is_taken_again(database: Database) -> None:

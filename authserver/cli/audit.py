@@ -200,21 +200,7 @@ def export(
 
 def described(event: Event) -> dict[str, Any]:
     """All that is kept of an event, and the cursor of its place."""
-    return {
-        "event_id": event.event_id,
-        "type": event.type,
-        "at": event.at,
-        "actor": event.actor,
-        "source": event.source,
-        "request_id": event.request_id,
-        "client_id": event.client_id,
-        "user_id": event.user_id,
-        "grant_id": event.grant_id,
-        "reason": event.reason,
-        "decisions": list(event.decisions),
-        "details": event.details,
-        "cursor": trail.cursor_of(event),
-    }
+    return {**trail.as_json(event), "cursor": trail.cursor_of(event)}
 
 
 def _row(event: Event, people: dict[str, str]) -> dict[str, Any]:

@@ -398,8 +398,11 @@ class Events(Protocol):
 class EventPositions(Protocol):
     """How far each reader of the events has got."""
 
-    def of(self, reader: str) -> int:
-        """The number of the last event that this reader has taken; 0 for one that has taken none."""
+    def of(self, reader: str) -> int | None:
+        """The number of the last event that this reader has taken; None before it began."""
+
+    def begin(self, reader: str, number: int) -> bool:
+        """Let a reader begin after this number; False if it has begun already."""
 
     def move(self, reader: str, before: int, after: int) -> bool:
         """Let a reader go on from one number to another; False if it is not at the first one any more."""

@@ -140,13 +140,15 @@ class SqlEventPositions:
     def __init__(self, work: Work) -> None:
         self._work = work
 
-    def of(self, reader: str) -> int:
-        return self._work.read(_POSITION, {"reader": reader}).scalar() or 0
+    def of(self, reader: str) -> int | None:
+        found: int | None = self._work.read(_POSITION, {"reader": reader}).scalar()
+        return found
+
+    def begin(self, reader: str, number: int) -> bool:
+        return self._work.insert(_BEGIN_POSITION, {"reader": reader, "number": number})
 
     def move(self, reader: str, before: int, after: int) -> bool:
         old, new = {"reader": reader, "number": before}, {"reader": reader, "number": after}
-        if before == 0 and self._work.insert(_BEGIN_POSITION, new):
-            return True
         return self._work.write(_MOVE, changed(old, new)) == 1
 
 

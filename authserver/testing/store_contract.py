@@ -1286,13 +1286,17 @@ def test_events_follow_in_the_order_in_which_they_were_stored(storage: Storage) 
         assert number > numbers[-1]
 
 
-def test_one_of_two_moves_of_a_reader_counts(stores: Stores) -> None:
-    assert stores.event_positions.of("statistics") == 0
-    assert stores.event_positions.move("statistics", 0, 7)
-    assert not stores.event_positions.move("statistics", 0, 9)
-    assert stores.event_positions.move("statistics", 7, 9)
-    assert stores.event_positions.of("statistics") == 9
-    assert stores.event_positions.of("seals") == 0
+def test_a_reader_begins_once_and_one_of_two_moves_counts(stores: Stores) -> None:
+    positions = stores.event_positions
+    assert positions.of("statistics") is None
+    assert not positions.move("statistics", 0, 7)
+    assert positions.begin("statistics", 0)
+    assert not positions.begin("statistics", 5)
+    assert positions.move("statistics", 0, 7)
+    assert not positions.move("statistics", 0, 9)
+    assert positions.move("statistics", 7, 9)
+    assert positions.of("statistics") == 9
+    assert positions.of("seals") is None
 
 
 def test_the_newest_generation_counts(stores: Stores) -> None:

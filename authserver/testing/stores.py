@@ -663,8 +663,14 @@ class MemoryEvents(InMemory):
 class MemoryEventPositions(InMemory):
     """`engine.ports.EventPositions` in memory."""
 
-    def of(self, reader: str) -> int:
-        return self.tables.event_positions.get(reader, 0)
+    def of(self, reader: str) -> int | None:
+        return self.tables.event_positions.get(reader)
+
+    def begin(self, reader: str, number: int) -> bool:
+        with self.lock:
+            begins = reader not in self.tables.event_positions
+            self.tables.event_positions.setdefault(reader, number)
+            return begins
 
     def move(self, reader: str, before: int, after: int) -> bool:
         with self.lock:

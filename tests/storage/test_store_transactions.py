@@ -91,6 +91,7 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "consents.narrow": lambda stores: stores.consents.narrow(a_consent(), ()),
     "consents.remember": lambda stores: stores.consents.remember(a_consent(scopes=("new",))),
     "events.add": lambda stores: stores.events.add(an_event()),
+    "event_positions.begin": lambda stores: stores.event_positions.begin("seals", 0),
     "event_positions.move": lambda stores: stores.event_positions.move("statistics", 0, 1),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
     "sessions.touch": lambda stores: stores.sessions.touch(a_session().digest, LATER),
@@ -131,6 +132,7 @@ def filled(database: Database) -> Database:
         stores.kept.add_once(a_kept_record())
         stores.sessions.add(a_session())
         stores.upkeep.take_lease("work", "me", NOW, LATER)
+        stores.event_positions.begin("statistics", 0)
     return database
 
 

@@ -143,6 +143,10 @@ class Thinks:
         self.think("observe")
 
     @hookimpl
+    def deliver(self) -> None:
+        self.think("deliver")
+
+    @hookimpl
     def grant_types(self) -> Any:
         return {GRANT_TYPE: self.redeem}
 
@@ -281,6 +285,11 @@ def account_and_refusals(server: Server) -> None:
     assert browser.get(unknown, expect_errors=True).status_int == 400
 
 
+def hand_events_on(server: Server) -> None:
+    client_credentials(server)
+    server.deliver()
+
+
 STORIES: dict[Callable[[Server], None], set[str]] = {
     sign_in: {"login_decision", "redirect_uri_decision", "authentication_decision", "rate_decision"},
     authorize: {"consent_decision", "scope_decision", "code_details", "expand_authorization_request"},
@@ -294,6 +303,7 @@ STORIES: dict[Callable[[Server], None], set[str]] = {
     authenticate_with_a_key: {"client_auth_decision", "introspection_decision", "code_details"},
     ask_from_another_origin: {"origin_decision", "rate_decision"},
     account_and_refusals: {"find_client", "observe"},
+    hand_events_on: {"deliver"},
 }
 
 
