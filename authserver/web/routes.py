@@ -11,6 +11,7 @@ from pyramid.config import Configurator
 from pyramid.events import NewRequest
 from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
+from pyramid.i18n import TranslationStringFactory
 from pyramid.response import Response
 
 from authserver.engine.records import EventType
@@ -20,8 +21,10 @@ from authserver.web.operation import Operation
 from authserver.web.request import Registry, Request
 from authserver.web.route import Medium, Origins, Route
 
+_ = TranslationStringFactory("authserver")
 # What people and proxies take for a slash.
 _SLASHES = re.compile(r"(?:/|\\|%2f|%5c)+")
+LOOK_AFTER = _("to look after your account")
 ROUTES = (
     Route("home", "/", ("GET",)),
     Route(
@@ -83,17 +86,20 @@ ROUTES = (
     ),
     Route("login", "/login", ("GET", "POST"), refused=EventType.SIGN_IN_REFUSED),
     Route("logout", "/logout", ("GET", "POST")),
-    Route("account", "/account", ("GET",), personal=True),
-    Route("account_apps", "/account/apps", ("GET", "POST"), personal=True),
-    Route("account_sessions", "/account/sessions", ("GET", "POST"), personal=True),
+    Route("account", "/account", ("GET",), personal=True, purpose=LOOK_AFTER),
+    Route("account_apps", "/account/apps", ("GET", "POST"), personal=True, purpose=LOOK_AFTER),
+    Route("account_sessions", "/account/sessions", ("GET", "POST"), personal=True, purpose=LOOK_AFTER),
     Route(
         "account_password",
         "/account/password",
         ("GET", "POST"),
         personal=True,
+        purpose=LOOK_AFTER,
         refused=EventType.PASSWORD_REFUSED,
     ),
-    Route("account_sign_out", "/account/sign-out-everywhere", ("GET", "POST"), personal=True),
+    Route(
+        "account_sign_out", "/account/sign-out-everywhere", ("GET", "POST"), personal=True, purpose=LOOK_AFTER
+    ),
     Route(
         "live",
         "/health/live",

@@ -1,0 +1,59 @@
+"""What operators do and see, in one place: commands, pages and an API for operators call these functions alike.
+
+A plugin that decides or observes needs none of them, and imports `authserver.api` alone. One that imports this is trusted
+with everything.
+"""
+
+from __future__ import annotations
+
+from authserver.engine import overview
+from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
+from authserver.engine.moments import BadMoment, moment_of
+from authserver.engine.people.account import (
+    Ended,
+    disconnect,
+    disconnect_all,
+    enable_user,
+    let_in_by,
+    revoke_grant,
+    set_password,
+    sign_out_everywhere,
+)
+from authserver.engine.people.attributes import BadAttributes, ChangedMeanwhile, change
+from authserver.engine.people.login import BadPassword, add_user, disable_user
+from authserver.engine.people.usernames import BadUsername, normalise_username
+from authserver.engine.ports import AlreadyExists
+from authserver.engine.records import REFUSALS, EventFilter, EventType
+
+__all__ = [
+    "MAXIMUM_PAGE",
+    "REFUSALS",
+    "AlreadyExists",
+    "BadAttributes",
+    "BadMoment",
+    "BadPassword",
+    "BadSearch",
+    "BadUsername",
+    "ChangedMeanwhile",
+    "Ended",
+    "EventFilter",
+    "EventType",
+    "Page",
+    "add_user",
+    "change",
+    "disable_user",
+    "disconnect",
+    "disconnect_all",
+    "enable_user",
+    "find",
+    "let_in_by",
+    "moment_of",
+    "normalise_username",
+    "overview",
+    "revoke_grant",
+    "search",
+    "set_password",
+    "sign_out_everywhere",
+    "source_of",
+    "types_of",
+]

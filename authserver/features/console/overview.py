@@ -1,0 +1,78 @@
+"""The first page: what needs attention, how much there is, and what was refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from authserver.administration import overview
+from authserver.features.console.pages import Page, Visit
+
+MOST_REASONS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something that needs attention: a sentence, how urgent it is, what it is about, and where to look after it."""
+
+    kind: str
+    sentence: str
+    lines: tuple[str, ...] = ()
+    label: str = ""
+    url: str = ""
+
+
+def show(visit: Visit) -> Mapping[str, Any]:
+    refused = overview.refusals(visit.engine)
+    key, staged = overview.keys(visit.engine)
+    backlog = visit.application.caretaker.backlog()
+    return {
+        "notices": list(_notices(visit, backlog)),
+        "size": overview.size(visit.engine),
+        "most_counted": overview.MOST_COUNTED,
+        "refused": refused,
+        "reasons": refused.reasons[:MOST_REASONS],
+        "most_refused": max([*refused.today.values(), *refused.yesterday.values()], default=0),
+        "ending": overview.ending_secrets(visit.engine),
+        "key": key,
+        "age": _age((visit.engine.now - key.activates_at).days) if key else "",
+        "staged": staged,
+        "backlog": backlog,
+        "last_run": visit.application.caretaker.last_run,
+    }
+
+
+def _age(days: int) -> str:
+    return "today" if days < 1 else "1 day ago" if days == 1 else f"{days:,} days ago"
+
+
+def _notices(visit: Visit, backlog: Mapping[str, int]) -> Iterator[Notice]:
+    ending = overview.ending_secrets(visit.engine)
+    if ending:
+        several = len(ending) > 1
+        yield Notice(
+            kind="caution",
+            sentence=f"{len(ending)} clients have a secret that ends within {overview.ENDING.days} days."
+            if several
+            else f"1 client has a secret that ends within {overview.ENDING.days} days.",
+            label="See which",
+            url="#ending",
+        )
+    behind = [kind for kind, count in backlog.items() if count >= overview.MOST_COUNTED]
+    if behind:
+        yield Notice(
+            kind="caution",
+            sentence=f"Clean-up is behind: {overview.MOST_COUNTED:,} expired rows or more wait ({', '.join(behind)}).",
+            label="See the backlog",
+            url="#upkeep",
+        )
+    if insecure := visit.application.insecure:
+        yield Notice(
+            kind="caution",
+            sentence="Set for development only, and refused in production:",
+            lines=tuple(insecure),
+        )
+
+
+PAGES = (Page(name="admin_overview", path="/admin", show=show, template="overview.jinja2", entry="Overview"),)
