@@ -15,17 +15,17 @@ from authserver.engine.keys.signing_keys import signing_key
 from authserver.engine.records import REFUSALS, Client, EventFilter, KeyState, SigningKey
 
 # Numbers are counted up to this one.
-MOST_COUNTED = 10_000
+MAXIMUM_COUNTED = 10_000
 # Refusals are counted among so many of the newest events of refusals.
-MOST_REFUSALS = 1_000
+MAXIMUM_EVENTS_READ = 1_000
 # How long before its end a secret is shown, and how many clients at most.
 ENDING = timedelta(days=30)
-MOST_ENDING = 10
+MAXIMUM_ENDING = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much there is; a number of MOST_COUNTED + 1 means more than MOST_COUNTED."""
+    """How much there is; a number of MAXIMUM_COUNTED + 1 means more than MAXIMUM_COUNTED."""
 
     clients: int
     users: int
@@ -59,7 +59,7 @@ class Refused:
 
 def size(engine: Engine) -> Size:
     """How many clients, people and live grants there are."""
-    stores, limit = engine.stores, MOST_COUNTED + 1
+    stores, limit = engine.stores, MAXIMUM_COUNTED + 1
     return Size(
         clients=stores.clients.count(limit=limit),
         users=stores.users.count(limit=limit),
@@ -69,18 +69,18 @@ def size(engine: Engine) -> Size:
 
 def ending_secrets(engine: Engine) -> Sequence[Client]:
     """The clients of which a secret ends soon, the first to end first."""
-    return engine.stores.clients.with_ending_secret(engine.now, engine.now + ENDING, limit=MOST_ENDING)
+    return engine.stores.clients.with_ending_secret(engine.now, engine.now + ENDING, limit=MAXIMUM_ENDING)
 
 
 def refusals(engine: Engine) -> Refused:
     """What was refused today and yesterday."""
     midnight = engine.now.replace(hour=0, minute=0, second=0, microsecond=0)
     since = midnight - timedelta(days=1)
-    found = engine.stores.events.search(EventFilter(types=REFUSALS, since=since), limit=MOST_REFUSALS)
+    found = engine.stores.events.search(EventFilter(types=REFUSALS, since=since), limit=MAXIMUM_EVENTS_READ)
     days: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     for event in found:
         days[event.at < midnight][event.reason] += 1 + _others(event.details)
-    is_whole = len(found) < MOST_REFUSALS
+    is_whole = len(found) < MAXIMUM_EVENTS_READ
     return Refused(
         today=days[0],
         yesterday=days[1],

@@ -344,7 +344,7 @@ def test_numbers_are_counted_up_to_a_limit(
     server: Server, reader: TestApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T146: no whole table is counted for a page."""
-    monkeypatch.setattr(overview, "MOST_COUNTED", 2)
+    monkeypatch.setattr(overview, "MAXIMUM_COUNTED", 2)
     assert "2+ People" in words(reader.get("/admin")).replace("People 2+", "2+ People")
 
 

@@ -33,8 +33,10 @@ table is counted as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import ClassVar
 
 from pyramid.config import Configurator
 
@@ -45,7 +47,7 @@ from authserver.features.console.pages import Page, Refused, refused_view, view_
 
 FAMILIES = (overview, audit, settings)
 PAGES: tuple[Page, ...] = tuple(chain.from_iterable(family.PAGES for family in FAMILIES))
-_LONGEST = 31_536_000
+_MAXIMUM_AGE = 31_536_000
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class AdminConsole:
             both.
     """
 
+    reasons: ClassVar[Mapping[str, str]] = {"operator-input": ""}
+
     read: tuple[str, ...] = ()
     operate: tuple[str, ...] = ()
     administer: tuple[str, ...] = ("authserver-admins",)
@@ -74,8 +78,8 @@ class AdminConsole:
 
     def __post_init__(self) -> None:
         for name in ("age_for_reading", "age_for_changing"):
-            if not 0 <= getattr(self, name) <= _LONGEST:
-                raise ValueError(f"{name}: 0 to {_LONGEST} seconds")
+            if not 0 <= getattr(self, name) <= _MAXIMUM_AGE:
+                raise ValueError(f"{name}: 0 to {_MAXIMUM_AGE} seconds")
 
     @property
     def access(self) -> Access:

@@ -70,13 +70,13 @@ def show(visit: Visit) -> Mapping[str, Any]:
     else:
         rows = _rows(visit, page.events)
         after = page.next or ""
-        url = visit.url(visit.page.name, **sent, after=after) if after else ""
+        url = visit.address(visit.page.name, **sent, after=after) if after else ""
     return {
         "sent": sent,
         "is_wide": any(sent[name] for name in ("reason", "actor", "source", "grant", "until", "error_id")),
         "rows": rows,
         "next": url,
-        "first": visit.url(visit.page.name, **sent) if visit.get("after") else "",
+        "first": visit.address(visit.page.name, **sent) if visit.get("after") else "",
         "problem": problem,
         "status": status,
         "types": sorted(EventType),
@@ -98,8 +98,10 @@ def show_event(visit: Visit) -> Mapping[str, Any]:
         "told": told,
         "checks": [_told(check) for check in told.checks],
         "outcome": [(name, value) for name, value in outcome.items() if value not in (None, "", [], {})],
-        "around": visit.url("admin_audit", since=_iso(event.at - _AROUND), until=_iso(event.at + _AROUND)),
-        "same": visit.url(
+        "around": visit.address(
+            "admin_audit", since=_iso(event.at - _AROUND), until=_iso(event.at + _AROUND)
+        ),
+        "same": visit.address(
             "admin_audit",
             client=event.client_id,
             reason=event.reason,

@@ -9,7 +9,7 @@ from typing import Any
 from authserver.administration import overview
 from authserver.features.console.pages import Page, Visit
 
-MOST_REASONS = 10
+MAXIMUM_REASONS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,9 @@ def show(visit: Visit) -> Mapping[str, Any]:
     return {
         "notices": list(_notices(visit, backlog)),
         "size": overview.size(visit.engine),
-        "most_counted": overview.MOST_COUNTED,
+        "most_counted": overview.MAXIMUM_COUNTED,
         "refused": refused,
-        "reasons": refused.reasons[:MOST_REASONS],
+        "reasons": refused.reasons[:MAXIMUM_REASONS],
         "most_refused": max([*refused.today.values(), *refused.yesterday.values()], default=0),
         "ending": overview.ending_secrets(visit.engine),
         "key": key,
@@ -59,11 +59,11 @@ def _notices(visit: Visit, backlog: Mapping[str, int]) -> Iterator[Notice]:
             label="See which",
             url="#ending",
         )
-    behind = [kind for kind, count in backlog.items() if count >= overview.MOST_COUNTED]
+    behind = [kind for kind, count in backlog.items() if count >= overview.MAXIMUM_COUNTED]
     if behind:
         yield Notice(
             kind="caution",
-            sentence=f"Clean-up is behind: {overview.MOST_COUNTED:,} expired rows or more wait ({', '.join(behind)}).",
+            sentence=f"Clean-up is behind: {overview.MAXIMUM_COUNTED:,} expired rows or more wait ({', '.join(behind)}).",
             label="See the backlog",
             url="#upkeep",
         )

@@ -136,7 +136,7 @@ class Visit:
         """Whether the person has this role (`read`, `operate` or `administer`), so that a button makes sense."""
         return self.role >= Role[role.upper()]
 
-    def url(self, name: str, /, **query: str | None) -> str:
+    def address(self, name: str, /, **query: str | None) -> str:
         """The address of a page, with these parameters; without those that are empty."""
         return own_url(self.request, name, **{key: value for key, value in query.items() if value})
 
@@ -153,7 +153,7 @@ class Visit:
         if done:
             sealed = self.engine.ring.seal(done.encode(), purpose=_NOTICE, context=self._session_id)
             query = {**query, _DONE: to_text(sealed)}
-        return see_other(self.url(name, **query))
+        return see_other(self.address(name, **query))
 
     def done(self) -> str:
         """The sentence about what was just done; "" for none."""
@@ -244,7 +244,7 @@ def _render(visit: Visit, template: str, values: Mapping[str, Any], pages: Itera
         "problem": visit.problem,
         "done": visit.done() if visit.request.method == "GET" else "",
         "navigation": [
-            (page.entry, visit.url(page.name), page.name == shown)
+            (page.entry, visit.address(page.name), page.name == shown)
             for page in pages
             if page.entry and visit.role >= page.role
         ],
