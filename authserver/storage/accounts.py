@@ -28,8 +28,13 @@ _DISABLE_USER = (
     .where(users.c.user_id == bindparam("id"), users.c.disabled_at.is_(None))
     .values(disabled_at=bindparam("now"))
 )
-_COUNT_USERS = sa.select(sa.func.count()).select_from(
-    sa.select(users.c.user_id).limit(bindparam("limit", type_=sa.Integer)).subquery()
+_COUNT_USERS = select(sa.func.count()).select_from(
+    # In the order of an index and by it, so that no more of the table is read.
+    select(users.c.user_id)
+    .where(users.c.user_id > "")
+    .order_by(users.c.user_id)
+    .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
+    .subquery()
 )
 _ENABLE_USER = (
     sa.update(users)

@@ -118,7 +118,8 @@ _COUNT_GRANTS = select(sa.func.count()).select_from(grants)
 _COUNT_LIVE_GRANTS = select(sa.func.count()).select_from(
     select(grants.c.grant_id)
     .where(grants.c.expires_at > bindparam("now"), grants.c.revoked_at.is_(None))
-    .limit(bindparam("limit", type_=sa.Integer))
+    .order_by(grants.c.expires_at)
+    .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
     .subquery()
 )
 _NEXT_GRANTS = (

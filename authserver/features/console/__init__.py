@@ -27,6 +27,10 @@ the error, `visit.get(name)` being what was typed. What a page is about comes in
 much of it before it is done (the macro `confirmation`). What may be shown only once, such as a new secret, is what `act`
 returns: values for the template `result`. `act_role` says who may do it; `visit.may("operate")` hides a button.
 
+Pages link to each other by name: `admin_client` with `client_id`, `admin_person` with `user_id`, `admin_grant` with
+`grant_id`, `admin_event` with `event_id`, and their lists `admin_clients`, `admin_people`, `admin_grants`, `admin_audit`;
+`templates/links.jinja2` has these links, which are texts until there is such a page (`visit.has`).
+
 Texts that others wrote go through the filter `visible`. Lists have a limit, and go on after a place (the macro `pager`); no
 table is counted as a whole.
 """

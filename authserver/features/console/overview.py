@@ -26,15 +26,16 @@ class Notice:
 def show(visit: Visit) -> Mapping[str, Any]:
     refused = overview.refusals(visit.engine)
     key, staged = overview.keys(visit.engine)
+    ending = overview.ending_secrets(visit.engine)
     backlog = visit.application.caretaker.backlog()
     return {
-        "notices": list(_notices(visit, backlog)),
+        "notices": list(_notices(visit, backlog, len(ending))),
         "size": overview.size(visit.engine),
         "most_counted": overview.MAXIMUM_COUNTED,
         "refused": refused,
         "reasons": refused.reasons[:MAXIMUM_REASONS],
         "most_refused": max([*refused.today.values(), *refused.yesterday.values()], default=0),
-        "ending": overview.ending_secrets(visit.engine),
+        "ending": ending,
         "key": key,
         "age": _age((visit.engine.now - key.activates_at).days) if key else "",
         "staged": staged,
@@ -47,15 +48,14 @@ def _age(days: int) -> str:
     return "today" if days < 1 else "1 day ago" if days == 1 else f"{days:,} days ago"
 
 
-def _notices(visit: Visit, backlog: Mapping[str, int]) -> Iterator[Notice]:
-    ending = overview.ending_secrets(visit.engine)
+def _notices(visit: Visit, backlog: Mapping[str, int], ending: int) -> Iterator[Notice]:
     if ending:
-        several = len(ending) > 1
+        which = "1 client has" if ending == 1 else f"{ending} clients have"
+        if ending == overview.MAXIMUM_ENDING:
+            which = f"{ending} clients or more have"
         yield Notice(
             kind="caution",
-            sentence=f"{len(ending)} clients have a secret that ends within {overview.ENDING.days} days."
-            if several
-            else f"1 client has a secret that ends within {overview.ENDING.days} days.",
+            sentence=f"{which} a secret that ends within {overview.ENDING.days} days.",
             label="See which",
             url="#ending",
         )

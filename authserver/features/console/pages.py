@@ -140,6 +140,10 @@ class Visit:
         """The address of a page, with these parameters; without those that are empty."""
         return own_url(self.request, name, **{key: value for key, value in query.items() if value})
 
+    def has(self, name: str) -> bool:
+        """Whether there is a page of this name, for a link to it."""
+        return name in self.request.registry.routes
+
     def token(self, name: str) -> str:
         """The token of a form that is sent to this page."""
         return session_token(self.request, name)
