@@ -72,7 +72,8 @@ class OnePageMore:
 
     @hookimpl
     def includeme(self, config: Configurator) -> None:
-        config.add_endpoint(RENAME.route, view_of(RENAME, (RENAME,), ACCESS))
+        view = view_of(RENAME, (RENAME,), ACCESS)
+        config.add_endpoint(RENAME.route, view, otherwise=view)
 
 
 @pytest.fixture(scope="module")
@@ -171,12 +172,17 @@ def test_a_page_is_404_for_whoever_may_not_see_it(
 ) -> None:
     """T146: a person without the role cannot tell the page from one that is not there."""
     role = PEOPLE[username][1]
-    answer = browsers[username].get(page.path, expect_errors=True)
+    in_german = {"Accept-Language": "de"}
+    answer = browsers[username].get(page.path, headers=in_german, expect_errors=True)
+    by_another_method = browsers[username].put(page.path, expect_errors=True)
     if role is None or role < page.role:
-        there_is_none = browsers[username].get("/admin/no-such-page", expect_errors=True)
-        assert answer.status_int == there_is_none.status_int == 404
+        there_is_none = browsers[username].get("/admin/no-such-page", headers=in_german, expect_errors=True)
+        assert answer.status_int == there_is_none.status_int == by_another_method.status_int == 404
         assert words(answer) == words(there_is_none)
-    else:
+    elif role >= page.act_role:
+        assert by_another_method.status_int == 405
+        assert by_another_method.headers["Allow"] == ", ".join(page.route.methods)
+    if role is not None and role >= page.role:
         # Without what the page is about it may be that there is no such thing.
         assert answer.status_int in ((200, 400, 404) if page.keys else (200,))
 

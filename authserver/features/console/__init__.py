@@ -101,5 +101,7 @@ class AdminConsole:
     @hookimpl
     def includeme(self, config: Configurator) -> None:
         for page in PAGES:
-            config.add_endpoint(page.route, view_of(page, PAGES, self.access))
+            view = view_of(page, PAGES, self.access)
+            # Whoever may not see a page cannot tell it from none by another method either.
+            config.add_endpoint(page.route, view, otherwise=view)
         config.add_exception_view(refused_view(PAGES), context=Refused)

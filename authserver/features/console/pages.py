@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from pyramid.httpexceptions import HTTPException, HTTPNotFound
+from pyramid.httpexceptions import HTTPException, HTTPMethodNotAllowed, HTTPNotFound
 from pyramid.renderers import render_to_response
 from pyramid.response import Response
 
@@ -189,18 +189,20 @@ def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Requ
     """The view of a page: it asks for role, form token and sign-in, in this order, before anything is read or done."""
 
     def view(request: Request) -> Response:
-        request.language = PageLanguage(SOURCE)
         user, session = request.browser.user, request.browser.session
-        changes = request.method == "POST"
+        changes = request.method not in ("GET", "HEAD")
         role = access.role_of(user) if user else None
         if user is not None and (role is None or role < (page.act_role if changes else page.role)):
             raise HTTPNotFound()
+        if request.method not in (*page.route.methods, "HEAD"):
+            raise HTTPMethodNotAllowed(headers={"Allow": ", ".join(page.route.methods)})
         # Before anybody is sent to sign in: a request from another site must not lead anywhere.
         sent = read_own_form(request) if changes else read_page_query(request)
         if user is None or session is None or role is None:
             return see_login(request, page=_back(page, sent, changes))
         if not access.is_recent(session, request.engine.now, changes=changes):
             return see_login(request, page=_back(page, sent, changes), again="yes")
+        request.language = PageLanguage(SOURCE)
         visit = Visit(request=request, page=page, person=user, role=role, sent=sent)
         do: Act = page.act if changes and page.act else page.show
         try:
