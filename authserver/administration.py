@@ -6,7 +6,9 @@ with everything.
 
 from __future__ import annotations
 
+from authserver.engine import overview
 from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
+from authserver.engine.moments import BadMoment, moment_of
 from authserver.engine.people.account import (
     Ended,
     disconnect,
@@ -17,18 +19,22 @@ from authserver.engine.people.account import (
     set_password,
     sign_out_everywhere,
 )
-from authserver.engine.people.attributes import BadAttributes, change
+from authserver.engine.people.attributes import BadAttributes, ChangedMeanwhile, change
 from authserver.engine.people.login import BadPassword, add_user, disable_user
 from authserver.engine.people.usernames import BadUsername, normalise_username
+from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import REFUSALS, EventFilter, EventType
 
 __all__ = [
     "MAXIMUM_PAGE",
     "REFUSALS",
+    "AlreadyExists",
     "BadAttributes",
+    "BadMoment",
     "BadPassword",
     "BadSearch",
     "BadUsername",
+    "ChangedMeanwhile",
     "Ended",
     "EventFilter",
     "EventType",
@@ -41,7 +47,9 @@ __all__ = [
     "enable_user",
     "find",
     "let_in_by",
+    "moment_of",
     "normalise_username",
+    "overview",
     "revoke_grant",
     "search",
     "set_password",

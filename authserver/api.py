@@ -77,6 +77,9 @@ the token endpoint does; an endpoint that asks plugins afterwards calls `proven_
 `json_response` makes a response, and an `OAuthError` becomes an error in the medium of the
 endpoint; `TemporarilyUnavailable` says that trying again may help. `read_bearer` reads an access token from the
 Authorization header of the caller, `find_issued` finds the `Issued` behind it, and `InvalidToken` refuses it.
+A page for signed-in people (`personal` in its `Route`) reads its address with `read_page_query` and its form with
+`read_own_form`, whose token is the `session_token`; `see_login` sends strangers to sign in and back, `see_other` sends
+elsewhere, `own_url` is the address of a page, and a `PageError` is shown as one.
 `config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
 issuer at its well-known address.
 
@@ -169,6 +172,7 @@ from authserver.engine.errors import (
     InvalidTarget,
     InvalidToken,
     OAuthError,
+    PageError,
     TemporarilyUnavailable,
     TooManyRequests,
     UnauthorizedClient,
@@ -263,7 +267,7 @@ from authserver.protocols import (
     TokenResponseHook,
 )
 from authserver.settings import LOOPBACK_HOSTS, Secret
-from authserver.web.forms import read_form, read_json, read_query
+from authserver.web.forms import read_form, read_json, read_page_query, read_query
 from authserver.web.json import json_response
 from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter
 from authserver.web.operations import (
@@ -274,8 +278,10 @@ from authserver.web.operations import (
 )
 from authserver.web.operations import INFORMATION as CLIENT_INFORMATION
 from authserver.web.operations import METADATA as CLIENT_METADATA
+from authserver.web.pages import own_url, see_other
 from authserver.web.request import Request
 from authserver.web.route import Medium, Origins, Route
+from authserver.web.session import read_own_form, see_login, session_token
 
 __all__ = [
     "AUTHORIZATION_ERRORS",
@@ -357,6 +363,7 @@ __all__ = [
     "Operation",
     "OriginDecisionHook",
     "Origins",
+    "PageError",
     "Parameter",
     "Parameters",
     "PrivateUseRedirectUrisHook",
@@ -434,6 +441,7 @@ __all__ = [
     "normalise_username",
     "of_this_generation",
     "origin_problem",
+    "own_url",
     "proven_client",
     "proven_key",
     "read_bearer",
@@ -443,11 +451,16 @@ __all__ = [
     "read_jws",
     "read_metadata",
     "read_object",
+    "read_own_form",
+    "read_page_query",
     "read_query",
     "redirect_uri_problem",
     "remove_registration",
     "requested_scopes",
     "same_loopback_redirect_uri",
+    "see_login",
+    "see_other",
+    "session_token",
     "single_use",
     "to_text",
     "update_registration",

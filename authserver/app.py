@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -81,6 +81,7 @@ class Application:
         floods: counts what strangers are refused too often.
         insecure: a line for everything that must not be so in production.
         caller: who works with it where no request does: the server itself, or a command.
+        origins: where each setting comes from, by its key (`ini.origins`).
     """
 
     parts: ServerParts
@@ -90,6 +91,7 @@ class Application:
     floods: Floods
     insecure: tuple[str, ...]
     caller: Caller
+    origins: Mapping[str, str] = field(default_factory=dict)
     _probes: TimeLimit = field(default_factory=lambda: TimeLimit(PROBE_SECONDS, threads=2))
 
     @contextmanager
@@ -241,7 +243,8 @@ def build(
     )
     plugins, insecure = load(settings.plugins, others=settings.shadow_plugins)
     try:
-        return _build(loaded, plugins, insecure, caller, load if shadow else None)
+        application = _build(loaded, plugins, insecure, caller, load if shadow else None)
+        return replace(application, origins=ini_reader.origins(ini))
     except BaseException:
         plugins.close()
         raise

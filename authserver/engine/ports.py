@@ -72,6 +72,12 @@ class Clients(Protocol):
     def page(self, now: datetime, *, after: str = "", limit: int) -> Sequence[Client]:
         """The next `limit` clients by id, beginning after the id `after`, disabled or not; one statement."""
 
+    def count(self, *, limit: int) -> int:
+        """How many there are, disabled or not, counted up to `limit`."""
+
+    def with_ending_secret(self, now: datetime, before: datetime, *, limit: int) -> Sequence[Client]:
+        """At most `limit` enabled clients with a live secret that ends until then, the first to end first."""
+
     def change(self, before: Client, after: Client) -> bool:
         """Replace a client as it was read, but not its secrets; False when it was changed meanwhile, or is not kept here.
 
@@ -198,6 +204,9 @@ class Users(Protocol):
     def page(self, *, after: str = "", limit: int) -> Sequence[User]:
         """The next `limit` users by name, beginning after the name `after`, disabled or not; one statement."""
 
+    def count(self, *, limit: int) -> int:
+        """How many there are, disabled or not, counted up to `limit`."""
+
     def disable(self, user_id: str, now: datetime) -> bool:
         """Disable the user; False when unknown or disabled before."""
 
@@ -255,6 +264,9 @@ class Grants(Protocol):
 
     def count(self) -> int:
         """How many there are, live or not."""
+
+    def count_live(self, now: datetime, *, limit: int) -> int:
+        """How many are live, counted up to `limit`; also those whose code was never redeemed."""
 
     def revoke_next(
         self, now: datetime, reason: str, *, after: str = "", limit: int

@@ -28,6 +28,14 @@ _DISABLE_USER = (
     .where(users.c.user_id == bindparam("id"), users.c.disabled_at.is_(None))
     .values(disabled_at=bindparam("now"))
 )
+_COUNT_USERS = select(sa.func.count()).select_from(
+    # In the order of an index and by it, so that no more of the table is read.
+    select(users.c.user_id)
+    .where(users.c.user_id > "")
+    .order_by(users.c.user_id)
+    .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
+    .subquery()
+)
 _ENABLE_USER = (
     sa.update(users)
     .where(users.c.user_id == bindparam("id"), users.c.disabled_at.is_not(None))
@@ -127,6 +135,9 @@ class SqlUsers:
         return [
             _USER.record(row) for row in self._work.read(_PAGE_OF_USERS, {"after": after, "limit": limit})
         ]
+
+    def count(self, *, limit: int) -> int:
+        return int(self._work.read(_COUNT_USERS, {"limit": limit}).scalar_one())
 
     def disable(self, user_id: str, now: datetime) -> bool:
         return self._work.write(_DISABLE_USER, {"id": user_id, "now": now}) == 1

@@ -115,6 +115,13 @@ _WIDEN_GRANT = (
     .values(scopes=bindparam("now_has"), details=bindparam("and_says"))
 )
 _COUNT_GRANTS = select(sa.func.count()).select_from(grants)
+_COUNT_LIVE_GRANTS = select(sa.func.count()).select_from(
+    select(grants.c.grant_id)
+    .where(grants.c.expires_at > bindparam("now"), grants.c.revoked_at.is_(None))
+    .order_by(grants.c.expires_at)
+    .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
+    .subquery()
+)
 _NEXT_GRANTS = (
     select(grants.c.grant_id)
     .where(grants.c.grant_id > bindparam("after"))
@@ -304,6 +311,9 @@ class SqlGrants:
 
     def count(self) -> int:
         return int(self._work.read(_COUNT_GRANTS, {}).scalar_one())
+
+    def count_live(self, now: datetime, *, limit: int) -> int:
+        return int(self._work.read(_COUNT_LIVE_GRANTS, {"now": now, "limit": limit}).scalar_one())
 
     def revoke_next(
         self, now: datetime, reason: str, *, after: str = "", limit: int

@@ -60,6 +60,26 @@ _PAGE = (
     .order_by(None)
     .order_by(clients.c.client_id, client_secrets.c.created_at)
 )
+_COUNT = select(sa.func.count()).select_from(
+    # In the order of an index and by it, so that no more of the table is read.
+    select(clients.c.client_id)
+    .where(clients.c.client_id > "")
+    .order_by(clients.c.client_id)
+    .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
+    .subquery()
+)
+_ENDING = (
+    select(client_secrets.c.client_id, sa.func.min(client_secrets.c.expires_at).label("ends"))
+    .join_from(client_secrets, clients, client_secrets.c.client_id == clients.c.client_id)
+    .where(
+        client_secrets.c.expires_at > bindparam("now", type_=UtcDateTime),
+        client_secrets.c.expires_at <= bindparam("before", type_=UtcDateTime),
+        clients.c.disabled_at.is_(None),
+    )
+    .group_by(client_secrets.c.client_id)
+    .order_by("ends", client_secrets.c.client_id)
+    .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
+)
 _ADD = insert_new(clients)
 _THIS = clients.c.client_id == bindparam("this")
 # Two changes of one client wait for each other; requests with its secrets do not wait.
@@ -201,6 +221,15 @@ class SqlClients:
 
     def page(self, now: datetime, *, after: str = "", limit: int) -> Sequence[Client]:
         return self._several(_PAGE, {"after": after, "limit": limit, "now": now})
+
+    def count(self, *, limit: int) -> int:
+        return int(self._work.read(_COUNT, {"limit": limit}).scalar_one())
+
+    def with_ending_secret(self, now: datetime, before: datetime, *, limit: int) -> Sequence[Client]:
+        ending = self._work.read(_ENDING, {"now": now, "before": before, "limit": limit})
+        client_ids = [row.client_id for row in ending]
+        found = {client.client_id: client for client in self.find_all(client_ids, now)}
+        return [found[client_id] for client_id in client_ids if client_id in found]
 
     def disable(self, client_id: str, now: datetime) -> bool:
         return self._work.write(_DISABLE, {"id": client_id, "now": now}) == 1

@@ -173,6 +173,42 @@ def test_clients_are_read_page_by_page_in_the_order_of_their_ids(stores: Stores)
     assert stores.clients.page(NOW, after="aa", limit=1) == [stores.clients.find("b", NOW)]
 
 
+def test_clients_people_and_live_grants_are_counted_up_to_a_number(stores: Stores) -> None:
+    """T146: no whole table is counted for a page."""
+    for number in range(3):
+        stores.clients.add(a_client(client_id=f"client-{number}"))
+        stores.users.add(a_user(user_id=f"user_{number}", username=f"user-{number}"))
+        stores.grants.add(a_grant(grant_id=f"grant_{number}"))
+    stores.clients.disable("client-1", NOW)
+    stores.users.disable("user_1", NOW)
+    stores.grants.revoke("grant_1", NOW, "test")
+    assert [stores.clients.count(limit=limit) for limit in (2, 3, 9)] == [2, 3, 3]
+    assert [stores.users.count(limit=limit) for limit in (2, 3, 9)] == [2, 3, 3]
+    assert [stores.grants.count_live(NOW, limit=limit) for limit in (1, 2, 9)] == [1, 2, 2]
+    assert stores.grants.count_live(NOW + timedelta(days=1), limit=9) == 0
+
+
+def test_clients_with_a_secret_that_ends_are_found(stores: Stores) -> None:
+    """The first to end first; those that have ended are not live, and a disabled client needs none."""
+    for client_id, ends in (("later", 9), ("soon", 1), ("never", None), ("ended", -1), ("gone", 2)):
+        stores.clients.add(a_client(client_id=client_id))
+        expires_at = None if ends is None else NOW + timedelta(days=ends)
+        secret = ClientSecret(digest=client_id.encode(), key_id="one", created_at=NOW, expires_at=expires_at)
+        stores.clients.add_secret(client_id, secret)
+    stores.clients.add_secret("later", replace(secret, digest=b"first", expires_at=NOW + timedelta(days=3)))
+    stores.clients.disable("gone", NOW)
+
+    def found(days: int, limit: int = 9) -> list[str]:
+        clients = stores.clients.with_ending_secret(NOW, NOW + timedelta(days=days), limit=limit)
+        return [client.client_id for client in clients]
+
+    assert found(30) == ["soon", "later"]
+    assert found(30, limit=1) == ["soon"]
+    assert found(2) == ["soon"]
+    assert found(0) == []
+    assert len(stores.clients.with_ending_secret(NOW, NOW + timedelta(days=30), limit=9)[1].secrets) == 2
+
+
 def test_several_clients_are_found_at_once(stores: Stores) -> None:
     """The stored ones, each once, with their valid secrets."""
     live = ClientSecret(digest=b"live", key_id="k", created_at=NOW)

@@ -113,6 +113,18 @@ class MemoryClients(InMemory):
         client_ids = sorted(client_id for client_id in self.tables.clients if client_id > after)
         return [_with_live_secrets(self.tables.clients[client_id], now) for client_id in client_ids[:limit]]
 
+    def count(self, *, limit: int) -> int:
+        return min(len(self.tables.clients), limit)
+
+    def with_ending_secret(self, now: datetime, before: datetime, *, limit: int) -> Sequence[Client]:
+        def ends(client: Client) -> datetime | None:
+            times = [secret.expires_at for secret in client.secrets if secret.expires_at]
+            return min((at for at in times if at <= before), default=None)
+
+        found = [(ends(client), client) for client in self.list(now) if client.is_enabled]
+        ending = [(at, client.client_id, client) for at, client in found if at]
+        return [client for _at, _id, client in sorted(ending, key=lambda each: each[:2])[:limit]]
+
     def change(self, before: Client, after: Client) -> bool:
         with self.lock:
             kept = self.tables.clients.get(before.client_id)
@@ -311,6 +323,9 @@ class MemoryUsers(InMemory):
     def page(self, *, after: str = "", limit: int) -> Sequence[User]:
         return [user for user in self.list() if user.username > after][:limit]
 
+    def count(self, *, limit: int) -> int:
+        return min(len(self.tables.users), limit)
+
     def disable(self, user_id: str, now: datetime) -> bool:
         with self.lock:
             user = self.tables.users.get(user_id)
@@ -432,6 +447,14 @@ class MemoryGrants(InMemory):
 
     def count(self) -> int:
         return len(self.tables.grants)
+
+    def count_live(self, now: datetime, *, limit: int) -> int:
+        live = [
+            grant
+            for grant in self.tables.grants.values()
+            if grant.revoked_at is None and grant.expires_at > now
+        ]
+        return min(len(live), limit)
 
     def revoke_next(
         self, now: datetime, reason: str, *, after: str = "", limit: int

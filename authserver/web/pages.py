@@ -19,6 +19,7 @@ from pyramid.interfaces import ITranslationDirectories
 from pyramid.response import Response
 from pyramid.view import view_config
 
+from authserver.engine.printable import made_visible
 from authserver.settings import REFERENCE, Settings
 from authserver.web.languages import DOMAIN, Languages, PageLanguage, underscored
 from authserver.web.request import Request, Served
@@ -53,6 +54,7 @@ def includeme(config: Configurator) -> None:
             "jinja2.undefined": "strict",
             "jinja2.trim_blocks": True,
             "jinja2.lstrip_blocks": True,
+            "jinja2.filters": {"visible": visible},
         }
     )
     config.include("pyramid_jinja2")
@@ -64,6 +66,23 @@ def includeme(config: Configurator) -> None:
     config.registry.home_links = []
     config.registry.static_files = _static_files(application.parts.settings)
     config.add_directive("add_home_link", add_home_link)
+
+
+def visible(value: object, maximum: int = 200) -> str:
+    """Filter for templates: a value that others wrote, in one line: cut, and with escapes for what is hidden in it.
+
+    Templates escape what is markup. A list has commas between its values, and nothing is a dash.
+    """
+    match value:
+        case None | "" | () | []:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple() | set() | frozenset():
+            text = ", ".join(map(str, value))
+        case _:
+            text = str(value)
+    return made_visible(text if len(text) <= maximum else f"{text[: maximum - 1]}…")
 
 
 def add_home_link(config: Configurator, label: str, url: str) -> None:

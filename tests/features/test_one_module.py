@@ -30,6 +30,8 @@ WORDS = {
         "cimd",
     ],
     "client_management": ["registration_access_token", "registration_client_uri"],
+    # Not "console", which is also what a terminal is called.
+    "console": ["admin_overview", "admin_audit", "admin_event", "age_for_reading", "age_for_changing"],
     "dpop": ["dpop", "jkt"],
     "jwt_bearer": ["grant-type:jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],

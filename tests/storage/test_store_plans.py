@@ -49,6 +49,10 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     ),
     "clients.find_all": lambda stores: stores.clients.find_all(["client-7", "client-8"], NOW),
     "clients.page": lambda stores: stores.clients.page(NOW, after="client-7", limit=9),
+    "clients.count": lambda stores: stores.clients.count(limit=9),
+    "clients.with_ending_secret": lambda stores: stores.clients.with_ending_secret(
+        NOW, NOW + timedelta(days=30), limit=9
+    ),
     "clients.knows_origin": lambda stores: stores.clients.knows_origin("https://client-7.example"),
     "clients.touch": lambda stores: stores.clients.touch("client-7", NOW),
     "clients.note_first_use": lambda stores: stores.clients.note_first_use("client-7", NOW),
@@ -67,6 +71,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "users.find_by_name": lambda stores: stores.users.find_by_name("user7"),
     "users.find_all": lambda stores: stores.users.find_all(["user_7", "user_8"]),
     "users.page": lambda stores: stores.users.page(after="user7", limit=9),
+    "users.count": lambda stores: stores.users.count(limit=9),
     "users.enable": lambda stores: stores.users.enable("user_7"),
     "users.add": lambda stores: add_user(stores),
     "users.disable": lambda stores: stores.users.disable("user_7", NOW),
@@ -91,6 +96,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     ),
     "grants.touch": lambda stores: stores.grants.touch("grant-7", NOW),
     "grants.page": lambda stores: stores.grants.page(after="grant-7", limit=9),
+    "grants.count_live": lambda stores: stores.grants.count_live(NOW, limit=9),
     "grants.narrow": lambda stores: stores.grants.narrow(a_grant(grant_id="grant-7"), ("urn:other",)),
     "grants.widen": lambda stores: stores.grants.widen(a_grant(grant_id="grant-7"), ("read", "write")),
     "tokens.add": lambda stores: stores.tokens.add(
