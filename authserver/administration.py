@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from authserver.engine import overview
 from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
+from authserver.engine.crypto.jose import ALGORITHMS
+from authserver.engine.keys import ring, signing_keys
+from authserver.engine.keys.signing_keys import CannotChange
 from authserver.engine.moments import BadMoment, moment_of
 from authserver.engine.people.account import (
     Ended,
@@ -23,9 +26,11 @@ from authserver.engine.people.attributes import BadAttributes, ChangedMeanwhile,
 from authserver.engine.people.login import BadPassword, add_user, disable_user
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.records import REFUSALS, EventFilter, EventType
+from authserver.engine.records import REFUSALS, EventFilter, EventType, KeyState
+from authserver.settings import SettingsError
 
 __all__ = [
+    "ALGORITHMS",
     "MAXIMUM_PAGE",
     "REFUSALS",
     "AlreadyExists",
@@ -34,11 +39,14 @@ __all__ = [
     "BadPassword",
     "BadSearch",
     "BadUsername",
+    "CannotChange",
     "ChangedMeanwhile",
     "Ended",
     "EventFilter",
     "EventType",
+    "KeyState",
     "Page",
+    "SettingsError",
     "add_user",
     "change",
     "disable_user",
@@ -51,9 +59,11 @@ __all__ = [
     "normalise_username",
     "overview",
     "revoke_grant",
+    "ring",
     "search",
     "set_password",
     "sign_out_everywhere",
+    "signing_keys",
     "source_of",
     "types_of",
 ]

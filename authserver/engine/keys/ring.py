@@ -29,12 +29,51 @@ class Dependents:
         return " and ".join(told) or "nothing"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A key of the ring, or one that was in it, and what needs it.
+
+    Attributes:
+        seals: whether it is the first key of the ring, which seals and signs everything new.
+        is_present: whether it is in the ring.
+        first_used_at: None for one that was not used yet.
+    """
+
+    key_id: str
+    seals: bool
+    is_present: bool
+    first_used_at: datetime | None
+    needed_by: Dependents
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether it can be taken out of the ring: nothing needs it, and another one seals."""
+        return self.is_present and not self.seals and self.needed_by == Dependents()
+
+
+def standings(engine: Engine) -> Sequence[Standing]:
+    """The keys of the ring in its order, and those that were in it before, the latest first."""
+    ids, needed = engine.ring.key_ids, dependents(engine.stores, engine.now)
+    used = {key.key_id: key.first_used_at for key in engine.stores.ring_keys.list()}
+    former = sorted({*used, *needed} - {*ids}, key=lambda key_id: used.get(key_id, engine.now), reverse=True)
+    return [
+        Standing(
+            key_id=key_id,
+            seals=key_id == ids[0],
+            is_present=key_id in ids,
+            first_used_at=used.get(key_id),
+            needed_by=needed.get(key_id, Dependents()),
+        )
+        for key_id in (*ids, *former)
+    ]
+
+
 def dependents(stores: Stores, now: datetime) -> Mapping[str, Dependents]:
     """What depends on each key that anything depends on, by the id of the key.
 
     What is sealed in kept records does not count: they expire soon, and are refused when they do not open.
     """
-    sealed = [_sealed_by(key) for key in stores.signing_keys.list() if key.sealed_private_jwk is not None]
+    sealed = [sealed_by(key) for key in stores.signing_keys.list() if key.sealed_private_jwk is not None]
     secrets = stores.clients.count_secrets(now)
     return {
         key_id: Dependents(signing_keys=sealed.count(key_id), client_secrets=secrets.get(key_id, 0))
@@ -105,7 +144,7 @@ def outdated(stores: Stores, ring: KeyRing) -> list[SigningKey]:
     return [
         key
         for key in stores.signing_keys.list()
-        if key.sealed_private_jwk is not None and _sealed_by(key) != ring.key_ids[0]
+        if key.sealed_private_jwk is not None and sealed_by(key) != ring.key_ids[0]
     ]
 
 
@@ -139,7 +178,7 @@ def _note(ring: KeyRing, stores: Stores, key_id: str, now: datetime) -> bool:
     return stores.ring_keys.add(RingKey(key_id=key_id, fingerprint=fingerprint, first_used_at=now))
 
 
-def _sealed_by(key: SigningKey) -> str:
+def sealed_by(key: SigningKey) -> str:
     """The id of the ring key that sealed its private part; "" when that cannot be known."""
     try:
         return key_id_of(key.sealed_private_jwk or b"")

@@ -22,7 +22,9 @@ from authserver.administration import (
     BadPassword,
     BadSearch,
     BadUsername,
+    CannotChange,
     ChangedMeanwhile,
+    SettingsError,
 )
 from authserver.api import (
     Engine,
@@ -54,8 +56,10 @@ PROBLEMS = (
     BadPassword,
     BadSearch,
     BadUsername,
+    CannotChange,
     ChangedMeanwhile,
     OAuthError,
+    SettingsError,
 )
 TEMPLATES = "authserver.features.console:templates"
 _NOTICE = "notice-of-operator"

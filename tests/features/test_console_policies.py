@@ -1,0 +1,208 @@
+"""The pages for operators about keys, policies, limits and statistics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import copyfile
+
+import pytest
+from webtest import TestApp, TestResponse
+
+from authserver.cli.keys import new_ring_entry
+from authserver.engine.keys import ring
+from authserver.engine.records import EventType, KeyState
+from authserver.testing.server import SETTINGS, Server, form_with
+
+HOSTILE = "<script>alert(1)</script>\u202egnp.exe\x1b[31m" + "x" * 10_000
+PEOPLE = {"rita": "support", "oscar": "operators", "ada": "authserver-admins"}
+
+
+def started(path: Path, template: Path, **more: str) -> Server:
+    copyfile(template, path)
+    server = Server(
+        f"sqlite:///{path}",
+        {
+            "authserver.plugins": f"{SETTINGS['authserver.plugins']}\nadmin_console",
+            "authserver.plugin.admin_console.read": "support",
+            "authserver.plugin.admin_console.operate": "operators",
+            **more,
+        },
+    )
+    for username, group in PEOPLE.items():
+        server.add_user(username, groups=[group])
+    return server
+
+
+@pytest.fixture(scope="module")
+def server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = started(tmp_path_factory.mktemp("console") / "authserver.db", migrated_sqlite_file)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def browsers(server: Server) -> dict[str, TestApp]:
+    """A signed-in browser of each person."""
+    return {username: signed_in(server, username) for username in PEOPLE}
+
+
+@pytest.fixture
+def reader(browsers: dict[str, TestApp]) -> TestApp:
+    return browsers["rita"]
+
+
+@pytest.fixture
+def administrator(browsers: dict[str, TestApp]) -> TestApp:
+    return browsers["ada"]
+
+
+def signed_in(server: Server, username: str) -> TestApp:
+    browser = server.browser()
+    server.sign_in(browser, username)
+    return browser
+
+
+def words(answer: TestResponse) -> str:
+    return " ".join(answer.html.main.get_text(" ", strip=True).split())
+
+
+def alert(answer: TestResponse) -> str:
+    return answer.html.find(role="alert").get_text(" ", strip=True)
+
+
+def status(answer: TestResponse) -> str:
+    return answer.html.find(role="status").get_text(" ", strip=True)
+
+
+def events(server: Server, type: EventType) -> list[dict]:
+    return [
+        {**row, "details": json.loads(row["details"] or "{}")}
+        for row in server.rows("events")
+        if row["type"] == type
+    ]
+
+
+# ---- keys -------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_rotated_and_revoked(server: Server, administrator: TestApp) -> None:
+    """R-06: staged first; a revocation says what it means before it is done, and both are the person's acts."""
+    before = words(administrator.get("/admin/keys"))
+    assert "signs new tokens" in before
+    form = form_with(administrator.get("/admin/keys"), "after")
+    page = form.submit().follow()
+    assert "is published, and signs from" in status(page)
+    (made,) = events(server, EventType.KEY_CREATED)[1:]
+    assert made["actor"].startswith("user:") and made["reason"] == "rotated"
+    staged = made["details"]["kid"]
+    assert staged in page.text and KeyState.STAGED in words(page)
+    with server.begin() as engine:
+        old, new = sorted(engine.stores.signing_keys.list(), key=lambda key: key.activates_at)
+        assert new.kid == staged and old.retires_at == new.activates_at
+
+    again = form_with(administrator.get("/admin/keys"), "after").submit(expect_errors=True)
+    assert again.status_int == 400 and "is staged already" in alert(again)
+
+    asked = administrator.get(f"/admin/keys/revoke?kid={old.kid}")
+    assert "1 signing key" in words(asked) and f"The staged key {staged} signs at once" in words(asked)
+    assert f"{old.ends_at:%Y-%m-%d %H:%M:%S}" in words(asked)
+    assert len(server.rows("signing_keys")) == 2 and not events(server, EventType.KEY_REVOKED)
+    form = form_with(asked, "reason")
+    form["reason"] = "stolen"
+    done = form.submit("confirm").follow()
+    assert status(done).startswith(f"{old.kid} is out of use, and its private part is erased. {staged} signs")
+    (revoked,) = events(server, EventType.KEY_REVOKED)
+    assert (revoked["reason"], revoked["details"]["kid"]) == ("stolen", old.kid)
+    assert revoked["actor"] == made["actor"]
+    gone = administrator.get(f"/admin/keys/revoke?kid={old.kid}", expect_errors=True)
+    assert gone.status_int == 400 and "it ended at" in alert(gone)
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"algorithm": "RS256x"}, "algorithm: expected"),
+        ({"after": "soon"}, "expected a number of seconds"),
+        ({"after": "-1"}, "expected a number of seconds"),
+        ({"after": "9" * 400}, "expected a number of seconds"),
+        ({"after": "1"}, "is published for at least"),
+        ({"algorithm": HOSTILE}, "algorithm: expected"),
+    ],
+)
+def test_a_key_that_cannot_be_is_not_made(
+    server: Server, administrator: TestApp, sent: dict[str, str], said: str
+) -> None:
+    before = server.rows("signing_keys")
+    form = form_with(administrator.get("/admin/keys"), "after")
+    values = {**dict(form.submit_fields()), **sent}
+    answer = administrator.post("/admin/keys", values, expect_errors=True)
+    assert answer.status_int == 400 and said in alert(answer)
+    assert "<script" not in answer.text
+    assert server.rows("signing_keys") == before
+
+
+def test_a_revocation_needs_its_button_and_a_key(server: Server, administrator: TestApp) -> None:
+    """T147: a tampered form ends nothing."""
+    with server.begin() as engine:
+        kid = next(key.kid for key in engine.stores.signing_keys.list() if key.state(engine.now) != "removed")
+    form = form_with(administrator.get(f"/admin/keys/revoke?kid={kid}"), "reason")
+    values = dict(form.submit_fields())
+    before = server.rows("signing_keys")
+    for tampered, said in (
+        ({}, "confirm it with the button"),
+        ({"confirm": "yes", "reason": HOSTILE}, "up to 100 characters"),
+        ({"confirm": "yes", "kid": HOSTILE}, "no such key"),
+        ({"confirm": "yes", "kid": ""}, "no such key"),
+    ):
+        answer = administrator.post("/admin/keys/revoke", {**values, **tampered}, expect_errors=True)
+        assert answer.status_int == 400 and said in answer.html.main.get_text(" ", strip=True), tampered
+        assert "<script" not in answer.text
+    assert server.rows("signing_keys") == before
+
+
+def test_the_ring_says_what_needs_its_older_keys(migrated_sqlite_file: Path, tmp_path: Path) -> None:
+    """T148: what is sealed under an older key, and that it may leave when nothing is."""
+    server = started(tmp_path / "authserver.db", migrated_sqlite_file)
+    server.close()
+    keys = new_ring_entry() + "\n" + SETTINGS["authserver.secret_keys"]
+    later = Server(
+        f"sqlite:///{tmp_path / 'authserver.db'}", {**server.ini, "authserver.secret_keys": keys}
+    )
+    browser = signed_in(later, "rita")
+    page = words(browser.get("/admin/keys"))
+    assert "Older keys of the ring are still needed. 1 signing key is sealed again" in page
+    assert "authserver db reencrypt" in page and "1 signing key" in page
+    with later.begin() as engine:
+        kids = [key.kid for key in ring.outdated(engine.stores, engine.ring)]
+    assert list(ring.reseal(later.application.storage, later.application.parts.ring, kids)) == [""]
+    page = words(browser.get("/admin/keys"))
+    assert "Everything that is sealed is sealed under the first key" in page and "may be removed" in page
+    for secret in keys.split():
+        assert secret.partition(":")[2] not in browser.get("/admin/keys").text
+    later.close()
+
+
+def test_whoever_only_reads_has_no_button_for_keys(reader: TestApp, browsers: dict[str, TestApp]) -> None:
+    for browser in (reader, browsers["oscar"]):
+        page = browser.get("/admin/keys")
+        assert "Make a new key" not in page.text and "Revoke" not in words(page)
+        assert browser.get("/admin/keys/revoke?kid=x", expect_errors=True).status_int == 404
+
+
+# ---- policies ---------------------------------------------------------------------------------------
+
+
+def test_policies_are_listed_as_the_command_lists_them(server: Server, reader: TestApp) -> None:
+    page = reader.get("/admin/policies")
+    rows = {
+        cells[0]: cells[1:]
+        for row in page.html.select("tbody tr")
+        if (cells := [cell.get_text(" ", strip=True) for cell in row.find_all("td")])
+    }
+    for row in server.application.parts.policies.table():
+        assert rows[row["hook"]][0].replace(" ,", ",") == (", ".join(row["plugins"]) or "nobody"), row["hook"]
+        if row["kind"] == "deciding":
+            assert rows[row["hook"]][1] == row["silence"]
+    assert rows["authserver.plugin.admin_console.read"] == ["support", "INI file"]
