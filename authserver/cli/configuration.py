@@ -25,6 +25,7 @@ from authserver.engine.context import Caller, Engine
 from authserver.engine.errors import Refusal
 from authserver.engine.people.attributes import BadAttributes, ChangedMeanwhile
 from authserver.engine.people.login import BadPassword
+from authserver.engine.people.password_links import NoLink
 from authserver.engine.people.usernames import BadUsername
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
 from authserver.settings import Settings, SettingsError
@@ -183,7 +184,7 @@ class OneSentence(click.Group):
             raise click.ClickException(error.description) from error
         except AlreadyExists as error:
             raise click.ClickException("that name or identifier is taken; choose another") from error
-        except (BadUsername, BadPassword, BadAttributes, BadSearch, ChangedMeanwhile) as error:
+        except (BadUsername, BadPassword, BadAttributes, BadSearch, ChangedMeanwhile, NoLink) as error:
             raise click.ClickException(str(error)) from error
         except (StorageUnavailable, sqlalchemy.exc.DBAPIError) as error:
             cause = getattr(error, "orig", None) or error.__cause__ or error

@@ -497,6 +497,8 @@ class EventType(StrEnum):
     SESSION_ENDED = "session.ended"
     PASSWORD_CHANGED = "password.changed"
     PASSWORD_REFUSED = "password.refused"
+    PASSWORD_LINK_MADE = "password_link.made"
+    PASSWORD_LINK_USED = "password_link.used"
     CONSENT_GIVEN = "consent.given"
     CONSENT_REFUSED = "consent.refused"
     CONSENT_ENDED = "consent.ended"

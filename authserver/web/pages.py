@@ -41,6 +41,7 @@ class Paths:
     theme: str
     favicon: str
     show_password: str
+    open_link: str
 
 
 def includeme(config: Configurator) -> None:
@@ -146,6 +147,7 @@ def support_link(settings: Settings, error_id: str) -> str:
 @view_config(route_name="theme", request_method="GET")
 @view_config(route_name="favicon", request_method="GET")
 @view_config(route_name="show_password", request_method="GET")
+@view_config(route_name="open_link", request_method="GET")
 @view_config(route_name="logo", request_method="GET")
 def static_file(request: Request) -> Response:
     found = request.registry.static_files.get(request.matched_route.name)
@@ -168,6 +170,7 @@ def _static_files(settings: Settings) -> Mapping[str, tuple[str, bytes, str]]:
         "theme": ("text/css", theme.encode()),
         "favicon": ("image/svg+xml", (static / "favicon.svg").read_bytes()),
         "show_password": ("text/javascript", (static / "show-password.js").read_bytes()),
+        "open_link": ("text/javascript", (static / "open-link.js").read_bytes()),
     }
     if settings.logo:
         kind = "image/svg+xml" if settings.logo.endswith(".svg") else "image/png"
@@ -190,6 +193,7 @@ def _paths(request: Request) -> Paths:
         theme=own_url(request, "theme", v=static["theme"][2]),
         favicon=own_url(request, "favicon", v=static["favicon"][2]),
         show_password=own_url(request, "show_password", v=static["show_password"][2]),
+        open_link=own_url(request, "open_link", v=static["open_link"][2]),
     )
 
 

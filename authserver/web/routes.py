@@ -13,6 +13,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
 from pyramid.response import Response
 
+from authserver.engine.people import password_links
 from authserver.engine.records import EventType
 from authserver.web import operations
 from authserver.web.cross_origin import preflight
@@ -83,6 +84,7 @@ ROUTES = (
     ),
     Route("login", "/login", ("GET", "POST"), refused=EventType.SIGN_IN_REFUSED),
     Route("logout", "/logout", ("GET", "POST")),
+    Route("password_link", password_links.PAGE, ("GET", "POST"), refused=EventType.PASSWORD_REFUSED),
     Route("account", "/account", ("GET",), personal=True),
     Route("account_apps", "/account/apps", ("GET", "POST"), personal=True),
     Route("account_sessions", "/account/sessions", ("GET", "POST"), personal=True),
@@ -116,6 +118,7 @@ ROUTES = (
     Route("theme", "/static/theme.css", ("GET",), stored=False),
     Route("favicon", "/static/favicon.svg", ("GET",), stored=False),
     Route("show_password", "/static/show-password.js", ("GET",), stored=False),
+    Route("open_link", "/static/open-link.js", ("GET",), stored=False),
     Route("logo", "/static/logo", ("GET",), stored=False),
     Route("client_logo", "/static/client-logo", ("GET",)),
 )

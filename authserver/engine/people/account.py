@@ -276,9 +276,12 @@ def _checked_password(
             raise _wrong_password()
     rates.give_back(engine, claimed)
     if digests.equal(new.value, current.value):
-        raise PasswordRefused(
-            "Choose another password than the current one.", reason="new-password-same", field="new_password"
-        )
+        raise same_password()
+    return new_hash(engine, new, repeated)
+
+
+def new_hash(engine: Engine, new: Secret, repeated: Secret) -> str:
+    """What is stored of a password that a person chose. Raises PasswordRefused, TooBusy."""
     if not digests.equal(new.value, repeated.value):
         raise PasswordRefused(
             "This is not the same as the new password.", reason="new-password-differs", field="repeated"
@@ -294,6 +297,12 @@ def _checked_password(
         ) from None
 
 
+def same_password() -> PasswordRefused:
+    return PasswordRefused(
+        "Choose another password than the current one.", reason="new-password-same", field="new_password"
+    )
+
+
 def _wrong_password() -> PasswordRefused:
     return PasswordRefused(
         "This is not your current password.", reason="current-password-wrong", field="current_password"
@@ -307,6 +316,11 @@ def set_password(engine: Engine, user: User, password: str) -> Ended:
         BadPassword: it cannot be used; nothing has changed.
     """
     engine.stores.users.set_password(user.user_id, hash_new_password(password))
+    return end_with_password(engine, user)
+
+
+def end_with_password(engine: Engine, user: User) -> Ended:
+    """End all that somebody could do who knew the password from before, and record that there is another one (I-14)."""
     ended = _end_everything(engine, user, PASSWORD_CHANGED)
     _record_everything(engine, user, EventType.PASSWORD_CHANGED, ended)
     return ended
