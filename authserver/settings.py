@@ -312,6 +312,15 @@ class Settings:
             description="Seconds in which somebody new must use the link to set a first password.",
         ),
     ] = 259200
+    mail_attribute: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description=(
+                "The attribute of a person that holds the address to which mail is sent, if a plugin sends mail."
+            ),
+        ),
+    ] = "email"
     password_checks: Annotated[
         int,
         Meta(

@@ -16,7 +16,7 @@ from authserver.engine.context import Engine
 from authserver.engine.people.account import Ended, enable_user, set_password, sign_out_everywhere
 from authserver.engine.people.attributes import change
 from authserver.engine.people.login import add_user, disable_user
-from authserver.engine.people.password_links import PasswordLink, make_link
+from authserver.engine.people.password_links import PasswordLink, SentLink, make_link, send_link
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.records import User
 
@@ -61,6 +61,14 @@ lifetime_option = click.option(
 )
 
 
+mail_option = click.option(
+    "--mail",
+    "by_mail",
+    is_flag=True,
+    help="Send the link to the mail address of the person instead of printing it.",
+)
+
+
 @click.group(cls=OneSentence)
 def user() -> None:
     """The people who can sign in: their passwords, names, groups and attributes."""
@@ -73,6 +81,7 @@ def user() -> None:
     "--link", "by_link", is_flag=True, help="Print a link with which the person sets the first password."
 )
 @lifetime_option
+@mail_option
 @click.option("--display-name", default="", help="The name that pages and applications show.")
 @click.option("--group", "groups", multiple=True, help="A group for policies. May be given several times.")
 @attribute_option
@@ -84,6 +93,7 @@ def add(
     password_stdin: bool,
     by_link: bool,
     lifetime: timedelta | None,
+    by_mail: bool,
     display_name: str,
     groups: tuple[str, ...],
     attributes: tuple[tuple[str, str], ...],
@@ -94,14 +104,14 @@ def add(
         raise click.UsageError(
             "give either --link or --password-stdin: with a link the person chooses the password"
         )
-    if lifetime is not None and not by_link:
-        raise click.UsageError("--lifetime is that of a link: give --link, too")
+    if (lifetime is not None or by_mail) and not by_link:
+        raise click.UsageError("--lifetime and --mail are about a link: give --link, too")
     chosen = None if by_link else read_password(password_stdin)
-    with configuration.engine(Plugins.OBSERVE) as engine:
+    with configuration.engine(_plugins_for(by_mail)) as engine:
         added = add_user(
             engine, name, chosen, display_name=display_name, groups=groups, attributes=_by_name(attributes)
         )
-        link = make_link(engine, added, lifetime) if by_link else None
+        link = _link(engine, added, lifetime, by_mail) if by_link else None
     if link is None:
         _print_user(added, as_json=as_json)
     elif as_json:
@@ -255,18 +265,19 @@ def password(configuration: Configuration, name: str, password_stdin: bool, as_j
 @user.command("reset-password")
 @click.argument("name")
 @lifetime_option
+@mail_option
 @json_option
 @click.pass_obj
 def reset_password(
-    configuration: Configuration, name: str, lifetime: timedelta | None, as_json: bool
+    configuration: Configuration, name: str, lifetime: timedelta | None, by_mail: bool, as_json: bool
 ) -> None:
     """Make a link with which a person sets a password, for somebody who forgot theirs or has none yet.
 
     It works once. The link before, if any, works no more; the password from before works until the link is used. Then
     all sessions of the person end, the access of all applications, and all remembered consents.
     """
-    with configuration.engine(Plugins.OBSERVE) as engine:
-        link = make_link(engine, find(engine, name), lifetime)
+    with configuration.engine(_plugins_for(by_mail)) as engine:
+        link = _link(engine, find(engine, name), lifetime, by_mail)
     if as_json:
         print_json({"username": link.user.username} | _described_link(link))
     else:
@@ -326,16 +337,30 @@ def print_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
         )
 
 
-def _print_link(link: PasswordLink) -> None:
-    say(
-        f"With this link {words(link.user.username)} sets {'the first' if link.is_first else 'a new'} password, once, until "
-        f"{words(link.expires_at)}. Whoever has it can do so: send it to nobody else. It is not shown again."
-    )
-    say(f"\n  {link.address}")
+def _plugins_for(by_mail: bool) -> Plugins:
+    """What the plugins are needed for: to send mail, one that cannot be loaded is a problem."""
+    return Plugins.DECIDE if by_mail else Plugins.OBSERVE
 
 
-def _described_link(link: PasswordLink) -> dict[str, Any]:
-    return {"link": link.address, "expires_at": link.expires_at}
+def _link(engine: Engine, person: User, lifetime: timedelta | None, by_mail: bool) -> PasswordLink | SentLink:
+    return send_link(engine, person, lifetime) if by_mail else make_link(engine, person, lifetime)
+
+
+def _print_link(link: PasswordLink | SentLink) -> None:
+    name, until = words(link.user.username), words(link.expires_at)
+    sets = f"{name} sets {'a new' if link.user.password_hash else 'the first'} password, once, until {until}"
+    if isinstance(link, SentLink):
+        say(f"A mail to {words(link.sent_to)} has the link with which {sets}.")
+    else:
+        say(
+            f"With this link {sets}. Whoever has it can do so: send it to nobody else. It is not shown again."
+        )
+        say(f"\n  {link.address}")
+
+
+def _described_link(link: PasswordLink | SentLink) -> dict[str, Any]:
+    told = {"sent_to": link.sent_to} if isinstance(link, SentLink) else {"link": link.address}
+    return {**told, "expires_at": link.expires_at}
 
 
 def _print_user(user: User, *, as_json: bool) -> None:

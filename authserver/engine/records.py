@@ -499,6 +499,7 @@ class EventType(StrEnum):
     PASSWORD_REFUSED = "password.refused"
     PASSWORD_LINK_MADE = "password_link.made"
     PASSWORD_LINK_USED = "password_link.used"
+    MAIL_FAILED = "mail.failed"
     CONSENT_GIVEN = "consent.given"
     CONSENT_REFUSED = "consent.refused"
     CONSENT_ENDED = "consent.ended"

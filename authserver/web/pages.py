@@ -19,6 +19,7 @@ from pyramid.interfaces import ITranslationDirectories
 from pyramid.response import Response
 from pyramid.view import view_config
 
+from authserver.engine.letters import is_mail_on
 from authserver.settings import REFERENCE, Settings
 from authserver.web.languages import DOMAIN, Languages, PageLanguage, underscored
 from authserver.web.request import Request, Served
@@ -30,11 +31,12 @@ _ = TranslationStringFactory("authserver")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
-    """The addresses that every page may link to."""
+    """The addresses that every page may link to; `forgotten_password` is empty if no plugin sends mail."""
 
     home: str
     login: str
     logout: str
+    forgotten_password: str
     account: str
     sign_out_everywhere: str
     style: str
@@ -186,6 +188,9 @@ def _paths(request: Request) -> Paths:
         home=own_url(request, "home"),
         login=own_url(request, "login"),
         logout=own_url(request, "logout"),
+        forgotten_password=own_url(request, "forgotten_password")
+        if is_mail_on(request.application.parts.policies)
+        else "",
         account=own_url(request, "account_apps"),
         sign_out_everywhere=own_url(request, "account_sign_out"),
         # The digest of the content in the address makes browsers fetch a changed file at once.

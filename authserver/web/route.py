@@ -40,7 +40,7 @@ class Route:
         personal: whether it is for signed-in users; others are sent back to it after they have signed in.
         refused: the type of the events of its refusals.
         metadata: the member of the server metadata that contains its URL (RFC 8414, 2); "" for none.
-        decided_by: the deciding hook that its rules ask; if no plugin serves that hook, the endpoint answers 404. "" for
+        decided_by: the hook without which it is of no use; if no plugin serves that hook, the endpoint answers 404. "" for
             none.
         for_operators: whether the listener for operators has it, too (`web.management`).
         operation: what it takes and answers, for the OpenAPI document; of endpoints that answer JSON. By the method where

@@ -13,6 +13,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
 from pyramid.response import Response
 
+from authserver.engine.letters import HOOK as MAIL_HOOK
 from authserver.engine.people import password_links
 from authserver.engine.records import EventType
 from authserver.web import operations
@@ -85,6 +86,13 @@ ROUTES = (
     Route("login", "/login", ("GET", "POST"), refused=EventType.SIGN_IN_REFUSED),
     Route("logout", "/logout", ("GET", "POST")),
     Route("password_link", password_links.PAGE, ("GET", "POST"), refused=EventType.PASSWORD_REFUSED),
+    Route(
+        "forgotten_password",
+        password_links.ASK_PAGE,
+        ("GET", "POST"),
+        refused=EventType.PASSWORD_REFUSED,
+        decided_by=MAIL_HOOK,
+    ),
     Route("account", "/account", ("GET",), personal=True),
     Route("account_apps", "/account/apps", ("GET", "POST"), personal=True),
     Route("account_sessions", "/account/sessions", ("GET", "POST"), personal=True),

@@ -14,6 +14,8 @@ from authserver.engine import rates
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.errors import OAuthError, PasswordRefused
+from authserver.engine.letters import LetterKind
+from authserver.engine.people import mail
 from authserver.engine.people.login import (
     SESSION_KIND,
     BadPassword,
@@ -416,3 +418,5 @@ def _record_ended(engine: Engine, user: User, sessions: int) -> None:
 def _record_everything(engine: Engine, user: User, type: EventType, ended: Ended) -> None:
     engine.journal.user_id = user.user_id
     engine.record(type, details=asdict(ended))
+    if type is EventType.PASSWORD_CHANGED:
+        mail.write(engine, user, LetterKind.PASSWORD_CHANGED)

@@ -15,15 +15,19 @@ from authserver.engine import rates
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.errors import PasswordLinkRefused
+from authserver.engine.letters import LetterKind, NoMail
+from authserver.engine.people import mail
 from authserver.engine.people.account import Ended, end_with_password, new_hash, same_password
-from authserver.engine.people.login import password_turn
+from authserver.engine.people.login import hidden_name, password_turn
+from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.questions import Counted
 from authserver.engine.records import EventType, Kept, User
-from authserver.engine.tokens.once import of_this_generation
 from authserver.settings import MAXIMUM_LINK_LIFETIME, Secret
 
 # The page that takes them, below the issuer.
 PAGE = "/set-password"
+# The page where people ask for one by mail.
+ASK_PAGE = "/forgot-password"
 SHORTEST = timedelta(seconds=60)
 LONGEST = timedelta(seconds=MAXIMUM_LINK_LIFETIME)
 _KIND = "password-link"
@@ -36,15 +40,20 @@ class NoLink(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordLink:
-    """A link that was just made. Whoever has its address can set the password of this person; it is not stored.
-
-    `is_first` says that the person has no password until then.
-    """
+    """A link that was just made. Whoever has its address can set the password of this person; it is not stored."""
 
     user: User
     address: str = field(repr=False)
     expires_at: datetime
-    is_first: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentLink:
+    """A link that a mail brings to this person."""
+
+    user: User
+    sent_to: str
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +107,64 @@ def make_link(engine: Engine, user: User, lifetime: timedelta | None = None) -> 
         user=user,
         address=f"{engine.settings.issuer}{PAGE}#{user.user_id}.{secret}",
         expires_at=link.expires_at,
-        is_first=is_first,
     )
+
+
+def send_link(engine: Engine, user: User, lifetime: timedelta | None = None) -> SentLink:
+    """Make a link as `make_link` does, and send it to the mail address of the person; nobody else sees it.
+
+    Raises:
+        NoLink: as `make_link`.
+        NoMail: no plugin sends mail, or the person has no address.
+    """
+    mail.check_address(engine, user)
+    link = make_link(engine, user, lifetime)
+    kind = LetterKind.FIRST_PASSWORD if user.password_hash is None else LetterKind.NEW_PASSWORD
+    address = mail.write(engine, user, kind, link=link.address, until=link.expires_at)
+    return SentLink(user=user, sent_to=address, expires_at=link.expires_at)
+
+
+def ask_for_link(engine: Engine, username: str) -> str:
+    """Count a request of somebody who forgot a password; nothing is looked up, so it takes as long for every name.
+
+    Returns:
+        the name for `answer_forgotten`, which is called later; "" for what cannot be a user name.
+
+    Raises:
+        TooManyRequests: too many for this name, or from this network; the same for names that exist and names that do not.
+    """
+    try:
+        name = normalise_username(username)
+    except BadUsername:
+        name = ""
+    rates.claim(engine, Counted.FORGOTTEN_PASSWORD, account=hidden_name(engine, name))
+    return name
+
+
+def answer_forgotten(engine: Engine, username: str) -> None:
+    """Send a link to the person of this name, if there is one who has a password here and a mail address.
+
+    Somebody without a password signs in by other means, which a password must not go around.
+    """
+    user = engine.stores.users.find_by_name(username)
+    if user is None:
+        return
+    if not user.is_enabled:
+        reason = "user-disabled"
+    elif user.password_hash is None:
+        reason = "no-password-here"
+    else:
+        try:
+            send_link(engine, user)
+        except NoMail:
+            reason = "no-mail-address"
+        except NoLink:
+            # Another one is on its way.
+            return
+        else:
+            return
+    engine.journal.user_id = user.user_id
+    engine.record(EventType.PASSWORD_REFUSED, reason=reason)
 
 
 def open_link(engine: Engine, presented: str) -> OpenedLink:
@@ -178,7 +243,8 @@ def _problem(engine: Engine, link: Kept, user: User | None) -> str:
     made_at = datetime.fromtimestamp(link.details["made_at"], engine.now.tzinfo)
     if link.claimed_at is not None:
         return "link-used"
-    if not of_this_generation(engine, made_at):
+    if engine.restored_at is not None and made_at < engine.restored_at:
+        # Whether it was used since the backup was made, nobody knows (T149).
         return "link-before-restore"
     if link.expires_at <= engine.now:
         return "link-expired"
