@@ -59,6 +59,7 @@ class Mailer:
         self._waiting: list[tuple[float, int, Work]] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._works = False
         self._ended = False
 
     def put(self, letters: Sequence[Letter]) -> None:
@@ -87,6 +88,12 @@ class Mailer:
                 self._thread.start()
             self._changed.notify()
         return True
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits, and nothing is being sent."""
+        with self._changed:
+            return not self._waiting and not self._works
 
     def stop(self) -> None:
         """Send nothing more. Harmless a second time."""
@@ -145,9 +152,11 @@ class Mailer:
     def _next(self) -> Work | None:
         """What is due, as soon as it is; None at the end."""
         with self._changed:
+            self._works = False
             while not self._ended:
                 now = time.monotonic()
                 if self._waiting and self._waiting[0][0] <= now:
+                    self._works = True
                     return heapq.heappop(self._waiting)[2]
                 self._changed.wait(self._waiting[0][0] - now if self._waiting else None)
         return None

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,17 @@ def mail_server(
 
     options: dict[str, Any] = {}
     if asks_password:
-        options = {"authenticator": authenticate, "auth_required": True}
+        options = {"authenticator": authenticate, "auth_required": True, "auth_require_tls": not implicit}
     if tls is not None and not implicit:
         options |= {"tls_context": tls, "require_starttls": True}
     loop = asyncio.new_event_loop()
-    smtp = partial(SMTP, server, loop=loop, hostname="localhost", **options)
+
+    def smtp() -> SMTP:
+        with warnings.catch_warnings():
+            # It does not see that TLS began with the connection, and warns of signing in without.
+            warnings.simplefilter("ignore", UserWarning)
+            return SMTP(server, loop=loop, hostname="localhost", **options)
+
     listening = loop.run_until_complete(
         loop.create_server(smtp, "127.0.0.1", 0, ssl=tls if implicit else None)
     )

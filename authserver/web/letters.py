@@ -18,13 +18,13 @@ SUBJECTS = {
     LetterKind.PASSWORD_CHANGED: _("Your password for ${product} has changed"),
 }
 GREETING = _("Hello ${name},")
-WITH_LINK = _("open this link to set your password for ${product}:")
+WITH_LINK = _("Open this link to set your password for ${product}:")
 ABOUT_LINK = _(
     "It works once, until ${time}. Whoever has it can set your password: send it to nobody. Your username is ${username}."
 )
 UNASKED = _("If you did not ask for it, do nothing: your password stays as it is.")
 CHANGED = _(
-    "your password for ${product} was changed on ${time}. All your sessions have ended, and so has the access of all "
+    "Your password for ${product} was changed on ${time}. All your sessions have ended, and so has the access of all "
     "applications that you had allowed."
 )
 NOT_YOU = _("If it was not you, somebody else can sign in as you. Set another password at once:")
