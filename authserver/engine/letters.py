@@ -22,8 +22,9 @@ _ADDRESS = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
-_LOCAL = 64
-_LONGEST = 254
+# Characters of an address, and of what is before its @ (RFC 5321, 4.5.3.1).
+MAXIMUM_ADDRESS = 254
+MAXIMUM_LOCAL_PART = 64
 
 
 class NoMail(ValueError):
@@ -93,7 +94,11 @@ def is_mail_on(policies: Policies) -> bool:
 
 def mail_address_problem(text: str) -> str | None:
     """Why this text cannot be an address that mail is sent to; None if it can."""
-    if len(text) > _LONGEST or len(text.rpartition("@")[0]) > _LOCAL or not _ADDRESS.fullmatch(text):
+    if (
+        len(text) > MAXIMUM_ADDRESS
+        or len(text.rpartition("@")[0]) > MAXIMUM_LOCAL_PART
+        or not _ADDRESS.fullmatch(text)
+    ):
         return "expected a mail address, such as ann@example.com"
     return None
 

@@ -43,6 +43,7 @@ WORDS = {
     ],
     # Not `max_age`, which is a member of cookies too, and not `acr`, which the core puts into tokens.
     "step_up": ["step up", "acr_values", "acr_values_supported", "unmet_authentication_requirements"],
+    "smtp": ["smtp"],
     "rate_limits": ["rate limit", "rate limits", "redis", "valkey"],
 }
 # Commands that start a whole server and list its plugins, as an INI file does; and what makes up requests of strangers.

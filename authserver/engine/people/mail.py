@@ -37,7 +37,7 @@ def check_address(engine: Engine, user: User) -> None:
     """Raises NoMail unless mail can be sent to this person."""
     if not is_mail_on(engine.policies):
         raise NoMail(
-            "no plugin sends mail: list smtp_mail in authserver.plugins, and set its host and sender"
+            "no plugin sends mail: list one that does in authserver.plugins, as the INI file describes"
         )
     if not address_of(engine.settings, user):
         name = engine.settings.mail_attribute

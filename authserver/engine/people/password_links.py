@@ -28,8 +28,8 @@ from authserver.settings import MAXIMUM_LINK_LIFETIME, Secret
 PAGE = "/set-password"
 # The page where people ask for one by mail.
 ASK_PAGE = "/forgot-password"
-SHORTEST = timedelta(seconds=60)
-LONGEST = timedelta(seconds=MAXIMUM_LINK_LIFETIME)
+MINIMUM_LIFETIME = timedelta(seconds=60)
+MAXIMUM_LIFETIME = timedelta(seconds=MAXIMUM_LINK_LIFETIME)
 _KIND = "password-link"
 _PASSWORD_KIND = "password-of-link"
 
@@ -70,7 +70,8 @@ def make_link(engine: Engine, user: User, lifetime: timedelta | None = None) -> 
     Nothing else changes until it is used: the password from before lets the person in, too.
 
     Args:
-        lifetime: SHORTEST to LONGEST; None for what the settings say, which is longer where there is no password yet.
+        lifetime: MINIMUM_LIFETIME to MAXIMUM_LIFETIME; None for what the settings say, which is longer where there is no
+            password yet.
 
     Raises:
         NoLink: the person is disabled, the lifetime is too short or too long, or another link was made at the same time.
@@ -83,8 +84,8 @@ def make_link(engine: Engine, user: User, lifetime: timedelta | None = None) -> 
         lifetime = timedelta(
             seconds=settings.invitation_lifetime if is_first else settings.password_link_lifetime
         )
-    if not SHORTEST <= lifetime <= LONGEST:
-        raise NoLink(f"a link works for 60s to {LONGEST.days}d")
+    if not MINIMUM_LIFETIME <= lifetime <= MAXIMUM_LIFETIME:
+        raise NoLink(f"a link works for 60s to {MAXIMUM_LIFETIME.days}d")
     secret = digests.new_credential(digests.LINK)
     link = Kept(
         kind=_KIND,
