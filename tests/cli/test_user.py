@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from authserver.engine.people.password_links import use_link
 from authserver.engine.records import Event, EventType
 from authserver.settings import Secret
 from authserver.testing.records import a_consent, a_grant, a_session, a_user
+from tests.mail_servers import MailServer, mail_server
 
 PASSWORD = "correct horse battery"
 
@@ -383,3 +385,56 @@ def test_a_disabled_person_gets_no_link(run) -> None:
     run("user", "disable", "demo")
     result = run("user", "reset-password", "demo")
     assert result.exit_code == 1 and "enable them first" in result.stderr
+
+
+@pytest.fixture
+def mails(ini: Path) -> Iterator[MailServer]:
+    """A mail server that the INI file names."""
+    with mail_server() as server:
+        lines = {"host": "localhost", "port": server.port, "tls": "none", "sender": "sign-in@server.example"}
+        text = ini.read_text().replace("    # smtp_mail\n", "    smtp_mail\n")
+        more = "".join(f"authserver.plugin.smtp_mail.{name} = {value}\n" for name, value in lines.items())
+        ini.write_text(text.replace("[app:main]\n", f"[app:main]\n{more}", 1))
+        yield server
+
+
+def test_a_link_is_sent_by_mail_and_shown_to_nobody(run, ini: Path, mails: MailServer) -> None:
+    run("user", "edit", "demo", "--attribute", "email=demo@people.example")
+    result = run("user", "reset-password", "demo", "--mail")
+    assert result.exit_code == 0, result.output
+    assert "A mail to demo@people.example has the link" in result.stdout and "as_link_" not in result.output
+    (message,) = mails.messages()
+    assert message["To"] == "demo@people.example"
+    use(Configuration(ini), link_in(message.get_content()), "a new password")
+    as_json = run("user", "reset-password", "demo", "--mail", "--json")
+    assert json.loads(as_json.stdout).keys() == {"username", "sent_to", "expires_at"}
+
+
+def test_somebody_new_is_invited_by_mail(run, mails: MailServer) -> None:
+    added = run("user", "add", "ada", "--link", "--mail", "--attribute", "email=ada@people.example")
+    assert added.exit_code == 0, added.output
+    (message,) = mails.messages()
+    assert message["Subject"].startswith("Set your password for") and "as_link_" not in added.output
+
+
+def test_a_mail_that_cannot_be_sent_is_said_in_a_sentence(run, ini: Path, mails: MailServer) -> None:
+    """The link was made by then; nobody has seen it, and the next one takes its place."""
+    without = run("user", "reset-password", "demo", "--mail")
+    assert without.exit_code == 1 and "user edit demo --attribute email=ADDRESS" in without.stderr
+    nobody = run("user", "add", "ada", "--link", "--mail")
+    assert nobody.exit_code == 1 and "has no mail address" in nobody.stderr
+    assert run("user", "show", "ada").exit_code == 1
+    run("user", "edit", "demo", "--attribute", "email=demo@people.example")
+    mails.answer = "550 no"
+    refused = run("user", "reset-password", "demo", "--mail")
+    assert refused.exit_code == 1
+    assert "the mail was not sent: localhost refuses the recipient (550)" in refused.stderr
+    (event,) = events(Configuration(ini), EventType.MAIL_FAILED)
+    assert event.actor == "command:user reset-password"
+
+
+def test_without_a_plugin_that_sends_mail_the_command_says_what_to_do(run) -> None:
+    result = run("user", "reset-password", "demo", "--mail")
+    assert result.exit_code == 1 and "no plugin sends mail" in result.stderr
+    alone = run("user", "add", "ada", "--mail", "--password-stdin")
+    assert alone.exit_code == 2 and "give --link, too" in alone.stderr
