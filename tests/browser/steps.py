@@ -425,6 +425,19 @@ def _password_set(page: Page, server: Server) -> None:
     expect(page.get_by_role("status")).to_be_focused()
 
 
+def _forgotten(page: Page, server: Server) -> None:
+    page.goto(f"{server.issuer}/login")
+    page.get_by_role("link", name="Forgot your password?").click()
+    expect(page.get_by_role("heading", name="Forgot your password?")).to_be_visible()
+
+
+def _forgotten_sent(page: Page, server: Server) -> None:
+    _forgotten(page, server)
+    page.get_by_label("Username").fill("ann")
+    page.get_by_role("button", name="Send the link").click()
+    expect(page.get_by_role("status")).to_be_focused()
+
+
 def choose_password(page: Page, new: str, repeated: str | None = None) -> None:
     """Fill the form that a link leads to, and send it."""
     page.get_by_label("New password", exact=True).fill(new)
@@ -475,6 +488,8 @@ PAGES: dict[str, Callable[[Page, Server], None]] = {
     "password-link-failed": _password_link_failed,
     "password-link-refused": _password_link_refused,
     "password-set": _password_set,
+    "forgotten": _forgotten,
+    "forgotten-sent": _forgotten_sent,
     "playground": start_playground,
     "playground-denied": lambda page, server: come_back_to_playground(page, server, "Deny"),
     "playground-finished": finish_playground,
