@@ -16,7 +16,7 @@ from authserver.testing.stories import sign_in_at, signed_in
 from authserver.testing.threads import until
 from tests.mail_servers import MailServer, mail_server
 from tests.web.account_steps import NEW_PASSWORD, change_password
-from tests.web.test_password_links import chosen, opened
+from tests.web.test_password_links import chosen, made, opened
 
 PAGE = "/forgot-password"
 ADDRESS = "ann@people.example"
@@ -178,6 +178,16 @@ def test_a_newer_mail_makes_the_one_before_worthless(server: Server, mails: Mail
     second = link_in(mails.messages(2)[1].get_content())
     assert opened(server, server.browser(), first).status_int == 400
     assert opened(server, server.browser(), second).status_int == 200
+
+
+def test_whoever_asks_takes_no_link_of_an_operator_away(server: Server, mails: MailServer) -> None:
+    """Or any stranger could. The first that is used makes the other one worthless."""
+    link = made(server)
+    asked(server, "ann")
+    sent = link_in(mails.messages()[0].get_content())
+    assert opened(server, server.browser(), sent).status_int == 200
+    assert chosen(opened(server, server.browser(), link)).status_int == 303
+    assert opened(server, server.browser(), sent).status_int == 400
 
 
 def test_whoever_changes_the_password_is_told(server: Server, mails: MailServer) -> None:

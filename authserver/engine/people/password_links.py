@@ -1,9 +1,10 @@
 """Links with which people set a password: made for them by an operator, or sent to them because they forgot theirs.
 
-A person has one link at most. It works once, for a limited time, and only while the password is the one that it was made to
-replace: another password, a newer link, or disabling the person makes it worthless. Its secret is in the fragment of its
-address, which browsers send to nobody: so it is in no log of a server or proxy and in no Referer header, and what opens
-links before people do, as mail scanners do, uses nothing up.
+A person has at most one link that an operator made, and one that was asked for: so a stranger who asks takes none of an
+operator away. A link works once, for a limited time, and only while the password is the one that it was made to replace:
+another password, a newer link, or disabling the person makes it worthless. Its secret is in the fragment of its address,
+which browsers send to nobody: so it is in no log of a server or proxy and in no Referer header, and what opens links
+before people do, as mail scanners do, uses nothing up.
 """
 
 from __future__ import annotations
@@ -64,14 +65,17 @@ class OpenedLink:
     expires_at: datetime
 
 
-def make_link(engine: Engine, user: User, lifetime: timedelta | None = None) -> PasswordLink:
-    """Make a link with which this person sets a password. The one before, if any, works no more.
+def make_link(
+    engine: Engine, user: User, lifetime: timedelta | None = None, *, asked_for: bool = False
+) -> PasswordLink:
+    """Make a link with which this person sets a password. The one before of its kind, if any, works no more.
 
     Nothing else changes until it is used: the password from before lets the person in, too.
 
     Args:
         lifetime: MINIMUM_LIFETIME to MAXIMUM_LIFETIME; None for what the settings say, which is longer where there is no
             password yet.
+        asked_for: whether somebody asked for it who may be a stranger; else an operator makes it.
 
     Raises:
         NoLink: the person is disabled, the lifetime is too short or too long, or another link was made at the same time.
@@ -89,7 +93,7 @@ def make_link(engine: Engine, user: User, lifetime: timedelta | None = None) -> 
     secret = digests.new_credential(digests.LINK)
     link = Kept(
         kind=_KIND,
-        digest=digests.digest(_KIND, user.user_id),
+        digest=_place(user.user_id, asked_for=asked_for),
         created_at=engine.now,
         expires_at=engine.now + lifetime,
         details={
@@ -111,7 +115,9 @@ def make_link(engine: Engine, user: User, lifetime: timedelta | None = None) -> 
     )
 
 
-def send_link(engine: Engine, user: User, lifetime: timedelta | None = None) -> SentLink:
+def send_link(
+    engine: Engine, user: User, lifetime: timedelta | None = None, *, asked_for: bool = False
+) -> SentLink:
     """Make a link as `make_link` does, and send it to the mail address of the person; nobody else sees it.
 
     Raises:
@@ -119,7 +125,7 @@ def send_link(engine: Engine, user: User, lifetime: timedelta | None = None) -> 
         NoMail: no plugin sends mail, or the person has no address.
     """
     mail.check_address(engine, user)
-    link = make_link(engine, user, lifetime)
+    link = make_link(engine, user, lifetime, asked_for=asked_for)
     kind = LetterKind.FIRST_PASSWORD if user.password_hash is None else LetterKind.NEW_PASSWORD
     address = mail.write(engine, user, kind, link=link.address, until=link.expires_at)
     return SentLink(user=user, sent_to=address, expires_at=link.expires_at)
@@ -156,7 +162,7 @@ def answer_forgotten(engine: Engine, username: str) -> None:
         reason = "no-password-here"
     else:
         try:
-            send_link(engine, user)
+            send_link(engine, user, asked_for=True)
         except NoMail:
             reason = "no-mail-address"
         except NoLink:
@@ -226,8 +232,11 @@ def _found(engine: Engine, presented: str) -> tuple[Kept, User, datetime]:
     user_id, _, secret = presented.rpartition("#")[2].strip().rpartition(".")
     if not digests.well_formed(digests.LINK, secret):
         raise PasswordLinkRefused(reason="link-malformed")
-    link = engine.stores.kept.find(_KIND, digests.digest(_KIND, user_id))
-    if link is None or not digests.equal(link.details["link"], digests.digest(_KIND, secret).hex()):
+    digest = digests.digest(_KIND, secret).hex()
+    places = (_place(user_id, asked_for=asked_for) for asked_for in (False, True))
+    kept = (engine.stores.kept.find(_KIND, place) for place in places)
+    link = next((each for each in kept if each and digests.equal(each.details["link"], digest)), None)
+    if link is None:
         # Or a newer one has taken its place.
         raise PasswordLinkRefused(reason="link-unknown")
     engine.journal.user_id = user_id
@@ -254,6 +263,11 @@ def _problem(engine: Engine, link: Kept, user: User | None) -> str:
     if not digests.equal(link.details["password"], _password_of(user)):
         return "link-password-changed"
     return ""
+
+
+def _place(user_id: str, *, asked_for: bool) -> bytes:
+    """Where the one link of this kind is kept."""
+    return digests.digest(_KIND, f"{user_id} asked for" if asked_for else user_id)
 
 
 def _password_of(user: User) -> str:
