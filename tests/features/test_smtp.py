@@ -218,7 +218,7 @@ def test_a_server_that_speaks_something_else() -> None:
     ],
 )
 def test_nothing_can_add_a_header_or_a_recipient(plain: MailServer, changes: dict[str, str]) -> None:
-    """CWE-93."""
+    """A line break would begin another header."""
     assert failure(plugin(plain.port), a_mail(**changes)).is_final
     assert not plain.envelopes
 
