@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from webtest import TestResponse
 
-from authserver.engine.people.login import disable_user
+from authserver.engine.people.login import add_user, disable_user
+from authserver.engine.people.password_links import make_link
 from authserver.testing.plans import transcript_of
 from authserver.testing.server import PASSWORD, Server, form_with, with_plugin
 from authserver.testing.stories import sign_in_at, signed_in
@@ -198,6 +199,14 @@ def test_whoever_changes_the_password_is_told(server: Server, mails: MailServer)
     change_password(server, signed_in(server, "bob"), PASSWORD)
     settled(server)
     assert len(mails.envelopes) == 1
+
+
+def test_a_first_password_is_no_news(server: Server, mails: MailServer) -> None:
+    with server.application.begin() as engine:
+        link = make_link(engine, add_user(engine, "new", None, attributes={"email": [ADDRESS]})).address
+    assert chosen(opened(server, server.browser(), link)).status_int == 303
+    settled(server)
+    assert not mails.envelopes
 
 
 def test_a_change_that_is_refused_is_no_news(server: Server, mails: MailServer) -> None:

@@ -418,5 +418,5 @@ def _record_ended(engine: Engine, user: User, sessions: int) -> None:
 def _record_everything(engine: Engine, user: User, type: EventType, ended: Ended) -> None:
     engine.journal.user_id = user.user_id
     engine.record(type, details=asdict(ended))
-    if type is EventType.PASSWORD_CHANGED:
+    if type is EventType.PASSWORD_CHANGED and user.password_hash is not None:
         mail.write(engine, user, LetterKind.PASSWORD_CHANGED)
