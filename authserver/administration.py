@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from authserver.engine import overview
 from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
+from authserver.engine.letters import MailFailed, NoMail, is_mail_on
 from authserver.engine.moments import BadMoment, moment_of
 from authserver.engine.people.account import (
     Ended,
@@ -21,12 +22,23 @@ from authserver.engine.people.account import (
 )
 from authserver.engine.people.attributes import BadAttributes, ChangedMeanwhile, change
 from authserver.engine.people.login import BadPassword, add_user, disable_user
+from authserver.engine.people.password_links import (
+    MAXIMUM_LIFETIME,
+    MINIMUM_LIFETIME,
+    NoLink,
+    PasswordLink,
+    SentLink,
+    make_link,
+    send_link,
+)
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import REFUSALS, EventFilter, EventType
 
 __all__ = [
+    "MAXIMUM_LIFETIME",
     "MAXIMUM_PAGE",
+    "MINIMUM_LIFETIME",
     "REFUSALS",
     "AlreadyExists",
     "BadAttributes",
@@ -38,7 +50,12 @@ __all__ = [
     "Ended",
     "EventFilter",
     "EventType",
+    "MailFailed",
+    "NoLink",
+    "NoMail",
     "Page",
+    "PasswordLink",
+    "SentLink",
     "add_user",
     "change",
     "disable_user",
@@ -46,12 +63,15 @@ __all__ = [
     "disconnect_all",
     "enable_user",
     "find",
+    "is_mail_on",
     "let_in_by",
+    "make_link",
     "moment_of",
     "normalise_username",
     "overview",
     "revoke_grant",
     "search",
+    "send_link",
     "set_password",
     "sign_out_everywhere",
     "source_of",

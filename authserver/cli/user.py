@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
+from authserver.cli.durations import duration
 from authserver.cli.printing import json_option, next_page, print_json, print_record, print_rows, say, words
 from authserver.engine.context import Engine
 from authserver.engine.people.account import Ended, enable_user, set_password, sign_out_everywhere
 from authserver.engine.people.attributes import change
 from authserver.engine.people.login import add_user, disable_user
+from authserver.engine.people.password_links import PasswordLink, SentLink, make_link, send_link
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.records import User
 
@@ -50,6 +53,22 @@ attribute_option = click.option(
 )
 
 
+lifetime_option = click.option(
+    "--lifetime",
+    type=duration,
+    help="How long the link works: 60s to 7d; by default authserver.password_link_lifetime, or "
+    "authserver.invitation_lifetime for somebody who has no password yet.",
+)
+
+
+mail_option = click.option(
+    "--mail",
+    "by_mail",
+    is_flag=True,
+    help="Send the link to the mail address of the person instead of printing it.",
+)
+
+
 @click.group(cls=OneSentence)
 def user() -> None:
     """The people who can sign in: their passwords, names, groups and attributes."""
@@ -58,6 +77,11 @@ def user() -> None:
 @user.command()
 @click.argument("name")
 @password_stdin_option
+@click.option(
+    "--link", "by_link", is_flag=True, help="Print a link with which the person sets the first password."
+)
+@lifetime_option
+@mail_option
 @click.option("--display-name", default="", help="The name that pages and applications show.")
 @click.option("--group", "groups", multiple=True, help="A group for policies. May be given several times.")
 @attribute_option
@@ -67,18 +91,35 @@ def add(
     configuration: Configuration,
     name: str,
     password_stdin: bool,
+    by_link: bool,
+    lifetime: timedelta | None,
+    by_mail: bool,
     display_name: str,
     groups: tuple[str, ...],
     attributes: tuple[tuple[str, str], ...],
     as_json: bool,
 ) -> None:
-    """Add a person; the password is asked for, or read from stdin."""
-    chosen = read_password(password_stdin)
-    with configuration.engine(Plugins.OBSERVE) as engine:
+    """Add a person; the password is asked for, read from stdin, or set by the person with a link."""
+    if by_link and password_stdin:
+        raise click.UsageError(
+            "give either --link or --password-stdin: with a link the person chooses the password"
+        )
+    if (lifetime is not None or by_mail) and not by_link:
+        raise click.UsageError("--lifetime and --mail are about a link: give --link, too")
+    chosen = None if by_link else read_password(password_stdin)
+    with configuration.engine(_plugins_for(by_mail)) as engine:
         added = add_user(
             engine, name, chosen, display_name=display_name, groups=groups, attributes=_by_name(attributes)
         )
-    _print_user(added, as_json=as_json)
+        link = _link(engine, added, lifetime, by_mail) if by_link else None
+    if link is None:
+        _print_user(added, as_json=as_json)
+    elif as_json:
+        print_json(described(added) | _described_link(link))
+    else:
+        _print_user(added, as_json=False)
+        say()
+        _print_link(link)
 
 
 @user.command()
@@ -221,6 +262,28 @@ def password(configuration: Configuration, name: str, password_stdin: bool, as_j
     print_ended(f"{words(found.username)} has another password", found, ended, as_json=as_json)
 
 
+@user.command("reset-password")
+@click.argument("name")
+@lifetime_option
+@mail_option
+@json_option
+@click.pass_obj
+def reset_password(
+    configuration: Configuration, name: str, lifetime: timedelta | None, by_mail: bool, as_json: bool
+) -> None:
+    """Make a link with which a person sets a password, for somebody who forgot theirs or has none yet.
+
+    It works once. The link before, if any, works no more; the password from before works until the link is used. Then
+    all sessions of the person end, the access of all applications, and all remembered consents.
+    """
+    with configuration.engine(_plugins_for(by_mail)) as engine:
+        link = _link(engine, find(engine, name), lifetime, by_mail)
+    if as_json:
+        print_json({"username": link.user.username} | _described_link(link))
+    else:
+        _print_link(link)
+
+
 @user.command("sign-out")
 @click.argument("name")
 @json_option
@@ -272,6 +335,32 @@ def print_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
             f"{done}. Sessions ended: {ended.sessions}. Grants revoked: {ended.grants}. "
             f"Consents ended: {ended.consents}."
         )
+
+
+def _plugins_for(by_mail: bool) -> Plugins:
+    """What the plugins are needed for: to send mail, one that cannot be loaded is a problem."""
+    return Plugins.DECIDE if by_mail else Plugins.OBSERVE
+
+
+def _link(engine: Engine, person: User, lifetime: timedelta | None, by_mail: bool) -> PasswordLink | SentLink:
+    return send_link(engine, person, lifetime) if by_mail else make_link(engine, person, lifetime)
+
+
+def _print_link(link: PasswordLink | SentLink) -> None:
+    name, until = words(link.user.username), words(link.expires_at)
+    sets = f"{name} sets {'a new' if link.user.password_hash else 'the first'} password, once, until {until}"
+    if isinstance(link, SentLink):
+        say(f"A mail to {words(link.sent_to)} has the link with which {sets}.")
+    else:
+        say(
+            f"With this link {sets}. Whoever has it can do so: send it to nobody else. It is not shown again."
+        )
+        say(f"\n  {link.address}")
+
+
+def _described_link(link: PasswordLink | SentLink) -> dict[str, Any]:
+    told = {"sent_to": link.sent_to} if isinstance(link, SentLink) else {"link": link.address}
+    return {**told, "expires_at": link.expires_at}
 
 
 def _print_user(user: User, *, as_json: bool) -> None:

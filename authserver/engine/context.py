@@ -15,6 +15,7 @@ from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.decisions import Ruling, T, Verdict
 from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.evidence import bounded
+from authserver.engine.letters import Letter
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import (
     ContributionFailed,
@@ -187,7 +188,7 @@ class Journal:
     that URI itself. `is_anybody` is set when the actor is a client that registered itself, as any stranger can.
     `ui_locales` are the languages that the authorization request asks for, separated by spaces
     (OpenID Connect Core, 3.1.2.1). `events` are those written so far; observers get them after the commit. `claimed`
-    is what was counted for it and not given back (`engine.rates`).
+    is what was counted for it and not given back (`engine.rates`). `letters` are sent after the commit.
     """
 
     decisions: list[Ruling[Any]] = field(default_factory=list)
@@ -200,6 +201,7 @@ class Journal:
     ui_locales: str = ""
     events: list[Event] = field(default_factory=list)
     claimed: list[RateQuestion] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
 
     def acts(self, client: Client) -> None:
         """The client has proven who it is, or holds what was issued to it: from now on it is the actor."""

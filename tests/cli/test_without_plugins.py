@@ -131,6 +131,7 @@ def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, i
         "user disable": lambda: ["ann"],
         "user enable": lambda: ["ann"],
         "user password": lambda: ["demo", "--password-stdin"],
+        "user reset-password": lambda: ["demo"],
         "user sign-out": lambda: ["demo"],
         "client disable": lambda: ["playground"],
         "client rotate-secret": lambda: ["demo-service"],

@@ -14,6 +14,8 @@ from authserver.engine import rates
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.errors import OAuthError, PasswordRefused
+from authserver.engine.letters import LetterKind
+from authserver.engine.people import mail
 from authserver.engine.people.login import (
     SESSION_KIND,
     BadPassword,
@@ -276,9 +278,12 @@ def _checked_password(
             raise _wrong_password()
     rates.give_back(engine, claimed)
     if digests.equal(new.value, current.value):
-        raise PasswordRefused(
-            "Choose another password than the current one.", reason="new-password-same", field="new_password"
-        )
+        raise same_password()
+    return new_hash(engine, new, repeated)
+
+
+def new_hash(engine: Engine, new: Secret, repeated: Secret) -> str:
+    """What is stored of a password that a person chose. Raises PasswordRefused, TooBusy."""
     if not digests.equal(new.value, repeated.value):
         raise PasswordRefused(
             "This is not the same as the new password.", reason="new-password-differs", field="repeated"
@@ -294,6 +299,12 @@ def _checked_password(
         ) from None
 
 
+def same_password() -> PasswordRefused:
+    return PasswordRefused(
+        "Choose another password than the current one.", reason="new-password-same", field="new_password"
+    )
+
+
 def _wrong_password() -> PasswordRefused:
     return PasswordRefused(
         "This is not your current password.", reason="current-password-wrong", field="current_password"
@@ -307,6 +318,11 @@ def set_password(engine: Engine, user: User, password: str) -> Ended:
         BadPassword: it cannot be used; nothing has changed.
     """
     engine.stores.users.set_password(user.user_id, hash_new_password(password))
+    return end_with_password(engine, user)
+
+
+def end_with_password(engine: Engine, user: User) -> Ended:
+    """End all that somebody could do who knew the password from before, and record that there is another one (I-14)."""
     ended = _end_everything(engine, user, PASSWORD_CHANGED)
     _record_everything(engine, user, EventType.PASSWORD_CHANGED, ended)
     return ended
@@ -402,3 +418,5 @@ def _record_ended(engine: Engine, user: User, sessions: int) -> None:
 def _record_everything(engine: Engine, user: User, type: EventType, ended: Ended) -> None:
     engine.journal.user_id = user.user_id
     engine.record(type, details=asdict(ended))
+    if type is EventType.PASSWORD_CHANGED and user.password_hash is not None:
+        mail.write(engine, user, LetterKind.PASSWORD_CHANGED)

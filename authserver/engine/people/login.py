@@ -152,7 +152,7 @@ def claim_attempt(
     """
     device_id = device_id_of(engine, device_cookie, user)
     # Made for every name, so that the time does not show which there are (T100).
-    unknown = _unknown(engine, username)
+    unknown = hidden_name(engine, username)
     account = user.username if user else unknown
     return rates.claim(engine, Counted.SIGN_IN, account=account, device_id=device_id)
 
@@ -176,8 +176,8 @@ def password_turn(engine: Engine, claimed: RateQuestion | None = None) -> Iterat
         yield
 
 
-def _unknown(engine: Engine, username: str) -> str:
-    """What stands for a name that nobody has: it may be a password in the wrong field, so it is kept nowhere."""
+def hidden_name(engine: Engine, username: str) -> str:
+    """What stands for a name that nobody may have: it may be a password in the wrong field, so it is kept nowhere."""
     if not username:
         return ""
     return f"unknown-{engine.ring.mac(username.encode(), purpose='unknown-name').hex()[:16]}"
