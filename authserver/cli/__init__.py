@@ -17,6 +17,7 @@ COMMANDS = (
     "db",
     "demo",
     "doctor",
+    "end",
     "explain",
     "grant",
     "init",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +13,9 @@ import click
 from authserver.cli import client_secrets
 from authserver.cli.client_secrets import SHOWN_ONCE, described_secrets, print_secrets
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
+from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import uris
-from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.client_metadata import read_members
 from authserver.engine.clients.editing import (
     ChangedMeanwhile,
@@ -30,6 +30,7 @@ from authserver.engine.clients.editing import (
 from authserver.engine.clients.registration import add_client
 from authserver.engine.context import Engine
 from authserver.engine.crypto import strict_json
+from authserver.engine.ending import Act, Subject
 from authserver.engine.errors import InvalidClient, InvalidRedirectUri, TemporarilyUnavailable
 from authserver.engine.keys.ring import check_known
 from authserver.engine.records import Client, ClientMetadata, ClientState, is_address
@@ -381,15 +382,26 @@ def pin_client(configuration: Configuration, client_id: str, as_json: bool) -> N
 
 @client.command()
 @click.argument("client_id")
+@dry_run_option
+@yes_option
+@json_option
 @click.pass_obj
-def disable(configuration: Configuration, client_id: str) -> None:
-    """Disable an application for good: from the next request on it gets nothing, and its tokens are inactive."""
-    with configuration.engine(Plugins.OBSERVE) as engine:
-        if not disable_client(engine, client_id):
-            raise click.ClickException(
-                f"{client_id}: no such client, or it is disabled already; see `authserver client list`"
-            )
-    say(f"{words(client_id)} is disabled.")
+def disable(configuration: Configuration, client_id: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Disable an application for good: from the next request on it gets nothing, and everything that it may do ends."""
+    application = configuration.application(Plugins.OBSERVE)
+    with closing(application):
+        application.check_database()
+        with application.begin() as engine:
+            found = engine.stores.clients.find(client_id, engine.now)
+        if found is None:
+            raise click.ClickException(f"{client_id}: no such client; see `authserver client list`")
+        act = Act(subject=Subject.client(client_id), for_good=True)
+        ask = f"Disable {words(client_id)} for good?"
+        ended = carry_out(application, act, dry_run=dry_run, yes=yes, quiet=as_json, ask=ask)
+    if not found.is_enabled and not ended:
+        raise click.ClickException(f"{client_id}: it is disabled already; see `authserver client list`")
+    done = "" if dry_run else f"{words(client_id)} is disabled."
+    tell(act, ended, done=done, dry_run=dry_run, as_json=as_json)
 
 
 def described(client: Client, now: datetime) -> dict[str, Any]:

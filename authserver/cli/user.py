@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import closing
 from typing import Any
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
-from authserver.cli.printing import json_option, next_page, print_json, print_record, print_rows, say, words
+from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
+from authserver.cli.printing import json_option, next_page, print_json, print_record, print_rows, words
 from authserver.engine.context import Engine
-from authserver.engine.people.account import Ended, enable_user, set_password, sign_out_everywhere
+from authserver.engine.ending import Act, Ended, Subject
+from authserver.engine.people.account import enable_user, set_password
 from authserver.engine.people.attributes import change
-from authserver.engine.people.login import add_user, disable_user
+from authserver.engine.people.login import add_user
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.records import User
 
@@ -174,15 +177,13 @@ def list_users(configuration: Configuration, limit: int, after: str, as_json: bo
 
 @user.command()
 @click.argument("name")
+@dry_run_option
+@yes_option
+@json_option
 @click.pass_obj
-def disable(configuration: Configuration, name: str) -> None:
-    """Disable a person: from the next request on they cannot sign in, and nothing granted in their name works."""
-    with configuration.engine(Plugins.OBSERVE) as engine:
-        if not disable_user(engine, name):
-            raise click.ClickException(
-                f"{name}: no such user, or disabled already; see `authserver user list`"
-            )
-    say(f"{words(name)} is disabled.")
+def disable(configuration: Configuration, name: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Disable a person: from the next request on they cannot sign in, and everything that is theirs ends."""
+    _end(configuration, name, for_good=True, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @user.command()
@@ -223,14 +224,30 @@ def password(configuration: Configuration, name: str, password_stdin: bool, as_j
 
 @user.command("sign-out")
 @click.argument("name")
+@dry_run_option
+@yes_option
 @json_option
 @click.pass_obj
-def sign_out(configuration: Configuration, name: str, as_json: bool) -> None:
+def sign_out(configuration: Configuration, name: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Sign a person out everywhere: all their sessions end, the access of all applications, and remembered consents."""
-    with configuration.engine(Plugins.OBSERVE) as engine:
-        found = find(engine, name)
-        ended = sign_out_everywhere(engine, found)
-    print_ended(f"{words(found.username)} is signed out", found, ended, as_json=as_json)
+    _end(configuration, name, for_good=False, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _end(
+    configuration: Configuration, name: str, *, for_good: bool, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    application = configuration.application(Plugins.OBSERVE)
+    with closing(application):
+        application.check_database()
+        with application.begin() as engine:
+            found = find(engine, name)
+        act, who = Act(subject=Subject.user(found), for_good=for_good), words(found.username)
+        ask = f"{'Disable' if for_good else 'Sign out'} {who}?"
+        ended = carry_out(application, act, dry_run=dry_run, yes=yes, quiet=as_json, ask=ask)
+    if for_good and not found.is_enabled and not ended:
+        raise click.ClickException(f"{found.username} is disabled already; {_SHOW}")
+    done = f"{who} is {'disabled' if for_good else 'signed out'}."
+    tell(act, ended, done="" if dry_run else done, dry_run=dry_run, as_json=as_json)
 
 
 def find(engine: Engine, name: str) -> User:
@@ -258,20 +275,7 @@ def read_password(from_stdin: bool) -> str:
 
 def print_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
     """Say what was done, and what ended with it."""
-    if as_json:
-        print_json(
-            {
-                "username": user.username,
-                "sessions_ended": ended.sessions,
-                "grants_revoked": ended.grants,
-                "consents_ended": ended.consents,
-            }
-        )
-    else:
-        say(
-            f"{done}. Sessions ended: {ended.sessions}. Grants revoked: {ended.grants}. "
-            f"Consents ended: {ended.consents}."
-        )
+    tell(Act(subject=Subject.user(user)), ended, done=f"{done}.", as_json=as_json)
 
 
 def _print_user(user: User, *, as_json: bool) -> None:

@@ -38,6 +38,11 @@ _CHANGE_USER = (
     .where(users.c.user_id == bindparam("id"))
     .values({name: bindparam(f"new_{name}") for name in ("display_name", "groups", "attributes")})
 )
+_HOLD_ENABLED = (
+    select(users.c.user_id)
+    .where(users.c.user_id == bindparam("user_id"), users.c.disabled_at.is_(None))
+    .with_for_update(read=True)
+)
 # Two changes of one user wait for each other.
 _HOLD_USER_TO_CHANGE = (
     select(users.c.user_id).where(users.c.user_id == bindparam("user_id")).with_for_update(key_share=True)
@@ -130,6 +135,9 @@ class SqlUsers:
 
     def disable(self, user_id: str, now: datetime) -> bool:
         return self._work.write(_DISABLE_USER, {"id": user_id, "now": now}) == 1
+
+    def hold_enabled(self, user_id: str) -> bool:
+        return self._work.hold(_HOLD_ENABLED, {"user_id": user_id})
 
     def enable(self, user_id: str) -> bool:
         return self._work.write(_ENABLE_USER, {"id": user_id}) == 1

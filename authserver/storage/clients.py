@@ -136,6 +136,9 @@ _DISABLE = (
     .where(clients.c.client_id == bindparam("id"), clients.c.disabled_at.is_(None))
     .values(disabled_at=bindparam("now"))
 )
+# It waits for those who hold the client. Their lock lets each other note its use.
+_HOLD_TO_DISABLE = select(clients.c.client_id).where(_THIS).with_for_update()
+_HOLD_ENABLED = select(clients.c.disabled_at).where(_THIS).with_for_update(read=True, key_share=True)
 _KNOWS_ORIGIN = (
     select(client_origins.c.origin)
     .join_from(client_origins, clients)
@@ -203,7 +206,12 @@ class SqlClients:
         return self._several(_PAGE, {"after": after, "limit": limit, "now": now})
 
     def disable(self, client_id: str, now: datetime) -> bool:
+        self._work.hold(_HOLD_TO_DISABLE, {"this": client_id})
         return self._work.write(_DISABLE, {"id": client_id, "now": now}) == 1
+
+    def hold(self, client_id: str) -> bool:
+        row = self._work.held(_HOLD_ENABLED, {"this": client_id})
+        return row is None or row[0] is None
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
         self._work.add(_ADD_SECRET, {**_SECRET.row(secret), "client_id": client_id})

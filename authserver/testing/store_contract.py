@@ -440,9 +440,10 @@ def test_grants_are_read_page_by_page_and_lose_resources(stores: Stores) -> None
     assert stores.grants.page(after="grant_1", limit=2) == grants[2:]
     assert stores.grants.page(after="grant_2", limit=2) == []
     stores.grants.revoke("grant_1", NOW, "before")
-    assert stores.grants.narrow(grants[0], ("urn:b",))
-    assert not stores.grants.narrow(grants[0], ("urn:a",))
-    assert not stores.grants.narrow(grants[1], ("urn:b",))
+    less = [replace(grant, resources=("urn:b",)) for grant in grants]
+    assert stores.grants.narrow(grants[0], less[0])
+    assert not stores.grants.narrow(grants[0], replace(grants[0], resources=("urn:a",)))
+    assert not stores.grants.narrow(grants[1], less[1])
     assert [each.resources for each in stores.grants.page(limit=9)] == [
         ("urn:b",),
         ("urn:a", "urn:b"),
@@ -464,11 +465,11 @@ def test_consents_are_read_page_by_page_and_lose_resources(stores: Stores) -> No
     assert stores.consents.page(limit=3) == consents[:3]
     assert stores.consents.page(after=("user_bob", "files"), limit=3) == consents[3:]
     assert stores.consents.page(after=("user_ada", "notes"), limit=1) == consents[2:3]
-    assert stores.consents.narrow(consents[0], ("urn:b",))
-    assert not stores.consents.narrow(consents[0], ("urn:a",))
-    assert not stores.consents.narrow(consents[0], ())
-    assert stores.consents.narrow(consents[1], ())
-    assert not stores.consents.narrow(consents[1], ())
+    assert stores.consents.narrow(consents[0], replace(consents[0], resources=("urn:b",)))
+    assert not stores.consents.narrow(consents[0], replace(consents[0], resources=("urn:a",)))
+    assert not stores.consents.narrow(consents[0], None)
+    assert stores.consents.narrow(consents[1], None)
+    assert not stores.consents.narrow(consents[1], None)
     assert [each.resources for each in stores.consents.page(limit=9)] == [
         ("urn:b",),
         ("urn:a", "urn:b"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from authserver.engine.records import (
     FoundSession,
     FoundToken,
     Grant,
+    GrantFilter,
     InitialAccessToken,
     InitialTokenState,
     Kept,
@@ -140,6 +142,10 @@ class MemoryClients(InMemory):
                 return False
             self.tables.clients[client_id] = replace(client, disabled_at=now)
             return True
+
+    def hold(self, client_id: str) -> bool:
+        client = self.tables.clients.get(client_id)
+        return client is None or client.is_enabled
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
         with self.lock:
@@ -318,6 +324,10 @@ class MemoryUsers(InMemory):
             self.tables.users[user_id] = replace(user, disabled_at=now)
             return True
 
+    def hold_enabled(self, user_id: str) -> bool:
+        user = self.tables.users.get(user_id)
+        return user is not None and user.is_enabled
+
     def enable(self, user_id: str) -> bool:
         with self.lock:
             user = self.tables.users.get(user_id)
@@ -381,22 +391,32 @@ class MemoryGrants(InMemory):
     def list(
         self, now: datetime, *, user_id: str | None = None, client_id: str | None = None
     ) -> Sequence[Grant]:
+        found = self._all(GrantFilter(user_id=user_id, client_id=client_id, live_at=now, redeemed=True))
+        found.sort(key=lambda grant: grant.grant_id)
+        return sorted(found, key=lambda grant: grant.created_at, reverse=True)
+
+    def search(self, wanted: GrantFilter, *, after: Place | None = None, limit: int) -> Sequence[Grant]:
+        found = sorted(self._all(wanted), key=_place_of_grant, reverse=True)
+        return [grant for grant in found if after is None or _place_of_grant(grant) < after][:limit]
+
+    def _all(self, wanted: GrantFilter) -> builtins.list[Grant]:
         unredeemed = {
             token.grant_id
             for token in self.tables.tokens.values()
             if token.kind is TokenKind.CODE and token.claimed_at is None
         }
-        found = [
+        return [
             grant
             for grant in self.tables.grants.values()
-            if grant.revoked_at is None
-            and grant.expires_at > now
-            and grant.grant_id not in unredeemed
-            and user_id in (None, grant.user_id)
-            and client_id in (None, grant.client_id)
+            if wanted.user_id in (None, grant.user_id)
+            and wanted.client_id in (None, grant.client_id)
+            and (wanted.live_at is None or (grant.revoked_at is None and grant.expires_at > wanted.live_at))
+            and not (wanted.redeemed and grant.grant_id in unredeemed)
         ]
-        found.sort(key=lambda grant: grant.grant_id)
-        return sorted(found, key=lambda grant: grant.created_at, reverse=True)
+
+    def revoke_some(self, grant_ids: Sequence[str], now: datetime, reason: str) -> int:
+        with self.lock:
+            return sum(self.revoke(grant_id, now, reason) for grant_id in grant_ids)
 
     def revoke_of_user(
         self, user_id: str, now: datetime, reason: str, *, client_id: str | None = None
@@ -443,13 +463,21 @@ class MemoryGrants(InMemory):
         ids = sorted(grant_id for grant_id in self.tables.grants if grant_id > after)[:limit]
         return [self.tables.grants[grant_id] for grant_id in ids]
 
-    def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:
+    def narrow(self, before: Grant, after: Grant) -> bool:
         with self.lock:
-            kept = self.find(grant.grant_id)
-            if kept is None or kept.revoked_at is not None or kept.resources != grant.resources:
+            kept = self.find(before.grant_id)
+            if kept is None or kept.revoked_at is not None:
                 return False
-            self.tables.grants[grant.grant_id] = replace(kept, resources=resources)
+            if (kept.resources, kept.scopes) != (before.resources, before.scopes):
+                return False
+            self.tables.grants[before.grant_id] = replace(
+                kept, resources=after.resources, scopes=after.scopes, details=after.details
+            )
             return True
+
+
+def _place_of_grant(grant: Grant) -> Place:
+    return grant.created_at, grant.grant_id
 
 
 class MemoryTokens(InMemory):
@@ -527,6 +555,13 @@ class MemoryTokens(InMemory):
             self.tables.tokens[token.kind, token.digest] = replace(found.token, expires_at=expires_at)
             return True
 
+    def count_live(self, grant_ids: Sequence[str], now: datetime) -> Mapping[TokenKind, int]:
+        return Counter(
+            token.kind
+            for token in self.tables.tokens.values()
+            if token.grant_id in grant_ids and token.claimed_at is None and token.expires_at > now
+        )
+
     def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
         return [
             token
@@ -593,22 +628,37 @@ class MemoryConsents(InMemory):
                 del self.tables.consents[consent.user_id, client_id]
             return len(found)
 
-    def forget_some(self, limit: int) -> int:
+    def forget_some(self, limit: int, *, client_id: str | None = None) -> int:
         with self.lock:
-            return _drop_some(self.tables.consents, limit)
+            found = self.page(limit=limit, client_id=client_id)
+            for consent in found:
+                del self.tables.consents[consent.user_id, consent.client_id]
+            return len(found)
 
-    def page(self, *, after: tuple[str, str] = ("", ""), limit: int) -> Sequence[Consent]:
-        keys = sorted(key for key in self.tables.consents if key > after)[:limit]
-        return [self.tables.consents[key] for key in keys]
+    def count(self, *, user_id: str | None = None, client_id: str | None = None) -> int:
+        return len(self.list(user_id=user_id, client_id=client_id))
 
-    def narrow(self, consent: Consent, resources: tuple[str, ...]) -> bool:
+    def page(
+        self,
+        *,
+        after: tuple[str, str] = ("", ""),
+        limit: int,
+        user_id: str | None = None,
+        client_id: str | None = None,
+    ) -> Sequence[Consent]:
+        found = {
+            (each.user_id, each.client_id): each for each in self.list(user_id=user_id, client_id=client_id)
+        }
+        return [found[key] for key in sorted(found) if key > after][:limit]
+
+    def narrow(self, before: Consent, after: Consent | None) -> bool:
         with self.lock:
-            key = consent.user_id, consent.client_id
+            key = before.user_id, before.client_id
             kept = self.tables.consents.get(key)
-            if kept is None or kept.resources != consent.resources:
+            if kept is None or (kept.resources, kept.scopes) != (before.resources, before.scopes):
                 return False
-            if resources:
-                self.tables.consents[key] = replace(kept, resources=resources)
+            if after is not None:
+                self.tables.consents[key] = replace(kept, resources=after.resources, scopes=after.scopes)
             else:
                 del self.tables.consents[key]
             return True
