@@ -73,6 +73,12 @@ class Clients(Protocol):
     def page(self, now: datetime, *, after: str = "", limit: int) -> Sequence[Client]:
         """The next `limit` clients by id, beginning after the id `after`, disabled or not; one statement."""
 
+    def search(self, now: datetime, text: str, *, after: str = "", limit: int) -> Sequence[Client]:
+        """As `page`, those that have this text in their id or name: ASCII letters in either case.
+
+        One statement, which may read all ids and names.
+        """
+
     def change(self, before: Client, after: Client) -> bool:
         """Replace a client as it was read, but not its secrets; False when it was changed meanwhile, or is not kept here.
 
@@ -199,8 +205,12 @@ class Users(Protocol):
     def list(self) -> Sequence[User]:
         """All users, by name."""
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[User]:
-        """The next `limit` users by name, beginning after the name `after`, disabled or not; one statement."""
+    def page(self, *, after: str = "", prefix: str = "", limit: int) -> Sequence[User]:
+        """The next `limit` users by name, beginning after the name `after`, disabled or not; one statement.
+
+        Args:
+            prefix: only those whose name begins so; it is normalised as names are.
+        """
 
     def disable(self, user_id: str, now: datetime) -> bool:
         """Disable the user; False when unknown or disabled before. Waits for those who `hold_enabled` the user."""

@@ -22,6 +22,11 @@ _LIST_USERS = select(*_USER.columns).order_by(users.c.username)
 _PAGE_OF_USERS = _LIST_USERS.where(users.c.username > bindparam("after")).limit(
     bindparam("limit", type_=sa.Integer, literal_execute=True)
 )
+_PAGE_OF_USERS_THAT_BEGIN = _PAGE_OF_USERS.where(
+    # The first finds the place in the index, the second says the same for every collation.
+    users.c.username >= bindparam("prefix"),
+    sa.func.substr(users.c.username, 1, bindparam("size", type_=sa.Integer)) == bindparam("prefix"),
+)
 _ADD_USER = insert_new(users)
 _DISABLE_USER = (
     sa.update(users)
@@ -128,10 +133,12 @@ class SqlUsers:
     def list(self) -> Sequence[User]:
         return [_USER.record(row) for row in self._work.read(_LIST_USERS, {})]
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[User]:
-        return [
-            _USER.record(row) for row in self._work.read(_PAGE_OF_USERS, {"after": after, "limit": limit})
-        ]
+    def page(self, *, after: str = "", prefix: str = "", limit: int) -> Sequence[User]:
+        if "\0" in prefix:  # which PostgreSQL would not even compare
+            return []
+        statement = _PAGE_OF_USERS_THAT_BEGIN if prefix else _PAGE_OF_USERS
+        parameters = {"after": after, "prefix": prefix, "size": len(prefix), "limit": limit}
+        return [_USER.record(row) for row in self._work.read(statement, parameters)]
 
     def disable(self, user_id: str, now: datetime) -> bool:
         return self._work.write(_DISABLE_USER, {"id": user_id, "now": now}) == 1

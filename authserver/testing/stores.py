@@ -114,6 +114,12 @@ class MemoryClients(InMemory):
         client_ids = sorted(client_id for client_id in self.tables.clients if client_id > after)
         return [_with_live_secrets(self.tables.clients[client_id], now) for client_id in client_ids[:limit]]
 
+    def search(self, now: datetime, text: str, *, after: str = "", limit: int) -> Sequence[Client]:
+        wanted = _lower(text)
+        found = sorted(self.tables.clients.values(), key=lambda client: client.client_id)
+        fitting = [client for client in found if wanted in _lower(f"{client.client_id}\n{client.name}")]
+        return [_with_live_secrets(each, now) for each in fitting if each.client_id > after][:limit]
+
     def change(self, before: Client, after: Client) -> bool:
         with self.lock:
             kept = self.tables.clients.get(before.client_id)
@@ -218,6 +224,11 @@ class MemoryClients(InMemory):
         return sum(client.registration_policy == policy and client.is_enabled for client in clients)
 
 
+def _lower(text: str) -> str:
+    """With small letters of ASCII."""
+    return text.encode().lower().decode()
+
+
 def _is_never_used(client: Client) -> bool:
     return client.is_self_registered and client.last_used_at is None
 
@@ -313,8 +324,9 @@ class MemoryUsers(InMemory):
     def list(self) -> Sequence[User]:
         return sorted(self.tables.users.values(), key=lambda user: user.username)
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[User]:
-        return [user for user in self.list() if user.username > after][:limit]
+    def page(self, *, after: str = "", prefix: str = "", limit: int) -> Sequence[User]:
+        found = [user for user in self.list() if user.username.startswith(prefix)]
+        return [user for user in found if user.username > after][:limit]
 
     def disable(self, user_id: str, now: datetime) -> bool:
         with self.lock:
