@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from authserver.cli import client_secrets
 from authserver.cli.client_secrets import SHOWN_ONCE, described_secrets, print_secrets
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
+from authserver.cli.paging import MAXIMUM_PAGE, after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import uris
 from authserver.engine.clients.client_metadata import read_members
@@ -296,22 +298,26 @@ def edit_client(configuration: Configuration, /, client_id: str, as_json: bool, 
     type=click.Choice([str(state) for state in ClientState]),
     help="Only those that are new, used, idle or gone; may be given several times.",
 )
+@click.option(
+    "--search", "text", default="", metavar="TEXT", help="Only those with this text in their id or name."
+)
+@limit_option("applications")
+@after_option("CLIENT_ID", "this client id")
 @json_option
 @click.pass_obj
-def list_clients(configuration: Configuration, states: tuple[str, ...], as_json: bool) -> None:
-    """List all applications, oldest first.
+def list_clients(
+    configuration: Configuration, states: tuple[str, ...], text: str, limit: int, after: str, as_json: bool
+) -> None:
+    """List applications by client id, so many at a time.
 
     An application is new until it gets its first code or token, or uses its secret, and then used; idle if it did not
     for 30 days; and gone if it was disabled.
     """
     with configuration.engine(Plugins.UNUSED) as engine:
-        found = [
-            item
-            for item in engine.stores.clients.list(engine.now)
-            if not states or item.state(engine.now) in states
-        ]
-    rows = [described(item, engine.now) for item in found]
-    added = dict.fromkeys(name for item in found for name in item.details if name not in LINKS)
+        found = list(islice(_in_pages(engine, text, after, states), limit + 1))
+        now = engine.now
+    rows = [described(item, now) for item in found[:limit]]
+    added = dict.fromkeys(name for item in found[:limit] for name in item.details if name not in LINKS)
     if as_json:
         print_json(rows)
     else:
@@ -326,11 +332,36 @@ def list_clients(configuration: Configuration, states: tuple[str, ...], as_json:
             *added,
         )
         none = f"No client is {' or '.join(states)}." if states else ""
+        if after or text:
+            none = (
+                "There are no more such clients."
+                if after
+                else f"No client has {words(text)} in its id or name."
+            )
         print_rows(
             rows,
             columns,
             empty=none or "There are no clients; add one with `authserver client add --name NAME …`.",
         )
+    if len(found) > limit:
+        options = [*(("--state", state) for state in states), ("--search", text or None)]
+        last = found[limit - 1].client_id
+        tell_next_page(configuration, options, limit=limit, after=last, as_json=as_json)
+
+
+def _in_pages(engine: Engine, text: str, after: str, states: tuple[str, ...]) -> Iterator[Client]:
+    """The clients that fit, by id, read page by page as they are used."""
+    clients = engine.stores.clients
+    while True:
+        page = (
+            clients.search(engine.now, text, after=after, limit=MAXIMUM_PAGE)
+            if text
+            else clients.page(engine.now, after=after, limit=MAXIMUM_PAGE)
+        )
+        yield from (item for item in page if not states or item.state(engine.now) in states)
+        if len(page) < MAXIMUM_PAGE:
+            return
+        after = page[-1].client_id
 
 
 @client.command()

@@ -40,9 +40,14 @@ _WORDS = {
 }
 
 
+def is_interactive() -> bool:
+    """Whether a person is at the terminal."""
+    return sys.stdin.isatty()
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Ask a person at a terminal, unless they said --yes; a script is not asked. Raises click.Abort."""
-    if not yes and sys.stdin.isatty():
+    if not yes and is_interactive():
         click.confirm(question, abort=True, err=True)
 
 

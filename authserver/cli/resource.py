@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any, cast
 
 import click
@@ -13,6 +14,7 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
+from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import resources, uris
 from authserver.engine.context import Engine
@@ -118,16 +120,24 @@ def add(configuration: Configuration, /, uri: str, is_default: bool, as_json: bo
 
 
 @resource.command("list")
+@limit_option("resources")
+@after_option("URI", "this resource")
 @json_option
 @click.pass_obj
-def list_resources(configuration: Configuration, as_json: bool) -> None:
-    """List all resources, those of the INI first."""
+def list_resources(configuration: Configuration, limit: int, after: str, as_json: bool) -> None:
+    """List resources, those of the INI first."""
     with configuration.engine() as engine:
-        rows = [described(engine, each) for each in engine.resources.all()]
+        found = page_of(
+            engine.resources.all(), attrgetter("form"), after=after and form_of(after), limit=limit
+        )
+        rows = [described(engine, each) for each in found[:limit]]
     if as_json:
         print_json(rows)
     else:
-        print_rows(rows, _COLUMNS, empty="There are none; register one with `authserver resource add URI`.")
+        none = "There are none; register one with `authserver resource add URI`."
+        print_rows(rows, _COLUMNS, empty="There are no more." if after else none)
+    if len(found) > limit:
+        tell_next_page(configuration, [], limit=limit, after=found[limit - 1].uri, as_json=as_json)
 
 
 @resource.command()

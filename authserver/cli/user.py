@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Mapping
+from contextlib import closing, nullcontext
 from typing import Any
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
-from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
-from authserver.cli.printing import json_option, next_page, print_json, print_record, print_rows, words
+from authserver.cli.ending import carry_out, confirm, dry_run_option, sentence, tell, yes_option
+from authserver.cli.paging import after_option, limit_option, tell_next_page
+from authserver.cli.printing import json_option, print_json, print_record, print_rows, words
 from authserver.engine.context import Engine
-from authserver.engine.ending import Act, Ended, Subject
+from authserver.engine.ending import Act, Ended, Subject, plan
 from authserver.engine.people.account import enable_user, set_password
 from authserver.engine.people.attributes import change
 from authserver.engine.people.login import add_user
 from authserver.engine.people.usernames import normalise_username
-from authserver.engine.records import User
+from authserver.engine.records import NOTHING, User
 
 _SHOW = "see `authserver user show`"
 
@@ -140,28 +141,26 @@ def edit(
 @json_option
 @click.pass_obj
 def show(configuration: Configuration, name: str, as_json: bool) -> None:
-    """Show a person, with groups and attributes."""
+    """Show a person, with groups and attributes, and how many sessions, live grants and remembered consents there are."""
     with configuration.engine(Plugins.UNUSED) as engine:
         found = find(engine, name)
-    _print_user(found, as_json=as_json)
+        theirs = sum(plan(lambda: nullcontext(engine), Act(subject=Subject.user(found))), Ended())
+    counts = {"sessions": theirs.sessions, "grants": theirs.grants, "consents": theirs.consents}
+    _print_user(found, counts, as_json=as_json)
 
 
 @user.command("list")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 1000),
-    default=100,
-    show_default=True,
-    help="How many people are listed at most.",
-)
-@click.option("--after", default="", metavar="NAME", help="Begin after this user name.")
+@click.option("--prefix", default="", metavar="TEXT", help="Only those whose user name begins so.")
+@limit_option("people")
+@after_option("NAME", "this user name")
 @json_option
 @click.pass_obj
-def list_users(configuration: Configuration, limit: int, after: str, as_json: bool) -> None:
+def list_users(configuration: Configuration, prefix: str, limit: int, after: str, as_json: bool) -> None:
     """List people by user name, so many at a time."""
     with configuration.engine(Plugins.UNUSED) as engine:
+        begins = normalise_username(prefix) if prefix else ""
         # One more than is shown tells whether there is another page.
-        found = engine.stores.users.page(after=after, limit=limit + 1)
+        found = engine.stores.users.page(after=after, prefix=begins, limit=limit + 1)
     rows = [described(item) for item in found[:limit]]
     if as_json:
         print_json(rows)
@@ -169,10 +168,12 @@ def list_users(configuration: Configuration, limit: int, after: str, as_json: bo
         rows = [row | {"groups": ", ".join(row["groups"])} for row in rows]
         columns = ("username", "display_name", "user_id", "groups", "created_at", "disabled_at")
         nobody = "There are no users; add one with `authserver user add NAME`."
-        print_rows(rows, columns, empty="There are no more users." if after else nobody)
+        print_rows(rows, columns, empty="There are no more users." if after or prefix else nobody)
     if len(found) > limit:
-        options = [("--limit", limit), ("--json", as_json), ("--after", found[limit - 1].username)]
-        next_page(f"{configuration.command} user list", options, err=as_json)
+        last = found[limit - 1].username
+        tell_next_page(
+            configuration, [("--prefix", prefix or None)], limit=limit, after=last, as_json=as_json
+        )
 
 
 @user.command()
@@ -206,9 +207,10 @@ def enable(configuration: Configuration, name: str, as_json: bool) -> None:
 @user.command()
 @click.argument("name")
 @password_stdin_option
+@yes_option
 @json_option
 @click.pass_obj
-def password(configuration: Configuration, name: str, password_stdin: bool, as_json: bool) -> None:
+def password(configuration: Configuration, name: str, password_stdin: bool, yes: bool, as_json: bool) -> None:
     """Give a person another password; it is asked for, or read from stdin.
 
     All their sessions end, the access of all applications, and all remembered consents.
@@ -216,6 +218,8 @@ def password(configuration: Configuration, name: str, password_stdin: bool, as_j
     with configuration.engine(Plugins.UNUSED) as engine:
         # Before a password is typed for a user that does not exist.
         found = find(engine, name)
+        would_end = sum(plan(lambda: nullcontext(engine), Act(subject=Subject.user(found))), Ended())
+    confirm(f"Give {words(found.username)} another password? {sentence(would_end, dry_run=True)}", yes=yes)
     chosen = read_password(password_stdin)
     with configuration.engine(Plugins.OBSERVE) as engine:
         ended = set_password(engine, found, chosen)
@@ -278,8 +282,8 @@ def print_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
     tell(Act(subject=Subject.user(user)), ended, done=f"{done}.", as_json=as_json)
 
 
-def _print_user(user: User, *, as_json: bool) -> None:
-    found = described(user)
+def _print_user(user: User, counts: Mapping[str, int] = NOTHING, *, as_json: bool) -> None:
+    found = described(user) | dict(counts)
     if as_json:
         print_json(found)
     else:
