@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from operator import attrgetter
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -18,7 +18,9 @@ from authserver.engine.clients.initial_tokens import RegistrationPolicies, make,
 from authserver.engine.ports import Policies
 from authserver.engine.records import InitialAccessToken
 from authserver.ini import did_you_mean
-from authserver.plugins.asking import PluginSet
+
+if TYPE_CHECKING:
+    from authserver.plugins.asking import PluginSet
 
 SHOWN_ONCE = "Keep the initial access token now: it is not stored readable and will not be shown again."
 MAXIMUM_NOTE = 200
@@ -151,7 +153,7 @@ def described(token: InitialAccessToken, state: str) -> dict[str, Any]:
 
 def _check_policy(policies: Policies, name: str) -> None:
     """Raises click.UsageError unless a plugin has a registration policy of this name."""
-    plugins = cast(PluginSet, policies)
+    plugins = cast("PluginSet", policies)
     found = [
         cast(RegistrationPolicies, plugin)
         for plugin in map(plugins.plugin, plugins.names)

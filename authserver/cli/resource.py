@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from operator import attrgetter
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -23,8 +23,10 @@ from authserver.engine.errors import InvalidTarget
 from authserver.engine.records import Resource
 from authserver.engine.resources import BadResource
 from authserver.ini import did_you_mean
-from authserver.plugins.asking import PluginSet
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
+
+if TYPE_CHECKING:
+    from authserver.plugins.asking import PluginSet
 
 # The value of an option with which a resource has what all others have.
 SERVER = "server"
@@ -113,7 +115,7 @@ def add(configuration: Configuration, /, uri: str, is_default: bool, as_json: bo
             **_members(engine, options),
         )
         resources.add(engine, added)
-        row, is_asked = described(engine, added), POLICY in cast(PluginSet, engine.policies).names
+        row, is_asked = described(engine, added), POLICY in cast("PluginSet", engine.policies).names
     _show(row, as_json)
     if not is_asked:
         say(f"Nothing asks for it yet: list {POLICY} in authserver.plugins.", err=True)
