@@ -47,8 +47,7 @@ def list_grants(
 ) -> None:
     """List live grants, newest first, so many at a time."""
     with configuration.engine(Plugins.UNUSED) as engine:
-        user = None if username is None else find(engine, username)
-        user_id = user and user.user_id
+        user_id = None if username is None else find(engine, username).user_id
         wanted = GrantFilter(user_id=user_id, client_id=client_id, live_at=engine.now, redeemed=True)
         # One more than is shown tells whether there is another page.
         found = engine.stores.grants.search(wanted, after=_place(engine, after), limit=limit + 1)
@@ -92,13 +91,12 @@ def list_consents(
     as_json: bool,
 ) -> None:
     """List remembered consents: with these an application may get access again without asking the person."""
-    user_id, _, after_client = after.partition(",")
+    after_user, _, after_client = after.partition(",")
     with configuration.engine(Plugins.UNUSED) as engine:
-        user = None if username is None else find(engine, username)
         found = engine.stores.consents.page(
-            after=(user_id, after_client),
+            after=(after_user, after_client),
             limit=limit + 1,
-            user_id=user and user.user_id,
+            user_id=None if username is None else find(engine, username).user_id,
             client_id=client_id,
         )
         names = _names(engine, found)

@@ -339,8 +339,12 @@ def _grants(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
     subject, stores = act.subject, engine.stores
     found: Sequence[Grant]
     if subject.owns_grants:
-        name = "user_id" if subject.kind is SubjectKind.USER else "client_id"
-        wanted = GrantFilter(live_at=engine.now, **{name: subject.identifier})
+        is_user = subject.kind is SubjectKind.USER
+        wanted = GrantFilter(
+            user_id=subject.identifier if is_user else None,
+            client_id=None if is_user else subject.identifier,
+            live_at=engine.now,
+        )
         found = stores.grants.search(wanted, after=after, limit=BATCH)
         last: Any = (found[-1].created_at, found[-1].grant_id) if found else None
     else:

@@ -201,7 +201,7 @@ _USABLE_REFRESH_TOKENS = (
     .limit(bindparam("limit"))
 )
 _COUNT_LIVE = (
-    select(tokens.c.kind, sa.func.count())
+    select(tokens.c.kind, sa.func.count().label("number"))
     .where(
         tokens.c.grant_id.in_(bindparam("ids", expanding=True)),
         tokens.c.claimed_at.is_(None),
@@ -472,7 +472,7 @@ class SqlTokens:
 
     def count_live(self, grant_ids: Sequence[str], now: datetime) -> Mapping[TokenKind, int]:
         found = self._work.read(_COUNT_LIVE, {"ids": list(grant_ids), "now": now})
-        return {row[0]: row[1] for row in found}
+        return {row.kind: row.number for row in found}
 
     def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
         found = self._work.read(_ACCESS_TOKENS, {"ids": list(grant_ids), "now": now})

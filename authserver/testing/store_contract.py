@@ -548,9 +548,10 @@ def test_the_live_codes_and_tokens_of_grants_are_counted(stores: Stores) -> None
     """L-08: without those that were used, have expired, or are of another grant."""
     for number in range(2):
         stores.grants.add(a_grant(grant_id=f"grant_{number}"))
+    none: dict[str, Any] = {}
     for number, (kind, members) in enumerate(
         [
-            (TokenKind.CODE, {}),
+            (TokenKind.CODE, none),
             (TokenKind.REFRESH, {}),
             (TokenKind.REFRESH, {"claimed_at": NOW}),
             (TokenKind.ACCESS, {}),
