@@ -33,6 +33,7 @@ from authserver.engine.records import (
     TokenKind,
     User,
 )
+from authserver.engine.resource_registry import TokenForm
 from authserver.settings import AccessTokenFormat
 
 # At most this many grants, consents or clients are changed in one transaction, so that none takes long.
@@ -185,6 +186,9 @@ class Act:
         registrations: take a scope from the clients that are registered for it, too.
         because: the reason that the grants and the event keep; empty: what `subject` and `for_good` say.
         event: what the act is recorded as; None: what `subject` and `for_good` say.
+
+    Raises:
+        ValueError: `for_good` of a scope or an issuer, which only the INI names, or `registrations` of another subject.
     """
 
     subject: Subject
@@ -192,6 +196,13 @@ class Act:
     registrations: bool = False
     because: str = ""
     event: EventType | None = None
+
+    def __post_init__(self) -> None:
+        kind = self.subject.kind
+        if self.for_good and kind in (SubjectKind.SCOPE, SubjectKind.ISSUER):
+            raise ValueError(f"only the INI disables a {kind}")
+        if self.registrations and kind is not SubjectKind.SCOPE:
+            raise ValueError(f"no client is registered for a {kind}")
 
     @property
     def reason(self) -> str:
@@ -243,20 +254,17 @@ def longest_jwt(engine: Engine, subject: Subject, resource: Resource | None = No
             (each.token_format or token_format, each.token_lifetime or lifetime)
             for each in engine.resources.all()
         ]
-    forms = engine.client_forms
+    usual = TokenForm()
     if subject.kind is SubjectKind.CLIENT:
-        own = forms.get(subject.identifier)
-        specific = [own] if own else []
+        forms = [engine.client_forms.get(subject.identifier, usual)]
     else:
-        specific = list(forms.values())
-    each_way = general + [
-        (form.token_format or kind, form.token_lifetime or seconds)
-        for form in specific
+        forms = [usual, *engine.client_forms.values()]
+    jwts = [
+        form.token_lifetime or seconds
+        for form in forms
         for kind, seconds in general
+        if (form.token_format or kind) is AccessTokenFormat.JWT
     ]
-    if subject.kind is SubjectKind.CLIENT and specific:
-        each_way = each_way[len(general) :]
-    jwts = [seconds for kind, seconds in each_way if kind is AccessTokenFormat.JWT]
     return timedelta(seconds=max(jwts)) if jwts else None
 
 
