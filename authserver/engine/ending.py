@@ -39,7 +39,7 @@ from authserver.settings import AccessTokenFormat
 # At most this many grants, consents or clients are changed in one transaction, so that none takes long.
 BATCH = 1000
 # Events are read to count the JWTs that are valid: of a busy server not more than these.
-MOST_EVENTS = 10_000
+MAXIMUM_EVENTS = 10_000
 # Why a grant ended, as the grant and the event keep it.
 ENDED = "ended-by-operator"
 SIGNED_OUT_EVERYWHERE = "signed-out-everywhere"
@@ -485,7 +485,7 @@ def _jwts(engine: Engine, subject: Subject, resource: Resource | None) -> Ended:
         user_id=subject.identifier if subject.kind is SubjectKind.USER else None,
     )
     count, looked_at, place = 0, 0, None
-    while looked_at < MOST_EVENTS:
+    while looked_at < MAXIMUM_EVENTS:
         page = engine.stores.events.search(wanted, after=place, limit=BATCH)
         for event in page:
             details = event.details
@@ -500,7 +500,7 @@ def _jwts(engine: Engine, subject: Subject, resource: Resource | None) -> Ended:
         if len(page) < BATCH:
             break
         place = (page[-1].at, page[-1].event_id)
-    has_more = looked_at >= MOST_EVENTS
+    has_more = looked_at >= MAXIMUM_EVENTS
     # A grant of a user is stored before its first token is sent. A client's own JWT is not: one may be issued just now.
     none = not count and not has_more and subject.kind is SubjectKind.USER
     return Ended(jwts=count, jwts_until=None if none else engine.now + longest, has_more_jwts=has_more)

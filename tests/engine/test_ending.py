@@ -241,7 +241,7 @@ def test_of_very_many_jwts_it_is_said_that_there_are_more(
     rules: Rules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ending, "BATCH", 2)
-    monkeypatch.setattr(ending, "MOST_EVENTS", 4)
+    monkeypatch.setattr(ending, "MAXIMUM_EVENTS", 4)
     client, secret = rules.add_client(grant_types=("client_credentials",), scopes=("profile",))
     subject = Subject.client(client.client_id)
     for number in range(5):
