@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from authserver.engine import overview
 from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
+from authserver.engine.clients.authentication import disable_client
+from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
 from authserver.engine.letters import MailFailed, NoMail, is_mail_on
 from authserver.engine.moments import BadMoment, moment_of
 from authserver.engine.people.account import (
-    Ended,
     disconnect,
     disconnect_all,
     enable_user,
@@ -33,13 +34,14 @@ from authserver.engine.people.password_links import (
 )
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.records import REFUSALS, EventFilter, EventType
+from authserver.engine.records import REFUSALS, EventFilter, EventType, GrantFilter
 
 __all__ = [
     "MAXIMUM_LIFETIME",
     "MAXIMUM_PAGE",
     "MINIMUM_LIFETIME",
     "REFUSALS",
+    "Act",
     "AlreadyExists",
     "BadAttributes",
     "BadMoment",
@@ -50,18 +52,24 @@ __all__ = [
     "Ended",
     "EventFilter",
     "EventType",
+    "GrantFilter",
     "MailFailed",
     "NoLink",
     "NoMail",
     "Page",
     "PasswordLink",
     "SentLink",
+    "Subject",
+    "SubjectKind",
     "add_user",
     "change",
+    "disable_client",
     "disable_user",
     "disconnect",
     "disconnect_all",
     "enable_user",
+    "end",
+    "end_at_once",
     "find",
     "is_mail_on",
     "let_in_by",
@@ -69,6 +77,7 @@ __all__ = [
     "moment_of",
     "normalise_username",
     "overview",
+    "plan",
     "revoke_grant",
     "search",
     "send_link",

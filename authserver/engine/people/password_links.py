@@ -15,10 +15,11 @@ from datetime import datetime, timedelta
 from authserver.engine import rates
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
+from authserver.engine.ending import Ended
 from authserver.engine.errors import PasswordLinkRefused
 from authserver.engine.letters import LetterKind, NoMail
 from authserver.engine.people import mail
-from authserver.engine.people.account import Ended, end_with_password, new_hash, same_password
+from authserver.engine.people.account import end_with_password, new_hash, same_password
 from authserver.engine.people.login import hidden_name, password_turn
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.questions import Counted
