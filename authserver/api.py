@@ -97,6 +97,9 @@ For small records that expire (`engine.stores.kept`): `Kept` is one; its kind is
 `digest` is that of a `new_credential` or of another text, and `well_formed` refuses, without a look into the database,
 what this server cannot have made.
 
+For mail (`send_mail`): a `Mail` is what to send, `MailFailed` says that it was not sent, and whether trying again is of no
+use; `mail_address_problem` says why a text cannot be an address.
+
 For documents at URLs that somebody else named, such as a client (`engine.fetcher`): `DocumentKind` says how a kind of
 document is read and how long it may be used, `fetch` returns a `Document`, and `FetchFailed` says why there is none, by
 its `FetchProblem`. `post` sends something to such a URL and returns the `Reply`. For a URL of the operator's, which may
@@ -178,6 +181,7 @@ from authserver.engine.errors import (
     UnauthorizedClient,
 )
 from authserver.engine.fetches import fetch as fetch_named
+from authserver.engine.letters import Mail, MailFailed, mail_address_problem
 from authserver.engine.parameters import Parameters
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.questions import (
@@ -261,6 +265,7 @@ from authserver.protocols import (
     ResourceDecisionHook,
     ScopeDecisionHook,
     ScopesHook,
+    SendMailHook,
     ServerMetadataHook,
     TokenBindingHook,
     TokenClaimsHook,
@@ -357,6 +362,8 @@ __all__ = [
     "Jws",
     "Kept",
     "LoginDecisionHook",
+    "Mail",
+    "MailFailed",
     "Medium",
     "OAuthError",
     "ObserveHook",
@@ -385,6 +392,7 @@ __all__ = [
     "ScopeDecisionHook",
     "ScopesHook",
     "Secret",
+    "SendMailHook",
     "ServerMetadataHook",
     "Service",
     "Session",
@@ -434,6 +442,7 @@ __all__ = [
     "is_used",
     "json_response",
     "link_problem",
+    "mail_address_problem",
     "narrow",
     "network_of",
     "new_credential",

@@ -17,6 +17,7 @@ from authserver.engine.authorization_request import Expanded
 from authserver.engine.clients.client_metadata import CORE_MEMBERS
 from authserver.engine.context import Binding, ClientProof, Engine, ReadMember, Redeem, Welcome
 from authserver.engine.decisions import Decision
+from authserver.engine.letters import Mail
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import (
     AuthenticationQuestion,
@@ -908,6 +909,34 @@ def token_response(
         @hookimpl
         def token_response(self, client):
             return {"tenant": self.tenant_of(client)}
+
+    Added in 0.1.
+    """
+
+
+@contributing(bool)
+def send_mail(mail: Mail) -> bool | None:
+    """Send a mail to a person: a link to set a password, or the news that a password has changed.
+
+    Called after the transaction was committed, in the background of a server process, and by the commands that send mail.
+    It has no time limit, so it needs one of its own.
+
+    Arguments:
+        mail: recipient, subject and plain text; the text may hold a secret.
+
+    Answers:
+        True: the mail was sent. With several plugins each sends it.
+        A `MailFailed` that it raises is tried again later, several times, unless it `is_final`; any other error, too.
+        None: not mine.
+
+    Nobody: no mail is sent, and the sign-in page has no "Forgot your password?".
+
+    Example::
+
+        @hookimpl
+        def send_mail(self, mail):
+            self.mailbox.put(mail.recipient, mail.subject, mail.text)
+            return True
 
     Added in 0.1.
     """

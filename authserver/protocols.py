@@ -27,6 +27,7 @@ from pyramid.config import Configurator
 from authserver.engine.authorization_request import Expanded
 from authserver.engine.context import Binding, ClientProof, Engine, ReadMember, Redeem, Welcome
 from authserver.engine.decisions import Decision
+from authserver.engine.letters import Mail
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import (
     AuthenticationStep,
@@ -654,6 +655,26 @@ class TokenResponseHook(Protocol):
         Answers:
             A mapping of members, declared in `members` like the claims of `token_claims`.
             None: nothing to add.
+        """
+        ...
+
+
+class SendMailHook(Protocol):
+    """Of a plugin that serves `send_mail`."""
+
+    def send_mail(self, *, mail: Mail) -> bool | None:
+        """Send a mail to a person: a link to set a password, or the news that a password has changed.
+
+        Called after the transaction was committed, in the background of a server process, and by the commands that send mail.
+        It has no time limit, so it needs one of its own.
+
+        Arguments:
+            mail: recipient, subject and plain text; the text may hold a secret.
+
+        Answers:
+            True: the mail was sent. With several plugins each sends it.
+            A `MailFailed` that it raises is tried again later, several times, unless it `is_final`; any other error, too.
+            None: not mine.
         """
         ...
 

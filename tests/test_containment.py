@@ -157,6 +157,10 @@ class Breaks:
         return self.act("token_response")
 
     @hookimpl
+    def send_mail(self) -> Any:
+        return self.act("send_mail")
+
+    @hookimpl
     def observe(self) -> Any:
         return self.act("observe")
 
@@ -234,6 +238,7 @@ def test_a_deciding_plugin_has_failed(
         ("scopes", {}),
         ("grant_types", {}),
         ("client_proofs", {}),
+        ("send_mail", {"mail": None}),
         ("server_metadata", {"issuer": "https://as.example"}),
         ("includeme", {"config": None}),
     ],

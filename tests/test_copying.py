@@ -28,6 +28,7 @@ from authserver.engine.asking import allowed_resources
 from authserver.engine.clients.authentication import Credentials
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import InvalidTarget
+from authserver.engine.letters import Mail
 from authserver.engine.records import RegisteredBy
 from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginFailed, PluginSet
@@ -146,6 +147,10 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
+    def send_mail(self, mail: Any) -> Any:
+        return self.act(locals())
+
+    @hookimpl
     def token_claims(self, client: Any, user: Any, grant: Any, scopes: Any, resources: Any) -> Any:
         return self.act(locals())
 
@@ -252,6 +257,7 @@ def contributing() -> dict[str, dict[str, Any]]:
             "scopes": ("read",),
             "resources": (),
         },
+        "send_mail": {"mail": Mail(recipient="ann@people.example", subject="a", text="b\n", language="en")},
         "token_response": {"client": client, "grant": grant, "scopes": ("read",), "now": NOW},
     }
 

@@ -36,6 +36,8 @@ BOUNDS = {
     "request_lifetime": (60, 3600),
     "maximum_request": (4096, 32768),
     "session_idle_lifetime": (60, 2592000),
+    "password_link_lifetime": (60, 604800),
+    "invitation_lifetime": (60, 604800),
     "session_lifetime": (60, 31536000),
     "password_checks": (1, 64),
     "trusted_proxy_hops": (1, 10),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from pyramid.i18n import TranslationStringFactory
 from pyramid.renderers import render_to_response
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
@@ -37,6 +39,13 @@ from authserver.web.session import (
     token_of,
 )
 
+_ = TranslationStringFactory("authserver")
+
+# What the page may say of what was done before; an address can only choose among these.
+NOTICES: Mapping[str, str] = {
+    "password-set": _("Your password is set. Sign in with it."),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInPage:
@@ -53,6 +62,7 @@ class SignInPage:
     return_page: str = ""
     again: bool = False
     username: str = ""
+    notice: str = ""
 
 
 class NotSignedIn(SignInRefused):
@@ -96,6 +106,7 @@ def login(request: Request) -> Response:
         sealed_request=sealed,
         return_page=return_page,
         again=again,
+        notice=NOTICES.get(query.get("notice") or "", ""),
     )
     return _login_page(request, page)
 
@@ -237,6 +248,7 @@ def _login_page(
         "client": describe_client(request, requester.client) if requester else None,
         "redirect_host": uris.display_host(redirect_uri),
         "redirect_is_remote": uris.is_remote_https(redirect_uri),
+        "notice": shown.notice,
         "username": shown.username or (user.username if again and user else ""),
         "again": again,
         "why": requester.why if again and requester else "",

@@ -161,7 +161,7 @@ def record(request: Request, error: Exception) -> None:
     if is_counted or not leaves_event(error):
         return
     # What the request itself wrote was rolled back; observers hear of what stays.
-    journal = replace(request.journal, events=[])
+    journal = replace(request.journal, events=[], letters=[])
     with request.application.begin(caller=request.caller, journal=journal) as engine:
         details = details_of(request, error)
         if isinstance(error, Refusal):
@@ -178,7 +178,9 @@ def hold(request: Request, error: Exception, kind: EventType, reason: str) -> bo
 
     def event() -> Event:
         details = details_of(request, error) | (told(error) if isinstance(error, Refusal) else {})
-        with request.application.begin(caller=caller, journal=replace(journal, events=[])) as engine:
+        with request.application.begin(
+            caller=caller, journal=replace(journal, events=[], letters=[])
+        ) as engine:
             return engine.event(kind, reason=reason, details=details, event_id=request.error_id)
 
     shared_id = request.application.floods.hold(

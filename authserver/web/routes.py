@@ -14,6 +14,8 @@ from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
 from pyramid.i18n import TranslationStringFactory
 from pyramid.response import Response
 
+from authserver.engine.letters import HOOK as MAIL_HOOK
+from authserver.engine.people import password_links
 from authserver.engine.records import EventType
 from authserver.web import operations
 from authserver.web.cross_origin import preflight
@@ -86,6 +88,14 @@ ROUTES = (
     ),
     Route("login", "/login", ("GET", "POST"), refused=EventType.SIGN_IN_REFUSED),
     Route("logout", "/logout", ("GET", "POST")),
+    Route("password_link", password_links.PAGE, ("GET", "POST"), refused=EventType.PASSWORD_REFUSED),
+    Route(
+        "forgotten_password",
+        password_links.ASK_PAGE,
+        ("GET", "POST"),
+        refused=EventType.PASSWORD_REFUSED,
+        decided_by=MAIL_HOOK,
+    ),
     Route("account", "/account", ("GET",), personal=True, purpose=LOOK_AFTER),
     Route("account_apps", "/account/apps", ("GET", "POST"), personal=True, purpose=LOOK_AFTER),
     Route("account_sessions", "/account/sessions", ("GET", "POST"), personal=True, purpose=LOOK_AFTER),
@@ -122,6 +132,7 @@ ROUTES = (
     Route("theme", "/static/theme.css", ("GET",), stored=False),
     Route("favicon", "/static/favicon.svg", ("GET",), stored=False),
     Route("show_password", "/static/show-password.js", ("GET",), stored=False),
+    Route("open_link", "/static/open-link.js", ("GET",), stored=False),
     Route("logo", "/static/logo", ("GET",), stored=False),
     Route("client_logo", "/static/client-logo", ("GET",)),
 )
