@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
@@ -252,6 +253,12 @@ class PluginSet:
         shadow, self.shadow = self.shadow, None
         if shadow is not None:
             shadow.close()
+
+    def without_shadow(self) -> PluginSet:
+        """The same plugins, of whose decisions no shadow plugin is told: for questions that are no real request's."""
+        same = copy(self)
+        same.shadow = None
+        return same
 
     def _close(self, close: Callable[[], None]) -> None:
         try:

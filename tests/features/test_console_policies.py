@@ -167,9 +167,7 @@ def test_the_ring_says_what_needs_its_older_keys(migrated_sqlite_file: Path, tmp
     server = started(tmp_path / "authserver.db", migrated_sqlite_file)
     server.close()
     keys = new_ring_entry() + "\n" + SETTINGS["authserver.secret_keys"]
-    later = Server(
-        f"sqlite:///{tmp_path / 'authserver.db'}", {**server.ini, "authserver.secret_keys": keys}
-    )
+    later = Server(f"sqlite:///{tmp_path / 'authserver.db'}", {**server.ini, "authserver.secret_keys": keys})
     browser = signed_in(later, "rita")
     page = words(browser.get("/admin/keys"))
     assert "Older keys of the ring are still needed. 1 signing key is sealed again" in page

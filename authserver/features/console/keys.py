@@ -83,9 +83,7 @@ def rotate(visit: Visit) -> Response:
     """Publish a new key, which signs as soon as all APIs can have it."""
     algorithm, after = visit.get("algorithm"), visit.get("after")
     if algorithm and algorithm not in ALGORITHMS:
-        raise InvalidRequest(
-            f"algorithm: expected {' or '.join(ALGORITHMS)}", reason="operator-input"
-        )
+        raise InvalidRequest(f"algorithm: expected {' or '.join(ALGORITHMS)}", reason="operator-input")
     if after and not (after.isascii() and after.isdigit() and len(after) <= 9):
         raise InvalidRequest("Signs after: expected a number of seconds", reason="operator-input")
     ring.check(visit.engine)
