@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile
+from urllib.parse import quote
 
 import pytest
 from webtest import TestApp, TestResponse
 
+from authserver.api import deny, hookimpl
 from authserver.cli.keys import new_ring_entry
 from authserver.engine.keys import ring
 from authserver.engine.records import EventType, KeyState
-from authserver.testing.server import SETTINGS, Server, form_with
+from authserver.features.console import trying
+from authserver.testing.server import RESOURCE, SETTINGS, Server, form_with
 
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe\x1b[31m" + "x" * 10_000
 PEOPLE = {"rita": "support", "oscar": "operators", "ada": "authserver-admins"}
@@ -195,12 +200,173 @@ def test_whoever_only_reads_has_no_button_for_keys(reader: TestApp, browsers: di
 def test_policies_are_listed_as_the_command_lists_them(server: Server, reader: TestApp) -> None:
     page = reader.get("/admin/policies")
     rows = {
-        cells[0]: cells[1:]
+        row.code.get_text(): [cell.get_text(" ", strip=True) for cell in row.find_all("td")][1:]
         for row in page.html.select("tbody tr")
-        if (cells := [cell.get_text(" ", strip=True) for cell in row.find_all("td")])
     }
     for row in server.application.parts.policies.table():
         assert rows[row["hook"]][0].replace(" ,", ",") == (", ".join(row["plugins"]) or "nobody"), row["hook"]
         if row["kind"] == "deciding":
             assert rows[row["hook"]][1] == row["silence"]
     assert rows["authserver.plugin.admin_console.read"] == ["support", "INI file"]
+
+
+def tried(browser: TestApp, question: str, **fields: str) -> TestResponse:
+    """What the form of a question answers."""
+    form = browser.get(f"/admin/policies/try?question={question}").forms[0]
+    for name, value in fields.items():
+        form[name] = value
+    return form.submit(expect_errors=True)
+
+
+@pytest.fixture(scope="module")
+def client_id(server: Server) -> str:
+    server.add_client(
+        client_id="reports",
+        client_name="Reports",
+        grant_types=("client_credentials", "authorization_code"),
+        redirect_uris=("https://reports.example/back",),
+        scopes=("files.read",),
+    )
+    return "reports"
+
+
+@pytest.mark.parametrize(
+    ("question", "fields", "verdict", "said"),
+    [
+        ("scope", {"scopes": "files.read"}, "allowed", "Outcome files.read"),
+        (
+            "scope",
+            {"scopes": "files.write"},
+            "refused",
+            "authserver client edit reports --add-scope files.write",
+        ),
+        ("scope", {"scopes": "files.read", "grant_type": "refresh_token"}, "refused", "core refused"),
+        ("redirect-uri", {"redirect_uri": "https://reports.example/back"}, "allowed", "/back"),
+        (
+            "redirect-uri",
+            {"redirect_uri": "https://evil.example/"},
+            "refused",
+            "register the URI for the client",
+        ),
+        ("resource", {}, "allowed", RESOURCE),
+        ("resource", {"resources": "https://other.example/"}, "refused", "resource_decision"),
+        ("consent", {"user": "ada", "scopes": "files.read"}, "allowed", "the person is asked"),
+        ("introspection", {"token_client": "reports"}, "allowed", "the client may read the token"),
+        (
+            "introspection",
+            {"token_client": "other", "kind": "refresh"},
+            "refused",
+            "introspection_decision",
+        ),
+    ],
+)
+def test_a_decision_is_tried(
+    server: Server,
+    reader: TestApp,
+    client_id: str,
+    question: str,
+    fields: dict[str, str],
+    verdict: str,
+    said: str,
+) -> None:
+    """As `authserver explain` tells it: each check, who decided, and what would change it. Nothing is stored."""
+    if fields.get("token_client") == "other" and not any(
+        row["client_id"] == "other" for row in server.rows("clients")
+    ):
+        server.add_client(client_id="other", grant_types=("client_credentials",), scopes=("files.read",))
+    stored = [server.rows(table) for table in ("events", "clients", "tokens", "grants")]
+    page = tried(reader, question, client=client_id, **fields)
+    assert page.status_int == 200
+    text = words(page)
+    assert f"The answer {verdict}" in text and said in text, text
+    assert f"authserver explain {question} reports" in text
+    assert [server.rows(table) for table in ("events", "clients", "tokens", "grants")] == stored
+
+
+def test_a_registration_is_tried(server: Server, reader: TestApp) -> None:
+    """By the same rules as at the endpoint, and no client comes of it."""
+    metadata = json.dumps({"redirect_uris": ["https://new.example/back"], "scope": "files.read"})
+    before = server.rows("clients")
+    text = words(tried(reader, "registration", metadata=metadata))
+    assert "The answer allowed" in text and "redirect URIs: https://new.example/back" in text, text
+    assert "authserver explain registration -" in text
+    text = words(tried(reader, "registration", metadata="{"))
+    assert "The answer refused" in text and "invalid_client_metadata" in text, text
+    assert server.rows("clients") == before
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("question=sign_in", "question: expected scope"),
+        (f"question={quote(HOSTILE)}", "question: expected scope"),
+        ("question=scope&ask=yes", "Client id: type something"),
+        ("question=scope&ask=yes&client=reports&user=nobody", "there is no user nobody"),
+        (f"question=scope&ask=yes&client=reports&user={quote(HOSTILE)}", "there is no user"),
+        ("question=introspection&ask=yes&client=a&token_client=b&kind=id", "Kind of token: choose one of"),
+        ("question=registration&ask=yes&metadata={}&source=nowhere", "no network address"),
+        ("question=registration&ask=yes&metadata={}&initial_token=x", "there is no initial access token x"),
+        ("question=scope&question=consent", "question occurs more than once"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused_with_a_sentence(
+    reader: TestApp, client_id: str, query: str, said: str
+) -> None:
+    answer = reader.get(f"/admin/policies/try?{query}", expect_errors=True)
+    assert answer.status_int == 400
+    assert said in answer.html.main.get_text(" ", strip=True)
+    assert "<script" not in answer.text
+
+
+@pytest.mark.parametrize("question", trying.QUESTIONS, ids=lambda question: question.name)
+def test_hostile_texts_in_a_question_are_harmless(reader: TestApp, question: trying.Question) -> None:
+    """T094, T147: an answer or a sentence, never a failure."""
+    fields = {
+        field.name: HOSTILE[:500] if field.options is None else field.options[-1][0]
+        for field in question.fields
+    }
+    answer = tried(reader, question.name, **fields)
+    assert answer.status_int in (200, 400)
+    assert "<script" not in answer.text and "\x1b" not in words(answer)
+
+
+@dataclass(frozen=True)
+class NoWriting:
+    """Let nobody write: a policy that is tried out."""
+
+    @hookimpl
+    def scope_decision(self, requested: tuple[str, ...]) -> object:
+        return deny("no-writing") if "files.write" in requested else None
+
+
+def test_shadow_differences_are_shown_with_their_events(migrated_sqlite_file: Path, tmp_path: Path) -> None:
+    """And recorded questions are put to the shadow plugins again."""
+    server = started(
+        tmp_path / "authserver.db",
+        migrated_sqlite_file,
+        **{"authserver.shadow_plugins": f"{__name__}:NoWriting"},
+    )
+    client, secret = server.add_client(
+        grant_types=("client_credentials",), scopes=("files.read", "files.write")
+    )
+    browser = signed_in(server, "rita")
+    assert "No shadow plugin would have decided otherwise" in words(browser.get("/admin/policies/shadow"))
+    for scope in ("files.read", "files.write", "files.write"):
+        assert server.token(client, secret, grant_type="client_credentials", scope=scope).status_int == 200
+    shadow = server.application.parts.policies.shadow
+    assert shadow is not None and shadow.wait(10)
+    tried(browser, "scope", client=client.client_id, scopes="files.write")
+    assert shadow.wait(10)
+
+    page = browser.get("/admin/policies/shadow")
+    assert len(events(server, EventType.POLICY_DIFFERED)) == 2, "a question that is tried is not recorded"
+    row = page.html.select("tbody tr")[0].get_text(" ", strip=True)
+    assert "scope_decision" in row and "no-writing" in row and client.client_id[:20] in row and " 2 " in row
+    assert "policy.differed" in browser.get(page.html.select("tbody a")[-1]["href"]).text
+
+    again = browser.get(page.html.find("a", string="Ask them again")["href"])
+    assert re.search(r"\d+ of the newest recorded questions were asked again, 2 would flip", words(again))
+    assert len(events(server, EventType.POLICY_DIFFERED)) == 2
+    bad = browser.get("/admin/policies/shadow?since=yesterday", expect_errors=True)
+    assert bad.status_int == 400 and "'yesterday' is neither like 7d" in bad.text.replace("&#39;", "'")
+    server.close()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from authserver.explaining.settings import of_plugins
+from authserver.features.console import shadows, trying
 from authserver.features.console.pages import Page, Visit
 
 _KINDS = {"deciding": "Who decides", "contributing": "Who adds something", "observing": "Who is told"}
@@ -30,6 +31,7 @@ def show(visit: Visit) -> Mapping[str, Any]:
             }
             for name, found in settings.items()
         ],
+        "questions": trying.BY_HOOK,
         # A setting for a client is in the variant of each of its resources too, and is said once.
         "variants": list(
             dict.fromkeys(
@@ -46,4 +48,6 @@ PAGES = (
     Page(
         name="admin_policies", path="/admin/policies", show=show, template="policies.jinja2", entry="Policies"
     ),
+    *trying.PAGES,
+    *shadows.PAGES,
 )
