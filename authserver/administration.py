@@ -6,7 +6,7 @@ with everything.
 
 from __future__ import annotations
 
-from authserver.engine import overview
+from authserver.engine import overview, rates
 from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.crypto.jose import ALGORITHMS
@@ -86,6 +86,7 @@ __all__ = [
     "normalise_username",
     "overview",
     "plan",
+    "rates",
     "revoke_grant",
     "ring",
     "search",

@@ -552,6 +552,7 @@ class EventType(StrEnum):
     USER_ENABLED = "user.enabled"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
+    LIMIT_LIFTED = "limit.lifted"
     DATABASE_RESTORED = "database.restored"
     POLICY_DIFFERED = "policy.differed"
     REQUEST_REFUSED = "request.refused"

@@ -370,3 +370,92 @@ def test_shadow_differences_are_shown_with_their_events(migrated_sqlite_file: Pa
     bad = browser.get("/admin/policies/shadow?since=yesterday", expect_errors=True)
     assert bad.status_int == 400 and "'yesterday' is neither like 7d" in bad.text.replace("&#39;", "'")
     server.close()
+
+
+# ---- limits -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limited(migrated_sqlite_file: Path, tmp_path: Path) -> Iterator[Server]:
+    """A server that limits sign-ins to three of each account."""
+    server = started(
+        tmp_path / "authserver.db",
+        migrated_sqlite_file,
+        **{
+            "authserver.plugins": f"{SETTINGS['authserver.plugins']}\nadmin_console\nrate_limits",
+            "authserver.plugin.rate_limits.limits": "sign-ins = sign_in, account, 3, hour\n"
+            "requests = authorization_request, source, 1000, minute",
+        },
+    )
+    yield server
+    server.close()
+
+
+def attempt(server: Server, username: str) -> int:
+    """The status of the page after a sign-in with a wrong password."""
+    form = form_with(server.browser().get("/login?page=account"), "username")
+    form["username"], form["password"] = username, "wrong"
+    return form.submit(expect_errors=True).status_int
+
+
+def test_a_limit_is_seen_and_lifted(limited: Server) -> None:
+    """Who has used it up is seen by everybody who may read, and lifted by whoever operates; others stay counted."""
+    browsers = {username: signed_in(limited, username) for username in PEOPLE}
+    for username in ("bob", "carl"):
+        limited.add_user(username)
+    for username in ("bob", "bob", "bob", "carl", "carl"):
+        assert attempt(limited, username) != 429
+    assert attempt(limited, "bob") == 429
+    page = browsers["rita"].get("/admin/limits")
+    used = [row.get_text(" ", strip=True) for row in page.html.find("table").select("tbody tr")]
+    assert len(used) == 2 and "bob" in used[0] and "used up" in used[0] and "3 of 3" in used[0]
+    assert "in the memory of each server process" in words(page)
+    assert "1,000" in words(page) and "Lift" not in words(page)
+    found = browsers["rita"].get("/admin/limits?who=CARL").html.find("table").select("tbody tr")
+    assert len(found) == 1 and "carl" in found[0].text
+    by_source = words(browsers["rita"].get("/admin/limits?who=198.51.100.7"))
+    assert "Nothing is counted for this now." in by_source
+
+    link = browsers["oscar"].get("/admin/limits").html.find("a", attrs={"aria-label": re.compile("bob")})
+    asked = browsers["oscar"].get(link["href"])
+    assert "1 count begins anew" in words(asked) and "1 of them is used up" in words(asked)
+    assert attempt(limited, "bob") == 429
+    done = form_with(asked, "csrf_token").submit("confirm").follow()
+    assert "bob" in status(done)
+    assert attempt(limited, "bob") != 429
+    (event,) = events(limited, EventType.LIMIT_LIFTED)
+    assert event["actor"].startswith("user:") and "bob" in event["details"]["who"]
+    assert (event["details"]["limit"], event["details"]["lifted"]) == ("sign-ins", 1)
+
+    everybody = browsers["oscar"].get("/admin/limits/lift?limit=sign-ins")
+    assert re.search(r"[2-9] counts begin anew", words(everybody))
+    form_with(everybody, "csrf_token").submit("confirm").follow()
+    assert events(limited, EventType.LIMIT_LIFTED)[-1]["details"]["who"] == "everybody"
+    assert browsers["rita"].get("/admin/limits/lift?limit=sign-ins", expect_errors=True).status_int == 404
+
+
+def test_what_cannot_be_lifted_is_refused_with_a_sentence(limited: Server) -> None:
+    """T147: tampered parameters, and hostile names in what is counted."""
+    browser = signed_in(limited, "oscar")
+    limited.add_user("bob")
+    attempt(limited, "bob")
+    attempt(limited, HOSTILE[:60])
+    page = browser.get("/admin/limits?all=yes")
+    assert "<script" not in page.text and "\u202e" not in page.text
+    for query in ("", "?limit=none", f"?limit={quote(HOSTILE)}", "?limit=sign-ins&limit=requests"):
+        answer = browser.get(f"/admin/limits/lift{query}", expect_errors=True)
+        assert answer.status_int == 400 and "<script" not in answer.text
+    form = form_with(browser.get("/admin/limits/lift?limit=sign-ins"), "csrf_token")
+    values = dict(form.submit_fields())
+    for tampered, said in (
+        ({}, "confirm it with the button"),
+        ({"confirm": "yes", "limit": "none"}, "no such limit"),
+        ({"confirm": "yes", "who": HOSTILE}, "nobody has used anything of this now"),
+    ):
+        answer = browser.post("/admin/limits/lift", {**values, **tampered}, expect_errors=True)
+        assert answer.status_int == 400 and said in words(answer), words(answer)
+    assert not events(limited, EventType.LIMIT_LIFTED)
+
+
+def test_without_limits_the_page_says_so(reader: TestApp) -> None:
+    assert "No plugin of authserver.plugins limits" in words(reader.get("/admin/limits"))
