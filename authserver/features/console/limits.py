@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -100,10 +101,8 @@ def _rows(found: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
 def _fits(usage: Usage, wanted: str) -> bool:
     """Whether a count is of this client, person or network address; an address is counted with its network."""
     texts = {wanted.lower()}
-    try:
+    with suppress(ValueError):
         texts.add(str(network_of(str(ip_address(wanted)))).lower())
-    except ValueError:
-        pass
     return any(text in f"{usage.limit} {usage.who}".lower() for text in texts)
 
 

@@ -90,7 +90,7 @@ QUESTIONS = (
             Field(
                 name="grant_type",
                 label="Grant type",
-                hint="Empty: authorization_code for a person, client_credentials for the client.",
+                hint="Empty: the usual one.",
                 option="--grant-type",
             ),
         ),
