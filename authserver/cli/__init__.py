@@ -29,6 +29,7 @@ COMMANDS = (
     "plugins",
     "policy",
     "resource",
+    "stats",
     "user",
 )
 

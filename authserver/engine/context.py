@@ -186,7 +186,8 @@ class Journal:
     the accepted redirect URI, the state, and whether the user is asked first because the client registered
     that URI itself. `is_anybody` is set when the actor is a client that registered itself, as any stranger can.
     `ui_locales` are the languages that the authorization request asks for, separated by spaces
-    (OpenID Connect Core, 3.1.2.1). `events` are those written so far; observers get them after the commit. `claimed`
+    (OpenID Connect Core, 3.1.2.1). `grant_type` is that of a token request, once it is known that this server offers it;
+    its events say so. `events` are those written so far; observers get them after the commit. `claimed`
     is what was counted for it and not given back (`engine.rates`).
     """
 
@@ -198,6 +199,7 @@ class Journal:
     grant_id: str | None = None
     target: tuple[str, str | None, bool] | None = None
     ui_locales: str = ""
+    grant_type: str = ""
     events: list[Event] = field(default_factory=list)
     claimed: list[RateQuestion] = field(default_factory=list)
 
@@ -405,7 +407,7 @@ class Engine(Parts):
             grant_id=journal.grant_id,
             reason=reason,
             decisions=tuple(ruling.as_record() for ruling in journal.decisions),
-            details=details,
+            details={"grant_type": journal.grant_type, **details} if journal.grant_type else details,
         )
         return bounded(event, by_anybody=journal.is_anybody)
 

@@ -182,7 +182,7 @@ def hold(request: Request, error: Exception, kind: EventType, reason: str) -> bo
             return engine.event(kind, reason=reason, details=details, event_id=request.error_id)
 
     shared_id = request.application.floods.hold(
-        Kind(kind, reason, caller.endpoint, journal.client_id, journal.user_id),
+        Kind(kind, reason, caller.endpoint, journal.client_id, journal.user_id, journal.grant_type),
         caller.source,
         datetime.now(UTC),
         event,

@@ -13,13 +13,23 @@ import sqlalchemy as sa
 import transaction
 
 from authserver.engine.ports import AlreadyExists, Stores
-from authserver.engine.records import ClientSecret, Disposable, Logo, RegisteredBy
+from authserver.engine.records import (
+    ClientSecret,
+    Disposable,
+    EventType,
+    Gauge,
+    Logo,
+    RegisteredBy,
+    Span,
+    Step,
+)
 from authserver.storage import tables
 from authserver.storage.database import Database
 from authserver.testing.records import (
     NOW,
     a_client,
     a_consent,
+    a_count,
     a_grant,
     a_kept_record,
     a_resource,
@@ -92,6 +102,11 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "consents.remember": lambda stores: stores.consents.remember(a_consent(scopes=("new",))),
     "events.add": lambda stores: stores.events.add(an_event()),
     "event_positions.move": lambda stores: stores.event_positions.move("statistics", 0, 1),
+    "statistics.add": lambda stores: stores.statistics.add([a_count()]),
+    "statistics.forget": lambda stores: stores.statistics.forget(
+        Span(step=Step.DAY, since=NOW - timedelta(days=1), until=LATER), EventType
+    ),
+    "statistics.note_sample": lambda stores: stores.statistics.note_sample(Step.HOUR, NOW, {Gauge.PEOPLE: 1}),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
     "sessions.touch": lambda stores: stores.sessions.touch(a_session().digest, LATER),
     "sessions.end": lambda stores: stores.sessions.end(a_session().digest),
@@ -130,6 +145,7 @@ def filled(database: Database) -> Database:
         stores.tokens.add(a_token())
         stores.kept.add_once(a_kept_record())
         stores.sessions.add(a_session())
+        stores.statistics.add([a_count(step=Step.DAY)])
         stores.upkeep.take_lease("work", "me", NOW, LATER)
     return database
 
@@ -155,6 +171,7 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
         "since",
         "latest",
         "following",
+        "numbered",
         "last_number",
         "of",
         "count",
@@ -164,6 +181,7 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
         "access_tokens",
         "usable_refresh_tokens",
     }
+    reads |= {"totals", "totals_of_clients", "top_clients", "series", "strangers", "current", "samples"}
     reads |= {"count_secrets", "find_all", "hold", "page"}
     reads |= {"count_never_used", "count_of_policy", "hold_registrations", "never_used"}
     with database.begin() as stores:
