@@ -187,7 +187,7 @@ class Journal:
     that URI itself. `is_anybody` is set when the actor is a client that registered itself, as any stranger can.
     `ui_locales` are the languages that the authorization request asks for, separated by spaces
     (OpenID Connect Core, 3.1.2.1). `grant_type` is that of a token request, once it is known that this server offers it;
-    its events say so. `events` are those written so far; observers get them after the commit. `claimed`
+    what is issued or refused says so. `events` are those written so far; observers get them after the commit. `claimed`
     is what was counted for it and not given back (`engine.rates`).
     """
 
@@ -407,7 +407,7 @@ class Engine(Parts):
             grant_id=journal.grant_id,
             reason=reason,
             decisions=tuple(ruling.as_record() for ruling in journal.decisions),
-            details={"grant_type": journal.grant_type, **details} if journal.grant_type else details,
+            details=details,
         )
         return bounded(event, by_anybody=journal.is_anybody)
 

@@ -198,6 +198,8 @@ def details_of(request: Request, error: Exception) -> dict[str, Any]:
     """What an event says of the request; and what failed, where nothing was refused."""
     method = request.method if _METHOD.fullmatch(request.method) else "other"
     details: dict[str, Any] = {"endpoint": request.caller.endpoint or None, "method": method}
+    if request.journal.grant_type:
+        details["grant_type"] = request.journal.grant_type
     if not isinstance(error, Refusal | HTTPException):
         details["exception"] = type(error).__name__
     return details
