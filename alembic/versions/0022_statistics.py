@@ -30,7 +30,9 @@ def upgrade() -> None:
             "step", "client_id", "at", "type", "grant_type", "reason", name="pk_event_counts"
         ),
     )
-    op.create_index("ix_event_counts_step_at_client_id", "event_counts", ["step", "at", "client_id"])
+    op.create_index(
+        "ix_event_counts_step_at", "event_counts", ["step", "at", "client_id", "type", "grant_type", "count"]
+    )
     op.create_index(
         "ix_event_counts_long_at", "event_counts", ["at"], sqlite_where=LONG, postgresql_where=LONG
     )

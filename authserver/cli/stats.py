@@ -18,7 +18,7 @@ from authserver.cli.progress import progress
 from authserver.engine import counting, statistics
 from authserver.engine.context import Engine
 from authserver.engine.records import Disposable
-from authserver.engine.statistics import By, Measure, Row, Totals
+from authserver.engine.statistics import By, Measure, Totals, TotalsRow
 
 # How much of the past is looked at where nothing is said.
 _DEFAULT = {
@@ -90,7 +90,7 @@ def stats(
             grant_type=grant_type,
             limit=limit,
         )
-        waiting = statistics.progress(engine)
+        waiting = statistics.counting_progress(engine)
         more = _overview(engine, found, client_id, grant_type) if rows_of is None else {}
         names = _names(engine, found.rows) if rows_of is By.CLIENT and not as_json else {}
     if as_json:
@@ -135,12 +135,14 @@ def _overview(engine: Engine, found: Totals, client_id: str | None, grant_type: 
         },
     }
     if grant_type is None:
-        refused = statistics.reasons(engine, found.since, found.until, client_id=client_id, limit=_REASONS)
+        refused = statistics.refusal_reasons(
+            engine, found.since, found.until, client_id=client_id, limit=_REASONS
+        )
         more["reasons"] = [
             {"event": each.type, "reason": each.reason, "count": each.count} for each in refused
         ]
     if client_id is None and grant_type is None:
-        more["now"] = statistics.current(engine).values
+        more["now"] = statistics.current_figures(engine).values
     return more
 
 
@@ -187,7 +189,7 @@ def _print_table(found: Totals, by: By, names: Mapping[str, str]) -> None:
         say("\nThere are more; show them with a higher --limit.")
 
 
-def _key(row: Row, by: By, names: Mapping[str, str]) -> str:
+def _key(row: TotalsRow, by: By, names: Mapping[str, str]) -> str:
     if row.at is not None:
         return row.at.strftime({By.HOUR: "%Y-%m-%d %H:%MZ", By.DAY: "%Y-%m-%d"}.get(by, "%Y-%m"))
     if row.key:
@@ -196,12 +198,12 @@ def _key(row: Row, by: By, names: Mapping[str, str]) -> str:
     return "(others, or none)" if by is By.CLIENT else "(not known)"
 
 
-def _described(row: Row, by: By | None) -> dict[str, Any]:
+def _described(row: TotalsRow, by: By | None) -> dict[str, Any]:
     key = row.at if row.at is not None else row.key or None
     return {(by or By.CLIENT).value.replace("-", "_"): key, "counts": row.counts}
 
 
-def _names(engine: Engine, rows: Sequence[Row]) -> dict[str, str]:
+def _names(engine: Engine, rows: Sequence[TotalsRow]) -> dict[str, str]:
     client_ids = [row.key for row in rows if row.key]
     return {
         client.client_id: client.name for client in engine.stores.clients.find_all(client_ids, engine.now)
@@ -241,7 +243,7 @@ def _rebuild(configuration: Configuration, since: datetime | None, as_json: bool
         deleted = upkeep.cutoffs(application.parts.settings, now)
         of_events = _later(since, counting.whole_day_after(deleted.get(Disposable.EVENTS)))
         of_refusals = _later(of_events, counting.whole_day_after(deleted.get(Disposable.REFUSALS)))
-        days = counting.rebuild(
+        days = counting.rebuild_counts(
             application.storage,
             now,
             since=of_events,

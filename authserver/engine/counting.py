@@ -146,7 +146,7 @@ def whole_day_after(deleted_until: datetime | None) -> datetime | None:
     return None if deleted_until is None else end_of(Step.DAY, deleted_until) + DAY
 
 
-def rebuild(
+def rebuild_counts(
     storage: Storage,
     now: datetime,
     *,

@@ -21,7 +21,7 @@ from authserver.settings import Settings
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 # The longest time of which the hours are looked at one by one; of longer times whole days are counted.
-HOURS_OF = 31 * DAY
+HOURS_OF = 7 * DAY
 # The longest time that is looked at.
 MAXIMUM_TIME = 3660 * DAY
 # How many rows an answer has at most, and how many points a series.
@@ -110,7 +110,7 @@ Counts = Mapping[Measure, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class TotalsRow:
     """One row: what it is of, and how much of what was counted there.
 
     `key` is a client id, a grant type, a reason or, in ISO 8601, the beginning of a time. It is empty for the rest: clients
@@ -136,7 +136,7 @@ class Totals:
     since: datetime
     until: datetime
     counts: Counts
-    rows: tuple[Row, ...] = ()
+    rows: tuple[TotalsRow, ...] = ()
     more: bool = False
 
 
@@ -151,7 +151,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class RefusedFor:
     """How often requests were refused, or grants revoked, for one reason."""
 
     type: EventType
@@ -160,7 +160,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class CountingProgress:
     """How far events are counted. `waiting` is how many are not, about; `since` when the first of them happened."""
 
     waiting: int = 0
@@ -168,7 +168,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class Figures:
     """What there was of each `Gauge` at a time."""
 
     at: datetime
@@ -212,7 +212,7 @@ def totals(
         for at, type, of_grant_type, count in found:
             if grant_type in (None, of_grant_type):
                 sums[at][_measure(type, of_grant_type)] += count
-        rows = tuple(Row(key=_text(at), at=at, counts=_counts(each)) for at, each in sums.items())
+        rows = tuple(TotalsRow(key=_text(at), at=at, counts=_counts(each)) for at, each in sums.items())
         together: Counter[Measure] = Counter()
         for each in sums.values():
             together.update(each)
@@ -278,9 +278,9 @@ def gauge_series(engine: Engine, gauge: Gauge, since: datetime, until: datetime,
     return Series(step=step, since=span.since, until=span.until, points=points)
 
 
-def reasons(
+def refusal_reasons(
     engine: Engine, since: datetime, until: datetime, *, client_id: str | None = None, limit: int = 20
-) -> Sequence[Refused]:
+) -> Sequence[RefusedFor]:
     """Why requests and sign-ins were refused, and grants revoked; the most frequent reasons first. Raises as `totals`."""
     if not 1 <= limit <= MAXIMUM_ROWS:
         raise BadSearch(f"a table has 1 to {MAXIMUM_ROWS:,} rows")
@@ -291,27 +291,27 @@ def reasons(
     for total in found:
         sums[total.type, total.reason] += total.count
     return [
-        Refused(type=type, reason=reason, count=count)
+        RefusedFor(type=type, reason=reason, count=count)
         for (type, reason), count in sorted(sums.items(), key=lambda item: (-item[1], item[0]))[:limit]
     ]
 
 
-def progress(engine: Engine) -> Progress:
+def counting_progress(engine: Engine) -> CountingProgress:
     """How far events are counted; usually to within some seconds."""
     stores = engine.stores
     position = stores.event_positions.of(READER)
     following = stores.events.following(position, limit=1)
     if not following:
-        return Progress()
-    return Progress(waiting=stores.events.last_number() - position, since=following[0][1].at)
+        return CountingProgress()
+    return CountingProgress(waiting=stores.events.last_number() - position, since=following[0][1].at)
 
 
-def current(engine: Engine) -> Sample:
-    """What there is now. It counts whole tables: pages show `latest` instead. Raises StorageUnavailable."""
-    return Sample(at=engine.now, values=_current(engine.stores, engine.settings, engine.now))
+def current_figures(engine: Engine) -> Figures:
+    """What there is now. It counts whole tables: pages show `latest_figures` instead. Raises StorageUnavailable."""
+    return Figures(at=engine.now, values=_current(engine.stores, engine.settings, engine.now))
 
 
-def latest(engine: Engine) -> Sample | None:
+def latest_figures(engine: Engine) -> Figures | None:
     """What was last noted, within the last day, usually at the beginning of this hour; None if nobody noted it."""
     now = begin_of(Step.HOUR, engine.now)
     span = Span(step=Step.HOUR, since=now - DAY, until=now + HOUR)
@@ -320,7 +320,7 @@ def latest(engine: Engine) -> Sample | None:
     if not times:
         return None
     at = max(times)
-    return Sample(at=at, values={gauge: found[-1][1] for gauge, found in noted.items() if found})
+    return Figures(at=at, values={gauge: found[-1][1] for gauge, found in noted.items() if found})
 
 
 def take_sample(stores: Stores, settings: Settings, now: datetime) -> None:
@@ -357,9 +357,9 @@ def _by_client(
     rest = Counter(answer.counts)
     for each in sums.values():
         rest.subtract(each)
-    rows = [Row(key=client_id, counts=_counts(each)) for client_id, each in sums.items()]
+    rows = [TotalsRow(key=client_id, counts=_counts(each)) for client_id, each in sums.items()]
     if any(rest.values()):
-        rows.append(Row(key="", counts=_counts(rest)))
+        rows.append(TotalsRow(key="", counts=_counts(rest)))
     return Totals(
         since=answer.since,
         until=answer.until,
@@ -373,7 +373,7 @@ def _by_key(answer: Totals, found: Iterable[tuple[str, Total]], limit: int) -> T
     sums: dict[str, Counter[Measure]] = {}
     for key, total in found:
         sums.setdefault(key, Counter())[_measure(total.type, total.grant_type)] += total.count
-    rows = [Row(key=key, counts=_counts(each)) for key, each in sums.items()]
+    rows = [TotalsRow(key=key, counts=_counts(each)) for key, each in sums.items()]
     rows.sort(key=lambda row: (-row.total, row.key))
     return Totals(
         since=answer.since,

@@ -393,8 +393,11 @@ for _column in (events.c.user_id, events.c.grant_id):
         sqlite_where=_known,
         postgresql_where=_known,
     )
-# All clients of a time; and what is deleted by its age, hours long before the others.
-Index(None, event_counts.c.step, event_counts.c.at, event_counts.c.client_id)
+# All clients of a time, with what is added up; and what is deleted by its age, hours long before the others.
+Index(
+    "ix_event_counts_step_at",
+    *(event_counts.c[name] for name in ("step", "at", "client_id", "type", "grant_type", "count")),
+)
 LONG = event_counts.c.step.in_([Step.DAY, Step.MONTH])
 Index("ix_event_counts_long_at", event_counts.c.at, sqlite_where=LONG, postgresql_where=LONG)
 # Most kept records belong to no grant.

@@ -226,7 +226,7 @@ def test_a_registration_is_counted_for_all_clients_together() -> None:
 
 def rebuild(storage: Storage, **limits: datetime | None) -> list[counting.Rebuilt]:
     anew = {"since": None, "refusals_since": None, "hours_since": None} | limits
-    return list(counting.rebuild(storage, NOW, **anew))
+    return list(counting.rebuild_counts(storage, NOW, **anew))
 
 
 def spoil(storage: MemoryStores) -> None:
@@ -283,7 +283,7 @@ def test_what_was_not_counted_before_is_not_counted_twice() -> None:
     store(storage, *events[300:350])
     coming = iter(events[350:])
     reading = Reading(storage, Counting(batch=40))
-    for _ in counting.rebuild(storage, NOW, since=None, refusals_since=None, hours_since=None):
+    for _ in counting.rebuild_counts(storage, NOW, since=None, refusals_since=None, hours_since=None):
         store(storage, *islice(coming, 6))
         reading.work()
     store(storage, *coming)
@@ -356,7 +356,7 @@ def test_a_rebuild_that_is_stopped_has_done_whole_days() -> None:
     right = kept(storage)
     spoil(storage)
     spoilt = kept(storage)
-    days = counting.rebuild(storage, NOW, since=None, refusals_since=None, hours_since=None)
+    days = counting.rebuild_counts(storage, NOW, since=None, refusals_since=None, hours_since=None)
     done = [next(days).day for _ in range(5)][-1] + DAY
     days.close()
     for key, count in kept(storage).items():

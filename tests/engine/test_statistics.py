@@ -117,7 +117,7 @@ def test_totals_are_those_of_the_events_of_that_time(
         found = statistics.totals(engine, since, until, client_id=client_id, grant_type=grant_type)
         assert found.since <= since
         assert until <= found.until
-        longest = HOUR if until - since <= 31 * DAY and ago <= 89 else DAY
+        longest = HOUR if until - since <= 7 * DAY and ago <= 89 else DAY
         assert since - found.since < longest
         assert found.until - until < longest
         events = [event for event in world.events if grant_type is None or "token." in event.type]
@@ -190,7 +190,7 @@ def test_reasons_and_grant_types(world: World) -> None:
         assert {row.key for row in by_type.rows} == {"", "authorization_code", "refresh_token"}
         (refresh,) = (row for row in by_type.rows if row.key == "refresh_token")
         assert refresh.counts[Measure.REFRESHED] == by_type.counts[Measure.REFRESHED] == refresh.total
-        reasons = statistics.reasons(engine, NOW - 365 * DAY, NOW)
+        reasons = statistics.refusal_reasons(engine, NOW - 365 * DAY, NOW)
         assert {(each.type, each.reason) for each in reasons} == {
             (EventType.TOKEN_REFUSED, "no-room"),
             (EventType.TOKEN_REFUSED, "code-claimed"),
@@ -198,8 +198,8 @@ def test_reasons_and_grant_types(world: World) -> None:
             (EventType.SIGN_IN_REFUSED, "password-wrong"),
         }
         assert [each.count for each in reasons] == sorted((each.count for each in reasons), reverse=True)
-        assert statistics.reasons(engine, NOW - 365 * DAY, NOW, limit=1) == reasons[:1]
-        assert statistics.reasons(engine, NOW - 365 * DAY, NOW, client_id="nobody") == []
+        assert statistics.refusal_reasons(engine, NOW - 365 * DAY, NOW, limit=1) == reasons[:1]
+        assert statistics.refusal_reasons(engine, NOW - 365 * DAY, NOW, client_id="nobody") == []
 
 
 def test_every_refusal_is_in_one_measure() -> None:
@@ -238,7 +238,7 @@ def test_bad_questions_about_clients(world: World) -> None:
             with pytest.raises(BadSearch, match="1 to 1,000 rows"):
                 statistics.totals(engine, NOW - DAY, NOW, limit=limit)
             with pytest.raises(BadSearch, match="1 to 1,000 rows"):
-                statistics.reasons(engine, NOW - DAY, NOW, limit=limit)
+                statistics.refusal_reasons(engine, NOW - DAY, NOW, limit=limit)
 
 
 def test_hours_that_are_kept_for_ever_can_always_be_asked_for() -> None:
@@ -252,11 +252,11 @@ def test_hours_that_are_kept_for_ever_can_always_be_asked_for() -> None:
 def test_how_far_events_are_counted() -> None:
     world = World([an_event(at=NOW - DAY)])
     with world.at() as engine:
-        assert statistics.progress(engine) == statistics.Progress()
+        assert statistics.counting_progress(engine) == statistics.CountingProgress()
         first = an_event(at=NOW - 7 * HOUR)
         for event in (first, an_event(at=NOW)):
             engine.stores.events.add(event)
-        assert statistics.progress(engine) == statistics.Progress(waiting=2, since=first.at)
+        assert statistics.counting_progress(engine) == statistics.CountingProgress(waiting=2, since=first.at)
 
 
 # ---- what there is -------------------------------------------------------------------------------------
@@ -266,13 +266,13 @@ def test_what_there_is_is_noted_once_an_hour() -> None:
     world = World([])
     begin = NOW.replace(minute=0, second=0)
     with world.at() as engine:
-        assert statistics.latest(engine) is None
-        assert statistics.current(engine).values[Gauge.PEOPLE] == 0
+        assert statistics.latest_figures(engine) is None
+        assert statistics.current_figures(engine).values[Gauge.PEOPLE] == 0
         parts = engine.stores, engine.settings
         statistics.take_sample(*parts, NOW)
         engine.stores.users.add(a_user())
         statistics.take_sample(*parts, NOW + timedelta(minutes=5))
-        noted = statistics.latest(engine)
+        noted = statistics.latest_figures(engine)
         assert noted is not None
         assert (noted.at, noted.values[Gauge.PEOPLE]) == (begin, 0)
         statistics.take_sample(*parts, NOW + HOUR)
@@ -282,12 +282,12 @@ def test_what_there_is_is_noted_once_an_hour() -> None:
         days = statistics.gauge_series(engine, Gauge.PEOPLE, NOW - DAY, NOW + DAY, step=Step.DAY)
         assert days.points == ((begin.replace(hour=0), 0),)
     with world.at(NOW + HOUR) as engine:
-        noted = statistics.latest(engine)
+        noted = statistics.latest_figures(engine)
         assert noted is not None
-        assert noted.values == statistics.current(engine).values
+        assert noted.values == statistics.current_figures(engine).values
         assert set(noted.values) == set(Gauge)
     with world.at(NOW + 3 * DAY) as engine:
-        assert statistics.latest(engine) is None
+        assert statistics.latest_figures(engine) is None
 
 
 # ---- what token requests leave in the events ------------------------------------------------------------

@@ -344,7 +344,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("events.search, refusals", {"ix_events_refusals_at"}),
         ("events.search, oldest first", {"ix_events_at"}),
         ("events.numbered", {"ix_events_at"}),
-        ("statistics.strangers", {"ix_event_counts_step_at_client_id", "pk_clients"}),
+        ("statistics.strangers", {"ix_event_counts_step_at", "pk_clients"}),
         ("users.page", {"uq_users_username"}),
     ],
 )
