@@ -13,11 +13,11 @@ import click
 from authserver import upkeep
 from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.durations import Moment
-from authserver.cli.printing import json_option, print_json, print_rows, say, words
+from authserver.cli.printing import json_option, print_json, print_rows, say, width, words
 from authserver.cli.progress import progress
 from authserver.engine import counting, statistics
 from authserver.engine.context import Engine
-from authserver.engine.records import Disposable
+from authserver.engine.records import Disposable, Step
 from authserver.engine.statistics import By, Measure, Totals, TotalsRow
 
 # How much of the past is looked at where nothing is said.
@@ -147,15 +147,17 @@ def _overview(engine: Engine, found: Totals, client_id: str | None, grant_type: 
 
 
 def _print_overview(found: Totals, more: Mapping[str, Any]) -> None:
+    # What the other two columns leave of a line.
+    room = max(width() - 32, 10)
     rows = [
         {
             "what": _words(measure),
             "count": f"{count:,}",
-            f"each_{more['step']}": _line([point["count"] for point in more["series"][measure]]),
+            "over_time": _line([point["count"] for point in more["series"][measure]], room),
         }
         for measure, count in found.counts.items()
     ]
-    print_rows(rows, ("what", "count", f"each_{more['step']}"), empty="", right=("count",))
+    print_rows(rows, ("what", "count", "over_time"), empty="", right=("count",), whole=("over_time",))
     if more.get("reasons"):
         say("\nRefused and revoked most often because of:\n")
         print_rows(
@@ -170,21 +172,35 @@ def _print_overview(found: Totals, more: Mapping[str, Any]) -> None:
 
 
 def _print_table(found: Totals, by: By, names: Mapping[str, str]) -> None:
-    measures = [measure for measure in Measure if any(row.counts[measure] for row in found.rows)]
+    if not any(row.total for row in found.rows):
+        say("Nothing was counted in this time.")
+        return
     name = by.value.replace("-", "_") if by.step is None else "time"
-    highest = max((row.total for row in found.rows), default=0)
-    rows = [
+    measures = [measure for measure in Measure if any(row.counts[measure] for row in found.rows)]
+    highest = max(row.total for row in found.rows)
+    rows: list[dict[str, Any]] = [
         {
             name: _key(row, by, names),
-            **{measure: f"{row.counts[measure]:,}" for measure in measures},
+            **{_words(measure): f"{row.counts[measure]:,}" for measure in measures},
             "all": _bar(row.total, highest),
         }
         for row in found.rows
     ]
-    if not any(row.total for row in found.rows):
-        say("Nothing was counted in this time.")
-        return
-    print_rows(rows, (name, *measures, "all"), empty="", right=tuple(measures), whole=(*measures, "all"))
+    columns = tuple(map(_words, measures))
+    needed = sum(max(len(str(row[column])) for row in [*rows, {column: column}]) + 2 for column in rows[0])
+    if needed > width():
+        # Where there is less room than for one line, a row has several.
+        rows = [
+            {
+                name: row[name],
+                "how_much": [f"{column} {row[column]}" for column in columns if row[column] != "0"],
+                "all": row["all"],
+            }
+            for row in rows
+        ]
+        print_rows(rows, (name, "how_much", "all"), empty="")
+    else:
+        print_rows(rows, (name, *columns, "all"), empty="", right=columns)
     if found.more:
         say("\nThere are more; show them with a higher --limit.")
 
@@ -214,15 +230,17 @@ def _words(name: str) -> str:
     return name.replace("sign_ins", "sign-ins").replace("_", " ")
 
 
-def _line(values: Sequence[int]) -> str:
-    """A small chart of one line: a character for each value, higher where the value is."""
+def _line(values: Sequence[int], room: int) -> str:
+    """A small chart of one line: a character for each value, higher where the value is; for several, if there are many."""
+    each = -(-len(values) // room) or 1
+    sums = [sum(values[start : start + each]) for start in range(0, len(values), each)]
     heights = _HEIGHTS if _has_blocks() else _PLAIN_HEIGHTS
-    highest = max(values, default=0)
+    highest = max(sums, default=0)
     if not highest:
         return ""
     # What is not 0 is seen, however small.
     steps = len(heights) - 1
-    return "".join(heights[-(-value * steps // highest)] for value in values)
+    return "".join(heights[-(-value * steps // highest)] for value in sums)
 
 
 def _bar(value: int, highest: int) -> str:
@@ -241,7 +259,10 @@ def _rebuild(configuration: Configuration, since: datetime | None, as_json: bool
         application.check_database()
         now = datetime.now(UTC)
         deleted = upkeep.cutoffs(application.parts.settings, now)
-        of_events = _later(since, counting.whole_day_after(deleted.get(Disposable.EVENTS)))
+        of_events = _later(
+            since and counting.begin_of(Step.DAY, since),
+            counting.whole_day_after(deleted.get(Disposable.EVENTS)),
+        )
         of_refusals = _later(of_events, counting.whole_day_after(deleted.get(Disposable.REFUSALS)))
         days = counting.rebuild_counts(
             application.storage,

@@ -159,32 +159,38 @@ def rebuild_counts(
     Servers may go on: what they count meanwhile is counted once. Days before those that are named stay as they are.
 
     Args:
-        since: the first day, of which all events are still stored; None for the day of the oldest event.
+        since: from this time on all events are still stored: the first day that begins then or later. None: always.
         refusals_since: the same for refusals, which are deleted sooner.
-        hours_since: hours before it are not kept.
+        hours_since: the same for the counts of hours, which are deleted sooner, too.
 
     Raises:
         StorageUnavailable: the days that were yielded are done.
     """
     with storage.begin() as stores:
         oldest = stores.events.search(EventFilter(), oldest_first=True, limit=1)
-    first = max(
-        begin_of(Step.DAY, oldest[0].at if oldest else now), since or datetime.min.replace(tzinfo=UTC)
-    )
+    first = begin_of(Step.DAY, oldest[0].at if oldest else now)
+    if since is not None:
+        first = max(first, _whole_day(since))
     # An event that another machine stored may be of tomorrow.
     last = begin_of(Step.DAY, now) + DAY
     day = first
     while day <= last:
         types = frozenset(EventType)
-        if refusals_since is not None and day < refusals_since:
+        if refusals_since is not None and day < _whole_day(refusals_since):
             types -= REFUSALS
-        with_hours = hours_since is None or day >= hours_since
+        with_hours = hours_since is None or day >= _whole_day(hours_since)
         events = _Day(storage, day, types, with_hours=with_hours).rebuild(now)
         following = day + DAY
         if following.day == 1 or following > last:
             _rebuild_month(storage, day, now)
         yield Rebuilt(day=day, events=events, left=(last - day).days)
         day = following
+
+
+def _whole_day(at: datetime) -> datetime:
+    """The beginning of the first day that begins then or later."""
+    begin = begin_of(Step.DAY, at)
+    return begin if begin == at else begin + DAY
 
 
 class _Day:

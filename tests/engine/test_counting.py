@@ -335,6 +335,17 @@ def test_days_of_which_events_were_deleted_stay_as_they_are() -> None:
     assert kept(storage) == right
 
 
+def test_a_day_is_counted_as_a_whole_or_not_at_all() -> None:
+    """Whatever time of a day is given."""
+    storage = MemoryStores()
+    store(storage, *some(300))
+    count_all(storage)
+    right = kept(storage)
+    days = rebuild(storage, since=NOW - 9 * DAY, refusals_since=NOW - 3 * DAY, hours_since=NOW - 5 * DAY)
+    assert kept(storage) == right
+    assert days[0].day == begin_of(Step.DAY, NOW - 8 * DAY)
+
+
 def test_hours_that_are_not_kept_do_not_come_back() -> None:
     storage = MemoryStores()
     events = some(200)
