@@ -143,10 +143,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     reader.add_argument("--clients", type=int, default=200)
+    reader.add_argument("--only", choices=("SQLite", "PostgreSQL"))
     given = reader.parse_args()
     is_slow = False
     with databases() as urls:
         for database, url in urls.items():
+            if given.only not in (None, database):
+                continue
             print(f"{database}: {fill(url, given.clients):,} rows", flush=True)
             server = Server(url, SETTINGS)
             for name, question in QUESTIONS.items():

@@ -1444,7 +1444,7 @@ def test_what_there_is_now(stores: Stores) -> None:
     for number, disabled in enumerate([None, None, NOW]):
         stores.users.add(a_user(user_id=f"user_{number}", username=f"u{number}", disabled_at=disabled))
         stores.clients.add(a_client(client_id=f"client {number}", disabled_at=disabled))
-    grants = {
+    grants: dict[str, dict[str, Any]] = {
         "live": {},
         "code redeemed": {},
         "code waits": {},

@@ -193,7 +193,7 @@ def test_counts_go_by_their_time_and_those_of_hours_by_one_of_their_own(storage:
     def left(step: Step) -> tuple[int, int]:
         span = Span(step=step, since=ever[0], until=ever[1])
         with storage.begin() as stores:
-            counts = stores.statistics.totals([span], EventType, client_ids=["", "a"])
+            counts = stores.statistics.totals([span], frozenset(EventType), client_ids=["", "a"])
             return sum(each.count for each in counts), len(stores.statistics.samples(Gauge.PEOPLE, span))
 
     assert count(storage, Disposable.HOURLY_COUNTS) == 2

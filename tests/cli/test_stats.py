@@ -238,7 +238,7 @@ def test_a_narrow_terminal_gets_several_lines(run, some, monkeypatch: pytest.Mon
     overview = lines(run, "--since", "2d")
     (line,) = (line for line in overview if line.startswith("issued"))
     # Two hours in each of 25 characters.
-    assert line.endswith("███" + " " * 21 + "█")
+    assert line.endswith("███" + " " * 20 + "▄")
 
 
 def test_stored_text_never_reaches_a_terminal_as_it_is(run, ini: Path) -> None:
