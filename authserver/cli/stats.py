@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +18,12 @@ from authserver.cli.printing import json_option, print_json, print_rows, say, wi
 from authserver.cli.progress import progress
 from authserver.engine import counting, statistics
 from authserver.engine.context import Engine
-from authserver.engine.records import Disposable, Step
-from authserver.engine.statistics import By, Measure, Totals, TotalsRow
+from authserver.engine.ports import StorageUnavailable
+from authserver.engine.records import Disposable, Gauge, Step
+from authserver.engine.statistics import By, Figures, Measure, Totals, TotalsRow
+
+if TYPE_CHECKING:
+    from authserver.app import Application
 
 # How much of the past is looked at where nothing is said.
 _DEFAULT = {
@@ -78,21 +83,20 @@ def stats(
         _rebuild(configuration, since, as_json)
         return
     rows_of = By(by) if by else None
-    with configuration.engine(Plugins.UNUSED) as engine:
-        until = until or engine.now
-        since = since or until - _DEFAULT.get(rows_of, _DEFAULT[None])
-        found = statistics.totals(
-            engine,
-            since,
-            until,
-            by=rows_of or _steps_of(until - since),
-            client_id=client_id,
-            grant_type=grant_type,
-            limit=limit,
-        )
-        waiting = statistics.counting_progress(engine)
-        more = _overview(engine, found, client_id, grant_type) if rows_of is None else {}
-        names = _names(engine, found.rows) if rows_of is By.CLIENT and not as_json else {}
+    with closing(configuration.application(Plugins.UNUSED)) as application:
+        with application.begin() as engine:
+            until = until or engine.now
+            since = since or statistics.before(until, _DEFAULT.get(rows_of, _DEFAULT[None]))
+            shown_by = rows_of or _steps_of(until - since)
+            found = statistics.totals(
+                engine, since, until, by=shown_by, client_id=client_id, grant_type=grant_type, limit=limit
+            )
+            waiting = statistics.counting_progress(engine)
+            more = _overview(engine, found, shown_by, client_id, grant_type) if rows_of is None else {}
+            names = _names(engine, found.rows) if rows_of is By.CLIENT and not as_json else {}
+        if rows_of is None and client_id is None and grant_type is None:
+            figures = _figures(application)
+            more["now"] = {"at": figures.at, **figures.values} if figures else None
     if as_json:
         print_json(
             {
@@ -125,10 +129,12 @@ def _steps_of(length: timedelta) -> By:
     return By.DAY if length <= timedelta(days=92) else By.MONTH
 
 
-def _overview(engine: Engine, found: Totals, client_id: str | None, grant_type: str | None) -> dict[str, Any]:
-    """Beside how much there was: how each measure went, why so much was refused, and what there is now."""
+def _overview(
+    engine: Engine, found: Totals, by: By, client_id: str | None, grant_type: str | None
+) -> dict[str, Any]:
+    """Beside how much there was: how each measure went, and why so much was refused."""
     more: dict[str, Any] = {
-        "step": _steps_of(found.until - found.since).step,
+        "step": by.step,
         "series": {
             measure: [{"at": row.at, "count": row.counts[measure]} for row in found.rows]
             for measure in Measure
@@ -141,9 +147,17 @@ def _overview(engine: Engine, found: Totals, client_id: str | None, grant_type: 
         more["reasons"] = [
             {"event": each.type, "reason": each.reason, "count": each.count} for each in refused
         ]
-    if client_id is None and grant_type is None:
-        more["now"] = statistics.current_figures(engine).values
     return more
+
+
+def _figures(application: Application) -> Figures | None:
+    """What there is now; what was last noted, if there is more than the database counts in time."""
+    try:
+        with application.begin() as engine:
+            return statistics.current_figures(engine)
+    except StorageUnavailable:
+        with application.begin() as engine:
+            return statistics.latest_figures(engine)
 
 
 def _print_overview(found: Totals, more: Mapping[str, Any]) -> None:
@@ -166,9 +180,9 @@ def _print_overview(found: Totals, more: Mapping[str, Any]) -> None:
             empty="",
             right=("count",),
         )
-    if "now" in more:
-        there_are = ", ".join(f"{_words(gauge)} {count:,}" for gauge, count in more["now"].items())
-        say(f"\nNow: {there_are}")
+    if now := more.get("now"):
+        there_are = ", ".join(f"{_words(gauge)} {now[gauge]:,}" for gauge in Gauge)
+        say(f"\nAt {words(now['at'])}: {there_are}")
 
 
 def _print_table(found: Totals, by: By, names: Mapping[str, str]) -> None:
@@ -254,10 +268,11 @@ def _has_blocks() -> bool:
 
 
 def _rebuild(configuration: Configuration, since: datetime | None, as_json: bool) -> None:
-    application = configuration.application(Plugins.UNUSED)
-    try:
+    with closing(configuration.application(Plugins.UNUSED)) as application:
         application.check_database()
         now = datetime.now(UTC)
+        if since is not None and since > now:
+            raise click.ClickException("--since is in the future: there is nothing to count yet")
         deleted = upkeep.cutoffs(application.parts.settings, now)
         of_events = _later(
             since and counting.begin_of(Step.DAY, since),
@@ -272,17 +287,17 @@ def _rebuild(configuration: Configuration, since: datetime | None, as_json: bool
             hours_since=counting.whole_day_after(deleted.get(Disposable.HOURLY_COUNTS)),
         )
         done = list(progress("Counting days", days, quiet=as_json))
-    finally:
-        application.close()
     events = sum(day.events for day in done)
-    first = done[0].day
-    refusals_since = max(first, of_refusals or first)
+    first = done[0].day if done else None
+    refusals_since = _later(first, of_refusals) if done else None
     if as_json:
         print_json({"events": events, "days": len(done), "since": first, "refusals_since": refusals_since})
-        return
-    say(f"Counted {events:,} events anew, from {first:%Y-%m-%d} on.")
-    but = f", and of refusals before {refusals_since:%Y-%m-%d}," if refusals_since > first else ""
-    say(f"What was counted of earlier days{but} stays as it was.")
+    elif first is None or refusals_since is None:
+        say("Nothing was counted anew: events are not kept long enough for a whole day.")
+    else:
+        but = f", and of refusals before {refusals_since:%Y-%m-%d}," if refusals_since > first else ""
+        say(f"Counted {events:,} events anew, from {first:%Y-%m-%d} on.")
+        say(f"What was counted of earlier days{but} stays as it was.")
 
 
 def _later(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from authserver.engine.audit import BadSearch
@@ -24,6 +24,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 HOURS_OF = 7 * DAY
 # The longest time that is looked at.
 MAXIMUM_TIME = 3660 * DAY
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 # How many rows an answer has at most, and how many points a series.
 MAXIMUM_ROWS = 1_000
 MAXIMUM_POINTS = 1_200
@@ -402,7 +403,15 @@ def _counts(sums: Counter[Measure]) -> Counts:
     return {measure: sums[measure] for measure in Measure}
 
 
+def before(until: datetime, length: timedelta) -> datetime:
+    """So long before a time, or as early as times go."""
+    first = datetime.min.replace(tzinfo=UTC)
+    return until - length if until - first > length else first
+
+
 def _check_time(since: datetime, until: datetime) -> None:
+    if since < _EARLIEST or until > _LATEST:
+        raise BadSearch(f"nothing is counted before {_EARLIEST:%Y} and after {_LATEST:%Y}")
     if since >= until:
         raise BadSearch("the beginning of the time is not before its end: there is nothing to count")
     if until - since > MAXIMUM_TIME:

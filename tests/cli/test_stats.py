@@ -16,8 +16,10 @@ import time_machine
 from authserver.cli import stats
 from authserver.cli.configuration import Configuration
 from authserver.engine.counting import Counting
-from authserver.engine.records import Event, EventType
+from authserver.engine.ports import StorageUnavailable
+from authserver.engine.records import Event, EventType, Gauge, Step
 from authserver.event_readers import Reading
+from authserver.storage.statistics import SqlStatistics
 from authserver.testing.records import a_client, an_event
 
 NOW = datetime(2026, 11, 30, 10, 42, tzinfo=UTC)
@@ -90,7 +92,7 @@ def test_the_overview_has_each_measure_with_a_small_chart(run, some) -> None:
     # However few: it is seen beside many.
     assert refused_line.endswith("█▁")
     assert "code-claimed    token.refused    1,235" in shown
-    assert "Now: active grants 0, sessions 0, clients 2, people 1" in shown
+    assert "At 2026-11-30 10:42:00Z: active grants 0, sessions 0, clients 2, people 1" in shown
     assert not any("Not counted yet" in line for line in shown)
 
 
@@ -108,9 +110,17 @@ def test_the_overview_for_machines(run, some) -> None:
     assert answer["not_counted_yet"] == {"events": 0, "since": None}
     assert "now" not in answer
     everybody = asked(run)
-    assert everybody["now"] == {"active_grants": 0, "sessions": 0, "clients": 2, "people": 1}
+    assert everybody["now"] == {
+        "at": "2026-11-30T10:42:00Z",
+        "active_grants": 0,
+        "sessions": 0,
+        "clients": 2,
+        "people": 1,
+    }
     assert everybody["since"] == "2026-10-31T00:00:00Z"
     assert asked(run, "--since", "365d")["step"] == "month"
+    # Of 49 hours.
+    assert asked(run, "--since", "2d")["step"] == "hour"
 
 
 def test_a_row_for_each_client_with_its_name(run, ini: Path, some) -> None:
@@ -204,6 +214,9 @@ def test_what_is_not_counted_yet_is_told(run, ini: Path) -> None:
         (["--since", "9999d"], 1, "longer than 3660 days"),
         (["--by", "client", "--client", "notes"], 1, "leave out one of the two"),
         (["--client", "a\x1b[2Jb"], 1, "no client has such an id"),
+        (["--until", "0001-01-02"], 1, "nothing is counted before 1970"),
+        (["--since", "9999-12-31", "--until", "9999-12-31T23:59"], 1, "nothing is counted before 1970"),
+        (["--rebuild", "--since", "9999-12-31"], 1, "--since is in the future"),
         (["--since", "yesterday"], 2, "neither like 7d"),
         (["--by", "week"], 2, "'week' is not one of"),
         (["--limit", "0"], 2, "0 is not in the range"),
@@ -288,6 +301,31 @@ def test_days_without_all_their_events_are_left_alone(run, ini: Path) -> None:
     assert "and of refusals before 2026-11-18, stays" in run("stats", "--rebuild").stdout
     later = json.loads(run("stats", "--rebuild", "--since", "3d", "--json").stdout)
     assert later["since"] == "2026-11-27T00:00:00Z"
+
+
+def test_where_no_day_is_whole_nothing_is_counted_anew(run, ini: Path) -> None:
+    stored(ini, issued(NOW))
+    ini.write_text(
+        ini.read_text().replace("# authserver.event_lifetime = 31536000", "authserver.event_lifetime = 60")
+    )
+    answer = run("stats", "--rebuild")
+    assert answer.exit_code == 0, answer.output
+    assert answer.stdout == "Nothing was counted anew: events are not kept long enough for a whole day.\n"
+    told = json.loads(run("stats", "--rebuild", "--json").stdout)
+    assert told == {"events": 0, "days": 0, "since": None, "refusals_since": None}
+    assert asked(run, "--since", "1d")["counts"]["issued"] == 1
+
+
+def test_what_cannot_be_counted_in_time_is_shown_as_it_was_noted(
+    run, ini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_slow(*_: object) -> None:
+        raise StorageUnavailable("canceling statement due to statement timeout")
+
+    with Configuration(ini).engine() as engine:
+        engine.stores.statistics.note_sample(Step.HOUR, NOW.replace(minute=0), dict.fromkeys(Gauge, 7))
+    monkeypatch.setattr(SqlStatistics, "current", too_slow)
+    assert "At 2026-11-30 10:00:00Z: active grants 7, sessions 7, clients 7, people 7" in lines(run)
 
 
 def test_a_database_of_another_version_is_left_alone(bare, ini: Path) -> None:
