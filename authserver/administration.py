@@ -9,6 +9,7 @@ from __future__ import annotations
 from authserver.engine import overview
 from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
 from authserver.engine.clients.authentication import disable_client
+from authserver.engine.counting import Rebuilt, rebuild_counts, whole_day_after
 from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
 from authserver.engine.letters import MailFailed, NoMail, is_mail_on
 from authserver.engine.moments import BadMoment, moment_of
@@ -34,11 +35,32 @@ from authserver.engine.people.password_links import (
 )
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.records import REFUSALS, EventFilter, EventType, GrantFilter
+from authserver.engine.records import REFUSALS, EventFilter, EventType, Gauge, GrantFilter, Step
+from authserver.engine.statistics import (
+    MAXIMUM_POINTS,
+    MAXIMUM_ROWS,
+    By,
+    CountingProgress,
+    Figures,
+    Measure,
+    RefusedFor,
+    Series,
+    Totals,
+    TotalsRow,
+    counting_progress,
+    current_figures,
+    gauge_series,
+    latest_figures,
+    refusal_reasons,
+    series,
+    totals,
+)
 
 __all__ = [
     "MAXIMUM_LIFETIME",
     "MAXIMUM_PAGE",
+    "MAXIMUM_POINTS",
+    "MAXIMUM_ROWS",
     "MINIMUM_LIFETIME",
     "REFUSALS",
     "Act",
@@ -48,21 +70,34 @@ __all__ = [
     "BadPassword",
     "BadSearch",
     "BadUsername",
+    "By",
     "ChangedMeanwhile",
+    "CountingProgress",
     "Ended",
     "EventFilter",
     "EventType",
+    "Figures",
+    "Gauge",
     "GrantFilter",
     "MailFailed",
+    "Measure",
     "NoLink",
     "NoMail",
     "Page",
     "PasswordLink",
+    "Rebuilt",
+    "RefusedFor",
     "SentLink",
+    "Series",
+    "Step",
     "Subject",
     "SubjectKind",
+    "Totals",
+    "TotalsRow",
     "add_user",
     "change",
+    "counting_progress",
+    "current_figures",
     "disable_client",
     "disable_user",
     "disconnect",
@@ -71,18 +106,25 @@ __all__ = [
     "end",
     "end_at_once",
     "find",
+    "gauge_series",
     "is_mail_on",
+    "latest_figures",
     "let_in_by",
     "make_link",
     "moment_of",
     "normalise_username",
     "overview",
     "plan",
+    "rebuild_counts",
+    "refusal_reasons",
     "revoke_grant",
     "search",
     "send_link",
+    "series",
     "set_password",
     "sign_out_everywhere",
     "source_of",
+    "totals",
     "types_of",
+    "whole_day_after",
 ]
