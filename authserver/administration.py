@@ -9,6 +9,7 @@ from __future__ import annotations
 from authserver.engine import overview, rates
 from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
 from authserver.engine.clients.authentication import disable_client
+from authserver.engine.counting import Rebuilt, rebuild_counts, whole_day_after
 from authserver.engine.crypto.jose import ALGORITHMS
 from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
 from authserver.engine.keys import ring, signing_keys
@@ -37,13 +38,34 @@ from authserver.engine.people.password_links import (
 )
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.records import REFUSALS, EventFilter, EventType, GrantFilter, KeyState
+from authserver.engine.records import REFUSALS, EventFilter, EventType, Gauge, GrantFilter, KeyState, Step
+from authserver.engine.statistics import (
+    MAXIMUM_POINTS,
+    MAXIMUM_ROWS,
+    By,
+    CountingProgress,
+    Figures,
+    Measure,
+    RefusedFor,
+    Series,
+    Totals,
+    TotalsRow,
+    counting_progress,
+    current_figures,
+    gauge_series,
+    latest_figures,
+    refusal_reasons,
+    series,
+    totals,
+)
 from authserver.settings import SettingsError
 
 __all__ = [
     "ALGORITHMS",
     "MAXIMUM_LIFETIME",
     "MAXIMUM_PAGE",
+    "MAXIMUM_POINTS",
+    "MAXIMUM_ROWS",
     "MINIMUM_LIFETIME",
     "REFUSALS",
     "Act",
@@ -53,24 +75,37 @@ __all__ = [
     "BadPassword",
     "BadSearch",
     "BadUsername",
+    "By",
     "CannotChange",
     "ChangedMeanwhile",
+    "CountingProgress",
     "Ended",
     "EventFilter",
     "EventType",
+    "Figures",
+    "Gauge",
     "GrantFilter",
     "KeyState",
     "MailFailed",
+    "Measure",
     "NoLink",
     "NoMail",
     "Page",
     "PasswordLink",
+    "Rebuilt",
+    "RefusedFor",
     "SentLink",
+    "Series",
     "SettingsError",
+    "Step",
     "Subject",
     "SubjectKind",
+    "Totals",
+    "TotalsRow",
     "add_user",
     "change",
+    "counting_progress",
+    "current_figures",
     "disable_client",
     "disable_user",
     "disconnect",
@@ -79,7 +114,9 @@ __all__ = [
     "end",
     "end_at_once",
     "find",
+    "gauge_series",
     "is_mail_on",
+    "latest_figures",
     "let_in_by",
     "make_link",
     "moment_of",
@@ -87,13 +124,18 @@ __all__ = [
     "overview",
     "plan",
     "rates",
+    "rebuild_counts",
+    "refusal_reasons",
     "revoke_grant",
     "ring",
     "search",
     "send_link",
+    "series",
     "set_password",
     "sign_out_everywhere",
     "signing_keys",
     "source_of",
+    "totals",
     "types_of",
+    "whole_day_after",
 ]

@@ -30,6 +30,7 @@ from authserver.engine import grants
 from authserver.engine.clients import client_metadata
 from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
+from authserver.engine.counting import Counting
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.floods import Floods
 from authserver.engine.keys import ring, signing_keys
@@ -346,7 +347,7 @@ def _build(
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     floods = Floods(storage, settings.refusals_per_minute, plugins.observe)
-    readers: tuple[Reader, ...] = deliveries(plugins)
+    readers: tuple[Reader, ...] = (Counting(), *deliveries(plugins))
     application = Application(
         parts=parts,
         storage=storage,

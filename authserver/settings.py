@@ -471,6 +471,25 @@ class Settings:
             ),
         ),
     ] = 1209600
+    hourly_statistics_lifetime: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=315360000,
+            description=(
+                "Seconds for which it is kept how much happened in each hour; 0 keeps it for ever. Longer ago there are "
+                "days and months."
+            ),
+        ),
+    ] = 7776000
+    statistics_lifetime: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=630720000,
+            description="Seconds for which it is kept how much happened on each day; 0 keeps it for ever.",
+        ),
+    ] = 157680000
     refusals_per_minute: Annotated[
         int,
         Meta(

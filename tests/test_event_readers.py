@@ -55,18 +55,10 @@ def position(storage: Storage) -> int | None:
         return stores.event_positions.of("noting")
 
 
-def first_number(storage: Storage) -> int:
-    with storage.begin() as stores:
-        ((number, _),) = stores.events.following(0, limit=1)
-        # Numbers of other tests have gone before.
-        stores.event_positions.begin("noting", number - 1)
-    return number
-
-
 def test_a_reader_takes_all_events_in_batches(database: Database) -> None:
     store(database, "a", "b", "c", "d")
-    first_number(database)
     reading = Reading(database, Noting())
+    reading.begin()
     assert reading.backlog() == 4
     assert [reading.work(), reading.work(), reading.work()] == [3, 1, 0]
     assert reading.reader.taken == kept(database) == ["a", "b", "c", "d"]
@@ -85,22 +77,17 @@ def test_a_reader_that_begins_now_gets_no_older_events(database: Database) -> No
 def test_a_reader_that_begins_now_misses_nothing_where_there_was_nothing(database: Database) -> None:
     reading = Reading(database, Noting(begins_with_the_first=False))
     assert reading.work() == 0
-    assert position(database) is not None
+    assert position(database) == 0
     store(database, "the very first")
-    number = first_number(database)
-    with database.begin() as stores:
-        # On PostgreSQL, numbers of other tests have gone before.
-        stores.event_positions.move("noting", 0, number - 1)
     assert reading.work() == 1
 
 
 def test_what_failed_is_taken_again(database: Database) -> None:
     store(database, "a", "b")
-    first = first_number(database)
     reading = Reading(database, Noting(fails=True))
     with pytest.raises(RuntimeError, match="does not answer"):
         reading.work()
-    assert position(database) == first - 1
+    assert position(database) == 0
     assert kept(database) == []
     reading.reader.fails = False
     assert reading.work() == 2
@@ -109,7 +96,6 @@ def test_what_failed_is_taken_again(database: Database) -> None:
 
 def test_a_crash_after_taking_makes_it_taken_twice_and_stored_once(database: Database) -> None:
     store(database, "a")
-    first_number(database)
 
     class Crashing(Noting):
         def keep(self, stores: Stores, events: Sequence[Numbered]) -> None:
@@ -125,7 +111,6 @@ def test_a_crash_after_taking_makes_it_taken_twice_and_stored_once(database: Dat
 
 def test_two_that_take_the_same_events_store_them_once(database: Database) -> None:
     store(database, "a")
-    first_number(database)
     both = threading.Barrier(2, timeout=10)
 
     class Together(Noting):
@@ -148,7 +133,6 @@ def test_an_event_that_commits_late_is_not_missed(postgresql_url: str) -> None:
     database = Database(postgresql_url)
     try:
         store(database, "a")
-        first_number(database)
         with psycopg.connect(postgresql_url.replace("+psycopg", "")) as slow:
             slow.execute(
                 "INSERT INTO events (event_id, type, at, reason, decisions, details) "
@@ -166,7 +150,6 @@ def test_an_event_that_commits_late_is_not_missed(postgresql_url: str) -> None:
 
 def test_a_reader_works_in_one_process_until_that_ends(database: Database) -> None:
     store(database, "a")
-    first_number(database)
     here, there = (Reading(database, Noting()) for _ in range(2))
     assert here._is_here()
     assert not there._is_here()
@@ -194,7 +177,6 @@ def test_the_background_goes_on_after_a_failure(database: Database, caplog: pyte
             done.set()
 
     store(database, "a")
-    first_number(database)
     reading = Reading(database, FailingOnce())
     reading.start()
     try:

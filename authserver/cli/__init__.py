@@ -31,6 +31,7 @@ COMMANDS = (
     "plugins",
     "policy",
     "resource",
+    "stats",
     "user",
 )
 

@@ -187,7 +187,8 @@ class Journal:
     the accepted redirect URI, the state, and whether the user is asked first because the client registered
     that URI itself. `is_anybody` is set when the actor is a client that registered itself, as any stranger can.
     `ui_locales` are the languages that the authorization request asks for, separated by spaces
-    (OpenID Connect Core, 3.1.2.1). `events` are those written so far; observers get them after the commit. `claimed`
+    (OpenID Connect Core, 3.1.2.1). `grant_type` is that of a token request, once it is known that this server offers it;
+    what is issued or refused says so. `events` are those written so far; observers get them after the commit. `claimed`
     is what was counted for it and not given back (`engine.rates`). `letters` are sent after the commit.
     """
 
@@ -199,6 +200,7 @@ class Journal:
     grant_id: str | None = None
     target: tuple[str, str | None, bool] | None = None
     ui_locales: str = ""
+    grant_type: str = ""
     events: list[Event] = field(default_factory=list)
     claimed: list[RateQuestion] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)

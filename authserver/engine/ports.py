@@ -6,7 +6,7 @@ Every method that writes raises `StorageUnavailable` when the storage cannot tak
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -19,6 +19,7 @@ from authserver.engine.records import (
     Client,
     ClientSecret,
     Consent,
+    Count,
     Disposable,
     Event,
     EventFilter,
@@ -26,6 +27,7 @@ from authserver.engine.records import (
     FoundGrant,
     FoundSession,
     FoundToken,
+    Gauge,
     Grant,
     GrantFilter,
     InitialAccessToken,
@@ -36,8 +38,11 @@ from authserver.engine.records import (
     RingKey,
     Session,
     SigningKey,
+    Span,
+    Step,
     Token,
     TokenKind,
+    Total,
     User,
 )
 from authserver.limits import MAXIMUM_DOCUMENT
@@ -449,6 +454,11 @@ class Events(Protocol):
         one of a transaction that failed (`engine.event_stream`).
         """
 
+    def numbered(
+        self, since: datetime, until: datetime, *, after: Place | None = None, limit: int
+    ) -> Sequence[tuple[int, Event]]:
+        """The next `limit` events of a time (without `until`) in the order of time and id, each with its number."""
+
     def last_number(self) -> int:
         """The highest number of an event that there is; 0 without any."""
 
@@ -464,6 +474,55 @@ class EventPositions(Protocol):
 
     def move(self, reader: str, before: int, after: int) -> bool:
         """Let a reader go on from one number to another; False if it is not at the first one any more."""
+
+
+class Statistics(Protocol):
+    """How often what happened, and how much there was of what; rows of limited number instead of all events."""
+
+    def add(self, counts: Sequence[Count]) -> None:
+        """Add these to what was counted before."""
+
+    def forget(self, span: Span, types: Collection[EventType]) -> None:
+        """Forget what was counted of these types in a span."""
+
+    def totals(
+        self, spans: Sequence[Span], types: Collection[EventType], *, client_ids: Sequence[str] = ("",)
+    ) -> Sequence[Total]:
+        """The sums over these spans together, for each client, type, grant type and reason; in no order.
+
+        Args:
+            client_ids: each client apart; "" for all clients together.
+        """
+
+    def totals_of_clients(self, span: Span, types: Collection[EventType]) -> Sequence[Total]:
+        """The same for each client that has counts of its own; "" is not among them."""
+
+    def top_clients(
+        self,
+        spans: Sequence[Span],
+        types: Collection[EventType],
+        *,
+        grant_type: str | None = None,
+        limit: int,
+    ) -> Sequence[tuple[str, int]]:
+        """The `limit` clients with the highest sums over these types, and the sums; highest first, then by id."""
+
+    def series(
+        self, span: Span, types: Collection[EventType], *, client_id: str = ""
+    ) -> Sequence[tuple[datetime, EventType, str, int]]:
+        """For each hour, day or month of the span that has any: type, grant type and sum; in no order."""
+
+    def strangers(self, step: Step, at: datetime, *, limit: int) -> Sequence[str]:
+        """At most `limit` clients with counts of their own in this hour, day or month that no operator registered."""
+
+    def current(self, now: datetime, idle_since: datetime) -> Mapping[Gauge, int]:
+        """What there is now; sessions idle that were not seen since `idle_since`. It reads whole tables."""
+
+    def note_sample(self, step: Step, at: datetime, values: Mapping[Gauge, int]) -> None:
+        """Note what there was in this hour, day or month; the first that is noted stays."""
+
+    def samples(self, gauge: Gauge, span: Span) -> Sequence[tuple[datetime, int]]:
+        """What was noted of a gauge in each hour, day or month of a span, oldest first."""
 
 
 class Sessions(Protocol):
@@ -566,6 +625,8 @@ class Stores(Protocol):
     def events(self) -> Events: ...
     @property
     def event_positions(self) -> EventPositions: ...
+    @property
+    def statistics(self) -> Statistics: ...
     @property
     def sessions(self) -> Sessions: ...
     @property

@@ -643,12 +643,71 @@ class EventFilter:
         )
 
 
+class Step(StrEnum):
+    """How long a time is that events are counted in: it begins with an hour, day or month of UTC."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How often something happened in one hour, day or month, which begins `at`.
+
+    `client_id` is empty for all clients together. `grant_type` is empty where there was none or none is known; `reason` is
+    that of a refusal or a revocation, and empty for other events.
+    """
+
+    step: Step
+    at: datetime
+    client_id: str = ""
+    type: EventType
+    grant_type: str = ""
+    reason: str = ""
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Hours, days or months that follow each other: from the one that begins at `since` up to `until`, without it."""
+
+    step: Step
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """What the `Count`s of some spans add up to."""
+
+    client_id: str = ""
+    type: EventType
+    grant_type: str = ""
+    reason: str = ""
+    count: int
+
+
+class Gauge(StrEnum):
+    """What there is of something at a time.
+
+    ACTIVE_GRANTS have neither expired nor been revoked, and their client got tokens. SESSIONS are signed-in browsers.
+    CLIENTS and PEOPLE are those that are not disabled.
+    """
+
+    ACTIVE_GRANTS = "active_grants"
+    SESSIONS = "sessions"
+    CLIENTS = "clients"
+    PEOPLE = "people"
+
+
 class Disposable(StrEnum):
     """The kinds of rows that clean-up deletes, in that order.
 
     TOKENS are access tokens; codes and refresh tokens go with their GRANTS.
     CLIENTS are those that registered themselves and were not used for long, UNUSED_CLIENTS those that were never used.
     REFUSALS are the EVENTS of `REFUSALS`, which are kept for a shorter time.
+    HOURLY_COUNTS are those of hours, COUNTS those of days and months (`Count`). SAMPLES are the noted values of a `Gauge`.
     """
 
     TOKENS = "tokens"
@@ -660,6 +719,9 @@ class Disposable(StrEnum):
     CLIENTS = "clients"
     REFUSALS = "refusals"
     EVENTS = "events"
+    HOURLY_COUNTS = "hourly_counts"
+    COUNTS = "counts"
+    SAMPLES = "samples"
 
 
 # Where a batch ended: the time of the last row that was looked at, and its id where times alone do not tell.

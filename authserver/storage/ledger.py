@@ -55,6 +55,18 @@ _FOLLOWING = (
     .order_by(events.c.number)
     .limit(bindparam("limit", type_=Integer))
 )
+_PLACE = tuple_(events.c.at, events.c.event_id)
+_NUMBERED_OF_TIME = (
+    select(events.c.number, *_NUMBERED.columns)
+    .where(
+        events.c.at >= bindparam("since"),
+        events.c.at < bindparam("until"),
+        tuple_(bindparam("at", type_=UtcDateTime), bindparam("last_id", type_=events.c.event_id.type))
+        < _PLACE,
+    )
+    .order_by(events.c.at, events.c.event_id)
+    .limit(bindparam("limit", type_=Integer))
+)
 _LAST_NUMBER = select(func.coalesce(func.max(events.c.number), 0))
 _POSITION = select(event_positions.c.number).where(event_positions.c.reader == bindparam("reader"))
 _BEGIN_POSITION = insert_new(event_positions)
@@ -117,6 +129,13 @@ class SqlEvents:
     def following(self, number: int, *, limit: int) -> Sequence[tuple[int, Event]]:
         found = self._work.read(_FOLLOWING, {"number": number, "limit": limit})
         return [(row[0], _NUMBERED.record(row)) for row in found]
+
+    def numbered(
+        self, since: datetime, until: datetime, *, after: Place | None = None, limit: int
+    ) -> Sequence[tuple[int, Event]]:
+        at, last_id = after or _BEGINNING
+        parameters = {"since": since, "until": until, "at": at, "last_id": last_id, "limit": limit}
+        return [(row[0], _NUMBERED.record(row)) for row in self._work.read(_NUMBERED_OF_TIME, parameters)]
 
     def last_number(self) -> int:
         return int(self._work.read(_LAST_NUMBER, {}).scalar_one())

@@ -18,6 +18,7 @@ from authserver.storage.ledger import (
     SqlSigningKeys,
 )
 from authserver.storage.resources import SqlResources
+from authserver.storage.statistics import SqlStatistics
 from authserver.storage.upkeep import SqlUpkeep
 from authserver.storage.work import Work
 
@@ -36,6 +37,7 @@ class SqlStores:
     consents: SqlConsents
     events: SqlEvents
     event_positions: SqlEventPositions
+    statistics: SqlStatistics
     sessions: SqlSessions
     signing_keys: SqlSigningKeys
     ring_keys: SqlRingKeys
@@ -57,6 +59,7 @@ def stores_of(work: Work) -> SqlStores:
         consents=SqlConsents(work),
         events=SqlEvents(work),
         event_positions=SqlEventPositions(work),
+        statistics=SqlStatistics(work),
         sessions=SqlSessions(work),
         signing_keys=SqlSigningKeys(work),
         ring_keys=SqlRingKeys(work),

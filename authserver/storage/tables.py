@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-from authserver.engine.records import REFUSALS, EventType, RegisteredBy, TokenKind
+from authserver.engine.records import REFUSALS, EventType, Gauge, RegisteredBy, Step, TokenKind
 from authserver.settings import AccessTokenFormat
 from authserver.storage.columns import Json, SpaceSeparated, Texts, TextsByName, UtcDateTime, choice
 
@@ -41,6 +41,8 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         RegisteredBy: choice(RegisteredBy),
         TokenKind: choice(TokenKind),
         EventType: choice(EventType),
+        Step: choice(Step),
+        Gauge: choice(Gauge),
         AccessTokenFormat: choice(AccessTokenFormat),
     }
 
@@ -248,6 +250,31 @@ class EventPositionRow(Base):
     number: Mapped[int] = mapped_column(BigInteger)
 
 
+class EventCountRow(Base):
+    """How often something happened in an hour, day or month (`engine.records.Count`); client "" is all together."""
+
+    __tablename__ = "event_counts"
+
+    step: Mapped[Step] = mapped_column(primary_key=True)
+    client_id: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    type: Mapped[EventType] = mapped_column(primary_key=True)
+    grant_type: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+
+
+class GaugeSampleRow(Base):
+    """What there was of something in an hour, day or month (`engine.records.Gauge`)."""
+
+    __tablename__ = "gauge_samples"
+
+    gauge: Mapped[Gauge] = mapped_column(primary_key=True)
+    step: Mapped[Step] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True, index=True)
+    value: Mapped[int] = mapped_column(BigInteger)
+
+
 class SessionRow(Base):
     __tablename__ = "sessions"
 
@@ -317,6 +344,8 @@ kept = _table(KeptRow)
 consents = _table(ConsentRow)
 events = _table(EventRow)
 event_positions = _table(EventPositionRow)
+event_counts = _table(EventCountRow)
+gauge_samples = _table(GaugeSampleRow)
 sessions = _table(SessionRow)
 signing_keys = _table(SigningKeyRow)
 ring_keys = _table(RingKeyRow)
@@ -366,6 +395,13 @@ for _column in (events.c.user_id, events.c.grant_id):
         sqlite_where=_known,
         postgresql_where=_known,
     )
+# All clients of a time, with what is added up; and what is deleted by its age, hours long before the others.
+Index(
+    "ix_event_counts_step_at",
+    *(event_counts.c[name] for name in ("step", "at", "client_id", "type", "grant_type", "count")),
+)
+LONG = event_counts.c.step.in_([Step.DAY, Step.MONTH])
+Index("ix_event_counts_long_at", event_counts.c.at, sqlite_where=LONG, postgresql_where=LONG)
 # Most kept records belong to no grant.
 Index(
     "ix_kept_grant_id",

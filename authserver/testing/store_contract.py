@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -33,11 +33,16 @@ from authserver.engine.records import (
     FoundGrant,
     FoundSession,
     FoundToken,
+    Gauge,
     GrantFilter,
     InitialTokenState,
     Logo,
+    Place,
     RegisteredBy,
+    Span,
+    Step,
     TokenKind,
+    Total,
 )
 from authserver.settings import AccessTokenFormat
 from authserver.testing import upkeep_contract
@@ -45,6 +50,7 @@ from authserver.testing.records import (
     NOW,
     a_client,
     a_consent,
+    a_count,
     a_grant,
     a_kept_record,
     a_resource,
@@ -1500,6 +1506,191 @@ def test_a_reader_begins_once_and_one_of_two_moves_counts(stores: Stores) -> Non
     assert positions.move("statistics", 7, 9)
     assert positions.of("statistics") == 9
     assert positions.of("seals") is None
+
+
+def test_events_of_a_time_come_with_their_numbers(storage: Storage) -> None:
+    """In the order of time and id, page by page; at `since` and not at `until`."""
+    times = {
+        "c": NOW,
+        "a": LATER,
+        "b": NOW,
+        "early": NOW - timedelta(seconds=1),
+        "end": LATER + timedelta(seconds=1),
+    }
+    with storage.begin() as stores:
+        for event_id, at in times.items():
+            stores.events.add(an_event(event_id=event_id, at=at))
+    with storage.begin() as stores:
+        numbers = {event.event_id: number for number, event in stores.events.following(0, limit=9)}
+        found: list[tuple[int, Event]] = []
+        place: Place | None = None
+        while page := stores.events.numbered(NOW, times["end"], after=place, limit=2):
+            found += page
+            place = page[-1][1].at, page[-1][1].event_id
+    assert [event.event_id for _, event in found] == ["b", "c", "a"]
+    assert [number for number, _ in found] == [numbers["b"], numbers["c"], numbers["a"]]
+
+
+THE_HOUR = NOW.replace(minute=0, second=0, microsecond=0)
+AN_HOUR = timedelta(hours=1)
+ALL_TYPES = frozenset(EventType)
+
+
+def _hours(first: int, last: int) -> Span:
+    """Hours after that of `NOW`, without the last."""
+    return Span(step=Step.HOUR, since=THE_HOUR + first * AN_HOUR, until=THE_HOUR + last * AN_HOUR)
+
+
+def test_counts_add_up(storage: Storage) -> None:
+    """For each hour, client, type, grant type and reason apart, however often they are added."""
+    refused = {"type": EventType.TOKEN_REFUSED, "client_id": "notes"}
+    counts = [
+        a_count(count=2),
+        a_count(count=5, grant_type="refresh_token"),
+        a_count(at=THE_HOUR + AN_HOUR, count=3),
+        a_count(client_id="notes", count=1),
+        a_count(**refused, reason="code-claimed", count=4),
+        a_count(**refused, reason="no-room", count=6),
+        a_count(step=Step.DAY, count=100),
+    ]
+    for _ in range(2):
+        with storage.begin() as stores:
+            stores.statistics.add(counts)
+    with storage.begin() as stores:
+        stores.statistics.add([])
+        assert _sums(stores.statistics.totals([_hours(0, 2)], ALL_TYPES)) == {
+            ("", EventType.TOKEN_ISSUED, "", ""): 10,
+            ("", EventType.TOKEN_ISSUED, "refresh_token", ""): 10,
+        }
+        # Each step is counted by itself, and spans add up.
+        day = Span(step=Step.DAY, since=THE_HOUR, until=THE_HOUR + AN_HOUR)
+        assert _sums(stores.statistics.totals([_hours(1, 2), day], ALL_TYPES)) == {
+            ("", EventType.TOKEN_ISSUED, "", ""): 206
+        }
+        of_notes = stores.statistics.totals([_hours(0, 9)], ALL_TYPES, client_ids=["notes", "nobody"])
+        assert _sums(of_notes) == {
+            ("notes", EventType.TOKEN_ISSUED, "", ""): 2,
+            ("notes", EventType.TOKEN_REFUSED, "", "code-claimed"): 8,
+            ("notes", EventType.TOKEN_REFUSED, "", "no-room"): 12,
+        }
+        assert _sums(stores.statistics.totals_of_clients(_hours(0, 9), ALL_TYPES)) == _sums(of_notes)
+        assert stores.statistics.totals([_hours(0, 9)], [EventType.SIGNED_IN]) == []
+        assert sorted(stores.statistics.series(_hours(0, 9), [EventType.TOKEN_ISSUED])) == [
+            (THE_HOUR, EventType.TOKEN_ISSUED, "", 4),
+            (THE_HOUR, EventType.TOKEN_ISSUED, "refresh_token", 10),
+            (THE_HOUR + AN_HOUR, EventType.TOKEN_ISSUED, "", 6),
+        ]
+        assert list(
+            stores.statistics.series(_hours(0, 1), ALL_TYPES - {EventType.TOKEN_ISSUED}, client_id="notes")
+        ) == [(THE_HOUR, EventType.TOKEN_REFUSED, "", 20)]
+
+
+def _sums(totals: Sequence[Total]) -> dict[tuple[str, EventType, str, str], int]:
+    found = {(each.client_id, each.type, each.grant_type, each.reason): each.count for each in totals}
+    assert len(found) == len(totals)
+    return found
+
+
+def test_the_clients_with_the_highest_counts(stores: Stores) -> None:
+    stores.statistics.add(
+        [
+            a_count(count=1000),
+            a_count(client_id="b", count=5),
+            a_count(client_id="c", count=5, grant_type="refresh_token"),
+            a_count(client_id="a", count=2),
+            a_count(client_id="a", at=THE_HOUR + AN_HOUR, count=4),
+            a_count(client_id="a", type=EventType.SIGNED_IN, count=90),
+            a_count(client_id="a", step=Step.DAY, count=7),
+        ]
+    )
+    issued = [EventType.TOKEN_ISSUED]
+    assert stores.statistics.top_clients([_hours(0, 2)], issued, limit=9) == [("a", 6), ("b", 5), ("c", 5)]
+    assert stores.statistics.top_clients([_hours(0, 1)], issued, limit=2) == [("b", 5), ("c", 5)]
+    of_refreshing = stores.statistics.top_clients([_hours(0, 1)], issued, grant_type="refresh_token", limit=9)
+    assert of_refreshing == [("c", 5)]
+    day = Span(step=Step.DAY, since=THE_HOUR, until=THE_HOUR + AN_HOUR)
+    assert stores.statistics.top_clients([_hours(0, 1), day], issued, limit=1) == [("a", 9)]
+
+
+def test_counts_that_are_forgotten_leave_the_others(stores: Stores) -> None:
+    kept = [
+        a_count(type=EventType.SIGNED_IN),
+        a_count(step=Step.DAY),
+        a_count(at=THE_HOUR - AN_HOUR),
+        a_count(at=THE_HOUR + 2 * AN_HOUR),
+    ]
+    stores.statistics.add([*kept, a_count(), a_count(client_id="notes"), a_count(at=THE_HOUR + AN_HOUR)])
+    stores.statistics.forget(_hours(0, 2), [EventType.TOKEN_ISSUED, EventType.CODE_ISSUED])
+    assert stores.statistics.totals_of_clients(_hours(0, 2), ALL_TYPES) == []
+    assert [each.type for each in stores.statistics.totals([_hours(0, 2)], ALL_TYPES)] == [
+        EventType.SIGNED_IN
+    ]
+    assert sum(each.count for each in stores.statistics.totals([_hours(-9, 9)], ALL_TYPES)) == 3
+    day = Span(step=Step.DAY, since=THE_HOUR, until=THE_HOUR + AN_HOUR)
+    assert sum(each.count for each in stores.statistics.totals([day], ALL_TYPES)) == 1
+
+
+def test_strangers_are_the_clients_that_no_operator_registered(stores: Stores) -> None:
+    stores.clients.add(a_client(client_id="ours"))
+    stores.clients.add(a_client(client_id="self", registered_by=RegisteredBy.SELF))
+    for client_id in ("ours", "self", "https://known.example/by-its-address", ""):
+        stores.statistics.add(
+            [a_count(client_id=client_id), a_count(client_id=client_id, type=EventType.SIGNED_IN)]
+        )
+    stores.statistics.add([a_count(client_id="of another hour", at=THE_HOUR + AN_HOUR)])
+    found = stores.statistics.strangers(Step.HOUR, THE_HOUR, limit=9)
+    assert sorted(found) == ["https://known.example/by-its-address", "self"]
+    assert len(stores.statistics.strangers(Step.HOUR, THE_HOUR, limit=1)) == 1
+    assert list(stores.statistics.strangers(Step.DAY, THE_HOUR, limit=9)) == []
+
+
+def test_what_there_is_now(stores: Stores) -> None:
+    """Grants that are live and whose code was redeemed; people and clients that are not disabled; sessions in use."""
+    nothing = dict.fromkeys(Gauge, 0)
+    assert dict(stores.statistics.current(NOW, IDLE_SINCE)) == nothing
+    for number, disabled in enumerate([None, None, NOW]):
+        stores.users.add(a_user(user_id=f"user_{number}", username=f"u{number}", disabled_at=disabled))
+        stores.clients.add(a_client(client_id=f"client {number}", disabled_at=disabled))
+    grants: dict[str, dict[str, Any]] = {
+        "live": {},
+        "code redeemed": {},
+        "code waits": {},
+        "expired": {"expires_at": NOW},
+        "revoked": {"revoked_at": NOW, "revoked_reason": "left"},
+    }
+    for grant_id, changes in grants.items():
+        stores.grants.add(a_grant(grant_id=grant_id, **changes))
+    code = {"kind": TokenKind.CODE, "expires_at": NOW + timedelta(minutes=1)}
+    stores.tokens.add(a_token(**code, digest=b"1", grant_id="code redeemed", claimed_at=NOW))
+    stores.tokens.add(a_token(**code, digest=b"2", grant_id="code waits"))
+    stores.tokens.add(a_token(kind=TokenKind.REFRESH, digest=b"3", grant_id="live"))
+    for name, changes in (
+        ("used", {}),
+        ("idle", {"last_seen_at": IDLE_SINCE - timedelta(seconds=1)}),
+        ("over", {"expires_at": NOW}),
+    ):
+        stores.sessions.add(a_session(digest=name.encode(), user_id="user_1", **changes))
+    assert dict(stores.statistics.current(NOW, IDLE_SINCE)) == {
+        Gauge.ACTIVE_GRANTS: 2,
+        Gauge.SESSIONS: 1,
+        Gauge.CLIENTS: 2,
+        Gauge.PEOPLE: 2,
+    }
+
+
+def test_the_first_sample_of_an_hour_stays(stores: Stores) -> None:
+    stores.statistics.note_sample(Step.HOUR, THE_HOUR, {Gauge.PEOPLE: 5, Gauge.CLIENTS: 0})
+    stores.statistics.note_sample(Step.HOUR, THE_HOUR, {Gauge.PEOPLE: 6, Gauge.SESSIONS: 7})
+    stores.statistics.note_sample(Step.HOUR, THE_HOUR - AN_HOUR, {Gauge.PEOPLE: 4})
+    stores.statistics.note_sample(Step.DAY, THE_HOUR, {Gauge.PEOPLE: 9})
+    assert list(stores.statistics.samples(Gauge.PEOPLE, _hours(-2, 1))) == [
+        (THE_HOUR - AN_HOUR, 4),
+        (THE_HOUR, 5),
+    ]
+    assert list(stores.statistics.samples(Gauge.PEOPLE, _hours(-2, 0))) == [(THE_HOUR - AN_HOUR, 4)]
+    assert list(stores.statistics.samples(Gauge.CLIENTS, _hours(0, 1))) == [(THE_HOUR, 0)]
+    assert list(stores.statistics.samples(Gauge.SESSIONS, _hours(0, 1))) == [(THE_HOUR, 7)]
+    assert list(stores.statistics.samples(Gauge.ACTIVE_GRANTS, _hours(0, 1))) == []
 
 
 def test_the_newest_generation_counts(stores: Stores) -> None:

@@ -38,6 +38,7 @@ from authserver.engine.records import (
     TokenKind,
     User,
 )
+from authserver.testing.statistics import MemoryStatistics
 from authserver.testing.tables import InMemory, Tables
 from authserver.testing.upkeep import MemoryUpkeep
 
@@ -61,6 +62,7 @@ class MemoryStores:
         self.consents = MemoryConsents(self.tables, self._lock)
         self.events = MemoryEvents(self.tables, self._lock)
         self.event_positions = MemoryEventPositions(self.tables, self._lock)
+        self.statistics = MemoryStatistics(self.tables, self._lock)
         self.sessions = MemorySessions(self.tables, self._lock)
         self.signing_keys = MemorySigningKeys(self.tables, self._lock)
         self.ring_keys = MemoryRingKeys(self.tables, self._lock)
@@ -736,6 +738,16 @@ class MemoryEvents(InMemory):
 
     def following(self, number: int, *, limit: int) -> Sequence[tuple[int, Event]]:
         return [item for item in self._numbered() if item[0] > number][:limit]
+
+    def numbered(
+        self, since: datetime, until: datetime, *, after: Place | None = None, limit: int
+    ) -> Sequence[tuple[int, Event]]:
+        found = [
+            item
+            for item in self._numbered()
+            if since <= item[1].at < until and (after is None or place_of(item[1]) > after)
+        ]
+        return sorted(found, key=lambda item: place_of(item[1]))[:limit]
 
     def last_number(self) -> int:
         return max((number for number, _ in self._numbered()), default=0)

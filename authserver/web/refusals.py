@@ -184,7 +184,7 @@ def hold(request: Request, error: Exception, kind: EventType, reason: str) -> bo
             return engine.event(kind, reason=reason, details=details, event_id=request.error_id)
 
     shared_id = request.application.floods.hold(
-        Kind(kind, reason, caller.endpoint, journal.client_id, journal.user_id),
+        Kind(kind, reason, caller.endpoint, journal.client_id, journal.user_id, journal.grant_type),
         caller.source,
         datetime.now(UTC),
         event,
@@ -200,6 +200,8 @@ def details_of(request: Request, error: Exception) -> dict[str, Any]:
     """What an event says of the request; and what failed, where nothing was refused."""
     method = request.method if _METHOD.fullmatch(request.method) else "other"
     details: dict[str, Any] = {"endpoint": request.caller.endpoint or None, "method": method}
+    if request.journal.grant_type:
+        details["grant_type"] = request.journal.grant_type
     if not isinstance(error, Refusal | HTTPException):
         details["exception"] = type(error).__name__
     return details

@@ -189,6 +189,7 @@ MAKING = {
     "resource add",
     "resource edit",
     "user add",
+    "user reset-password",
 }
 # The hostile text is in the output of these.
 HOSTILE_IN = {

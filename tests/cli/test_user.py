@@ -262,7 +262,7 @@ def test_what_is_not_named_stays(run, ini: Path) -> None:
     changes = events(Configuration(ini), EventType.USER_CHANGED)
     # What changes nothing is no event. Values of attributes are personal, so no event has them.
     assert [dict(event.details) for event in changes] == [
-        {"groups_added": ["a", "b"], "attributes": ["mail", "room"]},
+        {"groups_added": ["a", "b"], "groups_removed": ["authserver-admins"], "attributes": ["mail", "room"]},
         {"groups_added": ["c"], "groups_removed": ["a"], "attributes": ["room"], "display_name": True},
         {"groups_added": ["z"], "groups_removed": ["b", "c"], "attributes": ["room"]},
     ]

@@ -19,15 +19,19 @@ from authserver.engine.records import (
     ClientSecret,
     EventFilter,
     EventType,
+    Gauge,
     GrantFilter,
     Logo,
     Place,
+    Span,
+    Step,
     TokenKind,
 )
 from authserver.testing.plans import plan_of, statements_of
 from authserver.testing.records import (
     a_client,
     a_consent,
+    a_count,
     a_grant,
     a_kept_record,
     a_session,
@@ -39,6 +43,8 @@ from benchmarks.fill import POPULAR
 
 NOW = datetime.now(UTC)
 SECRET = ClientSecret(digest=b"digest of a secret", key_id="test", created_at=NOW)
+A_DAY = Span(step=Step.DAY, since=NOW, until=NOW + timedelta(days=1))
+SPANS = [A_DAY, Span(step=Step.MONTH, since=NOW, until=NOW + timedelta(days=31))]
 METHODS: dict[str, Callable[[Stores], object]] = {
     "clients.find": lambda stores: stores.clients.find("client-7", NOW),
     "clients.add": lambda stores: add_client(stores),
@@ -168,6 +174,9 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "events.add": lambda stores: stores.events.add(an_event()),
     "events.find": lambda stores: stores.events.find("event-7"),
     "events.following": lambda stores: stores.events.following(7, limit=9),
+    "events.numbered": lambda stores: stores.events.numbered(
+        NOW - timedelta(days=1), NOW, after=(NOW, "event-7"), limit=9
+    ),
     "events.last_number": lambda stores: stores.events.last_number(),
     "events.since": lambda stores: list(stores.events.since(datetime.now(UTC))),
     "events.latest": lambda stores: next(stores.events.latest()),
@@ -200,6 +209,21 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "events.search, oldest first": lambda stores: stores.events.search(
         EventFilter(until=NOW), after=(NOW - timedelta(days=1), "event-7"), oldest_first=True, limit=9
     ),
+    "statistics.add": lambda stores: stores.statistics.add([a_count()]),
+    "statistics.forget": lambda stores: stores.statistics.forget(A_DAY, EventType),
+    "statistics.totals": lambda stores: stores.statistics.totals(SPANS, EventType),
+    "statistics.totals, of clients": lambda stores: stores.statistics.totals(
+        SPANS, EventType, client_ids=["client-7", "client-8"]
+    ),
+    "statistics.totals_of_clients": lambda stores: stores.statistics.totals_of_clients(A_DAY, EventType),
+    "statistics.top_clients": lambda stores: stores.statistics.top_clients(SPANS, EventType, limit=9),
+    "statistics.top_clients, of a grant type": lambda stores: stores.statistics.top_clients(
+        SPANS, EventType, grant_type="refresh_token", limit=9
+    ),
+    "statistics.series": lambda stores: stores.statistics.series(A_DAY, EventType),
+    "statistics.strangers": lambda stores: stores.statistics.strangers(Step.DAY, NOW, limit=9),
+    "statistics.note_sample": lambda stores: stores.statistics.note_sample(Step.DAY, NOW, {Gauge.PEOPLE: 1}),
+    "statistics.samples": lambda stores: stores.statistics.samples(Gauge.PEOPLE, A_DAY),
     "sessions.add": lambda stores: stores.sessions.add(
         a_session(digest=os.urandom(32), user_id=add_user(stores))
     ),
@@ -210,8 +234,9 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "sessions.list": lambda stores: stores.sessions.list("user_7", NOW, NOW - timedelta(hours=1)),
     "sessions.end_all": lambda stores: stores.sessions.end_all("user_7"),
 }
-# They are about all that there is, once or batch after batch; commands alone ask for that, and an operator who searches.
+# They are about all that there is: asked for by commands, batch after batch, or once an hour in the background.
 WHOLE = {
+    "statistics.current",
     "clients.list",
     "clients.search",
     "clients.count_secrets",
@@ -364,6 +389,8 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("events.search, by the type of what is issued all day", {"ix_events_at"}),
         ("events.search, refusals", {"ix_events_refusals_at"}),
         ("events.search, oldest first", {"ix_events_at"}),
+        ("events.numbered", {"ix_events_at"}),
+        ("statistics.strangers", {"ix_event_counts_step_at", "pk_clients"}),
         ("users.page", {"uq_users_username"}),
     ],
 )

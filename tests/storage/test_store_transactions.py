@@ -13,13 +13,23 @@ import sqlalchemy as sa
 import transaction
 
 from authserver.engine.ports import AlreadyExists, Stores
-from authserver.engine.records import ClientSecret, Disposable, Logo, RegisteredBy
+from authserver.engine.records import (
+    ClientSecret,
+    Disposable,
+    EventType,
+    Gauge,
+    Logo,
+    RegisteredBy,
+    Span,
+    Step,
+)
 from authserver.storage import tables
 from authserver.storage.database import Database
 from authserver.testing.records import (
     NOW,
     a_client,
     a_consent,
+    a_count,
     a_grant,
     a_kept_record,
     a_resource,
@@ -96,6 +106,11 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "events.add": lambda stores: stores.events.add(an_event()),
     "event_positions.begin": lambda stores: stores.event_positions.begin("seals", 0),
     "event_positions.move": lambda stores: stores.event_positions.move("statistics", 0, 1),
+    "statistics.add": lambda stores: stores.statistics.add([a_count()]),
+    "statistics.forget": lambda stores: stores.statistics.forget(
+        Span(step=Step.DAY, since=NOW - timedelta(days=1), until=LATER), EventType
+    ),
+    "statistics.note_sample": lambda stores: stores.statistics.note_sample(Step.HOUR, NOW, {Gauge.PEOPLE: 1}),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
     "sessions.touch": lambda stores: stores.sessions.touch(a_session().digest, LATER),
     "sessions.end": lambda stores: stores.sessions.end(a_session().digest),
@@ -134,6 +149,7 @@ def filled(database: Database) -> Database:
         stores.tokens.add(a_token())
         stores.kept.add_once(a_kept_record())
         stores.sessions.add(a_session())
+        stores.statistics.add([a_count(step=Step.DAY)])
         stores.upkeep.take_lease("work", "me", NOW, LATER)
         stores.event_positions.begin("statistics", 0)
     return database
@@ -160,6 +176,7 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
         "since",
         "latest",
         "following",
+        "numbered",
         "last_number",
         "of",
         "count",
@@ -169,7 +186,8 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
         "access_tokens",
         "usable_refresh_tokens",
     }
-    reads |= {"count_secrets", "count_live", "find_all", "hold", "hold_enabled", "page"}
+    reads |= {"totals", "totals_of_clients", "top_clients", "series", "strangers", "current", "samples"}
+    reads |= {"with_ending_secret", "count_secrets", "count_live", "find_all", "hold", "hold_enabled", "page"}
     reads |= {"count_never_used", "count_of_policy", "hold_registrations", "never_used"}
     with database.begin() as stores:
         methods = {

@@ -138,6 +138,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
             "resources": list(order.resources),
             "refresh_token": refresh_token is not None,
             "retry": order.refresh_token is not None,
+            **({"grant_type": journal.grant_type} if journal.grant_type else {}),
             **_confirmed(binding),
         },
     )

@@ -1,14 +1,14 @@
 """Find the newest grants, all and those of one client, without reading the others.
 
-Revision: 0023
+Revision: 0022
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0023"
-down_revision = "0020"
+revision = "0022"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 
