@@ -15,8 +15,11 @@ from webtest import TestApp, TestResponse
 
 from authserver.api import deny, hookimpl
 from authserver.cli.keys import new_ring_entry
+from authserver.engine.counting import Counting
 from authserver.engine.keys import ring
 from authserver.engine.records import EventType, KeyState
+from authserver.engine.statistics import take_sample
+from authserver.event_readers import Reading
 from authserver.features.console import trying
 from authserver.testing.server import RESOURCE, SETTINGS, Server, form_with
 
@@ -459,3 +462,88 @@ def test_what_cannot_be_lifted_is_refused_with_a_sentence(limited: Server) -> No
 
 def test_without_limits_the_page_says_so(reader: TestApp) -> None:
     assert "No plugin of authserver.plugins limits" in words(reader.get("/admin/limits"))
+
+
+# ---- statistics -------------------------------------------------------------------------------------
+
+
+def test_statistics_show_charts_with_their_tables(migrated_sqlite_file: Path, tmp_path: Path) -> None:
+    """Issued, refused by reason, sign-ins, by client and grant type; each chart has its figures beside it."""
+    server = started(tmp_path / "authserver.db", migrated_sqlite_file)
+    client, secret = server.add_client(
+        client_id="reports",
+        client_name="Reports <b>",
+        grant_types=("client_credentials",),
+        scopes=("files.read",),
+    )
+    for scope in ("files.read", "files.read", "files.read", "files.write"):
+        server.token(client, secret, grant_type="client_credentials", scope=scope)
+    browser = signed_in(server, "rita")
+    page = browser.get("/admin/statistics")
+    assert "Nothing was counted in this time." in words(page)
+    assert re.search(r"About \d+ events are not counted yet", words(page))
+    reading = Reading(server.application.storage, Counting())
+    while reading.work():
+        pass
+    with server.begin() as engine:
+        take_sample(engine.stores, engine.settings, engine.now)
+
+    page = browser.get("/admin/statistics?since=1d")
+    text = words(page)
+    assert "hour by hour" in text
+    assert {tile.dt.get_text(): tile.dd.get_text() for tile in page.html.select(".tiles > div")} == {
+        "Access tokens issued": "3",
+        "Access tokens refreshed": "0",
+        "Requests refused": "1",
+        "Sign-ins": "1",
+        "Sign-ins refused": "0",
+        "Clients registered": "1",
+        "Active grants now": page.html.select(".tiles > div")[-1].dd.get_text(),
+    }
+    charts = page.html.find_all("figure")
+    assert len(charts) == 7
+    for chart in charts:
+        columns = len(chart.svg.find_all("rect")) if chart.svg else 0
+        figures = [int(cell.get_text()) for cell in chart.select("td.figure")]
+        assert columns == sum(figure > 0 for figure in figures), chart.figcaption
+    issued = [int(cell.get_text()) for cell in charts[0].select("td.figure")]
+    assert sum(issued) == 3 and len(issued) in (24, 25)
+    (row,) = [row for row in page.html.select("tbody tr") if "Only this" in row.get_text()]
+    assert "Reports <b>" in row.get_text() and "<b>" not in page.text
+    assert "client_credentials 3 1" in text
+    assert re.search(r"scope-not-registered token.refused 1", text)
+    reason = page.html.find("a", string=re.compile("scope-not-registered"))
+    assert len(browser.get(reason["href"]).html.tbody.find_all("tr")) == 1
+    only = words(browser.get(row.find("a", string="Only this")["href"]))
+    assert "Requests refused 1" in only and "Sign-ins 0" in only
+    assert "day by day" in words(browser.get("/admin/statistics?since=30d"))
+    assert "month by month" in words(browser.get("/admin/statistics?since=365d"))
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("since=yesterday", "is neither like 7d"),
+        ("since=1d&until=2d", "the beginning of the time is not before its end"),
+        ("since=2000-01-01", "longer than"),
+        ("since=365d&by=hour", "hours"),
+        ("by=minute", "by: expected hour, day, month"),
+        ("client=a%0Ax", "no client has such an id"),
+        (f"by={quote(HOSTILE)}", "by: expected"),
+        ("client=a&client=b", "client occurs more than once"),
+    ],
+)
+def test_statistics_that_cannot_be_are_refused_with_a_sentence(
+    reader: TestApp, query: str, said: str
+) -> None:
+    answer = reader.get(f"/admin/statistics?{query}", expect_errors=True)
+    assert answer.status_int == 400
+    assert said in answer.html.main.get_text(" ", strip=True)
+    assert "<script" not in answer.text
+
+
+def test_statistics_of_hostile_names_are_harmless(reader: TestApp) -> None:
+    for query in (f"client={quote(HOSTILE[:30])}", f"grant_type={quote(HOSTILE)}"):
+        answer = reader.get(f"/admin/statistics?{query}", expect_errors=True)
+        assert answer.status_int in (200, 400) and "<script" not in answer.text

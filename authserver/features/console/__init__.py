@@ -45,11 +45,11 @@ from typing import ClassVar
 from pyramid.config import Configurator
 
 from authserver.api import hookimpl
-from authserver.features.console import audit, keys, limits, overview, policies, settings
+from authserver.features.console import audit, keys, limits, overview, policies, settings, statistics
 from authserver.features.console.access import Access, Role
 from authserver.features.console.pages import Page, Refused, refused_view, view_of
 
-FAMILIES = (overview, limits, keys, policies, audit, settings)
+FAMILIES = (overview, statistics, limits, keys, policies, audit, settings)
 PAGES: tuple[Page, ...] = tuple(chain.from_iterable(family.PAGES for family in FAMILIES))
 _MAXIMUM_AGE = 31_536_000
 

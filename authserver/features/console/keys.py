@@ -9,7 +9,7 @@ from typing import Any
 
 from pyramid.response import Response
 
-from authserver.administration import ALGORITHMS, KeyState, overview, ring, signing_keys
+from authserver.administration import ALGORITHMS, KeyState, Measure, overview, ring, signing_keys, totals
 from authserver.api import InvalidRequest
 from authserver.features.console.access import Role
 from authserver.features.console.ages import distance, length
@@ -114,6 +114,8 @@ def show_revocation(visit: Visit) -> Mapping[str, Any]:
         "row": _row(found.key, now, signs),
         "found": found,
         "has_signed": has_signed,
+        "issued": _issued(visit),
+        "lifetime": length(signing_keys.LONGEST_LIFETIME),
         "grants": overview.size(engine).grants,
         "most": overview.MAXIMUM_COUNTED,
         "until": signing_keys.verifies_until(found.key, now),
@@ -142,6 +144,13 @@ def revoke(visit: Visit) -> Response:
     if done.was is not KeyState.STAGED:
         said.append(f"Within {signing_keys.REFRESH_SECONDS} seconds no server accepts what it signed.")
     return visit.see("admin_keys", done=" ".join(said))
+
+
+def _issued(visit: Visit) -> int:
+    """How many access tokens there can be at most that are not dead yet."""
+    now = visit.engine.now
+    counts = totals(visit.engine, now - signing_keys.LONGEST_LIFETIME, now).counts
+    return counts[Measure.ISSUED] + counts[Measure.REFRESHED]
 
 
 def _confirmed(visit: Visit) -> None:
