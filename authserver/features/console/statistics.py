@@ -25,7 +25,10 @@ from authserver.features.console.pages import Page, Visit
 
 # How many clients, grant types and reasons are shown.
 MAXIMUM_SHOWN = 20
-# A year has more days than columns that can be told apart; longer times are shown by month.
+# How many columns a chart has at most: a year has a day in each.
+MAXIMUM_COLUMNS = 400
+_LENGTHS = {Step.HOUR: timedelta(hours=1), Step.DAY: timedelta(days=1), Step.MONTH: timedelta(days=30)}
+# Up to which times hours and days are shown unless something else is chosen.
 _BY_HOUR, _BY_DAY = timedelta(days=3), timedelta(days=100)
 _PERIODS = {"1d": "1 day", "7d": "7 days", "30d": "30 days", "365d": "1 year"}
 _SINCE = "7d"
@@ -83,6 +86,10 @@ def _found(visit: Visit, sent: Mapping[str, str]) -> Mapping[str, Any]:
     until = moment_of(sent["until"], now) if sent["until"] else now
     step = _step(sent["by"], until - since)
     asked = {"client_id": sent["client"] or None, "grant_type": sent["grant_type"] or None}
+    if (until - since) / _LENGTHS[step] > MAXIMUM_COLUMNS:
+        raise BadSearch(
+            f"a chart has at most {MAXIMUM_COLUMNS} columns: choose longer steps, or a shorter time"
+        )
     over_time = totals(engine, since, until, by=By(step.value), **asked)
     by_grant_type = totals(engine, since, until, by=By.GRANT_TYPE, limit=MAXIMUM_SHOWN, **asked)
     by_client = None
