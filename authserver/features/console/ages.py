@@ -16,7 +16,7 @@ def length(time: timedelta) -> str:
     """How long this is, in the greatest unit of which there are two, such as `3 days`, `36 hours` or `90 seconds`."""
     for unit, name in _UNITS:
         count = time // unit
-        if count >= 2 or (unit == _UNITS[-1][0] and count >= 1) or time == unit:
+        if count >= 2 or (count and unit == _UNITS[-1][0]):
             return f"{count:,} {name}{'s' * (count != 1)}"
     return "less than a second"
 
