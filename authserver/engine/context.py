@@ -57,6 +57,7 @@ class Caller:
         headers: by lower-case name, without those that carry credentials.
         authorization: the Authorization header, if any.
         url: of the endpoint, made from the issuer and never from the Host header; empty if there is none.
+        request_id: in its answer, its lines of the log and its events; empty where no request is answered.
     """
 
     endpoint: str
@@ -65,6 +66,7 @@ class Caller:
     headers: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
     authorization: str | None = field(default=None, repr=False)
     url: str = ""
+    request_id: str = ""
 
 
 # For work without a request, such as making keys at start.

@@ -16,6 +16,7 @@ from pyramid_retry import BeforeRetry, RetryableExecutionPolicy
 from authserver.containment import contained
 from authserver.engine.errors import ServerError
 from authserver.engine.rates import begin_again
+from authserver.engine.timeline import Timeline, following
 from authserver.web.forms import is_too_large
 from authserver.web.headers import add_headers
 from authserver.web.json import json_response
@@ -75,16 +76,19 @@ _repeat = RetryableExecutionPolicy(MAXIMUM_ATTEMPTS, activate_hook=retry_attempt
 
 def execution_policy(environ: MutableMapping[str, Any], router: Router) -> Response:
     """Pyramid calls this for each request; every failure gets a response of this server (F-12)."""
-    try:
-        # Before anything is done with the request, and once for all its attempts.
-        router.registry.forwarding.resolve(environ)
-        response: Response = contained(_repeat, environ, router)
-        return response
-    except Exception as error:
-        # The request that failed may not exist any more or be in an unknown state; its id is in the environ.
-        with router.request_context(environ) as request:
-            log.error("no other answer was possible, error_id=%s", request.error_id, exc_info=error)
-            return add_headers(request, _plain(request))
+    timeline = Timeline()
+    with following(timeline):
+        try:
+            # Before anything is done with the request, and once for all its attempts.
+            if router.registry.forwarding.resolve(environ):
+                router.registry.request_ids.take_over(environ, timeline)
+            response: Response = contained(_repeat, environ, router)
+            return response
+        except Exception as error:
+            # The request that failed may not exist any more or be in an unknown state; its id is in the environ.
+            with router.request_context(environ) as request:
+                log.error("no other answer was possible, error_id=%s", request.error_id, exc_info=error)
+                return add_headers(request, _plain(request))
 
 
 def _plain(request: Request) -> Response:
