@@ -80,6 +80,9 @@ Authorization header of the caller, `find_issued` finds the `Issued` behind it, 
 `config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
 issuer at its well-known address.
 
+For requests as a whole (`observe_request`): a `Timeline` has the ids of a request, how it was answered, and the work for
+it, each piece a `Span` of its `SpanKind`.
+
 For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` says what the endpoint takes, answers and
 refuses with, each `Parameter` with its JSON Schema. What a plugin adds to operations of others it declares in a class
 variable `described`, a mapping of `Described`. `AUTHORIZATION_REQUEST` and `AUTHORIZATION_ERRORS` are what an
@@ -203,6 +206,7 @@ from authserver.engine.records import (
     User,
 )
 from authserver.engine.sources import network_of
+from authserver.engine.timeline import Span, SpanKind, Timeline
 from authserver.engine.token import authenticate, proven_key
 from authserver.engine.tokens.assertions import (
     TRUSTED_ALGORITHMS,
@@ -243,6 +247,7 @@ from authserver.protocols import (
     IntrospectionDecisionHook,
     LoginDecisionHook,
     ObserveHook,
+    ObserveRequestHook,
     OriginDecisionHook,
     PrivateUseRedirectUrisHook,
     RateDecisionHook,
@@ -348,6 +353,7 @@ __all__ = [
     "Medium",
     "OAuthError",
     "ObserveHook",
+    "ObserveRequestHook",
     "Operation",
     "OriginDecisionHook",
     "Origins",
@@ -377,7 +383,10 @@ __all__ = [
     "Session",
     "SignIn",
     "SingleUse",
+    "Span",
+    "SpanKind",
     "TemporarilyUnavailable",
+    "Timeline",
     "Token",
     "TokenBindingHook",
     "TokenClaimsHook",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -37,6 +38,7 @@ from authserver.engine.records import (
     User,
 )
 from authserver.engine.resource_registry import Registry, TokenForm
+from authserver.engine.timeline import SpanKind, is_recorded, note
 from authserver.engine.turnstile import Turnstile
 from authserver.limits import MAXIMUM_CLIENT_ID
 from authserver.settings import AccessTokenFormat, Settings
@@ -282,7 +284,10 @@ class Engine(Parts):
         Raises:
             ServerError: a plugin failed, so nothing may be decided (R-14).
         """
+        began = time.perf_counter_ns()
         ruling = self.policies.decide(question)
+        if is_recorded():
+            note(SpanKind.DECISION, ruling.hook, began, ruling.as_facts())
         if note_silence or ruling.verdict is not Verdict.SILENT:
             self.journal.decisions.append(ruling)
         if ruling.failed:

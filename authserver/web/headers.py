@@ -17,6 +17,7 @@ from authserver.web.forwarding import UNREADABLE
 from authserver.web.json import json_response
 from authserver.web.request import Request
 from authserver.web.request_ids import HEADER as REQUEST_ID_HEADER
+from authserver.web.request_log import note_answer, note_refusal
 from authserver.web.route import Medium
 from authserver.web.routes import medium_of, route_of
 
@@ -69,6 +70,7 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
 
 def add_headers(request: Request, response: Response) -> Response:
     """The same answer with the headers that every one has, and those of pages and of cross-origin calls."""
+    note_answer(request, response)
     headers = response.headers
     headers["X-Content-Type-Options"] = "nosniff"
     headers[REQUEST_ID_HEADER] = request_id()
@@ -96,5 +98,6 @@ def _is_https(request: Request) -> bool:
 def _refused(request: Request, description: str) -> Response:
     """Nothing was decided: only the log has this id."""
     log.info("refused before routing: %s error_id=%s", description, request.error_id)
+    note_refusal("invalid_request", "refused-before-routing", request.error_id)
     body = {"error": "invalid_request", "error_description": description, "error_id": request.error_id}
     return json_response(body, status=400)

@@ -18,6 +18,8 @@ HEADER = "X-Request-ID"
 # What other software makes: hexadecimal digits, UUIDs, base64 and the like. Nothing that a line of a log or a header
 # could be cut at; so not the comma that joins two headers of the same name, either.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:+/=@-]+")
+# A UUID without its hyphens is one, too.
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
 # W3C Trace Context, 3.2.2; a later version may add more after a hyphen (4).
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 1
@@ -51,6 +53,9 @@ class RequestIds:
         """Note the ids that the request brings; what cannot be one is left out, and too long a request id is cut."""
         if self.header and (match := _REQUEST_ID.fullmatch(environ.get(self.header, ""))):
             timeline.request_id = match[0][:MAXIMUM_REQUEST_ID]
+            digits = timeline.request_id.replace("-", "").lower()
+            if _TRACE_ID.fullmatch(digits) and int(digits, 16):
+                timeline.trace_id = digits
         if self.continues_traces and (match := _TRACEPARENT.fullmatch(environ.get("HTTP_TRACEPARENT", ""))):
             version, trace_id, parent_id, flags, more = match.groups()
             if (

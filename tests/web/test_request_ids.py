@@ -30,7 +30,8 @@ def taken_over(value: str, **environ: Any) -> str | None:
     timeline = Timeline()
     fresh = timeline.request_id
     RequestIds(header="HTTP_X_REQUEST_ID").take_over({"HTTP_X_REQUEST_ID": value, **environ}, timeline)
-    assert timeline.trace_id == fresh
+    assert timeline.trace_id in (fresh, value.replace("-", ""))
+    assert re.fullmatch("[0-9a-f]{32}", timeline.trace_id)
     return None if timeline.request_id == fresh else timeline.request_id
 
 
