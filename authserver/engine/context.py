@@ -38,7 +38,7 @@ from authserver.engine.records import (
     User,
 )
 from authserver.engine.resource_registry import Registry, TokenForm
-from authserver.engine.timeline import SpanKind, is_recorded, note
+from authserver.engine.timeline import FactsLater, SpanKind, note
 from authserver.engine.turnstile import Turnstile
 from authserver.limits import MAXIMUM_CLIENT_ID
 from authserver.settings import AccessTokenFormat, Settings
@@ -286,8 +286,7 @@ class Engine(Parts):
         """
         began = time.perf_counter_ns()
         ruling = self.policies.decide(question)
-        if is_recorded():
-            note(SpanKind.DECISION, ruling.hook, began, ruling.as_facts())
+        note(SpanKind.DECISION, ruling.hook, began, FactsLater(ruling.as_facts))
         if note_silence or ruling.verdict is not Verdict.SILENT:
             self.journal.decisions.append(ruling)
         if ruling.failed:

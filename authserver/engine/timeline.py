@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -34,6 +34,37 @@ class SpanKind(StrEnum):
     CONNECTION = "connection"
     FETCH = "fetch"
     PASSWORD_CHECK = "password_check"
+
+
+class FactsLater(Mapping[str, Any]):
+    """Facts that are made when somebody reads them: most observers read few.
+
+    Args:
+        make: makes them.
+    """
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], Mapping[str, Any]]) -> None:
+        self._make = make
+        self._made: Mapping[str, Any] | None = None
+
+    def _facts(self) -> Mapping[str, Any]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __getitem__(self, name: str) -> Any:
+        return self._facts()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts())
+
+    def __len__(self) -> int:
+        return len(self._facts())
+
+    def __repr__(self) -> str:
+        return repr(self._facts())
 
 
 @dataclass(slots=True)
@@ -125,12 +156,6 @@ def request_id() -> str:
     """The id of that request; "" outside of requests."""
     timeline = _current.get()
     return timeline.request_id if timeline else ""
-
-
-def is_recorded() -> bool:
-    """Whether spans of that request are kept."""
-    timeline = _current.get()
-    return timeline is not None and timeline.spans is not None
 
 
 def note(kind: SpanKind, name: str, began: int, facts: Mapping[str, Any]) -> None:

@@ -97,6 +97,11 @@ class Database:
             setattr(dialect, name, _timed(getattr(dialect, name)))
         dialect.do_commit = _timed_commit(dialect.do_commit)  # type: ignore[method-assign]
 
+    @property
+    def kind(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self.engine.dialect.name
+
     def connections(self) -> Mapping[str, int]:
         """How many connections are `in_use` and `idle`, and how many of both there may be, `limit`."""
         pool = self.engine.pool
@@ -167,10 +172,10 @@ def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
 def _timed(function: Callable[..., None]) -> Callable[..., None]:
     """The same method of a dialect; its second argument is the text of a statement, in which no values are."""
 
-    def execute(cursor: Any, statement: str, *more: Any, **named: Any) -> None:
+    def execute(cursor: Any, statement: str, *more: Any) -> None:
         began = time.perf_counter_ns()
         try:
-            function(cursor, statement, *more, **named)
+            function(cursor, statement, *more)
         finally:
             note(SpanKind.STATEMENT, statement[:6].rstrip().upper(), began, {"text": statement})
 
