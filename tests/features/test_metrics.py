@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -28,6 +30,7 @@ from authserver.web.management import for_operators
 
 TOKEN, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 DAY = timedelta(days=1)
+DOCUMENTATION = Path(__file__).parents[2] / "docs/monitoring.rst"
 
 
 @pytest.fixture
@@ -257,6 +260,36 @@ def test_the_ages_of_the_signing_keys(make) -> None:
     (old,) = [key for key in server.application.parts.signer.living() if key.retires_at]
     after = old.retires_at + timedelta(seconds=1)
     assert old.state(after) is KeyState.RETIRING
+
+
+def test_the_documentation_has_every_figure_with_its_labels(make) -> None:
+    """And no other."""
+    plugins = f"{SETTINGS['authserver.plugins']}\nmetrics rate_limits opentelemetry"
+    server = make(**{"authserver.plugins": plugins})
+    client, _ = server.add_client(grant_types=("client_credentials",))
+    server.token(client, "wrong", grant_type="client_credentials")
+    with server.application.begin() as engine:
+        signing_keys.rotate(engine)
+    server.application.parts.signer.load()
+    server.application.floods.counted[EventType.TOKEN_REFUSED] += 1
+    read(server)
+    text = server.http.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+    shown = {
+        f"{family.name}{'_total' if family.type == 'counter' else ''}": {
+            label for sample in family.samples for label in sample.labels
+        }
+        - {"le"}
+        for family in text_string_to_metric_families(text)
+        if not family.name.endswith("_created")
+    }
+    table = DOCUMENTATION.read_text().partition("* - Figure\n")[2].partition("\n\n")[0]
+    rows = [row.partition("\n     - ")[0] for row in table.split("   * - ")]
+    documented = {
+        name: set(re.findall(r"\w+", labels))
+        for row in rows
+        for name, labels in re.findall(r"`((?:authserver|process)_\w+)(?:\{([^}]*)\})?`", row)
+    }
+    assert documented == shown
 
 
 def test_what_runs_is_told(make) -> None:
