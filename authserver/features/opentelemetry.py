@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -39,6 +40,8 @@ from authserver.api import Span, SpanKind, Timeline, hookimpl
 
 # Characters of a statement. Ours have fewer; a plugin's may have more.
 MAXIMUM_STATEMENT = 4_000
+# Seconds in which the collector must take what is left at the end of the process.
+CLOSING_SECONDS = 1.0
 # Seconds between two lines of the log that say the same of the collector.
 QUIET_SECONDS = 60.0
 EXPORTER_LOG = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
@@ -103,10 +106,14 @@ class OpenTelemetry:
         logging.getLogger(EXPORTER_LOG).addFilter(self._quiet)
 
     def close(self) -> None:
-        """Send what is left, unless the collector does not answer."""
-        if self._exporter.is_down:
-            # Otherwise the end of the server would wait for each attempt.
-            self._exporter.shutdown()
+        """Send what is left, unless the collector does not answer: it is given a second."""
+        sending = threading.Thread(target=self.provider.shutdown, daemon=True)
+        # At the end of the interpreter no thread can be started.
+        with suppress(RuntimeError):
+            if not self._exporter.is_down:
+                sending.start()
+                sending.join(CLOSING_SECONDS)
+        self._exporter.shutdown()
         self.provider.shutdown()
         logging.getLogger(EXPORTER_LOG).removeFilter(self._quiet)
 
@@ -130,15 +137,12 @@ class OpenTelemetry:
             flags = TraceFlags(TraceFlags.SAMPLED if timeline.is_sampled else TraceFlags.DEFAULT)
             caller = SpanContext(trace_id, int(timeline.parent_id, 16), is_remote=True, trace_flags=flags)
             context = set_span_in_context(NonRecordingSpan(caller), context)
-        self._ids.give(trace_id)
-        span = self._tracer.start_span(
-            f"{timeline.method} {timeline.path}".rstrip(),
-            context,
-            OtelKind.SERVER,
-            start_time=timeline.began_at,
-        )
-        if not span.is_recording():
+        name = f"{timeline.method} {timeline.path}".rstrip()
+        # A span that is not recorded costs nearly as much to begin as one that is.
+        if not self.provider.sampler.should_sample(context, trace_id, name).decision.is_recording():
             return
+        self._ids.give(trace_id)
+        span = self._tracer.start_span(name, context, OtelKind.SERVER, start_time=timeline.began_at)
         span.set_attributes(_of_request(timeline))
         if timeline.status >= 500:
             span.set_status(Status(StatusCode.ERROR))

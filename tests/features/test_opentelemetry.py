@@ -300,6 +300,22 @@ def test_nobody_waits_for_a_collector_that_is_down(make, monkeypatch, caplog) ->
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("answers", [True, False], ids=["hangs", "is not there"])
+def test_the_end_of_the_server_does_not_wait_for_a_collector(
+    make, monkeypatch, answers: bool, caplog
+) -> None:
+    """Not even for one that was never tried; and no failure is logged."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "30")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1] if answers else free_port()
+        server = make(f"http://127.0.0.1:{port}")
+        server.http.get("/")
+        began = time.monotonic()
+        server.close()
+        assert time.monotonic() - began < 10
+    assert "failed to close" not in caplog.text
+
+
 def test_a_collector_that_comes_back_gets_spans_again(make, collector: Collector) -> None:
     server = make(collector.url)
     collector.status = 400
