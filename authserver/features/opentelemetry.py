@@ -22,7 +22,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, TraceIdRatioBased
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -139,7 +139,7 @@ class OpenTelemetry:
             context = set_span_in_context(NonRecordingSpan(caller), context)
         name = f"{timeline.method} {timeline.path}".rstrip()
         # A span that is not recorded costs nearly as much to begin as one that is.
-        if not self.provider.sampler.should_sample(context, trace_id, name).decision.is_recording():
+        if self.provider.sampler.should_sample(context, trace_id, name).decision is Decision.DROP:
             return
         self._ids.give(trace_id)
         span = self._tracer.start_span(name, context, OtelKind.SERVER, start_time=timeline.began_at)
