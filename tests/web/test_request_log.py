@@ -216,3 +216,17 @@ def test_spans_are_not_collected_for_nobody(make_server: MakeServer, caplog) -> 
     assert seen
     assert all(timeline is not None and timeline.spans is None for timeline in seen)
     assert "do_execute" not in vars(server.application.storage.engine.dialect)
+
+
+@pytest.mark.postgresql
+def test_the_work_of_postgresql_is_in_it_too(postgresql_url: str) -> None:
+    SEEN.clear()
+    server = Server(postgresql_url, with_plugin(f"{__name__}:Sees", {}))
+    try:
+        client, secret = server.add_client(grant_types=("client_credentials",))
+        server.token(client, secret, grant_type="client_credentials")
+    finally:
+        server.close()
+    (timeline,) = SEEN
+    operations = {span.name for span in timeline.spans or () if span.kind is SpanKind.STATEMENT}
+    assert {"SELECT", "INSERT", "COMMIT"} <= operations
