@@ -35,6 +35,7 @@ WORDS = {
     "dpop": ["dpop", "jkt"],
     "jwt_bearer": ["grant-type:jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],
+    "opentelemetry": ["opentelemetry", "otlp"],
     "par": ["par", "pushed", "push", "pushes", "invalid_request_uri"],
     "playground": ["playground"],
     "software_statements": ["software statement", "software statements", "software_statement"],
