@@ -56,6 +56,9 @@ WORDS = {
 LISTING = {
     "playground": {"cli/demo.py", "testing/live.py"},
     "step_up": {"testing/strategies.py"},
+    # Both speak of OpenTelemetry: one sends traces, the other events as log records.
+    "opentelemetry": {"features/otlp_events.py"},
+    "otlp_events": {"features/opentelemetry.py"},
 }
 # It looks at servers from outside, whatever they are made of, and so speaks all of their words.
 FROM_OUTSIDE = PACKAGE / "doctor"
