@@ -83,6 +83,9 @@ elsewhere, `own_url` is the address of a page, and a `PageError` is shown as one
 `config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
 issuer at its well-known address.
 
+For requests as a whole (`observe_request`): a `Timeline` has the ids of a request, how it was answered, and the work for
+it, each piece a `Span` of its `SpanKind`.
+
 For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` says what the endpoint takes, answers and
 refuses with, each `Parameter` with its JSON Schema. What a plugin adds to operations of others it declares in a class
 variable `described`, a mapping of `Described`. `AUTHORIZATION_REQUEST` and `AUTHORIZATION_ERRORS` are what an
@@ -215,6 +218,7 @@ from authserver.engine.records import (
     User,
 )
 from authserver.engine.sources import network_of
+from authserver.engine.timeline import Span, SpanKind, Timeline
 from authserver.engine.token import authenticate, proven_key
 from authserver.engine.tokens.assertions import (
     TRUSTED_ALGORITHMS,
@@ -256,6 +260,7 @@ from authserver.protocols import (
     IntrospectionDecisionHook,
     LoginDecisionHook,
     ObserveHook,
+    ObserveRequestHook,
     OriginDecisionHook,
     PrivateUseRedirectUrisHook,
     RateDecisionHook,
@@ -367,6 +372,7 @@ __all__ = [
     "Medium",
     "OAuthError",
     "ObserveHook",
+    "ObserveRequestHook",
     "Operation",
     "OriginDecisionHook",
     "Origins",
@@ -398,7 +404,10 @@ __all__ = [
     "Session",
     "SignIn",
     "SingleUse",
+    "Span",
+    "SpanKind",
     "TemporarilyUnavailable",
+    "Timeline",
     "Token",
     "TokenBindingHook",
     "TokenClaimsHook",

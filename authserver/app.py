@@ -300,6 +300,8 @@ def _build(
     languages.check(settings)
     sealing_keys = KeyRing(key_ring(settings))
     storage = _open_database(settings.database_url.value)
+    if plugins.serves("observe_request"):
+        storage.watch()
     insecure_shadows: list[str] = []
     if load is not None and settings.shadow_plugins:
         shadows, insecure_shadows = load(
