@@ -10,10 +10,9 @@ from typing import Any
 from pyramid.response import Response
 
 from authserver.administration import ALGORITHMS, KeyState, Measure, overview, ring, signing_keys, totals
-from authserver.api import InvalidRequest
 from authserver.features.console.access import Role
 from authserver.features.console.ages import distance, length
-from authserver.features.console.pages import Page, Visit
+from authserver.features.console.pages import BadInput, Page, Visit
 
 # Of ended keys so many are shown, the latest.
 MAXIMUM_REMOVED = 20
@@ -83,9 +82,9 @@ def rotate(visit: Visit) -> Response:
     """Publish a new key, which signs as soon as all APIs can have it."""
     algorithm, after = visit.get("algorithm"), visit.get("after")
     if algorithm and algorithm not in ALGORITHMS:
-        raise InvalidRequest(f"algorithm: expected {' or '.join(ALGORITHMS)}", reason="operator-input")
+        raise BadInput(f"algorithm: expected {' or '.join(ALGORITHMS)}")
     if after and not (after.isascii() and after.isdigit() and len(after) <= 9):
-        raise InvalidRequest("Signs after: expected a number of seconds", reason="operator-input")
+        raise BadInput("Signs after: expected a number of seconds")
     ring.check(visit.engine)
     rotation = signing_keys.rotate(
         visit.engine,
@@ -129,9 +128,7 @@ def revoke(visit: Visit) -> Response:
     """Take a key out of use at once. Raises CannotChange."""
     reason = visit.get("reason") or "operator"
     if len(reason) > MAXIMUM_REASON or not reason.isprintable():
-        raise InvalidRequest(
-            f"reason: up to {MAXIMUM_REASON} characters, none of them hidden", reason="operator-input"
-        )
+        raise BadInput(f"reason: up to {MAXIMUM_REASON} characters, none of them hidden")
     _confirmed(visit)
     # Not all of the ring: who lost a key of it gives up in this way what that key sealed.
     ring.check_known(visit.engine)
@@ -154,9 +151,9 @@ def _issued(visit: Visit) -> int:
 
 
 def _confirmed(visit: Visit) -> None:
-    """Raises InvalidRequest unless the button of the confirmation was pressed."""
+    """Raises BadInput unless the button of the confirmation was pressed."""
     if visit.get("confirm") != "yes":
-        raise InvalidRequest("Nothing was done: confirm it with the button.", reason="operator-input")
+        raise BadInput("Nothing was done: confirm it with the button.")
 
 
 def _row(key: Any, now: datetime, signs: Any) -> Row:

@@ -10,9 +10,9 @@ from typing import Any
 from pyramid.response import Response
 
 from authserver.administration import rates
-from authserver.api import InvalidRequest, Usage, network_of
+from authserver.api import Usage, network_of
 from authserver.features.console.access import Role
-from authserver.features.console.pages import Page, Visit
+from authserver.features.console.pages import BadInput, Page, Visit
 
 # So many counts are shown at most, the fullest.
 MAXIMUM_SHOWN = 200
@@ -43,13 +43,11 @@ def show(visit: Visit) -> Mapping[str, Any]:
 
 
 def show_lifting(visit: Visit) -> Mapping[str, Any]:
-    """How many counts would begin anew. Raises InvalidRequest if there is no such limit."""
+    """How many counts would begin anew. Raises BadInput if there is no such limit."""
     found, limit, who = _limiters(visit), visit.get("limit"), visit.get("who")
     row = next((row for row in _rows(found) if row["limit"] == limit), None)
     if row is None:
-        raise InvalidRequest(
-            "There is no such limit. Choose one in the list of limits.", reason="operator-input"
-        )
+        raise BadInput("There is no such limit. Choose one in the list of limits.")
     try:
         used = [
             usage
@@ -57,7 +55,7 @@ def show_lifting(visit: Visit) -> Mapping[str, Any]:
             if usage.limit == limit and who in ("", usage.who)
         ]
     except ValueError as error:
-        raise InvalidRequest(str(error), reason="operator-input") from None
+        raise BadInput(str(error)) from None
     return {
         "limit": limit,
         "who": who,
@@ -69,18 +67,16 @@ def show_lifting(visit: Visit) -> Mapping[str, Any]:
 
 
 def lift(visit: Visit) -> Response:
-    """Let somebody begin anew with a limit, or everybody. Raises InvalidRequest."""
+    """Let somebody begin anew with a limit, or everybody. Raises BadInput."""
     limit, who = visit.get("limit"), visit.get("who")
     if visit.get("confirm") != "yes":
-        raise InvalidRequest("Nothing was lifted: confirm it with the button.", reason="operator-input")
+        raise BadInput("Nothing was lifted: confirm it with the button.")
     try:
         lifted = rates.lift(visit.engine, _limiters(visit), limit, who or None)
     except ValueError as error:
-        raise InvalidRequest(str(error), reason="operator-input") from None
+        raise BadInput(str(error)) from None
     if not lifted:
-        raise InvalidRequest(
-            "Nothing was lifted: nobody has used anything of this now.", reason="operator-input"
-        )
+        raise BadInput("Nothing was lifted: nobody has used anything of this now.")
     whom = who or ("everybody" if lifted > 1 else "the one who used it")
     return visit.see("admin_limits", done=f"{limit} is lifted for {whom}.")
 
@@ -91,11 +87,11 @@ def _limiters(visit: Visit) -> Sequence[Any]:
 
 
 def _rows(found: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
-    """Raises InvalidRequest when a plugin fails."""
+    """Raises BadInput when a plugin fails."""
     try:
         return rates.table_of(found)
     except ValueError as error:
-        raise InvalidRequest(str(error), reason="operator-input") from None
+        raise BadInput(str(error)) from None
 
 
 def _fits(usage: Usage, wanted: str) -> bool:

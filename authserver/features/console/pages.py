@@ -48,10 +48,16 @@ from authserver.api import (
 from authserver.features.console.access import Access, Role
 from authserver.web.languages import SOURCE, PageLanguage
 
+
+class BadInput(Exception):
+    """What was sent cannot be used; the message says what to send instead."""
+
+
 # What says that an operator's input cannot be used; each has a sentence that says what to do.
 PROBLEMS = (
     AlreadyExists,
     BadAttributes,
+    BadInput,
     BadMoment,
     BadPassword,
     BadSearch,

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from authserver.administration import source_of
-from authserver.api import Engine, InvalidRequest, TokenKind
+from authserver.api import Engine, TokenKind
 from authserver.explaining import questions
 from authserver.explaining.explain import explain
 from authserver.features.console.checks import outcome_of, told_check
-from authserver.features.console.pages import Page, Visit
+from authserver.features.console.pages import BadInput, Page, Visit
 
 _KINDS = {"": "Access token", "refresh": "Refresh token"}
 # From where a client would register itself unless something else is typed.
@@ -218,7 +218,7 @@ def show(visit: Visit) -> Mapping[str, Any]:
     name = visit.get("question") or QUESTIONS[0].name
     question = _BY_NAME.get(name)
     if question is None:
-        raise InvalidRequest(f"question: expected {', '.join(_BY_NAME)}", reason="operator-input")
+        raise BadInput(f"question: expected {', '.join(_BY_NAME)}")
     sent = {field.name: visit.get(field.name) for field in question.fields}
     found: Mapping[str, Any] = {}
     problem = ""
