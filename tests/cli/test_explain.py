@@ -645,7 +645,7 @@ def test_whether_a_client_may_read_a_token(run, told) -> None:
     assert (own["verdict"], own["outcome"]) == ("allowed", "the client may read the token")
     other = told("introspection", "demo-service", "playground", "--user", "demo", "--refresh")
     assert other["verdict"] == "refused"
-    assert [hook for hook, *_ in verdicts(other)][0] == "introspection_decision"
+    assert next(hook for hook, *_ in verdicts(other)) == "introspection_decision"
     public = told("introspection", "playground", "demo-service")
     assert (public["verdict"], public["reason"]) == ("refused", "public-caller")
     nobody = run("explain", "introspection", "demo-service", "demo-service", "--user", "nobody")

@@ -25,10 +25,10 @@ PURPOSE = "signing-key"
 REFRESH_SECONDS = 10
 # By how much the clocks of our machines may differ, and what reading and answering take, in seconds.
 MARGIN_SECONDS = 5
-LONGEST_LIFETIME = timedelta(seconds=MAXIMUM_ACCESS_TOKEN_LIFETIME)
+MAXIMUM_TOKEN_LIFETIME = timedelta(seconds=MAXIMUM_ACCESS_TOKEN_LIFETIME)
 # From the moment a key retires. The longest life that the settings allow, not the one they have now: when it
 # is raised later, no token may outlive its key. Another process may sign until it reads the keys again.
-VERIFIES_AFTERWARDS = LONGEST_LIFETIME + timedelta(seconds=REFRESH_SECONDS + MARGIN_SECONDS)
+VERIFIES_AFTERWARDS = MAXIMUM_TOKEN_LIFETIME + timedelta(seconds=REFRESH_SECONDS + MARGIN_SECONDS)
 
 # Of a key id, which is typed in an emergency.
 SHORTEST_BEGINNING = 8

@@ -114,7 +114,7 @@ def show_revocation(visit: Visit) -> Mapping[str, Any]:
         "found": found,
         "has_signed": has_signed,
         "issued": _issued(visit),
-        "lifetime": length(signing_keys.LONGEST_LIFETIME),
+        "lifetime": length(signing_keys.MAXIMUM_TOKEN_LIFETIME),
         "grants": overview.size(engine).grants,
         "most": overview.MAXIMUM_COUNTED,
         "until": signing_keys.verifies_until(found.key, now),
@@ -146,7 +146,7 @@ def revoke(visit: Visit) -> Response:
 def _issued(visit: Visit) -> int:
     """How many access tokens there can be at most that are not dead yet."""
     now = visit.engine.now
-    counts = totals(visit.engine, now - signing_keys.LONGEST_LIFETIME, now).counts
+    counts = totals(visit.engine, now - signing_keys.MAXIMUM_TOKEN_LIFETIME, now).counts
     return counts[Measure.ISSUED] + counts[Measure.REFRESHED]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from authserver.administration import (
@@ -85,16 +86,15 @@ def _found(visit: Visit, sent: Mapping[str, str]) -> Mapping[str, Any]:
     since = moment_of(sent["since"] or _SINCE, now)
     until = moment_of(sent["until"], now) if sent["until"] else now
     step = _step(sent["by"], until - since)
-    asked = {"client_id": sent["client"] or None, "grant_type": sent["grant_type"] or None}
+    client_id, grant_type = sent["client"] or None, sent["grant_type"] or None
+    count = partial(totals, engine, since, until, grant_type=grant_type)
     if (until - since) / _LENGTHS[step] > MAXIMUM_COLUMNS:
         raise BadSearch(
             f"a chart has at most {MAXIMUM_COLUMNS} columns: choose longer steps, or a shorter time"
         )
-    over_time = totals(engine, since, until, by=By(step.value), **asked)
-    by_grant_type = totals(engine, since, until, by=By.GRANT_TYPE, limit=MAXIMUM_SHOWN, **asked)
-    by_client = None
-    if not sent["client"]:
-        by_client = totals(engine, since, until, by=By.CLIENT, limit=MAXIMUM_SHOWN, **asked)
+    over_time = count(by=By(step.value), client_id=client_id)
+    by_grant_type = count(by=By.GRANT_TYPE, client_id=client_id, limit=MAXIMUM_SHOWN)
+    by_client = None if client_id else count(by=By.CLIENT, limit=MAXIMUM_SHOWN)
     return {
         "found": over_time,
         "step": step,
@@ -106,14 +106,12 @@ def _found(visit: Visit, sent: Mapping[str, str]) -> Mapping[str, Any]:
             )
             for measure, title in _CHARTS
         ],
-        "gauges": _gauges(visit, since, until, step) if not any(asked.values()) else [],
+        "gauges": _gauges(visit, since, until, step) if client_id is None and grant_type is None else [],
         "by_client": by_client,
         "names": _names(visit, by_client),
         "by_grant_type": by_grant_type,
-        "reasons": refusal_reasons(
-            engine, since, until, client_id=sent["client"] or None, limit=MAXIMUM_SHOWN
-        )
-        if not sent["grant_type"]
+        "reasons": refusal_reasons(engine, since, until, client_id=client_id, limit=MAXIMUM_SHOWN)
+        if grant_type is None
         else None,
     }
 
