@@ -41,8 +41,10 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
             console=Console(stderr=True),
             disable=as_json or not kids,
         )
-        problems = [problem for problem in answers if problem]
+        told = dict(zip(kids, answers, strict=True))
+        problems = [problem for problem in told.values() if problem]
         with application.begin() as engine:
+            ring.record_resealed(engine, [kid for kid, problem in told.items() if not problem])
             older = [key for key in ring.standings(engine) if key.is_present and not key.seals]
             needed = {key.key_id for key in older if not key.may_leave}
             clients = ring.clients_of(engine.stores, needed, engine.now)

@@ -12,7 +12,7 @@ from authserver.engine.crypto.sealing import KeyRing, Unsealable, key_id_of
 from authserver.engine.keys import signing_keys
 from authserver.engine.keys.following import unopened
 from authserver.engine.ports import Storage, Stores
-from authserver.engine.records import RingKey, SigningKey
+from authserver.engine.records import EventType, RingKey, SigningKey
 from authserver.settings import SettingsError
 
 
@@ -159,18 +159,52 @@ def reseal(storage: Storage, ring: KeyRing, kids: Iterable[str]) -> Iterator[str
 
 
 def _reseal(storage: Storage, ring: KeyRing, kid: str) -> str:
-    while True:
+    problem: str | None = None
+    while problem is None:
         with storage.begin() as stores:
-            key = next((each for each in outdated(stores, ring) if each.kid == kid), None)
-            if key is None:
-                return ""
-            try:
-                sealed = signing_keys.seal_private(ring, kid, signing_keys.open_private(ring, key))
-            except Unsealable:
-                return unopened(ring, key)
-            # False when it was rotated or revoked in between: then it is read again.
-            if stores.signing_keys.change(key, replace(key, sealed_private_jwk=sealed)):
-                return ""
+            problem = _reseal_once(stores, ring, kid)
+    return problem
+
+
+def reseal_all(engine: Engine) -> Sequence[str]:
+    """As `reseal`, of all keys and in this transaction, recorded as the operator's act.
+
+    Returns:
+        what is wrong with those that do not open.
+
+    Raises:
+        CannotChange: somebody else changed a key meanwhile.
+    """
+    problems, sealed = [], []
+    for key in outdated(engine.stores, engine.ring):
+        problem = _reseal_once(engine.stores, engine.ring, key.kid)
+        if problem is None:
+            raise signing_keys.CannotChange("somebody changed the keys meanwhile; try again")
+        if problem:
+            problems.append(problem)
+        else:
+            sealed.append(key.kid)
+    record_resealed(engine, sealed)
+    return problems
+
+
+def record_resealed(engine: Engine, kids: Sequence[str]) -> None:
+    """Record that the private parts of these keys were sealed again; nothing if there are none."""
+    if kids:
+        details = {"kids": list(kids), "under": engine.ring.key_ids[0]}
+        engine.record(EventType.KEY_RESEALED, reason="operator", details=details)
+
+
+def _reseal_once(stores: Stores, ring: KeyRing, kid: str) -> str | None:
+    """As `reseal` for one key; None when it was rotated or revoked in between: then it must be read again."""
+    key = next((each for each in outdated(stores, ring) if each.kid == kid), None)
+    if key is None:
+        return ""
+    try:
+        sealed = signing_keys.seal_private(ring, kid, signing_keys.open_private(ring, key))
+    except Unsealable:
+        return unopened(ring, key)
+    return "" if stores.signing_keys.change(key, replace(key, sealed_private_jwk=sealed)) else None
 
 
 def _note(ring: KeyRing, stores: Stores, key_id: str, now: datetime) -> bool:

@@ -102,6 +102,14 @@ def rotate(visit: Visit) -> Response:
     return visit.see("admin_keys", done=said)
 
 
+def reseal(visit: Visit) -> Response:
+    """Seal the private parts of the signing keys again, under the first key of the ring. Raises BadInput."""
+    ring.check(visit.engine)
+    if problems := ring.reseal_all(visit.engine):
+        raise BadInput("; ".join(problems))
+    return visit.see("admin_keys", done="Every signing key is sealed under the first key of the ring.")
+
+
 def show_revocation(visit: Visit) -> Mapping[str, Any]:
     """What a revocation would mean. Raises CannotChange."""
     engine, now = visit.engine, visit.engine.now
@@ -194,6 +202,15 @@ PAGES = (
         act=rotate,
         act_role=Role.ADMINISTER,
         entry="Keys",
+    ),
+    Page(
+        name="admin_keys_reseal",
+        path="/admin/keys/reseal",
+        show=show,
+        template="keys.jinja2",
+        act=reseal,
+        act_role=Role.ADMINISTER,
+        below="admin_keys",
     ),
     Page(
         name="admin_key_revoke",
