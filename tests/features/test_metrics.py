@@ -130,6 +130,7 @@ def test_no_label_holds_what_clients_or_people_say(make) -> None:
         "type": {*map(str, EventType)},
         "kind": {*map(str, Disposable)},
         "outcome": {*OUTCOMES},
+        "reader": {reading.reader.name for reading in server.application.readings},
         "endpoint": endpoints,
         "status": {"2xx", "3xx", "4xx", "5xx"},
         "error": {error.code for error in every_error()} | {metrics.OTHER, metrics.NONE},
