@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,7 +18,16 @@ from authserver import private_files
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import Moment
 from authserver.cli.explanation import tell_event
-from authserver.cli.printing import json_option, next_page, print_json_line, print_rows, say, width, words
+from authserver.cli.printing import (
+    json_option,
+    next_page,
+    print_json,
+    print_json_line,
+    print_rows,
+    say,
+    width,
+    words,
+)
 from authserver.engine import audit as trail
 from authserver.engine.context import Engine
 from authserver.engine.people.usernames import BadUsername, normalise_username
@@ -196,6 +206,24 @@ def export(
     say(f"{words(str(output))} has {count:,} {'event' if count == 1 else 'events'} until {words(until)}.")
     if last := last or after:
         say(f"The next export begins with --after {words(last)}")
+
+
+@audit.command()
+@json_option
+@click.pass_obj
+def readers(configuration: Configuration, as_json: bool) -> None:
+    """Show how far the readers of the events have got: the statistics, and plugins that hand events on.
+
+    A plugin that is not listed any more has its line, too: it goes on from there if it is listed again.
+    """
+    with configuration.engine(Plugins.UNUSED) as engine:
+        rows = [asdict(backlog) for backlog in trail.backlogs(engine.stores)]
+    if as_json:
+        print_json(rows)
+        return
+    print_rows(
+        rows, ("reader", "waiting", "since"), empty="No reader has begun yet: they do when the server starts."
+    )
 
 
 def described(event: Event) -> dict[str, Any]:

@@ -45,7 +45,7 @@ _HEIGHTS, _PLAIN_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
     "--since",
     type=Moment(),
     metavar="TIME",
-    help="7d, 12h, or a time in ISO 8601, in UTC.  [default: 30d; by hour 1d, by month 365d]",
+    help="7d, 12h, or a time in ISO 8601, in UTC (by default 30d; by hour 1d, by month 365d).",
 )
 @click.option("--until", type=Moment(), metavar="TIME", help="The end, as --since.  [default: now]")
 @click.option("--by", type=click.Choice([by.value for by in By]), help="A row for each of these.")

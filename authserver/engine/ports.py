@@ -470,6 +470,9 @@ class EventPositions(Protocol):
     def of(self, reader: str) -> int | None:
         """The number of the last event that this reader has taken; None before it began."""
 
+    def list(self) -> Sequence[tuple[str, int]]:
+        """Every reader that has begun, by name, with that number."""
+
     def begin(self, reader: str, number: int) -> bool:
         """Let a reader begin after this number; False if it has begun already."""
 

@@ -69,6 +69,9 @@ _NUMBERED_OF_TIME = (
 )
 _LAST_NUMBER = select(func.coalesce(func.max(events.c.number), 0))
 _POSITION = select(event_positions.c.number).where(event_positions.c.reader == bindparam("reader"))
+_LIST_POSITIONS = select(event_positions.c.reader, event_positions.c.number).order_by(
+    event_positions.c.reader
+)
 _BEGIN_POSITION = insert_new(event_positions)
 _MOVE = change(event_positions, "number")
 _FIND_EVENT = select(*_EVENT.columns).where(events.c.event_id == bindparam("event_id"))
@@ -162,6 +165,9 @@ class SqlEventPositions:
     def of(self, reader: str) -> int | None:
         found: int | None = self._work.read(_POSITION, {"reader": reader}).scalar()
         return found
+
+    def list(self) -> Sequence[tuple[str, int]]:
+        return [(row.reader, row.number) for row in self._work.read(_LIST_POSITIONS, {})]
 
     def begin(self, reader: str, number: int) -> bool:
         return self._work.insert(_BEGIN_POSITION, {"reader": reader, "number": number})

@@ -1506,6 +1506,8 @@ def test_a_reader_begins_once_and_one_of_two_moves_counts(stores: Stores) -> Non
     assert positions.move("statistics", 7, 9)
     assert positions.of("statistics") == 9
     assert positions.of("seals") is None
+    assert positions.begin("seals", 3)
+    assert list(positions.list()) == [("seals", 3), ("statistics", 9)]
 
 
 def test_events_of_a_time_come_with_their_numbers(storage: Storage) -> None:

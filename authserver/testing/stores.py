@@ -763,6 +763,9 @@ class MemoryEventPositions(InMemory):
     def of(self, reader: str) -> int | None:
         return self.tables.event_positions.get(reader)
 
+    def list(self) -> Sequence[tuple[str, int]]:
+        return sorted(self.tables.event_positions.items())
+
     def begin(self, reader: str, number: int) -> bool:
         with self.lock:
             begins = reader not in self.tables.event_positions

@@ -319,3 +319,22 @@ def test_a_shell_completes_event_types() -> None:
     (option,) = (option for option in search.params if option.name == "names")
     completed = option.shell_complete(click.Context(search), "client_secret.")
     assert [item.value for item in completed] == ["client_secret.added", "client_secret.ended"]
+
+
+def test_the_readers_of_the_events_say_how_far_they_are(run, ini: Path) -> None:
+    assert run("audit", "readers").stdout == "No reader has begun yet: they do when the server starts.\n"
+    application = Configuration(ini).application()
+    with application.begin() as engine:
+        stores = engine.stores
+        first = an_event(event_id="first of two")
+        stores.events.add(first)
+        stores.event_positions.begin("behind", stores.events.last_number())
+        stores.event_positions.begin("done", stores.events.last_number() + 2)
+    with application.begin() as engine:
+        engine.stores.events.add(an_event(event_id="second of two"))
+    application.close()
+    rows = json.loads(run("audit", "readers", "--json").stdout)
+    assert [(row["reader"], row["waiting"]) for row in rows] == [("behind", 2), ("done", 0)]
+    assert rows[0]["since"] == first.at.isoformat().replace("+00:00", "Z")
+    assert rows[1]["since"] is None
+    assert "behind" in run("audit", "readers").stdout
