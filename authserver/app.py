@@ -31,6 +31,7 @@ from authserver.engine.clients import client_metadata
 from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.crypto.sealing import KeyRing
+from authserver.engine.event_seals import Sealer
 from authserver.engine.floods import Floods
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
@@ -307,11 +308,11 @@ def _build(
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     floods = Floods(storage, settings.refusals_per_minute, plugins.observe)
-    readers: tuple[Reader, ...] = ()
+    readers: tuple[Reader, ...] = (Sealer(sealing_keys),)
     return Application(
         parts=parts,
         storage=storage,
-        caretaker=Caretaker(storage, settings, floods),
+        caretaker=Caretaker(storage, sealing_keys, settings, floods),
         readings=tuple(Reading(storage, reader) for reader in readers),
         floods=floods,
         insecure=(*loaded.insecure, *insecure_plugins, *insecure_shadows),

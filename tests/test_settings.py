@@ -45,6 +45,7 @@ BOUNDS = {
     "cleanup_interval": (0, 86400),
     "event_lifetime": (0, 315360000),
     "refusal_lifetime": (0, 315360000),
+    "issuance_lifetime": (0, 315360000),
     "refusals_per_minute": (1, 100000),
     "idle_client_lifetime": (0, 315360000),
     "unused_client_lifetime": (0, 315360000),

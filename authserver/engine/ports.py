@@ -19,9 +19,11 @@ from authserver.engine.records import (
     Client,
     ClientSecret,
     Consent,
+    DeletionMark,
     Disposable,
     Event,
     EventFilter,
+    EventSeal,
     EventType,
     FoundGrant,
     FoundSession,
@@ -405,6 +407,33 @@ class EventPositions(Protocol):
         """Let a reader go on from one number to another; False if it is not at the first one any more."""
 
 
+class EventSeals(Protocol):
+    def add(self, seal: EventSeal) -> None:
+        """Raises AlreadyExists where there is one of its number."""
+
+    def last(self) -> EventSeal | None: ...
+
+    def following(self, number: int, *, limit: int) -> Sequence[EventSeal]:
+        """The next seals after this number, in order."""
+
+    def since(self, since: datetime) -> EventSeal | None:
+        """The first of those that were made from that time on."""
+
+    def find(self, sought: bytes) -> EventSeal | None:
+        """The seal that has this hash."""
+
+    def change(self, before: EventSeal, after: EventSeal) -> bool:
+        """Replace the code of a seal as it was read; False when it was changed meanwhile."""
+
+    def remove_until(self, number: int) -> int:
+        """Delete the seals up to this number; how many."""
+
+    def deletions(self) -> Sequence[DeletionMark]: ...
+
+    def mark(self, mark: DeletionMark) -> None:
+        """Add or replace it, and delete those of its kind that are before it."""
+
+
 class Sessions(Protocol):
     def add(self, session: Session) -> None: ...
 
@@ -505,6 +534,8 @@ class Stores(Protocol):
     def events(self) -> Events: ...
     @property
     def event_positions(self) -> EventPositions: ...
+    @property
+    def event_seals(self) -> EventSeals: ...
     @property
     def sessions(self) -> Sessions: ...
     @property

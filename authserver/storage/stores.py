@@ -13,6 +13,7 @@ from authserver.storage.kept import SqlKeptRecords
 from authserver.storage.ledger import (
     SqlEventPositions,
     SqlEvents,
+    SqlEventSeals,
     SqlGenerations,
     SqlRingKeys,
     SqlSigningKeys,
@@ -36,6 +37,7 @@ class SqlStores:
     consents: SqlConsents
     events: SqlEvents
     event_positions: SqlEventPositions
+    event_seals: SqlEventSeals
     sessions: SqlSessions
     signing_keys: SqlSigningKeys
     ring_keys: SqlRingKeys
@@ -57,6 +59,7 @@ def stores_of(work: Work) -> SqlStores:
         consents=SqlConsents(work),
         events=SqlEvents(work),
         event_positions=SqlEventPositions(work),
+        event_seals=SqlEventSeals(work),
         sessions=SqlSessions(work),
         signing_keys=SqlSigningKeys(work),
         ring_keys=SqlRingKeys(work),

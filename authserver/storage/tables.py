@@ -14,9 +14,20 @@ from typing import Any, ClassVar, cast
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-from authserver.engine.records import REFUSALS, EventType, RegisteredBy, TokenKind
+from authserver.engine.records import ISSUANCES, REFUSALS, RegisteredBy, TokenKind
 from authserver.settings import AccessTokenFormat
-from authserver.storage.columns import Json, SpaceSeparated, Texts, TextsByName, UtcDateTime, choice
+from authserver.storage.columns import (
+    EventDecisions,
+    EventDetails,
+    EventTime,
+    EventTypeName,
+    Json,
+    SpaceSeparated,
+    Texts,
+    TextsByName,
+    UtcDateTime,
+    choice,
+)
 
 
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
@@ -40,7 +51,6 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         list[dict[str, Any]]: Json,
         RegisteredBy: choice(RegisteredBy),
         TokenKind: choice(TokenKind),
-        EventType: choice(EventType),
         AccessTokenFormat: choice(AccessTokenFormat),
     }
 
@@ -225,8 +235,8 @@ class EventRow(Base):
     # In the order in which they were stored.
     number: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     event_id: Mapped[str] = mapped_column(unique=True)
-    type: Mapped[EventType]
-    at: Mapped[datetime] = mapped_column(index=True)
+    type: Mapped[str] = mapped_column(EventTypeName)
+    at: Mapped[datetime] = mapped_column(EventTime, index=True)
     # For older events these are not known.
     actor: Mapped[str] = mapped_column(server_default="unknown")
     source: Mapped[str] = mapped_column(server_default="")
@@ -235,8 +245,8 @@ class EventRow(Base):
     user_id: Mapped[str | None]
     grant_id: Mapped[str | None]
     reason: Mapped[str]
-    decisions: Mapped[list[dict[str, Any]]]
-    details: Mapped[dict[str, Any]]
+    decisions: Mapped[list[dict[str, Any]]] = mapped_column(EventDecisions)
+    details: Mapped[dict[str, Any]] = mapped_column(EventDetails)
 
 
 class EventPositionRow(Base):
@@ -246,6 +256,35 @@ class EventPositionRow(Base):
 
     reader: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(BigInteger)
+
+
+class EventSealRow(Base):
+    """A link of the chain that proves events unchanged (`engine.records.EventSeal`)."""
+
+    __tablename__ = "event_seals"
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    first: Mapped[int] = mapped_column(BigInteger)
+    last: Mapped[int] = mapped_column(BigInteger)
+    sealed_at: Mapped[datetime] = mapped_column(index=True)
+    form: Mapped[int] = mapped_column(Integer)
+    types: Mapped[tuple[str, ...]] = mapped_column(Texts)
+    entries: Mapped[bytes]
+    previous: Mapped[bytes]
+    hash: Mapped[bytes] = mapped_column(unique=True)
+    key_id: Mapped[str]
+    mac: Mapped[bytes]
+
+
+class EventDeletionRow(Base):
+    """Up to where events were deleted because their time was over (`engine.records.DeletionMark`)."""
+
+    __tablename__ = "event_deletions"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    until: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str]
+    mac: Mapped[bytes]
 
 
 class SessionRow(Base):
@@ -317,6 +356,8 @@ kept = _table(KeptRow)
 consents = _table(ConsentRow)
 events = _table(EventRow)
 event_positions = _table(EventPositionRow)
+event_seals = _table(EventSealRow)
+event_deletions = _table(EventDeletionRow)
 sessions = _table(SessionRow)
 signing_keys = _table(SigningKeyRow)
 ring_keys = _table(RingKeyRow)
@@ -349,10 +390,11 @@ Index(
 # Refusals are deleted long before other events.
 REFUSED = events.c.type.in_(sorted(REFUSALS))
 Index("ix_events_refusals_at", events.c.at, sqlite_where=REFUSED, postgresql_where=REFUSED)
+ISSUED = events.c.type.in_(sorted(ISSUANCES))
+Index("ix_events_issuances_at", events.c.at, sqlite_where=ISSUED, postgresql_where=ISSUED)
 # By these events are searched for, newest first. Each event is written with what it is about, so there are no more. The
 # types of those that are issued all day are left out: the newest of them are found without it, and writing one costs less.
-ROUTINE = frozenset({EventType.CODE_ISSUED, EventType.TOKEN_ISSUED})
-RARE = events.c.type.not_in(sorted(ROUTINE))
+RARE = events.c.type.not_in(sorted(ISSUANCES))
 Index("ix_events_type_at", events.c.type, events.c.at, sqlite_where=RARE, postgresql_where=RARE)
 Index(None, events.c.client_id, events.c.at)
 for _column in (events.c.user_id, events.c.grant_id):

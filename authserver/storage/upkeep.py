@@ -14,6 +14,7 @@ from authserver.engine.records import Batch, Disposable, Place, RegisteredBy
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.tables import (
     DISPOSABLE,
+    ISSUED,
     NEVER_USED,
     REFUSED,
     client_secrets,
@@ -93,6 +94,7 @@ _AGING: Mapping[Disposable, tuple[Column[Any], tuple[Condition, ...]]] = {
     Disposable.SESSIONS: (sessions.c.expires_at, ()),
     Disposable.CLIENT_SECRETS: (client_secrets.c.expires_at, (client_secrets.c.expires_at.is_not(None),)),
     Disposable.REFUSALS: (events.c.at, (spelt_out(REFUSED),)),
+    Disposable.ISSUANCES: (events.c.at, (spelt_out(ISSUED),)),
     Disposable.EVENTS: (events.c.at, ()),
 }
 _REMOVE_AGED = {

@@ -26,9 +26,11 @@ from authserver.engine.ports import AlreadyExists, Storage, Stores
 from authserver.engine.records import (
     REFUSALS,
     ClientSecret,
+    DeletionMark,
     Disposable,
     Event,
     EventFilter,
+    EventSeal,
     EventType,
     FoundGrant,
     FoundSession,
@@ -1293,6 +1295,66 @@ def test_one_of_two_moves_of_a_reader_counts(stores: Stores) -> None:
     assert stores.event_positions.move("statistics", 7, 9)
     assert stores.event_positions.of("statistics") == 9
     assert stores.event_positions.of("seals") == 0
+
+
+def a_seal(number: int, **changes: Any) -> EventSeal:
+    values: dict[str, Any] = {
+        "number": number,
+        "first": 500 * number + 1,
+        "last": 500 * number + 500,
+        "sealed_at": NOW + number * timedelta(minutes=1),
+        "form": 1,
+        "types": ("token.issued", "written by hand"),
+        "entries": b"\0\xff" * number,
+        "previous": bytes(32),
+        "hash": bytes([number]) * 32,
+        "key_id": "2026",
+        "mac": bytes(32),
+    }
+    return EventSeal(**values | changes)
+
+
+def test_seals_are_found_in_order_by_time_and_by_hash(stores: Stores) -> None:
+    """T147: each comes back as it was."""
+    seals = [a_seal(number) for number in range(1, 5)]
+    assert stores.event_seals.last() is None
+    for seal in reversed(seals):
+        stores.event_seals.add(seal)
+    with pytest.raises(AlreadyExists):
+        stores.event_seals.add(a_seal(3, hash=b"another"))
+    assert stores.event_seals.last() == seals[-1]
+    assert list(stores.event_seals.following(0, limit=2)) == seals[:2]
+    assert list(stores.event_seals.following(2, limit=9)) == seals[2:]
+    assert stores.event_seals.since(NOW + timedelta(minutes=2)) == seals[1]
+    assert stores.event_seals.since(NOW + timedelta(minutes=5)) is None
+    assert stores.event_seals.find(seals[2].hash) == seals[2]
+    assert stores.event_seals.find(b"another") is None
+    recoded = replace(seals[3], key_id="2027", mac=b"another")
+    assert stores.event_seals.change(seals[3], recoded)
+    assert not stores.event_seals.change(seals[3], recoded)
+    assert stores.event_seals.remove_until(3) == 3
+    assert list(stores.event_seals.following(0, limit=9)) == [recoded]
+
+
+def test_the_furthest_mark_of_each_kind_stays(stores: Stores) -> None:
+    def mark(kind: str, until: str, mac: bytes = b"") -> DeletionMark:
+        return DeletionMark(kind=kind, until=until, key_id="2026", mac=mac)
+
+    for each in (mark("events", "1"), mark("refusals", "2"), mark("events", "3"), mark("events", "2")):
+        stores.event_seals.mark(each)
+    # Whoever reads takes the furthest.
+    assert [(each.kind, each.until) for each in stores.event_seals.deletions()] == [
+        ("events", "2"),
+        ("events", "3"),
+        ("refusals", "2"),
+    ]
+    stores.event_seals.mark(mark("events", "3", b"another"))
+    assert mark("events", "3", b"another") in stores.event_seals.deletions()
+    stores.event_seals.mark(mark("events", "4"))
+    assert [(each.kind, each.until) for each in stores.event_seals.deletions()] == [
+        ("events", "4"),
+        ("refusals", "2"),
+    ]
 
 
 def test_the_newest_generation_counts(stores: Stores) -> None:

@@ -319,3 +319,92 @@ def test_a_shell_completes_event_types() -> None:
     (option,) = (option for option in search.params if option.name == "names")
     completed = option.shell_complete(click.Context(search), "client_secret.")
     assert [item.value for item in completed] == ["client_secret.added", "client_secret.ended"]
+
+
+# ---- what was changed ---------------------------------------------------------------------------------
+
+
+def sealed(ini: Path) -> None:
+    """Seal all events, as a running server does."""
+    application = Configuration(ini).application()
+    with closing(application):
+        application.prepare_keys()
+        (reading,) = (each for each in application.readings if each.reader.name == "seals")
+        while reading.work():
+            pass
+
+
+def by_hand(ini: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(ini.parent / ".local" / "authserver.sqlite")) as connection:
+        connection.execute(statement, values)
+        connection.commit()
+
+
+def test_what_nobody_changed_is_said_to_be_whole(run, ini: Path, people: dict[str, str]) -> None:
+    """T147: with the head, which shows later that the end is still there."""
+    sealed(ini)
+    stored(ini, an_event(event_id="late", at=AT))
+    result = run("audit", "verify")
+    assert result.exit_code == 0, result.output
+    whole, unsealed, head, note = result.stdout.splitlines()
+    assert whole.startswith("Nothing was changed: ")
+    assert whole.endswith("are as sealed.")
+    assert unsealed == "The last event since 2026-11-30 10:42:05Z is not sealed yet."
+    assert note.startswith("Note it on another machine")
+    again = run("audit", "verify", "--json", "--head", head.rpartition(" ")[2])
+    assert again.exit_code == 0, again.output
+    found = json.loads(again.stdout)
+    assert (found["whole"], found["finding"], found["unsealed"], found["status"]) == (True, None, 1, 0)
+    assert found["head"] == head.rpartition(" ")[2]
+
+
+def test_the_first_event_that_was_changed_is_named(run, ini: Path, people: dict[str, str]) -> None:
+    sealed(ini)
+    by_hand(ini, "UPDATE events SET reason = ? WHERE event_id IN ('refused', 'again')", "\x1b[2Jnothing")
+    result = run("audit", "verify")
+    assert result.exit_code == 1
+    problem, place, advice = result.stdout.splitlines()[:3]
+    assert "was changed after it had been sealed as token.refused of 2026-11-30 10:42:05Z." in problem
+    assert place == f"It is there as refused: authserver -c {ini} audit show refused"
+    assert advice.startswith("Compare with a backup or an export")
+    found = json.loads(run("audit", "verify", "--json").stdout)
+    assert (found["whole"], found["status"], found["finding"]["event_id"]) == (False, 1, "refused")
+
+
+def test_an_end_that_was_cut_off_is_named(run, ini: Path, people: dict[str, str]) -> None:
+    sealed(ini)
+    head = json.loads(run("audit", "verify", "--json").stdout)["head"]
+    by_hand(ini, "DELETE FROM event_seals")
+    by_hand(ini, "DELETE FROM event_positions")
+    by_hand(ini, "DELETE FROM events WHERE event_id = 'again'")
+    result = run("audit", "verify", "--head", head)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("Broken: seal 1 is missing: the end of the chain was cut off")
+
+
+@pytest.mark.parametrize("head", ["nonsense", "1-00"])
+def test_what_is_no_head_is_refused_with_a_sentence(run, head: str) -> None:
+    result = run("audit", "verify", "--head", head)
+    assert result.exit_code == 2
+    assert "it is a number, a hyphen and 64 hexadecimal digits" in result.stderr
+
+
+def test_what_cannot_be_known_is_neither_whole_nor_broken(
+    run, ini: Path, people: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = run("audit", "verify")
+    assert nothing.exit_code == 2
+    assert nothing.stdout.startswith("This cannot be known: seal 1 is not there yet: no event is sealed.")
+    sealed(ini)
+    ring = ini.parent / ".local" / "secret_keys"
+    ring.write_text(f"{run('keys', 'secret').stdout.strip()}\n")
+    lost = run("audit", "verify")
+    assert lost.exit_code == 2, lost.output
+    assert "which is not in the key ring" in lost.stdout
+    with closing(sqlite3.connect(ini.parent / ".local" / "authserver.sqlite")) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr("authserver.storage.database.SQLITE_BUSY_TIMEOUT", 0.1)
+        away = run("audit", "verify")
+    assert (away.exit_code, away.stdout) == (2, "")
+    assert away.stderr.startswith("Error: the database did not answer (")
