@@ -65,6 +65,16 @@ class EventTime(UtcDateTime):
         return process
 
 
+class EventText(TypeDecorator[str]):
+    """A text of an event, which somebody may have changed by hand to bytes: SQLite keeps anything in any column."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return value if value is None or isinstance(value, str) else repr(value)
+
+
 class EventTypeName(TypeDecorator[str]):
     """The type of an event; one that this version does not know is an `UnknownEventType`."""
 
@@ -74,7 +84,7 @@ class EventTypeName(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         return None if value is None else str(value)
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
         if value is None:
             return None
         return _EVENT_TYPES.get(value) or UnknownEventType(value)

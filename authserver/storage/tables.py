@@ -19,6 +19,7 @@ from authserver.settings import AccessTokenFormat
 from authserver.storage.columns import (
     EventDecisions,
     EventDetails,
+    EventText,
     EventTime,
     EventTypeName,
     Json,
@@ -234,17 +235,17 @@ class EventRow(Base):
 
     # In the order in which they were stored.
     number: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
-    event_id: Mapped[str] = mapped_column(unique=True)
+    event_id: Mapped[str] = mapped_column(EventText, unique=True)
     type: Mapped[str] = mapped_column(EventTypeName)
     at: Mapped[datetime] = mapped_column(EventTime, index=True)
     # For older events these are not known.
-    actor: Mapped[str] = mapped_column(server_default="unknown")
-    source: Mapped[str] = mapped_column(server_default="")
-    request_id: Mapped[str] = mapped_column(server_default="")
-    client_id: Mapped[str | None]
-    user_id: Mapped[str | None]
-    grant_id: Mapped[str | None]
-    reason: Mapped[str]
+    actor: Mapped[str] = mapped_column(EventText, server_default="unknown")
+    source: Mapped[str] = mapped_column(EventText, server_default="")
+    request_id: Mapped[str] = mapped_column(EventText, server_default="")
+    client_id: Mapped[str | None] = mapped_column(EventText)
+    user_id: Mapped[str | None] = mapped_column(EventText)
+    grant_id: Mapped[str | None] = mapped_column(EventText)
+    reason: Mapped[str] = mapped_column(EventText)
     decisions: Mapped[list[dict[str, Any]]] = mapped_column(EventDecisions)
     details: Mapped[dict[str, Any]] = mapped_column(EventDetails)
 

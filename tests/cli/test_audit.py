@@ -408,3 +408,49 @@ def test_what_cannot_be_known_is_neither_whole_nor_broken(
         away = run("audit", "verify")
     assert (away.exit_code, away.stdout) == (2, "")
     assert away.stderr.startswith("Error: the database did not answer (")
+
+
+BY_HAND = [
+    ("type", "token.melted", "token.melted"),
+    ("type", "", ""),
+    ("decisions", "nonsense {", "nonsense {"),
+    ("decisions", "[5]", "[5]"),
+    ("decisions", '[{"slot": "scope_decision"}]', "scope_decision"),
+    ("decisions", '[{"slot": 7, "verdict": [], "answers": 5}, {}]', "verdict"),
+    ("details", "nonsense {", "nonsense {"),
+    ("details", "[1]", "[1]"),
+    ("details", '{"cut": 5, "more": "x", "facts": {"requested": 7}}', "requested"),
+    ("details", '{"more": {"count": 1, "sources": 1, "until": "x"}}', "sources"),
+    ("at", "yesterday", "0001-01-01"),
+    ("actor", b"\xff", ""),
+    ("reason", b"\xff", ""),
+    ("client_id", 7, "7"),
+]
+
+
+def test_what_was_written_by_hand_is_shown_and_stops_nothing(run, ini: Path, people: dict[str, str]) -> None:
+    """Or by a newer version: an answer for each, and no traceback."""
+    ids = [f"hand{number}" for number, _ in enumerate(BY_HAND)]
+    for kind in ("token.refused", "policy.differed"):
+        stored(ini, *(an_event(event_id=f"{kind}.{each}", at=AT, type=EventType(kind)) for each in ids))
+        for event_id, (column, value, _) in zip(ids, BY_HAND, strict=True):
+            by_hand(ini, f"UPDATE events SET {column} = ? WHERE event_id = ?", value, f"{kind}.{event_id}")
+    sealed(ini)
+
+    def said(*command: str) -> str:
+        result = run(*command)
+        assert (result.exit_code, result.exception) == (0, None), (command, result.output)
+        return result.stdout
+
+    for event_id, (column, _, shown) in zip(ids, BY_HAND, strict=True):
+        told = said("audit", "show", f"token.refused.{event_id}", "--json")
+        assert shown in told or column in ("actor", "details")
+        assert said("audit", "show", f"token.refused.{event_id}")
+    listed = said("audit", "search", "--json", "--limit", "100")
+    assert listed.count("hand") >= len(ids)
+    assert said("audit", "search")
+    assert said("audit", "search", "--error-id", "token.refused.hand0", "--json").count("token.melted") == 1
+    assert said("audit", "export", "--until", "0s").count("hand") >= len(ids)
+    assert "Nothing was changed" in said("audit", "verify")
+    assert said("policy", "shadow-report")
+    assert said("policy", "replay", "--config", str(ini), "--since", "300d")
