@@ -16,7 +16,7 @@ from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import uris
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.clients.client_metadata import read_members
+from authserver.engine.clients.client_metadata import members, read_members
 from authserver.engine.clients.editing import (
     ChangedMeanwhile,
     ClientEdit,
@@ -24,7 +24,6 @@ from authserver.engine.clients.editing import (
     Edited,
     ListEdit,
     edit,
-    members,
     pin,
 )
 from authserver.engine.clients.registration import add_client

@@ -75,14 +75,15 @@ def change(engine: Engine, before: Resource, after: Resource) -> None:
     if not engine.stores.resources.change(before, after):
         raise BadResource(f"{before.uri}: it was changed or removed meanwhile; nothing was changed here")
     old, new = described(before), described(after)
-    changed = sorted(name for name in new if new[name] != old[name])
+    changed = {name: {"from": old[name], "to": new[name]} for name in sorted(new) if new[name] != old[name]}
     engine.record(EventType.RESOURCE_CHANGED, details={**new, "changed": changed})
 
 
 def remove(engine: Engine, resource: Resource) -> None:
     """Remove it from the database: from now on nothing is issued for it. `end_all` ends what was issued."""
-    if engine.stores.resources.remove(resource.form):
-        engine.record(EventType.RESOURCE_REMOVED, details={"resource": resource.uri})
+    kept = engine.stores.resources.find(resource.form)
+    if kept is not None and engine.stores.resources.remove(resource.form):
+        engine.record(EventType.RESOURCE_REMOVED, details=described(kept))
 
 
 def end_all(begin: Begin, form: str, *, dry_run: bool = False) -> Iterator[Ended]:

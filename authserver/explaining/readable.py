@@ -1,4 +1,4 @@
-"""Events as those who explain them expect them, also where somebody wrote to the database by hand, or a newer version did."""
+"""Events as those who explain them expect them, also where somebody wrote them by hand, or a newer version did."""
 
 from __future__ import annotations
 

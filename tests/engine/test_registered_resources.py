@@ -434,8 +434,12 @@ def test_what_is_done_with_resources_is_on_record(rules: Rules, web: tuple[Clien
     (revoked,) = rules.events("grants.revoked")
     (forgotten,) = rules.events("consent.ended")
     assert added["details"]["token_lifetime"] == 300
-    assert changed["details"]["changed"] == ["name", "token_lifetime"]
-    assert gone["details"] == {"resource": NOTES}
+    assert changed["details"]["changed"] == {
+        "name": {"from": resource.name, "to": "Notes"},
+        "token_lifetime": {"from": 300, "to": None},
+    }
+    # What it was last, so that it can be made again.
+    assert gone["details"] == {**added["details"], "name": "Notes", "token_lifetime": None}
     assert revoked["reason"] == forgotten["reason"] == "resource-removed"
     assert (revoked["details"]["grants"], forgotten["details"]["consents"]) == (1, 1)
 

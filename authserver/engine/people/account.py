@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from authserver.engine import rates
 from authserver.engine.context import Engine
@@ -321,7 +322,8 @@ def enable_user(engine: Engine, user: User) -> Ended | None:
     if not engine.stores.users.enable(user.user_id):
         return None
     ended = _end_everything(engine, user, ENABLED_AGAIN)
-    _record_everything(engine, user, EventType.USER_ENABLED, ended)
+    disabled_at = user.disabled_at.isoformat() if user.disabled_at else None
+    _record_everything(engine, user, EventType.USER_ENABLED, ended, disabled_at=disabled_at)
     return ended
 
 
@@ -399,6 +401,6 @@ def _record_ended(engine: Engine, user: User, sessions: int) -> None:
     engine.record(EventType.SESSION_ENDED, details={"sessions": sessions})
 
 
-def _record_everything(engine: Engine, user: User, type: EventType, ended: Ended) -> None:
+def _record_everything(engine: Engine, user: User, type: EventType, ended: Ended, **details: Any) -> None:
     engine.journal.user_id = user.user_id
-    engine.record(type, details=asdict(ended))
+    engine.record(type, details={**asdict(ended), **details})

@@ -17,7 +17,7 @@ import msgspec
 from authserver.engine import uris
 from authserver.engine.clients import secrets
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.clients.editing import members
+from authserver.engine.clients.client_metadata import members
 from authserver.engine.clients.secrets import SecretsUnchanged
 from authserver.engine.context import Engine
 from authserver.engine.people.attributes import record_change
