@@ -264,3 +264,28 @@ def test_a_running_server_seals(sqlite_url: str, monkeypatch: pytest.MonkeyPatch
         time.sleep(0.05)
     assert proof.events > 0
     server.close()
+
+
+def test_each_seal_is_found_by_an_index(sqlite_url: str) -> None:
+    """T116: however many there are."""
+    database = Database(sqlite_url)
+    plans: dict[str, list[str]] = {}
+
+    def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: object) -> None:
+        if "FROM event_seals" in statement and not statement.startswith("EXPLAIN"):
+            rows = cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans[statement] = [str(row[3]) for row in rows]
+
+    sa.event.listen(database.engine, "before_cursor_execute", explain)
+    with database.begin() as stores:
+        stores.event_seals.following(7, limit=20)
+        stores.event_seals.last()
+        stores.event_seals.since(NOW)
+        stores.event_seals.find(b"hash")
+        stores.event_seals.remove_until(7)
+    assert len(plans) == 5
+    for statement, plan in plans.items():
+        step = plan[0]
+        is_walk_from_its_end = step.startswith("SCAN event_seals USING INDEX") and "LIMIT" in statement
+        assert step.startswith("SEARCH event_seals USING") or is_walk_from_its_end, (statement, step)
+    database.close()

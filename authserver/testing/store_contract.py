@@ -30,7 +30,6 @@ from authserver.engine.records import (
     Disposable,
     Event,
     EventFilter,
-    EventSeal,
     EventType,
     FoundGrant,
     FoundSession,
@@ -55,6 +54,7 @@ from authserver.testing.records import (
     a_token,
     a_user,
     an_event,
+    an_event_seal,
     an_initial_token,
 )
 
@@ -1297,31 +1297,22 @@ def test_one_of_two_moves_of_a_reader_counts(stores: Stores) -> None:
     assert stores.event_positions.of("seals") == 0
 
 
-def a_seal(number: int, **changes: Any) -> EventSeal:
-    values: dict[str, Any] = {
-        "number": number,
-        "first": 500 * number + 1,
-        "last": 500 * number + 500,
-        "sealed_at": NOW + number * timedelta(minutes=1),
-        "form": 1,
-        "types": ("token.issued", "written by hand"),
-        "entries": b"\0\xff" * number,
-        "previous": bytes(32),
-        "hash": bytes([number]) * 32,
-        "key_id": "2026",
-        "mac": bytes(32),
-    }
-    return EventSeal(**values | changes)
-
-
 def test_seals_are_found_in_order_by_time_and_by_hash(stores: Stores) -> None:
     """T147: each comes back as it was."""
-    seals = [a_seal(number) for number in range(1, 5)]
+    seals = [
+        an_event_seal(
+            number=number,
+            sealed_at=NOW + number * timedelta(minutes=1),
+            hash=bytes([number]),
+            entries=b"\0" * number,
+        )
+        for number in range(1, 5)
+    ]
     assert stores.event_seals.last() is None
     for seal in reversed(seals):
         stores.event_seals.add(seal)
     with pytest.raises(AlreadyExists):
-        stores.event_seals.add(a_seal(3, hash=b"another"))
+        stores.event_seals.add(an_event_seal(number=3, hash=b"another"))
     assert stores.event_seals.last() == seals[-1]
     assert list(stores.event_seals.following(0, limit=2)) == seals[:2]
     assert list(stores.event_seals.following(2, limit=9)) == seals[2:]

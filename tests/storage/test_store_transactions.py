@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import transaction
 
 from authserver.engine.ports import AlreadyExists, Stores
-from authserver.engine.records import ClientSecret, Disposable, Logo, RegisteredBy
+from authserver.engine.records import ClientSecret, DeletionMark, Disposable, Logo, RegisteredBy
 from authserver.storage import tables
 from authserver.storage.database import Database
 from authserver.testing.records import (
@@ -29,6 +29,7 @@ from authserver.testing.records import (
     a_token,
     a_user,
     an_event,
+    an_event_seal,
     an_initial_token,
 )
 
@@ -92,6 +93,14 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "consents.remember": lambda stores: stores.consents.remember(a_consent(scopes=("new",))),
     "events.add": lambda stores: stores.events.add(an_event()),
     "event_positions.move": lambda stores: stores.event_positions.move("statistics", 0, 1),
+    "event_seals.add": lambda stores: stores.event_seals.add(an_event_seal(number=2, hash=b"2")),
+    "event_seals.change": lambda stores: stores.event_seals.change(
+        an_event_seal(), an_event_seal(key_id="another")
+    ),
+    "event_seals.remove_until": lambda stores: stores.event_seals.remove_until(1),
+    "event_seals.mark": lambda stores: stores.event_seals.mark(
+        DeletionMark(kind="events", until="1", key_id="test", mac=b"")
+    ),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
     "sessions.touch": lambda stores: stores.sessions.touch(a_session().digest, LATER),
     "sessions.end": lambda stores: stores.sessions.end(a_session().digest),
@@ -126,6 +135,7 @@ def filled(database: Database) -> Database:
         stores.resources.add(a_resource())
         stores.consents.remember(a_consent())
         stores.signing_keys.add(a_signing_key())
+        stores.event_seals.add(an_event_seal())
         stores.grants.add(a_grant(user_id="user_ada"))
         stores.tokens.add(a_token())
         stores.kept.add_once(a_kept_record())
@@ -164,6 +174,7 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
         "access_tokens",
         "usable_refresh_tokens",
     }
+    reads |= {"deletions", "last"}
     reads |= {"count_secrets", "find_all", "hold", "page"}
     reads |= {"count_never_used", "count_of_policy", "hold_registrations", "never_used"}
     with database.begin() as stores:
