@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from authserver import upkeep
 from authserver.engine.crypto.sealing import KeyRing
-from authserver.engine.event_proof import verify
+from authserver.engine.event_proof import Proof, verify
 from authserver.engine.event_seals import Sealer, digest_of
 from authserver.engine.records import Disposable, EventType
 from authserver.event_readers import Reading
@@ -58,8 +58,12 @@ def run(storage: Database, statement: str, **values: Any) -> None:
         connection.execute(sa.text(statement), values)
 
 
+def proven(storage: Database, ring: KeyRing, **options: Any) -> Proof:
+    return verify(storage, ring, now=datetime.now(UTC), **options)
+
+
 def found(storage: Database) -> tuple[bool | None, str]:
-    proof = verify(storage, RING)
+    proof = proven(storage, RING)
     return proof.whole, proof.finding.record.split()[0] if proof.finding else ""
 
 
@@ -151,7 +155,7 @@ def test_what_was_written_by_hand_is_sealed_as_it_was_found(sqlite_url: str, col
 
     write(value)
     seal(database)
-    proof = verify(database, RING)
+    proof = proven(database, RING)
     assert (proof.whole, proof.events) == (True, 3)
     write({"at": "2026-11-30 10:42:05.000000", "actor": b"\xfe"}.get(column, "nothing"))
     assert found(database) == (False, "event")
@@ -172,7 +176,7 @@ def test_clean_up_by_age_and_kind_leaves_a_proof(database_url: str) -> None:
     sealer = Reading(storage, Sealer(server.application.parts.ring))
 
     def proof() -> Any:
-        return verify(storage, server.application.parts.ring)
+        return proven(storage, server.application.parts.ring)
 
     now = datetime.now(UTC)
     kinds = [EventType.TOKEN_REFUSED, EventType.TOKEN_ISSUED, EventType.CLIENT_CHANGED, EventType.CODE_ISSUED]
@@ -209,7 +213,7 @@ def test_two_processes_seal_each_event_once_while_others_write(database: Databas
         if number % 3 == 0:
             readings[(number + 1) % 2].work()
     seal(database)
-    proof = verify(database, RING)
+    proof = proven(database, RING)
     assert (proof.whole, proof.events, proof.unsealed) == (True, 13, 0)
 
 
@@ -230,7 +234,7 @@ def test_a_purge_during_the_proof_breaks_nothing(database: Database) -> None:
         )
         upkeep.remove_old(database, RING)
 
-    proof = verify(database, RING, told=told)
+    proof = proven(database, RING, told=told)
     assert (proof.whole, proof.finding) == (True, None)
     assert sum(purged) > 30
 
@@ -246,7 +250,7 @@ def test_the_head_is_logged(database: Database, caplog: pytest.LogCaptureFixture
         sealer.work()
     (message,) = caplog.messages
     head = message.rpartition(" ")[2]
-    assert verify(database, RING, head=head).whole is True
+    assert proven(database, RING, head=head).whole is True
     assert hashlib.sha256().digest_size * 2 == len(head.partition("-")[2])
 
 
@@ -259,7 +263,7 @@ def test_a_running_server_seals(sqlite_url: str, monkeypatch: pytest.MonkeyPatch
     for reading in application.readings:
         reading.start()
     end = time.monotonic() + 10
-    while (proof := verify(application.storage, application.parts.ring)).unsealed:
+    while (proof := proven(application.storage, application.parts.ring)).unsealed:
         assert time.monotonic() < end
         time.sleep(0.05)
     assert proof.events > 0

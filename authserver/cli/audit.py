@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -244,6 +244,7 @@ def verify(configuration: Configuration, since: datetime | None, head: str | Non
                 proof = event_proof.verify(
                     application.storage,
                     application.parts.ring,
+                    now=datetime.now(UTC),
                     since=since,
                     head=head,
                     told=lambda done, total: bar.update(
@@ -283,12 +284,14 @@ def _tell_proof(proof: Proof, command: str) -> None:
             f"{whole}: {_counted(proof.events, 'event')} of {_counted(proof.seals, 'seal')} since {words(proof.since)} "
             f"{'is' if proof.events == 1 else 'are'} as sealed{deleted}."
         )
-    elif proof.whole:
+    elif not proof.unsealed:
         say("There is no event yet.")
     if proof.unsealed:
         number = "The last event" if proof.unsealed == 1 else f"The last {proof.unsealed:,} events, at most,"
         is_not = "is" if proof.unsealed == 1 else "are"
         say(f"{number} since {words(proof.unsealed_since)} {is_not} not sealed yet.")
+        if proof.seals and proof.is_late(datetime.now(UTC)):
+            say("Servers seal events within a minute: is one running? Its log says so if it cannot.")
     if proof.head is not None and proof.whole:
         say(f"The head of the chain is {proof.head}")
         say("Note it on another machine: --head with it shows later that the end was not cut off.")

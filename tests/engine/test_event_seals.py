@@ -62,14 +62,18 @@ def change(storage: MemoryStores, event_id: str, /, **members: Any) -> None:
     storage.tables.events[event_id] = replace(storage.tables.events[event_id], **members)
 
 
+def proven(storage: Any, ring: KeyRing, **options: Any) -> Proof:
+    return verify(storage, ring, now=NOW + DAY, **options)
+
+
 def found(storage: Any, ring: KeyRing = RING, **options: Any) -> tuple[bool | None, str]:
     """Whether it is whole, and the record that is not."""
-    proof = verify(storage, ring, **options)
+    proof = proven(storage, ring, **options)
     return proof.whole, proof.finding.record if proof.finding else ""
 
 
 def test_what_nobody_changed_is_whole(storage: MemoryStores) -> None:
-    proof = verify(storage, RING)
+    proof = proven(storage, RING)
     assert proof.whole is True
     assert (proof.seals, proof.events, proof.deleted, proof.unsealed) == (3, 7, 0, 0)
     assert proof.head == head_of(storage.tables.event_seals[3])
@@ -97,7 +101,7 @@ CHANGES: dict[str, Any] = {
 @pytest.mark.parametrize("member", CHANGES)
 def test_a_change_of_any_member_is_named(storage: MemoryStores, member: str) -> None:
     change(storage, "e5", **{member: CHANGES[member]})
-    proof = verify(storage, RING)
+    proof = proven(storage, RING)
     assert proof.whole is False
     assert proof.finding is not None
     assert proof.finding.record == "event 5"
@@ -251,7 +255,7 @@ def test_the_seal_that_follows_another_chain_is_named(storage: MemoryStores) -> 
 
 
 def test_an_end_that_was_cut_off_shows_by_a_head_that_was_noted(storage: MemoryStores) -> None:
-    head = verify(storage, RING).head
+    head = proven(storage, RING).head
     assert found(storage, head=head) == (True, "")
     store(storage, "e8")
     seal(storage)
@@ -270,7 +274,7 @@ def test_an_end_that_was_cut_off_shows_by_a_head_that_was_noted(storage: MemoryS
 @pytest.mark.parametrize("text", ["", "3", "3-", "3-12ab", "x-" + "0" * 64, "3-" + "g" * 64])
 def test_what_is_no_head_is_refused(storage: MemoryStores, text: str) -> None:
     with pytest.raises(BadHead, match="64 hexadecimal digits"):
-        verify(storage, RING, head=text)
+        proven(storage, RING, head=text)
 
 
 def test_a_reader_that_was_set_back_seals_nothing_twice(storage: MemoryStores) -> None:
@@ -285,13 +289,14 @@ def test_a_reader_that_was_set_back_seals_nothing_twice(storage: MemoryStores) -
 
 def test_what_is_not_sealed_yet_is_said() -> None:
     storage = MemoryStores()
-    assert verify(storage, RING) == Proof(whole=True)
+    assert proven(storage, RING) == Proof(whole=True)
     store(storage, "a", "b")
-    proof = verify(storage, RING)
+    proof = proven(storage, RING)
     assert (proof.whole, proof.unsealed, proof.unsealed_since) == (None, 2, NOW)
+    assert verify(storage, RING, now=LATER).whole is True
     seal(storage)
     store(storage, "c", at=LATER)
-    proof = verify(storage, RING)
+    proof = proven(storage, RING)
     assert (proof.whole, proof.events, proof.unsealed, proof.unsealed_since) == (True, 2, 1, LATER)
 
 
@@ -306,7 +311,7 @@ def clean_up(storage: MemoryStores, kind: Disposable, before: Any, *, ring: KeyR
 
 def test_events_whose_time_is_over_may_be_missing_and_the_others_are_proven(storage: MemoryStores) -> None:
     clean_up(storage, Disposable.REFUSALS, LATER)
-    proof = verify(storage, RING)
+    proof = proven(storage, RING)
     assert (proof.whole, proof.events, proof.deleted) == (True, 4, 3)
     # Neither another kind, nor a later one of that kind.
     change(storage, "e5", reason="other")
@@ -385,7 +390,7 @@ def test_only_a_part_is_verified_where_that_is_asked_for() -> None:
         Reading(storage, Sealer(RING, now=lambda number=number: NOW + number * DAY)).work()
     change(storage, "e1", reason="changed")
     assert found(storage) == (False, "event 1")
-    proof = verify(storage, RING, since=NOW + SECOND)
+    proof = proven(storage, RING, since=NOW + SECOND)
     assert (proof.whole, proof.seals, proof.since) == (True, 2, NOW + DAY)
     change(storage, "e3", reason="changed")
     assert found(storage, since=NOW + SECOND) == (False, "event 3")
@@ -405,7 +410,7 @@ def noted(storage: MemoryStores, *keys: tuple[str, bytes]) -> None:
 
 def test_a_lost_key_is_said_to_be_lost(storage: MemoryStores) -> None:
     noted(storage, FIRST)
-    proof = verify(storage, KeyRing([SECOND_KEY]))
+    proof = proven(storage, KeyRing([SECOND_KEY]))
     assert proof.whole is None
     assert proof.finding == Finding(
         record="seal 1",
@@ -438,7 +443,7 @@ def test_seals_of_an_old_key_are_proven_by_those_that_follow(storage: MemoryStor
 
 def test_before_a_key_leaves_its_codes_are_made_with_the_first(storage: MemoryStores) -> None:
     noted(storage, FIRST, SECOND_KEY)
-    head = verify(storage, RING).head
+    head = proven(storage, RING).head
     clean_up(storage, Disposable.REFUSALS, LATER)
     assert recode(storage, ROTATED) == 2
     assert recode(storage, ROTATED) == 0
@@ -490,7 +495,7 @@ def spelt(value: Any) -> str:
         case bool() | None | str():
             return repr(value)
         case dict():
-            return repr(sorted((name, spelt(member)) for name, member in value.items()))
+            return "object" + repr(sorted((name, spelt(member)) for name, member in value.items()))
         case list():
             return repr([spelt(item) for item in value])
         case _:
