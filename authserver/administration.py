@@ -7,6 +7,7 @@ with everything.
 from __future__ import annotations
 
 from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
+from authserver.engine.event_proof import BadHead, Finding, Proof, verify
 from authserver.engine.people.account import (
     Ended,
     disconnect,
@@ -26,13 +27,16 @@ __all__ = [
     "MAXIMUM_PAGE",
     "REFUSALS",
     "BadAttributes",
+    "BadHead",
     "BadPassword",
     "BadSearch",
     "BadUsername",
     "Ended",
     "EventFilter",
     "EventType",
+    "Finding",
     "Page",
+    "Proof",
     "add_user",
     "change",
     "disable_user",
@@ -48,4 +52,5 @@ __all__ = [
     "sign_out_everywhere",
     "source_of",
     "types_of",
+    "verify",
 ]

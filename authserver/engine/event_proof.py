@@ -349,7 +349,7 @@ class _Walk:
     def _note_end(self) -> None:
         """What is said of the end of the chain."""
         with self._storage.begin() as stores:
-            last = self._before or stores.event_seals.last()
+            last = stores.event_seals.last()
             following = stores.events.following(last.last if last else 0, limit=1)
             count = stores.events.last_number() - following[0][0] + 1 if following else 0
         self._found = replace(

@@ -12,8 +12,8 @@ seals are deleted (`remove_old`).
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 from typing import Any, TypeVar
+
+import msgspec
 
 from authserver.engine.crypto.sealing import KeyRing, Unsealable
 from authserver.engine.event_stream import Numbered
@@ -36,29 +38,32 @@ from authserver.engine.records import (
 
 log = logging.getLogger(__name__)
 
-# How an event is written down for its digest: the members of each form, in this order. A form that seals were made in is
-# never changed: another member needs another form.
-FORMS: Mapping[int, tuple[str, ...]] = {
+# How an event is written down for its digest: the members of each form, in this order, those that are JSON apart. A form
+# that seals were made in is never changed: another member needs another form.
+FORMS: Mapping[int, tuple[tuple[str, ...], tuple[str, ...]]] = {
     1: (
-        "event_id",
-        "type",
-        "at",
-        "actor",
-        "source",
-        "request_id",
-        "client_id",
-        "user_id",
-        "grant_id",
-        "reason",
-        "decisions",
-        "details",
+        (
+            "event_id",
+            "type",
+            "at",
+            "actor",
+            "source",
+            "request_id",
+            "client_id",
+            "user_id",
+            "grant_id",
+            "reason",
+        ),
+        ("decisions", "details"),
     )
 }
 FORM = 1
 READER = "seals"
-# Seconds between two looks for events, and how many are sealed together: an event is sealed within a minute.
-INTERVAL = 30.0
+# Seconds between two looks for events, and how many are sealed together: an event is sealed within about a minute.
+INTERVAL = 60.0
 BATCH = 500
+# How much longer than its work the pause after a whole batch is, so that requests have the processor meanwhile.
+PAUSE = 2.0
 # Seconds between two lines in the log that have the head of the chain.
 TOLD_EVERY = 600.0
 # How many seals are read at a time.
@@ -93,9 +98,12 @@ class Entry:
 
 def digest_of(number: int, event: Event, form: int = FORM) -> bytes:
     """The digest of a stored event in this form; the same on each database that it is copied to."""
-    values = [number, *(_plain(getattr(event, name)) for name in FORMS[form])]
-    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(f"authserver event {form}\0{text}".encode("utf-8", "surrogatepass")).digest()
+    texts, values = FORMS[form]
+    known = [_micros(event.at) if name == "at" else getattr(event, name) for name in texts]
+    return hashlib.sha256(
+        b"authserver event %d\0%b\0%b"
+        % (form, _written([number, *known]), _written([getattr(event, name) for name in values]))
+    ).digest()
 
 
 def entries_of(seal: EventSeal) -> Iterator[Entry]:
@@ -118,14 +126,13 @@ def hash_of(seal: EventSeal) -> bytes:
         seal.number,
         seal.first,
         seal.last,
-        _plain(seal.sealed_at),
+        _micros(seal.sealed_at),
         seal.form,
         list(seal.types),
         hashlib.sha256(seal.entries).hexdigest(),
         seal.previous.hex(),
     ]
-    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(f"authserver event seal\0{text}".encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(b"authserver event seal\0%b" % _written(values)).digest()
 
 
 def is_ours(ring: KeyRing, record: EventSeal | DeletionMark) -> bool:
@@ -152,7 +159,10 @@ class Sealer:
     def take(self, events: Sequence[Numbered]) -> None:
         """Work out the digests, while no transaction is open."""
         self._tell(events[0][0])
+        begun = time.thread_time()
         self._digests = {number: digest_of(number, event) for number, event in events}
+        if len(events) == self.batch:
+            time.sleep(PAUSE * (time.thread_time() - begun))
 
     def keep(self, stores: Stores, events: Sequence[Numbered]) -> None:
         """Add a seal of these events to the chain."""
@@ -301,18 +311,37 @@ def _micros(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 
 
+def _written(value: Any) -> bytes:
+    """JSON of one spelling: members in order, and numbers as `_plain` has them."""
+    try:
+        text = _encode(value)
+    except (OverflowError, ValueError):
+        return _encode(_plain(value))
+    # Few events have a number with a point or an exponent.
+    return _encode(_plain(value)) if _MAY_HAVE_FLOATS.search(text) else text
+
+
 def _plain(value: Any) -> Any:
-    """What databases may give back as something else, as the same: times, and numbers that are whole."""
+    """The same with whole numbers as integers: PostgreSQL gives back 1e3 as 1000."""
     match value:
-        case float():
-            return int(value) if value.is_integer() else value
-        case datetime():
-            return _micros(value)
+        case float() | int() if not isinstance(value, bool):
+            whole = int(value) if value == int(value) else None
+            if whole is None:
+                return value
+            return whole if abs(whole) < _LARGE else f"int:{whole}"
         case Mapping():
             return {name: _plain(member) for name, member in value.items()}
         case list() | tuple():
             return [_plain(item) for item in value]
-        case bytes():
-            return value.hex()
         case _:
             return value
+
+
+def _encodable(value: Any) -> Any:
+    """What msgspec does not know: read-only mappings, and the text of an unknown type."""
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+_encode = msgspec.json.Encoder(order="sorted", enc_hook=_encodable).encode
+_MAY_HAVE_FLOATS = re.compile(rb"[0-9][.eE]")
+_LARGE = 2**63
