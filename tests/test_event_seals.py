@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from authserver import upkeep
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.event_proof import Proof, verify
-from authserver.engine.event_seals import Sealer, digest_of
+from authserver.engine.event_seals import Sealer, digest_of, note_deletion
 from authserver.engine.records import Disposable, EventType
 from authserver.event_readers import Reading
 from authserver.storage.database import Database
@@ -159,6 +159,46 @@ def test_what_was_written_by_hand_is_sealed_as_it_was_found(sqlite_url: str, col
     assert (proof.whole, proof.events) == (True, 3)
     write({"at": "2026-11-30 10:42:05.000000", "actor": b"\xfe"}.get(column, "nothing"))
     assert found(database) == (False, "event")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("event_seals", "number", "two"),
+        ("event_seals", "first", "two"),
+        ("event_seals", "last", 10**15),
+        ("event_seals", "sealed_at", "yesterday"),
+        ("event_seals", "form", "x"),
+        ("event_seals", "types", "nonsense {"),
+        ("event_seals", "types", "7"),
+        ("event_seals", "entries", "text"),
+        ("event_seals", "previous", 7),
+        ("event_seals", "hash", "text"),
+        ("event_seals", "mac", "text"),
+        ("event_deletions", "until", "nonsense"),
+        ("event_deletions", "mac", "text"),
+        ("event_positions", "number", "nonsense"),
+    ],
+)
+def test_what_no_server_writes_is_named_and_ends_no_proof(
+    sqlite_url: str, table: str, column: str, value: object
+) -> None:
+    """By hand, where SQLite lets anything in."""
+    database = Database(sqlite_url)
+    for event_id in "abc":
+        store(database, event_id)
+        seal(database)
+    with database.begin() as stores:
+        note_deletion(stores, RING, "events", NOW - DAY)
+    which = {"event_seals": "number = 2"}.get(table, "1 = 1")
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE {which}", (value,))
+        connection.commit()
+    proof = proven(database, RING)
+    assert proof.whole is False
+    assert proof.finding is not None
+    assert "seal" in proof.finding.record or "the note" in proof.finding.record
     database.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hmac import compare_digest
@@ -25,6 +26,8 @@ from authserver.engine.event_seals import (
 from authserver.engine.ports import Storage, Stores
 from authserver.engine.records import DeletionMark, EventSeal
 
+# What reading a row ends with that was changed by hand to something of another kind: SQLite keeps anything in any column.
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # What is older is sealed while a server runs.
 LATE = timedelta(minutes=5)
 _HEAD = re.compile(r"([0-9]{1,18})-([0-9a-f]{64})")
@@ -167,12 +170,20 @@ class _Walk:
             self._check_end(position)
             if self._noted is not None:
                 self._check_noted(*self._noted)
-        except _Wrong as wrong:
             self._note_end()
-            return replace(self._found, whole=False, finding=wrong.finding)
-        self._note_end()
+        except _Wrong as wrong:
+            return self._broken(wrong)
+        except _UNREADABLE:
+            number = self._before.number + 1 if self._before else 1
+            problem = "cannot be read, or what is noted beside it: somebody wrote what no server writes"
+            return self._broken(_Wrong(f"seal {number}", problem))
         unknown = self._unknown()
         return replace(self._found, whole=None, finding=unknown) if unknown else self._found
+
+    def _broken(self, wrong: _Wrong) -> Proof:
+        with suppress(*_UNREADABLE):
+            self._note_end()
+        return replace(self._found, whole=False, finding=wrong.finding)
 
     # ---- the chain ----------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
 from sqlalchemy import JSON, DateTime, Dialect, Enum, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator
@@ -102,7 +101,7 @@ class EventDetails(TypeDecorator[Mapping[str, Any]]):
         def process(value: Any) -> Any:
             try:
                 found = value if read is None else read(value)
-            except (msgspec.MsgspecError, TypeError, ValueError):
+            except (TypeError, ValueError):
                 return self.unreadable(value)
             return found if self.fits(found) else self.unreadable(found)
 
