@@ -188,7 +188,8 @@ def revoke_grant(engine: Engine, grant_id: str, *, of: User | None = None) -> En
         consents = engine.stores.consents.forget(grant.user_id, grant.client_id)
     grants = int(engine.stores.grants.revoke(grant_id, engine.now, DISCONNECTED))
     if grants:
-        engine.record(EventType.GRANT_REVOKED, reason=DISCONNECTED)
+        details = {"scopes": list(grant.scopes), "resources": list(grant.resources)}
+        engine.record(EventType.GRANT_REVOKED, reason=DISCONNECTED, details=details)
     if consents:
         engine.record(EventType.CONSENT_ENDED, reason=DISCONNECTED, details={"consents": consents})
     return Ended(grants=grants, consents=consents)
