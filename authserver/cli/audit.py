@@ -276,7 +276,8 @@ def _tell_proof(proof: Proof, command: str) -> None:
                 f"It is there as {words(finding.event_id)}: {words(command)} audit show {words(finding.event_id)}"
             )
         say(words(finding.advice))
-        say()
+        if proof.whole is False:
+            say("What was sealed later is verified with --since and a time after that.")
     if proof.seals:
         whole = "Nothing was changed" if proof.whole else "Before that nothing was changed"
         deleted = f", and {proof.deleted:,} were deleted because their time was over" if proof.deleted else ""
@@ -284,7 +285,7 @@ def _tell_proof(proof: Proof, command: str) -> None:
             f"{whole}: {_counted(proof.events, 'event')} of {_counted(proof.seals, 'seal')} since {words(proof.since)} "
             f"{'is' if proof.events == 1 else 'are'} as sealed{deleted}."
         )
-    elif not proof.unsealed:
+    elif finding is None and not proof.unsealed:
         say("There is no event yet.")
     if proof.unsealed:
         number = "The last event" if proof.unsealed == 1 else f"The last {proof.unsealed:,} events, at most,"
