@@ -19,7 +19,7 @@ from authserver.engine.event_seals import Sealer, digest_of, note_deletion
 from authserver.engine.records import Disposable, EventType
 from authserver.event_readers import Reading
 from authserver.storage.database import Database
-from authserver.testing.records import NOW, an_event
+from authserver.testing.records import NOW, an_event, an_event_seal
 from authserver.testing.server import Server
 
 RING = KeyRing([("k", b"1" * 32)])
@@ -243,7 +243,7 @@ def test_clean_up_by_age_and_kind_leaves_a_proof(database_url: str) -> None:
 
 
 def test_two_processes_seal_each_event_once_while_others_write(database: Database) -> None:
-    """Writers do not wait: they never touch the chain."""
+    """In one chain, whoever has the turn."""
     store(database, "first")
     set_position(database)
     readings = [Reading(database, Sealer(RING)) for _ in range(2)]
@@ -255,6 +255,27 @@ def test_two_processes_seal_each_event_once_while_others_write(database: Databas
     seal(database)
     proof = proven(database, RING)
     assert (proof.whole, proof.events, proof.unsealed) == (True, 13, 0)
+
+
+@pytest.mark.postgresql
+def test_no_writer_waits_for_a_seal_that_is_being_written(postgresql_url: str) -> None:
+    """Neither does sealing wait for a writer: what it has not committed is not sealed yet."""
+    database = Database(postgresql_url)
+    store(database, "first")
+    set_position(database)
+    with database.begin() as writer:
+        writer.events.add(an_event(event_id="uncommitted"))
+        with database.begin() as sealer:
+            ((number, _),) = sealer.events.following(0, limit=9)
+            sealer.event_positions.move("seals", number - 1, number)
+            sealer.event_seals.add(an_event_seal(first=1, last=number))
+            store(database, "meanwhile")
+        with database.begin() as stores:
+            assert [event.event_id for _, event in stores.events.following(0, limit=9)] == [
+                "first",
+                "meanwhile",
+            ]
+    database.close()
 
 
 def test_a_purge_during_the_proof_breaks_nothing(database: Database) -> None:
