@@ -308,7 +308,7 @@ def _build(
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     floods = Floods(storage, settings.refusals_per_minute, plugins.observe)
-    readers: tuple[Reader, ...] = (Sealer(sealing_keys),)
+    readers: tuple[Reader, ...] = (Sealer(sealing_keys, lambda: datetime.now(UTC)),)
     return Application(
         parts=parts,
         storage=storage,

@@ -232,7 +232,7 @@ def measure_seals(server: Server, *, limit: int) -> bool:
         first, _ = stores.events.following(0, limit=1)[0]
         stores.event_positions.move("seals", 0, first - 1)
         numbered = stores.events.following(0, limit=500)
-    reading = Reading(storage, Sealer(ring))
+    reading = Reading(storage, Sealer(ring, lambda: datetime.now(UTC)))
     cpu, begun, count = time.process_time(), time.perf_counter(), 0
     while count < limit and (taken := reading.work()):
         count += taken

@@ -34,6 +34,10 @@ ODD = {
 }
 
 
+def clock() -> datetime:
+    return datetime.now(UTC)
+
+
 def store(storage: Database, *event_ids: str, **changes: Any) -> None:
     for event_id in event_ids:
         with storage.begin() as stores:
@@ -48,7 +52,7 @@ def set_position(storage: Database) -> None:
 
 
 def seal(storage: Database) -> None:
-    reading = Reading(storage, Sealer(RING))
+    reading = Reading(storage, Sealer(RING, clock))
     while reading.work():
         pass
 
@@ -213,7 +217,7 @@ def test_clean_up_by_age_and_kind_leaves_a_proof(database_url: str) -> None:
         },
     )
     storage, caretaker = server.application.storage, server.application.caretaker
-    sealer = Reading(storage, Sealer(server.application.parts.ring))
+    sealer = Reading(storage, Sealer(server.application.parts.ring, clock))
 
     def proof() -> Any:
         return proven(storage, server.application.parts.ring)
@@ -246,7 +250,7 @@ def test_two_processes_seal_each_event_once_while_others_write(database: Databas
     """In one chain, whoever has the turn."""
     store(database, "first")
     set_position(database)
-    readings = [Reading(database, Sealer(RING)) for _ in range(2)]
+    readings = [Reading(database, Sealer(RING, clock)) for _ in range(2)]
     for number in range(12):
         store(database, f"e{number}")
         readings[number % 2].work()
@@ -303,7 +307,7 @@ def test_a_purge_during_the_proof_breaks_nothing(database: Database) -> None:
 def test_the_head_is_logged(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever cuts off the end of the chain cannot do so in the log."""
     caplog.set_level("INFO", logger="authserver.engine.event_seals")
-    sealer = Reading(database, Sealer(RING))
+    sealer = Reading(database, Sealer(RING, clock))
     for event_id in "abc":
         store(database, event_id)
         if event_id == "a":

@@ -143,13 +143,18 @@ def is_ours(ring: KeyRing, record: EventSeal | DeletionMark) -> bool:
 
 
 class Sealer:
-    """The reader of the events that seals them (`event_readers.Reader`)."""
+    """The reader of the events that seals them (`event_readers.Reader`).
+
+    Args:
+        ring: whose first key proves the seals.
+        now: the clock.
+    """
 
     name = READER
     interval = INTERVAL
     batch = BATCH
 
-    def __init__(self, ring: KeyRing, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, ring: KeyRing, now: Callable[[], datetime]) -> None:
         self._ring = ring
         self._now = now
         self._digests: Mapping[int, bytes] = {}

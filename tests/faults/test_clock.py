@@ -385,6 +385,7 @@ READ_THE_CLOCK = {
     "app.py",
     "plugins/shadow.py",
     "upkeep.py",
+    "event_readers.py",
     "engine/keys/following.py",
     # The library that counts there does it by the same clock; nothing but a rate depends on it.
     "features/rate_limits.py",
