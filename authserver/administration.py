@@ -11,6 +11,7 @@ from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search,
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.counting import Rebuilt, rebuild_counts, whole_day_after
 from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
+from authserver.engine.event_proof import BadHead, Finding, Proof, verify
 from authserver.engine.letters import MailFailed, NoMail, is_mail_on
 from authserver.engine.moments import BadMoment, moment_of
 from authserver.engine.people.account import (
@@ -66,6 +67,7 @@ __all__ = [
     "Act",
     "AlreadyExists",
     "BadAttributes",
+    "BadHead",
     "BadMoment",
     "BadPassword",
     "BadSearch",
@@ -77,6 +79,7 @@ __all__ = [
     "EventFilter",
     "EventType",
     "Figures",
+    "Finding",
     "Gauge",
     "GrantFilter",
     "MailFailed",
@@ -85,6 +88,7 @@ __all__ = [
     "NoMail",
     "Page",
     "PasswordLink",
+    "Proof",
     "Rebuilt",
     "RefusedFor",
     "SentLink",
@@ -126,5 +130,6 @@ __all__ = [
     "source_of",
     "totals",
     "types_of",
+    "verify",
     "whole_day_after",
 ]
