@@ -12,6 +12,8 @@ from authserver.engine.clients.authentication import disable_client
 from authserver.engine.counting import Rebuilt, rebuild_counts, whole_day_after
 from authserver.engine.crypto.jose import ALGORITHMS
 from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
+from authserver.engine.event_proof import BadHead, Finding, Proof, verify
+from authserver.engine.event_seals import recode_here
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.signing_keys import CannotChange
 from authserver.engine.letters import MailFailed, NoMail, is_mail_on
@@ -71,6 +73,7 @@ __all__ = [
     "Act",
     "AlreadyExists",
     "BadAttributes",
+    "BadHead",
     "BadMoment",
     "BadPassword",
     "BadSearch",
@@ -83,6 +86,7 @@ __all__ = [
     "EventFilter",
     "EventType",
     "Figures",
+    "Finding",
     "Gauge",
     "GrantFilter",
     "KeyState",
@@ -92,6 +96,7 @@ __all__ = [
     "NoMail",
     "Page",
     "PasswordLink",
+    "Proof",
     "Rebuilt",
     "RefusedFor",
     "SentLink",
@@ -125,6 +130,7 @@ __all__ = [
     "plan",
     "rates",
     "rebuild_counts",
+    "recode_here",
     "refusal_reasons",
     "revoke_grant",
     "ring",
@@ -137,5 +143,6 @@ __all__ = [
     "source_of",
     "totals",
     "types_of",
+    "verify",
     "whole_day_after",
 ]

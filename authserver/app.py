@@ -32,6 +32,7 @@ from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.counting import Counting
 from authserver.engine.crypto.sealing import KeyRing
+from authserver.engine.event_seals import Sealer
 from authserver.engine.floods import Floods
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
@@ -139,6 +140,13 @@ class Application:
         with self.begin() as engine:
             engine.journal.user_id = letter.user.user_id
             engine.record(EventType.MAIL_FAILED, details={"letter": letter.kind})
+
+    def events_waiting(self) -> Mapping[str, int]:
+        """How many events each reader has still to take, by its name; nothing when the database is away."""
+        try:
+            return {reading.reader.name: reading.backlog() for reading in self.readings}
+        except StorageUnavailable:
+            return {}
 
     def close(self) -> None:
         """Stop what works in the background, store what was counted, close plugins and connections. Harmless twice."""
@@ -349,11 +357,15 @@ def _build(
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     floods = Floods(storage, settings.refusals_per_minute, plugins.observe)
-    readers: tuple[Reader, ...] = (Counting(), *deliveries(plugins))
+    readers: tuple[Reader, ...] = (
+        Sealer(sealing_keys, lambda: datetime.now(UTC)),
+        Counting(),
+        *deliveries(plugins),
+    )
     application = Application(
         parts=parts,
         storage=storage,
-        caretaker=Caretaker(storage, settings, floods),
+        caretaker=Caretaker(storage, sealing_keys, settings, floods),
         readings=tuple(Reading(storage, reader) for reader in readers),
         floods=floods,
         mailer=Mailer(

@@ -18,7 +18,7 @@ from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
 from authserver.cli.paging import MAXIMUM_PAGE, after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import uris
-from authserver.engine.clients.client_metadata import read_members
+from authserver.engine.clients.client_metadata import members, read_members
 from authserver.engine.clients.editing import (
     ChangedMeanwhile,
     ClientEdit,
@@ -26,7 +26,6 @@ from authserver.engine.clients.editing import (
     Edited,
     ListEdit,
     edit,
-    members,
     pin,
 )
 from authserver.engine.clients.registration import add_client

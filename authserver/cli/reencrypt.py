@@ -12,6 +12,7 @@ from rich.progress import track
 
 from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
+from authserver.engine.event_seals import recode
 from authserver.engine.keys import ring
 from authserver.engine.keys.signing_keys import erase_ended
 
@@ -43,6 +44,7 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
         )
         told = dict(zip(kids, answers, strict=True))
         problems = [problem for problem in told.values() if problem]
+        recoded = recode(application.storage, key_ring)
         with application.begin() as engine:
             ring.record_resealed(engine, [kid for kid, problem in told.items() if not problem])
             older = [key for key in ring.standings(engine) if key.is_present and not key.seals]
@@ -50,7 +52,7 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
             clients = ring.clients_of(engine.stores, needed, engine.now)
     summary = {
         "key_id": key_ring.key_ids[0],
-        "sealed_again": len(kids) - len(problems),
+        "sealed_again": len(kids) - len(problems) + recoded,
         "problems": problems,
         "older_keys": [
             {

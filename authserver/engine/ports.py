@@ -20,9 +20,11 @@ from authserver.engine.records import (
     ClientSecret,
     Consent,
     Count,
+    DeletionMark,
     Disposable,
     Event,
     EventFilter,
+    EventSeal,
     EventType,
     FoundGrant,
     FoundSession,
@@ -470,6 +472,9 @@ class EventPositions(Protocol):
     def of(self, reader: str) -> int | None:
         """The number of the last event that this reader has taken; None before it began."""
 
+    def list(self) -> Sequence[tuple[str, int]]:
+        """Every reader that has begun, by name, with that number."""
+
     def begin(self, reader: str, number: int) -> bool:
         """Let a reader begin after this number; False if it has begun already."""
 
@@ -524,6 +529,33 @@ class Statistics(Protocol):
 
     def samples(self, gauge: Gauge, span: Span) -> Sequence[tuple[datetime, int]]:
         """What was noted of a gauge in each hour, day or month of a span, oldest first."""
+
+
+class EventSeals(Protocol):
+    def add(self, seal: EventSeal) -> None:
+        """Raises AlreadyExists where there is one of its number."""
+
+    def last(self) -> EventSeal | None: ...
+
+    def following(self, number: int, *, limit: int) -> Sequence[EventSeal]:
+        """The next seals after this number, in order."""
+
+    def since(self, since: datetime) -> EventSeal | None:
+        """The first of those that were made from that time on."""
+
+    def find(self, sought: bytes) -> EventSeal | None:
+        """The seal that has this hash."""
+
+    def change(self, before: EventSeal, after: EventSeal) -> bool:
+        """Replace the code of a seal as it was read; False when it was changed meanwhile."""
+
+    def remove_until(self, number: int) -> int:
+        """Delete the seals up to this number; how many."""
+
+    def deletions(self) -> Sequence[DeletionMark]: ...
+
+    def mark(self, mark: DeletionMark) -> None:
+        """Add or replace it, and delete those of its kind that are before it."""
 
 
 class Sessions(Protocol):
@@ -628,6 +660,8 @@ class Stores(Protocol):
     def event_positions(self) -> EventPositions: ...
     @property
     def statistics(self) -> Statistics: ...
+    @property
+    def event_seals(self) -> EventSeals: ...
     @property
     def sessions(self) -> Sessions: ...
     @property

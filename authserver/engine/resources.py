@@ -6,6 +6,7 @@ from authserver.engine.context import Engine
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.printable import is_printable
 from authserver.engine.records import EventType, Resource
+from authserver.engine.resource_registry import described
 from authserver.limits import MAXIMUM_CLIENT_NAME
 
 
@@ -34,7 +35,7 @@ def change(engine: Engine, before: Resource, after: Resource) -> None:
     if not engine.stores.resources.change(before, after):
         raise BadResource(f"{before.uri}: it was changed or removed meanwhile; nothing was changed here")
     old, new = described(before), described(after)
-    changed = sorted(name for name in new if new[name] != old[name])
+    changed = {name: {"from": old[name], "to": new[name]} for name in sorted(new) if new[name] != old[name]}
     engine.record(EventType.RESOURCE_CHANGED, details={**new, "changed": changed})
 
 
@@ -64,16 +65,3 @@ def _check(engine: Engine, resource: Resource) -> None:
             else "in authserver.plugin.resources_listed.default of the INI"
         )
         raise BadResource(f"{default.uri} is the default already; take that back first, {where}")
-
-
-def described(resource: Resource) -> dict[str, object]:
-    """What an event says of it."""
-    return {
-        "resource": resource.uri,
-        "name": resource.name,
-        "scopes": None if resource.scopes is None else list(resource.scopes),
-        "token_format": resource.token_format,
-        "token_lifetime": resource.token_lifetime,
-        "is_default": resource.is_default,
-        "introspecting_clients": list(resource.introspecting_clients),
-    }

@@ -79,6 +79,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         for collector in (
             Upkeep(application.caretaker),
+            EventsWaiting(application.events_waiting),
             Floods(application.floods),
             Fetches(application.parts.fetcher.outcomes),
             SigningKeys(application.parts.signer.living),
@@ -242,6 +243,27 @@ class Upkeep(ReadLater):
 
 def _moment(name: str, meaning: str, moment: datetime | None) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, meaning, value=moment.timestamp() if moment else 0)
+
+
+class EventsWaiting(ReadLater):
+    """How many events the readers of events have still to take.
+
+    Args:
+        read: gives how many, by the name of the reader.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily(
+            "authserver_events_waiting",
+            "Events that a reader has still to take, such as a plugin that delivers them.",
+            labels=["reader"],
+        )
+        for reader, count in self._read().items():
+            waiting.add_metric([reader], count)
+        yield waiting
 
 
 class Floods(ReadLater):

@@ -17,8 +17,10 @@ from authserver.engine.records import (
     Client,
     ClientSecret,
     Consent,
+    DeletionMark,
     Event,
     EventFilter,
+    EventSeal,
     EventType,
     FoundGrant,
     FoundSession,
@@ -63,6 +65,7 @@ class MemoryStores:
         self.events = MemoryEvents(self.tables, self._lock)
         self.event_positions = MemoryEventPositions(self.tables, self._lock)
         self.statistics = MemoryStatistics(self.tables, self._lock)
+        self.event_seals = MemoryEventSeals(self.tables, self._lock)
         self.sessions = MemorySessions(self.tables, self._lock)
         self.signing_keys = MemorySigningKeys(self.tables, self._lock)
         self.ring_keys = MemoryRingKeys(self.tables, self._lock)
@@ -754,7 +757,10 @@ class MemoryEvents(InMemory):
 
     def _numbered(self) -> Sequence[tuple[int, Event]]:
         numbers = self.tables.event_numbers
-        return [(numbers[event_id], event) for event_id, event in self.tables.events.items()]
+        return sorted(
+            ((numbers[event_id], event) for event_id, event in self.tables.events.items()),
+            key=lambda item: item[0],
+        )
 
 
 class MemoryEventPositions(InMemory):
@@ -762,6 +768,9 @@ class MemoryEventPositions(InMemory):
 
     def of(self, reader: str) -> int | None:
         return self.tables.event_positions.get(reader)
+
+    def list(self) -> Sequence[tuple[str, int]]:
+        return sorted(self.tables.event_positions.items())
 
     def begin(self, reader: str, number: int) -> bool:
         with self.lock:
@@ -775,6 +784,54 @@ class MemoryEventPositions(InMemory):
                 return False
             self.tables.event_positions[reader] = after
             return True
+
+
+class MemoryEventSeals(InMemory):
+    """`engine.ports.EventSeals` in memory."""
+
+    def add(self, seal: EventSeal) -> None:
+        with self.lock:
+            if seal.number in self.tables.event_seals:
+                raise AlreadyExists
+            self.tables.event_seals[seal.number] = seal
+
+    def last(self) -> EventSeal | None:
+        return max(self.tables.event_seals.values(), key=lambda seal: seal.number, default=None)
+
+    def following(self, number: int, *, limit: int) -> Sequence[EventSeal]:
+        return [seal for _, seal in sorted(self.tables.event_seals.items()) if seal.number > number][:limit]
+
+    def since(self, since: datetime) -> EventSeal | None:
+        found = [seal for seal in self.tables.event_seals.values() if seal.sealed_at >= since]
+        return min(found, key=lambda seal: (seal.sealed_at, seal.number), default=None)
+
+    def find(self, sought: bytes) -> EventSeal | None:
+        return next((seal for seal in self.tables.event_seals.values() if seal.hash == sought), None)
+
+    def change(self, before: EventSeal, after: EventSeal) -> bool:
+        with self.lock:
+            if self.tables.event_seals.get(before.number) != before:
+                return False
+            self.tables.event_seals[before.number] = after
+            return True
+
+    def remove_until(self, number: int) -> int:
+        with self.lock:
+            found = [each for each in self.tables.event_seals if each <= number]
+            for each in found:
+                del self.tables.event_seals[each]
+            return len(found)
+
+    def deletions(self) -> Sequence[DeletionMark]:
+        return [mark for _, mark in sorted(self.tables.event_deletions.items())]
+
+    def mark(self, mark: DeletionMark) -> None:
+        with self.lock:
+            marks = self.tables.event_deletions
+            for kind, until in list(marks):
+                if kind == mark.kind and until < mark.until:
+                    del marks[kind, until]
+            marks[mark.kind, mark.until] = mark
 
 
 def place_of(event: Event) -> Place:

@@ -61,7 +61,9 @@ def revoke(engine: Engine, token_id: str) -> bool:
     """Revoke an initial access token; False when it is unknown or was revoked before. Its clients stay."""
     if not engine.stores.initial_tokens.revoke(token_id, engine.now):
         return False
-    engine.record(EventType.INITIAL_TOKEN_REVOKED, details={"initial_token": token_id})
+    token = next(each for each in engine.stores.initial_tokens.list() if each.token_id == token_id)
+    details = {"uses": token.uses, "used": token.used, "expires_at": token.expires_at.isoformat()}
+    engine.record(EventType.INITIAL_TOKEN_REVOKED, details={**named(token), **details})
     return True
 
 

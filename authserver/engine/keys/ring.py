@@ -37,6 +37,7 @@ class Standing:
         seals: whether it is the first key of the ring, which seals and signs everything new.
         is_present: whether it is in the ring.
         first_used_at: None for one that was not used yet.
+        proves_events: whether the last seal of the events, or a mark of what was deleted of them, is proven by it.
     """
 
     key_id: str
@@ -44,6 +45,7 @@ class Standing:
     is_present: bool
     first_used_at: datetime | None
     needed_by: Dependents
+    proves_events: bool
 
     @property
     def may_leave(self) -> bool:
@@ -55,7 +57,11 @@ def standings(engine: Engine) -> Sequence[Standing]:
     """The keys of the ring in its order, and those that were in it before, the latest first."""
     ids, needed = engine.ring.key_ids, dependents(engine.stores, engine.now)
     used = {key.key_id: key.first_used_at for key in engine.stores.ring_keys.list()}
-    former = sorted({*used, *needed} - {*ids}, key=lambda key_id: used.get(key_id, engine.now), reverse=True)
+    seals, last = engine.stores.event_seals, engine.stores.event_seals.last()
+    proving = {mark.key_id for mark in seals.deletions()} | ({last.key_id} if last else set())
+    former = sorted(
+        {*used, *needed, *proving} - {*ids}, key=lambda key_id: used.get(key_id, engine.now), reverse=True
+    )
     return [
         Standing(
             key_id=key_id,
@@ -63,6 +69,7 @@ def standings(engine: Engine) -> Sequence[Standing]:
             is_present=key_id in ids,
             first_used_at=used.get(key_id),
             needed_by=needed.get(key_id, Dependents()),
+            proves_events=key_id in proving,
         )
         for key_id in (*ids, *former)
     ]

@@ -9,7 +9,16 @@ from typing import Any
 
 from pyramid.response import Response
 
-from authserver.administration import ALGORITHMS, KeyState, Measure, overview, ring, signing_keys, totals
+from authserver.administration import (
+    ALGORITHMS,
+    KeyState,
+    Measure,
+    overview,
+    recode_here,
+    ring,
+    signing_keys,
+    totals,
+)
 from authserver.features.console.access import Role
 from authserver.features.console.ages import distance, length
 from authserver.features.console.pages import BadInput, Page, Visit
@@ -73,8 +82,10 @@ def show(visit: Visit) -> Mapping[str, Any]:
         "afterwards": length(signing_keys.VERIFIES_AFTERWARDS),
         "standings": standings,
         "first_used": {each.key_id: distance(each.first_used_at, now) for each in standings},
-        "is_sealed_by_first": all(each.seals or each.needed_by == ring.Dependents() for each in standings),
+        "is_sealed_by_first": not any(map(_is_needed, standings)),
+        "needed": {each.key_id for each in standings if _is_needed(each)},
         "resealable": len(ring.outdated(engine.stores, engine.ring)),
+        "recodable": any(each.proves_events and not each.seals for each in standings),
     }
 
 
@@ -107,6 +118,7 @@ def reseal(visit: Visit) -> Response:
     ring.check(visit.engine)
     if problems := ring.reseal_all(visit.engine):
         raise BadInput("; ".join(problems))
+    recode_here(visit.engine.stores, visit.engine.ring)
     return visit.see("admin_keys", done="Every signing key is sealed under the first key of the ring.")
 
 
@@ -156,6 +168,11 @@ def _issued(visit: Visit) -> int:
     now = visit.engine.now
     counts = totals(visit.engine, now - signing_keys.MAXIMUM_TOKEN_LIFETIME, now).counts
     return counts[Measure.ISSUED] + counts[Measure.REFRESHED]
+
+
+def _is_needed(key: ring.Standing) -> bool:
+    """Whether something is still under an older key."""
+    return not key.seals and (key.proves_events or key.needed_by != ring.Dependents())
 
 
 def _confirmed(visit: Visit) -> None:
