@@ -177,7 +177,7 @@ def test_the_ring_says_what_needs_its_older_keys(migrated_sqlite_file: Path, tmp
     later = Server(f"sqlite:///{tmp_path / 'authserver.db'}", {**server.ini, "authserver.secret_keys": keys})
     browser = signed_in(later, "rita")
     page = words(browser.get("/admin/keys"))
-    assert "Older keys of the ring are still needed. 1 signing key waits to be sealed again" in page
+    assert "Older keys of the ring are still needed. 1 signing key can be sealed again" in page
     assert "authserver db reencrypt" in page and "Seal again" not in page
 
     administrator = signed_in(later, "ada")
