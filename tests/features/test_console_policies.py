@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copyfile
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from webtest import TestApp, TestResponse
 from authserver.api import deny, hookimpl
 from authserver.cli.keys import new_ring_entry
 from authserver.engine.counting import Counting
+from authserver.engine.event_seals import Sealer, is_ours
 from authserver.engine.records import EventType, KeyState
 from authserver.engine.statistics import take_sample
 from authserver.event_readers import Reading
@@ -172,12 +174,19 @@ def test_a_revocation_needs_its_button_and_a_key(server: Server, administrator: 
 def test_the_ring_says_what_needs_its_older_keys(migrated_sqlite_file: Path, tmp_path: Path) -> None:
     """T148: what is sealed under an older key, and that it may leave when nothing is."""
     server = started(tmp_path / "authserver.db", migrated_sqlite_file)
+    sealing = Reading(
+        server.application.storage, Sealer(server.application.parts.ring, lambda: datetime.now(UTC))
+    )
+    assert sealing.work()
     server.close()
     keys = new_ring_entry() + "\n" + SETTINGS["authserver.secret_keys"]
     later = Server(f"sqlite:///{tmp_path / 'authserver.db'}", {**server.ini, "authserver.secret_keys": keys})
     browser = signed_in(later, "rita")
     page = words(browser.get("/admin/keys"))
-    assert "Older keys of the ring are still needed. 1 signing key can be sealed again" in page
+    assert (
+        "Older keys of the ring are still needed. 1 signing key and the proof of the events can be sealed"
+        in page
+    )
     assert "authserver db reencrypt" in page and "Seal again" not in page
 
     administrator = signed_in(later, "ada")
@@ -187,6 +196,9 @@ def test_the_ring_says_what_needs_its_older_keys(migrated_sqlite_file: Path, tmp
     assert status(done) == "Every signing key is sealed under the first key of the ring."
     (event,) = events(later, EventType.KEY_RESEALED)
     assert event["actor"].startswith("user:") and len(event["details"]["kids"]) == 1
+    with later.begin() as engine:
+        seal = engine.stores.event_seals.last()
+        assert seal and seal.key_id == engine.ring.key_ids[0] and is_ours(engine.ring, seal)
     form.submit().follow()
     assert len(events(later, EventType.KEY_RESEALED)) == 1, "there is nothing left to do"
     page = words(browser.get("/admin/keys"))
