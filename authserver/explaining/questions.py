@@ -35,9 +35,9 @@ class NotFound(Exception):
 
 
 def apart(engine: Engine, plugins: PluginSet) -> Engine:
-    """An engine for questions that are no real request's: nothing is noted of them, and no shadow plugin is asked."""
+    """An engine for questions that are no real request's: nothing is noted or counted, and no shadow plugin is asked."""
     journal = Journal(actor=engine.journal.actor)
-    return replace(engine, policies=plugins.without_shadow(), journal=journal)
+    return replace(engine, policies=plugins.for_trying(), journal=journal)
 
 
 def redirect_uri(engine: Engine, client_id: str, redirect_uri: str) -> str:

@@ -23,7 +23,7 @@ from authserver.engine.crypto import strict_json
 from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine, labelled
 from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
-from authserver.engine.questions import Question
+from authserver.engine.questions import Question, RateQuestion
 from authserver.engine.records import Event
 from authserver.engine.timeline import Timeline
 from authserver.hooks import PROJECT, Contributing, Deciding, Hook, is_refusal, refusals_in
@@ -255,10 +255,11 @@ class PluginSet:
         if shadow is not None:
             shadow.close()
 
-    def without_shadow(self) -> PluginSet:
-        """The same plugins, of whose decisions no shadow plugin is told: for questions that are no real request's."""
+    def for_trying(self) -> PluginSet:
+        """The same plugins for questions that are no real request's: no shadow plugin is told, and nothing is counted."""
         same = copy(self)
         same.shadow = None
+        same._implementations = {**self._implementations, RateQuestion.hook: ()}
         return same
 
     def _close(self, close: Callable[[], None]) -> None:

@@ -14,13 +14,17 @@ from urllib.parse import quote
 import pytest
 from webtest import TestApp, TestResponse
 
+from authserver.administration import rates
 from authserver.api import deny, hookimpl
 from authserver.cli.keys import new_ring_entry
 from authserver.engine.counting import Counting
 from authserver.engine.event_seals import Sealer, is_ours
+from authserver.engine.questions import Counted
+from authserver.engine.rates import claim
 from authserver.engine.records import EventType, KeyState
 from authserver.engine.statistics import take_sample
 from authserver.event_readers import Reading
+from authserver.explaining import questions
 from authserver.features.console import trying
 from authserver.testing.server import RESOURCE, SETTINGS, Server, form_with
 
@@ -476,6 +480,17 @@ def test_what_cannot_be_lifted_is_refused_with_a_sentence(limited: Server) -> No
         answer = browser.post("/admin/limits/lift", {**values, **tampered}, expect_errors=True)
         assert answer.status_int == 400 and said in words(answer), words(answer)
     assert not events(limited, EventType.LIMIT_LIFTED)
+
+
+def test_what_is_tried_is_not_counted(limited: Server) -> None:
+    """Whoever tries a decision uses up nothing, and the server goes on counting."""
+    policies = limited.application.parts.policies
+    with limited.begin() as engine:
+        trying_engine = questions.apart(engine, policies)
+        for _ in range(5):
+            assert claim(trying_engine, Counted.SIGN_IN, account="dora") is None
+        assert not rates.usage_of(rates.limiters(map(policies.plugin, policies.names)), everything=True)
+        assert claim(engine, Counted.SIGN_IN, account="dora") is not None
 
 
 def test_without_limits_the_page_says_so(reader: TestApp) -> None:
