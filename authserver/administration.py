@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from authserver.engine import overview
 from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
+from authserver.engine.clients.authentication import disable_client
+from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
 from authserver.engine.moments import BadMoment, moment_of
 from authserver.engine.people.account import (
-    Ended,
     disconnect,
     disconnect_all,
     enable_user,
@@ -23,11 +24,12 @@ from authserver.engine.people.attributes import BadAttributes, ChangedMeanwhile,
 from authserver.engine.people.login import BadPassword, add_user, disable_user
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.records import REFUSALS, EventFilter, EventType
+from authserver.engine.records import REFUSALS, EventFilter, EventType, GrantFilter
 
 __all__ = [
     "MAXIMUM_PAGE",
     "REFUSALS",
+    "Act",
     "AlreadyExists",
     "BadAttributes",
     "BadMoment",
@@ -38,18 +40,25 @@ __all__ = [
     "Ended",
     "EventFilter",
     "EventType",
+    "GrantFilter",
     "Page",
+    "Subject",
+    "SubjectKind",
     "add_user",
     "change",
+    "disable_client",
     "disable_user",
     "disconnect",
     "disconnect_all",
     "enable_user",
+    "end",
+    "end_at_once",
     "find",
     "let_in_by",
     "moment_of",
     "normalise_username",
     "overview",
+    "plan",
     "revoke_grant",
     "search",
     "set_password",

@@ -352,6 +352,10 @@ class Engine(Parts):
         What is set for the client counts before what its resources say. Of several resources the shortest lifetime
         counts, and the token is opaque if it must be for one of them.
         """
+        return self.token_form_of(client.client_id, resources)
+
+    def token_form_of(self, client_id: str, resources: Sequence[str]) -> tuple[AccessTokenFormat, timedelta]:
+        """As `token_form`, of the client with this id."""
         token_format, lifetime = self.settings.access_token_format, self.settings.access_token_lifetime
         known = [self.resources.find(resource) for resource in resources]
         if known:
@@ -360,7 +364,7 @@ class Engine(Parts):
                 AccessTokenFormat.OPAQUE if AccessTokenFormat.OPAQUE in formats else AccessTokenFormat.JWT
             )
             lifetime = min((each and each.token_lifetime) or lifetime for each in known)
-        own = self.client_forms.get(client.client_id)
+        own = self.client_forms.get(client_id)
         if own is not None:
             token_format, lifetime = own.token_format or token_format, own.token_lifetime or lifetime
         return token_format, timedelta(seconds=lifetime)

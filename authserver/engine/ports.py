@@ -27,6 +27,7 @@ from authserver.engine.records import (
     FoundSession,
     FoundToken,
     Grant,
+    GrantFilter,
     InitialAccessToken,
     Kept,
     Logo,
@@ -78,6 +79,12 @@ class Clients(Protocol):
     def with_ending_secret(self, now: datetime, before: datetime, *, limit: int) -> Sequence[Client]:
         """At most `limit` enabled clients with a live secret that ends until then, the first to end first."""
 
+    def search(self, now: datetime, text: str, *, after: str = "", limit: int) -> Sequence[Client]:
+        """As `page`, those that have this text in their id or name: ASCII letters in either case.
+
+        One statement, which may read all ids and names.
+        """
+
     def change(self, before: Client, after: Client) -> bool:
         """Replace a client as it was read, but not its secrets; False when it was changed meanwhile, or is not kept here.
 
@@ -91,7 +98,10 @@ class Clients(Protocol):
         """The logo of a client if it has this digest; one statement."""
 
     def disable(self, client_id: str, now: datetime) -> bool:
-        """Disable it; False when it is unknown or was disabled before."""
+        """Disable it; False when it is unknown or was disabled before. Waits for those who `hold` it."""
+
+    def hold(self, client_id: str) -> bool:
+        """Keep it from being disabled until this transaction has ended; False when it is kept here and disabled."""
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
         """Keep one more secret for a client."""
@@ -201,14 +211,21 @@ class Users(Protocol):
     def list(self) -> Sequence[User]:
         """All users, by name."""
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[User]:
-        """The next `limit` users by name, beginning after the name `after`, disabled or not; one statement."""
+    def page(self, *, after: str = "", prefix: str = "", limit: int) -> Sequence[User]:
+        """The next `limit` users by name, beginning after the name `after`, disabled or not; one statement.
+
+        Args:
+            prefix: only those whose name begins so; it is normalised as names are.
+        """
 
     def count(self, *, limit: int) -> int:
         """How many there are, disabled or not, counted up to `limit`."""
 
     def disable(self, user_id: str, now: datetime) -> bool:
-        """Disable the user; False when unknown or disabled before."""
+        """Disable the user; False when unknown or disabled before. Waits for those who `hold_enabled` the user."""
+
+    def hold_enabled(self, user_id: str) -> bool:
+        """Keep the user from being disabled until this transaction has ended; False when unknown or disabled."""
 
     def enable(self, user_id: str) -> bool:
         """Enable the user; False when unknown or not disabled."""
@@ -279,8 +296,21 @@ class Grants(Protocol):
     def page(self, *, after: str = "", limit: int) -> Sequence[Grant]:
         """The next `limit` grants by id, beginning after the id `after`, live or not; one statement."""
 
-    def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:
-        """Leave these resources to a grant as it was read; False when it is not live, or has others meanwhile."""
+    def search(self, wanted: GrantFilter, *, after: Place | None = None, limit: int) -> Sequence[Grant]:
+        """The next `limit` of these grants, newest first, beginning after a place: when one was made, and its id.
+
+        One statement. The work grows with `limit`, with the grants of the user where one is named, and with those that are
+        made later but do not fit.
+        """
+
+    def revoke_some(self, grant_ids: Sequence[str], now: datetime, reason: str) -> int:
+        """Revoke those of these grants that are not revoked, in one statement; how many they were."""
+
+    def narrow(self, before: Grant, after: Grant) -> bool:
+        """Leave to a grant as it was read the resources and scopes that it has in `after`.
+
+        False when it is not live, or has others meanwhile.
+        """
 
 
 class Tokens(Protocol):
@@ -313,6 +343,9 @@ class Tokens(Protocol):
 
     def extend(self, token: Token, expires_at: datetime) -> bool:
         """Let an unclaimed token end later; False when it was claimed or its grant is no longer live."""
+
+    def count_live(self, grant_ids: Sequence[str], now: datetime) -> Mapping[TokenKind, int]:
+        """How many codes and tokens of these grants have neither been claimed nor expired, by kind; one statement."""
 
     def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
         """The access tokens of these grants that are kept and have not expired; one statement."""
@@ -358,14 +391,27 @@ class Consents(Protocol):
     def forget_client(self, client_id: str) -> int:
         """Delete all consents to this client, in one statement; how many they were."""
 
-    def forget_some(self, limit: int) -> int:
-        """Delete at most `limit` of all consents; how many they were."""
+    def forget_some(self, limit: int, *, client_id: str | None = None) -> int:
+        """Delete at most `limit` of all consents, or of those to one client; how many they were."""
 
-    def page(self, *, after: tuple[str, str] = ("", ""), limit: int) -> Sequence[Consent]:
-        """The next `limit` consents by user and client, beginning after the ids `after`; one statement."""
+    def count(self, *, user_id: str | None = None, client_id: str | None = None) -> int:
+        """How many consents there are of one user or of all, to one client or to all."""
 
-    def narrow(self, consent: Consent, resources: tuple[str, ...]) -> bool:
-        """Leave these resources to a consent as it was read, or delete it if there are none.
+    def page(
+        self,
+        *,
+        after: tuple[str, str] = ("", ""),
+        limit: int,
+        user_id: str | None = None,
+        client_id: str | None = None,
+    ) -> Sequence[Consent]:
+        """The next `limit` consents by user and client, beginning after the ids `after`; one statement.
+
+        Of one user or of all, to one client or to all.
+        """
+
+    def narrow(self, before: Consent, after: Consent | None) -> bool:
+        """Leave to a consent as it was read the resources and scopes that it has in `after`; delete it with None.
 
         False when it has others meanwhile, or is gone.
         """

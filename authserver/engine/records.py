@@ -22,6 +22,8 @@ IDLE_AFTER = timedelta(days=30)
 # The core's among the private details of a client; a feature keeps its own under the name of its plugin.
 REGISTRATION_REASONS = "registration_reasons"
 _ADDED_SCOPES = "added_scopes"
+# Among the details of a grant: who named its user, such as an issuer of assertions.
+VOUCHED_BY = "vouched_by"
 EDITED = "edited"
 MANAGED = "managed"
 
@@ -311,10 +313,31 @@ class Grant:
         """Those of its scopes that were agreed to after it was made (`tokens.widening`)."""
         return tuple(self.details.get(_ADDED_SCOPES, ()))
 
+    def narrower(self, scopes: tuple[str, ...]) -> Grant:
+        """The same with these of its scopes alone."""
+        added = [scope for scope in self.added_scopes if scope in scopes]
+        details = {**self.details, _ADDED_SCOPES: added} if self.added_scopes else self.details
+        return replace(self, scopes=scopes, details=details)
+
     def wider(self, scopes: tuple[str, ...]) -> Grant:
         """The same with these scopes, of which it had some before."""
         added = (*self.added_scopes, *(scope for scope in scopes if scope not in self.scopes))
         return replace(self, scopes=scopes, details={**self.details, _ADDED_SCOPES: list(added)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantFilter:
+    """Which grants are meant: those that fit every member that is given.
+
+    Attributes:
+        live_at: only those that are neither revoked nor expired at this time.
+        redeemed: without those whose code nobody has redeemed yet.
+    """
+
+    user_id: str | None = None
+    client_id: str | None = None
+    live_at: datetime | None = None
+    redeemed: bool = False
 
 
 class TokenKind(StrEnum):
@@ -384,7 +407,9 @@ class FoundToken:
 
         Nothing was added to one that had not all scopes of its grant, because a grant type made it narrower on purpose.
         """
-        own, added = self.token.scopes, self.grant.added_scopes
+        added = self.grant.added_scopes
+        # What an operator took from the grant is not in it any more.
+        own = tuple(scope for scope in self.token.scopes if scope in self.grant.scopes)
         if any(scope not in own and scope not in added for scope in self.grant.scopes):
             return own
         return tuple(dict.fromkeys((*own, *added)))

@@ -158,11 +158,11 @@ class GrantRow(Base):
     __tablename__ = "grants"
 
     grant_id: Mapped[str] = mapped_column(primary_key=True)
-    client_id: Mapped[str] = mapped_column(index=True)
+    client_id: Mapped[str]
     user_id: Mapped[str | None] = mapped_column(ForeignKey("users.user_id"))
     scopes: Mapped[tuple[str, ...]]
     resources: Mapped[tuple[str, ...]]
-    created_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(index=True)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
@@ -335,6 +335,8 @@ Index(
 # By user and client together: one application may act for everybody, so each index that a planner may choose
 # must be fast.
 Index(None, grants.c.user_id, grants.c.client_id)
+# They are listed newest first: of a client, which may have very many, and all of them. A person has few.
+Index(None, grants.c.client_id, grants.c.created_at)
 Index(None, consents.c.client_id, consents.c.user_id)
 # Codes and refresh tokens stay as long as their grant, as evidence of reuse: only these are deleted by their
 # own end. Not written as `kind = 'access'`: tokens are looked up by `kind = ?`, and SQLite would compare the two, and so

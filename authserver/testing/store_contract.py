@@ -33,6 +33,7 @@ from authserver.engine.records import (
     FoundGrant,
     FoundSession,
     FoundToken,
+    GrantFilter,
     InitialTokenState,
     Logo,
     RegisteredBy,
@@ -477,9 +478,10 @@ def test_grants_are_read_page_by_page_and_lose_resources(stores: Stores) -> None
     assert stores.grants.page(after="grant_1", limit=2) == grants[2:]
     assert stores.grants.page(after="grant_2", limit=2) == []
     stores.grants.revoke("grant_1", NOW, "before")
-    assert stores.grants.narrow(grants[0], ("urn:b",))
-    assert not stores.grants.narrow(grants[0], ("urn:a",))
-    assert not stores.grants.narrow(grants[1], ("urn:b",))
+    less = [replace(grant, resources=("urn:b",)) for grant in grants]
+    assert stores.grants.narrow(grants[0], less[0])
+    assert not stores.grants.narrow(grants[0], replace(grants[0], resources=("urn:a",)))
+    assert not stores.grants.narrow(grants[1], less[1])
     assert [each.resources for each in stores.grants.page(limit=9)] == [
         ("urn:b",),
         ("urn:a", "urn:b"),
@@ -501,16 +503,181 @@ def test_consents_are_read_page_by_page_and_lose_resources(stores: Stores) -> No
     assert stores.consents.page(limit=3) == consents[:3]
     assert stores.consents.page(after=("user_bob", "files"), limit=3) == consents[3:]
     assert stores.consents.page(after=("user_ada", "notes"), limit=1) == consents[2:3]
-    assert stores.consents.narrow(consents[0], ("urn:b",))
-    assert not stores.consents.narrow(consents[0], ("urn:a",))
-    assert not stores.consents.narrow(consents[0], ())
-    assert stores.consents.narrow(consents[1], ())
-    assert not stores.consents.narrow(consents[1], ())
+    assert stores.consents.narrow(consents[0], replace(consents[0], resources=("urn:b",)))
+    assert not stores.consents.narrow(consents[0], replace(consents[0], resources=("urn:a",)))
+    assert not stores.consents.narrow(consents[0], None)
+    assert stores.consents.narrow(consents[1], None)
+    assert not stores.consents.narrow(consents[1], None)
     assert [each.resources for each in stores.consents.page(limit=9)] == [
         ("urn:b",),
         ("urn:a", "urn:b"),
         ("urn:a", "urn:b"),
     ]
+
+
+def test_grants_and_consents_lose_scopes(stores: Stores) -> None:
+    """L-08: together with what the details say of them; another change of the scopes comes first, or is not overwritten."""
+    stores.users.add(a_user())
+    grant = a_grant(scopes=("read",)).wider(("read", "write"))
+    stores.grants.add(grant)
+    left = grant.narrower(("read",))
+    assert (left.scopes, left.added_scopes) == (("read",), ())
+    assert stores.grants.narrow(grant, left)
+    assert stores.grants.find("grant_1") == left
+    assert not stores.grants.narrow(grant, left)
+    consent = a_consent(scopes=("read", "write"))
+    stores.consents.remember(consent)
+    fewer = replace(consent, scopes=("read",))
+    assert stores.consents.narrow(consent, fewer)
+    assert stores.consents.find("user_ada", "reports") == fewer
+    assert not stores.consents.narrow(consent, None)
+
+
+def test_grants_are_found_newest_first_page_by_page(stores: Stores) -> None:
+    """E-16, L-08: of a user, of a client, of both, or all; live ones alone, and with or without unredeemed codes."""
+    stores.users.add(a_user())
+    for number in range(6):
+        stores.grants.add(
+            a_grant(
+                grant_id=f"grant_{number}",
+                client_id=("reports", "notes")[number % 2],
+                user_id="user_ada" if number < 4 else None,
+                # Two of them were made at the same time.
+                created_at=NOW + timedelta(seconds=number // 2),
+                expires_at=NOW if number == 5 else NOW + timedelta(days=1),
+            )
+        )
+    stores.grants.revoke("grant_1", NOW, "before")
+    stores.tokens.add(a_token(grant_id="grant_2"))
+
+    def found(**wanted: Any) -> list[str]:
+        """In pages of two."""
+        ids: list[str] = []
+        after = None
+        while page := stores.grants.search(GrantFilter(**wanted), after=after, limit=2):
+            assert len(page) <= 2
+            ids += [grant.grant_id.removeprefix("grant_") for grant in page]
+            after = (page[-1].created_at, page[-1].grant_id)
+        return ids
+
+    assert found() == ["5", "4", "3", "2", "1", "0"]
+    assert found(client_id="reports") == ["4", "2", "0"]
+    assert found(user_id="user_ada") == ["3", "2", "1", "0"]
+    assert found(user_id="user_ada", client_id="notes") == ["3", "1"]
+    assert found(live_at=NOW) == ["4", "3", "2", "0"]
+    assert found(live_at=NOW, redeemed=True) == ["4", "3", "0"]
+    assert found(client_id="notes", live_at=NOW) == ["3"]
+    assert found(user_id="user_bob") == []
+
+
+def test_several_grants_are_revoked_at_once(stores: Stores) -> None:
+    """L-08: those that are named, and of these only those that were not revoked before."""
+    for number in range(4):
+        stores.grants.add(a_grant(grant_id=f"grant_{number}"))
+    stores.grants.revoke("grant_1", NOW, "before")
+    assert stores.grants.revoke_some(["grant_0", "grant_1", "grant_2", "unknown"], LATER, "ended") == 2
+    assert stores.grants.revoke_some([], LATER, "ended") == 0
+    found = [stores.grants.find(f"grant_{number}") for number in range(4)]
+    assert [grant and grant.revoked_reason for grant in found] == ["ended", "before", "ended", None]
+
+
+def test_the_live_codes_and_tokens_of_grants_are_counted(stores: Stores) -> None:
+    """L-08: without those that were used, have expired, or are of another grant."""
+    for number in range(2):
+        stores.grants.add(a_grant(grant_id=f"grant_{number}"))
+    none: dict[str, Any] = {}
+    for number, (kind, members) in enumerate(
+        [
+            (TokenKind.CODE, none),
+            (TokenKind.REFRESH, {}),
+            (TokenKind.REFRESH, {"claimed_at": NOW}),
+            (TokenKind.ACCESS, {}),
+            (TokenKind.ACCESS, {"grant_id": "grant_1"}),
+            (TokenKind.ACCESS, {"expires_at": NOW}),
+        ]
+    ):
+        values: dict[str, Any] = {"grant_id": "grant_0", **members}
+        stores.tokens.add(a_token(kind=kind, digest=bytes([number]), **values))
+    live = {TokenKind.CODE: 1, TokenKind.REFRESH: 1, TokenKind.ACCESS: 1}
+    assert dict(stores.tokens.count_live(["grant_0"], NOW)) == live
+    assert dict(stores.tokens.count_live(["grant_0", "grant_1"], NOW)) == {**live, TokenKind.ACCESS: 2}
+    assert dict(stores.tokens.count_live([], NOW)) == {}
+
+
+def test_consents_are_counted_paged_and_forgotten_by_client(stores: Stores) -> None:
+    """E-16, L-08."""
+    for name in ("ada", "bob", "eve"):
+        stores.users.add(a_user(user_id=f"user_{name}", username=name))
+        for client_id in ("notes", "reports"):
+            stores.consents.remember(a_consent(user_id=f"user_{name}", client_id=client_id))
+    consents = stores.consents
+    assert (consents.count(), consents.count(user_id="user_ada"), consents.count(client_id="notes")) == (
+        6,
+        2,
+        3,
+    )
+    first = consents.page(limit=2, client_id="notes")
+    assert [each.user_id for each in first] == ["user_ada", "user_bob"]
+    rest = consents.page(limit=2, client_id="notes", after=("user_bob", "notes"))
+    assert [each.user_id for each in rest] == ["user_eve"]
+    assert [each.client_id for each in consents.page(limit=9, user_id="user_bob")] == ["notes", "reports"]
+    assert len(consents.page(limit=9, user_id="user_bob", client_id="notes")) == 1
+    assert consents.forget_some(2, client_id="notes") == 2
+    assert consents.forget_some(2, client_id="notes") == 1
+    assert consents.forget_some(2, client_id="notes") == 0
+    assert consents.count() == 3
+
+
+def test_who_issues_is_told_who_was_disabled(stores: Stores) -> None:
+    """R-09, L-08: a client that is kept elsewhere cannot be disabled here."""
+    stores.clients.add(a_client())
+    stores.users.add(a_user())
+    assert stores.clients.hold("reports")
+    assert stores.clients.hold("elsewhere")
+    assert stores.users.hold_enabled("user_ada")
+    assert not stores.users.hold_enabled("unknown")
+    stores.clients.disable("reports", NOW)
+    stores.users.disable("user_ada", NOW)
+    assert not stores.clients.hold("reports")
+    assert not stores.users.hold_enabled("user_ada")
+
+
+def test_clients_are_searched_by_a_text_in_their_id_or_name(stores: Stores) -> None:
+    """Page by page; what has a meaning in a pattern is a character like others."""
+    for client_id, name in (
+        ("a", "Notes"),
+        ("b_1", "100 % École"),
+        ("c", "my notes\\archive"),
+        ("notes", "Reports"),
+        ("z", "Z"),
+    ):
+        stores.clients.add(a_client(client_id=client_id, name=name))
+
+    def ids(text: str, **page: Any) -> list[str]:
+        return [client.client_id for client in stores.clients.search(NOW, text, **{"limit": 9, **page})]
+
+    assert ids("NOTES") == ["a", "c", "notes"]
+    assert ids("notes", limit=2) == ["a", "c"]
+    assert ids("notes", after="c") == ["notes"]
+    assert ids("") == ["a", "b_1", "c", "notes", "z"]
+    assert (ids("%"), ids("_"), ids("\\")) == (["b_1"], ["b_1"], ["c"])
+    assert ids("École") == ["b_1"]
+    assert ids("\0") == ids("nobody") == []
+
+
+def test_users_are_searched_by_how_their_name_begins(stores: Stores) -> None:
+    for number, name in enumerate(("ann", "anna", "a%", "bob", "o'brien", "ob")):
+        stores.users.add(a_user(user_id=f"user_{number}", username=name))
+
+    def names(prefix: str, **page: Any) -> set[str]:
+        return {user.username for user in stores.users.page(prefix=prefix, **{"limit": 9, **page})}
+
+    assert names("ann") == {"ann", "anna"}
+    assert names("ann", after="ann") == {"anna"}
+    assert names("a%") == {"a%"}
+    assert names("o") == {"o'brien", "ob"}
+    assert len(names("", limit=3)) == 3
+    assert names("zoe") == names("\0") == set()
 
 
 def test_the_access_tokens_of_grants_are_listed_while_they_live(stores: Stores) -> None:

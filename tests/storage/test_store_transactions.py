@@ -71,7 +71,10 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "grants.revoke_of_client": lambda stores: stores.grants.revoke_of_client("reports", LATER, "left"),
     "grants.touch": lambda stores: stores.grants.touch("grant_1", LATER),
     "grants.revoke_next": lambda stores: stores.grants.revoke_next(LATER, "restored", limit=1),
-    "grants.narrow": lambda stores: stores.grants.narrow(a_grant(user_id="user_ada"), ("urn:other",)),
+    "grants.revoke_some": lambda stores: stores.grants.revoke_some(["grant_1"], LATER, "ended"),
+    "grants.narrow": lambda stores: stores.grants.narrow(
+        a_grant(user_id="user_ada"), a_grant(resources=("urn:other",))
+    ),
     "grants.widen": lambda stores: stores.grants.widen(a_grant(user_id="user_ada"), ("read", "new")),
     "resources.add": lambda stores: stores.resources.add(a_resource(form="urn:new", uri="urn:new")),
     "resources.change": lambda stores: stores.resources.change(a_resource(), a_resource(name="Another")),
@@ -88,7 +91,7 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "consents.forget": lambda stores: stores.consents.forget("user_ada", "reports"),
     "consents.forget_client": lambda stores: stores.consents.forget_client("reports"),
     "consents.forget_some": lambda stores: stores.consents.forget_some(1),
-    "consents.narrow": lambda stores: stores.consents.narrow(a_consent(), ()),
+    "consents.narrow": lambda stores: stores.consents.narrow(a_consent(), None),
     "consents.remember": lambda stores: stores.consents.remember(a_consent(scopes=("new",))),
     "events.add": lambda stores: stores.events.add(an_event()),
     "event_positions.begin": lambda stores: stores.event_positions.begin("seals", 0),
@@ -166,7 +169,7 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
         "access_tokens",
         "usable_refresh_tokens",
     }
-    reads |= {"count_secrets", "find_all", "hold", "page"}
+    reads |= {"count_secrets", "count_live", "find_all", "hold", "hold_enabled", "page"}
     reads |= {"count_never_used", "count_of_policy", "hold_registrations", "never_used"}
     with database.begin() as stores:
         methods = {

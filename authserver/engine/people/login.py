@@ -11,6 +11,7 @@ from authserver.engine import rates
 from authserver.engine.context import Caller, Engine
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Verdict
+from authserver.engine.ending import Act, Subject, end_at_once
 from authserver.engine.errors import ServerError, SignInRefused, TooBusy
 from authserver.engine.people.attributes import (
     BadAttributes,
@@ -273,12 +274,14 @@ def hash_new_password(password: str) -> str:
 
 
 def disable_user(engine: Engine, username: str) -> bool:
-    """Disable a person from the next request on (R-09); False when unknown or disabled before."""
+    """Disable a person from the next request on (R-09), and end everything that is theirs, in this transaction (L-08).
+
+    False when unknown or disabled before.
+    """
     user = engine.stores.users.find_by_name(normalise_username(username))
-    if user is None or not engine.stores.users.disable(user.user_id, engine.now):
+    if user is None or not user.is_enabled:
         return False
-    engine.journal.user_id = user.user_id
-    engine.record(EventType.USER_DISABLED)
+    end_at_once(engine, Act(subject=Subject.user(user), for_good=True))
     return True
 
 
