@@ -9,6 +9,26 @@ from __future__ import annotations
 from authserver.engine import overview
 from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
 from authserver.engine.clients.authentication import disable_client
+from authserver.engine.clients.client_metadata import read_members
+from authserver.engine.clients.editing import (
+    ClientEdit,
+    ClientUnchanged,
+    Edited,
+    ListEdit,
+    edit,
+    members,
+    pin,
+)
+from authserver.engine.clients.initial_tokens import RegistrationPolicies, make, revoke
+from authserver.engine.clients.registration import add_client
+from authserver.engine.clients.secrets import (
+    SecretsUnchanged,
+    end_secret,
+    handle,
+    live_secrets,
+    needs_secret,
+    rotate_secret,
+)
 from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
 from authserver.engine.moments import BadMoment, moment_of
 from authserver.engine.people.account import (
@@ -24,7 +44,20 @@ from authserver.engine.people.attributes import BadAttributes, ChangedMeanwhile,
 from authserver.engine.people.login import BadPassword, add_user, disable_user
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.records import REFUSALS, EventFilter, EventType, GrantFilter
+from authserver.engine.records import (
+    REFUSALS,
+    ClientMetadata,
+    ClientSecret,
+    ClientState,
+    EventFilter,
+    EventType,
+    GrantFilter,
+    InitialTokenState,
+    RegisteredBy,
+    Resource,
+    is_address,
+)
+from authserver.engine.resources import BadResource
 
 __all__ = [
     "MAXIMUM_PAGE",
@@ -34,32 +67,58 @@ __all__ = [
     "BadAttributes",
     "BadMoment",
     "BadPassword",
+    "BadResource",
     "BadSearch",
     "BadUsername",
     "ChangedMeanwhile",
+    "ClientEdit",
+    "ClientMetadata",
+    "ClientSecret",
+    "ClientState",
+    "ClientUnchanged",
+    "Edited",
     "Ended",
     "EventFilter",
     "EventType",
     "GrantFilter",
+    "InitialTokenState",
+    "ListEdit",
     "Page",
+    "RegisteredBy",
+    "RegistrationPolicies",
+    "Resource",
+    "SecretsUnchanged",
     "Subject",
     "SubjectKind",
+    "add_client",
     "add_user",
     "change",
     "disable_client",
     "disable_user",
     "disconnect",
     "disconnect_all",
+    "edit",
     "enable_user",
     "end",
     "end_at_once",
+    "end_secret",
     "find",
+    "handle",
+    "is_address",
     "let_in_by",
+    "live_secrets",
+    "make",
+    "members",
     "moment_of",
+    "needs_secret",
     "normalise_username",
     "overview",
+    "pin",
     "plan",
+    "read_members",
+    "revoke",
     "revoke_grant",
+    "rotate_secret",
     "search",
     "set_password",
     "sign_out_everywhere",

@@ -23,6 +23,8 @@ from authserver.administration import (
     BadSearch,
     BadUsername,
     ChangedMeanwhile,
+    ClientUnchanged,
+    SecretsUnchanged,
 )
 from authserver.api import (
     Engine,
@@ -55,7 +57,9 @@ PROBLEMS = (
     BadSearch,
     BadUsername,
     ChangedMeanwhile,
+    ClientUnchanged,
     OAuthError,
+    SecretsUnchanged,
 )
 TEMPLATES = "authserver.features.console:templates"
 _NOTICE = "notice-of-operator"
