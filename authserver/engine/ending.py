@@ -220,13 +220,14 @@ def plan(begin: Begin, act: Act) -> Generator[Ended]:
 def end(begin: Begin, act: Act) -> Generator[Ended]:
     """End it, a batch in each transaction; what ended in each.
 
-    The first batch has its event, and one more at the end tells what ended in all others, also if the work is interrupted.
+    Whoever is disabled or removed has an event at once, and a user all that ended in the first batch. What else ended is in
+    one event at the end, also if the work is interrupted.
     """
-    rest, is_first = Ended(), True
+    rest, is_told = Ended(), act.subject.kind is SubjectKind.USER
     try:
         for ended in _work(begin, act, dry_run=False):
-            rest += Ended() if is_first else ended
-            is_first = False
+            rest += Ended() if is_told else ended
+            is_told = False
             yield ended
     finally:
         if rest:
@@ -290,7 +291,8 @@ def _work(begin: Begin, act: Act, *, dry_run: bool) -> Generator[Ended]:
                 ended, is_gone = _first(engine, act, dry_run=dry_run) if is_first else (Ended(), False)
                 page = step(engine, act, after, dry_run=dry_run)
                 ended += page.ended
-                if is_first and not dry_run and (is_gone or act.event or ended):
+                is_theirs = act.subject.kind is SubjectKind.USER and bool(ended or act.event)
+                if is_first and not dry_run and (is_gone or is_theirs):
                     _record(engine, act, ended, _act_event(act) if is_gone or not act.for_good else None)
             if is_first or page.size:
                 yield ended
