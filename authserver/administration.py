@@ -9,7 +9,7 @@ from __future__ import annotations
 from authserver.engine import overview
 from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.clients.client_metadata import read_members
+from authserver.engine.clients.client_metadata import read_members, value_of
 from authserver.engine.clients.editing import (
     ClientEdit,
     ClientUnchanged,
@@ -46,15 +46,12 @@ from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import (
     REFUSALS,
-    ClientMetadata,
     ClientSecret,
     ClientState,
     EventFilter,
     EventType,
     GrantFilter,
     InitialTokenState,
-    RegisteredBy,
-    Resource,
     is_address,
 )
 from authserver.engine.resources import BadResource
@@ -72,7 +69,6 @@ __all__ = [
     "BadUsername",
     "ChangedMeanwhile",
     "ClientEdit",
-    "ClientMetadata",
     "ClientSecret",
     "ClientState",
     "ClientUnchanged",
@@ -84,9 +80,7 @@ __all__ = [
     "InitialTokenState",
     "ListEdit",
     "Page",
-    "RegisteredBy",
     "RegistrationPolicies",
-    "Resource",
     "SecretsUnchanged",
     "Subject",
     "SubjectKind",
@@ -124,4 +118,5 @@ __all__ = [
     "sign_out_everywhere",
     "source_of",
     "types_of",
+    "value_of",
 ]

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from webtest import TestApp, TestResponse
 
+from authserver.administration import rotate_secret
 from authserver.engine.crypto import digests
-from authserver.engine.records import EventType, TokenKind
+from authserver.engine.records import Client, EventType, TokenKind
 from authserver.testing.records import a_client, a_consent, a_grant, a_token
 from authserver.testing.server import SETTINGS, Server, form_with
 from tests.features.test_console import HOSTILE, PEOPLE, signed_in
@@ -31,7 +32,7 @@ def server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory)
     server = Server(
         f"sqlite:///{path}",
         {
-            "authserver.plugins": f"{SETTINGS['authserver.plugins']}\nadmin_console",
+            "authserver.plugins": f"{SETTINGS['authserver.plugins']}\nprivate_key_jwt\nadmin_console",
             "authserver.plugin.admin_console.read": "support",
             "authserver.plugin.admin_console.operate": "operators",
         },
@@ -294,3 +295,306 @@ def test_who_only_reads_is_shown_no_button(server: Server, reader: TestApp) -> N
         "All its events",
         "What it was refused",
     }
+
+
+# ---- clients are added and changed ------------------------------------------------------------------
+
+
+def filled(admin: TestApp, **values: Any) -> Any:
+    """The form for a new client with these values."""
+    form = form_with(admin.get("/admin/clients/add"), "client_name")
+    form["client_name"] = "Reports"
+    form["redirect_uris"] = "https://reports.example/cb"
+    fill(form, {"scope": ["profile"], **values})
+    return form
+
+
+def fill(form: Any, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        fields = form.fields[name]
+        if isinstance(value, list):
+            for field in fields:
+                field.checked = field._value in value
+        else:
+            fields[0].value = value
+
+
+def stored(server: Server, client_id: str) -> Client:
+    with server.begin() as engine:
+        client = engine.stores.clients.find(client_id, engine.now)
+    assert client is not None
+    return client
+
+
+def once(answer: TestResponse) -> str:
+    """The secret that a page shows once."""
+    secret: str = answer.html.find(class_="once").find("code").get_text(strip=True)
+    return secret
+
+
+def test_a_client_is_added_and_its_secret_shown_once(server: Server, admin: TestApp) -> None:
+    """It works; sending the form again, as a reload does, makes no other client, and no page shows it again."""
+    form = filled(
+        admin,
+        client_id="added",
+        client_uri="https://reports.example/",
+        grant_types=["authorization_code", "client_credentials"],
+        first_party=True,
+    )
+    answer = form.submit()
+    secret = once(answer)
+    client = stored(server, "added")
+    assert (client.name, client.scopes, client.first_party) == ("Reports", ("profile",), True)
+    assert client.grant_types == ("authorization_code", "client_credentials")
+    assert client.redirect_uris == ("https://reports.example/cb",)
+    assert dict(client.details) == {"client_uri": "https://reports.example/"}
+    token = server.token(client, secret, grant_type="client_credentials")
+    assert token.status_int == 200
+    again = form.submit(expect_errors=True)
+    assert again.status_int == 400
+    assert "This form was sent before" in alert(again)
+    assert secret not in again.text
+    assert secret not in page_of(admin, "added").text
+    events = [row for row in server.rows("events") if row["client_id"] == "added"]
+    assert (events[0]["type"], events[0]["actor"][:5]) == (EventType.CLIENT_REGISTERED, "user:")
+
+
+def test_a_public_client_is_added_without_a_secret(server: Server, admin: TestApp) -> None:
+    form = filled(admin, token_endpoint_auth_method="none", redirect_uris="com.example.app:/cb")
+    page = form.submit().follow()
+    assert status(page) == "The client is added."
+    assert "It does not: it is a public client" in page.text
+    client = stored(server, page.html.main.find("code").get_text(strip=True))
+    assert (client.is_public, client.application_type, client.secrets) == (True, "native", ())
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "sentence"),
+    [
+        (
+            {"client_name": ""},
+            "client_name",
+            "client_name is missing: give it the name that people are shown.",
+        ),
+        ({"client_name": "a\u202eb"}, "client_name", "client_name must be up to 100 printable characters."),
+        ({"redirect_uris": "http://a.example/"}, "redirect_uris", "redirect_uris: "),
+        ({"redirect_uris": ""}, "redirect_uris", "redirect_uris is missing"),
+        ({"grant_types": []}, "grant_types", "grant_types is missing: tick what it may use."),
+        ({"grant_types": ["refresh_token"]}, "grant_types", "needs authorization_code among grant_types"),
+        ({"scope": []}, "scope", "scope must name at least one scope"),
+        ({"client_id": "user_x"}, "client_id", "A client_id has up to 100 visible ASCII characters"),
+        ({"client_id": "<script>alert(1)</script> "}, "", ""),
+        ({"client_id": "taken"}, "client_id", "client_id: there is a client with this id"),
+        ({"client_uri": "javascript:alert(1)"}, "client_uri", "client_uri: "),
+        ({"member-jwks": "{}"}, "jwks", "jwks: "),
+        ({"member-jwks": "not json"}, "jwks", "jwks: "),
+        ({"member-jwks": "[" * 9000}, "jwks", "jwks: "),
+        ({"token_endpoint_auth_method": "private_key_jwt"}, "jwks", "jwks"),
+        (
+            {"member-jwks": '{"keys": [1]}', "member-jwks_uri": "https://a.example/"},
+            "jwks",
+            "jwks and jwks_uri exclude each other: clear one of them.",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_at_its_field_and_what_was_typed_stays(
+    server: Server, admin: TestApp, values: dict[str, Any], field: str, sentence: str
+) -> None:
+    if values.get("client_id") == "taken":
+        keep(server, "taken")
+    form = filled(admin, **values)
+    count = len(server.rows("clients"))
+    answer = form.submit(expect_errors=True)
+    if not field:  # an odd id, and allowed
+        assert answer.status_int == 200
+        return
+    assert answer.status_int == 400
+    assert sentence in alert(answer)
+    assert len(server.rows("clients")) == count
+    again = form_with(answer, "client_name")
+    assert again["redirect_uris"].value.strip() == form["redirect_uris"].value.strip()
+    assert again["client_name"].value == form["client_name"].value
+    (wrong,) = answer.html.find_all(class_="wrong")
+    assert sentence in wrong.get_text(strip=True)
+    assert wrong["id"].endswith(field)
+
+
+def test_a_method_or_scope_that_there_is_not_is_refused(server: Server, admin: TestApp) -> None:
+    """Whoever sends a form without our page."""
+    for name, value in (
+        ("token_endpoint_auth_method", "magic"),
+        ("scope", "magic"),
+        ("grant_types", "magic"),
+    ):
+        form = filled(admin)
+        fields = [pair for pair in form.submit_fields() if pair[0] != name]
+        answer = admin.post("/admin/clients/add", [*fields, (name, value)], expect_errors=True)
+        assert answer.status_int == 400
+        assert name.split("_")[-1] in alert(answer)
+
+
+def test_a_client_is_changed_with_what_it_was_before(server: Server, admin: TestApp) -> None:
+    """Every member; lists may become empty; what is not touched stays."""
+    keep(
+        server,
+        "changing",
+        name="Before",
+        redirect_uris=("https://a.example/", "https://b.example/"),
+        details={"policy_uri": "https://a.example/policy", "software_id": "kept"},
+    )
+    form = form_with(page_of(admin, "changing").click("Edit"), "client_name")
+    assert form["redirect_uris"].value.split() == ["https://a.example/", "https://b.example/"]
+    fill(
+        form,
+        {
+            "client_name": "After",
+            "redirect_uris": "https://b.example/\r\nhttps://c.example/",
+            "grant_types": ["authorization_code"],
+            "scope": ["files.read"],
+            "policy_uri": "",
+            "tos_uri": "https://a.example/tos",
+            "rotates_refresh_tokens": False,
+        },
+    )
+    page = form.submit().follow()
+    assert "People who agreed before are asked again." in status(page)
+    client = stored(server, "changing")
+    assert (client.name, client.scopes) == ("After", ("files.read",))
+    assert client.redirect_uris == ("https://b.example/", "https://c.example/")
+    assert dict(client.details) == {"software_id": "kept", "tos_uri": "https://a.example/tos"}
+    assert not client.rotates_refresh_tokens
+    (event,) = [row for row in server.rows("events") if row["type"] == EventType.CLIENT_CHANGED]
+    changed = json.loads(event["details"])["changed"]
+    assert changed["client_name"] == {"from": "Before", "to": "After"}
+    assert event["actor"].startswith("user:")
+    nothing = form_with(page_of(admin, "changing").click("Edit"), "client_name").submit().follow()
+    assert status(nothing) == "Nothing was changed: it is so already."
+
+
+def test_a_form_that_somebody_else_overtook_changes_nothing(server: Server, admin: TestApp) -> None:
+    """And is shown again with what was typed; sent again, it counts."""
+    keep(server, "overtaken", name="Before")
+    form = form_with(page_of(admin, "overtaken").click("Edit"), "client_name")
+    other = form_with(page_of(admin, "overtaken").click("Edit"), "client_name")
+    other["client_name"] = "Theirs"
+    other.submit()
+    form["client_name"] = "Mine"
+    answer = form.submit(expect_errors=True)
+    assert "Somebody else changed this client since this form was shown" in alert(answer)
+    assert stored(server, "overtaken").name == "Theirs"
+    again = form_with(answer, "client_name")
+    assert again["client_name"].value == "Mine"
+    again.submit()
+    assert stored(server, "overtaken").name == "Mine"
+
+
+def test_a_client_that_becomes_public_is_asked_about_first(server: Server, admin: TestApp) -> None:
+    """Its secrets and grants end with its credential, so how many is said first; back again it gets a new secret."""
+    client, _ = server.add_client(client_id="becoming", scopes=("profile",))
+    agree(server, client.client_id, "ann", 2)
+    form = form_with(page_of(admin, "becoming").click("Edit"), "client_name")
+    form["token_endpoint_auth_method"] = "none"
+    asked = form.submit(expect_errors=True)
+    assert asked.status_int == 400
+    assert "Its grants now: 2." in asked.text
+    form = form_with(asked, "client_name")
+    assert form["token_endpoint_auth_method"].value == "none"
+    form["ends"] = True
+    page = form.submit().follow()
+    assert "Grants that ended: 2." in status(page)
+    assert stored(server, "becoming").secrets == ()
+    form = form_with(page.click("Edit"), "client_name")
+    form["token_endpoint_auth_method"] = "client_secret_basic"
+    answer = form.submit()
+    assert len(once(answer)) > 40
+    assert len(stored(server, "becoming").secrets) == 1
+
+
+def test_what_cannot_be_changed_is_a_sentence(server: Server, admin: TestApp) -> None:
+    keep(server, "over-already", disabled_at=NOW)
+    assert not page_of(admin, "over-already").html.find("a", string="Edit")
+    form = form_with(admin.get("/admin/clients/edit?client_id=over-already"), "client_name")
+    form["client_name"] = "Other"
+    assert alert(form.submit(expect_errors=True)) == "over-already is disabled for good"
+    assert admin.get("/admin/clients/edit?client_id=nobody", expect_errors=True).status_int == 404
+
+
+# ---- secrets ----------------------------------------------------------------------------------------
+
+
+def test_a_secret_is_replaced_with_an_overlap_and_ended(
+    server: Server, admin: TestApp, operator: TestApp
+) -> None:
+    client, first = server.add_client(
+        client_id="rotating", grant_types=("client_credentials",), scopes=("profile",)
+    )
+
+    def works(secret: str) -> bool:
+        return server.token(client, secret, grant_type="client_credentials").status_int == 200
+
+    form = form_with(page_of(admin, "rotating").click("Make a new secret"), "overlap")
+    answer = form.submit()
+    second = once(answer)
+    assert "is accepted until" in answer.text
+    assert works(first) and works(second)
+    assert "This form was sent before" in alert(form.submit(expect_errors=True))
+    assert len(stored(server, "rotating").secrets) == 2
+    third = form_with(page_of(admin, "rotating").click("Make a new secret"), "overlap").submit(
+        expect_errors=True
+    )
+    assert alert(third).startswith("rotating has two live secrets already")
+    page = page_of(operator, "rotating")
+    assert len(rows(page, "Live secrets, oldest first")) == 2
+    last_step = page.click("^End ", index=0)
+    assert "1 other secret is left." in last_step.text
+    page = form_with(last_step, "secret").submit("confirm").follow()
+    assert "has ended" in status(page)
+    assert not works(first) and works(second)
+    gone = form_with(last_step, "secret").submit("confirm", expect_errors=True)
+    assert alert(gone) == "This secret has ended already."
+    last_step = page.click("^End ", index=0)
+    assert "It is the last one" in last_step.text
+    form_with(last_step, "secret").submit("confirm").follow()
+    assert not works(second)
+    assert "It has no live secret" in page_of(operator, "rotating").text
+    new = {row["type"] for row in server.rows("events") if row["client_id"] == "rotating"}
+    assert {EventType.CLIENT_SECRET_ADDED, EventType.CLIENT_SECRET_ENDED} <= new
+
+
+def test_a_last_step_about_one_of_two_secrets_does_not_end_the_last(
+    server: Server, operator: TestApp
+) -> None:
+    """The other one ended meanwhile: the page that said that one is left does not count any more."""
+    client, _ = server.add_client(client_id="two-steps", scopes=("profile",))
+    with server.begin() as engine:
+        rotate_secret(engine, client.client_id, timedelta(hours=1))
+    page = page_of(operator, "two-steps")
+    one, other = page.click("^End ", index=0), page.click("^End ", index=1)
+    form_with(one, "secret").submit("confirm")
+    answer = form_with(other, "secret").submit("confirm", expect_errors=True)
+    assert "is the last live secret of two-steps" in alert(answer)
+    assert len(stored(server, "two-steps").secrets) == 1
+
+
+def test_a_new_secret_may_end_the_others_at_once(server: Server, admin: TestApp) -> None:
+    client, first = server.add_client(
+        client_id="lost", grant_types=("client_credentials",), scopes=("profile",)
+    )
+    form = form_with(admin.get("/admin/clients/secret?client_id=lost"), "overlap")
+    form["overlap"] = "0"
+    secret = once(form.submit())
+    refused = server.token(client, first, grant_type="client_credentials")
+    assert refused.status_int == 401
+    assert server.token(client, secret, grant_type="client_credentials").status_int == 200
+    forced = form_with(admin.get("/admin/clients/secret?client_id=lost"), "overlap")
+    forced["overlap"].force_value("99y")
+    assert alert(forced.submit(expect_errors=True)) == "overlap: there is no such choice"
+
+
+def test_a_client_without_secrets_has_no_pages_for_them(server: Server, admin: TestApp) -> None:
+    keep(server, "keyed", auth_method="private_key_jwt", details={"jwks": {"keys": [{"kid": "<b>key</b>"}]}})
+    page = page_of(admin, "keyed")
+    assert "&lt;b&gt;key" in page.text
+    assert "Make a new secret" not in page.text
+    for address in ("secret?client_id=keyed", "secret/end?client_id=keyed&secret=x"):
+        assert admin.get(f"/admin/clients/{address}", expect_errors=True).status_int == 404

@@ -17,7 +17,6 @@ from authserver.administration import (
     ClientState,
     EventFilter,
     GrantFilter,
-    RegisteredBy,
     Subject,
     handle,
     is_address,
@@ -26,7 +25,7 @@ from authserver.administration import (
     pin,
     search,
 )
-from authserver.api import Client, Grant
+from authserver.api import Client, Grant, RegisteredBy
 from authserver.features.console import ends
 from authserver.features.console.access import Role
 from authserver.features.console.pages import Page, Visit

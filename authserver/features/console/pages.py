@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -29,6 +30,7 @@ from authserver.administration import (
 from authserver.api import (
     Engine,
     InvalidRequest,
+    Kept,
     OAuthError,
     PageError,
     Parameters,
@@ -36,7 +38,9 @@ from authserver.api import (
     Route,
     Unsealable,
     User,
+    digest,
     from_text,
+    new_identifier,
     own_url,
     read_own_form,
     read_page_query,
@@ -63,6 +67,9 @@ PROBLEMS = (
 )
 TEMPLATES = "authserver.features.console:templates"
 _NOTICE = "notice-of-operator"
+# The kind under which a form that makes something is remembered, and for how long: browsers reload what they showed last.
+_FORM = "console-form"
+_REMEMBERED = timedelta(days=30)
 # In the address of a page: the sealed sentence about what was just done.
 _DONE = "done"
 
@@ -151,6 +158,32 @@ class Visit:
     def token(self, name: str) -> str:
         """The token of a form that is sent to this page."""
         return session_token(self.request, name)
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """What was sent under a name that several boxes have."""
+        return self.sent.all(name)
+
+    def once(self) -> None:
+        """Use up the form, so that sending it again, as reloading its answer does, makes nothing a second time.
+
+        The form has `new_once()` as its field `once`.
+
+        Raises:
+            InvalidRequest: it was used before.
+        """
+        used = digest(_FORM, f"{self.page.name} {self.get('once')}")
+        record = Kept(
+            kind=_FORM, digest=used, created_at=self.engine.now, expires_at=self.engine.now + _REMEMBERED
+        )
+        if not self.get("once") or not self.engine.stores.kept.add_once(record):
+            raise InvalidRequest(
+                "This form was sent before, and what it made is shown only once. Send it again only to make another one.",
+                reason="operator-input",
+            )
+
+    def new_once(self) -> str:
+        """For a form that is sent only once."""
+        return new_identifier("")
 
     def see(self, name: str, /, *, done: str = "", **query: str | None) -> Response:
         """Go to a page, which says what was done.
