@@ -19,7 +19,9 @@ from authserver.engine.clients.editing import (
     members,
     pin,
 )
-from authserver.engine.clients.initial_tokens import RegistrationPolicies, make, revoke
+from authserver.engine.clients.initial_tokens import MAXIMUM_NOTE, MAXIMUM_USES, policy_names
+from authserver.engine.clients.initial_tokens import make as make_initial_token
+from authserver.engine.clients.initial_tokens import revoke as revoke_initial_token
 from authserver.engine.clients.registration import add_client
 from authserver.engine.clients.secrets import (
     SecretsUnchanged,
@@ -30,7 +32,7 @@ from authserver.engine.clients.secrets import (
     rotate_secret,
 )
 from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
-from authserver.engine.moments import BadMoment, moment_of
+from authserver.engine.moments import BadMoment, length_of, moment_of
 from authserver.engine.people.account import (
     disconnect,
     disconnect_all,
@@ -54,10 +56,15 @@ from authserver.engine.records import (
     InitialTokenState,
     is_address,
 )
-from authserver.engine.resources import BadResource
+from authserver.engine.resources import MINIMUM_LIFETIME, BadResource
+from authserver.engine.resources import add as add_resource
+from authserver.engine.resources import change as change_resource
 
 __all__ = [
+    "MAXIMUM_NOTE",
     "MAXIMUM_PAGE",
+    "MAXIMUM_USES",
+    "MINIMUM_LIFETIME",
     "REFUSALS",
     "Act",
     "AlreadyExists",
@@ -80,13 +87,14 @@ __all__ = [
     "InitialTokenState",
     "ListEdit",
     "Page",
-    "RegistrationPolicies",
     "SecretsUnchanged",
     "Subject",
     "SubjectKind",
     "add_client",
+    "add_resource",
     "add_user",
     "change",
+    "change_resource",
     "disable_client",
     "disable_user",
     "disconnect",
@@ -99,9 +107,10 @@ __all__ = [
     "find",
     "handle",
     "is_address",
+    "length_of",
     "let_in_by",
     "live_secrets",
-    "make",
+    "make_initial_token",
     "members",
     "moment_of",
     "needs_secret",
@@ -109,9 +118,10 @@ __all__ = [
     "overview",
     "pin",
     "plan",
+    "policy_names",
     "read_members",
-    "revoke",
     "revoke_grant",
+    "revoke_initial_token",
     "rotate_secret",
     "search",
     "set_password",

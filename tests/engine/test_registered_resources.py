@@ -450,7 +450,8 @@ def test_what_is_done_with_resources_is_on_record(rules: Rules, web: tuple[Clien
     (gone,) = rules.events("resource.removed")
     (revoked,) = rules.events("grants.revoked")
     assert added["details"]["token_lifetime"] == 300
-    assert changed["details"]["changed"] == ["name", "token_lifetime"]
+    assert changed["details"]["changed"].keys() == {"name", "token_lifetime"}
+    assert changed["details"]["changed"]["token_lifetime"] == {"from": 300, "to": None}
     assert gone["details"]["resource"] == revoked["details"]["resource"] == NOTES
     assert revoked["reason"] == gone["reason"] == "resource-removed"
     assert (revoked["details"]["grants"], revoked["details"]["consents"]) == (1, 1)

@@ -32,7 +32,8 @@ def server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory)
     server = Server(
         f"sqlite:///{path}",
         {
-            "authserver.plugins": f"{SETTINGS['authserver.plugins']}\nprivate_key_jwt\nadmin_console",
+            "authserver.plugins": f"{SETTINGS['authserver.plugins']}\nprivate_key_jwt\nregistration_token\nadmin_console",
+            "authserver.plugin.registration_token.policies": "partners = scopes profile",
             "authserver.plugin.admin_console.read": "support",
             "authserver.plugin.admin_console.operate": "operators",
         },
@@ -598,3 +599,216 @@ def test_a_client_without_secrets_has_no_pages_for_them(server: Server, admin: T
     assert "Make a new secret" not in page.text
     for address in ("secret?client_id=keyed", "secret/end?client_id=keyed&secret=x"):
         assert admin.get(f"/admin/clients/{address}", expect_errors=True).status_int == 404
+
+
+# ---- initial access tokens --------------------------------------------------------------------------
+
+
+def test_an_initial_access_token_is_made_used_and_revoked(
+    server: Server, admin: TestApp, operator: TestApp
+) -> None:
+    form = form_with(admin.get("/admin/initial-tokens").click("Make a token"), "policy")
+    form["uses"], form["note"] = "2", HOSTILE[:150]
+    answer = form.submit()
+    text = once(answer)
+    assert "This form was sent before" in alert(form.submit(expect_errors=True))
+    body = {
+        "client_name": "Partner",
+        "redirect_uris": ["https://partner.example/cb"],
+        "token_endpoint_auth_method": "none",
+        "scope": "profile",
+    }
+    headers = {"Authorization": f"Bearer {text}"}
+    client_id = server.http.post_json(server.path("/oauth/register"), body, headers=headers).json["client_id"]
+    page = operator.get("/admin/initial-tokens")
+    (row,) = rows(page, "Tokens that were made here, newest first")
+    assert "can be used partners 1 of 2" in row
+    assert text not in page.text
+    assert "\u202e" not in page.text
+    assert "<script>alert" not in page.text
+    last_step = page.click("^Revoke")
+    told = last_step.html.find("form", class_="confirmation").get_text(" ", strip=True)
+    assert "1 client has registered with it, and stays." in told, told
+    page = form_with(last_step, "initial_token").submit("confirm").follow()
+    assert "is revoked. The clients that it registered stay." in status(page)
+    assert "revoked" in rows(page, "Tokens that were made here, newest first")[0]
+    refused = server.http.post_json(server.path("/oauth/register"), body, headers=headers, expect_errors=True)
+    assert refused.status_int == 401
+    again = form_with(last_step, "initial_token").submit("confirm", expect_errors=True)
+    assert alert(again) == "this token is revoked already"
+    shown = page_of(admin, client_id)
+    assert "policy" in shown.html.find(string="Let in by").parent.find_next("dd").get_text()
+    events = [row for row in server.rows("events") if row["type"] == EventType.INITIAL_TOKEN_ADDED]
+    assert all(row["actor"].startswith("user:") for row in events)
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "sentence"),
+    [
+        ({"policy": "nobodys"}, "policy", "there is no such registration policy"),
+        ({"uses": "0"}, "uses", "write a whole number from 1 to 1,000,000"),
+        ({"uses": "1000001"}, "uses", "write a whole number"),
+        ({"uses": "\u0663"}, "uses", "write a whole number"),
+        ({"uses": ""}, "uses", "write a whole number"),
+        ({"expires": "99y"}, "expires", "there is no such choice"),
+        ({"note": "x" * 201}, "note", "it has more than 200 characters"),
+    ],
+)
+def test_a_token_that_cannot_be_made_is_said_at_its_field(
+    server: Server, admin: TestApp, values: dict[str, str], field: str, sentence: str
+) -> None:
+    form = form_with(admin.get("/admin/initial-tokens/add"), "policy")
+    for name, value in values.items():
+        form[name].force_value(value)
+    count = len(server.rows("initial_tokens"))
+    answer = form.submit(expect_errors=True)
+    assert answer.status_int == 400
+    assert sentence in alert(answer)
+    assert sentence in answer.html.find(id=f"wrong-{field}").get_text()
+    assert len(server.rows("initial_tokens")) == count
+
+
+def test_an_initial_access_token_for_any_number_of_clients(server: Server, admin: TestApp) -> None:
+    form = form_with(admin.get("/admin/initial-tokens/add"), "policy")
+    form["unlimited"], form["expires"] = True, "365d"
+    assert "any number" in form.submit().text
+    for address in ("?after=nothing", "/revoke?initial_token=nothing"):
+        answer = admin.get(f"/admin/initial-tokens{address}", expect_errors=True)
+        assert answer.status_int == (400 if "after" in address else 404)
+
+
+# ---- resources and scopes ---------------------------------------------------------------------------
+
+
+def resource_form(admin: TestApp, **values: Any) -> Any:
+    form = form_with(admin.get("/admin/resources/add"), "uri")
+    fill(form, {"uri": "https://notes.example/", **values})
+    return form
+
+
+def test_a_resource_is_registered_changed_and_removed(server: Server, admin: TestApp) -> None:
+    """L-08: removing it says how much ends, and ends it."""
+    keep(server, "notes-api")
+    page = (
+        resource_form(
+            admin, name="Notes", every_scope=False, scope=["files.read"], introspecting_clients="notes-api"
+        )
+        .submit()
+        .follow()
+    )
+    assert status(page) == "https://notes.example/ is registered."
+    (row,) = [row for row in rows(page, "Resources, those of the INI first") if "notes.example" in row]
+    assert row.startswith("Notes https://notes.example/")
+    assert "the database" in row
+    form = form_with(page.click("Edit"), "uri")
+    assert form["introspecting_clients"].value.split() == ["notes-api"]
+    fill(form, {"uri": "https://NOTES.example/", "token_lifetime": "5m", "token_format": "opaque"})
+    page = form.submit().follow()
+    assert "https://NOTES.example/ is changed." in status(page)
+    events = [row for row in server.rows("events") if row["type"] == EventType.RESOURCE_CHANGED]
+    changed = json.loads(events[0]["details"])["changed"]
+    assert changed["token_lifetime"] == {"from": None, "to": 300}
+    with server.begin() as engine:
+        engine.stores.grants.add(
+            a_grant(
+                grant_id="grant_notes",
+                client_id="notes-api",
+                user_id=None,
+                resources=("https://notes.example/",),
+                created_at=NOW,
+                expires_at=NOW + timedelta(days=1),
+            )
+        )
+    last_step = page.click("^Remove$")
+    assert "1 grant" in last_step.html.find(class_="ends").get_text(" ", strip=True)
+    page = form_with(last_step, "resource").submit("confirm").follow()
+    assert status(page).startswith("https://NOTES.example/ is removed. Ended: 1 grant")
+    assert "otes.example" not in page.html.find("table").get_text()
+    gone = form_with(last_step, "resource").submit("confirm", expect_errors=True)
+    assert gone.status_int == 404
+    events = [row for row in server.rows("events") if row["type"] == EventType.RESOURCE_REMOVED]
+    assert all(row["actor"].startswith("user:") for row in events)
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "sentence"),
+    [
+        ({"uri": "nothing"}, "uri", "Write an absolute URI"),
+        ({"uri": "https://files.example/"}, "uri", "the INI names it"),
+        ({"name": "\u202e"}, "name", "printable characters"),
+        ({"every_scope": False}, "scope", "Tick the scopes"),
+        ({"scope": ["profile"]}, "scope", "Tick either every scope"),
+        ({"token_lifetime": "soon"}, "token_lifetime", "Write a duration"),
+        ({"token_lifetime": "1s"}, "token_lifetime", "an access token is valid for 10 to"),
+        ({"token_lifetime": "999999d"}, "token_lifetime", "an access token is valid for 10 to"),
+        ({"introspecting_clients": "nobody"}, "introspecting_clients", "nobody: no such client"),
+        ({"is_default": True}, "is_default", "is the default already"),
+    ],
+)
+def test_what_is_wrong_with_a_resource_is_said_at_its_field(
+    server: Server, admin: TestApp, values: dict[str, Any], field: str, sentence: str
+) -> None:
+    answer = resource_form(admin, **values).submit(expect_errors=True)
+    assert answer.status_int == 400
+    assert sentence in alert(answer)
+    (wrong,) = answer.html.find_all(class_="wrong")
+    assert sentence in wrong.get_text()
+    assert wrong.get("id", "wrong-is_default") == f"wrong-{field}"
+    assert server.rows("resources") == []
+
+
+def test_a_resource_that_somebody_else_overtook_is_not_changed(server: Server, admin: TestApp) -> None:
+    page = resource_form(admin, uri="urn:race").submit().follow()
+    one, other = (form_with(page.click("Edit"), "uri") for _ in range(2))
+    other["name"] = "Theirs"
+    other.submit()
+    one["name"] = "Mine"
+    assert "Somebody else changed this resource" in alert(one.submit(expect_errors=True))
+    assert [row["name"] for row in server.rows("resources")] == ["Theirs"]
+    elsewhere = form_with(page.click("Edit"), "uri")
+    elsewhere["uri"] = "urn:other"
+    assert "This is the URI of another resource" in alert(elsewhere.submit(expect_errors=True))
+    form_with(page.click("^Remove$"), "resource").submit("confirm")
+
+
+def test_a_resource_of_the_ini_is_only_shown(server: Server, admin: TestApp) -> None:
+    """With the setting that names it; all access to it can end."""
+    page = admin.get("/admin/resources")
+    (row,) = [row for row in rows(page, "Resources, those of the INI first") if "files.example" in row]
+    assert "authserver.plugin.resources_listed.resources" in row
+    assert "Edit" not in row
+    for address in ("edit", "remove"):
+        answer = admin.get(f"/admin/resources/{address}?resource=https://files.example/", expect_errors=True)
+        assert answer.status_int == 404
+    last_step = admin.get("/admin/resources/end?resource=https://files.example/")
+    page = form_with(last_step, "resource").submit("confirm").follow()
+    assert status(page).startswith("Nothing ended.") or status(page).startswith("Ended")
+    for odd in ("", "nothing", "https://nobody.example/"):
+        answer = admin.get("/admin/resources/end", {"resource": odd}, expect_errors=True)
+        assert answer.status_int == 404
+    assert "begin with the first page" in alert(admin.get("/admin/resources?after=x", expect_errors=True))
+
+
+def test_scopes_are_shown_and_all_access_with_one_ends(
+    server: Server, reader: TestApp, operator: TestApp
+) -> None:
+    shown = rows(reader.get("/admin/scopes"), "Scopes")
+    assert "profile See your name authserver.scopes" in shown
+    assert "admin not in the metadata Everything authserver.scopes" in shown
+    keep(server, "scoped")
+    with server.begin() as engine:
+        engine.stores.grants.add(
+            a_grant(
+                grant_id="grant_scoped",
+                client_id="scoped",
+                user_id=None,
+                scopes=("files.write",),
+                created_at=NOW,
+                expires_at=NOW + timedelta(days=1),
+            )
+        )
+    last_step = operator.get("/admin/scopes").click(href="scope=files.write")
+    assert "1 grant" in last_step.html.find(class_="ends").get_text(" ", strip=True)
+    page = form_with(last_step, "scope").submit("confirm").follow()
+    assert status(page).startswith("Ended: 1 grant")
+    assert operator.get("/admin/scopes/end?scope=nothing", expect_errors=True).status_int == 404

@@ -45,11 +45,20 @@ from typing import ClassVar
 from pyramid.config import Configurator
 
 from authserver.api import hookimpl
-from authserver.features.console import audit, client_forms, client_secrets, clients, overview, settings
+from authserver.features.console import (
+    audit,
+    client_forms,
+    client_secrets,
+    clients,
+    initial_tokens,
+    overview,
+    resources,
+    settings,
+)
 from authserver.features.console.access import Access, Role
 from authserver.features.console.pages import Page, Refused, refused_view, view_of
 
-FAMILIES = (overview, clients, client_forms, client_secrets, audit, settings)
+FAMILIES = (overview, clients, client_forms, client_secrets, initial_tokens, resources, audit, settings)
 PAGES: tuple[Page, ...] = tuple(chain.from_iterable(family.PAGES for family in FAMILIES))
 _MAXIMUM_AGE = 31_536_000
 

@@ -21,6 +21,7 @@ from authserver.administration import (
     BadAttributes,
     BadMoment,
     BadPassword,
+    BadResource,
     BadSearch,
     BadUsername,
     ChangedMeanwhile,
@@ -58,6 +59,7 @@ PROBLEMS = (
     BadAttributes,
     BadMoment,
     BadPassword,
+    BadResource,
     BadSearch,
     BadUsername,
     ChangedMeanwhile,
@@ -121,6 +123,7 @@ class Visit:
     Attributes:
         sent: the parameters of the address, or of the form.
         problem: why the form was refused that is shown again.
+        wrong: the name of what is not right in it, where the error has it as its `member`.
     """
 
     request: Request
@@ -129,6 +132,7 @@ class Visit:
     role: Role
     sent: Parameters = field(repr=False)
     problem: str = ""
+    wrong: str = ""
 
     @property
     def engine(self) -> Engine:
@@ -219,7 +223,7 @@ class Refused(PageError):
             else InvalidRequest(str(problem), reason="operator-input")
         )
         super().__init__(cause)
-        self.visit = replace(visit, problem=cause.description)
+        self.visit = replace(visit, problem=cause.description, wrong=getattr(problem, "member", ""))
 
 
 def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Request], Response]:
