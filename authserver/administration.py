@@ -25,6 +25,7 @@ from authserver.engine.clients.initial_tokens import revoke as revoke_initial_to
 from authserver.engine.clients.registration import add_client
 from authserver.engine.clients.secrets import (
     SecretsUnchanged,
+    TwoLiveSecrets,
     end_secret,
     handle,
     live_secrets,
@@ -90,6 +91,7 @@ __all__ = [
     "SecretsUnchanged",
     "Subject",
     "SubjectKind",
+    "TwoLiveSecrets",
     "add_client",
     "add_resource",
     "add_user",

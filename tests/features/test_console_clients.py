@@ -543,7 +543,7 @@ def test_a_secret_is_replaced_with_an_overlap_and_ended(
     third = form_with(page_of(admin, "rotating").click("Make a new secret"), "overlap").submit(
         expect_errors=True
     )
-    assert alert(third).startswith("rotating has two live secrets already")
+    assert alert(third).startswith("It has two live secrets already: end one of them first")
     page = page_of(operator, "rotating")
     assert len(rows(page, "Live secrets, oldest first")) == 2
     last_step = page.click("^End ", index=0)

@@ -11,6 +11,7 @@ from pyramid.response import Response
 
 from authserver.administration import (
     SecretsUnchanged,
+    TwoLiveSecrets,
     end_secret,
     needs_secret,
     rotate_secret,
@@ -50,7 +51,12 @@ def make(visit: Visit) -> Mapping[str, Any]:
     if visit.get("overlap") not in OVERLAPS:
         raise InvalidRequest("overlap: there is no such choice", reason="operator-input")
     seconds, _ = OVERLAPS[visit.get("overlap")]
-    secret = rotate_secret(visit.engine, client.client_id, timedelta(seconds=seconds))
+    try:
+        secret = rotate_secret(visit.engine, client.client_id, timedelta(seconds=seconds))
+    except TwoLiveSecrets:
+        raise SecretsUnchanged(
+            "It has two live secrets already: end one of them first, or let both end at once."
+        ) from None
     return {
         "client": client,
         "secret": secret,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -198,7 +199,7 @@ def show_end(visit: Visit) -> Mapping[str, Any]:
     return {
         "client": client,
         "is_kept": is_kept,
-        **ends.told(amount, command=f"authserver {command} --dry-run"),
+        **ends.told(amount, command=f"authserver {command} --dry-run -- {shlex.quote(client.client_id)}"),
     }
 
 
@@ -208,7 +209,7 @@ def disable(visit: Visit) -> Response:
     amount = ends.carry_out(visit, _act(client, is_kept))
     name = "This client is disabled." if is_kept else ""
     if not amount.is_whole:
-        done = f"{name} {amount.sentences} There is more: go on until nothing is left.".strip()
+        done = f"{name} {amount.sentences} There may be more: go on until nothing is left.".strip()
         return visit.see(visit.page.name, done=done, client_id=client.client_id)
     return visit.see("admin_client", done=f"{name} {amount.sentences}".strip(), client_id=client.client_id)
 

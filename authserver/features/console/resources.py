@@ -242,7 +242,7 @@ def _last_step(visit: Visit, act: Act, command: str) -> Mapping[str, Any]:
     return {
         "act": act,
         "keys": {key: visit.get(key) for key in visit.page.keys},
-        **ends.told(amount, command=f"{_command(command, act)} --dry-run"),
+        **ends.told(amount, command=_command(command, act, "--dry-run")),
     }
 
 
@@ -255,9 +255,9 @@ def _end(visit: Visit, act: Act, command: str, page: str, done: str = "") -> Res
     return visit.see(page, done=" ".join(filter(None, (done, amount.sentences, rest))))
 
 
-def _command(command: str, act: Act) -> str:
-    name = shlex.quote(act.subject.name)
-    return f"authserver {command} {'-- ' if name.startswith('-') else ''}{name}"
+def _command(command: str, act: Act, *options: str) -> str:
+    """As a shell takes it, whatever the name of the resource is."""
+    return " ".join(("authserver", command, *options, "--", shlex.quote(act.subject.name)))
 
 
 # ---- scopes -----------------------------------------------------------------------------------------
