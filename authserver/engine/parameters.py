@@ -91,6 +91,12 @@ class Parameters:
         return cls._of(pairs, names, unreadable)
 
     @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> Self:
+        """These names and values."""
+        pairs = tuple(pairs)
+        return cls._of(pairs, (name for name, _ in pairs), {})
+
+    @classmethod
     def _of(
         cls, pairs: Iterable[tuple[str, str]], names: Iterable[str], unreadable: Mapping[str, str]
     ) -> Self:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +12,7 @@ from shutil import copyfile
 from typing import Any
 
 import pytest
-from webtest import TestApp, TestResponse
+from webtest import TestApp, TestResponse, Upload
 
 from authserver.administration import rotate_secret
 from authserver.engine.crypto import digests
@@ -518,6 +520,100 @@ def test_what_cannot_be_changed_is_a_sentence(server: Server, admin: TestApp) ->
     form["client_name"] = "Other"
     assert alert(form.submit(expect_errors=True)) == "over-already is disabled for good"
     assert admin.get("/admin/clients/edit?client_id=nobody", expect_errors=True).status_int == 404
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><rect width="1" height="1"/></svg>'
+
+
+def test_a_logo_is_sent_as_a_file_and_taken_away(server: Server, admin: TestApp) -> None:
+    keep(server, "pictured")
+    page = page_of(admin, "pictured").click("Logo")
+    form = form_with(page, "client_id")
+    form["logo"] = Upload("logo.svg", SVG, "image/svg+xml")
+    page = form.submit().follow()
+    picture = admin.get(page.html.find("img", alt="Its logo")["src"])
+    assert (picture.content_type, picture.body) == ("image/svg+xml", SVG)
+    png = struct_png()
+    form["logo"] = Upload('a"b\r\n.png', png, "image/png")
+    page = form.submit().follow()
+    assert admin.get(page.html.find("img", alt="Its logo")["src"]).body == png
+    form = form_with(page.click("Logo"), "client_id")
+    page = form.submit("remove").follow()
+    assert status(page) == "The logo is taken away."
+    assert stored(server, "pictured").logo is None
+
+
+def struct_png() -> bytes:
+    """A picture of one pixel, with line ends and what looks like the end of a form in a comment."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            chunk(b"tEXt", b"Comment\0\r\n\r\n--boundary--\r\n\n"),
+            chunk(b"IDAT", zlib.compress(b"\0\0")),
+            chunk(b"IEND", b""),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "logo: choose an SVG or PNG file."),
+        (b"GIF89a", "logo: it must be an SVG or PNG file."),
+        (SVG.replace(b"rect", b"script"), "logo: the SVG file must not have the element script."),
+    ],
+)
+def test_a_file_that_is_no_logo_is_refused(
+    server: Server, admin: TestApp, content: bytes, sentence: str
+) -> None:
+    if not any(row["client_id"] == "no-logo" for row in server.rows("clients")):
+        keep(server, "no-logo")
+    form = form_with(page_of(admin, "no-logo").click("Logo"), "client_id")
+    form["logo"] = Upload("logo.svg", content, "image/svg+xml")
+    answer = form.submit(expect_errors=True)
+    assert (answer.status_int, alert(answer)) == (400, sentence)
+    assert stored(server, "no-logo").logo is None
+
+
+def test_a_logo_that_is_too_large_is_refused_unread(server: Server, admin: TestApp) -> None:
+    keep(server, "large-logo")
+    form = form_with(page_of(admin, "large-logo").click("Logo"), "client_id")
+    form["logo"] = Upload("logo.svg", SVG + b" " * 70_000, "image/svg+xml")
+    assert form.submit(expect_errors=True).status_int == 413
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"--x--",
+        b"nothing",
+        b"--x\r\n\r\n\r\n--x--\r\n",
+        b'--x\r\nContent-Disposition: form-data; name="client_id"\r\n\r\n\xff\r\n--x--\r\n',
+        b'--x\r\nContent-Disposition: form-data; name="client_id"\r\n\r\na',
+        b'--x\r\nContent-Disposition: form-data; name="client_id"\r\n\r\na\0b\r\n--x--\r\n',
+        b'--x\r\nContent-Disposition: form-data; name="<b>"\r\n\r\na\r\n--x--\r\n',
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\na\r\n' * 200 + b"--x--\r\n",
+    ],
+)
+def test_a_body_that_no_browser_sends_is_refused(admin: TestApp, body: bytes) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = admin.post("/admin/clients/logo", body, headers=headers, expect_errors=True)
+    assert answer.status_int in (400, 403)
+
+
+def test_only_the_form_with_a_file_is_read_as_one_with_files(admin: TestApp) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = admin.post("/admin/clients/add", b"--x--\r\n", headers=headers, expect_errors=True)
+    assert answer.status_int == 400
+    self_registered = admin.get("/admin/clients/logo?client_id=hostile", expect_errors=True)
+    assert self_registered.status_int == 404
 
 
 # ---- secrets ----------------------------------------------------------------------------------------

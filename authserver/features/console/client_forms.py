@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pyramid.httpexceptions import HTTPNotFound
 from pyramid.response import Response
 
 from authserver.administration import (
@@ -28,6 +29,8 @@ from authserver.features.console import ends
 from authserver.features.console.access import Role
 from authserver.features.console.clients import KEYS, LINKS, kept_client
 from authserver.features.console.pages import Page, Visit
+from authserver.limits import MAXIMUM_LOGO, MAXIMUM_LOGO_SIDE
+from authserver.web.client_logos import logo_url
 
 # Before the name of a member that a plugin keeps, in the form.
 MEMBER = "member-"
@@ -145,6 +148,37 @@ def change(visit: Visit) -> Mapping[str, Any] | Response:
     }
 
 
+def show_logo(visit: Visit) -> Mapping[str, Any]:
+    """The logo that a client has, and a form for another."""
+    client = _with_logo(visit)
+    return {
+        "client": client,
+        "logo": logo_url(visit.request, client),
+        "wrong": visit.problem,
+        "kilobytes": MAXIMUM_LOGO // 1024,
+        "side": MAXIMUM_LOGO_SIDE,
+    }
+
+
+def change_logo(visit: Visit) -> Response:
+    """Give a client another logo, or take it away."""
+    client = _with_logo(visit)
+    content = b"" if visit.get("remove") else visit.file("logo")
+    if not content and not visit.get("remove"):
+        raise InvalidClientMetadata("logo: choose an SVG or PNG file.")
+    edit(visit.engine, client.client_id, ClientEdit(logo=content))
+    done = "The logo is taken away." if visit.get("remove") else "The client has this logo."
+    return visit.see("admin_client", done=done, client_id=client.client_id)
+
+
+def _with_logo(visit: Visit) -> Client:
+    """The client that a page is about, if it may have a logo here. Raises HTTPNotFound."""
+    client = kept_client(visit)
+    if client.is_self_registered:
+        raise HTTPNotFound()
+    return client
+
+
 def version(client: Client) -> str:
     """What tells whether a client was changed since its form was shown."""
     said = json.dumps(members(client), sort_keys=True, default=str)
@@ -258,5 +292,17 @@ PAGES = (
         result="client_secret_shown.jinja2",
         keys=("client_id",),
         below="admin_clients",
+    ),
+    Page(
+        name="admin_client_logo",
+        path="/admin/clients/logo",
+        show=show_logo,
+        act=change_logo,
+        role=Role.ADMINISTER,
+        act_role=Role.ADMINISTER,
+        template="client_logo.jinja2",
+        keys=("client_id",),
+        below="admin_clients",
+        files=True,
     ),
 )

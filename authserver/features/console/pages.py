@@ -6,6 +6,7 @@ page can forget them.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -97,6 +98,7 @@ class Page:
         entry: its label in the navigation; "" for a page that is reached from others.
         below: the name of the page that is marked in the navigation while this one is shown; "" for itself.
         result: the template for the values that `act` returns; "" for `template`.
+        files: whether its form may carry files (`Visit.file`).
     """
 
     name: str
@@ -110,6 +112,7 @@ class Page:
     entry: str = ""
     below: str = ""
     result: str = ""
+    files: bool = False
 
     @property
     def route(self) -> Route:
@@ -166,6 +169,13 @@ class Visit:
     def all(self, name: str) -> tuple[str, ...]:
         """What was sent under a name that several boxes have."""
         return self.sent.all(name)
+
+    def file(self, name: str) -> bytes:
+        """The content of the file that was sent under this name; empty for none. Raises InvalidRequest for no file."""
+        try:
+            return b64decode(self.sent.get(name) or "", validate=True)
+        except ValueError:
+            raise InvalidRequest(f"{name}: choose a file", reason="operator-input") from None
 
     def once(self) -> None:
         """Use up the form, so that sending it again, as reloading its answer does, makes nothing a second time.
@@ -238,7 +248,7 @@ def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Requ
         if request.method not in (*page.route.methods, "HEAD"):
             raise HTTPMethodNotAllowed(headers={"Allow": ", ".join(page.route.methods)})
         # Before anybody is sent to sign in: a request from another site must not lead anywhere.
-        sent = read_own_form(request) if changes else read_page_query(request)
+        sent = read_own_form(request, files=page.files) if changes else read_page_query(request)
         if user is None or session is None or role is None:
             return see_login(request, page=_back(page, sent, changes))
         if not access.is_recent(session, request.engine.now, changes=changes):
