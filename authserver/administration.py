@@ -60,6 +60,7 @@ from authserver.engine.records import (
 from authserver.engine.resources import MINIMUM_LIFETIME, BadResource
 from authserver.engine.resources import add as add_resource
 from authserver.engine.resources import change as change_resource
+from authserver.settings import AccessTokenFormat
 
 __all__ = [
     "MAXIMUM_NOTE",
@@ -67,6 +68,7 @@ __all__ = [
     "MAXIMUM_USES",
     "MINIMUM_LIFETIME",
     "REFUSALS",
+    "AccessTokenFormat",
     "Act",
     "AlreadyExists",
     "BadAttributes",

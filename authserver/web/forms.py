@@ -10,7 +10,7 @@ from functools import partial
 from pyramid.httpexceptions import HTTPRequestEntityTooLarge, HTTPUnsupportedMediaType
 
 from authserver.engine.errors import InvalidRequest, PageError
-from authserver.engine.parameters import Parameters
+from authserver.engine.parameters import Parameters, checked_text
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_PARAMETER, MAXIMUM_PARAMETERS, sealed_length
 from authserver.web.request import Request
 
@@ -83,23 +83,27 @@ def read_page_upload(request: Request) -> Parameters:
 
 
 def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, str]]:
-    """Names and values of a multipart body; what has a file name is a file. Raises InvalidRequest."""
+    """Names and values of a multipart body; what has a file name is a file.
+
+    Raises:
+        HTTPUnsupportedMediaType: it is not what a browser sends.
+        InvalidRequest: as `Parameters.parse` does.
+    """
     preamble, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary)
-    if preamble or not parts or parts[-1].rstrip(b"\r\n") != b"--" or len(parts) > MAXIMUM_PARAMETERS:
-        raise InvalidRequest("the form is not one that a browser sends")
+    if preamble or not parts or parts[-1].rstrip(b"\r\n") != b"--":
+        raise HTTPUnsupportedMediaType()
+    if len(parts) > MAXIMUM_PARAMETERS:
+        raise InvalidRequest("too many parameters")
     for part in parts[:-1]:
         head, separator, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
         named = _NAMED_PART.search(head)
         if not separator or named is None:
-            raise InvalidRequest("the form is not one that a browser sends")
+            raise HTTPUnsupportedMediaType()
         name, is_file = named[1].decode(), named[2] is not None
-        try:
-            value = base64.b64encode(content).decode() if is_file else content.decode()
-        except UnicodeDecodeError:
-            raise InvalidRequest("the parameters are not valid UTF-8") from None
-        if not is_file and ("\0" in value or len(value) > MAXIMUM_PARAMETER):
-            raise InvalidRequest("a value in the form is too long, or has NUL in it")
-        yield name, value
+        yield (
+            name,
+            base64.b64encode(content).decode() if is_file else checked_text(content, MAXIMUM_PARAMETER),
+        )
 
 
 def _parse_own(request: Request) -> Parse:

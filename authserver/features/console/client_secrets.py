@@ -16,10 +16,10 @@ from authserver.administration import (
     needs_secret,
     rotate_secret,
 )
-from authserver.api import Client, InvalidRequest
+from authserver.api import Client
 from authserver.features.console.access import Role
 from authserver.features.console.clients import kept_client, shown_secrets
-from authserver.features.console.pages import Page, Visit
+from authserver.features.console.pages import BadInput, Page, Visit
 
 # How long the present secrets are still accepted, in seconds.
 OVERLAPS: Mapping[str, tuple[int, str]] = {
@@ -49,7 +49,7 @@ def make(visit: Visit) -> Mapping[str, Any]:
     client = _client(visit)
     visit.once()
     if visit.get("overlap") not in OVERLAPS:
-        raise InvalidRequest("overlap: there is no such choice", reason="operator-input")
+        raise BadInput("There is no such choice: take one of the form.", "overlap")
     seconds, _ = OVERLAPS[visit.get("overlap")]
     try:
         secret = rotate_secret(visit.engine, client.client_id, timedelta(seconds=seconds))

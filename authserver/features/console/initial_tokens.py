@@ -18,9 +18,9 @@ from authserver.administration import (
     policy_names,
     revoke_initial_token,
 )
-from authserver.api import InitialAccessToken, InvalidRequest
+from authserver.api import InitialAccessToken
 from authserver.features.console.access import Role
-from authserver.features.console.pages import Page, Visit
+from authserver.features.console.pages import BadInput, Page, Visit
 
 PAGE = 50
 # Words and colour of a state.
@@ -63,7 +63,6 @@ def show(visit: Visit) -> Mapping[str, Any]:
 def show_add(visit: Visit) -> Mapping[str, Any]:
     """The form for a new token."""
     policies = policy_names(visit.application.parts.policies)
-    wrong = visit.problem.partition(":")[0]
     return {
         "policies": policies,
         "choices": [(name, name) for name in policies or ()],
@@ -75,7 +74,7 @@ def show_add(visit: Visit) -> Mapping[str, Any]:
             "note": visit.get("note"),
         },
         "unlimited": visit.get("unlimited"),
-        "wrong": {wrong: visit.problem},
+        "wrong": {visit.wrong: visit.problem},
         "once": visit.new_once(),
     }
 
@@ -85,11 +84,11 @@ def add(visit: Visit) -> Mapping[str, Any]:
     visit.once()
     policy, note = visit.get("policy"), visit.get("note")
     if policy not in (policy_names(visit.application.parts.policies) or ()):
-        raise _wrong("policy: there is no such registration policy; take one of those that there are")
+        raise BadInput("There is no such registration policy: take one of those that there are.", "policy")
     if visit.get("expires") not in LIFETIMES:
-        raise _wrong("expires: there is no such choice")
+        raise BadInput("There is no such choice: take one of the form.", "expires")
     if len(note) > MAXIMUM_NOTE:
-        raise _wrong(f"note: it has more than {MAXIMUM_NOTE} characters")
+        raise BadInput(f"Write at most {MAXIMUM_NOTE} characters.", "note")
     days, _ = LIFETIMES[visit.get("expires")]
     token, text = make_initial_token(
         visit.engine,
@@ -110,7 +109,7 @@ def revoke(visit: Visit) -> Response:
     """Revoke a token: nobody registers with it any more."""
     token = _token(visit)
     if not revoke_initial_token(visit.engine, token.token_id):
-        raise _wrong("this token is revoked already")
+        raise BadInput("This token is revoked already.")
     return visit.see(
         "admin_initial_tokens", done=f"{token.token_id} is revoked. The clients that it registered stay."
     )
@@ -126,14 +125,12 @@ def _token(visit: Visit) -> InitialAccessToken:
 
 
 def _uses(text: str) -> int:
-    """Raises InvalidRequest."""
+    """Raises BadInput."""
     if not (text.isascii() and text.isdigit() and len(text) <= 7 and 1 <= int(text) <= MAXIMUM_USES):
-        raise _wrong(f"uses: write a whole number from 1 to {MAXIMUM_USES:,}, or tick the box for any number")
+        raise BadInput(
+            f"Write a whole number from 1 to {MAXIMUM_USES:,}, or tick the box for any number.", "uses"
+        )
     return int(text)
-
-
-def _wrong(sentence: str) -> InvalidRequest:
-    return InvalidRequest(sentence, reason="operator-input")
 
 
 PAGES = (

@@ -54,10 +54,24 @@ from authserver.api import (
 from authserver.features.console.access import Access, Role
 from authserver.web.languages import SOURCE, PageLanguage
 
+
+class BadInput(ValueError):
+    """What an operator sent cannot be used; the message says what to do.
+
+    Attributes:
+        member: the name of the field that is not right; "" where it is none of them.
+    """
+
+    def __init__(self, sentence: str, member: str = "") -> None:
+        super().__init__(sentence)
+        self.member = member
+
+
 # What says that an operator's input cannot be used; each has a sentence that says what to do.
 PROBLEMS = (
     AlreadyExists,
     BadAttributes,
+    BadInput,
     BadMoment,
     BadPassword,
     BadResource,
@@ -171,11 +185,11 @@ class Visit:
         return self.sent.all(name)
 
     def file(self, name: str) -> bytes:
-        """The content of the file that was sent under this name; empty for none. Raises InvalidRequest for no file."""
+        """The content of the file that was sent under this name; empty for none. Raises BadInput for no file."""
         try:
             return b64decode(self.sent.get(name) or "", validate=True)
         except ValueError:
-            raise InvalidRequest(f"{name}: choose a file", reason="operator-input") from None
+            raise BadInput(f"{name}: choose a file", name) from None
 
     def once(self) -> None:
         """Use up the form, so that sending it again, as reloading its answer does, makes nothing a second time.
@@ -183,16 +197,15 @@ class Visit:
         The form has `new_once()` as its field `once`.
 
         Raises:
-            InvalidRequest: it was used before.
+            BadInput: it was used before.
         """
         used = digest(_FORM, f"{self.page.name} {self.get('once')}")
         record = Kept(
             kind=_FORM, digest=used, created_at=self.engine.now, expires_at=self.engine.now + _REMEMBERED
         )
         if not self.get("once") or not self.engine.stores.kept.add_once(record):
-            raise InvalidRequest(
-                "This form was sent before, and what it made is shown only once. Send it again only to make another one.",
-                reason="operator-input",
+            raise BadInput(
+                "This form was sent before, and what it made is shown only once. Send it again only to make another one."
             )
 
     def new_once(self) -> str:

@@ -13,6 +13,7 @@ from pyramid.httpexceptions import HTTPNotFound
 from pyramid.response import Response
 
 from authserver.administration import (
+    AccessTokenFormat,
     Act,
     BadResource,
     BadSearch,
@@ -25,7 +26,6 @@ from authserver.api import InvalidTarget, Resource, canonical_resource
 from authserver.features.console import ends
 from authserver.features.console.access import Role
 from authserver.features.console.pages import Page, Visit
-from authserver.settings import AccessTokenFormat
 
 PAGE = 50
 # Without this plugin nothing asks for the resources of the database.
