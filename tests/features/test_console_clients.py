@@ -6,6 +6,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import copyfile
@@ -15,8 +16,11 @@ import pytest
 from webtest import TestApp, TestResponse, Upload
 
 from authserver.administration import rotate_secret
+from authserver.api import Engine, hookimpl
+from authserver.engine import ending
 from authserver.engine.crypto import digests
 from authserver.engine.records import Client, EventType, TokenKind
+from authserver.features.console import ends
 from authserver.testing.records import a_client, a_consent, a_grant, a_token
 from authserver.testing.server import SETTINGS, Server, form_with
 from tests.features.test_console import HOSTILE, PEOPLE, signed_in
@@ -27,6 +31,17 @@ ODD_IDS = ("-rf", "a/b?c%20d&e=f#g", "../..", "%00", "a+b", "<b>id</b>", "'\"`")
 AT_ADDRESS = "https://app.example/client.json?a=b&c"
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """Knows one client by its address."""
+
+    @hookimpl
+    def find_client(self, engine: Engine, client_id: str) -> Client | None:
+        if client_id != AT_ADDRESS:
+            return None
+        return a_client(client_id=client_id, auth_method="none", scopes=("profile",), name="<b>From afar</b>")
+
+
 @pytest.fixture(scope="module")
 def server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     path = tmp_path_factory.mktemp("console-clients") / "authserver.db"
@@ -34,7 +49,7 @@ def server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory)
     server = Server(
         f"sqlite:///{path}",
         {
-            "authserver.plugins": f"{SETTINGS['authserver.plugins']}\nprivate_key_jwt\nregistration_token\nadmin_console",
+            "authserver.plugins": f"{SETTINGS['authserver.plugins']}\nprivate_key_jwt\nregistration_token\nadmin_console\n{__name__}:Elsewhere",
             "authserver.plugin.registration_token.policies": "partners = scopes profile",
             "authserver.plugin.admin_console.read": "support",
             "authserver.plugin.admin_console.operate": "operators",
@@ -291,6 +306,50 @@ def test_a_client_is_disabled_after_a_last_step_that_counts(server: Server, oper
     assert not page.html.find("a", string="Disable")
 
 
+def test_what_is_much_ends_in_parts(
+    server: Server, operator: TestApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as one request may take; the client is disabled with the first part, and the page goes on."""
+    keep(server, "popular")
+    agree(server, "popular", "ann", 5)
+    monkeypatch.setattr(ending, "BATCH", 2)
+    monkeypatch.setattr(ends, "FEW", 2)
+    monkeypatch.setattr(ends, "COUNTING", 0)
+    monkeypatch.setattr(ends, "ENDING", 0)
+    last_step = page_of(operator, "popular").click("Disable")
+    assert "there may be more" in last_step.text
+    assert "authserver client disable --dry-run -- popular" in last_step.text
+    page = form_with(last_step, "client_id").submit("confirm").follow()
+    assert "There may be more: go on until nothing is left." in status(page)
+    assert not stored(server, "popular").is_enabled
+    for _ in range(9):
+        page = form_with(page, "client_id").submit("confirm").follow()
+        if "There may be more" not in status(page):
+            break
+    assert page.request.path == "/admin/clients/client"
+    assert "There is no live grant to it." in page.text
+
+
+def test_a_client_that_is_known_by_its_address_is_shown_kept_and_ended(
+    server: Server, admin: TestApp, operator: TestApp
+) -> None:
+    """It is not kept here until an administrator does that; before, all that was granted to it can end."""
+    agree(server, AT_ADDRESS, "ann", 2)
+    page = page_of(operator, AT_ADDRESS)
+    assert "This client is not kept here" in page.text
+    assert not page.html.find("button", string="Keep it as it is now")
+    last_step = page.click("End everything")
+    assert "It stays what it is at its address" in last_step.text
+    page = form_with(last_step, "client_id").submit("confirm").follow()
+    assert status(page).startswith("Ended: 2 grants, 2 refresh tokens.")
+    page = form_with(page_of(admin, AT_ADDRESS), "client_id").submit().follow()
+    assert status(page) == "It is kept here now, as it describes itself."
+    assert stored(server, AT_ADDRESS).registered_by == "operator"
+    assert page.html.find("a", string="Edit")
+    elsewhere = admin.get("/admin/clients/client?client_id=https://nobody.example/c", expect_errors=True)
+    assert elsewhere.status_int == 404
+
+
 def test_who_only_reads_is_shown_no_button(server: Server, reader: TestApp) -> None:
     keep(server, "readable")
     page = page_of(reader, "readable")
@@ -533,7 +592,7 @@ def test_a_logo_is_sent_as_a_file_and_taken_away(server: Server, admin: TestApp)
     page = form.submit().follow()
     picture = admin.get(page.html.find("img", alt="Its logo")["src"])
     assert (picture.content_type, picture.body) == ("image/svg+xml", SVG)
-    png = struct_png()
+    png = a_png()
     form["logo"] = Upload('a"b\r\n.png', png, "image/png")
     page = form.submit().follow()
     assert admin.get(page.html.find("img", alt="Its logo")["src"]).body == png
@@ -543,7 +602,7 @@ def test_a_logo_is_sent_as_a_file_and_taken_away(server: Server, admin: TestApp)
     assert stored(server, "pictured").logo is None
 
 
-def struct_png() -> bytes:
+def a_png() -> bytes:
     """A picture of one pixel, with line ends and what looks like the end of a form in a comment."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -868,43 +927,19 @@ def test_a_resource_that_somebody_else_overtook_is_not_changed(server: Server, a
 
 
 def test_a_resource_of_the_ini_is_only_shown(server: Server, admin: TestApp) -> None:
-    """With the setting that names it; all access to it can end."""
+    """With the setting that names it."""
     page = admin.get("/admin/resources")
     (row,) = [row for row in rows(page, "Resources, those of the INI first") if "files.example" in row]
     assert "authserver.plugin.resources_listed.resources" in row
     assert "Edit" not in row
     for address in ("edit", "remove"):
-        answer = admin.get(f"/admin/resources/{address}?resource=https://files.example/", expect_errors=True)
-        assert answer.status_int == 404
-    last_step = admin.get("/admin/resources/end?resource=https://files.example/")
-    page = form_with(last_step, "resource").submit("confirm").follow()
-    assert status(page).startswith("Nothing ended.") or status(page).startswith("Ended")
-    for odd in ("", "nothing", "https://nobody.example/"):
-        answer = admin.get("/admin/resources/end", {"resource": odd}, expect_errors=True)
-        assert answer.status_int == 404
+        for odd in ("https://files.example/", "", "nothing", "https://nobody.example/"):
+            answer = admin.get(f"/admin/resources/{address}", {"resource": odd}, expect_errors=True)
+            assert answer.status_int == 404
     assert "begin with the first page" in alert(admin.get("/admin/resources?after=x", expect_errors=True))
 
 
-def test_scopes_are_shown_and_all_access_with_one_ends(
-    server: Server, reader: TestApp, operator: TestApp
-) -> None:
+def test_scopes_are_shown_with_their_sentence_and_where_they_come_from(reader: TestApp) -> None:
     shown = rows(reader.get("/admin/scopes"), "Scopes")
     assert "profile See your name authserver.scopes" in shown
     assert "admin not in the metadata Everything authserver.scopes" in shown
-    keep(server, "scoped")
-    with server.begin() as engine:
-        engine.stores.grants.add(
-            a_grant(
-                grant_id="grant_scoped",
-                client_id="scoped",
-                user_id=None,
-                scopes=("files.write",),
-                created_at=NOW,
-                expires_at=NOW + timedelta(days=1),
-            )
-        )
-    last_step = operator.get("/admin/scopes").click(href="scope=files.write")
-    assert "1 grant" in last_step.html.find(class_="ends").get_text(" ", strip=True)
-    page = form_with(last_step, "scope").submit("confirm").follow()
-    assert status(page).startswith("Ended: 1 grant")
-    assert operator.get("/admin/scopes/end?scope=nothing", expect_errors=True).status_int == 404

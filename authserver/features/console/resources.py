@@ -1,4 +1,4 @@
-"""Resources and scopes: what tokens may be for and allow, where each comes from, and the end of what was granted."""
+"""Resources and scopes: what tokens may be for and allow, and where each comes from."""
 
 from __future__ import annotations
 
@@ -161,21 +161,13 @@ def _members(visit: Visit) -> dict[str, Any]:
     }
 
 
-def _known(visit: Visit) -> Resource:
-    """The resource that a page is about, of the INI or stored. Raises HTTPNotFound."""
+def _stored(visit: Visit) -> Resource:
+    """The resource that a page is about; those of the INI are changed there. Raises HTTPNotFound."""
     try:
         found = visit.engine.resources.find(canonical_resource(visit.get("resource")))
     except InvalidTarget:
         found = None
-    if found is None:
-        raise HTTPNotFound()
-    return found
-
-
-def _stored(visit: Visit) -> Resource:
-    """The same, which may be changed here. Raises HTTPNotFound."""
-    found = _known(visit)
-    if not found.is_stored:
+    if found is None or not found.is_stored:
         raise HTTPNotFound()
     return found
 
@@ -186,78 +178,29 @@ def _version(resource: Resource) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
-# ---- what ends --------------------------------------------------------------------------------------
+# ---- a resource is removed ---------------------------------------------------------------------------
 
 
 def show_remove(visit: Visit) -> Mapping[str, Any]:
     """The last step before a resource is removed: how much ends."""
-    return _last_step(visit, _removal(_stored(visit)), "resource remove")
+    found = _stored(visit)
+    command = f"authserver resource remove --dry-run -- {shlex.quote(found.uri)}"
+    return {"resource": found, **ends.told(ends.count(visit, _removal(found)), command=command)}
 
 
 def remove(visit: Visit) -> Response:
     """Remove a resource, and end what was granted for it."""
     found = _stored(visit)
-    return _end(visit, _removal(found), "resource remove", "admin_resources", f"{found.uri} is removed.")
-
-
-def show_resource_end(visit: Visit) -> Mapping[str, Any]:
-    """The last step before everything for a resource ends, which stays."""
-    return _last_step(visit, _resource_end(visit), "end resource")
-
-
-def end_resource(visit: Visit) -> Response:
-    """End what was granted for a resource."""
-    return _end(visit, _resource_end(visit), "end resource", "admin_resources")
-
-
-def show_scope_end(visit: Visit) -> Mapping[str, Any]:
-    """The last step before everything with a scope ends, which stays."""
-    return _last_step(visit, _scope_end(visit), "end scope")
-
-
-def end_scope(visit: Visit) -> Response:
-    """Take a scope from all that was granted."""
-    return _end(visit, _scope_end(visit), "end scope", "admin_scopes")
+    amount = ends.carry_out(visit, _removal(found))
+    done = f"{found.uri} is removed. {amount.sentences}"
+    if not amount.is_whole:
+        # All grants are looked at, each time from the first on; the command has no time limit.
+        done += f" There may be more: authserver resource remove -- {shlex.quote(found.uri)} ends all of it."
+    return visit.see("admin_resources", done=done)
 
 
 def _removal(found: Resource) -> Act:
     return Act(subject=Subject.resource(found.form, found.uri), for_good=True)
-
-
-def _resource_end(visit: Visit) -> Act:
-    found = _known(visit)
-    return Act(subject=Subject.resource(found.form, found.uri))
-
-
-def _scope_end(visit: Visit) -> Act:
-    """Raises HTTPNotFound for a scope that there is not."""
-    scope = visit.get("scope")
-    if scope not in visit.engine.scopes:
-        raise HTTPNotFound()
-    return Act(subject=Subject.scope(scope))
-
-
-def _last_step(visit: Visit, act: Act, command: str) -> Mapping[str, Any]:
-    amount = ends.count(visit, act)
-    return {
-        "act": act,
-        "keys": {key: visit.get(key) for key in visit.page.keys},
-        **ends.told(amount, command=_command(command, act, "--dry-run")),
-    }
-
-
-def _end(visit: Visit, act: Act, command: str, page: str, done: str = "") -> Response:
-    amount = ends.carry_out(visit, act)
-    # What is looked for in all grants begins anew each time; the command has no time limit.
-    rest = (
-        "" if amount.is_whole else f"There may be more: run {_command(command, act)}, which ends all of it."
-    )
-    return visit.see(page, done=" ".join(filter(None, (done, amount.sentences, rest))))
-
-
-def _command(command: str, act: Act, *options: str) -> str:
-    """As a shell takes it, whatever the name of the resource is."""
-    return " ".join(("authserver", command, *options, "--", shlex.quote(act.subject.name)))
 
 
 # ---- scopes -----------------------------------------------------------------------------------------
@@ -315,31 +258,11 @@ PAGES = (
         act=remove,
         role=Role.ADMINISTER,
         act_role=Role.ADMINISTER,
-        template="resource_end.jinja2",
-        keys=("resource",),
-        below="admin_resources",
-    ),
-    Page(
-        name="admin_resource_end",
-        path="/admin/resources/end",
-        show=show_resource_end,
-        act=end_resource,
-        role=Role.OPERATE,
-        template="resource_end.jinja2",
+        template="resource_remove.jinja2",
         keys=("resource",),
         below="admin_resources",
     ),
     Page(
         name="admin_scopes", path="/admin/scopes", show=show_scopes, template="scopes.jinja2", entry="Scopes"
-    ),
-    Page(
-        name="admin_scope_end",
-        path="/admin/scopes/end",
-        show=show_scope_end,
-        act=end_scope,
-        role=Role.OPERATE,
-        template="resource_end.jinja2",
-        keys=("scope",),
-        below="admin_scopes",
     ),
 )
