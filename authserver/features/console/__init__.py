@@ -27,7 +27,8 @@ the error, `visit.get(name)` being what was typed. What a page is about comes in
 much of it before it is done (the macro `confirmation`, and `ends.py`). What may be shown only once, such as a new secret, is
 what `act` returns: values for the template `result`; its form has `visit.new_once()` as the field `once`, and `act` begins
 with `visit.once()`, so that reloading that page makes nothing more. Where an error has a `member`, it is `visit.wrong` when
-the form is shown again, and the field has the sentence besides (`wrong` of the macro `field`). `act_role` says who may do it; `visit.may("operate")` hides a button.
+the form is shown again, and the field has the sentence besides (`wrong` of the macro `field`). `act_role` says who may do
+it; `visit.may("operate")` hides a button.
 
 Pages link to each other by name: `admin_client` with `client_id`, `admin_person` with `user_id`, `admin_grant` with
 `grant_id`, `admin_event` with `event_id`, and their lists `admin_clients`, `admin_people`, `admin_grants`, `admin_audit`;
