@@ -306,6 +306,25 @@ def test_a_client_is_disabled_after_a_last_step_that_counts(server: Server, oper
     assert not page.html.find("a", string="Disable")
 
 
+def test_a_client_is_found_changed_and_ended_on_either_database(database_url: str) -> None:
+    """What ends in transactions of its own does not wait for that of the request."""
+    server = Server(database_url, {"authserver.plugins": f"{SETTINGS['authserver.plugins']}\nadmin_console"})
+    server.add_user("ada", groups=["authserver-admins"])
+    browser = signed_in(server, "ada")
+    answer = filled(browser, client_id="either").submit()
+    assert once(answer)
+    agree(server, "either", "ada", 2)
+    page = browser.get("/admin/clients?search=eith&state=unused&by=operator").click(href="client_id=either")
+    form = form_with(page.click("Make a new secret"), "overlap")
+    assert once(form.submit())
+    form = form_with(page.click("Edit"), "client_name")
+    form["client_name"] = "Either"
+    last_step = form.submit().follow().click("Disable")
+    done = form_with(last_step, "client_id").submit("confirm").follow()
+    assert "Ended: 2 grants, 2 refresh tokens." in status(done)
+    server.close()
+
+
 def test_what_is_much_ends_in_parts(
     server: Server, operator: TestApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:

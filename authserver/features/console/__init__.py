@@ -24,7 +24,7 @@ A page that changes something has `act` besides: it calls a function of `authser
 (`pages.py`; add the errors of your functions): nothing is stored then, and the page is shown again with the sentence of
 the error, `visit.get(name)` being what was typed. What a page is about comes in the parameters that its row names in
 `keys`; the macro `form` sends them along. An act that ends something is a page of its own, which says what ends and how
-much of it before it is done (the macro `confirmation`, and `ends.py`). What may be shown only once, such as a new secret, is
+much of it before it is done (the macro `confirmation`, and `ends.py`). What may be shown only once, such as a secret, is
 what `act` returns: values for the template `result`; its form has `visit.new_once()` as the field `once`, and `act` begins
 with `visit.once()`, so that reloading that page makes nothing more. Where an error has a `member`, it is `visit.wrong` when
 the form is shown again, and the field has the sentence besides (`wrong` of the macro `field`). `act_role` says who may do
