@@ -9,11 +9,26 @@ from __future__ import annotations
 from authserver.engine import overview
 from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
 from authserver.engine.clients.authentication import disable_client
+from authserver.engine.clients.client_metadata import members, read_members, value_of
+from authserver.engine.clients.editing import ClientEdit, ClientUnchanged, Edited, ListEdit, edit, pin
+from authserver.engine.clients.initial_tokens import MAXIMUM_NOTE, MAXIMUM_USES, policy_names
+from authserver.engine.clients.initial_tokens import make as make_initial_token
+from authserver.engine.clients.initial_tokens import revoke as revoke_initial_token
+from authserver.engine.clients.registration import add_client
+from authserver.engine.clients.secrets import (
+    SecretsUnchanged,
+    TwoLiveSecrets,
+    end_secret,
+    handle,
+    live_secrets,
+    needs_secret,
+    rotate_secret,
+)
 from authserver.engine.counting import Rebuilt, rebuild_counts, whole_day_after
 from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
 from authserver.engine.event_proof import BadHead, Finding, Proof, verify
 from authserver.engine.letters import MailFailed, NoMail, is_mail_on
-from authserver.engine.moments import BadMoment, moment_of
+from authserver.engine.moments import BadMoment, length_of, moment_of
 from authserver.engine.people.account import (
     disconnect,
     disconnect_all,
@@ -36,7 +51,21 @@ from authserver.engine.people.password_links import (
 )
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.records import REFUSALS, EventFilter, EventType, Gauge, GrantFilter, Step
+from authserver.engine.records import (
+    REFUSALS,
+    ClientSecret,
+    ClientState,
+    EventFilter,
+    EventType,
+    Gauge,
+    GrantFilter,
+    InitialTokenState,
+    Step,
+    is_address,
+)
+from authserver.engine.resources import BadResource
+from authserver.engine.resources import add as add_resource
+from authserver.engine.resources import change as change_resource
 from authserver.engine.statistics import (
     MAXIMUM_POINTS,
     MAXIMUM_ROWS,
@@ -56,25 +85,35 @@ from authserver.engine.statistics import (
     series,
     totals,
 )
+from authserver.settings import AccessTokenFormat
 
 __all__ = [
     "MAXIMUM_LIFETIME",
+    "MAXIMUM_NOTE",
     "MAXIMUM_PAGE",
     "MAXIMUM_POINTS",
     "MAXIMUM_ROWS",
+    "MAXIMUM_USES",
     "MINIMUM_LIFETIME",
     "REFUSALS",
+    "AccessTokenFormat",
     "Act",
     "AlreadyExists",
     "BadAttributes",
     "BadHead",
     "BadMoment",
     "BadPassword",
+    "BadResource",
     "BadSearch",
     "BadUsername",
     "By",
     "ChangedMeanwhile",
+    "ClientEdit",
+    "ClientSecret",
+    "ClientState",
+    "ClientUnchanged",
     "CountingProgress",
+    "Edited",
     "Ended",
     "EventFilter",
     "EventType",
@@ -82,6 +121,8 @@ __all__ = [
     "Finding",
     "Gauge",
     "GrantFilter",
+    "InitialTokenState",
+    "ListEdit",
     "MailFailed",
     "Measure",
     "NoLink",
@@ -91,6 +132,7 @@ __all__ = [
     "Proof",
     "Rebuilt",
     "RefusedFor",
+    "SecretsUnchanged",
     "SentLink",
     "Series",
     "Step",
@@ -98,30 +140,48 @@ __all__ = [
     "SubjectKind",
     "Totals",
     "TotalsRow",
+    "TwoLiveSecrets",
+    "add_client",
+    "add_resource",
     "add_user",
     "change",
+    "change_resource",
     "counting_progress",
     "current_figures",
     "disable_client",
     "disable_user",
     "disconnect",
     "disconnect_all",
+    "edit",
     "enable_user",
     "end",
     "end_at_once",
+    "end_secret",
     "find",
     "gauge_series",
+    "handle",
+    "is_address",
     "is_mail_on",
     "latest_figures",
+    "length_of",
     "let_in_by",
+    "live_secrets",
+    "make_initial_token",
     "make_link",
+    "members",
     "moment_of",
+    "needs_secret",
     "normalise_username",
     "overview",
+    "pin",
     "plan",
+    "policy_names",
+    "read_members",
     "rebuild_counts",
     "refusal_reasons",
     "revoke_grant",
+    "revoke_initial_token",
+    "rotate_secret",
     "search",
     "send_link",
     "series",
@@ -130,6 +190,7 @@ __all__ = [
     "source_of",
     "totals",
     "types_of",
+    "value_of",
     "verify",
     "whole_day_after",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +13,7 @@ from authserver.cli.durations import duration
 from authserver.cli.ending import confirm, yes_option
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine.clients.initial_tokens import RegistrationPolicies, make, revoke
+from authserver.engine.clients.initial_tokens import MAXIMUM_NOTE, MAXIMUM_USES, make, policy_names, revoke
 from authserver.engine.ports import Policies
 from authserver.engine.records import InitialAccessToken
 from authserver.ini import did_you_mean
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from authserver.plugins.asking import PluginSet
 
 SHOWN_ONCE = "Keep the initial access token now: it is not stored readable and will not be shown again."
-MAXIMUM_NOTE = 200
 _COLUMNS = ("initial_token", "policy", "state", "used", "uses", "expires_at", "created_at", "made_by", "note")
 
 
@@ -40,7 +38,7 @@ def initial_token() -> None:
 )
 @click.option(
     "--uses",
-    type=click.IntRange(1, 1_000_000),
+    type=click.IntRange(1, MAXIMUM_USES),
     default=1,
     show_default=True,
     help="How many clients it may register.",
@@ -153,17 +151,11 @@ def described(token: InitialAccessToken, state: str) -> dict[str, Any]:
 
 def _check_policy(policies: Policies, name: str) -> None:
     """Raises click.UsageError unless a plugin has a registration policy of this name."""
-    plugins = cast("PluginSet", policies)
-    found = [
-        cast(RegistrationPolicies, plugin)
-        for plugin in map(plugins.plugin, plugins.names)
-        if callable(getattr(plugin, "registration_policies", None))
-    ]
-    if not found:
+    known = policy_names(cast("PluginSet", policies))
+    if known is None:
         raise click.ClickException(
             "no plugin of authserver.plugins has registration policies; list registration_token there"
         )
-    known: Sequence[str] = [policy for plugin in found for policy in plugin.registration_policies()]
     if not known:
         raise click.ClickException(
             "there is no registration policy yet: add a line to authserver.plugin.registration_token.policies, such as "

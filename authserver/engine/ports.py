@@ -36,6 +36,7 @@ from authserver.engine.records import (
     Kept,
     Logo,
     Place,
+    RegisteredBy,
     Resource,
     RingKey,
     Session,
@@ -87,10 +88,25 @@ class Clients(Protocol):
     def with_ending_secret(self, now: datetime, before: datetime, *, limit: int) -> Sequence[Client]:
         """At most `limit` enabled clients with a live secret that ends until then, the first to end first."""
 
-    def search(self, now: datetime, text: str, *, after: str = "", limit: int) -> Sequence[Client]:
+    def search(
+        self,
+        now: datetime,
+        text: str,
+        *,
+        registered_by: RegisteredBy | None = None,
+        enabled: bool | None = None,
+        never_used: bool = False,
+        after: str = "",
+        limit: int,
+    ) -> Sequence[Client]:
         """As `page`, those that have this text in their id or name: ASCII letters in either case.
 
         One statement, which may read all ids and names.
+
+        Args:
+            registered_by: only those whom an operator registered, or that registered themselves.
+            enabled: only those that are enabled, or disabled.
+            never_used: only those that never got anything, and whose live secrets nobody used (`Client.last_use`).
         """
 
     def change(self, before: Client, after: Client) -> bool:

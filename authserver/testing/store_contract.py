@@ -673,6 +673,30 @@ def test_clients_are_searched_by_a_text_in_their_id_or_name(stores: Stores) -> N
     assert ids("\0") == ids("nobody") == []
 
 
+def test_clients_are_searched_by_who_registered_them_and_what_became_of_them(stores: Stores) -> None:
+    """A secret that somebody used is a use; one that has ended is none, as for `Client.last_use`."""
+    unused = ClientSecret(digest=b"digest", key_id="key", created_at=NOW - timedelta(days=2))
+    used = replace(unused, last_used_at=NOW - timedelta(days=1))
+    for client in (
+        a_client(client_id="idle", last_used_at=NOW),
+        a_client(client_id="introspects", secrets=(used,)),
+        a_client(client_id="lapsed", secrets=(replace(used, expires_at=NOW - timedelta(hours=1)),)),
+        a_client(client_id="new", secrets=(unused,), registered_by=RegisteredBy.SELF),
+        a_client(client_id="over", disabled_at=NOW, registered_by=RegisteredBy.SELF),
+    ):
+        stores.clients.add(client)
+
+    def ids(text: str = "", **wanted: Any) -> list[str]:
+        return [client.client_id for client in stores.clients.search(NOW, text, **{"limit": 9, **wanted})]
+
+    assert ids(registered_by=RegisteredBy.SELF) == ["new", "over"]
+    assert ids(registered_by=RegisteredBy.SELF, enabled=True) == ["new"]
+    assert ids(enabled=False) == ["over"]
+    assert ids(never_used=True) == ["lapsed", "new", "over"]
+    assert ids("e", never_used=True, enabled=True, after="lapsed") == ["new"]
+    assert ids(registered_by=RegisteredBy.OPERATOR, limit=2) == ["idle", "introspects"]
+
+
 def test_users_are_searched_by_how_their_name_begins(stores: Stores) -> None:
     for number, name in enumerate(("ann", "anna", "a%", "bob", "o'brien", "ob")):
         stores.users.add(a_user(user_id=f"user_{number}", username=name))

@@ -32,6 +32,7 @@ from authserver.engine.records import (
     Kept,
     Logo,
     Place,
+    RegisteredBy,
     Resource,
     RingKey,
     Session,
@@ -132,11 +133,28 @@ class MemoryClients(InMemory):
         ending = [(at, client.client_id, client) for at, client in found if at]
         return [client for _at, _id, client in sorted(ending, key=lambda each: each[:2])[:limit]]
 
-    def search(self, now: datetime, text: str, *, after: str = "", limit: int) -> Sequence[Client]:
+    def search(
+        self,
+        now: datetime,
+        text: str,
+        *,
+        registered_by: RegisteredBy | None = None,
+        enabled: bool | None = None,
+        never_used: bool = False,
+        after: str = "",
+        limit: int,
+    ) -> Sequence[Client]:
         wanted = _lower(text)
-        found = sorted(self.tables.clients.values(), key=lambda client: client.client_id)
-        fitting = [client for client in found if wanted in _lower(f"{client.client_id}\n{client.name}")]
-        return [_with_live_secrets(each, now) for each in fitting if each.client_id > after][:limit]
+        found = sorted(self.list(now), key=lambda client: client.client_id)
+        fitting = [
+            client
+            for client in found
+            if wanted in _lower(f"{client.client_id}\n{client.name}")
+            and registered_by in (None, client.registered_by)
+            and enabled in (None, client.is_enabled)
+            and not (never_used and client.last_use)
+        ]
+        return [client for client in fitting if client.client_id > after][:limit]
 
     def change(self, before: Client, after: Client) -> bool:
         with self.lock:

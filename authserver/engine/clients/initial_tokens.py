@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, cast
 
 from authserver.engine.clients.authentication import read_bearer
 from authserver.engine.context import Engine
@@ -20,11 +20,35 @@ from authserver.engine.records import EventType, InitialAccessToken, InitialToke
 KIND = "initial"
 
 
+# Characters of the note of a token, and how many clients one may register that has a number of uses.
+MAXIMUM_NOTE = 200
+MAXIMUM_USES = 1_000_000
+
+
 class RegistrationPolicies(Protocol):
     """A plugin with registration policies that initial access tokens can name."""
 
     def registration_policies(self) -> Sequence[str]:
         """Their names."""
+
+
+class Plugins(Protocol):
+    """The plugins of this server, by name."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def plugin(self, name: str) -> object: ...
+
+
+def policy_names(plugins: Plugins) -> Sequence[str] | None:
+    """The registration policies that a token can be for; None where no plugin has any."""
+    found = [
+        cast(RegistrationPolicies, plugin)
+        for plugin in map(plugins.plugin, plugins.names)
+        if callable(getattr(plugin, "registration_policies", None))
+    ]
+    return [policy for plugin in found for policy in plugin.registration_policies()] if found else None
 
 
 def make(
