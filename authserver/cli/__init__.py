@@ -12,6 +12,7 @@ from authserver.containment import interruptible
 
 # Each is in the module of its name, with an underscore for a hyphen.
 COMMANDS = (
+    "apply",
     "audit",
     "client",
     "db",

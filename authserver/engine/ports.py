@@ -19,6 +19,8 @@ from authserver.engine.records import (
     Client,
     ClientSecret,
     Consent,
+    Declaration,
+    DeclaredKind,
     Disposable,
     Event,
     EventFilter,
@@ -148,8 +150,24 @@ class InitialTokens(Protocol):
         False when it is used up, expired, revoked or unknown.
         """
 
+    def change(self, before: InitialAccessToken, after: InitialAccessToken) -> bool:
+        """Replace policy, note, uses and end of a token as it was read; False when those were changed meanwhile."""
+
     def revoke(self, token_id: str, now: datetime) -> bool:
         """Revoke it; False when it is unknown or was revoked before."""
+
+
+class Declarations(Protocol):
+    """What was made because files declare it (`engine.declarations`)."""
+
+    def list(self) -> Sequence[Declaration]:
+        """All of them, by kind and name."""
+
+    def keep(self, declaration: Declaration) -> None:
+        """Keep it in place of the one of its kind and name, if there is one."""
+
+    def forget(self, kind: DeclaredKind, name: str) -> bool:
+        """Delete it; False when it is unknown."""
 
 
 class Resources(Protocol):
@@ -469,6 +487,8 @@ class Stores(Protocol):
     def clients(self) -> Clients: ...
     @property
     def initial_tokens(self) -> InitialTokens: ...
+    @property
+    def declarations(self) -> Declarations: ...
     @property
     def resources(self) -> Resources: ...
     @property

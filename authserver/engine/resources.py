@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ from authserver.engine import uris
 from authserver.engine.context import Engine
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.printable import is_printable
-from authserver.engine.records import Consent, EventType, Grant, Resource, Token
+from authserver.engine.records import NOTHING, Client, Consent, EventType, Grant, Resource, Token
 from authserver.limits import MAXIMUM_CLIENT_NAME
 from authserver.settings import AccessTokenFormat
 
@@ -56,7 +56,7 @@ class Ended:
 
 def add(engine: Engine, resource: Resource) -> None:
     """Register a resource. Raises BadResource."""
-    _check(engine, resource)
+    check(engine, resource)
     try:
         engine.stores.resources.add(resource)
     except AlreadyExists:
@@ -71,12 +71,11 @@ def add(engine: Engine, resource: Resource) -> None:
 
 def change(engine: Engine, before: Resource, after: Resource) -> None:
     """Change a registered resource, which `before` is as it was read. Raises BadResource."""
-    _check(engine, after)
+    check(engine, after)
     if not engine.stores.resources.change(before, after):
         raise BadResource(f"{before.uri}: it was changed or removed meanwhile; nothing was changed here")
-    old, new = described(before), described(after)
-    changed = sorted(name for name in new if new[name] != old[name])
-    engine.record(EventType.RESOURCE_CHANGED, details={**new, "changed": changed})
+    changed = {name: {"from": was, "to": now} for name, (was, now) in differences(before, after).items()}
+    engine.record(EventType.RESOURCE_CHANGED, details={**described(after), "changed": changed})
 
 
 def remove(engine: Engine, resource: Resource) -> None:
@@ -155,8 +154,19 @@ def last_jwt_until(engine: Engine, resource: Resource | None) -> datetime | None
     return engine.now + timedelta(seconds=max(jwt)) if jwt else None
 
 
-def _check(engine: Engine, resource: Resource) -> None:
-    """Raises BadResource for what cannot be registered so."""
+def check(
+    engine: Engine,
+    resource: Resource,
+    *,
+    clients: Mapping[str, Client | None] = NOTHING,
+    freed: Collection[str] = (),
+) -> None:
+    """Raises BadResource for what cannot be registered so.
+
+    Args:
+        clients: what clients will be when the resource is registered, by id, where that is not what they are now.
+        freed: the canonical forms of resources that will not be the default any more.
+    """
     listed = engine.listed_resources.get(resource.form)
     if listed is not None:
         raise BadResource(
@@ -168,13 +178,13 @@ def _check(engine: Engine, resource: Resource) -> None:
     if unknown:
         raise BadResource(f"{unknown[0]}: no such scope; list it in authserver.scopes first")
     for client_id in resource.introspecting_clients:
-        client = engine.find_client(client_id)
+        client = clients[client_id] if client_id in clients else engine.find_client(client_id)
         if client is None or not client.is_enabled:
             raise BadResource(f"{client_id}: no such client, or it is disabled; see `authserver client list`")
         if client.is_public:
             raise BadResource(f"{client_id}: a public client may not introspect; it needs a credential")
     default = engine.resources.find(None) if resource.is_default else None
-    if default is not None and default.form != resource.form:
+    if default is not None and default.form not in (resource.form, *freed):
         where = (
             "with `--no-default`"
             if default.is_stored
@@ -194,6 +204,12 @@ def described(resource: Resource) -> dict[str, object]:
         "is_default": resource.is_default,
         "introspecting_clients": list(resource.introspecting_clients),
     }
+
+
+def differences(before: Resource, after: Resource) -> Mapping[str, tuple[object, object]]:
+    """Each member that is not the same, by its name in `described`: what it was and what it is."""
+    was, now = described(before), described(after)
+    return {name: (was[name], now[name]) for name in now if was[name] != now[name]}
 
 
 def _end_grants(engine: Engine, page: Sequence[Grant], form: str, *, dry_run: bool) -> Ended:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, Table, Text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-from authserver.engine.records import REFUSALS, EventType, RegisteredBy, TokenKind
+from authserver.engine.records import REFUSALS, DeclaredKind, EventType, RegisteredBy, TokenKind
 from authserver.settings import AccessTokenFormat
 from authserver.storage.columns import Json, SpaceSeparated, Texts, TextsByName, UtcDateTime, choice
 
@@ -41,6 +41,7 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         RegisteredBy: choice(RegisteredBy),
         TokenKind: choice(TokenKind),
         EventType: choice(EventType),
+        DeclaredKind: choice(DeclaredKind),
         AccessTokenFormat: choice(AccessTokenFormat),
     }
 
@@ -86,6 +87,19 @@ class InitialTokenRow(Base):
     uses: Mapped[int | None]
     used: Mapped[int]
     revoked_at: Mapped[datetime | None]
+
+
+class DeclarationRow(Base):
+    """What was made because files declare it (`engine.records.Declaration`)."""
+
+    __tablename__ = "declarations"
+
+    kind: Mapped[DeclaredKind] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    target: Mapped[str]
+    of_set: Mapped[str]
+    references: Mapped[dict[str, Any]]
+    made_at: Mapped[datetime]
 
 
 class ClientLogoRow(Base):
@@ -292,6 +306,7 @@ def _table(row: type[Base]) -> Table:
 
 clients = _table(ClientRow)
 initial_tokens = _table(InitialTokenRow)
+declarations = _table(DeclarationRow)
 client_logos = _table(ClientLogoRow)
 client_secrets = _table(ClientSecretRow)
 client_origins = _table(ClientOriginRow)

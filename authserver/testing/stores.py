@@ -16,6 +16,8 @@ from authserver.engine.records import (
     Client,
     ClientSecret,
     Consent,
+    Declaration,
+    DeclaredKind,
     Event,
     EventFilter,
     EventType,
@@ -51,6 +53,7 @@ class MemoryStores:
         self._lock = RLock()
         self.clients = MemoryClients(self.tables, self._lock)
         self.initial_tokens = MemoryInitialTokens(self.tables, self._lock)
+        self.declarations = MemoryDeclarations(self.tables, self._lock)
         self.resources = MemoryResources(self.tables, self._lock)
         self.users = MemoryUsers(self.tables, self._lock)
         self.grants = MemoryGrants(self.tables, self._lock)
@@ -241,6 +244,14 @@ class MemoryInitialTokens(InMemory):
             self.tables.initial_tokens[token_id] = replace(token, used=token.used + 1)
             return True
 
+    def change(self, before: InitialAccessToken, after: InitialAccessToken) -> bool:
+        with self.lock:
+            token = self.tables.initial_tokens.get(before.token_id)
+            if token is None or _changeable(token) != _changeable(before):
+                return False
+            self.tables.initial_tokens[before.token_id] = replace(token, **_changeable(after))
+            return True
+
     def revoke(self, token_id: str, now: datetime) -> bool:
         with self.lock:
             token = self.tables.initial_tokens.get(token_id)
@@ -248,6 +259,25 @@ class MemoryInitialTokens(InMemory):
                 return False
             self.tables.initial_tokens[token_id] = replace(token, revoked_at=now)
             return True
+
+
+def _changeable(token: InitialAccessToken) -> dict[str, Any]:
+    return {name: getattr(token, name) for name in ("policy", "note", "uses", "expires_at")}
+
+
+class MemoryDeclarations(InMemory):
+    """`engine.ports.Declarations` in memory."""
+
+    def list(self) -> Sequence[Declaration]:
+        return [declaration for _, declaration in sorted(self.tables.declarations.items())]
+
+    def keep(self, declaration: Declaration) -> None:
+        with self.lock:
+            self.tables.declarations[declaration.kind, declaration.name] = declaration
+
+    def forget(self, kind: DeclaredKind, name: str) -> bool:
+        with self.lock:
+            return self.tables.declarations.pop((kind, name), None) is not None
 
 
 class MemoryResources(InMemory):

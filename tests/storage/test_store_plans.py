@@ -177,7 +177,15 @@ WHOLE = {
     "sessions.end_some",
 }
 # These are about tables with a handful of rows, or have such tests in `test_upkeep.py`.
-ELSEWHERE = {"initial_tokens", "resources", "signing_keys", "ring_keys", "generations", "upkeep"}
+ELSEWHERE = {
+    "initial_tokens",
+    "declarations",
+    "resources",
+    "signing_keys",
+    "ring_keys",
+    "generations",
+    "upkeep",
+}
 
 
 def search(

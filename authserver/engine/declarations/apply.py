@@ -1,0 +1,215 @@
+"""A plan is brought about: all of it in one transaction, by the rules that the single commands follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from authserver.engine import resources
+from authserver.engine.clients import editing, initial_tokens
+from authserver.engine.clients.authentication import disable_client
+from authserver.engine.clients.editing import ChangedMeanwhile
+from authserver.engine.clients.registration import add_client
+from authserver.engine.clients.secrets import rotate_secret
+from authserver.engine.context import Engine
+from authserver.engine.declarations.forms import DeclaredInitialToken
+from authserver.engine.declarations.plan import Action, Declared, Manner, Plan, Step, plan_of
+from authserver.engine.keys.ring import check_known
+from authserver.engine.ports import AlreadyExists
+from authserver.engine.records import NOTHING, Client, Declaration, DeclaredKind
+from authserver.engine.resources import BadResource, Begin, Ended
+from authserver.settings import AccessTokenFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """What ends with a thing that is not declared any more.
+
+    Attributes:
+        counts: how much, by what it is.
+        jwt_valid_until: until when JWTs that were issued are accepted where nobody introspects them; None if there are
+            none.
+    """
+
+    counts: Mapping[str, int]
+    jwt_valid_until: datetime | None = None
+
+
+def apply(
+    engine: Engine,
+    declared: Declared,
+    manner: Manner,
+    shown: Plan,
+    *,
+    plugins: Mapping[str, object] = NOTHING,
+) -> None:
+    """Bring about what is declared, in the transaction of this engine; `finish` does what takes more than one.
+
+    Args:
+        shown: the plan as it was agreed to.
+
+    Raises:
+        ChangedMeanwhile: it is another plan by now, or becomes one while it is written. The transaction must not be
+            committed then.
+        ValueError: the plan has problems.
+    """
+    if shown.problems:
+        raise ValueError("a plan with problems cannot be applied")
+    check_known(engine)
+    plan = plan_of(engine, declared, manner, plugins=plugins)
+    if plan.problems or plan.steps != shown.steps:
+        raise _changed(_different(plan, shown))
+    for step in plan.steps:
+        try:
+            _act(engine, declared, manner, step)
+        except (AlreadyExists, BadResource, ChangedMeanwhile) as error:
+            raise _changed(step.name) from error
+        finally:
+            # The next step is about something else.
+            engine.journal.client_id = None
+
+
+def finish(begin: Begin, plan: Plan) -> Iterator[Ended]:
+    """End what was granted for the resources of an applied plan that are gone, a batch in each transaction.
+
+    It can be run again after an interruption: until it is done, each plan that prunes has it as a step.
+    """
+    for step in filter(_ends_grants, plan.steps):
+        total = Ended()
+        for ended in resources.end_all(begin, step.name):
+            total += ended
+            yield ended
+        with begin() as engine:
+            resources.record_end(engine, step.before.uri if step.before else step.name, total)
+            engine.stores.declarations.forget(step.kind, step.name)
+
+
+def ends_grants(plan: Plan) -> bool:
+    """Whether `finish` has anything to do."""
+    return any(map(_ends_grants, plan.steps))
+
+
+def _ends_grants(step: Step) -> bool:
+    return step.action in (Action.REMOVE, Action.END)
+
+
+def ends_of(begin: Begin, step: Step) -> Ends | None:
+    """How much ends with a step that takes something away; None for any other. Nothing is written."""
+    match step.kind, step.action:
+        case DeclaredKind.CLIENT, Action.DISABLE:
+            with begin() as engine:
+                grants = engine.stores.grants.list(engine.now, client_id=step.name)
+                return Ends(
+                    counts={"grants_ended": len(grants)},
+                    jwt_valid_until=last_jwt_until(engine, step.before),
+                )
+        case DeclaredKind.RESOURCE, Action.REMOVE | Action.END:
+            total = sum(resources.end_all(begin, step.name, dry_run=True), Ended())
+            with begin() as engine:
+                until = resources.last_jwt_until(engine, step.before)
+            counts = {
+                "grants_ended": total.grants,
+                "grants_narrowed": total.narrowed_grants,
+                "access_tokens_ended": total.access_tokens,
+                "consents_forgotten": total.consents,
+                "consents_narrowed": total.narrowed_consents,
+            }
+            return Ends(counts=counts, jwt_valid_until=until)
+        case _:
+            return None
+
+
+def last_jwt_until(engine: Engine, client: Client) -> datetime | None:
+    """Until when JWTs of this client may be valid that were issued under the present settings; None if there can be none.
+
+    A JWT is not kept, so whoever does not introspect it accepts it until it expires.
+    """
+    audiences = [(), *([resource.uri] for resource in engine.resources.all())]
+    forms = [engine.token_form(client, audience) for audience in audiences]
+    jwt = [lifetime for token_format, lifetime in forms if token_format is AccessTokenFormat.JWT]
+    return engine.now + max(jwt) if jwt else None
+
+
+def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None:
+    """Do this step, and keep its mark or delete it."""
+    stores, mark = engine.stores, step.mark
+    match step.kind, step.action:
+        case DeclaredKind.CLIENT, Action.ADD | Action.CHANGE:
+            _put_client(engine, declared, manner, step)
+        case DeclaredKind.RESOURCE, Action.ADD:
+            resources.add(engine, step.after)
+        case DeclaredKind.RESOURCE, Action.CHANGE:
+            if resources.differences(step.before, step.after):
+                resources.change(engine, step.before, step.after)
+        case DeclaredKind.INITIAL_TOKEN, Action.ADD | Action.CHANGE:
+            mark = _put_token(engine, step)
+        case DeclaredKind.CLIENT, Action.DISABLE:
+            if not disable_client(engine, step.name):
+                raise ChangedMeanwhile
+        case DeclaredKind.INITIAL_TOKEN, Action.REVOKE:
+            if not initial_tokens.revoke(engine, step.before.token_id):
+                raise ChangedMeanwhile
+        case DeclaredKind.RESOURCE, Action.REMOVE:
+            resources.remove(engine, step.before)
+    match step.action:
+        case Action.ADD | Action.CHANGE:
+            if mark is not None:
+                stores.declarations.keep(mark)
+        case Action.DISABLE | Action.REVOKE | Action.FORGET:
+            stores.declarations.forget(step.kind, step.name)
+
+
+def _put_client(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None:
+    if step.before is None:
+        assert step.metadata is not None
+        add_client(
+            engine,
+            step.metadata,
+            client_id=step.name,
+            first_party=step.after.first_party,
+            rotates_refresh_tokens=step.after.rotates_refresh_tokens,
+            logo=declared.files.get((step.kind, step.name, "logo"), b""),
+            makes_secret=False,
+        )
+    elif editing.differences(step.before, step.after):
+        editing.keep(engine, step.before, editing.as_edited(step.after), logo=step.logo, makes_secret=False)
+    if step.secret is not None:
+        rotate_secret(engine, step.name, manner.overlap, text=step.secret.value)
+
+
+def _put_token(engine: Engine, step: Step) -> Declaration | None:
+    """Make or change a token, and revoke the one before; its mark, which names it."""
+    if step.replaced is not None and not initial_tokens.revoke(engine, step.replaced.token_id):
+        raise ChangedMeanwhile
+    if step.secret is None:
+        if initial_tokens.differences(step.before, step.after) and not initial_tokens.change(
+            engine, step.before, step.after
+        ):
+            raise ChangedMeanwhile
+        return step.mark
+    form: DeclaredInitialToken = step.after
+    made, _ = initial_tokens.make(
+        engine,
+        policy=form.policy,
+        uses=form.uses,
+        expires_at=form.expires_at.astimezone(UTC),
+        note=form.note,
+        text=step.secret.value,
+    )
+    return replace(step.mark, target=made.token_id) if step.mark else None
+
+
+def _different(plan: Plan, shown: Plan) -> str:
+    """The name of something that is not as it was shown."""
+    if plan.problems:
+        return str(plan.problems[0].path[-1])
+    return next(
+        step.name for step in (*plan.steps, *shown.steps) if step not in plan.steps or step not in shown.steps
+    )
+
+
+def _changed(name: str) -> ChangedMeanwhile:
+    return ChangedMeanwhile(
+        f"{name} was changed by somebody else since the plan was made; nothing was changed here"
+    )
