@@ -19,6 +19,7 @@ COMMANDS = (
     "demo",
     "doctor",
     "explain",
+    "export",
     "grant",
     "init",
     "initial-token",

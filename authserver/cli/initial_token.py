@@ -18,6 +18,7 @@ from authserver.engine.clients.initial_tokens import (
     check_note,
     check_policy,
     make,
+    new_text,
     revoke,
 )
 from authserver.engine.records import InitialAccessToken
@@ -89,6 +90,17 @@ def add(
         return
     print_record(record)
     say(SHOWN_ONCE, err=True)
+
+
+@initial_token.command()
+@json_option
+def generate(as_json: bool) -> None:
+    """Print a fresh token that is kept nowhere, for the place from which `authserver apply` takes it."""
+    text = new_text()
+    if as_json:
+        print_json({"token": text})
+    else:
+        say(text)
 
 
 @initial_token.command("list")

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from authserver.declaring.files import BadFile, files_at, read
+from authserver.declaring.names import name_of
 from authserver.declaring.places import MAXIMUM_PARTS, Path, line_of_long_key, places_of
 from authserver.engine.crypto import strict_json
 from authserver.engine.declarations.forms import Forms, Reference
@@ -59,20 +60,6 @@ class ReadFiles:
         """A problem with its place and its name."""
         place = self.place(path)
         return f"{place}: {name_of(path)}: {text}" if place else text
-
-
-def name_of(path: Path) -> str:
-    """How a path is written in TOML: `clients.billing.scopes[1]`."""
-    name = ""
-    for part in map(_part, path):
-        name += part if part.startswith("[") or not name else f".{part}"
-    return name
-
-
-def _part(part: str | int) -> str:
-    if isinstance(part, int):
-        return f"[{part}]"
-    return str(part) if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part}"'
 
 
 def read_files(path: FilePath) -> ReadFiles:

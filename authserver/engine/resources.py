@@ -66,6 +66,7 @@ def add(engine: Engine, resource: Resource) -> None:
             if known
             else "another resource became the default meanwhile; see `authserver resource list`"
         ) from None
+    engine.resources.look_again()
     engine.record(EventType.RESOURCE_ADDED, details=described(resource))
 
 
@@ -74,6 +75,7 @@ def change(engine: Engine, before: Resource, after: Resource) -> None:
     check(engine, after)
     if not engine.stores.resources.change(before, after):
         raise BadResource(f"{before.uri}: it was changed or removed meanwhile; nothing was changed here")
+    engine.resources.look_again()
     changed = {name: {"from": was, "to": now} for name, (was, now) in differences(before, after).items()}
     engine.record(EventType.RESOURCE_CHANGED, details={**described(after), "changed": changed})
 
@@ -81,6 +83,7 @@ def change(engine: Engine, before: Resource, after: Resource) -> None:
 def remove(engine: Engine, resource: Resource) -> None:
     """Remove it from the database: from now on nothing is issued for it. `end_all` ends what was issued."""
     if engine.stores.resources.remove(resource.form):
+        engine.resources.look_again()
         engine.record(EventType.RESOURCE_REMOVED, details={"resource": resource.uri})
 
 

@@ -89,7 +89,7 @@ def make(
     Returns:
         What is stored, and the token itself, which is not readable again.
     """
-    text = digests.new_credential(digests.INITIAL) if text is None else text
+    text = new_text() if text is None else text
     token = InitialAccessToken(
         token_id=digests.new_identifier("initial_"),
         digest=digests.digest(KIND, text),
@@ -103,6 +103,11 @@ def make(
     engine.stores.initial_tokens.add(token)
     engine.record(EventType.INITIAL_TOKEN_ADDED, details={**named(token), **terms(token)})
     return token, text
+
+
+def new_text() -> str:
+    """The text of a fresh token."""
+    return digests.new_credential(digests.INITIAL)
 
 
 def may_be_token(text: str) -> bool:
