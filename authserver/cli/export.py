@@ -49,7 +49,8 @@ def export(
     self_registered: bool,
     force: bool,
 ) -> None:
-    """Write what is there as TOML, as `authserver apply` reads it: to stdout, a file, or a file for each kind in a folder.
+    """Write what is there as TOML, as `authserver apply` reads it: to stdout, to a file whose name ends in .toml, or
+    to a folder, with a file for each kind.
 
     Secrets are not readable, so it names where they are, if that was declared. The order is always the same.
     """
@@ -77,17 +78,15 @@ def export(
 
 
 def _files(path: Path | None, kinds: Sequence[str], exported: Exported) -> Mapping[Path, str]:
-    """The text of each file."""
-    if path is not None and path.is_dir():
-        found = {kind: Forms(**{kind: getattr(exported.forms, kind)}) for kind in kinds}
-        return {
-            path / f"{kind}.toml": _HEAD + toml_of(forms, exported.remarks)
-            for kind, forms in found.items()
-            if getattr(forms, kind)
-        }
-    if path is not None and path.suffix != ".toml":
-        raise click.UsageError(f"{path}: name a folder that is there, or a file that ends in .toml")
-    return {path or Path("-"): _HEAD + toml_of(exported.forms, exported.remarks)}
+    """The text of each file; one that is not named is stdout."""
+    if path is None or path.suffix == ".toml":
+        return {path or Path("-"): _HEAD + toml_of(exported.forms, exported.remarks)}
+    found = {kind: Forms(**{kind: getattr(exported.forms, kind)}) for kind in kinds}
+    return {
+        path / f"{kind}.toml": _HEAD + toml_of(forms, exported.remarks)
+        for kind, forms in found.items()
+        if getattr(forms, kind)
+    }
 
 
 def _write(files: Mapping[Path, str], *, force: bool) -> None:
@@ -95,4 +94,5 @@ def _write(files: Mapping[Path, str], *, force: bool) -> None:
     if there and not force:
         raise click.ClickException(f"{', '.join(map(str, there))}: it is there; --force overwrites it")
     for file, text in files.items():
+        file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")

@@ -19,9 +19,11 @@ def schema() -> Mapping[str, Any]:
     definitions["Reference"] |= {"minProperties": 1, "maxProperties": 1}
     top = definitions.pop(Forms.__name__)
     assert reference == {"$ref": f"#/$defs/{Forms.__name__}"}
-    return {
+    made = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **top,
         "title": "Declarations of authserver",
         "$defs": definitions,
     }
+    read: Mapping[str, Any] = msgspec.json.decode(msgspec.json.encode(made))
+    return read
