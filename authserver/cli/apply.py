@@ -19,7 +19,8 @@ from authserver.declaring.schema import schema
 from authserver.engine.clients.editing import ChangedMeanwhile
 from authserver.engine.declarations.apply import Ends, ends_grants, ends_of, finish
 from authserver.engine.declarations.apply import apply as bring_about
-from authserver.engine.declarations.plan import DEFAULT_SET, Action, Manner, Plan, Step, plan_of
+from authserver.engine.declarations.plan import DEFAULT_SET, Action, Manner, Plan, Step
+from authserver.engine.declarations.planning import plan_of
 from authserver.engine.records import DeclaredKind
 from authserver.engine.resources import Ended
 

@@ -145,7 +145,10 @@ def test_what_only_the_ini_can_settle_is_told_and_is_drift(apply) -> None:
     text = FILE + '\n[scopes]\nprofile = "Another sentence"\n'
     for options in (("--yes",), ("--yes",), ("--check",)):
         result = apply(text, *options, status=2)
-        assert "scopes.profile: write `profile = Another sentence` under authserver.scopes" in result.stdout
+        assert (
+            "scopes.profile: write `profile = Another sentence` among the lines of authserver.scopes"
+            in result.stdout
+        )
     apply(text, "--dry-run")
     report = json.loads(apply(text, "--check", "--json", status=2).stdout)
     assert [each["name"] for each in report["in_the_ini"]] == ["profile"]

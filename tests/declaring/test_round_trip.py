@@ -29,7 +29,8 @@ from authserver.engine.declarations.forms import (
     Forms,
     Reference,
 )
-from authserver.engine.declarations.plan import Declared, Manner, default_grant_types, plan_of
+from authserver.engine.declarations.plan import Declared, Manner
+from authserver.engine.declarations.planning import default_grant_types, plan_of
 from authserver.settings import AccessTokenFormat, Secret
 from authserver.testing.rules import Rules
 from authserver.testing.server import SETTINGS

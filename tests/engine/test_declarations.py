@@ -23,7 +23,8 @@ from authserver.engine.declarations.forms import (
     Forms,
     Reference,
 )
-from authserver.engine.declarations.plan import Declared, Manner, Plan, plan_of
+from authserver.engine.declarations.plan import Declared, Manner, Plan
+from authserver.engine.declarations.planning import plan_of
 from authserver.engine.records import Client, DeclaredKind
 from authserver.plugins.asking import PluginSet
 from authserver.settings import Secret
@@ -589,12 +590,12 @@ def test_what_the_ini_sets_is_compared_with_what_to_write() -> None:
     assert plan.steps == ()
     assert not plan.is_settled
     assert [(each.kind, each.name, each.remedy) for each in plan.elsewhere] == [
-        ("scopes", "calendar", "write `calendar = See your calendar` under authserver.scopes"),
-        ("scopes", "profile", "write `profile = Another` under authserver.scopes"),
+        ("scopes", "calendar", "write `calendar = See your calendar` among the lines of authserver.scopes"),
+        ("scopes", "profile", "write `profile = Another` among the lines of authserver.scopes"),
         (
             "limits",
             "sign-ins-to-account",
-            "write `sign-ins-to-account = sign_in, account, 10, 3600 seconds` under authserver.plugin.rate_limits.limits",
+            "write `sign-ins-to-account = sign_in, account, 10, 3600 seconds` among the lines of authserver.plugin.rate_limits.limits",
         ),
         (
             "trusted_issuers",

@@ -11,10 +11,11 @@ from authserver.engine.clients import editing, initial_tokens
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.editing import ChangedMeanwhile
 from authserver.engine.clients.registration import add_client
-from authserver.engine.clients.secrets import rotate_secret
+from authserver.engine.clients.secrets import SecretsUnchanged, rotate_secret
 from authserver.engine.context import Engine
 from authserver.engine.declarations.forms import DeclaredInitialToken
-from authserver.engine.declarations.plan import Action, Declared, Manner, Plan, Step, plan_of
+from authserver.engine.declarations.plan import Action, Declared, Manner, Plan, Step
+from authserver.engine.declarations.planning import plan_of
 from authserver.engine.keys.ring import check_known
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING, Client, Declaration, DeclaredKind
@@ -63,7 +64,7 @@ def apply(
     for step in plan.steps:
         try:
             _act(engine, declared, manner, step)
-        except (AlreadyExists, BadResource, ChangedMeanwhile) as error:
+        except (AlreadyExists, BadResource, ChangedMeanwhile, SecretsUnchanged) as error:
             raise _changed(step.name) from error
         finally:
             # The next step is about something else.

@@ -33,7 +33,7 @@ class Difference:
     @property
     def remedy(self) -> str:
         """What to do, as a sentence without an end."""
-        return f"write `{self.line}` under {self.setting}" if self.line else self.setting
+        return f"write `{self.line}` among the lines of {self.setting}" if self.line else self.setting
 
 
 def in_the_ini(engine: Engine, forms: Forms, plugins: Mapping[str, object]) -> Sequence[Difference]:

@@ -19,7 +19,8 @@ from authserver.engine.declarations.forms import (
     Forms,
     Reference,
 )
-from authserver.engine.declarations.plan import DETAILS, Path, default_grant_types
+from authserver.engine.declarations.plan import Path
+from authserver.engine.declarations.planning import DETAILS, default_grant_types
 from authserver.engine.records import (
     NOTHING,
     Client,
@@ -143,7 +144,9 @@ class _Exporting:
             remarks.append(f"Its {name} is left out: it has a null, which TOML cannot say.")
         if remarks:
             self.remarks[DeclaredKind.CLIENT, client.client_id] = tuple(remarks)
-        details = {name: client.details[name] for name in DETAILS if name in client.details}
+        details: dict[str, Any] = {
+            name: _frozen(client.details[name]) for name in DETAILS if name in client.details
+        }
         grant_types = client.grant_types
         fitting = uris.fitting_application_type(client.redirect_uris)
         return DeclaredClient(
@@ -158,7 +161,7 @@ class _Exporting:
             first_party=client.first_party,
             rotates_refresh_tokens=client.rotates_refresh_tokens or client.is_public,
             metadata=dict(sorted(kept.items())),
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in details.items()},
+            **details,
         )
 
     # ---- Initial access tokens
@@ -193,6 +196,10 @@ def _resource(resource: Resource) -> DeclaredResource:
         default=resource.is_default,
         introspecting_clients=resource.introspecting_clients,
     )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _reference(written: Mapping[str, str] | None) -> Reference | None:
