@@ -90,7 +90,7 @@ class Clients(Protocol):
         """Disable it; False when it is unknown or was disabled before."""
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
-        """Keep one more secret for a client."""
+        """Keep one more secret for a client, in place of itself if it was kept before."""
 
     def change_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> bool:
         """Replace a secret as it was read; False when somebody changed it meanwhile, or it is not kept here."""

@@ -143,6 +143,14 @@ def test_an_expired_secret_is_not_handed_out(stores: Stores) -> None:
     assert [client.secrets for client in stores.clients.list(live.expires_at or NOW)] == [()]
 
 
+def test_a_secret_that_was_kept_before_is_kept_in_place_of_itself(stores: Stores) -> None:
+    ended = ClientSecret(digest=b"digest", key_id="1", created_at=NOW, expires_at=NOW, last_used_at=NOW)
+    stores.clients.add(a_client(secrets=(ended,)))
+    again = ClientSecret(digest=b"digest", key_id="2", created_at=LATER)
+    stores.clients.add_secret("reports", again)
+    assert stores.clients.find("reports", LATER) == a_client(secrets=(again,))
+
+
 def test_a_client_id_is_taken_once_and_the_work_goes_on(stores: Stores) -> None:
     stores.clients.add(a_client())
     with pytest.raises(AlreadyExists):

@@ -147,9 +147,8 @@ class MemoryClients(InMemory):
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
         with self.lock:
             client = self.tables.clients[client_id]
-            if any(secret.digest == known.digest for known in client.secrets):
-                raise AlreadyExists
-            secrets = sorted((*client.secrets, secret), key=lambda each: each.created_at)
+            others = (known for known in client.secrets if known.digest != secret.digest)
+            secrets = sorted((*others, secret), key=lambda each: each.created_at)
             self.tables.clients[client_id] = replace(client, secrets=tuple(secrets))
 
     def change_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> bool:

@@ -314,6 +314,21 @@ def test_a_declared_secret_that_was_rotated_by_hand_counts_again(server: Applied
     assert server.plan(declared(forms)).is_settled
 
 
+@pytest.mark.parametrize("overlap", [timedelta(), timedelta(hours=1)])
+def test_a_secret_can_come_back_again_and_again(server: Applied, overlap: timedelta) -> None:
+    """After it was ended at once, and while it ends."""
+    forms = {"billing": a_form(secret=Reference(env="BILLING"))}
+    for secret in (SECRET, OTHER) * 3:
+        what = declared(forms, secret=secret)
+        server.apply(what, Manner(overlap=overlap))
+        assert server.plan(what).is_settled
+        with server.begin() as engine:
+            live = live_secrets(server.client(), engine.now)
+            found = matching(engine, server.client(), "billing", secret)
+        assert found in live
+        assert len(live) == (2 if overlap and len(server.client().secrets) > 1 else 1)
+
+
 def test_without_a_reference_secrets_are_left_alone(server: Applied) -> None:
     """No secret is made that nobody would see."""
     what = declared({"billing": a_form()})

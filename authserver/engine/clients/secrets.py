@@ -162,8 +162,8 @@ def rotate_secret(engine: Engine, client_id: str, overlap: timedelta, *, text: s
 
     Args:
         overlap: zero ends them at once.
-        text: the new secret, if it was made elsewhere (`may_be_secret`). If it is one of those that the client has, that
-            one ends at once, and the same text is kept anew.
+        text: the new secret, if it was made elsewhere (`may_be_secret`). If the client has it, it has no end any more; if
+            it had none, nothing is done.
 
     Returns:
         The new secret, which is not readable again.
@@ -179,11 +179,10 @@ def rotate_secret(engine: Engine, client_id: str, overlap: timedelta, *, text: s
         client = client_with_secrets(engine, client_id)
         if not client.is_enabled:
             raise SecretsUnchanged(f"{client_id} is disabled for good")
-        if text is not None and (same := matching(engine, client, client_id, text)) is not None:
-            if end_at(engine, client_id, same, engine.now):
-                engine.record(EventType.CLIENT_SECRET_ENDED, details={"secret": handle(same)})
-            continue
-        live = live_secrets(client, engine.now)
+        same = matching(engine, client, client_id, text) if text is not None else None
+        if text is not None and same is not None and same.expires_at is None:
+            return text
+        live = [secret for secret in live_secrets(client, engine.now) if secret != same]
         if overlap and len(live) >= MAXIMUM_LIVE:
             raise TwoLiveSecrets(client_id, live)
         changed = [secret for secret in live if end_at(engine, client_id, secret, ends_at)]
@@ -261,7 +260,9 @@ def end_at(engine: Engine, client_id: str, secret: ClientSecret, at: datetime) -
     ends_at = min(at, secret.expires_at or at)
     ended = replace(secret, expires_at=ends_at)
     if ends_at <= engine.now:
-        ended = replace(ended, digest=hashlib.sha256(secret.digest).digest())
+        # Each time by another: a secret that was made elsewhere may come back, and end again.
+        made = secret.created_at.isoformat().encode()
+        ended = replace(ended, digest=hashlib.sha256(secret.digest + made).digest())
     return engine.stores.clients.change_secret(client_id, secret, ended)
 
 
