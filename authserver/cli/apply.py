@@ -143,7 +143,7 @@ def apply(
             raise click.ClickException(
                 "\n       ".join(found.told(problem.path, problem.text) for problem in plan.problems)
             )
-        ends = [ends_of(application.begin, step) for step in plan.steps]
+        ends = ends_of(application.begin, plan)
         if not as_json:
             _print_plan(plan, ends, found)
         applied = False

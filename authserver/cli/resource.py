@@ -238,7 +238,7 @@ def remove(configuration: Configuration, uri: str, dry_run: bool, yes: bool, as_
                 raise _unknown(engine, uri)
             if not dry_run:
                 resources.record_end(engine, known.uri if known else uri, ended)
-    counts = _counts(ended)
+    counts = ended.counts
     if as_json:
         print_json(
             {"resource": known.uri if known else uri, "dry_run": dry_run, **counts, "jwt_valid_until": until}
@@ -326,16 +326,6 @@ def _in_the_ini(known: Resource) -> click.ClickException:
         f"{known.uri}: it is in the INI, in {', '.join(known.settings)}: change it or take it out there and restart the "
         "servers; `authserver resource remove` then ends what was granted for it"
     )
-
-
-def _counts(ended: Ended) -> dict[str, int]:
-    return {
-        "grants_ended": ended.grants,
-        "grants_narrowed": ended.narrowed_grants,
-        "access_tokens_ended": ended.access_tokens,
-        "consents_forgotten": ended.consents,
-        "consents_narrowed": ended.narrowed_consents,
-    }
 
 
 @contextmanager

@@ -50,6 +50,17 @@ class Ended:
             **{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(Ended)}
         )
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How much, by the names that operators see."""
+        return {
+            "grants_ended": self.grants,
+            "grants_narrowed": self.narrowed_grants,
+            "access_tokens_ended": self.access_tokens,
+            "consents_forgotten": self.consents,
+            "consents_narrowed": self.narrowed_consents,
+        }
+
     def __bool__(self) -> bool:
         return any(getattr(self, item.name) for item in fields(Ended))
 

@@ -422,7 +422,7 @@ def test_how_much_ends_with_a_client_is_told_first(server: Applied) -> None:
             )
         )
     plan = server.plan(declared(), PRUNE)
-    ends = ends_of(server.begin, plan.steps[0])
+    (ends,) = ends_of(server.begin, plan)
     assert ends is not None
     assert ends.counts == {"grants_ended": 2}
     assert ends.jwt_valid_until is not None
@@ -445,7 +445,7 @@ def test_a_resource_goes_with_what_was_granted_for_it(server: Applied) -> None:
     """L-08."""
     plan = resource_with_a_grant(server)
     assert steps(plan) == [("remove", "resources", API)]
-    ends = ends_of(server.begin, plan.steps[0])
+    (ends,) = ends_of(server.begin, plan)
     assert ends is not None
     assert (ends.counts["grants_ended"], ends.counts["consents_narrowed"]) == (1, 1)
     server.apply(declared(), PRUNE)
@@ -461,6 +461,9 @@ def test_an_interrupted_end_is_brought_to_its_end_by_the_next_one(server: Applie
     plan = resource_with_a_grant(server)
     with server.begin() as engine:
         apply(engine, declared(), PRUNE, plan)
+    ((path, text),) = server.problems(declared(resources={API: DeclaredResource()}))
+    assert path == ("resources", API)
+    assert "has not ended to the last" in text
     again = server.plan(declared(), PRUNE)
     assert steps(again) == [("end", "resources", API)]
     server.apply(declared(), PRUNE)

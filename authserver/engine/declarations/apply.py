@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -14,11 +14,11 @@ from authserver.engine.clients.registration import add_client
 from authserver.engine.clients.secrets import SecretsUnchanged, rotate_secret
 from authserver.engine.context import Engine
 from authserver.engine.declarations.forms import DeclaredInitialToken
-from authserver.engine.declarations.plan import Action, Declared, Manner, Plan, Step
+from authserver.engine.declarations.plan import ENDING, Action, Declared, Manner, Plan, Step
 from authserver.engine.declarations.planning import plan_of
 from authserver.engine.keys.ring import check_known
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.records import NOTHING, Client, Declaration, DeclaredKind
+from authserver.engine.records import NOTHING, Declaration, DeclaredKind
 from authserver.engine.resources import BadResource, Begin, Ended
 from authserver.settings import AccessTokenFormat
 
@@ -95,41 +95,39 @@ def _ends_grants(step: Step) -> bool:
     return step.action in (Action.REMOVE, Action.END)
 
 
-def ends_of(begin: Begin, step: Step) -> Ends | None:
-    """How much ends with a step that takes something away; None for any other. Nothing is written."""
-    match step.kind, step.action:
-        case DeclaredKind.CLIENT, Action.DISABLE:
-            with begin() as engine:
-                grants = engine.stores.grants.list(engine.now, client_id=step.name)
-                return Ends(
-                    counts={"grants_ended": len(grants)},
-                    jwt_valid_until=last_jwt_until(engine, step.before),
-                )
-        case DeclaredKind.RESOURCE, Action.REMOVE | Action.END:
-            total = sum(resources.end_all(begin, step.name, dry_run=True), Ended())
-            with begin() as engine:
-                until = resources.last_jwt_until(engine, step.before)
-            counts = {
-                "grants_ended": total.grants,
-                "grants_narrowed": total.narrowed_grants,
-                "access_tokens_ended": total.access_tokens,
-                "consents_forgotten": total.consents,
-                "consents_narrowed": total.narrowed_consents,
-            }
-            return Ends(counts=counts, jwt_valid_until=until)
-        case _:
-            return None
+def ends_of(begin: Begin, plan: Plan) -> Sequence[Ends | None]:
+    """How much ends with each step; None for one that takes nothing away. Nothing is written."""
+    with begin() as engine:
+        audiences = _audiences(engine)
+        found = [_ends_with_client(engine, step, audiences) for step in plan.steps]
+    return [
+        _ends_with_resource(begin, step) if _ends_grants(step) else ends
+        for step, ends in zip(plan.steps, found, strict=True)
+    ]
 
 
-def last_jwt_until(engine: Engine, client: Client) -> datetime | None:
-    """Until when JWTs of this client may be valid that were issued under the present settings; None if there can be none.
-
-    A JWT is not kept, so whoever does not introspect it accepts it until it expires.
-    """
-    audiences = [(), *([resource.uri] for resource in engine.resources.all())]
-    forms = [engine.token_form(client, audience) for audience in audiences]
+def _ends_with_client(engine: Engine, step: Step, audiences: Sequence[Sequence[str]]) -> Ends | None:
+    if step.action is not Action.DISABLE:
+        return None
+    forms = [engine.token_form(step.before, audience) for audience in audiences]
     jwt = [lifetime for token_format, lifetime in forms if token_format is AccessTokenFormat.JWT]
-    return engine.now + max(jwt) if jwt else None
+    return Ends(
+        counts={"grants_ended": len(engine.stores.grants.list(engine.now, client_id=step.name))},
+        jwt_valid_until=engine.now + max(jwt) if jwt else None,
+    )
+
+
+def _audiences(engine: Engine) -> Sequence[Sequence[str]]:
+    """Audiences with each form of access tokens that there is: none, and a resource of each kind."""
+    kinds = {(each.token_format, each.token_lifetime): (each.uri,) for each in engine.resources.all()}
+    return [(), *kinds.values()]
+
+
+def _ends_with_resource(begin: Begin, step: Step) -> Ends:
+    total = sum(resources.end_all(begin, step.name, dry_run=True), Ended())
+    with begin() as engine:
+        until = resources.last_jwt_until(engine, step.before)
+    return Ends(counts=total.counts, jwt_valid_until=until)
 
 
 def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None:
@@ -153,6 +151,8 @@ def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None
                 raise ChangedMeanwhile
         case DeclaredKind.RESOURCE, Action.REMOVE:
             resources.remove(engine, step.before)
+            assert mark is not None  # or it would not be removed
+            stores.declarations.keep(replace(mark, references=ENDING))
     match step.action:
         case Action.ADD | Action.CHANGE:
             if mark is not None:

@@ -21,6 +21,8 @@ from authserver.engine.records import (
 from authserver.settings import Secret
 
 DEFAULT_SET = "default"
+# Instead of references, what the mark of a resource has that was removed, while what was granted for it ends.
+ENDING: Mapping[str, Any] = {"ending": True}
 # Where something is in the forms, such as ("clients", "billing", "secret").
 Path = tuple[str | int, ...]
 

@@ -34,7 +34,7 @@ from authserver.engine.declarations.forms import (
     DeclaredResource,
     Reference,
 )
-from authserver.engine.declarations.plan import Action, Declared, Manner, Path, Plan, Problem, Step
+from authserver.engine.declarations.plan import ENDING, Action, Declared, Manner, Path, Plan, Problem, Step
 from authserver.engine.errors import InvalidTarget, Refusal
 from authserver.engine.records import (
     NOTHING,
@@ -134,22 +134,20 @@ class _Planning:
     # ---- Clients
 
     def _client(self, client_id: str, form: DeclaredClient) -> None:
-        engine = self.engine
+        engine, path = self.engine, (DeclaredKind.CLIENT, client_id)
         if is_address(client_id):
             raise BadDeclaration(
                 "a client that is known by its address is kept with `authserver client pin`, and not declared"
             )
-        mark = self._mark(DeclaredKind.CLIENT, client_id)
+        mark = self._mark(*path)
         self.clients[client_id] = None
         metadata = _metadata(engine, form)
-        path = (DeclaredKind.CLIENT, client_id)
-        secret = self.declared.secrets.get((*path, "secret"))
-        content = self.declared.files.get((*path, "logo"))
-        logo = read_logo(content) if content is not None else None
+        secret, content = (
+            self.declared.secrets.get((*path, "secret")),
+            self.declared.files.get((*path, "logo")),
+        )
         _check_secret(metadata, form, secret)
-        before = engine.stores.clients.find(client_id, engine.now)
-        if before is None and engine.find_client_elsewhere(client_id) is not None:
-            raise BadDeclaration("a plugin keeps this client: change it there")
+        before = self._client_before(client_id)
         if before is None:
             check_new_client(
                 engine,
@@ -158,10 +156,7 @@ class _Planning:
                 rotates_refresh_tokens=form.rotates_refresh_tokens,
                 logo=content or b"",
             )
-        elif not before.is_enabled:
-            raise BadDeclaration(
-                "it is disabled for good: take it out of the file, or declare another client id"
-            )
+        logo = read_logo(content) if content is not None else None
         base = before or new_client(engine, client_id, RegisteredBy.OPERATOR)
         after = replace(
             with_metadata(base, metadata),
@@ -177,37 +172,47 @@ class _Planning:
                 editing.check(engine, after)
         self.clients[client_id] = after
         changes |= self._secret_change(before, secret, form.secret)
-        note = ""
-        if needs_secret(after.auth_method) and form.secret is None and not live_secrets(after, engine.now):
-            note = f"It has no secret: `authserver client rotate-secret {client_id}` makes one, and shows it once."
-        references = _references(secret=form.secret, logo=form.logo)
         kept = self._kept(
-            DeclaredKind.CLIENT,
+            *path,
             client_id,
-            client_id,
-            references,
+            _references(secret=form.secret, logo=form.logo),
             mark,
             is_new=before is None,
             # One that registered itself never goes because files do not name it any more.
             adopt=self.manner.adopt and not after.is_self_registered,
             changes=changes,
         )
-        if changes or before is None:
-            self.steps.append(
-                Step(
-                    kind=DeclaredKind.CLIENT,
-                    name=client_id,
-                    action=Action.CHANGE if before else Action.ADD,
-                    changes=changes,
-                    note=note,
-                    before=before,
-                    after=after,
-                    metadata=metadata,
-                    secret=secret if "secret" in changes else None,
-                    logo=logo,
-                    mark=kept,
-                )
+        if not changes:
+            return
+        has_none = form.secret is None and not live_secrets(after, engine.now)
+        self.steps.append(
+            Step(
+                kind=DeclaredKind.CLIENT,
+                name=client_id,
+                action=Action.CHANGE if before else Action.ADD,
+                changes=changes,
+                note=f"It has no secret: `authserver client rotate-secret {client_id}` makes one, and shows it once."
+                if has_none and needs_secret(after.auth_method)
+                else "",
+                before=before,
+                after=after,
+                metadata=metadata,
+                secret=secret if "secret" in changes else None,
+                logo=logo,
+                mark=kept,
             )
+        )
+
+    def _client_before(self, client_id: str) -> Client | None:
+        """The client as it is, if there is one. Raises BadDeclaration if it cannot be declared."""
+        client = self.engine.stores.clients.find(client_id, self.engine.now)
+        if client is None and self.engine.find_client_elsewhere(client_id) is not None:
+            raise BadDeclaration("a plugin keeps this client: change it there")
+        if client is not None and not client.is_enabled:
+            raise BadDeclaration(
+                "it is disabled for good: take it out of the file, or declare another client id"
+            )
+        return client
 
     def _secret_change(
         self, before: Client | None, secret: Secret | None, reference: Reference | None
@@ -250,12 +255,17 @@ class _Planning:
         self._undeclared(DeclaredKind.RESOURCE)
         gone = {step.before.form for step in self.steps[steps:] if step.before}
         freed = gone | {canonical for canonical, (_, form) in forms.items() if not form.default}
-        leaving = self._clients_that_leave()
+        clients = {**self.clients, **self._clients_that_leave()}
         found: list[Step] = []
         for canonical, (uri, form) in forms.items():
             with self._problems((DeclaredKind.RESOURCE, uri)):
                 mark = self._mark(DeclaredKind.RESOURCE, canonical)
                 before = engine.stores.resources.find(canonical)
+                if before is None and mark is not None and mark.references == ENDING:
+                    raise BadDeclaration(
+                        "it was removed, and what was granted for it has not ended to the last: take it out, and let "
+                        "`authserver apply --prune` go on with that first"
+                    )
                 after = Resource(
                     form=canonical,
                     uri=uri,
@@ -267,7 +277,7 @@ class _Planning:
                     introspecting_clients=tuple(dict.fromkeys(form.introspecting_clients)),
                     created_at=before.created_at if before else engine.now,
                 )
-                resources.check(engine, after, clients={**self.clients, **leaving}, freed=freed)
+                resources.check(engine, after, clients=clients, freed=freed)
                 changes: dict[str, tuple[Any, Any]]
                 if before is None:
                     changes = {
