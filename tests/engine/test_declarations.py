@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -630,3 +631,15 @@ def test_what_the_ini_sets_is_compared_with_what_to_write() -> None:
         },
     )
     assert [each.kind for each in Applied(written).plan(what).elsewhere] == ["trusted_issuers"]
+
+
+def test_a_client_that_a_plugin_keeps_is_changed_there(tmp_path: Path) -> None:
+    file = tmp_path / "clients.toml"
+    file.write_text(
+        '[theirs]\nname = "Theirs"\nredirect_uris = ["https://theirs.example/cb"]\nscopes = ["profile"]\n'
+    )
+    plugins = "client_secret_basic public_client clients_file"
+    server = Applied(few_plugins(plugins, {"authserver.plugin.clients_file.file": str(file)}))
+    assert server.problems(declared({"theirs": a_form()})) == [
+        (("clients", "theirs"), "a plugin keeps this client: change it there")
+    ]
