@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import date, datetime, time
+from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -135,7 +136,7 @@ class _File:
             self._say(f"{self.name}: arrays or tables are nested too deeply in it")
             return
         self.lines = places_of(text)
-        hints = typing.get_type_hints(Forms, include_extras=True)
+        hints = _hints(Forms)
         for kind, entries in table.items():
             if kind not in hints:
                 self._problem((kind,), f"no such key; {did_you_mean(kind, hints, '')}")
@@ -183,7 +184,7 @@ class _File:
         if not isinstance(given, dict):
             self._problem(path, f"must be a table, such as [{name_of((path[0], 'NAME'))}]")
             return None
-        hints = typing.get_type_hints(form, include_extras=True)
+        hints = _hints(form)
         before = len(self.reading.problems)
         values: dict[str, Any] = {}
         meant: set[str] = set()
@@ -267,6 +268,12 @@ class _File:
         self.reading.problems.append(problem)
 
 
+@cache
+def _hints(form: type) -> Mapping[str, Any]:
+    """The types of what a form has, with what they say of themselves."""
+    return typing.get_type_hints(form, include_extras=True)
+
+
 def _paths(path: Path, value: Any) -> Iterator[Path]:
     """The path of this value and of everything in it."""
     pending = [(path, value)]
@@ -279,6 +286,7 @@ def _paths(path: Path, value: Any) -> Iterator[Path]:
             pending += [((*at, number), inner) for number, inner in enumerate(found)]
 
 
+@cache
 def _form_of(annotation: Any) -> type | None:
     """The form that a value of this type is, whether or not it may be left out; None if it is a plain value."""
     candidates = [annotation]
