@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # The exit status when something is not as it is declared, and this command did not bring it about.
 DRIFT = 2
+# More problems than these are only counted.
+MAXIMUM_TOLD = 50
 _NOUNS = {
     DeclaredKind.CLIENT: "client",
     DeclaredKind.RESOURCE: "resource",
@@ -132,7 +134,7 @@ def apply(
     try:
         found = read_files(path)
     except BadDeclarations as error:
-        raise click.ClickException("\n       ".join(error.problems)) from None
+        raise _refused(error.problems) from None
     manner = Manner(of_set=of_set, prune=prune, adopt=adopt, overlap=overlap)
     with closing(configuration.application()) as application:
         application.check_database()
@@ -140,9 +142,7 @@ def apply(
         with application.begin() as engine:
             plan = plan_of(engine, found.declared, manner, plugins=plugins)
         if plan.problems:
-            raise click.ClickException(
-                "\n       ".join(found.told(problem.path, problem.text) for problem in plan.problems)
-            )
+            raise _refused([found.told(problem.path, problem.text) for problem in plan.problems])
         ends = ends_of(application.begin, plan)
         if not as_json:
             _print_plan(plan, ends, found)
@@ -165,6 +165,13 @@ def apply(
     is_left = plan.elsewhere or (plan.steps and not applied)
     if is_left and not (dry_run and not check):
         raise click.exceptions.Exit(DRIFT)
+
+
+def _refused(problems: Sequence[str]) -> click.ClickException:
+    """All problems, or the first of very many, a line each."""
+    more = len(problems) - MAXIMUM_TOLD
+    told = [*problems[:MAXIMUM_TOLD], *([f"and {more} more"] if more > 0 else ())]
+    return click.ClickException("\n       ".join(told))
 
 
 def _changes(steps: Sequence[Step]) -> str:

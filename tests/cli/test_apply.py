@@ -228,6 +228,13 @@ def test_a_mistake_is_told_in_a_sentence_and_is_no_drift(apply, text: str, optio
     assert problem in " ".join(result.stderr.split())
 
 
+def test_of_very_many_problems_the_first_are_told(apply) -> None:
+    for text in ("[clients.c{}]\n", '[clients.c{}]\nclient_name = "C"\nscopes = ["x"]\n'):
+        result = apply("".join(map(text.format, range(60))), status=1)
+        assert len(result.stderr.splitlines()) == 51
+        assert result.stderr.splitlines()[-1].strip() == "and 10 more"
+
+
 def test_it_says_which_folder_it_wants(run) -> None:
     assert "FOLDER|FILE" in run("apply").stderr
     assert "no such file or folder" in run("apply", "nowhere").stderr
