@@ -157,8 +157,20 @@ class Breaks:
         return self.act("token_response")
 
     @hookimpl
+    def send_mail(self) -> Any:
+        return self.act("send_mail")
+
+    @hookimpl
     def observe(self) -> Any:
         return self.act("observe")
+
+    @hookimpl
+    def deliver(self) -> Any:
+        return self.act("deliver")
+
+    @hookimpl
+    def observe_request(self) -> Any:
+        return self.act("observe_request")
 
     @hookimpl
     def scopes(self) -> Any:
@@ -230,6 +242,7 @@ def test_a_deciding_plugin_has_failed(
         ("scopes", {}),
         ("grant_types", {}),
         ("client_proofs", {}),
+        ("send_mail", {"mail": None}),
         ("server_metadata", {"issuer": "https://as.example"}),
         ("includeme", {"config": None}),
     ],
@@ -262,6 +275,17 @@ def test_an_observing_plugin_harms_nobody(
     PluginSet([("breaks", kind("observe")), ("hears", Hears())]).observe(an_event())
     assert len(heard) == 1
     assert "plugin breaks failed in observe" in caplog.text
+
+
+@every_ending
+def test_a_plugin_that_does_not_deliver_says_so_with_an_exception(
+    kind: type[Breaks], raised: type[BaseException]
+) -> None:
+    """R-14: whatever it raises, the events are kept for it; the thread that reads them goes on."""
+    DOES[0] = raising(raised)
+    plugins = PluginSet([("breaks", kind("deliver"))])
+    with pytest.raises(Exception):  # noqa: B017 - of any kind, but an Exception
+        plugins.deliver("breaks", (an_event(),))
 
 
 def test_a_plugin_that_recurses_without_end_has_failed(kind: type[Breaks]) -> None:
@@ -505,7 +529,9 @@ def serve(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Callable[
         server.close()
 
 
-@pytest.mark.parametrize("hook", ["token_binding", "token_claims", "token_response", "observe"])
+@pytest.mark.parametrize(
+    "hook", ["token_binding", "token_claims", "token_response", "observe", "observe_request"]
+)
 def test_a_redemption_survives_what_a_plugin_raises(
     serve: Callable[[str], Server], hook: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -521,7 +547,7 @@ def test_a_redemption_survives_what_a_plugin_raises(
         assert (
             f"plugin breaks{'_in_time' if 'in_time' in caplog.text else ''} failed in {hook}" in caplog.text
         )
-        if hook == "observe":
+        if hook.startswith("observe"):
             assert answer.status_int == 200
             return
         assert_json_error(answer, "server_error", status=500)

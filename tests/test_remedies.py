@@ -43,6 +43,8 @@ MADE = {
     NOBODY_NAMED,
     TOO_MANY,
     "client-assertion-verified",
+    "link-before-restore",
+    "link-expired",
     "sign-in-first",
     "sign-in-suffices",
     *(f"initial-access-token-{why}" for why in (*InitialTokenState, "restored") if why != "live"),

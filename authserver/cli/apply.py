@@ -6,26 +6,23 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from authserver.cli.configuration import Configuration
 from authserver.cli.durations import duration
+from authserver.cli.ending import add_up, jwt_sentence, numbers, sentence
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
-from authserver.cli.progress import progress
 from authserver.declaring.reading import BadDeclarations, ReadFiles, read_files
 from authserver.declaring.schema import schema
 from authserver.engine.clients.editing import ChangedMeanwhile
-from authserver.engine.declarations.apply import Ends, ends_grants, ends_of, finish
 from authserver.engine.declarations.apply import apply as bring_about
+from authserver.engine.declarations.apply import ends_of, finish
 from authserver.engine.declarations.plan import DEFAULT_SET, Action, Manner, Plan, Step
 from authserver.engine.declarations.planning import plan_of
+from authserver.engine.ending import Ended
 from authserver.engine.records import DeclaredKind
-from authserver.engine.resources import Ended
-
-if TYPE_CHECKING:
-    pass
 
 # The exit status when something is not as it is declared, and this command did not bring it about.
 DRIFT = 2
@@ -146,7 +143,7 @@ def apply(
         ends = ends_of(application.begin, plan)
         if not as_json:
             _print_plan(plan, ends, found)
-        applied = False
+        applied, ended = False, Ended()
         if plan.steps and not only_shown:
             if not yes:
                 click.confirm(f"Apply {_changes(plan.steps)}?", abort=True, err=True)
@@ -155,13 +152,12 @@ def apply(
                     bring_about(engine, found.declared, manner, plan, plugins=plugins)
             except ChangedMeanwhile as error:
                 raise click.ClickException(f"{error}: look at the plan again") from None
-            quiet = as_json or not ends_grants(plan)
-            sum(progress("Ending grants", finish(application.begin, plan), quiet=quiet), Ended())
+            ended = add_up("Ending", finish(application.begin, plan), quiet=as_json)
             applied = True
     if as_json:
         print_json(_described(plan, ends, found, applied=applied))
     elif applied:
-        say(f"Applied: {_changes(plan.steps)}.")
+        say(f"Applied: {_changes(plan.steps)}.{f' {sentence(ended)}' if ended else ''}")
     is_left = plan.elsewhere or (plan.steps and not applied)
     if is_left and not (dry_run and not check):
         raise click.exceptions.Exit(DRIFT)
@@ -178,7 +174,7 @@ def _changes(steps: Sequence[Step]) -> str:
     return f"{len(steps)} {'change' if len(steps) == 1 else 'changes'}"
 
 
-def _print_plan(plan: Plan, ends: Sequence[Ends | None], found: ReadFiles) -> None:
+def _print_plan(plan: Plan, ends: Sequence[Ended | None], found: ReadFiles) -> None:
     if plan.is_settled:
         say("Everything is as it is declared.")
     for step, end in zip(plan.steps, ends, strict=True):
@@ -194,12 +190,8 @@ def _print_plan(plan: Plan, ends: Sequence[Ends | None], found: ReadFiles) -> No
         if step.note:
             say(f"  {step.note}")
         if end is not None:
-            told = [f"{name.replace('_', ' ')}: {count}" for name, count in end.counts.items()]
-            say(f"  With it ends: {', '.join(told)}.")
-            if end.jwt_valid_until:
-                say(
-                    f"  The last JWT access token that nobody introspects ends at {words(end.jwt_valid_until)}."
-                )
+            for told in filter(None, (sentence(end, dry_run=True), jwt_sentence(end, dry_run=True))):
+                say(f"  {told}")
         say()
     if plan.elsewhere:
         say("Only the INI can settle this; change it, and restart the servers:")
@@ -221,7 +213,7 @@ def _path(step: Step, found: ReadFiles) -> tuple[str, str]:
 
 
 def _described(
-    plan: Plan, ends: Sequence[Ends | None], found: ReadFiles, *, applied: bool
+    plan: Plan, ends: Sequence[Ended | None], found: ReadFiles, *, applied: bool
 ) -> Mapping[str, Any]:
     return {
         "settled": plan.is_settled or (applied and not plan.elsewhere),
@@ -234,7 +226,7 @@ def _described(
                 "place": found.place(_path(step, found)) or None,
                 "changes": {name: {"from": was, "to": now} for name, (was, now) in step.changes.items()},
                 "note": step.note or None,
-                "ends": end and {**end.counts, "jwt_valid_until": end.jwt_valid_until},
+                "ends": None if end is None else numbers(end),
             }
             for step, end in zip(plan.steps, ends, strict=True)
         ],

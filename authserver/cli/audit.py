@@ -63,6 +63,7 @@ def audit() -> None:
 @click.option("--source", metavar="ADDRESS", help="From this network address.")
 @click.option("--reason", help="For this reason, such as scope-not-registered.")
 @click.option("--error-id", metavar="ID", help="The id that an error answer or page showed, or of any event.")
+@click.option("--request-id", metavar="ID", help="Of the request with this id.")
 @since_option
 @until_option
 @click.option(
@@ -86,6 +87,7 @@ def search(
     source: str | None,
     reason: str | None,
     error_id: str | None,
+    request_id: str | None,
     since: datetime | None,
     until: datetime | None,
     limit: int,
@@ -100,6 +102,7 @@ def search(
     with configuration.engine(Plugins.UNUSED) as engine:
         wanted = EventFilter(
             event_id=error_id,
+            request_id=request_id,
             types=_types(types, refused),
             client_id=client_id,
             user_id=None if username is None else _user_id(engine, username),
@@ -136,6 +139,7 @@ def search(
         ("--source", source),
         ("--reason", reason),
         ("--error-id", error_id),
+        ("--request-id", request_id),
         ("--since", since),
         ("--until", until),
         ("--limit", limit),
@@ -196,20 +200,7 @@ def export(
 
 def described(event: Event) -> dict[str, Any]:
     """All that is kept of an event, and the cursor of its place."""
-    return {
-        "event_id": event.event_id,
-        "type": event.type,
-        "at": event.at,
-        "actor": event.actor,
-        "source": event.source,
-        "client_id": event.client_id,
-        "user_id": event.user_id,
-        "grant_id": event.grant_id,
-        "reason": event.reason,
-        "decisions": list(event.decisions),
-        "details": event.details,
-        "cursor": trail.cursor_of(event),
-    }
+    return {**trail.as_json(event), "cursor": trail.cursor_of(event)}
 
 
 def _row(event: Event, people: dict[str, str]) -> dict[str, Any]:

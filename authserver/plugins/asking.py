@@ -24,6 +24,7 @@ from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import Question
 from authserver.engine.records import Event
+from authserver.engine.timeline import Timeline
 from authserver.hooks import PROJECT, Contributing, Deciding, Hook, is_refusal, refusals_in
 from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
 from authserver.ini import PLUGIN_PREFIX
@@ -348,13 +349,31 @@ class PluginSet:
 
     def observe(self, event: Event) -> None:
         """Call every observing plugin; a failure is logged and changes no answer."""
-        for implementation in self._implementations["observe"]:
+        self._notify("observe", event)
+
+    def observe_request(self, timeline: Timeline) -> None:
+        """Call every plugin that observes requests; a failure is logged and changes no answer."""
+        self._notify("observe_request", timeline)
+
+    def _notify(self, hook: str, about: object) -> None:
+        for implementation in self._implementations[hook]:
             try:
-                contained(implementation.function, *[event for _ in implementation.argnames])
+                contained(implementation.function, *[about for _ in implementation.argnames])
             except Exception:
                 log.exception(
-                    "plugin %s failed in observe; the answer is not affected", implementation.plugin
+                    "plugin %s failed in %s; the answer is not affected", implementation.plugin, hook
                 )
+
+    @property
+    def delivering(self) -> tuple[str, ...]:
+        """The names of the plugins that deliver events."""
+        return tuple(implementation.plugin for implementation in self._implementations["deliver"])
+
+    def deliver(self, plugin: str, events: Sequence[Event]) -> None:
+        """Give events to a plugin that delivers them. Raises what it raises."""
+        for implementation in self._implementations["deliver"]:
+            if implementation.plugin == plugin:
+                contained(implementation.function, *[events for _ in implementation.argnames])
 
     def _vary_too_much(self) -> list[str]:
         """Settings for single clients and resources that no question would use, or that change what is fixed at start."""

@@ -35,6 +35,7 @@ from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import Event, EventType
 from authserver.web.request import Request
+from authserver.web.request_log import note_refusal
 from authserver.web.routes import route_of
 
 # What strangers may write into the event table.
@@ -148,6 +149,7 @@ def record(request: Request, error: Exception) -> None:
         return
     kind, reason = counted
     is_counted = hold(request, error, kind, reason)
+    note_refusal(getattr(error, "code", ""), reason, request.error_id)
     log.log(
         logging.ERROR if kind is EventType.REQUEST_FAILED else logging.INFO,
         "%s %s error_id=%s%s",
@@ -161,7 +163,7 @@ def record(request: Request, error: Exception) -> None:
     if is_counted or not leaves_event(error):
         return
     # What the request itself wrote was rolled back; observers hear of what stays.
-    journal = replace(request.journal, events=[])
+    journal = replace(request.journal, events=[], letters=[])
     with request.application.begin(caller=request.caller, journal=journal) as engine:
         details = details_of(request, error)
         if isinstance(error, Refusal):
@@ -178,11 +180,13 @@ def hold(request: Request, error: Exception, kind: EventType, reason: str) -> bo
 
     def event() -> Event:
         details = details_of(request, error) | (told(error) if isinstance(error, Refusal) else {})
-        with request.application.begin(caller=caller, journal=replace(journal, events=[])) as engine:
+        with request.application.begin(
+            caller=caller, journal=replace(journal, events=[], letters=[])
+        ) as engine:
             return engine.event(kind, reason=reason, details=details, event_id=request.error_id)
 
     shared_id = request.application.floods.hold(
-        Kind(kind, reason, caller.endpoint, journal.client_id, journal.user_id),
+        Kind(kind, reason, caller.endpoint, journal.client_id, journal.user_id, journal.grant_type),
         caller.source,
         datetime.now(UTC),
         event,
@@ -198,6 +202,8 @@ def details_of(request: Request, error: Exception) -> dict[str, Any]:
     """What an event says of the request; and what failed, where nothing was refused."""
     method = request.method if _METHOD.fullmatch(request.method) else "other"
     details: dict[str, Any] = {"endpoint": request.caller.endpoint or None, "method": method}
+    if request.journal.grant_type:
+        details["grant_type"] = request.journal.grant_type
     if not isinstance(error, Refusal | HTTPException):
         details["exception"] = type(error).__name__
     return details

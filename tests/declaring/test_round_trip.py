@@ -152,7 +152,7 @@ def test_twice_changes_nothing_and_what_is_exported_is_what_was_declared(
         assume(not plan.problems)
         with rules.begin() as engine:
             apply(engine, what, manner, plan, plugins=plugins)
-        assert list(finish(rules.begin, plan)) == []
+        assert not any(finish(rules.begin, plan))
         with rules.begin() as engine:
             again = plan_of(engine, what, manner, plugins=plugins)
         assert again.is_settled, again

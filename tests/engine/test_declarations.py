@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from authserver.engine import resources
 from authserver.engine.clients.editing import ChangedMeanwhile, ClientEdit, edit
 from authserver.engine.clients.initial_tokens import revoke
 from authserver.engine.clients.secrets import live_secrets, matching, rotate_secret
@@ -29,7 +30,7 @@ from authserver.engine.declarations.planning import plan_of
 from authserver.engine.records import Client, DeclaredKind
 from authserver.plugins.asking import PluginSet
 from authserver.settings import Secret
-from authserver.testing.records import a_consent, a_grant
+from authserver.testing.records import a_consent, a_grant, a_resource
 from authserver.testing.rules import Rules
 from authserver.testing.server import SETTINGS
 
@@ -425,10 +426,10 @@ def test_how_much_ends_with_a_client_is_told_first(server: Applied) -> None:
     plan = server.plan(declared(), PRUNE)
     (ends,) = ends_of(server.begin, plan)
     assert ends is not None
-    assert ends.counts == {"grants_ended": 2}
-    assert ends.jwt_valid_until is not None
+    assert (ends.grants, ends.jwts) == (2, 0)
+    assert ends.jwts_until is not None
     lifetime = timedelta(seconds=server.rules.parts.settings.access_token_lifetime)
-    assert abs(ends.jwt_valid_until - now - lifetime) < timedelta(minutes=1)
+    assert abs(ends.jwts_until - now - lifetime) < timedelta(minutes=1)
 
 
 def resource_with_a_grant(server: Applied) -> Plan:
@@ -448,13 +449,13 @@ def test_a_resource_goes_with_what_was_granted_for_it(server: Applied) -> None:
     assert steps(plan) == [("remove", "resources", API)]
     (ends,) = ends_of(server.begin, plan)
     assert ends is not None
-    assert (ends.counts["grants_ended"], ends.counts["consents_narrowed"]) == (1, 1)
+    assert (ends.grants, ends.narrowed_consents) == (1, 1)
     server.apply(declared(), PRUNE)
     tables = server.rules.stores.tables
     assert tables.resources == {}
     assert all(grant.revoked_at for grant in tables.grants.values())
     assert [consent.resources for consent in tables.consents.values()] == [("urn:other",)]
-    assert {"resource.removed", "grants.revoked", "consent.ended"} <= {*server.events()}
+    assert {"resource.removed", "grants.revoked"} <= {*server.events()}
     assert server.plan(declared(), PRUNE).is_settled
 
 
@@ -470,6 +471,38 @@ def test_an_interrupted_end_is_brought_to_its_end_by_the_next_one(server: Applie
     server.apply(declared(), PRUNE)
     assert all(grant.revoked_at for grant in server.rules.stores.tables.grants.values())
     assert server.plan(declared(), PRUNE).is_settled
+
+
+def test_an_interrupted_end_of_a_client_is_brought_to_its_end_by_the_next_one(server: Applied) -> None:
+    """L-08: the client is disabled at once; what it was granted ends afterwards."""
+    server.apply(declared({"billing": a_form()}))
+    now = datetime.now(UTC)
+    server.rules.stores.grants.add(
+        a_grant(client_id="billing", created_at=now, expires_at=now + timedelta(days=1))
+    )
+    server.rules.stores.consents.remember(a_consent(client_id="billing"))
+    plan = server.plan(declared(), PRUNE)
+    with server.begin() as engine:
+        apply(engine, declared(), PRUNE, plan)
+    assert not server.client("billing").is_enabled
+    assert steps(server.plan(declared(), PRUNE)) == [("end", "clients", "billing")]
+    server.apply(declared(), PRUNE)
+    tables = server.rules.stores.tables
+    assert [grant.revoked_reason for grant in tables.grants.values()] == ["client-disabled"]
+    assert not tables.consents
+    assert server.events().count("client.disabled") == 1
+    assert server.plan(declared(), PRUNE).is_settled
+
+
+def test_what_came_back_while_its_grants_ended_stays(server: Applied) -> None:
+    plan = resource_with_a_grant(server)
+    with server.begin() as engine:
+        apply(engine, declared(), PRUNE, plan)
+        resources.add(engine, a_resource(form=API, uri=API, scopes=None))
+    for _ in finish(server.begin, plan):
+        pass
+    assert [resource.uri for resource in server.rules.stores.tables.resources.values()] == [API]
+    assert all(grant.revoked_at for grant in server.rules.stores.tables.grants.values())
 
 
 def test_the_default_moves_from_one_resource_to_another() -> None:

@@ -30,9 +30,12 @@ WORDS = {
         "cimd",
     ],
     "client_management": ["registration_access_token", "registration_client_uri"],
+    # Not "console", which is also what a terminal is called.
+    "console": ["admin_overview", "admin_audit", "admin_event", "age_for_reading", "age_for_changing"],
     "dpop": ["dpop", "jkt"],
     "jwt_bearer": ["grant-type:jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],
+    "opentelemetry": ["opentelemetry", "otlp"],
     "par": ["par", "pushed", "push", "pushes", "invalid_request_uri"],
     "playground": ["playground"],
     "software_statements": ["software statement", "software statements", "software_statement"],
@@ -43,12 +46,19 @@ WORDS = {
     ],
     # Not `max_age`, which is a member of cookies too, and not `acr`, which the core puts into tokens.
     "step_up": ["step up", "acr_values", "acr_values_supported", "unmet_authentication_requirements"],
+    "webhook_events": ["webhook", "whsec"],
+    "syslog_events": ["syslog"],
+    "otlp_events": ["otlp"],
+    "smtp": ["smtp"],
     "rate_limits": ["rate limit", "rate limits", "redis", "valkey"],
 }
 # Commands that start a whole server and list its plugins, as an INI file does; and what makes up requests of strangers.
 LISTING = {
     "playground": {"cli/demo.py", "testing/live.py"},
     "step_up": {"testing/strategies.py"},
+    # Both speak of OpenTelemetry: one sends traces, the other events as log records.
+    "opentelemetry": {"features/otlp_events.py"},
+    "otlp_events": {"features/opentelemetry.py"},
 }
 # It looks at servers from outside, whatever they are made of, and so speaks all of their words.
 FROM_OUTSIDE = PACKAGE / "doctor"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC
 
-from authserver.engine import resources
+from authserver.engine import ending, resources
 from authserver.engine.clients import editing, initial_tokens
-from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.editing import ChangedMeanwhile
 from authserver.engine.clients.registration import add_client
 from authserver.engine.clients.secrets import SecretsUnchanged, rotate_secret
@@ -16,25 +15,11 @@ from authserver.engine.context import Engine
 from authserver.engine.declarations.forms import DeclaredInitialToken
 from authserver.engine.declarations.plan import ENDING, Action, Declared, Manner, Plan, Step
 from authserver.engine.declarations.planning import plan_of
+from authserver.engine.ending import Act, Begin, Ended, Subject
 from authserver.engine.keys.ring import check_known
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING, Declaration, DeclaredKind
-from authserver.engine.resources import BadResource, Begin, Ended
-from authserver.settings import AccessTokenFormat
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ends:
-    """What ends with a thing that is not declared any more.
-
-    Attributes:
-        counts: how much, by what it is.
-        jwt_valid_until: until when JWTs that were issued are accepted where nobody introspects them; None if there are
-            none.
-    """
-
-    counts: Mapping[str, int]
-    jwt_valid_until: datetime | None = None
+from authserver.engine.resources import BadResource
 
 
 def apply(
@@ -71,63 +56,37 @@ def apply(
             engine.journal.client_id = None
 
 
-def finish(begin: Begin, plan: Plan) -> Iterator[Ended]:
-    """End what was granted for the resources of an applied plan that are gone, a batch in each transaction.
+def finish(begin: Begin, plan: Plan) -> Generator[Ended]:
+    """End what was granted to the clients and for the resources of an applied plan that are gone (L-08).
 
-    It can be run again after an interruption: until it is done, each plan that prunes has it as a step.
+    A batch in each transaction; what ended in each. It can be run again after an interruption: until it is done, each plan
+    that prunes has it as a step.
     """
-    for step in filter(_ends_grants, plan.steps):
-        total = Ended()
-        for ended in resources.end_all(begin, step.name):
-            total += ended
-            yield ended
+    for step in filter(_ends, plan.steps):
+        subject = _subject(step)
+        # Not for good: whoever brought it back meanwhile keeps it, and the grants from before end nevertheless.
+        reason = Act(subject=subject, for_good=True).reason
+        yield from ending.end(begin, Act(subject=subject, because=reason))
         with begin() as engine:
-            resources.record_end(engine, step.before.uri if step.before else step.name, total)
             engine.stores.declarations.forget(step.kind, step.name)
 
 
-def ends_grants(plan: Plan) -> bool:
-    """Whether `finish` has anything to do."""
-    return any(map(_ends_grants, plan.steps))
-
-
-def _ends_grants(step: Step) -> bool:
-    return step.action in (Action.REMOVE, Action.END)
-
-
-def ends_of(begin: Begin, plan: Plan) -> Sequence[Ends | None]:
-    """How much ends with each step; None for one that takes nothing away. Nothing is written."""
-    with begin() as engine:
-        audiences = _audiences(engine)
-        found = [_ends_with_client(engine, step, audiences) for step in plan.steps]
+def ends_of(begin: Begin, plan: Plan) -> Sequence[Ended | None]:
+    """How much ends with each step; None for one with which nothing does. Nothing is written."""
     return [
-        _ends_with_resource(begin, step) if _ends_grants(step) else ends
-        for step, ends in zip(plan.steps, found, strict=True)
+        sum(ending.plan(begin, Act(subject=_subject(step))), Ended()) if _ends(step) else None
+        for step in plan.steps
     ]
 
 
-def _ends_with_client(engine: Engine, step: Step, audiences: Sequence[Sequence[str]]) -> Ends | None:
-    if step.action is not Action.DISABLE:
-        return None
-    forms = [engine.token_form(step.before, audience) for audience in audiences]
-    jwt = [lifetime for token_format, lifetime in forms if token_format is AccessTokenFormat.JWT]
-    return Ends(
-        counts={"grants_ended": len(engine.stores.grants.list(engine.now, client_id=step.name))},
-        jwt_valid_until=engine.now + max(jwt) if jwt else None,
-    )
+def _ends(step: Step) -> bool:
+    return step.action in (Action.DISABLE, Action.REMOVE, Action.END)
 
 
-def _audiences(engine: Engine) -> Sequence[Sequence[str]]:
-    """Audiences with each form of access tokens that there is: none, and a resource of each kind."""
-    kinds = {(each.token_format, each.token_lifetime): (each.uri,) for each in engine.resources.all()}
-    return [(), *kinds.values()]
-
-
-def _ends_with_resource(begin: Begin, step: Step) -> Ends:
-    total = sum(resources.end_all(begin, step.name, dry_run=True), Ended())
-    with begin() as engine:
-        until = resources.last_jwt_until(engine, step.before)
-    return Ends(counts=total.counts, jwt_valid_until=until)
+def _subject(step: Step) -> Subject:
+    if step.kind is DeclaredKind.CLIENT:
+        return Subject.client(step.name)
+    return Subject.resource(step.name, step.before.uri if step.before else step.name)
 
 
 def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None:
@@ -143,21 +102,19 @@ def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None
                 resources.change(engine, step.before, step.after)
         case DeclaredKind.INITIAL_TOKEN, Action.ADD | Action.CHANGE:
             mark = _put_token(engine, step)
-        case DeclaredKind.CLIENT, Action.DISABLE:
-            if not disable_client(engine, step.name):
-                raise ChangedMeanwhile
         case DeclaredKind.INITIAL_TOKEN, Action.REVOKE:
             if not initial_tokens.revoke(engine, step.before.token_id):
                 raise ChangedMeanwhile
-        case DeclaredKind.RESOURCE, Action.REMOVE:
-            resources.remove(engine, step.before)
-            assert mark is not None  # or it would not be removed
+        case DeclaredKind.CLIENT | DeclaredKind.RESOURCE, Action.DISABLE | Action.REMOVE:
+            if not ending.take_away(engine, _subject(step)):
+                raise ChangedMeanwhile
+            assert mark is not None  # or it would stay
             stores.declarations.keep(replace(mark, references=ENDING))
     match step.action:
         case Action.ADD | Action.CHANGE:
             if mark is not None:
                 stores.declarations.keep(mark)
-        case Action.DISABLE | Action.REVOKE | Action.FORGET:
+        case Action.REVOKE | Action.FORGET:
             stores.declarations.forget(step.kind, step.name)
 
 

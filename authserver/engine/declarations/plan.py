@@ -21,7 +21,8 @@ from authserver.engine.records import (
 from authserver.settings import Secret
 
 DEFAULT_SET = "default"
-# Instead of references, what the mark of a resource has that was removed, while what was granted for it ends.
+# Instead of references, what the mark has of a client that was disabled or a resource that was removed, while what was
+# granted to it or for it ends.
 ENDING: Mapping[str, Any] = {"ending": True}
 # Where something is in the forms, such as ("clients", "billing", "secret").
 Path = tuple[str | int, ...]
@@ -35,7 +36,7 @@ class Action(StrEnum):
     REVOKE = "revoke"
     REMOVE = "remove"
     DISABLE = "disable"
-    # What was removed before is ended to the last grant.
+    # Of what was disabled or removed before, all ends that was granted.
     END = "end"
     # It is gone already; only the mark that it was declared is deleted.
     FORGET = "forget"

@@ -461,7 +461,9 @@ class _Planning:
         match mark.kind:
             case DeclaredKind.CLIENT:
                 client = stores.clients.find(mark.target, self.engine.now)
-                return client, Action.DISABLE if client and client.is_enabled else Action.FORGET
+                if client and client.is_enabled:
+                    return client, Action.DISABLE
+                return client, Action.END if mark.references == ENDING else Action.FORGET
             case DeclaredKind.RESOURCE:
                 resource = stores.resources.find(mark.target)
                 return resource, Action.REMOVE if resource else Action.END

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from authserver.engine import rates
 from authserver.engine.context import Caller, Engine
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Verdict
+from authserver.engine.ending import Act, Subject, end_at_once
 from authserver.engine.errors import ServerError, SignInRefused, TooBusy
 from authserver.engine.people.attributes import (
     BadAttributes,
@@ -25,6 +27,7 @@ from authserver.engine.people.usernames import BadUsername, check_username, norm
 from authserver.engine.questions import Counted, Identity, LoginQuestion, RateQuestion
 from authserver.engine.records import NOTHING, EventType, FoundSession, Session, User
 from authserver.engine.sources import network_of
+from authserver.engine.timeline import SpanKind, note
 from authserver.limits import (
     MAXIMUM_METHOD,
     MAXIMUM_METHODS,
@@ -152,7 +155,7 @@ def claim_attempt(
     """
     device_id = device_id_of(engine, device_cookie, user)
     # Made for every name, so that the time does not show which there are (T100).
-    unknown = _unknown(engine, username)
+    unknown = hidden_name(engine, username)
     account = user.username if user else unknown
     return rates.claim(engine, Counted.SIGN_IN, account=account, device_id=device_id)
 
@@ -167,17 +170,23 @@ def password_turn(engine: Engine, claimed: RateQuestion | None = None) -> Iterat
     Raises:
         TooBusy: too many are hashed at this moment.
     """
-    with ExitStack() as turn:
-        try:
-            turn.enter_context(engine.password_checks.turn(network_of(engine.caller.source) or ""))
-        except TooBusy:
-            rates.give_back(engine, claimed)
-            raise
-        yield
+    began = time.perf_counter_ns()
+    outcome = "turned-away"
+    try:
+        with ExitStack() as turn:
+            try:
+                turn.enter_context(engine.password_checks.turn(network_of(engine.caller.source) or ""))
+            except TooBusy:
+                rates.give_back(engine, claimed)
+                raise
+            outcome = "checked"
+            yield
+    finally:
+        note(SpanKind.PASSWORD_CHECK, "password", began, {"outcome": outcome})
 
 
-def _unknown(engine: Engine, username: str) -> str:
-    """What stands for a name that nobody has: it may be a password in the wrong field, so it is kept nowhere."""
+def hidden_name(engine: Engine, username: str) -> str:
+    """What stands for a name that nobody may have: it may be a password in the wrong field, so it is kept nowhere."""
     if not username:
         return ""
     return f"unknown-{engine.ring.mac(username.encode(), purpose='unknown-name').hex()[:16]}"
@@ -273,12 +282,14 @@ def hash_new_password(password: str) -> str:
 
 
 def disable_user(engine: Engine, username: str) -> bool:
-    """Disable a person from the next request on (R-09); False when unknown or disabled before."""
+    """Disable a person from the next request on (R-09), and end everything that is theirs, in this transaction (L-08).
+
+    False when unknown or disabled before.
+    """
     user = engine.stores.users.find_by_name(normalise_username(username))
-    if user is None or not engine.stores.users.disable(user.user_id, engine.now):
+    if user is None or not user.is_enabled:
         return False
-    engine.journal.user_id = user.user_id
-    engine.record(EventType.USER_DISABLED)
+    end_at_once(engine, Act(subject=Subject.user(user), for_good=True))
     return True
 
 
