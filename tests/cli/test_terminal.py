@@ -170,9 +170,11 @@ SHOWING: dict[str, list[str]] = {
     "user password": ["eve", "--password-stdin"],
     "user disable": ["eve"],
     "user enable": ["eve"],
+    "stats": [],
 }
 # These have tests of their own, and print what was typed or made: there is nothing stored in it.
 MAKING = {
+    "apply",
     "client add",
     "client end-secret",
     "client pin",
@@ -181,6 +183,7 @@ MAKING = {
     "doctor",
     "explain registration",
     "initial-token add",
+    "initial-token generate",
     "keys revoke",
     "keys rotate",
     "limits lift",
