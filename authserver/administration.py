@@ -25,6 +25,10 @@ from authserver.engine.clients.secrets import (
     rotate_secret,
 )
 from authserver.engine.counting import Rebuilt, rebuild_counts, whole_day_after
+from authserver.engine.declarations.apply import apply, ends_of, finish
+from authserver.engine.declarations.export import Exported, export
+from authserver.engine.declarations.plan import Declared, Manner
+from authserver.engine.declarations.planning import plan_of
 from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
 from authserver.engine.event_proof import BadHead, Finding, Proof, verify
 from authserver.engine.letters import MailFailed, NoMail, is_mail_on
@@ -113,10 +117,12 @@ __all__ = [
     "ClientState",
     "ClientUnchanged",
     "CountingProgress",
+    "Declared",
     "Edited",
     "Ended",
     "EventFilter",
     "EventType",
+    "Exported",
     "Figures",
     "Finding",
     "Gauge",
@@ -124,6 +130,7 @@ __all__ = [
     "InitialTokenState",
     "ListEdit",
     "MailFailed",
+    "Manner",
     "Measure",
     "NoLink",
     "NoMail",
@@ -144,6 +151,7 @@ __all__ = [
     "add_client",
     "add_resource",
     "add_user",
+    "apply",
     "change",
     "change_resource",
     "counting_progress",
@@ -157,7 +165,10 @@ __all__ = [
     "end",
     "end_at_once",
     "end_secret",
+    "ends_of",
+    "export",
     "find",
+    "finish",
     "gauge_series",
     "handle",
     "is_address",
@@ -175,6 +186,7 @@ __all__ = [
     "overview",
     "pin",
     "plan",
+    "plan_of",
     "policy_names",
     "read_members",
     "rebuild_counts",

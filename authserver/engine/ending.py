@@ -238,6 +238,18 @@ def end(begin: Begin, act: Act) -> Generator[Ended]:
                 _record(engine, act, rest, None)
 
 
+def take_away(engine: Engine, subject: Subject) -> bool:
+    """Disable the client or remove the resource in the transaction of this engine; False if that was done before.
+
+    For an act in which more than one of them goes: `end`, which begins with this, ends what hangs on each afterwards.
+    """
+    act = Act(subject=subject, for_good=True)
+    ended, is_gone = _first(engine, act, dry_run=False)
+    if is_gone:
+        _record(engine, act, ended, _act_event(act))
+    return is_gone
+
+
 def end_at_once(engine: Engine, act: Act) -> Ended:
     """End it in the transaction of this engine; what ended. For what is not much, or must not be seen half done."""
     return sum(end(lambda: nullcontext(engine), act), Ended())
@@ -342,7 +354,9 @@ def _take_away(engine: Engine, subject: Subject) -> bool:
         case SubjectKind.CLIENT:
             return stores.clients.disable(subject.identifier, engine.now)
         case SubjectKind.RESOURCE:
-            return stores.resources.remove(subject.identifier)
+            is_gone = stores.resources.remove(subject.identifier)
+            engine.resources.look_again()
+            return is_gone
         case _:
             return False
 

@@ -20,6 +20,8 @@ from authserver.engine.records import (
     ClientSecret,
     Consent,
     Count,
+    Declaration,
+    DeclaredKind,
     DeletionMark,
     Disposable,
     Event,
@@ -128,7 +130,7 @@ class Clients(Protocol):
         """Keep it from being disabled until this transaction has ended; False when it is kept here and disabled."""
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
-        """Keep one more secret for a client."""
+        """Keep one more secret for a client, in place of itself if it was kept before."""
 
     def change_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> bool:
         """Replace a secret as it was read; False when somebody changed it meanwhile, or it is not kept here."""
@@ -188,8 +190,24 @@ class InitialTokens(Protocol):
         False when it is used up, expired, revoked or unknown.
         """
 
+    def change(self, before: InitialAccessToken, after: InitialAccessToken) -> bool:
+        """Replace policy, note, uses and end of a token as it was read; False when those were changed meanwhile."""
+
     def revoke(self, token_id: str, now: datetime) -> bool:
         """Revoke it; False when it is unknown or was revoked before."""
+
+
+class Declarations(Protocol):
+    """What was made because files declare it (`engine.declarations`)."""
+
+    def list(self) -> Sequence[Declaration]:
+        """All of them, by kind and name."""
+
+    def keep(self, declaration: Declaration) -> None:
+        """Keep it in place of the one of its kind and name, if there is one."""
+
+    def forget(self, kind: DeclaredKind, name: str) -> bool:
+        """Delete it; False when it is unknown."""
 
 
 class Resources(Protocol):
@@ -658,6 +676,8 @@ class Stores(Protocol):
     def clients(self) -> Clients: ...
     @property
     def initial_tokens(self) -> InitialTokens: ...
+    @property
+    def declarations(self) -> Declarations: ...
     @property
     def resources(self) -> Resources: ...
     @property

@@ -26,6 +26,7 @@ from authserver.engine.ports import AlreadyExists, Storage, Stores
 from authserver.engine.records import (
     REFUSALS,
     ClientSecret,
+    DeclaredKind,
     DeletionMark,
     Disposable,
     Event,
@@ -52,6 +53,7 @@ from authserver.testing.records import (
     a_client,
     a_consent,
     a_count,
+    a_declaration,
     a_grant,
     a_kept_record,
     a_resource,
@@ -149,6 +151,14 @@ def test_an_expired_secret_is_not_handed_out(stores: Stores) -> None:
     assert found.secrets == (live,)
     assert [client.secrets for client in stores.clients.list(NOW)] == [(live,)]
     assert [client.secrets for client in stores.clients.list(live.expires_at or NOW)] == [()]
+
+
+def test_a_secret_that_was_kept_before_is_kept_in_place_of_itself(stores: Stores) -> None:
+    ended = ClientSecret(digest=b"digest", key_id="1", created_at=NOW, expires_at=NOW, last_used_at=NOW)
+    stores.clients.add(a_client(secrets=(ended,)))
+    again = ClientSecret(digest=b"digest", key_id="2", created_at=LATER)
+    stores.clients.add_secret("reports", again)
+    assert stores.clients.find("reports", LATER) == a_client(secrets=(again,))
 
 
 def test_a_client_id_is_taken_once_and_the_work_goes_on(stores: Stores) -> None:
@@ -426,6 +436,37 @@ def test_an_initial_access_token_is_revoked_once(stores: Stores) -> None:
     assert not stores.initial_tokens.revoke("initial_1", LATER + timedelta(days=1))
     assert not stores.initial_tokens.revoke("unknown", LATER)
     assert stores.initial_tokens.find(an_initial_token().digest) == an_initial_token(revoked_at=LATER)
+
+
+def test_an_initial_access_token_changes_while_it_is_used(stores: Stores) -> None:
+    before = an_initial_token()
+    stores.initial_tokens.add(before)
+    stores.initial_tokens.add(an_initial_token(token_id="initial_2", digest=b"another"))
+    assert stores.initial_tokens.claim(before.token_id, NOW)
+    changes: dict[str, Any] = {"policy": "others", "note": "for others", "uses": None, "expires_at": LATER}
+    assert stores.initial_tokens.change(before, replace(before, **changes, made_by="somebody", used=9))
+    assert stores.initial_tokens.find(before.digest) == replace(before, **changes, used=1)
+    assert stores.initial_tokens.find(b"another") == an_initial_token(token_id="initial_2", digest=b"another")
+    assert not stores.initial_tokens.change(before, replace(before, note="too late"))
+    assert not stores.initial_tokens.change(an_initial_token(token_id="unknown"), before)
+
+
+def test_what_was_declared_is_listed_replaced_and_forgotten(stores: Stores) -> None:
+    """R-17"""
+    client = a_declaration()
+    resource = a_declaration(
+        kind=DeclaredKind.RESOURCE, name="urn:Ä", target="urn:Ä", of_set="others", references={}
+    )
+    token = a_declaration(kind=DeclaredKind.INITIAL_TOKEN, target="initial_1")
+    for declaration in (resource, token, client):
+        stores.declarations.keep(declaration)
+    assert stores.declarations.list() == [client, token, resource]
+    changed = a_declaration(target="another", of_set="others", references={"logo": {"file": "a.svg"}})
+    stores.declarations.keep(changed)
+    assert stores.declarations.list() == [changed, token, resource]
+    assert stores.declarations.forget(DeclaredKind.CLIENT, "reports")
+    assert not stores.declarations.forget(DeclaredKind.CLIENT, "reports")
+    assert stores.declarations.list() == [token, resource]
 
 
 def test_a_resource_comes_back_as_it_was(stores: Stores) -> None:

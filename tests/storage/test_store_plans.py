@@ -247,6 +247,7 @@ WHOLE = {
 }
 # These are about tables with a handful of rows, or have such tests in `test_upkeep.py`.
 ELSEWHERE = {
+    "declarations",
     "event_positions",
     "event_seals",
     "initial_tokens",
