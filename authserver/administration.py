@@ -7,16 +7,46 @@ with everything.
 from __future__ import annotations
 
 from authserver.engine import overview
-from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
+from authserver.engine.audit import (
+    MAXIMUM_PAGE,
+    BadSearch,
+    Page,
+    cursor_at,
+    find,
+    place_of,
+    search,
+    source_of,
+    types_of,
+)
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
-from authserver.engine.letters import MailFailed, NoMail, is_mail_on
+from authserver.engine.ending import (
+    Act,
+    Ended,
+    Part,
+    Stage,
+    Subject,
+    SubjectKind,
+    end,
+    end_at_once,
+    end_part,
+    plan,
+    plan_part,
+)
+from authserver.engine.letters import MailFailed, NoMail, address_of, is_mail_on
 from authserver.engine.moments import BadMoment, moment_of
 from authserver.engine.people.account import (
+    ConnectedApp,
+    OwnSession,
+    connected_apps,
     disconnect,
     disconnect_all,
+    disconnect_plan,
     enable_user,
+    end_other_sessions,
+    end_session,
+    grant_plan,
     let_in_by,
+    own_sessions,
     revoke_grant,
     set_password,
     sign_out_everywhere,
@@ -35,12 +65,15 @@ from authserver.engine.people.password_links import (
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import REFUSALS, EventFilter, EventType, GrantFilter
+from authserver.engine.uris import canonical_resource
+from authserver.settings import AccessTokenFormat
 
 __all__ = [
     "MAXIMUM_LIFETIME",
     "MAXIMUM_PAGE",
     "MINIMUM_LIFETIME",
     "REFUSALS",
+    "AccessTokenFormat",
     "Act",
     "AlreadyExists",
     "BadAttributes",
@@ -49,6 +82,7 @@ __all__ = [
     "BadSearch",
     "BadUsername",
     "ChangedMeanwhile",
+    "ConnectedApp",
     "Ended",
     "EventFilter",
     "EventType",
@@ -56,28 +90,43 @@ __all__ = [
     "MailFailed",
     "NoLink",
     "NoMail",
+    "OwnSession",
     "Page",
+    "Part",
     "PasswordLink",
     "SentLink",
+    "Stage",
     "Subject",
     "SubjectKind",
     "add_user",
+    "address_of",
+    "canonical_resource",
     "change",
+    "connected_apps",
+    "cursor_at",
     "disable_client",
     "disable_user",
     "disconnect",
     "disconnect_all",
+    "disconnect_plan",
     "enable_user",
     "end",
     "end_at_once",
+    "end_other_sessions",
+    "end_part",
+    "end_session",
     "find",
+    "grant_plan",
     "is_mail_on",
     "let_in_by",
     "make_link",
     "moment_of",
     "normalise_username",
     "overview",
+    "own_sessions",
+    "place_of",
     "plan",
+    "plan_part",
     "revoke_grant",
     "search",
     "send_link",

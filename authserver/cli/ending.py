@@ -26,18 +26,6 @@ yes_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 )
 # Other records call them so.
 _NAMES = {SubjectKind.USER: "username", SubjectKind.CLIENT: "client_id"}
-# What the numbers are called: of one, and of several.
-_WORDS = {
-    "sessions": ("session", "sessions"),
-    "grants": ("grant", "grants"),
-    "narrowed_grants": ("narrowed grant", "narrowed grants"),
-    "codes": ("code", "codes"),
-    "refresh_tokens": ("refresh token", "refresh tokens"),
-    "access_tokens": ("access token", "access tokens"),
-    "consents": ("remembered consent", "remembered consents"),
-    "narrowed_consents": ("narrowed consent", "narrowed consents"),
-    "registrations": ("registration", "registrations"),
-}
 
 
 def is_interactive() -> bool:
@@ -91,11 +79,7 @@ def _sum(what: str, batches: Generator[Ended], *, quiet: bool, total: int | None
 
 def sentence(ended: Ended, *, dry_run: bool = False) -> str:
     """How much ended, or would end, in one line."""
-    told = [
-        f"{number:,} {_WORDS[name][number != 1]}"
-        for name, number in ended.counts.items()
-        if number and name in _WORDS
-    ]
+    told = [f"{number:,} {what}" for number, what in ended.told]
     verb = "Would end" if dry_run else "Ended"
     return f"{verb}: {', '.join(told)}." if told else f"Nothing {'would end' if dry_run else 'ended'}."
 

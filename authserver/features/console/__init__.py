@@ -45,11 +45,11 @@ from typing import ClassVar
 from pyramid.config import Configurator
 
 from authserver.api import hookimpl
-from authserver.features.console import audit, overview, settings
+from authserver.features.console import audit, grants, kill_switch, overview, people, settings
 from authserver.features.console.access import Access, Role
 from authserver.features.console.pages import Page, Refused, refused_view, view_of
 
-FAMILIES = (overview, audit, settings)
+FAMILIES = (overview, people, grants, audit, kill_switch, settings)
 PAGES: tuple[Page, ...] = tuple(chain.from_iterable(family.PAGES for family in FAMILIES))
 _MAXIMUM_AGE = 31_536_000
 
@@ -72,7 +72,7 @@ class AdminConsole:
             both.
     """
 
-    reasons: ClassVar[Mapping[str, str]] = {"operator-input": ""}
+    reasons: ClassVar[Mapping[str, str]] = {"operator-input": "", "role-too-low": ""}
 
     read: tuple[str, ...] = ()
     operate: tuple[str, ...] = ()

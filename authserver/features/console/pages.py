@@ -7,6 +7,7 @@ page can forget them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -23,6 +24,8 @@ from authserver.administration import (
     BadSearch,
     BadUsername,
     ChangedMeanwhile,
+    NoLink,
+    NoMail,
 )
 from authserver.api import (
     Engine,
@@ -55,6 +58,8 @@ PROBLEMS = (
     BadSearch,
     BadUsername,
     ChangedMeanwhile,
+    NoLink,
+    NoMail,
     OAuthError,
 )
 TEMPLATES = "authserver.features.console:templates"
@@ -116,6 +121,7 @@ class Visit:
     page: Page
     person: User
     role: Role
+    access: Access
     sent: Parameters = field(repr=False)
     problem: str = ""
 
@@ -135,6 +141,32 @@ class Visit:
     def may(self, role: str) -> bool:
         """Whether the person has this role (`read`, `operate` or `administer`), so that a button makes sense."""
         return self.role >= Role[role.upper()]
+
+    def begin(self) -> AbstractContextManager[Engine]:
+        """A transaction of its own, for work in batches: it is kept whatever becomes of this request."""
+        caller = replace(self.request.caller, actor=f"user:{self.person.user_id}")
+        return self.request.application.begin(caller=caller)
+
+    def role_of(self, user: User) -> Role | None:
+        """The role of somebody in these pages; None for none."""
+        return self.access.role_of(user)
+
+    def may_act_on(self, user: User) -> bool:
+        """Whether somebody has no higher role, so that their password or their role is not out of reach."""
+        return (self.role_of(user) or 0) <= self.role
+
+    def check_acts_on(self, user: User) -> None:
+        """Raises InvalidRequest for somebody with a higher role: whoever took their place would have it, too."""
+        if not self.may_act_on(user):
+            raise InvalidRequest(
+                "This person has a higher role than you. Ask somebody who has it, too.",
+                reason="role-too-low",
+            )
+
+    def check_may(self, role: str) -> None:
+        """Raises InvalidRequest without this role, for a part of a page that needs a higher one."""
+        if not self.may(role):
+            raise InvalidRequest(f"This needs the role {role}.", reason="role-too-low")
 
     def address(self, name: str, /, **query: str | None) -> str:
         """The address of a page, with these parameters; without those that are empty."""
@@ -203,7 +235,7 @@ def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Requ
         if not access.is_recent(session, request.engine.now, changes=changes):
             return see_login(request, page=_back(page, sent, changes), again="yes")
         request.language = PageLanguage(SOURCE)
-        visit = Visit(request=request, page=page, person=user, role=role, sent=sent)
+        visit = Visit(request=request, page=page, person=user, role=role, access=access, sent=sent)
         do: Act = page.act if changes and page.act else page.show
         try:
             found = do(visit)
