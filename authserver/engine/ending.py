@@ -284,13 +284,13 @@ def end_part(begin: Begin, act: Act, stage: Stage, *, seconds: float) -> Part:
 
 
 def _part(batches: Generator[Part], seconds: float) -> Part:
-    ended, last, until = Ended(), Part(), monotonic() + seconds
+    ended, until = Ended(), monotonic() + seconds
     with closing(batches):
-        for last in batches:
-            ended += last.ended
+        for part in batches:
+            ended += part.ended
             if monotonic() >= until:
-                break
-    return Part(ended=ended, next=last.next)
+                return Part(ended=ended, next=part.next)
+    return Part(ended=ended)
 
 
 def _end(begin: Begin, act: Act, stage: Stage) -> Generator[Part]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pyramid.httpexceptions import HTTPNotFound
@@ -98,9 +98,8 @@ def show_grant(visit: Visit) -> Mapping[str, Any]:
         "row": row,
         "is_live": _is_live(visit, grant),
         "let_in_by": let_in_by(grant),
-        "details": [
-            (name, grant.details[name]) for name in ("auth_time", "amr", "acr") if name in grant.details
-        ],
+        "signed_in": _signed_in(grant),
+        "methods": grant.details.get("amr", ()),
         "tokens": [
             ShownToken(token=token, state=_state_of_token(visit, grant, token))
             for token in stores.tokens.newest(grant.grant_id, limit=MAXIMUM_TOKENS)
@@ -169,6 +168,12 @@ def _state_of_token(visit: Visit, grant: Grant, token: Token) -> str:
     if token.expires_at <= visit.engine.now:
         return "expired"
     return "usable" if _is_live(visit, grant) else "ended with the grant"
+
+
+def _signed_in(grant: Grant) -> datetime | None:
+    """When the person had signed in who agreed; None if that is not kept."""
+    at = grant.details.get("auth_time")
+    return datetime.fromtimestamp(at, UTC) if isinstance(at, int) else None
 
 
 def _jwt_until(visit: Visit, grant: Grant) -> datetime | None:

@@ -57,7 +57,6 @@ LIFETIMES: Mapping[str, timedelta | None] = {
     "7d": timedelta(days=7),
 }
 _LIFETIME_WORDS = {
-    "": "As the settings say",
     "15m": "15 minutes",
     "1h": "1 hour",
     "1d": "1 day",
@@ -176,6 +175,7 @@ def _is_self(visit: Visit, user: User) -> bool:
 
 def show_new(visit: Visit) -> Mapping[str, Any]:
     """The form for a new person."""
+    engine = visit.engine
     return {
         "ways": [
             (_LINK, "Show me a link with which they choose it"),
@@ -183,8 +183,8 @@ def show_new(visit: Visit) -> Mapping[str, Any]:
             (_TYPED, "I type it here"),
             (_NONE, "They have none: another sign-in plugin lets them in"),
         ],
-        "lifetimes": list(_LIFETIME_WORDS.items()),
-        "mail_attribute": visit.engine.settings.mail_attribute,
+        "lifetimes": _lifetimes(engine.settings.invitation_lifetime),
+        "mail_attribute": engine.settings.mail_attribute,
         "is_mail_on": _is_mail_on(visit),
         **{name: visit.get(name) for name in ("username", "way", "lifetime", *_FACTS)},
     }
@@ -289,12 +289,14 @@ def _attributes(text: str) -> Mapping[str, list[str]]:
 
 def show_password(visit: Visit) -> Mapping[str, Any]:
     """The form to make a link with which the person sets a password."""
-    user = this_person(visit)
+    user, settings = this_person(visit), visit.engine.settings
     return {
         "user": user,
         "may": visit.may_act_on(user),
-        "mail": address_of(visit.engine.settings, user) if _is_mail_on(visit) else "",
-        "lifetimes": list(_LIFETIME_WORDS.items()),
+        "mail": address_of(settings, user) if _is_mail_on(visit) else "",
+        "lifetimes": _lifetimes(
+            settings.password_link_lifetime if user.password_hash else settings.invitation_lifetime
+        ),
         "lifetime": visit.get("lifetime"),
     }
 
@@ -315,6 +317,15 @@ def _give_link(visit: Visit, user: User, *, by_mail: bool, done: str = "") -> Ma
         told = f"A mail to {sent.sent_to} has the link. It works until {_minute(sent.expires_at)} UTC."
         return visit.see("admin_person", done=f"{done} {told}".strip(), user_id=user.user_id)
     return {"user": user, "link": make_link(visit.engine, user, LIFETIMES[lifetime]), "done": done}
+
+
+def _lifetimes(usual: int) -> list[tuple[str, str]]:
+    """How long a link may work, as choices; the usual one is that of the settings, in seconds."""
+    units = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+    length, unit = next(each for each in units if usual % each[0] == 0)
+    number = usual // length
+    words = f"{number} {unit}{'' if number == 1 else 's'}, as the settings say"
+    return [("", words), *_LIFETIME_WORDS.items()]
 
 
 def _is_mail_on(visit: Visit) -> bool:
