@@ -98,7 +98,7 @@ def show_grant(visit: Visit) -> Mapping[str, Any]:
         "row": row,
         "is_live": _is_live(visit, grant),
         "let_in_by": let_in_by(grant),
-        "signed_in": _signed_in(grant),
+        "signed_in_at": _signed_in(grant),
         "methods": grant.details.get("amr", ()),
         "tokens": [
             ShownToken(token=token, state=_state_of_token(visit, grant, token))
