@@ -83,7 +83,6 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "users.page": lambda stores: stores.users.page(after="user7", limit=9),
     "users.count": lambda stores: stores.users.count(limit=9),
     "users.page, by prefix": lambda stores: stores.users.page(prefix="user7", limit=9),
-    "users.page, disabled": lambda stores: stores.users.page(disabled=True, limit=9),
     "users.hold_enabled": lambda stores: stores.users.hold_enabled("user_7"),
     "users.enable": lambda stores: stores.users.enable("user_7"),
     "users.add": lambda stores: add_user(stores),

@@ -202,33 +202,22 @@ def grant_plan(engine: Engine, grant: Grant) -> Ended:
     """What `revoke_grant` would end; nothing when it is not live."""
     if grant.revoked_at is not None or grant.expires_at <= engine.now:
         return Ended()
-    live = engine.stores.tokens.count_live([grant.grant_id], engine.now)
-    user_id, is_last = grant.user_id, not _others_of(engine, grant)
-    return Ended(
-        grants=1,
-        codes=live.get(TokenKind.CODE, 0),
-        refresh_tokens=live.get(TokenKind.REFRESH, 0),
-        access_tokens=live.get(TokenKind.ACCESS, 0),
-        consents=int(
-            user_id is not None
-            and is_last
-            and engine.stores.consents.find(user_id, grant.client_id) is not None
-        ),
-    )
+    ended = _with_grants(engine, [grant.grant_id])
+    if grant.user_id is None or _others_of(engine, grant):
+        return ended
+    consent = engine.stores.consents.find(grant.user_id, grant.client_id)
+    return ended + Ended(consents=int(consent is not None))
 
 
 def disconnect_plan(engine: Engine, user: User, client_id: str) -> Ended:
     """What `disconnect` would end."""
-    stores, wanted = engine.stores, GrantFilter(user_id=user.user_id, client_id=client_id, live_at=engine.now)
-    ids = [grant.grant_id for grant in stores.grants.search(wanted, limit=BATCH)]
-    live = stores.tokens.count_live(ids, engine.now) if ids else {}
-    return Ended(
-        grants=len(ids),
-        codes=live.get(TokenKind.CODE, 0),
-        refresh_tokens=live.get(TokenKind.REFRESH, 0),
-        access_tokens=live.get(TokenKind.ACCESS, 0),
-        consents=stores.consents.count(user_id=user.user_id, client_id=client_id),
-    )
+    stores, place = engine.stores, None
+    wanted = GrantFilter(user_id=user.user_id, client_id=client_id, live_at=engine.now)
+    ended = Ended(consents=stores.consents.count(user_id=user.user_id, client_id=client_id))
+    while found := stores.grants.search(wanted, after=place, limit=BATCH):
+        ended += _with_grants(engine, [grant.grant_id for grant in found])
+        place = (found[-1].created_at, found[-1].grant_id)
+    return ended
 
 
 def own_sessions(engine: Engine, user: User, session_id: str) -> Sequence[OwnSession]:
@@ -411,6 +400,17 @@ def _as_agreed(consent: Consent | None) -> Client | None:
 
 def _handle(session: Session) -> str:
     return digests.digest(_HANDLE_KIND, session.digest.hex()).hex()[:32]
+
+
+def _with_grants(engine: Engine, grant_ids: Sequence[str]) -> Ended:
+    """These live grants, and what can still be used of them."""
+    live = engine.stores.tokens.count_live(grant_ids, engine.now)
+    return Ended(
+        grants=len(grant_ids),
+        codes=live.get(TokenKind.CODE, 0),
+        refresh_tokens=live.get(TokenKind.REFRESH, 0),
+        access_tokens=live.get(TokenKind.ACCESS, 0),
+    )
 
 
 def _others_of(engine: Engine, grant: Grant) -> bool:

@@ -22,13 +22,16 @@ They work without JavaScript, are in English, and show no secret. How to add a p
 A page that changes something has `act` besides: it calls a function of `authserver.administration`, and returns
 `visit.see("admin_things", done="The thing is gone.")`. What is wrong with the input it raises as one of `PROBLEMS`
 (`pages.py`; add the errors of your functions): nothing is stored then, and the page is shown again with the sentence of
-the error, `visit.get(name)` being what was typed. What a page is about comes in the parameters that its row names in
-`keys`; the macro `form` sends them along. An act that ends something is a page of its own, which says what ends and how
-much of it before it is done (the macro `confirmation`). What may be shown only once, such as a new secret, is what `act`
-returns: values for the template `result`. `act_role` says who may do it; `visit.may("operate")` hides a button.
+the error, `visit.get(name)` being what was typed. `BadInput` is one of them for what only the page knows; and
+`visit.check_acts_on(user)` refuses what would let an operator take the place of somebody with a higher role. What a page
+is about comes in the parameters that its row names in `keys`; the macro `form` sends them along. An act that ends something
+is a page of its own, which says what ends and how much of it before it is done (the macro `confirmation`). What may be
+shown only once, such as a new secret, is what `act` returns: values for the template `result`. `act_role` says who may do
+it; `visit.may("operate")` hides a button.
 
 Pages link to each other by name: `admin_client` with `client_id`, `admin_person` with `user_id`, `admin_grant` with
-`grant_id`, `admin_event` with `event_id`, and their lists `admin_clients`, `admin_people`, `admin_grants`, `admin_audit`;
+`grant_id`, `admin_event` with `event_id`, and their lists `admin_clients`, `admin_people`, `admin_grants`, `admin_audit`; what ends everything of something is `admin_end`, with
+`kind`, `name`, and `disable=yes` for a person or client;
 `templates/links.jinja2` has these links, which are texts until there is such a page (`visit.has`).
 
 Texts that others wrote go through the filter `visible`. Lists have a limit, and go on after a place (the macro `pager`); no

@@ -25,10 +25,10 @@ from authserver.administration import (
     end_part,
     plan_part,
 )
-from authserver.api import InvalidRequest, InvalidTarget, OAuthError, Unsealable, from_text, to_text
+from authserver.api import InvalidTarget, OAuthError, Unsealable, from_text, to_text
 from authserver.features.console.access import Role
 from authserver.features.console.finding import user_named
-from authserver.features.console.pages import Page, Visit
+from authserver.features.console.pages import BadInput, Page, Visit
 
 # How long a part may take in a request, in seconds; a batch that has begun is finished.
 SECONDS = 5.0
@@ -99,7 +99,7 @@ def _keys(visit: Visit) -> dict[str, str]:
 
 
 def _act(visit: Visit) -> Act:
-    """What is to end. Raises BadSearch, InvalidTarget and InvalidRequest."""
+    """What is to end. Raises BadSearch, InvalidTarget and RoleTooLow."""
     subject = _subject(visit)
     for_good = bool(visit.get("disable"))
     if for_good and subject.kind not in (SubjectKind.USER, SubjectKind.CLIENT):
@@ -175,14 +175,14 @@ def _seal(visit: Visit, act: Act, part: Part, what: str) -> str:
 
 
 def _read(visit: Visit, act: Act, what: str) -> Part:
-    """What `_seal` kept in the parameter of this name; nothing without it. Raises InvalidRequest."""
+    """What `_seal` kept in the parameter of this name; nothing without it. Raises BadInput."""
     text = visit.get(what)
     if not text:
         return Part()
     try:
         opened = visit.engine.ring.open(from_text(text), purpose=_PURPOSE, context=_context(visit, act, what))
     except (OAuthError, Unsealable):
-        raise InvalidRequest("This cannot be gone on with: begin again.", reason="operator-input") from None
+        raise BadInput("This cannot be gone on with: begin again.") from None
     told = json.loads(opened)
     after, until = told["after"], told["jwts_until"]
     return Part(

@@ -49,10 +49,20 @@ from authserver.api import (
 from authserver.features.console.access import Access, Role
 from authserver.web.languages import SOURCE, PageLanguage
 
+
+class BadInput(ValueError):
+    """What an operator sent cannot be used; the message says what to do."""
+
+
+class RoleTooLow(ValueError):
+    """An operator may see the page, and may not do this; the message says who may."""
+
+
 # What says that an operator's input cannot be used; each has a sentence that says what to do.
 PROBLEMS = (
     AlreadyExists,
     BadAttributes,
+    BadInput,
     BadMoment,
     BadPassword,
     BadSearch,
@@ -61,6 +71,7 @@ PROBLEMS = (
     NoLink,
     NoMail,
     OAuthError,
+    RoleTooLow,
 )
 TEMPLATES = "authserver.features.console:templates"
 _NOTICE = "notice-of-operator"
@@ -156,17 +167,14 @@ class Visit:
         return (self.role_of(user) or 0) <= self.role
 
     def check_acts_on(self, user: User) -> None:
-        """Raises InvalidRequest for somebody with a higher role: whoever took their place would have it, too."""
+        """Raises RoleTooLow for somebody with a higher role: whoever took their place would have it, too."""
         if not self.may_act_on(user):
-            raise InvalidRequest(
-                "This person has a higher role than you. Ask somebody who has it, too.",
-                reason="role-too-low",
-            )
+            raise RoleTooLow("This person has a higher role than you. Ask somebody who has it, too.")
 
     def check_may(self, role: str) -> None:
-        """Raises InvalidRequest without this role, for a part of a page that needs a higher one."""
+        """Raises RoleTooLow without this role, for a part of a page that needs a higher one."""
         if not self.may(role):
-            raise InvalidRequest(f"This needs the role {role}.", reason="role-too-low")
+            raise RoleTooLow(f"This needs the role {role}.")
 
     def address(self, name: str, /, **query: str | None) -> str:
         """The address of a page, with these parameters; without those that are empty."""
@@ -208,11 +216,8 @@ class Refused(PageError):
     """Something cannot be shown or done; the page says why. Nothing was done."""
 
     def __init__(self, visit: Visit, problem: Exception) -> None:
-        cause = (
-            problem
-            if isinstance(problem, OAuthError)
-            else InvalidRequest(str(problem), reason="operator-input")
-        )
+        reason = "role-too-low" if isinstance(problem, RoleTooLow) else "operator-input"
+        cause = problem if isinstance(problem, OAuthError) else InvalidRequest(str(problem), reason=reason)
         super().__init__(cause)
         self.visit = replace(visit, problem=cause.description)
 

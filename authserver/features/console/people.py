@@ -35,10 +35,10 @@ from authserver.administration import (
     own_sessions,
     send_link,
 )
-from authserver.api import Event, InvalidRequest, User, to_text
+from authserver.api import Event, User, to_text
 from authserver.features.console.access import Role
 from authserver.features.console.finding import this_person
-from authserver.features.console.pages import Page, Visit
+from authserver.features.console.pages import BadInput, Page, Visit
 
 PAGE = 50
 # How many grants and consents of a person are read for the list of applications; how many sessions and events are shown.
@@ -194,14 +194,12 @@ def add(visit: Visit) -> Mapping[str, Any] | Response:
     """Add a person, and make the link, send it, or set the password."""
     engine, way = visit.engine, visit.get("way")
     if way not in (_LINK, _MAIL, _TYPED, _NONE):
-        raise InvalidRequest("Choose how the person gets a password.", reason="operator-input")
+        raise BadInput("Choose how the person gets a password.")
     password = visit.sent.get("password") if way == _TYPED else None
     if way == _TYPED and password is None:
-        raise InvalidRequest(
-            "Type a password, or choose another way to give them one.", reason="operator-input"
-        )
+        raise BadInput("Type a password, or choose another way to give them one.")
     if password != (visit.sent.get("repeated") if way == _TYPED else None):
-        raise InvalidRequest("The two passwords are not the same.", reason="operator-input")
+        raise BadInput("The two passwords are not the same.")
     name = visit.get("username")
     try:
         user = add_user(
@@ -246,10 +244,7 @@ def edit(visit: Visit) -> Response:
         )
     groups = _lines(visit.get("groups"))
     if _is_self(visit, user) and visit.role_of(replace(user, groups=tuple(groups))) != visit.role:
-        raise InvalidRequest(
-            "This would take your own role from you. Ask another administrator to do it.",
-            reason="operator-input",
-        )
+        raise BadInput("This would take your own role from you. Ask another administrator to do it.")
     visit.check_acts_on(user)
     change(
         visit.engine,
@@ -311,7 +306,7 @@ def reset_password(visit: Visit) -> Mapping[str, Any] | Response:
 def _give_link(visit: Visit, user: User, *, by_mail: bool, done: str = "") -> Mapping[str, Any] | Response:
     lifetime = visit.get("lifetime")
     if lifetime not in LIFETIMES:
-        raise InvalidRequest("Choose how long the link works.", reason="operator-input")
+        raise BadInput("Choose how long the link works.")
     if by_mail:
         sent = send_link(visit.engine, user, LIFETIMES[lifetime])
         told = f"A mail to {sent.sent_to} has the link. It works until {_minute(sent.expires_at)} UTC."
