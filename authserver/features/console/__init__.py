@@ -30,9 +30,9 @@ shown only once, such as a new secret, is what `act` returns: values for the tem
 it; `visit.may("operate")` hides a button.
 
 Pages link to each other by name: `admin_client` with `client_id`, `admin_person` with `user_id`, `admin_grant` with
-`grant_id`, `admin_event` with `event_id`, and their lists `admin_clients`, `admin_people`, `admin_grants`, `admin_audit`; what ends everything of something is `admin_end`, with
-`kind`, `name`, and `disable=yes` for a person or client;
-`templates/links.jinja2` has these links, which are texts until there is such a page (`visit.has`).
+`grant_id`, `admin_event` with `event_id`, and their lists `admin_clients`, `admin_people`, `admin_grants`, `admin_audit`.
+`admin_end` ends everything of something: with `kind`, `name`, and `disable=yes` for a person or client. In
+`templates/links.jinja2` there are links that are texts until there is such a page (`visit.has`).
 
 Texts that others wrote go through the filter `visible`. Lists have a limit, and go on after a place (the macro `pager`); no
 table is counted as a whole.
