@@ -47,6 +47,7 @@ def test_pages_about_people_are_for_everybody(page: Page, server: Server, watch)
         f"/admin/people/application?{about}&client_id={client_id}",
         f"/admin/grants/grant?grant_id={grant}",
         f"/admin/grants/revoke?grant_id={grant}",
+        "/admin/end",
         f"/admin/end?kind=user&name={user_id}",
     ):
         page.goto(server.issuer + address)
