@@ -7,7 +7,17 @@ with everything.
 from __future__ import annotations
 
 from authserver.engine import overview
-from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
+from authserver.engine.audit import (
+    MAXIMUM_PAGE,
+    BadSearch,
+    Page,
+    cursor_at,
+    find,
+    place_of,
+    search,
+    source_of,
+    types_of,
+)
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.client_metadata import members, read_members, value_of
 from authserver.engine.clients.editing import ClientEdit, ClientUnchanged, Edited, ListEdit, edit, pin
@@ -29,15 +39,35 @@ from authserver.engine.declarations.apply import apply, ends_of, finish
 from authserver.engine.declarations.export import Exported, export
 from authserver.engine.declarations.plan import Declared, Manner
 from authserver.engine.declarations.planning import plan_of
-from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
+from authserver.engine.ending import (
+    Act,
+    Ended,
+    Part,
+    Stage,
+    Subject,
+    SubjectKind,
+    end,
+    end_at_once,
+    end_part,
+    plan,
+    plan_part,
+)
 from authserver.engine.event_proof import BadHead, Finding, Proof, verify
-from authserver.engine.letters import MailFailed, NoMail, is_mail_on
+from authserver.engine.letters import MailFailed, NoMail, address_of, is_mail_on
 from authserver.engine.moments import BadMoment, length_of, moment_of
 from authserver.engine.people.account import (
+    ConnectedApp,
+    OwnSession,
+    connected_apps,
     disconnect,
     disconnect_all,
+    disconnect_plan,
     enable_user,
+    end_other_sessions,
+    end_session,
+    grant_plan,
     let_in_by,
+    own_sessions,
     revoke_grant,
     set_password,
     sign_out_everywhere,
@@ -89,6 +119,7 @@ from authserver.engine.statistics import (
     series,
     totals,
 )
+from authserver.engine.uris import canonical_resource
 from authserver.settings import AccessTokenFormat
 
 __all__ = [
@@ -116,6 +147,7 @@ __all__ = [
     "ClientSecret",
     "ClientState",
     "ClientUnchanged",
+    "ConnectedApp",
     "CountingProgress",
     "Declared",
     "Edited",
@@ -134,7 +166,9 @@ __all__ = [
     "Measure",
     "NoLink",
     "NoMail",
+    "OwnSession",
     "Page",
+    "Part",
     "PasswordLink",
     "Proof",
     "Rebuilt",
@@ -142,6 +176,7 @@ __all__ = [
     "SecretsUnchanged",
     "SentLink",
     "Series",
+    "Stage",
     "Step",
     "Subject",
     "SubjectKind",
@@ -151,25 +186,34 @@ __all__ = [
     "add_client",
     "add_resource",
     "add_user",
+    "address_of",
     "apply",
+    "canonical_resource",
     "change",
     "change_resource",
+    "connected_apps",
     "counting_progress",
     "current_figures",
+    "cursor_at",
     "disable_client",
     "disable_user",
     "disconnect",
     "disconnect_all",
+    "disconnect_plan",
     "edit",
     "enable_user",
     "end",
     "end_at_once",
+    "end_other_sessions",
+    "end_part",
     "end_secret",
+    "end_session",
     "ends_of",
     "export",
     "find",
     "finish",
     "gauge_series",
+    "grant_plan",
     "handle",
     "is_address",
     "is_mail_on",
@@ -184,9 +228,12 @@ __all__ = [
     "needs_secret",
     "normalise_username",
     "overview",
+    "own_sessions",
     "pin",
+    "place_of",
     "plan",
     "plan_of",
+    "plan_part",
     "policy_names",
     "read_members",
     "rebuild_counts",

@@ -253,11 +253,14 @@ class Users(Protocol):
     def list(self) -> Sequence[User]:
         """All users, by name."""
 
-    def page(self, *, after: str = "", prefix: str = "", limit: int) -> Sequence[User]:
-        """The next `limit` users by name, beginning after the name `after`, disabled or not; one statement.
+    def page(
+        self, *, after: str = "", prefix: str = "", disabled: bool = False, limit: int
+    ) -> Sequence[User]:
+        """The next `limit` users by name, beginning after the name `after`; one statement.
 
         Args:
             prefix: only those whose name begins so; it is normalised as names are.
+            disabled: only those who are disabled; all are looked at then.
         """
 
     def count(self, *, limit: int) -> int:
@@ -391,6 +394,9 @@ class Tokens(Protocol):
 
     def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
         """The access tokens of these grants that are kept and have not expired; one statement."""
+
+    def newest(self, grant_id: str, *, limit: int) -> Sequence[Token]:
+        """The codes and tokens of a grant that are kept, usable or not, newest first; one statement."""
 
 
 class KeptRecords(Protocol):

@@ -751,6 +751,31 @@ def test_users_are_searched_by_how_their_name_begins(stores: Stores) -> None:
     assert names("o") == {"o'brien", "ob"}
     assert len(names("", limit=3)) == 3
     assert names("zoe") == names("\0") == set()
+    assert names("", disabled=True) == set()
+    for user_id in ("user_1", "user_3"):
+        stores.users.disable(user_id, LATER)
+    assert names("", disabled=True) == {"anna", "bob"}
+    assert names("a", disabled=True) == names("", disabled=True, limit=1) == {"anna"}
+    assert names("ann") == {"ann", "anna"}
+
+
+def test_the_codes_and_tokens_of_a_grant_are_listed_newest_first(stores: Stores) -> None:
+    for number in range(2):
+        stores.grants.add(a_grant(grant_id=f"grant_{number}"))
+    for number, kind in enumerate((TokenKind.CODE, TokenKind.REFRESH, TokenKind.ACCESS, TokenKind.REFRESH)):
+        stores.tokens.add(
+            a_token(
+                kind=kind,
+                digest=bytes([number]),
+                grant_id="grant_0",
+                created_at=NOW + timedelta(minutes=min(number, 2)),
+            )
+        )
+    stores.tokens.add(a_token(grant_id="grant_1", digest=b"another"))
+    found = stores.tokens.newest("grant_0", limit=9)
+    assert [token.digest for token in found] == [b"\2", b"\3", b"\1", b"\0"]
+    assert [token.digest for token in stores.tokens.newest("grant_0", limit=2)] == [b"\2", b"\3"]
+    assert stores.tokens.newest("nothing", limit=9) == []
 
 
 def test_the_access_tokens_of_grants_are_listed_while_they_live(stores: Stores) -> None:

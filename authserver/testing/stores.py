@@ -389,8 +389,11 @@ class MemoryUsers(InMemory):
     def list(self) -> Sequence[User]:
         return sorted(self.tables.users.values(), key=lambda user: user.username)
 
-    def page(self, *, after: str = "", prefix: str = "", limit: int) -> Sequence[User]:
+    def page(
+        self, *, after: str = "", prefix: str = "", disabled: bool = False, limit: int
+    ) -> Sequence[User]:
         found = [user for user in self.list() if user.username.startswith(prefix)]
+        found = [user for user in found if not (disabled and user.is_enabled)]
         return [user for user in found if user.username > after][:limit]
 
     def count(self, *, limit: int) -> int:
@@ -656,6 +659,11 @@ class MemoryTokens(InMemory):
             for token in self.tables.tokens.values()
             if token.kind is TokenKind.ACCESS and token.grant_id in grant_ids and token.expires_at > now
         ]
+
+    def newest(self, grant_id: str, *, limit: int) -> Sequence[Token]:
+        found = [token for token in self.tables.tokens.values() if token.grant_id == grant_id]
+        found.sort(key=lambda token: (token.kind, token.digest))
+        return sorted(found, key=lambda token: token.created_at, reverse=True)[:limit]
 
 
 class MemoryKeptRecords(InMemory):
