@@ -7,22 +7,71 @@ with everything.
 from __future__ import annotations
 
 from authserver.engine import overview, rates
-from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, Page, find, search, source_of, types_of
+from authserver.engine.audit import (
+    MAXIMUM_PAGE,
+    BadSearch,
+    Page,
+    cursor_at,
+    find,
+    place_of,
+    search,
+    source_of,
+    types_of,
+)
 from authserver.engine.clients.authentication import disable_client
+from authserver.engine.clients.client_metadata import members, read_members, value_of
+from authserver.engine.clients.editing import ClientEdit, ClientUnchanged, Edited, ListEdit, edit, pin
+from authserver.engine.clients.initial_tokens import MAXIMUM_NOTE, MAXIMUM_USES, policy_names
+from authserver.engine.clients.initial_tokens import make as make_initial_token
+from authserver.engine.clients.initial_tokens import revoke as revoke_initial_token
+from authserver.engine.clients.registration import add_client
+from authserver.engine.clients.secrets import (
+    SecretsUnchanged,
+    TwoLiveSecrets,
+    end_secret,
+    handle,
+    live_secrets,
+    needs_secret,
+    rotate_secret,
+)
 from authserver.engine.counting import Rebuilt, rebuild_counts, whole_day_after
 from authserver.engine.crypto.jose import ALGORITHMS
-from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
+from authserver.engine.declarations.apply import apply, ends_of, finish
+from authserver.engine.declarations.export import Exported, export
+from authserver.engine.declarations.plan import Declared, Manner
+from authserver.engine.declarations.planning import plan_of
+from authserver.engine.ending import (
+    Act,
+    Ended,
+    Part,
+    Stage,
+    Subject,
+    SubjectKind,
+    end,
+    end_at_once,
+    end_part,
+    plan,
+    plan_part,
+)
 from authserver.engine.event_proof import BadHead, Finding, Proof, verify
 from authserver.engine.event_seals import recode_here
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.signing_keys import CannotChange
-from authserver.engine.letters import MailFailed, NoMail, is_mail_on
-from authserver.engine.moments import BadMoment, moment_of
+from authserver.engine.letters import MailFailed, NoMail, address_of, is_mail_on
+from authserver.engine.moments import BadMoment, length_of, moment_of
 from authserver.engine.people.account import (
+    ConnectedApp,
+    OwnSession,
+    connected_apps,
     disconnect,
     disconnect_all,
+    disconnect_plan,
     enable_user,
+    end_other_sessions,
+    end_session,
+    grant_plan,
     let_in_by,
+    own_sessions,
     revoke_grant,
     set_password,
     sign_out_everywhere,
@@ -40,7 +89,22 @@ from authserver.engine.people.password_links import (
 )
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.records import REFUSALS, EventFilter, EventType, Gauge, GrantFilter, KeyState, Step
+from authserver.engine.records import (
+    REFUSALS,
+    ClientSecret,
+    ClientState,
+    EventFilter,
+    EventType,
+    Gauge,
+    GrantFilter,
+    InitialTokenState,
+    KeyState,
+    Step,
+    is_address,
+)
+from authserver.engine.resources import BadResource
+from authserver.engine.resources import add as add_resource
+from authserver.engine.resources import change as change_resource
 from authserver.engine.statistics import (
     MAXIMUM_POINTS,
     MAXIMUM_ROWS,
@@ -60,80 +124,135 @@ from authserver.engine.statistics import (
     series,
     totals,
 )
-from authserver.settings import SettingsError
+from authserver.engine.uris import canonical_resource
+from authserver.settings import AccessTokenFormat, SettingsError
 
 __all__ = [
     "ALGORITHMS",
     "MAXIMUM_LIFETIME",
+    "MAXIMUM_NOTE",
     "MAXIMUM_PAGE",
     "MAXIMUM_POINTS",
     "MAXIMUM_ROWS",
+    "MAXIMUM_USES",
     "MINIMUM_LIFETIME",
     "REFUSALS",
+    "AccessTokenFormat",
     "Act",
     "AlreadyExists",
     "BadAttributes",
     "BadHead",
     "BadMoment",
     "BadPassword",
+    "BadResource",
     "BadSearch",
     "BadUsername",
     "By",
     "CannotChange",
     "ChangedMeanwhile",
+    "ClientEdit",
+    "ClientSecret",
+    "ClientState",
+    "ClientUnchanged",
+    "ConnectedApp",
     "CountingProgress",
+    "Declared",
+    "Edited",
     "Ended",
     "EventFilter",
     "EventType",
+    "Exported",
     "Figures",
     "Finding",
     "Gauge",
     "GrantFilter",
+    "InitialTokenState",
     "KeyState",
+    "ListEdit",
     "MailFailed",
+    "Manner",
     "Measure",
     "NoLink",
     "NoMail",
+    "OwnSession",
     "Page",
+    "Part",
     "PasswordLink",
     "Proof",
     "Rebuilt",
     "RefusedFor",
+    "SecretsUnchanged",
     "SentLink",
     "Series",
     "SettingsError",
+    "Stage",
     "Step",
     "Subject",
     "SubjectKind",
     "Totals",
     "TotalsRow",
+    "TwoLiveSecrets",
+    "add_client",
+    "add_resource",
     "add_user",
+    "address_of",
+    "apply",
+    "canonical_resource",
     "change",
+    "change_resource",
+    "connected_apps",
     "counting_progress",
     "current_figures",
+    "cursor_at",
     "disable_client",
     "disable_user",
     "disconnect",
     "disconnect_all",
+    "disconnect_plan",
+    "edit",
     "enable_user",
     "end",
     "end_at_once",
+    "end_other_sessions",
+    "end_part",
+    "end_secret",
+    "end_session",
+    "ends_of",
+    "export",
     "find",
+    "finish",
     "gauge_series",
+    "grant_plan",
+    "handle",
+    "is_address",
     "is_mail_on",
     "latest_figures",
+    "length_of",
     "let_in_by",
+    "live_secrets",
+    "make_initial_token",
     "make_link",
+    "members",
     "moment_of",
+    "needs_secret",
     "normalise_username",
     "overview",
+    "own_sessions",
+    "pin",
+    "place_of",
     "plan",
+    "plan_of",
+    "plan_part",
+    "policy_names",
     "rates",
+    "read_members",
     "rebuild_counts",
     "recode_here",
     "refusal_reasons",
     "revoke_grant",
+    "revoke_initial_token",
     "ring",
+    "rotate_secret",
     "search",
     "send_link",
     "series",
@@ -143,6 +262,7 @@ __all__ = [
     "source_of",
     "totals",
     "types_of",
+    "value_of",
     "verify",
     "whole_day_after",
 ]

@@ -14,6 +14,7 @@ from authserver.cli.printing import print_json, say, words
 from authserver.cli.progress import progress
 from authserver.engine import ending
 from authserver.engine.ending import Act, Ended, SubjectKind
+from authserver.explaining.ends import jwt_sentence, sentence
 
 if TYPE_CHECKING:
     from authserver.app import Application
@@ -26,18 +27,6 @@ yes_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 )
 # Other records call them so.
 _NAMES = {SubjectKind.USER: "username", SubjectKind.CLIENT: "client_id"}
-# What the numbers are called: of one, and of several.
-_WORDS = {
-    "sessions": ("session", "sessions"),
-    "grants": ("grant", "grants"),
-    "narrowed_grants": ("narrowed grant", "narrowed grants"),
-    "codes": ("code", "codes"),
-    "refresh_tokens": ("refresh token", "refresh tokens"),
-    "access_tokens": ("access token", "access tokens"),
-    "consents": ("remembered consent", "remembered consents"),
-    "narrowed_consents": ("narrowed consent", "narrowed consents"),
-    "registrations": ("registration", "registrations"),
-}
 
 
 def is_interactive() -> bool:
@@ -72,14 +61,14 @@ def carry_out(
         if not act.subject.owns_grants:
             with application.begin() as engine:
                 total = -(-engine.stores.grants.count() // ending.BATCH) or None
-        counted = _sum("Counting", ending.plan(application.begin, act), quiet=quiet, total=total)
+        counted = add_up("Counting", ending.plan(application.begin, act), quiet=quiet, total=total)
     if dry_run:
         return counted
     confirm(f"{ask or f'End this of {words(act.subject.name)}?'} {sentence(counted, dry_run=True)}", yes=yes)
-    return _sum("Ending", ending.end(application.begin, act), quiet=quiet)
+    return add_up("Ending", ending.end(application.begin, act), quiet=quiet)
 
 
-def _sum(what: str, batches: Generator[Ended], *, quiet: bool, total: int | None = None) -> Ended:
+def add_up(what: str, batches: Generator[Ended], *, quiet: bool, total: int | None = None) -> Ended:
     """What the batches have together; with a bar if there are several."""
     with closing(batches):
         # A page of grants, one of consents and one of clients are fast.
@@ -89,44 +78,18 @@ def _sum(what: str, batches: Generator[Ended], *, quiet: bool, total: int | None
         return sum(progress(what, chain(begun, batches), quiet=quiet, total=total), Ended())
 
 
-def sentence(ended: Ended, *, dry_run: bool = False) -> str:
-    """How much ended, or would end, in one line."""
-    told = [
-        f"{number:,} {_WORDS[name][number != 1]}"
-        for name, number in ended.counts.items()
-        if number and name in _WORDS
-    ]
-    verb = "Would end" if dry_run else "Ended"
-    return f"{verb}: {', '.join(told)}." if told else f"Nothing {'would end' if dry_run else 'ended'}."
-
-
-def jwt_sentence(ended: Ended, *, dry_run: bool = False) -> str:
-    """What cannot be called back, and until when; empty if there is nothing."""
-    if ended.jwts_until is None:
-        return ""
-    at_the_latest = f"at {words(ended.jwts_until)} at the latest"
-    if not ended.jwts:
-        return (
-            "No JWT access token is known to be valid; one that was issued at this moment expires, by the present settings, "
-            f"{at_the_latest}."
-        )
-    number = f"{'at least ' if ended.has_more_jwts else ''}{ended.jwts:,}"
-    now = ", if this is done now" if dry_run else ""
-    return (
-        f"JWT access tokens cannot be called back: {number} may be valid. An API that does not introspect accepts one until it "
-        f"expires, by the present settings {at_the_latest}{now}."
-    )
-
-
 def described(act: Act, ended: Ended, *, dry_run: bool = False) -> dict[str, Any]:
     """What a command that ends something says to a machine."""
     return {
         _NAMES.get(act.subject.kind, str(act.subject.kind)): act.subject.name,
         "dry_run": dry_run,
-        **ended.counts,
-        "has_more_jwts": ended.has_more_jwts,
-        "jwts_until": ended.jwts_until,
+        **numbers(ended),
     }
+
+
+def numbers(ended: Ended) -> dict[str, Any]:
+    """How much ended, or would end, as all commands say it to a machine."""
+    return {**ended.counts, "has_more_jwts": ended.has_more_jwts, "jwts_until": ended.jwts_until}
 
 
 def tell(act: Act, ended: Ended, *, done: str = "", dry_run: bool = False, as_json: bool) -> None:

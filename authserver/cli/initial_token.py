@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
@@ -14,16 +15,22 @@ from authserver.cli.durations import duration
 from authserver.cli.ending import confirm, yes_option
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine.clients.initial_tokens import RegistrationPolicies, make, revoke
-from authserver.engine.ports import Policies
+from authserver.engine.clients.initial_tokens import (
+    MAXIMUM_USES,
+    BadInitialToken,
+    NoRegistrationPolicies,
+    check_note,
+    check_policy,
+    make,
+    new_text,
+    revoke,
+)
 from authserver.engine.records import InitialAccessToken
-from authserver.ini import did_you_mean
 
 if TYPE_CHECKING:
     from authserver.plugins.asking import PluginSet
 
 SHOWN_ONCE = "Keep the initial access token now: it is not stored readable and will not be shown again."
-MAXIMUM_NOTE = 200
 _COLUMNS = ("initial_token", "policy", "state", "used", "uses", "expires_at", "created_at", "made_by", "note")
 
 
@@ -40,7 +47,7 @@ def initial_token() -> None:
 )
 @click.option(
     "--uses",
-    type=click.IntRange(1, 1_000_000),
+    type=click.IntRange(1, MAXIMUM_USES),
     default=1,
     show_default=True,
     help="How many clients it may register.",
@@ -72,10 +79,10 @@ def add(
         raise click.UsageError("--unlimited: not with --uses")
     if not lifetime:
         raise click.UsageError("--expires 0: it could never be used")
-    if len(note) > MAXIMUM_NOTE:
-        raise click.UsageError(f"--note: longer than {MAXIMUM_NOTE} characters")
-    with configuration.engine() as engine:
-        _check_policy(engine.policies, policy)
+    with configuration.engine() as engine, _in_a_sentence():
+        check_note(note)
+        plugins = cast("PluginSet", engine.policies)
+        check_policy(map(plugins.plugin, plugins.names), policy)
         token, text = make(
             engine,
             policy=policy,
@@ -89,6 +96,17 @@ def add(
         return
     print_record(record)
     say(SHOWN_ONCE, err=True)
+
+
+@initial_token.command()
+@json_option
+def generate(as_json: bool) -> None:
+    """Print a fresh token that is kept nowhere, for the place from which `authserver apply` takes it."""
+    text = new_text()
+    if as_json:
+        print_json({"token": text})
+    else:
+        say(text)
 
 
 @initial_token.command("list")
@@ -151,26 +169,14 @@ def described(token: InitialAccessToken, state: str) -> dict[str, Any]:
     }
 
 
-def _check_policy(policies: Policies, name: str) -> None:
-    """Raises click.UsageError unless a plugin has a registration policy of this name."""
-    plugins = cast("PluginSet", policies)
-    found = [
-        cast(RegistrationPolicies, plugin)
-        for plugin in map(plugins.plugin, plugins.names)
-        if callable(getattr(plugin, "registration_policies", None))
-    ]
-    if not found:
-        raise click.ClickException(
-            "no plugin of authserver.plugins has registration policies; list registration_token there"
-        )
-    known: Sequence[str] = [policy for plugin in found for policy in plugin.registration_policies()]
-    if not known:
-        raise click.ClickException(
-            "there is no registration policy yet: add a line to authserver.plugin.registration_token.policies, such as "
-            f"`{name if name.isascii() else 'partners'} = scopes SCOPE`"
-        )
-    if name not in known:
-        raise click.UsageError(f"--policy {name}: no such policy; {did_you_mean(name, known, '')}")
+@contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    try:
+        yield
+    except NoRegistrationPolicies as error:
+        raise click.ClickException(str(error)) from error
+    except BadInitialToken as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _is_given(parameter: str) -> bool:

@@ -21,7 +21,7 @@ from authserver.engine.context import Engine
 from authserver.engine.ending import Act, Subject
 from authserver.engine.errors import InvalidTarget
 from authserver.engine.records import Resource
-from authserver.engine.resources import BadResource
+from authserver.engine.resources import MINIMUM_LIFETIME, BadResource
 from authserver.ini import did_you_mean
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 # The value of an option with which a resource has what all others have.
 SERVER = "server"
-MINIMUM_LIFETIME = 10
 POLICY = "resources_registered"
 _COLUMNS = (
     "resource",

@@ -131,6 +131,14 @@ def read_members(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) ->
     return {name: value for name, value in read.items() if value is not None}
 
 
+def value_of(text: str) -> Any:
+    """The value of a member that somebody typed: what it says as JSON, or else the text itself."""
+    try:
+        return strict_json.loads(text.encode())
+    except ValueError:
+        return text
+
+
 def read_flag(name: str, value: object) -> bool | None:
     """A member that is true or false, for `client_metadata`; false is not kept. Raises InvalidClientMetadata."""
     if not isinstance(value, bool):

@@ -6,8 +6,11 @@ page can forget them.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,15 +23,21 @@ from authserver.administration import (
     BadAttributes,
     BadMoment,
     BadPassword,
+    BadResource,
     BadSearch,
     BadUsername,
     CannotChange,
     ChangedMeanwhile,
+    ClientUnchanged,
+    NoLink,
+    NoMail,
+    SecretsUnchanged,
     SettingsError,
 )
 from authserver.api import (
     Engine,
     InvalidRequest,
+    Kept,
     OAuthError,
     PageError,
     Parameters,
@@ -36,7 +45,9 @@ from authserver.api import (
     Route,
     Unsealable,
     User,
+    digest,
     from_text,
+    new_identifier,
     own_url,
     read_own_form,
     read_page_query,
@@ -49,8 +60,20 @@ from authserver.features.console.access import Access, Role
 from authserver.web.languages import SOURCE, PageLanguage
 
 
-class BadInput(Exception):
-    """What was sent cannot be used; the message says what to send instead."""
+class BadInput(ValueError):
+    """What an operator sent cannot be used; the message says what to do.
+
+    Attributes:
+        member: the name of the field that is not right; "" where it is none of them.
+    """
+
+    def __init__(self, sentence: str, member: str = "") -> None:
+        super().__init__(sentence)
+        self.member = member
+
+
+class RoleTooLow(ValueError):
+    """An operator may see the page, and may not do this; the message says who may."""
 
 
 # What says that an operator's input cannot be used; each has a sentence that says what to do.
@@ -60,15 +83,24 @@ PROBLEMS = (
     BadInput,
     BadMoment,
     BadPassword,
+    BadResource,
     BadSearch,
     BadUsername,
     CannotChange,
     ChangedMeanwhile,
+    ClientUnchanged,
+    NoLink,
+    NoMail,
     OAuthError,
+    RoleTooLow,
+    SecretsUnchanged,
     SettingsError,
 )
 TEMPLATES = "authserver.features.console:templates"
 _NOTICE = "notice-of-operator"
+# The kind under which a form that makes something is remembered, and for how long: browsers reload what they showed last.
+_FORM = "console-form"
+_REMEMBERED = timedelta(days=30)
 # In the address of a page: the sealed sentence about what was just done.
 _DONE = "done"
 
@@ -94,6 +126,7 @@ class Page:
         entry: its label in the navigation; "" for a page that is reached from others.
         below: the name of the page that is marked in the navigation while this one is shown; "" for itself.
         result: the template for the values that `act` returns; "" for `template`.
+        files: whether its form may carry files (`Visit.file`).
     """
 
     name: str
@@ -107,6 +140,7 @@ class Page:
     entry: str = ""
     below: str = ""
     result: str = ""
+    files: bool = False
 
     @property
     def route(self) -> Route:
@@ -120,14 +154,17 @@ class Visit:
     Attributes:
         sent: the parameters of the address, or of the form.
         problem: why the form was refused that is shown again.
+        wrong: the name of what is not right in it, where the error has it as its `member`.
     """
 
     request: Request
     page: Page
     person: User
     role: Role
+    access: Access
     sent: Parameters = field(repr=False)
     problem: str = ""
+    wrong: str = ""
 
     @property
     def engine(self) -> Engine:
@@ -146,6 +183,29 @@ class Visit:
         """Whether the person has this role (`read`, `operate` or `administer`), so that a button makes sense."""
         return self.role >= Role[role.upper()]
 
+    def begin(self) -> AbstractContextManager[Engine]:
+        """A transaction of its own, for work in batches: it is kept whatever becomes of this request."""
+        caller = replace(self.request.caller, actor=f"user:{self.person.user_id}")
+        return self.request.application.begin(caller=caller)
+
+    def role_of(self, user: User) -> Role | None:
+        """The role of somebody in these pages; None for none."""
+        return self.access.role_of(user)
+
+    def may_act_on(self, user: User) -> bool:
+        """Whether somebody has no higher role, so that their password or their role is not out of reach."""
+        return (self.role_of(user) or 0) <= self.role
+
+    def check_acts_on(self, user: User) -> None:
+        """Raises RoleTooLow for somebody with a higher role: whoever took their place would have it, too."""
+        if not self.may_act_on(user):
+            raise RoleTooLow("This person has a higher role than you. Ask somebody who has it, too.")
+
+    def check_may(self, role: str) -> None:
+        """Raises RoleTooLow without this role, for a part of a page that needs a higher one."""
+        if not self.may(role):
+            raise RoleTooLow(f"This needs the role {role}.")
+
     def address(self, name: str, /, **query: str | None) -> str:
         """The address of a page, with these parameters; without those that are empty."""
         return own_url(self.request, name, **{key: value for key, value in query.items() if value})
@@ -157,6 +217,38 @@ class Visit:
     def token(self, name: str) -> str:
         """The token of a form that is sent to this page."""
         return session_token(self.request, name)
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """What was sent under a name that several boxes have."""
+        return self.sent.all(name)
+
+    def file(self, name: str) -> bytes:
+        """The content of the file that was sent under this name; empty for none. Raises BadInput for no file."""
+        try:
+            return b64decode(self.sent.get(name) or "", validate=True)
+        except ValueError:
+            raise BadInput(f"{name}: choose a file", name) from None
+
+    def once(self) -> None:
+        """Use up the form, so that sending it again, as reloading its answer does, makes nothing a second time.
+
+        The form has `new_once()` as its field `once`.
+
+        Raises:
+            BadInput: it was used before.
+        """
+        used = digest(_FORM, f"{self.page.name} {self.get('once')}")
+        record = Kept(
+            kind=_FORM, digest=used, created_at=self.engine.now, expires_at=self.engine.now + _REMEMBERED
+        )
+        if not self.get("once") or not self.engine.stores.kept.add_once(record):
+            raise BadInput(
+                "This form was sent before, and what it made is shown only once. Send it again only to make another one."
+            )
+
+    def new_once(self) -> str:
+        """For a form that is sent only once."""
+        return new_identifier("")
 
     def see(self, name: str, /, *, done: str = "", **query: str | None) -> Response:
         """Go to a page, which says what was done.
@@ -186,13 +278,10 @@ class Refused(PageError):
     """Something cannot be shown or done; the page says why. Nothing was done."""
 
     def __init__(self, visit: Visit, problem: Exception) -> None:
-        cause = (
-            problem
-            if isinstance(problem, OAuthError)
-            else InvalidRequest(str(problem), reason="operator-input")
-        )
+        reason = "role-too-low" if isinstance(problem, RoleTooLow) else "operator-input"
+        cause = problem if isinstance(problem, OAuthError) else InvalidRequest(str(problem), reason=reason)
         super().__init__(cause)
-        self.visit = replace(visit, problem=cause.description)
+        self.visit = replace(visit, problem=cause.description, wrong=getattr(problem, "member", ""))
 
 
 def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Request], Response]:
@@ -207,13 +296,13 @@ def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Requ
         if request.method not in (*page.route.methods, "HEAD"):
             raise HTTPMethodNotAllowed(headers={"Allow": ", ".join(page.route.methods)})
         # Before anybody is sent to sign in: a request from another site must not lead anywhere.
-        sent = read_own_form(request) if changes else read_page_query(request)
+        sent = read_own_form(request, files=page.files) if changes else read_page_query(request)
         if user is None or session is None or role is None:
             return see_login(request, page=_back(page, sent, changes))
         if not access.is_recent(session, request.engine.now, changes=changes):
             return see_login(request, page=_back(page, sent, changes), again="yes")
         request.language = PageLanguage(SOURCE)
-        visit = Visit(request=request, page=page, person=user, role=role, sent=sent)
+        visit = Visit(request=request, page=page, person=user, role=role, access=access, sent=sent)
         do: Act = page.act if changes and page.act else page.show
         try:
             found = do(visit)
