@@ -6,7 +6,7 @@ with everything.
 
 from __future__ import annotations
 
-from authserver.engine import overview
+from authserver.engine import overview, rates
 from authserver.engine.audit import (
     MAXIMUM_PAGE,
     BadSearch,
@@ -35,6 +35,7 @@ from authserver.engine.clients.secrets import (
     rotate_secret,
 )
 from authserver.engine.counting import Rebuilt, rebuild_counts, whole_day_after
+from authserver.engine.crypto.jose import ALGORITHMS
 from authserver.engine.declarations.apply import apply, ends_of, finish
 from authserver.engine.declarations.export import Exported, export
 from authserver.engine.declarations.plan import Declared, Manner
@@ -53,6 +54,9 @@ from authserver.engine.ending import (
     plan_part,
 )
 from authserver.engine.event_proof import BadHead, Finding, Proof, verify
+from authserver.engine.event_seals import recode_here
+from authserver.engine.keys import ring, signing_keys
+from authserver.engine.keys.signing_keys import CannotChange
 from authserver.engine.letters import MailFailed, NoMail, address_of, is_mail_on
 from authserver.engine.moments import BadMoment, length_of, moment_of
 from authserver.engine.people.account import (
@@ -94,6 +98,7 @@ from authserver.engine.records import (
     Gauge,
     GrantFilter,
     InitialTokenState,
+    KeyState,
     Step,
     is_address,
 )
@@ -120,9 +125,10 @@ from authserver.engine.statistics import (
     totals,
 )
 from authserver.engine.uris import canonical_resource
-from authserver.settings import AccessTokenFormat
+from authserver.settings import AccessTokenFormat, SettingsError
 
 __all__ = [
+    "ALGORITHMS",
     "MAXIMUM_LIFETIME",
     "MAXIMUM_NOTE",
     "MAXIMUM_PAGE",
@@ -142,6 +148,7 @@ __all__ = [
     "BadSearch",
     "BadUsername",
     "By",
+    "CannotChange",
     "ChangedMeanwhile",
     "ClientEdit",
     "ClientSecret",
@@ -160,6 +167,7 @@ __all__ = [
     "Gauge",
     "GrantFilter",
     "InitialTokenState",
+    "KeyState",
     "ListEdit",
     "MailFailed",
     "Manner",
@@ -176,6 +184,7 @@ __all__ = [
     "SecretsUnchanged",
     "SentLink",
     "Series",
+    "SettingsError",
     "Stage",
     "Step",
     "Subject",
@@ -235,17 +244,21 @@ __all__ = [
     "plan_of",
     "plan_part",
     "policy_names",
+    "rates",
     "read_members",
     "rebuild_counts",
+    "recode_here",
     "refusal_reasons",
     "revoke_grant",
     "revoke_initial_token",
+    "ring",
     "rotate_secret",
     "search",
     "send_link",
     "series",
     "set_password",
     "sign_out_everywhere",
+    "signing_keys",
     "source_of",
     "totals",
     "types_of",
