@@ -113,7 +113,7 @@ before the database was restored.
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.authorization_request import Expanded, check_request
 from authserver.engine.clients.authentication import proven_client, read_bearer
-from authserver.engine.clients.client_metadata import read_flag, read_metadata, read_object
+from authserver.engine.clients.client_metadata import read_flag, read_members, read_metadata, read_object
 from authserver.engine.clients.editing import ChangedMeanwhile, as_managed
 from authserver.engine.clients.editing import remove as remove_registration
 from authserver.engine.clients.editing import update as update_registration
@@ -152,6 +152,7 @@ from authserver.engine.crypto.jose import (
     read_jws,
 )
 from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
+from authserver.engine.crypto.strict_json import object_of as read_json_object
 from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
 from authserver.engine.errors import (
@@ -170,6 +171,7 @@ from authserver.engine.errors import (
     UnauthorizedClient,
 )
 from authserver.engine.fetches import fetch as fetch_named
+from authserver.engine.introspect import described as describe_issued
 from authserver.engine.parameters import Parameters
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.questions import (
@@ -258,7 +260,7 @@ from authserver.protocols import (
     TokenResponseHook,
 )
 from authserver.settings import LOOPBACK_HOSTS, Secret
-from authserver.web.forms import read_form, read_json, read_query
+from authserver.web.forms import read_body, read_form, read_json, read_query
 from authserver.web.json import json_response
 from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter
 from authserver.web.operations import (
@@ -269,6 +271,7 @@ from authserver.web.operations import (
 )
 from authserver.web.operations import INFORMATION as CLIENT_INFORMATION
 from authserver.web.operations import METADATA as CLIENT_METADATA
+from authserver.web.problems import Kind, NothingThere, Problem
 from authserver.web.request import Request
 from authserver.web.route import Medium, Origins, Route
 
@@ -344,8 +347,10 @@ __all__ = [
     "Issued",
     "Jws",
     "Kept",
+    "Kind",
     "LoginDecisionHook",
     "Medium",
+    "NothingThere",
     "OAuthError",
     "ObserveHook",
     "Operation",
@@ -354,6 +359,7 @@ __all__ = [
     "Parameter",
     "Parameters",
     "PrivateUseRedirectUrisHook",
+    "Problem",
     "Question",
     "RateDecisionHook",
     "RateQuestion",
@@ -402,6 +408,7 @@ __all__ = [
     "claim_rate",
     "deny",
     "describe_elsewhere",
+    "describe_issued",
     "describe_registration",
     "did_you_mean",
     "digest",
@@ -430,10 +437,13 @@ __all__ = [
     "proven_client",
     "proven_key",
     "read_bearer",
+    "read_body",
     "read_flag",
     "read_form",
     "read_json",
+    "read_json_object",
     "read_jws",
+    "read_members",
     "read_metadata",
     "read_object",
     "read_query",

@@ -19,6 +19,7 @@ from authserver.engine.rates import begin_again
 from authserver.web.forms import is_too_large
 from authserver.web.headers import add_headers
 from authserver.web.json import json_response
+from authserver.web.problems import kind_of, problem_response
 from authserver.web.request import Request
 from authserver.web.route import Medium
 from authserver.web.routes import medium_of, needs_transaction
@@ -89,7 +90,12 @@ def execution_policy(environ: MutableMapping[str, Any], router: Router) -> Respo
 
 def _plain(request: Request) -> Response:
     error = ServerError("The server failed to answer this request.")
-    if medium_of(request) is Medium.JSON:
+    medium = medium_of(request)
+    if medium is Medium.PROBLEM:
+        return problem_response(
+            kind_of(error.code, error.status), error.description, error_id=request.error_id
+        )
+    if medium is Medium.JSON:
         body = {"error": error.code, "error_description": error.description, "error_id": request.error_id}
         return json_response(body, status=error.status)
     page = _PAGE.format(description=error.description, error_id=request.error_id)

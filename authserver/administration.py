@@ -1,0 +1,83 @@
+"""What operators do, for features that let them do it: engine functions, their refusals and what they return.
+
+Commands call the same functions. A feature imports from here and from `authserver.api`, never from the engine.
+"""
+
+from authserver.engine import operators
+from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, source_of, types_of
+from authserver.engine.audit import search as search_events
+from authserver.engine.clients import initial_tokens
+from authserver.engine.clients.authentication import disable_client
+from authserver.engine.clients.editing import (
+    ChangedMeanwhile,
+    ClientEdit,
+    ClientUnchanged,
+    Edited,
+    ListEdit,
+    edit,
+    members,
+)
+from authserver.engine.clients.registration import add_client
+from authserver.engine.clients.secrets import (
+    LastSecret,
+    SecretsUnchanged,
+    TwoLiveSecrets,
+    client_with_secrets,
+    end_secret,
+    live_secrets,
+    rotate_secret,
+)
+from authserver.engine.keys import ring, signing_keys
+from authserver.engine.people.account import disconnect, enable_user, revoke_grant, sign_out_everywhere
+from authserver.engine.people.attributes import BadAttributes
+from authserver.engine.people.attributes import ChangedMeanwhile as UserChangedMeanwhile
+from authserver.engine.people.attributes import change as change_user
+from authserver.engine.people.login import BadPassword, add_user, disable_user
+from authserver.engine.people.usernames import BadUsername
+from authserver.engine.ports import AlreadyExists
+from authserver.engine.records import ClientState, EventFilter, SigningKey
+from authserver.engine.resources import BadResource
+
+__all__ = [
+    "MAXIMUM_PAGE",
+    "AlreadyExists",
+    "BadAttributes",
+    "BadPassword",
+    "BadResource",
+    "BadSearch",
+    "BadUsername",
+    "ChangedMeanwhile",
+    "ClientEdit",
+    "ClientState",
+    "ClientUnchanged",
+    "Edited",
+    "EventFilter",
+    "LastSecret",
+    "ListEdit",
+    "SecretsUnchanged",
+    "SigningKey",
+    "TwoLiveSecrets",
+    "UserChangedMeanwhile",
+    "add_client",
+    "add_user",
+    "change_user",
+    "client_with_secrets",
+    "disable_client",
+    "disable_user",
+    "disconnect",
+    "edit",
+    "enable_user",
+    "end_secret",
+    "initial_tokens",
+    "live_secrets",
+    "members",
+    "operators",
+    "revoke_grant",
+    "ring",
+    "rotate_secret",
+    "search_events",
+    "sign_out_everywhere",
+    "signing_keys",
+    "source_of",
+    "types_of",
+]
