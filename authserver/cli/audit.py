@@ -19,6 +19,7 @@ from authserver.cli.durations import Moment
 from authserver.cli.explanation import tell_event
 from authserver.cli.printing import json_option, next_page, print_json_line, print_rows, say, width, words
 from authserver.engine import audit as trail
+from authserver.engine import operators
 from authserver.engine.context import Engine
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.records import REFUSALS, Event, EventFilter, EventType
@@ -114,7 +115,7 @@ def search(
         people = {} if as_json else _names(engine, page.events)
     if as_json:
         for event in page.events:
-            print_json_line(described(event))
+            print_json_line(operators.event(event))
     else:
         rows = [_row(event, people) for event in page.events]
         empty = "There are no more such events." if after else "There is no such event."
@@ -192,24 +193,6 @@ def export(
     say(f"{words(str(output))} has {count:,} {'event' if count == 1 else 'events'} until {words(until)}.")
     if last := last or after:
         say(f"The next export begins with --after {words(last)}")
-
-
-def described(event: Event) -> dict[str, Any]:
-    """All that is kept of an event, and the cursor of its place."""
-    return {
-        "event_id": event.event_id,
-        "type": event.type,
-        "at": event.at,
-        "actor": event.actor,
-        "source": event.source,
-        "client_id": event.client_id,
-        "user_id": event.user_id,
-        "grant_id": event.grant_id,
-        "reason": event.reason,
-        "decisions": list(event.decisions),
-        "details": event.details,
-        "cursor": trail.cursor_of(event),
-    }
 
 
 def _row(event: Event, people: dict[str, str]) -> dict[str, Any]:
@@ -295,7 +278,7 @@ def _write(events: Iterable[Event], file: TextIO, until: datetime) -> tuple[int,
     last: Event | None = None
     with _progress(until) as advance:
         for event in events:
-            print_json_line(described(event), file)
+            print_json_line(operators.event(event), file)
             count, last = count + 1, event
             advance(count, event.at)
     file.flush()

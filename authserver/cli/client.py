@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from authserver.cli import client_secrets
-from authserver.cli.client_secrets import SHOWN_ONCE, described_secrets, print_secrets
+from authserver.cli.client_secrets import SHOWN_ONCE, print_secrets
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine import uris
+from authserver.engine import operators, uris
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.client_metadata import read_members
 from authserver.engine.clients.editing import (
@@ -24,7 +24,6 @@ from authserver.engine.clients.editing import (
     Edited,
     ListEdit,
     edit,
-    members,
     pin,
 )
 from authserver.engine.clients.registration import add_client
@@ -32,7 +31,7 @@ from authserver.engine.context import Engine
 from authserver.engine.crypto import strict_json
 from authserver.engine.errors import InvalidClient, InvalidRedirectUri, TemporarilyUnavailable
 from authserver.engine.keys.ring import check_known
-from authserver.engine.records import Client, ClientMetadata, ClientState, is_address
+from authserver.engine.records import ClientMetadata, ClientState, is_address
 from authserver.explaining.remedies import remedy_of
 from authserver.ini import did_you_mean
 from authserver.limits import MAXIMUM_LOGO
@@ -196,7 +195,7 @@ def add(
             rotates_refresh_tokens=not no_refresh_rotation,
             logo=_file(logo) or b"",
         )
-    record = described(added, added.created_at)
+    record = operators.client(added, added.created_at)
     if secret is not None:
         record["client_secret"] = secret
     if as_json:
@@ -309,7 +308,7 @@ def list_clients(configuration: Configuration, states: tuple[str, ...], as_json:
             for item in engine.stores.clients.list(engine.now)
             if not states or item.state(engine.now) in states
         ]
-    rows = [described(item, engine.now) for item in found]
+    rows = [operators.client(item, engine.now) for item in found]
     added = dict.fromkeys(name for item in found for name in item.details if name not in LINKS)
     if as_json:
         print_json(rows)
@@ -348,7 +347,7 @@ def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
             found = engine.find_client_elsewhere(client_id)
     if found is None:
         raise click.ClickException(f"{client_id}: no such client; see `authserver client list`")
-    record, secrets = described(found, engine.now), described_secrets(found.secrets)
+    record, secrets = operators.client(found, engine.now), operators.secrets(found.secrets)
     if as_json:
         print_json({**record, "secrets": secrets})
         return
@@ -374,7 +373,7 @@ def pin_client(configuration: Configuration, client_id: str, as_json: bool) -> N
     if as_json:
         print_json(_described_edit(edited, engine.now))
     elif is_new:
-        print_record(described(edited.client, engine.now))
+        print_record(operators.client(edited.client, engine.now))
     else:
         _print_edit(edited)
 
@@ -392,24 +391,8 @@ def disable(configuration: Configuration, client_id: str) -> None:
     say(f"{words(client_id)} is disabled.")
 
 
-def described(client: Client, now: datetime) -> dict[str, Any]:
-    """What may be shown of a client: the members of RFC 7591 by their names there, and our own. No secret."""
-    return {
-        "client_id": client.client_id,
-        **members(client),
-        "registered_by": str(client.registered_by),
-        "registered_from": client.registered_from or None,
-        "initial_token": client.initial_token,
-        "registration_policy": client.registration_policy,
-        "state": str(client.state(now)),
-        "created_at": client.created_at,
-        "last_used_at": client.last_use,
-        "disabled_at": client.disabled_at,
-    }
-
-
 def _described_edit(edited: Edited, now: datetime) -> dict[str, Any]:
-    record = described(edited.client, now)
+    record = operators.client(edited.client, now)
     if edited.secret is not None:
         record["client_secret"] = edited.secret
     return {

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.printing import json_option, print_json, print_rows, say
 from authserver.cli.user import find
-from authserver.engine.people.account import disconnect, disconnect_all, let_in_by, revoke_grant
-from authserver.engine.records import Consent, Grant
+from authserver.engine import operators
+from authserver.engine.people.account import disconnect, disconnect_all, revoke_grant
 
 user_option = click.option("--user", "username", metavar="NAME", help="Only what this person agreed to.")
 client_option = click.option("--client", "client_id", metavar="ID", help="Only what this application may do.")
@@ -43,8 +40,8 @@ def list_grants(
             user_id, names = user.user_id, {user.user_id: user.username}
         grants = engine.stores.grants.list(engine.now, user_id=user_id, client_id=client_id)
         consents = engine.stores.consents.list(user_id=user_id, client_id=client_id)
-    rows = [described(item, names) for item in grants]
-    remembered = [described_consent(item, names) for item in consents]
+    rows = [operators.grant(item, names) for item in grants]
+    remembered = [operators.consent(item, names) for item in consents]
     if as_json:
         print_json({"grants": rows, "consents": remembered})
         return
@@ -106,31 +103,3 @@ def revoke(
         print_json({"grants_revoked": ended.grants, "consents_ended": ended.consents})
     else:
         say(f"Grants revoked: {ended.grants}. Consents ended: {ended.consents}.")
-
-
-def described(grant: Grant, names: Mapping[str, str]) -> dict[str, Any]:
-    """What may be shown of a grant; with the user name if it is known."""
-    return {
-        "grant_id": grant.grant_id,
-        "user_id": grant.user_id,
-        "username": names.get(grant.user_id or ""),
-        "client_id": grant.client_id,
-        "scope": " ".join(grant.scopes),
-        "resources": list(grant.resources),
-        "let_in_by": let_in_by(grant),
-        "created_at": grant.created_at,
-        "last_used_at": grant.last_used_at,
-        "expires_at": grant.expires_at,
-    }
-
-
-def described_consent(consent: Consent, names: Mapping[str, str]) -> dict[str, Any]:
-    """What may be shown of a remembered consent; with the user name if it is known."""
-    return {
-        "user_id": consent.user_id,
-        "username": names.get(consent.user_id),
-        "client_id": consent.client_id,
-        "scope": " ".join(consent.scopes),
-        "resources": list(consent.resources),
-        "granted_at": consent.granted_at,
-    }

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, cast
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine.clients.initial_tokens import RegistrationPolicies, make, revoke
-from authserver.engine.ports import Policies
-from authserver.engine.records import InitialAccessToken
+from authserver.engine import operators
+from authserver.engine.clients.initial_tokens import (
+    MAXIMUM_NOTE,
+    MAXIMUM_USES,
+    make,
+    registration_policies,
+    revoke,
+)
+from authserver.engine.context import Engine
 from authserver.ini import did_you_mean
-from authserver.plugins.asking import PluginSet
 
 SHOWN_ONCE = "Keep the initial access token now: it is not stored readable and will not be shown again."
-MAXIMUM_NOTE = 200
 _COLUMNS = ("initial_token", "policy", "state", "used", "uses", "expires_at", "created_at", "made_by", "note")
 
 
@@ -35,7 +37,7 @@ def initial_token() -> None:
 )
 @click.option(
     "--uses",
-    type=click.IntRange(1, 1_000_000),
+    type=click.IntRange(1, MAXIMUM_USES),
     default=1,
     show_default=True,
     help="How many clients it may register.",
@@ -70,7 +72,7 @@ def add(
     if len(note) > MAXIMUM_NOTE:
         raise click.UsageError(f"--note: longer than {MAXIMUM_NOTE} characters")
     with configuration.engine() as engine:
-        _check_policy(engine.policies, policy)
+        _check_policy(engine, policy)
         token, text = make(
             engine,
             policy=policy,
@@ -78,7 +80,7 @@ def add(
             expires_at=engine.now + lifetime,
             note=note,
         )
-        record = {**described(token, str(token.state(engine.now))), "token": text}
+        record = {**operators.initial_token(token, engine.now), "token": text}
     if as_json:
         print_json(record)
         return
@@ -92,9 +94,7 @@ def add(
 def list_tokens(configuration: Configuration, as_json: bool) -> None:
     """List all initial access tokens that were made here, newest first; the tokens themselves are not stored readable."""
     with configuration.engine(Plugins.UNUSED) as engine:
-        rows = [
-            described(token, str(token.state(engine.now))) for token in engine.stores.initial_tokens.list()
-        ]
+        rows = [operators.initial_token(token, engine.now) for token in engine.stores.initial_tokens.list()]
     if as_json:
         print_json(rows)
     else:
@@ -123,35 +123,13 @@ def revoke_token(configuration: Configuration, initial_token: str) -> None:
     )
 
 
-def described(token: InitialAccessToken, state: str) -> dict[str, Any]:
-    """What may be shown of a token."""
-    return {
-        "initial_token": token.token_id,
-        "policy": token.policy,
-        "state": state,
-        "used": token.used,
-        "uses": token.uses,
-        "expires_at": token.expires_at,
-        "created_at": token.created_at,
-        "revoked_at": token.revoked_at,
-        "made_by": token.made_by,
-        "note": token.note,
-    }
-
-
-def _check_policy(policies: Policies, name: str) -> None:
+def _check_policy(engine: Engine, name: str) -> None:
     """Raises click.UsageError unless a plugin has a registration policy of this name."""
-    plugins = cast(PluginSet, policies)
-    found = [
-        cast(RegistrationPolicies, plugin)
-        for plugin in map(plugins.plugin, plugins.names)
-        if callable(getattr(plugin, "registration_policies", None))
-    ]
-    if not found:
+    known = registration_policies(engine)
+    if known is None:
         raise click.ClickException(
             "no plugin of authserver.plugins has registration policies; list registration_token there"
         )
-    known: Sequence[str] = [policy for plugin in found for policy in plugin.registration_policies()]
     if not known:
         raise click.ClickException(
             "there is no registration policy yet: add a line to authserver.plugin.registration_token.policies, such as "

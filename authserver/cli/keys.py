@@ -7,15 +7,14 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.engine import operators
 from authserver.engine.context import Engine
 from authserver.engine.crypto.jose import ALGORITHMS
-from authserver.engine.crypto.sealing import key_id_of
 from authserver.engine.keys import ring
 from authserver.engine.keys import signing_keys as rules
 from authserver.engine.records import KeyState, SigningKey
@@ -43,7 +42,9 @@ def list_keys(configuration: Configuration, with_removed: bool, as_json: bool) -
         found, now = engine.stores.signing_keys.list(), engine.now
         signs = rules.signing_key(found, engine.settings.signing_algorithm, now)
     rows = [
-        described(key, now, signs) for key in found if with_removed or key.state(now) is not KeyState.REMOVED
+        operators.signing_key(key, now, signs)
+        for key in found
+        if with_removed or key.state(now) is not KeyState.REMOVED
     ]
     if as_json:
         print_json(rows)
@@ -84,7 +85,10 @@ def rotate(configuration: Configuration, algorithm: str | None, after: int | Non
     new, old = rotation.new, rotation.old
     if as_json:
         print_json(
-            {"new": described(new, now, signs), "old": None if old is None else described(old, now, signs)}
+            {
+                "new": operators.signing_key(new, now, signs),
+                "old": None if old is None else operators.signing_key(old, now, signs),
+            }
         )
         return
     print_record({"kid": new.kid, "algorithm": new.algorithm, "state": str(new.state(now))})
@@ -118,7 +122,7 @@ def revoke(configuration: Configuration, kid: str, reason: str, as_json: bool) -
     if as_json:
         print_json(
             {
-                "revoked": described(revocation.revoked, now, signs),
+                "revoked": operators.signing_key(revocation.revoked, now, signs),
                 "was": str(revocation.was),
                 "signs": None if signs is None else signs.kid,
             }
@@ -147,22 +151,6 @@ def changing(configuration: Configuration) -> Iterator[Engine]:
             yield engine
     except rules.CannotChange as error:
         raise click.ClickException(str(error)) from error
-
-
-def described(key: SigningKey, now: datetime, signs: SigningKey | None) -> dict[str, Any]:
-    """What may be shown of a key; `sealed_by` is the key of the ring that opens its private part."""
-    return {
-        "kid": key.kid,
-        "algorithm": key.algorithm,
-        "state": str(key.state(now)),
-        "signs": signs is not None and signs.kid == key.kid,
-        "created_at": key.created_at,
-        "activates_at": key.activates_at,
-        "retires_at": key.retires_at,
-        "ends_at": key.ends_at,
-        "sealed_by": key_id_of(key.sealed_private_jwk) if key.sealed_private_jwk else None,
-        "public_jwk": dict(key.public_jwk),
-    }
 
 
 def consequences(revocation: rules.Revocation, signs: SigningKey | None, maximum_age: int) -> Iterator[str]:

@@ -15,18 +15,17 @@ from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.cli.progress import progress
-from authserver.engine import resources, uris
+from authserver.engine import operators, resources, uris
 from authserver.engine.context import Engine
 from authserver.engine.errors import InvalidTarget
 from authserver.engine.records import Resource
-from authserver.engine.resources import BadResource, Ended
+from authserver.engine.resources import MINIMUM_LIFETIME, BadResource, Ended
 from authserver.ini import did_you_mean
 from authserver.plugins.asking import PluginSet
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
 
 # The value of an option with which a resource has what all others have.
 SERVER = "server"
-MINIMUM_LIFETIME = 10
 POLICY = "resources_registered"
 _COLUMNS = (
     "resource",
@@ -111,7 +110,7 @@ def add(configuration: Configuration, /, uri: str, is_default: bool, as_json: bo
             **_members(engine, options),
         )
         resources.add(engine, added)
-        row, is_asked = described(engine, added), POLICY in cast(PluginSet, engine.policies).names
+        row, is_asked = operators.resource(engine, added), POLICY in cast(PluginSet, engine.policies).names
     _show(row, as_json)
     if not is_asked:
         say(f"Nothing asks for it yet: list {POLICY} in authserver.plugins.", err=True)
@@ -123,7 +122,7 @@ def add(configuration: Configuration, /, uri: str, is_default: bool, as_json: bo
 def list_resources(configuration: Configuration, as_json: bool) -> None:
     """List all resources, those of the INI first."""
     with configuration.engine() as engine:
-        rows = [described(engine, each) for each in engine.resources.all()]
+        rows = [operators.resource(engine, each) for each in engine.resources.all()]
     if as_json:
         print_json(rows)
     else:
@@ -140,7 +139,7 @@ def show(configuration: Configuration, uri: str, as_json: bool) -> None:
         found = engine.resources.find(_form(uri))
         if found is None:
             raise _unknown(engine, uri)
-        row = described(engine, found)
+        row = operators.resource(engine, found)
     _show(row, as_json)
 
 
@@ -197,7 +196,7 @@ def edit_resource(
             )
         after = replace(before, **members)
         resources.change(engine, before, after)
-        row = described(engine, after)
+        row = operators.resource(engine, after)
     _show(row, as_json)
 
 
@@ -254,22 +253,6 @@ def remove(configuration: Configuration, uri: str, dry_run: bool, yes: bool, as_
             "\nJWT access tokens are not kept. An API that does not introspect accepts one until it expires, by the present "
             f"settings at {words(until)} at the latest{', if the resource is removed now' if dry_run else ''}."
         )
-
-
-def described(engine: Engine, resource: Resource) -> dict[str, Any]:
-    """What may be shown of a resource; format and lifetime are those that its tokens have."""
-    settings = engine.settings
-    return {
-        "resource": resource.uri,
-        "name": resource.name,
-        "scopes": "every scope" if resource.scopes is None else list(resource.scopes),
-        "token_format": resource.token_format or settings.access_token_format,
-        "token_lifetime": resource.token_lifetime or settings.access_token_lifetime,
-        "default": resource.is_default,
-        "introspecting_clients": list(resource.introspecting_clients),
-        "source": list(resource.settings) or "database",
-        "created_at": resource.created_at,
-    }
 
 
 def _show(row: Mapping[str, Any], as_json: bool) -> None:

@@ -10,6 +10,7 @@ import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.printing import json_option, next_page, print_json, print_record, print_rows, say, words
+from authserver.engine import operators
 from authserver.engine.context import Engine
 from authserver.engine.people.account import Ended, enable_user, set_password, sign_out_everywhere
 from authserver.engine.people.attributes import change
@@ -159,7 +160,7 @@ def list_users(configuration: Configuration, limit: int, after: str, as_json: bo
     with configuration.engine(Plugins.UNUSED) as engine:
         # One more than is shown tells whether there is another page.
         found = engine.stores.users.page(after=after, limit=limit + 1)
-    rows = [described(item) for item in found[:limit]]
+    rows = [operators.user(item) for item in found[:limit]]
     if as_json:
         print_json(rows)
     else:
@@ -275,7 +276,7 @@ def print_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
 
 
 def _print_user(user: User, *, as_json: bool) -> None:
-    found = described(user)
+    found = operators.user(user)
     if as_json:
         print_json(found)
     else:
@@ -289,16 +290,3 @@ def _by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for name, value in pairs:
         found.setdefault(name, []).append(value)
     return found
-
-
-def described(user: User) -> dict[str, Any]:
-    """What may be shown of a user."""
-    return {
-        "user_id": user.user_id,
-        "username": user.username,
-        "display_name": user.display_name,
-        "groups": list(user.groups),
-        "attributes": {name: list(values) for name, values in user.attributes.items()},
-        "created_at": user.created_at,
-        "disabled_at": user.disabled_at,
-    }

@@ -264,8 +264,15 @@ class Grants(Protocol):
         The last id of them, and how many were revoked; None when there is no grant after that id.
         """
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[Grant]:
-        """The next `limit` grants by id, beginning after the id `after`, live or not; one statement."""
+    def page(
+        self, *, after: str = "", limit: int, user_id: str | None = None, client_id: str | None = None
+    ) -> Sequence[Grant]:
+        """The next `limit` grants by id, beginning after the id `after`, live or not; one statement.
+
+        Args:
+            user_id: only those of this user.
+            client_id: only those to this client.
+        """
 
     def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:
         """Leave these resources to a grant as it was read; False when it is not live, or has others meanwhile."""
@@ -349,8 +356,18 @@ class Consents(Protocol):
     def forget_some(self, limit: int) -> int:
         """Delete at most `limit` of all consents; how many they were."""
 
-    def page(self, *, after: tuple[str, str] = ("", ""), limit: int) -> Sequence[Consent]:
-        """The next `limit` consents by user and client, beginning after the ids `after`; one statement."""
+    def page(
+        self,
+        *,
+        after: tuple[str, str] = ("", ""),
+        limit: int,
+        user_id: str | None = None,
+        client_id: str | None = None,
+    ) -> Sequence[Consent]:
+        """The next `limit` consents by user and client, beginning after the ids `after`; one statement.
+
+        `user_id` and `client_id` as for `Grants.page`.
+        """
 
     def narrow(self, consent: Consent, resources: tuple[str, ...]) -> bool:
         """Leave these resources to a consent as it was read, or delete it if there are none.

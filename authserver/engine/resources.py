@@ -18,6 +18,8 @@ from authserver.settings import AccessTokenFormat
 REASON = "resource-removed"
 # At most this many grants or consents are looked at in one transaction, so that none takes long.
 BATCH = 1000
+# Of the access tokens for a resource, in seconds.
+MINIMUM_LIFETIME = 10
 
 # An engine in a transaction of its own.
 Begin = Callable[[], AbstractContextManager[Engine]]

@@ -230,9 +230,21 @@ class SqlConsents:
     def forget_some(self, limit: int) -> int:
         return self._work.write(_FORGET_SOME_CONSENTS, {"limit": limit})
 
-    def page(self, *, after: tuple[str, str] = ("", ""), limit: int) -> Sequence[Consent]:
-        parameters = {"after_user": after[0], "after_client": after[1], "limit": limit}
-        return [_CONSENT.record(row) for row in self._work.read(_PAGE_OF_CONSENTS, parameters)]
+    def page(
+        self,
+        *,
+        after: tuple[str, str] = ("", ""),
+        limit: int,
+        user_id: str | None = None,
+        client_id: str | None = None,
+    ) -> Sequence[Consent]:
+        statement: sa.Select[Any] = _PAGE_OF_CONSENTS
+        parameters: dict[str, Any] = {"after_user": after[0], "after_client": after[1], "limit": limit}
+        if user_id is not None:
+            statement, parameters = statement.where(_CONSENT_OF_USER), parameters | {"user_id": user_id}
+        if client_id is not None:
+            statement, parameters = statement.where(_CONSENT_TO_CLIENT), parameters | {"client_id": client_id}
+        return [_CONSENT.record(row) for row in self._work.read(statement, parameters)]
 
     def narrow(self, consent: Consent, resources: tuple[str, ...]) -> bool:
         this = {"of_user": consent.user_id, "to_client": consent.client_id, "old": consent.resources}
@@ -314,9 +326,16 @@ class SqlGrants:
         parameters = {"after": after, "last": last, "now": now, "reason": reason}
         return last, self._work.write(_REVOKE_UP_TO, parameters)
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[Grant]:
-        found = self._work.read(_PAGE_OF_GRANTS, {"after": after, "limit": limit})
-        return [_GRANT.record(row) for row in found]
+    def page(
+        self, *, after: str = "", limit: int, user_id: str | None = None, client_id: str | None = None
+    ) -> Sequence[Grant]:
+        statement: sa.Select[Any] = _PAGE_OF_GRANTS
+        parameters: dict[str, Any] = {"after": after, "limit": limit}
+        if user_id is not None:
+            statement, parameters = statement.where(_OF_USER), parameters | {"of_user": user_id}
+        if client_id is not None:
+            statement, parameters = statement.where(_TO_CLIENT), parameters | {"to_client": client_id}
+        return [_GRANT.record(row) for row in self._work.read(statement, parameters)]
 
     def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:
         parameters = {"id": grant.grant_id, "old": grant.resources, "new": resources}

@@ -439,9 +439,15 @@ class MemoryGrants(InMemory):
             ids = sorted(grant_id for grant_id in self.tables.grants if grant_id > after)[:limit]
             return (ids[-1], sum(self.revoke(each, now, reason) for each in ids)) if ids else None
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[Grant]:
-        ids = sorted(grant_id for grant_id in self.tables.grants if grant_id > after)[:limit]
-        return [self.tables.grants[grant_id] for grant_id in ids]
+    def page(
+        self, *, after: str = "", limit: int, user_id: str | None = None, client_id: str | None = None
+    ) -> Sequence[Grant]:
+        ids = sorted(
+            grant_id
+            for grant_id, grant in self.tables.grants.items()
+            if grant_id > after and user_id in (None, grant.user_id) and client_id in (None, grant.client_id)
+        )
+        return [self.tables.grants[grant_id] for grant_id in ids[:limit]]
 
     def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:
         with self.lock:
@@ -597,9 +603,20 @@ class MemoryConsents(InMemory):
         with self.lock:
             return _drop_some(self.tables.consents, limit)
 
-    def page(self, *, after: tuple[str, str] = ("", ""), limit: int) -> Sequence[Consent]:
-        keys = sorted(key for key in self.tables.consents if key > after)[:limit]
-        return [self.tables.consents[key] for key in keys]
+    def page(
+        self,
+        *,
+        after: tuple[str, str] = ("", ""),
+        limit: int,
+        user_id: str | None = None,
+        client_id: str | None = None,
+    ) -> Sequence[Consent]:
+        keys = sorted(
+            key
+            for key in self.tables.consents
+            if key > after and user_id in (None, key[0]) and client_id in (None, key[1])
+        )
+        return [self.tables.consents[key] for key in keys[:limit]]
 
     def narrow(self, consent: Consent, resources: tuple[str, ...]) -> bool:
         with self.lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from authserver.engine.clients.authentication import read_bearer
 from authserver.engine.context import Engine
@@ -18,6 +18,8 @@ from authserver.engine.errors import InvalidToken
 from authserver.engine.records import EventType, InitialAccessToken, InitialTokenState
 
 KIND = "initial"
+MAXIMUM_NOTE = 200
+MAXIMUM_USES = 1_000_000
 
 
 class RegistrationPolicies(Protocol):
@@ -25,6 +27,18 @@ class RegistrationPolicies(Protocol):
 
     def registration_policies(self) -> Sequence[str]:
         """Their names."""
+
+
+def registration_policies(engine: Engine) -> Sequence[str] | None:
+    """The names of the registration policies that plugins have; None where no plugin can have any."""
+    # The engine knows plugins by their answers; only here it asks what an operator may name.
+    plugins: Any = engine.policies
+    found = [
+        plugin.registration_policies
+        for plugin in map(plugins.plugin, plugins.names)
+        if callable(getattr(plugin, "registration_policies", None))
+    ]
+    return [name for names in found for name in names()] if found else None
 
 
 def make(
