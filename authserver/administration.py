@@ -3,8 +3,8 @@
 Commands call the same functions. A feature imports from here and from `authserver.api`, never from the engine.
 """
 
-from authserver.engine import operators
-from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, source_of, types_of
+from authserver.engine import operators, resources
+from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, refused_types, source_of, types_of
 from authserver.engine.audit import search as search_events
 from authserver.engine.clients import initial_tokens
 from authserver.engine.clients.authentication import disable_client
@@ -27,19 +27,32 @@ from authserver.engine.clients.secrets import (
     live_secrets,
     rotate_secret,
 )
+from authserver.engine.crypto.jose import ALGORITHMS
 from authserver.engine.keys import ring, signing_keys
-from authserver.engine.people.account import disconnect, enable_user, revoke_grant, sign_out_everywhere
+from authserver.engine.people.account import (
+    Ended,
+    disconnect,
+    enable_user,
+    revoke_grant,
+    sign_out_everywhere,
+    user_id_of,
+)
 from authserver.engine.people.attributes import BadAttributes
 from authserver.engine.people.attributes import ChangedMeanwhile as UserChangedMeanwhile
 from authserver.engine.people.attributes import change as change_user
 from authserver.engine.people.login import BadPassword, add_user, disable_user
 from authserver.engine.people.usernames import BadUsername
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.records import ClientState, EventFilter, SigningKey
-from authserver.engine.resources import BadResource
+from authserver.engine.records import ClientState, EventFilter, InitialTokenState, KeyState, SigningKey
+from authserver.engine.resources import MINIMUM_LIFETIME, BadResource
+from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME as MAXIMUM_LIFETIME
+from authserver.settings import AccessTokenFormat as TokenFormat
 
 __all__ = [
+    "ALGORITHMS",
+    "MAXIMUM_LIFETIME",
     "MAXIMUM_PAGE",
+    "MINIMUM_LIFETIME",
     "AlreadyExists",
     "BadAttributes",
     "BadPassword",
@@ -51,11 +64,15 @@ __all__ = [
     "ClientState",
     "ClientUnchanged",
     "Edited",
+    "Ended",
     "EventFilter",
+    "InitialTokenState",
+    "KeyState",
     "LastSecret",
     "ListEdit",
     "SecretsUnchanged",
     "SigningKey",
+    "TokenFormat",
     "TwoLiveSecrets",
     "UserChangedMeanwhile",
     "add_client",
@@ -72,6 +89,8 @@ __all__ = [
     "live_secrets",
     "members",
     "operators",
+    "refused_types",
+    "resources",
     "revoke_grant",
     "ring",
     "rotate_secret",
@@ -80,4 +99,5 @@ __all__ = [
     "signing_keys",
     "source_of",
     "types_of",
+    "user_id_of",
 ]

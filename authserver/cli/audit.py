@@ -21,8 +21,8 @@ from authserver.cli.printing import json_option, next_page, print_json_line, pri
 from authserver.engine import audit as trail
 from authserver.engine import operators
 from authserver.engine.context import Engine
-from authserver.engine.people.usernames import BadUsername, normalise_username
-from authserver.engine.records import REFUSALS, Event, EventFilter, EventType
+from authserver.engine.people.account import user_id_of
+from authserver.engine.records import Event, EventFilter, EventType
 
 _COLUMNS = ("time", "event", "actor", "client", "user", "reason", "error_id")
 
@@ -101,7 +101,7 @@ def search(
     with configuration.engine(Plugins.UNUSED) as engine:
         wanted = EventFilter(
             event_id=error_id,
-            types=_types(types, refused),
+            types=trail.refused_types(types) if refused else types,
             client_id=client_id,
             user_id=None if username is None else _user_id(engine, username),
             grant_id=grant_id,
@@ -220,28 +220,11 @@ def _stacked(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _types(named: frozenset[EventType], refused: bool) -> frozenset[EventType]:
-    if not refused:
-        return named
-    if both := named & REFUSALS:
-        return both
-    if named:
-        raise trail.BadSearch(
-            f"{', '.join(sorted(named))} says of no request that it was refused: leave out --refused or --event"
-        )
-    return REFUSALS
-
-
 def _user_id(engine: Engine, name: str) -> str:
-    """The id of a person: of this name, or this id itself, also when nobody has it any more."""
-    try:
-        user = engine.stores.users.find_by_name(normalise_username(name))
-    except BadUsername:
-        user = None
-    if user is not None:
-        return user.user_id
-    if name.startswith("user_"):
-        return name
+    """The id of a person (`account.user_id_of`). Raises click.ClickException."""
+    user_id = user_id_of(engine, name)
+    if user_id is not None:
+        return user_id
     raise click.ClickException(
         f"{name}: no such user; see `authserver user list`. Sign-ins under a name that nobody has are found with "
         "--event sign_in.refused"

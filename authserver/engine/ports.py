@@ -265,13 +265,20 @@ class Grants(Protocol):
         """
 
     def page(
-        self, *, after: str = "", limit: int, user_id: str | None = None, client_id: str | None = None
+        self,
+        *,
+        after: str = "",
+        limit: int,
+        user_id: str | None = None,
+        client_id: str | None = None,
+        live_at: datetime | None = None,
     ) -> Sequence[Grant]:
         """The next `limit` grants by id, beginning after the id `after`, live or not; one statement.
 
         Args:
             user_id: only those of this user.
             client_id: only those to this client.
+            live_at: only those that `list` would give at this time.
         """
 
     def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:

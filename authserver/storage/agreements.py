@@ -74,18 +74,17 @@ _REVOKE_OF_CLIENT = (
     .where(_TO_CLIENT, grants.c.revoked_at.is_(None))
     .values(revoked_at=bindparam("now"), revoked_reason=bindparam("reason"))
 )
+_IS_LIVE = (
+    grants.c.revoked_at.is_(None),
+    grants.c.expires_at > bindparam("now"),
+    ~sa.exists().where(
+        tokens.c.grant_id == grants.c.grant_id,
+        tokens.c.kind == TokenKind.CODE,
+        tokens.c.claimed_at.is_(None),
+    ),
+)
 _LIST_GRANTS = (
-    select(*_GRANT.columns)
-    .where(
-        grants.c.revoked_at.is_(None),
-        grants.c.expires_at > bindparam("now"),
-        ~sa.exists().where(
-            tokens.c.grant_id == grants.c.grant_id,
-            tokens.c.kind == TokenKind.CODE,
-            tokens.c.claimed_at.is_(None),
-        ),
-    )
-    .order_by(grants.c.created_at.desc(), grants.c.grant_id)
+    select(*_GRANT.columns).where(*_IS_LIVE).order_by(grants.c.created_at.desc(), grants.c.grant_id)
 )
 _PAGE_OF_GRANTS = (
     select(*_GRANT.columns)
@@ -327,10 +326,18 @@ class SqlGrants:
         return last, self._work.write(_REVOKE_UP_TO, parameters)
 
     def page(
-        self, *, after: str = "", limit: int, user_id: str | None = None, client_id: str | None = None
+        self,
+        *,
+        after: str = "",
+        limit: int,
+        user_id: str | None = None,
+        client_id: str | None = None,
+        live_at: datetime | None = None,
     ) -> Sequence[Grant]:
         statement: sa.Select[Any] = _PAGE_OF_GRANTS
         parameters: dict[str, Any] = {"after": after, "limit": limit}
+        if live_at is not None:
+            statement, parameters = statement.where(*_IS_LIVE), parameters | {"now": live_at}
         if user_id is not None:
             statement, parameters = statement.where(_OF_USER), parameters | {"of_user": user_id}
         if client_id is not None:

@@ -450,6 +450,40 @@ def test_grants_are_read_page_by_page_and_lose_resources(stores: Stores) -> None
     ]
 
 
+def test_grants_of_somebody_are_read_page_by_page(stores: Stores) -> None:
+    """Of a user, to a client, of both, and live ones alone."""
+    for number, (user_id, client_id) in enumerate(
+        [("user_a", "x"), ("user_b", "x"), ("user_a", "y"), ("user_a", "x")]
+    ):
+        stores.grants.add(a_grant(grant_id=f"grant_{number}", user_id=user_id, client_id=client_id))
+
+    def ids(**wanted: Any) -> str:
+        return "".join(grant.grant_id[-1] for grant in stores.grants.page(limit=9, **wanted))
+
+    assert ids(user_id="user_a") == "023"
+    assert ids(client_id="x") == "013"
+    assert ids(user_id="user_a", client_id="x") == "03"
+    assert ids(user_id="user_a", after="grant_0") == "23"
+    stores.grants.revoke("grant_2", NOW, "left")
+    stores.tokens.add(a_token(kind=TokenKind.CODE, digest=b"code", grant_id="grant_3"))
+    assert ids(user_id="user_a", live_at=NOW) == "0"
+    assert ids(live_at=NOW) == "01"
+    assert ids(live_at=NOW + timedelta(days=3650)) == ""
+
+
+def test_consents_of_somebody_are_read_page_by_page(stores: Stores) -> None:
+    for user_id, client_id in [("user_a", "x"), ("user_b", "x"), ("user_a", "y")]:
+        stores.consents.remember(a_consent(user_id=user_id, client_id=client_id))
+
+    def found(**wanted: Any) -> list[str]:
+        return [each.user_id[-1] + each.client_id for each in stores.consents.page(limit=9, **wanted)]
+
+    assert found(user_id="user_a") == ["ax", "ay"]
+    assert found(client_id="x") == ["ax", "bx"]
+    assert found(client_id="x", after=("user_a", "x")) == ["bx"]
+    assert found(user_id="user_b", client_id="y") == []
+
+
 def test_consents_are_read_page_by_page_and_lose_resources(stores: Stores) -> None:
     """L-08."""
     stores.users.add(a_user())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -440,14 +440,26 @@ class MemoryGrants(InMemory):
             return (ids[-1], sum(self.revoke(each, now, reason) for each in ids)) if ids else None
 
     def page(
-        self, *, after: str = "", limit: int, user_id: str | None = None, client_id: str | None = None
+        self,
+        *,
+        after: str = "",
+        limit: int,
+        user_id: str | None = None,
+        client_id: str | None = None,
+        live_at: datetime | None = None,
     ) -> Sequence[Grant]:
-        ids = sorted(
-            grant_id
-            for grant_id, grant in self.tables.grants.items()
-            if grant_id > after and user_id in (None, grant.user_id) and client_id in (None, grant.client_id)
-        )
-        return [self.tables.grants[grant_id] for grant_id in ids[:limit]]
+        if live_at is None:
+            found: Iterable[Grant] = self.tables.grants.values()
+        else:
+            found = self.list(live_at)
+        meant = [
+            grant
+            for grant in found
+            if grant.grant_id > after
+            and user_id in (None, grant.user_id)
+            and client_id in (None, grant.client_id)
+        ]
+        return sorted(meant, key=lambda grant: grant.grant_id)[:limit]
 
     def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:
         with self.lock:

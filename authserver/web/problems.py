@@ -61,7 +61,7 @@ class Problem(OAuthError):
         super().__init__(detail, reason=reason or kind.slug)
         self.kind = kind
         self.code = kind.slug
-        self.status = kind.status
+        self.status = kind.status  # type: ignore[misc]  # other errors have one status each
         self.headers = headers
         self.members = members
 

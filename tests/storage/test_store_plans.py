@@ -91,6 +91,9 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     ),
     "grants.touch": lambda stores: stores.grants.touch("grant-7", NOW),
     "grants.page": lambda stores: stores.grants.page(after="grant-7", limit=9),
+    "grants.page, of a user": lambda stores: stores.grants.page(user_id="user_7", limit=9),
+    "grants.page, of a client": lambda stores: stores.grants.page(client_id="client-8", limit=9),
+    "grants.page, live": lambda stores: stores.grants.page(user_id="user_7", live_at=NOW, limit=9),
     "grants.narrow": lambda stores: stores.grants.narrow(a_grant(grant_id="grant-7"), ("urn:other",)),
     "grants.widen": lambda stores: stores.grants.widen(a_grant(grant_id="grant-7"), ("read", "write")),
     "tokens.add": lambda stores: stores.tokens.add(
@@ -120,6 +123,8 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "consents.remember": lambda stores: stores.consents.remember(a_consent(user_id=add_user(stores))),
     "consents.forget": lambda stores: stores.consents.forget("user_7", "client-8"),
     "consents.forget, of all clients": lambda stores: stores.consents.forget("user_7"),
+    "consents.page, of a user": lambda stores: stores.consents.page(user_id="user_7", limit=9),
+    "consents.page, of a client": lambda stores: stores.consents.page(client_id="client-8", limit=9),
     "consents.page": lambda stores: stores.consents.page(after=("user_7", POPULAR), limit=9),
     "consents.narrow": lambda stores: stores.consents.narrow(a_consent(user_id="user_7"), ("urn:other",)),
     "consents.narrow, to none": lambda stores: stores.consents.narrow(a_consent(user_id="user_7"), ()),

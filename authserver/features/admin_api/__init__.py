@@ -27,10 +27,10 @@ from authserver.api import (
     narrow,
 )
 from authserver.features.admin_api.collected import ENTRIES, SCOPES
+from authserver.features.admin_api.entries import PREFIX
 
 PATH = "/admin/api"
 NAME = "Administration of this server"
-PREFIX = "authserver:"
 SETTING = "authserver.plugins"
 METADATA = Operation(
     summary="The metadata of the admin API as a protected resource (RFC 9728, 3.2).",

@@ -33,7 +33,7 @@ from authserver.api import (
     find_issued,
 )
 from authserver.features.admin_api import problems
-from authserver.features.admin_api.entries import Administrator
+from authserver.features.admin_api.entries import PREFIX, Administrator
 from authserver_resource import (
     Access,
     Challenge,
@@ -53,8 +53,6 @@ from authserver_resource import (
 from authserver_resource.fetching import FetchFailed, Reply
 from authserver_resource.request import of_wsgi
 
-# What all scopes of the API begin with.
-PREFIX = "authserver:"
 # The proofs that were used, among the small records.
 PROOF = "admin-api-proof"
 _KEYS, _INTROSPECTION = "https://localhost/keys", "https://localhost/introspection"
@@ -84,7 +82,7 @@ class Guard:
         bound: bool,
     ) -> None:
         self._form = canonical_resource(url)
-        self._groups = groups
+        self.groups = groups
         self._kids: tuple[str, ...] = ()
         self.protected = ProtectedResource(
             url,
@@ -188,7 +186,7 @@ class Guard:
         """Why somebody with a good token may not use the API at all; None if they may."""
         if found.client.is_self_registered or found.client.is_known_by_address:
             return "client-registered-itself"
-        if found.user is not None and self._groups.isdisjoint(found.user.groups):
+        if found.user is not None and self.groups.isdisjoint(found.user.groups):
             return "not-in-groups"
         return None if found.scopes else "no-scope-of-admin-api"
 

@@ -47,7 +47,7 @@ from authserver.features.admin_api.entries import (
     there,
     write_id,
 )
-from authserver.features.admin_api.paging import etag_of, limit_of, page_of, place_of
+from authserver.features.admin_api.paging import etag_of, gathered
 
 READ, WRITE = "authserver:clients:read", "authserver:clients:write"
 SCOPES = {
@@ -57,8 +57,6 @@ SCOPES = {
 LINKS = ("client_uri", "policy_uri", "tos_uri")
 # What changes by being used.
 USE = ("last_used_at", "state")
-# A search looks at so many clients at most for one page; the next one goes on from there.
-LOOKED_AT = 1_000
 MAXIMUM_OVERLAP = 90 * 86_400
 TEXTS = {"type": "array", "items": {"type": "string"}}
 NULL_OR_TEXT = {"type": ["string", "null"]}
@@ -152,27 +150,17 @@ def show(call: Call) -> Answer:
 
 
 def list_clients(call: Call) -> Answer:
-    engine, limit = call.engine, limit_of(call)
-    states = call.query.all("state")
+    engine, states = call.engine, call.query.all("state")
     if unknown := [state for state in states if state not in list(ClientState)]:
         raise invalid_parameter("state", f"{unknown[0]} is none; there are {', '.join(ClientState)}")
     wanted = (call.query.get("search") or "").casefold()
-    (after,) = place_of(call) or ("",)
-    found: list[Client] = []
-    looked_at, is_end = 0, False
-    while len(found) < limit and looked_at < LOOKED_AT:
-        page = engine.stores.clients.page(engine.now, after=after, limit=min(limit, 100))
-        for client in page:
-            after, looked_at = client.client_id, looked_at + 1
-            if _fits(engine, client, wanted, states):
-                found.append(client)
-                if len(found) == limit:
-                    break
-        if len(page) < min(limit, 100):
-            is_end = len(found) < limit or (not page or page[-1].client_id == after)
-            break
-    items = [shown(engine, client) for client in found]
-    return page_of(call, items, None if is_end else (after,))
+    return gathered(
+        call,
+        lambda after, limit: engine.stores.clients.page(engine.now, after=after[0], limit=limit),
+        lambda client: (client.client_id,),
+        lambda client: shown(engine, client),
+        fits=(lambda client: _fits(engine, client, wanted, states)) if wanted or states else None,
+    )
 
 
 def _fits(engine: Engine, client: Client, wanted: str, states: Iterable[str]) -> bool:
@@ -204,6 +192,7 @@ def create(call: Call) -> Answer:
     links = {name: sent.text(name) for name in LINKS}
     _check_offered(engine, sent, metadata.grant_types, metadata.scopes, metadata.token_endpoint_auth_method)
     sent.end()
+    call.administrator.refuse_beyond(metadata.scopes)
     details = {**{name: url for name, url in links.items() if url}, **_of_plugins(engine, call.sent)}
     client, secret = add_client(
         engine,
@@ -222,9 +211,9 @@ def change(call: Call) -> Answer:
     call.is_unchanged(etag(shown(engine, before)))
     ring.check_known(engine)
     sent = Sent(call.sent)
-    for name in ("client_name", "grant_types", "token_endpoint_auth_method"):
-        if sent.is_null(name):
-            sent.wrong(name, "It cannot be taken away.")
+    for needed in ("client_name", "grant_types", "token_endpoint_auth_method"):
+        if sent.is_null(needed):
+            sent.wrong(needed, "It cannot be taken away.")
     grant_types, scopes = sent.texts("grant_types"), sent.words("scope")
     auth_method = sent.text("token_endpoint_auth_method") or None
     name = sent.text("client_name") if "client_name" in sent else None
@@ -232,9 +221,10 @@ def change(call: Call) -> Answer:
     first_party = sent.flag("first_party", False) if "first_party" in sent else None
     rotates = sent.flag("rotates_refresh_tokens", True) if "rotates_refresh_tokens" in sent else None
     redirect_uris = sent.texts("redirect_uris")
-    links = {name: sent.text(name) or None for name in LINKS if name in sent}
+    links = {link: sent.text(link) or None for link in LINKS if link in sent}
     _check_offered(engine, sent, grant_types, scopes, auth_method)
     sent.end()
+    call.administrator.refuse_beyond((*before.scopes, *scopes))
     edited = edit(
         engine,
         before.client_id,
@@ -313,6 +303,8 @@ def rotate(call: Call) -> Answer:
     sent = Sent(call.sent)
     overlap = sent.number("overlap", 86_400, least=0, most=MAXIMUM_OVERLAP)
     sent.end()
+    # Whoever has its secret can do what it may do.
+    call.administrator.refuse_beyond(client.scopes)
     ring.check_known(engine)
     try:
         secret = rotate_secret(engine, client.client_id, timedelta(seconds=overlap or 0))
@@ -375,7 +367,7 @@ ENTRIES = (
         open_body=known_members,
         status=201,
         answer={**SHOWN, "client_secret": SECRET},
-        problems=(problems.CONFLICT,),
+        problems=(problems.CONFLICT, problems.BEYOND_OWN_SCOPES),
     ),
     Entry(
         method="GET",
@@ -407,7 +399,7 @@ ENTRIES = (
                 description="How many grants ended with it.", schema={"type": "integer"}, required=True
             ),
         },
-        problems=(problems.CONFLICT,),
+        problems=(problems.CONFLICT, problems.BEYOND_OWN_SCOPES),
         conditional=True,
     ),
     Entry(
@@ -445,7 +437,7 @@ ENTRIES = (
             "client_secret": replace(SECRET, required=True),
             "secrets": SHOWN["secrets"],
         },
-        problems=(problems.CONFLICT,),
+        problems=(problems.CONFLICT, problems.BEYOND_OWN_SCOPES),
     ),
     Entry(
         method="DELETE",

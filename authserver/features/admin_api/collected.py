@@ -2,10 +2,19 @@
 
 from collections.abc import Mapping
 
-from authserver.features.admin_api import clients, index
+from authserver.features.admin_api import (
+    agreements,
+    clients,
+    index,
+    initial_tokens,
+    keys,
+    people,
+    resources,
+    trail,
+)
 from authserver.features.admin_api.entries import Entry
 
-_MODULES = (index, clients)
+_MODULES = (index, clients, people, agreements, resources, initial_tokens, keys, trail)
 ENTRIES: tuple[Entry, ...] = tuple(entry for module in _MODULES for entry in module.ENTRIES)
 # With the sentences of the consent page.
 SCOPES: Mapping[str, str] = {name: text for module in _MODULES for name, text in module.SCOPES.items()}

@@ -25,6 +25,8 @@ from authserver.api import (
 )
 from authserver.features.admin_api import problems
 
+# What all scopes of the API begin with.
+PREFIX = "authserver:"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 # An id that is written as it is in an address; any other is `~` and the base64url of its UTF-8.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]+")
@@ -47,6 +49,18 @@ class Administrator:
     user: User | None
     scopes: frozenset[str]
 
+    def refuse_beyond(self, scopes: Iterable[str]) -> None:
+        """Refuse what would give somebody these scopes, unless this administrator has those of the API among them.
+
+        Otherwise whoever may write clients could make one that may do everything. Raises Problem.
+        """
+        beyond = sorted({scope for scope in scopes if scope.startswith(PREFIX)} - self.scopes)
+        if beyond:
+            raise Problem(
+                problems.BEYOND_OWN_SCOPES,
+                f"It has or would get {' '.join(beyond)}, which your access token has not: ask for a token with that.",
+            )
+
     @property
     def actor(self) -> str:
         """As events name it."""
@@ -65,7 +79,8 @@ class Call:
         ids: from the address, by their placeholders, decoded.
         query: the parameters of the address; all of them are known.
         sent: the members of the body; all of them are known.
-        if_match: the value of the `If-Match` header, if any.
+        if_match: the ETags of the `If-Match` header; None where any is good.
+        groups: whose members may administer in their own name.
     """
 
     engine: Engine
@@ -76,6 +91,7 @@ class Call:
     query: Parameters
     sent: Mapping[str, Any] = field(default_factory=lambda: NOTHING, repr=False)
     if_match: frozenset[str] | None = None
+    groups: frozenset[str] = frozenset()
 
     def named(self, placeholder: str) -> str:
         """An id from the address. Raises NothingThere for a text that is none."""
@@ -83,7 +99,7 @@ class Call:
 
     def is_unchanged(self, etag: str) -> None:
         """Refuse the request unless its `If-Match` names this ETag. Raises Problem."""
-        if self.if_match is not None and not self.if_match & {etag, "*"}:
+        if self.if_match is not None and etag not in self.if_match:
             raise Problem(
                 problems.PRECONDITION_FAILED,
                 "It is not what you read any more. Get it again, and repeat the change with its new ETag.",
@@ -123,7 +139,7 @@ class Entry:
         answer: the members of its success.
         status: of its success.
         problems: that it may answer with, beside those that every operation may.
-        conditional: whether it needs an `If-Match`, or `If-None-Match` spares the answer.
+        conditional: whether it reads `If-Match`, which PATCH needs, or `If-None-Match`, which spares the answer.
         paged: whether it answers a page of a list.
     """
 
@@ -251,6 +267,19 @@ class Sent:
             self._errors[name] = "It must be a list of texts."
             return ()
         return tuple(dict.fromkeys(value))
+
+    def lists(self, name: str) -> dict[str, tuple[str, ...]]:
+        """Lists of texts by name; empty for one that is null."""
+        value = self._members.get(name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict) or not all(
+            item is None or (isinstance(item, list) and all(isinstance(text, str) for text in item))
+            for item in value.values()
+        ):
+            self._errors[name] = "It must be an object with a list of texts, or null, for each name."
+            return {}
+        return {each: tuple(dict.fromkeys(texts or ())) for each, texts in value.items()}
 
     def words(self, name: str) -> tuple[str, ...]:
         """A text of words between spaces, each once, such as `scope`."""

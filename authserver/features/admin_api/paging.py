@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -60,13 +60,56 @@ def place_of(call: Call, *, names: int = 1) -> tuple[str, ...] | None:
     )
 
 
-def page_of(call: Call, items: list[Mapping[str, Any]], next_place: tuple[str, ...] | None) -> Answer:
+Item = TypeVar("Item")
+# A search looks at so many at most for one page; the next one goes on from there.
+LOOKED_AT, BATCH = 1_000, 100
+
+
+def gathered(
+    call: Call,
+    read: Callable[[tuple[str, ...], int], Sequence[Item]],
+    place: Callable[[Item], tuple[str, ...]],
+    shown: Callable[[Item], Mapping[str, Any]],
+    *,
+    fits: Callable[[Item], bool] | None = None,
+    start: tuple[str, ...] = ("",),
+) -> Answer:
+    """A page of a list that is in the order of some texts.
+
+    Args:
+        read: takes such texts and a number; the next so many, beginning after them.
+        place: those texts of one.
+        shown: what is answered of one.
+        fits: whether one is meant; None for all.
+        start: before the first of all.
+
+    Raises:
+        Problem: the limit or the cursor cannot be used.
+    """
+    limit, after = limit_of(call), place_of(call, names=len(start)) or start
+    found: list[Item] = []
+    size, looked_at = (limit + 1 if fits is None else BATCH), 0
+    while looked_at < LOOKED_AT:
+        batch = read(after, size)
+        for item in batch:
+            if len(found) == limit:
+                return page_of(call, map(shown, found), after)
+            after = place(item)
+            if fits is None or fits(item):
+                found.append(item)
+        if len(batch) < size:
+            return page_of(call, map(shown, found), None)
+        looked_at += len(batch)
+    return page_of(call, map(shown, found), after)
+
+
+def page_of(call: Call, items: Iterable[Mapping[str, Any]], next_place: tuple[str, ...] | None) -> Answer:
     """A page: its items, and the cursor of the next one if there is one."""
     after = ""
     if next_place is not None:
         said = json.dumps(next_place).encode()
         after = to_text(call.engine.ring.mac(_in_list(call, said), purpose=CURSOR) + said)
-    return Answer(body={"items": items, "next": after or None}, after=after)
+    return Answer(body={"items": list(items), "next": after or None}, after=after)
 
 
 def _in_list(call: Call, said: bytes) -> bytes:

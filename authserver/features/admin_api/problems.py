@@ -7,6 +7,7 @@ INVALID_TOKEN = Kind("invalid-token", 401, "The access token is not accepted")
 INVALID_PROOF = Kind("invalid-proof", 401, "The proof of the key of the token is not accepted")
 INVALID_AUTHORIZATION = Kind("invalid-authorization", 400, "The Authorization header cannot be read")
 INSUFFICIENT_SCOPE = Kind("insufficient-scope", 403, "The access token lacks a scope")
+BEYOND_OWN_SCOPES = Kind("beyond-own-scopes", 403, "This would give more rights than the access token has")
 NOT_FOUND = Kind("not-found", 404, "Not Found")
 
 INVALID_PARAMETER = Kind("invalid-parameter", 400, "A parameter of the address cannot be used")

@@ -58,7 +58,7 @@ from authserver.features.admin_api.paging import AFTER, LIMIT
 
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
 _MEDIA_TYPE = re.compile(r'(application/[a-z+-]+)(?:\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
-_ETAG = re.compile(r'\s*(?:\*|"([!#-~]{1,80})")\s*')
+_ETAG = re.compile(r'\s*"([!#-~]{1,80})"\s*')
 _KEY = re.compile(r"[!-~]{1,255}")
 # Answers of requests with an idempotency key, among the small records, and for how long they are given again.
 ANSWERED = "admin-api-answer"
@@ -120,8 +120,10 @@ def described(entry: Entry) -> Operation:
     if entry.body is not None:
         found += [problems.MALFORMED_BODY, problems.MEDIA_TYPE, problems.INVALID_MEMBERS]
     if entry.conditional and entry.method != "GET":
-        headers["If-Match"] = IF_MATCH
-        found += [problems.PRECONDITION_FAILED, problems.PRECONDITION_REQUIRED]
+        headers["If-Match"] = IF_MATCH if entry.method == "PATCH" else replace(IF_MATCH, required=False)
+        found.append(problems.PRECONDITION_FAILED)
+    if entry.conditional and entry.method == "PATCH":
+        found.append(problems.PRECONDITION_REQUIRED)
     if entry.paged:
         found.append(problems.INVALID_CURSOR)
     if entry.method in ("GET", "DELETE") or entry.query:
@@ -182,6 +184,7 @@ class Endpoint:
             query=_read_query(request, entry),
             sent=_read_body(request, entry),
             if_match=_if_match(request, entry),
+            groups=self.guard.groups,
         )
 
     def _response(self, request: Request, entry: Entry, answer: Answer) -> Response:
@@ -242,6 +245,7 @@ def _done(entry: Entry, call: Call) -> Answer:
             "There is one with this id or name already. Choose another, or change that one."
         ) from error
     except (ChangedMeanwhile, UserChangedMeanwhile) as error:
+        # Whoever named an ETag is told that it is not the present one.
         call.is_unchanged("")
         raise conflict("It was changed by somebody else at the same time. Try again.") from error
     except (ClientUnchanged, SecretsUnchanged, signing_keys.CannotChange) as error:
@@ -310,19 +314,17 @@ def _read_body(request: Request, entry: Entry) -> Mapping[str, Any]:
 
 
 def _if_match(request: Request, entry: Entry) -> frozenset[str] | None:
-    """The ETags of `If-Match`. Raises Problem where one is needed."""
-    if not entry.conditional or entry.method in ("GET", "POST"):
-        return None
+    """The ETags of `If-Match`; None if any is good. Raises Problem where one is needed."""
     text = request.headers.get("If-Match")
-    if text is None:
+    if text is None and entry.conditional and entry.method == "PATCH":
         raise Problem(
             problems.PRECONDITION_REQUIRED,
             "Get it first, and send its ETag in If-Match, so that no change of somebody else is lost; "
             "`If-Match: *` changes it whatever it is now.",
         )
-    return frozenset(
-        found[1] or "*" for part in text.split(",") if (found := _ETAG.fullmatch(part)) is not None
-    )
+    if text is None or text.strip() == "*":
+        return None
+    return frozenset(found[1] for part in text.split(",") if (found := _ETAG.fullmatch(part)))
 
 
 # ---- Idempotency keys -------------------------------------------------------------------------------------
