@@ -233,7 +233,7 @@ class Endpoint:
 
 def _done(entry: Entry, call: Call) -> Answer:
     """The answer of an entry; what the engine refuses is a problem that says what to do. Raises Problem, NothingThere."""
-    members = [*(entry.body or {}), *call.sent]
+    members = {*(entry.body or ()), *call.sent}
     try:
         return entry.act(call)
     except (InvalidClientMetadata, InvalidRedirectUri) as error:
@@ -255,10 +255,9 @@ def _done(entry: Entry, call: Call) -> Answer:
 
 
 def _about_member(text: str, members: Iterable[str], *, reason: str = "") -> Problem:
-    """What the engine says of a member, with a pointer to it if its text begins with the name."""
-    found = re.match(r"[a-z_]+", text)
-    name = found[0] if found and found[0] in members else ""
-    refused = invalid(**{name: _sentence(text.removeprefix(f"{name}: ") if name else text)})
+    """What the engine says of a member, with a pointer to the first one that its sentence names."""
+    name = next((word for word in re.findall(r"[a-z_]+", text) if word in members), "")
+    refused = invalid(**{name: _sentence(text.removeprefix(f"{name}: "))})
     if reason:
         refused.reason = reason
     return refused
