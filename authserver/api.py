@@ -262,7 +262,7 @@ from authserver.protocols import (
 from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.forms import read_body, read_form, read_json, read_query
 from authserver.web.json import json_response
-from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter
+from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter, object_schema
 from authserver.web.operations import (
     AUTHORIZATION_ERRORS,
     AUTHORIZATION_REQUEST,
@@ -432,6 +432,7 @@ __all__ = [
     "new_credential",
     "new_identifier",
     "normalise_username",
+    "object_schema",
     "of_this_generation",
     "origin_problem",
     "proven_client",

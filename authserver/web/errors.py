@@ -66,6 +66,15 @@ HTTP_ERRORS = {
 }
 
 
+# The same, in words for the developer of a program.
+HTTP_PROBLEMS = {
+    404: "There is nothing at this address.",
+    405: "This address does not take this method; the header Allow names those that it takes.",
+    413: "The body is longer than any that is read here.",
+    415: "Send the body without compressing it.",
+}
+
+
 @exception_view_config(OAuthError)
 def oauth_error(error: OAuthError, request: Request) -> Response:
     """An error of an endpoint that clients call (OAuth 2.1, 3.2.4; RFC 7591, 3.2.2; RFC 6750, 3)."""
@@ -164,7 +173,9 @@ def http_error(error: HTTPException, request: Request) -> Response:
         is_known = error.status_int != 404
         response = problem_response(
             kind_of(error.title, error.status_int),
-            (isinstance(error, NothingThere) and error.detail) or error.explanation or error.title,
+            error.detail
+            if isinstance(error, NothingThere)
+            else HTTP_PROBLEMS.get(error.status_int, error.title),
             error_id=request.error_id if is_known else "",
         )
     elif medium is Medium.JSON:

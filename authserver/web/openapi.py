@@ -20,7 +20,7 @@ from authserver.engine.errors import (
     TooManyRequests,
 )
 from authserver.web.metadata import METADATA
-from authserver.web.operation import TEXT, Described, Members, Operation, Parameter, Schema
+from authserver.web.operation import TEXT, Described, Members, Operation, Parameter, Schema, object_schema
 from authserver.web.operations import GRANT_FORMS
 from authserver.web.problems import MEDIA_TYPE, TYPE, kind_of
 from authserver.web.request import Registry
@@ -74,6 +74,8 @@ _PROBLEM: Schema = {
     },
     "required": ["type", "title", "status", "detail"],
 }
+# The problems of a body that is not read, by their status.
+_UNREAD = {413: "request-entity-too-large", 415: "unsupported-media-type"}
 # A segment of an address that names something.
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _ID = Parameter(
@@ -159,14 +161,14 @@ class _Document:
     def _body(self, route: Route, operation: Operation, added: Iterable[Described]) -> dict[str, Any] | None:
         more = dict(chain.from_iterable(plugin.members.items() for plugin in added))
         if operation.json is not None:
-            return {operation.consumes: {"schema": _object({**operation.json, **more})}}
+            return {operation.consumes: {"schema": object_schema({**operation.json, **more})}}
         if operation.form is None:
             return None
         own = {**operation.form, **more, **(self._credentials() if operation.authenticates else {})}
         if route.name != "token":
-            return {FORM: {"schema": _object(own)}}
+            return {FORM: {"schema": object_schema(own)}}
         forms = [
-            {"title": grant_type, **_object({"grant_type": _constant(grant_type), **form, **own})}
+            {"title": grant_type, **object_schema({"grant_type": _constant(grant_type), **form, **own})}
             for grant_type, form in self._grant_forms()
         ]
         return {FORM: {"schema": {"oneOf": forms}}}
@@ -210,7 +212,7 @@ class _Document:
             responses["503"] = {
                 "description": _STATUSES[503],
                 "headers": _RETRY_AFTER,
-                "content": {JSON: {"schema": _object(operation.failure)}},
+                "content": {JSON: {"schema": object_schema(operation.failure)}},
             }
         return responses
 
@@ -218,7 +220,7 @@ class _Document:
         if route.name.startswith(METADATA):
             return _schema_of(msgspec.json.decode(self._registry.metadata_body))
         more = dict(chain.from_iterable(plugin.answer.items() for plugin in added))
-        answer = _object({**operation.answer, **more})
+        answer = object_schema({**operation.answer, **more})
         if "active" in operation.answer:
             inactive = {"properties": {"active": {"const": False}}, "maxProperties": 1}
             live = {
@@ -297,7 +299,11 @@ def _problems(
     """The answers with problem details, by their status."""
     slugs: dict[int, set[str]] = {}
     for status, codes in _by_status(route, operation, errors).items():
-        slugs.setdefault(status, set()).update(kind_of(code, status).slug for code in codes)
+        # Of a body that is not read, HTTP says what is wrong; of any other request that cannot be read, the endpoint does.
+        of_http = {_UNREAD[status]} if status in _UNREAD else set()
+        of_errors = {kind_of(code, status).slug for code in codes - {InvalidRequest.code}}
+        if of_http or of_errors:
+            slugs.setdefault(status, set()).update(of_http | of_errors)
     for kind in operation.problems:
         slugs.setdefault(kind.status, set()).add(kind.slug)
     found: dict[str, dict[str, Any]] = {}
@@ -314,18 +320,6 @@ def _problems(
         }
         found[str(status)] = refused
     return found
-
-
-def _object(members: Members) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "type": "object",
-        "properties": {
-            name: {**member.schema, "description": member.description} for name, member in members.items()
-        },
-    }
-    if required := [name for name, member in members.items() if member.required]:
-        made["required"] = required
-    return made
 
 
 def _constant(text: str) -> Parameter:

@@ -117,3 +117,16 @@ class Described:
     answer: Members = field(default_factory=lambda: NOTHING)
     headers: Members = field(default_factory=lambda: NOTHING)
     errors: tuple[type[OAuthError], ...] = ()
+
+
+def object_schema(members: Members) -> dict[str, Any]:
+    """The schema of a JSON object with these members."""
+    made: dict[str, Any] = {
+        "type": "object",
+        "properties": {
+            name: {**member.schema, "description": member.description} for name, member in members.items()
+        },
+    }
+    if required := [name for name, member in members.items() if member.required]:
+        made["required"] = required
+    return made

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jsonschema import Draft202012Validator
 from webtest import TestResponse
 
 from authserver.engine.records import Client
-from authserver.features.admin_api.collected import SCOPES
+from authserver.features.admin_api.collected import ENTRIES, SCOPES
 from authserver.testing.server import ISSUER, SETTINGS, Server
+from authserver.web.openapi import document
 
 API = f"{ISSUER}/admin/api"
 EVERY = " ".join(SCOPES)
@@ -63,6 +66,7 @@ class Administrator:
         )
         if status is not None:
             assert answer.status_int == status, answer.text
+        assert_described(self.server, method, path, answer)
         return answer
 
     def get(self, path: str, status: int = 200, **headers: str) -> Any:
@@ -76,6 +80,47 @@ class Administrator:
 
     def etag(self, path: str) -> str:
         return str(self.ask("GET", path, status=200).headers["ETag"])
+
+
+# The document of these servers; made once.
+_documents: list[Mapping[str, Any]] = []
+
+
+def document_of(server: Server) -> Mapping[str, Any]:
+    """The OpenAPI document of a server with these settings."""
+    if not _documents:
+        _documents.append(document(server.wsgi.registry))
+    return _documents[0]
+
+
+def template_of(path: str) -> str | None:
+    """The path of the entries that are at this address; None for no such."""
+    found = [
+        entry.path for entry in ENTRIES if re.fullmatch(re.sub(r"\{[a-z_]+\}", "[^/]+", entry.path), path)
+    ]
+    return found[0] if found else None
+
+
+def assert_described(server: Server, method: str, path: str, answer: TestResponse) -> None:
+    """That the OpenAPI document says of this answer what it is."""
+    template = template_of(path.removeprefix(API).partition("?")[0])
+    methods = {entry.method for entry in ENTRIES if entry.path == template}
+    if template is None or method not in methods:
+        return
+    made = document_of(server)
+    operation = made["paths"][f"/admin/api{template}"][method.lower()]
+    described = operation["responses"].get(str(answer.status_int))
+    assert described is not None, f"{method} {template}: {answer.status} is not described"
+    SEEN.add((method, template, answer.status_int))
+    if answer.status_int in (204, 304):
+        assert answer.body == b""
+        return
+    schema = described["content"][answer.content_type]["schema"]
+    Draft202012Validator({**schema, "components": made["components"]}).validate(answer.json)
+
+
+# Method, path and status of each answer that a test got.
+SEEN: set[tuple[str, str, int]] = set()
 
 
 def administrator(server: Server, scope: str = EVERY, **metadata: Any) -> Administrator:
@@ -99,4 +144,7 @@ def assert_problem(answer: TestResponse, status: int, slug: str) -> Mapping[str,
 
 def events(server: Server, type: str) -> list[dict[str, Any]]:
     """The events of a type, with their details read."""
-    return [{**row, "details": json.loads(row["details"])} for row in server.events(type)]
+    return [
+        {**row, "details": json.loads(text) if isinstance(text := row["details"], str) else text}
+        for row in server.events(type)
+    ]

@@ -55,6 +55,9 @@ SHOWN: Mapping[str, Parameter] = {
     "revoked_at": Parameter(description="When it was revoked.", schema=NULL_OR_TIME, required=True),
     "revoked_reason": Parameter(description="Why.", schema=NULL_OR_TEXT, required=True),
 }
+CONSENT: Mapping[str, Parameter] = {
+    name: SHOWN[name] for name in ("user_id", "username", "client_id", "scope", "resources")
+} | {"granted_at": Parameter(description="When the person last agreed.", schema=TIME, required=True)}
 ENDED: Mapping[str, Parameter] = {
     "grants_revoked": Parameter(description="How many grants ended.", schema=COUNT, required=True),
     "consents_ended": Parameter(
@@ -162,6 +165,8 @@ ENTRIES = (
         summary="List the live grants by id.",
         act=list_grants,
         query=WHOSE,
+        answer=SHOWN,
+        listed=True,
         paged=True,
     ),
     Entry(
@@ -190,6 +195,8 @@ ENTRIES = (
         summary="List the remembered consents by user and client.",
         act=list_consents,
         query=WHOSE,
+        answer=CONSENT,
+        listed=True,
         paged=True,
     ),
     Entry(

@@ -122,6 +122,14 @@ SHOWN: Mapping[str, Parameter] = {
         required=True,
     ),
 }
+SECRETS: Mapping[str, Parameter] = {
+    "secret": Parameter(description="What it is called; it is not the secret itself.", required=True),
+    "created_at": Parameter(description="When it was made.", schema=TIME, required=True),
+    "last_used_at": Parameter(
+        description="When it was last used, to a few minutes.", schema=NULL_OR_TIME, required=True
+    ),
+    "ends_at": Parameter(description="Until when it is accepted.", schema=NULL_OR_TIME, required=True),
+}
 SECRET = Parameter(description="Its new secret; it is not readable again.")
 
 
@@ -351,6 +359,8 @@ ENTRIES = (
             "search": Parameter(description="A part of the id or the name."),
             "state": Parameter(description="Of these states alone; several times.", schema=TEXTS),
         },
+        answer=SHOWN,
+        listed=True,
         paged=True,
     ),
     Entry(
@@ -417,6 +427,8 @@ ENTRIES = (
         scope=READ,
         summary="List the live secrets of a client. The secrets themselves are not stored readable.",
         act=list_secrets,
+        answer=SECRETS,
+        listed=True,
         problems=(problems.CONFLICT,),
     ),
     Entry(

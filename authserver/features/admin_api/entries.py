@@ -136,11 +136,12 @@ class Entry:
         query: the parameters of its address.
         body: the members of its JSON body; None for none.
         open_body: what else may be in the body, for a registry that knows it at the time of the request.
-        answer: the members of its success.
+        answer: the members of its success; of a list, those of each of its items.
         status: of its success.
         problems: that it may answer with, beside those that every operation may.
         conditional: whether it reads `If-Match`, which PATCH needs, or `If-None-Match`, which spares the answer.
-        paged: whether it answers a page of a list.
+        listed: whether it answers a list.
+        paged: whether that comes in pages.
     """
 
     method: str
@@ -155,6 +156,7 @@ class Entry:
     status: int = 200
     problems: tuple[Kind, ...] = ()
     conditional: bool = False
+    listed: bool = False
     paged: bool = False
 
 

@@ -103,6 +103,8 @@ ENTRIES = (
         scope=READ,
         summary="List the initial access tokens. The tokens themselves are not stored readable.",
         act=list_tokens,
+        answer=SHOWN,
+        listed=True,
         paged=True,
     ),
     Entry(

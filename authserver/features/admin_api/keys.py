@@ -124,6 +124,8 @@ ENTRIES = (
         scope=READ,
         summary="List the signing keys, oldest first. Their private parts stay sealed.",
         act=list_keys,
+        answer=SHOWN,
+        listed=True,
         query={
             "all": Parameter(
                 description="`true`: also those that have ended.", schema={"enum": ["true", "false"]}

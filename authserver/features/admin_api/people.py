@@ -177,6 +177,8 @@ ENTRIES = (
         summary="List people by user name. With a search, a page may have fewer than the limit, and there are more.",
         act=list_users,
         query={"search": Parameter(description="A part of the user name or the display name.")},
+        answer=SHOWN,
+        listed=True,
         paged=True,
     ),
     Entry(

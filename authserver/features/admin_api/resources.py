@@ -225,6 +225,8 @@ ENTRIES = (
         scope=READ,
         summary="List all resources, of the INI and of the database.",
         act=list_resources,
+        answer=SHOWN,
+        listed=True,
         paged=True,
     ),
     Entry(

@@ -46,6 +46,7 @@ from authserver.api import (
     digest,
     from_text,
     json_response,
+    object_schema,
     read_body,
     read_json_object,
     read_query,
@@ -69,6 +70,11 @@ IDEMPOTENCY_KEY = Parameter(
     schema={"type": "string", "pattern": f"^{_KEY.pattern}$"},
 )
 IF_MATCH = Parameter(description="The ETag of what is changed (RFC 9110, 13.1.1).", required=True)
+NEXT = Parameter(
+    description="The cursor of the next page; null at the end. The header `Link` has its address.",
+    schema={"type": ["string", "null"]},
+    required=True,
+)
 BEARER = Bearer(
     name="admin_api_token",
     description="An access token of this server for its own API (RFC 6750, 2.1).",
@@ -76,6 +82,8 @@ BEARER = Bearer(
 )
 _ALWAYS = (
     problems.INVALID_AUTHORIZATION,
+    problems.INVALID_PARAMETER,
+    problems.MALFORMED_BODY,
     problems.NO_TOKEN,
     problems.INVALID_TOKEN,
     problems.INVALID_PROOF,
@@ -118,7 +126,7 @@ def described(entry: Entry) -> Operation:
         headers["Idempotency-Key"] = IDEMPOTENCY_KEY
         found += [problems.INVALID_KEY, problems.KEY_REUSED, problems.ANSWER_LOST]
     if entry.body is not None:
-        found += [problems.MALFORMED_BODY, problems.MEDIA_TYPE, problems.INVALID_MEMBERS]
+        found += [problems.MEDIA_TYPE, problems.INVALID_MEMBERS]
     if entry.conditional and entry.method != "GET":
         headers["If-Match"] = IF_MATCH if entry.method == "PATCH" else replace(IF_MATCH, required=False)
         found.append(problems.PRECONDITION_FAILED)
@@ -126,8 +134,6 @@ def described(entry: Entry) -> Operation:
         found.append(problems.PRECONDITION_REQUIRED)
     if entry.paged:
         found.append(problems.INVALID_CURSOR)
-    if entry.method in ("GET", "DELETE") or entry.query:
-        found.append(problems.INVALID_PARAMETER)
     return Operation(
         summary=entry.summary,
         query=_query(entry),
@@ -135,13 +141,24 @@ def described(entry: Entry) -> Operation:
         json=entry.body,
         consumes=MERGE_PATCH if entry.method == "PATCH" else JSON,
         status=entry.status,
-        answer=entry.answer,
+        answer=_answer(entry),
         bearer=BEARER,
         scope=entry.scope,
         errors=(TooManyRequests,),
         problems=tuple(dict.fromkeys(found)),
         cached=entry.conditional and entry.method == "GET",
     )
+
+
+def _answer(entry: Entry) -> Mapping[str, Parameter]:
+    if not entry.listed:
+        return entry.answer
+    items = Parameter(
+        description="What was found.",
+        schema={"type": "array", "items": object_schema(entry.answer)},
+        required=True,
+    )
+    return {"items": items, "next": NEXT} if entry.paged else {"items": items}
 
 
 def _query(entry: Entry) -> Mapping[str, Parameter]:
@@ -291,7 +308,7 @@ def _read_query(request: Request, entry: Entry) -> Any:
 def _read_body(request: Request, entry: Entry) -> Mapping[str, Any]:
     """The members of the body. Raises Problem."""
     if entry.body is None:
-        if read_body(request):
+        if request.content_length:
             raise Problem(problems.MALFORMED_BODY, "This takes no body; send it without.")
         return {}
     wanted = MERGE_PATCH if entry.method == "PATCH" else JSON

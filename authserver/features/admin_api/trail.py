@@ -104,6 +104,8 @@ ENTRIES = (
         summary="List events, newest first. Those that fit all parameters.",
         act=search,
         query=QUERY,
+        answer=SHOWN,
+        listed=True,
         paged=True,
     ),
     Entry(
