@@ -80,6 +80,12 @@ Authorization header of the caller, `find_issued` finds the `Issued` behind it, 
 `config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
 issuer at its well-known address.
 
+For an endpoint with problem details (RFC 9457): its `Medium` is `PROBLEM`; it raises a `Problem` of a `Kind`, or
+`NothingThere`. The path of a `Route` may have placeholders such as `{name}`, which are in `request.matchdict`.
+`read_json_object` reads an object strictly, and `object_schema` is the schema of one. A plugin that serves a resource
+itself declares it in a mapping `own_resources`, by the path below the issuer; `describe_issued` says of a token what
+introspection says. What operators do is in `authserver.administration`.
+
 For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` says what the endpoint takes, answers and
 refuses with, each `Parameter` with its JSON Schema. What a plugin adds to operations of others it declares in a class
 variable `described`, a mapping of `Described`. `AUTHORIZATION_REQUEST` and `AUTHORIZATION_ERRORS` are what an

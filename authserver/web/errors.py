@@ -82,21 +82,23 @@ def oauth_error(error: OAuthError, request: Request) -> Response:
     if medium is Medium.PAGE:
         return _failed(request, error)
     if medium is Medium.PROBLEM:
-        return _with_hints(request, _problem(request, error), error)
+        kind = kind_of(error.code, error.status)
+        response = problem_response(kind, error.description, error_id=request.error_id)
+        return _with_hints(request, response, error)
     body = {"error": error.code, "error_description": error.description, "error_id": request.error_id}
     return _with_hints(request, json_response(body, status=error.status), error)
 
 
-def _problem(request: Request, error: OAuthError) -> Response:
-    if isinstance(error, Problem):
-        return problem_response(
-            error.kind,
-            error.description,
-            error_id=request.error_id,
-            headers=error.headers,
-            members=error.members,
-        )
-    return problem_response(kind_of(error.code, error.status), error.description, error_id=request.error_id)
+@exception_view_config(Problem)
+def problem(error: Problem, request: Request) -> Response:
+    """An error with problem details of its own (RFC 9457)."""
+    return problem_response(
+        error.kind,
+        error.description,
+        error_id=request.error_id,
+        headers=error.headers,
+        members=error.members,
+    )
 
 
 @exception_view_config(PageError)

@@ -10,7 +10,7 @@ from typing import Any
 from pyramid.httpexceptions import HTTPNotFound
 from pyramid.response import Response
 
-from authserver.engine.errors import OAuthError
+from authserver.engine.errors import Refusal
 from authserver.engine.records import NOTHING
 from authserver.web.json import json_response
 
@@ -38,7 +38,7 @@ class NothingThere(HTTPNotFound):  # type: ignore[misc]  # Pyramid publishes no 
     """What is asked for is not there; nothing was decided, so no event is written. Its text may be shown."""
 
 
-class Problem(OAuthError):
+class Problem(Refusal):
     """A refusal with problem details of its own.
 
     Args:
@@ -60,8 +60,6 @@ class Problem(OAuthError):
     ) -> None:
         super().__init__(detail, reason=reason or kind.slug)
         self.kind = kind
-        self.code = kind.slug
-        self.status = kind.status  # type: ignore[misc]  # other errors have one status each
         self.headers = headers
         self.members = members
 

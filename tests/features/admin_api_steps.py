@@ -84,6 +84,7 @@ class Administrator:
 
 # The document of these servers; made once.
 _documents: list[Mapping[str, Any]] = []
+_validators: dict[tuple[str, str, int], Draft202012Validator] = {}
 
 
 def document_of(server: Server) -> Mapping[str, Any]:
@@ -115,8 +116,12 @@ def assert_described(server: Server, method: str, path: str, answer: TestRespons
     if answer.status_int in (204, 304):
         assert answer.body == b""
         return
-    schema = described["content"][answer.content_type]["schema"]
-    Draft202012Validator({**schema, "components": made["components"]}).validate(answer.json)
+    which = (method, template, answer.status_int)
+    if which not in _validators:
+        schema = described["content"][answer.content_type]["schema"]
+        _validators[which] = Draft202012Validator({**schema, "components": made["components"]})
+    assert answer.content_type in described["content"]
+    _validators[which].validate(answer.json)
 
 
 # Method, path and status of each answer that a test got.

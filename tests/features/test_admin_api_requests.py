@@ -226,7 +226,7 @@ def test_a_token_without_any_scope_of_the_api_finds_nothing(make: Make) -> None:
     for entry in ENTRIES:
         answer = admin.ask(entry.method, real(entry), body_of(entry), token=token)
         assert_problem(answer, 404, "not-found")
-    assert server.events("request.refused")[-1]["reason"] == "no-scope-of-admin-api"
+    assert server.events("request.refused")[-1]["reason"] == "no-admin-scope"
 
 
 def test_a_token_for_two_resources_is_not_accepted(make: Make) -> None:
@@ -656,8 +656,9 @@ def test_hostile_json_is_never_a_failure(shared: Administrator) -> None:
     """Bodies that broke real servers, at each operation with a body; nothing is stored."""
     before = records(shared.server)
     bodies = {**forgeries.JSON, **forgeries.NO_OBJECTS, **{str(n): b for n, b in enumerate(hostile.METADATA)}}
-    for entry in WITH_BODY:
-        for name, body in bodies.items():
+    for number, entry in enumerate(WITH_BODY):
+        # All are read in the same way, so one operation gets each of them, and the others some.
+        for name, body in list(bodies.items())[number and 30 :]:
             answer = shared.ask(entry.method, real(entry), raw=body, If_Match="*")
             assert answer.status_int in (400, 404, 409, 413, 422), f"{entry.path}: {name}: {answer.text}"
             assert answer.content_type == "application/problem+json"
@@ -678,7 +679,7 @@ VALUES = st.recursive(
 )
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.data())
 def test_any_values_of_known_members_get_an_answer(shared: Administrator, data: st.DataObject) -> None:
     """Never a 500; each answer is one that the document describes (`admin_api_steps.ask`)."""
@@ -696,7 +697,7 @@ def test_any_values_of_known_members_get_an_answer(shared: Administrator, data: 
     assert answer.status_int < 500, answer.text
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.data())
 def test_any_parameters_of_an_address_get_an_answer(shared: Administrator, data: st.DataObject) -> None:
     entry = data.draw(st.sampled_from([entry for entry in ENTRIES if entry.method == "GET"]))

@@ -64,6 +64,14 @@ class AdminApi:
         "admin-api-alone": "a token for the admin API is for no other resource: the client must ask for each by itself",
         "admin-api-groups": "put the person into one of authserver.plugin.admin_api.groups (`authserver user edit`)",
         "admin-api-scopes": "",
+        "client-registered-itself": "only a client that an operator registered may administer: `authserver client add`",
+        "no-admin-scope": (
+            "register the client for scopes of the admin API (`authserver client edit --add-scope`), and let it ask for them"
+        ),
+        "not-in-admin-groups": (
+            "put the person into one of authserver.plugin.admin_api.groups (`authserver user edit --add-group`)"
+        ),
+        "verifier-unavailable": "",
         "admin-api-self-registered": (
             "only a client that an operator registered may administer: `authserver client add`"
         ),
@@ -132,7 +140,7 @@ class AdminApi:
             name=NAME,
             scopes=SCOPES,
             groups=frozenset(self.groups),
-            bound="DPoP" in parts.token_types.values(),
+            token_types=parts.token_types.values(),
         )
         add_entries(config, PATH, ENTRIES, guard)
         metadata = json_response(guard.protected.metadata_body, cache_control="public, max-age=300")

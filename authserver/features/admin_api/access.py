@@ -8,7 +8,7 @@ grant was revoked, whose user or client is disabled, or that has ended is refuse
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -68,7 +68,7 @@ class Guard:
         name: of the API, for people.
         scopes: all that it has.
         groups: whose members may use it, with tokens in their name.
-        bound: whether tokens may be bound to a key of the client (RFC 9449).
+        token_types: of access tokens that are bound to something of the client, as this server issues them.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Guard:
         name: str,
         scopes: Mapping[str, str],
         groups: frozenset[str],
-        bound: bool,
+        token_types: Iterable[str],
     ) -> None:
         self._form = canonical_resource(url)
         self.groups = groups
@@ -98,7 +98,7 @@ class Guard:
             ),
             scopes=list(scopes),
             name=name,
-            dpop=Dpop(replays=_Proofs()) if bound else None,
+            dpop=Dpop(replays=_Proofs()) if "DPoP" in token_types else None,
             development=issuer.startswith("http:"),
             fetch=_answer,
         )
@@ -182,13 +182,16 @@ class Guard:
             raise self._refused("The client of the access token is disabled.")
         return client
 
-    def _no_administrator(self, found: Administrator) -> str | None:
-        """Why somebody with a good token may not use the API at all; None if they may."""
+    def _no_administrator(self, found: Administrator) -> str:
+        """Why somebody with a good token may not use the API at all; "" if they may."""
+        reason = ""
         if found.client.is_self_registered or found.client.is_known_by_address:
-            return "client-registered-itself"
-        if found.user is not None and self.groups.isdisjoint(found.user.groups):
-            return "not-in-groups"
-        return None if found.scopes else "no-scope-of-admin-api"
+            reason = "client-registered-itself"
+        elif found.user is not None and self.groups.isdisjoint(found.user.groups):
+            reason = "not-in-admin-groups"
+        elif not found.scopes:
+            reason = "no-admin-scope"
+        return reason
 
     def _refused(self, description: str) -> InvalidToken:
         """A refusal of our own, with the challenge of those that the verifier makes."""

@@ -283,7 +283,7 @@ def _check_offered(
     ):
         for value in values:
             if value not in known:
-                sent.wrong(name, f"{value}: not offered here; {did_you_mean(value, known, '')}.")
+                sent.wrong(name, f"{value}: not offered here; {did_you_mean(value, known, '')}")
 
 
 def _of_plugins(engine: Engine, sent: Mapping[str, Any]) -> dict[str, Any]:

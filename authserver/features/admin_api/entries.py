@@ -192,8 +192,14 @@ def there(found: Found | None) -> Found:
     return found
 
 
+def sentence(text: str) -> str:
+    """What the engine says, with its end; it may begin with an id, which stays as it is written."""
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
 def invalid(**errors: str) -> Problem:
     """The refusal of members, by their names, with what each must be."""
+    errors = {name: sentence(text) for name, text in errors.items()}
     found = [{"pointer": _pointer(name), "detail": text} for name, text in errors.items()]
     return Problem(
         problems.INVALID_MEMBERS,

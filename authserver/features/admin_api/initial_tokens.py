@@ -28,7 +28,7 @@ SCOPES = {
     WRITE: "Make and revoke tokens with which applications may register themselves",
 }
 DAY = 86_400
-LONGEST = 3650 * DAY
+MAXIMUM_SECONDS = 3650 * DAY
 COUNT = {"type": "integer", "minimum": 0}
 SHOWN: Mapping[str, Parameter] = {
     "initial_token": Parameter(description="What it is called; it is not the token itself.", required=True),
@@ -65,7 +65,7 @@ def make(call: Call) -> Answer:
     engine, sent = call.engine, Sent(call.sent)
     policy, note = sent.text("policy", required=True), sent.text("note")
     uses = None if sent.is_null("uses") else sent.number("uses", 1, least=1, most=rules.MAXIMUM_USES)
-    seconds = sent.number("expires_in", 30 * DAY, least=60, most=LONGEST)
+    seconds = sent.number("expires_in", 30 * DAY, least=60, most=MAXIMUM_SECONDS)
     if len(note) > rules.MAXIMUM_NOTE:
         sent.wrong("note", f"It may have up to {rules.MAXIMUM_NOTE} characters.")
     known = rules.registration_policies(engine)
@@ -75,7 +75,7 @@ def make(call: Call) -> Answer:
             "authserver.plugin.registration_token.policies."
         )
     if policy and policy not in known:
-        sent.wrong("policy", f"There is no such policy; {did_you_mean(policy, known, '')}.")
+        sent.wrong("policy", f"There is no such policy; {did_you_mean(policy, known, '')}")
     sent.end()
     token, text = rules.make(
         engine,
@@ -121,7 +121,7 @@ ENTRIES = (
             ),
             "expires_in": Parameter(
                 description="Seconds for which it can be used; 30 days unless given.",
-                schema={"type": ["integer", "null"], "minimum": 60, "maximum": LONGEST},
+                schema={"type": ["integer", "null"], "minimum": 60, "maximum": MAXIMUM_SECONDS},
             ),
             "note": Parameter(description="What it is for.", schema={"type": ["string", "null"]}),
         },

@@ -30,7 +30,7 @@ SCOPES = {
     WRITE: "Register, change and remove APIs that this server issues tokens for",
 }
 # More grants than this are looked through by the command, which works in batches.
-MOST_GRANTS = 20_000
+MAXIMUM_GRANTS = 20_000
 NULL_OR_TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
 COUNT = {"type": "integer", "minimum": 0}
 
@@ -178,7 +178,7 @@ def _members(engine: Engine, sent: Sent) -> dict[str, Any]:
         scopes = sent.texts("scopes")
         for scope in scopes:
             if scope not in engine.scopes:
-                sent.wrong("scopes", f"{scope}: no such scope; {did_you_mean(scope, engine.scopes, '')}.")
+                sent.wrong("scopes", f"{scope}: no such scope; {did_you_mean(scope, engine.scopes, '')}")
         members["scopes"] = None if sent.is_null("scopes") else scopes
     if "token_format" in sent:
         text = sent.text("token_format") or None
@@ -204,9 +204,9 @@ def remove(call: Call) -> Answer:
     if text not in ("true", "false"):
         raise invalid_parameter("dry_run", "expected true or false")
     dry_run = text == "true"
-    if engine.stores.grants.count() > MOST_GRANTS:
+    if engine.stores.grants.count() > MAXIMUM_GRANTS:
         raise conflict(
-            f"There are more than {MOST_GRANTS} grants to look through, which takes too long here: "
+            f"There are more than {MAXIMUM_GRANTS} grants to look through, which takes too long here: "
             "run `authserver resource remove`, which works in batches."
         )
     until = rules.last_jwt_until(engine, resource)

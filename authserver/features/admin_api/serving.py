@@ -54,7 +54,15 @@ from authserver.api import (
 )
 from authserver.features.admin_api import problems
 from authserver.features.admin_api.access import Guard
-from authserver.features.admin_api.entries import Administrator, Answer, Call, Entry, conflict, invalid
+from authserver.features.admin_api.entries import (
+    Administrator,
+    Answer,
+    Call,
+    Entry,
+    conflict,
+    invalid,
+    sentence,
+)
 from authserver.features.admin_api.paging import AFTER, LIMIT
 
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
@@ -266,22 +274,18 @@ def _done(entry: Entry, call: Call) -> Answer:
         call.is_unchanged("")
         raise conflict("It was changed by somebody else at the same time. Try again.") from error
     except (ClientUnchanged, SecretsUnchanged, signing_keys.CannotChange) as error:
-        raise conflict(_sentence(str(error))) from error
+        raise conflict(sentence(str(error))) from error
     except BadSearch as error:
-        raise Problem(problems.INVALID_PARAMETER, _sentence(str(error))) from error
+        raise Problem(problems.INVALID_PARAMETER, sentence(str(error))) from error
 
 
 def _about_member(text: str, members: Iterable[str], *, reason: str = "") -> Problem:
     """What the engine says of a member, with a pointer to the first one that its sentence names."""
     name = next((word for word in re.findall(r"[a-z_]+", text) if word in members), "")
-    refused = invalid(**{name: _sentence(text.removeprefix(f"{name}: "))})
+    refused = invalid(**{name: sentence(text.removeprefix(f"{name}: "))})
     if reason:
         refused.reason = reason
     return refused
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?")) else ".")
 
 
 # ---- What was sent ----------------------------------------------------------------------------------------
@@ -298,7 +302,7 @@ def _read_query(request: Request, entry: Entry) -> Any:
             )
         )
     except InvalidRequest as error:
-        raise Problem(problems.INVALID_PARAMETER, _sentence(error.description)) from None
+        raise Problem(problems.INVALID_PARAMETER, sentence(error.description)) from None
     if unknown := sorted(set(query.names()) - known.keys()):
         there = f"There are {', '.join(known)}." if known else "There are none here."
         raise Problem(problems.INVALID_PARAMETER, f"{unknown[0]}: there is no such parameter. {there}")
