@@ -452,6 +452,8 @@ def test_grants_are_read_page_by_page_and_lose_resources(stores: Stores) -> None
 
 def test_grants_of_somebody_are_read_page_by_page(stores: Stores) -> None:
     """Of a user, to a client, of both, and live ones alone."""
+    for name in ("a", "b"):
+        stores.users.add(a_user(user_id=f"user_{name}", username=name))
     for number, (user_id, client_id) in enumerate(
         [("user_a", "x"), ("user_b", "x"), ("user_a", "y"), ("user_a", "x")]
     ):
@@ -472,6 +474,8 @@ def test_grants_of_somebody_are_read_page_by_page(stores: Stores) -> None:
 
 
 def test_consents_of_somebody_are_read_page_by_page(stores: Stores) -> None:
+    for name in ("a", "b"):
+        stores.users.add(a_user(user_id=f"user_{name}", username=name))
     for user_id, client_id in [("user_a", "x"), ("user_b", "x"), ("user_a", "y")]:
         stores.consents.remember(a_consent(user_id=user_id, client_id=client_id))
 

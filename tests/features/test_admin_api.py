@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from authserver.engine.keys import signing_keys
 from authserver.engine.people.attributes import change
 from authserver.engine.people.login import disable_user
 from authserver.features.admin_api.collected import SCOPES
+from authserver.settings import SettingsError
 from authserver.testing.server import ISSUER, RESOURCE, SETTINGS, Server
 from tests.features.admin_api_steps import (
     API,
@@ -200,3 +202,37 @@ def test_the_api_is_there_only_where_the_ini_names_it(sqlite_url: str) -> None:
         assert READ not in server.application.parts.scopes
     finally:
         server.close()
+
+
+def test_below_an_issuer_with_a_path_it_has_that_path_too(make: Callable[..., Server]) -> None:
+    """RFC 9728, 3.1: the well-known part comes between the host and the whole path."""
+    server = make(**{"authserver.issuer": f"{ISSUER}/tenant"})
+    api = f"{ISSUER}/tenant/admin/api"
+    client, secret = server.add_client(grant_types=("client_credentials",), scopes=(READ,))
+    answer = server.token(client, secret, grant_type="client_credentials", resource=api, scope=READ)
+    bearer = {"Authorization": f"Bearer {answer.json['access_token']}"}
+    page = server.http.get(f"{api}/clients?limit=1", headers=bearer)
+    assert [each["client_id"] for each in page.json["items"]] == [client.client_id]
+    refused = server.http.get(f"{api}/clients", expect_errors=True)
+    metadata = f"{ISSUER}/.well-known/oauth-protected-resource/tenant/admin/api"
+    assert f'resource_metadata="{metadata}"' in refused.headers["WWW-Authenticate"]
+    assert server.http.get(metadata).json["resource"] == api
+
+
+def test_without_the_verifier_the_start_says_what_to_install(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "authserver_resource", None)
+    with pytest.raises(SettingsError, match=r"pip install 'authserver\[admin-api\]'"):
+        Server(sqlite_url, settings())
+
+
+def test_its_resource_is_listed_and_cannot_be_registered_again(make: Callable[..., Server]) -> None:
+    server = make(**{"authserver.access_token_lifetime@resources": f"{API} = 60"})
+    admin = administrator(server)
+    (found,) = [each for each in admin.get("/resources")["items"] if each["resource"] == API]
+    assert found["token_lifetime"] == 60 and found["scopes"] == list(SCOPES)
+    answer = server.token(
+        admin.client, admin.secret, grant_type="client_credentials", resource=API, scope=READ
+    )
+    assert answer.json["expires_in"] == 60

@@ -173,7 +173,8 @@ def read_id(segment: str) -> str:
         text = from_text(segment.removeprefix("~")).decode()
     except (Unsealable, UnicodeDecodeError, ValueError):
         text = ""
-    if not text or segment != write_id(text):
+    # No id has control characters, and some databases would not even compare them.
+    if not text or not text.isprintable() or segment != write_id(text):
         raise nothing_there()
     return text
 

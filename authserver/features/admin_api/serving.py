@@ -229,6 +229,9 @@ class Endpoint:
             below = request.path_info.removeprefix(request.application.parts.settings.issuer_path + self.path)
             response.headers["Link"] = f'<{url}{below}?{urlencode(query)}>; rel="next"'
         if answer.etag:
+            if entry.method == "GET":
+                # It may be kept, to ask whether it has changed.
+                response.headers["Cache-Control"] = "private, no-cache"
             response.headers["ETag"] = f'"{answer.etag}"'
             if entry.method == "GET" and answer.etag in request.if_none_match:
                 response.status_int = 304
@@ -242,10 +245,15 @@ class Endpoint:
         The key is claimed first, in the transaction of the act: a request with the same key waits for this one, and then
         gets the same answer. If the act is refused or fails, nothing was done, and the key is free again.
         """
-        engine = call.engine
-        mark = _mark(engine, call, entry, key)
+        engine, mark = call.engine, _mark(call.engine, call, entry, key)
         if not engine.stores.kept.add_once(mark):
-            return _replayed(engine, mark)
+            known = engine.stores.kept.find(mark.kind, mark.digest)
+            if known is None or known.expires_at > engine.now:
+                return _replayed(engine, mark, known)
+            # Clean-up has not come by yet.
+            mark = replace(mark, created_at=known.created_at)
+            if not engine.stores.kept.change(known, mark):
+                return _replayed(engine, mark, engine.stores.kept.find(mark.kind, mark.digest))
         response = self._response(request, entry, _done(entry, call))
         headers = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
         told = {"status": response.status_int, "headers": headers, "body": response.body.decode()}
@@ -374,9 +382,8 @@ def _mark(engine: Engine, call: Call, entry: Entry, key: str) -> Kept:
     )
 
 
-def _replayed(engine: Engine, mark: Kept) -> Response:
+def _replayed(engine: Engine, mark: Kept, known: Kept | None) -> Response:
     """The answer that was given with this key. Raises Problem."""
-    known = engine.stores.kept.find(mark.kind, mark.digest)
     if known is None or known.details.get("request") != mark.details["request"]:
         raise Problem(
             problems.KEY_REUSED,
