@@ -17,7 +17,7 @@ from authserver.engine.clients.editing import (
     edit,
     members,
 )
-from authserver.engine.clients.registration import add_client
+from authserver.engine.clients.registration import add_client, fitting_metadata
 from authserver.engine.clients.secrets import (
     LastSecret,
     SecretsUnchanged,
@@ -85,6 +85,7 @@ __all__ = [
     "edit",
     "enable_user",
     "end_secret",
+    "fitting_metadata",
     "initial_tokens",
     "live_secrets",
     "members",

@@ -14,7 +14,7 @@ from authserver.cli import client_secrets
 from authserver.cli.client_secrets import SHOWN_ONCE, print_secrets
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine import operators, uris
+from authserver.engine import operators
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.client_metadata import read_members
 from authserver.engine.clients.editing import (
@@ -26,12 +26,12 @@ from authserver.engine.clients.editing import (
     edit,
     pin,
 )
-from authserver.engine.clients.registration import add_client
+from authserver.engine.clients.registration import add_client, fitting_metadata
 from authserver.engine.context import Engine
 from authserver.engine.crypto import strict_json
 from authserver.engine.errors import InvalidClient, InvalidRedirectUri, TemporarilyUnavailable
 from authserver.engine.keys.ring import check_known
-from authserver.engine.records import ClientMetadata, ClientState, is_address
+from authserver.engine.records import ClientState, is_address
 from authserver.explaining.remedies import remedy_of
 from authserver.ini import did_you_mean
 from authserver.limits import MAXIMUM_LOGO
@@ -165,28 +165,25 @@ def add(
             "--no-refresh-rotation: not with --auth-method none, because only rotation protects the refresh tokens "
             "of such a client"
         )
-    if not grant_types:
-        grant_types = ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
     with configuration.engine() as engine, _in_a_sentence():
         check_known(engine)
-        _known("--grant-type", grant_types, engine.grant_types)
+        metadata = fitting_metadata(
+            name=name,
+            redirect_uris=redirect_uris,
+            grant_types=grant_types,
+            scopes=scopes,
+            auth_method=auth_method,
+            application_type=application_type,
+            details={**_members(engine, sent_members, key_set), **links},
+        )
+        _known("--grant-type", metadata.grant_types, engine.grant_types)
         _known("--scope", scopes, engine.scopes)
         _known("--auth-method", [auth_method], engine.auth_methods)
-        if "authorization_code" in grant_types and not scopes:
+        if "authorization_code" in metadata.grant_types and not scopes:
             raise click.UsageError(
                 "--scope: a client with a redirect URI needs at least one; known: "
                 + ", ".join(sorted(engine.scopes))
             )
-        metadata = ClientMetadata(
-            client_name=name,
-            redirect_uris=redirect_uris,
-            token_endpoint_auth_method=auth_method,
-            grant_types=grant_types,
-            response_types=("code",) if "authorization_code" in grant_types else (),
-            scopes=scopes,
-            application_type=application_type or uris.fitting_application_type(redirect_uris),
-            details=_kept({**_members(engine, sent_members, key_set), **links}),
-        )
         added, secret = add_client(
             engine,
             metadata,

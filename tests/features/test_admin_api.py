@@ -58,7 +58,7 @@ def shared(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_an_administrator_reads_and_adds_clients_with_a_token_of_this_server(admin: Administrator) -> None:
-    """From the token endpoint to the client that it made, with both formats."""
+    """ADM-01, ADM-11: From the token endpoint to the client that it made, with both formats."""
     made = admin.post("/clients", {"client_name": "Notes", "scope": "profile"})
     assert admin.get(f"/clients/{made['client_id']}")["client_name"] == "Notes"
     assert made["client_id"] in [client["client_id"] for client in admin.get("/clients")["items"]]
@@ -75,7 +75,7 @@ def test_it_says_who_asks(shared: Administrator) -> None:
 
 
 def test_without_a_token_the_challenge_names_the_scope_and_the_metadata(shared: Administrator) -> None:
-    """RFC 6750, 3; RFC 9728, 5.1: no error code where there was no token."""
+    """P-04, P-09, P-10, P-11: RFC 6750, 3; RFC 9728, 5.1: no error code where there was no token."""
     answer = shared.server.http.get(f"{API}/clients", expect_errors=True)
     assert_problem(answer, 401, "no-token")
     challenge = answer.headers["WWW-Authenticate"]
@@ -88,7 +88,7 @@ def test_without_a_token_the_challenge_names_the_scope_and_the_metadata(shared: 
 
 
 def test_a_scope_that_the_token_lacks_is_named(shared: Administrator) -> None:
-    """RFC 6750, 3.1: 403 with the scope that would help."""
+    """ADM-04, P-06: RFC 6750, 3.1: 403 with the scope that would help."""
     reader = administrator(shared.server, READ)
     answer = reader.ask("POST", "/clients", {"client_name": "Notes"})
     assert_problem(answer, 403, "insufficient-scope")
@@ -98,6 +98,7 @@ def test_a_scope_that_the_token_lacks_is_named(shared: Administrator) -> None:
 
 
 def test_a_token_for_another_resource_is_not_accepted(shared: Administrator) -> None:
+    """ADM-01, P-08."""
     server = shared.server
     client, secret = server.add_client(grant_types=("client_credentials",), scopes=("profile", READ))
     other = server.token(client, secret, grant_type="client_credentials", resource=RESOURCE).json
@@ -107,13 +108,14 @@ def test_a_token_for_another_resource_is_not_accepted(shared: Administrator) -> 
 
 
 def test_a_token_that_was_revoked_is_refused_at_once(admin: Administrator) -> None:
-    """R-09: a JWT, too, although it has not expired."""
+    """ADM-01: R-09: a JWT, too, although it has not expired."""
     admin.get("/clients")
     admin.server.revoke(admin.client, admin.secret, admin.token)
     assert_problem(admin.ask("GET", "/clients"), 401, "invalid-token")
 
 
 def test_a_client_that_was_disabled_is_refused_at_once(admin: Administrator) -> None:
+    """ADM-01, R-09."""
     admin.get("/clients")
     with admin.server.begin() as engine:
         disable_client(engine, admin.client.client_id)
@@ -155,6 +157,7 @@ def person_with(server: Server, *groups: str) -> str:
 
 
 def test_a_person_in_one_of_the_groups_may_administer(make: Callable[..., Server]) -> None:
+    """ADM-03, ADM-11."""
     server = make()
     admin = administrator(server)
     token = person_with(server, "operators")
@@ -175,6 +178,7 @@ def test_a_person_in_one_of_the_groups_may_administer(make: Callable[..., Server
 
 
 def test_anybody_else_gets_no_scope_of_the_api(make: Callable[..., Server]) -> None:
+    """ADM-03."""
     server = make()
     server.add_user("ann", groups=("staff",))
     client, _ = server.add_client(scopes=("profile", *SCOPES))

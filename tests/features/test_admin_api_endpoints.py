@@ -122,6 +122,7 @@ def test_the_secret_of_a_new_client_works(admin: Administrator) -> None:
 def test_a_member_that_cannot_be_used_is_pointed_to(
     admin: Administrator, sent: dict[str, Any], pointer: str
 ) -> None:
+    """ADM-06, ADM-10."""
     answer = admin.ask("POST", "/clients", sent)
     body = assert_problem(answer, 422, "invalid-members")
     assert pointer in [error["pointer"] for error in body["errors"]]
@@ -134,7 +135,7 @@ def test_a_client_id_that_is_taken_is_a_conflict(admin: Administrator) -> None:
 
 
 def test_a_client_is_changed_by_a_merge_patch(admin: Administrator) -> None:
-    """RFC 7396: what is not sent stays, and null takes away."""
+    """ADM-10, ADM-11: RFC 7396: what is not sent stays, and null takes away."""
     made = admin.post(
         "/clients",
         {
@@ -229,7 +230,7 @@ def test_a_client_id_that_is_no_plain_text_is_written_in_base64(admin: Administr
 
 
 def test_nobody_gives_a_client_more_rights_than_their_own_token_has(server: Server) -> None:
-    """Or whoever may write clients could do everything."""
+    """ADM-05: Or whoever may write clients could do everything."""
     admin, writer = administrator(server), administrator(server, "authserver:clients:write")
     mighty = admin.post("/clients", {"client_name": "Mighty", "scope": "authserver:keys:write"})
     path = f"/clients/{mighty['client_id']}"
@@ -248,6 +249,7 @@ def test_nobody_gives_a_client_more_rights_than_their_own_token_has(server: Serv
 
 
 def test_nobody_makes_an_administrator_without_all_rights(server: Server) -> None:
+    """ADM-05."""
     admin, writer = administrator(server), administrator(server, "authserver:users:write")
     body = {"username": "eve", "groups": ["operators"]}
     assert_problem(writer.ask("POST", "/users", body), 403, "beyond-own-scopes")

@@ -92,7 +92,7 @@ def body_of(entry: Entry) -> dict[str, Any] | None:
 
 
 def test_what_no_verifier_may_accept_is_refused(shared: Administrator) -> None:
-    """N-09, T053, T054, T055, T056, T057, T060, T061, T079: the corpus that `authserver-resource` is tested with, under our own key."""
+    """ADM-01, P-05: N-09, T053, T054, T055, T056, T057, T060, T061, T079: the corpus that `authserver-resource` is tested with, under our own key."""
     server = shared.server
     claims = server.claims(shared.token)
     key: Any = server.application.parts.signer._current()._active["ES256"]
@@ -149,7 +149,7 @@ def test_another_authorization_is_refused_with_a_challenge(shared: Administrator
 
 
 def test_a_token_in_the_address_is_not_read(shared: Administrator) -> None:
-    """OAuth 2.1, 5.1."""
+    """P-02: OAuth 2.1, 5.1."""
     answer = shared.ask("GET", f"/clients?access_token={shared.token}", Authorization="")
     assert_problem(answer, 401, "no-token")
 
@@ -178,6 +178,7 @@ def test_too_many_bad_tokens_from_one_network_are_slowed_down(make: Make) -> Non
 def test_a_scope_is_good_for_its_own_operations_alone(
     shared: Administrator, scopes: set[str], entry: Entry
 ) -> None:
+    """ADM-04."""
     token = token_with(shared, " ".join(sorted(scopes)))
     answer = shared.ask(
         entry.method, real(entry), {"no": "member"} if entry.body is not None else None, token=token
@@ -205,7 +206,7 @@ def token_with(admin: Administrator, scope: str) -> str:
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.method} {entry.path}")
 def test_every_operation_refuses_whoever_may_not(shared: Administrator, entry: Entry) -> None:
-    """401 without a good token, 403 without the scope; and 404 for a token without any right here."""
+    """ADM-04, ADM-06: 401 without a good token, 403 without the scope; and 404 for a token without any right here."""
     body = body_of(entry)
     assert_problem(shared.ask(entry.method, real(entry), body, Authorization=""), 401, "no-token")
     assert_problem(shared.ask(entry.method, real(entry), body, token="x"), 401, "invalid-token")
@@ -216,7 +217,7 @@ def test_every_operation_refuses_whoever_may_not(shared: Administrator, entry: E
 
 
 def test_a_token_without_any_scope_of_the_api_finds_nothing(make: Make) -> None:
-    """RFC 6750, 3.1 says 403; but whoever is no administrator is not told what there is."""
+    """ADM-04: RFC 6750, 3.1 says 403; but whoever is no administrator is not told what there is."""
     server = make()
     admin = administrator(server)
     key: Any = server.application.parts.signer._current()._active["ES256"]
@@ -230,7 +231,7 @@ def test_a_token_without_any_scope_of_the_api_finds_nothing(make: Make) -> None:
 
 
 def test_a_token_for_two_resources_is_not_accepted(make: Make) -> None:
-    """The other one could use it here."""
+    """ADM-01: The other one could use it here."""
     server = make()
     admin = administrator(server)
     refused = server.token(
@@ -263,7 +264,7 @@ def test_scopes_of_the_api_are_for_the_api_alone(make: Make) -> None:
 
 
 def test_a_client_that_registered_itself_never_gets_a_scope_of_the_api(make: Make) -> None:
-    """K-20: whatever the settings let it register, and whatever stands in its record."""
+    """ADM-02: K-20: whatever the settings let it register, and whatever stands in its record."""
     server = make(
         **{
             "authserver.plugins": SETTINGS["authserver.plugins"] + " admin_api",
@@ -298,7 +299,7 @@ def test_a_client_that_registered_itself_never_gets_a_scope_of_the_api(make: Mak
 
 
 def test_nor_does_one_with_a_token_that_was_signed_for_it(make: Make) -> None:
-    """The endpoint looks at the client, too: a plugin that grants more than this one allows opens nothing."""
+    """ADM-02: The endpoint looks at the client, too: a plugin that grants more than this one allows opens nothing."""
     server = make()
     admin = administrator(server)
     with server.begin() as engine:
@@ -380,7 +381,7 @@ def test_without_the_plugin_no_bound_token_is_taken(make: Make) -> None:
 
 
 def test_the_same_key_gives_the_same_answer(admin: Administrator) -> None:
-    """The secret too, which is stored nowhere readable."""
+    """ADM-07: The secret too, which is stored nowhere readable."""
     body = {"client_name": "Notes"}
     first = admin.ask("POST", "/clients", body, status=201, Idempotency_Key="one")
     again = admin.ask("POST", "/clients", body, status=201, Idempotency_Key="one")
@@ -456,7 +457,7 @@ def test_after_a_day_a_key_is_free_again(admin: Administrator) -> None:
 def test_of_many_who_send_one_key_at_once_one_acts_and_all_get_its_answer(
     make: Make, database_url: str
 ) -> None:
-    """On both databases."""
+    """ADM-07: On both databases."""
     server = make(database_url)
     admin = administrator(server)
     body = {"client_name": "Notes"}
@@ -475,6 +476,7 @@ def test_of_many_who_send_one_key_at_once_one_acts_and_all_get_its_answer(
 
 
 def test_a_change_needs_the_etag_of_what_was_read(admin: Administrator) -> None:
+    """ADM-08."""
     made = admin.ask("POST", "/clients", {"client_name": "a"}, status=201)
     path = f"/clients/{made.json['client_id']}"
     first = made.headers["ETag"]
@@ -514,6 +516,7 @@ def test_use_alone_does_not_change_the_etag_of_a_client(admin: Administrator) ->
 
 
 def test_of_two_changes_at_once_one_is_told_that_it_came_late(make: Make, database_url: str) -> None:
+    """ADM-08."""
     server = make(database_url)
     admin = administrator(server)
     path = f"/clients/{admin.post('/clients', {'client_name': 'a'})['client_id']}"
@@ -530,7 +533,7 @@ def test_of_two_changes_at_once_one_is_told_that_it_came_late(make: Make, databa
 
 
 def test_a_list_is_read_page_by_page(admin: Administrator) -> None:
-    """RFC 8288: by the link of each page, to the last."""
+    """ADM-09: RFC 8288: by the link of each page, to the last."""
     names = [f"user{number:02}" for number in range(7)]
     for name in names:
         admin.server.add_user(name)
@@ -549,7 +552,7 @@ def test_a_list_is_read_page_by_page(admin: Administrator) -> None:
 
 @pytest.mark.parametrize("path", sorted(entry.path for entry in ENTRIES if entry.paged))
 def test_a_page_has_at_most_a_hundred_and_a_cursor_is_of_one_list(shared: Administrator, path: str) -> None:
-    """T146."""
+    """ADM-09: T146."""
     for limit in ("0", "101", "-1", "1e1", "", "x"):
         answer = shared.ask("GET", f"{path}?limit={limit}")
         if limit:
@@ -715,6 +718,7 @@ def test_any_parameters_of_an_address_get_an_answer(shared: Administrator, data:
 
 
 def test_the_document_has_every_operation_with_its_scope(shared: Administrator) -> None:
+    """ADM-12."""
     made = document_of(shared.server)
     for entry in ENTRIES:
         operation = made["paths"][f"/admin/api{entry.path}"][entry.method.lower()]
@@ -733,7 +737,7 @@ def test_the_document_is_valid(shared: Administrator) -> None:
 
 
 def test_each_status_that_is_described_occurs(make: Make, sqlite_url: str) -> None:
-    """But for what comes of load, and of failures: 429, 500 and 503."""
+    """ADM-12: But for what comes of load, and of failures: 429, 500 and 503."""
     server = make()
     admin = administrator(server)
     limited = token_of(admin, READ)

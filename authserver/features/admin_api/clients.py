@@ -19,6 +19,7 @@ from authserver.administration import (
     disable_client,
     edit,
     end_secret,
+    fitting_metadata,
     live_secrets,
     operators,
     ring,
@@ -26,11 +27,9 @@ from authserver.administration import (
 )
 from authserver.api import (
     Client,
-    ClientMetadata,
     Engine,
     Parameter,
     did_you_mean,
-    fitting_application_type,
     read_members,
 )
 from authserver.features.admin_api import problems
@@ -178,33 +177,27 @@ def _fits(engine: Engine, client: Client, wanted: str, states: Iterable[str]) ->
 
 
 def create(call: Call) -> Answer:
-    engine = call.engine
+    engine, sent = call.engine, Sent(call.sent)
     ring.check_known(engine)
-    sent = Sent(call.sent)
-    redirect_uris = sent.texts("redirect_uris")
-    grant_types = sent.texts("grant_types") or (
-        ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
-    )
-    metadata = ClientMetadata(
-        client_name=sent.text("client_name", required=True).strip(),
-        redirect_uris=redirect_uris,
-        token_endpoint_auth_method=sent.text("token_endpoint_auth_method", "client_secret_basic"),
-        grant_types=grant_types,
-        response_types=("code",) if "authorization_code" in grant_types else (),
+    metadata = fitting_metadata(
+        name=sent.text("client_name", required=True).strip(),
+        redirect_uris=sent.texts("redirect_uris"),
+        grant_types=sent.texts("grant_types"),
         scopes=sent.words("scope"),
-        application_type=sent.text("application_type") or fitting_application_type(redirect_uris),
+        auth_method=sent.text("token_endpoint_auth_method", "client_secret_basic"),
+        application_type=sent.text("application_type") or None,
+        details={link: sent.text(link) or None for link in LINKS},
     )
     client_id = sent.text("client_id") or None
     first_party = sent.flag("first_party", False)
     rotates = sent.flag("rotates_refresh_tokens", True)
-    links = {name: sent.text(name) for name in LINKS}
     _check_offered(engine, sent, metadata.grant_types, metadata.scopes, metadata.token_endpoint_auth_method)
     sent.end()
     call.administrator.refuse_beyond(metadata.scopes)
-    details = {**{name: url for name, url in links.items() if url}, **_of_plugins(engine, call.sent)}
+    kept = {name: value for name, value in _of_plugins(engine, call.sent).items() if value is not None}
     client, secret = add_client(
         engine,
-        replace(metadata, details={name: value for name, value in details.items() if value is not None}),
+        replace(metadata, details={**metadata.details, **kept}),
         client_id=client_id,
         first_party=first_party,
         rotates_refresh_tokens=rotates,
