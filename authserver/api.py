@@ -82,9 +82,9 @@ issuer at its well-known address.
 
 For an endpoint with problem details (RFC 9457): its `Medium` is `PROBLEM`; it raises a `Problem` of a `Kind`, or
 `NothingThere`. The path of a `Route` may have placeholders such as `{name}`, which are in `request.matchdict`.
-`read_json_object` reads an object strictly, and `object_schema` is the schema of one. A plugin that serves a resource
-itself declares it in a mapping `own_resources`, by the path below the issuer; `describe_issued` says of a token what
-introspection says. What operators do is in `authserver.administration`.
+`read_json_object` reads an object strictly, `object_schema` is the schema of one, and `or_not_modified` answers 304. A
+plugin that serves a resource itself declares it in a mapping `own_resources`, by the path below the issuer;
+`describe_issued` says of a token what introspection says. What operators do is in `authserver.administration`.
 
 For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` says what the endpoint takes, answers and
 refuses with, each `Parameter` with its JSON Schema. What a plugin adds to operations of others it declares in a class
@@ -279,6 +279,7 @@ from authserver.web.operations import INFORMATION as CLIENT_INFORMATION
 from authserver.web.operations import METADATA as CLIENT_METADATA
 from authserver.web.problems import Kind, NothingThere, Problem
 from authserver.web.request import Request
+from authserver.web.revalidation import or_not_modified
 from authserver.web.route import Medium, Origins, Route
 
 __all__ = [
@@ -440,6 +441,7 @@ __all__ = [
     "normalise_username",
     "object_schema",
     "of_this_generation",
+    "or_not_modified",
     "origin_problem",
     "proven_client",
     "proven_key",

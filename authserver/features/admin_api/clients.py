@@ -333,7 +333,7 @@ def end(call: Call) -> Answer:
     if named not in [secret["secret"] for secret in live]:
         raise nothing_there()
     try:
-        end_secret(call.engine, client.client_id, named, last_too=call.query.get("last") == "true")
+        end_secret(call.engine, client.client_id, named, last_too=call.flag("last"))
     except LastSecret as error:
         raise conflict(
             f"{error}, and without it the client cannot authenticate: give it another one first, or send last=true."

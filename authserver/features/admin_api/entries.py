@@ -97,6 +97,13 @@ class Call:
         """An id from the address. Raises NothingThere for a text that is none."""
         return read_id(self.ids[placeholder])
 
+    def flag(self, name: str) -> bool:
+        """A parameter of the address that is `true`, or not. Raises Problem."""
+        text = self.query.get(name) or "false"
+        if text not in ("true", "false"):
+            raise invalid_parameter(name, "expected true or false")
+        return text == "true"
+
     def is_unchanged(self, etag: str) -> None:
         """Refuse the request unless its `If-Match` names this ETag. Raises Problem."""
         if self.if_match is not None and etag not in self.if_match:

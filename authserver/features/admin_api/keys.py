@@ -59,9 +59,8 @@ def _shown(call: Call, key: Any) -> dict[str, Any] | None:
 
 
 def list_keys(call: Call) -> Answer:
-    text = call.query.get("all")
     keys = call.engine.stores.signing_keys.list()
-    if text != "true":
+    if not call.flag("all"):
         keys = [key for key in keys if key.state(call.engine.now) is not KeyState.REMOVED]
     return Answer(body={"items": [_shown(call, key) for key in keys]})
 

@@ -18,7 +18,6 @@ from authserver.features.admin_api.entries import (
     Entry,
     Sent,
     conflict,
-    invalid_parameter,
     there,
     write_id,
 )
@@ -200,10 +199,7 @@ def _members(engine: Engine, sent: Sent) -> dict[str, Any]:
 def remove(call: Call) -> Answer:
     engine, resource = call.engine, find_stored(call)
     call.is_unchanged(etag_of(shown(resource)))
-    text = call.query.get("dry_run") or "false"
-    if text not in ("true", "false"):
-        raise invalid_parameter("dry_run", "expected true or false")
-    dry_run = text == "true"
+    dry_run = call.flag("dry_run")
     if engine.stores.grants.count() > MAXIMUM_GRANTS:
         raise conflict(
             f"There are more than {MAXIMUM_GRANTS} grants to look through, which takes too long here: "

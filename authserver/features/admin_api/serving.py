@@ -47,6 +47,7 @@ from authserver.api import (
     from_text,
     json_response,
     object_schema,
+    or_not_modified,
     read_body,
     read_json_object,
     read_query,
@@ -153,6 +154,7 @@ def described(entry: Entry) -> Operation:
         bearer=BEARER,
         scope=entry.scope,
         errors=(TooManyRequests,),
+        open_to=("client_metadata",) if entry.open_body else (),
         problems=tuple(dict.fromkeys(found)),
         cached=entry.conditional and entry.method == "GET",
     )
@@ -194,17 +196,17 @@ class Endpoint:
         call = self._call(request, entry, administrator)
         key = _idempotency_key(request) if entry.method == "POST" else None
         if key is None:
-            return self._response(request, entry, _done(entry, call))
-        return self._once(request, entry, call, key)
+            return _response(request, entry, call)
+        return _once(request, entry, call, key)
 
     def _call(self, request: Request, entry: Entry, administrator: Administrator) -> Call:
         """What was sent. Raises Problem."""
-        url = self.guard.protected.identifier
+        settings = request.application.parts.settings
         return Call(
             engine=request.engine,
             administrator=administrator,
-            url=url,
-            path=request.path_info.removeprefix(request.application.parts.settings.issuer_path + self.path),
+            url=self.guard.protected.identifier,
+            path=request.path_info.removeprefix(settings.issuer_path + self.path),
             ids=request.matchdict,
             query=_read_query(request, entry),
             sent=_read_body(request, entry),
@@ -212,56 +214,53 @@ class Endpoint:
             groups=self.guard.groups,
         )
 
-    def _response(self, request: Request, entry: Entry, answer: Answer) -> Response:
-        if answer.body is None:
-            response = Response(status=204)
-            response.headers["Cache-Control"] = "no-store"
-            return response
-        response = json_response(answer.body, status=entry.status)
-        url = self.guard.protected.identifier
-        if answer.location:
-            response.headers["Location"] = url + answer.location
-        if answer.after:
-            query = [(name, value) for name in entry.query for value in read_query(request).all(name)]
-            limit = read_query(request).get("limit")
-            query += [("limit", limit)] if limit else []
-            query.append(("after", answer.after))
-            below = request.path_info.removeprefix(request.application.parts.settings.issuer_path + self.path)
-            response.headers["Link"] = f'<{url}{below}?{urlencode(query)}>; rel="next"'
-        if answer.etag:
-            if entry.method == "GET":
-                # It may be kept, to ask whether it has changed.
-                response.headers["Cache-Control"] = "private, no-cache"
-            response.headers["ETag"] = f'"{answer.etag}"'
-            if entry.method == "GET" and answer.etag in request.if_none_match:
-                response.status_int = 304
-                response.body = b""
-                del response.headers["Content-Type"], response.headers["Content-Length"]
-        return response
 
-    def _once(self, request: Request, entry: Entry, call: Call, key: str) -> Response:
-        """Do it unless it was done with this key, and answer as then.
-
-        The key is claimed first, in the transaction of the act: a request with the same key waits for this one, and then
-        gets the same answer. If the act is refused or fails, nothing was done, and the key is free again.
-        """
-        engine, mark = call.engine, _mark(call.engine, call, entry, key)
-        if not engine.stores.kept.add_once(mark):
-            known = engine.stores.kept.find(mark.kind, mark.digest)
-            if known is None or known.expires_at > engine.now:
-                return _replayed(engine, mark, known)
-            # Clean-up has not come by yet.
-            mark = replace(mark, created_at=known.created_at)
-            if not engine.stores.kept.change(known, mark):
-                return _replayed(engine, mark, engine.stores.kept.find(mark.kind, mark.digest))
-        response = self._response(request, entry, _done(entry, call))
-        headers = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
-        told = {"status": response.status_int, "headers": headers, "body": response.body.decode()}
-        sealed = engine.ring.seal(json.dumps(told).encode(), purpose=ANSWERED, context=mark.digest.hex())
-        engine.stores.kept.change(
-            mark, replace(mark, claimed_at=engine.now, details={**mark.details, "answer": to_text(sealed)})
-        )
+def _response(request: Request, entry: Entry, call: Call) -> Response:
+    """Do it, and answer. Raises Problem, NothingThere."""
+    answer = _done(entry, call)
+    if answer.body is None:
+        response = Response(status=204)
+        response.headers["Cache-Control"] = "no-store"
         return response
+    response = json_response(answer.body, status=entry.status)
+    if answer.location:
+        response.headers["Location"] = call.url + answer.location
+    if answer.after:
+        query = [pair for pair in call.query.pairs() if pair[0] != "after"]
+        address = f"{call.url}{call.path}?{urlencode([*query, ('after', answer.after)])}"
+        response.headers["Link"] = f'<{address}>; rel="next"'
+    if answer.etag and entry.method == "GET":
+        # It may be kept, to ask whether it has changed.
+        response.headers["Cache-Control"] = "private, no-cache"
+        return or_not_modified(request, response, answer.etag)
+    if answer.etag:
+        response.headers["ETag"] = f'"{answer.etag}"'
+    return response
+
+
+def _once(request: Request, entry: Entry, call: Call, key: str) -> Response:
+    """Do it unless it was done with this key, and answer as then.
+
+    The key is claimed first, in the transaction of the act: a request with the same key waits for this one, and then
+    gets the same answer. If the act is refused or fails, nothing was done, and the key is free again.
+    """
+    engine, mark = call.engine, _mark(call.engine, call, entry, key)
+    if not engine.stores.kept.add_once(mark):
+        known = engine.stores.kept.find(mark.kind, mark.digest)
+        if known is None or known.expires_at > engine.now:
+            return _replayed(engine, mark, known)
+        # Clean-up has not come by yet.
+        mark = replace(mark, created_at=known.created_at)
+        if not engine.stores.kept.change(known, mark):
+            return _replayed(engine, mark, engine.stores.kept.find(mark.kind, mark.digest))
+    response = _response(request, entry, call)
+    headers = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
+    told = {"status": response.status_int, "headers": headers, "body": response.body.decode()}
+    sealed = engine.ring.seal(json.dumps(told).encode(), purpose=ANSWERED, context=mark.digest.hex())
+    engine.stores.kept.change(
+        mark, replace(mark, claimed_at=engine.now, details={**mark.details, "answer": to_text(sealed)})
+    )
+    return response
 
 
 def _done(entry: Entry, call: Call) -> Answer:

@@ -66,9 +66,6 @@ SHOWN: Mapping[str, Parameter] = {
 def search(call: Call) -> Answer:
     engine, query = call.engine, call.query
     types, name, source = types_of(query.all("event")), query.get("user"), query.get("source")
-    refused = query.get("refused") or "false"
-    if refused not in ("true", "false"):
-        raise invalid_parameter("refused", "expected true or false")
     user_id = user_id_of(engine, name) if name else None
     if name and user_id is None:
         raise invalid_parameter(
@@ -77,7 +74,7 @@ def search(call: Call) -> Answer:
         )
     wanted = EventFilter(
         event_id=query.get("error_id"),
-        types=refused_types(types) if refused == "true" else types,
+        types=refused_types(types) if call.flag("refused") else types,
         client_id=query.get("client"),
         user_id=user_id,
         grant_id=query.get("grant"),
