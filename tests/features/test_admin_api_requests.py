@@ -369,6 +369,37 @@ def test_a_bound_token_needs_a_proof_of_its_key_for_each_request(bound: Administ
     assert ask(proof("GET", f"{API}/clients", bound.token), path="/clients?limit=1").status_int == 200
 
 
+def test_a_proof_from_before_a_restored_backup_is_not_taken(bound: Administrator) -> None:
+    """T149: it may have been used, and the backup does not know."""
+    sent = proof("GET", f"{API}/clients", bound.token)
+    with bound.server.begin() as engine:
+        engine.stores.generations.begin(engine.now)
+    bound.server.application.parts.generation.read()
+    answer = bound.ask("GET", "/clients", Authorization=f"DPoP {bound.token}", DPoP=sent)
+    assert_problem(answer, 401, "invalid-proof")
+
+
+def test_of_many_who_send_one_proof_at_once_one_is_let_in(make: Make, database_url: str) -> None:
+    server = make(database_url)
+    admin = administrator(server)
+    answer = server.ask(
+        "/oauth/token",
+        admin.client,
+        admin.secret,
+        headers={"DPoP": proof("POST", f"{server.issuer}/oauth/token")},
+        grant_type="client_credentials",
+        resource=API,
+        scope=READ,
+    ).json
+    token = answer["access_token"]
+    sent = proof("GET", f"{API}/clients", token)
+    statuses = at_once(
+        4,
+        lambda _: admin.ask("GET", "/clients", Authorization=f"DPoP {token}", DPoP=sent).status_int,
+    )
+    assert Counter(statuses) == {200: 1, 401: 3}
+
+
 def test_without_the_plugin_no_bound_token_is_taken(make: Make) -> None:
     plugins = settings()["authserver.plugins"] or ""
     server = make(**{"authserver.plugins": plugins.replace(" dpop", "")})

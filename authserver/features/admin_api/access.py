@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -26,11 +26,11 @@ from authserver.api import (
     Problem,
     TemporarilyUnavailable,
     TokenKind,
-    canonical_resource,
     claim_rate,
     describe_issued,
     digest,
     find_issued,
+    of_this_generation,
 )
 from authserver.features.admin_api import problems
 from authserver.features.admin_api.entries import PREFIX, Administrator
@@ -55,6 +55,8 @@ from authserver_resource.request import of_wsgi
 
 # The proofs that were used, among the small records.
 PROOF = "admin-api-proof"
+# By how much the time in a proof may differ from ours, either way.
+TOLERANCE = timedelta(seconds=60)
 _KEYS, _INTROSPECTION = "https://localhost/keys", "https://localhost/introspection"
 _ENGINE: ContextVar[Engine] = ContextVar("engine")
 
@@ -81,7 +83,6 @@ class Guard:
         groups: frozenset[str],
         token_types: Iterable[str],
     ) -> None:
-        self._form = canonical_resource(url)
         self.groups = groups
         self._kids: tuple[str, ...] = ()
         self.protected = ProtectedResource(
@@ -98,7 +99,9 @@ class Guard:
             ),
             scopes=list(scopes),
             name=name,
-            dpop=Dpop(replays=_Proofs()) if "DPoP" in token_types else None,
+            dpop=Dpop(replays=_Proofs(), tolerance=int(TOLERANCE.total_seconds()))
+            if "DPoP" in token_types
+            else None,
             development=issuer.startswith("http:"),
             fetch=_answer,
         )
@@ -167,7 +170,7 @@ class Guard:
         issued = find_issued(engine, environ["HTTP_AUTHORIZATION"].strip().partition(" ")[2].strip())
         if issued is None or issued.kind is not TokenKind.ACCESS or not issued.is_active(engine.now):
             raise self._refused("The access token has ended, or was revoked.")
-        if {canonical_resource(each) for each in issued.audience} != {self._form}:
+        if issued.audience != (self.protected.identifier,):
             # Another resource that has it could use it here.
             raise self._refused("The access token is for other resources, too.")
         return issued
@@ -205,8 +208,10 @@ class _Proofs:
     """The proofs that were used, for all processes (`authserver_resource.Replays`)."""
 
     def claim(self, identifier: str, until: float) -> bool:
+        """Whether it was not used before; False, too, if that cannot be known, because the database was restored since."""
         engine = _ENGINE.get()
-        return engine.stores.kept.add_once(
+        first = datetime.fromtimestamp(until, UTC) - 2 * TOLERANCE - timedelta(seconds=1)
+        return of_this_generation(engine, first) and engine.stores.kept.add_once(
             Kept(
                 kind=PROOF,
                 digest=digest(PROOF, identifier),
