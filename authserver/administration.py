@@ -1,22 +1,25 @@
-"""What operators do, for features that let them do it: engine functions, their refusals and what they return.
+"""What operators do and see, in one place: commands, pages and an API for operators call these functions alike.
 
-Commands call the same functions. A feature imports from here and from `authserver.api`, never from the engine.
+A plugin that decides or observes needs none of them, and imports `authserver.api` alone. One that imports this is trusted
+with everything.
 """
 
-from authserver.engine import operators, resources
-from authserver.engine.audit import MAXIMUM_PAGE, BadSearch, refused_types, source_of, types_of
-from authserver.engine.audit import search as search_events
+from __future__ import annotations
+
+from authserver.engine import operators, overview, resources
+from authserver.engine.audit import (
+    MAXIMUM_PAGE,
+    BadSearch,
+    Page,
+    find,
+    refused_types,
+    search,
+    source_of,
+    types_of,
+)
 from authserver.engine.clients import initial_tokens
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.clients.editing import (
-    ChangedMeanwhile,
-    ClientEdit,
-    ClientUnchanged,
-    Edited,
-    ListEdit,
-    edit,
-    members,
-)
+from authserver.engine.clients.editing import ClientEdit, ClientUnchanged, Edited, ListEdit, edit, members
 from authserver.engine.clients.registration import add_client, fitting_metadata
 from authserver.engine.clients.secrets import (
     LastSecret,
@@ -27,78 +30,168 @@ from authserver.engine.clients.secrets import (
     live_secrets,
     rotate_secret,
 )
+from authserver.engine.counting import Rebuilt, rebuild_counts, whole_day_after
 from authserver.engine.crypto.jose import ALGORITHMS
+from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
 from authserver.engine.keys import ring, signing_keys
+from authserver.engine.letters import MailFailed, NoMail, is_mail_on
+from authserver.engine.moments import BadMoment, moment_of
 from authserver.engine.people.account import (
-    Ended,
     disconnect,
+    disconnect_all,
     enable_user,
+    let_in_by,
     revoke_grant,
+    set_password,
     sign_out_everywhere,
     user_id_of,
 )
-from authserver.engine.people.attributes import BadAttributes
-from authserver.engine.people.attributes import ChangedMeanwhile as UserChangedMeanwhile
-from authserver.engine.people.attributes import change as change_user
+from authserver.engine.people.attributes import BadAttributes, ChangedMeanwhile, change
 from authserver.engine.people.login import BadPassword, add_user, disable_user
-from authserver.engine.people.usernames import BadUsername
+from authserver.engine.people.password_links import (
+    MAXIMUM_LIFETIME,
+    MINIMUM_LIFETIME,
+    NoLink,
+    PasswordLink,
+    SentLink,
+    make_link,
+    send_link,
+)
+from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.records import ClientState, EventFilter, InitialTokenState, KeyState, SigningKey
-from authserver.engine.resources import MINIMUM_LIFETIME, BadResource
-from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME as MAXIMUM_LIFETIME
-from authserver.settings import AccessTokenFormat as TokenFormat
+from authserver.engine.records import (
+    REFUSALS,
+    ClientState,
+    EventFilter,
+    EventType,
+    Gauge,
+    GrantFilter,
+    InitialTokenState,
+    KeyState,
+    SigningKey,
+    Step,
+)
+from authserver.engine.resources import BadResource
+from authserver.engine.statistics import (
+    MAXIMUM_POINTS,
+    MAXIMUM_ROWS,
+    By,
+    CountingProgress,
+    Figures,
+    Measure,
+    RefusedFor,
+    Series,
+    Totals,
+    TotalsRow,
+    counting_progress,
+    current_figures,
+    gauge_series,
+    latest_figures,
+    refusal_reasons,
+    series,
+    totals,
+)
+from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
 
 __all__ = [
     "ALGORITHMS",
+    "MAXIMUM_ACCESS_TOKEN_LIFETIME",
     "MAXIMUM_LIFETIME",
     "MAXIMUM_PAGE",
+    "MAXIMUM_POINTS",
+    "MAXIMUM_ROWS",
     "MINIMUM_LIFETIME",
+    "REFUSALS",
+    "AccessTokenFormat",
+    "Act",
     "AlreadyExists",
     "BadAttributes",
+    "BadMoment",
     "BadPassword",
     "BadResource",
     "BadSearch",
     "BadUsername",
+    "By",
     "ChangedMeanwhile",
     "ClientEdit",
     "ClientState",
     "ClientUnchanged",
+    "CountingProgress",
     "Edited",
     "Ended",
     "EventFilter",
+    "EventType",
+    "Figures",
+    "Gauge",
+    "GrantFilter",
     "InitialTokenState",
     "KeyState",
     "LastSecret",
     "ListEdit",
+    "MailFailed",
+    "Measure",
+    "NoLink",
+    "NoMail",
+    "Page",
+    "PasswordLink",
+    "Rebuilt",
+    "RefusedFor",
     "SecretsUnchanged",
+    "SentLink",
+    "Series",
     "SigningKey",
-    "TokenFormat",
+    "Step",
+    "Subject",
+    "SubjectKind",
+    "Totals",
+    "TotalsRow",
     "TwoLiveSecrets",
-    "UserChangedMeanwhile",
     "add_client",
     "add_user",
-    "change_user",
+    "change",
     "client_with_secrets",
+    "counting_progress",
+    "current_figures",
     "disable_client",
     "disable_user",
     "disconnect",
+    "disconnect_all",
     "edit",
     "enable_user",
+    "end",
+    "end_at_once",
     "end_secret",
+    "find",
     "fitting_metadata",
+    "gauge_series",
     "initial_tokens",
+    "is_mail_on",
+    "latest_figures",
+    "let_in_by",
     "live_secrets",
+    "make_link",
     "members",
+    "moment_of",
+    "normalise_username",
     "operators",
+    "overview",
+    "plan",
+    "rebuild_counts",
+    "refusal_reasons",
     "refused_types",
     "resources",
     "revoke_grant",
     "ring",
     "rotate_secret",
-    "search_events",
+    "search",
+    "send_link",
+    "series",
+    "set_password",
     "sign_out_everywhere",
     "signing_keys",
     "source_of",
+    "totals",
     "types_of",
     "user_id_of",
+    "whole_day_after",
 ]

@@ -77,6 +77,9 @@ the token endpoint does; an endpoint that asks plugins afterwards calls `proven_
 `json_response` makes a response, and an `OAuthError` becomes an error in the medium of the
 endpoint; `TemporarilyUnavailable` says that trying again may help. `read_bearer` reads an access token from the
 Authorization header of the caller, `find_issued` finds the `Issued` behind it, and `InvalidToken` refuses it.
+A page for signed-in people (`personal` in its `Route`) reads its address with `read_page_query` and its form with
+`read_own_form`, whose token is the `session_token`; `see_login` sends strangers to sign in and back, `see_other` sends
+elsewhere, `own_url` is the address of a page, and a `PageError` is shown as one.
 `config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
 issuer at its well-known address.
 
@@ -100,6 +103,9 @@ For small records that expire (`engine.stores.kept`): `Kept` is one; its kind is
 `digest` is that of a `new_credential` or of another text, and `well_formed` refuses, without a look into the database,
 what this server cannot have made.
 
+For mail (`send_mail`): a `Mail` is what to send, `MailFailed` says that it was not sent, and whether trying again is of no
+use; `mail_address_problem` says why a text cannot be an address.
+
 For documents at URLs that somebody else named, such as a client (`engine.fetcher`): `DocumentKind` says how a kind of
 document is read and how long it may be used, `fetch` returns a `Document`, and `FetchFailed` says why there is none, by
 its `FetchProblem`. `post` sends something to such a URL and returns the `Reply`. For a URL of the operator's, which may
@@ -109,6 +115,9 @@ For methods of client authentication (`client_proofs`): a `ClientProof` says how
 refuses one, and `is_used` says early that a `SingleUse` was used before. `verify_assertion`, `single_use` and `TrustedKeys`
 are for assertions that clients sign.
 
+For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
+`Service` sends it.
+
 For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` parses a JWS, and `foreign_key` reads
 the key that signed it. Something that may be used only once is a `SingleUse` among the `uses` of a `Binding` or an
 `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of a plugin asks for the
@@ -117,6 +126,7 @@ before the database was restored.
 """
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
+from authserver.engine.audit import as_json as event_as_json
 from authserver.engine.authorization_request import Expanded, check_request
 from authserver.engine.clients.authentication import proven_client, read_bearer
 from authserver.engine.clients.client_metadata import read_flag, read_members, read_metadata, read_object
@@ -172,12 +182,14 @@ from authserver.engine.errors import (
     InvalidTarget,
     InvalidToken,
     OAuthError,
+    PageError,
     TemporarilyUnavailable,
     TooManyRequests,
     UnauthorizedClient,
 )
 from authserver.engine.fetches import fetch as fetch_named
 from authserver.engine.introspect import described as describe_issued
+from authserver.engine.letters import Mail, MailFailed, mail_address_problem
 from authserver.engine.parameters import Parameters
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.questions import (
@@ -243,6 +255,7 @@ from authserver.protocols import (
     ClientProofsHook,
     CodeDetailsHook,
     ConsentDecisionHook,
+    DeliverHook,
     ExpandAuthorizationRequestHook,
     ExpandRegistrationHook,
     FindClientHook,
@@ -260,13 +273,14 @@ from authserver.protocols import (
     ResourceDecisionHook,
     ScopeDecisionHook,
     ScopesHook,
+    SendMailHook,
     ServerMetadataHook,
     TokenBindingHook,
     TokenClaimsHook,
     TokenResponseHook,
 )
 from authserver.settings import LOOPBACK_HOSTS, Secret
-from authserver.web.forms import read_body, read_form, read_json, read_query
+from authserver.web.forms import read_body, read_form, read_json, read_page_query, read_query
 from authserver.web.json import json_response
 from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter, object_schema
 from authserver.web.operations import (
@@ -277,10 +291,12 @@ from authserver.web.operations import (
 )
 from authserver.web.operations import INFORMATION as CLIENT_INFORMATION
 from authserver.web.operations import METADATA as CLIENT_METADATA
+from authserver.web.pages import own_url, see_other
 from authserver.web.problems import Kind, NothingThere, Problem
 from authserver.web.request import Request
 from authserver.web.revalidation import or_not_modified
 from authserver.web.route import Medium, Origins, Route
+from authserver.web.session import read_own_form, see_login, session_token
 
 __all__ = [
     "AUTHORIZATION_ERRORS",
@@ -322,6 +338,7 @@ __all__ = [
     "Counted",
     "Credentials",
     "Decision",
+    "DeliverHook",
     "Described",
     "Document",
     "DocumentKind",
@@ -356,6 +373,8 @@ __all__ = [
     "Kept",
     "Kind",
     "LoginDecisionHook",
+    "Mail",
+    "MailFailed",
     "Medium",
     "NothingThere",
     "OAuthError",
@@ -363,6 +382,7 @@ __all__ = [
     "Operation",
     "OriginDecisionHook",
     "Origins",
+    "PageError",
     "Parameter",
     "Parameters",
     "PrivateUseRedirectUrisHook",
@@ -385,6 +405,7 @@ __all__ = [
     "ScopeDecisionHook",
     "ScopesHook",
     "Secret",
+    "SendMailHook",
     "ServerMetadataHook",
     "Service",
     "Session",
@@ -420,6 +441,7 @@ __all__ = [
     "did_you_mean",
     "digest",
     "equal",
+    "event_as_json",
     "fetch_named",
     "fetched_problem",
     "find_issued",
@@ -434,6 +456,7 @@ __all__ = [
     "is_used",
     "json_response",
     "link_problem",
+    "mail_address_problem",
     "narrow",
     "network_of",
     "new_credential",
@@ -443,6 +466,7 @@ __all__ = [
     "of_this_generation",
     "or_not_modified",
     "origin_problem",
+    "own_url",
     "proven_client",
     "proven_key",
     "read_bearer",
@@ -455,11 +479,16 @@ __all__ = [
     "read_members",
     "read_metadata",
     "read_object",
+    "read_own_form",
+    "read_page_query",
     "read_query",
     "redirect_uri_problem",
     "remove_registration",
     "requested_scopes",
     "same_loopback_redirect_uri",
+    "see_login",
+    "see_other",
+    "session_token",
     "single_use",
     "to_text",
     "update_registration",

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,19 +30,26 @@ from authserver.engine import grants
 from authserver.engine.clients import client_metadata
 from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
+from authserver.engine.counting import Counting
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.floods import Floods
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
+from authserver.engine.letters import Letter, is_mail_on
 from authserver.engine.metadata import MetadataCollision, auth_methods, joined
+from authserver.engine.people import password_links
 from authserver.engine.ports import StorageUnavailable
+from authserver.engine.records import EventType
 from authserver.engine.restore.generation import FollowedGeneration
 from authserver.engine.turnstile import Turnstile
+from authserver.event_readers import Reader, Reading
 from authserver.fetching.fetcher import fetcher_of
 from authserver.ini import Loaded
+from authserver.mailing import Mailer
 from authserver.plugins import listed_resources
 from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
+from authserver.plugins.delivering import deliveries
 from authserver.plugins.shadow import Shadow
 from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
@@ -75,17 +82,23 @@ class Application:
         parts: what the engine is made of, the settings among them.
         storage: the database.
         caretaker: cleans up in the background.
+        readings: the readers of the events that work in the background.
         floods: counts what strangers are refused too often.
+        mailer: sends letters to people.
         insecure: a line for everything that must not be so in production.
         caller: who works with it where no request does: the server itself, or a command.
+        origins: where each setting comes from, by its key (`ini.origins`).
     """
 
     parts: ServerParts
     storage: Database
     caretaker: Caretaker
+    readings: tuple[Reading, ...]
     floods: Floods
+    mailer: Mailer
     insecure: tuple[str, ...]
     caller: Caller
+    origins: Mapping[str, str] = field(default_factory=dict)
     _probes: TimeLimit = field(default_factory=lambda: TimeLimit(PROBE_SECONDS, threads=2))
 
     @contextmanager
@@ -98,13 +111,41 @@ class Application:
         self.tell(engine.journal)
 
     def tell(self, journal: Journal) -> None:
-        """Call observing plugins with what happened, after the commit (T112)."""
+        """Call observing plugins with what happened, and send what was written to people, after the commit (T112).
+
+        Raises:
+            MailFailed: a command wanted a mail to be sent, and it was not; what it changed stays.
+        """
         for event in journal.events:
             self.parts.policies.observe(event)
+        self.mailer.put(journal.letters)
+
+    def answer_forgotten(self, username: str, caller: Caller) -> None:
+        """Send this person a link, in the background: whoever asked for it waits as long for every name.
+
+        Args:
+            caller: of the request in which somebody asked.
+        """
+
+        def answer() -> None:
+            with self.begin(caller=caller) as engine:
+                password_links.answer_forgotten(engine, username)
+
+        self.mailer.later(answer)
+
+    def note_failed_mail(self, letter: Letter, problem: str) -> None:
+        """Note that a letter was not sent in the end; the log says why."""
+        log.error("a mail (%s) to %s was not sent: %s", letter.kind, letter.user.user_id, problem)
+        with self.begin() as engine:
+            engine.journal.user_id = letter.user.user_id
+            engine.record(EventType.MAIL_FAILED, details={"letter": letter.kind})
 
     def close(self) -> None:
-        """Stop cleaning up, store what was counted, close the plugins and all connections. Harmless a second time."""
+        """Stop what works in the background, store what was counted, close plugins and connections. Harmless twice."""
         self.caretaker.stop()
+        for reading in self.readings:
+            reading.stop()
+        self.mailer.stop()
         self.floods.store(everything=True)
         self.parts.policies.close()
         self.storage.close()
@@ -125,6 +166,8 @@ class Application:
         self.check_database()
         self.prepare_keys()
         self.parts.generation.began_at()
+        for reading in self.readings:
+            reading.begin()
 
     def prepare_keys(self) -> None:
         """Check the key ring, make a signing key unless there is one, and read all keys.
@@ -140,7 +183,8 @@ class Application:
     def engine(self, request: Request) -> Engine:
         """The engine of one web request, in the transaction of that request."""
         stores, journal = self.storage.for_transaction(request.tm), request.journal
-        if self.parts.policies.serves("observe"):
+        policies = self.parts.policies
+        if policies.serves("observe") or is_mail_on(policies):
             request.tm.get().addAfterCommitHook(lambda committed: self.tell(journal) if committed else None)
         return Engine.of(self.parts, stores, datetime.now(UTC), caller=request.caller, journal=journal)
 
@@ -162,6 +206,8 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
         raise SystemExit(f"authserver cannot start: the database cannot be used: {error}") from None
     application: Application = router.registry.application
     application.caretaker.start()
+    for reading in application.readings:
+        reading.start()
     atexit.register(application.close)
     _end_in_order()
     return router
@@ -231,7 +277,8 @@ def build(
     )
     plugins, insecure = load(settings.plugins, others=settings.shadow_plugins)
     try:
-        return _build(loaded, plugins, insecure, caller, load if shadow else None)
+        application = _build(loaded, plugins, insecure, caller, load if shadow else None)
+        return replace(application, origins=ini_reader.origins(ini))
     except BaseException:
         plugins.close()
         raise
@@ -300,14 +347,23 @@ def _build(
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     floods = Floods(storage, settings.refusals_per_minute, plugins.observe)
-    return Application(
+    readers: tuple[Reader, ...] = (Counting(), *deliveries(plugins))
+    application = Application(
         parts=parts,
         storage=storage,
         caretaker=Caretaker(storage, settings, floods),
+        readings=tuple(Reading(storage, reader) for reader in readers),
         floods=floods,
+        mailer=Mailer(
+            plugins,
+            settings,
+            in_background=caller is SERVER,
+            failed=lambda letter, problem: application.note_failed_mail(letter, problem),
+        ),
         insecure=(*loaded.insecure, *insecure_plugins, *insecure_shadows),
         caller=caller,
     )
+    return application
 
 
 def _check_scope_groups(settings: Settings, scopes: Iterable[str]) -> None:

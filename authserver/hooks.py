@@ -254,12 +254,16 @@ def contributing(
     return declare
 
 
-def observing(function: F) -> F:
+def observing(*, timed: bool) -> Callable[[F], F]:
     """Declare an observing hook."""
-    OBSERVING[function.__name__] = Observing(
-        name=function.__name__, function=function, silence="no plugin is notified", timed=True
-    )
-    return hookspec(function)
+
+    def declare(function: F) -> F:
+        OBSERVING[function.__name__] = Observing(
+            name=function.__name__, function=function, silence="no plugin is notified", timed=timed
+        )
+        return hookspec(function)
+
+    return declare
 
 
 def is_implemented(plugin: object, hook: str) -> bool:

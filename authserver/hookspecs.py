@@ -7,7 +7,7 @@ Plugins are asked in the order of the INI; an implementation may take fewer argu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from authserver.engine.authorization_request import Expanded
 from authserver.engine.clients.client_metadata import CORE_MEMBERS
 from authserver.engine.context import Binding, ClientProof, Engine, ReadMember, Redeem, Welcome
 from authserver.engine.decisions import Decision
+from authserver.engine.letters import Mail
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import (
     AuthenticationQuestion,
@@ -913,6 +914,34 @@ def token_response(
     """
 
 
+@contributing(bool)
+def send_mail(mail: Mail) -> bool | None:
+    """Send a mail to a person: a link to set a password, or the news that a password has changed.
+
+    Called after the transaction was committed, in the background of a server process, and by the commands that send mail.
+    It has no time limit, so it needs one of its own.
+
+    Arguments:
+        mail: recipient, subject and plain text; the text may hold a secret.
+
+    Answers:
+        True: the mail was sent. With several plugins each sends it.
+        A `MailFailed` that it raises is tried again later, several times, unless it `is_final`; any other error, too.
+        None: not mine.
+
+    Nobody: no mail is sent, and the sign-in page has no "Forgot your password?".
+
+    Example::
+
+        @hookimpl
+        def send_mail(self, mail):
+            self.mailbox.put(mail.recipient, mail.subject, mail.text)
+            return True
+
+    Added in 0.1.
+    """
+
+
 @contributing(Mapping)
 def server_metadata(issuer: str) -> Mapping[str, Any] | None:
     """Members to add to the server metadata (RFC 8414). Asked once, at start.
@@ -961,7 +990,7 @@ def includeme(config: Configurator) -> None:
     """
 
 
-@observing
+@observing(timed=True)
 def observe(event: Event) -> None:
     """Called with each event after it was committed, except those about shadow plugins.
 
@@ -978,6 +1007,35 @@ def observe(event: Event) -> None:
         @hookimpl
         def observe(self, event):
             self.counter.increment(event.type)
+
+    Added in 0.1.
+    """
+
+
+@observing(timed=False)
+def deliver(events: Sequence[Event]) -> None:
+    """Called with every event after it was committed, until the plugin has returned: at least once, also after a crash.
+
+    It is called in the background, in one server process at a time, with a few events in the order in which they were
+    stored. What it raises is logged, and it is called with the same events again, after pauses of up to a minute; meanwhile
+    no other event reaches it. A plugin that is new gets those that are stored from then on.
+
+    Arguments:
+        events: what happened, as it is stored in the event table; one at least. Those about shadow plugins, and those of
+            commands, are among them.
+
+    Answers:
+        Nothing. To return says that nothing of these events is to be done any more. It must end by itself: no time limit
+        ends it.
+
+    Nobody: events are still stored in the event table.
+
+    Example::
+
+        @hookimpl
+        def deliver(self, events):
+            for event in events:
+                self.queue.send(key=event.event_id, body=event.type, timeout=10)
 
     Added in 0.1.
     """

@@ -128,6 +128,14 @@ def load(ini: Mapping[str, str]) -> Loaded:
     )
 
 
+def origins(ini: Mapping[str, str]) -> Mapping[str, str]:
+    """Where each value of the section comes from: `INI file`, `env:NAME` or `file:PATH`, by its key."""
+    return {
+        key: raw.strip() if raw.strip().startswith(("env:", "file:")) else "INI file"
+        for key, raw in ini.items()
+    }
+
+
 def read_fields(owner: type, given: Mapping[str, Resolved], prefix: str) -> tuple[dict[str, Any], list[str]]:
     """Convert texts to the types of a dataclass's fields.
 

@@ -18,7 +18,7 @@ This module is made from `hookspecs` (tests/test_protocols.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from pyramid.config import Configurator
 from authserver.engine.authorization_request import Expanded
 from authserver.engine.context import Binding, ClientProof, Engine, ReadMember, Redeem, Welcome
 from authserver.engine.decisions import Decision
+from authserver.engine.letters import Mail
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import (
     AuthenticationStep,
@@ -658,6 +659,26 @@ class TokenResponseHook(Protocol):
         ...
 
 
+class SendMailHook(Protocol):
+    """Of a plugin that serves `send_mail`."""
+
+    def send_mail(self, *, mail: Mail) -> bool | None:
+        """Send a mail to a person: a link to set a password, or the news that a password has changed.
+
+        Called after the transaction was committed, in the background of a server process, and by the commands that send mail.
+        It has no time limit, so it needs one of its own.
+
+        Arguments:
+            mail: recipient, subject and plain text; the text may hold a secret.
+
+        Answers:
+            True: the mail was sent. With several plugins each sends it.
+            A `MailFailed` that it raises is tried again later, several times, unless it `is_final`; any other error, too.
+            None: not mine.
+        """
+        ...
+
+
 class ServerMetadataHook(Protocol):
     """Of a plugin that serves `server_metadata`."""
 
@@ -703,5 +724,26 @@ class ObserveHook(Protocol):
 
         Answers:
             Nothing. A failure is logged and changes nothing; a slow observer delays the response, up to the time limit.
+        """
+        ...
+
+
+class DeliverHook(Protocol):
+    """Of a plugin that serves `deliver`."""
+
+    def deliver(self, *, events: Sequence[Event]) -> None:
+        """Called with every event after it was committed, until the plugin has returned: at least once, also after a crash.
+
+        It is called in the background, in one server process at a time, with a few events in the order in which they were
+        stored. What it raises is logged, and it is called with the same events again, after pauses of up to a minute; meanwhile
+        no other event reaches it. A plugin that is new gets those that are stored from then on.
+
+        Arguments:
+            events: what happened, as it is stored in the event table; one at least. Those about shadow plugins, and those of
+                commands, are among them.
+
+        Answers:
+            Nothing. To return says that nothing of these events is to be done any more. It must end by itself: no time limit
+            ends it.
         """
         ...

@@ -109,6 +109,8 @@ _PROXY = r"http://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}/?"
 _ROOM_FOR_THE_REST = 1024
 # Seconds. A retiring signing key verifies for at least so long, whatever the lifetime is set to meanwhile.
 MAXIMUM_ACCESS_TOKEN_LIFETIME = 86400
+# Seconds: a week.
+MAXIMUM_LINK_LIFETIME = 604800
 POLICY_TIME_LIMIT = 2.0
 Text = tuple[str, ...]
 Pairs = tuple[tuple[str, str], ...]
@@ -294,6 +296,31 @@ class Settings:
         Seconds,
         Meta(ge=60, le=31536000, description="Seconds after which a browser session ends in any case."),
     ] = 604800
+    password_link_lifetime: Annotated[
+        Seconds,
+        Meta(
+            ge=60,
+            le=MAXIMUM_LINK_LIFETIME,
+            description="Seconds in which a link to set a new password must be used.",
+        ),
+    ] = 3600
+    invitation_lifetime: Annotated[
+        Seconds,
+        Meta(
+            ge=60,
+            le=MAXIMUM_LINK_LIFETIME,
+            description="Seconds in which somebody new must use the link to set a first password.",
+        ),
+    ] = 259200
+    mail_attribute: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description=(
+                "The attribute of a person that holds the address to which mail is sent, if a plugin sends mail."
+            ),
+        ),
+    ] = "email"
     password_checks: Annotated[
         int,
         Meta(
@@ -444,6 +471,25 @@ class Settings:
             ),
         ),
     ] = 1209600
+    hourly_statistics_lifetime: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=315360000,
+            description=(
+                "Seconds for which it is kept how much happened in each hour; 0 keeps it for ever. Longer ago there are "
+                "days and months."
+            ),
+        ),
+    ] = 7776000
+    statistics_lifetime: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=630720000,
+            description="Seconds for which it is kept how much happened on each day; 0 keeps it for ever.",
+        ),
+    ] = 157680000
     refusals_per_minute: Annotated[
         int,
         Meta(

@@ -15,11 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
+from authserver.engine import counting, statistics
 from authserver.engine.crypto import digests
 from authserver.engine.floods import Floods
 from authserver.engine.keys import signing_keys
 from authserver.engine.ports import Storage, StorageUnavailable
-from authserver.engine.records import Batch, Disposable, Place
+from authserver.engine.records import Batch, Disposable, Place, Step
 from authserver.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,11 @@ def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
         lifetimes[Disposable.REFUSALS] = timedelta(seconds=settings.refusal_lifetime)
     if settings.event_lifetime:
         lifetimes[Disposable.EVENTS] = timedelta(seconds=settings.event_lifetime)
+    if settings.hourly_statistics_lifetime:
+        lifetimes[Disposable.HOURLY_COUNTS] = timedelta(seconds=settings.hourly_statistics_lifetime)
+    if settings.statistics_lifetime:
+        lifetimes[Disposable.COUNTS] = timedelta(seconds=settings.statistics_lifetime)
+        lifetimes[Disposable.SAMPLES] = timedelta(seconds=settings.statistics_lifetime)
     return {kind: now - GRACE - lifetime for kind, lifetime in lifetimes.items()}
 
 
@@ -135,6 +141,7 @@ class Caretaker:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._is_well = True
+        self._sampled_at: datetime | None = None
 
     def start(self) -> None:
         """Work until the process ends, unless `authserver.cleanup_interval` is 0."""
@@ -179,6 +186,7 @@ class Caretaker:
         now = datetime.now(UTC)
         if erased := erase_keys(self._storage, now):
             log.info("erased the private parts of %s signing keys that have ended", erased)
+        self._take_sample(now)
         before = cutoffs(self._settings, now)
         batches = remove_all(self._storage, before, self._ended.wait, self._places)
         for number, (kind, batch) in enumerate(batches, start=1):
@@ -191,6 +199,18 @@ class Caretaker:
                 if not self._take_lease():
                     return
                 renewed = time.monotonic()
+
+    def _take_sample(self, now: datetime) -> None:
+        """Note how much there is, once an hour. If it takes longer than the database lets it, the rest is done anyway."""
+        hour = counting.begin_of(Step.HOUR, now)
+        if hour == self._sampled_at:
+            return
+        self._sampled_at = hour
+        try:
+            with self._storage.begin() as stores:
+                statistics.take_sample(stores, self._settings, now)
+        except StorageUnavailable as error:
+            log.warning("how many grants, sessions, clients and people there are is not noted: %s", error)
 
     def _take_lease(self) -> bool:
         now = datetime.now(UTC)

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy import literal
 
 from authserver.engine.crypto import digests
-from authserver.engine.records import EventType, Grant, RegisteredBy, Token, TokenKind
+from authserver.engine.records import EventType, Gauge, Grant, RegisteredBy, Step, Token, TokenKind
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
 from authserver.storage.tables import (
@@ -30,7 +30,9 @@ from authserver.storage.tables import (
     client_secrets,
     clients,
     consents,
+    event_counts,
     events,
+    gauge_samples,
     grants,
     kept,
     sessions,
@@ -78,6 +80,8 @@ def fill(url: str, *, key_id: str, client_count: int, token_count: int) -> None:
         put.rows(tokens, grant_count * TOKENS_OF_A_GRANT, lambda n: _tokens(n, client_count))
         put.rows(kept, token_count, _kept)
         put.rows(events, token_count, lambda n: _events(n, client_count))
+        put.rows(event_counts, token_count, lambda n: _event_counts(n, client_count))
+        put.rows(gauge_samples, token_count, _gauge_samples)
     tidy(engine)
     engine.dispose()
 
@@ -366,6 +370,22 @@ def _events(n: _Numbers, client_count: int) -> Mapping[str, Any]:
         "decisions": [],
         "details": {},
     }
+
+
+def _event_counts(n: _Numbers, client_count: int) -> Mapping[str, Any]:
+    return {
+        "step": _every_second(n, literal("hour"), literal("day")),
+        "client_id": sa.case((n.i % 10 == 0, literal("")), else_=_client_of(n, n.i, client_count)),
+        "at": n.past(),
+        "type": EventType.TOKEN_ISSUED,
+        "grant_type": "refresh_token",
+        "reason": "",
+        "count": n.i,
+    }
+
+
+def _gauge_samples(n: _Numbers) -> Mapping[str, Any]:
+    return {"gauge": Gauge.PEOPLE, "step": Step.HOUR, "at": n.past(), "value": n.i}
 
 
 def main() -> None:

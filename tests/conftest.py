@@ -115,6 +115,7 @@ def postgresql_url(migrated_postgresql_url: str) -> str:
         )
         for table in reversed(Base.metadata.sorted_tables):
             connection.execute(f"DELETE FROM {table.name}")
+        connection.execute("ALTER SEQUENCE events_number_seq RESTART")
     return migrated_postgresql_url
 
 

@@ -157,8 +157,16 @@ class Breaks:
         return self.act("token_response")
 
     @hookimpl
+    def send_mail(self) -> Any:
+        return self.act("send_mail")
+
+    @hookimpl
     def observe(self) -> Any:
         return self.act("observe")
+
+    @hookimpl
+    def deliver(self) -> Any:
+        return self.act("deliver")
 
     @hookimpl
     def scopes(self) -> Any:
@@ -230,6 +238,7 @@ def test_a_deciding_plugin_has_failed(
         ("scopes", {}),
         ("grant_types", {}),
         ("client_proofs", {}),
+        ("send_mail", {"mail": None}),
         ("server_metadata", {"issuer": "https://as.example"}),
         ("includeme", {"config": None}),
     ],
@@ -262,6 +271,17 @@ def test_an_observing_plugin_harms_nobody(
     PluginSet([("breaks", kind("observe")), ("hears", Hears())]).observe(an_event())
     assert len(heard) == 1
     assert "plugin breaks failed in observe" in caplog.text
+
+
+@every_ending
+def test_a_plugin_that_does_not_deliver_says_so_with_an_exception(
+    kind: type[Breaks], raised: type[BaseException]
+) -> None:
+    """R-14: whatever it raises, the events are kept for it; the thread that reads them goes on."""
+    DOES[0] = raising(raised)
+    plugins = PluginSet([("breaks", kind("deliver"))])
+    with pytest.raises(Exception):  # noqa: B017 - of any kind, but an Exception
+        plugins.deliver("breaks", (an_event(),))
 
 
 def test_a_plugin_that_recurses_without_end_has_failed(kind: type[Breaks]) -> None:

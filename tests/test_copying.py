@@ -28,6 +28,7 @@ from authserver.engine.asking import allowed_resources
 from authserver.engine.clients.authentication import Credentials
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import InvalidTarget
+from authserver.engine.letters import Mail
 from authserver.engine.records import RegisteredBy
 from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginFailed, PluginSet
@@ -146,6 +147,10 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
+    def send_mail(self, mail: Any) -> Any:
+        return self.act(locals())
+
+    @hookimpl
     def token_claims(self, client: Any, user: Any, grant: Any, scopes: Any, resources: Any) -> Any:
         return self.act(locals())
 
@@ -155,6 +160,10 @@ class Acts:
 
     @hookimpl
     def observe(self, event: Any) -> Any:
+        return self.act(locals())
+
+    @hookimpl
+    def deliver(self, events: Any) -> Any:
         return self.act(locals())
 
     @hookimpl
@@ -248,6 +257,7 @@ def contributing() -> dict[str, dict[str, Any]]:
             "scopes": ("read",),
             "resources": (),
         },
+        "send_mail": {"mail": Mail(recipient="ann@people.example", subject="a", text="b\n", language="en")},
         "token_response": {"client": client, "grant": grant, "scopes": ("read",), "now": NOW},
     }
 
@@ -309,6 +319,7 @@ def test_an_event_that_an_observer_writes_into_is_another_s_as_it_was(kind: type
     event = an_event(details={"scopes": ["read"]}, decisions=({"facts": {"scopes": ["read"]}},))
     before = described(event)
     PluginSet([("acts", kind("observe"))]).observe(event)
+    PluginSet([("acts", kind("deliver"))]).deliver("acts", (event,))
     assert described(event) == before
 
 

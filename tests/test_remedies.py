@@ -44,6 +44,8 @@ MADE = {
     TOO_MANY,
     "admin-api",
     "client-assertion-verified",
+    "link-before-restore",
+    "link-expired",
     "sign-in-first",
     "sign-in-suffices",
     *(f"initial-access-token-{why}" for why in (*InitialTokenState, "restored") if why != "live"),

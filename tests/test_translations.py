@@ -28,6 +28,8 @@ JSON_ALONE = {
     "InvalidGrant",
     "InvalidRedirectUri",
     "InvalidToken",
+    # Its page says more.
+    "PasswordLinkRefused",
     "UnsupportedGrantType",
     "UnsupportedTokenType",
 }

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.containment import interruptible
@@ -17,6 +18,7 @@ COMMANDS = (
     "db",
     "demo",
     "doctor",
+    "end",
     "explain",
     "grant",
     "init",
@@ -29,6 +31,7 @@ COMMANDS = (
     "plugins",
     "policy",
     "resource",
+    "stats",
     "user",
 )
 
@@ -45,6 +48,12 @@ class Commands(OneSentence):
         name = name.replace("-", "_")
         command: click.Command = getattr(import_module(f"authserver.cli.{name}"), name)
         return command
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names alone: click would import every group for a line of its help, while somebody waits at each key."""
+        if incomplete[:1] == "-":
+            return super().shell_complete(context, incomplete)
+        return [CompletionItem(name) for name in COMMANDS if name.startswith(incomplete)]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

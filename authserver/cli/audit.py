@@ -64,6 +64,7 @@ def audit() -> None:
 @click.option("--source", metavar="ADDRESS", help="From this network address.")
 @click.option("--reason", help="For this reason, such as scope-not-registered.")
 @click.option("--error-id", metavar="ID", help="The id that an error answer or page showed, or of any event.")
+@click.option("--request-id", metavar="ID", help="Of the request with this id.")
 @since_option
 @until_option
 @click.option(
@@ -87,6 +88,7 @@ def search(
     source: str | None,
     reason: str | None,
     error_id: str | None,
+    request_id: str | None,
     since: datetime | None,
     until: datetime | None,
     limit: int,
@@ -101,6 +103,7 @@ def search(
     with configuration.engine(Plugins.UNUSED) as engine:
         wanted = EventFilter(
             event_id=error_id,
+            request_id=request_id,
             types=trail.refused_types(types) if refused else types,
             client_id=client_id,
             user_id=None if username is None else _user_id(engine, username),
@@ -137,6 +140,7 @@ def search(
         ("--source", source),
         ("--reason", reason),
         ("--error-id", error_id),
+        ("--request-id", request_id),
         ("--since", since),
         ("--until", until),
         ("--limit", limit),

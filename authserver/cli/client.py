@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,9 +14,10 @@ import click
 from authserver.cli import client_secrets
 from authserver.cli.client_secrets import SHOWN_ONCE, print_secrets
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
+from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
+from authserver.cli.paging import MAXIMUM_PAGE, after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
-from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.client_metadata import read_members
 from authserver.engine.clients.editing import (
     ChangedMeanwhile,
@@ -29,9 +31,10 @@ from authserver.engine.clients.editing import (
 from authserver.engine.clients.registration import add_client, fitting_metadata
 from authserver.engine.context import Engine
 from authserver.engine.crypto import strict_json
+from authserver.engine.ending import Act, Subject
 from authserver.engine.errors import InvalidClient, InvalidRedirectUri, TemporarilyUnavailable
 from authserver.engine.keys.ring import check_known
-from authserver.engine.records import ClientState, is_address
+from authserver.engine.records import Client, ClientState, is_address
 from authserver.explaining.remedies import remedy_of
 from authserver.ini import did_you_mean
 from authserver.limits import MAXIMUM_LOGO
@@ -291,22 +294,26 @@ def edit_client(configuration: Configuration, /, client_id: str, as_json: bool, 
     type=click.Choice([str(state) for state in ClientState]),
     help="Only those that are new, used, idle or gone; may be given several times.",
 )
+@click.option(
+    "--search", "text", default="", metavar="TEXT", help="Only those with this text in their id or name."
+)
+@limit_option("applications")
+@after_option("CLIENT_ID", "this client id")
 @json_option
 @click.pass_obj
-def list_clients(configuration: Configuration, states: tuple[str, ...], as_json: bool) -> None:
-    """List all applications, oldest first.
+def list_clients(
+    configuration: Configuration, states: tuple[str, ...], text: str, limit: int, after: str, as_json: bool
+) -> None:
+    """List applications by client id, so many at a time.
 
     An application is new until it gets its first code or token, or uses its secret, and then used; idle if it did not
     for 30 days; and gone if it was disabled.
     """
     with configuration.engine(Plugins.UNUSED) as engine:
-        found = [
-            item
-            for item in engine.stores.clients.list(engine.now)
-            if not states or item.state(engine.now) in states
-        ]
-    rows = [operators.client(item, engine.now) for item in found]
-    added = dict.fromkeys(name for item in found for name in item.details if name not in LINKS)
+        found = list(islice(_in_pages(engine, text, after, states), limit + 1))
+        now = engine.now
+    rows = [operators.client(item, now) for item in found[:limit]]
+    added = dict.fromkeys(name for item in found[:limit] for name in item.details if name not in LINKS)
     if as_json:
         print_json(rows)
     else:
@@ -321,11 +328,36 @@ def list_clients(configuration: Configuration, states: tuple[str, ...], as_json:
             *added,
         )
         none = f"No client is {' or '.join(states)}." if states else ""
+        if after or text:
+            none = (
+                "There are no more such clients."
+                if after
+                else f"No client has {words(text)} in its id or name."
+            )
         print_rows(
             rows,
             columns,
             empty=none or "There are no clients; add one with `authserver client add --name NAME …`.",
         )
+    if len(found) > limit:
+        options = [*(("--state", state) for state in states), ("--search", text or None)]
+        last = found[limit - 1].client_id
+        tell_next_page(configuration, options, limit=limit, after=last, as_json=as_json)
+
+
+def _in_pages(engine: Engine, text: str, after: str, states: tuple[str, ...]) -> Iterator[Client]:
+    """The clients that fit, by id, read page by page as they are used."""
+    clients = engine.stores.clients
+    while True:
+        page = (
+            clients.search(engine.now, text, after=after, limit=MAXIMUM_PAGE)
+            if text
+            else clients.page(engine.now, after=after, limit=MAXIMUM_PAGE)
+        )
+        yield from (item for item in page if not states or item.state(engine.now) in states)
+        if len(page) < MAXIMUM_PAGE:
+            return
+        after = page[-1].client_id
 
 
 @client.command()
@@ -377,15 +409,26 @@ def pin_client(configuration: Configuration, client_id: str, as_json: bool) -> N
 
 @client.command()
 @click.argument("client_id")
+@dry_run_option
+@yes_option
+@json_option
 @click.pass_obj
-def disable(configuration: Configuration, client_id: str) -> None:
-    """Disable an application for good: from the next request on it gets nothing, and its tokens are inactive."""
-    with configuration.engine(Plugins.OBSERVE) as engine:
-        if not disable_client(engine, client_id):
-            raise click.ClickException(
-                f"{client_id}: no such client, or it is disabled already; see `authserver client list`"
-            )
-    say(f"{words(client_id)} is disabled.")
+def disable(configuration: Configuration, client_id: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Disable an application for good: from the next request on it gets nothing, and everything that it may do ends."""
+    application = configuration.application(Plugins.OBSERVE)
+    with closing(application):
+        application.check_database()
+        with application.begin() as engine:
+            found = engine.stores.clients.find(client_id, engine.now)
+        if found is None:
+            raise click.ClickException(f"{client_id}: no such client; see `authserver client list`")
+        act = Act(subject=Subject.client(client_id), for_good=True)
+        ask = f"Disable {words(client_id)} for good?"
+        ended = carry_out(application, act, dry_run=dry_run, yes=yes, quiet=as_json, ask=ask)
+    if not found.is_enabled and not ended:
+        raise click.ClickException(f"{client_id}: it is disabled already; see `authserver client list`")
+    done = "" if dry_run else f"{words(client_id)} is disabled."
+    tell(act, ended, done=done, dry_run=dry_run, as_json=as_json)
 
 
 def _described_edit(edited: Edited, now: datetime) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import click
 
 from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.durations import duration
+from authserver.cli.ending import confirm, yes_option
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
 from authserver.engine.clients.secrets import (
@@ -75,12 +76,20 @@ def list_secrets(configuration: Configuration, client_id: str, as_json: bool) ->
 @click.argument("client_id")
 @click.argument("secret")
 @click.option("--force", is_flag=True, help="End it although it is the last one.")
+@yes_option
+@json_option
 @click.pass_obj
-def end(configuration: Configuration, client_id: str, secret: str, force: bool) -> None:
+def end(
+    configuration: Configuration, client_id: str, secret: str, force: bool, yes: bool, as_json: bool
+) -> None:
     """End the secret that `client secrets` calls SECRET, from the next request on."""
+    confirm(f"End the secret {words(secret)} of {words(client_id)}?", yes=yes)
     with configuration.engine(Plugins.OBSERVE) as engine, _in_a_sentence(client_id):
         end_secret(engine, client_id, secret, last_too=force)
         rows = _rows(engine, client_id)
+    if as_json:
+        print_json({"client_id": client_id, "ended": secret, "secrets": rows})
+        return
     say(f"{words(secret)} of {words(client_id)} has ended. What is left:")
     print_secrets(rows)
 

@@ -23,8 +23,10 @@ from authserver.containment import Interrupted
 from authserver.engine.audit import BadSearch
 from authserver.engine.context import Caller, Engine
 from authserver.engine.errors import Refusal
+from authserver.engine.letters import MailFailed, NoMail
 from authserver.engine.people.attributes import BadAttributes, ChangedMeanwhile
 from authserver.engine.people.login import BadPassword
+from authserver.engine.people.password_links import NoLink
 from authserver.engine.people.usernames import BadUsername
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
 from authserver.settings import Settings, SettingsError
@@ -181,9 +183,21 @@ class OneSentence(click.Group):
             raise click.ClickException("\n       ".join(error.problems)) from error
         except Refusal as error:
             raise click.ClickException(error.description) from error
+        except MailFailed as error:
+            raise click.ClickException(
+                f"the mail was not sent: {error}. Run the command again later; without --mail it prints the link"
+            ) from error
         except AlreadyExists as error:
             raise click.ClickException("that name or identifier is taken; choose another") from error
-        except (BadUsername, BadPassword, BadAttributes, BadSearch, ChangedMeanwhile) as error:
+        except (
+            BadUsername,
+            BadPassword,
+            BadAttributes,
+            BadSearch,
+            ChangedMeanwhile,
+            NoLink,
+            NoMail,
+        ) as error:
             raise click.ClickException(str(error)) from error
         except (StorageUnavailable, sqlalchemy.exc.DBAPIError) as error:
             cause = getattr(error, "orig", None) or error.__cause__ or error

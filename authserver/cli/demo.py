@@ -21,6 +21,8 @@ from authserver.engine.records import ClientMetadata
 from authserver.settings import Environment, Settings
 
 USERNAME = "demo"
+# The group whose members administer the server, unless the INI file names another.
+ADMINISTRATORS = "authserver-admins"
 SERVICE = "demo-service"
 PLAYGROUND = "playground"
 
@@ -98,7 +100,7 @@ def ensure_user(engine: Engine, folder: Path) -> str:
     path = folder / "demo.password"
     if engine.stores.users.find_by_name(USERNAME) is None:
         password = secrets.token_hex(5)
-        add_user(engine, USERNAME, password, display_name="Demo user")
+        add_user(engine, USERNAME, password, display_name="Demo user", groups=[ADMINISTRATORS])
         write_secret(path, password)
     return kept(path)
 
@@ -153,6 +155,7 @@ def announcement(loaded: Settings, password: str, secret: str) -> str:
 
   Open          {issuer}/
   Try OAuth     {issuer}/playground
+  Operate       {issuer}/admin
   Sign in as    {USERNAME}   password  {password}
 
   Paste into another terminal:

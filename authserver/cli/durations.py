@@ -1,21 +1,15 @@
-"""How long and since when, as people write it: `90s`, `15m`, `24h`, `7d`, `2w`; `2026-11-30T10:42`."""
+"""The types of options that take a duration or a time (`engine.moments`)."""
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+from authserver.engine.moments import BadMoment, length_of, moment_of
+
 _MAXIMUM_DURATION = timedelta(days=3650)
-
-
-def length_of(text: str) -> timedelta | None:
-    """The duration in a whole number with its unit; None if the text is something else."""
-    found = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
-    return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
 
 
 def duration(text: str) -> timedelta:
@@ -39,14 +33,6 @@ class Moment(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            if (length := length_of(value)) is not None:
-                return datetime.now(UTC) - length
-            at = datetime.fromisoformat(value)
-            return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-        except (ValueError, OverflowError):
-            self.fail(
-                f"{value!r} is neither like 7d, 12h or 30m nor a time in ISO 8601, such as 2026-11-30T10:42 (UTC) or "
-                "2026-11-30T10:42+01:00",
-                param,
-                context,
-            )
+            return moment_of(value, datetime.now(UTC))
+        except BadMoment as problem:
+            self.fail(str(problem), param, context)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from operator import attrgetter
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
+from authserver.cli.ending import confirm, yes_option
+from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
 from authserver.engine.clients.initial_tokens import (
@@ -89,35 +92,44 @@ def add(
 
 
 @initial_token.command("list")
+@limit_option("tokens")
+@after_option("INITIAL_TOKEN", "the one that is called so")
 @json_option
 @click.pass_obj
-def list_tokens(configuration: Configuration, as_json: bool) -> None:
-    """List all initial access tokens that were made here, newest first; the tokens themselves are not stored readable."""
+def list_tokens(configuration: Configuration, limit: int, after: str, as_json: bool) -> None:
+    """List initial access tokens that were made here, newest first; the tokens themselves are not stored readable."""
     with configuration.engine(Plugins.UNUSED) as engine:
-        rows = [operators.initial_token(token, engine.now) for token in engine.stores.initial_tokens.list()]
+        known, now = engine.stores.initial_tokens.list(), engine.now
+    found = page_of(known, attrgetter("token_id"), after=after, limit=limit)
+    rows = [operators.initial_token(token, now) for token in found[:limit]]
     if as_json:
         print_json(rows)
     else:
-        print_rows(
-            rows,
-            _COLUMNS,
-            empty="There are none; make one with `authserver initial-token add --policy NAME`.",
-        )
+        none = "There are none; make one with `authserver initial-token add --policy NAME`."
+        print_rows(rows, _COLUMNS, empty="There are no more." if after else none)
+    if len(found) > limit:
+        tell_next_page(configuration, [], limit=limit, after=found[limit - 1].token_id, as_json=as_json)
 
 
 @initial_token.command("revoke")
 @click.argument("initial_token")
+@yes_option
+@json_option
 @click.pass_obj
-def revoke_token(configuration: Configuration, initial_token: str) -> None:
+def revoke_token(configuration: Configuration, initial_token: str, yes: bool, as_json: bool) -> None:
     """Revoke the token that `initial-token list` calls INITIAL_TOKEN: no client registers with it any more.
 
     The clients that it registered stay.
     """
+    confirm(f"Revoke {words(initial_token)}? No client registers with it any more.", yes=yes)
     with configuration.engine(Plugins.OBSERVE) as engine:
         if not revoke(engine, initial_token):
             raise click.ClickException(
                 f"{initial_token}: no such token, or it is revoked already; see `authserver initial-token list`"
             )
+    if as_json:
+        print_json({"initial_token": initial_token, "revoked": True})
+        return
     say(
         f"{words(initial_token)} is revoked. The clients that it registered stay; see `authserver client list`."
     )

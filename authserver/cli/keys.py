@@ -7,10 +7,13 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
+from authserver.cli.ending import confirm, yes_option
+from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
 from authserver.engine.context import Engine
@@ -34,26 +37,32 @@ def keys() -> None:
 
 @keys.command("list")
 @click.option("--all", "with_removed", is_flag=True, help="Also those that have ended.")
+@limit_option("keys")
+@after_option("KID", "this key")
 @json_option
 @click.pass_obj
-def list_keys(configuration: Configuration, with_removed: bool, as_json: bool) -> None:
+def list_keys(
+    configuration: Configuration, with_removed: bool, limit: int, after: str, as_json: bool
+) -> None:
     """List the signing keys, oldest first; their private parts stay sealed."""
     with configuration.engine(Plugins.UNUSED) as engine:
-        found, now = engine.stores.signing_keys.list(), engine.now
-        signs = rules.signing_key(found, engine.settings.signing_algorithm, now)
-    rows = [
-        operators.signing_key(key, now, signs)
-        for key in found
-        if with_removed or key.state(now) is not KeyState.REMOVED
-    ]
+        known, now = engine.stores.signing_keys.list(), engine.now
+        signs = rules.signing_key(known, engine.settings.signing_algorithm, now)
+    wanted = [key for key in known if with_removed or key.state(now) is not KeyState.REMOVED]
+    found = page_of(wanted, attrgetter("kid"), after=after, limit=limit)
+    rows = [operators.signing_key(key, now, signs) for key in found[:limit]]
     if as_json:
         print_json(rows)
-        return
-    shown = [{**row, **{title: row[name] for title, name in TIMES.items()}} for row in rows]
-    columns = ("kid", "algorithm", "state", *TIMES)
-    print_rows(shown, columns, empty="There are no keys; the server makes one at start.")
-    if signs:
-        say(f"\n{words(signs.kid)} signs new tokens.")
+    else:
+        shown = [{**row, **{title: row[name] for title, name in TIMES.items()}} for row in rows]
+        columns = ("kid", "algorithm", "state", *TIMES)
+        none = "There are no keys; the server makes one at start."
+        print_rows(shown, columns, empty="There are no more." if after else none)
+        if signs:
+            say(f"\n{words(signs.kid)} signs new tokens.")
+    if len(found) > limit:
+        options = [("--all", with_removed)]
+        tell_next_page(configuration, options, limit=limit, after=found[limit - 1].kid, as_json=as_json)
 
 
 @keys.command()
@@ -106,13 +115,15 @@ def rotate(configuration: Configuration, algorithm: str | None, after: int | Non
 @keys.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("kid")
 @click.option("--reason", default="operator", show_default=True, help="Why, for the events.")
+@yes_option
 @json_option
 @click.pass_obj
-def revoke(configuration: Configuration, kid: str, reason: str, as_json: bool) -> None:
+def revoke(configuration: Configuration, kid: str, reason: str, yes: bool, as_json: bool) -> None:
     """Take a signing key out of use at once: an emergency removal. The first eight characters of its KID are enough.
 
     Within ten seconds no server publishes it or accepts what it signed. Another key signs from now on.
     """
+    confirm(f"Revoke the signing key {words(kid)}? All that it signed is refused from now on.", yes=yes)
     with changing(configuration) as engine:
         # Not all of the ring: who lost a key of it gives up in this way what that key sealed.
         ring.check_known(engine)

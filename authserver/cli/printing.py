@@ -51,11 +51,13 @@ def print_rows(
     empty: str,
     indent: int = 0,
     whole: Sequence[str] = (),
+    right: Sequence[str] = (),
 ) -> None:
     """A table with one line for each row; if there are none, the text `empty`.
 
     Args:
         whole: columns that are never folded, so that what is in them can be copied.
+        right: columns of numbers, which end below each other.
     """
     found = list(rows)
     if not found:
@@ -63,7 +65,12 @@ def print_rows(
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column in whole)
+        table.add_column(
+            column.replace("_", " "),
+            overflow="fold",
+            no_wrap=column in whole,
+            justify="right" if column in right else "left",
+        )
     for row in found:
         table.add_row(*(Text(words(row.get(column))) for column in columns))
     _console().print(Padding(table, (0, 0, 0, indent), expand=False))

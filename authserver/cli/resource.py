@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, cast
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
+from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
+from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.cli.progress import progress
 from authserver.engine import operators, resources, uris
 from authserver.engine.context import Engine
+from authserver.engine.ending import Act, Subject
 from authserver.engine.errors import InvalidTarget
 from authserver.engine.records import Resource
-from authserver.engine.resources import MINIMUM_LIFETIME, BadResource, Ended
+from authserver.engine.resources import MINIMUM_LIFETIME, BadResource
 from authserver.ini import did_you_mean
-from authserver.plugins.asking import PluginSet
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
+
+if TYPE_CHECKING:
+    from authserver.plugins.asking import PluginSet
 
 # The value of an option with which a resource has what all others have.
 SERVER = "server"
@@ -103,30 +107,38 @@ def add(configuration: Configuration, /, uri: str, is_default: bool, as_json: bo
     """
     with configuration.engine() as engine, _in_a_sentence():
         added = Resource(
-            form=_form(uri),
+            form=form_of(uri),
             uri=uri,
             is_default=is_default,
             created_at=engine.now,
             **_members(engine, options),
         )
         resources.add(engine, added)
-        row, is_asked = operators.resource(engine, added), POLICY in cast(PluginSet, engine.policies).names
+        row, is_asked = operators.resource(engine, added), POLICY in cast("PluginSet", engine.policies).names
     _show(row, as_json)
     if not is_asked:
         say(f"Nothing asks for it yet: list {POLICY} in authserver.plugins.", err=True)
 
 
 @resource.command("list")
+@limit_option("resources")
+@after_option("URI", "this resource")
 @json_option
 @click.pass_obj
-def list_resources(configuration: Configuration, as_json: bool) -> None:
-    """List all resources, those of the INI first."""
+def list_resources(configuration: Configuration, limit: int, after: str, as_json: bool) -> None:
+    """List resources, those of the INI first."""
     with configuration.engine() as engine:
-        rows = [operators.resource(engine, each) for each in engine.resources.all()]
+        found = page_of(
+            engine.resources.all(), attrgetter("form"), after=after and form_of(after), limit=limit
+        )
+        rows = [operators.resource(engine, each) for each in found[:limit]]
     if as_json:
         print_json(rows)
     else:
-        print_rows(rows, _COLUMNS, empty="There are none; register one with `authserver resource add URI`.")
+        none = "There are none; register one with `authserver resource add URI`."
+        print_rows(rows, _COLUMNS, empty="There are no more." if after else none)
+    if len(found) > limit:
+        tell_next_page(configuration, [], limit=limit, after=found[limit - 1].uri, as_json=as_json)
 
 
 @resource.command()
@@ -136,7 +148,7 @@ def list_resources(configuration: Configuration, as_json: bool) -> None:
 def show(configuration: Configuration, uri: str, as_json: bool) -> None:
     """Show a resource: what the INI or the database says of it."""
     with configuration.engine() as engine:
-        found = engine.resources.find(_form(uri))
+        found = engine.resources.find(form_of(uri))
         if found is None:
             raise _unknown(engine, uri)
         row = operators.resource(engine, found)
@@ -174,9 +186,9 @@ def edit_resource(
     if every_scope and options["scopes"]:
         raise click.UsageError("--every-scope: not with --scope")
     with configuration.engine() as engine, _in_a_sentence():
-        before = engine.stores.resources.find(_form(uri))
+        before = engine.stores.resources.find(form_of(uri))
         if before is None:
-            known = engine.resources.find(_form(uri))
+            known = engine.resources.find(form_of(uri))
             raise _in_the_ini(known) if known else _unknown(engine, uri)
         members = _members(engine, options)
         if every_scope:
@@ -184,7 +196,7 @@ def edit_resource(
         if is_default is not None:
             members["is_default"] = is_default
         if spelling is not None:
-            if _form(spelling) != before.form:
+            if form_of(spelling) != before.form:
                 raise click.UsageError(
                     f"--uri {spelling}: it is another resource; add that, and remove this one"
                 )
@@ -202,8 +214,8 @@ def edit_resource(
 
 @resource.command()
 @click.argument("uri")
-@click.option("--dry-run", is_flag=True, help="Only say how much would end.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@dry_run_option
+@yes_option
 @json_option
 @click.pass_obj
 def remove(configuration: Configuration, uri: str, dry_run: bool, yes: bool, as_json: bool) -> None:
@@ -212,7 +224,7 @@ def remove(configuration: Configuration, uri: str, dry_run: bool, yes: bool, as_
     Grants for it alone end, with all their tokens; other grants lose it, and the opaque tokens for it end. It is safe to
     run this again, also after an interruption. For a resource of the INI, take it out there and restart the servers first.
     """
-    form = _form(uri)
+    form = form_of(uri)
     application = configuration.application(Plugins.OBSERVE)
     with closing(application):
         application.check_database()
@@ -220,39 +232,14 @@ def remove(configuration: Configuration, uri: str, dry_run: bool, yes: bool, as_
             known = engine.resources.find(form)
             if known is not None and not known.is_stored and not dry_run:
                 raise _in_the_ini(known)
-            grants = engine.stores.grants.count()
-            until = resources.last_jwt_until(engine, known)
-        if not (yes or dry_run) and sys.stdin.isatty():
-            click.confirm(
-                f"This ends what was granted for {uri} (--dry-run counts it). Continue?", abort=True, err=True
-            )
-        if known is not None and not dry_run:
+        act = Act(subject=Subject.resource(form, known.uri if known else uri), for_good=known is not None)
+        ask = f"Remove {words(act.subject.name)}?"
+        ended = carry_out(application, act, dry_run=dry_run, yes=yes, quiet=as_json, ask=ask)
+        if known is None and not ended:
             with application.begin() as engine:
-                resources.remove(engine, known)
-        batches = resources.end_all(application.begin, form, dry_run=dry_run)
-        total = -(-grants // resources.BATCH) or None
-        ended = sum(progress("Looking through grants", batches, quiet=as_json, total=total), Ended())
-        with application.begin() as engine:
-            if known is None and not ended:
                 raise _unknown(engine, uri)
-            if not dry_run:
-                resources.record_end(engine, known.uri if known else uri, ended)
-    counts = _counts(ended)
-    if as_json:
-        print_json(
-            {"resource": known.uri if known else uri, "dry_run": dry_run, **counts, "jwt_valid_until": until}
-        )
-        return
-    if ended:
-        say(f"With {words(uri)} this {'would end' if dry_run else 'has ended'}:")
-        print_record(counts, indent=2)
-    else:
-        say(f"{words(uri)}{'' if dry_run else ' is removed'}: nothing was granted for it.")
-    if until is not None:
-        say(
-            "\nJWT access tokens are not kept. An API that does not introspect accepts one until it expires, by the present "
-            f"settings at {words(until)} at the latest{', if the resource is removed now' if dry_run else ''}."
-        )
+    done = "" if dry_run else f"{words(act.subject.name)} is removed."
+    tell(act, ended, done=done, dry_run=dry_run, as_json=as_json)
 
 
 def _show(row: Mapping[str, Any], as_json: bool) -> None:
@@ -289,7 +276,7 @@ def _is_given(parameter: str) -> bool:
     return source is not click.core.ParameterSource.DEFAULT
 
 
-def _form(uri: str) -> str:
+def form_of(uri: str) -> str:
     """The canonical form of a resource that was named. Raises click.UsageError."""
     try:
         return uris.canonical_resource(uri)
@@ -309,16 +296,6 @@ def _in_the_ini(known: Resource) -> click.ClickException:
         f"{known.uri}: it is in the INI, in {', '.join(known.settings)}: change it or take it out there and restart the "
         "servers; `authserver resource remove` then ends what was granted for it"
     )
-
-
-def _counts(ended: Ended) -> dict[str, int]:
-    return {
-        "grants_ended": ended.grants,
-        "grants_narrowed": ended.narrowed_grants,
-        "access_tokens_ended": ended.access_tokens,
-        "consents_forgotten": ended.consents,
-        "consents_narrowed": ended.narrowed_consents,
-    }
 
 
 @contextmanager

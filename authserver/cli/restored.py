@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from authserver.cli.configuration import Configuration, Plugins
+from authserver.cli.ending import confirm, yes_option
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say
 from authserver.cli.progress import progress
 from authserver.engine.keys import ring
@@ -46,7 +46,7 @@ lists the rest."""
     type=click.Path(dir_okay=False, allow_dash=True),
     help="The log that the plugin log_events wrote into; `-` is stdin. Its changes after the backup are made again.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @json_option
 @click.pass_obj
 def restored(configuration: Configuration, log: str | None, yes: bool, as_json: bool) -> None:
@@ -54,8 +54,7 @@ def restored(configuration: Configuration, log: str | None, yes: bool, as_json: 
 
     Stop every server first, restore the database, run this, and start the servers.
     """
-    if not yes and sys.stdin.isatty():
-        click.confirm(_WARNING, abort=True, err=True)
+    confirm(_WARNING, yes=yes)
     application = configuration.application(Plugins.OBSERVE)
     with closing(application):
         application.check_database()

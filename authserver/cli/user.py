@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import closing, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
-from authserver.cli.printing import json_option, next_page, print_json, print_record, print_rows, say, words
+from authserver.cli.durations import duration
+from authserver.cli.ending import carry_out, confirm, dry_run_option, sentence, tell, yes_option
+from authserver.cli.paging import after_option, limit_option, tell_next_page
+from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
 from authserver.engine.context import Engine
-from authserver.engine.people.account import Ended, enable_user, set_password, sign_out_everywhere
+from authserver.engine.ending import Act, Ended, Subject, plan
+from authserver.engine.people.account import enable_user, set_password
 from authserver.engine.people.attributes import change
-from authserver.engine.people.login import add_user, disable_user
+from authserver.engine.people.login import add_user
+from authserver.engine.people.password_links import PasswordLink, SentLink, make_link, send_link
 from authserver.engine.people.usernames import normalise_username
-from authserver.engine.records import User
+from authserver.engine.records import NOTHING, User
 
 _SHOW = "see `authserver user show`"
 
@@ -51,6 +58,22 @@ attribute_option = click.option(
 )
 
 
+lifetime_option = click.option(
+    "--lifetime",
+    type=duration,
+    help="How long the link works: 60s to 7d; by default authserver.password_link_lifetime, or "
+    "authserver.invitation_lifetime for somebody who has no password yet.",
+)
+
+
+mail_option = click.option(
+    "--mail",
+    "by_mail",
+    is_flag=True,
+    help="Send the link to the mail address of the person instead of printing it.",
+)
+
+
 @click.group(cls=OneSentence)
 def user() -> None:
     """The people who can sign in: their passwords, names, groups and attributes."""
@@ -59,6 +82,11 @@ def user() -> None:
 @user.command()
 @click.argument("name")
 @password_stdin_option
+@click.option(
+    "--link", "by_link", is_flag=True, help="Print a link with which the person sets the first password."
+)
+@lifetime_option
+@mail_option
 @click.option("--display-name", default="", help="The name that pages and applications show.")
 @click.option("--group", "groups", multiple=True, help="A group for policies. May be given several times.")
 @attribute_option
@@ -68,18 +96,35 @@ def add(
     configuration: Configuration,
     name: str,
     password_stdin: bool,
+    by_link: bool,
+    lifetime: timedelta | None,
+    by_mail: bool,
     display_name: str,
     groups: tuple[str, ...],
     attributes: tuple[tuple[str, str], ...],
     as_json: bool,
 ) -> None:
-    """Add a person; the password is asked for, or read from stdin."""
-    chosen = read_password(password_stdin)
-    with configuration.engine(Plugins.OBSERVE) as engine:
+    """Add a person; the password is asked for, read from stdin, or set by the person with a link."""
+    if by_link and password_stdin:
+        raise click.UsageError(
+            "give either --link or --password-stdin: with a link the person chooses the password"
+        )
+    if (lifetime is not None or by_mail) and not by_link:
+        raise click.UsageError("--lifetime and --mail are about a link: give --link, too")
+    chosen = None if by_link else read_password(password_stdin)
+    with configuration.engine(_plugins_for(by_mail)) as engine:
         added = add_user(
             engine, name, chosen, display_name=display_name, groups=groups, attributes=_by_name(attributes)
         )
-    _print_user(added, as_json=as_json)
+        link = _link(engine, added, lifetime, by_mail) if by_link else None
+    if link is None:
+        _print_user(added, as_json=as_json)
+    elif as_json:
+        print_json(operators.user(added) | _described_link(link))
+    else:
+        _print_user(added, as_json=False)
+        say()
+        _print_link(link)
 
 
 @user.command()
@@ -138,28 +183,26 @@ def edit(
 @json_option
 @click.pass_obj
 def show(configuration: Configuration, name: str, as_json: bool) -> None:
-    """Show a person, with groups and attributes."""
+    """Show a person, with groups and attributes, and how many sessions, live grants and remembered consents there are."""
     with configuration.engine(Plugins.UNUSED) as engine:
         found = find(engine, name)
-    _print_user(found, as_json=as_json)
+        theirs = sum(plan(lambda: nullcontext(engine), Act(subject=Subject.user(found))), Ended())
+    counts = {"sessions": theirs.sessions, "grants": theirs.grants, "consents": theirs.consents}
+    _print_user(found, counts, as_json=as_json)
 
 
 @user.command("list")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 1000),
-    default=100,
-    show_default=True,
-    help="How many people are listed at most.",
-)
-@click.option("--after", default="", metavar="NAME", help="Begin after this user name.")
+@click.option("--prefix", default="", metavar="TEXT", help="Only those whose user name begins so.")
+@limit_option("people")
+@after_option("NAME", "this user name")
 @json_option
 @click.pass_obj
-def list_users(configuration: Configuration, limit: int, after: str, as_json: bool) -> None:
+def list_users(configuration: Configuration, prefix: str, limit: int, after: str, as_json: bool) -> None:
     """List people by user name, so many at a time."""
     with configuration.engine(Plugins.UNUSED) as engine:
+        begins = normalise_username(prefix) if prefix else ""
         # One more than is shown tells whether there is another page.
-        found = engine.stores.users.page(after=after, limit=limit + 1)
+        found = engine.stores.users.page(after=after, prefix=begins, limit=limit + 1)
     rows = [operators.user(item) for item in found[:limit]]
     if as_json:
         print_json(rows)
@@ -167,23 +210,23 @@ def list_users(configuration: Configuration, limit: int, after: str, as_json: bo
         rows = [row | {"groups": ", ".join(row["groups"])} for row in rows]
         columns = ("username", "display_name", "user_id", "groups", "created_at", "disabled_at")
         nobody = "There are no users; add one with `authserver user add NAME`."
-        print_rows(rows, columns, empty="There are no more users." if after else nobody)
+        print_rows(rows, columns, empty="There are no more users." if after or prefix else nobody)
     if len(found) > limit:
-        options = [("--limit", limit), ("--json", as_json), ("--after", found[limit - 1].username)]
-        next_page(f"{configuration.command} user list", options, err=as_json)
+        last = found[limit - 1].username
+        tell_next_page(
+            configuration, [("--prefix", prefix or None)], limit=limit, after=last, as_json=as_json
+        )
 
 
 @user.command()
 @click.argument("name")
+@dry_run_option
+@yes_option
+@json_option
 @click.pass_obj
-def disable(configuration: Configuration, name: str) -> None:
-    """Disable a person: from the next request on they cannot sign in, and nothing granted in their name works."""
-    with configuration.engine(Plugins.OBSERVE) as engine:
-        if not disable_user(engine, name):
-            raise click.ClickException(
-                f"{name}: no such user, or disabled already; see `authserver user list`"
-            )
-    say(f"{words(name)} is disabled.")
+def disable(configuration: Configuration, name: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Disable a person: from the next request on they cannot sign in, and everything that is theirs ends."""
+    _end(configuration, name, for_good=True, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @user.command()
@@ -206,9 +249,10 @@ def enable(configuration: Configuration, name: str, as_json: bool) -> None:
 @user.command()
 @click.argument("name")
 @password_stdin_option
+@yes_option
 @json_option
 @click.pass_obj
-def password(configuration: Configuration, name: str, password_stdin: bool, as_json: bool) -> None:
+def password(configuration: Configuration, name: str, password_stdin: bool, yes: bool, as_json: bool) -> None:
     """Give a person another password; it is asked for, or read from stdin.
 
     All their sessions end, the access of all applications, and all remembered consents.
@@ -216,22 +260,62 @@ def password(configuration: Configuration, name: str, password_stdin: bool, as_j
     with configuration.engine(Plugins.UNUSED) as engine:
         # Before a password is typed for a user that does not exist.
         found = find(engine, name)
+        would_end = sum(plan(lambda: nullcontext(engine), Act(subject=Subject.user(found))), Ended())
+    confirm(f"Give {words(found.username)} another password? {sentence(would_end, dry_run=True)}", yes=yes)
     chosen = read_password(password_stdin)
     with configuration.engine(Plugins.OBSERVE) as engine:
         ended = set_password(engine, found, chosen)
     print_ended(f"{words(found.username)} has another password", found, ended, as_json=as_json)
 
 
-@user.command("sign-out")
+@user.command("reset-password")
 @click.argument("name")
+@lifetime_option
+@mail_option
 @json_option
 @click.pass_obj
-def sign_out(configuration: Configuration, name: str, as_json: bool) -> None:
+def reset_password(
+    configuration: Configuration, name: str, lifetime: timedelta | None, by_mail: bool, as_json: bool
+) -> None:
+    """Make a link with which a person sets a password, for somebody who forgot theirs or has none yet.
+
+    It works once. The link before, if any, works no more; the password from before works until the link is used. Then
+    all sessions of the person end, the access of all applications, and all remembered consents.
+    """
+    with configuration.engine(_plugins_for(by_mail)) as engine:
+        link = _link(engine, find(engine, name), lifetime, by_mail)
+    if as_json:
+        print_json({"username": link.user.username} | _described_link(link))
+    else:
+        _print_link(link)
+
+
+@user.command("sign-out")
+@click.argument("name")
+@dry_run_option
+@yes_option
+@json_option
+@click.pass_obj
+def sign_out(configuration: Configuration, name: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Sign a person out everywhere: all their sessions end, the access of all applications, and remembered consents."""
-    with configuration.engine(Plugins.OBSERVE) as engine:
-        found = find(engine, name)
-        ended = sign_out_everywhere(engine, found)
-    print_ended(f"{words(found.username)} is signed out", found, ended, as_json=as_json)
+    _end(configuration, name, for_good=False, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _end(
+    configuration: Configuration, name: str, *, for_good: bool, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    application = configuration.application(Plugins.OBSERVE)
+    with closing(application):
+        application.check_database()
+        with application.begin() as engine:
+            found = find(engine, name)
+        act, who = Act(subject=Subject.user(found), for_good=for_good), words(found.username)
+        ask = f"{'Disable' if for_good else 'Sign out'} {who}?"
+        ended = carry_out(application, act, dry_run=dry_run, yes=yes, quiet=as_json, ask=ask)
+    if for_good and not found.is_enabled and not ended:
+        raise click.ClickException(f"{found.username} is disabled already; {_SHOW}")
+    done = f"{who} is {'disabled' if for_good else 'signed out'}."
+    tell(act, ended, done="" if dry_run else done, dry_run=dry_run, as_json=as_json)
 
 
 def find(engine: Engine, name: str) -> User:
@@ -259,24 +343,37 @@ def read_password(from_stdin: bool) -> str:
 
 def print_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
     """Say what was done, and what ended with it."""
-    if as_json:
-        print_json(
-            {
-                "username": user.username,
-                "sessions_ended": ended.sessions,
-                "grants_revoked": ended.grants,
-                "consents_ended": ended.consents,
-            }
-        )
+    tell(Act(subject=Subject.user(user)), ended, done=f"{done}.", as_json=as_json)
+
+
+def _plugins_for(by_mail: bool) -> Plugins:
+    """What the plugins are needed for: to send mail, one that cannot be loaded is a problem."""
+    return Plugins.DECIDE if by_mail else Plugins.OBSERVE
+
+
+def _link(engine: Engine, person: User, lifetime: timedelta | None, by_mail: bool) -> PasswordLink | SentLink:
+    return send_link(engine, person, lifetime) if by_mail else make_link(engine, person, lifetime)
+
+
+def _print_link(link: PasswordLink | SentLink) -> None:
+    name, until = words(link.user.username), words(link.expires_at)
+    sets = f"{name} sets {'a new' if link.user.password_hash else 'the first'} password, once, until {until}"
+    if isinstance(link, SentLink):
+        say(f"A mail to {words(link.sent_to)} has the link with which {sets}.")
     else:
         say(
-            f"{done}. Sessions ended: {ended.sessions}. Grants revoked: {ended.grants}. "
-            f"Consents ended: {ended.consents}."
+            f"With this link {sets}. Whoever has it can do so: send it to nobody else. It is not shown again."
         )
+        say(f"\n  {link.address}")
 
 
-def _print_user(user: User, *, as_json: bool) -> None:
-    found = operators.user(user)
+def _described_link(link: PasswordLink | SentLink) -> dict[str, Any]:
+    told = {"sent_to": link.sent_to} if isinstance(link, SentLink) else {"link": link.address}
+    return {**told, "expires_at": link.expires_at}
+
+
+def _print_user(user: User, counts: Mapping[str, int] = NOTHING, *, as_json: bool) -> None:
+    found = operators.user(user) | dict(counts)
     if as_json:
         print_json(found)
     else:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from ipaddress import ip_address
+from typing import Any
 
 from authserver.engine.ports import Events, StorageUnavailable
 from authserver.engine.records import REFUSALS, Event, EventFilter, EventType, Place
@@ -23,7 +24,7 @@ BATCH = 500
 SETTLED = timedelta(minutes=5)
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 # What is searched by alone only where it says how far back.
-_WIDE = frozenset({"actor", "source", "reason"})
+_WIDE = frozenset({"actor", "source", "reason", "request_id"})
 
 
 class BadSearch(ValueError):
@@ -115,6 +116,24 @@ def place_of(cursor: str) -> Place:
             f"{cursor!r} is no cursor: take the one that the page before ended with, as it is written there"
         )
     return at, event_id
+
+
+def as_json(event: Event) -> dict[str, Any]:
+    """All that is kept of an event, as JSON can say it; its time in ISO 8601."""
+    return {
+        "event_id": event.event_id,
+        "type": event.type.value,
+        "at": event.at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "actor": event.actor,
+        "source": event.source,
+        "request_id": event.request_id,
+        "client_id": event.client_id,
+        "user_id": event.user_id,
+        "grant_id": event.grant_id,
+        "reason": event.reason,
+        "decisions": [dict(decision) for decision in event.decisions],
+        "details": dict(event.details),
+    }
 
 
 def types_of(names: Iterable[str]) -> frozenset[EventType]:

@@ -15,6 +15,7 @@ from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.decisions import Ruling, T, Verdict
 from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.evidence import bounded
+from authserver.engine.letters import Letter
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import (
     ContributionFailed,
@@ -65,6 +66,7 @@ class Caller:
     headers: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
     authorization: str | None = field(default=None, repr=False)
     url: str = ""
+    request_id: str = ""
 
 
 # For work without a request, such as making keys at start.
@@ -185,8 +187,9 @@ class Journal:
     the accepted redirect URI, the state, and whether the user is asked first because the client registered
     that URI itself. `is_anybody` is set when the actor is a client that registered itself, as any stranger can.
     `ui_locales` are the languages that the authorization request asks for, separated by spaces
-    (OpenID Connect Core, 3.1.2.1). `events` are those written so far; observers get them after the commit. `claimed`
-    is what was counted for it and not given back (`engine.rates`).
+    (OpenID Connect Core, 3.1.2.1). `grant_type` is that of a token request, once it is known that this server offers it;
+    what is issued or refused says so. `events` are those written so far; observers get them after the commit. `claimed`
+    is what was counted for it and not given back (`engine.rates`). `letters` are sent after the commit.
     """
 
     decisions: list[Ruling[Any]] = field(default_factory=list)
@@ -197,8 +200,10 @@ class Journal:
     grant_id: str | None = None
     target: tuple[str, str | None, bool] | None = None
     ui_locales: str = ""
+    grant_type: str = ""
     events: list[Event] = field(default_factory=list)
     claimed: list[RateQuestion] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
 
     def acts(self, client: Client) -> None:
         """The client has proven who it is, or holds what was issued to it: from now on it is the actor."""
@@ -351,6 +356,10 @@ class Engine(Parts):
         What is set for the client counts before what its resources say. Of several resources the shortest lifetime
         counts, and the token is opaque if it must be for one of them.
         """
+        return self.token_form_of(client.client_id, resources)
+
+    def token_form_of(self, client_id: str, resources: Sequence[str]) -> tuple[AccessTokenFormat, timedelta]:
+        """As `token_form`, of the client with this id."""
         token_format, lifetime = self.settings.access_token_format, self.settings.access_token_lifetime
         known = [self.resources.find(resource) for resource in resources]
         if known:
@@ -359,7 +368,7 @@ class Engine(Parts):
                 AccessTokenFormat.OPAQUE if AccessTokenFormat.OPAQUE in formats else AccessTokenFormat.JWT
             )
             lifetime = min((each and each.token_lifetime) or lifetime for each in known)
-        own = self.client_forms.get(client.client_id)
+        own = self.client_forms.get(client_id)
         if own is not None:
             token_format, lifetime = own.token_format or token_format, own.token_lifetime or lifetime
         return token_format, timedelta(seconds=lifetime)
@@ -398,6 +407,7 @@ class Engine(Parts):
             at=self.now,
             actor=journal.actor or self.caller.actor,
             source=self.caller.source,
+            request_id=self.caller.request_id,
             client_id=journal.client_id,
             user_id=journal.user_id,
             grant_id=journal.grant_id,

@@ -55,6 +55,13 @@ class PasswordRefused(Refusal):
         self.field = field
 
 
+class PasswordLinkRefused(Refusal):
+    """A link to set a password does not work, or does not any more; the page says no more than that."""
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__("This link does not work any more.", reason=reason)
+
+
 class OAuthError(Refusal):
     """An error with a code of the protocol. How it is delivered depends on the endpoint."""
 

@@ -50,7 +50,7 @@ _STEPS = (
     _Step(20, 1, 1, silent_answers=False),
 )
 # Of the details: sentences, names and numbers of ours, which are short.
-_OURS = ("endpoint", "method", "error", "description", "exception", "slot", "dropped")
+_OURS = ("endpoint", "method", "error", "description", "exception", "grant_type", "slot", "dropped")
 
 
 def _plain(value: Any) -> Any:

@@ -40,6 +40,7 @@ class Kind(NamedTuple):
     endpoint: str
     client_id: str | None = None
     user_id: str | None = None
+    grant_type: str = ""
 
 
 @dataclass(slots=True)
@@ -200,4 +201,4 @@ class Floods:
 
 
 def _of_anybody(kind: Kind) -> Kind:
-    return kind._replace(client_id=None, user_id=None)
+    return kind._replace(client_id=None, user_id=None, grant_type="")

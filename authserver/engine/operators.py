@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from authserver.engine.audit import cursor_of
+from authserver.engine.audit import as_json, cursor_of
 from authserver.engine.clients.editing import members
 from authserver.engine.clients.secrets import handle
 from authserver.engine.context import Engine
@@ -156,17 +156,4 @@ def resource(engine: Engine, resource: Resource) -> dict[str, Any]:
 
 def event(event: Event) -> dict[str, Any]:
     """Of an event: all that is kept, and the cursor of its place."""
-    return {
-        "event_id": event.event_id,
-        "type": event.type,
-        "at": event.at,
-        "actor": event.actor,
-        "source": event.source,
-        "client_id": event.client_id,
-        "user_id": event.user_id,
-        "grant_id": event.grant_id,
-        "reason": event.reason,
-        "decisions": list(event.decisions),
-        "details": event.details,
-        "cursor": cursor_of(event),
-    }
+    return {**as_json(event), "cursor": cursor_of(event)}

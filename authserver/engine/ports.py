@@ -6,7 +6,7 @@ Every method that writes raises `StorageUnavailable` when the storage cannot tak
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -19,6 +19,7 @@ from authserver.engine.records import (
     Client,
     ClientSecret,
     Consent,
+    Count,
     Disposable,
     Event,
     EventFilter,
@@ -26,7 +27,9 @@ from authserver.engine.records import (
     FoundGrant,
     FoundSession,
     FoundToken,
+    Gauge,
     Grant,
+    GrantFilter,
     InitialAccessToken,
     Kept,
     Logo,
@@ -35,8 +38,11 @@ from authserver.engine.records import (
     RingKey,
     Session,
     SigningKey,
+    Span,
+    Step,
     Token,
     TokenKind,
+    Total,
     User,
 )
 from authserver.limits import MAXIMUM_DOCUMENT
@@ -72,6 +78,18 @@ class Clients(Protocol):
     def page(self, now: datetime, *, after: str = "", limit: int) -> Sequence[Client]:
         """The next `limit` clients by id, beginning after the id `after`, disabled or not; one statement."""
 
+    def count(self, *, limit: int) -> int:
+        """How many there are, disabled or not, counted up to `limit`."""
+
+    def with_ending_secret(self, now: datetime, before: datetime, *, limit: int) -> Sequence[Client]:
+        """At most `limit` enabled clients with a live secret that ends until then, the first to end first."""
+
+    def search(self, now: datetime, text: str, *, after: str = "", limit: int) -> Sequence[Client]:
+        """As `page`, those that have this text in their id or name: ASCII letters in either case.
+
+        One statement, which may read all ids and names.
+        """
+
     def change(self, before: Client, after: Client) -> bool:
         """Replace a client as it was read, but not its secrets; False when it was changed meanwhile, or is not kept here.
 
@@ -85,7 +103,10 @@ class Clients(Protocol):
         """The logo of a client if it has this digest; one statement."""
 
     def disable(self, client_id: str, now: datetime) -> bool:
-        """Disable it; False when it is unknown or was disabled before."""
+        """Disable it; False when it is unknown or was disabled before. Waits for those who `hold` it."""
+
+    def hold(self, client_id: str) -> bool:
+        """Keep it from being disabled until this transaction has ended; False when it is kept here and disabled."""
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
         """Keep one more secret for a client."""
@@ -195,11 +216,21 @@ class Users(Protocol):
     def list(self) -> Sequence[User]:
         """All users, by name."""
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[User]:
-        """The next `limit` users by name, beginning after the name `after`, disabled or not; one statement."""
+    def page(self, *, after: str = "", prefix: str = "", limit: int) -> Sequence[User]:
+        """The next `limit` users by name, beginning after the name `after`, disabled or not; one statement.
+
+        Args:
+            prefix: only those whose name begins so; it is normalised as names are.
+        """
+
+    def count(self, *, limit: int) -> int:
+        """How many there are, disabled or not, counted up to `limit`."""
 
     def disable(self, user_id: str, now: datetime) -> bool:
-        """Disable the user; False when unknown or disabled before."""
+        """Disable the user; False when unknown or disabled before. Waits for those who `hold_enabled` the user."""
+
+    def hold_enabled(self, user_id: str) -> bool:
+        """Keep the user from being disabled until this transaction has ended; False when unknown or disabled."""
 
     def enable(self, user_id: str) -> bool:
         """Enable the user; False when unknown or not disabled."""
@@ -256,6 +287,9 @@ class Grants(Protocol):
     def count(self) -> int:
         """How many there are, live or not."""
 
+    def count_live(self, now: datetime, *, limit: int) -> int:
+        """How many are live, counted up to `limit`; also those whose code was never redeemed."""
+
     def revoke_next(
         self, now: datetime, reason: str, *, after: str = "", limit: int
     ) -> tuple[str, int] | None:
@@ -264,25 +298,24 @@ class Grants(Protocol):
         The last id of them, and how many were revoked; None when there is no grant after that id.
         """
 
-    def page(
-        self,
-        *,
-        after: str = "",
-        limit: int,
-        user_id: str | None = None,
-        client_id: str | None = None,
-        live_at: datetime | None = None,
-    ) -> Sequence[Grant]:
-        """The next `limit` grants by id, beginning after the id `after`, live or not; one statement.
+    def page(self, *, after: str = "", limit: int) -> Sequence[Grant]:
+        """The next `limit` grants by id, beginning after the id `after`, live or not; one statement."""
 
-        Args:
-            user_id: only those of this user.
-            client_id: only those to this client.
-            live_at: only those that `list` would give at this time.
+    def search(self, wanted: GrantFilter, *, after: Place | None = None, limit: int) -> Sequence[Grant]:
+        """The next `limit` of these grants, newest first, beginning after a place: when one was made, and its id.
+
+        One statement. The work grows with `limit`, with the grants of the user where one is named, and with those that are
+        made later but do not fit.
         """
 
-    def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:
-        """Leave these resources to a grant as it was read; False when it is not live, or has others meanwhile."""
+    def revoke_some(self, grant_ids: Sequence[str], now: datetime, reason: str) -> int:
+        """Revoke those of these grants that are not revoked, in one statement; how many they were."""
+
+    def narrow(self, before: Grant, after: Grant) -> bool:
+        """Leave to a grant as it was read the resources and scopes that it has in `after`.
+
+        False when it is not live, or has others meanwhile.
+        """
 
 
 class Tokens(Protocol):
@@ -315,6 +348,9 @@ class Tokens(Protocol):
 
     def extend(self, token: Token, expires_at: datetime) -> bool:
         """Let an unclaimed token end later; False when it was claimed or its grant is no longer live."""
+
+    def count_live(self, grant_ids: Sequence[str], now: datetime) -> Mapping[TokenKind, int]:
+        """How many codes and tokens of these grants have neither been claimed nor expired, by kind; one statement."""
 
     def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
         """The access tokens of these grants that are kept and have not expired; one statement."""
@@ -360,8 +396,11 @@ class Consents(Protocol):
     def forget_client(self, client_id: str) -> int:
         """Delete all consents to this client, in one statement; how many they were."""
 
-    def forget_some(self, limit: int) -> int:
-        """Delete at most `limit` of all consents; how many they were."""
+    def forget_some(self, limit: int, *, client_id: str | None = None) -> int:
+        """Delete at most `limit` of all consents, or of those to one client; how many they were."""
+
+    def count(self, *, user_id: str | None = None, client_id: str | None = None) -> int:
+        """How many consents there are of one user or of all, to one client or to all."""
 
     def page(
         self,
@@ -373,11 +412,11 @@ class Consents(Protocol):
     ) -> Sequence[Consent]:
         """The next `limit` consents by user and client, beginning after the ids `after`; one statement.
 
-        `user_id` and `client_id` as for `Grants.page`.
+        Of one user or of all, to one client or to all.
         """
 
-    def narrow(self, consent: Consent, resources: tuple[str, ...]) -> bool:
-        """Leave these resources to a consent as it was read, or delete it if there are none.
+    def narrow(self, before: Consent, after: Consent | None) -> bool:
+        """Leave to a consent as it was read the resources and scopes that it has in `after`; delete it with None.
 
         False when it has others meanwhile, or is gone.
         """
@@ -407,6 +446,83 @@ class Events(Protocol):
         The work grows with `limit` and not with the table where the filter names an event, a client, a user, a grant or
         types; by anything else all events of its time are read until there are enough.
         """
+
+    def following(self, number: int, *, limit: int) -> Sequence[tuple[int, Event]]:
+        """The next `limit` events after this number, each with its own, in the order in which they were stored.
+
+        Numbers begin with 1 and are never used again. One of a transaction that is not committed yet is missing, and so is
+        one of a transaction that failed (`engine.event_stream`).
+        """
+
+    def numbered(
+        self, since: datetime, until: datetime, *, after: Place | None = None, limit: int
+    ) -> Sequence[tuple[int, Event]]:
+        """The next `limit` events of a time (without `until`) in the order of time and id, each with its number."""
+
+    def last_number(self) -> int:
+        """The highest number of an event that there is; 0 without any."""
+
+
+class EventPositions(Protocol):
+    """How far each reader of the events has got."""
+
+    def of(self, reader: str) -> int | None:
+        """The number of the last event that this reader has taken; None before it began."""
+
+    def begin(self, reader: str, number: int) -> bool:
+        """Let a reader begin after this number; False if it has begun already."""
+
+    def move(self, reader: str, before: int, after: int) -> bool:
+        """Let a reader go on from one number to another; False if it is not at the first one any more."""
+
+
+class Statistics(Protocol):
+    """How often what happened, and how much there was of what; rows of limited number instead of all events."""
+
+    def add(self, counts: Sequence[Count]) -> None:
+        """Add these to what was counted before."""
+
+    def forget(self, span: Span, types: Collection[EventType]) -> None:
+        """Forget what was counted of these types in a span."""
+
+    def totals(
+        self, spans: Sequence[Span], types: Collection[EventType], *, client_ids: Sequence[str] = ("",)
+    ) -> Sequence[Total]:
+        """The sums over these spans together, for each client, type, grant type and reason; in no order.
+
+        Args:
+            client_ids: each client apart; "" for all clients together.
+        """
+
+    def totals_of_clients(self, span: Span, types: Collection[EventType]) -> Sequence[Total]:
+        """The same for each client that has counts of its own; "" is not among them."""
+
+    def top_clients(
+        self,
+        spans: Sequence[Span],
+        types: Collection[EventType],
+        *,
+        grant_type: str | None = None,
+        limit: int,
+    ) -> Sequence[tuple[str, int]]:
+        """The `limit` clients with the highest sums over these types, and the sums; highest first, then by id."""
+
+    def series(
+        self, span: Span, types: Collection[EventType], *, client_id: str = ""
+    ) -> Sequence[tuple[datetime, EventType, str, int]]:
+        """For each hour, day or month of the span that has any: type, grant type and sum; in no order."""
+
+    def strangers(self, step: Step, at: datetime, *, limit: int) -> Sequence[str]:
+        """At most `limit` clients with counts of their own in this hour, day or month that no operator registered."""
+
+    def current(self, now: datetime, idle_since: datetime) -> Mapping[Gauge, int]:
+        """What there is now; sessions idle that were not seen since `idle_since`. It reads whole tables."""
+
+    def note_sample(self, step: Step, at: datetime, values: Mapping[Gauge, int]) -> None:
+        """Note what there was in this hour, day or month; the first that is noted stays."""
+
+    def samples(self, gauge: Gauge, span: Span) -> Sequence[tuple[datetime, int]]:
+        """What was noted of a gauge in each hour, day or month of a span, oldest first."""
 
 
 class Sessions(Protocol):
@@ -507,6 +623,10 @@ class Stores(Protocol):
     def consents(self) -> Consents: ...
     @property
     def events(self) -> Events: ...
+    @property
+    def event_positions(self) -> EventPositions: ...
+    @property
+    def statistics(self) -> Statistics: ...
     @property
     def sessions(self) -> Sessions: ...
     @property

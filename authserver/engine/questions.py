@@ -548,6 +548,8 @@ class Counted(StrEnum):
     UNKNOWN_TOKEN = "unknown_token"
     AUTHORIZATION_REQUEST = "authorization_request"
     SIGN_IN = "sign_in"
+    PASSWORD_LINK = "password_link"
+    FORGOTTEN_PASSWORD = "forgotten_password"
     REGISTRATION = "registration"
     FAILED_REGISTRATION = "failed_registration"
     REGISTRATION_CHANGE = "registration_change"
@@ -569,6 +571,8 @@ _MEANINGS: Mapping[Counted, str] = MappingProxyType(
         Counted.UNKNOWN_TOKEN: "a question about a token that this server never issued, at introspection",
         Counted.AUTHORIZATION_REQUEST: "an authorization request of a browser in which nobody is signed in",
         Counted.SIGN_IN: "a password that was typed, on the sign-in page or to change it; a right one is given back",
+        Counted.PASSWORD_LINK: "a link to set a password that somebody opens or uses; one that works is given back",
+        Counted.FORGOTTEN_PASSWORD: "somebody who asks for a mail with a link, because a password was forgotten",
         Counted.REGISTRATION: "a client that registers itself",
         Counted.FAILED_REGISTRATION: "a client's own registration that was refused",
         Counted.REGISTRATION_CHANGE: "an attempt of a client to change or end its own registration",

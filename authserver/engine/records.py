@@ -22,6 +22,8 @@ IDLE_AFTER = timedelta(days=30)
 # The core's among the private details of a client; a feature keeps its own under the name of its plugin.
 REGISTRATION_REASONS = "registration_reasons"
 _ADDED_SCOPES = "added_scopes"
+# Among the details of a grant: who named its user, such as an issuer of assertions.
+VOUCHED_BY = "vouched_by"
 EDITED = "edited"
 MANAGED = "managed"
 
@@ -311,10 +313,31 @@ class Grant:
         """Those of its scopes that were agreed to after it was made (`tokens.widening`)."""
         return tuple(self.details.get(_ADDED_SCOPES, ()))
 
+    def narrower(self, scopes: tuple[str, ...]) -> Grant:
+        """The same with these of its scopes alone."""
+        added = [scope for scope in self.added_scopes if scope in scopes]
+        details = {**self.details, _ADDED_SCOPES: added} if self.added_scopes else self.details
+        return replace(self, scopes=scopes, details=details)
+
     def wider(self, scopes: tuple[str, ...]) -> Grant:
         """The same with these scopes, of which it had some before."""
         added = (*self.added_scopes, *(scope for scope in scopes if scope not in self.scopes))
         return replace(self, scopes=scopes, details={**self.details, _ADDED_SCOPES: list(added)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantFilter:
+    """Which grants are meant: those that fit every member that is given.
+
+    Attributes:
+        live_at: only those that are neither revoked nor expired at this time.
+        redeemed: without those whose code nobody has redeemed yet.
+    """
+
+    user_id: str | None = None
+    client_id: str | None = None
+    live_at: datetime | None = None
+    redeemed: bool = False
 
 
 class TokenKind(StrEnum):
@@ -384,7 +407,9 @@ class FoundToken:
 
         Nothing was added to one that had not all scopes of its grant, because a grant type made it narrower on purpose.
         """
-        own, added = self.token.scopes, self.grant.added_scopes
+        added = self.grant.added_scopes
+        # What an operator took from the grant is not in it any more.
+        own = tuple(scope for scope in self.token.scopes if scope in self.grant.scopes)
         if any(scope not in own and scope not in added for scope in self.grant.scopes):
             return own
         return tuple(dict.fromkeys((*own, *added)))
@@ -497,6 +522,9 @@ class EventType(StrEnum):
     SESSION_ENDED = "session.ended"
     PASSWORD_CHANGED = "password.changed"
     PASSWORD_REFUSED = "password.refused"
+    PASSWORD_LINK_MADE = "password_link.made"
+    PASSWORD_LINK_USED = "password_link.used"
+    MAIL_FAILED = "mail.failed"
     CONSENT_GIVEN = "consent.given"
     CONSENT_REFUSED = "consent.refused"
     CONSENT_ENDED = "consent.ended"
@@ -557,6 +585,7 @@ class Event:
     happened before this was kept. A public client counts as authenticated when it shows what was issued to it.
     `source` is the network address that the request came from, empty where there was none; of a person it is
     personal data.
+    `request_id` is the request that it happened in, empty where there was none.
     `client_id`, `user_id` and `grant_id` say whom and what it was about. `decisions` are `Ruling.as_record()`
     mappings; `details` are small facts such as the grant type. What people outside can cause is cut to a limit, and
     `cut` in both says what is not whole (`engine.evidence`). `more` in the details of a refusal says how many of its kind
@@ -568,6 +597,7 @@ class Event:
     at: datetime
     actor: str
     source: str = ""
+    request_id: str = ""
     client_id: str | None = None
     user_id: str | None = None
     grant_id: str | None = None
@@ -585,6 +615,7 @@ class EventFilter:
     """
 
     event_id: str | None = None
+    request_id: str | None = None
     types: frozenset[EventType] = frozenset()
     client_id: str | None = None
     user_id: str | None = None
@@ -598,7 +629,7 @@ class EventFilter:
     @property
     def texts(self) -> Mapping[str, str]:
         """What members of an event must be, by their names: times and types aside."""
-        names = ("event_id", "client_id", "user_id", "grant_id", "actor", "source", "reason")
+        names = ("event_id", "request_id", "client_id", "user_id", "grant_id", "actor", "source", "reason")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def fits(self, event: Event) -> bool:
@@ -611,12 +642,71 @@ class EventFilter:
         )
 
 
+class Step(StrEnum):
+    """How long a time is that events are counted in: it begins with an hour, day or month of UTC."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How often something happened in one hour, day or month, which begins `at`.
+
+    `client_id` is empty for all clients together. `grant_type` is empty where there was none or none is known; `reason` is
+    that of a refusal or a revocation, and empty for other events.
+    """
+
+    step: Step
+    at: datetime
+    client_id: str = ""
+    type: EventType
+    grant_type: str = ""
+    reason: str = ""
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Hours, days or months that follow each other: from the one that begins at `since` up to `until`, without it."""
+
+    step: Step
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """What the `Count`s of some spans add up to."""
+
+    client_id: str = ""
+    type: EventType
+    grant_type: str = ""
+    reason: str = ""
+    count: int
+
+
+class Gauge(StrEnum):
+    """What there is of something at a time.
+
+    ACTIVE_GRANTS have neither expired nor been revoked, and their client got tokens. SESSIONS are signed-in browsers.
+    CLIENTS and PEOPLE are those that are not disabled.
+    """
+
+    ACTIVE_GRANTS = "active_grants"
+    SESSIONS = "sessions"
+    CLIENTS = "clients"
+    PEOPLE = "people"
+
+
 class Disposable(StrEnum):
     """The kinds of rows that clean-up deletes, in that order.
 
     TOKENS are access tokens; codes and refresh tokens go with their GRANTS.
     CLIENTS are those that registered themselves and were not used for long, UNUSED_CLIENTS those that were never used.
     REFUSALS are the EVENTS of `REFUSALS`, which are kept for a shorter time.
+    HOURLY_COUNTS are those of hours, COUNTS those of days and months (`Count`). SAMPLES are the noted values of a `Gauge`.
     """
 
     TOKENS = "tokens"
@@ -628,6 +718,9 @@ class Disposable(StrEnum):
     CLIENTS = "clients"
     REFUSALS = "refusals"
     EVENTS = "events"
+    HOURLY_COUNTS = "hourly_counts"
+    COUNTS = "counts"
+    SAMPLES = "samples"
 
 
 # Where a batch ended: the time of the last row that was looked at, and its id where times alone do not tell.

@@ -1,59 +1,19 @@
-"""The resources that operators register: added, changed, and removed with everything that hangs on them (L-08)."""
+"""The resources that operators register: added and changed. `ending` removes one with everything that hangs on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
-
-from authserver.engine import uris
 from authserver.engine.context import Engine
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.printable import is_printable
-from authserver.engine.records import Consent, EventType, Grant, Resource, Token
+from authserver.engine.records import EventType, Resource
 from authserver.limits import MAXIMUM_CLIENT_NAME
-from authserver.settings import AccessTokenFormat
 
-REASON = "resource-removed"
-# At most this many grants or consents are looked at in one transaction, so that none takes long.
-BATCH = 1000
 # Of the access tokens for a resource, in seconds.
 MINIMUM_LIFETIME = 10
-
-# An engine in a transaction of its own.
-Begin = Callable[[], AbstractContextManager[Engine]]
 
 
 class BadResource(Exception):
     """What keeps a resource from being registered so, as a sentence."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """How much ended, or would end, with a resource.
-
-    Attributes:
-        grants: those whose only resource it is; with them all their codes and tokens.
-        narrowed_grants: those that keep other resources.
-        access_tokens: those for it that are kept because they are opaque.
-        consents: those remembered for it alone, so that the person is asked again.
-        narrowed_consents: those remembered for other resources, too.
-    """
-
-    grants: int = 0
-    narrowed_grants: int = 0
-    access_tokens: int = 0
-    consents: int = 0
-    narrowed_consents: int = 0
-
-    def __add__(self, other: Ended) -> Ended:
-        return Ended(
-            **{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(Ended)}
-        )
-
-    def __bool__(self) -> bool:
-        return any(getattr(self, item.name) for item in fields(Ended))
 
 
 def add(engine: Engine, resource: Resource) -> None:
@@ -79,82 +39,6 @@ def change(engine: Engine, before: Resource, after: Resource) -> None:
     old, new = described(before), described(after)
     changed = sorted(name for name in new if new[name] != old[name])
     engine.record(EventType.RESOURCE_CHANGED, details={**new, "changed": changed})
-
-
-def remove(engine: Engine, resource: Resource) -> None:
-    """Remove it from the database: from now on nothing is issued for it. `end_all` ends what was issued."""
-    if engine.stores.resources.remove(resource.form):
-        engine.record(EventType.RESOURCE_REMOVED, details={"resource": resource.uri})
-
-
-def end_all(begin: Begin, form: str, *, dry_run: bool = False) -> Iterator[Ended]:
-    """End what was granted for a resource, a batch in each transaction; how much ended in each.
-
-    It can be run again after an interruption.
-
-    Args:
-        form: the canonical form of the resource.
-        dry_run: only count.
-    """
-    last = ""
-    while True:
-        with begin() as engine:
-            grants = engine.stores.grants.page(after=last, limit=BATCH)
-            ended = _end_grants(engine, grants, form, dry_run=dry_run)
-        if not grants:
-            break
-        last = grants[-1].grant_id
-        yield ended
-    after = ("", "")
-    while True:
-        with begin() as engine:
-            consents = engine.stores.consents.page(after=after, limit=BATCH)
-            ended = _end_consents(engine, consents, form, dry_run=dry_run)
-        if not consents:
-            return
-        after = (consents[-1].user_id, consents[-1].client_id)
-        yield ended
-
-
-def record_end(engine: Engine, resource: str, ended: Ended) -> None:
-    """Write the events of what ended with a resource."""
-    if ended.grants or ended.narrowed_grants:
-        engine.record(
-            EventType.GRANTS_REVOKED,
-            reason=REASON,
-            details={
-                "resource": resource,
-                "grants": ended.grants,
-                "narrowed_grants": ended.narrowed_grants,
-                "access_tokens": ended.access_tokens,
-            },
-        )
-    if ended.consents or ended.narrowed_consents:
-        engine.record(
-            EventType.CONSENT_ENDED,
-            reason=REASON,
-            details={
-                "resource": resource,
-                "consents": ended.consents,
-                "narrowed_consents": ended.narrowed_consents,
-            },
-        )
-
-
-def last_jwt_until(engine: Engine, resource: Resource | None) -> datetime | None:
-    """Until when JWTs for it may be valid that were issued under the present settings; None if there can be none.
-
-    A JWT is not kept, so whoever does not introspect it accepts it until it expires.
-    """
-    settings = engine.settings
-    token_format = (resource and resource.token_format) or settings.access_token_format
-    lifetime = (resource and resource.token_lifetime) or settings.access_token_lifetime
-    forms = [(token_format, lifetime)] + [
-        (form.token_format or token_format, form.token_lifetime or lifetime)
-        for form in engine.client_forms.values()
-    ]
-    jwt = [seconds for each, seconds in forms if each is AccessTokenFormat.JWT]
-    return engine.now + timedelta(seconds=max(jwt)) if jwt else None
 
 
 def _check(engine: Engine, resource: Resource) -> None:
@@ -196,63 +80,3 @@ def described(resource: Resource) -> dict[str, object]:
         "is_default": resource.is_default,
         "introspecting_clients": list(resource.introspecting_clients),
     }
-
-
-def _end_grants(engine: Engine, page: Sequence[Grant], form: str, *, dry_run: bool) -> Ended:
-    affected = [grant for grant in page if _is_live(engine, grant) and _is_for(grant, form)]
-    if not affected:
-        return Ended()
-    kept = engine.stores.tokens.access_tokens([grant.grant_id for grant in affected], engine.now)
-    changed = [grant for grant in affected if dry_run or _end_grant(engine, grant, form)]
-    narrowed = sum(bool(_others(grant, form)) for grant in changed)
-    return Ended(
-        grants=len(changed) - narrowed,
-        narrowed_grants=narrowed,
-        access_tokens=sum(_is_for(token, form) for token in kept),
-    )
-
-
-def _end_grant(engine: Engine, grant: Grant, form: str) -> bool:
-    """Take the resource from a grant, or end it if it has no other one; whether that was done."""
-    grants, others = engine.stores.grants, _others(grant, form)
-    if not others:
-        return grants.revoke(grant.grant_id, engine.now, REASON)
-    if grants.narrow(grant, others):
-        return True
-    # Somebody changed it meanwhile: it has fewer resources now, perhaps this one alone.
-    again = grants.find(grant.grant_id)
-    if again is None or again == grant or again.revoked_at is not None or not _is_for(again, form):
-        return False
-    return _end_grant(engine, again, form)
-
-
-def _end_consents(engine: Engine, page: Sequence[Consent], form: str, *, dry_run: bool) -> Ended:
-    changed = [
-        consent
-        for consent in page
-        if _is_for(consent, form) and (dry_run or _end_consent(engine, consent, form))
-    ]
-    narrowed = sum(bool(_others(consent, form)) for consent in changed)
-    return Ended(consents=len(changed) - narrowed, narrowed_consents=narrowed)
-
-
-def _end_consent(engine: Engine, consent: Consent, form: str) -> bool:
-    """Take the resource from what somebody agreed to; whether that was done."""
-    consents = engine.stores.consents
-    if consents.narrow(consent, _others(consent, form)):
-        return True
-    # It was agreed to anew meanwhile, perhaps just before the resource was removed.
-    again = consents.find(consent.user_id, consent.client_id)
-    return again is not None and _is_for(again, form) and consents.narrow(again, _others(again, form))
-
-
-def _is_live(engine: Engine, grant: Grant) -> bool:
-    return grant.revoked_at is None and grant.expires_at > engine.now
-
-
-def _is_for(record: Grant | Token | Consent, form: str) -> bool:
-    return any(uris.resource_form(resource) == form for resource in record.resources)
-
-
-def _others(record: Grant | Token | Consent, form: str) -> tuple[str, ...]:
-    return tuple(resource for resource in record.resources if uris.resource_form(resource) != form)

@@ -16,7 +16,7 @@ from authserver.engine.tokens.issued import Issued, find_issued
 
 _REVOKED = "token-revoked"
 # Credentials of this server that are not revoked here.
-_UNSUPPORTED = (digests.CODE, digests.SECRET, digests.SESSION, digests.INITIAL)
+_UNSUPPORTED = (digests.CODE, digests.SECRET, digests.SESSION, digests.INITIAL, digests.LINK)
 
 
 def revoke(engine: Engine, parameters: Parameters) -> None:

@@ -138,6 +138,7 @@ def offered_grant_type(engine: Engine, grant_type: str) -> Redeem:
     redeem = engine.grant_types.get(grant_type)
     if redeem is None:
         raise UnsupportedGrantType("This grant type is not offered.")
+    engine.journal.grant_type = grant_type
     return redeem
 
 

@@ -39,8 +39,20 @@ _ANOTHER_TOKEN = (
 )
 _ANOTHER_REQUEST = "no setting changes this: the sender must send another request"
 
+_ANOTHER_LINK = "`authserver user reset-password NAME` makes another"
+
 REMEDIES: Mapping[str, str] = {
     # Clients and people
+    "link-malformed": f"the link is not whole, or not one of this server: {_ANOTHER_LINK}",
+    "link-unknown": f"this server made no such link, or deleted it since: {_ANOTHER_LINK}",
+    "link-used": f"the link was used before, and works once: {_ANOTHER_LINK}",
+    "link-expired": f"the link has expired: {_ANOTHER_LINK}; authserver.password_link_lifetime says for how long it works",
+    "link-password-changed": f"the password was set in another way since the link was made: {_ANOTHER_LINK}",
+    "link-before-restore": f"the link was made before the database was restored: {_ANOTHER_LINK}",
+    "no-mail-address": (
+        "the person has no mail address: put it into the attribute that authserver.mail_attribute names, by `authserver user "
+        "edit NAME --attribute email=ADDRESS`"
+    ),
     "client-unknown": (
         "no client has this id: `authserver client list` shows those there are, and `authserver client add` registers one"
     ),
@@ -50,7 +62,7 @@ REMEDIES: Mapping[str, str] = {
     "client-edited": (
         "an operator has changed this client, so it cannot change itself: change it by `authserver client edit {client_id}`"
     ),
-    "user-disabled": "the person was disabled for good: `authserver user add` adds another, with a name of their own",
+    "user-disabled": "the person was disabled: `authserver user enable NAME` lets them sign in again",
     "method-not-registered": (
         "the client must use {registered_method}, for which it is registered; or register it for the method that it used: "
         "`authserver client edit {client_id} --auth-method {auth_method}`"

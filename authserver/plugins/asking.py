@@ -356,6 +356,17 @@ class PluginSet:
                     "plugin %s failed in observe; the answer is not affected", implementation.plugin
                 )
 
+    @property
+    def delivering(self) -> tuple[str, ...]:
+        """The names of the plugins that deliver events."""
+        return tuple(implementation.plugin for implementation in self._implementations["deliver"])
+
+    def deliver(self, plugin: str, events: Sequence[Event]) -> None:
+        """Give events to a plugin that delivers them. Raises what it raises."""
+        for implementation in self._implementations["deliver"]:
+            if implementation.plugin == plugin:
+                contained(implementation.function, *[events for _ in implementation.argnames])
+
     def _vary_too_much(self) -> list[str]:
         """Settings for single clients and resources that no question would use, or that change what is fixed at start."""
         problems = []

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
-from authserver.api import Event, hookimpl
+from authserver.api import Event, event_as_json, hookimpl
 
 log = logging.getLogger("authserver.events")
 
@@ -20,16 +20,7 @@ class LogEvents:
 
     @hookimpl
     def observe(self, event: Event) -> None:
-        line = {
-            "event_id": event.event_id,
-            "type": event.type,
-            "at": event.at.isoformat(),
-            "actor": event.actor,
-            "source": event.source,
-            "client_id": event.client_id,
-            "user_id": event.user_id,
-            "grant_id": event.grant_id,
-            "reason": event.reason,
-            "details": dict(event.details),
-        }
+        line = event_as_json(event)
+        # They are long, and the event table has them.
+        del line["decisions"]
         log.info("%s", json.dumps({name: value for name, value in line.items() if value}))

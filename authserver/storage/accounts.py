@@ -22,11 +22,24 @@ _LIST_USERS = select(*_USER.columns).order_by(users.c.username)
 _PAGE_OF_USERS = _LIST_USERS.where(users.c.username > bindparam("after")).limit(
     bindparam("limit", type_=sa.Integer, literal_execute=True)
 )
+_PAGE_OF_USERS_THAT_BEGIN = _PAGE_OF_USERS.where(
+    # The first finds the place in the index, the second says the same for every collation.
+    users.c.username >= bindparam("prefix"),
+    sa.func.substr(users.c.username, 1, bindparam("size", type_=sa.Integer)) == bindparam("prefix"),
+)
 _ADD_USER = insert_new(users)
 _DISABLE_USER = (
     sa.update(users)
     .where(users.c.user_id == bindparam("id"), users.c.disabled_at.is_(None))
     .values(disabled_at=bindparam("now"))
+)
+_COUNT_USERS = select(sa.func.count()).select_from(
+    # In the order of an index and by it, so that no more of the table is read.
+    select(users.c.user_id)
+    .where(users.c.user_id > "")
+    .order_by(users.c.user_id)
+    .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
+    .subquery()
 )
 _ENABLE_USER = (
     sa.update(users)
@@ -37,6 +50,11 @@ _CHANGE_USER = (
     sa.update(users)
     .where(users.c.user_id == bindparam("id"))
     .values({name: bindparam(f"new_{name}") for name in ("display_name", "groups", "attributes")})
+)
+_HOLD_ENABLED = (
+    select(users.c.user_id)
+    .where(users.c.user_id == bindparam("user_id"), users.c.disabled_at.is_(None))
+    .with_for_update(read=True)
 )
 # Two changes of one user wait for each other.
 _HOLD_USER_TO_CHANGE = (
@@ -123,13 +141,21 @@ class SqlUsers:
     def list(self) -> Sequence[User]:
         return [_USER.record(row) for row in self._work.read(_LIST_USERS, {})]
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[User]:
-        return [
-            _USER.record(row) for row in self._work.read(_PAGE_OF_USERS, {"after": after, "limit": limit})
-        ]
+    def page(self, *, after: str = "", prefix: str = "", limit: int) -> Sequence[User]:
+        if "\0" in prefix:  # which PostgreSQL would not even compare
+            return []
+        statement = _PAGE_OF_USERS_THAT_BEGIN if prefix else _PAGE_OF_USERS
+        parameters = {"after": after, "prefix": prefix, "size": len(prefix), "limit": limit}
+        return [_USER.record(row) for row in self._work.read(statement, parameters)]
+
+    def count(self, *, limit: int) -> int:
+        return int(self._work.read(_COUNT_USERS, {"limit": limit}).scalar_one())
 
     def disable(self, user_id: str, now: datetime) -> bool:
         return self._work.write(_DISABLE_USER, {"id": user_id, "now": now}) == 1
+
+    def hold_enabled(self, user_id: str) -> bool:
+        return self._work.hold(_HOLD_ENABLED, {"user_id": user_id})
 
     def enable(self, user_id: str) -> bool:
         return self._work.write(_ENABLE_USER, {"id": user_id}) == 1

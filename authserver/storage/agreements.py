@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from authserver.engine.records import Consent, FoundGrant, FoundToken, Grant, Token, TokenKind, User
+from authserver.engine.records import (
+    Consent,
+    FoundGrant,
+    FoundToken,
+    Grant,
+    GrantFilter,
+    Place,
+    Token,
+    TokenKind,
+    User,
+)
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
 from authserver.storage.tables import DISPOSABLE, consents, grants, tokens, users
@@ -39,13 +49,28 @@ _PAGE_OF_CONSENTS = (
 _THIS_CONSENT = (
     (consents.c.user_id == bindparam("of_user"))
     & (consents.c.client_id == bindparam("to_client"))
-    & (consents.c.resources == bindparam("old", type_=consents.c.resources.type))
+    & (consents.c.resources == bindparam("old_resources", type_=consents.c.resources.type))
+    & (consents.c.scopes == bindparam("old_scopes", type_=consents.c.scopes.type))
 )
-_NARROW_CONSENT = sa.update(consents).where(_THIS_CONSENT).values(resources=bindparam("new"))
+_NARROW_CONSENT = (
+    sa.update(consents)
+    .where(_THIS_CONSENT)
+    .values(resources=bindparam("new_resources"), scopes=bindparam("new_scopes"))
+)
 _FORGET_UNCHANGED_CONSENT = sa.delete(consents).where(_THIS_CONSENT)
 _FORGET_SOME_CONSENTS = sa.delete(consents).where(
     _CONSENT_KEY.in_(select(*consents.primary_key).order_by(*consents.primary_key).limit(bindparam("limit")))
 )
+
+_FORGET_SOME_CONSENTS_TO_CLIENT = sa.delete(consents).where(
+    _CONSENT_KEY.in_(
+        select(*consents.primary_key)
+        .where(_CONSENT_TO_CLIENT)
+        .order_by(consents.c.user_id)
+        .limit(bindparam("limit"))
+    )
+)
+_COUNT_CONSENTS = select(sa.func.count()).select_from(consents)
 
 _GRANT = Rows(Grant, grants)
 _FIND_GRANT = select(*_GRANT.columns).where(grants.c.grant_id == bindparam("grant_id"))
@@ -74,18 +99,31 @@ _REVOKE_OF_CLIENT = (
     .where(_TO_CLIENT, grants.c.revoked_at.is_(None))
     .values(revoked_at=bindparam("now"), revoked_reason=bindparam("reason"))
 )
-_IS_LIVE = (
-    grants.c.revoked_at.is_(None),
-    grants.c.expires_at > bindparam("now"),
-    ~sa.exists().where(
-        tokens.c.grant_id == grants.c.grant_id,
-        tokens.c.kind == TokenKind.CODE,
-        tokens.c.claimed_at.is_(None),
-    ),
+_REVOKE_SOME = (
+    sa.update(grants)
+    .where(grants.c.grant_id.in_(bindparam("ids", expanding=True)), grants.c.revoked_at.is_(None))
+    .values(revoked_at=bindparam("now"), revoked_reason=bindparam("reason"))
+)
+_LIVE = grants.c.revoked_at.is_(None), grants.c.expires_at > bindparam("now")
+_REDEEMED = ~sa.exists().where(
+    tokens.c.grant_id == grants.c.grant_id,
+    tokens.c.kind == TokenKind.CODE,
+    tokens.c.claimed_at.is_(None),
 )
 _LIST_GRANTS = (
-    select(*_GRANT.columns).where(*_IS_LIVE).order_by(grants.c.created_at.desc(), grants.c.grant_id)
+    select(*_GRANT.columns).where(*_LIVE, _REDEEMED).order_by(grants.c.created_at.desc(), grants.c.grant_id)
 )
+_SEARCH_GRANTS = (
+    select(*_GRANT.columns)
+    .where(
+        sa.tuple_(grants.c.created_at, grants.c.grant_id)
+        < sa.tuple_(bindparam("at", type_=UtcDateTime), bindparam("last_id", type_=sa.Text))
+    )
+    .order_by(grants.c.created_at.desc(), grants.c.grant_id.desc())
+    # Written into the statement: PostgreSQL plans for a tenth of the table if it does not know it.
+    .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
+)
+_END: Place = (datetime.max.replace(tzinfo=UTC), "")
 _PAGE_OF_GRANTS = (
     select(*_GRANT.columns)
     .where(grants.c.grant_id > bindparam("after"))
@@ -96,10 +134,14 @@ _NARROW_GRANT = (
     sa.update(grants)
     .where(
         grants.c.grant_id == bindparam("id"),
-        grants.c.resources == bindparam("old", type_=grants.c.resources.type),
+        grants.c.resources == bindparam("old_resources", type_=grants.c.resources.type),
+        grants.c.scopes == bindparam("old_scopes", type_=grants.c.scopes.type),
         grants.c.revoked_at.is_(None),
     )
-    .values(resources=bindparam("new"))
+    # Other requests change the details together with the scopes.
+    .values(
+        resources=bindparam("new_resources"), scopes=bindparam("new_scopes"), details=bindparam("and_says")
+    )
 )
 _TOUCH_GRANT = (
     sa.update(grants).where(grants.c.grant_id == bindparam("id")).values(last_used_at=bindparam("now"))
@@ -114,6 +156,13 @@ _WIDEN_GRANT = (
     .values(scopes=bindparam("now_has"), details=bindparam("and_says"))
 )
 _COUNT_GRANTS = select(sa.func.count()).select_from(grants)
+_COUNT_LIVE_GRANTS = select(sa.func.count()).select_from(
+    select(grants.c.grant_id)
+    .where(grants.c.expires_at > bindparam("now"), grants.c.revoked_at.is_(None))
+    .order_by(grants.c.expires_at)
+    .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
+    .subquery()
+)
 _NEXT_GRANTS = (
     select(grants.c.grant_id)
     .where(grants.c.grant_id > bindparam("after"))
@@ -157,6 +206,15 @@ _USABLE_REFRESH_TOKENS = (
     )
     .order_by(grants.c.created_at.desc(), grants.c.grant_id)
     .limit(bindparam("limit"))
+)
+_COUNT_LIVE = (
+    select(tokens.c.kind, sa.func.count().label("number"))
+    .where(
+        tokens.c.grant_id.in_(bindparam("ids", expanding=True)),
+        tokens.c.claimed_at.is_(None),
+        tokens.c.expires_at > bindparam("now"),
+    )
+    .group_by(tokens.c.kind)
 )
 _ACCESS_TOKENS = select(*_TOKEN.columns).where(
     tokens.c.grant_id.in_(bindparam("ids", expanding=True)),
@@ -209,13 +267,7 @@ class SqlConsents:
         self._work.insert(_REMEMBER_CONSENT, _CONSENT.row(consent))
 
     def list(self, *, user_id: str | None = None, client_id: str | None = None) -> Sequence[Consent]:
-        statement: sa.Select[Any] = _LIST_CONSENTS
-        parameters: dict[str, Any] = {}
-        if user_id is not None:
-            statement, parameters = statement.where(_CONSENT_OF_USER), {"user_id": user_id}
-        if client_id is not None:
-            statement = statement.where(_CONSENT_TO_CLIENT)
-            parameters = parameters | {"client_id": client_id}
+        statement, parameters = _consents_of(_LIST_CONSENTS, user_id, client_id)
         return [_CONSENT.record(row) for row in self._work.read(statement, parameters)]
 
     def forget(self, user_id: str, client_id: str | None = None) -> int:
@@ -226,8 +278,14 @@ class SqlConsents:
     def forget_client(self, client_id: str) -> int:
         return self._work.write(_FORGET_CONSENTS_TO_CLIENT, {"to_client": client_id})
 
-    def forget_some(self, limit: int) -> int:
-        return self._work.write(_FORGET_SOME_CONSENTS, {"limit": limit})
+    def forget_some(self, limit: int, *, client_id: str | None = None) -> int:
+        if client_id is None:
+            return self._work.write(_FORGET_SOME_CONSENTS, {"limit": limit})
+        return self._work.write(_FORGET_SOME_CONSENTS_TO_CLIENT, {"limit": limit, "client_id": client_id})
+
+    def count(self, *, user_id: str | None = None, client_id: str | None = None) -> int:
+        statement, parameters = _consents_of(_COUNT_CONSENTS, user_id, client_id)
+        return int(self._work.read(statement, parameters).scalar_one())
 
     def page(
         self,
@@ -237,19 +295,34 @@ class SqlConsents:
         user_id: str | None = None,
         client_id: str | None = None,
     ) -> Sequence[Consent]:
-        statement: sa.Select[Any] = _PAGE_OF_CONSENTS
-        parameters: dict[str, Any] = {"after_user": after[0], "after_client": after[1], "limit": limit}
-        if user_id is not None:
-            statement, parameters = statement.where(_CONSENT_OF_USER), parameters | {"user_id": user_id}
-        if client_id is not None:
-            statement, parameters = statement.where(_CONSENT_TO_CLIENT), parameters | {"client_id": client_id}
+        statement, parameters = _consents_of(_PAGE_OF_CONSENTS, user_id, client_id)
+        parameters |= {"after_user": after[0], "after_client": after[1], "limit": limit}
         return [_CONSENT.record(row) for row in self._work.read(statement, parameters)]
 
-    def narrow(self, consent: Consent, resources: tuple[str, ...]) -> bool:
-        this = {"of_user": consent.user_id, "to_client": consent.client_id, "old": consent.resources}
-        if resources:
-            return self._work.write(_NARROW_CONSENT, this | {"new": resources}) == 1
-        return self._work.write(_FORGET_UNCHANGED_CONSENT, this) == 1
+    def narrow(self, before: Consent, after: Consent | None) -> bool:
+        this = {
+            "of_user": before.user_id,
+            "to_client": before.client_id,
+            "old_resources": before.resources,
+            "old_scopes": before.scopes,
+        }
+        if after is None:
+            return self._work.write(_FORGET_UNCHANGED_CONSENT, this) == 1
+        left = {"new_resources": after.resources, "new_scopes": after.scopes}
+        return self._work.write(_NARROW_CONSENT, this | left) == 1
+
+
+def _consents_of(
+    statement: sa.Select[Any], user_id: str | None, client_id: str | None
+) -> tuple[sa.Select[Any], dict[str, Any]]:
+    """The statement about the consents of one user or of all, to one client or to all, and its parameters for that."""
+    parameters: dict[str, Any] = {}
+    if user_id is not None:
+        statement, parameters = statement.where(_CONSENT_OF_USER), {"user_id": user_id}
+    if client_id is not None:
+        statement = statement.where(_CONSENT_TO_CLIENT)
+        parameters = parameters | {"client_id": client_id}
+    return statement, parameters
 
 
 class SqlGrants:
@@ -316,6 +389,9 @@ class SqlGrants:
     def count(self) -> int:
         return int(self._work.read(_COUNT_GRANTS, {}).scalar_one())
 
+    def count_live(self, now: datetime, *, limit: int) -> int:
+        return int(self._work.read(_COUNT_LIVE_GRANTS, {"now": now, "limit": limit}).scalar_one())
+
     def revoke_next(
         self, now: datetime, reason: str, *, after: str = "", limit: int
     ) -> tuple[str, int] | None:
@@ -325,27 +401,36 @@ class SqlGrants:
         parameters = {"after": after, "last": last, "now": now, "reason": reason}
         return last, self._work.write(_REVOKE_UP_TO, parameters)
 
-    def page(
-        self,
-        *,
-        after: str = "",
-        limit: int,
-        user_id: str | None = None,
-        client_id: str | None = None,
-        live_at: datetime | None = None,
-    ) -> Sequence[Grant]:
-        statement: sa.Select[Any] = _PAGE_OF_GRANTS
-        parameters: dict[str, Any] = {"after": after, "limit": limit}
-        if live_at is not None:
-            statement, parameters = statement.where(*_IS_LIVE), parameters | {"now": live_at}
-        if user_id is not None:
-            statement, parameters = statement.where(_OF_USER), parameters | {"of_user": user_id}
-        if client_id is not None:
-            statement, parameters = statement.where(_TO_CLIENT), parameters | {"to_client": client_id}
+    def page(self, *, after: str = "", limit: int) -> Sequence[Grant]:
+        found = self._work.read(_PAGE_OF_GRANTS, {"after": after, "limit": limit})
+        return [_GRANT.record(row) for row in found]
+
+    def search(self, wanted: GrantFilter, *, after: Place | None = None, limit: int) -> Sequence[Grant]:
+        at, last_id = after or _END
+        statement: sa.Select[Any] = _SEARCH_GRANTS
+        parameters: dict[str, Any] = {"at": at, "last_id": last_id, "limit": limit}
+        if wanted.user_id is not None:
+            statement, parameters["of_user"] = statement.where(_OF_USER), wanted.user_id
+        if wanted.client_id is not None:
+            statement, parameters["to_client"] = statement.where(_TO_CLIENT), wanted.client_id
+        if wanted.live_at is not None:
+            statement, parameters["now"] = statement.where(*_LIVE), wanted.live_at
+        if wanted.redeemed:
+            statement = statement.where(_REDEEMED)
         return [_GRANT.record(row) for row in self._work.read(statement, parameters)]
 
-    def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:
-        parameters = {"id": grant.grant_id, "old": grant.resources, "new": resources}
+    def revoke_some(self, grant_ids: Sequence[str], now: datetime, reason: str) -> int:
+        return self._work.write(_REVOKE_SOME, {"ids": list(grant_ids), "now": now, "reason": reason})
+
+    def narrow(self, before: Grant, after: Grant) -> bool:
+        parameters = {
+            "id": before.grant_id,
+            "old_resources": before.resources,
+            "old_scopes": before.scopes,
+            "new_resources": after.resources,
+            "new_scopes": after.scopes,
+            "and_says": after.details,
+        }
         return self._work.write(_NARROW_GRANT, parameters) == 1
 
 
@@ -394,6 +479,10 @@ class SqlTokens:
     def extend(self, token: Token, expires_at: datetime) -> bool:
         parameters = {"by_kind": token.kind, "by_digest": token.digest, "until": expires_at}
         return self._work.write(_EXTEND, parameters) == 1
+
+    def count_live(self, grant_ids: Sequence[str], now: datetime) -> Mapping[TokenKind, int]:
+        found = self._work.read(_COUNT_LIVE, {"ids": list(grant_ids), "now": now})
+        return {row.kind: row.number for row in found}
 
     def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
         found = self._work.read(_ACCESS_TOKENS, {"ids": list(grant_ids), "now": now})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -46,20 +47,42 @@ _WITH_SECRETS = (
 )
 _FIND = _WITH_SECRETS.where(clients.c.client_id == bindparam("client_id"))
 _FIND_ALL = _WITH_SECRETS.where(clients.c.client_id.in_(bindparam("client_ids", expanding=True)))
-_PAGE = (
-    _WITH_SECRETS.where(
-        clients.c.client_id.in_(
-            # Under another name, or SQLAlchemy would correlate it with the table outside. The limit is written into
-            # the statement: PostgreSQL plans for a tenth of the table if it does not know it.
-            select(_NEXT.c.client_id)
-            .where(_NEXT.c.client_id > bindparam("after"))
-            .order_by(_NEXT.c.client_id)
-            .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
-        )
-    )
-    .order_by(None)
-    .order_by(clients.c.client_id, client_secrets.c.created_at)
+# Under another name, or SQLAlchemy would correlate it with the table outside. The limit is written into the statement:
+# PostgreSQL plans for a tenth of the table if it does not know it.
+_NEXT_IDS = (
+    select(_NEXT.c.client_id)
+    .where(_NEXT.c.client_id > bindparam("after"))
+    .order_by(_NEXT.c.client_id)
+    .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
 )
+_COUNT = select(sa.func.count()).select_from(
+    # In the order of an index and by it, so that no more of the table is read.
+    select(clients.c.client_id)
+    .where(clients.c.client_id > "")
+    .order_by(clients.c.client_id)
+    .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
+    .subquery()
+)
+_ENDING = (
+    select(client_secrets.c.client_id, sa.func.min(client_secrets.c.expires_at).label("ends"))
+    .join_from(client_secrets, clients, client_secrets.c.client_id == clients.c.client_id)
+    .where(
+        client_secrets.c.expires_at > bindparam("now", type_=UtcDateTime),
+        client_secrets.c.expires_at <= bindparam("before", type_=UtcDateTime),
+        clients.c.disabled_at.is_(None),
+    )
+    .group_by(client_secrets.c.client_id)
+    .order_by("ends", client_secrets.c.client_id)
+    .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
+)
+_IN_ORDER = _WITH_SECRETS.order_by(None).order_by(clients.c.client_id, client_secrets.c.created_at)
+_PAGE = _IN_ORDER.where(clients.c.client_id.in_(_NEXT_IDS))
+_HAS_TEXT = sa.or_(
+    *(column.ilike(bindparam("pattern"), escape="\\") for column in (_NEXT.c.client_id, _NEXT.c.name))
+)
+# What has a meaning in a pattern of LIKE.
+_SPECIAL = re.compile(r"[%_\\]")
+_SEARCH = _IN_ORDER.where(clients.c.client_id.in_(_NEXT_IDS.where(_HAS_TEXT)))
 _ADD = insert_new(clients)
 _THIS = clients.c.client_id == bindparam("this")
 # Two changes of one client wait for each other; requests with its secrets do not wait.
@@ -136,6 +159,9 @@ _DISABLE = (
     .where(clients.c.client_id == bindparam("id"), clients.c.disabled_at.is_(None))
     .values(disabled_at=bindparam("now"))
 )
+# It waits for those who hold the client. Their lock lets each other note its use.
+_HOLD_TO_DISABLE = select(clients.c.client_id).where(_THIS).with_for_update()
+_HOLD_ENABLED = select(clients.c.disabled_at).where(_THIS).with_for_update(read=True, key_share=True)
 _KNOWS_ORIGIN = (
     select(client_origins.c.origin)
     .join_from(client_origins, clients)
@@ -202,8 +228,28 @@ class SqlClients:
     def page(self, now: datetime, *, after: str = "", limit: int) -> Sequence[Client]:
         return self._several(_PAGE, {"after": after, "limit": limit, "now": now})
 
+    def count(self, *, limit: int) -> int:
+        return int(self._work.read(_COUNT, {"limit": limit}).scalar_one())
+
+    def with_ending_secret(self, now: datetime, before: datetime, *, limit: int) -> Sequence[Client]:
+        ending = self._work.read(_ENDING, {"now": now, "before": before, "limit": limit})
+        client_ids = [row.client_id for row in ending]
+        found = {client.client_id: client for client in self.find_all(client_ids, now)}
+        return [found[client_id] for client_id in client_ids if client_id in found]
+
+    def search(self, now: datetime, text: str, *, after: str = "", limit: int) -> Sequence[Client]:
+        if "\0" in text + after:  # which PostgreSQL would not even compare
+            return []
+        pattern = _SPECIAL.sub(r"\\\g<0>", text)
+        return self._several(_SEARCH, {"pattern": f"%{pattern}%", "after": after, "limit": limit, "now": now})
+
     def disable(self, client_id: str, now: datetime) -> bool:
+        self._work.hold(_HOLD_TO_DISABLE, {"this": client_id})
         return self._work.write(_DISABLE, {"id": client_id, "now": now}) == 1
+
+    def hold(self, client_id: str) -> bool:
+        row = self._work.held(_HOLD_ENABLED, {"this": client_id})
+        return row is None or row[0] is None
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
         self._work.add(_ADD_SECRET, {**_SECRET.row(secret), "client_id": client_id})

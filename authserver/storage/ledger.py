@@ -30,14 +30,47 @@ from authserver.engine.records import (
 )
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
-from authserver.storage.tables import RARE, REFUSED, ROUTINE, events, generations, ring_keys, signing_keys
+from authserver.storage.tables import (
+    RARE,
+    REFUSED,
+    ROUTINE,
+    event_positions,
+    events,
+    generations,
+    ring_keys,
+    signing_keys,
+)
 from authserver.storage.work import Row, Work, change, changed, insert_new, spelt_out
 
 # How many events are read at a time.
 BATCH = 500
 
 _EVENT = Rows(Event, events)
-_ADD_EVENT = insert(events)
+# The database numbers it; nobody needs the number now.
+_ADD_EVENT = insert(events).inline()
+_NUMBERED = Rows(Event, events, at=1)
+_FOLLOWING = (
+    select(events.c.number, *_NUMBERED.columns)
+    .where(events.c.number > bindparam("number"))
+    .order_by(events.c.number)
+    .limit(bindparam("limit", type_=Integer))
+)
+_PLACE = tuple_(events.c.at, events.c.event_id)
+_NUMBERED_OF_TIME = (
+    select(events.c.number, *_NUMBERED.columns)
+    .where(
+        events.c.at >= bindparam("since"),
+        events.c.at < bindparam("until"),
+        tuple_(bindparam("at", type_=UtcDateTime), bindparam("last_id", type_=events.c.event_id.type))
+        < _PLACE,
+    )
+    .order_by(events.c.at, events.c.event_id)
+    .limit(bindparam("limit", type_=Integer))
+)
+_LAST_NUMBER = select(func.coalesce(func.max(events.c.number), 0))
+_POSITION = select(event_positions.c.number).where(event_positions.c.reader == bindparam("reader"))
+_BEGIN_POSITION = insert_new(event_positions)
+_MOVE = change(event_positions, "number")
 _FIND_EVENT = select(*_EVENT.columns).where(events.c.event_id == bindparam("event_id"))
 _OF_TYPE = events.c.type.in_(bindparam("types", expanding=True))
 _IS_REFUSAL = spelt_out(REFUSED)
@@ -93,6 +126,20 @@ class SqlEvents:
         found = self._work.read(statement, {**parameters, "limit": limit})
         return [_EVENT.record(row) for row in found]
 
+    def following(self, number: int, *, limit: int) -> Sequence[tuple[int, Event]]:
+        found = self._work.read(_FOLLOWING, {"number": number, "limit": limit})
+        return [(row[0], _NUMBERED.record(row)) for row in found]
+
+    def numbered(
+        self, since: datetime, until: datetime, *, after: Place | None = None, limit: int
+    ) -> Sequence[tuple[int, Event]]:
+        at, last_id = after or _BEGINNING
+        parameters = {"since": since, "until": until, "at": at, "last_id": last_id, "limit": limit}
+        return [(row[0], _NUMBERED.record(row)) for row in self._work.read(_NUMBERED_OF_TIME, parameters)]
+
+    def last_number(self) -> int:
+        return int(self._work.read(_LAST_NUMBER, {}).scalar_one())
+
     def _all(self, wanted: EventFilter, *, oldest_first: bool) -> Iterator[Event]:
         """By keyset: each batch begins after the last event of the one before."""
         place: Place | None = None
@@ -102,6 +149,26 @@ class SqlEvents:
             if len(batch) < BATCH:
                 return
             place = batch[-1].at, batch[-1].event_id
+
+
+class SqlEventPositions:
+    """`engine.ports.EventPositions` in the database."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def of(self, reader: str) -> int | None:
+        found: int | None = self._work.read(_POSITION, {"reader": reader}).scalar()
+        return found
+
+    def begin(self, reader: str, number: int) -> bool:
+        return self._work.insert(_BEGIN_POSITION, {"reader": reader, "number": number})
+
+    def move(self, reader: str, before: int, after: int) -> bool:
+        old, new = {"reader": reader, "number": before}, {"reader": reader, "number": after}
+        return self._work.write(_MOVE, changed(old, new)) == 1
 
 
 class SqlSigningKeys:

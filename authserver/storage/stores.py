@@ -10,8 +10,15 @@ from authserver.storage.agreements import SqlConsents, SqlGrants, SqlTokens
 from authserver.storage.clients import SqlClients
 from authserver.storage.initial_tokens import SqlInitialTokens
 from authserver.storage.kept import SqlKeptRecords
-from authserver.storage.ledger import SqlEvents, SqlGenerations, SqlRingKeys, SqlSigningKeys
+from authserver.storage.ledger import (
+    SqlEventPositions,
+    SqlEvents,
+    SqlGenerations,
+    SqlRingKeys,
+    SqlSigningKeys,
+)
 from authserver.storage.resources import SqlResources
+from authserver.storage.statistics import SqlStatistics
 from authserver.storage.upkeep import SqlUpkeep
 from authserver.storage.work import Work
 
@@ -29,6 +36,8 @@ class SqlStores:
     kept: SqlKeptRecords
     consents: SqlConsents
     events: SqlEvents
+    event_positions: SqlEventPositions
+    statistics: SqlStatistics
     sessions: SqlSessions
     signing_keys: SqlSigningKeys
     ring_keys: SqlRingKeys
@@ -49,6 +58,8 @@ def stores_of(work: Work) -> SqlStores:
         kept=SqlKeptRecords(work),
         consents=SqlConsents(work),
         events=SqlEvents(work),
+        event_positions=SqlEventPositions(work),
+        statistics=SqlStatistics(work),
         sessions=SqlSessions(work),
         signing_keys=SqlSigningKeys(work),
         ring_keys=SqlRingKeys(work),

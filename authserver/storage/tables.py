@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar, cast
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, Table, Text, true
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-from authserver.engine.records import REFUSALS, EventType, RegisteredBy, TokenKind
+from authserver.engine.records import REFUSALS, EventType, Gauge, RegisteredBy, Step, TokenKind
 from authserver.settings import AccessTokenFormat
 from authserver.storage.columns import Json, SpaceSeparated, Texts, TextsByName, UtcDateTime, choice
 
@@ -41,6 +41,8 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         RegisteredBy: choice(RegisteredBy),
         TokenKind: choice(TokenKind),
         EventType: choice(EventType),
+        Step: choice(Step),
+        Gauge: choice(Gauge),
         AccessTokenFormat: choice(AccessTokenFormat),
     }
 
@@ -158,11 +160,11 @@ class GrantRow(Base):
     __tablename__ = "grants"
 
     grant_id: Mapped[str] = mapped_column(primary_key=True)
-    client_id: Mapped[str] = mapped_column(index=True)
+    client_id: Mapped[str]
     user_id: Mapped[str | None] = mapped_column(ForeignKey("users.user_id"))
     scopes: Mapped[tuple[str, ...]]
     resources: Mapped[tuple[str, ...]]
-    created_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(index=True)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
@@ -219,19 +221,58 @@ class ConsentRow(Base):
 
 class EventRow(Base):
     __tablename__ = "events"
+    # SQLite would use the highest number again once its event is deleted.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - as SQLAlchemy wants it
 
-    event_id: Mapped[str] = mapped_column(primary_key=True)
+    # In the order in which they were stored.
+    number: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    event_id: Mapped[str] = mapped_column(unique=True)
     type: Mapped[EventType]
     at: Mapped[datetime] = mapped_column(index=True)
     # For older events these are not known.
     actor: Mapped[str] = mapped_column(server_default="unknown")
     source: Mapped[str] = mapped_column(server_default="")
+    request_id: Mapped[str] = mapped_column(server_default="")
     client_id: Mapped[str | None]
     user_id: Mapped[str | None]
     grant_id: Mapped[str | None]
     reason: Mapped[str]
     decisions: Mapped[list[dict[str, Any]]]
     details: Mapped[dict[str, Any]]
+
+
+class EventPositionRow(Base):
+    """How far a reader of the events has got: the number of the last one that it has taken."""
+
+    __tablename__ = "event_positions"
+
+    reader: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger)
+
+
+class EventCountRow(Base):
+    """How often something happened in an hour, day or month (`engine.records.Count`); client "" is all together."""
+
+    __tablename__ = "event_counts"
+
+    step: Mapped[Step] = mapped_column(primary_key=True)
+    client_id: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    type: Mapped[EventType] = mapped_column(primary_key=True)
+    grant_type: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+
+
+class GaugeSampleRow(Base):
+    """What there was of something in an hour, day or month (`engine.records.Gauge`)."""
+
+    __tablename__ = "gauge_samples"
+
+    gauge: Mapped[Gauge] = mapped_column(primary_key=True)
+    step: Mapped[Step] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True, index=True)
+    value: Mapped[int] = mapped_column(BigInteger)
 
 
 class SessionRow(Base):
@@ -302,6 +343,9 @@ tokens = _table(TokenRow)
 kept = _table(KeptRow)
 consents = _table(ConsentRow)
 events = _table(EventRow)
+event_positions = _table(EventPositionRow)
+event_counts = _table(EventCountRow)
+gauge_samples = _table(GaugeSampleRow)
 sessions = _table(SessionRow)
 signing_keys = _table(SigningKeyRow)
 ring_keys = _table(RingKeyRow)
@@ -320,6 +364,8 @@ Index(
 # By user and client together: one application may act for everybody, so each index that a planner may choose
 # must be fast.
 Index(None, grants.c.user_id, grants.c.client_id)
+# They are listed newest first: of a client, which may have very many, and all of them. A person has few.
+Index(None, grants.c.client_id, grants.c.created_at)
 Index(None, consents.c.client_id, consents.c.user_id)
 # Codes and refresh tokens stay as long as their grant, as evidence of reuse: only these are deleted by their
 # own end. Not written as `kind = 'access'`: tokens are looked up by `kind = ?`, and SQLite would compare the two, and so
@@ -349,6 +395,13 @@ for _column in (events.c.user_id, events.c.grant_id):
         sqlite_where=_known,
         postgresql_where=_known,
     )
+# All clients of a time, with what is added up; and what is deleted by its age, hours long before the others.
+Index(
+    "ix_event_counts_step_at",
+    *(event_counts.c[name] for name in ("step", "at", "client_id", "type", "grant_type", "count")),
+)
+LONG = event_counts.c.step.in_([Step.DAY, Step.MONTH])
+Index("ix_event_counts_long_at", event_counts.c.at, sqlite_where=LONG, postgresql_where=LONG)
 # Most kept records belong to no grant.
 Index(
     "ix_kept_grant_id",

@@ -10,16 +10,19 @@ import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Executable, Table, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from authserver.engine.records import Batch, Disposable, Place, RegisteredBy
+from authserver.engine.records import Batch, Disposable, Place, RegisteredBy, Step
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.tables import (
     DISPOSABLE,
+    LONG,
     NEVER_USED,
     REFUSED,
     client_secrets,
     clients,
     consents,
+    event_counts,
     events,
+    gauge_samples,
     grants,
     kept,
     leases,
@@ -94,6 +97,9 @@ _AGING: Mapping[Disposable, tuple[Column[Any], tuple[Condition, ...]]] = {
     Disposable.CLIENT_SECRETS: (client_secrets.c.expires_at, (client_secrets.c.expires_at.is_not(None),)),
     Disposable.REFUSALS: (events.c.at, (spelt_out(REFUSED),)),
     Disposable.EVENTS: (events.c.at, ()),
+    Disposable.HOURLY_COUNTS: (event_counts.c.at, (spelt_out(event_counts.c.step == Step.HOUR),)),
+    Disposable.COUNTS: (event_counts.c.at, (spelt_out(LONG),)),
+    Disposable.SAMPLES: (gauge_samples.c.at, ()),
 }
 _REMOVE_AGED = {
     kind: _removal(

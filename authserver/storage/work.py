@@ -82,6 +82,10 @@ class Work:
         """
         return self._write(statement, parameters).first() is not None
 
+    def held(self, statement: Executable, parameters: Row) -> Sequence[Any] | None:
+        """As `hold`: the row, as it is when the lock was given; None if there is none."""
+        return self._write(statement, parameters).first()
+
     def write(self, statement: Executable, parameters: Row | Sequence[Row]) -> int:
         """Run a statement that changes rows; how many it changed."""
         return self._write(statement, parameters).rowcount

@@ -30,6 +30,8 @@ GROWING = frozenset(
         "kept",
         "consents",
         "events",
+        "event_counts",
+        "gauge_samples",
         "sessions",
     }
 )
@@ -77,8 +79,8 @@ def statements_of(engine: sa.Engine) -> Iterator[list[Sent]]:
     sent: list[Sent] = []
     thread = threading.get_ident()
 
-    def note(_connection: Any, _cursor: Any, text: str, parameters: Any, _context: Any, _many: bool) -> None:
-        statement = Sent(text=text, parameters=parameters)
+    def note(_connection: Any, _cursor: Any, text: str, parameters: Any, _context: Any, many: bool) -> None:
+        statement = Sent(text=text, parameters=parameters[0] if many else parameters)
         if threading.get_ident() == thread and statement.table in GROWING:
             sent.append(statement)
 

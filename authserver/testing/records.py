@@ -9,6 +9,7 @@ from typing import Any
 from authserver.engine.records import (
     Client,
     Consent,
+    Count,
     Event,
     EventType,
     Grant,
@@ -18,6 +19,7 @@ from authserver.engine.records import (
     RingKey,
     Session,
     SigningKey,
+    Step,
     Token,
     TokenKind,
     User,
@@ -129,6 +131,17 @@ def a_consent(**changes: Any) -> Consent:
         "granted_at": NOW,
     }
     return Consent(**values | changes)
+
+
+def a_count(**changes: Any) -> Count:
+    """How many tokens were issued in an hour, for all clients together."""
+    values: dict[str, Any] = {
+        "step": Step.HOUR,
+        "at": NOW.replace(minute=0, second=0, microsecond=0),
+        "type": EventType.TOKEN_ISSUED,
+        "count": 1,
+    }
+    return Count(**values | changes)
 
 
 def a_session(**changes: Any) -> Session:

@@ -208,6 +208,12 @@ class Server(Service[TestResponse]):
     def begin(self) -> AbstractContextManager[Engine]:
         return self.application.begin()
 
+    def deliver(self) -> None:
+        """Let the readers of the events take those that wait, as they do in the background. Raises what a plugin raises."""
+        for reading in self.application.readings:
+            while reading.work():
+                pass
+
     def close(self) -> None:
         """Close its database connections, and leave its pages to the next server with the same settings."""
         self.application.close()

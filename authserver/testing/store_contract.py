@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,16 +26,23 @@ from authserver.engine.ports import AlreadyExists, Storage, Stores
 from authserver.engine.records import (
     REFUSALS,
     ClientSecret,
+    Disposable,
     Event,
     EventFilter,
     EventType,
     FoundGrant,
     FoundSession,
     FoundToken,
+    Gauge,
+    GrantFilter,
     InitialTokenState,
     Logo,
+    Place,
     RegisteredBy,
+    Span,
+    Step,
     TokenKind,
+    Total,
 )
 from authserver.settings import AccessTokenFormat
 from authserver.testing import upkeep_contract
@@ -43,6 +50,7 @@ from authserver.testing.records import (
     NOW,
     a_client,
     a_consent,
+    a_count,
     a_grant,
     a_kept_record,
     a_resource,
@@ -170,6 +178,42 @@ def test_clients_are_read_page_by_page_in_the_order_of_their_ids(stores: Stores)
     assert stores.clients.page(NOW, after="b", limit=2) == [stores.clients.find("c", NOW)]
     assert stores.clients.page(NOW, after="c", limit=2) == []
     assert stores.clients.page(NOW, after="aa", limit=1) == [stores.clients.find("b", NOW)]
+
+
+def test_clients_people_and_live_grants_are_counted_up_to_a_number(stores: Stores) -> None:
+    """T146: no whole table is counted for a page."""
+    for number in range(3):
+        stores.clients.add(a_client(client_id=f"client-{number}"))
+        stores.users.add(a_user(user_id=f"user_{number}", username=f"user-{number}"))
+        stores.grants.add(a_grant(grant_id=f"grant_{number}"))
+    stores.clients.disable("client-1", NOW)
+    stores.users.disable("user_1", NOW)
+    stores.grants.revoke("grant_1", NOW, "test")
+    assert [stores.clients.count(limit=limit) for limit in (2, 3, 9)] == [2, 3, 3]
+    assert [stores.users.count(limit=limit) for limit in (2, 3, 9)] == [2, 3, 3]
+    assert [stores.grants.count_live(NOW, limit=limit) for limit in (1, 2, 9)] == [1, 2, 2]
+    assert stores.grants.count_live(NOW + timedelta(days=1), limit=9) == 0
+
+
+def test_clients_with_a_secret_that_ends_are_found(stores: Stores) -> None:
+    """The first to end first; those that have ended are not live, and a disabled client needs none."""
+    for client_id, ends in (("later", 9), ("soon", 1), ("never", None), ("ended", -1), ("gone", 2)):
+        stores.clients.add(a_client(client_id=client_id))
+        expires_at = None if ends is None else NOW + timedelta(days=ends)
+        secret = ClientSecret(digest=client_id.encode(), key_id="one", created_at=NOW, expires_at=expires_at)
+        stores.clients.add_secret(client_id, secret)
+    stores.clients.add_secret("later", replace(secret, digest=b"first", expires_at=NOW + timedelta(days=3)))
+    stores.clients.disable("gone", NOW)
+
+    def found(days: int, limit: int = 9) -> list[str]:
+        clients = stores.clients.with_ending_secret(NOW, NOW + timedelta(days=days), limit=limit)
+        return [client.client_id for client in clients]
+
+    assert found(30) == ["soon", "later"]
+    assert found(30, limit=1) == ["soon"]
+    assert found(2) == ["soon"]
+    assert found(0) == []
+    assert len(stores.clients.with_ending_secret(NOW, NOW + timedelta(days=30), limit=9)[1].secrets) == 2
 
 
 def test_several_clients_are_found_at_once(stores: Stores) -> None:
@@ -440,52 +484,15 @@ def test_grants_are_read_page_by_page_and_lose_resources(stores: Stores) -> None
     assert stores.grants.page(after="grant_1", limit=2) == grants[2:]
     assert stores.grants.page(after="grant_2", limit=2) == []
     stores.grants.revoke("grant_1", NOW, "before")
-    assert stores.grants.narrow(grants[0], ("urn:b",))
-    assert not stores.grants.narrow(grants[0], ("urn:a",))
-    assert not stores.grants.narrow(grants[1], ("urn:b",))
+    less = [replace(grant, resources=("urn:b",)) for grant in grants]
+    assert stores.grants.narrow(grants[0], less[0])
+    assert not stores.grants.narrow(grants[0], replace(grants[0], resources=("urn:a",)))
+    assert not stores.grants.narrow(grants[1], less[1])
     assert [each.resources for each in stores.grants.page(limit=9)] == [
         ("urn:b",),
         ("urn:a", "urn:b"),
         ("urn:a", "urn:b"),
     ]
-
-
-def test_grants_of_somebody_are_read_page_by_page(stores: Stores) -> None:
-    """Of a user, to a client, of both, and live ones alone."""
-    for name in ("a", "b"):
-        stores.users.add(a_user(user_id=f"user_{name}", username=name))
-    for number, (user_id, client_id) in enumerate(
-        [("user_a", "x"), ("user_b", "x"), ("user_a", "y"), ("user_a", "x")]
-    ):
-        stores.grants.add(a_grant(grant_id=f"grant_{number}", user_id=user_id, client_id=client_id))
-
-    def ids(**wanted: Any) -> str:
-        return "".join(grant.grant_id[-1] for grant in stores.grants.page(limit=9, **wanted))
-
-    assert ids(user_id="user_a") == "023"
-    assert ids(client_id="x") == "013"
-    assert ids(user_id="user_a", client_id="x") == "03"
-    assert ids(user_id="user_a", after="grant_0") == "23"
-    stores.grants.revoke("grant_2", NOW, "left")
-    stores.tokens.add(a_token(kind=TokenKind.CODE, digest=b"code", grant_id="grant_3"))
-    assert ids(user_id="user_a", live_at=NOW) == "0"
-    assert ids(live_at=NOW) == "01"
-    assert ids(live_at=NOW + timedelta(days=3650)) == ""
-
-
-def test_consents_of_somebody_are_read_page_by_page(stores: Stores) -> None:
-    for name in ("a", "b"):
-        stores.users.add(a_user(user_id=f"user_{name}", username=name))
-    for user_id, client_id in [("user_a", "x"), ("user_b", "x"), ("user_a", "y")]:
-        stores.consents.remember(a_consent(user_id=user_id, client_id=client_id))
-
-    def found(**wanted: Any) -> list[str]:
-        return [each.user_id[-1] + each.client_id for each in stores.consents.page(limit=9, **wanted)]
-
-    assert found(user_id="user_a") == ["ax", "ay"]
-    assert found(client_id="x") == ["ax", "bx"]
-    assert found(client_id="x", after=("user_a", "x")) == ["bx"]
-    assert found(user_id="user_b", client_id="y") == []
 
 
 def test_consents_are_read_page_by_page_and_lose_resources(stores: Stores) -> None:
@@ -502,16 +509,181 @@ def test_consents_are_read_page_by_page_and_lose_resources(stores: Stores) -> No
     assert stores.consents.page(limit=3) == consents[:3]
     assert stores.consents.page(after=("user_bob", "files"), limit=3) == consents[3:]
     assert stores.consents.page(after=("user_ada", "notes"), limit=1) == consents[2:3]
-    assert stores.consents.narrow(consents[0], ("urn:b",))
-    assert not stores.consents.narrow(consents[0], ("urn:a",))
-    assert not stores.consents.narrow(consents[0], ())
-    assert stores.consents.narrow(consents[1], ())
-    assert not stores.consents.narrow(consents[1], ())
+    assert stores.consents.narrow(consents[0], replace(consents[0], resources=("urn:b",)))
+    assert not stores.consents.narrow(consents[0], replace(consents[0], resources=("urn:a",)))
+    assert not stores.consents.narrow(consents[0], None)
+    assert stores.consents.narrow(consents[1], None)
+    assert not stores.consents.narrow(consents[1], None)
     assert [each.resources for each in stores.consents.page(limit=9)] == [
         ("urn:b",),
         ("urn:a", "urn:b"),
         ("urn:a", "urn:b"),
     ]
+
+
+def test_grants_and_consents_lose_scopes(stores: Stores) -> None:
+    """L-08: together with what the details say of them; another change of the scopes comes first, or is not overwritten."""
+    stores.users.add(a_user())
+    grant = a_grant(scopes=("read",)).wider(("read", "write"))
+    stores.grants.add(grant)
+    left = grant.narrower(("read",))
+    assert (left.scopes, left.added_scopes) == (("read",), ())
+    assert stores.grants.narrow(grant, left)
+    assert stores.grants.find("grant_1") == left
+    assert not stores.grants.narrow(grant, left)
+    consent = a_consent(scopes=("read", "write"))
+    stores.consents.remember(consent)
+    fewer = replace(consent, scopes=("read",))
+    assert stores.consents.narrow(consent, fewer)
+    assert stores.consents.find("user_ada", "reports") == fewer
+    assert not stores.consents.narrow(consent, None)
+
+
+def test_grants_are_found_newest_first_page_by_page(stores: Stores) -> None:
+    """E-16, L-08: of a user, of a client, of both, or all; live ones alone, and with or without unredeemed codes."""
+    stores.users.add(a_user())
+    for number in range(6):
+        stores.grants.add(
+            a_grant(
+                grant_id=f"grant_{number}",
+                client_id=("reports", "notes")[number % 2],
+                user_id="user_ada" if number < 4 else None,
+                # Two of them were made at the same time.
+                created_at=NOW + timedelta(seconds=number // 2),
+                expires_at=NOW if number == 5 else NOW + timedelta(days=1),
+            )
+        )
+    stores.grants.revoke("grant_1", NOW, "before")
+    stores.tokens.add(a_token(grant_id="grant_2"))
+
+    def found(**wanted: Any) -> list[str]:
+        """In pages of two."""
+        ids: list[str] = []
+        after = None
+        while page := stores.grants.search(GrantFilter(**wanted), after=after, limit=2):
+            assert len(page) <= 2
+            ids += [grant.grant_id.removeprefix("grant_") for grant in page]
+            after = (page[-1].created_at, page[-1].grant_id)
+        return ids
+
+    assert found() == ["5", "4", "3", "2", "1", "0"]
+    assert found(client_id="reports") == ["4", "2", "0"]
+    assert found(user_id="user_ada") == ["3", "2", "1", "0"]
+    assert found(user_id="user_ada", client_id="notes") == ["3", "1"]
+    assert found(live_at=NOW) == ["4", "3", "2", "0"]
+    assert found(live_at=NOW, redeemed=True) == ["4", "3", "0"]
+    assert found(client_id="notes", live_at=NOW) == ["3"]
+    assert found(user_id="user_bob") == []
+
+
+def test_several_grants_are_revoked_at_once(stores: Stores) -> None:
+    """L-08: those that are named, and of these only those that were not revoked before."""
+    for number in range(4):
+        stores.grants.add(a_grant(grant_id=f"grant_{number}"))
+    stores.grants.revoke("grant_1", NOW, "before")
+    assert stores.grants.revoke_some(["grant_0", "grant_1", "grant_2", "unknown"], LATER, "ended") == 2
+    assert stores.grants.revoke_some([], LATER, "ended") == 0
+    found = [stores.grants.find(f"grant_{number}") for number in range(4)]
+    assert [grant and grant.revoked_reason for grant in found] == ["ended", "before", "ended", None]
+
+
+def test_the_live_codes_and_tokens_of_grants_are_counted(stores: Stores) -> None:
+    """L-08: without those that were used, have expired, or are of another grant."""
+    for number in range(2):
+        stores.grants.add(a_grant(grant_id=f"grant_{number}"))
+    none: dict[str, Any] = {}
+    for number, (kind, members) in enumerate(
+        [
+            (TokenKind.CODE, none),
+            (TokenKind.REFRESH, {}),
+            (TokenKind.REFRESH, {"claimed_at": NOW}),
+            (TokenKind.ACCESS, {}),
+            (TokenKind.ACCESS, {"grant_id": "grant_1"}),
+            (TokenKind.ACCESS, {"expires_at": NOW}),
+        ]
+    ):
+        values: dict[str, Any] = {"grant_id": "grant_0", **members}
+        stores.tokens.add(a_token(kind=kind, digest=bytes([number]), **values))
+    live = {TokenKind.CODE: 1, TokenKind.REFRESH: 1, TokenKind.ACCESS: 1}
+    assert dict(stores.tokens.count_live(["grant_0"], NOW)) == live
+    assert dict(stores.tokens.count_live(["grant_0", "grant_1"], NOW)) == {**live, TokenKind.ACCESS: 2}
+    assert dict(stores.tokens.count_live([], NOW)) == {}
+
+
+def test_consents_are_counted_paged_and_forgotten_by_client(stores: Stores) -> None:
+    """E-16, L-08."""
+    for name in ("ada", "bob", "eve"):
+        stores.users.add(a_user(user_id=f"user_{name}", username=name))
+        for client_id in ("notes", "reports"):
+            stores.consents.remember(a_consent(user_id=f"user_{name}", client_id=client_id))
+    consents = stores.consents
+    assert (consents.count(), consents.count(user_id="user_ada"), consents.count(client_id="notes")) == (
+        6,
+        2,
+        3,
+    )
+    first = consents.page(limit=2, client_id="notes")
+    assert [each.user_id for each in first] == ["user_ada", "user_bob"]
+    rest = consents.page(limit=2, client_id="notes", after=("user_bob", "notes"))
+    assert [each.user_id for each in rest] == ["user_eve"]
+    assert [each.client_id for each in consents.page(limit=9, user_id="user_bob")] == ["notes", "reports"]
+    assert len(consents.page(limit=9, user_id="user_bob", client_id="notes")) == 1
+    assert consents.forget_some(2, client_id="notes") == 2
+    assert consents.forget_some(2, client_id="notes") == 1
+    assert consents.forget_some(2, client_id="notes") == 0
+    assert consents.count() == 3
+
+
+def test_who_issues_is_told_who_was_disabled(stores: Stores) -> None:
+    """R-09, L-08: a client that is kept elsewhere cannot be disabled here."""
+    stores.clients.add(a_client())
+    stores.users.add(a_user())
+    assert stores.clients.hold("reports")
+    assert stores.clients.hold("elsewhere")
+    assert stores.users.hold_enabled("user_ada")
+    assert not stores.users.hold_enabled("unknown")
+    stores.clients.disable("reports", NOW)
+    stores.users.disable("user_ada", NOW)
+    assert not stores.clients.hold("reports")
+    assert not stores.users.hold_enabled("user_ada")
+
+
+def test_clients_are_searched_by_a_text_in_their_id_or_name(stores: Stores) -> None:
+    """Page by page; what has a meaning in a pattern is a character like others."""
+    for client_id, name in (
+        ("a", "Notes"),
+        ("b_1", "100 % École"),
+        ("c", "my notes\\archive"),
+        ("notes", "Reports"),
+        ("z", "Z"),
+    ):
+        stores.clients.add(a_client(client_id=client_id, name=name))
+
+    def ids(text: str, **page: Any) -> list[str]:
+        return [client.client_id for client in stores.clients.search(NOW, text, **{"limit": 9, **page})]
+
+    assert ids("NOTES") == ["a", "c", "notes"]
+    assert ids("notes", limit=2) == ["a", "c"]
+    assert ids("notes", after="c") == ["notes"]
+    assert ids("") == ["a", "b_1", "c", "notes", "z"]
+    assert (ids("%"), ids("_"), ids("\\")) == (["b_1"], ["b_1"], ["c"])
+    assert ids("École") == ["b_1"]
+    assert ids("\0") == ids("nobody") == []
+
+
+def test_users_are_searched_by_how_their_name_begins(stores: Stores) -> None:
+    for number, name in enumerate(("ann", "anna", "a%", "bob", "o'brien", "ob")):
+        stores.users.add(a_user(user_id=f"user_{number}", username=name))
+
+    def names(prefix: str, **page: Any) -> set[str]:
+        return {user.username for user in stores.users.page(prefix=prefix, **{"limit": 9, **page})}
+
+    assert names("ann") == {"ann", "anna"}
+    assert names("ann", after="ann") == {"anna"}
+    assert names("a%") == {"a%"}
+    assert names("o") == {"o'brien", "ob"}
+    assert len(names("", limit=3)) == 3
+    assert names("zoe") == names("\0") == set()
 
 
 def test_the_access_tokens_of_grants_are_listed_while_they_live(stores: Stores) -> None:
@@ -1232,7 +1404,14 @@ def _several_events(storage: Storage) -> list[Event]:
     """Of several types, clients, people and times, some of them of the same time; oldest first."""
     first = [
         an_event(event_id="a", at=NOW, user_id="user_ada", grant_id="grant_1"),
-        an_event(event_id="b", at=NOW, type=EventType.TOKEN_REFUSED, reason="code-claimed", actor="stranger"),
+        an_event(
+            event_id="b",
+            at=NOW,
+            type=EventType.TOKEN_REFUSED,
+            reason="code-claimed",
+            actor="stranger",
+            request_id="of the refusal",
+        ),
         an_event(event_id="c", at=NOW, client_id="notes", source="2001:db8::7"),
         an_event(event_id="d", at=LATER, type=EventType.SIGNED_IN, client_id=None, user_id="user_ada"),
         an_event(event_id="e", at=LATER, user_id="user_bob", grant_id="grant_2"),
@@ -1255,6 +1434,7 @@ def _several_events(storage: Storage) -> list[Event]:
         ({"actor": "stranger"}, "b"),
         ({"source": "2001:db8::7"}, "c"),
         ({"reason": "code-claimed"}, "b"),
+        ({"request_id": "of the refusal"}, "b"),
         ({"types": frozenset({EventType.TOKEN_ISSUED})}, "ace"),
         ({"types": frozenset({EventType.TOKEN_ISSUED, EventType.SIGNED_IN})}, "acde"),
         ({"types": REFUSALS}, "bf"),
@@ -1288,6 +1468,229 @@ def test_events_are_searched_for_page_by_page(storage: Storage, wanted: dict[str
                 after = page[-1].at, page[-1].event_id
         expected = [known[event_id] for event_id in ids]
         assert found == (expected if oldest_first else expected[::-1])
+
+
+def test_events_follow_in_the_order_in_which_they_were_stored(storage: Storage) -> None:
+    """Whatever their times are; what is deleted leaves a gap, and its number is not used again."""
+    with storage.begin() as stores:
+        assert stores.events.last_number() == 0
+        assert stores.events.following(0, limit=9) == []
+    for event_id, at in (("late", LATER), ("early", NOW), ("last", LATER)):
+        with storage.begin() as stores:
+            stores.events.add(an_event(event_id=event_id, at=at, request_id=f"request of {event_id}"))
+    with storage.begin() as stores:
+        found = stores.events.following(0, limit=9)
+        assert [event.event_id for _, event in found] == ["late", "early", "last"]
+        assert found[0][1].request_id == "request of late"
+        numbers = [number for number, _ in found]
+        assert numbers == sorted(set(numbers))
+        assert stores.events.last_number() == numbers[-1]
+        assert [number for number, _ in stores.events.following(numbers[0], limit=1)] == numbers[1:2]
+    with storage.begin() as stores:
+        stores.upkeep.remove(Disposable.EVENTS, LATER + timedelta(days=1), limit=9)
+    with storage.begin() as stores:
+        stores.events.add(an_event(event_id="after all"))
+    with storage.begin() as stores:
+        ((number, _),) = stores.events.following(0, limit=9)
+        assert number > numbers[-1]
+
+
+def test_a_reader_begins_once_and_one_of_two_moves_counts(stores: Stores) -> None:
+    positions = stores.event_positions
+    assert positions.of("statistics") is None
+    assert not positions.move("statistics", 0, 7)
+    assert positions.begin("statistics", 0)
+    assert not positions.begin("statistics", 5)
+    assert positions.move("statistics", 0, 7)
+    assert not positions.move("statistics", 0, 9)
+    assert positions.move("statistics", 7, 9)
+    assert positions.of("statistics") == 9
+    assert positions.of("seals") is None
+
+
+def test_events_of_a_time_come_with_their_numbers(storage: Storage) -> None:
+    """In the order of time and id, page by page; at `since` and not at `until`."""
+    times = {
+        "c": NOW,
+        "a": LATER,
+        "b": NOW,
+        "early": NOW - timedelta(seconds=1),
+        "end": LATER + timedelta(seconds=1),
+    }
+    with storage.begin() as stores:
+        for event_id, at in times.items():
+            stores.events.add(an_event(event_id=event_id, at=at))
+    with storage.begin() as stores:
+        numbers = {event.event_id: number for number, event in stores.events.following(0, limit=9)}
+        found: list[tuple[int, Event]] = []
+        place: Place | None = None
+        while page := stores.events.numbered(NOW, times["end"], after=place, limit=2):
+            found += page
+            place = page[-1][1].at, page[-1][1].event_id
+    assert [event.event_id for _, event in found] == ["b", "c", "a"]
+    assert [number for number, _ in found] == [numbers["b"], numbers["c"], numbers["a"]]
+
+
+THE_HOUR = NOW.replace(minute=0, second=0, microsecond=0)
+AN_HOUR = timedelta(hours=1)
+ALL_TYPES = frozenset(EventType)
+
+
+def _hours(first: int, last: int) -> Span:
+    """Hours after that of `NOW`, without the last."""
+    return Span(step=Step.HOUR, since=THE_HOUR + first * AN_HOUR, until=THE_HOUR + last * AN_HOUR)
+
+
+def test_counts_add_up(storage: Storage) -> None:
+    """For each hour, client, type, grant type and reason apart, however often they are added."""
+    refused = {"type": EventType.TOKEN_REFUSED, "client_id": "notes"}
+    counts = [
+        a_count(count=2),
+        a_count(count=5, grant_type="refresh_token"),
+        a_count(at=THE_HOUR + AN_HOUR, count=3),
+        a_count(client_id="notes", count=1),
+        a_count(**refused, reason="code-claimed", count=4),
+        a_count(**refused, reason="no-room", count=6),
+        a_count(step=Step.DAY, count=100),
+    ]
+    for _ in range(2):
+        with storage.begin() as stores:
+            stores.statistics.add(counts)
+    with storage.begin() as stores:
+        stores.statistics.add([])
+        assert _sums(stores.statistics.totals([_hours(0, 2)], ALL_TYPES)) == {
+            ("", EventType.TOKEN_ISSUED, "", ""): 10,
+            ("", EventType.TOKEN_ISSUED, "refresh_token", ""): 10,
+        }
+        # Each step is counted by itself, and spans add up.
+        day = Span(step=Step.DAY, since=THE_HOUR, until=THE_HOUR + AN_HOUR)
+        assert _sums(stores.statistics.totals([_hours(1, 2), day], ALL_TYPES)) == {
+            ("", EventType.TOKEN_ISSUED, "", ""): 206
+        }
+        of_notes = stores.statistics.totals([_hours(0, 9)], ALL_TYPES, client_ids=["notes", "nobody"])
+        assert _sums(of_notes) == {
+            ("notes", EventType.TOKEN_ISSUED, "", ""): 2,
+            ("notes", EventType.TOKEN_REFUSED, "", "code-claimed"): 8,
+            ("notes", EventType.TOKEN_REFUSED, "", "no-room"): 12,
+        }
+        assert _sums(stores.statistics.totals_of_clients(_hours(0, 9), ALL_TYPES)) == _sums(of_notes)
+        assert stores.statistics.totals([_hours(0, 9)], [EventType.SIGNED_IN]) == []
+        assert sorted(stores.statistics.series(_hours(0, 9), [EventType.TOKEN_ISSUED])) == [
+            (THE_HOUR, EventType.TOKEN_ISSUED, "", 4),
+            (THE_HOUR, EventType.TOKEN_ISSUED, "refresh_token", 10),
+            (THE_HOUR + AN_HOUR, EventType.TOKEN_ISSUED, "", 6),
+        ]
+        assert list(
+            stores.statistics.series(_hours(0, 1), ALL_TYPES - {EventType.TOKEN_ISSUED}, client_id="notes")
+        ) == [(THE_HOUR, EventType.TOKEN_REFUSED, "", 20)]
+
+
+def _sums(totals: Sequence[Total]) -> dict[tuple[str, EventType, str, str], int]:
+    found = {(each.client_id, each.type, each.grant_type, each.reason): each.count for each in totals}
+    assert len(found) == len(totals)
+    return found
+
+
+def test_the_clients_with_the_highest_counts(stores: Stores) -> None:
+    stores.statistics.add(
+        [
+            a_count(count=1000),
+            a_count(client_id="b", count=5),
+            a_count(client_id="c", count=5, grant_type="refresh_token"),
+            a_count(client_id="a", count=2),
+            a_count(client_id="a", at=THE_HOUR + AN_HOUR, count=4),
+            a_count(client_id="a", type=EventType.SIGNED_IN, count=90),
+            a_count(client_id="a", step=Step.DAY, count=7),
+        ]
+    )
+    issued = [EventType.TOKEN_ISSUED]
+    assert stores.statistics.top_clients([_hours(0, 2)], issued, limit=9) == [("a", 6), ("b", 5), ("c", 5)]
+    assert stores.statistics.top_clients([_hours(0, 1)], issued, limit=2) == [("b", 5), ("c", 5)]
+    of_refreshing = stores.statistics.top_clients([_hours(0, 1)], issued, grant_type="refresh_token", limit=9)
+    assert of_refreshing == [("c", 5)]
+    day = Span(step=Step.DAY, since=THE_HOUR, until=THE_HOUR + AN_HOUR)
+    assert stores.statistics.top_clients([_hours(0, 1), day], issued, limit=1) == [("a", 9)]
+
+
+def test_counts_that_are_forgotten_leave_the_others(stores: Stores) -> None:
+    kept = [
+        a_count(type=EventType.SIGNED_IN),
+        a_count(step=Step.DAY),
+        a_count(at=THE_HOUR - AN_HOUR),
+        a_count(at=THE_HOUR + 2 * AN_HOUR),
+    ]
+    stores.statistics.add([*kept, a_count(), a_count(client_id="notes"), a_count(at=THE_HOUR + AN_HOUR)])
+    stores.statistics.forget(_hours(0, 2), [EventType.TOKEN_ISSUED, EventType.CODE_ISSUED])
+    assert stores.statistics.totals_of_clients(_hours(0, 2), ALL_TYPES) == []
+    assert [each.type for each in stores.statistics.totals([_hours(0, 2)], ALL_TYPES)] == [
+        EventType.SIGNED_IN
+    ]
+    assert sum(each.count for each in stores.statistics.totals([_hours(-9, 9)], ALL_TYPES)) == 3
+    day = Span(step=Step.DAY, since=THE_HOUR, until=THE_HOUR + AN_HOUR)
+    assert sum(each.count for each in stores.statistics.totals([day], ALL_TYPES)) == 1
+
+
+def test_strangers_are_the_clients_that_no_operator_registered(stores: Stores) -> None:
+    stores.clients.add(a_client(client_id="ours"))
+    stores.clients.add(a_client(client_id="self", registered_by=RegisteredBy.SELF))
+    for client_id in ("ours", "self", "https://known.example/by-its-address", ""):
+        stores.statistics.add(
+            [a_count(client_id=client_id), a_count(client_id=client_id, type=EventType.SIGNED_IN)]
+        )
+    stores.statistics.add([a_count(client_id="of another hour", at=THE_HOUR + AN_HOUR)])
+    found = stores.statistics.strangers(Step.HOUR, THE_HOUR, limit=9)
+    assert sorted(found) == ["https://known.example/by-its-address", "self"]
+    assert len(stores.statistics.strangers(Step.HOUR, THE_HOUR, limit=1)) == 1
+    assert list(stores.statistics.strangers(Step.DAY, THE_HOUR, limit=9)) == []
+
+
+def test_what_there_is_now(stores: Stores) -> None:
+    """Grants that are live and whose code was redeemed; people and clients that are not disabled; sessions in use."""
+    nothing = dict.fromkeys(Gauge, 0)
+    assert dict(stores.statistics.current(NOW, IDLE_SINCE)) == nothing
+    for number, disabled in enumerate([None, None, NOW]):
+        stores.users.add(a_user(user_id=f"user_{number}", username=f"u{number}", disabled_at=disabled))
+        stores.clients.add(a_client(client_id=f"client {number}", disabled_at=disabled))
+    grants: dict[str, dict[str, Any]] = {
+        "live": {},
+        "code redeemed": {},
+        "code waits": {},
+        "expired": {"expires_at": NOW},
+        "revoked": {"revoked_at": NOW, "revoked_reason": "left"},
+    }
+    for grant_id, changes in grants.items():
+        stores.grants.add(a_grant(grant_id=grant_id, **changes))
+    code = {"kind": TokenKind.CODE, "expires_at": NOW + timedelta(minutes=1)}
+    stores.tokens.add(a_token(**code, digest=b"1", grant_id="code redeemed", claimed_at=NOW))
+    stores.tokens.add(a_token(**code, digest=b"2", grant_id="code waits"))
+    stores.tokens.add(a_token(kind=TokenKind.REFRESH, digest=b"3", grant_id="live"))
+    for name, changes in (
+        ("used", {}),
+        ("idle", {"last_seen_at": IDLE_SINCE - timedelta(seconds=1)}),
+        ("over", {"expires_at": NOW}),
+    ):
+        stores.sessions.add(a_session(digest=name.encode(), user_id="user_1", **changes))
+    assert dict(stores.statistics.current(NOW, IDLE_SINCE)) == {
+        Gauge.ACTIVE_GRANTS: 2,
+        Gauge.SESSIONS: 1,
+        Gauge.CLIENTS: 2,
+        Gauge.PEOPLE: 2,
+    }
+
+
+def test_the_first_sample_of_an_hour_stays(stores: Stores) -> None:
+    stores.statistics.note_sample(Step.HOUR, THE_HOUR, {Gauge.PEOPLE: 5, Gauge.CLIENTS: 0})
+    stores.statistics.note_sample(Step.HOUR, THE_HOUR, {Gauge.PEOPLE: 6, Gauge.SESSIONS: 7})
+    stores.statistics.note_sample(Step.HOUR, THE_HOUR - AN_HOUR, {Gauge.PEOPLE: 4})
+    stores.statistics.note_sample(Step.DAY, THE_HOUR, {Gauge.PEOPLE: 9})
+    assert list(stores.statistics.samples(Gauge.PEOPLE, _hours(-2, 1))) == [
+        (THE_HOUR - AN_HOUR, 4),
+        (THE_HOUR, 5),
+    ]
+    assert list(stores.statistics.samples(Gauge.PEOPLE, _hours(-2, 0))) == [(THE_HOUR - AN_HOUR, 4)]
+    assert list(stores.statistics.samples(Gauge.CLIENTS, _hours(0, 1))) == [(THE_HOUR, 0)]
+    assert list(stores.statistics.samples(Gauge.SESSIONS, _hours(0, 1))) == [(THE_HOUR, 7)]
+    assert list(stores.statistics.samples(Gauge.ACTIVE_GRANTS, _hours(0, 1))) == []
 
 
 def test_the_newest_generation_counts(stores: Stores) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from authserver.engine.records import (
     FoundSession,
     FoundToken,
     Grant,
+    GrantFilter,
     InitialAccessToken,
     InitialTokenState,
     Kept,
@@ -36,6 +38,7 @@ from authserver.engine.records import (
     TokenKind,
     User,
 )
+from authserver.testing.statistics import MemoryStatistics
 from authserver.testing.tables import InMemory, Tables
 from authserver.testing.upkeep import MemoryUpkeep
 
@@ -58,6 +61,8 @@ class MemoryStores:
         self.kept = MemoryKeptRecords(self.tables, self._lock)
         self.consents = MemoryConsents(self.tables, self._lock)
         self.events = MemoryEvents(self.tables, self._lock)
+        self.event_positions = MemoryEventPositions(self.tables, self._lock)
+        self.statistics = MemoryStatistics(self.tables, self._lock)
         self.sessions = MemorySessions(self.tables, self._lock)
         self.signing_keys = MemorySigningKeys(self.tables, self._lock)
         self.ring_keys = MemoryRingKeys(self.tables, self._lock)
@@ -81,9 +86,9 @@ class MemoryStores:
     def undo(self) -> None:
         """Undo what was written since `begin()`, except events; outside of `begin()` do nothing."""
         if self._before is not None:
-            events = self.tables.events
+            events, numbers = self.tables.events, self.tables.event_numbers
             self.tables.put_back(self._before.copy())
-            self.tables.events = events
+            self.tables.events, self.tables.event_numbers = events, numbers
 
 
 class MemoryClients(InMemory):
@@ -111,6 +116,24 @@ class MemoryClients(InMemory):
     def page(self, now: datetime, *, after: str = "", limit: int) -> Sequence[Client]:
         client_ids = sorted(client_id for client_id in self.tables.clients if client_id > after)
         return [_with_live_secrets(self.tables.clients[client_id], now) for client_id in client_ids[:limit]]
+
+    def count(self, *, limit: int) -> int:
+        return min(len(self.tables.clients), limit)
+
+    def with_ending_secret(self, now: datetime, before: datetime, *, limit: int) -> Sequence[Client]:
+        def ends(client: Client) -> datetime | None:
+            times = [secret.expires_at for secret in client.secrets if secret.expires_at]
+            return min((at for at in times if at <= before), default=None)
+
+        found = [(ends(client), client) for client in self.list(now) if client.is_enabled]
+        ending = [(at, client.client_id, client) for at, client in found if at]
+        return [client for _at, _id, client in sorted(ending, key=lambda each: each[:2])[:limit]]
+
+    def search(self, now: datetime, text: str, *, after: str = "", limit: int) -> Sequence[Client]:
+        wanted = _lower(text)
+        found = sorted(self.tables.clients.values(), key=lambda client: client.client_id)
+        fitting = [client for client in found if wanted in _lower(f"{client.client_id}\n{client.name}")]
+        return [_with_live_secrets(each, now) for each in fitting if each.client_id > after][:limit]
 
     def change(self, before: Client, after: Client) -> bool:
         with self.lock:
@@ -140,6 +163,10 @@ class MemoryClients(InMemory):
                 return False
             self.tables.clients[client_id] = replace(client, disabled_at=now)
             return True
+
+    def hold(self, client_id: str) -> bool:
+        client = self.tables.clients.get(client_id)
+        return client is None or client.is_enabled
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
         with self.lock:
@@ -210,6 +237,11 @@ class MemoryClients(InMemory):
     def count_of_policy(self, policy: str) -> int:
         clients = self.tables.clients.values()
         return sum(client.registration_policy == policy and client.is_enabled for client in clients)
+
+
+def _lower(text: str) -> str:
+    """With small letters of ASCII."""
+    return text.encode().lower().decode()
 
 
 def _is_never_used(client: Client) -> bool:
@@ -307,8 +339,12 @@ class MemoryUsers(InMemory):
     def list(self) -> Sequence[User]:
         return sorted(self.tables.users.values(), key=lambda user: user.username)
 
-    def page(self, *, after: str = "", limit: int) -> Sequence[User]:
-        return [user for user in self.list() if user.username > after][:limit]
+    def page(self, *, after: str = "", prefix: str = "", limit: int) -> Sequence[User]:
+        found = [user for user in self.list() if user.username.startswith(prefix)]
+        return [user for user in found if user.username > after][:limit]
+
+    def count(self, *, limit: int) -> int:
+        return min(len(self.tables.users), limit)
 
     def disable(self, user_id: str, now: datetime) -> bool:
         with self.lock:
@@ -317,6 +353,10 @@ class MemoryUsers(InMemory):
                 return False
             self.tables.users[user_id] = replace(user, disabled_at=now)
             return True
+
+    def hold_enabled(self, user_id: str) -> bool:
+        user = self.tables.users.get(user_id)
+        return user is not None and user.is_enabled
 
     def enable(self, user_id: str) -> bool:
         with self.lock:
@@ -381,22 +421,32 @@ class MemoryGrants(InMemory):
     def list(
         self, now: datetime, *, user_id: str | None = None, client_id: str | None = None
     ) -> Sequence[Grant]:
+        found = self._all(GrantFilter(user_id=user_id, client_id=client_id, live_at=now, redeemed=True))
+        found.sort(key=lambda grant: grant.grant_id)
+        return sorted(found, key=lambda grant: grant.created_at, reverse=True)
+
+    def search(self, wanted: GrantFilter, *, after: Place | None = None, limit: int) -> Sequence[Grant]:
+        found = sorted(self._all(wanted), key=_place_of_grant, reverse=True)
+        return [grant for grant in found if after is None or _place_of_grant(grant) < after][:limit]
+
+    def _all(self, wanted: GrantFilter) -> builtins.list[Grant]:
         unredeemed = {
             token.grant_id
             for token in self.tables.tokens.values()
             if token.kind is TokenKind.CODE and token.claimed_at is None
         }
-        found = [
+        return [
             grant
             for grant in self.tables.grants.values()
-            if grant.revoked_at is None
-            and grant.expires_at > now
-            and grant.grant_id not in unredeemed
-            and user_id in (None, grant.user_id)
-            and client_id in (None, grant.client_id)
+            if wanted.user_id in (None, grant.user_id)
+            and wanted.client_id in (None, grant.client_id)
+            and (wanted.live_at is None or (grant.revoked_at is None and grant.expires_at > wanted.live_at))
+            and not (wanted.redeemed and grant.grant_id in unredeemed)
         ]
-        found.sort(key=lambda grant: grant.grant_id)
-        return sorted(found, key=lambda grant: grant.created_at, reverse=True)
+
+    def revoke_some(self, grant_ids: Sequence[str], now: datetime, reason: str) -> int:
+        with self.lock:
+            return sum(self.revoke(grant_id, now, reason) for grant_id in grant_ids)
 
     def revoke_of_user(
         self, user_id: str, now: datetime, reason: str, *, client_id: str | None = None
@@ -432,6 +482,14 @@ class MemoryGrants(InMemory):
     def count(self) -> int:
         return len(self.tables.grants)
 
+    def count_live(self, now: datetime, *, limit: int) -> int:
+        live = [
+            grant
+            for grant in self.tables.grants.values()
+            if grant.revoked_at is None and grant.expires_at > now
+        ]
+        return min(len(live), limit)
+
     def revoke_next(
         self, now: datetime, reason: str, *, after: str = "", limit: int
     ) -> tuple[str, int] | None:
@@ -439,35 +497,25 @@ class MemoryGrants(InMemory):
             ids = sorted(grant_id for grant_id in self.tables.grants if grant_id > after)[:limit]
             return (ids[-1], sum(self.revoke(each, now, reason) for each in ids)) if ids else None
 
-    def page(
-        self,
-        *,
-        after: str = "",
-        limit: int,
-        user_id: str | None = None,
-        client_id: str | None = None,
-        live_at: datetime | None = None,
-    ) -> Sequence[Grant]:
-        if live_at is None:
-            found: Iterable[Grant] = self.tables.grants.values()
-        else:
-            found = self.list(live_at)
-        meant = [
-            grant
-            for grant in found
-            if grant.grant_id > after
-            and user_id in (None, grant.user_id)
-            and client_id in (None, grant.client_id)
-        ]
-        return sorted(meant, key=lambda grant: grant.grant_id)[:limit]
+    def page(self, *, after: str = "", limit: int) -> Sequence[Grant]:
+        ids = sorted(grant_id for grant_id in self.tables.grants if grant_id > after)[:limit]
+        return [self.tables.grants[grant_id] for grant_id in ids]
 
-    def narrow(self, grant: Grant, resources: tuple[str, ...]) -> bool:
+    def narrow(self, before: Grant, after: Grant) -> bool:
         with self.lock:
-            kept = self.find(grant.grant_id)
-            if kept is None or kept.revoked_at is not None or kept.resources != grant.resources:
+            kept = self.find(before.grant_id)
+            if kept is None or kept.revoked_at is not None:
                 return False
-            self.tables.grants[grant.grant_id] = replace(kept, resources=resources)
+            if (kept.resources, kept.scopes) != (before.resources, before.scopes):
+                return False
+            self.tables.grants[before.grant_id] = replace(
+                kept, resources=after.resources, scopes=after.scopes, details=after.details
+            )
             return True
+
+
+def _place_of_grant(grant: Grant) -> Place:
+    return grant.created_at, grant.grant_id
 
 
 class MemoryTokens(InMemory):
@@ -545,6 +593,13 @@ class MemoryTokens(InMemory):
             self.tables.tokens[token.kind, token.digest] = replace(found.token, expires_at=expires_at)
             return True
 
+    def count_live(self, grant_ids: Sequence[str], now: datetime) -> Mapping[TokenKind, int]:
+        return Counter(
+            token.kind
+            for token in self.tables.tokens.values()
+            if token.grant_id in grant_ids and token.claimed_at is None and token.expires_at > now
+        )
+
     def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
         return [
             token
@@ -611,9 +666,15 @@ class MemoryConsents(InMemory):
                 del self.tables.consents[consent.user_id, client_id]
             return len(found)
 
-    def forget_some(self, limit: int) -> int:
+    def forget_some(self, limit: int, *, client_id: str | None = None) -> int:
         with self.lock:
-            return _drop_some(self.tables.consents, limit)
+            found = self.page(limit=limit, client_id=client_id)
+            for consent in found:
+                del self.tables.consents[consent.user_id, consent.client_id]
+            return len(found)
+
+    def count(self, *, user_id: str | None = None, client_id: str | None = None) -> int:
+        return len(self.list(user_id=user_id, client_id=client_id))
 
     def page(
         self,
@@ -623,21 +684,19 @@ class MemoryConsents(InMemory):
         user_id: str | None = None,
         client_id: str | None = None,
     ) -> Sequence[Consent]:
-        keys = sorted(
-            key
-            for key in self.tables.consents
-            if key > after and user_id in (None, key[0]) and client_id in (None, key[1])
-        )
-        return [self.tables.consents[key] for key in keys[:limit]]
+        found = {
+            (each.user_id, each.client_id): each for each in self.list(user_id=user_id, client_id=client_id)
+        }
+        return [found[key] for key in sorted(found) if key > after][:limit]
 
-    def narrow(self, consent: Consent, resources: tuple[str, ...]) -> bool:
+    def narrow(self, before: Consent, after: Consent | None) -> bool:
         with self.lock:
-            key = consent.user_id, consent.client_id
+            key = before.user_id, before.client_id
             kept = self.tables.consents.get(key)
-            if kept is None or kept.resources != consent.resources:
+            if kept is None or (kept.resources, kept.scopes) != (before.resources, before.scopes):
                 return False
-            if resources:
-                self.tables.consents[key] = replace(kept, resources=resources)
+            if after is not None:
+                self.tables.consents[key] = replace(kept, resources=after.resources, scopes=after.scopes)
             else:
                 del self.tables.consents[key]
             return True
@@ -649,6 +708,8 @@ class MemoryEvents(InMemory):
     def add(self, event: Event) -> None:
         with self.lock:
             self.tables.events[event.event_id] = event
+            # Also those of deleted events are kept: no number is used again.
+            self.tables.event_numbers[event.event_id] = len(self.tables.event_numbers) + 1
 
     def find(self, event_id: str) -> Event | None:
         return self.tables.events.get(event_id)
@@ -674,6 +735,46 @@ class MemoryEvents(InMemory):
 
         found = [event for event in self.tables.events.values() if wanted.fits(event) and is_next(event)]
         return sorted(found, key=place_of, reverse=not oldest_first)[:limit]
+
+    def following(self, number: int, *, limit: int) -> Sequence[tuple[int, Event]]:
+        return [item for item in self._numbered() if item[0] > number][:limit]
+
+    def numbered(
+        self, since: datetime, until: datetime, *, after: Place | None = None, limit: int
+    ) -> Sequence[tuple[int, Event]]:
+        found = [
+            item
+            for item in self._numbered()
+            if since <= item[1].at < until and (after is None or place_of(item[1]) > after)
+        ]
+        return sorted(found, key=lambda item: place_of(item[1]))[:limit]
+
+    def last_number(self) -> int:
+        return max((number for number, _ in self._numbered()), default=0)
+
+    def _numbered(self) -> Sequence[tuple[int, Event]]:
+        numbers = self.tables.event_numbers
+        return [(numbers[event_id], event) for event_id, event in self.tables.events.items()]
+
+
+class MemoryEventPositions(InMemory):
+    """`engine.ports.EventPositions` in memory."""
+
+    def of(self, reader: str) -> int | None:
+        return self.tables.event_positions.get(reader)
+
+    def begin(self, reader: str, number: int) -> bool:
+        with self.lock:
+            begins = reader not in self.tables.event_positions
+            self.tables.event_positions.setdefault(reader, number)
+            return begins
+
+    def move(self, reader: str, before: int, after: int) -> bool:
+        with self.lock:
+            if self.of(reader) != before:
+                return False
+            self.tables.event_positions[reader] = after
+            return True
 
 
 def place_of(event: Event) -> Place:

@@ -10,6 +10,8 @@ from authserver.engine.records import (
     Client,
     Consent,
     Event,
+    EventType,
+    Gauge,
     Grant,
     InitialAccessToken,
     Kept,
@@ -18,6 +20,7 @@ from authserver.engine.records import (
     RingKey,
     Session,
     SigningKey,
+    Step,
     Token,
     TokenKind,
     User,
@@ -38,6 +41,10 @@ class Tables:
     kept: dict[tuple[str, bytes], Kept] = field(default_factory=dict)
     consents: dict[tuple[str, str], Consent] = field(default_factory=dict)
     events: dict[str, Event] = field(default_factory=dict)
+    event_numbers: dict[str, int] = field(default_factory=dict)
+    event_positions: dict[str, int] = field(default_factory=dict)
+    counts: dict[tuple[Step, str, datetime, EventType, str, str], int] = field(default_factory=dict)
+    samples: dict[tuple[Gauge, Step, datetime], int] = field(default_factory=dict)
     sessions: dict[bytes, Session] = field(default_factory=dict)
     signing_keys: dict[str, SigningKey] = field(default_factory=dict)
     ring_keys: dict[str, RingKey] = field(default_factory=dict)

@@ -1,8 +1,9 @@
-"""Races for tests: the same thing done by many at the same moment."""
+"""Threads in tests: the same thing done by many at the same moment, and what happens in the background."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -20,3 +21,13 @@ def at_once(count: int, run: Callable[[int], Result]) -> list[Result]:
 
     with ThreadPoolExecutor(count) as threads:
         return list(threads.map(start, range(count)))
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until this is so; False if it is not so after that time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from authserver.engine.records import Batch, Client, Disposable, Place, TokenKind
+from authserver.engine.records import Batch, Client, Disposable, Place, Step, TokenKind
 from authserver.testing.tables import InMemory
 
 Over = tuple[datetime, str, Callable[[], int]]
@@ -63,6 +63,15 @@ class MemoryUpkeep(InMemory):
                 for event_id, event in tables.events.items():
                     if event.at <= before and (kind is Disposable.EVENTS or event.type.is_refusal):
                         yield event.at, event_id, _dropping(tables.events, event_id)
+            case Disposable.HOURLY_COUNTS | Disposable.COUNTS:
+                is_hourly = kind is Disposable.HOURLY_COUNTS
+                for counted in tables.counts:
+                    if counted[2] <= before and (counted[0] is Step.HOUR) is is_hourly:
+                        yield counted[2], repr(counted), _dropping(tables.counts, counted)
+            case Disposable.SAMPLES:
+                for sample in tables.samples:
+                    if sample[2] <= before:
+                        yield sample[2], repr(sample), _dropping(tables.samples, sample)
             case Disposable.CLIENT_SECRETS:
                 for client in tables.clients.values():
                     for secret in client.secrets:

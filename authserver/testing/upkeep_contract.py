@@ -8,11 +8,22 @@ from typing import Any
 import pytest
 
 from authserver.engine.ports import Storage
-from authserver.engine.records import Client, ClientSecret, Disposable, EventType, RegisteredBy, TokenKind
+from authserver.engine.records import (
+    Client,
+    ClientSecret,
+    Disposable,
+    EventType,
+    Gauge,
+    RegisteredBy,
+    Span,
+    Step,
+    TokenKind,
+)
 from authserver.testing.records import (
     NOW,
     a_client,
     a_consent,
+    a_count,
     a_grant,
     a_kept_record,
     a_session,
@@ -166,6 +177,34 @@ def test_refusals_go_by_a_time_of_their_own_and_other_events_stay(storage: Stora
         left = {event.event_id for event in stores.events.since(NOW - DAY)}
     assert left == {*others, "late"}
     assert EventType.CONSENT_REFUSED in left
+
+
+def test_counts_go_by_their_time_and_those_of_hours_by_one_of_their_own(storage: Storage) -> None:
+    old, young = NOW - SECOND, NOW + SECOND
+    ever = (NOW - DAY, NOW + DAY)
+    with storage.begin() as stores:
+        for at in (old, young):
+            stores.statistics.add(
+                [a_count(step=step, at=at, client_id=name) for step in Step for name in ("", "a")]
+            )
+            for step in Step:
+                stores.statistics.note_sample(step, at, {Gauge.PEOPLE: 1})
+
+    def left(step: Step) -> tuple[int, int]:
+        span = Span(step=step, since=ever[0], until=ever[1])
+        with storage.begin() as stores:
+            counts = stores.statistics.totals([span], frozenset(EventType), client_ids=["", "a"])
+            return sum(each.count for each in counts), len(stores.statistics.samples(Gauge.PEOPLE, span))
+
+    assert count(storage, Disposable.HOURLY_COUNTS) == 2
+    assert remove(storage, Disposable.HOURLY_COUNTS) == [(2, 0)]
+    assert [left(step) for step in Step] == [(2, 2), (4, 2), (4, 2)]
+    assert count(storage, Disposable.COUNTS) == 4
+    assert remove(storage, Disposable.COUNTS, limit=3) == [(3, 0), (1, 0)]
+    assert [left(step) for step in Step] == [(2, 2)] * 3
+    assert count(storage, Disposable.SAMPLES) == 3
+    assert remove(storage, Disposable.SAMPLES) == [(3, 0)]
+    assert [left(step) for step in Step] == [(2, 1)] * 3
 
 
 def self_registered(client_id: str, **changes: Any) -> Client:

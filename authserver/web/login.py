@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
+from pyramid.i18n import TranslationStringFactory
 from pyramid.renderers import render_to_response
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
@@ -20,7 +23,7 @@ from authserver.settings import Secret
 from authserver.web.authorize import describe_client
 from authserver.web.forms import read_page_query
 from authserver.web.onward import let_forms_lead_on
-from authserver.web.pages import own_url, see_own
+from authserver.web.pages import own_url, see_other, see_own
 from authserver.web.request import Request
 from authserver.web.retry_after import minutes, with_retry_after
 from authserver.web.session import (
@@ -36,16 +39,30 @@ from authserver.web.session import (
     token_of,
 )
 
+_ = TranslationStringFactory("authserver")
+
+# What the page may say of what was done before; an address can only choose among these.
+NOTICES: Mapping[str, str] = {
+    "password-set": _("Your password is set. Sign in with it."),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInPage:
-    """What the sign-in page shows: for which request or page somebody signs in, and what was typed before."""
+    """What the sign-in page shows: for which request or page somebody signs in, and what was typed before.
+
+    Attributes:
+        return_page: as `_personal_page` gives it.
+        again: whether that page needs a more recent sign-in than the one that there is.
+    """
 
     csrf_token: str
     requester: Requester | None = None
     sealed_request: str = ""
     return_page: str = ""
+    again: bool = False
     username: str = ""
+    notice: str = ""
 
 
 class NotSignedIn(SignInRefused):
@@ -73,8 +90,9 @@ class TooManySignIns(TooManyRequests):
 def login(request: Request) -> Response:
     query = read_page_query(request)
     sealed, return_page = query.get("request") or "", _personal_page(request, query.get("page") or "")
+    again = bool(return_page) and bool(query.get("again"))
     # Signing in again is an act of the person: no session and no policy does it for them.
-    if not (sealed and authorize.wants_sign_in_again(request.engine, sealed, request.browser)):
+    if not (again or (sealed and authorize.wants_sign_in_again(request.engine, sealed, request.browser))):
         if request.browser.user is not None and (sealed or return_page):
             # Signed in meanwhile, in another tab perhaps, or back from the page after it.
             return _go_on(request, sealed, return_page)
@@ -87,6 +105,8 @@ def login(request: Request) -> Response:
         requester=requester,
         sealed_request=sealed,
         return_page=return_page,
+        again=again,
+        notice=NOTICES.get(query.get("notice") or "", ""),
     )
     return _login_page(request, page)
 
@@ -107,6 +127,7 @@ def check_login(request: Request) -> Response:
         requester=requester,
         sealed_request=sealed,
         return_page=_personal_page(request, _once(form, "page") or ""),
+        again=bool(_once(form, "again")),
         username=(username or "")[:MAXIMUM_USERNAME],
     )
     try:
@@ -186,13 +207,21 @@ def _go_on(request: Request, sealed_request: str, return_page: str) -> Response:
     """To the pending request or the page that somebody signs in for, if any."""
     if sealed_request:
         return see_own(request, "consent", request=sealed_request)
-    return see_own(request, return_page or "home")
+    name, _, query = return_page.partition("?")
+    return see_other(own_url(request, name or "home") + (f"?{query}" if query else ""))
 
 
-def _personal_page(request: Request, name: str) -> str:
-    """The name of a page that asked for a sign-in; "" for anything else: a form leads nowhere else (E-18, T025)."""
+def _personal_page(request: Request, text: str) -> str:
+    """The name of a page that asked for a sign-in, with its query; "" for anything else (E-18, T025).
+
+    A form leads nowhere else: the address is made from the route table, and what follows in it is encoded anew.
+    """
+    name, _, query = text.partition("?")
     route = request.registry.routes.get(name)
-    return name if route is not None and route.personal else ""
+    if route is None or not route.personal:
+        return ""
+    pairs = parse_qsl(query, keep_blank_values=True)
+    return f"{name}?{urlencode(pairs)}" if pairs else name
 
 
 def _login_page(
@@ -201,19 +230,25 @@ def _login_page(
     requester = shown.requester
     redirect_uri = requester.redirect_uri if requester else ""
     user = request.browser.user
-    again = (
-        requester is not None
-        and user is not None
-        and authorize.wants_sign_in_again(request.engine, shown.sealed_request, request.browser)
+    again = user is not None and (
+        shown.again
+        or (
+            requester is not None
+            and authorize.wants_sign_in_again(request.engine, shown.sealed_request, request.browser)
+        )
     )
+    return_route = request.registry.routes.get(shown.return_page.partition("?")[0])
     page: dict[str, Any] = {
         "action": own_url(request, "login"),
         "csrf_token": shown.csrf_token,
         "sealed_request": shown.sealed_request,
         "return_page": shown.return_page,
+        "return_again": shown.again,
+        "purpose": return_route.purpose if return_route else "",
         "client": describe_client(request, requester.client) if requester else None,
         "redirect_host": uris.display_host(redirect_uri),
         "redirect_is_remote": uris.is_remote_https(redirect_uri),
+        "notice": shown.notice,
         "username": shown.username or (user.username if again and user else ""),
         "again": again,
         "why": requester.why if again and requester else "",

@@ -19,6 +19,8 @@ from pyramid.interfaces import ITranslationDirectories
 from pyramid.response import Response
 from pyramid.view import view_config
 
+from authserver.engine.letters import is_mail_on
+from authserver.engine.printable import made_visible
 from authserver.settings import REFERENCE, Settings
 from authserver.web.languages import DOMAIN, Languages, PageLanguage, underscored
 from authserver.web.request import Request, Served
@@ -30,17 +32,19 @@ _ = TranslationStringFactory("authserver")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
-    """The addresses that every page may link to."""
+    """The addresses that every page may link to; `forgotten_password` is empty if no plugin sends mail."""
 
     home: str
     login: str
     logout: str
+    forgotten_password: str
     account: str
     sign_out_everywhere: str
     style: str
     theme: str
     favicon: str
     show_password: str
+    open_link: str
 
 
 def includeme(config: Configurator) -> None:
@@ -53,6 +57,7 @@ def includeme(config: Configurator) -> None:
             "jinja2.undefined": "strict",
             "jinja2.trim_blocks": True,
             "jinja2.lstrip_blocks": True,
+            "jinja2.filters": {"visible": visible},
         }
     )
     config.include("pyramid_jinja2")
@@ -64,6 +69,23 @@ def includeme(config: Configurator) -> None:
     config.registry.home_links = []
     config.registry.static_files = _static_files(application.parts.settings)
     config.add_directive("add_home_link", add_home_link)
+
+
+def visible(value: object, maximum: int = 200) -> str:
+    """Filter for templates: a value that others wrote, in one line: cut, and with escapes for what is hidden in it.
+
+    Templates escape what is markup. A list has commas between its values, and nothing is a dash.
+    """
+    match value:
+        case None | "" | () | []:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple() | set() | frozenset():
+            text = ", ".join(map(str, value))
+        case _:
+            text = str(value)
+    return made_visible(text if len(text) <= maximum else f"{text[: maximum - 1]}…")
 
 
 def add_home_link(config: Configurator, label: str, url: str) -> None:
@@ -146,6 +168,7 @@ def support_link(settings: Settings, error_id: str) -> str:
 @view_config(route_name="theme", request_method="GET")
 @view_config(route_name="favicon", request_method="GET")
 @view_config(route_name="show_password", request_method="GET")
+@view_config(route_name="open_link", request_method="GET")
 @view_config(route_name="logo", request_method="GET")
 def static_file(request: Request) -> Response:
     found = request.registry.static_files.get(request.matched_route.name)
@@ -168,6 +191,7 @@ def _static_files(settings: Settings) -> Mapping[str, tuple[str, bytes, str]]:
         "theme": ("text/css", theme.encode()),
         "favicon": ("image/svg+xml", (static / "favicon.svg").read_bytes()),
         "show_password": ("text/javascript", (static / "show-password.js").read_bytes()),
+        "open_link": ("text/javascript", (static / "open-link.js").read_bytes()),
     }
     if settings.logo:
         kind = "image/svg+xml" if settings.logo.endswith(".svg") else "image/png"
@@ -183,6 +207,9 @@ def _paths(request: Request) -> Paths:
         home=own_url(request, "home"),
         login=own_url(request, "login"),
         logout=own_url(request, "logout"),
+        forgotten_password=own_url(request, "forgotten_password")
+        if is_mail_on(request.application.parts.policies)
+        else "",
         account=own_url(request, "account_apps"),
         sign_out_everywhere=own_url(request, "account_sign_out"),
         # The digest of the content in the address makes browsers fetch a changed file at once.
@@ -190,6 +217,7 @@ def _paths(request: Request) -> Paths:
         theme=own_url(request, "theme", v=static["theme"][2]),
         favicon=own_url(request, "favicon", v=static["favicon"][2]),
         show_password=own_url(request, "show_password", v=static["show_password"][2]),
+        open_link=own_url(request, "open_link", v=static["open_link"][2]),
     )
 
 

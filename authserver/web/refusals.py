@@ -161,7 +161,7 @@ def record(request: Request, error: Exception) -> None:
     if is_counted or not leaves_event(error):
         return
     # What the request itself wrote was rolled back; observers hear of what stays.
-    journal = replace(request.journal, events=[])
+    journal = replace(request.journal, events=[], letters=[])
     with request.application.begin(caller=request.caller, journal=journal) as engine:
         details = details_of(request, error)
         if isinstance(error, Refusal):
@@ -178,11 +178,13 @@ def hold(request: Request, error: Exception, kind: EventType, reason: str) -> bo
 
     def event() -> Event:
         details = details_of(request, error) | (told(error) if isinstance(error, Refusal) else {})
-        with request.application.begin(caller=caller, journal=replace(journal, events=[])) as engine:
+        with request.application.begin(
+            caller=caller, journal=replace(journal, events=[], letters=[])
+        ) as engine:
             return engine.event(kind, reason=reason, details=details, event_id=request.error_id)
 
     shared_id = request.application.floods.hold(
-        Kind(kind, reason, caller.endpoint, journal.client_id, journal.user_id),
+        Kind(kind, reason, caller.endpoint, journal.client_id, journal.user_id, journal.grant_type),
         caller.source,
         datetime.now(UTC),
         event,
@@ -198,6 +200,8 @@ def details_of(request: Request, error: Exception) -> dict[str, Any]:
     """What an event says of the request; and what failed, where nothing was refused."""
     method = request.method if _METHOD.fullmatch(request.method) else "other"
     details: dict[str, Any] = {"endpoint": request.caller.endpoint or None, "method": method}
+    if request.journal.grant_type:
+        details["grant_type"] = request.journal.grant_type
     if not isinstance(error, Refusal | HTTPException):
         details["exception"] = type(error).__name__
     return details

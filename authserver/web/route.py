@@ -44,9 +44,10 @@ class Route:
         origins: which web origins may read its responses.
         stored: whether it needs the request's transaction.
         personal: whether it is for signed-in users; others are sent back to it after they have signed in.
+        purpose: what somebody signs in for who is sent back to it, as the sign-in page says it; "" for nothing to say.
         refused: the type of the events of its refusals.
         metadata: the member of the server metadata that contains its URL (RFC 8414, 2); "" for none.
-        decided_by: the deciding hook that its rules ask; if no plugin serves that hook, the endpoint answers 404. "" for
+        decided_by: the hook without which it is of no use; if no plugin serves that hook, the endpoint answers 404. "" for
             none.
         for_operators: whether the listener for operators has it, too (`web.management`).
         operation: what it takes and answers, for the OpenAPI document; of endpoints that answer JSON. By the method where
@@ -60,6 +61,7 @@ class Route:
     origins: Origins = Origins.NONE
     stored: bool = True
     personal: bool = False
+    purpose: str = ""
     refused: EventType = EventType.REQUEST_REFUSED
     metadata: str = ""
     decided_by: str = ""

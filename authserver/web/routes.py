@@ -11,8 +11,11 @@ from pyramid.config import Configurator
 from pyramid.events import NewRequest
 from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
+from pyramid.i18n import TranslationStringFactory
 from pyramid.response import Response
 
+from authserver.engine.letters import HOOK as MAIL_HOOK
+from authserver.engine.people import password_links
 from authserver.engine.records import EventType
 from authserver.web import operations
 from authserver.web.cross_origin import preflight
@@ -20,8 +23,10 @@ from authserver.web.operation import Operation
 from authserver.web.request import Registry, Request
 from authserver.web.route import Medium, Origins, Route
 
+_ = TranslationStringFactory("authserver")
 # What people and proxies take for a slash.
 _SLASHES = re.compile(r"(?:/|\\|%2f|%5c)+")
+LOOK_AFTER = _("to look after your account")
 _PLACEHOLDER = re.compile(r"\{[a-z_]+\}")
 ROUTES = (
     Route("home", "/", ("GET",)),
@@ -84,17 +89,28 @@ ROUTES = (
     ),
     Route("login", "/login", ("GET", "POST"), refused=EventType.SIGN_IN_REFUSED),
     Route("logout", "/logout", ("GET", "POST")),
-    Route("account", "/account", ("GET",), personal=True),
-    Route("account_apps", "/account/apps", ("GET", "POST"), personal=True),
-    Route("account_sessions", "/account/sessions", ("GET", "POST"), personal=True),
+    Route("password_link", password_links.PAGE, ("GET", "POST"), refused=EventType.PASSWORD_REFUSED),
+    Route(
+        "forgotten_password",
+        password_links.ASK_PAGE,
+        ("GET", "POST"),
+        refused=EventType.PASSWORD_REFUSED,
+        decided_by=MAIL_HOOK,
+    ),
+    Route("account", "/account", ("GET",), personal=True, purpose=LOOK_AFTER),
+    Route("account_apps", "/account/apps", ("GET", "POST"), personal=True, purpose=LOOK_AFTER),
+    Route("account_sessions", "/account/sessions", ("GET", "POST"), personal=True, purpose=LOOK_AFTER),
     Route(
         "account_password",
         "/account/password",
         ("GET", "POST"),
         personal=True,
+        purpose=LOOK_AFTER,
         refused=EventType.PASSWORD_REFUSED,
     ),
-    Route("account_sign_out", "/account/sign-out-everywhere", ("GET", "POST"), personal=True),
+    Route(
+        "account_sign_out", "/account/sign-out-everywhere", ("GET", "POST"), personal=True, purpose=LOOK_AFTER
+    ),
     Route(
         "live",
         "/health/live",
@@ -117,6 +133,7 @@ ROUTES = (
     Route("theme", "/static/theme.css", ("GET",), stored=False),
     Route("favicon", "/static/favicon.svg", ("GET",), stored=False),
     Route("show_password", "/static/show-password.js", ("GET",), stored=False),
+    Route("open_link", "/static/open-link.js", ("GET",), stored=False),
     Route("logo", "/static/logo", ("GET",), stored=False),
     Route("client_logo", "/static/client-logo", ("GET",)),
 )
@@ -143,9 +160,18 @@ def _below_issuer(config: Configurator, route: Route) -> Route:
 
 
 def _add(
-    config: Configurator, route: Route, *, otherwise: Callable[[Request], Response] | None = None
+    config: Configurator,
+    route: Route,
+    *,
+    otherwise: Callable[[Request], Response] | None = None,
+    is_listed: bool = True,
 ) -> None:
-    """Add a route with its whole path. `otherwise` answers requests that no view of it answers; by default with 405."""
+    """Add a route with its whole path.
+
+    Args:
+        otherwise: answers requests that no view of it answers; by default with 405.
+        is_listed: whether it is an endpoint, and not what is answered where there is none.
+    """
     # A route that is switched off keeps its name, which its view needs, but matches no path.
     is_off = _is_off(config, route)
     # The path is complete; the prefix with which the calling module was included must not be added.
@@ -156,7 +182,7 @@ def _add(
     if route.origins is not Origins.NONE:
         config.add_view(preflight, route_name=route.name, request_method="OPTIONS")
     config.registry.routes[route.name] = route
-    if not is_off and otherwise is None:
+    if not is_off and is_listed:
         _refuse_twins(config, route)
         config.registry.paths[route.path] = route
         if _PLACEHOLDER.search(route.path):
@@ -188,18 +214,26 @@ def _refuse_twins(config: Configurator, route: Route) -> None:
             raise ConfigurationError(f"{route.name} is {route.metadata} in the metadata, as {other.name} is")
 
 
-def add_endpoint(config: Configurator, route: Route, view: Callable[[Request], Any], **options: Any) -> None:
+def add_endpoint(
+    config: Configurator,
+    route: Route,
+    view: Callable[[Request], Any],
+    *,
+    otherwise: Callable[[Request], Response] | None = None,
+    **options: Any,
+) -> None:
     """Directive for features: add an endpoint to the route table, like those of the core.
 
     Args:
         view: answers each of its methods.
+        otherwise: answers all other methods; by default with 405.
         options: of Pyramid's `add_view`, for instance a `renderer`.
 
     Raises:
         ConfigurationError: another endpoint has its name, its path or its member of the metadata.
     """
     route = _below_issuer(config, route)
-    _add(config, route)
+    _add(config, route, otherwise=otherwise)
     config.add_view(view, route_name=route.name, request_method=route.methods, **options)
 
 
@@ -254,7 +288,7 @@ def refuse_other_well_known(config: Configurator) -> None:
     issuer_path = config.registry.application.parts.settings.issuer_path
     for folder in dict.fromkeys(("/.well-known/", f"{issuer_path}/.well-known/")):
         route = Route(folder, f"{folder}*name", ("GET",), Medium.JSON, Origins.ALL)
-        _add(config, route, otherwise=no_such_document)
+        _add(config, route, otherwise=no_such_document, is_listed=False)
         config.registry.folders[folder] = route
 
 
@@ -267,7 +301,7 @@ def refuse_switched_off(config: Configurator) -> None:
     for route in tuple(registry.routes.values()):
         if _is_off(config, route) and route.path not in registry.paths:
             is_like = replace(route, name=f"{route.name} switched off", decided_by="")
-            _add(config, is_like, otherwise=no_such_document)
+            _add(config, is_like, otherwise=no_such_document, is_listed=False)
             registry.switched_off[route.path] = is_like
 
 

@@ -14,6 +14,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from authserver.engine.crypto.digests import new_identifier
 from authserver.engine.pending import _opened, seal
+from authserver.engine.people.password_links import make_link
 from authserver.engine.records import Client
 from authserver.testing.records import a_grant
 from authserver.testing.server import PASSWORD, Server
@@ -384,6 +385,66 @@ def _signed_out_everywhere(page: Page, server: Server) -> None:
     expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
 
 
+def link_of(server: Server, username: str) -> str:
+    """A new link with which this person sets a password."""
+    with server.application.begin() as engine:
+        user = engine.stores.users.find_by_name(username)
+        assert user is not None
+        return make_link(engine, user).address
+
+
+def _password_link_pasted(page: Page, server: Server, link: str) -> None:
+    page.goto(f"{server.issuer}/set-password")
+    page.get_by_label("The link that you got").fill(link)
+    page.get_by_role("button", name="Go on").click()
+
+
+def _goto(page: Page, address: str) -> None:
+    page.goto(address)
+
+
+def _password_link(page: Page, server: Server) -> None:
+    page.goto(link_of(server, new_user(server)))
+    expect(page.get_by_label("New password again")).to_be_visible()
+
+
+def _password_link_failed(page: Page, server: Server) -> None:
+    _password_link(page, server)
+    choose_password(page, "one good password", "another good password")
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+def _password_link_refused(page: Page, server: Server) -> None:
+    _password_link_pasted(page, server, "https://elsewhere.example/#nonsense")
+    expect(page.get_by_role("heading", name="This link does not work")).to_be_visible()
+
+
+def _password_set(page: Page, server: Server) -> None:
+    _password_link(page, server)
+    choose_password(page, "another good password")
+    expect(page.get_by_role("status")).to_be_focused()
+
+
+def _forgotten(page: Page, server: Server) -> None:
+    page.goto(f"{server.issuer}/login")
+    page.get_by_role("link", name="Forgot your password?").click()
+    expect(page.get_by_role("heading", name="Forgot your password?")).to_be_visible()
+
+
+def _forgotten_sent(page: Page, server: Server) -> None:
+    _forgotten(page, server)
+    page.get_by_label("Username").fill("ann")
+    page.get_by_role("button", name="Send the link").click()
+    expect(page.get_by_role("status")).to_be_focused()
+
+
+def choose_password(page: Page, new: str, repeated: str | None = None) -> None:
+    """Fill the form that a link leads to, and send it."""
+    page.get_by_label("New password", exact=True).fill(new)
+    page.get_by_label("New password again").fill(new if repeated is None else repeated)
+    page.get_by_role("button", name="Set password").click()
+
+
 # Every page, and how a new browser comes to it.
 PAGES: dict[str, Callable[[Page, Server], None]] = {
     "home": _home,
@@ -422,6 +483,13 @@ PAGES: dict[str, Callable[[Page, Server], None]] = {
         page, server, "sign-out-everywhere", new_user(server)
     ),
     "signed-out-everywhere": _signed_out_everywhere,
+    "password-link-by-hand": lambda page, server: _goto(page, f"{server.issuer}/set-password"),
+    "password-link": _password_link,
+    "password-link-failed": _password_link_failed,
+    "password-link-refused": _password_link_refused,
+    "password-set": _password_set,
+    "forgotten": _forgotten,
+    "forgotten-sent": _forgotten_sent,
     "playground": start_playground,
     "playground-denied": lambda page, server: come_back_to_playground(page, server, "Deny"),
     "playground-finished": finish_playground,

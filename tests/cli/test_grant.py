@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,11 @@ def granted(run, ini: Path) -> Configuration:
 
 
 def live(run) -> list[str]:
-    return [row["grant_id"] for row in listed(run)["grants"]]
+    return [row["grant_id"] for row in listed(run)]
 
 
-def listed(run, *options: str) -> dict[str, list[dict[str, Any]]]:
-    return dict(json.loads(run("grant", "list", *options, "--json").stdout))
+def listed(run, *options: str, what: str = "list") -> list[dict[str, Any]]:
+    return list(json.loads(run("grant", what, *options, "--json").stdout))
 
 
 def revocations(configuration: Configuration) -> list[Event]:
@@ -81,7 +82,7 @@ def remembered(configuration: Configuration, username: str, client_id: str) -> b
 )
 def test_live_grants_are_listed(run, granted: Configuration, options: list[str], found: list[str]) -> None:
     """E-16: newest first, of a person, an application or both."""
-    rows = listed(run, *options)["grants"]
+    rows = listed(run, *options)
     assert [row["grant_id"] for row in rows] == found
     table = run("grant", "list", *options).stdout
     assert all(grant_id in table for grant_id in found)
@@ -90,7 +91,7 @@ def test_live_grants_are_listed(run, granted: Configuration, options: list[str],
 
 def test_a_grant_is_listed_with_what_it_is_about(run, granted: Configuration) -> None:
     """E-16: by the user's name, in the words of the protocol."""
-    row = listed(run, "--user", "ada")["grants"][0]
+    row = listed(run, "--user", "ada")[0]
     assert (row["username"], row["client_id"]) == ("ada", "playground")
     assert row["user_id"].startswith("user_")
     assert row["last_used_at"] is None and row["created_at"].endswith("Z") and row["expires_at"].endswith("Z")
@@ -111,32 +112,70 @@ def test_remembered_consents_are_listed(
     run, granted: Configuration, options: list[str], found: set[tuple[str, str]]
 ) -> None:
     """E-12, E-16: also those that outlived their grants."""
-    rows = listed(run, *options)["consents"]
+    rows = listed(run, *options, what="consents")
     assert {(row["username"], row["client_id"]) for row in rows} == found
     assert all(row["scope"] == "read" and row["granted_at"].endswith("Z") for row in rows)
-    table = run("grant", "list", *options).stdout.partition("Remembered consents: ")[2]
+    table = run("grant", "consents", *options).stdout
     assert all(client_id in table for _, client_id in found)
-    assert found or "no remembered consents" in run("grant", "list", *options).stdout
+    assert found or "no remembered consents" in table
+    assert f"Remembered consents: {len(found)}." in run("grant", "list", *options).stdout
+
+
+@pytest.mark.parametrize("what", ["list", "consents"])
+def test_pages_follow_one_another(run, granted: Configuration, what: str) -> None:
+    """Each says how to get the next one."""
+    whole = listed(run, what=what)
+    found: list[dict[str, Any]] = []
+    options = ["--limit", "1", "--json"]
+    while options:
+        result = run("grant", what, *options)
+        assert result.exit_code == 0, result.output
+        found += json.loads(result.stdout)
+        options = shlex.split(result.stderr.strip().splitlines()[-1])[5:] if result.stderr else []
+    assert found == whole and len(found) == 4
+    if what == "list":
+        assert run("grant", "list", "--after", "unknown").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        (["grant_0"], "Revoke grant_0, with all its codes and tokens?"),
+        (["--user", "demo"], "Revoke the grants of demo? Would end: 3 grants, 3 remembered consents."),
+        (["--user", "demo", "--client", "gone"], "to gone? Would end: 1 grant, 1 remembered consent."),
+    ],
+    ids=["one", "a person", "an application"],
+)
+def test_a_person_at_a_terminal_is_asked_first(
+    run, granted: Configuration, monkeypatch: pytest.MonkeyPatch, options: list[str], asked: str
+) -> None:
+    """With how much would end; --yes asks nothing."""
+    monkeypatch.setattr("authserver.cli.ending.is_interactive", lambda: True)
+    result = run("grant", "revoke", *options, stdin="n\n")
+    assert result.exit_code == 1 and asked in result.stderr
+    assert len(live(run)) == 4
+    assert asked not in run("grant", "revoke", *options, "--yes").output
+    assert len(live(run)) < 4
 
 
 def test_a_consent_without_a_grant_ends(run, granted: Configuration) -> None:
     """E-16: one that is over already, of nobody here or of another person, ends nothing."""
     result = run("grant", "revoke", "--user", "demo", "--client", "past", "--json")
-    assert json.loads(result.stdout) == {"grants_revoked": 0, "consents_ended": 1}
+    assert json.loads(result.stdout) == {"grants": 0, "consents": 1}
     assert not remembered(granted, "demo", "past")
     (event,) = revocations(granted)
     assert (event.type, event.client_id, event.details) == (EventType.CONSENT_ENDED, "past", {"consents": 1})
     for user, client_id in (("demo", "past"), ("ada", "gone"), ("ada", "never heard of")):
         again = run("grant", "revoke", "--user", user, "--client", client_id)
-        assert again.stdout == "Grants revoked: 0. Consents ended: 0.\n"
+        assert again.stdout == "Nothing ended.\n"
     assert len(revocations(granted)) == 1
 
 
 def test_the_last_grant_takes_the_consent_along(run, granted: Configuration) -> None:
     """E-16: while another grant of this person to this client is live, the consent stays."""
-    assert run("grant", "revoke", "grant_0").stdout == "Grants revoked: 1. Consents ended: 0.\n"
+    assert run("grant", "revoke", "grant_0").stdout == "Ended: 1 grant.\n"
     assert remembered(granted, "demo", "playground")
-    assert run("grant", "revoke", "grant_1").stdout == "Grants revoked: 1. Consents ended: 1.\n"
+    assert run("grant", "revoke", "grant_1").stdout == "Ended: 1 grant, 1 remembered consent.\n"
     assert not remembered(granted, "demo", "playground")
     assert remembered(granted, "demo", "gone") and remembered(granted, "ada", "playground")
 
@@ -156,7 +195,7 @@ def test_one_grant_is_revoked(run, granted: Configuration) -> None:
 def test_all_grants_of_a_person_are_revoked(run, granted: Configuration) -> None:
     """E-16, I-14: nobody else's; what was agreed to is forgotten."""
     result = run("grant", "revoke", "--user", "demo", "--json")
-    assert json.loads(result.stdout) == {"grants_revoked": 3, "consents_ended": 3}
+    assert json.loads(result.stdout) == {"grants": 3, "consents": 3}
     assert live(run) == ["grant_3"]
     assert not remembered(granted, "demo", "playground") and not remembered(granted, "demo", "gone")
     assert remembered(granted, "ada", "playground")
@@ -169,7 +208,7 @@ def test_all_grants_of_a_person_are_revoked(run, granted: Configuration) -> None
 def test_one_application_of_a_person_is_disconnected(run, granted: Configuration) -> None:
     """E-16: as when the person does it; the application must ask again."""
     result = run("grant", "revoke", "--user", "demo", "--client", "playground")
-    assert result.stdout == "Grants revoked: 2. Consents ended: 1.\n"
+    assert result.stdout == "Ended: 2 grants, 1 remembered consent.\n"
     assert live(run) == ["grant_3", "grant_2"]
     assert not remembered(granted, "demo", "playground") and remembered(granted, "demo", "gone")
 

@@ -105,7 +105,7 @@ def test_a_resource_is_registered_shown_changed_and_removed(told, run) -> None:
     )
     assert told("show", NOTES) == edited
     gone = told("remove", NOTES, "--yes")
-    assert gone["grants_ended"] == 0
+    assert gone["grants"] == 0
     assert NOTES not in [row["resource"] for row in told("list")]
 
 
@@ -179,42 +179,44 @@ def test_removing_says_first_and_then_does(told, run, ini) -> None:
     told("add", NOTES)
     insert(ini, only=NOTES, both=f"{NOTES} {DEMO}", other=DEMO)
     figures = {
-        "grants_ended": 1,
-        "grants_narrowed": 1,
-        "access_tokens_ended": 2,
-        "consents_forgotten": 1,
-        "consents_narrowed": 0,
+        "grants": 1,
+        "narrowed_grants": 1,
+        "access_tokens": 2,
+        "consents": 1,
+        "narrowed_consents": 0,
     }
     dry = told("remove", NOTES, "--dry-run")
     assert {name: dry[name] for name in figures} == figures
     assert dry["dry_run"]
-    assert told("remove", NOTES, "--dry-run") | {"jwt_valid_until": ""} == dry | {"jwt_valid_until": ""}
+    assert told("remove", NOTES, "--dry-run") | {"jwts_until": ""} == dry | {"jwts_until": ""}
     shown = run("resource", "remove", NOTES, "--dry-run")
-    assert "this would end" in shown.stdout
+    assert "Would end: 1 grant, 1 narrowed grant, 2 access tokens, 1 remembered consent." in shown.stdout
     done = told("remove", NOTES, "--yes")
     assert {name: done[name] for name in figures} == figures
-    left = datetime.fromisoformat(done["jwt_valid_until"]) - datetime.now(UTC)
+    left = datetime.fromisoformat(done["jwts_until"]) - datetime.now(UTC)
     assert timedelta(minutes=14) < left <= timedelta(minutes=15)
     listed = json.loads(run("grant", "list", "--json").stdout)
-    assert {grant["grant_id"]: grant["resources"] for grant in listed["grants"]} == {
+    assert {grant["grant_id"]: grant["resources"] for grant in listed} == {
         "both": [DEMO],
         "other": [DEMO],
     }
-    assert listed["consents"] == []
+    assert json.loads(run("grant", "consents", "--json").stdout) == []
 
 
 def test_a_resource_of_the_ini_is_removed_by_hand_and_then_ends(told, run, ini, refused) -> None:
     """L-08: the lines first, because they count; then everything that hangs on it."""
     insert(ini, only=DEMO)
-    assert told("remove", DEMO, "--dry-run")["grants_ended"] == 1
+    assert told("remove", DEMO, "--dry-run")["grants"] == 1
     assert "take it out there and restart" in refused("remove", DEMO, "--yes")
     text = ini.read_text().replace(f"    {DEMO} = *\n", f"    {NOTES} = *\n")
     text = text.replace(f"resources_listed.default = {DEMO}", f"resources_listed.default = {NOTES}")
     ini.write_text(text.replace(f"    {DEMO} = ", "    https://other.example = "))
     shown = run("resource", "remove", DEMO, "--yes")
     assert shown.exit_code == 0, shown.output
-    assert "this has ended" in shown.stdout
-    assert "accepts one until it expires, by the present settings at" in " ".join(shown.stdout.split())
+    assert f"{DEMO} is removed. Ended: 1 grant, 1 access token." in shown.stdout
+    assert "one that was issued at this moment expires, by the present settings, at" in " ".join(
+        shown.stdout.split()
+    )
     assert "no such resource" in refused("remove", DEMO, "--yes")
 
 

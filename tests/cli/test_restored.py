@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from authserver.cli import restored
 from authserver.cli.configuration import Configuration
 from authserver.engine.keys import ring
 from authserver.engine.records import EventType, KeyState
@@ -173,7 +172,7 @@ def test_without_a_log_it_tells_what_to_do_by_hand(run) -> None:
 
 def test_whoever_sits_at_a_terminal_is_asked_first(run, engine, monkeypatch) -> None:
     fill(engine)
-    monkeypatch.setattr(restored, "sys", Terminal())
+    monkeypatch.setattr("authserver.cli.ending.is_interactive", lambda: True)
     refused = run("db", "restored", stdin="n\n")
     assert refused.exit_code == 1
     with engine() as found:
@@ -182,15 +181,6 @@ def test_whoever_sits_at_a_terminal_is_asked_first(run, engine, monkeypatch) -> 
     assert run("db", "restored", "--yes").exit_code == 0
     with engine() as found:
         assert found.stores.grants.list(NOW) == []
-
-
-class Terminal:
-    """A stand-in for `sys` where somebody sits at the keyboard."""
-
-    stdin = property(lambda self: self)
-
-    def isatty(self) -> bool:
-        return True
 
 
 def test_a_key_ring_that_is_not_the_one_of_the_backup_is_refused(run, engine, ini) -> None:

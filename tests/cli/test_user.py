@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import pytest
 
 from authserver.cli.configuration import Configuration
 from authserver.engine.crypto.digests import verify_password
+from authserver.engine.errors import PasswordLinkRefused
+from authserver.engine.people.password_links import use_link
 from authserver.engine.records import Event, EventType
+from authserver.settings import Secret
 from authserver.testing.records import a_consent, a_grant, a_session, a_user
+from tests.mail_servers import MailServer, mail_server
 
 PASSWORD = "correct horse battery"
 
@@ -70,7 +75,7 @@ def test_a_disabled_user_is_listed_as_such_and_cannot_be_disabled_twice(run) -> 
     (demo,) = json.loads(run("user", "list", "--json").stdout)
     assert demo["disabled_at"] is not None
     again = run("user", "disable", "demo")
-    assert again.exit_code == 1 and "authserver user list" in again.stderr
+    assert again.exit_code == 1 and "is disabled already; see `authserver user show`" in again.stderr
     assert run("user", "disable", "nobody").exit_code == 1
 
 
@@ -132,6 +137,11 @@ def events(configuration: Configuration, kind: EventType) -> list[Event]:
         return list(engine.stores.events.since(engine.now - timedelta(days=1), type=kind))
 
 
+def counts(told: dict[str, object]) -> dict[str, int]:
+    """The numbers that are not 0."""
+    return {name: number for name, number in told.items() if type(number) is int and number}
+
+
 def password_matches(configuration: Configuration, name: str, password: str) -> bool:
     with configuration.engine() as engine:
         return verify_password(password, engine.stores.users.find_by_name(name).password_hash)
@@ -141,13 +151,13 @@ def test_another_password_ends_all_that_the_old_one_led_to(run, in_use: Configur
     """I-14, T073: sessions, grants and remembered consents of this person alone."""
     result = run("user", "password", "Demo", "--password-stdin", stdin="a new password\n")
     assert result.exit_code == 0, result.output
-    assert "Sessions ended: 2. Grants revoked: 1. Consents ended: 1." in result.stdout
+    assert "Ended: 2 sessions, 1 grant, 1 remembered consent." in result.stdout
     assert "a new password" not in result.output
     assert password_matches(in_use, "demo", "a new password")
     assert left_of(in_use, "demo") == (0, 0, False)
     assert left_of(in_use, "ada") == (1, 1, True)
     (event,) = events(in_use, EventType.PASSWORD_CHANGED)
-    assert event.details == {"sessions": 2, "grants": 1, "consents": 1}
+    assert counts(event.details) == {"sessions": 2, "grants": 1, "consents": 1}
 
 
 def test_a_person_without_a_password_gets_one(run, in_use: Configuration) -> None:
@@ -187,39 +197,32 @@ def test_another_password_must_come_from_stdin_without_a_terminal(run, in_use: C
 def test_a_person_is_signed_out_everywhere(run, in_use: Configuration) -> None:
     """I-14: sessions and grants end, the password stays."""
     result = run("user", "sign-out", "demo", "--json")
-    assert json.loads(result.stdout) == {
-        "username": "demo",
-        "sessions_ended": 2,
-        "grants_revoked": 1,
-        "consents_ended": 1,
-    }
+    told = json.loads(result.stdout)
+    assert (told["username"], counts(told)) == ("demo", {"sessions": 2, "grants": 1, "consents": 1})
     assert left_of(in_use, "demo") == (0, 0, False)
     assert left_of(in_use, "ada") == (1, 1, True)
     (event,) = events(in_use, EventType.SIGNED_OUT_EVERYWHERE)
-    assert event.details == {"sessions": 2, "grants": 1, "consents": 1}
+    assert counts(event.details) == {"sessions": 2, "grants": 1, "consents": 1}
     again = run("user", "sign-out", "demo")
-    assert again.exit_code == 0 and "Sessions ended: 0." in again.stdout
+    assert again.exit_code == 0 and again.stdout == "demo is signed out. Nothing ended.\n"
     assert run("user", "sign-out", "nobody").exit_code == 1
 
 
 def test_a_disabled_person_is_enabled_and_begins_anew(run, in_use: Configuration) -> None:
     """R-09: what a person had before they were disabled does not come back to life."""
-    assert run("user", "disable", "demo").exit_code == 0
+    result = run("user", "disable", "demo")
+    assert result.stdout == "demo is disabled. Ended: 2 sessions, 1 grant, 1 remembered consent.\n"
+    (event,) = events(in_use, EventType.USER_DISABLED)
+    assert (event.actor, event.reason) == ("command:user disable", "user-disabled")
+    assert counts(event.details) == {"sessions": 2, "grants": 1, "consents": 1}
     result = run("user", "enable", "Demo", "--json")
-    assert json.loads(result.stdout) == {
-        "username": "demo",
-        "sessions_ended": 2,
-        "grants_revoked": 1,
-        "consents_ended": 1,
-    }
+    told = json.loads(result.stdout)
+    assert (told["username"], counts(told)) == ("demo", {})
     assert left_of(in_use, "demo") == (0, 0, False)
     assert left_of(in_use, "ada") == (1, 1, True)
     assert json.loads(run("user", "show", "demo", "--json").stdout)["disabled_at"] is None
     (event,) = events(in_use, EventType.USER_ENABLED)
-    assert (event.actor, event.details) == (
-        "command:user enable",
-        {"sessions": 2, "grants": 1, "consents": 1},
-    )
+    assert (event.actor, counts(event.details)) == ("command:user enable", {})
     again = run("user", "enable", "demo")
     assert again.exit_code == 1 and "demo is not disabled; see `authserver user show`" in again.stderr
     assert run("user", "enable", "nobody").exit_code == 1
@@ -236,7 +239,8 @@ def test_a_person_gets_groups_and_attributes(run) -> None:
     told = json.loads(added.stdout)
     assert told["groups"] == ["Finance & Tax", "staff"]
     assert told["attributes"] == {"mail": ["ada@example.com"], "room": ["12", "14"]}
-    assert json.loads(run("user", "show", "ADA", "--json").stdout) == told
+    shown = json.loads(run("user", "show", "ADA", "--json").stdout)
+    assert shown == told | {"sessions": 0, "grants": 0, "consents": 0}
     shown = run("user", "show", "ada").stdout
     assert "Finance & Tax" in shown and "room = 12" in shown and "room = 14" in shown
     assert "Finance & Tax, staff" in run("user", "list").stdout
@@ -258,7 +262,7 @@ def test_what_is_not_named_stays(run, ini: Path) -> None:
     changes = events(Configuration(ini), EventType.USER_CHANGED)
     # What changes nothing is no event. Values of attributes are personal, so no event has them.
     assert [dict(event.details) for event in changes] == [
-        {"groups_added": ["a", "b"], "attributes": ["mail", "room"]},
+        {"groups_added": ["a", "b"], "groups_removed": ["authserver-admins"], "attributes": ["mail", "room"]},
         {"groups_added": ["c"], "groups_removed": ["a"], "attributes": ["room"], "display_name": True},
         {"groups_added": ["z"], "groups_removed": ["b", "c"], "attributes": ["room"]},
     ]
@@ -303,3 +307,133 @@ def test_an_edit_names_a_person_who_is_there(run) -> None:
     for command in (["edit", "nobody", "--add-group", "a"], ["show", "nobody"]):
         result = run("user", *command)
         assert result.exit_code == 1 and "nobody: no such user" in result.stderr
+
+
+# ---- links to set a password ------------------------------------------------------------------------
+
+
+def link_in(output: str) -> str:
+    """The one link that was printed."""
+    (link,) = [word for word in output.split() if "#" in word]
+    return link
+
+
+def use(configuration: Configuration, link: str, new: str) -> None:
+    with configuration.engine() as engine:
+        use_link(engine, link, new=Secret(new), repeated=Secret(new))
+
+
+def test_an_operator_makes_a_link_with_which_a_person_sets_the_password(run, in_use: Configuration) -> None:
+    """Until it is used, nothing has ended."""
+    result = run("user", "reset-password", "Demo")
+    assert result.exit_code == 0, result.output
+    assert "demo sets a new password, once, until" in result.stdout
+    link = link_in(result.stdout)
+    assert link.startswith("http://localhost:6543/set-password#user_")
+    assert left_of(in_use, "demo") == (2, 1, True)
+    use(in_use, link, "a new password")
+    assert password_matches(in_use, "demo", "a new password")
+    assert left_of(in_use, "demo") == (0, 0, False)
+    (event,) = events(in_use, EventType.PASSWORD_LINK_MADE)
+    assert event.actor == "command:user reset-password"
+    assert event.details == {"seconds": 3600, "first_password": False}
+
+
+def test_a_newer_link_takes_the_place_of_the_one_before(run, in_use: Configuration) -> None:
+    first, second = (
+        json.loads(run("user", "reset-password", "demo", "--lifetime", "1d", "--json").stdout)
+        for _ in range(2)
+    )
+    assert first.keys() == {"username", "link", "expires_at"}
+    with pytest.raises(PasswordLinkRefused):
+        use(in_use, first["link"], "a new password")
+    use(in_use, second["link"], "a new password")
+
+
+def test_somebody_new_is_invited_to_set_the_first_password(run, ini: Path) -> None:
+    added = run("user", "add", "ada", "--link")
+    assert added.exit_code == 0, added.output
+    assert "ada sets the first password" in added.stdout
+    use(Configuration(ini), link_in(added.stdout), PASSWORD)
+    assert password_matches(Configuration(ini), "ada", PASSWORD)
+    as_json = json.loads(run("user", "add", "bob", "--link", "--lifetime", "2d", "--json").stdout)
+    assert as_json["username"] == "bob" and as_json["link"].startswith("http://localhost:6543/set-password#")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("reset-password", "nobody"), 1, "no such user"),
+        (("reset-password", "demo", "--lifetime", "8d"), 1, "60s to 7d"),
+        (("reset-password", "demo", "--lifetime", "59s"), 1, "60s to 7d"),
+        (("reset-password", "demo", "--lifetime", "soon"), 2, "not a duration"),
+        (("add", "ada", "--link", "--lifetime", "8d"), 1, "60s to 7d"),
+        (("add", "ada", "--link", "--password-stdin"), 2, "either --link or --password-stdin"),
+        (("add", "ada", "--password-stdin", "--lifetime", "1d"), 2, "give --link, too"),
+    ],
+)
+def test_what_makes_no_link_says_why(run, arguments: tuple[str, ...], status: int, said: str) -> None:
+    """And nobody is added then."""
+    result = run("user", *arguments)
+    assert result.exit_code == status and said in result.stderr
+    assert "as_link_" not in result.output
+    assert [item["username"] for item in json.loads(run("user", "list", "--json").stdout)] == ["demo"]
+
+
+def test_a_disabled_person_gets_no_link(run) -> None:
+    run("user", "disable", "demo")
+    result = run("user", "reset-password", "demo")
+    assert result.exit_code == 1 and "enable them first" in result.stderr
+
+
+@pytest.fixture
+def mails(ini: Path) -> Iterator[MailServer]:
+    """A mail server that the INI file names."""
+    with mail_server() as server:
+        lines = {"host": "localhost", "port": server.port, "tls": "none", "sender": "sign-in@server.example"}
+        text = ini.read_text().replace("    # smtp_mail\n", "    smtp_mail\n")
+        more = "".join(f"authserver.plugin.smtp_mail.{name} = {value}\n" for name, value in lines.items())
+        ini.write_text(text.replace("[app:main]\n", f"[app:main]\n{more}", 1))
+        yield server
+
+
+def test_a_link_is_sent_by_mail_and_shown_to_nobody(run, ini: Path, mails: MailServer) -> None:
+    run("user", "edit", "demo", "--attribute", "email=demo@people.example")
+    result = run("user", "reset-password", "demo", "--mail")
+    assert result.exit_code == 0, result.output
+    assert "A mail to demo@people.example has the link" in result.stdout and "as_link_" not in result.output
+    (message,) = mails.messages()
+    assert message["To"] == "demo@people.example"
+    use(Configuration(ini), link_in(message.get_content()), "a new password")
+    as_json = run("user", "reset-password", "demo", "--mail", "--json")
+    assert json.loads(as_json.stdout).keys() == {"username", "sent_to", "expires_at"}
+
+
+def test_somebody_new_is_invited_by_mail(run, mails: MailServer) -> None:
+    added = run("user", "add", "ada", "--link", "--mail", "--attribute", "email=ada@people.example")
+    assert added.exit_code == 0, added.output
+    (message,) = mails.messages()
+    assert message["Subject"].startswith("Set your password for") and "as_link_" not in added.output
+
+
+def test_a_mail_that_cannot_be_sent_is_said_in_a_sentence(run, ini: Path, mails: MailServer) -> None:
+    """The link was made by then; nobody has seen it, and the next one takes its place."""
+    without = run("user", "reset-password", "demo", "--mail")
+    assert without.exit_code == 1 and "user edit demo --attribute email=ADDRESS" in without.stderr
+    nobody = run("user", "add", "ada", "--link", "--mail")
+    assert nobody.exit_code == 1 and "has no mail address" in nobody.stderr
+    assert run("user", "show", "ada").exit_code == 1
+    run("user", "edit", "demo", "--attribute", "email=demo@people.example")
+    mails.answer = "550 no"
+    refused = run("user", "reset-password", "demo", "--mail")
+    assert refused.exit_code == 1
+    assert "the mail was not sent: localhost refuses the recipient (550)" in refused.stderr
+    (event,) = events(Configuration(ini), EventType.MAIL_FAILED)
+    assert event.actor == "command:user reset-password"
+
+
+def test_without_a_plugin_that_sends_mail_the_command_says_what_to_do(run) -> None:
+    result = run("user", "reset-password", "demo", "--mail")
+    assert result.exit_code == 1 and "no plugin sends mail" in result.stderr
+    alone = run("user", "add", "ada", "--mail", "--password-stdin")
+    assert alone.exit_code == 2 and "give --link, too" in alone.stderr

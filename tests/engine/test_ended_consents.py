@@ -97,15 +97,18 @@ def test_a_consent_outlives_a_grant_that_expired(agreed: Agreed, clock: Travelle
     assert isinstance(rules.authorize(agreed.client, rules.signed_in()), Redirect)
 
 
-def test_a_consent_of_a_disabled_person_or_client_has_no_effect(agreed: Agreed) -> None:
-    """R-09: neither can come back, and nothing of what they agreed to works."""
+@pytest.mark.parametrize("kind", ["user", "client"])
+def test_a_consent_ends_with_its_person_and_its_client(agreed: Agreed, kind: str) -> None:
+    """R-09, L-08: nothing of what they agreed to works or is kept."""
     rules = agreed.rules
     browser = rules.signed_in()
     with rules.begin() as engine:
-        assert disable_client(engine, agreed.client.client_id)
-        assert disable_user(engine, agreed.user.username)
-    assert agreed.is_remembered
-    assert not isinstance(rules.authorize(agreed.client, browser), Redirect | AskConsent)
+        if kind == "client":
+            assert disable_client(engine, agreed.client.client_id)
+        else:
+            assert disable_user(engine, agreed.user.username)
+    assert not agreed.is_remembered
+    assert not isinstance(rules.authorize(agreed.client, browser), Redirect)
 
 
 END: dict[str, tuple[Callable[..., Ended], EventType]] = {
@@ -141,7 +144,7 @@ def test_what_people_and_operators_end_is_asked_again(agreed: Agreed, end: str) 
     (event,) = rules.events(event_type)
     assert event["details"]["consents"] == 1
     assert event["user_id"] == agreed.user.user_id
-    assert event["reason"] == ("" if event_type is not EventType.CONSENT_ENDED else DISCONNECTED)
+    assert event["reason"] in (DISCONNECTED, PASSWORD_CHANGED, "signed-out-everywhere")
     (grant,) = rules.rows("grants")
     assert grant["revoked_reason"] in (DISCONNECTED, PASSWORD_CHANGED, "signed-out-everywhere")
     assert isinstance(rules.authorize(agreed.client, rules.signed_in()), AskConsent)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from authserver.engine import resources
+from authserver.engine import ending, resources
 from authserver.engine.authorize import AskConsent
 from authserver.engine.context import Issue
+from authserver.engine.ending import Act, Ended, Subject
 from authserver.engine.errors import InvalidTarget
 from authserver.engine.records import Client, Consent, Resource
-from authserver.engine.resources import BadResource, Ended
+from authserver.engine.resources import BadResource
 from authserver.engine.tokens.issuing import issue, issue_code
 from authserver.engine.uris import canonical_resource
 from authserver.settings import AccessTokenFormat, SettingsError
@@ -38,11 +39,18 @@ def registered(rules: Rules, uri: str = NOTES, **members: Any) -> Resource:
     return added
 
 
+def removal(form: str, uri: str = NOTES, *, for_good: bool = True) -> Act:
+    return Act(subject=Subject.resource(form, uri), for_good=for_good)
+
+
 def removed(rules: Rules, resource: Resource) -> Ended:
     """What ended with the resource."""
-    with rules.begin() as engine:
-        resources.remove(engine, resource)
-    return sum(resources.end_all(rules.begin, resource.form), Ended())
+    return total(ending.end(rules.begin, removal(resource.form, resource.uri)))
+
+
+def total(batches: Iterable[Ended]) -> Ended:
+    """What ended altogether; when JWTs expire is told by other tests."""
+    return replace(sum(batches, Ended()), jwts=0, jwts_until=None)
 
 
 def audience(rules: Rules, answer: Any) -> str | list[str]:
@@ -161,7 +169,7 @@ def test_a_refresh_for_a_removed_resource_alone_ends(
         removed(rules, resource)
     else:
         with rules.begin() as engine:
-            resources.remove(engine, resource)
+            engine.stores.resources.remove(resource.form)
     before = stored(rules)
     assert_refused(rules.refresh(*web, refresh, **named), "invalid_grant")
     assert stored(rules) == before
@@ -173,10 +181,10 @@ def test_a_removed_resource_among_several_is_an_invalid_target(rules: Rules, web
     refresh = rules.redeem(*web, rules.code(web[0], resource=[NOTES, RESOURCE])).json["refresh_token"]
     code = rules.code(web[0], resource=[NOTES, RESOURCE])
     with rules.begin() as engine:
-        resources.remove(engine, resource)
+        engine.stores.resources.remove(resource.form)
     for swept in (False, True):
         if swept:
-            sum(resources.end_all(rules.begin, resource.form), Ended())
+            total(ending.end(rules.begin, removal(resource.form)))
         assert_refused(rules.refresh(*web, refresh, resource=NOTES), "invalid_target")
         assert_refused(rules.refresh(*web, refresh, resource=[RESOURCE, NOTES]), "invalid_target")
         answer = rules.refresh(*web, refresh)
@@ -207,7 +215,7 @@ def test_a_line_that_is_taken_out_of_the_ini_ends_refreshes_too(make_rules: Call
     lines["authserver.plugin.introspect_resource_servers.clients"] = f"api = {RESOURCE}"
     without = Rules(lines, stores=rules.stores)
     assert_refused(without.refresh(client, secret, refresh), "invalid_grant")
-    ended = sum(resources.end_all(without.begin, FILES), Ended())
+    ended = total(ending.end(without.begin, removal(FILES, FILES, for_good=False)))
     assert (ended.grants, ended.consents) == (1, 1)
 
 
@@ -239,11 +247,13 @@ def test_removing_ends_what_hangs_on_it_and_says_how_much(make_rules: Callable[.
     both = apps[1]
     for_the_other = rules.refresh(*both, answers[1].json["refresh_token"], resource=RESOURCE)
     before = stored(rules)
-    counted = sum(resources.end_all(rules.begin, resource.form, dry_run=True), Ended())
+    counted = total(ending.plan(rules.begin, removal(resource.form)))
     assert stored(rules) == before
     ended = removed(rules, resource)
     assert counted == ended
-    assert ended == Ended(grants=2, narrowed_grants=1, access_tokens=3, consents=1, narrowed_consents=1)
+    assert ended == Ended(
+        grants=2, narrowed_grants=1, refresh_tokens=1, access_tokens=3, consents=1, narrowed_consents=1
+    )
     assert_inactive(rules.introspect(*apps[0], answers[0].json["access_token"]))
     assert_inactive(rules.introspect(*both, answers[1].json["access_token"]))
     assert_inactive(rules.introspect(service, secret, own.json["access_token"]))
@@ -282,17 +292,26 @@ def test_other_grants_are_left_alone(rules: Rules) -> None:
 
 def test_many_grants_end_in_batches(rules: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
     """L-08, T115: no transaction is long, however many grants there are; a second run goes on where the first ended."""
-    monkeypatch.setattr(resources, "BATCH", 3)
+    monkeypatch.setattr(ending, "BATCH", 3)
     resource = registered(rules)
     expires_at = datetime.now(UTC) + timedelta(days=1)
     for number in range(8):
         uris = (NOTES,) if number % 2 else (NOTES, RESOURCE)
         rules.stores.grants.add(a_grant(grant_id=f"grant_{number}", resources=uris, expires_at=expires_at))
-    batches = resources.end_all(rules.begin, resource.form)
+    batches = ending.end(rules.begin, removal(resource.form))
+    assert not next(batches)
+    assert rules.stores.resources.find(resource.form) is None
     assert next(batches) == Ended(grants=1, narrowed_grants=2)
     batches.close()
-    again = list(resources.end_all(rules.begin, resource.form))
-    assert again == [Ended(), Ended(grants=2, narrowed_grants=1), Ended(grants=1, narrowed_grants=1)]
+    again = [replace(each, jwts_until=None) for each in ending.end(rules.begin, removal(resource.form))]
+    assert again == [
+        Ended(),
+        Ended(),
+        Ended(grants=2, narrowed_grants=1),
+        Ended(grants=1, narrowed_grants=1),
+    ]
+    told = [event["details"] for event in rules.events("grants.revoked")]
+    assert [(each["grants"], each["narrowed_grants"]) for each in told] == [(1, 2), (3, 2)]
 
 
 def test_a_resource_has_its_own_format_and_lifetime(rules: Rules, web: tuple[Client, str]) -> None:
@@ -425,32 +444,30 @@ def test_what_is_done_with_resources_is_on_record(rules: Rules, web: tuple[Clien
     rules.code(web[0], resource=NOTES)
     with rules.begin() as engine:
         resources.change(engine, resource, replace(resource, token_lifetime=None, name="Notes"))
-    ended = removed(rules, resource)
-    with rules.begin() as engine:
-        resources.record_end(engine, resource.uri, ended)
+    removed(rules, resource)
     (added,) = rules.events("resource.added")
     (changed,) = rules.events("resource.changed")
     (gone,) = rules.events("resource.removed")
     (revoked,) = rules.events("grants.revoked")
-    (forgotten,) = rules.events("consent.ended")
     assert added["details"]["token_lifetime"] == 300
     assert changed["details"]["changed"] == ["name", "token_lifetime"]
-    assert gone["details"] == {"resource": NOTES}
-    assert revoked["reason"] == forgotten["reason"] == "resource-removed"
-    assert (revoked["details"]["grants"], forgotten["details"]["consents"]) == (1, 1)
+    assert gone["details"]["resource"] == revoked["details"]["resource"] == NOTES
+    assert revoked["reason"] == gone["reason"] == "resource-removed"
+    assert (revoked["details"]["grants"], revoked["details"]["consents"]) == (1, 1)
 
 
 def test_how_long_jwts_of_a_removed_resource_live_is_known(make_rules: Callable[..., Rules]) -> None:
     """L-08: by the longest lifetime that one of them can have."""
+    subject = Subject.resource(canonical_resource(NOTES), NOTES)
     rules = make_rules({"authserver.access_token_lifetime@clients": "long = 7200"})
     with rules.begin() as engine:
         opaque = a_resource(token_format=AccessTokenFormat.OPAQUE)
-        assert resources.last_jwt_until(engine, opaque) is None
-        assert resources.last_jwt_until(engine, a_resource()) == engine.now + timedelta(seconds=7200)
+        assert ending.longest_jwt(engine, subject, opaque) is None
+        assert ending.longest_jwt(engine, subject, a_resource()) == timedelta(seconds=7200)
     with make_rules({}).begin() as engine:
         short = a_resource(token_lifetime=60)
-        assert resources.last_jwt_until(engine, short) == engine.now + timedelta(seconds=60)
-        assert resources.last_jwt_until(engine, None) == engine.now + timedelta(seconds=900)
+        assert ending.longest_jwt(engine, subject, short) == timedelta(seconds=60)
+        assert ending.longest_jwt(engine, subject) == timedelta(seconds=900)
 
 
 # ---- what happens at the same time -----------------------------------------------------------------------
@@ -486,12 +503,12 @@ def test_of_two_resources_that_are_removed_at_once_no_grant_is_left(
     rules.redeem(*web, rules.code(web[0], resource=[NOTES, RESOURCE]))
     with rules.begin() as engine:
         (before,) = engine.stores.grants.page(limit=9)
-        assert engine.stores.grants.narrow(before, (NOTES,))
+        assert engine.stores.grants.narrow(before, replace(before, resources=(NOTES,)))
         pages = iter([[before], []])
         monkeypatch.setattr(type(engine.stores.grants), "page", lambda *_, **__: next(pages))
     removed(rules, resource)
     (grant,) = rules.rows("grants")
-    assert grant["revoked_reason"] == resources.REASON
+    assert grant["revoked_reason"] == "resource-removed"
     assert grant["resources"] == (NOTES,)
 
 
@@ -544,6 +561,6 @@ def test_a_refresh_token_with_nothing_left_is_not_active(rules: Rules, web: tupl
     assert refresh
     assert rules.introspect(*web, refresh).json["active"]
     with rules.begin() as engine:
-        assert engine.stores.grants.narrow(grant, (RESOURCE,))
+        assert engine.stores.grants.narrow(grant, replace(grant, resources=(RESOURCE,)))
     assert_refused(rules.refresh(*web, refresh), "invalid_grant")
     assert_inactive(rules.introspect(*web, refresh))

@@ -230,7 +230,8 @@ def test_no_token_of_a_disabled_client_is_active(cluster, rounds):
                 assert disable_client(engine, client.client_id)
 
         seen = race(family, disable)
-        assert seen[401] >= 2, seen
+        # A request that had authenticated the client before finds that its grant has ended.
+        assert seen[401] + seen[400] >= 2, seen
         for process in cluster.processes:
             for token in family.access:
                 told = process.post("/oauth/introspect", {"token": token}, {"Authorization": api})

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from authserver.engine.records import ClientState
+from authserver.features.admin_api import ends
 from authserver.features.admin_api.collected import ENTRIES, SCOPES
 from authserver.features.admin_api.entries import write_id
 from authserver.testing.server import ISSUER, PASSWORD, REDIRECT_URI, RESOURCE, Server
@@ -186,6 +187,38 @@ def test_a_client_is_disabled_for_good(admin: Administrator) -> None:
     assert event["actor"] == f"client:{admin.client.client_id}"
 
 
+def test_what_a_disabled_client_may_do_ends_with_it(admin: Administrator, granted: dict[str, Any]) -> None:
+    """L-08."""
+    ended = admin.post(f"/clients/{granted['client_id']}/disable", status=200)["ended"]
+    assert (ended["grants"], ended["consents"], ended["refresh_tokens"]) == (1, 1, 1)
+    # It was issued just now, and cannot be called back.
+    assert (ended["jwts"], ended["jwts_until"] is None) == (1, False)
+    assert admin.get(f"/grants/{granted['grant_id']}")["revoked_reason"] == "client-disabled"
+
+
+def test_what_a_disabled_person_had_ends_with_them(admin: Administrator, granted: dict[str, Any]) -> None:
+    """L-08."""
+    ended = admin.post(f"/users/{granted['user_id']}/disable", status=200)
+    assert ended["disabled_at"] is not None
+    told = ended["ended"]
+    assert (told["sessions"], told["grants"], told["consents"]) == (1, 1, 1)
+    assert admin.get("/grants?user=ann")["items"] == []
+
+
+def test_what_is_too_much_for_one_request_ends_in_the_next_one(
+    admin: Administrator, granted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-08: The client is disabled by the first request; only what is left of its grants takes more of them."""
+    monkeypatch.setattr(ends, "MAXIMUM_BATCHES", 1)
+    path = f"/clients/{granted['client_id']}/disable"
+    first = admin.post(path, status=200)
+    assert (first["state"], first["ended"]["grants"], first["ended"]["has_more"]) == ("gone", 0, True)
+    monkeypatch.setattr(ends, "MAXIMUM_BATCHES", 9)
+    second = admin.post(path, status=200)["ended"]
+    assert (second["grants"], second["consents"], second["has_more"]) == (1, 1, False)
+    assert_problem(admin.ask("POST", path), 409, "conflict")
+
+
 def test_secrets_are_added_with_an_overlap_and_ended(admin: Administrator) -> None:
     made = admin.post("/clients", {"client_name": "x"})
     path = f"/clients/{made['client_id']}/secrets"
@@ -324,7 +357,8 @@ def test_a_person_who_cannot_be_added(
 
 def test_a_person_is_signed_out_everywhere(admin: Administrator, granted: dict[str, Any]) -> None:
     ended = admin.post(f"/users/{granted['user_id']}/sign-out", status=200)
-    assert (ended["sessions_ended"], ended["grants_revoked"]) == (1, 1)
+    assert (ended["ended"]["sessions"], ended["ended"]["grants"]) == (1, 1)
+    assert (ended["ended"]["refresh_tokens"], ended["ended"]["has_more"]) == (1, False)
     answer = admin.server.refresh(granted["client"], granted["secret"], granted["refresh_token"])
     assert answer.json["error"] == "invalid_grant"
 
@@ -334,6 +368,8 @@ def test_people_are_listed_by_name_and_searched_for(admin: Administrator) -> Non
         admin.server.add_user(name)
     assert [user["username"] for user in admin.get("/users")["items"]] == ["ann", "bob", "cy"]
     assert [user["username"] for user in admin.get("/users?search=BO")["items"]] == ["bob"]
+    assert [user["username"] for user in admin.get("/users?prefix=Bo")["items"]] == ["bob"]
+    assert_problem(admin.ask("GET", "/users?prefix=%00"), 400, "invalid-parameter")
 
 
 # ---- Grants and consents ----------------------------------------------------------------------------------
@@ -360,7 +396,7 @@ def test_a_grant_is_revoked(admin: Administrator, granted: dict[str, Any]) -> No
     answer = admin.ask("DELETE", path, If_Match='"another"')
     assert_problem(answer, 412, "precondition-failed")
     ended = admin.ask("DELETE", path, If_Match=admin.etag(path), status=200).json
-    assert ended == {"grants_revoked": 1, "consents_ended": 1}
+    assert ended == {"grants": 1, "consents": 1}
     assert_problem(admin.ask("DELETE", path), 409, "conflict")
     assert admin.get(path)["revoked_at"] is not None
     assert admin.get("/grants?user=ann")["items"] == []
@@ -374,7 +410,7 @@ def test_what_a_person_agreed_to_for_a_client_ends(admin: Administrator, granted
     assert admin.get(f"/consents?client={granted['client_id']}")["items"] == [consent]
     path = f"/consents/{consent['user_id']}/{consent['client_id']}"
     ended = admin.ask("DELETE", path, status=200).json
-    assert ended == {"grants_revoked": 1, "consents_ended": 1}
+    assert ended == {"grants": 1, "consents": 1}
     assert_problem(admin.ask("DELETE", path), 404, "not-found")
     assert admin.get("/consents")["items"] == []
 
@@ -397,7 +433,7 @@ def test_a_resource_is_registered_changed_and_removed(admin: Administrator) -> N
     assert (changed["token_lifetime"], changed["scopes"], changed["token_format"]) == (None, None, "opaque")
     assert "https://new.example/api" in [each["resource"] for each in admin.get("/resources")["items"]]
     counted = admin.ask("DELETE", f"{path}?dry_run=true", status=200).json
-    assert counted["dry_run"] is True and counted["grants"] == 0
+    assert counted["dry_run"] is True and counted["ended"]["grants"] == 0
     admin.get(path)
     assert admin.ask("DELETE", path, If_Match=admin.etag(path), status=200).json["dry_run"] is False
     assert_problem(admin.ask("GET", path), 404, "not-found")
@@ -415,8 +451,8 @@ def test_what_was_granted_for_a_resource_ends_with_it(admin: Administrator) -> N
     client, secret = server.add_client()
     answer = server.redeem(client, secret, server.code(client, scope="profile", resource=new)).json
     path = made.headers["Location"].removeprefix(API)
-    assert admin.ask("DELETE", f"{path}?dry_run=true", status=200).json["grants"] == 1
-    ended = admin.ask("DELETE", path, status=200).json
+    assert admin.ask("DELETE", f"{path}?dry_run=true", status=200).json["ended"]["grants"] == 1
+    ended = admin.ask("DELETE", path, status=200).json["ended"]
     assert (ended["grants"], ended["consents"]) == (1, 1)
     assert server.refresh(client, secret, answer["refresh_token"]).json["error"] == "invalid_grant"
 

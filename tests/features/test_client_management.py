@@ -677,7 +677,7 @@ def test_after_a_client_ended_its_registration_nothing_of_it_works(server: Serve
         assert gone.secrets == ()
     ended = [event for event in server.events() if event["reason"] == "client-removed-itself"]
     mine = [event["type"] for event in ended if event["client_id"] == client.client_id]
-    assert mine == ["client.disabled", "grants.revoked", "consent.ended"]
+    assert mine == ["client.disabled", "grants.revoked"]
     actors = {event["actor"] for event in ended if event["client_id"] == client.client_id}
     assert actors == {f"client:{client.client_id}"}
 

@@ -31,6 +31,8 @@ WORDS = {
         "cimd",
     ],
     "client_management": ["registration_access_token", "registration_client_uri"],
+    # Not "console", which is also what a terminal is called.
+    "console": ["admin_overview", "admin_audit", "admin_event", "age_for_reading", "age_for_changing"],
     "dpop": ["dpop", "jkt"],
     "jwt_bearer": ["grant-type:jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],
@@ -44,6 +46,10 @@ WORDS = {
     ],
     # Not `max_age`, which is a member of cookies too, and not `acr`, which the core puts into tokens.
     "step_up": ["step up", "acr_values", "acr_values_supported", "unmet_authentication_requirements"],
+    "webhook_events": ["webhook", "whsec"],
+    "syslog_events": ["syslog"],
+    "otlp_events": ["otlp"],
+    "smtp": ["smtp"],
     "rate_limits": ["rate limit", "rate limits", "redis", "valkey"],
 }
 # Commands that start a whole server and list its plugins, as an INI file does; what makes up requests of strangers; and

@@ -14,11 +14,24 @@ from typing import Any
 import pytest
 
 from authserver.engine.ports import Stores
-from authserver.engine.records import REFUSALS, ClientSecret, EventFilter, EventType, Logo, Place, TokenKind
+from authserver.engine.records import (
+    REFUSALS,
+    ClientSecret,
+    EventFilter,
+    EventType,
+    Gauge,
+    GrantFilter,
+    Logo,
+    Place,
+    Span,
+    Step,
+    TokenKind,
+)
 from authserver.testing.plans import plan_of, statements_of
 from authserver.testing.records import (
     a_client,
     a_consent,
+    a_count,
     a_grant,
     a_kept_record,
     a_session,
@@ -30,6 +43,8 @@ from benchmarks.fill import POPULAR
 
 NOW = datetime.now(UTC)
 SECRET = ClientSecret(digest=b"digest of a secret", key_id="test", created_at=NOW)
+A_DAY = Span(step=Step.DAY, since=NOW, until=NOW + timedelta(days=1))
+SPANS = [A_DAY, Span(step=Step.MONTH, since=NOW, until=NOW + timedelta(days=31))]
 METHODS: dict[str, Callable[[Stores], object]] = {
     "clients.find": lambda stores: stores.clients.find("client-7", NOW),
     "clients.add": lambda stores: add_client(stores),
@@ -49,6 +64,11 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     ),
     "clients.find_all": lambda stores: stores.clients.find_all(["client-7", "client-8"], NOW),
     "clients.page": lambda stores: stores.clients.page(NOW, after="client-7", limit=9),
+    "clients.count": lambda stores: stores.clients.count(limit=9),
+    "clients.with_ending_secret": lambda stores: stores.clients.with_ending_secret(
+        NOW, NOW + timedelta(days=30), limit=9
+    ),
+    "clients.hold": lambda stores: stores.clients.hold("client-7"),
     "clients.knows_origin": lambda stores: stores.clients.knows_origin("https://client-7.example"),
     "clients.touch": lambda stores: stores.clients.touch("client-7", NOW),
     "clients.note_first_use": lambda stores: stores.clients.note_first_use("client-7", NOW),
@@ -67,6 +87,9 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "users.find_by_name": lambda stores: stores.users.find_by_name("user7"),
     "users.find_all": lambda stores: stores.users.find_all(["user_7", "user_8"]),
     "users.page": lambda stores: stores.users.page(after="user7", limit=9),
+    "users.count": lambda stores: stores.users.count(limit=9),
+    "users.page, by prefix": lambda stores: stores.users.page(prefix="user7", limit=9),
+    "users.hold_enabled": lambda stores: stores.users.hold_enabled("user_7"),
     "users.enable": lambda stores: stores.users.enable("user_7"),
     "users.add": lambda stores: add_user(stores),
     "users.disable": lambda stores: stores.users.disable("user_7", NOW),
@@ -91,10 +114,21 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     ),
     "grants.touch": lambda stores: stores.grants.touch("grant-7", NOW),
     "grants.page": lambda stores: stores.grants.page(after="grant-7", limit=9),
-    "grants.page, of a user": lambda stores: stores.grants.page(user_id="user_7", limit=9),
-    "grants.page, of a client": lambda stores: stores.grants.page(client_id="client-8", limit=9),
-    "grants.page, live": lambda stores: stores.grants.page(user_id="user_7", live_at=NOW, limit=9),
-    "grants.narrow": lambda stores: stores.grants.narrow(a_grant(grant_id="grant-7"), ("urn:other",)),
+    "grants.count_live": lambda stores: stores.grants.count_live(NOW, limit=9),
+    "grants.search": lambda stores: search_grants(stores, live_at=NOW, redeemed=True),
+    "grants.search, live or not": lambda stores: search_grants(stores),
+    "grants.search, of a client": lambda stores: search_grants(stores, client_id="client-8", live_at=NOW),
+    "grants.search, of the popular client": lambda stores: search_grants(
+        stores, client_id=POPULAR, live_at=NOW, redeemed=True
+    ),
+    "grants.search, of a user": lambda stores: search_grants(stores, user_id="user_7", live_at=NOW),
+    "grants.search, of a user to a client": lambda stores: search_grants(
+        stores, user_id="user_7", client_id="client-8", live_at=NOW
+    ),
+    "grants.revoke_some": lambda stores: stores.grants.revoke_some(["grant-7", "grant-8"], NOW, "left"),
+    "grants.narrow": lambda stores: stores.grants.narrow(
+        a_grant(grant_id="grant-7"), a_grant(resources=("urn:other",))
+    ),
     "grants.widen": lambda stores: stores.grants.widen(a_grant(grant_id="grant-7"), ("read", "write")),
     "tokens.add": lambda stores: stores.tokens.add(
         a_token(grant_id=add_grant(stores), digest=os.urandom(32))
@@ -109,6 +143,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "tokens.usable_refresh_tokens, of the popular client": lambda stores: stores.tokens.usable_refresh_tokens(
         "user_7", POPULAR, NOW, limit=9
     ),
+    "tokens.count_live": lambda stores: stores.tokens.count_live(["grant-7", "grant-8"], NOW),
     "tokens.access_tokens": lambda stores: stores.tokens.access_tokens(["grant-7", "grant-8"], NOW),
     "kept.add_once": lambda stores: stores.kept.add_once(a_kept_record(digest=os.urandom(32))),
     "kept.find": lambda stores: stores.kept.find("example", b"unknown"),
@@ -123,14 +158,26 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "consents.remember": lambda stores: stores.consents.remember(a_consent(user_id=add_user(stores))),
     "consents.forget": lambda stores: stores.consents.forget("user_7", "client-8"),
     "consents.forget, of all clients": lambda stores: stores.consents.forget("user_7"),
-    "consents.page, of a user": lambda stores: stores.consents.page(user_id="user_7", limit=9),
-    "consents.page, of a client": lambda stores: stores.consents.page(client_id="client-8", limit=9),
     "consents.page": lambda stores: stores.consents.page(after=("user_7", POPULAR), limit=9),
-    "consents.narrow": lambda stores: stores.consents.narrow(a_consent(user_id="user_7"), ("urn:other",)),
-    "consents.narrow, to none": lambda stores: stores.consents.narrow(a_consent(user_id="user_7"), ()),
+    "consents.page, to a client": lambda stores: stores.consents.page(
+        after=("user_7", ""), client_id="client-8", limit=9
+    ),
+    "consents.page, of a user": lambda stores: stores.consents.page(user_id="user_7", limit=9),
+    "consents.count": lambda stores: stores.consents.count(user_id="user_7"),
+    "consents.count, to a client": lambda stores: stores.consents.count(client_id="client-8"),
+    "consents.forget_some, to a client": lambda stores: stores.consents.forget_some(9, client_id="client-8"),
+    "consents.narrow": lambda stores: stores.consents.narrow(
+        a_consent(user_id="user_7"), a_consent(resources=("urn:other",))
+    ),
+    "consents.narrow, to none": lambda stores: stores.consents.narrow(a_consent(user_id="user_7"), None),
     "consents.forget_client": lambda stores: stores.consents.forget_client("client-8"),
     "events.add": lambda stores: stores.events.add(an_event()),
     "events.find": lambda stores: stores.events.find("event-7"),
+    "events.following": lambda stores: stores.events.following(7, limit=9),
+    "events.numbered": lambda stores: stores.events.numbered(
+        NOW - timedelta(days=1), NOW, after=(NOW, "event-7"), limit=9
+    ),
+    "events.last_number": lambda stores: stores.events.last_number(),
     "events.since": lambda stores: list(stores.events.since(datetime.now(UTC))),
     "events.latest": lambda stores: next(stores.events.latest()),
     "events.count": lambda stores: stores.events.count(datetime.now(UTC)),
@@ -162,6 +209,21 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "events.search, oldest first": lambda stores: stores.events.search(
         EventFilter(until=NOW), after=(NOW - timedelta(days=1), "event-7"), oldest_first=True, limit=9
     ),
+    "statistics.add": lambda stores: stores.statistics.add([a_count()]),
+    "statistics.forget": lambda stores: stores.statistics.forget(A_DAY, EventType),
+    "statistics.totals": lambda stores: stores.statistics.totals(SPANS, EventType),
+    "statistics.totals, of clients": lambda stores: stores.statistics.totals(
+        SPANS, EventType, client_ids=["client-7", "client-8"]
+    ),
+    "statistics.totals_of_clients": lambda stores: stores.statistics.totals_of_clients(A_DAY, EventType),
+    "statistics.top_clients": lambda stores: stores.statistics.top_clients(SPANS, EventType, limit=9),
+    "statistics.top_clients, of a grant type": lambda stores: stores.statistics.top_clients(
+        SPANS, EventType, grant_type="refresh_token", limit=9
+    ),
+    "statistics.series": lambda stores: stores.statistics.series(A_DAY, EventType),
+    "statistics.strangers": lambda stores: stores.statistics.strangers(Step.DAY, NOW, limit=9),
+    "statistics.note_sample": lambda stores: stores.statistics.note_sample(Step.DAY, NOW, {Gauge.PEOPLE: 1}),
+    "statistics.samples": lambda stores: stores.statistics.samples(Gauge.PEOPLE, A_DAY),
     "sessions.add": lambda stores: stores.sessions.add(
         a_session(digest=os.urandom(32), user_id=add_user(stores))
     ),
@@ -172,9 +234,11 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "sessions.list": lambda stores: stores.sessions.list("user_7", NOW, NOW - timedelta(hours=1)),
     "sessions.end_all": lambda stores: stores.sessions.end_all("user_7"),
 }
-# They are about all that there is, once or batch after batch; commands alone ask for that.
+# They are about all that there is: asked for by commands, batch after batch, or once an hour in the background.
 WHOLE = {
+    "statistics.current",
     "clients.list",
+    "clients.search",
     "clients.count_secrets",
     "users.list",
     "grants.count",
@@ -182,13 +246,25 @@ WHOLE = {
     "sessions.end_some",
 }
 # These are about tables with a handful of rows, or have such tests in `test_upkeep.py`.
-ELSEWHERE = {"initial_tokens", "resources", "signing_keys", "ring_keys", "generations", "upkeep"}
+ELSEWHERE = {
+    "event_positions",
+    "initial_tokens",
+    "resources",
+    "signing_keys",
+    "ring_keys",
+    "generations",
+    "upkeep",
+}
 
 
 def search(
     stores: Stores, *, after: Place | None = None, types: Iterable[EventType] = (), **wanted: Any
 ) -> None:
     stores.events.search(EventFilter(types=frozenset(types), **wanted), after=after, limit=9)
+
+
+def search_grants(stores: Stores, **wanted: Any) -> None:
+    stores.grants.search(GrantFilter(**wanted), after=(NOW, "grant-7"), limit=9)
 
 
 def new() -> str:
@@ -282,7 +358,15 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("grants.page", {"pk_grants"}),
         ("grants.narrow", {"pk_grants"}),
         ("grants.list", {"ix_grants_user_id_client_id", "ix_tokens_grant_id"}),
-        ("grants.list, of a client", {"ix_grants_client_id", "ix_tokens_grant_id"}),
+        ("grants.list, of a client", {"ix_grants_client_id_created_at", "ix_tokens_grant_id"}),
+        ("grants.search", {"ix_grants_created_at", "ix_tokens_grant_id"}),
+        ("grants.search, live or not", {"ix_grants_created_at"}),
+        ("grants.search, of a client", {"ix_grants_client_id_created_at"}),
+        ("grants.search, of a user", {"ix_grants_user_id_client_id"}),
+        ("grants.revoke_some", {"pk_grants"}),
+        ("tokens.count_live", {"ix_tokens_grant_id"}),
+        ("consents.page, to a client", {"ix_consents_client_id_user_id"}),
+        ("users.page, by prefix", {"uq_users_username"}),
         ("grants.revoke_of_user", {"ix_grants_user_id_client_id"}),
         ("grants.revoke_of_user, to one client", {"ix_grants_user_id_client_id"}),
         # The other one over the same two columns; the primary key would cost as much.
@@ -294,7 +378,9 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("events.since", {"ix_events_at"}),
         ("events.latest", {"ix_events_at"}),
         ("events.search", {"ix_events_at"}),
-        ("events.search, by id", {"pk_events"}),
+        ("events.search, by id", {"uq_events_event_id"}),
+        ("events.following", {"pk_events"}),
+        ("events.last_number", {"pk_events"}),
         ("events.search, of a client", {"ix_events_client_id_at"}),
         ("events.search, of a client by type", {"ix_events_client_id_at"}),
         ("events.search, of a user", {"ix_events_user_id_at"}),
@@ -303,6 +389,8 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("events.search, by the type of what is issued all day", {"ix_events_at"}),
         ("events.search, refusals", {"ix_events_refusals_at"}),
         ("events.search, oldest first", {"ix_events_at"}),
+        ("events.numbered", {"ix_events_at"}),
+        ("statistics.strangers", {"ix_event_counts_step_at", "pk_clients"}),
         ("users.page", {"uq_users_username"}),
     ],
 )

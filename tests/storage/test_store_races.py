@@ -217,7 +217,7 @@ def test_a_grant_that_is_widened_narrowed_and_touched_at_once_keeps_all_of_it(da
                     stores.grants.touch("grant_1", LATER)
                     return True
                 if number == 1:
-                    done = stores.grants.narrow(found, both[:1])
+                    done = stores.grants.narrow(found, replace(found, resources=both[:1]))
                 else:
                     done = stores.grants.widen(found, (*found.scopes, f"more-{number}"))
             if done:

@@ -48,6 +48,11 @@ INSERT INTO sessions (digest, user_id, authenticated_at, last_seen_at, expires_a
 INSERT INTO events (event_id, type, at, reason, decisions, details)
   SELECT 'e' || n, 'token.issued', timestamptz '2026-01-01' + n * interval '4 minutes', '', '[]', '{{}}'
   FROM generate_series(1, {MANY}) n;
+INSERT INTO event_counts (step, client_id, at, type, grant_type, reason, count)
+  SELECT (ARRAY['hour', 'day', 'month'])[n % 3 + 1], 'c' || n % 50, timestamptz '2026-01-01' + n * interval '4 minutes',
+    'token.issued', '', '', 1 FROM generate_series(1, {MANY}) n;
+INSERT INTO gauge_samples (gauge, step, at, value)
+  SELECT 'people', 'hour', timestamptz '2026-01-01' + n * interval '4 minutes', n FROM generate_series(1, {MANY}) n;
 """
 
 

@@ -10,7 +10,6 @@ import time_machine
 from webtest import TestApp, TestResponse
 
 from authserver.api import hookimpl
-from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.editing import ClientEdit, edit
 from authserver.engine.records import Client
 from authserver.testing.server import ISSUER, Server, form_with, with_plugin
@@ -142,7 +141,7 @@ def test_what_a_remembered_consent_means_is_said(
     server.code(client, browser)
     with server.application.begin() as engine:
         if kind == "disabled":
-            disable_client(engine, "disabled")
+            engine.stores.clients.disable("disabled", engine.now)
         if kind == "renamed":
             edit(engine, "renamed", ClientEdit(name="Another"))
     if kind == "vanished":
@@ -193,7 +192,7 @@ def test_a_client_that_vanished_or_was_disabled_is_shown(server: Server, browser
     tokens_of(server, browser, disabled, other_secret)
     vanish(server, "vanished")
     with server.application.begin() as engine:
-        disable_client(engine, "disabled")
+        engine.stores.clients.disable("disabled", engine.now)
     page = page_of(server, browser, "apps")
     assert "no longer known here" in page.text and "vanished" in page.text
     assert "has switched it off" in page.text

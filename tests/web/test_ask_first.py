@@ -19,8 +19,9 @@ import time_machine
 
 from authserver.api import Grant, InvalidGrant, Issue, SingleUse, hookimpl, new_identifier
 from authserver.hookspecs import every_hook
-from authserver.testing.server import REDIRECT_URI, Server, query_of, with_plugin
+from authserver.testing.server import REDIRECT_URI, Server, form_with, query_of, with_plugin
 from authserver.testing.stories import Granted, sign_in_at, signed_in
+from authserver.testing.threads import until
 from tests.client_keys import Key
 
 GRANT_TYPE = "urn:example:grant-type:thinks"
@@ -126,6 +127,11 @@ class Thinks:
         self.think("code_details")
 
     @hookimpl
+    def send_mail(self) -> bool:
+        self.think("send_mail")
+        return True
+
+    @hookimpl
     def token_binding(self) -> None:
         self.think("token_binding")
 
@@ -141,6 +147,10 @@ class Thinks:
     @hookimpl
     def observe(self) -> None:
         self.think("observe")
+
+    @hookimpl
+    def deliver(self) -> None:
+        self.think("deliver")
 
     @hookimpl
     def grant_types(self) -> Any:
@@ -281,6 +291,20 @@ def account_and_refusals(server: Server) -> None:
     assert browser.get(unknown, expect_errors=True).status_int == 400
 
 
+def hand_events_on(server: Server) -> None:
+    client_credentials(server)
+    server.deliver()
+
+
+def forgotten_password(server: Server) -> None:
+    """The mail is sent after the answer, and after the transaction in which its link was made."""
+    server.add_user("eve", attributes={"email": ["eve@people.example"]})
+    form = form_with(server.browser().get("/forgot-password"), "username")
+    form["username"] = "eve"
+    assert form.submit().status_int == 303
+    assert until(lambda: server.application.mailer.is_idle, 10)
+
+
 STORIES: dict[Callable[[Server], None], set[str]] = {
     sign_in: {"login_decision", "redirect_uri_decision", "authentication_decision", "rate_decision"},
     authorize: {"consent_decision", "scope_decision", "code_details", "expand_authorization_request"},
@@ -294,6 +318,8 @@ STORIES: dict[Callable[[Server], None], set[str]] = {
     authenticate_with_a_key: {"client_auth_decision", "introspection_decision", "code_details"},
     ask_from_another_origin: {"origin_decision", "rate_decision"},
     account_and_refusals: {"find_client", "observe"},
+    hand_events_on: {"deliver"},
+    forgotten_password: {"send_mail", "observe"},
 }
 
 

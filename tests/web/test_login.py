@@ -78,6 +78,44 @@ def test_a_return_target_that_we_did_not_seal_is_refused(server: Server, target:
     assert records(server) == before
 
 
+@pytest.mark.parametrize(
+    ("page", "there"),
+    [
+        ("account_sessions", "/account/sessions"),
+        ("account_sessions?a=b%26c&d=", "/account/sessions?a=b%26c&d="),
+        ("account_sessions?a=%0d%0aSet-Cookie:x#f", "/account/sessions?a=%0D%0ASet-Cookie%3Ax%23f"),
+        ("account_sessions?//evil.example", "/account/sessions?%2F%2Fevil.example="),
+        ("account_sessions/../..?a=b", "/"),
+        ("token?a=b", "/"),
+        ("https://evil.example/?account_sessions", "/"),
+        ("?account_sessions", "/"),
+    ],
+)
+def test_a_page_that_asked_for_a_sign_in_is_come_back_to_with_its_query(
+    server: Server, page: str, there: str
+) -> None:
+    """E-18, T025: the address is made from the route table, and its query is encoded anew."""
+    browser = server.browser()
+    form = form_with(browser.get("/login", {"page": page}), "username")
+    form["username"], form["password"] = "ann", PASSWORD
+    assert form.submit().location == f"{ISSUER}{there}"
+
+
+def test_a_page_may_need_a_sign_in_that_is_more_recent(server: Server) -> None:
+    """The session does not lead on; without such a page it does as before."""
+    browser = signed_in(server)
+    assert browser.get("/login?page=account_sessions").location == f"{ISSUER}/account/sessions"
+    asked = browser.get("/login?page=account_sessions&again=yes")
+    assert "you need to sign in again" in asked.text
+    form = form_with(asked, "username")
+    assert form["username"].value == "ann"
+    before = {row["digest"] for row in server.rows("sessions")}
+    form["password"] = PASSWORD
+    assert form.submit().location == f"{ISSUER}/account/sessions"
+    after = {row["digest"] for row in server.rows("sessions")}
+    assert len(after) == len(before) and after != before, "a new session took the place of the old one"
+
+
 def test_a_pending_request_of_another_browser_is_refused(server: Server) -> None:
     """T091, E-18: a link to somebody's sign-in page does not work elsewhere."""
     client, _ = server.add_client()

@@ -46,7 +46,7 @@ ERRORS = {
 }
 SECRET = forged("as_secret_")
 SETTINGS_HERE = {
-    "authserver.plugins": SETTINGS["authserver.plugins"] + " registration_token playground",
+    "authserver.plugins": SETTINGS["authserver.plugins"] + " registration_token playground admin_console",
     "authserver.plugin.registration_token.tokens": SECRET,
 }
 
@@ -56,7 +56,8 @@ class Target:
 
     def __init__(self, database_url: str) -> None:
         self.server = Server(database_url, SETTINGS_HERE)
-        self.server.add_user("ann")
+        # An administrator, so that the pages for operators are reached, too.
+        self.server.add_user("ann", groups=["authserver-admins"])
         self.client, self.secret = self.server.add_client(client_id="known")
         browser = self.server.browser()
         self.server.sign_in(browser)

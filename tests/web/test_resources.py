@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from webtest import TestResponse
 
-from authserver.engine import resources
-from authserver.engine.resources import Ended
+from authserver.engine import ending, resources
+from authserver.engine.ending import Act, Ended, Subject
 from authserver.testing.records import a_resource
 from authserver.testing.server import RESOURCE, Server
 from authserver.testing.stories import FILES, assert_json_error, stored
@@ -49,9 +49,8 @@ def test_a_registered_resource_from_consent_to_its_removal(server: Server) -> No
     alone = server.redeem(client, secret, server.code(client, scope="profile", resource=notes.uri))
     assert audience(server, alone) == ["https://notes.example"]
     both = server.redeem(client, secret, server.code(client, scope="profile", resource=[notes.uri, RESOURCE]))
-    with server.begin() as engine:
-        resources.remove(engine, notes)
-    ended = sum(resources.end_all(server.begin, notes.form), Ended())
+    removal = Act(subject=Subject.resource(notes.form, notes.uri), for_good=True)
+    ended = sum(ending.end(server.begin, removal), Ended())
     assert (ended.grants, ended.narrowed_grants) == (1, 1)
     assert_json_error(server.refresh(client, secret, alone.json["refresh_token"]), "invalid_grant")
     named = server.refresh(client, secret, alone.json["refresh_token"], resource=notes.uri)

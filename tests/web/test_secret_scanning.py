@@ -12,6 +12,7 @@ import pytest
 
 from authserver.engine.clients import initial_tokens
 from authserver.engine.crypto import digests
+from authserver.engine.people.password_links import make_link
 from authserver.engine.records import Client
 from authserver.features import client_management
 from authserver.testing.plans import transcript_of
@@ -26,6 +27,7 @@ KINDS = {
     "secret": digests.SECRET,
     "session": digests.SESSION,
     "initial": digests.INITIAL,
+    "link": digests.LINK,
 }
 OWN_EVENT = ["INSERT events"]
 
@@ -174,7 +176,7 @@ def scanned() -> Callable[[str], bool]:
 def test_a_scanner_finds_every_credential_of_a_flow(make_server: Callable[..., Server]) -> None:
     """R-03: with the expressions of the documentation, in whatever surrounds it, and with certainty."""
     server = make_server({"authserver.access_token_format": "opaque"})
-    server.add_user()
+    user = server.add_user()
     client, secret = server.add_client()
     browser = signed_in(server)
     code = query_of(server.consent(browser.get(server.authorization_url(client))))["code"]
@@ -182,6 +184,7 @@ def test_a_scanner_finds_every_credential_of_a_flow(make_server: Callable[..., S
     with server.application.begin() as engine:
         end = engine.now + timedelta(days=1)
         _, initial = initial_tokens.make(engine, policy="partners", uses=1, expires_at=end, note="")
+        link = make_link(engine, user).address.rpartition(".")[2]
     credentials = {
         digests.CODE: code,
         digests.ACCESS: issued["access_token"],
@@ -189,6 +192,7 @@ def test_a_scanner_finds_every_credential_of_a_flow(make_server: Callable[..., S
         digests.SECRET: secret or "",
         digests.SESSION: browser.cookies["__Host-authserver-session"].strip('"').partition(".")[0],
         digests.INITIAL: initial,
+        digests.LINK: link,
         client_management.PREFIX: digests.new_credential(client_management.PREFIX),
     }
     expressions, is_ours = documented(), scanned()

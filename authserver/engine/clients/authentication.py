@@ -13,10 +13,11 @@ from authserver.engine import rates
 from authserver.engine.clients import secrets
 from authserver.engine.context import Engine, SingleUse
 from authserver.engine.crypto.jose import read_jws
+from authserver.engine.ending import Act, Subject, end_at_once
 from authserver.engine.errors import InvalidClient, InvalidRequest, OAuthError
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import ClientAuthQuestion, Counted, Credentials
-from authserver.engine.records import Client, ClientSecret, EventType
+from authserver.engine.records import Client, ClientSecret
 from authserver.settings import Secret
 
 # How a client of each method that is known here presents itself. Those of other methods have an assertion, a certificate
@@ -230,11 +231,14 @@ def read_bearer(authorization: str | None) -> Secret | None:
 
 
 def disable_client(engine: Engine, client_id: str) -> bool:
-    """Disable a client from the next request on (R-09); False when it is unknown or was disabled before."""
-    if not engine.stores.clients.disable(client_id, engine.now):
+    """Disable a client from the next request on (R-09), and end all that it may do, in this transaction (L-08).
+
+    False when it is unknown or was disabled before.
+    """
+    client = engine.stores.clients.find(client_id, engine.now)
+    if client is None or not client.is_enabled:
         return False
-    engine.journal.client_id = client_id
-    engine.record(EventType.CLIENT_DISABLED)
+    end_at_once(engine, Act(subject=Subject.client(client_id), for_good=True))
     return True
 
 

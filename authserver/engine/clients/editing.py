@@ -26,6 +26,7 @@ from authserver.engine.clients.logos import read_logo
 from authserver.engine.clients.registration import allowed_metadata, check_rotation
 from authserver.engine.clients.secrets import add_secret, end_all_secrets, needs_secret
 from authserver.engine.context import Engine
+from authserver.engine.ending import Act, Subject, end_at_once
 from authserver.engine.errors import AccessDenied, InvalidClientMetadata
 from authserver.engine.records import (
     EDITED,
@@ -226,15 +227,10 @@ def remove(engine: Engine, client: Client) -> None:
     It is disabled for good; clean-up deletes it when it has no grants any more. One that was never used is deleted at
     once, and gives its place to others (`clients.room`). Harmless a second time.
     """
-    if not engine.stores.clients.disable(client.client_id, engine.now):
+    if not client.is_enabled:
         return
-    engine.journal.client_id = client.client_id
-    engine.record(EventType.CLIENT_DISABLED, reason=REMOVED)
     # Grants before secrets, in the order in which a token request locks them.
-    _revoke_grants(engine, client.client_id, REMOVED)
-    forgotten = engine.stores.consents.forget_client(client.client_id)
-    if forgotten:
-        engine.record(EventType.CONSENT_ENDED, reason=REMOVED, details={"consents": forgotten})
+    end_at_once(engine, Act(subject=Subject.client(client.client_id), for_good=True, because=REMOVED))
     if not engine.stores.clients.remove_never_used(client.client_id):
         end_all_secrets(engine, client.client_id)
 

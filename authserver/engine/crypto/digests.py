@@ -23,7 +23,8 @@ REFRESH = "as_refresh_"
 SECRET = "as_secret_"
 SESSION = "as_session_"
 INITIAL = "as_initial_"
-PREFIXES = (CODE, ACCESS, REFRESH, SECRET, SESSION, INITIAL)
+LINK = "as_link_"
+PREFIXES = (CODE, ACCESS, REFRESH, SECRET, SESSION, INITIAL, LINK)
 
 PASSWORD_MEMORY = 19456  # KiB; with two passes and one lane, OWASP's recommendation for Argon2id
 PASSWORD_PASSES = 2

@@ -57,14 +57,15 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
         )
     _recheck(engine, client, found)
     resources = remaining_resources(engine, client, found, narrowed, named=bool(named))
-    granted = still_registered(client, token.scopes)
+    left = tuple(scope for scope in token.scopes if scope in grant.scopes)
+    granted = still_registered(client, left)
     scopes = allowed_scopes(engine, client, found.user, "authorization_code", granted, resources)
     return Issue(
         grant=grant,
         user=found.user,
         scopes=scopes,
         resources=resources,
-        refreshable=may_refresh(engine, client, token.scopes),
+        refreshable=may_refresh(engine, client, left),
         spends=token,
         bound=token.details.get("cnf", NOTHING),
     )

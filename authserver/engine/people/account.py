@@ -7,13 +7,16 @@ grants and sessions again (R-09).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from authserver.engine import rates
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
+from authserver.engine.ending import Act, Ended, Subject, end_at_once
 from authserver.engine.errors import OAuthError, PasswordRefused
+from authserver.engine.letters import LetterKind
+from authserver.engine.people import mail
 from authserver.engine.people.login import (
     SESSION_KIND,
     BadPassword,
@@ -43,7 +46,6 @@ _HANDLE_KIND = "session-handle"
 DISCONNECTED = "disconnected"
 ENABLED_AGAIN = "enabled-again"
 PASSWORD_CHANGED = "password-changed"
-SIGNED_OUT_EVERYWHERE = "signed-out-everywhere"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,15 +105,6 @@ class OwnSession:
     handle: str
     session: Session
     is_this: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """How many sessions, grants and remembered consents ended."""
-
-    sessions: int = 0
-    grants: int = 0
-    consents: int = 0
 
 
 def user_id_of(engine: Engine, name: str) -> str | None:
@@ -263,13 +256,12 @@ def change_password(
     # ended.
     digest = digests.digest(SESSION_KIND, session_id)
     found = engine.stores.sessions.find(digest, engine.now, idle_since(engine))
-    ended = _end_everything(engine, user, PASSWORD_CHANGED)
+    _end_everything(engine, user, PASSWORD_CHANGED, EventType.PASSWORD_CHANGED)
     renewed = digests.new_credential(digests.SESSION)
     if found is not None:
         engine.stores.sessions.add(
             replace(found.session, digest=digests.digest(SESSION_KIND, renewed), last_seen_at=engine.now)
         )
-    _record_everything(engine, user, EventType.PASSWORD_CHANGED, ended)
     return renewed
 
 
@@ -288,9 +280,12 @@ def _checked_password(
             raise _wrong_password()
     rates.give_back(engine, claimed)
     if digests.equal(new.value, current.value):
-        raise PasswordRefused(
-            "Choose another password than the current one.", reason="new-password-same", field="new_password"
-        )
+        raise same_password()
+    return new_hash(engine, new, repeated)
+
+
+def new_hash(engine: Engine, new: Secret, repeated: Secret) -> str:
+    """What is stored of a password that a person chose. Raises PasswordRefused, TooBusy."""
     if not digests.equal(new.value, repeated.value):
         raise PasswordRefused(
             "This is not the same as the new password.", reason="new-password-differs", field="repeated"
@@ -306,6 +301,12 @@ def _checked_password(
         ) from None
 
 
+def same_password() -> PasswordRefused:
+    return PasswordRefused(
+        "Choose another password than the current one.", reason="new-password-same", field="new_password"
+    )
+
+
 def _wrong_password() -> PasswordRefused:
     return PasswordRefused(
         "This is not your current password.", reason="current-password-wrong", field="current_password"
@@ -319,8 +320,14 @@ def set_password(engine: Engine, user: User, password: str) -> Ended:
         BadPassword: it cannot be used; nothing has changed.
     """
     engine.stores.users.set_password(user.user_id, hash_new_password(password))
-    ended = _end_everything(engine, user, PASSWORD_CHANGED)
-    _record_everything(engine, user, EventType.PASSWORD_CHANGED, ended)
+    return end_with_password(engine, user)
+
+
+def end_with_password(engine: Engine, user: User) -> Ended:
+    """End all that somebody could do who knew the password from before, and record that there is another one (I-14)."""
+    ended = _end_everything(engine, user, PASSWORD_CHANGED, EventType.PASSWORD_CHANGED)
+    if user.password_hash is not None:
+        mail.write(engine, user, LetterKind.PASSWORD_CHANGED)
     return ended
 
 
@@ -332,16 +339,12 @@ def enable_user(engine: Engine, user: User) -> Ended | None:
     """
     if not engine.stores.users.enable(user.user_id):
         return None
-    ended = _end_everything(engine, user, ENABLED_AGAIN)
-    _record_everything(engine, user, EventType.USER_ENABLED, ended)
-    return ended
+    return _end_everything(engine, user, ENABLED_AGAIN, EventType.USER_ENABLED)
 
 
 def sign_out_everywhere(engine: Engine, user: User) -> Ended:
     """End all sessions and all grants of a user (I-14)."""
-    ended = _end_everything(engine, user, SIGNED_OUT_EVERYWHERE)
-    _record_everything(engine, user, EventType.SIGNED_OUT_EVERYWHERE, ended)
-    return ended
+    return end_at_once(engine, Act(subject=Subject.user(user)))
 
 
 def _clients(engine: Engine, client_ids: Sequence[str]) -> dict[str, Client]:
@@ -383,9 +386,8 @@ def _others_of(engine: Engine, grant: Grant) -> bool:
     return any(other.grant_id != grant.grant_id for other in found)
 
 
-def _end_everything(engine: Engine, user: User, reason: str) -> Ended:
-    sessions = engine.stores.sessions.end_all(user.user_id)
-    return replace(_end_agreements(engine, user, reason), sessions=sessions)
+def _end_everything(engine: Engine, user: User, reason: str, event: EventType) -> Ended:
+    return end_at_once(engine, Act(subject=Subject.user(user), because=reason, event=event))
 
 
 def _end_agreements(engine: Engine, user: User, reason: str) -> Ended:
@@ -409,8 +411,3 @@ def _record_disconnected(engine: Engine, ended: Ended) -> Ended:
 def _record_ended(engine: Engine, user: User, sessions: int) -> None:
     engine.journal.user_id = user.user_id
     engine.record(EventType.SESSION_ENDED, details={"sessions": sessions})
-
-
-def _record_everything(engine: Engine, user: User, type: EventType, ended: Ended) -> None:
-    engine.journal.user_id = user.user_id
-    engine.record(type, details=asdict(ended))

@@ -11,6 +11,7 @@ from authserver.engine import rates
 from authserver.engine.context import Caller, Engine
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Verdict
+from authserver.engine.ending import Act, Subject, end_at_once
 from authserver.engine.errors import ServerError, SignInRefused, TooBusy
 from authserver.engine.people.attributes import (
     BadAttributes,
@@ -152,7 +153,7 @@ def claim_attempt(
     """
     device_id = device_id_of(engine, device_cookie, user)
     # Made for every name, so that the time does not show which there are (T100).
-    unknown = _unknown(engine, username)
+    unknown = hidden_name(engine, username)
     account = user.username if user else unknown
     return rates.claim(engine, Counted.SIGN_IN, account=account, device_id=device_id)
 
@@ -176,8 +177,8 @@ def password_turn(engine: Engine, claimed: RateQuestion | None = None) -> Iterat
         yield
 
 
-def _unknown(engine: Engine, username: str) -> str:
-    """What stands for a name that nobody has: it may be a password in the wrong field, so it is kept nowhere."""
+def hidden_name(engine: Engine, username: str) -> str:
+    """What stands for a name that nobody may have: it may be a password in the wrong field, so it is kept nowhere."""
     if not username:
         return ""
     return f"unknown-{engine.ring.mac(username.encode(), purpose='unknown-name').hex()[:16]}"
@@ -273,12 +274,14 @@ def hash_new_password(password: str) -> str:
 
 
 def disable_user(engine: Engine, username: str) -> bool:
-    """Disable a person from the next request on (R-09); False when unknown or disabled before."""
+    """Disable a person from the next request on (R-09), and end everything that is theirs, in this transaction (L-08).
+
+    False when unknown or disabled before.
+    """
     user = engine.stores.users.find_by_name(normalise_username(username))
-    if user is None or not engine.stores.users.disable(user.user_id, engine.now):
+    if user is None or not user.is_enabled:
         return False
-    engine.journal.user_id = user.user_id
-    engine.record(EventType.USER_DISABLED)
+    end_at_once(engine, Act(subject=Subject.user(user), for_good=True))
     return True
 
 

@@ -51,7 +51,7 @@ class Issued:
     def is_active(self, now: datetime) -> bool:
         """Whether it is valid now, if its client is enabled: unused, not expired or revoked, its user not disabled.
 
-        A token for a resource that its grant has lost is not valid (L-08).
+        A token for a resource, or with a scope, that its grant has lost is not valid (L-08).
         """
         return (
             not self.is_used
@@ -62,13 +62,16 @@ class Issued:
         )
 
     def _is_within_grant(self) -> bool:
+        scopes = self.grant.scopes
+        # A refresh token goes on for what is left.
+        if not (any if self.kind is TokenKind.REFRESH else all)(scope in scopes for scope in self.scopes):
+            return False
         granted = self.grant.resources
         if all(resource in granted for resource in self.audience):
             return True
         # The operator may spell it in another way since.
         forms = set(map(uris.resource_form, granted))
         if self.kind is TokenKind.REFRESH:
-            # It goes on for what is left.
             return not forms.isdisjoint(map(uris.resource_form, self.audience))
         return forms.issuperset(map(uris.resource_form, self.audience))
 

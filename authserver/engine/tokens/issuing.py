@@ -15,7 +15,13 @@ from typing import Any
 from authserver.engine.context import Binding, Engine, Issue
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import seal_under
-from authserver.engine.errors import InvalidGrant, InvalidTarget, ServerError
+from authserver.engine.errors import (
+    InvalidClient,
+    InvalidGrant,
+    InvalidTarget,
+    ServerError,
+    UnauthorizedClient,
+)
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
 from authserver.engine.records import NOTHING, Client, EventType, Grant, Token, TokenKind
 from authserver.engine.tokens import once
@@ -132,6 +138,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
             "resources": list(order.resources),
             "refresh_token": refresh_token is not None,
             "retry": order.refresh_token is not None,
+            **({"grant_type": journal.grant_type} if journal.grant_type else {}),
             **_confirmed(binding),
         },
     )
@@ -165,8 +172,12 @@ def issue_code(
     Args:
         details: what plugins keep with the code.
 
-    Raises InvalidTarget: a resource was removed meanwhile.
+    Raises:
+        InvalidTarget: a resource was removed meanwhile.
+        UnauthorizedClient: the client was disabled meanwhile.
     """
+    if not engine.stores.clients.hold(client.client_id):
+        raise UnauthorizedClient("The client is disabled.", reason="client-disabled")
     _hold_resources(engine, grant)
     engine.stores.grants.add(grant)
     engine.stores.tokens.add(
@@ -239,8 +250,19 @@ def _check_person(order: Issue) -> None:
 
 
 def _keep(engine: Engine, order: Issue) -> None:
-    """Store a new grant, so that it can be listed and revoked like every other. Raises InvalidTarget."""
-    _hold_resources(engine, order.grant)
+    """Store a new grant, so that it can be listed and revoked like every other.
+
+    Whoever disables its client or user, or removes a resource, waits for it and finds it (L-08).
+
+    Raises:
+        InvalidClient, InvalidGrant, InvalidTarget: one of them was disabled or removed meanwhile.
+    """
+    grant, stores = order.grant, engine.stores
+    if not stores.clients.hold(grant.client_id):
+        raise InvalidClient("The client is disabled.", reason="client-disabled")
+    if grant.user_id is not None and not stores.users.hold_enabled(grant.user_id):
+        raise InvalidGrant("The user may not sign in.", reason="user-disabled")
+    _hold_resources(engine, grant)
     try:
         engine.stores.grants.add(order.grant)
     except AlreadyExists:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from authserver.administration import disconnect, operators, revoke_grant, user_id_of
+from authserver.administration import GrantFilter, disconnect, operators, revoke_grant, user_id_of
 from authserver.api import Consent, Engine, Grant, Parameter
 from authserver.features.admin_api import problems
 from authserver.features.admin_api.entries import (
@@ -59,10 +60,8 @@ CONSENT: Mapping[str, Parameter] = {
     name: SHOWN[name] for name in ("user_id", "username", "client_id", "scope", "resources")
 } | {"granted_at": Parameter(description="When the person last agreed.", schema=TIME, required=True)}
 ENDED: Mapping[str, Parameter] = {
-    "grants_revoked": Parameter(description="How many grants ended.", schema=COUNT, required=True),
-    "consents_ended": Parameter(
-        description="How many remembered consents ended.", schema=COUNT, required=True
-    ),
+    "grants": Parameter(description="How many grants ended.", schema=COUNT, required=True),
+    "consents": Parameter(description="How many remembered consents ended.", schema=COUNT, required=True),
 }
 
 
@@ -100,14 +99,22 @@ def _whose(call: Call) -> dict[str, str | None]:
 
 
 def list_grants(call: Call) -> Answer:
-    engine, whose, names = call.engine, _whose(call), _Names(call.engine)
+    engine, names = call.engine, _Names(call.engine)
+    wanted = GrantFilter(**_whose(call), live_at=engine.now, redeemed=True)
 
-    def read(after: tuple[str, ...], limit: int) -> list[Grant]:
-        page = list(engine.stores.grants.page(after=after[0], limit=limit, live_at=engine.now, **whose))
+    def read(after: tuple[str, ...], limit: int) -> Sequence[Grant]:
+        place = (datetime.fromisoformat(after[0]), after[1]) if any(after) else None
+        page = engine.stores.grants.search(wanted, after=place, limit=limit)
         names.of(page)
         return page
 
-    return gathered(call, read, lambda grant: (grant.grant_id,), lambda grant: shown(grant, names.known))
+    return gathered(
+        call,
+        read,
+        lambda grant: (grant.created_at.isoformat(), grant.grant_id),
+        lambda grant: shown(grant, names.known),
+        start=("", ""),
+    )
 
 
 def _found(call: Call) -> dict[str, Any]:
@@ -129,14 +136,14 @@ def revoke(call: Call) -> Answer:
     ended = revoke_grant(call.engine, record["grant_id"])
     if not ended.grants:
         raise conflict("It is revoked already.")
-    return Answer(body={"grants_revoked": ended.grants, "consents_ended": ended.consents})
+    return Answer(body={"grants": ended.grants, "consents": ended.consents})
 
 
 def list_consents(call: Call) -> Answer:
     engine, whose, names = call.engine, _whose(call), _Names(call.engine)
 
-    def read(after: tuple[str, ...], limit: int) -> list[Consent]:
-        page = list(engine.stores.consents.page(after=(after[0], after[1]), limit=limit, **whose))
+    def read(after: tuple[str, ...], limit: int) -> Sequence[Consent]:
+        page = engine.stores.consents.page(after=(after[0], after[1]), limit=limit, **whose)
         names.of(page)
         return page
 
@@ -154,7 +161,7 @@ def end_consent(call: Call) -> Answer:
     ended = disconnect(call.engine, user, call.named("client_id"))
     if not (ended.grants or ended.consents):
         raise nothing_there("The person agreed to nothing for this client that has not ended.")
-    return Answer(body={"grants_revoked": ended.grants, "consents_ended": ended.consents})
+    return Answer(body={"grants": ended.grants, "consents": ended.consents})
 
 
 ENTRIES = (
@@ -162,7 +169,7 @@ ENTRIES = (
         method="GET",
         path="/grants",
         scope=READ,
-        summary="List the live grants by id.",
+        summary="List the live grants, newest first.",
         act=list_grants,
         query=WHOSE,
         answer=SHOWN,

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from authserver.administration import (
+    Act,
     ClientEdit,
     ClientState,
     Edited,
     LastSecret,
     ListEdit,
+    Subject,
     TwoLiveSecrets,
     add_client,
     client_with_secrets,
-    disable_client,
     edit,
     end_secret,
     fitting_metadata,
@@ -33,6 +34,7 @@ from authserver.api import (
     read_members,
 )
 from authserver.features.admin_api import problems
+from authserver.features.admin_api.ends import ENDED, carry_out
 from authserver.features.admin_api.entries import (
     NULL_OR_TIME,
     TIME,
@@ -160,20 +162,20 @@ def list_clients(call: Call) -> Answer:
     engine, states = call.engine, call.query.all("state")
     if unknown := [state for state in states if state not in list(ClientState)]:
         raise invalid_parameter("state", f"{unknown[0]} is none; there are {', '.join(ClientState)}")
-    wanted = (call.query.get("search") or "").casefold()
+    clients, text = engine.stores.clients, call.query.get("search")
+
+    def read(after: tuple[str, ...], limit: int) -> Sequence[Client]:
+        if text:
+            return clients.search(engine.now, text, after=after[0], limit=limit)
+        return clients.page(engine.now, after=after[0], limit=limit)
+
     return gathered(
         call,
-        lambda after, limit: engine.stores.clients.page(engine.now, after=after[0], limit=limit),
+        read,
         lambda client: (client.client_id,),
         lambda client: shown(engine, client),
-        fits=(lambda client: _fits(engine, client, wanted, states)) if wanted or states else None,
+        fits=(lambda client: client.state(engine.now) in states) if states else None,
     )
-
-
-def _fits(engine: Engine, client: Client, wanted: str, states: Iterable[str]) -> bool:
-    if states and client.state(engine.now) not in states:
-        return False
-    return not wanted or any(wanted in text.casefold() for text in (client.client_id, client.name))
 
 
 def create(call: Call) -> Answer:
@@ -294,9 +296,10 @@ def known_members(engine: Engine) -> Iterable[str]:
 
 def disable(call: Call) -> Answer:
     client = find(call)
-    if not disable_client(call.engine, client.client_id):
+    done = carry_out(call.engine, Act(subject=Subject.client(client.client_id), for_good=True))
+    if not client.is_enabled and not done.ended:
         raise conflict("It is disabled already.")
-    return Answer(body=shown(call.engine, find(call)))
+    return Answer(body={**shown(call.engine, find(call)), "ended": done.shown()})
 
 
 def rotate(call: Call) -> Answer:
@@ -346,10 +349,10 @@ ENTRIES = (
         method="GET",
         path="/clients",
         scope=READ,
-        summary="List the clients by id. With a search, a page may have fewer than the limit, and there are more.",
+        summary="List the clients by id. With a state, a page may have fewer than the limit, and there are more.",
         act=list_clients,
         query={
-            "search": Parameter(description="A part of the id or the name."),
+            "search": Parameter(description="A part of the id or the name: ASCII letters in either case."),
             "state": Parameter(description="Of these states alone; several times.", schema=TEXTS),
         },
         answer=SHOWN,
@@ -409,9 +412,9 @@ ENTRIES = (
         method="POST",
         path="/clients/{client_id}/disable",
         scope=WRITE,
-        summary="Disable a client for good: from the next request on it gets nothing, and its tokens are inactive.",
+        summary="Disable a client for good: from the next request on it gets nothing, and everything that it may do ends.",
         act=disable,
-        answer=SHOWN,
+        answer={**SHOWN, "ended": ENDED},
         problems=(problems.CONFLICT,),
     ),
     Entry(

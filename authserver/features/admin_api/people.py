@@ -7,16 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from authserver.administration import (
-    Ended,
+    Act,
+    BadUsername,
+    Subject,
     add_user,
-    change_user,
-    disable_user,
     enable_user,
+    normalise_username,
     operators,
-    sign_out_everywhere,
 )
+from authserver.administration import change as change_user
 from authserver.api import Parameter, User
 from authserver.features.admin_api import problems
+from authserver.features.admin_api.ends import ENDED, Done, carry_out
 from authserver.features.admin_api.entries import (
     NULL_OR_TIME,
     TIME,
@@ -25,6 +27,7 @@ from authserver.features.admin_api.entries import (
     Entry,
     Sent,
     conflict,
+    invalid_parameter,
     there,
     write_id,
 )
@@ -37,7 +40,6 @@ SCOPES = {
 }
 TEXTS = {"type": "array", "items": {"type": "string"}}
 ATTRIBUTES = {"type": "object", "additionalProperties": TEXTS}
-COUNT = {"type": "integer", "minimum": 0}
 
 SHOWN: Mapping[str, Parameter] = {
     "user_id": Parameter(description="The `sub` of the person's tokens.", required=True),
@@ -66,14 +68,6 @@ CHANGED: Mapping[str, Parameter] = {
         },
     ),
 }
-ENDED: Mapping[str, Parameter] = {
-    **SHOWN,
-    "sessions_ended": Parameter(description="How many sessions ended.", schema=COUNT, required=True),
-    "grants_revoked": Parameter(description="How many grants ended.", schema=COUNT, required=True),
-    "consents_ended": Parameter(
-        description="How many remembered consents ended.", schema=COUNT, required=True
-    ),
-}
 
 
 def find(call: Call) -> User:
@@ -88,13 +82,18 @@ def show(call: Call) -> Answer:
 
 def list_users(call: Call) -> Answer:
     users, wanted = call.engine.stores.users, (call.query.get("search") or "").casefold()
+    begins = call.query.get("prefix")
+    try:
+        prefix = normalise_username(begins) if begins else ""
+    except BadUsername as error:
+        raise invalid_parameter("prefix", str(error)) from None
 
     def fits(user: User) -> bool:
         return wanted in user.username.casefold() or wanted in user.display_name.casefold()
 
     return gathered(
         call,
-        lambda after, limit: users.page(after=after[0], limit=limit),
+        lambda after, limit: users.page(after=after[0], prefix=prefix, limit=limit),
         lambda user: (user.username,),
         operators.user,
         fits=fits if wanted else None,
@@ -142,31 +141,25 @@ def _refuse_administrators(call: Call, groups: Any) -> None:
 
 def disable(call: Call) -> Answer:
     user = find(call)
-    if not disable_user(call.engine, user.username):
+    done = carry_out(call.engine, Act(subject=Subject.user(user), for_good=True))
+    if not user.is_enabled and not done.ended:
         raise conflict("The person is disabled already.")
-    return Answer(body=operators.user(find(call)))
+    return _answer(call, done)
 
 
 def enable(call: Call) -> Answer:
     ended = enable_user(call.engine, find(call))
     if ended is None:
         raise conflict("The person is not disabled.")
-    return _ended(call, ended)
+    return _answer(call, Done(ended=ended))
 
 
 def sign_out(call: Call) -> Answer:
-    return _ended(call, sign_out_everywhere(call.engine, find(call)))
+    return _answer(call, carry_out(call.engine, Act(subject=Subject.user(find(call)))))
 
 
-def _ended(call: Call, ended: Ended) -> Answer:
-    return Answer(
-        body={
-            **operators.user(find(call)),
-            "sessions_ended": ended.sessions,
-            "grants_revoked": ended.grants,
-            "consents_ended": ended.consents,
-        }
-    )
+def _answer(call: Call, done: Done) -> Answer:
+    return Answer(body={**operators.user(find(call)), "ended": done.shown()})
 
 
 ENTRIES = (
@@ -176,7 +169,10 @@ ENTRIES = (
         scope=READ,
         summary="List people by user name. With a search, a page may have fewer than the limit, and there are more.",
         act=list_users,
-        query={"search": Parameter(description="A part of the user name or the display name.")},
+        query={
+            "search": Parameter(description="A part of the user name or the display name."),
+            "prefix": Parameter(description="How the user name begins; this is fast however many there are."),
+        },
         answer=SHOWN,
         listed=True,
         paged=True,
@@ -221,9 +217,9 @@ ENTRIES = (
         method="POST",
         path="/users/{user_id}/disable",
         scope=WRITE,
-        summary="Disable a person: from the next request on they cannot sign in, and nothing granted in their name works.",
+        summary="Disable a person: from the next request on they cannot sign in, and everything that is theirs ends.",
         act=disable,
-        answer=SHOWN,
+        answer={**SHOWN, "ended": ENDED},
         problems=(problems.CONFLICT,),
     ),
     Entry(
@@ -232,7 +228,7 @@ ENTRIES = (
         scope=WRITE,
         summary="Let a disabled person sign in again. What was theirs before has ended.",
         act=enable,
-        answer=ENDED,
+        answer={**SHOWN, "ended": ENDED},
         problems=(problems.CONFLICT,),
     ),
     Entry(
@@ -241,6 +237,6 @@ ENTRIES = (
         scope=WRITE,
         summary="Sign a person out everywhere. All sessions, grants and remembered consents end.",
         act=sign_out,
-        answer=ENDED,
+        answer={**SHOWN, "ended": ENDED},
     ),
 )

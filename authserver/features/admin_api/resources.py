@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from authserver.administration import MAXIMUM_LIFETIME, MINIMUM_LIFETIME, TokenFormat
+from authserver.administration import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat, Act, Subject
 from authserver.administration import resources as rules
 from authserver.api import Engine, InvalidTarget, Parameter, Resource, canonical_resource, did_you_mean
 from authserver.features.admin_api import problems
+from authserver.features.admin_api.ends import ENDED, carry_out
 from authserver.features.admin_api.entries import (
     NULL_OR_TIME,
     Answer,
@@ -28,10 +28,7 @@ SCOPES = {
     READ: "See the APIs that this server issues tokens for",
     WRITE: "Register, change and remove APIs that this server issues tokens for",
 }
-# More grants than this are looked through by the command, which works in batches.
-MAXIMUM_GRANTS = 20_000
 NULL_OR_TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
-COUNT = {"type": "integer", "minimum": 0}
 
 CHANGED: Mapping[str, Parameter] = {
     "name": Parameter(
@@ -40,11 +37,15 @@ CHANGED: Mapping[str, Parameter] = {
     "scopes": Parameter(description="Those that make sense there; null: every scope.", schema=NULL_OR_TEXTS),
     "token_format": Parameter(
         description="Of its access tokens; null: as of all others.",
-        schema={"enum": [*map(str, TokenFormat), None]},
+        schema={"enum": [*map(str, AccessTokenFormat), None]},
     ),
     "token_lifetime": Parameter(
         description="Of its access tokens, in seconds; null: as of all others.",
-        schema={"type": ["integer", "null"], "minimum": MINIMUM_LIFETIME, "maximum": MAXIMUM_LIFETIME},
+        schema={
+            "type": ["integer", "null"],
+            "minimum": rules.MINIMUM_LIFETIME,
+            "maximum": MAXIMUM_ACCESS_TOKEN_LIFETIME,
+        },
     ),
     "default": Parameter(
         description="Whether it counts when a request names none.", schema={"type": ["boolean", "null"]}
@@ -63,26 +64,7 @@ SHOWN: Mapping[str, Parameter] = {
     ),
     "created_at": Parameter(description="When it was registered.", schema=NULL_OR_TIME, required=True),
 }
-ENDED: Mapping[str, Parameter] = {
-    "dry_run": Parameter(
-        description="Whether it was only counted.", schema={"type": "boolean"}, required=True
-    ),
-    **{
-        name: Parameter(description=text, schema=COUNT, required=True)
-        for name, text in {
-            "grants": "Grants for it alone.",
-            "narrowed_grants": "Grants that keep other resources.",
-            "access_tokens": "Opaque access tokens for it.",
-            "consents": "Consents remembered for it alone.",
-            "narrowed_consents": "Consents remembered for other resources, too.",
-        }.items()
-    },
-    "jwt_valid_until": Parameter(
-        description="Until when APIs that do not introspect may accept its JWTs.",
-        schema=NULL_OR_TIME,
-        required=True,
-    ),
-}
+DRY_RUN = Parameter(description="Whether it was only counted.", schema={"type": "boolean"}, required=True)
 
 
 def shown(resource: Resource) -> dict[str, Any]:
@@ -181,13 +163,13 @@ def _members(engine: Engine, sent: Sent) -> dict[str, Any]:
         members["scopes"] = None if sent.is_null("scopes") else scopes
     if "token_format" in sent:
         text = sent.text("token_format") or None
-        if text is not None and text not in list(TokenFormat):
-            sent.wrong("token_format", f"It must be {' or '.join(TokenFormat)}, or null.")
+        if text is not None and text not in list(AccessTokenFormat):
+            sent.wrong("token_format", f"It must be {' or '.join(AccessTokenFormat)}, or null.")
         else:
-            members["token_format"] = TokenFormat(text) if text else None
+            members["token_format"] = AccessTokenFormat(text) if text else None
     if "token_lifetime" in sent:
         members["token_lifetime"] = sent.number(
-            "token_lifetime", None, least=MINIMUM_LIFETIME, most=MAXIMUM_LIFETIME
+            "token_lifetime", None, least=rules.MINIMUM_LIFETIME, most=MAXIMUM_ACCESS_TOKEN_LIFETIME
         )
     if "default" in sent:
         members["is_default"] = sent.flag("default", False)
@@ -200,18 +182,9 @@ def remove(call: Call) -> Answer:
     engine, resource = call.engine, find_stored(call)
     call.is_unchanged(etag_of(shown(resource)))
     dry_run = call.flag("dry_run")
-    if engine.stores.grants.count() > MAXIMUM_GRANTS:
-        raise conflict(
-            f"There are more than {MAXIMUM_GRANTS} grants to look through, which takes too long here: "
-            "run `authserver resource remove`, which works in batches."
-        )
-    until = rules.last_jwt_until(engine, resource)
-    if not dry_run:
-        rules.remove(engine, resource)
-    ended = sum(rules.end_all(lambda: nullcontext(engine), resource.form, dry_run=dry_run), rules.Ended())
-    if not dry_run:
-        rules.record_end(engine, resource.uri, ended)
-    return Answer(body={"dry_run": dry_run, **asdict(ended), "jwt_valid_until": until})
+    act = Act(subject=Subject.resource(resource.form, resource.uri), for_good=True)
+    done = carry_out(engine, act, dry_run=dry_run)
+    return Answer(body={"dry_run": dry_run, "ended": done.shown()})
 
 
 ENTRIES = (
@@ -269,7 +242,7 @@ ENTRIES = (
                 description="`true` only counts what would end.", schema={"enum": ["true", "false"]}
             )
         },
-        answer=ENDED,
+        answer={"dry_run": DRY_RUN, "ended": ENDED},
         problems=(problems.CONFLICT,),
         conditional=True,
     ),

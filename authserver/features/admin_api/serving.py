@@ -24,7 +24,6 @@ from authserver.administration import (
     ChangedMeanwhile,
     ClientUnchanged,
     SecretsUnchanged,
-    UserChangedMeanwhile,
     signing_keys,
 )
 from authserver.api import (
@@ -53,6 +52,7 @@ from authserver.api import (
     read_query,
     to_text,
 )
+from authserver.api import ChangedMeanwhile as ClientChangedMeanwhile
 from authserver.features.admin_api import problems
 from authserver.features.admin_api.access import Guard
 from authserver.features.admin_api.entries import (
@@ -276,7 +276,7 @@ def _done(entry: Entry, call: Call) -> Answer:
         raise conflict(
             "There is one with this id or name already. Choose another, or change that one."
         ) from error
-    except (ChangedMeanwhile, UserChangedMeanwhile) as error:
+    except (ChangedMeanwhile, ClientChangedMeanwhile) as error:
         # Whoever named an ETag is told that it is not the present one.
         call.is_unchanged("")
         raise conflict("It was changed by somebody else at the same time. Try again.") from error

@@ -8,7 +8,7 @@ from authserver.administration import (
     EventFilter,
     operators,
     refused_types,
-    search_events,
+    search,
     source_of,
     types_of,
     user_id_of,
@@ -44,6 +44,7 @@ QUERY: Mapping[str, Parameter] = {
     "source": Parameter(description="From this network address."),
     "reason": Parameter(description="For this reason, such as `scope-not-registered`."),
     "error_id": Parameter(description="The id that an error answer or page showed, or of any event."),
+    "request_id": Parameter(description="Of the request with this id."),
     "since": Parameter(description="From this time on.", schema=TIME),
     "until": Parameter(description="Before this time.", schema=TIME),
 }
@@ -53,6 +54,7 @@ SHOWN: Mapping[str, Parameter] = {
     "at": Parameter(description="When.", schema=TIME, required=True),
     "actor": Parameter(description="Who did it.", required=True),
     "source": Parameter(description="From which network address.", required=True),
+    "request_id": Parameter(description="Of the request that caused it.", required=True),
     "client_id": Parameter(description="About which client.", schema=NULL_OR_TEXT, required=True),
     "user_id": Parameter(description="About which person.", schema=NULL_OR_TEXT, required=True),
     "grant_id": Parameter(description="About which grant.", schema=NULL_OR_TEXT, required=True),
@@ -63,7 +65,7 @@ SHOWN: Mapping[str, Parameter] = {
 }
 
 
-def search(call: Call) -> Answer:
+def list_events(call: Call) -> Answer:
     engine, query = call.engine, call.query
     types, name, source = types_of(query.all("event")), query.get("user"), query.get("source")
     user_id = user_id_of(engine, name) if name else None
@@ -74,6 +76,7 @@ def search(call: Call) -> Answer:
         )
     wanted = EventFilter(
         event_id=query.get("error_id"),
+        request_id=query.get("request_id"),
         types=refused_types(types) if call.flag("refused") else types,
         client_id=query.get("client"),
         user_id=user_id,
@@ -85,7 +88,7 @@ def search(call: Call) -> Answer:
         until=moment(query.get("until"), "until"),
     )
     (after,) = place_of(call) or (None,)
-    page = search_events(engine.stores.events, wanted, after=after, limit=limit_of(call))
+    page = search(engine.stores.events, wanted, after=after, limit=limit_of(call))
     return page_of(call, map(operators.event, page.events), (page.next,) if page.next else None)
 
 
@@ -99,7 +102,7 @@ ENTRIES = (
         path="/events",
         scope=READ,
         summary="List events, newest first. Those that fit all parameters.",
-        act=search,
+        act=list_events,
         query=QUERY,
         answer=SHOWN,
         listed=True,

@@ -1,0 +1,143 @@
+"""What commands that end something share: they count first, ask, do it with a bar, and say how much that was (L-08)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import closing
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from authserver.cli.printing import print_json, say, words
+from authserver.cli.progress import progress
+from authserver.engine import ending
+from authserver.engine.ending import Act, Ended, SubjectKind
+
+if TYPE_CHECKING:
+    from authserver.app import Application
+
+dry_run_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--dry-run", is_flag=True, help="Only say how much would end."
+)
+yes_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--yes", is_flag=True, help="Do not ask."
+)
+# Other records call them so.
+_NAMES = {SubjectKind.USER: "username", SubjectKind.CLIENT: "client_id"}
+# What the numbers are called: of one, and of several.
+_WORDS = {
+    "sessions": ("session", "sessions"),
+    "grants": ("grant", "grants"),
+    "narrowed_grants": ("narrowed grant", "narrowed grants"),
+    "codes": ("code", "codes"),
+    "refresh_tokens": ("refresh token", "refresh tokens"),
+    "access_tokens": ("access token", "access tokens"),
+    "consents": ("remembered consent", "remembered consents"),
+    "narrowed_consents": ("narrowed consent", "narrowed consents"),
+    "registrations": ("registration", "registrations"),
+}
+
+
+def is_interactive() -> bool:
+    """Whether a person is at the terminal."""
+    return sys.stdin.isatty()
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask a person at a terminal, unless they said --yes; a script is not asked. Raises click.Abort."""
+    if not yes and is_interactive():
+        click.confirm(question, abort=True, err=True)
+
+
+def carry_out(
+    application: Application,
+    act: Act,
+    *,
+    dry_run: bool = False,
+    yes: bool = False,
+    quiet: bool,
+    ask: str = "",
+) -> Ended:
+    """Count what ends, ask, and end it, with a bar on stderr while that takes long.
+
+    Args:
+        quiet: without a bar.
+        ask: what is done besides, as the question says it: "Disable ada?".
+    """
+    counted = Ended()
+    if dry_run or not yes:
+        total = None
+        if not act.subject.owns_grants:
+            with application.begin() as engine:
+                total = -(-engine.stores.grants.count() // ending.BATCH) or None
+        counted = _sum("Counting", ending.plan(application.begin, act), quiet=quiet, total=total)
+    if dry_run:
+        return counted
+    confirm(f"{ask or f'End this of {words(act.subject.name)}?'} {sentence(counted, dry_run=True)}", yes=yes)
+    return _sum("Ending", ending.end(application.begin, act), quiet=quiet)
+
+
+def _sum(what: str, batches: Generator[Ended], *, quiet: bool, total: int | None = None) -> Ended:
+    """What the batches have together; with a bar if there are several."""
+    with closing(batches):
+        # A page of grants, one of consents and one of clients are fast.
+        begun = list(islice(batches, 3))
+        if len(begun) < 3:
+            return sum(begun, Ended())
+        return sum(progress(what, chain(begun, batches), quiet=quiet, total=total), Ended())
+
+
+def sentence(ended: Ended, *, dry_run: bool = False) -> str:
+    """How much ended, or would end, in one line."""
+    told = [
+        f"{number:,} {_WORDS[name][number != 1]}"
+        for name, number in ended.counts.items()
+        if number and name in _WORDS
+    ]
+    verb = "Would end" if dry_run else "Ended"
+    return f"{verb}: {', '.join(told)}." if told else f"Nothing {'would end' if dry_run else 'ended'}."
+
+
+def jwt_sentence(ended: Ended, *, dry_run: bool = False) -> str:
+    """What cannot be called back, and until when; empty if there is nothing."""
+    if ended.jwts_until is None:
+        return ""
+    at_the_latest = f"at {words(ended.jwts_until)} at the latest"
+    if not ended.jwts:
+        return (
+            "No JWT access token is known to be valid; one that was issued at this moment expires, by the present settings, "
+            f"{at_the_latest}."
+        )
+    number = f"{'at least ' if ended.has_more_jwts else ''}{ended.jwts:,}"
+    now = ", if this is done now" if dry_run else ""
+    return (
+        f"JWT access tokens cannot be called back: {number} may be valid. An API that does not introspect accepts one until it "
+        f"expires, by the present settings {at_the_latest}{now}."
+    )
+
+
+def described(act: Act, ended: Ended, *, dry_run: bool = False) -> dict[str, Any]:
+    """What a command that ends something says to a machine."""
+    return {
+        _NAMES.get(act.subject.kind, str(act.subject.kind)): act.subject.name,
+        "dry_run": dry_run,
+        **ended.counts,
+        "has_more_jwts": ended.has_more_jwts,
+        "jwts_until": ended.jwts_until,
+    }
+
+
+def tell(act: Act, ended: Ended, *, done: str = "", dry_run: bool = False, as_json: bool) -> None:
+    """Say what ended, or would end.
+
+    Args:
+        done: what was done besides, as a sentence.
+    """
+    if as_json:
+        print_json(described(act, ended, dry_run=dry_run))
+        return
+    say(" ".join(filter(None, (done, sentence(ended, dry_run=dry_run)))))
+    if told := jwt_sentence(ended, dry_run=dry_run):
+        say(told)

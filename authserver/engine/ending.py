@@ -1,0 +1,568 @@
+"""Everything of a user, client, resource, scope or issuer ends in one act, which says how much that is (L-08).
+
+Where there is much, an act works in batches, each in a transaction of its own. The first one disables or removes the
+subject, so from its commit on nothing new is issued; requests that were issuing at that moment hold the subject
+(`tokens.issuing`), so the act waits for them and then finds what they issued. An act can be run again after an
+interruption.
+
+A JWT is not kept, so it cannot be called back: who introspects it is told that it is not valid, and everybody else accepts
+it until it expires.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from authserver.engine import uris
+from authserver.engine.context import Engine
+from authserver.engine.records import (
+    VOUCHED_BY,
+    Client,
+    Consent,
+    EventFilter,
+    EventType,
+    Grant,
+    GrantFilter,
+    Resource,
+    Token,
+    TokenKind,
+    User,
+)
+from authserver.engine.resource_registry import TokenForm
+from authserver.settings import AccessTokenFormat
+
+# At most this many grants, consents or clients are changed in one transaction, so that none takes long.
+BATCH = 1000
+# Events are read to count the JWTs that are valid: of a busy server not more than these.
+MAXIMUM_EVENTS = 10_000
+# Why a grant ended, as the grant and the event keep it.
+ENDED = "ended-by-operator"
+SIGNED_OUT_EVERYWHERE = "signed-out-everywhere"
+
+# An engine in a transaction of its own.
+Begin = Callable[[], AbstractContextManager[Engine]]
+_Narrowed = TypeVar("_Narrowed", Grant, Consent)
+
+
+class SubjectKind(StrEnum):
+    """What everything can end of."""
+
+    USER = "user"
+    CLIENT = "client"
+    RESOURCE = "resource"
+    SCOPE = "scope"
+    ISSUER = "issuer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Whom or what an act is about.
+
+    Attributes:
+        identifier: the id of a user or client, the canonical form of a resource, the name of a scope, or what an issuer of
+            assertions calls itself in `iss`.
+        name: what people call it.
+    """
+
+    kind: SubjectKind
+    identifier: str
+    name: str
+
+    @classmethod
+    def user(cls, user: User) -> Subject:
+        return cls(kind=SubjectKind.USER, identifier=user.user_id, name=user.username)
+
+    @classmethod
+    def client(cls, client_id: str) -> Subject:
+        return cls(kind=SubjectKind.CLIENT, identifier=client_id, name=client_id)
+
+    @classmethod
+    def resource(cls, form: str, uri: str) -> Subject:
+        return cls(kind=SubjectKind.RESOURCE, identifier=form, name=uri)
+
+    @classmethod
+    def scope(cls, scope: str) -> Subject:
+        return cls(kind=SubjectKind.SCOPE, identifier=scope, name=scope)
+
+    @classmethod
+    def issuer(cls, issuer: str) -> Subject:
+        return cls(kind=SubjectKind.ISSUER, identifier=issuer, name=issuer)
+
+    @property
+    def owns_grants(self) -> bool:
+        """Whether whole grants are its own, which an index finds; those of other subjects are looked for in all."""
+        return self.kind in (SubjectKind.USER, SubjectKind.CLIENT)
+
+    def without(self, record: _Narrowed) -> _Narrowed | None:
+        """What is left of a grant or consent without this subject: the same where it has nothing to do with it."""
+        match self.kind:
+            case SubjectKind.RESOURCE:
+                resources = tuple(each for each in record.resources if not self.is_resource(each))
+                if len(resources) == len(record.resources):
+                    return record
+                return replace(record, resources=resources) if resources else None
+            case SubjectKind.SCOPE:
+                return _without_scope(record, self.identifier)
+            case SubjectKind.ISSUER:
+                is_theirs = isinstance(record, Grant) and record.details.get(VOUCHED_BY) == self.identifier
+                return None if is_theirs else record
+            case _:
+                own = record.user_id if self.kind is SubjectKind.USER else record.client_id
+                return None if own == self.identifier else record
+
+    def is_resource(self, resource: str) -> bool:
+        """Whether it is this resource, however its URI is spelt."""
+        return uris.resource_form(resource) == self.identifier
+
+    def is_named_by(self, token: Token) -> bool:
+        """Whether an access token of a grant that is narrowed ends, because it is for the resource or has the scope."""
+        if self.kind is SubjectKind.SCOPE:
+            return self.identifier in token.scopes
+        return any(map(self.is_resource, token.resources))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How much ended, or would end.
+
+    Attributes:
+        sessions: of the browsers in which a user is signed in.
+        grants: those that ended; with them all their codes and tokens.
+        narrowed_grants: those that keep other resources or scopes.
+        codes, refresh_tokens: of the grants that ended, those that could still be used.
+        access_tokens: the opaque ones, which are not valid any more from now on.
+        jwts: the JWTs that were issued so lately that they are valid still, by the present settings.
+        consents: those that are forgotten, so that the person is asked again.
+        narrowed_consents: those that are remembered for other resources or scopes.
+        registrations: the clients that are not registered for the scope any more.
+        jwts_until: when the last JWT expires at the latest, by the present settings; None if there is none.
+        has_more_jwts: whether there may be more JWTs than were counted.
+    """
+
+    sessions: int = 0
+    grants: int = 0
+    narrowed_grants: int = 0
+    codes: int = 0
+    refresh_tokens: int = 0
+    access_tokens: int = 0
+    jwts: int = 0
+    consents: int = 0
+    narrowed_consents: int = 0
+    registrations: int = 0
+    jwts_until: datetime | None = None
+    has_more_jwts: bool = False
+
+    def __add__(self, other: Ended) -> Ended:
+        return Ended(
+            **{name: number + getattr(other, name) for name, number in self.counts.items()},
+            jwts_until=max(filter(None, (self.jwts_until, other.jwts_until)), default=None),
+            has_more_jwts=self.has_more_jwts or other.has_more_jwts,
+        )
+
+    def __bool__(self) -> bool:
+        """Whether anything ended; JWTs do not."""
+        return any(number for name, number in self.counts.items() if name != "jwts")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers by their names."""
+        return {name: getattr(self, name) for name in _NUMBERS}
+
+
+_NUMBERS = tuple(item.name for item in fields(Ended) if item.type == "int")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """What is to end.
+
+    Attributes:
+        for_good: disable the user or client, or remove the resource, first. Without it, they may begin anew.
+        registrations: take a scope from the clients that are registered for it, too.
+        because: the reason that the grants and the event keep; empty: what `subject` and `for_good` say.
+        event: what the act is recorded as; None: what `subject` and `for_good` say.
+
+    Raises:
+        ValueError: `for_good` of a scope or an issuer, which only the INI names, or `registrations` of another subject.
+    """
+
+    subject: Subject
+    for_good: bool = False
+    registrations: bool = False
+    because: str = ""
+    event: EventType | None = None
+
+    def __post_init__(self) -> None:
+        kind = self.subject.kind
+        if self.for_good and kind in (SubjectKind.SCOPE, SubjectKind.ISSUER):
+            raise ValueError(f"only the INI disables a {kind}")
+        if self.registrations and kind is not SubjectKind.SCOPE:
+            raise ValueError(f"no client is registered for a {kind}")
+
+    @property
+    def reason(self) -> str:
+        kind = self.subject.kind
+        if self.because or not self.for_good:
+            return self.because or (SIGNED_OUT_EVERYWHERE if kind is SubjectKind.USER else ENDED)
+        return f"{kind}-{'removed' if kind is SubjectKind.RESOURCE else 'disabled'}"
+
+
+def plan(begin: Begin, act: Act) -> Generator[Ended]:
+    """Count what would end, a batch in each transaction; nothing changes."""
+    yield from _work(begin, act, dry_run=True)
+
+
+def end(begin: Begin, act: Act) -> Generator[Ended]:
+    """End it, a batch in each transaction; what ended in each.
+
+    Whoever is disabled or removed has an event at once, and a user all that ended in the first batch. What else ended is in
+    one event at the end, also if the work is interrupted.
+    """
+    rest, is_told = Ended(), act.subject.kind is SubjectKind.USER
+    try:
+        for ended in _work(begin, act, dry_run=False):
+            rest += Ended() if is_told else ended
+            is_told = False
+            yield ended
+    finally:
+        if rest:
+            with begin() as engine:
+                _record(engine, act, rest, None)
+
+
+def end_at_once(engine: Engine, act: Act) -> Ended:
+    """End it in the transaction of this engine; what ended. For what is not much, or must not be seen half done."""
+    return sum(end(lambda: nullcontext(engine), act), Ended())
+
+
+def longest_jwt(engine: Engine, subject: Subject, resource: Resource | None = None) -> timedelta | None:
+    """How long a JWT of the subject can be valid under the present settings; None if it has none.
+
+    Args:
+        resource: what is known of it, where it is the subject.
+    """
+    settings = engine.settings
+    token_format = (resource and resource.token_format) or settings.access_token_format
+    lifetime = (resource and resource.token_lifetime) or settings.access_token_lifetime
+    general = [(token_format, lifetime)]
+    if subject.kind is not SubjectKind.RESOURCE:
+        general += [
+            (each.token_format or token_format, each.token_lifetime or lifetime)
+            for each in engine.resources.all()
+        ]
+    usual = TokenForm()
+    if subject.kind is SubjectKind.CLIENT:
+        forms = [engine.client_forms.get(subject.identifier, usual)]
+    else:
+        forms = [usual, *engine.client_forms.values()]
+    jwts = [
+        form.token_lifetime or seconds
+        for form in forms
+        for kind, seconds in general
+        if (form.token_format or kind) is AccessTokenFormat.JWT
+    ]
+    return timedelta(seconds=max(jwts)) if jwts else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Page:
+    """What ended of a page, how much it has, and where the next one begins: None after the last one."""
+
+    ended: Ended = Ended()
+    size: int = 0
+    next: Any = None
+
+
+def _work(begin: Begin, act: Act, *, dry_run: bool) -> Generator[Ended]:
+    """What is done once, and then pages of grants, of consents and of clients."""
+    steps, is_first = [_grants, _consents, _registrations], True
+    if act.for_good and act.subject.kind is not SubjectKind.USER:
+        # A token request locks its grant before its client. So whoever disables a client must not lock grants meanwhile.
+        steps.insert(0, _no_page)
+    for step in steps:
+        after: Any = None
+        while True:
+            with begin() as engine:
+                ended, is_gone = _first(engine, act, dry_run=dry_run) if is_first else (Ended(), False)
+                page = step(engine, act, after, dry_run=dry_run)
+                ended += page.ended
+                is_theirs = act.subject.kind is SubjectKind.USER and bool(ended or act.event)
+                if is_first and not dry_run and (is_gone or is_theirs):
+                    _record(engine, act, ended, _act_event(act) if is_gone or not act.for_good else None)
+            if is_first or page.size:
+                yield ended
+            is_first, after = False, page.next
+            if after is None:
+                break
+
+
+def _no_page(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
+    return _Page()
+
+
+def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool]:
+    """What is done once, before the first grant: nothing new is issued from here on, or not in these sessions.
+
+    Returns:
+        what ended, and whether the subject was disabled or removed just now.
+    """
+    subject, stores = act.subject, engine.stores
+    # Looked up before it is removed: its JWTs are counted by its format and lifetime.
+    resource = engine.resources.find(subject.identifier) if subject.kind is SubjectKind.RESOURCE else None
+    is_gone = act.for_good and not dry_run and _take_away(engine, subject)
+    sessions = consents = 0
+    if subject.kind is SubjectKind.USER:
+        # First the sessions, and then the consents: this waits for an answer to the consent page that is being stored, and
+        # then ends that, too.
+        since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
+        sessions = len(stores.sessions.list(subject.identifier, engine.now, since))
+        if not dry_run:
+            stores.sessions.end_all(subject.identifier)
+        consents = (
+            stores.consents.count(user_id=subject.identifier)
+            if dry_run
+            else stores.consents.forget(subject.identifier)
+        )
+    return Ended(sessions=sessions, consents=consents) + _jwts(engine, subject, resource), is_gone
+
+
+def _take_away(engine: Engine, subject: Subject) -> bool:
+    stores = engine.stores
+    match subject.kind:
+        case SubjectKind.USER:
+            return stores.users.disable(subject.identifier, engine.now)
+        case SubjectKind.CLIENT:
+            return stores.clients.disable(subject.identifier, engine.now)
+        case SubjectKind.RESOURCE:
+            return stores.resources.remove(subject.identifier)
+        case _:
+            return False
+
+
+def _grants(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
+    """A page of grants: those that are the subject's, or the next ones of all."""
+    subject, stores = act.subject, engine.stores
+    found: Sequence[Grant]
+    if subject.owns_grants:
+        is_user = subject.kind is SubjectKind.USER
+        wanted = GrantFilter(
+            user_id=subject.identifier if is_user else None,
+            client_id=None if is_user else subject.identifier,
+            live_at=engine.now,
+        )
+        found = stores.grants.search(wanted, after=after, limit=BATCH)
+        last: Any = (found[-1].created_at, found[-1].grant_id) if found else None
+    else:
+        found = stores.grants.page(after=after or "", limit=BATCH)
+        last = found[-1].grant_id if found else None
+    ended = _end_grants(engine, act, [each for each in found if _is_live(engine, each)], dry_run=dry_run)
+    return _Page(ended=ended, size=len(found), next=last if len(found) == BATCH else None)
+
+
+def _end_grants(engine: Engine, act: Act, found: Sequence[Grant], *, dry_run: bool) -> Ended:
+    """End or narrow these live grants, as far as they have to do with the subject."""
+    subject, stores = act.subject, engine.stores
+    without = {grant.grant_id: subject.without(grant) for grant in found}
+    whole = [grant for grant in found if without[grant.grant_id] is None]
+    partly = [grant for grant in found if without[grant.grant_id] not in (None, grant)]
+    ids = [grant.grant_id for grant in whole]
+    # Counted before they end: afterwards a code or token of them is not live any more.
+    live = stores.tokens.count_live(ids, engine.now) if ids else {}
+    grants = len(ids)
+    if ids and not dry_run:
+        grants = stores.grants.revoke_some(ids, engine.now, act.reason)
+    # Tokens of grants that are narrowed end as far as they are for the resource or have the scope.
+    kept = stores.tokens.access_tokens([grant.grant_id for grant in partly], engine.now) if partly else ()
+    parts = sum(
+        (Ended(narrowed_grants=1) if dry_run else _narrow(engine, act, grant) for grant in partly), Ended()
+    )
+    ended = Ended(
+        grants=grants,
+        codes=live.get(TokenKind.CODE, 0),
+        refresh_tokens=live.get(TokenKind.REFRESH, 0),
+        access_tokens=live.get(TokenKind.ACCESS, 0) + sum(map(subject.is_named_by, kept)),
+    )
+    return ended + parts + (_vouched(engine, whole) if subject.kind is SubjectKind.ISSUER else Ended())
+
+
+def _narrow(engine: Engine, act: Act, grant: Grant) -> Ended:
+    """Take the subject from a grant that has something else, too, or had it when it was read."""
+    left = act.subject.without(grant)
+    if left is None:
+        return Ended(grants=engine.stores.grants.revoke(grant.grant_id, engine.now, act.reason))
+    if left == grant:
+        return Ended()
+    if engine.stores.grants.narrow(grant, left):
+        return Ended(narrowed_grants=1)
+    # Somebody changed it meanwhile.
+    again = engine.stores.grants.find(grant.grant_id)
+    if again is None or again == grant or again.revoked_at is not None:
+        return Ended()
+    return _narrow(engine, act, again)
+
+
+def _consents(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
+    """A page of consents: those to the client, or the next ones of all. Those of a user have ended already."""
+    subject, consents = act.subject, engine.stores.consents
+    if subject.kind is SubjectKind.CLIENT:
+        if dry_run:
+            counted = consents.count(client_id=subject.identifier)
+            return _Page(ended=Ended(consents=counted), size=counted, next=None)
+        forgotten = consents.forget_some(BATCH, client_id=subject.identifier)
+        is_last = forgotten < BATCH
+        return _Page(ended=Ended(consents=forgotten), size=forgotten, next=None if is_last else forgotten)
+    if subject.kind not in (SubjectKind.RESOURCE, SubjectKind.SCOPE):
+        return _Page()
+    found = consents.page(after=after or ("", ""), limit=BATCH)
+    changed = [
+        left
+        for consent in found
+        if (left := subject.without(consent)) != consent
+        and (dry_run or _narrow_consent(engine, subject, consent))
+    ]
+    narrowed = sum(left is not None for left in changed)
+    last = (found[-1].user_id, found[-1].client_id) if len(found) == BATCH else None
+    return _Page(
+        ended=Ended(consents=len(changed) - narrowed, narrowed_consents=narrowed),
+        size=len(found),
+        next=last,
+    )
+
+
+def _narrow_consent(engine: Engine, subject: Subject, consent: Consent) -> bool:
+    """Take the subject from what somebody agreed to; whether that was done."""
+    consents = engine.stores.consents
+    if consents.narrow(consent, subject.without(consent)):
+        return True
+    # It was agreed to anew meanwhile, perhaps just before the subject was taken away.
+    again = consents.find(consent.user_id, consent.client_id)
+    return again is not None and (left := subject.without(again)) != again and consents.narrow(again, left)
+
+
+def _registrations(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
+    """A page of clients, of which those that are registered for the scope lose it."""
+    subject, clients = act.subject, engine.stores.clients
+    if subject.kind is not SubjectKind.SCOPE or not act.registrations:
+        return _Page()
+    found = clients.page(engine.now, after=after or "", limit=BATCH)
+    changed = [
+        client
+        for client in found
+        if subject.identifier in client.scopes and (dry_run or _take_scope(engine, client, subject))
+    ]
+    last = found[-1].client_id if len(found) == BATCH else None
+    return _Page(ended=Ended(registrations=len(changed)), size=len(found), next=last)
+
+
+def _take_scope(engine: Engine, client: Client, subject: Subject) -> bool:
+    """Take a scope from the registration of a client; whether that was done."""
+    found: Client | None = client
+    while found is not None and subject.identifier in found.scopes:
+        left = tuple(scope for scope in found.scopes if scope != subject.identifier)
+        if engine.stores.clients.change(found, replace(found, scopes=left)):
+            engine.journal.client_id = client.client_id
+            was, now = " ".join(found.scopes), " ".join(left)
+            engine.record(EventType.CLIENT_CHANGED, details={"changed": {"scope": {"from": was, "to": now}}})
+            engine.journal.client_id = None
+            return True
+        # Somebody changed it meanwhile.
+        found = engine.stores.clients.find(client.client_id, engine.now)
+    return False
+
+
+def _jwts(engine: Engine, subject: Subject, resource: Resource | None) -> Ended:
+    """The JWTs of the subject that may be valid, as the events of the last minutes tell."""
+    longest = longest_jwt(engine, subject, resource)
+    if longest is None or subject.kind is SubjectKind.ISSUER:
+        return Ended()
+    wanted = EventFilter(
+        types=frozenset({EventType.TOKEN_ISSUED}),
+        since=engine.now - longest,
+        client_id=subject.identifier if subject.kind is SubjectKind.CLIENT else None,
+        user_id=subject.identifier if subject.kind is SubjectKind.USER else None,
+    )
+    count, looked_at, place = 0, 0, None
+    while looked_at < MAXIMUM_EVENTS:
+        page = engine.stores.events.search(wanted, after=place, limit=BATCH)
+        for event in page:
+            details = event.details
+            if subject.kind is SubjectKind.SCOPE and subject.identifier not in details.get("scopes", ()):
+                continue
+            resources = details.get("resources", ())
+            if subject.kind is SubjectKind.RESOURCE and not any(map(subject.is_resource, resources)):
+                continue
+            token_format, lifetime = engine.token_form_of(event.client_id or "", resources)
+            count += token_format is AccessTokenFormat.JWT and event.at + lifetime > engine.now
+        looked_at += len(page)
+        if len(page) < BATCH:
+            break
+        place = (page[-1].at, page[-1].event_id)
+    has_more = looked_at >= MAXIMUM_EVENTS
+    # A grant of a user is stored before its first token is sent. A client's own JWT is not: one may be issued just now.
+    none = not count and not has_more and subject.kind is SubjectKind.USER
+    return Ended(jwts=count, jwts_until=None if none else engine.now + longest, has_more_jwts=has_more)
+
+
+def _vouched(engine: Engine, grants: Sequence[Grant]) -> Ended:
+    """The JWTs of grants that an issuer vouched for: each has one access token, and ends with it."""
+    kept = engine.stores.tokens.access_tokens([grant.grant_id for grant in grants], engine.now)
+    opaque = {token.grant_id for token in kept}
+    ends = [grant.expires_at for grant in grants if grant.grant_id not in opaque]
+    return Ended(jwts=len(ends), jwts_until=max(ends, default=None))
+
+
+def _record(engine: Engine, act: Act, ended: Ended, type: EventType | None) -> None:
+    """Write what ended; without a type, the event is about that alone."""
+    subject = act.subject
+    details: dict[str, object] = dict(ended.counts)
+    match subject.kind:
+        case SubjectKind.USER:
+            engine.journal.user_id = subject.identifier
+        case SubjectKind.CLIENT:
+            engine.journal.client_id = subject.identifier
+        case _:
+            details[subject.kind] = subject.name
+    if ended.jwts_until is not None:
+        details["jwts_until"] = ended.jwts_until.isoformat()
+    engine.record(type or _end_event(ended), reason=act.reason, details=details)
+
+
+def _act_event(act: Act) -> EventType | None:
+    """What the act is recorded as; None: as what ended."""
+    kind = act.subject.kind
+    if act.event or not (act.for_good or kind is SubjectKind.USER):
+        return act.event
+    if kind is SubjectKind.USER and not act.for_good:
+        return EventType.SIGNED_OUT_EVERYWHERE
+    return {
+        SubjectKind.USER: EventType.USER_DISABLED,
+        SubjectKind.CLIENT: EventType.CLIENT_DISABLED,
+        SubjectKind.RESOURCE: EventType.RESOURCE_REMOVED,
+    }[kind]
+
+
+def _end_event(ended: Ended) -> EventType:
+    names = {name for name, number in ended.counts.items() if number} - {"jwts"}
+    if names <= {"consents", "narrowed_consents"}:
+        return EventType.CONSENT_ENDED
+    return EventType.SESSION_ENDED if names == {"sessions"} else EventType.GRANTS_REVOKED
+
+
+def _is_live(engine: Engine, grant: Grant) -> bool:
+    return grant.revoked_at is None and grant.expires_at > engine.now
+
+
+def _without_scope(record: _Narrowed, scope: str) -> _Narrowed | None:
+    if scope not in record.scopes:
+        return record
+    scopes = tuple(each for each in record.scopes if each != scope)
+    if not scopes:
+        return None
+    if isinstance(record, Grant):
+        return record.narrower(scopes)
+    return replace(record, scopes=scopes)

@@ -1,0 +1,276 @@
+"""Links with which people set a password: made for them by an operator, or sent to them because they forgot theirs.
+
+A person has at most one link that an operator made, and one that was asked for: so a stranger who asks takes none of an
+operator away. A link works once, for a limited time, and only while the password is the one that it was made to replace:
+another password, a newer link, or disabling the person makes it worthless. Its secret is in the fragment of its address,
+which browsers send to nobody: so it is in no log of a server or proxy and in no Referer header, and what opens links
+before people do, as mail scanners do, uses nothing up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from authserver.engine import rates
+from authserver.engine.context import Engine
+from authserver.engine.crypto import digests
+from authserver.engine.ending import Ended
+from authserver.engine.errors import PasswordLinkRefused
+from authserver.engine.letters import LetterKind, NoMail
+from authserver.engine.people import mail
+from authserver.engine.people.account import end_with_password, new_hash, same_password
+from authserver.engine.people.login import hidden_name, password_turn
+from authserver.engine.people.usernames import BadUsername, normalise_username
+from authserver.engine.questions import Counted
+from authserver.engine.records import EventType, Kept, User
+from authserver.settings import MAXIMUM_LINK_LIFETIME, Secret
+
+# The page that takes them, below the issuer.
+PAGE = "/set-password"
+# The page where people ask for one by mail.
+ASK_PAGE = "/forgot-password"
+MINIMUM_LIFETIME = timedelta(seconds=60)
+MAXIMUM_LIFETIME = timedelta(seconds=MAXIMUM_LINK_LIFETIME)
+_KIND = "password-link"
+_PASSWORD_KIND = "password-of-link"
+
+
+class NoLink(ValueError):
+    """No link can be made; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordLink:
+    """A link that was just made. Whoever has its address can set the password of this person; it is not stored."""
+
+    user: User
+    address: str = field(repr=False)
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentLink:
+    """A link that a mail brings to this person."""
+
+    user: User
+    sent_to: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedLink:
+    """A link that works now, and whose password it sets."""
+
+    user: User
+    expires_at: datetime
+
+
+def make_link(
+    engine: Engine, user: User, lifetime: timedelta | None = None, *, asked_for: bool = False
+) -> PasswordLink:
+    """Make a link with which this person sets a password. The one before of its kind, if any, works no more.
+
+    Nothing else changes until it is used: the password from before lets the person in, too.
+
+    Args:
+        lifetime: MINIMUM_LIFETIME to MAXIMUM_LIFETIME; None for what the settings say, which is longer where there is no
+            password yet.
+        asked_for: whether somebody asked for it who may be a stranger; else an operator makes it.
+
+    Raises:
+        NoLink: the person is disabled, the lifetime is too short or too long, or another link was made at the same time.
+    """
+    is_first = user.password_hash is None
+    if not user.is_enabled:
+        raise NoLink(f"{user.username} is disabled, so a link would not work: enable them first")
+    if lifetime is None:
+        settings = engine.settings
+        lifetime = timedelta(
+            seconds=settings.invitation_lifetime if is_first else settings.password_link_lifetime
+        )
+    if not MINIMUM_LIFETIME <= lifetime <= MAXIMUM_LIFETIME:
+        raise NoLink(f"a link works for 60s to {MAXIMUM_LIFETIME.days}d")
+    secret = digests.new_credential(digests.LINK)
+    link = Kept(
+        kind=_KIND,
+        digest=_place(user.user_id, asked_for=asked_for),
+        created_at=engine.now,
+        expires_at=engine.now + lifetime,
+        details={
+            "link": digests.digest(_KIND, secret).hex(),
+            "password": _password_of(user),
+            "made_at": engine.now.timestamp(),
+        },
+    )
+    _keep(engine, user, link)
+    engine.journal.user_id = user.user_id
+    engine.record(
+        EventType.PASSWORD_LINK_MADE,
+        details={"seconds": int(lifetime.total_seconds()), "first_password": is_first},
+    )
+    return PasswordLink(
+        user=user,
+        address=f"{engine.settings.issuer}{PAGE}#{user.user_id}.{secret}",
+        expires_at=link.expires_at,
+    )
+
+
+def send_link(
+    engine: Engine, user: User, lifetime: timedelta | None = None, *, asked_for: bool = False
+) -> SentLink:
+    """Make a link as `make_link` does, and send it to the mail address of the person; nobody else sees it.
+
+    Raises:
+        NoLink: as `make_link`.
+        NoMail: no plugin sends mail, or the person has no address.
+    """
+    mail.check_address(engine, user)
+    link = make_link(engine, user, lifetime, asked_for=asked_for)
+    kind = LetterKind.FIRST_PASSWORD if user.password_hash is None else LetterKind.NEW_PASSWORD
+    address = mail.write(engine, user, kind, link=link.address, until=link.expires_at)
+    return SentLink(user=user, sent_to=address, expires_at=link.expires_at)
+
+
+def ask_for_link(engine: Engine, username: str) -> str:
+    """Count a request of somebody who forgot a password; nothing is looked up, so it takes as long for every name.
+
+    Returns:
+        the name for `answer_forgotten`, which is called later; "" for what cannot be a user name.
+
+    Raises:
+        TooManyRequests: too many for this name, or from this network; the same for names that exist and names that do not.
+    """
+    try:
+        name = normalise_username(username)
+    except BadUsername:
+        name = ""
+    rates.claim(engine, Counted.FORGOTTEN_PASSWORD, account=hidden_name(engine, name))
+    return name
+
+
+def answer_forgotten(engine: Engine, username: str) -> None:
+    """Send a link to the person of this name, if there is one who has a password here and a mail address.
+
+    Somebody without a password signs in by other means, which a password must not go around.
+    """
+    user = engine.stores.users.find_by_name(username)
+    if user is None:
+        return
+    if not user.is_enabled:
+        reason = "user-disabled"
+    elif user.password_hash is None:
+        reason = "no-password-here"
+    else:
+        try:
+            send_link(engine, user, asked_for=True)
+        except NoMail:
+            reason = "no-mail-address"
+        except NoLink:
+            # Another one is on its way.
+            return
+        else:
+            return
+    engine.journal.user_id = user.user_id
+    engine.record(EventType.PASSWORD_REFUSED, reason=reason)
+
+
+def open_link(engine: Engine, presented: str) -> OpenedLink:
+    """Whose password a link sets; nothing is used up.
+
+    Args:
+        presented: its address, or the fragment of that.
+
+    Raises:
+        PasswordLinkRefused: it does not work; for a link that never was, too.
+        TooManyRequests: there were too many that did not work.
+    """
+    _link, user, expires_at = _found(engine, presented)
+    return OpenedLink(user=user, expires_at=expires_at)
+
+
+def use_link(engine: Engine, presented: str, *, new: Secret, repeated: Secret) -> Ended:
+    """Set the password of the person whom a link is for. All their sessions, grants and remembered consents end (I-14).
+
+    Nobody is signed in by it: the sign-in that follows asks the policies, as every sign-in does.
+
+    Raises:
+        PasswordRefused: the password cannot be used; the link still works.
+        PasswordLinkRefused, TooManyRequests: as `open_link`.
+        TooBusy: too many passwords are hashed at this moment.
+    """
+    link, user, _expires_at = _found(engine, presented)
+    engine.journal.actor = f"user:{user.user_id}"
+    if user.password_hash is not None:
+        with password_turn(engine):
+            if digests.verify_password(new.value, user.password_hash):
+                raise same_password()
+    password_hash = new_hash(engine, new, repeated)
+    users = engine.stores.users
+    # In this order two that use it at the same time wait for each other here, and not for the person.
+    if not engine.stores.kept.claim(link, engine.now):
+        raise PasswordLinkRefused(reason="link-used")
+    is_same = user.password_hash is not None or users.hold(user)
+    if not is_same or not users.set_password(user.user_id, password_hash, instead_of=user.password_hash):
+        raise PasswordLinkRefused(reason="link-password-changed")
+    engine.record(EventType.PASSWORD_LINK_USED)
+    return end_with_password(engine, user)
+
+
+def _keep(engine: Engine, user: User, link: Kept) -> None:
+    """Keep a link in the place of the one before. Raises NoLink."""
+    kept = engine.stores.kept
+    if kept.add_once(link):
+        return
+    before = kept.find(link.kind, link.digest)
+    if before is None or not kept.change(before, replace(link, created_at=before.created_at)):
+        raise NoLink(f"another link was made for {user.username} at this moment; try again")
+
+
+def _found(engine: Engine, presented: str) -> tuple[Kept, User, datetime]:
+    """The link that was presented, its user, and until when it works. Raises PasswordLinkRefused, TooManyRequests."""
+    claimed = rates.claim(engine, Counted.PASSWORD_LINK)
+    user_id, _, secret = presented.rpartition("#")[2].strip().rpartition(".")
+    if not digests.well_formed(digests.LINK, secret):
+        raise PasswordLinkRefused(reason="link-malformed")
+    digest = digests.digest(_KIND, secret).hex()
+    places = (_place(user_id, asked_for=asked_for) for asked_for in (False, True))
+    kept = (engine.stores.kept.find(_KIND, place) for place in places)
+    link = next((each for each in kept if each and digests.equal(each.details["link"], digest)), None)
+    if link is None:
+        # Or a newer one has taken its place.
+        raise PasswordLinkRefused(reason="link-unknown")
+    engine.journal.user_id = user_id
+    user = engine.stores.users.find(user_id)
+    if reason := _problem(engine, link, user):
+        raise PasswordLinkRefused(reason=reason)
+    assert user is not None
+    rates.give_back(engine, claimed)
+    return link, user, link.expires_at
+
+
+def _problem(engine: Engine, link: Kept, user: User | None) -> str:
+    """Why a link does not work; "" if it does."""
+    made_at = datetime.fromtimestamp(link.details["made_at"], engine.now.tzinfo)
+    if link.claimed_at is not None:
+        return "link-used"
+    if engine.restored_at is not None and made_at < engine.restored_at:
+        # Whether it was used since the backup was made, nobody knows (T149).
+        return "link-before-restore"
+    if link.expires_at <= engine.now:
+        return "link-expired"
+    if user is None or not user.is_enabled:
+        return "user-disabled"
+    if not digests.equal(link.details["password"], _password_of(user)):
+        return "link-password-changed"
+    return ""
+
+
+def _place(user_id: str, *, asked_for: bool) -> bytes:
+    """Where the one link of this kind is kept."""
+    return digests.digest(_KIND, f"{user_id} asked for" if asked_for else user_id)
+
+
+def _password_of(user: User) -> str:
+    """What changes with the password; it is worth nothing by itself."""
+    return digests.digest(_PASSWORD_KIND, user.password_hash or "").hex()

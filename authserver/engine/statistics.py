@@ -1,0 +1,496 @@
+"""How much happened: issued, refreshed, refused and so on, by client, grant type, reason and time.
+
+Commands, pages and an API call this. It reads what `engine.counting` has counted. What is wrong with a question is a
+sentence (`BadSearch`), and every answer is of limited length. Times are whole hours, days and months of UTC.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from authserver.engine.audit import BadSearch
+from authserver.engine.context import Engine
+from authserver.engine.counting import READER, begin_of, end_of
+from authserver.engine.ports import Stores
+from authserver.engine.records import REFUSALS, EventType, Gauge, Span, Step, Total
+from authserver.settings import Settings
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+# The longest time of which the hours are looked at one by one; of longer times whole days are counted.
+HOURS_OF = 7 * DAY
+# The longest time that is looked at.
+MAXIMUM_TIME = 3660 * DAY
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+# How many rows an answer has at most, and how many points a series.
+MAXIMUM_ROWS = 1_000
+MAXIMUM_POINTS = 1_200
+REFRESH = "refresh_token"
+
+
+class Measure(StrEnum):
+    """What is counted.
+
+    ISSUED are access tokens for anything but a refresh token, REFRESHED those for a refresh token. REFUSED are requests of
+    clients and strangers that were refused; sign-ins and changes of a password have their own, and so have failures of the
+    server (FAILED). GRANTS_REVOKED are grants, also where one act ended many.
+    """
+
+    CODES = "codes"
+    ISSUED = "issued"
+    REFRESHED = "refreshed"
+    REFUSED = "refused"
+    FAILED = "failed"
+    SIGN_INS = "sign_ins"
+    SIGN_INS_REFUSED = "sign_ins_refused"
+    CONSENTS_GIVEN = "consents_given"
+    CONSENTS_REFUSED = "consents_refused"
+    GRANTS_REVOKED = "grants_revoked"
+    REGISTRATIONS = "registrations"
+
+    @property
+    def types(self) -> frozenset[EventType]:
+        """The types of the events that it counts."""
+        return _TYPES[self]
+
+    def fits(self, type: EventType, grant_type: str) -> bool:
+        """Whether it counts events of this type and grant type."""
+        if type is EventType.TOKEN_ISSUED:
+            return self is (Measure.REFRESHED if grant_type == REFRESH else Measure.ISSUED)
+        return type in _TYPES[self]
+
+
+_TYPES: Mapping[Measure, frozenset[EventType]] = {
+    Measure.CODES: frozenset({EventType.CODE_ISSUED}),
+    Measure.ISSUED: frozenset({EventType.TOKEN_ISSUED}),
+    Measure.REFRESHED: frozenset({EventType.TOKEN_ISSUED}),
+    Measure.REFUSED: frozenset(
+        {
+            EventType.AUTHORIZATION_REFUSED,
+            EventType.TOKEN_REFUSED,
+            EventType.REGISTRATION_REFUSED,
+            EventType.REQUEST_REFUSED,
+        }
+    ),
+    Measure.FAILED: frozenset({EventType.REQUEST_FAILED}),
+    Measure.SIGN_INS: frozenset({EventType.SIGNED_IN}),
+    Measure.SIGN_INS_REFUSED: frozenset({EventType.SIGN_IN_REFUSED, EventType.PASSWORD_REFUSED}),
+    Measure.CONSENTS_GIVEN: frozenset({EventType.CONSENT_GIVEN}),
+    Measure.CONSENTS_REFUSED: frozenset({EventType.CONSENT_REFUSED}),
+    Measure.GRANTS_REVOKED: frozenset({EventType.GRANT_REVOKED, EventType.GRANTS_REVOKED}),
+    Measure.REGISTRATIONS: frozenset({EventType.CLIENT_REGISTERED}),
+}
+_OF_TYPE: Mapping[EventType, Measure] = {
+    type: measure for measure, types in _TYPES.items() for type in types if measure is not Measure.REFRESHED
+}
+COUNTED = frozenset(_OF_TYPE)
+_OF_A_GRANT_TYPE = frozenset({EventType.TOKEN_ISSUED, EventType.TOKEN_REFUSED})
+
+
+class By(StrEnum):
+    """What the rows of `totals` are."""
+
+    CLIENT = "client"
+    GRANT_TYPE = "grant-type"
+    REASON = "reason"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+    @property
+    def step(self) -> Step | None:
+        """The time that each row is of, if it is one."""
+        return _STEPS.get(self)
+
+
+_STEPS = {By.HOUR: Step.HOUR, By.DAY: Step.DAY, By.MONTH: Step.MONTH}
+Counts = Mapping[Measure, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TotalsRow:
+    """One row: what it is of, and how much of what was counted there.
+
+    `key` is a client id, a grant type, a reason or, in ISO 8601, the beginning of a time. It is empty for the rest: clients
+    without counts of their own and what belongs to no client, or a grant type or reason that is not known.
+    """
+
+    key: str
+    at: datetime | None = None
+    counts: Counts
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """An answer: the time that it is about, in whole hours or days, the sums of that time, and the rows if any were wanted.
+
+    `more` says whether there are more rows than these.
+    """
+
+    since: datetime
+    until: datetime
+    counts: Counts
+    rows: tuple[TotalsRow, ...] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """How much there was in each hour, day or month, one after the other; `points` has one for each, also where it is 0."""
+
+    step: Step
+    since: datetime
+    until: datetime
+    points: tuple[tuple[datetime, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedFor:
+    """How often requests were refused, or grants revoked, for one reason."""
+
+    type: EventType
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountingProgress:
+    """How far events are counted. `waiting` is how many are not, about; `since` when the first of them happened."""
+
+    waiting: int = 0
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What there was of each `Gauge` at a time."""
+
+    at: datetime
+    values: Mapping[Gauge, int] = field(default_factory=dict)
+
+
+def totals(
+    engine: Engine,
+    since: datetime,
+    until: datetime,
+    *,
+    by: By | None = None,
+    client_id: str | None = None,
+    grant_type: str | None = None,
+    order: Measure | None = None,
+    limit: int = 20,
+) -> Totals:
+    """What happened in a time, and in rows by something, the highest first; rows of times are in their order.
+
+    The hour (in longer times, or where hours are not kept, the day) in which `since` and `until` lie counts as a whole.
+
+    Args:
+        client_id: of this client alone.
+        grant_type: of token requests for this grant type alone.
+        order: what clients are ordered by; None for all measures together.
+        limit: the most rows, 1 to MAXIMUM_ROWS; rows of times are not cut.
+
+    Raises:
+        BadSearch: a time that is empty, too long, or too long for such rows.
+        StorageUnavailable: the storage did not answer.
+    """
+    if not 1 <= limit <= MAXIMUM_ROWS:
+        raise BadSearch(f"a table has 1 to {MAXIMUM_ROWS:,} rows")
+    _check_id(client_id)
+    types = COUNTED if grant_type is None else _OF_A_GRANT_TYPE
+    step = by.step if by else None
+    if step is not None:
+        span = _span(engine, step, since, until)
+        found = engine.stores.statistics.series(span, types, client_id=client_id or "")
+        sums: dict[datetime, Counter[Measure]] = {at: Counter() for at in _times(span)}
+        for at, type, of_grant_type, count in found:
+            if grant_type in (None, of_grant_type):
+                sums[at][_measure(type, of_grant_type)] += count
+        rows = tuple(TotalsRow(key=_text(at), at=at, counts=_counts(each)) for at, each in sums.items())
+        together: Counter[Measure] = Counter()
+        for each in sums.values():
+            together.update(each)
+        return Totals(since=span.since, until=span.until, counts=_counts(together), rows=rows)
+    spans = _spans(engine, since, until)
+    found_totals = [
+        total
+        for total in engine.stores.statistics.totals(spans, types, client_ids=[client_id or ""])
+        if grant_type in (None, total.grant_type)
+    ]
+    counts = _sum(found_totals)
+    answer = Totals(since=spans[0].since, until=spans[-1].until, counts=_counts(counts))
+    match by:
+        case By.CLIENT:
+            if client_id is not None:
+                raise BadSearch("one client cannot be shown by client: leave out one of the two")
+            return _by_client(engine, answer, spans, types, grant_type, order, limit)
+        case By.GRANT_TYPE:
+            of_tokens = [total for total in found_totals if total.type in _OF_A_GRANT_TYPE]
+            return _by_key(answer, ((total.grant_type, total) for total in of_tokens), limit)
+        case By.REASON:
+            refused = [total for total in found_totals if total.type in REFUSALS]
+            return _by_key(answer, ((total.reason, total) for total in refused), limit)
+        case _:
+            return answer
+
+
+def series(
+    engine: Engine,
+    measure: Measure,
+    since: datetime,
+    until: datetime,
+    *,
+    step: Step,
+    client_id: str | None = None,
+    grant_type: str | None = None,
+) -> Series:
+    """How much of a measure there was in each hour, day or month of a time, for a chart.
+
+    Raises:
+        BadSearch: a time that is empty, too long for such steps, or of which hours are no longer kept.
+        StorageUnavailable: the storage did not answer.
+    """
+    _check_id(client_id)
+    span = _span(engine, step, since, until)
+    sums: Counter[datetime] = Counter()
+    for at, type, of_grant_type, count in engine.stores.statistics.series(
+        span, measure.types, client_id=client_id or ""
+    ):
+        if measure.fits(type, of_grant_type) and grant_type in (None, of_grant_type):
+            sums[at] += count
+    points = tuple((at, sums[at]) for at in _times(span))
+    return Series(step=step, since=span.since, until=span.until, points=points)
+
+
+def gauge_series(engine: Engine, gauge: Gauge, since: datetime, until: datetime, *, step: Step) -> Series:
+    """What was noted of a gauge in each hour, day or month of a time, for a chart; nothing where nobody noted it.
+
+    Raises as `series`.
+    """
+    span = _span(engine, step, since, until)
+    points = tuple(engine.stores.statistics.samples(gauge, span))
+    return Series(step=step, since=span.since, until=span.until, points=points)
+
+
+def refusal_reasons(
+    engine: Engine, since: datetime, until: datetime, *, client_id: str | None = None, limit: int = 20
+) -> Sequence[RefusedFor]:
+    """Why requests and sign-ins were refused, and grants revoked; the most frequent reasons first. Raises as `totals`."""
+    if not 1 <= limit <= MAXIMUM_ROWS:
+        raise BadSearch(f"a table has 1 to {MAXIMUM_ROWS:,} rows")
+    _check_id(client_id)
+    types = REFUSALS | Measure.GRANTS_REVOKED.types
+    found = engine.stores.statistics.totals(_spans(engine, since, until), types, client_ids=[client_id or ""])
+    sums: Counter[tuple[EventType, str]] = Counter()
+    for total in found:
+        sums[total.type, total.reason] += total.count
+    return [
+        RefusedFor(type=type, reason=reason, count=count)
+        for (type, reason), count in sorted(sums.items(), key=lambda item: (-item[1], item[0]))[:limit]
+    ]
+
+
+def counting_progress(engine: Engine) -> CountingProgress:
+    """How far events are counted; usually to within some seconds."""
+    stores = engine.stores
+    position = stores.event_positions.of(READER) or 0
+    following = stores.events.following(position, limit=1)
+    if not following:
+        return CountingProgress()
+    return CountingProgress(waiting=stores.events.last_number() - position, since=following[0][1].at)
+
+
+def current_figures(engine: Engine) -> Figures:
+    """What there is now. It counts whole tables: pages show `latest_figures` instead. Raises StorageUnavailable."""
+    return Figures(at=engine.now, values=_current(engine.stores, engine.settings, engine.now))
+
+
+def latest_figures(engine: Engine) -> Figures | None:
+    """What was last noted, within the last day, usually at the beginning of this hour; None if nobody noted it."""
+    now = begin_of(Step.HOUR, engine.now)
+    span = Span(step=Step.HOUR, since=now - DAY, until=now + HOUR)
+    noted = {gauge: engine.stores.statistics.samples(gauge, span) for gauge in Gauge}
+    times = [samples[-1][0] for samples in noted.values() if samples]
+    if not times:
+        return None
+    at = max(times)
+    return Figures(at=at, values={gauge: found[-1][1] for gauge, found in noted.items() if found})
+
+
+def take_sample(stores: Stores, settings: Settings, now: datetime) -> None:
+    """Note what there is now, once in each hour, day and month. Raises StorageUnavailable."""
+    hour = begin_of(Step.HOUR, now)
+    if stores.statistics.samples(Gauge.PEOPLE, Span(step=Step.HOUR, since=hour, until=hour + HOUR)):
+        return
+    values = _current(stores, settings, now)
+    for step in Step:
+        stores.statistics.note_sample(step, begin_of(step, now), values)
+
+
+def _current(stores: Stores, settings: Settings, now: datetime) -> Mapping[Gauge, int]:
+    idle_since = now - timedelta(seconds=settings.session_idle_lifetime)
+    return stores.statistics.current(now, idle_since)
+
+
+def _by_client(
+    engine: Engine,
+    answer: Totals,
+    spans: Sequence[Span],
+    types: frozenset[EventType],
+    grant_type: str | None,
+    order: Measure | None,
+    limit: int,
+) -> Totals:
+    ordered_by = types if order is None else types & order.types
+    highest = engine.stores.statistics.top_clients(spans, ordered_by, grant_type=grant_type, limit=limit + 1)
+    client_ids = [client_id for client_id, _ in highest[:limit]]
+    sums: dict[str, Counter[Measure]] = {client_id: Counter() for client_id in client_ids}
+    for total in engine.stores.statistics.totals(spans, types, client_ids=client_ids) if client_ids else ():
+        if grant_type in (None, total.grant_type):
+            sums[total.client_id][_measure(total.type, total.grant_type)] += total.count
+    rest = Counter(answer.counts)
+    for each in sums.values():
+        rest.subtract(each)
+    rows = [TotalsRow(key=client_id, counts=_counts(each)) for client_id, each in sums.items()]
+    if any(rest.values()):
+        rows.append(TotalsRow(key="", counts=_counts(rest)))
+    return Totals(
+        since=answer.since,
+        until=answer.until,
+        counts=answer.counts,
+        rows=tuple(rows),
+        more=len(highest) > limit,
+    )
+
+
+def _by_key(answer: Totals, found: Iterable[tuple[str, Total]], limit: int) -> Totals:
+    sums: dict[str, Counter[Measure]] = {}
+    for key, total in found:
+        sums.setdefault(key, Counter())[_measure(total.type, total.grant_type)] += total.count
+    rows = [TotalsRow(key=key, counts=_counts(each)) for key, each in sums.items()]
+    rows.sort(key=lambda row: (-row.total, row.key))
+    return Totals(
+        since=answer.since,
+        until=answer.until,
+        counts=answer.counts,
+        rows=tuple(rows[:limit]),
+        more=len(rows) > limit,
+    )
+
+
+def _measure(type: EventType, grant_type: str) -> Measure:
+    if type is EventType.TOKEN_ISSUED and grant_type == REFRESH:
+        return Measure.REFRESHED
+    return _OF_TYPE[type]
+
+
+def _sum(found: Iterable[Total]) -> Counter[Measure]:
+    sums: Counter[Measure] = Counter()
+    for total in found:
+        sums[_measure(total.type, total.grant_type)] += total.count
+    return sums
+
+
+def _counts(sums: Counter[Measure]) -> Counts:
+    """All measures, in their order."""
+    return {measure: sums[measure] for measure in Measure}
+
+
+def before(until: datetime, length: timedelta) -> datetime:
+    """So long before a time, or as early as times go."""
+    first = datetime.min.replace(tzinfo=UTC)
+    return until - length if until - first > length else first
+
+
+def _check_time(since: datetime, until: datetime) -> None:
+    if since < _EARLIEST or until > _LATEST:
+        raise BadSearch(f"nothing is counted before {_EARLIEST:%Y} and after {_LATEST:%Y}")
+    if since >= until:
+        raise BadSearch("the beginning of the time is not before its end: there is nothing to count")
+    if until - since > MAXIMUM_TIME:
+        raise BadSearch(f"that is longer than {MAXIMUM_TIME.days} days: name a shorter time")
+
+
+def _check_id(client_id: str | None) -> None:
+    if client_id is not None and (client_id == "" or "\0" in client_id or not client_id.isprintable()):
+        raise BadSearch("no client has such an id")
+
+
+def _hours_since(engine: Engine) -> datetime | None:
+    """The first hour that is surely still kept; None if all are."""
+    lifetime = engine.settings.hourly_statistics_lifetime
+    return begin_of(Step.HOUR, engine.now) - timedelta(seconds=lifetime) if lifetime else None
+
+
+def _span(engine: Engine, step: Step, since: datetime, until: datetime) -> Span:
+    """The hours, days or months that a time touches."""
+    _check_time(since, until)
+    if step is Step.HOUR:
+        kept_since = _hours_since(engine)
+        if kept_since is not None and since < kept_since:
+            raise BadSearch(
+                f"hours are kept for {_days(engine.settings.hourly_statistics_lifetime)}: ask for days, or for a later time"
+            )
+    begin = begin_of(step, since)
+    last = begin_of(step, until)
+    span = Span(step=step, since=begin, until=last if last == until else end_of(step, until))
+    length = {Step.HOUR: HOUR, Step.DAY: DAY, Step.MONTH: 30 * DAY}[step]
+    if (span.until - span.since) / length > MAXIMUM_POINTS:
+        longer = "days" if step is Step.HOUR else "months"
+        raise BadSearch(
+            f"that would be more than {MAXIMUM_POINTS:,} {step}s: ask for {longer}, or for a shorter time"
+        )
+    return span
+
+
+def _times(span: Span) -> Sequence[datetime]:
+    times = []
+    at = span.since
+    while at < span.until:
+        times.append(at)
+        at = end_of(span.step, at)
+    return times
+
+
+def _spans(engine: Engine, since: datetime, until: datetime) -> Sequence[Span]:
+    """The time in as few pieces as possible: months in its middle, days and hours at its ends."""
+    _check_time(since, until)
+    kept_since = _hours_since(engine)
+    with_hours = until - since <= HOURS_OF and (kept_since is None or since >= kept_since)
+    smallest = Step.HOUR if with_hours else Step.DAY
+    begin, end = begin_of(smallest, since), begin_of(smallest, until)
+    if end != until:
+        end = end_of(smallest, until)
+    return _pieces(begin, end, smallest)
+
+
+def _pieces(since: datetime, until: datetime, step: Step) -> Sequence[Span]:
+    longer = {Step.HOUR: Step.DAY, Step.DAY: Step.MONTH}.get(step)
+    if longer is None:
+        return [Span(step=step, since=since, until=until)]
+    first, last = begin_of(longer, since), begin_of(longer, until)
+    if first != since:
+        first = end_of(longer, since)
+    if first >= last:
+        return [Span(step=step, since=since, until=until)]
+    spans = [Span(step=step, since=since, until=first)] if since < first else []
+    spans += _pieces(first, last, longer)
+    if last < until:
+        spans.append(Span(step=step, since=last, until=until))
+    return spans
+
+
+def _text(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def _days(seconds: int) -> str:
+    days = seconds // 86400
+    return f"{days} days" if days > 1 else f"{seconds // 3600} hours"

@@ -1,0 +1,70 @@
+"""The settings in effect: what each is, where it comes from, and what it means; secrets hidden."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from msgspec import Meta
+
+from authserver.ini import PLUGIN_PREFIX, PREFIX
+from authserver.plugins.asking import PluginSet
+from authserver.plugins.variants import shown
+from authserver.settings import Settings
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A setting as it was read at start.
+
+    Attributes:
+        key: as it is written in the INI file.
+        value: as it would be written there; `(secret)` for a secret, "" for nothing.
+        origin: `default`, `INI file`, `env:NAME` or `file:PATH`.
+        meaning: what it is, where that is declared.
+    """
+
+    key: str
+    value: str
+    origin: str
+    meaning: str = ""
+
+
+def of_server(settings: Settings, origins: Mapping[str, str]) -> Sequence[Setting]:
+    """The server's own settings, in the order in which they are declared."""
+    hints = typing.get_type_hints(Settings, include_extras=True)
+    return [
+        Setting(
+            key=f"{PREFIX}{item.name}",
+            value=shown(getattr(settings, item.name)),
+            origin=origins.get(f"{PREFIX}{item.name}", DEFAULT),
+            meaning=next(
+                (
+                    meta.description or ""
+                    for meta in typing.get_args(hints[item.name])
+                    if isinstance(meta, Meta)
+                ),
+                "",
+            ),
+        )
+        for item in fields(settings)
+    ]
+
+
+def of_plugins(plugins: PluginSet, origins: Mapping[str, str]) -> Mapping[str, Sequence[Setting]]:
+    """The settings of each plugin by its name, in the order of the INI file; those for single clients and resources too."""
+    return {name: list(_of_plugin(name, plugins, origins)) for name in plugins.names}
+
+
+def _of_plugin(name: str, plugins: PluginSet, origins: Mapping[str, str]) -> Iterator[Setting]:
+    plugin: typing.Any = plugins.plugin(name)
+    for item in fields(plugin):
+        if item.init:
+            key = f"{PLUGIN_PREFIX}{name}.{item.name}"
+            yield Setting(key=key, value=shown(getattr(plugin, item.name)), origin=origins.get(key, DEFAULT))
+    for variant in plugins.variants(name):
+        for key, value in variant.shown(name).items():
+            yield Setting(key=key, value=value, origin=origins.get(key, DEFAULT))

@@ -1,0 +1,107 @@
+"""Pages for operators at `/admin`: what there is, what was refused and why, and what needs attention.
+
+They work without JavaScript, are in English, and show no secret. How to add a page:
+
+1. Write `things.py` beside this file, with a function that takes a `Visit` and returns the values of the template:
+
+       def show(visit: Visit) -> Mapping[str, Any]:
+           return {"things": visit.engine.stores.things.page(after=visit.get("after"), limit=PAGE)}
+
+2. Write `templates/things.jinja2`: it extends `frame.jinja2` by its full name, as the others do, fills the blocks `title`
+   and `page`, and takes what it is made of from `authserver.web:templates/components.jinja2`, imported `with context`.
+3. Add its row at the end of `things.py`:
+
+       PAGES = (
+           Page(name="admin_things", path="/admin/things", show=show, template="things.jinja2", entry="Things"),
+       )
+
+4. Add `things` to `FAMILIES` below. The order there is that of the navigation.
+5. Add what it does to `tests/features/test_console.py`. That nobody else sees it, that its form has a token, and that it
+   asks for a recent sign-in is tested for every row.
+
+A page that changes something has `act` besides: it calls a function of `authserver.administration`, and returns
+`visit.see("admin_things", done="The thing is gone.")`. What is wrong with the input it raises as one of `PROBLEMS`
+(`pages.py`; add the errors of your functions): nothing is stored then, and the page is shown again with the sentence of
+the error, `visit.get(name)` being what was typed. What a page is about comes in the parameters that its row names in
+`keys`; the macro `form` sends them along. An act that ends something is a page of its own, which says what ends and how
+much of it before it is done (the macro `confirmation`). What may be shown only once, such as a new secret, is what `act`
+returns: values for the template `result`. `act_role` says who may do it; `visit.may("operate")` hides a button.
+
+Pages link to each other by name: `admin_client` with `client_id`, `admin_person` with `user_id`, `admin_grant` with
+`grant_id`, `admin_event` with `event_id`, and their lists `admin_clients`, `admin_people`, `admin_grants`, `admin_audit`;
+`templates/links.jinja2` has these links, which are texts until there is such a page (`visit.has`).
+
+Texts that others wrote go through the filter `visible`. Lists have a limit, and go on after a place (the macro `pager`); no
+table is counted as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import ClassVar
+
+from pyramid.config import Configurator
+
+from authserver.api import hookimpl
+from authserver.features.console import audit, overview, settings
+from authserver.features.console.access import Access, Role
+from authserver.features.console.pages import Page, Refused, refused_view, view_of
+
+FAMILIES = (overview, audit, settings)
+PAGES: tuple[Page, ...] = tuple(chain.from_iterable(family.PAGES for family in FAMILIES))
+_MAXIMUM_AGE = 31_536_000
+
+
+@dataclass(frozen=True)
+class AdminConsole:
+    """Serve the pages for operators at `/admin`, to signed-in people in these groups.
+
+    Whoever is in none of the groups gets 404 there. Nobody is, until an operator puts somebody into one: `authserver
+    user edit NAME --add-group authserver-admins`. A sign-in plugin that brings groups along, such as that for LDAP,
+    decides who is.
+
+    Attributes:
+        read: groups whose members may see everything: clients, people, grants, events and settings.
+        operate: groups whose members may also end and help: end grants and sessions, set passwords, lift limits.
+        administer: groups whose members may also change what the server is: clients, resources, keys.
+        age_for_reading: seconds after a sign-in in which somebody may see the pages (0 to 31536000); after that they
+            sign in again. 0: as long as the session lasts.
+        age_for_changing: the same for changes. People whom a proxy signs in cannot sign in again by a password: set 0 for
+            both.
+    """
+
+    reasons: ClassVar[Mapping[str, str]] = {"operator-input": ""}
+
+    read: tuple[str, ...] = ()
+    operate: tuple[str, ...] = ()
+    administer: tuple[str, ...] = ("authserver-admins",)
+    age_for_reading: int = 28_800
+    age_for_changing: int = 900
+
+    def __post_init__(self) -> None:
+        for name in ("age_for_reading", "age_for_changing"):
+            if not 0 <= getattr(self, name) <= _MAXIMUM_AGE:
+                raise ValueError(f"{name}: 0 to {_MAXIMUM_AGE} seconds")
+
+    @property
+    def access(self) -> Access:
+        """Whom the pages are for."""
+        return Access(
+            groups={
+                Role.READ: frozenset(self.read),
+                Role.OPERATE: frozenset(self.operate),
+                Role.ADMINISTER: frozenset(self.administer),
+            },
+            age_for_reading=self.age_for_reading,
+            age_for_changing=self.age_for_changing,
+        )
+
+    @hookimpl
+    def includeme(self, config: Configurator) -> None:
+        for page in PAGES:
+            view = view_of(page, PAGES, self.access)
+            # Whoever may not see a page cannot tell it from none by another method either.
+            config.add_endpoint(page.route, view, otherwise=view)
+        config.add_exception_view(refused_view(PAGES), context=Refused)

@@ -1,0 +1,50 @@
+"""Who may do what in the pages for operators, and how long ago they must have signed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+
+from authserver.api import Session, User
+
+# How far the clocks of our processes may be apart, in seconds; a sign-in that is further in the future was before the
+# clock was set back, and nobody knows how long ago that was.
+_APART = 60
+
+
+class Role(IntEnum):
+    """What an operator may do; each role may do what those before it may.
+
+    READ sees everything. OPERATE ends things and helps people and clients. ADMINISTER changes what the server is: clients,
+    resources, keys.
+    """
+
+    READ = 1
+    OPERATE = 2
+    ADMINISTER = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Whom the pages are for.
+
+    Attributes:
+        groups: whose members have a role; nobody else has it.
+        age_for_reading: seconds after a sign-in in which somebody may read; 0: as long as the session lasts.
+        age_for_changing: the same for changes.
+    """
+
+    groups: Mapping[Role, frozenset[str]]
+    age_for_reading: int
+    age_for_changing: int
+
+    def role_of(self, user: User) -> Role | None:
+        """The highest role of this person; None for somebody to whom the pages do not exist."""
+        return max((role for role, groups in self.groups.items() if groups & {*user.groups}), default=None)
+
+    def is_recent(self, session: Session, now: datetime, *, changes: bool) -> bool:
+        """Whether the sign-in of this session is recent enough."""
+        limit = self.age_for_changing if changes else self.age_for_reading
+        return not limit or -_APART <= (now - session.authenticated_at).total_seconds() <= limit

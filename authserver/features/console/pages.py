@@ -1,0 +1,266 @@
+"""What every page for operators has in common: who may see it, its form, its frame, and what is wrong with a request.
+
+A page is a row of a table (`Page`). The one view of all of them (`view_of`) holds role, sign-in and form token, so that no
+page can forget them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from pyramid.httpexceptions import HTTPException, HTTPMethodNotAllowed, HTTPNotFound
+from pyramid.renderers import render_to_response
+from pyramid.response import Response
+
+from authserver.administration import (
+    AlreadyExists,
+    BadAttributes,
+    BadMoment,
+    BadPassword,
+    BadSearch,
+    BadUsername,
+    ChangedMeanwhile,
+)
+from authserver.api import (
+    Engine,
+    InvalidRequest,
+    OAuthError,
+    PageError,
+    Parameters,
+    Request,
+    Route,
+    Unsealable,
+    User,
+    from_text,
+    own_url,
+    read_own_form,
+    read_page_query,
+    see_login,
+    see_other,
+    session_token,
+    to_text,
+)
+from authserver.features.console.access import Access, Role
+from authserver.web.languages import SOURCE, PageLanguage
+
+# What says that an operator's input cannot be used; each has a sentence that says what to do.
+PROBLEMS = (
+    AlreadyExists,
+    BadAttributes,
+    BadMoment,
+    BadPassword,
+    BadSearch,
+    BadUsername,
+    ChangedMeanwhile,
+    OAuthError,
+)
+TEMPLATES = "authserver.features.console:templates"
+_NOTICE = "notice-of-operator"
+# In the address of a page: the sealed sentence about what was just done.
+_DONE = "done"
+
+Show = Callable[["Visit"], Mapping[str, Any]]
+Act = Callable[["Visit"], "Mapping[str, Any] | Response"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page: one address, who may see it, and who may send its form.
+
+    Attributes:
+        name: of its route, which begins with `admin_`; the token of its form is bound to it.
+        path: below the issuer, without placeholders: what it is about comes in the query.
+        show: the values of its template, for GET; `status` among them is that of the answer.
+        template: in the folder `templates`; it extends `frame.jinja2`.
+        role: the least that may see it.
+        act: does what its form asks for, for POST. It returns `Visit.see(…)`, or the values of a page that shows what
+            cannot be shown again, such as a secret. None: the page has no form.
+        act_role: the least that may send the form.
+        keys: the names of the parameters that say what the page is about. They are in its address and in its form, and stay
+            when somebody has to sign in again.
+        entry: its label in the navigation; "" for a page that is reached from others.
+        below: the name of the page that is marked in the navigation while this one is shown; "" for itself.
+        result: the template for the values that `act` returns; "" for `template`.
+    """
+
+    name: str
+    path: str
+    show: Show
+    template: str
+    role: Role = Role.READ
+    act: Act | None = None
+    act_role: Role = Role.OPERATE
+    keys: tuple[str, ...] = ()
+    entry: str = ""
+    below: str = ""
+    result: str = ""
+
+    @property
+    def route(self) -> Route:
+        return Route(self.name, self.path, ("GET", "POST") if self.act else ("GET",), personal=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One request of an operator for a page: what its functions get.
+
+    Attributes:
+        sent: the parameters of the address, or of the form.
+        problem: why the form was refused that is shown again.
+    """
+
+    request: Request
+    page: Page
+    person: User
+    role: Role
+    sent: Parameters = field(repr=False)
+    problem: str = ""
+
+    @property
+    def engine(self) -> Engine:
+        return self.request.engine
+
+    @property
+    def application(self) -> Any:
+        """The parts of the server (`authserver.app.Application`)."""
+        return self.request.application
+
+    def get(self, name: str) -> str:
+        """What was sent under this name, without white space around it; "" for nothing. Raises InvalidRequest if twice."""
+        return (self.sent.get(name) or "").strip()
+
+    def may(self, role: str) -> bool:
+        """Whether the person has this role (`read`, `operate` or `administer`), so that a button makes sense."""
+        return self.role >= Role[role.upper()]
+
+    def address(self, name: str, /, **query: str | None) -> str:
+        """The address of a page, with these parameters; without those that are empty."""
+        return own_url(self.request, name, **{key: value for key, value in query.items() if value})
+
+    def has(self, name: str) -> bool:
+        """Whether there is a page of this name, for a link to it."""
+        return name in self.request.registry.routes
+
+    def token(self, name: str) -> str:
+        """The token of a form that is sent to this page."""
+        return session_token(self.request, name)
+
+    def see(self, name: str, /, *, done: str = "", **query: str | None) -> Response:
+        """Go to a page, which says what was done.
+
+        Args:
+            done: a sentence without secrets. It travels in the address, sealed: nobody else can have it said.
+        """
+        if done:
+            sealed = self.engine.ring.seal(done.encode(), purpose=_NOTICE, context=self._session_id)
+            query = {**query, _DONE: to_text(sealed)}
+        return see_other(self.address(name, **query))
+
+    def done(self) -> str:
+        """The sentence about what was just done; "" for none."""
+        try:
+            sealed = from_text(self.sent.get(_DONE) or "")
+            return self.engine.ring.open(sealed, purpose=_NOTICE, context=self._session_id).decode()
+        except (OAuthError, Unsealable):
+            return ""
+
+    @property
+    def _session_id(self) -> str:
+        return self.request.browser.session_id or ""
+
+
+class Refused(PageError):
+    """Something cannot be shown or done; the page says why. Nothing was done."""
+
+    def __init__(self, visit: Visit, problem: Exception) -> None:
+        cause = (
+            problem
+            if isinstance(problem, OAuthError)
+            else InvalidRequest(str(problem), reason="operator-input")
+        )
+        super().__init__(cause)
+        self.visit = replace(visit, problem=cause.description)
+
+
+def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Request], Response]:
+    """The view of a page: it asks for role, form token and sign-in, in this order, before anything is read or done."""
+
+    def view(request: Request) -> Response:
+        user, session = request.browser.user, request.browser.session
+        changes = request.method not in ("GET", "HEAD")
+        role = access.role_of(user) if user else None
+        if user is not None and (role is None or role < (page.act_role if changes else page.role)):
+            raise HTTPNotFound()
+        if request.method not in (*page.route.methods, "HEAD"):
+            raise HTTPMethodNotAllowed(headers={"Allow": ", ".join(page.route.methods)})
+        # Before anybody is sent to sign in: a request from another site must not lead anywhere.
+        sent = read_own_form(request) if changes else read_page_query(request)
+        if user is None or session is None or role is None:
+            return see_login(request, page=_back(page, sent, changes))
+        if not access.is_recent(session, request.engine.now, changes=changes):
+            return see_login(request, page=_back(page, sent, changes), again="yes")
+        request.language = PageLanguage(SOURCE)
+        visit = Visit(request=request, page=page, person=user, role=role, sent=sent)
+        do: Act = page.act if changes and page.act else page.show
+        try:
+            found = do(visit)
+        except PROBLEMS as problem:
+            if isinstance(problem, OAuthError) and problem.status >= 429:
+                raise  # too many requests, or a failure of the server
+            raise Refused(visit, problem) from problem
+        if isinstance(found, Response):
+            return found
+        template = page.result if changes and page.result else page.template
+        return _render(visit, template, found, pages)
+
+    return view
+
+
+def refused_view(pages: Sequence[Page]) -> Callable[[Refused, Request], Response]:
+    """The exception view: the form once more with what is wrong, or a page that says it."""
+
+    def view(refused: Refused, request: Request) -> Response:
+        visit = refused.visit
+        response: Response | None = None
+        if request.method == "POST":
+            try:
+                response = _render(visit, visit.page.template, visit.page.show(visit), pages)
+            except (*PROBLEMS, HTTPException):
+                response = None  # what the form was about is not there, or cannot be shown either
+        response = response or _render(visit, "problem.jinja2", {}, pages)
+        response.status_int = refused.status
+        return response
+
+    return view
+
+
+def _back(page: Page, sent: Parameters, changes: bool) -> str:
+    """The page to come back to after a sign-in; to the form, when it was sent: nothing is done then."""
+    kept = sent.only(*page.keys) if changes else sent.without(_DONE)
+    return f"{page.name}?{kept.encoded()}" if kept.encoded() else page.name
+
+
+def _render(visit: Visit, template: str, values: Mapping[str, Any], pages: Iterable[Page]) -> Response:
+    shown = visit.page.below or visit.page.name
+    frame = {
+        "visit": visit,
+        "problem": visit.problem,
+        "done": visit.done() if visit.request.method == "GET" else "",
+        "navigation": [
+            (page.entry, visit.address(page.name), page.name == shown)
+            for page in pages
+            if page.entry and visit.role >= page.role
+        ],
+    }
+    response: Response = render_to_response(f"{TEMPLATES}/{template}", {**frame, **values}, visit.request)
+    response.status_int = values.get("status", 200)
+    return response
+
+
+def with_query(url: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """An address with these parameters."""
+    query = urlencode([(name, value) for name, value in pairs if value])
+    return f"{url}?{query}" if query else url

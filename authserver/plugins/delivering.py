@@ -1,0 +1,43 @@
+"""Plugins that deliver events, as readers of the events (`authserver.event_readers`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from authserver.engine.event_stream import Numbered
+from authserver.engine.ports import Stores
+from authserver.plugins.asking import PluginSet
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Gives each event to one plugin (hook `deliver`).
+
+    Attributes:
+        plugin: its name.
+    """
+
+    interval: ClassVar[float] = 1.0
+    # If the plugin fails at the last one, it gets all of them again.
+    batch: ClassVar[int] = 50
+    begins_with_the_first: ClassVar[bool] = False
+
+    plugins: PluginSet
+    plugin: str
+
+    @property
+    def name(self) -> str:
+        return f"plugin {self.plugin}"
+
+    def take(self, events: Sequence[Numbered]) -> None:
+        self.plugins.deliver(self.plugin, tuple(event for _, event in events))
+
+    def keep(self, stores: Stores, events: Sequence[Numbered]) -> None:
+        """Nothing is stored."""
+
+
+def deliveries(plugins: PluginSet) -> tuple[Delivery, ...]:
+    """One for each plugin that delivers events."""
+    return tuple(Delivery(plugins, name) for name in plugins.delivering)

@@ -1,0 +1,82 @@
+"""The pages for operators in a real browser: for everybody, and from a refusal to its reason."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from authserver.features.console import PAGES
+from authserver.testing.live import live_server
+from authserver.testing.server import SETTINGS, Server
+from tests.browser.steps import sign_in
+from tests.browser.test_accessibility import AXE, assert_contrast, assert_fits
+
+NAME = "An application with a name that is as long as the name of an application can possibly be at all"
+
+
+@pytest.fixture(scope="module")
+def server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server process with an administrator, and a client that was refused."""
+    path = tmp_path_factory.mktemp("console") / "authserver.db"
+    shutil.copy(migrated_sqlite_file, path)
+    plugins = f"{SETTINGS['authserver.plugins']}\nadmin_console"
+    with live_server(f"sqlite:///{path}", {"authserver.plugins": plugins}) as server:
+        server.add_user("ada", groups=["authserver-admins"])
+        client, secret = server.add_client(
+            client_id="reports",
+            client_name=NAME,
+            grant_types=("client_credentials",),
+            scopes=("files.read",),
+        )
+        for scope in ("files.read", "files.write"):
+            server.token(client, secret, grant_type="client_credentials", scope=scope)
+        yield server
+
+
+def addresses(server: Server) -> list[str]:
+    """Every page that needs nothing to be about, and one event."""
+    refused = [row["event_id"] for row in server.rows("events") if row["type"] == "token.refused"]
+    # Of the settings a few are enough: they are all shown alike.
+    own = [f"{page.path}?search=admin" for page in PAGES if not page.keys]
+    return [*own, "/admin/audit?actor=nobody&client=reports", f"/admin/audit/event?event_id={refused[0]}"]
+
+
+def test_every_page_for_operators_is_for_everybody(page: Page, server: Server, watch) -> None:
+    """WCAG 2.2 AA by rule in light and dark; 320 px, 1440 px and 200 % zoom without sideways scrolling."""
+    page.goto(f"{server.issuer}/admin")
+    sign_in(page, "ada")
+    for address in addresses(server):
+        page.goto(server.issuer + address)
+        expect(page.get_by_role("heading", level=1)).to_have_count(1)
+        expect(page.get_by_role("navigation", name="Administration")).to_have_count(1)
+        page.locator("details").evaluate_all("folds => folds.forEach((fold) => { fold.open = true; })")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type] # a scheme
+            results = Axe().run(page, options=AXE)
+            assert results.violations_count == 0, f"{address}, {scheme}: {results.generate_report()}"
+            assert_contrast(page, f"{address}, {scheme}")
+        for width in (320, 640, 1440):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert_fits(page, f"{address}, {width} px")
+
+
+def test_from_a_client_to_why_it_was_refused(open_page: Callable[..., Page], server: Server) -> None:
+    """In two clicks, without JavaScript, by keyboard."""
+    page = open_page(java_script_enabled=False)
+    page.goto(f"{server.issuer}/admin")
+    sign_in(page, "ada")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+    page.get_by_label("or client id").fill("reports")
+    page.get_by_label("or client id").press("Enter")
+    table = page.get_by_role("table", name="Events, newest first")
+    expect(table.get_by_role("row")).to_have_count(2)
+    table.get_by_role("link").first.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("token.refused")
+    expect(page.get_by_text("authserver client edit reports --add-scope files.write")).to_be_visible()
+    page.get_by_text("What was asked").last.click()
+    expect(page.get_by_text("client_credentials").last).to_be_visible()
