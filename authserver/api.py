@@ -89,6 +89,9 @@ For an endpoint with problem details (RFC 9457): its `Medium` is `PROBLEM`; it r
 plugin that serves a resource itself declares it in a mapping `own_resources`, by the path below the issuer;
 `describe_issued` says of a token what introspection says. What operators do is in `authserver.administration`.
 
+For requests as a whole (`observe_request`): a `Timeline` has the ids of a request, how it was answered, and the work for
+it, each piece a `Span` of its `SpanKind`.
+
 For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` says what the endpoint takes, answers and
 refuses with, each `Parameter` with its JSON Schema. What a plugin adds to operations of others it declares in a class
 variable `described`, a mapping of `Described`. `AUTHORIZATION_REQUEST` and `AUTHORIZATION_ERRORS` are what an
@@ -223,6 +226,7 @@ from authserver.engine.records import (
     User,
 )
 from authserver.engine.sources import network_of
+from authserver.engine.timeline import Span, SpanKind, Timeline
 from authserver.engine.token import authenticate, proven_key
 from authserver.engine.tokens.assertions import (
     TRUSTED_ALGORITHMS,
@@ -264,6 +268,7 @@ from authserver.protocols import (
     IntrospectionDecisionHook,
     LoginDecisionHook,
     ObserveHook,
+    ObserveRequestHook,
     OriginDecisionHook,
     PrivateUseRedirectUrisHook,
     RateDecisionHook,
@@ -379,6 +384,7 @@ __all__ = [
     "NothingThere",
     "OAuthError",
     "ObserveHook",
+    "ObserveRequestHook",
     "Operation",
     "OriginDecisionHook",
     "Origins",
@@ -411,7 +417,10 @@ __all__ = [
     "Session",
     "SignIn",
     "SingleUse",
+    "Span",
+    "SpanKind",
     "TemporarilyUnavailable",
+    "Timeline",
     "Token",
     "TokenBindingHook",
     "TokenClaimsHook",

@@ -140,6 +140,13 @@ class Application:
             engine.journal.user_id = letter.user.user_id
             engine.record(EventType.MAIL_FAILED, details={"letter": letter.kind})
 
+    def events_waiting(self) -> Mapping[str, int]:
+        """How many events each reader has still to take, by its name; nothing when the database is away."""
+        try:
+            return {reading.reader.name: reading.backlog() for reading in self.readings}
+        except StorageUnavailable:
+            return {}
+
     def close(self) -> None:
         """Stop what works in the background, store what was counted, close plugins and connections. Harmless twice."""
         self.caretaker.stop()
@@ -300,6 +307,8 @@ def _build(
     languages.check(settings)
     sealing_keys = KeyRing(key_ring(settings))
     storage = _open_database(settings.database_url.value)
+    if plugins.serves("observe_request"):
+        storage.watch()
     insecure_shadows: list[str] = []
     if load is not None and settings.shadow_plugins:
         shadows, insecure_shadows = load(

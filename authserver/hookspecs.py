@@ -51,6 +51,7 @@ from authserver.engine.records import (
     Token,
     User,
 )
+from authserver.engine.timeline import Timeline
 from authserver.engine.tokens.issuing import CODE_DETAILS, CORE_CLAIMS, CORE_RESPONSE_MEMBERS
 from authserver.hooks import (
     CONTRIBUTING,
@@ -1036,6 +1037,33 @@ def deliver(events: Sequence[Event]) -> None:
         def deliver(self, events):
             for event in events:
                 self.queue.send(key=event.event_id, body=event.type, timeout=10)
+
+    Added in 0.1.
+    """
+
+
+@observing(timed=True)
+def observe_request(timeline: Timeline) -> None:
+    """Called with each request when its answer is made, before it is sent.
+
+    While a plugin serves this hook, the timeline has the work for the request as spans: decisions, statements, fetches and
+    password checks.
+
+    Arguments:
+        timeline: the request with its ids, its endpoint, status and duration, why it was refused, and its spans; no secret,
+            and nothing of a person.
+
+    Answers:
+        Nothing. A failure is logged and changes nothing; a slow observer delays the response, up to the time limit.
+
+    Nobody: spans are not collected.
+
+    Example::
+
+        @hookimpl
+        def observe_request(self, timeline):
+            if timeline.nanoseconds > 1_000_000_000:
+                log.warning("%s took more than a second", timeline.endpoint)
 
     Added in 0.1.
     """

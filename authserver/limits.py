@@ -47,6 +47,14 @@ MAXIMUM_PARAMETER: Annotated[
     ),
 ] = 8_192
 
+MAXIMUM_REQUEST_ID: Annotated[
+    int,
+    Bound(
+        "characters of a request id that a trusted proxy sends",
+        "every line of the log and every event has it; what is longer is cut, and nothing is refused",
+    ),
+] = 64
+
 # ---- What a client asks for -------------------------------------------------------------------------
 
 MAXIMUM_SCOPE: Annotated[

@@ -50,6 +50,7 @@ from authserver.engine.records import (
     Token,
     User,
 )
+from authserver.engine.timeline import Timeline
 from authserver.settings import Secret
 
 
@@ -745,5 +746,24 @@ class DeliverHook(Protocol):
         Answers:
             Nothing. To return says that nothing of these events is to be done any more. It must end by itself: no time limit
             ends it.
+        """
+        ...
+
+
+class ObserveRequestHook(Protocol):
+    """Of a plugin that serves `observe_request`."""
+
+    def observe_request(self, *, timeline: Timeline) -> None:
+        """Called with each request when its answer is made, before it is sent.
+
+        While a plugin serves this hook, the timeline has the work for the request as spans: decisions, statements, fetches and
+        password checks.
+
+        Arguments:
+            timeline: the request with its ids, its endpoint, status and duration, why it was refused, and its spans; no secret,
+                and nothing of a person.
+
+        Answers:
+            Nothing. A failure is logged and changes nothing; a slow observer delays the response, up to the time limit.
         """
         ...

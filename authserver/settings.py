@@ -363,6 +363,27 @@ class Settings:
             )
         ),
     ] = ForwardingHeader.X_FORWARDED
+    request_id_header: Annotated[
+        str,
+        Meta(
+            # Not one that carries a credential: the id is in every line of the log.
+            pattern=r"^(?!(?i:authorization|proxy-authorization|cookie)$)([A-Za-z0-9]+(-[A-Za-z0-9]+)*)?$",
+            max_length=60,
+            description=(
+                "The header in which the trusted proxies send the id of a request, such as `X-Request-ID`; empty: every "
+                "request gets a new one. A proxy must set it itself, and never pass on that of a client."
+            ),
+        ),
+    ] = ""
+    continue_traces: Annotated[
+        bool,
+        Meta(
+            description=(
+                "Whether a request is part of the trace that its header `traceparent` names (W3C Trace Context), if a "
+                "trusted proxy sent it. Otherwise each request begins a trace."
+            )
+        ),
+    ] = False
     fetch_time_limit: Annotated[
         float,
         Meta(

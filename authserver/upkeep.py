@@ -126,11 +126,13 @@ class Caretaker:
     Attributes:
         removed: how many rows this process deleted, by kind, with their dependent rows.
         last_run: when this process last did the work; None when it never did.
+        last_finished: when it last left nothing that could be deleted; None when it never did.
     """
 
     def __init__(self, storage: Storage, settings: Settings, floods: Floods) -> None:
         self.removed: Counter[Disposable] = Counter()
         self.last_run: datetime | None = None
+        self.last_finished: datetime | None = None
         self._storage = storage
         self._settings = settings
         self._floods = floods
@@ -199,6 +201,7 @@ class Caretaker:
                 if not self._take_lease():
                     return
                 renewed = time.monotonic()
+        self.last_finished = now
 
     def _take_sample(self, now: datetime) -> None:
         """Note how much there is, once an hour. If it takes longer than the database lets it, the rest is done anyway."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -38,6 +39,7 @@ from authserver.engine.records import (
     User,
 )
 from authserver.engine.resource_registry import Registry, TokenForm
+from authserver.engine.timeline import FactsLater, SpanKind, note
 from authserver.engine.turnstile import Turnstile
 from authserver.limits import MAXIMUM_CLIENT_ID
 from authserver.settings import AccessTokenFormat, Settings
@@ -58,6 +60,7 @@ class Caller:
         headers: by lower-case name, without those that carry credentials.
         authorization: the Authorization header, if any.
         url: of the endpoint, made from the issuer and never from the Host header; empty if there is none.
+        request_id: in its answer, its lines of the log and its events; empty where no request is answered.
     """
 
     endpoint: str
@@ -285,7 +288,9 @@ class Engine(Parts):
         Raises:
             ServerError: a plugin failed, so nothing may be decided (R-14).
         """
+        began = time.perf_counter_ns()
         ruling = self.policies.decide(question)
+        note(SpanKind.DECISION, ruling.hook, began, FactsLater(ruling.as_facts))
         if note_silence or ruling.verdict is not Verdict.SILENT:
             self.journal.decisions.append(ruling)
         if ruling.failed:

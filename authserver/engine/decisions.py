@@ -188,6 +188,19 @@ class Ruling(Generic[T_co]):
             "answers": [answer.as_record() for answer in self.answers],
         }
 
+    def as_facts(self) -> dict[str, Any]:
+        """The ruling as the timeline of its request has it: who decided what, without question and value."""
+        return {
+            "verdict": str(self.verdict),
+            "reason": self.reason,
+            "decided_by": self.decided_by,
+            "answers": tuple(
+                (answer.by, str(answer.verdict), answer.reason, answer.microseconds)
+                for answer in self.answers
+                if answer.verdict is not Verdict.SILENT
+            ),
+        }
+
 
 def _masked(value: Any) -> Any:
     """The same JSON value without credentials of this server in its texts (R-04)."""

@@ -45,6 +45,7 @@ from authserver.engine.records import (
     Total,
     User,
 )
+from authserver.engine.timeline import Timeline
 from authserver.limits import MAXIMUM_DOCUMENT
 
 F = TypeVar("F")
@@ -669,6 +670,9 @@ class Policies(Protocol):
 
         Raises ContributionFailed when one of them fails, and the OAuthError of one that refuses where it may.
         """
+
+    def observe_request(self, timeline: Timeline, /) -> None:
+        """Notify the plugins that observe requests. Never raises."""
 
     def all_declared(self, attribute: str, /) -> Mapping[str, Sequence[Any]]:
         """The mappings that plugins have in this attribute: by key, what each has, in the order of the plugins."""

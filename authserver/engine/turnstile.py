@@ -19,6 +19,9 @@ class Turnstile:
 
     Args:
         at_once: how many.
+
+    Attributes:
+        turned_away: how many were, since the start.
     """
 
     def __init__(self, at_once: int) -> None:
@@ -27,6 +30,17 @@ class Turnstile:
         self._places: list[str] = []
         self._turns: list[str] = []
         self._changed = threading.Condition()
+        self.turned_away = 0
+
+    @property
+    def running(self) -> int:
+        """How many have a turn."""
+        return len(self._turns)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return max(0, len(self._places) - len(self._turns))
 
     @contextmanager
     def turn(self, who: str) -> Iterator[None]:
@@ -37,6 +51,7 @@ class Turnstile:
         """
         with self._changed:
             if not _is_free(self._places, 2 * self._at_once, who):
+                self.turned_away += 1
                 raise TooBusy
             self._places.append(who)
         try:
@@ -44,6 +59,7 @@ class Turnstile:
                 if not self._changed.wait_for(
                     lambda: _is_free(self._turns, self._at_once, who), WAIT_SECONDS
                 ):
+                    self.turned_away += 1
                     raise TooBusy
                 self._turns.append(who)
             try:

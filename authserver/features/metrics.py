@@ -1,12 +1,19 @@
-"""Figures for Prometheus: what happened, and the state of clean-up."""
+"""Figures for Prometheus: requests, refusals, events, keys, the database, and the state of clean-up.
+
+Labels have names that this server knows, and never what a request brings (R-16): endpoints of the route table, and error
+codes and reasons that are declared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any, ClassVar
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -14,14 +21,24 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 
-from authserver.api import Event, Route, Secret, equal, hookimpl
+from authserver.api import Event, OAuthError, Route, Secret, SpanKind, Timeline, equal, hookimpl
+from authserver.explaining.remedies import REMEDIES, WITHOUT_REMEDY
+
+# Seconds. A request waits at most some ten seconds for the database and as long for a fetch.
+REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+STATEMENT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+# Operations of the database that have figures of their own.
+OPERATIONS = ("SELECT", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT")
+# In place of a name that is not known here, and of none: a refused sign-in has no error code.
+OTHER, NONE = "other", "none"
 
 
 @dataclass(eq=False)
 class Metrics:
     """Serve `/metrics` in the text format of Prometheus, to callers with one of the operator's tokens.
 
-    Each process has its own counters; only the backlog is the same in all of them.
+    Each process has its own counters, so collect from the management listener of each. What is read from the database, such
+    as the backlog, is the same in all of them.
 
     Attributes:
         tokens: bearer tokens for the collectors, each of at least 32 random characters. Without one, anybody
@@ -33,6 +50,7 @@ class Metrics:
     tokens: tuple[Secret, ...] = field(default=(), repr=False)
     registry: CollectorRegistry = field(init=False, repr=False)
     events: Counter = field(init=False, repr=False)
+    requests: Requests = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if any(len(token.value) < 32 for token in self.tokens):
@@ -44,6 +62,7 @@ class Metrics:
         self.events = Counter(
             "authserver_events", "What happened, by type.", ["type"], registry=self.registry
         )
+        self.requests = Requests(self.registry)
 
     @property
     def insecure(self) -> tuple[str, ...]:
@@ -51,10 +70,24 @@ class Metrics:
 
     @hookimpl
     def includeme(self, config: Configurator) -> None:
-        self.registry.register(Upkeep(config.registry.application.caretaker))
-        self.registry.register(Floods(config.registry.application.floods))
-        self.registry.register(Fetches(config.registry.application.parts.fetcher.outcomes))
-        self.registry.register(Figures(config.registry.application.parts.policies.figures))
+        application = config.registry.application
+        self.requests.know(application.parts.policies)
+        build = Gauge(
+            "authserver_build", "The versions that run.", ["version", "python"], registry=self.registry
+        )
+        build.labels(version("authserver"), platform.python_version()).set(1)
+        ProcessCollector(registry=self.registry)
+        for collector in (
+            Upkeep(application.caretaker),
+            EventsWaiting(application.events_waiting),
+            Floods(application.floods),
+            Fetches(application.parts.fetcher.outcomes),
+            SigningKeys(application.parts.signer.living),
+            Connections(application.storage.connections),
+            PasswordChecks(application.parts.password_checks),
+            Figures(application.parts.policies.figures),
+        ):
+            self.registry.register(collector)
         config.add_endpoint(
             Route("metrics", "/metrics", ("GET",), stored=False, for_operators=True), self.page
         )
@@ -62,6 +95,10 @@ class Metrics:
     @hookimpl
     def observe(self, event: Event) -> None:
         self.events.labels(event.type).inc()
+
+    @hookimpl
+    def observe_request(self, timeline: Timeline) -> None:
+        self.requests.count(timeline)
 
     def page(self, request: Request) -> Response:
         """GET /metrics."""
@@ -79,8 +116,98 @@ class Metrics:
         return known and scheme.lower() == "bearer"
 
 
-class Upkeep(Collector):
-    """The state of clean-up, read when the figures are requested.
+class Requests:
+    """What is counted of every request.
+
+    Args:
+        registry: of the figures.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._took = Histogram(
+            "authserver_request_duration_seconds",
+            "From the beginning of a request to its answer, by endpoint and class of status.",
+            ["endpoint", "status"],
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self._refused = Counter(
+            "authserver_refusals",
+            "Requests that were refused or failed, by endpoint, error code and reason.",
+            ["endpoint", "error", "reason"],
+            registry=registry,
+        )
+        statements = Histogram(
+            "authserver_database_statement_duration_seconds",
+            "Statements of requests and their commits, by operation.",
+            ["operation"],
+            buckets=STATEMENT_BUCKETS,
+            registry=registry,
+        )
+        self._statements = {name: statements.labels(name) for name in OPERATIONS}
+        self._other = statements.labels(OTHER)
+        self._waits = Histogram(
+            "authserver_database_connection_wait_seconds",
+            "How long requests waited for a connection to the database.",
+            buckets=STATEMENT_BUCKETS,
+            registry=registry,
+        )
+        self._checks = Histogram(
+            "authserver_password_check_duration_seconds",
+            "Passwords that were checked or set, with the wait for their turn.",
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+        # Looking a label up costs more than counting.
+        self._of: dict[tuple[str, int], Histogram] = {}
+        self._codes = self._reasons = frozenset[str]()
+
+    def know(self, policies: Any) -> None:
+        """Let the names that are declared be labels: error codes, and the reasons of the server and its plugins."""
+        self._codes = frozenset({"", *_codes(OAuthError)})
+        self._reasons = frozenset({*REMEDIES, *WITHOUT_REMEDY}).union(
+            *(getattr(policies.plugin(name), "reasons", ()) for name in policies.names)
+        )
+
+    def count(self, timeline: Timeline) -> None:
+        """Count this request, and the work for it."""
+        status = timeline.status // 100
+        endpoint = timeline.endpoint or OTHER
+        took = self._of.get((endpoint, status))
+        if took is None:
+            took = self._of[endpoint, status] = self._took.labels(endpoint, f"{status}xx")
+        took.observe(timeline.nanoseconds / 1e9)
+        if timeline.error_id:
+            error = (timeline.error or NONE) if timeline.error in self._codes else OTHER
+            reason = timeline.reason if timeline.reason in self._reasons else OTHER
+            self._refused.labels(endpoint, error, reason).inc()
+        for span in timeline.spans or ():
+            if span.kind is SpanKind.STATEMENT:
+                self._statements.get(span.name, self._other).observe(span.nanoseconds / 1e9)
+            elif span.kind is SpanKind.CONNECTION:
+                self._waits.observe(span.nanoseconds / 1e9)
+            elif span.kind is SpanKind.PASSWORD_CHECK:
+                self._checks.observe(span.nanoseconds / 1e9)
+
+
+def _codes(kind: type[OAuthError]) -> Iterator[str]:
+    """The error codes of these errors and of their subclasses."""
+    if code := getattr(kind, "code", ""):
+        yield code
+    for other in kind.__subclasses__():
+        yield from _codes(other)
+
+
+class ReadLater(Collector):
+    """Figures that are read when they are requested."""
+
+    def describe(self) -> list[Metric]:
+        """Empty, because otherwise the registry would call `collect`, and so the database, at start."""
+        return []
+
+
+class Upkeep(ReadLater):
+    """The state of clean-up.
 
     Args:
         caretaker: the `authserver.upkeep.Caretaker` of this process.
@@ -101,20 +228,46 @@ class Upkeep(Collector):
         for kind, count in self._caretaker.backlog().items():
             backlog.add_metric([kind], count)
             removed.add_metric([kind], self._caretaker.removed[kind])
-        last_run = GaugeMetricFamily(
-            "authserver_upkeep_last_run_timestamp_seconds", "When this process last cleaned up; 0: never."
+        yield from (backlog, removed)
+        yield _moment(
+            "authserver_upkeep_last_run_timestamp_seconds",
+            "When this process last cleaned up; 0: never.",
+            self._caretaker.last_run,
         )
-        last = self._caretaker.last_run
-        last_run.add_metric([], last.timestamp() if last else 0)
-        yield from (backlog, removed, last_run)
-
-    def describe(self) -> list[Metric]:
-        """Empty, because otherwise the registry would call `collect`, and so the database, at start."""
-        return []
+        yield _moment(
+            "authserver_upkeep_last_finished_timestamp_seconds",
+            "When this process last cleaned up all there was; 0: never.",
+            self._caretaker.last_finished,
+        )
 
 
-class Floods(Collector):
-    """How many refusals were counted instead of being stored, read when the figures are requested.
+def _moment(name: str, meaning: str, moment: datetime | None) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, meaning, value=moment.timestamp() if moment else 0)
+
+
+class EventsWaiting(ReadLater):
+    """How many events the readers of events have still to take.
+
+    Args:
+        read: gives how many, by the name of the reader.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily(
+            "authserver_events_waiting",
+            "Events that a reader has still to take, such as a plugin that delivers them.",
+            labels=["reader"],
+        )
+        for reader, count in self._read().items():
+            waiting.add_metric([reader], count)
+        yield waiting
+
+
+class Floods(ReadLater):
+    """How many refusals were counted instead of being stored.
 
     Args:
         floods: the `authserver.engine.floods.Floods` of this process.
@@ -133,13 +286,9 @@ class Floods(Collector):
             counted.add_metric([kind], count)
         yield counted
 
-    def describe(self) -> list[Metric]:
-        """Empty, as for `Upkeep`."""
-        return []
 
-
-class Fetches(Collector):
-    """What came of requests for documents of other servers, read when the figures are requested.
+class Fetches(ReadLater):
+    """What came of requests for documents of other servers.
 
     Args:
         read: gives how often each outcome came about.
@@ -156,13 +305,97 @@ class Fetches(Collector):
             fetches.add_metric([outcome], count)
         yield fetches
 
-    def describe(self) -> list[Metric]:
-        """Empty, as for `Upkeep`."""
-        return []
+
+class SigningKeys(ReadLater):
+    """The ages of the signing keys.
+
+    Args:
+        read: gives those that are not removed.
+    """
+
+    def __init__(self, read: Callable[[], Sequence[Any]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        age = GaugeMetricFamily(
+            "authserver_signing_key_age_seconds",
+            "For how long the key that signs has signed, by algorithm.",
+            labels=["algorithm"],
+        )
+        step = GaugeMetricFamily(
+            "authserver_signing_key_next_step_seconds",
+            "Until the next step of a key that has one: of several in a state the soonest, by algorithm and state.",
+            labels=["algorithm", "state"],
+        )
+        now = datetime.now(UTC)
+        soonest: dict[tuple[str, str], float] = {}
+        for key in self._read():
+            state = str(key.state(now))
+            begins, ends = {
+                "staged": (None, key.activates_at),
+                "active": (key.activates_at, key.retires_at),
+                "retiring": (None, key.ends_at),
+            }.get(state, (None, None))
+            if begins:
+                age.add_metric([key.algorithm], (now - begins).total_seconds())
+            if ends:
+                seconds = (ends - now).total_seconds()
+                soonest[key.algorithm, state] = min(seconds, soonest.get((key.algorithm, state), seconds))
+        for labels, seconds in soonest.items():
+            step.add_metric(labels, seconds)
+        yield from (age, step)
 
 
-class Figures(Collector):
-    """What the plugins say of themselves, read when the figures are requested.
+class Connections(ReadLater):
+    """The connections of this process to the database.
+
+    Args:
+        read: gives how many are `in_use` and `idle`, and how many there may be, `limit`.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        found = dict(self._read())
+        limit = found.pop("limit", 0)
+        connections = GaugeMetricFamily(
+            "authserver_database_connections", "Connections to the database, by state.", labels=["state"]
+        )
+        for state, count in found.items():
+            connections.add_metric([state], count)
+        yield connections
+        yield GaugeMetricFamily(
+            "authserver_database_connections_limit", "How many of them there may be.", value=limit
+        )
+
+
+class PasswordChecks(ReadLater):
+    """The queue of those who wait until a password is hashed.
+
+    Args:
+        turnstile: what lets them in.
+    """
+
+    def __init__(self, turnstile: Any) -> None:
+        self._turnstile = turnstile
+
+    def collect(self) -> Iterator[Metric]:
+        checks = GaugeMetricFamily(
+            "authserver_password_checks", "Password checks at this moment, by state.", labels=["state"]
+        )
+        checks.add_metric(["running"], self._turnstile.running)
+        checks.add_metric(["waiting"], self._turnstile.waiting)
+        yield checks
+        yield CounterMetricFamily(
+            "authserver_password_checks_turned_away",
+            "Password checks that were refused because too many waited.",
+            value=self._turnstile.turned_away,
+        )
+
+
+class Figures(ReadLater):
+    """What the plugins say of themselves.
 
     Args:
         read: gives the meaning and the value of each, by its name.
@@ -174,7 +407,3 @@ class Figures(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, (meaning, value) in self._read().items():
             yield GaugeMetricFamily(f"authserver_{name}", meaning, value=value)
-
-    def describe(self) -> list[Metric]:
-        """Empty, as for `Upkeep`."""
-        return []

@@ -29,6 +29,7 @@ from authserver.engine.documents import (
     FetchProblem,
     Reply,
 )
+from authserver.engine.timeline import SpanKind, note
 from authserver.engine.uris import is_loopback, malformed
 from authserver.fetching import freshness
 from authserver.fetching.addresses import Address, Reach
@@ -57,6 +58,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 USER_AGENT = "authserver"
+# Characters of the name of a host (RFC 1035, 2.3.4).
+MAXIMUM_HOST = 255
 # Failures of one host within a minute, after which it is left alone until that minute ends. A host that gave no answer
 # will give none to the next request. A bad answer, 5xx too, is one to a path that a stranger chose, and many publish on
 # one host: so more of those are needed than the callers' own limits let one source cause (`failed_fetch`).
@@ -128,6 +131,13 @@ def fetcher_of(settings: Settings) -> Fetcher:
         raise SettingsError([f"authserver.fetch_ca_file: {error}"]) from None
 
 
+def _host_of(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "")[:MAXIMUM_HOST]
+    except ValueError:
+        return ""
+
+
 class Fetcher:
     """Implements `engine.ports.Fetcher`. Safe for many threads.
 
@@ -160,7 +170,7 @@ class Fetcher:
 
     def fetch(self, kind: DocumentKind[T], url: str, *, again: bool = False) -> Document[T]:
         """See `engine.ports.Fetcher`."""
-        with self._counting() as outcome:
+        with self._counting(kind.name, url) as outcome:
             document = self._found(kind, url, again)
             outcome.append(LAST_GOOD if document.is_last_good else CACHED if document.age else FETCHED)
             return document
@@ -181,9 +191,10 @@ class Fetcher:
             return dict(self._outcomes)
 
     @contextmanager
-    def _counting(self) -> Iterator[list[str]]:
-        """Count what is appended, or the problem that is raised."""
+    def _counting(self, name: str, url: str) -> Iterator[list[str]]:
+        """Count what is appended, or the problem that is raised, and note it for the request that this is for."""
         outcome: list[str] = []
+        began = time.perf_counter_ns()
         try:
             yield outcome
         except FetchFailed as error:
@@ -191,8 +202,9 @@ class Fetcher:
             raise
         finally:
             with self._lock:
-                for name in outcome:
-                    self._outcomes[name] += 1
+                for each in outcome:
+                    self._outcomes[each] += 1
+            note(SpanKind.FETCH, name, began, {"host": _host_of(url), "outcome": "".join(outcome)})
 
     def _found(self, kind: DocumentKind[T], url: str, again: bool) -> Document[T]:
         """The document, from the cache or elsewhere. Raises FetchFailed."""
@@ -235,7 +247,7 @@ class Fetcher:
     ) -> Reply:
         """See `engine.ports.Fetcher`."""
         deadline = time.monotonic() + self._limits.seconds
-        with self._counting() as outcome:
+        with self._counting("sent", url) as outcome:
             destination = self._destination(url)
             try:
                 reply = self._ask("POST", destination, headers, deadline, body=body, maximum=maximum)

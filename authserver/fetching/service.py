@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Container, Mapping
 from urllib.parse import urlsplit
 
 from authserver.engine.documents import Reply
+from authserver.engine.timeline import SpanKind, note
 from authserver.fetching.connections import (
     SUCCESSES,
     Exchange,
@@ -55,6 +57,7 @@ class Service:
         except ValueError as error:
             raise ValueError(f"ca_file: {error}") from None
         self.name = f"{parts.scheme}://{parts.netloc}"
+        self._host = host
         self._target = target_of(parts.path, parts.query)
         self._pool = open_pool(parts.scheme, host, port, context=context, connections=connections)
 
@@ -78,7 +81,13 @@ class Service:
             FetchFailed: there is no answer within these limits, or it is a redirect.
         """
         exchange = Exchange(deadline, anywhere, system_resolve)
-        return ask(self._pool, exchange, "POST", self._target, headers, body, maximum=maximum, read=read)
+        began, outcome = time.perf_counter_ns(), "failed"
+        try:
+            reply = ask(self._pool, exchange, "POST", self._target, headers, body, maximum=maximum, read=read)
+            outcome = "answered"
+            return reply
+        finally:
+            note(SpanKind.FETCH, "service", began, {"host": self._host, "outcome": outcome})
 
     def close(self) -> None:
         """Close the connections that are kept."""

@@ -24,6 +24,7 @@ from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import Question
 from authserver.engine.records import Event
+from authserver.engine.timeline import Timeline
 from authserver.hooks import PROJECT, Contributing, Deciding, Hook, is_refusal, refusals_in
 from authserver.hookspecs import CONTRIBUTING, DECIDING, every_hook
 from authserver.ini import PLUGIN_PREFIX
@@ -348,12 +349,19 @@ class PluginSet:
 
     def observe(self, event: Event) -> None:
         """Call every observing plugin; a failure is logged and changes no answer."""
-        for implementation in self._implementations["observe"]:
+        self._notify("observe", event)
+
+    def observe_request(self, timeline: Timeline) -> None:
+        """Call every plugin that observes requests; a failure is logged and changes no answer."""
+        self._notify("observe_request", timeline)
+
+    def _notify(self, hook: str, about: object) -> None:
+        for implementation in self._implementations[hook]:
             try:
-                contained(implementation.function, *[event for _ in implementation.argnames])
+                contained(implementation.function, *[about for _ in implementation.argnames])
             except Exception:
                 log.exception(
-                    "plugin %s failed in observe; the answer is not affected", implementation.plugin
+                    "plugin %s failed in %s; the answer is not affected", implementation.plugin, hook
                 )
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import Any
 
 from authserver.containment import contained
@@ -54,7 +55,9 @@ class TimeLimit:
                 self._free.release()
 
         try:
-            threading.Thread(target=run, name="policy", daemon=True).start()
+            # It works for the same request (`engine.timeline`).
+            context = copy_context()
+            threading.Thread(target=context.run, args=(run,), name="policy", daemon=True).start()
         except BaseException as error:
             self._free.release()
             if isinstance(error, RuntimeError):

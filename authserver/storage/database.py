@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 from transaction import TransactionManager
 
 from authserver import private_files
 from authserver.engine.ports import StorageUnavailable, Stores
+from authserver.engine.timeline import SpanKind, note
 from authserver.settings import SettingsError
 from authserver.storage.columns import plain
 from authserver.storage.stores import stores_of
@@ -87,6 +90,25 @@ class Database:
         finally:
             session.close()
 
+    def watch(self) -> None:
+        """From now on, add each statement and commit to the timeline of its request (`engine.timeline`)."""
+        dialect = self.engine.dialect
+        for name in ("do_execute", "do_execute_no_params", "do_executemany"):
+            setattr(dialect, name, _timed(getattr(dialect, name)))
+        dialect.do_commit = _timed_commit(dialect.do_commit)  # type: ignore[method-assign]
+
+    @property
+    def kind(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self.engine.dialect.name
+
+    def connections(self) -> Mapping[str, int]:
+        """How many connections are `in_use` and `idle`, and how many of both there may be, `limit`."""
+        pool = self.engine.pool
+        if not isinstance(pool, QueuePool):
+            return {}
+        return {"in_use": pool.checkedout(), "idle": pool.checkedin(), "limit": pool.size()}
+
     def ping(self) -> None:
         """Reach the database. Raises StorageUnavailable."""
         with self._connect() as connection:
@@ -145,6 +167,30 @@ def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
         _keep_private(engine)
         event.listen(engine, "connect", _prepare_sqlite)
     return engine
+
+
+def _timed(function: Callable[..., None]) -> Callable[..., None]:
+    """The same method of a dialect; its second argument is the text of a statement, in which no values are."""
+
+    def execute(cursor: Any, statement: str, *more: Any) -> None:
+        began = time.perf_counter_ns()
+        try:
+            function(cursor, statement, *more)
+        finally:
+            note(SpanKind.STATEMENT, statement[:6].rstrip().upper(), began, {"text": statement})
+
+    return execute
+
+
+def _timed_commit(function: Callable[..., None]) -> Callable[..., None]:
+    def commit(connection: Any) -> None:
+        began = time.perf_counter_ns()
+        try:
+            function(connection)
+        finally:
+            note(SpanKind.STATEMENT, "COMMIT", began, {"text": "COMMIT"})
+
+    return commit
 
 
 def _connect_args(url: URL) -> dict[str, Any]:

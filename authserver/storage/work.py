@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from sqlalchemy.orm import Session
 from transaction.interfaces import TransientError
 
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
+from authserver.engine.records import NOTHING
+from authserver.engine.timeline import SpanKind, note
 
 Row = Mapping[str, Any]
 PerDialect = Mapping[str, Executable]
@@ -150,10 +153,13 @@ class Work:
         if self._connection is None:
             if self._join is not None:
                 self._join(self._session)
+            began = time.perf_counter_ns()
             try:
                 self._connection = self._session.connection()
             except sqlalchemy.exc.TimeoutError as error:
                 raise StorageSlow("no database connection became free in time") from error
+            finally:
+                note(SpanKind.CONNECTION, "connection", began, NOTHING)
         return self._connection
 
 

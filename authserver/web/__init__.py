@@ -26,6 +26,7 @@ def includeme(config: Configurator) -> None:
     config.include("authserver.web.request")
     config.include("authserver.web.routes")
     config.include("authserver.web.forwarding")
+    config.include("authserver.web.request_ids")
     config.include("authserver.web.caller")
     config.include("authserver.web.session")
     config.include("authserver.web.refusals")

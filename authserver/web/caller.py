@@ -7,6 +7,7 @@ from types import MappingProxyType
 from pyramid.config import Configurator
 
 from authserver.engine.context import Caller
+from authserver.engine.timeline import request_id
 from authserver.web.request import Request
 from authserver.web.routes import route_of
 
@@ -34,4 +35,5 @@ def caller(request: Request) -> Caller:
         headers=MappingProxyType(headers),
         authorization=authorization,
         url=request.application.parts.settings.issuer_origin + route.path if route else "",
+        request_id=request_id(),
     )

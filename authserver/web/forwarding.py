@@ -92,15 +92,19 @@ class Forwarding:
         address = address_of(peer)
         return self.unix if address is None else self._has(address)
 
-    def resolve(self, environ: MutableMapping[str, Any]) -> None:
+    def resolve(self, environ: MutableMapping[str, Any]) -> bool:
         """Put the client's address and scheme into the environ, and take out every header about forwarding.
 
         `UNREADABLE` is set if a trusted proxy sent what cannot be read: then neither is known.
+
+        Returns:
+            whether a trusted proxy sent the request.
         """
         peer = environ.get("REMOTE_ADDR") or ""
         sent = {name: environ.pop(name) for name in _NAMES if name in environ}
         client = None
-        if self.trusts(peer):
+        is_trusted = self.trusts(peer)
+        if is_trusted:
             client = self._believed(environ, sent, peer)
         elif sent:
             self._tell_once(
@@ -112,6 +116,7 @@ class Forwarding:
             )
         if address := client or address_of(peer):
             environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = str(address)
+        return is_trusted
 
     def _believed(self, environ: MutableMapping[str, Any], sent: dict[str, str], peer: str) -> Address | None:
         """The client's address by what the trusted proxy sent; None if it does not say, or if it cannot be read."""

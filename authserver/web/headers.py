@@ -10,11 +10,14 @@ from pyramid.config import Configurator
 from pyramid.registry import Registry
 from pyramid.response import Response
 
+from authserver.engine.timeline import request_id
 from authserver.engine.uris import is_loopback
 from authserver.web.cross_origin import add_cross_origin
 from authserver.web.forwarding import UNREADABLE
 from authserver.web.json import json_response
 from authserver.web.request import Request
+from authserver.web.request_ids import HEADER as REQUEST_ID_HEADER
+from authserver.web.request_log import note_answer, note_refusal
 from authserver.web.route import Medium
 from authserver.web.routes import medium_of, route_of
 
@@ -67,8 +70,10 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
 
 def add_headers(request: Request, response: Response) -> Response:
     """The same answer with the headers that every one has, and those of pages and of cross-origin calls."""
+    note_answer(request, response)
     headers = response.headers
     headers["X-Content-Type-Options"] = "nosniff"
+    headers[REQUEST_ID_HEADER] = request_id()
     # Over plain http the header has no place (RFC 6797, 7.2), and an issuer on plain http would never be reached again.
     if request.scheme == "https" and _is_https(request):
         headers["Strict-Transport-Security"] = "max-age=31536000"
@@ -93,5 +98,6 @@ def _is_https(request: Request) -> bool:
 def _refused(request: Request, description: str) -> Response:
     """Nothing was decided: only the log has this id."""
     log.info("refused before routing: %s error_id=%s", description, request.error_id)
+    note_refusal("invalid_request", "refused-before-routing", request.error_id)
     body = {"error": "invalid_request", "error_description": description, "error_id": request.error_id}
     return json_response(body, status=400)

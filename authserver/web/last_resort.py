@@ -15,11 +15,15 @@ from pyramid_retry import BeforeRetry, RetryableExecutionPolicy
 
 from authserver.containment import contained
 from authserver.engine.errors import ServerError
+from authserver.engine.ports import Policies
 from authserver.engine.rates import begin_again
+from authserver.engine.timeline import Timeline, following
+from authserver.web import request_log
 from authserver.web.forms import is_too_large
 from authserver.web.headers import add_headers
 from authserver.web.json import json_response
 from authserver.web.problems import kind_of, problem_response
+from authserver.web.refusals import UNEXPECTED
 from authserver.web.request import Request
 from authserver.web.route import Medium
 from authserver.web.routes import medium_of, needs_transaction
@@ -76,15 +80,26 @@ _repeat = RetryableExecutionPolicy(MAXIMUM_ATTEMPTS, activate_hook=retry_attempt
 
 def execution_policy(environ: MutableMapping[str, Any], router: Router) -> Response:
     """Pyramid calls this for each request; every failure gets a response of this server (F-12)."""
+    policies: Policies = router.registry.application.parts.policies
+    timeline = request_log.begin(policies)
+    with following(timeline):
+        response = _answer(environ, router, timeline)
+        request_log.end(timeline, policies)
+        return response
+
+
+def _answer(environ: MutableMapping[str, Any], router: Router, timeline: Timeline) -> Response:
     try:
         # Before anything is done with the request, and once for all its attempts.
-        router.registry.forwarding.resolve(environ)
+        if router.registry.forwarding.resolve(environ):
+            router.registry.request_ids.take_over(environ, timeline)
         response: Response = contained(_repeat, environ, router)
         return response
     except Exception as error:
         # The request that failed may not exist any more or be in an unknown state; its id is in the environ.
         with router.request_context(environ) as request:
             log.error("no other answer was possible, error_id=%s", request.error_id, exc_info=error)
+            request_log.note_refusal(ServerError.code, UNEXPECTED, request.error_id)
             return add_headers(request, _plain(request))
 
 

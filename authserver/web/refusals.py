@@ -35,6 +35,7 @@ from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import Event, EventType
 from authserver.web.request import Request
+from authserver.web.request_log import note_refusal
 from authserver.web.routes import route_of
 
 # What strangers may write into the event table.
@@ -148,6 +149,7 @@ def record(request: Request, error: Exception) -> None:
         return
     kind, reason = counted
     is_counted = hold(request, error, kind, reason)
+    note_refusal(getattr(error, "code", ""), reason, request.error_id)
     log.log(
         logging.ERROR if kind is EventType.REQUEST_FAILED else logging.INFO,
         "%s %s error_id=%s%s",

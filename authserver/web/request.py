@@ -17,6 +17,7 @@ from authserver.engine.ports import Storage
 from authserver.limits import MAXIMUM_BODY
 from authserver.web.forwarding import Forwarding
 from authserver.web.languages import Languages, PageLanguage
+from authserver.web.request_ids import RequestIds
 from authserver.web.route import CrossOrigin, Route
 
 
@@ -63,6 +64,7 @@ class Registry(Protocol):
         cross_origin: what programs in browsers may do from other origins.
         languages: the languages that pages are in.
         forwarding: which proxies are trusted.
+        request_ids: what ids are taken over from them.
     """
 
     application: Served
@@ -78,6 +80,7 @@ class Registry(Protocol):
     cross_origin: CrossOrigin
     languages: Languages
     forwarding: Forwarding
+    request_ids: RequestIds
 
 
 class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publishes no types

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from webtest import TestApp
 
 from authserver import app
+from authserver.api import Decision, deny, hookimpl
 from authserver.engine.documents import DocumentKind, FetchFailed, FetchProblem
-from authserver.engine.records import Disposable, EventType
+from authserver.engine.errors import OAuthError, TooBusy
+from authserver.engine.keys import signing_keys
+from authserver.engine.records import Disposable, EventType, KeyState
+from authserver.explaining.remedies import REMEDIES, WITHOUT_REMEDY
+from authserver.features import metrics
 from authserver.fetching.fetcher import OUTCOMES
 from authserver.settings import SettingsError
 from authserver.testing.records import a_grant, a_token, an_event
@@ -20,6 +30,7 @@ from authserver.web.management import for_operators
 
 TOKEN, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 DAY = timedelta(days=1)
+DOCUMENTATION = Path(__file__).parents[2] / "docs/monitoring.rst"
 
 
 @pytest.fixture
@@ -101,18 +112,191 @@ def test_they_are_on_the_port_for_operators_too(make, issuer: str) -> None:
 
 
 def test_no_label_holds_what_clients_or_people_say(make) -> None:
-    """R-16: whatever strangers name, the figures are as many as before."""
-    server = make(**{"authserver.plugins": f"{SETTINGS['authserver.plugins']}\nmetrics rate_limits"})
+    """R-16: whatever strangers name, each label has a name that the server knows."""
+    plugins = f"{SETTINGS['authserver.plugins']}\nmetrics rate_limits {__name__}:TellsTales"
+    server = make(**{"authserver.plugins": plugins})
     client, secret = server.add_client(client_id="a-telling-name", grant_types=("client_credentials",))
-    kinds = {*map(str, EventType), *map(str, Disposable), *OUTCOMES}
     for number in range(3):
         server.token(client, secret, grant_type="client_credentials", scope=f"scope-{number}")
         server.token(client, f"wrong-{number}", grant_type=f"grant-{number}")
         server.sign_in(server.browser(), f"person-{number}")
         server.http.get(server.path(f"/nowhere-{number}"), status=404)
+        server.http.get(server.path("/.well-known/") + f"nothing-{number}", status=404)
+        server.http.request("/oauth/token", method="PATCH", expect_errors=True)
+        server.http.get("/", headers={"Host": f"host-{number}"}, status=400)
     server.token(client, secret, grant_type="client_credentials")
-    labels = {label for _, *labels in read(server) for label in labels}
-    assert {"token.issued", "token.refused", "sign_in.refused"} <= labels <= kinds
+    endpoints = {*server.wsgi.registry.routes, metrics.OTHER}
+    declared = {
+        "type": {*map(str, EventType)},
+        "kind": {*map(str, Disposable)},
+        "outcome": {*OUTCOMES},
+        "reader": {reading.reader.name for reading in server.application.readings},
+        "endpoint": endpoints,
+        "status": {"2xx", "3xx", "4xx", "5xx"},
+        "error": {error.code for error in every_error()} | {metrics.OTHER, metrics.NONE},
+        "reason": {*REMEDIES, *WITHOUT_REMEDY, *declared_reasons(server), metrics.OTHER},
+        "operation": {*metrics.OPERATIONS, metrics.OTHER},
+        "state": {"running", "waiting", "in_use", "idle", "staged", "active", "retiring"},
+        "algorithm": {"ES256"},
+    }
+    text = server.http.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+    samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
+    for sample in samples:
+        for label, value in sample.labels.items():
+            if label not in ("le", "version", "python"):
+                assert value in declared[label], sample
+    found = {value for sample in samples for value in sample.labels.values()}
+    assert {
+        "token",
+        "login",
+        "token.issued",
+        "token.refused",
+        "sign_in.refused",
+        "secret-malformed",
+        metrics.OTHER,
+    } <= found
+    assert "tale-1" not in text
+
+
+@dataclass(frozen=True)
+class TellsTales:
+    """A policy with a reason of its own for each scope, which it does not declare."""
+
+    @hookimpl
+    def scope_decision(self, requested: tuple[str, ...]) -> Decision[tuple[str, ...]] | None:
+        return deny(f"tale-{requested[0][-1]}") if requested and "scope" in requested[0] else None
+
+
+def every_error(kind: type[OAuthError] = OAuthError) -> list[type[OAuthError]]:
+    """Each kind of error that has a code."""
+    found = [other for each in kind.__subclasses__() for other in every_error(each)]
+    return [kind, *found] if hasattr(kind, "code") else found
+
+
+def declared_reasons(server: Server) -> set[str]:
+    policies = server.application.parts.policies
+    return {reason for name in policies.names for reason in getattr(policies.plugin(name), "reasons", ())}
+
+
+def test_requests_are_counted_and_timed_by_endpoint_and_class_of_status(make) -> None:
+    server = make()
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    for _ in range(3):
+        server.token(client, secret, grant_type="client_credentials")
+    server.token(client, "wrong", grant_type="client_credentials")
+    server.http.get(server.path("/"))
+    figures = read(server)
+    count, total = (f"authserver_request_duration_seconds_{what}" for what in ("count", "sum"))
+    assert figures[count, "token", "2xx"] == 3
+    assert figures[count, "token", "4xx"] == 1
+    assert figures[count, "home", "2xx"] == 1
+    assert 0 < figures[total, "token", "2xx"] < 30
+    # This request is counted when it is answered.
+    assert (count, "metrics", "2xx") not in figures
+    assert read(server)[count, "metrics", "2xx"] == 1
+
+
+def test_refusals_are_counted_by_endpoint_error_and_reason(make) -> None:
+    """All of them: those that are stored, those that are counted for others, those at pages, and faults."""
+    server = make(**{"authserver.refusals_per_minute": "1"})
+    client, _ = server.add_client(grant_types=("client_credentials",))
+    for _ in range(4):
+        server.token(client, "wrong", grant_type="client_credentials")
+    server.http.get(server.path("/oauth/authorize?client_id=nobody"), status=400)
+    server.sign_in(server.browser(), "nobody")
+    server.http.get(server.path("/nowhere"), status=404)
+    figures = {key[1:]: value for key, value in read(server).items() if key[0] == "authserver_refusals_total"}
+    assert figures == {
+        ("token", "invalid_client", "secret-malformed"): 4,
+        ("authorize", "invalid_request", "client-unknown"): 1,
+        ("login", "none", "nobody-answered"): 1,
+    }
+
+
+def test_statements_and_connections_of_requests_are_timed(make) -> None:
+    """A commit, too: it is where a slow disk is seen."""
+    server = make()
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    before = read(server)
+    server.token(client, secret, grant_type="client_credentials")
+    after = read(server)
+    name = "authserver_database_statement_duration_seconds_count"
+    grown = {key[1]: after[key] - before[key] for key in after if key[0] == name}
+    assert grown["SELECT"] >= 1
+    assert grown["INSERT"] >= 1
+    assert (grown["BEGIN"], grown["COMMIT"] >= 1) == (1, True)
+    assert grown["other"] == 0
+    assert after["authserver_database_connection_wait_seconds_count",] >= 1
+    assert after["authserver_database_connections", "in_use"] >= 0
+    assert after["authserver_database_connections_limit",] == 16
+
+
+def test_the_password_checks_are_timed_and_their_queue_is_shown(make) -> None:
+    server = make()
+    server.add_user("ann")
+    server.sign_in(server.browser())
+    figures = read(server)
+    assert figures["authserver_password_check_duration_seconds_count",] == 1
+    assert figures["authserver_password_checks", "running"] == 0
+    turnstile = server.application.parts.password_checks
+    with turnstile.turn("a"), pytest.raises(TooBusy), turnstile.turn("a"):
+        pass
+    with turnstile.turn("a"):
+        assert read(server)["authserver_password_checks", "running"] == 1
+    assert read(server)["authserver_password_checks_turned_away_total",] == 1
+
+
+def test_the_ages_of_the_signing_keys(make) -> None:
+    """A key that signs has an age, and what comes next for each has a time."""
+    server = make()
+    age, step = "authserver_signing_key_age_seconds", "authserver_signing_key_next_step_seconds"
+    figures = read(server)
+    assert 0 <= figures[age, "ES256"] < 600
+    assert not [key for key in figures if key[0] == step]
+    with server.application.begin() as engine:
+        signing_keys.rotate(engine)
+    server.application.parts.signer.load()
+    figures = read(server)
+    assert 0 < figures[step, "ES256", "staged"] <= figures[step, "ES256", "active"] + 1 < 3_600
+    (old,) = [key for key in server.application.parts.signer.living() if key.retires_at]
+    after = old.retires_at + timedelta(seconds=1)
+    assert old.state(after) is KeyState.RETIRING
+
+
+def test_the_documentation_has_every_figure_with_its_labels(make) -> None:
+    """And no other."""
+    plugins = f"{SETTINGS['authserver.plugins']}\nmetrics rate_limits opentelemetry"
+    server = make(**{"authserver.plugins": plugins})
+    client, _ = server.add_client(grant_types=("client_credentials",))
+    server.token(client, "wrong", grant_type="client_credentials")
+    with server.application.begin() as engine:
+        signing_keys.rotate(engine)
+    server.application.parts.signer.load()
+    server.application.floods.counted[EventType.TOKEN_REFUSED] += 1
+    read(server)
+    text = server.http.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+    shown = {
+        f"{family.name}{'_total' if family.type == 'counter' else ''}": {
+            label for sample in family.samples for label in sample.labels
+        }
+        - {"le"}
+        for family in text_string_to_metric_families(text)
+        if not family.name.endswith("_created")
+    }
+    table = DOCUMENTATION.read_text().partition("* - Figure\n")[2].partition("\n\n")[0]
+    rows = [row.partition("\n     - ")[0] for row in table.split("   * - ")]
+    documented = {
+        name: set(re.findall(r"\w+", labels))
+        for row in rows
+        for name, labels in re.findall(r"`((?:authserver|process)_\w+)(?:\{([^}]*)\})?`", row)
+    }
+    assert documented == shown
+
+
+def test_what_runs_is_told(make) -> None:
+    figures = read(make())
+    assert figures["authserver_build", platform.python_version(), version("authserver")] == 1
+    assert figures["process_resident_memory_bytes",] > 1e6
 
 
 def test_the_backlog_and_what_was_done_about_it(make) -> None:
@@ -135,6 +319,8 @@ def test_the_backlog_and_what_was_done_about_it(make) -> None:
     assert all(after[backlog, kind] == 0 for kind in kinds)
     assert (after[removed, "events"], after[removed, "grants"]) == (3, 6)
     assert after["authserver_upkeep_last_run_timestamp_seconds",] >= begun.timestamp()
+    assert before["authserver_upkeep_last_finished_timestamp_seconds",] == 0
+    assert after["authserver_upkeep_last_finished_timestamp_seconds",] >= begun.timestamp()
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ WORDS = {
     "dpop": ["dpop", "jkt"],
     "jwt_bearer": ["grant-type:jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],
+    "opentelemetry": ["opentelemetry", "otlp"],
     "par": ["par", "pushed", "push", "pushes", "invalid_request_uri"],
     "playground": ["playground"],
     "software_statements": ["software statement", "software statements", "software_statement"],
@@ -59,6 +60,9 @@ LISTING = {
     "dpop": {"features/admin_api/access.py"},
     "playground": {"cli/demo.py", "testing/live.py"},
     "step_up": {"testing/strategies.py"},
+    # Both speak of OpenTelemetry: one sends traces, the other events as log records.
+    "opentelemetry": {"features/otlp_events.py"},
+    "otlp_events": {"features/opentelemetry.py"},
 }
 # It looks at servers from outside, whatever they are made of, and so speaks all of their words.
 FROM_OUTSIDE = PACKAGE / "doctor"

@@ -153,6 +153,10 @@ class Thinks:
         self.think("deliver")
 
     @hookimpl
+    def observe_request(self) -> None:
+        self.think("observe_request")
+
+    @hookimpl
     def grant_types(self) -> Any:
         return {GRANT_TYPE: self.redeem}
 
@@ -317,7 +321,7 @@ STORIES: dict[Callable[[Server], None], set[str]] = {
     push: {"code_details", "client_auth_decision"},
     authenticate_with_a_key: {"client_auth_decision", "introspection_decision", "code_details"},
     ask_from_another_origin: {"origin_decision", "rate_decision"},
-    account_and_refusals: {"find_client", "observe"},
+    account_and_refusals: {"find_client", "observe", "observe_request"},
     hand_events_on: {"deliver"},
     forgotten_password: {"send_mail", "observe"},
 }
@@ -382,6 +386,7 @@ def test_a_sign_in_that_the_floor_refuses_holds_nothing(server: Server) -> None:
     assert sign_in_at(page).status_int == 400
     assert server.events("sign_in.refused")[-1]["reason"] == "password-changed"
     # The page that comes back is made of what was read before: it asks nothing more.
-    assert [hook for hook, _ in ASKED[-3:]] == ["login_decision", "rate_decision", "observe"]
+    last = [hook for hook, _ in ASKED[-4:]]
+    assert last == ["login_decision", "rate_decision", "observe", "observe_request"]
     assert [hook for hook, could_write in ASKED if not could_write] == []
     assert server.rows("sessions") == []

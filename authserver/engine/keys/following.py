@@ -50,6 +50,7 @@ class FollowedSigningKeys:
         self._lock = threading.Lock()
         self._loaded: jose.KeySet | None = None
         self._made_of: object = None
+        self._living: Sequence[SigningKey] = ()
         # Opened once: when they are sealed again under a new key, this process need not have that key yet.
         self._private: Mapping[str, dict[str, Any]] = {}
         self._aging_at = self._old_at = 0.0
@@ -63,6 +64,10 @@ class FollowedSigningKeys:
     def verify(self, token: str, *, typ: str) -> Mapping[str, Any]:
         """The claims of a token that these keys signed. Raises ValueError."""
         return self._current().verify(token, typ=typ)
+
+    def living(self) -> Sequence[SigningKey]:
+        """The keys that are not removed, as they were last read."""
+        return self._living
 
     def load(self) -> None:
         """Read all keys.
@@ -104,6 +109,7 @@ class FollowedSigningKeys:
             found = stores.signing_keys.list()
         living = [(key, key.state(now)) for key in found if key.state(now) is not KeyState.REMOVED]
         private, problems = self._opened(living)
+        self._living = [key for key, _ in living]
         made_of = (living, private.keys())
         if made_of != self._made_of:
             self._loaded = self._key_set(living, private, now)

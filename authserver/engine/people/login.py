@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from authserver.engine.people.usernames import BadUsername, check_username, norm
 from authserver.engine.questions import Counted, Identity, LoginQuestion, RateQuestion
 from authserver.engine.records import NOTHING, EventType, FoundSession, Session, User
 from authserver.engine.sources import network_of
+from authserver.engine.timeline import SpanKind, note
 from authserver.limits import (
     MAXIMUM_METHOD,
     MAXIMUM_METHODS,
@@ -168,13 +170,19 @@ def password_turn(engine: Engine, claimed: RateQuestion | None = None) -> Iterat
     Raises:
         TooBusy: too many are hashed at this moment.
     """
-    with ExitStack() as turn:
-        try:
-            turn.enter_context(engine.password_checks.turn(network_of(engine.caller.source) or ""))
-        except TooBusy:
-            rates.give_back(engine, claimed)
-            raise
-        yield
+    began = time.perf_counter_ns()
+    outcome = "turned-away"
+    try:
+        with ExitStack() as turn:
+            try:
+                turn.enter_context(engine.password_checks.turn(network_of(engine.caller.source) or ""))
+            except TooBusy:
+                rates.give_back(engine, claimed)
+                raise
+            outcome = "checked"
+            yield
+    finally:
+        note(SpanKind.PASSWORD_CHECK, "password", began, {"outcome": outcome})
 
 
 def hidden_name(engine: Engine, username: str) -> str:
