@@ -90,6 +90,7 @@ from authserver.engine.statistics import (
     refusal_reasons,
     series,
     totals,
+    usual_since,
 )
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
 
@@ -193,5 +194,6 @@ __all__ = [
     "totals",
     "types_of",
     "user_id_of",
+    "usual_since",
     "whole_day_after",
 ]

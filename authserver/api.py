@@ -86,7 +86,8 @@ issuer at its well-known address.
 For an endpoint with problem details (RFC 9457): its `Medium` is `PROBLEM`; it raises a `Problem` of a `Kind`, or
 `NothingThere`. The path of a `Route` may have placeholders such as `{name}`, which are in `request.matchdict`.
 `read_json_object` reads an object strictly, `object_schema` is the schema of one, and `or_not_modified` answers 304. A
-plugin that serves a resource itself declares it in a mapping `own_resources`, by the path below the issuer;
+plugin that serves a resource itself declares it in a mapping `own_resources`, by the path below the issuer; one that lets
+members of groups administer names them in a mapping `operator_groups`, so that no lesser operator gets at their accounts.
 `describe_issued` says of a token what introspection says. What operators do is in `authserver.administration`.
 
 For requests as a whole (`observe_request`): a `Timeline` has the ids of a request, how it was answered, and the work for

@@ -9,10 +9,14 @@ from urllib.parse import quote
 
 import pytest
 
-from authserver.engine.records import ClientState
+from authserver.engine.counting import Counting
+from authserver.engine.people.password_links import use_link
+from authserver.engine.records import ClientState, Gauge
+from authserver.event_readers import Reading
 from authserver.features.admin_api import ends
 from authserver.features.admin_api.collected import ENTRIES, SCOPES
 from authserver.features.admin_api.entries import write_id
+from authserver.settings import Secret
 from authserver.testing.server import ISSUER, PASSWORD, REDIRECT_URI, RESOURCE, Server
 from tests.features.admin_api_steps import (
     API,
@@ -370,6 +374,167 @@ def test_people_are_listed_by_name_and_searched_for(admin: Administrator) -> Non
     assert [user["username"] for user in admin.get("/users?search=BO")["items"]] == ["bob"]
     assert [user["username"] for user in admin.get("/users?prefix=Bo")["items"]] == ["bob"]
     assert_problem(admin.ask("GET", "/users?prefix=%00"), 400, "invalid-parameter")
+
+
+# ---- Links to set a password ------------------------------------------------------------------------------
+
+
+def test_a_link_sets_the_password_of_a_person(admin: Administrator) -> None:
+    server = admin.server
+    made = admin.post("/users", {"username": "bob"})
+    path = f"/users/{made['user_id']}/password-link"
+    link = admin.post(path, {"lifetime": 600})
+    assert link["link"].startswith(f"{ISSUER}/set-password#{made['user_id']}.")
+    assert (link["username"], "sent_to" in link) == ("bob", False)
+    with server.begin() as engine:
+        use_link(engine, link["link"], new=Secret(PASSWORD), repeated=Secret(PASSWORD))
+    server.sign_in(server.browser(), "bob", PASSWORD)
+    assert len(server.events("sign_in.succeeded")) == 1
+    (event,) = events(server, "password_link.made")
+    assert (event["actor"], event["user_id"]) == (f"client:{admin.client.client_id}", made["user_id"])
+    assert link["link"].rpartition(".")[2] not in str(server.rows("events"))
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "slug"),
+    [
+        ({"lifetime": 59}, 422, "invalid-members"),
+        ({"lifetime": 604_801}, 422, "invalid-members"),
+        ({"lifetime": "1h"}, 422, "invalid-members"),
+        ({"by_mail": "yes"}, 422, "invalid-members"),
+        # No plugin sends mail.
+        ({"by_mail": True}, 409, "conflict"),
+    ],
+)
+def test_a_link_that_cannot_be_made(
+    admin: Administrator, sent: dict[str, Any], status: int, slug: str
+) -> None:
+    path = f"/users/{admin.post('/users', {'username': 'bob'})['user_id']}/password-link"
+    assert_problem(admin.ask("POST", path, sent), status, slug)
+    assert admin.server.rows("kept") == []
+
+
+def test_nobody_gets_at_the_account_of_an_operator_without_all_rights(sqlite_url: str) -> None:
+    """ADM-05: Of this API or of the pages for operators: neither by a link, nor by the address that links are sent to."""
+    server = Server(
+        sqlite_url,
+        settings(
+            **{
+                "authserver.plugins": f"{settings()['authserver.plugins']} admin_console",
+                "authserver.plugin.admin_console.read": "support",
+            }
+        ),
+    )
+    try:
+        admin = administrator(server)
+        lesser = administrator(server, "authserver:password-links:write authserver:users:write")
+        for group in ("operators", "authserver-admins", "support"):
+            answer = lesser.ask("POST", "/users", {"username": "eve", "groups": [group]})
+            assert_problem(answer, 403, "beyond-own-scopes")
+            path = f"/users/{admin.post('/users', {'username': group, 'groups': [group]})['user_id']}"
+            for refused in (
+                lesser.ask("POST", f"{path}/password-link", {}),
+                lesser.ask("PATCH", path, {"attributes": {"email": ["eve@evil.example"]}}, If_Match="*"),
+                lesser.ask("PATCH", path, {"groups": []}, If_Match="*"),
+            ):
+                assert_problem(refused, 403, "beyond-own-scopes")
+            lesser.post(f"{path}/disable", status=200)
+            assert_problem(lesser.ask("POST", f"{path}/enable"), 403, "beyond-own-scopes")
+            admin.post(f"{path}/enable", status=200)
+            assert admin.post(f"{path}/password-link", {})["username"] == group
+        bob = lesser.post("/users", {"username": "bob", "groups": ["staff"]})
+        assert lesser.post(f"/users/{bob['user_id']}/password-link", {})["username"] == "bob"
+    finally:
+        server.close()
+
+
+# ---- The kill switch --------------------------------------------------------------------------------------
+
+
+def test_everything_of_anything_is_counted_and_ends(admin: Administrator, granted: dict[str, Any]) -> None:
+    """L-08: Of each kind; counting ends nothing, and nobody is disabled."""
+    named = {"user": "ann", "client": granted["client_id"], "scope": "profile", "resource": RESOURCE}
+    for kind, name in named.items():
+        told = admin.get(f"/ends/{kind}/{write_id(name)}")
+        assert (told["kind"], told["name"], told["ended"]["grants"]) == (kind, name, 1), kind
+    assert admin.get(f"/ends/user/{granted['user_id']}")["name"] == "ann"
+    assert admin.get("/ends/scope/profile?registrations=true")["ended"]["registrations"] == 2
+    assert admin.get(f"/ends/issuer/{write_id('https://idp.example')}")["ended"]["grants"] == 0
+    assert admin.get(f"/grants/{granted['grant_id']}")["revoked_at"] is None
+    ended = admin.post("/ends/user/ann", {}, status=200)["ended"]
+    assert (ended["sessions"], ended["grants"], ended["consents"]) == (1, 1, 1)
+    assert admin.get(f"/users/{granted['user_id']}")["disabled_at"] is None
+    assert admin.post("/ends/user/ann", {}, status=200)["ended"]["grants"] == 0
+    (event,) = events(admin.server, "sign_out.everywhere")[:1]
+    assert event["actor"] == f"client:{admin.client.client_id}"
+
+
+def test_a_scope_is_taken_from_clients_too(admin: Administrator) -> None:
+    made = admin.post("/clients", {"client_name": "x", "scope": "profile"})
+    ended = admin.post("/ends/scope/profile", {"registrations": True}, status=200)["ended"]
+    assert ended["registrations"] == 2
+    assert admin.get(f"/clients/{made['client_id']}").get("scope", "") == ""
+
+
+@pytest.mark.parametrize(
+    "path", ["/user/nobody", "/client/nobody", "/scope/nothing", "/resource/none", "/planet/mars"]
+)
+def test_nothing_ends_of_what_there_is_not(admin: Administrator, path: str) -> None:
+    assert_problem(admin.ask("GET", f"/ends{path}"), 404, "not-found")
+    assert_problem(admin.ask("POST", f"/ends{path}", {}), 404, "not-found")
+
+
+def test_what_takes_too_long_to_look_through_is_left_to_the_command(
+    admin: Administrator, granted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ends, "MAXIMUM_RECORDS", 0)
+    body = assert_problem(admin.ask("POST", "/ends/scope/profile", {}), 409, "conflict")
+    assert "authserver end" in body["detail"]
+    assert admin.get(f"/grants/{granted['grant_id']}")["revoked_at"] is None
+
+
+# ---- Statistics -------------------------------------------------------------------------------------------
+
+
+def test_what_happened_is_counted(admin: Administrator, granted: dict[str, Any]) -> None:
+    admin.ask("GET", "/events", token="bad", status=401)
+    waiting = admin.get("/statistics")["not_counted_yet"]
+    assert waiting["events"] > 0 and waiting["since"] is not None
+    reading = Reading(admin.server.application.storage, Counting())
+    while reading.work():
+        pass
+    told = admin.get("/statistics?by=client&grant_type=authorization_code")
+    assert told["counts"]["issued"] == 1 and told["not_counted_yet"]["events"] == 0
+    assert [row["key"] for row in told["rows"] if row["counts"]["issued"]] == [granted["client_id"]]
+    days = admin.get("/statistics/series?measure=codes&step=day")
+    assert days["step"] == "day" and sum(point["count"] for point in days["points"]) == 1
+    assert len(days["points"]) in (30, 31)
+    (reason,) = admin.get("/statistics/reasons")["items"]
+    assert (reason["event"], reason["count"]) == ("request.refused", 1)
+    assert admin.get("/statistics/figures").keys() == {"at", *map(str, Gauge)}
+    assert admin.get("/statistics/series?gauge=people&step=hour")["step"] == "hour"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?by=week",
+        "?limit=0",
+        "?limit=1001",
+        "?since=yesterday",
+        "?since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z",
+        "?since=1000-01-01T00:00:00Z",
+        "?by=client&client=x",
+        "/series",
+        "/series?measure=issued&gauge=people",
+        "/series?measure=anything",
+        "/series?measure=issued&step=week",
+        "/series?gauge=people&client=x",
+        "/reasons?limit=x",
+    ],
+)
+def test_statistics_that_cannot_be_are_refused(admin: Administrator, query: str) -> None:
+    assert_problem(admin.ask("GET", f"/statistics{query}"), 400, "invalid-parameter")
 
 
 # ---- Grants and consents ----------------------------------------------------------------------------------

@@ -856,7 +856,14 @@ def _succeed(admin: Administrator) -> None:
     admin.ask("DELETE", token, status=204), admin.ask("DELETE", token, status=409)
     admin.post(f"{key}/revoke", {}, status=200), admin.post(f"{key}/revoke", {}, status=409)
     admin.post(f"{user}/sign-out", status=200)
+    admin.post(f"{user}/password-link", {})
+    admin.get(f"/ends{user.replace('users', 'user')}"), admin.post("/ends/scope/profile", {}, status=200)
+    admin.get("/ends/client/one?registrations=true", 409)
+    admin.post("/ends/client/one", {"registrations": True}, status=409)
+    for path in ("", "/series?measure=issued", "/reasons", "/figures"):
+        admin.get(f"/statistics{path}")
     admin.post(f"{user}/disable", status=200), admin.post(f"{user}/disable", status=409)
+    admin.post(f"{user}/password-link", {}, status=409)
     admin.post(f"{user}/enable", status=200), admin.post(f"{user}/enable", status=409)
     admin.post(f"{client}/secrets", {}), admin.post(f"{client}/secrets", {}, status=409)
     (first, second) = admin.get(f"{client}/secrets")["items"]

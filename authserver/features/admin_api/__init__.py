@@ -89,6 +89,11 @@ class AdminApi:
                 "pip install 'authserver[admin-api]'"
             ) from None
 
+    @property
+    def operator_groups(self) -> Mapping[str, str]:
+        """The groups whose members may administer this server, and how."""
+        return dict.fromkeys(self.groups, "use the admin API in their own name")
+
     @hookimpl
     def scopes(self) -> Mapping[str, str]:
         return SCOPES
@@ -140,6 +145,7 @@ class AdminApi:
             name=NAME,
             scopes=SCOPES,
             groups=frozenset(self.groups),
+            operator_groups=frozenset(parts.policies.all_declared("operator_groups")),
             token_types=parts.token_types.values(),
         )
         add_entries(config, PATH, ENTRIES, guard)

@@ -70,6 +70,7 @@ class Guard:
         name: of the API, for people.
         scopes: all that it has.
         groups: whose members may use it, with tokens in their name.
+        operator_groups: whose members administer this server, by this API or otherwise.
         token_types: of access tokens that are bound to something of the client, as this server issues them.
     """
 
@@ -81,9 +82,10 @@ class Guard:
         name: str,
         scopes: Mapping[str, str],
         groups: frozenset[str],
+        operator_groups: frozenset[str],
         token_types: Iterable[str],
     ) -> None:
-        self.groups = groups
+        self.groups, self.operator_groups = groups, operator_groups
         self._kids: tuple[str, ...] = ()
         self.protected = ProtectedResource(
             url,

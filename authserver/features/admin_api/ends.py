@@ -8,9 +8,25 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from authserver.administration import Act, Ended, end, plan
-from authserver.api import Engine, Parameter, object_schema
-from authserver.features.admin_api.entries import NULL_OR_TIME, conflict
+from authserver.administration import Act, Ended, Subject, SubjectKind, end, plan, user_id_of
+from authserver.api import Engine, InvalidTarget, Parameter, Problem, canonical_resource, object_schema
+from authserver.features.admin_api import problems
+from authserver.features.admin_api.entries import (
+    NULL_OR_TIME,
+    Answer,
+    Call,
+    Entry,
+    Sent,
+    conflict,
+    nothing_there,
+    there,
+)
+
+READ, WRITE = "authserver:ends:read", "authserver:ends:write"
+SCOPES = {
+    READ: "See how much would end of anybody and anything",
+    WRITE: "End everything of a person, an application, an API or a scope at once",
+}
 
 # What ends with a person or a client is found by an index. So many batches of it end in one request, which is one
 # transaction; the next request goes on.
@@ -90,3 +106,95 @@ def carry_out(engine: Engine, act: Act, *, dry_run: bool = False) -> Done:
     with closing((plan if dry_run else end)(lambda: nullcontext(engine), act)) as batches:
         found = list(islice(batches, limit))
     return Done(ended=sum(found, Ended()), has_more=len(found) == limit)
+
+
+def _kind(call: Call) -> SubjectKind:
+    try:
+        return SubjectKind(call.named("kind"))
+    except ValueError:
+        raise nothing_there(f"Everything can end of one of {', '.join(SubjectKind)}.") from None
+
+
+def _act(call: Call, *, registrations: bool = False) -> tuple[Act, bool]:
+    """What is to end, and whether the subject is known here. Raises NothingThere, Problem."""
+    engine, kind, named = call.engine, _kind(call), call.named("subject")
+    if registrations and kind is not SubjectKind.SCOPE:
+        raise Problem(problems.CONFLICT, "Clients are registered for a scope alone: leave out registrations.")
+    match kind:
+        case SubjectKind.USER:
+            user_id = user_id_of(engine, named)
+            user = engine.stores.users.find(user_id) if user_id else None
+            subject, is_known = Subject.user(there(user)), True
+        case SubjectKind.CLIENT:
+            subject, is_known = Subject.client(named), engine.find_kept_client(named) is not None
+        case SubjectKind.RESOURCE:
+            try:
+                form = canonical_resource(named)
+            except InvalidTarget:
+                raise nothing_there("A resource is an absolute URI without a fragment.") from None
+            known = engine.resources.find(form)
+            subject, is_known = Subject.resource(form, known.uri if known else named), known is not None
+        case SubjectKind.SCOPE:
+            subject, is_known = Subject.scope(named), named in engine.scopes
+        case SubjectKind.ISSUER:
+            subject, is_known = Subject.issuer(named), True
+    return Act(subject=subject, registrations=registrations), is_known
+
+
+def _answer(act: Act, done: Done, *, is_known: bool) -> Answer:
+    subject = act.subject
+    if not is_known and not done.ended:
+        raise nothing_there(f"There is no such {subject.kind}, and nothing of it that could end.")
+    return Answer(body={"kind": subject.kind, "name": subject.name, "ended": done.shown()})
+
+
+def show(call: Call) -> Answer:
+    act, is_known = _act(call, registrations=call.flag("registrations"))
+    return _answer(act, carry_out(call.engine, act, dry_run=True), is_known=is_known)
+
+
+def end_all(call: Call) -> Answer:
+    sent = Sent(call.sent)
+    registrations = sent.flag("registrations", False)
+    sent.end()
+    act, is_known = _act(call, registrations=registrations)
+    return _answer(act, carry_out(call.engine, act), is_known=is_known)
+
+
+SHOWN: Mapping[str, Parameter] = {
+    "kind": Parameter(description="What it is.", schema={"enum": [*map(str, SubjectKind)]}, required=True),
+    "name": Parameter(description="The user name, the id, the URI or the name.", required=True),
+    "ended": ENDED,
+}
+ENTRIES = (
+    Entry(
+        method="GET",
+        path="/ends/{kind}/{subject}",
+        scope=READ,
+        summary="Count what would end of a user, client, resource, scope or issuer. Nothing changes.",
+        act=show,
+        query={
+            "registrations": Parameter(
+                description="`true`: also the clients that are registered for the scope.",
+                schema={"enum": ["true", "false"]},
+            )
+        },
+        answer=SHOWN,
+        problems=(problems.CONFLICT,),
+    ),
+    Entry(
+        method="POST",
+        path="/ends/{kind}/{subject}",
+        scope=WRITE,
+        summary="End everything of a user, client, resource, scope or issuer. Nobody is disabled: they may begin anew.",
+        act=end_all,
+        body={
+            "registrations": Parameter(
+                description="Whether clients lose their registration for the scope, too.",
+                schema={"type": ["boolean", "null"]},
+            )
+        },
+        answer=SHOWN,
+        problems=(problems.CONFLICT,),
+    ),
+)

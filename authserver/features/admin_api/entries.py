@@ -80,7 +80,7 @@ class Call:
         query: the parameters of the address; all of them are known.
         sent: the members of the body; all of them are known.
         if_match: the ETags of the `If-Match` header; None where any is good.
-        groups: whose members may administer in their own name.
+        operator_groups: whose members administer this server, by this API or otherwise.
     """
 
     engine: Engine
@@ -91,7 +91,7 @@ class Call:
     query: Parameters
     sent: Mapping[str, Any] = field(default_factory=lambda: NOTHING, repr=False)
     if_match: frozenset[str] | None = None
-    groups: frozenset[str] = frozenset()
+    operator_groups: frozenset[str] = frozenset()
 
     def named(self, placeholder: str) -> str:
         """An id from the address. Raises NothingThere for a text that is none."""

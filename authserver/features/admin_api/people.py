@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from authserver.administration import (
     Act,
@@ -106,7 +105,7 @@ def create(call: Call) -> Answer:
     display_name, groups = sent.text("display_name"), sent.texts("groups")
     attributes = {name: values or () for name, values in sent.lists("attributes").items()}
     sent.end()
-    _refuse_administrators(call, groups)
+    refuse_operators(call, groups)
     user = add_user(
         call.engine, username, None, display_name=display_name, groups=groups, attributes=attributes
     )
@@ -126,16 +125,22 @@ def change(call: Call) -> Answer:
         attributes = {name: values for name, values in merged.items() if values}
     sent.end()
     if groups is not None:
-        _refuse_administrators(call, set(groups) ^ set(before.groups))
+        refuse_operators(call, set(groups) ^ set(before.groups))
+    if attributes is not None:
+        # Links to set a password go to the mail address, which is an attribute.
+        refuse_operators(call, before.groups)
     user = change_user(call.engine, before, display_name=display_name, groups=groups, attributes=attributes)
     record = operators.user(user)
     return Answer(body=record, etag=etag_of(record))
 
 
-def _refuse_administrators(call: Call, groups: Any) -> None:
-    """Refuse to make somebody an administrator, or to unmake one, without all rights. Raises Problem."""
-    if call.groups.intersection(groups):
-        # A person in such a group may get every scope of the API that there is.
+def refuse_operators(call: Call, groups: Iterable[str]) -> None:
+    """Refuse what makes somebody of these groups an operator, or gives another one's power, without all rights.
+
+    Raises Problem.
+    """
+    if call.operator_groups.intersection(groups):
+        # A person in such a group may get every scope of the API, or do as much on pages.
         call.administrator.refuse_beyond(call.engine.scopes)
 
 
@@ -148,7 +153,9 @@ def disable(call: Call) -> Answer:
 
 
 def enable(call: Call) -> Answer:
-    ended = enable_user(call.engine, find(call))
+    user = find(call)
+    refuse_operators(call, user.groups)
+    ended = enable_user(call.engine, user)
     if ended is None:
         raise conflict("The person is not disabled.")
     return _answer(call, Done(ended=ended))
@@ -229,7 +236,7 @@ ENTRIES = (
         summary="Let a disabled person sign in again. What was theirs before has ended.",
         act=enable,
         answer={**SHOWN, "ended": ENDED},
-        problems=(problems.CONFLICT,),
+        problems=(problems.CONFLICT, problems.BEYOND_OWN_SCOPES),
     ),
     Entry(
         method="POST",

@@ -211,7 +211,7 @@ class Endpoint:
             query=_read_query(request, entry),
             sent=_read_body(request, entry),
             if_match=_if_match(request, entry),
-            groups=self.guard.groups,
+            operator_groups=self.guard.operator_groups,
         )
 
 
