@@ -29,7 +29,7 @@ EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/au
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients faults proxies fuzz timing mutants bench scale growth floods docs lock messages format clean
+.PHONY: help run test check clients faults proxies fuzz timing mutants bench scale growth audit floods docs lock messages format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -80,6 +80,9 @@ scale: $(VENV)/developing ## measure what a million tokens cost (benchmarks/READ
 
 growth: $(VENV)/developing ## measure what a database grows by while strangers are refused (benchmarks/README.md)
 	@PYTHONPATH=. $(BIN)/python benchmarks/growth.py
+
+audit: $(VENV)/developing ## measure what the audit trail costs, with ten million events (benchmarks/README.md)
+	@PYTHONPATH=. $(BIN)/python benchmarks/audit.py
 
 floods: $(VENV)/developing ## measure what honest callers notice of a flood (benchmarks/README.md)
 	@$(BIN)/python benchmarks/floods.py

@@ -6,7 +6,7 @@ with everything.
 
 from __future__ import annotations
 
-from authserver.engine import operators, overview, resources
+from authserver.engine import operators, overview
 from authserver.engine.audit import (
     MAXIMUM_PAGE,
     BadSearch,
@@ -17,9 +17,12 @@ from authserver.engine.audit import (
     source_of,
     types_of,
 )
-from authserver.engine.clients import initial_tokens
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.clients.editing import ClientEdit, ClientUnchanged, Edited, ListEdit, edit, members
+from authserver.engine.clients.client_metadata import members, read_members, value_of
+from authserver.engine.clients.editing import ClientEdit, ClientUnchanged, Edited, ListEdit, edit, pin
+from authserver.engine.clients.initial_tokens import MAXIMUM_NOTE, MAXIMUM_USES, policy_names
+from authserver.engine.clients.initial_tokens import make as make_initial_token
+from authserver.engine.clients.initial_tokens import revoke as revoke_initial_token
 from authserver.engine.clients.registration import add_client, fitting_metadata
 from authserver.engine.clients.secrets import (
     LastSecret,
@@ -27,15 +30,18 @@ from authserver.engine.clients.secrets import (
     TwoLiveSecrets,
     client_with_secrets,
     end_secret,
+    handle,
     live_secrets,
+    needs_secret,
     rotate_secret,
 )
 from authserver.engine.counting import Rebuilt, rebuild_counts, whole_day_after
 from authserver.engine.crypto.jose import ALGORITHMS
 from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
+from authserver.engine.event_proof import BadHead, Finding, Proof, verify
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.letters import MailFailed, NoMail, is_mail_on
-from authserver.engine.moments import BadMoment, moment_of
+from authserver.engine.moments import BadMoment, length_of, moment_of
 from authserver.engine.people.account import (
     disconnect,
     disconnect_all,
@@ -61,6 +67,7 @@ from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import (
     REFUSALS,
+    ClientSecret,
     ClientState,
     EventFilter,
     EventType,
@@ -70,8 +77,12 @@ from authserver.engine.records import (
     KeyState,
     SigningKey,
     Step,
+    is_address,
 )
+from authserver.engine.resources import MINIMUM_LIFETIME as MINIMUM_ACCESS_TOKEN_LIFETIME
 from authserver.engine.resources import BadResource
+from authserver.engine.resources import add as add_resource
+from authserver.engine.resources import change as change_resource
 from authserver.engine.statistics import (
     MAXIMUM_POINTS,
     MAXIMUM_ROWS,
@@ -98,15 +109,19 @@ __all__ = [
     "ALGORITHMS",
     "MAXIMUM_ACCESS_TOKEN_LIFETIME",
     "MAXIMUM_LIFETIME",
+    "MAXIMUM_NOTE",
     "MAXIMUM_PAGE",
     "MAXIMUM_POINTS",
     "MAXIMUM_ROWS",
+    "MAXIMUM_USES",
+    "MINIMUM_ACCESS_TOKEN_LIFETIME",
     "MINIMUM_LIFETIME",
     "REFUSALS",
     "AccessTokenFormat",
     "Act",
     "AlreadyExists",
     "BadAttributes",
+    "BadHead",
     "BadMoment",
     "BadPassword",
     "BadResource",
@@ -115,6 +130,7 @@ __all__ = [
     "By",
     "ChangedMeanwhile",
     "ClientEdit",
+    "ClientSecret",
     "ClientState",
     "ClientUnchanged",
     "CountingProgress",
@@ -123,6 +139,7 @@ __all__ = [
     "EventFilter",
     "EventType",
     "Figures",
+    "Finding",
     "Gauge",
     "GrantFilter",
     "InitialTokenState",
@@ -135,6 +152,7 @@ __all__ = [
     "NoMail",
     "Page",
     "PasswordLink",
+    "Proof",
     "Rebuilt",
     "RefusedFor",
     "SecretsUnchanged",
@@ -148,8 +166,10 @@ __all__ = [
     "TotalsRow",
     "TwoLiveSecrets",
     "add_client",
+    "add_resource",
     "add_user",
     "change",
+    "change_resource",
     "client_with_secrets",
     "counting_progress",
     "current_figures",
@@ -165,23 +185,30 @@ __all__ = [
     "find",
     "fitting_metadata",
     "gauge_series",
-    "initial_tokens",
+    "handle",
+    "is_address",
     "is_mail_on",
     "latest_figures",
+    "length_of",
     "let_in_by",
     "live_secrets",
+    "make_initial_token",
     "make_link",
     "members",
     "moment_of",
+    "needs_secret",
     "normalise_username",
     "operators",
     "overview",
+    "pin",
     "plan",
+    "policy_names",
+    "read_members",
     "rebuild_counts",
     "refusal_reasons",
     "refused_types",
-    "resources",
     "revoke_grant",
+    "revoke_initial_token",
     "ring",
     "rotate_secret",
     "search",
@@ -195,5 +222,7 @@ __all__ = [
     "types_of",
     "user_id_of",
     "usual_since",
+    "value_of",
+    "verify",
     "whole_day_after",
 ]

@@ -32,6 +32,7 @@ from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.counting import Counting
 from authserver.engine.crypto.sealing import KeyRing
+from authserver.engine.event_seals import Sealer
 from authserver.engine.floods import Floods
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
@@ -356,11 +357,15 @@ def _build(
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     floods = Floods(storage, settings.refusals_per_minute, plugins.observe)
-    readers: tuple[Reader, ...] = (Counting(), *deliveries(plugins))
+    readers: tuple[Reader, ...] = (
+        Sealer(sealing_keys, lambda: datetime.now(UTC)),
+        Counting(),
+        *deliveries(plugins),
+    )
     application = Application(
         parts=parts,
         storage=storage,
-        caretaker=Caretaker(storage, settings, floods),
+        caretaker=Caretaker(storage, sealing_keys, settings, floods),
         readings=tuple(Reading(storage, reader) for reader in readers),
         floods=floods,
         mailer=Mailer(

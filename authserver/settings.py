@@ -492,6 +492,17 @@ class Settings:
             ),
         ),
     ] = 1209600
+    issuance_lifetime: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=315360000,
+            description=(
+                "Seconds for which events of issued codes and tokens are kept, which are most events; 0 keeps them as long "
+                "as other events."
+            ),
+        ),
+    ] = 0
     hourly_statistics_lifetime: Annotated[
         Seconds,
         Meta(

@@ -17,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 
 from authserver.engine import counting, statistics
 from authserver.engine.crypto import digests
+from authserver.engine.crypto.sealing import KeyRing
+from authserver.engine.event_seals import note_deletion, remove_old
 from authserver.engine.floods import Floods
 from authserver.engine.keys import signing_keys
 from authserver.engine.ports import Storage, StorageUnavailable
@@ -39,6 +41,8 @@ PAUSE = 0.02
 # A backlog is counted up to this number; an exact count above it is of no use.
 BACKLOG = 10_000
 LEASE = "upkeep"
+# These are sealed: that they were deleted must be provable.
+EVENTS = frozenset({Disposable.REFUSALS, Disposable.ISSUANCES, Disposable.EVENTS})
 # Seconds that a lease lasts at least: longer than a batch can take (`storage.database`).
 SHORTEST_LEASE = 10
 
@@ -58,6 +62,8 @@ def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
         lifetimes[Disposable.CLIENTS] = timedelta(seconds=settings.idle_client_lifetime)
     if settings.refusal_lifetime:
         lifetimes[Disposable.REFUSALS] = timedelta(seconds=settings.refusal_lifetime)
+    if settings.issuance_lifetime:
+        lifetimes[Disposable.ISSUANCES] = timedelta(seconds=settings.issuance_lifetime)
     if settings.event_lifetime:
         lifetimes[Disposable.EVENTS] = timedelta(seconds=settings.event_lifetime)
     if settings.hourly_statistics_lifetime:
@@ -70,6 +76,7 @@ def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
 
 def remove_all(
     storage: Storage,
+    ring: KeyRing,
     before: Mapping[Disposable, datetime],
     pause: Callable[[float], object],
     places: dict[Disposable, Place] | None = None,
@@ -77,6 +84,7 @@ def remove_all(
     """Delete batch after batch, of each kind in turn, until nothing is left of any kind.
 
     Args:
+        ring: proves that events were deleted here.
         before: see `cutoffs`.
         pause: waits so many seconds, twice as many as the batch before took, so that others can write.
         places: where each kind continues; kept up to date, so that the next call continues where this one
@@ -92,6 +100,8 @@ def remove_all(
             begun = time.monotonic()
             with storage.begin() as stores:
                 batch = stores.upkeep.remove(kind, before[kind], places.get(kind), limit=BATCH)
+                if batch.removed and kind in EVENTS:
+                    note_deletion(stores, ring, kind, before[kind])
             took = time.monotonic() - begun
             if batch.next is None:
                 places.pop(kind, None)
@@ -120,6 +130,7 @@ class Caretaker:
 
     Args:
         storage: where the rows are.
+        ring: proves that events were deleted here.
         settings: how often, and how long what is kept.
         floods: what it stores at each turn.
 
@@ -129,11 +140,12 @@ class Caretaker:
         last_finished: when it last left nothing that could be deleted; None when it never did.
     """
 
-    def __init__(self, storage: Storage, settings: Settings, floods: Floods) -> None:
+    def __init__(self, storage: Storage, ring: KeyRing, settings: Settings, floods: Floods) -> None:
         self.removed: Counter[Disposable] = Counter()
         self.last_run: datetime | None = None
         self.last_finished: datetime | None = None
         self._storage = storage
+        self._ring = ring
         self._settings = settings
         self._floods = floods
         self._interval = settings.cleanup_interval
@@ -176,6 +188,8 @@ class Caretaker:
         removed: Counter[Disposable] = Counter()
         try:
             self._work(removed)
+            if removed.keys() & EVENTS:
+                remove_old(self._storage, self._ring)
         finally:
             if removed:
                 log.info("cleaned up: %s", ", ".join(f"{count} {kind}" for kind, count in removed.items()))
@@ -190,7 +204,7 @@ class Caretaker:
             log.info("erased the private parts of %s signing keys that have ended", erased)
         self._take_sample(now)
         before = cutoffs(self._settings, now)
-        batches = remove_all(self._storage, before, self._ended.wait, self._places)
+        batches = remove_all(self._storage, self._ring, before, self._ended.wait, self._places)
         for number, (kind, batch) in enumerate(batches, start=1):
             rows = Counter({kind: batch.removed + batch.along})
             removed += rows

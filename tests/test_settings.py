@@ -49,6 +49,7 @@ BOUNDS = {
     "refusal_lifetime": (0, 315360000),
     "hourly_statistics_lifetime": (0, 315360000),
     "statistics_lifetime": (0, 630720000),
+    "issuance_lifetime": (0, 315360000),
     "refusals_per_minute": (1, 100000),
     "idle_client_lifetime": (0, 315360000),
     "unused_client_lifetime": (0, 315360000),

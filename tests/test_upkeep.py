@@ -17,6 +17,7 @@ import time_machine
 
 from authserver import app, upkeep
 from authserver import ini as ini_reader
+from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.floods import Floods
 from authserver.engine.records import ClientSecret, Disposable, RegisteredBy, TokenKind
 from authserver.settings import Settings
@@ -80,6 +81,7 @@ def test_nothing_goes_before_it_was_over_for_more_than_an_hour() -> None:
         idle_client_lifetime="172800",
         unused_client_lifetime="86400",
         refusal_lifetime="3600",
+        issuance_lifetime="7200",
     )
     before = upkeep.cutoffs(settings, now)
     assert set(before) == set(Disposable)
@@ -87,6 +89,7 @@ def test_nothing_goes_before_it_was_over_for_more_than_an_hour() -> None:
     assert before[Disposable.CLIENT_SECRETS] < now - 7 * DAY
     assert before[Disposable.EVENTS] == now - upkeep.GRACE - DAY
     assert before[Disposable.REFUSALS] == now - upkeep.GRACE - HOUR
+    assert before[Disposable.ISSUANCES] == now - upkeep.GRACE - 2 * HOUR
     assert before[Disposable.CLIENTS] == now - upkeep.GRACE - 2 * DAY
     assert before[Disposable.UNUSED_CLIENTS] == now - upkeep.GRACE - DAY
 
@@ -96,7 +99,13 @@ def test_a_lifetime_of_0_keeps_for_ever() -> None:
         event_lifetime="0", idle_client_lifetime="0", unused_client_lifetime="0", refusal_lifetime="0"
     )
     kept = set(Disposable) - set(upkeep.cutoffs(settings, datetime.now(UTC)))
-    assert kept == {Disposable.EVENTS, Disposable.REFUSALS, Disposable.CLIENTS, Disposable.UNUSED_CLIENTS}
+    assert kept == {
+        Disposable.EVENTS,
+        Disposable.REFUSALS,
+        Disposable.ISSUANCES,
+        Disposable.CLIENTS,
+        Disposable.UNUSED_CLIENTS,
+    }
 
 
 @pytest.mark.parametrize("days", [1, 13, 80])
@@ -284,7 +293,7 @@ def test_a_turn_is_bounded_and_the_next_one_goes_on(server: Server, monkeypatch)
     """T116: and it says in the log, and by its figures, what it did."""
     monkeypatch.setattr(upkeep, "BATCH", 10)
     # Each kind has a batch in turn; of events there are four more.
-    monkeypatch.setattr(upkeep, "BATCHES", len(Disposable) + 4)
+    monkeypatch.setattr(upkeep, "BATCHES", len(Disposable) + 3)
     add_events(server, 100)
     caretaker = server.application.caretaker
     assert caretaker.backlog()[Disposable.EVENTS] == 100
@@ -318,7 +327,9 @@ def test_the_lease_is_prolonged_while_the_work_takes_longer(make_server, monkeyp
     server = make_server({"authserver.cleanup_interval": "1"})
     add_events(server, 60)
     application = server.application
-    other = Caretaker(application.storage, application.parts.settings, application.floods)
+    other = Caretaker(
+        application.storage, application.parts.ring, application.parts.settings, application.floods
+    )
     with ThreadPoolExecutor(1) as threads:
         works = threads.submit(server.application.caretaker.work)
         begun, others = time.monotonic(), []
@@ -380,7 +391,7 @@ def test_a_database_that_is_away_is_told_once_and_tried_again(
     path = tmp_path / "later" / "authserver.db"
     database = Database(f"sqlite:///{path}")
     floods = Floods(database, 10, lambda event: None)
-    caretaker = Caretaker(database, read(cleanup_interval="1"), floods)
+    caretaker = Caretaker(database, KeyRing([("k", bytes(32))]), read(cleanup_interval="1"), floods)
     assert caretaker.backlog() == {}
     caretaker.start()
     try:

@@ -1,11 +1,12 @@
-"""`authserver audit`: who did what to whom, and why something was refused."""
+"""`authserver audit`: who did what to whom, why something was refused, and whether that is what was stored."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,11 +18,22 @@ from authserver import private_files
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import Moment
 from authserver.cli.explanation import tell_event
-from authserver.cli.printing import json_option, next_page, print_json_line, print_rows, say, width, words
+from authserver.cli.printing import (
+    json_option,
+    next_page,
+    print_json,
+    print_json_line,
+    print_rows,
+    say,
+    width,
+    words,
+)
 from authserver.engine import audit as trail
-from authserver.engine import operators
+from authserver.engine import event_proof, operators
 from authserver.engine.context import Engine
+from authserver.engine.event_proof import Proof
 from authserver.engine.people.account import user_id_of
+from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import Event, EventFilter, EventType
 
 _COLUMNS = ("time", "event", "actor", "client", "user", "reason", "error_id")
@@ -44,7 +56,7 @@ after_option = click.option("--after", metavar="CURSOR", help="Go on after this 
 
 @click.group(cls=OneSentence)
 def audit() -> None:
-    """Search in the audit events: who did what to whom, and why something was refused."""
+    """Search in the audit events, write them out, and prove that nobody changed them."""
 
 
 @audit.command()
@@ -199,6 +211,115 @@ def export(
         say(f"The next export begins with --after {words(last)}")
 
 
+@audit.command()
+@json_option
+@click.pass_obj
+def readers(configuration: Configuration, as_json: bool) -> None:
+    """Show how far the readers of the events have got: the statistics, and plugins that hand events on.
+
+    A plugin that is not listed any more has its line, too: it goes on from there if it is listed again.
+    """
+    with configuration.engine(Plugins.UNUSED) as engine:
+        rows = [asdict(backlog) for backlog in trail.backlogs(engine.stores)]
+    if as_json:
+        print_json(rows)
+        return
+    print_rows(
+        rows, ("reader", "waiting", "since"), empty="No reader has begun yet: they do when the server starts."
+    )
+
+
+# What the exit status says.
+WHOLE, BROKEN, UNKNOWN = 0, 1, 2
+
+
+@audit.command()
+@click.option(
+    "--since",
+    type=Moment(),
+    metavar="TIME",
+    help="Begin with what was sealed from this time on: 7d, 12h, 30m, or a time in ISO 8601, in UTC.",
+)
+@click.option(
+    "--head",
+    metavar="HEAD",
+    help="The head of the chain as it was noted before; it must still be in the chain.",
+)
+@json_option
+@click.pass_obj
+def verify(configuration: Configuration, since: datetime | None, head: str | None, as_json: bool) -> None:
+    """Prove that no event was changed, deleted before its time or put in later, or name the first that was.
+
+    Servers seal events within about a minute and may go on meanwhile. The exit status is 0 if nothing is wrong, 1 if
+    something is, and 2 if that cannot be known.
+    """
+    application = configuration.application(Plugins.UNUSED)
+    with closing(application):
+        try:
+            application.check_database()
+            with _bar("Verifying", disable=as_json or not sys.stderr.isatty()) as bar:
+                task = bar.add_task("", total=None)
+                proof = event_proof.verify(
+                    application.storage,
+                    application.parts.ring,
+                    now=datetime.now(UTC),
+                    since=since,
+                    head=head,
+                    told=lambda done, total: bar.update(
+                        task, description=f"{done:,} events", completed=done, total=total
+                    ),
+                )
+        except event_proof.BadHead as error:
+            raise click.BadParameter(str(error), param_hint="--head") from None
+        except StorageUnavailable as error:
+            say(f"Error: the database did not answer ({words(error)}); verify again.", err=True)
+            raise click.exceptions.Exit(UNKNOWN) from None
+    status = {True: WHOLE, False: BROKEN, None: UNKNOWN}[proof.whole]
+    if as_json:
+        print_json({**asdict(proof), "status": status})
+    else:
+        _tell_proof(proof, configuration.command)
+    if status != WHOLE:
+        raise click.exceptions.Exit(status)
+
+
+def _tell_proof(proof: Proof, command: str) -> None:
+    """What was found, and what to do next."""
+    finding = proof.finding
+    if finding is not None:
+        outcome = "Broken" if proof.whole is False else "This cannot be known"
+        say(f"{outcome}: {words(finding.record)} {words(finding.problem)}.")
+        if finding.event_id is not None:
+            say(
+                f"It is there as {words(finding.event_id)}: {words(command)} audit show {words(finding.event_id)}"
+            )
+        say(words(finding.advice))
+        if proof.whole is False:
+            say("What was sealed later is verified with --since and a time after that.")
+    if proof.seals:
+        whole = "Nothing was changed" if proof.whole else "Before that nothing was changed"
+        deleted = f", and {proof.deleted:,} were deleted because their time was over" if proof.deleted else ""
+        say(
+            f"{whole}: {_counted(proof.events, 'event')} of {_counted(proof.seals, 'seal')} since {words(proof.since)} "
+            f"{'is' if proof.events == 1 else 'are'} as sealed{deleted}."
+        )
+    elif finding is None and not proof.unsealed:
+        say("There is no event yet.")
+    if proof.unsealed:
+        number = "The last event" if proof.unsealed == 1 else f"The last {proof.unsealed:,} events, at most,"
+        is_not = "is" if proof.unsealed == 1 else "are"
+        say(f"{number} since {words(proof.unsealed_since)} {is_not} not sealed yet.")
+        if proof.seals and proof.is_late(datetime.now(UTC)):
+            say("Servers seal events within a minute: is one running? Its log says so if it cannot.")
+    if proof.head is not None and proof.whole:
+        say(f"The head of the chain is {proof.head}")
+        say("Note it on another machine: --head with it shows later that the end was not cut off.")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def _row(event: Event, people: dict[str, str]) -> dict[str, Any]:
     """An event as people read it: an actor that is the client or user of the same line is not written twice."""
     actor = {f"client:{event.client_id}": "client", f"user:{event.user_id}": "user"}
@@ -275,9 +396,8 @@ def _write(events: Iterable[Event], file: TextIO, until: datetime) -> tuple[int,
 @contextmanager
 def _progress(until: datetime) -> Iterator[Callable[[int, datetime], None]]:
     """A bar on stderr, if that is a terminal. It measures time, because nobody has counted the events before."""
-    columns = (TextColumn("Exporting"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
     shown = sys.stderr.isatty()
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=not shown) as bar:
+    with _bar("Exporting", disable=not shown) as bar:
         task = bar.add_task("", total=None)
         began: datetime | None = None
 
@@ -292,3 +412,8 @@ def _progress(until: datetime) -> Iterator[Callable[[int, datetime], None]]:
         if shown and began is not None:
             total = (until - began).total_seconds()
             bar.update(task, completed=total, total=total)
+
+
+def _bar(what: str, *, disable: bool) -> Progress:
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    return Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=disable)

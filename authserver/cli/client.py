@@ -18,7 +18,7 @@ from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
 from authserver.cli.paging import MAXIMUM_PAGE, after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
-from authserver.engine.clients.client_metadata import read_members
+from authserver.engine.clients.client_metadata import read_members, value_of
 from authserver.engine.clients.editing import (
     ChangedMeanwhile,
     ClientEdit,
@@ -561,10 +561,7 @@ def _member(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator:
         raise click.UsageError(f"--metadata {text}: must be name=value")
-    try:
-        return name, strict_json.loads(value.encode())
-    except ValueError:
-        return name, value
+    return name, value_of(value)
 
 
 def _known(option: str, given: Iterable[str], known: Iterable[str]) -> None:

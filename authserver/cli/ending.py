@@ -14,6 +14,7 @@ from authserver.cli.printing import print_json, say, words
 from authserver.cli.progress import progress
 from authserver.engine import ending
 from authserver.engine.ending import Act, Ended, SubjectKind
+from authserver.explaining.ends import jwt_sentence, sentence
 
 if TYPE_CHECKING:
     from authserver.app import Application
@@ -26,18 +27,6 @@ yes_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 )
 # Other records call them so.
 _NAMES = {SubjectKind.USER: "username", SubjectKind.CLIENT: "client_id"}
-# What the numbers are called: of one, and of several.
-_WORDS = {
-    "sessions": ("session", "sessions"),
-    "grants": ("grant", "grants"),
-    "narrowed_grants": ("narrowed grant", "narrowed grants"),
-    "codes": ("code", "codes"),
-    "refresh_tokens": ("refresh token", "refresh tokens"),
-    "access_tokens": ("access token", "access tokens"),
-    "consents": ("remembered consent", "remembered consents"),
-    "narrowed_consents": ("narrowed consent", "narrowed consents"),
-    "registrations": ("registration", "registrations"),
-}
 
 
 def is_interactive() -> bool:
@@ -87,35 +76,6 @@ def _sum(what: str, batches: Generator[Ended], *, quiet: bool, total: int | None
         if len(begun) < 3:
             return sum(begun, Ended())
         return sum(progress(what, chain(begun, batches), quiet=quiet, total=total), Ended())
-
-
-def sentence(ended: Ended, *, dry_run: bool = False) -> str:
-    """How much ended, or would end, in one line."""
-    told = [
-        f"{number:,} {_WORDS[name][number != 1]}"
-        for name, number in ended.counts.items()
-        if number and name in _WORDS
-    ]
-    verb = "Would end" if dry_run else "Ended"
-    return f"{verb}: {', '.join(told)}." if told else f"Nothing {'would end' if dry_run else 'ended'}."
-
-
-def jwt_sentence(ended: Ended, *, dry_run: bool = False) -> str:
-    """What cannot be called back, and until when; empty if there is nothing."""
-    if ended.jwts_until is None:
-        return ""
-    at_the_latest = f"at {words(ended.jwts_until)} at the latest"
-    if not ended.jwts:
-        return (
-            "No JWT access token is known to be valid; one that was issued at this moment expires, by the present settings, "
-            f"{at_the_latest}."
-        )
-    number = f"{'at least ' if ended.has_more_jwts else ''}{ended.jwts:,}"
-    now = ", if this is done now" if dry_run else ""
-    return (
-        f"JWT access tokens cannot be called back: {number} may be valid. An API that does not introspect accepts one until it "
-        f"expires, by the present settings {at_the_latest}{now}."
-    )
 
 
 def described(act: Act, ended: Ended, *, dry_run: bool = False) -> dict[str, Any]:

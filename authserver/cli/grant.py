@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
-from authserver.cli.ending import confirm, sentence, yes_option
+from authserver.cli.ending import confirm, yes_option
 from authserver.cli.paging import MAXIMUM_PAGE, after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
 from authserver.cli.user import find
@@ -16,6 +16,7 @@ from authserver.engine.context import Engine
 from authserver.engine.ending import Ended
 from authserver.engine.people.account import disconnect, disconnect_all, revoke_grant
 from authserver.engine.records import Consent, Grant, GrantFilter, Place
+from authserver.explaining.ends import sentence
 
 user_option = click.option("--user", "username", metavar="NAME", help="Only what this person agreed to.")
 client_option = click.option("--client", "client_id", metavar="ID", help="Only what this application may do.")

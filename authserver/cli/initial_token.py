@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from operator import attrgetter
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -13,15 +14,12 @@ from authserver.cli.ending import confirm, yes_option
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
-from authserver.engine.clients.initial_tokens import (
-    MAXIMUM_NOTE,
-    MAXIMUM_USES,
-    make,
-    registration_policies,
-    revoke,
-)
-from authserver.engine.context import Engine
+from authserver.engine.clients.initial_tokens import MAXIMUM_NOTE, MAXIMUM_USES, make, policy_names, revoke
+from authserver.engine.ports import Policies
 from authserver.ini import did_you_mean
+
+if TYPE_CHECKING:
+    from authserver.plugins.asking import PluginSet
 
 SHOWN_ONCE = "Keep the initial access token now: it is not stored readable and will not be shown again."
 _COLUMNS = ("initial_token", "policy", "state", "used", "uses", "expires_at", "created_at", "made_by", "note")
@@ -75,7 +73,7 @@ def add(
     if len(note) > MAXIMUM_NOTE:
         raise click.UsageError(f"--note: longer than {MAXIMUM_NOTE} characters")
     with configuration.engine() as engine:
-        _check_policy(engine, policy)
+        _check_policy(engine.policies, policy)
         token, text = make(
             engine,
             policy=policy,
@@ -135,9 +133,9 @@ def revoke_token(configuration: Configuration, initial_token: str, yes: bool, as
     )
 
 
-def _check_policy(engine: Engine, name: str) -> None:
+def _check_policy(policies: Policies, name: str) -> None:
     """Raises click.UsageError unless a plugin has a registration policy of this name."""
-    known = registration_policies(engine)
+    known = policy_names(cast("PluginSet", policies))
     if known is None:
         raise click.ClickException(
             "no plugin of authserver.plugins has registration policies; list registration_token there"

@@ -104,11 +104,16 @@ def policy() -> None:
 @click.pass_obj
 def shadow_report(configuration: Configuration, since: datetime, as_json: bool) -> None:
     """Where the plugins of authserver.shadow_plugins would have decided otherwise."""
+    from authserver.explaining.readable import readable
+
     application = configuration.application(Plugins.UNUSED)
     differences = Differences()
     dropped = 0
     with closing(application), application.begin() as engine:
         for event in engine.stores.events.since(since, type=EventType.POLICY_DIFFERED):
+            event = readable(event)
+            if len(event.decisions) != 2:
+                continue  # Nobody but a hand wrote this.
             was, would_be = event.decisions
             facts = was.get("facts") or {}
             example = {"event_id": event.event_id, "at": event.at, "asked": facts}

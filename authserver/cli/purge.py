@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from authserver import upkeep
 from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_rows
+from authserver.engine.crypto.sealing import KeyRing
+from authserver.engine.event_seals import remove_old
 from authserver.engine.ports import Storage, StorageUnavailable
 from authserver.engine.records import Batch, Disposable
 
@@ -31,7 +33,7 @@ WAIT = 1.0
 @json_option
 @click.pass_obj
 def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
-    """Delete expired rows: tokens, small records, grants, sessions, ended secrets, idle clients, refusals, old events.
+    """Delete expired rows: tokens, small records, grants, sessions, ended secrets, idle clients, old events.
 
     Servers do this themselves, a little at a time, unless authserver.cleanup_interval is 0. It is safe while they
     run, and twice at once; stopping it loses nothing.
@@ -39,7 +41,7 @@ def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
     application = configuration.application(Plugins.UNUSED)
     with closing(application):
         application.check_database()
-        now = datetime.now(UTC)
+        now, ring = datetime.now(UTC), application.parts.ring
         before = upkeep.cutoffs(application.parts.settings, now)
         removed: Counter[Disposable] = Counter()
         along: Counter[Disposable] = Counter()
@@ -49,10 +51,12 @@ def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
                 upkeep.erase_keys(application.storage, now)
                 with _progress(left, disable=as_json) as bar:
                     task = bar.add_task("Removing", total=_total(left))
-                    for kind, batch in _until_nothing_is_left(application.storage, before, stopped):
+                    for kind, batch in _until_nothing_is_left(application.storage, ring, before, stopped):
                         removed[kind] += batch.removed
                         along[kind] += batch.along
                         bar.advance(task, batch.removed)
+                while removed.keys() & upkeep.EVENTS and remove_old(application.storage, ring):
+                    pass
             left = upkeep.backlog(application.storage, before, MAXIMUM_COUNTED)
     rows = [
         {"kind": str(kind), "removed": removed[kind], "removed_with_them": along[kind], "left": left[kind]}
@@ -83,14 +87,14 @@ def _stopped_by_interrupt() -> Iterator[threading.Event]:
 
 
 def _until_nothing_is_left(
-    storage: Storage, before: Mapping[Disposable, datetime], stopped: threading.Event
+    storage: Storage, ring: KeyRing, before: Mapping[Disposable, datetime], stopped: threading.Event
 ) -> Iterator[tuple[Disposable, Batch]]:
     """Each batch; what others hold is tried again for some seconds, and then left to them."""
     tries = TRIES
     while tries:
         removed = 0
         try:
-            for kind, batch in upkeep.remove_all(storage, before, stopped.wait):
+            for kind, batch in upkeep.remove_all(storage, ring, before, stopped.wait):
                 removed += batch.removed + batch.along
                 yield kind, batch
                 if stopped.is_set():

@@ -12,6 +12,7 @@ from rich.progress import track
 
 from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
+from authserver.engine.event_seals import recode
 from authserver.engine.keys import ring
 from authserver.engine.keys.signing_keys import erase_ended
 
@@ -42,13 +43,14 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
             disable=as_json or not kids,
         )
         problems = [problem for problem in answers if problem]
+        recoded = recode(application.storage, key_ring)
         with application.begin() as engine:
             needed = ring.dependents(engine.stores, engine.now)
             older = list(key_ring.key_ids[1:])
             clients = ring.clients_of(engine.stores, needed.keys() & set(older), engine.now)
     summary = {
         "key_id": key_ring.key_ids[0],
-        "sealed_again": len(kids) - len(problems),
+        "sealed_again": len(kids) - len(problems) + recoded,
         "problems": problems,
         "older_keys": [
             {

@@ -38,9 +38,9 @@ _HEIGHTS, _PLAIN_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
     "--since",
     type=Moment(),
     metavar="TIME",
-    help="7d, 12h, or a time in ISO 8601, in UTC.  [default: 30d; by hour 1d, by month 365d]",
+    help="7d, 12h, or a time in ISO 8601, in UTC (by default 30d; by hour 1d, by month 365d).",
 )
-@click.option("--until", type=Moment(), metavar="TIME", help="The end, as --since.  [default: now]")
+@click.option("--until", type=Moment(), metavar="TIME", help="The end, as --since (by default now).")
 @click.option("--by", type=click.Choice([by.value for by in By]), help="A row for each of these.")
 @click.option("--client", "client_id", metavar="ID", help="Of this client alone.")
 @click.option("--grant-type", metavar="TYPE", help="Of token requests for this grant type alone.")

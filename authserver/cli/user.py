@@ -12,7 +12,7 @@ import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
-from authserver.cli.ending import carry_out, confirm, dry_run_option, sentence, tell, yes_option
+from authserver.cli.ending import carry_out, confirm, dry_run_option, tell, yes_option
 from authserver.cli.paging import after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
@@ -24,6 +24,7 @@ from authserver.engine.people.login import add_user
 from authserver.engine.people.password_links import PasswordLink, SentLink, make_link, send_link
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.records import NOTHING, User
+from authserver.explaining.ends import sentence
 
 _SHOW = "see `authserver user show`"
 

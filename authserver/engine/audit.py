@@ -6,14 +6,14 @@ pages of limited length, and a place in a list is a text (`cursor_of`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any
 
-from authserver.engine.ports import Events, StorageUnavailable
+from authserver.engine.ports import Events, StorageUnavailable, Stores
 from authserver.engine.records import REFUSALS, Event, EventFilter, EventType, Place
 
 # How many events a page has at most (T146), and how many an export reads at a time.
@@ -116,6 +116,26 @@ def place_of(cursor: str) -> Place:
             f"{cursor!r} is no cursor: take the one that the page before ended with, as it is written there"
         )
     return at, event_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What a reader of the events has still to take: how many, deleted ones included, and the time of the first."""
+
+    reader: str
+    waiting: int
+    since: datetime | None = None
+
+
+def backlogs(stores: Stores) -> Sequence[Backlog]:
+    """That of each reader that ever began, by name."""
+    last = stores.events.last_number()
+    found = []
+    for reader, number in stores.event_positions.list():
+        following = stores.events.following(number, limit=1)
+        waiting = max(0, last - number) if following else 0
+        found.append(Backlog(reader=reader, waiting=waiting, since=following[0][1].at if following else None))
+    return found
 
 
 def as_json(event: Event) -> dict[str, Any]:

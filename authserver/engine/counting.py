@@ -73,8 +73,10 @@ def counted(event: Event) -> Iterator[tuple[What, int]]:
     """What an event counts as, and how often.
 
     A refusal that others were counted with stands for all of them (`engine.floods`), and an event that ends grants, such as
-    a change of a password, also for the end of each.
+    a change of a password, also for the end of each. One of a type that this version does not know is not counted.
     """
+    if not isinstance(event.type, EventType):
+        return
     details = event.details
     client_id = event.client_id or ""
     grant_type = _text(details.get("grant_type"))

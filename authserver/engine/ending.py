@@ -11,9 +11,9 @@ it until it expires.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from authserver.engine import uris
 from authserver.engine.context import Engine
 from authserver.engine.records import (
+    NOTHING,
     VOUCHED_BY,
     Client,
     Consent,
@@ -33,7 +34,7 @@ from authserver.engine.records import (
     TokenKind,
     User,
 )
-from authserver.engine.resource_registry import TokenForm
+from authserver.engine.resource_registry import TokenForm, described
 from authserver.settings import AccessTokenFormat
 
 # At most this many grants, consents or clients are changed in one transaction, so that none takes long.
@@ -186,6 +187,7 @@ class Act:
         registrations: take a scope from the clients that are registered for it, too.
         because: the reason that the grants and the event keep; empty: what `subject` and `for_good` say.
         event: what the act is recorded as; None: what `subject` and `for_good` say.
+        noted: what that event says besides.
 
     Raises:
         ValueError: `for_good` of a scope or an issuer, which only the INI names, or `registrations` of another subject.
@@ -196,6 +198,7 @@ class Act:
     registrations: bool = False
     because: str = ""
     event: EventType | None = None
+    noted: Mapping[str, object] = field(default_factory=lambda: NOTHING)
 
     def __post_init__(self) -> None:
         kind = self.subject.kind
@@ -519,7 +522,7 @@ def _vouched(engine: Engine, grants: Sequence[Grant]) -> Ended:
 def _record(engine: Engine, act: Act, ended: Ended, type: EventType | None) -> None:
     """Write what ended; without a type, the event is about that alone."""
     subject = act.subject
-    details: dict[str, object] = dict(ended.counts)
+    details: dict[str, object] = {**ended.counts, **(act.noted if type else NOTHING)}
     match subject.kind:
         case SubjectKind.USER:
             engine.journal.user_id = subject.identifier
@@ -527,6 +530,9 @@ def _record(engine: Engine, act: Act, ended: Ended, type: EventType | None) -> N
             engine.journal.client_id = subject.identifier
         case _:
             details[subject.kind] = subject.name
+            # It was looked up before it was removed.
+            if type is EventType.RESOURCE_REMOVED and (resource := engine.resources.find(subject.identifier)):
+                details |= described(resource)
     if ended.jwts_until is not None:
         details["jwts_until"] = ended.jwts_until.isoformat()
     engine.record(type or _end_event(ended), reason=act.reason, details=details)

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from authserver.engine.audit import as_json, cursor_of
-from authserver.engine.clients.editing import members
+from authserver.engine.clients.client_metadata import members
 from authserver.engine.clients.secrets import handle
 from authserver.engine.context import Engine
 from authserver.engine.crypto.sealing import key_id_of

@@ -91,6 +91,12 @@ class Parameters:
         return cls._of(pairs, names, unreadable)
 
     @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> Self:
+        """These names and values."""
+        pairs = tuple(pairs)
+        return cls._of(pairs, (name for name, _ in pairs), {})
+
+    @classmethod
     def _of(
         cls, pairs: Iterable[tuple[str, str]], names: Iterable[str], unreadable: Mapping[str, str]
     ) -> Self:
@@ -184,8 +190,13 @@ def scope_set(text: str) -> tuple[str, ...]:
 
 def _decoded(part: bytes, maximum: int) -> str:
     """A name or value. Raises InvalidRequest."""
+    return checked_text(unquote_to_bytes(part.replace(b"+", b" ")), maximum)
+
+
+def checked_text(sent: bytes, maximum: int) -> str:
+    """A name or value that was sent as these bytes, of at most so many characters. Raises InvalidRequest."""
     try:
-        text = unquote_to_bytes(part.replace(b"+", b" ")).decode("utf-8")
+        text = sent.decode("utf-8")
     except UnicodeDecodeError:
         raise InvalidRequest("the parameters are not valid UTF-8") from None
     if "\0" in text:

@@ -20,9 +20,11 @@ from authserver.engine.records import (
     ClientSecret,
     Consent,
     Count,
+    DeletionMark,
     Disposable,
     Event,
     EventFilter,
+    EventSeal,
     EventType,
     FoundGrant,
     FoundSession,
@@ -34,6 +36,7 @@ from authserver.engine.records import (
     Kept,
     Logo,
     Place,
+    RegisteredBy,
     Resource,
     RingKey,
     Session,
@@ -85,10 +88,25 @@ class Clients(Protocol):
     def with_ending_secret(self, now: datetime, before: datetime, *, limit: int) -> Sequence[Client]:
         """At most `limit` enabled clients with a live secret that ends until then, the first to end first."""
 
-    def search(self, now: datetime, text: str, *, after: str = "", limit: int) -> Sequence[Client]:
+    def search(
+        self,
+        now: datetime,
+        text: str,
+        *,
+        registered_by: RegisteredBy | None = None,
+        enabled: bool | None = None,
+        never_used: bool = False,
+        after: str = "",
+        limit: int,
+    ) -> Sequence[Client]:
         """As `page`, those that have this text in their id or name: ASCII letters in either case.
 
         One statement, which may read all ids and names.
+
+        Args:
+            registered_by: only those whom an operator registered, or that registered themselves.
+            enabled: only those that are enabled, or disabled.
+            never_used: only those that never got anything, and whose live secrets nobody used (`Client.last_use`).
         """
 
     def change(self, before: Client, after: Client) -> bool:
@@ -470,6 +488,9 @@ class EventPositions(Protocol):
     def of(self, reader: str) -> int | None:
         """The number of the last event that this reader has taken; None before it began."""
 
+    def list(self) -> Sequence[tuple[str, int]]:
+        """Every reader that has begun, by name, with that number."""
+
     def begin(self, reader: str, number: int) -> bool:
         """Let a reader begin after this number; False if it has begun already."""
 
@@ -524,6 +545,33 @@ class Statistics(Protocol):
 
     def samples(self, gauge: Gauge, span: Span) -> Sequence[tuple[datetime, int]]:
         """What was noted of a gauge in each hour, day or month of a span, oldest first."""
+
+
+class EventSeals(Protocol):
+    def add(self, seal: EventSeal) -> None:
+        """Raises AlreadyExists where there is one of its number."""
+
+    def last(self) -> EventSeal | None: ...
+
+    def following(self, number: int, *, limit: int) -> Sequence[EventSeal]:
+        """The next seals after this number, in order."""
+
+    def since(self, since: datetime) -> EventSeal | None:
+        """The first of those that were made from that time on."""
+
+    def find(self, sought: bytes) -> EventSeal | None:
+        """The seal that has this hash."""
+
+    def change(self, before: EventSeal, after: EventSeal) -> bool:
+        """Replace the code of a seal as it was read; False when it was changed meanwhile."""
+
+    def remove_until(self, number: int) -> int:
+        """Delete the seals up to this number; how many."""
+
+    def deletions(self) -> Sequence[DeletionMark]: ...
+
+    def mark(self, mark: DeletionMark) -> None:
+        """Add or replace it, and delete those of its kind that are before it."""
 
 
 class Sessions(Protocol):
@@ -628,6 +676,8 @@ class Stores(Protocol):
     def event_positions(self) -> EventPositions: ...
     @property
     def statistics(self) -> Statistics: ...
+    @property
+    def event_seals(self) -> EventSeals: ...
     @property
     def sessions(self) -> Sessions: ...
     @property

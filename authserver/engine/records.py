@@ -575,6 +575,24 @@ REFUSALS = frozenset(
     }
 )
 
+# Most events of a busy server: each code and each token.
+ISSUANCES = frozenset({EventType.CODE_ISSUED, EventType.TOKEN_ISSUED})
+
+
+# Where of an event stands what cannot be read back.
+UNREADABLE = "unreadable"
+
+
+class UnknownEventType(str):
+    """The text of a type that this version does not know: of a newer version, or written by hand."""
+
+    __slots__ = ()
+    is_refusal = False
+
+    @property
+    def value(self) -> str:
+        return str(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -590,10 +608,12 @@ class Event:
     mappings; `details` are small facts such as the grant type. What people outside can cause is cut to a limit, and
     `cut` in both says what is not whole (`engine.evidence`). `more` in the details of a refusal says how many of its kind
     were counted with it instead of being stored (`engine.floods`).
+    What cannot be read back, because somebody wrote it by hand, stands as it is stored under `UNREADABLE`, in the details
+    or in a decision; a time that cannot be read is `datetime.min`.
     """
 
     event_id: str
-    type: EventType
+    type: EventType | UnknownEventType
     at: datetime
     actor: str
     source: str = ""
@@ -700,12 +720,57 @@ class Gauge(StrEnum):
     PEOPLE = "people"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSeal:
+    """A link of the chain that proves events unchanged (`engine.event_seals`).
+
+    Attributes:
+        number: of the seal; 1, 2, 3 and so on.
+        first, last: the numbers of events that it is about; `first` follows the `last` of the seal before.
+        sealed_at: when it was made.
+        form: the version in which its events were written down for their digests.
+        types: the types of its events, to which the entries refer.
+        entries: of each event its number, type, time and digest.
+        previous: the hash of the seal before; zeros for the first.
+        hash: of all of the above, of the entries by their digest.
+        key_id, mac: a code of the hash under this key of the ring.
+    """
+
+    number: int
+    first: int
+    last: int
+    sealed_at: datetime
+    form: int
+    types: tuple[str, ...]
+    entries: bytes
+    previous: bytes
+    hash: bytes
+    key_id: str
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletionMark:
+    """Up to where events of one kind, or seals, were deleted because their time was over.
+
+    Attributes:
+        kind: of `Disposable`, or `seals`.
+        until: a time, or the number of a seal: a text that sorts as they do.
+        key_id, mac: a code of both under this key of the ring.
+    """
+
+    kind: str
+    until: str
+    key_id: str
+    mac: bytes
+
+
 class Disposable(StrEnum):
     """The kinds of rows that clean-up deletes, in that order.
 
     TOKENS are access tokens; codes and refresh tokens go with their GRANTS.
     CLIENTS are those that registered themselves and were not used for long, UNUSED_CLIENTS those that were never used.
-    REFUSALS are the EVENTS of `REFUSALS`, which are kept for a shorter time.
+    REFUSALS and ISSUANCES are the EVENTS of these types, which may be kept for a shorter time.
     HOURLY_COUNTS are those of hours, COUNTS those of days and months (`Count`). SAMPLES are the noted values of a `Gauge`.
     """
 
@@ -717,6 +782,7 @@ class Disposable(StrEnum):
     UNUSED_CLIENTS = "unused_clients"
     CLIENTS = "clients"
     REFUSALS = "refusals"
+    ISSUANCES = "issuances"
     EVENTS = "events"
     HOURLY_COUNTS = "hourly_counts"
     COUNTS = "counts"

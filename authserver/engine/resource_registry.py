@@ -67,3 +67,16 @@ class Registry:
         default = listed or self._stored.default()
         # In the store it does not count if the INI names it.
         return self._listed.get(default.form, default) if default else None
+
+
+def described(resource: Resource) -> dict[str, object]:
+    """What an event says of it."""
+    return {
+        "resource": resource.uri,
+        "name": resource.name,
+        "scopes": None if resource.scopes is None else list(resource.scopes),
+        "token_format": resource.token_format,
+        "token_lifetime": resource.token_lifetime,
+        "is_default": resource.is_default,
+        "introspecting_clients": list(resource.introspecting_clients),
+    }

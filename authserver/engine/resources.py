@@ -6,14 +6,24 @@ from authserver.engine.context import Engine
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.printable import is_printable
 from authserver.engine.records import EventType, Resource
+from authserver.engine.resource_registry import described
 from authserver.limits import MAXIMUM_CLIENT_NAME
+from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME
 
-# Of the access tokens for a resource, in seconds.
+# Seconds; the greatest lifetime is that of all access tokens.
 MINIMUM_LIFETIME = 10
 
 
 class BadResource(Exception):
-    """What keeps a resource from being registered so, as a sentence."""
+    """What keeps a resource from being registered so, as a sentence.
+
+    Attributes:
+        member: of `Resource`, that is not right; "" where it is none of them.
+    """
+
+    def __init__(self, sentence: str, member: str = "") -> None:
+        super().__init__(sentence)
+        self.member = member
 
 
 def add(engine: Engine, resource: Resource) -> None:
@@ -37,7 +47,7 @@ def change(engine: Engine, before: Resource, after: Resource) -> None:
     if not engine.stores.resources.change(before, after):
         raise BadResource(f"{before.uri}: it was changed or removed meanwhile; nothing was changed here")
     old, new = described(before), described(after)
-    changed = sorted(name for name in new if new[name] != old[name])
+    changed = {name: {"from": old[name], "to": new[name]} for name in sorted(new) if new[name] != old[name]}
     engine.record(EventType.RESOURCE_CHANGED, details={**new, "changed": changed})
 
 
@@ -46,19 +56,32 @@ def _check(engine: Engine, resource: Resource) -> None:
     listed = engine.listed_resources.get(resource.form)
     if listed is not None:
         raise BadResource(
-            f"{resource.uri}: the INI names it, in {', '.join(listed.settings)}, and what is there counts; change it there"
+            f"{resource.uri}: the INI names it, in {', '.join(listed.settings)}, and what is there counts; change it there",
+            "uri",
         )
     if len(resource.name) > MAXIMUM_CLIENT_NAME or not is_printable(resource.name):
-        raise BadResource(f"a name has up to {MAXIMUM_CLIENT_NAME} printable characters")
+        raise BadResource(f"a name has up to {MAXIMUM_CLIENT_NAME} printable characters", "name")
+    lifetime = resource.token_lifetime
+    if lifetime is not None and not MINIMUM_LIFETIME <= lifetime <= MAXIMUM_ACCESS_TOKEN_LIFETIME:
+        raise BadResource(
+            f"an access token is valid for {MINIMUM_LIFETIME} to {MAXIMUM_ACCESS_TOKEN_LIFETIME} seconds",
+            "token_lifetime",
+        )
     unknown = [scope for scope in resource.scopes or () if scope not in engine.scopes]
     if unknown:
-        raise BadResource(f"{unknown[0]}: no such scope; list it in authserver.scopes first")
+        raise BadResource(f"{unknown[0]}: no such scope; list it in authserver.scopes first", "scopes")
     for client_id in resource.introspecting_clients:
         client = engine.find_client(client_id)
         if client is None or not client.is_enabled:
-            raise BadResource(f"{client_id}: no such client, or it is disabled; see `authserver client list`")
+            raise BadResource(
+                f"{client_id}: no such client, or it is disabled; see `authserver client list`",
+                "introspecting_clients",
+            )
         if client.is_public:
-            raise BadResource(f"{client_id}: a public client may not introspect; it needs a credential")
+            raise BadResource(
+                f"{client_id}: a public client may not introspect; it needs a credential",
+                "introspecting_clients",
+            )
     default = engine.resources.find(None) if resource.is_default else None
     if default is not None and default.form != resource.form:
         where = (
@@ -66,17 +89,6 @@ def _check(engine: Engine, resource: Resource) -> None:
             if default.is_stored
             else "in authserver.plugin.resources_listed.default of the INI"
         )
-        raise BadResource(f"{default.uri} is the default already; take that back first, {where}")
-
-
-def described(resource: Resource) -> dict[str, object]:
-    """What an event says of it."""
-    return {
-        "resource": resource.uri,
-        "name": resource.name,
-        "scopes": None if resource.scopes is None else list(resource.scopes),
-        "token_format": resource.token_format,
-        "token_lifetime": resource.token_lifetime,
-        "is_default": resource.is_default,
-        "introspecting_clients": list(resource.introspecting_clients),
-    }
+        raise BadResource(
+            f"{default.uri} is the default already; take that back first, {where}", "is_default"
+        )

@@ -11,6 +11,7 @@ from authserver.engine.decisions import Verdict, outcome_of
 from authserver.engine.errors import Refusal
 from authserver.engine.evidence import CUT, cut_facts, left_out
 from authserver.engine.records import NOTHING, Event, EventType
+from authserver.explaining.readable import readable
 from authserver.explaining.remedies import EDIT, filled, template_of, words_of
 from authserver.hookspecs import DECIDING
 from authserver.ini import PLUGIN_PREFIX
@@ -120,6 +121,7 @@ def explain(engine: Engine, plugins: PluginSet, rule: Callable[[], Any]) -> Expl
 
 def explain_event(engine: Engine, event: Event, plugins: PluginSet) -> Explanation:
     """Explain an event by what was recorded with it; settings, clients and remedies are the present ones."""
+    event = readable(event)
     teller = _Teller(engine, plugins, {"client_id": event.client_id})
     checks = teller.checks(event.decisions)
     if event.type is EventType.POLICY_DIFFERED:

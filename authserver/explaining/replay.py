@@ -17,6 +17,7 @@ from authserver.engine.errors import InvalidClient, ServerError, TemporarilyUnav
 from authserver.engine.ports import Policies
 from authserver.engine.questions import CannotAskAgain, Facts, Known, Question
 from authserver.engine.records import Client, Event, EventType
+from authserver.explaining.readable import readable
 from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginSet
 
@@ -111,7 +112,7 @@ def _recorded(events: Iterable[Event]) -> Iterator[tuple[Event, Mapping[str, Any
     """
     now: datetime | None = None
     seen: set[bytes] = set()
-    for event in events:
+    for event in map(readable, events):
         if event.type is EventType.POLICY_DIFFERED:
             continue
         if event.at != now:

@@ -31,6 +31,7 @@ _SECRET = Rows(ClientSecret, client_secrets, at=_CLIENT.end)
 _LOGO = Rows(Logo, client_logos)
 
 _NEXT = clients.alias("next")
+_USED_SECRET = client_secrets.alias("used_secret")
 
 _WITH_SECRETS = (
     select(*_CLIENT.columns, *_SECRET.columns)
@@ -82,7 +83,15 @@ _HAS_TEXT = sa.or_(
 )
 # What has a meaning in a pattern of LIKE.
 _SPECIAL = re.compile(r"[%_\\]")
-_SEARCH = _IN_ORDER.where(clients.c.client_id.in_(_NEXT_IDS.where(_HAS_TEXT)))
+_WAS_NEVER_USED = (
+    _NEXT.c.last_used_at.is_(None),
+    ~sa.exists().where(
+        _USED_SECRET.c.client_id == _NEXT.c.client_id,
+        _USED_SECRET.c.last_used_at.is_not(None),
+        _USED_SECRET.c.expires_at.is_(None)
+        | (_USED_SECRET.c.expires_at > bindparam("now", type_=UtcDateTime)),
+    ),
+)
 _ADD = insert_new(clients)
 _THIS = clients.c.client_id == bindparam("this")
 # Two changes of one client wait for each other; requests with its secrets do not wait.
@@ -237,11 +246,31 @@ class SqlClients:
         found = {client.client_id: client for client in self.find_all(client_ids, now)}
         return [found[client_id] for client_id in client_ids if client_id in found]
 
-    def search(self, now: datetime, text: str, *, after: str = "", limit: int) -> Sequence[Client]:
+    def search(
+        self,
+        now: datetime,
+        text: str,
+        *,
+        registered_by: RegisteredBy | None = None,
+        enabled: bool | None = None,
+        never_used: bool = False,
+        after: str = "",
+        limit: int,
+    ) -> Sequence[Client]:
         if "\0" in text + after:  # which PostgreSQL would not even compare
             return []
-        pattern = _SPECIAL.sub(r"\\\g<0>", text)
-        return self._several(_SEARCH, {"pattern": f"%{pattern}%", "after": after, "limit": limit, "now": now})
+        ids, parameters = _NEXT_IDS, {"after": after, "limit": limit, "now": now}
+        if text:
+            pattern = _SPECIAL.sub(r"\\\g<0>", text)
+            ids, parameters["pattern"] = ids.where(_HAS_TEXT), f"%{pattern}%"
+        if registered_by is not None:
+            ids = ids.where(_NEXT.c.registered_by == bindparam("registered_by"))
+            parameters["registered_by"] = registered_by
+        if enabled is not None:
+            ids = ids.where(_NEXT.c.disabled_at.is_(None) if enabled else _NEXT.c.disabled_at.is_not(None))
+        if never_used:
+            ids = ids.where(*_WAS_NEVER_USED)
+        return self._several(_IN_ORDER.where(clients.c.client_id.in_(ids)), parameters)
 
     def disable(self, client_id: str, now: datetime) -> bool:
         self._work.hold(_HOLD_TO_DISABLE, {"this": client_id})

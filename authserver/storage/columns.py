@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Enum, Text
+from sqlalchemy import JSON, DateTime, Dialect, Enum, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator
 
+from authserver.engine.records import UNREADABLE, EventType, UnknownEventType
+
 Json = JSON().with_variant(JSONB(), "postgresql")
+_EVENT_TYPES = {type.value: type for type in EventType}
 
 
 def choice(kind: type[StrEnum]) -> Enum:
@@ -41,6 +44,86 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class EventTime(UtcDateTime):
+    """The time of an event, which somebody may have changed by hand: what is no time is `datetime.min`."""
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
+        read = super().result_processor(dialect, coltype)
+        assert read is not None  # it has `process_result_value`
+
+        def process(value: Any) -> datetime | None:
+            try:
+                return read(value)
+            except (TypeError, ValueError):
+                return datetime.min.replace(tzinfo=UTC)
+
+        return process
+
+
+class EventText(TypeDecorator[str]):
+    """A text of an event, which somebody may have changed by hand to bytes: SQLite keeps anything in any column."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return value if value is None or isinstance(value, str) else repr(value)
+
+
+class EventTypeName(TypeDecorator[str]):
+    """The type of an event; one that this version does not know is an `UnknownEventType`."""
+
+    impl = String(40)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        return _EVENT_TYPES.get(value) or UnknownEventType(value)
+
+
+class EventDetails(TypeDecorator[Mapping[str, Any]]):
+    """A JSON object of an event, which somebody may have changed by hand: what is none stands under `unreadable`."""
+
+    impl = Json
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        read = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> Any:
+            try:
+                found = value if read is None else read(value)
+            except (TypeError, ValueError):
+                return self.unreadable(value)
+            return found if self.fits(found) else self.unreadable(found)
+
+        return process
+
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, dict)
+
+    def unreadable(self, value: Any) -> Any:
+        return {UNREADABLE: value if isinstance(value, str) else repr(value)}
+
+
+class EventDecisions(EventDetails):
+    """The recorded decisions of an event, a list of JSON objects; what is none stands in one under `unreadable`."""
+
+    cache_ok = True
+
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+    def unreadable(self, value: Any) -> Any:
+        return [super().unreadable(value)]
 
 
 class SpaceSeparated(TypeDecorator[tuple[str, ...]]):

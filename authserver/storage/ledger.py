@@ -11,6 +11,7 @@ from sqlalchemy import (
     Integer,
     and_,
     bindparam,
+    delete,
     func,
     insert,
     or_,
@@ -20,9 +21,12 @@ from sqlalchemy import (
 )
 
 from authserver.engine.records import (
+    ISSUANCES,
     REFUSALS,
+    DeletionMark,
     Event,
     EventFilter,
+    EventSeal,
     EventType,
     Place,
     RingKey,
@@ -33,14 +37,15 @@ from authserver.storage.rows import Rows
 from authserver.storage.tables import (
     RARE,
     REFUSED,
-    ROUTINE,
+    event_deletions,
     event_positions,
+    event_seals,
     events,
     generations,
     ring_keys,
     signing_keys,
 )
-from authserver.storage.work import Row, Work, change, changed, insert_new, spelt_out
+from authserver.storage.work import Row, Work, change, changed, insert_new, insert_or_replace, spelt_out
 
 # How many events are read at a time.
 BATCH = 500
@@ -69,6 +74,9 @@ _NUMBERED_OF_TIME = (
 )
 _LAST_NUMBER = select(func.coalesce(func.max(events.c.number), 0))
 _POSITION = select(event_positions.c.number).where(event_positions.c.reader == bindparam("reader"))
+_LIST_POSITIONS = select(event_positions.c.reader, event_positions.c.number).order_by(
+    event_positions.c.reader
+)
 _BEGIN_POSITION = insert_new(event_positions)
 _MOVE = change(event_positions, "number")
 _FIND_EVENT = select(*_EVENT.columns).where(events.c.event_id == bindparam("event_id"))
@@ -80,6 +88,30 @@ _NARROW = frozenset({"event_id", "client_id", "user_id", "grant_id"})
 _BEGINNING: Place = (datetime.min.replace(tzinfo=UTC), "")
 _END: Place = (datetime.max.replace(tzinfo=UTC), "")
 _COUNT_EVENTS = select(func.count()).where(events.c.at >= bindparam("at"), _OF_TYPE).select_from(events)
+
+_SEAL = Rows(EventSeal, event_seals)
+_ADD_SEAL = insert_new(event_seals)
+_SEALS = select(*_SEAL.columns)
+_LAST_SEAL = _SEALS.order_by(event_seals.c.number.desc()).limit(1)
+_NEXT_SEALS = (
+    _SEALS.where(event_seals.c.number > bindparam("number"))
+    .order_by(event_seals.c.number)
+    .limit(bindparam("limit", type_=Integer))
+)
+_SEALS_SINCE = (
+    _SEALS.where(event_seals.c.sealed_at >= bindparam("since"))
+    .order_by(event_seals.c.sealed_at, event_seals.c.number)
+    .limit(1)
+)
+_FIND_SEAL = _SEALS.where(event_seals.c.hash == bindparam("hash"))
+_CHANGE_SEAL = change(event_seals, "key_id", "mac")
+_REMOVE_SEALS = delete(event_seals).where(event_seals.c.number <= bindparam("until"))
+_DELETION = Rows(DeletionMark, event_deletions)
+_DELETIONS = select(*_DELETION.columns).order_by(event_deletions.c.kind, event_deletions.c.until)
+_MARK_DELETION = insert_or_replace(event_deletions)
+_FORGET_DELETIONS = delete(event_deletions).where(
+    event_deletions.c.kind == bindparam("of_kind"), event_deletions.c.until < bindparam("before")
+)
 
 _KEY = Rows(SigningKey, signing_keys)
 _ADD_KEY = insert_new(signing_keys)
@@ -163,12 +195,56 @@ class SqlEventPositions:
         found: int | None = self._work.read(_POSITION, {"reader": reader}).scalar()
         return found
 
+    def list(self) -> Sequence[tuple[str, int]]:
+        return [(row.reader, row.number) for row in self._work.read(_LIST_POSITIONS, {})]
+
     def begin(self, reader: str, number: int) -> bool:
         return self._work.insert(_BEGIN_POSITION, {"reader": reader, "number": number})
 
     def move(self, reader: str, before: int, after: int) -> bool:
         old, new = {"reader": reader, "number": before}, {"reader": reader, "number": after}
         return self._work.write(_MOVE, changed(old, new)) == 1
+
+
+class SqlEventSeals:
+    """`engine.ports.EventSeals` in the database."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def add(self, seal: EventSeal) -> None:
+        self._work.add(_ADD_SEAL, _SEAL.row(seal))
+
+    def last(self) -> EventSeal | None:
+        return self._one(_LAST_SEAL, {})
+
+    def following(self, number: int, *, limit: int) -> Sequence[EventSeal]:
+        return [_SEAL.record(row) for row in self._work.read(_NEXT_SEALS, {"number": number, "limit": limit})]
+
+    def since(self, since: datetime) -> EventSeal | None:
+        return self._one(_SEALS_SINCE, {"since": since})
+
+    def find(self, sought: bytes) -> EventSeal | None:
+        return self._one(_FIND_SEAL, {"hash": sought})
+
+    def change(self, before: EventSeal, after: EventSeal) -> bool:
+        return self._work.write(_CHANGE_SEAL, changed(_SEAL.row(before), _SEAL.row(after))) == 1
+
+    def remove_until(self, number: int) -> int:
+        return self._work.write(_REMOVE_SEALS, {"until": number})
+
+    def deletions(self) -> Sequence[DeletionMark]:
+        return [_DELETION.record(row) for row in self._work.read(_DELETIONS, {})]
+
+    def mark(self, mark: DeletionMark) -> None:
+        self._work.insert(_MARK_DELETION, _DELETION.row(mark))
+        self._work.write(_FORGET_DELETIONS, {"of_kind": mark.kind, "before": mark.until})
+
+    def _one(self, statement: Executable, parameters: Row) -> EventSeal | None:
+        row = self._work.read(statement, parameters).one_or_none()
+        return _SEAL.record(row) if row else None
 
 
 class SqlSigningKeys:
@@ -252,7 +328,7 @@ def _search(wanted: EventFilter, after: Place | None, oldest_first: bool) -> tup
     of_type = [
         and_(
             events.c.type == bindparam(name, type_=events.c.type.type, literal_execute=True),
-            *(() if type in ROUTINE else (_IS_RARE,)),
+            *(() if type in ISSUANCES else (_IS_RARE,)),
         )
         for name, type in zip(names, sorted(wanted.types), strict=True)
     ]

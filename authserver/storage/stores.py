@@ -13,6 +13,7 @@ from authserver.storage.kept import SqlKeptRecords
 from authserver.storage.ledger import (
     SqlEventPositions,
     SqlEvents,
+    SqlEventSeals,
     SqlGenerations,
     SqlRingKeys,
     SqlSigningKeys,
@@ -38,6 +39,7 @@ class SqlStores:
     events: SqlEvents
     event_positions: SqlEventPositions
     statistics: SqlStatistics
+    event_seals: SqlEventSeals
     sessions: SqlSessions
     signing_keys: SqlSigningKeys
     ring_keys: SqlRingKeys
@@ -60,6 +62,7 @@ def stores_of(work: Work) -> SqlStores:
         events=SqlEvents(work),
         event_positions=SqlEventPositions(work),
         statistics=SqlStatistics(work),
+        event_seals=SqlEventSeals(work),
         sessions=SqlSessions(work),
         signing_keys=SqlSigningKeys(work),
         ring_keys=SqlRingKeys(work),

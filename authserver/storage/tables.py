@@ -14,9 +14,21 @@ from typing import Any, ClassVar, cast
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-from authserver.engine.records import REFUSALS, EventType, Gauge, RegisteredBy, Step, TokenKind
+from authserver.engine.records import ISSUANCES, REFUSALS, EventType, Gauge, RegisteredBy, Step, TokenKind
 from authserver.settings import AccessTokenFormat
-from authserver.storage.columns import Json, SpaceSeparated, Texts, TextsByName, UtcDateTime, choice
+from authserver.storage.columns import (
+    EventDecisions,
+    EventDetails,
+    EventText,
+    EventTime,
+    EventTypeName,
+    Json,
+    SpaceSeparated,
+    Texts,
+    TextsByName,
+    UtcDateTime,
+    choice,
+)
 
 
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
@@ -226,19 +238,19 @@ class EventRow(Base):
 
     # In the order in which they were stored.
     number: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
-    event_id: Mapped[str] = mapped_column(unique=True)
-    type: Mapped[EventType]
-    at: Mapped[datetime] = mapped_column(index=True)
+    event_id: Mapped[str] = mapped_column(EventText, unique=True)
+    type: Mapped[str] = mapped_column(EventTypeName)
+    at: Mapped[datetime] = mapped_column(EventTime, index=True)
     # For older events these are not known.
-    actor: Mapped[str] = mapped_column(server_default="unknown")
-    source: Mapped[str] = mapped_column(server_default="")
-    request_id: Mapped[str] = mapped_column(server_default="")
-    client_id: Mapped[str | None]
-    user_id: Mapped[str | None]
-    grant_id: Mapped[str | None]
-    reason: Mapped[str]
-    decisions: Mapped[list[dict[str, Any]]]
-    details: Mapped[dict[str, Any]]
+    actor: Mapped[str] = mapped_column(EventText, server_default="unknown")
+    source: Mapped[str] = mapped_column(EventText, server_default="")
+    request_id: Mapped[str] = mapped_column(EventText, server_default="")
+    client_id: Mapped[str | None] = mapped_column(EventText)
+    user_id: Mapped[str | None] = mapped_column(EventText)
+    grant_id: Mapped[str | None] = mapped_column(EventText)
+    reason: Mapped[str] = mapped_column(EventText)
+    decisions: Mapped[list[dict[str, Any]]] = mapped_column(EventDecisions)
+    details: Mapped[dict[str, Any]] = mapped_column(EventDetails)
 
 
 class EventPositionRow(Base):
@@ -273,6 +285,35 @@ class GaugeSampleRow(Base):
     step: Mapped[Step] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(primary_key=True, index=True)
     value: Mapped[int] = mapped_column(BigInteger)
+
+
+class EventSealRow(Base):
+    """A link of the chain that proves events unchanged (`engine.records.EventSeal`)."""
+
+    __tablename__ = "event_seals"
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    first: Mapped[int] = mapped_column(BigInteger)
+    last: Mapped[int] = mapped_column(BigInteger)
+    sealed_at: Mapped[datetime] = mapped_column(index=True)
+    form: Mapped[int] = mapped_column(Integer)
+    types: Mapped[tuple[str, ...]] = mapped_column(Texts)
+    entries: Mapped[bytes]
+    previous: Mapped[bytes]
+    hash: Mapped[bytes] = mapped_column(unique=True)
+    key_id: Mapped[str]
+    mac: Mapped[bytes]
+
+
+class EventDeletionRow(Base):
+    """Up to where events were deleted because their time was over (`engine.records.DeletionMark`)."""
+
+    __tablename__ = "event_deletions"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    until: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str]
+    mac: Mapped[bytes]
 
 
 class SessionRow(Base):
@@ -346,6 +387,8 @@ events = _table(EventRow)
 event_positions = _table(EventPositionRow)
 event_counts = _table(EventCountRow)
 gauge_samples = _table(GaugeSampleRow)
+event_seals = _table(EventSealRow)
+event_deletions = _table(EventDeletionRow)
 sessions = _table(SessionRow)
 signing_keys = _table(SigningKeyRow)
 ring_keys = _table(RingKeyRow)
@@ -380,10 +423,11 @@ Index(
 # Refusals are deleted long before other events.
 REFUSED = events.c.type.in_(sorted(REFUSALS))
 Index("ix_events_refusals_at", events.c.at, sqlite_where=REFUSED, postgresql_where=REFUSED)
+ISSUED = events.c.type.in_(sorted(ISSUANCES))
+Index("ix_events_issuances_at", events.c.at, sqlite_where=ISSUED, postgresql_where=ISSUED)
 # By these events are searched for, newest first. Each event is written with what it is about, so there are no more. The
 # types of those that are issued all day are left out: the newest of them are found without it, and writing one costs less.
-ROUTINE = frozenset({EventType.CODE_ISSUED, EventType.TOKEN_ISSUED})
-RARE = events.c.type.not_in(sorted(ROUTINE))
+RARE = events.c.type.not_in(sorted(ISSUANCES))
 Index("ix_events_type_at", events.c.type, events.c.at, sqlite_where=RARE, postgresql_where=RARE)
 Index(None, events.c.client_id, events.c.at)
 for _column in (events.c.user_id, events.c.grant_id):

@@ -14,6 +14,7 @@ from authserver.engine.records import Batch, Disposable, Place, RegisteredBy, St
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.tables import (
     DISPOSABLE,
+    ISSUED,
     LONG,
     NEVER_USED,
     REFUSED,
@@ -96,6 +97,7 @@ _AGING: Mapping[Disposable, tuple[Column[Any], tuple[Condition, ...]]] = {
     Disposable.SESSIONS: (sessions.c.expires_at, ()),
     Disposable.CLIENT_SECRETS: (client_secrets.c.expires_at, (client_secrets.c.expires_at.is_not(None),)),
     Disposable.REFUSALS: (events.c.at, (spelt_out(REFUSED),)),
+    Disposable.ISSUANCES: (events.c.at, (spelt_out(ISSUED),)),
     Disposable.EVENTS: (events.c.at, ()),
     Disposable.HOURLY_COUNTS: (event_counts.c.at, (spelt_out(event_counts.c.step == Step.HOUR),)),
     Disposable.COUNTS: (event_counts.c.at, (spelt_out(LONG),)),

@@ -11,6 +11,7 @@ from authserver.engine.records import (
     Consent,
     Count,
     Event,
+    EventSeal,
     EventType,
     Grant,
     InitialAccessToken,
@@ -173,6 +174,24 @@ def a_ring_key(**changes: Any) -> RingKey:
     """A key of the key ring, seen for the first time."""
     values: dict[str, Any] = {"key_id": "2025", "fingerprint": b"fingerprint", "first_used_at": NOW}
     return RingKey(**values | changes)
+
+
+def an_event_seal(**changes: Any) -> EventSeal:
+    """The first seal, of no real event."""
+    values: dict[str, Any] = {
+        "number": 1,
+        "first": 1,
+        "last": 500,
+        "sealed_at": NOW,
+        "form": 1,
+        "types": ("token.issued", "written by hand"),
+        "entries": b"\0\xff",
+        "previous": bytes(32),
+        "hash": bytes(32),
+        "key_id": "2026",
+        "mac": bytes(32),
+    }
+    return EventSeal(**values | changes)
 
 
 def an_event(**changes: Any) -> Event:

@@ -26,6 +26,7 @@ from authserver.engine.ports import AlreadyExists, Storage, Stores
 from authserver.engine.records import (
     REFUSALS,
     ClientSecret,
+    DeletionMark,
     Disposable,
     Event,
     EventFilter,
@@ -60,6 +61,7 @@ from authserver.testing.records import (
     a_token,
     a_user,
     an_event,
+    an_event_seal,
     an_initial_token,
 )
 
@@ -669,6 +671,30 @@ def test_clients_are_searched_by_a_text_in_their_id_or_name(stores: Stores) -> N
     assert (ids("%"), ids("_"), ids("\\")) == (["b_1"], ["b_1"], ["c"])
     assert ids("École") == ["b_1"]
     assert ids("\0") == ids("nobody") == []
+
+
+def test_clients_are_searched_by_who_registered_them_and_what_became_of_them(stores: Stores) -> None:
+    """A secret that somebody used is a use; one that has ended is none, as for `Client.last_use`."""
+    unused = ClientSecret(digest=b"digest", key_id="key", created_at=NOW - timedelta(days=2))
+    used = replace(unused, last_used_at=NOW - timedelta(days=1))
+    for client in (
+        a_client(client_id="idle", last_used_at=NOW),
+        a_client(client_id="introspects", secrets=(used,)),
+        a_client(client_id="lapsed", secrets=(replace(used, expires_at=NOW - timedelta(hours=1)),)),
+        a_client(client_id="new", secrets=(unused,), registered_by=RegisteredBy.SELF),
+        a_client(client_id="over", disabled_at=NOW, registered_by=RegisteredBy.SELF),
+    ):
+        stores.clients.add(client)
+
+    def ids(text: str = "", **wanted: Any) -> list[str]:
+        return [client.client_id for client in stores.clients.search(NOW, text, **{"limit": 9, **wanted})]
+
+    assert ids(registered_by=RegisteredBy.SELF) == ["new", "over"]
+    assert ids(registered_by=RegisteredBy.SELF, enabled=True) == ["new"]
+    assert ids(enabled=False) == ["over"]
+    assert ids(never_used=True) == ["lapsed", "new", "over"]
+    assert ids("e", never_used=True, enabled=True, after="lapsed") == ["new"]
+    assert ids(registered_by=RegisteredBy.OPERATOR, limit=2) == ["idle", "introspects"]
 
 
 def test_users_are_searched_by_how_their_name_begins(stores: Stores) -> None:
@@ -1506,6 +1532,8 @@ def test_a_reader_begins_once_and_one_of_two_moves_counts(stores: Stores) -> Non
     assert positions.move("statistics", 7, 9)
     assert positions.of("statistics") == 9
     assert positions.of("seals") is None
+    assert positions.begin("seals", 3)
+    assert list(positions.list()) == [("seals", 3), ("statistics", 9)]
 
 
 def test_events_of_a_time_come_with_their_numbers(storage: Storage) -> None:
@@ -1691,6 +1719,57 @@ def test_the_first_sample_of_an_hour_stays(stores: Stores) -> None:
     assert list(stores.statistics.samples(Gauge.CLIENTS, _hours(0, 1))) == [(THE_HOUR, 0)]
     assert list(stores.statistics.samples(Gauge.SESSIONS, _hours(0, 1))) == [(THE_HOUR, 7)]
     assert list(stores.statistics.samples(Gauge.ACTIVE_GRANTS, _hours(0, 1))) == []
+
+
+def test_seals_are_found_in_order_by_time_and_by_hash(stores: Stores) -> None:
+    """T147: each comes back as it was."""
+    seals = [
+        an_event_seal(
+            number=number,
+            sealed_at=NOW + number * timedelta(minutes=1),
+            hash=bytes([number]),
+            entries=b"\0" * number,
+        )
+        for number in range(1, 5)
+    ]
+    assert stores.event_seals.last() is None
+    for seal in reversed(seals):
+        stores.event_seals.add(seal)
+    with pytest.raises(AlreadyExists):
+        stores.event_seals.add(an_event_seal(number=3, hash=b"another"))
+    assert stores.event_seals.last() == seals[-1]
+    assert list(stores.event_seals.following(0, limit=2)) == seals[:2]
+    assert list(stores.event_seals.following(2, limit=9)) == seals[2:]
+    assert stores.event_seals.since(NOW + timedelta(minutes=2)) == seals[1]
+    assert stores.event_seals.since(NOW + timedelta(minutes=5)) is None
+    assert stores.event_seals.find(seals[2].hash) == seals[2]
+    assert stores.event_seals.find(b"another") is None
+    recoded = replace(seals[3], key_id="2027", mac=b"another")
+    assert stores.event_seals.change(seals[3], recoded)
+    assert not stores.event_seals.change(seals[3], recoded)
+    assert stores.event_seals.remove_until(3) == 3
+    assert list(stores.event_seals.following(0, limit=9)) == [recoded]
+
+
+def test_the_furthest_mark_of_each_kind_stays(stores: Stores) -> None:
+    def mark(kind: str, until: str, mac: bytes = b"") -> DeletionMark:
+        return DeletionMark(kind=kind, until=until, key_id="2026", mac=mac)
+
+    for each in (mark("events", "1"), mark("refusals", "2"), mark("events", "3"), mark("events", "2")):
+        stores.event_seals.mark(each)
+    # Whoever reads takes the furthest.
+    assert [(each.kind, each.until) for each in stores.event_seals.deletions()] == [
+        ("events", "2"),
+        ("events", "3"),
+        ("refusals", "2"),
+    ]
+    stores.event_seals.mark(mark("events", "3", b"another"))
+    assert mark("events", "3", b"another") in stores.event_seals.deletions()
+    stores.event_seals.mark(mark("events", "4"))
+    assert [(each.kind, each.until) for each in stores.event_seals.deletions()] == [
+        ("events", "4"),
+        ("refusals", "2"),
+    ]
 
 
 def test_the_newest_generation_counts(stores: Stores) -> None:

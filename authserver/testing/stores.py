@@ -17,8 +17,10 @@ from authserver.engine.records import (
     Client,
     ClientSecret,
     Consent,
+    DeletionMark,
     Event,
     EventFilter,
+    EventSeal,
     EventType,
     FoundGrant,
     FoundSession,
@@ -30,6 +32,7 @@ from authserver.engine.records import (
     Kept,
     Logo,
     Place,
+    RegisteredBy,
     Resource,
     RingKey,
     Session,
@@ -63,6 +66,7 @@ class MemoryStores:
         self.events = MemoryEvents(self.tables, self._lock)
         self.event_positions = MemoryEventPositions(self.tables, self._lock)
         self.statistics = MemoryStatistics(self.tables, self._lock)
+        self.event_seals = MemoryEventSeals(self.tables, self._lock)
         self.sessions = MemorySessions(self.tables, self._lock)
         self.signing_keys = MemorySigningKeys(self.tables, self._lock)
         self.ring_keys = MemoryRingKeys(self.tables, self._lock)
@@ -129,11 +133,28 @@ class MemoryClients(InMemory):
         ending = [(at, client.client_id, client) for at, client in found if at]
         return [client for _at, _id, client in sorted(ending, key=lambda each: each[:2])[:limit]]
 
-    def search(self, now: datetime, text: str, *, after: str = "", limit: int) -> Sequence[Client]:
+    def search(
+        self,
+        now: datetime,
+        text: str,
+        *,
+        registered_by: RegisteredBy | None = None,
+        enabled: bool | None = None,
+        never_used: bool = False,
+        after: str = "",
+        limit: int,
+    ) -> Sequence[Client]:
         wanted = _lower(text)
-        found = sorted(self.tables.clients.values(), key=lambda client: client.client_id)
-        fitting = [client for client in found if wanted in _lower(f"{client.client_id}\n{client.name}")]
-        return [_with_live_secrets(each, now) for each in fitting if each.client_id > after][:limit]
+        found = sorted(self.list(now), key=lambda client: client.client_id)
+        fitting = [
+            client
+            for client in found
+            if wanted in _lower(f"{client.client_id}\n{client.name}")
+            and registered_by in (None, client.registered_by)
+            and enabled in (None, client.is_enabled)
+            and not (never_used and client.last_use)
+        ]
+        return [client for client in fitting if client.client_id > after][:limit]
 
     def change(self, before: Client, after: Client) -> bool:
         with self.lock:
@@ -754,7 +775,10 @@ class MemoryEvents(InMemory):
 
     def _numbered(self) -> Sequence[tuple[int, Event]]:
         numbers = self.tables.event_numbers
-        return [(numbers[event_id], event) for event_id, event in self.tables.events.items()]
+        return sorted(
+            ((numbers[event_id], event) for event_id, event in self.tables.events.items()),
+            key=lambda item: item[0],
+        )
 
 
 class MemoryEventPositions(InMemory):
@@ -762,6 +786,9 @@ class MemoryEventPositions(InMemory):
 
     def of(self, reader: str) -> int | None:
         return self.tables.event_positions.get(reader)
+
+    def list(self) -> Sequence[tuple[str, int]]:
+        return sorted(self.tables.event_positions.items())
 
     def begin(self, reader: str, number: int) -> bool:
         with self.lock:
@@ -775,6 +802,54 @@ class MemoryEventPositions(InMemory):
                 return False
             self.tables.event_positions[reader] = after
             return True
+
+
+class MemoryEventSeals(InMemory):
+    """`engine.ports.EventSeals` in memory."""
+
+    def add(self, seal: EventSeal) -> None:
+        with self.lock:
+            if seal.number in self.tables.event_seals:
+                raise AlreadyExists
+            self.tables.event_seals[seal.number] = seal
+
+    def last(self) -> EventSeal | None:
+        return max(self.tables.event_seals.values(), key=lambda seal: seal.number, default=None)
+
+    def following(self, number: int, *, limit: int) -> Sequence[EventSeal]:
+        return [seal for _, seal in sorted(self.tables.event_seals.items()) if seal.number > number][:limit]
+
+    def since(self, since: datetime) -> EventSeal | None:
+        found = [seal for seal in self.tables.event_seals.values() if seal.sealed_at >= since]
+        return min(found, key=lambda seal: (seal.sealed_at, seal.number), default=None)
+
+    def find(self, sought: bytes) -> EventSeal | None:
+        return next((seal for seal in self.tables.event_seals.values() if seal.hash == sought), None)
+
+    def change(self, before: EventSeal, after: EventSeal) -> bool:
+        with self.lock:
+            if self.tables.event_seals.get(before.number) != before:
+                return False
+            self.tables.event_seals[before.number] = after
+            return True
+
+    def remove_until(self, number: int) -> int:
+        with self.lock:
+            found = [each for each in self.tables.event_seals if each <= number]
+            for each in found:
+                del self.tables.event_seals[each]
+            return len(found)
+
+    def deletions(self) -> Sequence[DeletionMark]:
+        return [mark for _, mark in sorted(self.tables.event_deletions.items())]
+
+    def mark(self, mark: DeletionMark) -> None:
+        with self.lock:
+            marks = self.tables.event_deletions
+            for kind, until in list(marks):
+                if kind == mark.kind and until < mark.until:
+                    del marks[kind, until]
+            marks[mark.kind, mark.until] = mark
 
 
 def place_of(event: Event) -> Place:

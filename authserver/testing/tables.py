@@ -9,7 +9,9 @@ from threading import RLock
 from authserver.engine.records import (
     Client,
     Consent,
+    DeletionMark,
     Event,
+    EventSeal,
     EventType,
     Gauge,
     Grant,
@@ -45,6 +47,8 @@ class Tables:
     event_positions: dict[str, int] = field(default_factory=dict)
     counts: dict[tuple[Step, str, datetime, EventType, str, str], int] = field(default_factory=dict)
     samples: dict[tuple[Gauge, Step, datetime], int] = field(default_factory=dict)
+    event_seals: dict[int, EventSeal] = field(default_factory=dict)
+    event_deletions: dict[tuple[str, str], DeletionMark] = field(default_factory=dict)
     sessions: dict[bytes, Session] = field(default_factory=dict)
     signing_keys: dict[str, SigningKey] = field(default_factory=dict)
     ring_keys: dict[str, RingKey] = field(default_factory=dict)

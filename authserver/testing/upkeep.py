@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from authserver.engine.records import Batch, Client, Disposable, Place, Step, TokenKind
+from authserver.engine.records import ISSUANCES, REFUSALS, Batch, Client, Disposable, Place, Step, TokenKind
 from authserver.testing.tables import InMemory
 
 Over = tuple[datetime, str, Callable[[], int]]
@@ -59,9 +59,10 @@ class MemoryUpkeep(InMemory):
                 for digest, session in tables.sessions.items():
                     if session.expires_at <= before:
                         yield session.expires_at, repr(digest), _dropping(tables.sessions, digest)
-            case Disposable.REFUSALS | Disposable.EVENTS:
+            case Disposable.REFUSALS | Disposable.ISSUANCES | Disposable.EVENTS:
+                types = {Disposable.REFUSALS: REFUSALS, Disposable.ISSUANCES: ISSUANCES}.get(kind)
                 for event_id, event in tables.events.items():
-                    if event.at <= before and (kind is Disposable.EVENTS or event.type.is_refusal):
+                    if event.at <= before and (types is None or event.type in types):
                         yield event.at, event_id, _dropping(tables.events, event_id)
             case Disposable.HOURLY_COUNTS | Disposable.COUNTS:
                 is_hourly = kind is Disposable.HOURLY_COUNTS

@@ -160,6 +160,15 @@ def test_sessions_events_and_secrets_go_by_their_time(storage: Storage) -> None:
         assert {secret.digest for secret in client.secrets} == {secret.digest for secret in secrets[1:]}
 
 
+def test_issuances_go_by_a_time_of_their_own_and_other_events_stay(storage: Storage) -> None:
+    add(storage, events=[an_event(event_id=kind, type=kind, at=NOW - SECOND) for kind in EventType])
+    assert count(storage, Disposable.ISSUANCES) == 2
+    assert remove(storage, Disposable.ISSUANCES) == [(2, 0)]
+    with storage.begin() as stores:
+        left = {event.event_id for event in stores.events.since(NOW - DAY)}
+    assert left == {*EventType} - {EventType.CODE_ISSUED, EventType.TOKEN_ISSUED}
+
+
 def test_refusals_go_by_a_time_of_their_own_and_other_events_stay(storage: Storage) -> None:
     """What a person refused is a decision of theirs, and stays too."""
     others = [kind for kind in EventType if not kind.is_refusal]

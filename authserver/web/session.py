@@ -23,7 +23,7 @@ from authserver.engine.people.known_devices import cookie_with
 from authserver.engine.people.login import current_session
 from authserver.engine.records import User
 from authserver.limits import MAXIMUM_MARKS
-from authserver.web.forms import read_page_form
+from authserver.web.forms import read_page_form, read_page_upload
 from authserver.web.pages import see_own
 from authserver.web.request import Request
 
@@ -132,14 +132,17 @@ def session_token(request: Request, route_name: str) -> str:
     return _mac(request, _sent(session_id, route_name), FORM_PURPOSE) if session_id else ""
 
 
-def read_own_form(request: Request) -> Parameters:
+def read_own_form(request: Request, *, files: bool = False) -> Parameters:
     """A form for this route that one of our pages showed in this session.
+
+    Args:
+        files: whether it may carry files (`read_page_upload`).
 
     Raises:
         ForgedForm: another origin sent it, or the token is missing, another session's or for another route.
         PageError: it is not a form.
     """
-    form = read_form_from_here(request)
+    form = read_form_from_here(request, files=files)
     session_id = request.browser.session_id
     sent = _sent(session_id or "", request.matched_route.name)
     if session_id is None or not _mac_matches(request, sent, FORM_PURPOSE, token_of(form)):
@@ -147,7 +150,7 @@ def read_own_form(request: Request) -> Parameters:
     return form
 
 
-def read_form_from_here(request: Request) -> Parameters:
+def read_form_from_here(request: Request, *, files: bool = False) -> Parameters:
     """A form that was not sent from another origin; its token shows whether a page of this server sent it.
 
     Raises:
@@ -156,7 +159,7 @@ def read_form_from_here(request: Request) -> Parameters:
     """
     # A page with `Referrer-Policy: no-referrer` sends `Origin: null`; the token alone decides then.
     origin = request.environ.get("HTTP_ORIGIN", "null")
-    form = read_page_form(request)
+    form = read_page_upload(request) if files else read_page_form(request)
     if origin not in ("null", request.application.parts.settings.issuer_origin):
         raise ForgedForm
     return form

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import pytest
+import time_machine
 
 from authserver.cli.audit import search
 from authserver.cli.configuration import Configuration
@@ -293,7 +294,7 @@ def test_what_stops_half_way_leaves_whole_lines_and_says_how_to_go_on(
     """And nothing where nothing could be written."""
     monkeypatch.setattr(audit, "BATCH", 2)
     with closing(sqlite3.connect(ini.parent / ".local/authserver.sqlite")) as connection, connection:
-        connection.execute("UPDATE events SET details = '{' WHERE event_id = 'again'")
+        connection.execute("UPDATE events SET details = CAST(x'ff' AS TEXT) WHERE event_id = 'again'")
     file = tmp_path / "events.jsonl"
     options = (
         "audit",
@@ -319,3 +320,160 @@ def test_a_shell_completes_event_types() -> None:
     (option,) = (option for option in search.params if option.name == "names")
     completed = option.shell_complete(click.Context(search), "client_secret.")
     assert [item.value for item in completed] == ["client_secret.added", "client_secret.ended"]
+
+
+def test_the_readers_of_the_events_say_how_far_they_are(run, ini: Path) -> None:
+    assert run("audit", "readers").stdout == "No reader has begun yet: they do when the server starts.\n"
+    application = Configuration(ini).application()
+    with application.begin() as engine:
+        stores = engine.stores
+        first = an_event(event_id="first of two")
+        stores.events.add(first)
+        stores.event_positions.begin("behind", stores.events.last_number())
+        stores.event_positions.begin("done", stores.events.last_number() + 2)
+    with application.begin() as engine:
+        engine.stores.events.add(an_event(event_id="second of two"))
+    application.close()
+    rows = json.loads(run("audit", "readers", "--json").stdout)
+    assert [(row["reader"], row["waiting"]) for row in rows] == [("behind", 2), ("done", 0)]
+    assert rows[0]["since"] == first.at.isoformat().replace("+00:00", "Z")
+    assert rows[1]["since"] is None
+    assert "behind" in run("audit", "readers").stdout
+
+
+# ---- what was changed ---------------------------------------------------------------------------------
+
+
+def sealed(ini: Path) -> None:
+    """Seal all events, as a running server does."""
+    application = Configuration(ini).application()
+    with closing(application):
+        application.prepare_keys()
+        (reading,) = (each for each in application.readings if each.reader.name == "seals")
+        while reading.work():
+            pass
+
+
+def by_hand(ini: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(ini.parent / ".local" / "authserver.sqlite")) as connection:
+        connection.execute(statement, values)
+        connection.commit()
+
+
+def test_what_nobody_changed_is_said_to_be_whole(run, ini: Path, people: dict[str, str]) -> None:
+    """T147: with the head, which shows later that the end is still there."""
+    sealed(ini)
+    late = datetime.now(UTC)
+    stored(ini, an_event(event_id="late", at=late))
+    result = run("audit", "verify")
+    assert result.exit_code == 0, result.output
+    whole, unsealed, head, note = result.stdout.splitlines()
+    assert whole.startswith("Nothing was changed: ")
+    assert whole.endswith("are as sealed.")
+    assert unsealed == f"The last event since {late:%Y-%m-%d %H:%M:%SZ} is not sealed yet."
+    assert note.startswith("Note it on another machine")
+    again = run("audit", "verify", "--json", "--head", head.rpartition(" ")[2])
+    assert again.exit_code == 0, again.output
+    found = json.loads(again.stdout)
+    assert (found["whole"], found["finding"], found["unsealed"], found["status"]) == (True, None, 1, 0)
+    assert found["head"] == head.rpartition(" ")[2]
+
+
+def test_the_first_event_that_was_changed_is_named(run, ini: Path, people: dict[str, str]) -> None:
+    sealed(ini)
+    by_hand(ini, "UPDATE events SET reason = ? WHERE event_id IN ('refused', 'again')", "\x1b[2Jnothing")
+    result = run("audit", "verify")
+    assert result.exit_code == 1
+    problem, place, advice = result.stdout.splitlines()[:3]
+    assert "was changed after it had been sealed as token.refused of 2026-11-30 10:42:05Z." in problem
+    assert place == f"It is there as refused: authserver -c {ini} audit show refused"
+    assert advice.startswith("Compare with a backup or an export")
+    found = json.loads(run("audit", "verify", "--json").stdout)
+    assert (found["whole"], found["status"], found["finding"]["event_id"]) == (False, 1, "refused")
+
+
+def test_an_end_that_was_cut_off_is_named(run, ini: Path, people: dict[str, str]) -> None:
+    sealed(ini)
+    head = json.loads(run("audit", "verify", "--json").stdout)["head"]
+    by_hand(ini, "DELETE FROM event_seals")
+    by_hand(ini, "DELETE FROM event_positions")
+    by_hand(ini, "DELETE FROM events WHERE event_id = 'again'")
+    result = run("audit", "verify", "--head", head)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("Broken: seal 1 is missing: the end of the chain was cut off")
+
+
+@pytest.mark.parametrize("head", ["nonsense", "1-00"])
+def test_what_is_no_head_is_refused_with_a_sentence(run, head: str) -> None:
+    result = run("audit", "verify", "--head", head)
+    assert result.exit_code == 2
+    assert "it is a number, a hyphen and 64 hexadecimal digits" in result.stderr
+
+
+def test_what_cannot_be_known_is_neither_whole_nor_broken(
+    run, ini: Path, people: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("audit", "verify").exit_code == 0
+    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=6)):
+        nothing = run("audit", "verify")
+    assert nothing.exit_code == 2
+    assert nothing.stdout.startswith("This cannot be known: seal 1 is not there yet: no event is sealed.")
+    sealed(ini)
+    ring = ini.parent / ".local" / "secret_keys"
+    ring.write_text(f"{run('keys', 'secret').stdout.strip()}\n")
+    lost = run("audit", "verify")
+    assert lost.exit_code == 2, lost.output
+    assert "which is not in the key ring" in lost.stdout
+    with closing(sqlite3.connect(ini.parent / ".local" / "authserver.sqlite")) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr("authserver.storage.database.SQLITE_BUSY_TIMEOUT", 0.1)
+        away = run("audit", "verify")
+    assert (away.exit_code, away.stdout) == (2, "")
+    assert away.stderr.startswith("Error: the database did not answer (")
+
+
+BY_HAND = [
+    ("type", "token.melted", "token.melted"),
+    ("type", "", ""),
+    ("decisions", "nonsense {", "nonsense {"),
+    ("decisions", "[5]", "[5]"),
+    ("decisions", '[{"slot": "scope_decision"}]', "scope_decision"),
+    ("decisions", '[{"slot": 7, "verdict": [], "answers": 5}, {}]', "verdict"),
+    ("details", "nonsense {", "nonsense {"),
+    ("details", "[1]", "[1]"),
+    ("details", '{"cut": 5, "more": "x", "facts": {"requested": 7}}', "requested"),
+    ("details", '{"more": {"count": 1, "sources": 1, "until": "x"}}', "sources"),
+    ("at", "yesterday", "0001-01-01"),
+    ("actor", b"\xff", ""),
+    ("reason", b"\xff", ""),
+    ("client_id", 7, "7"),
+]
+
+
+def test_what_was_written_by_hand_is_shown_and_stops_nothing(run, ini: Path, people: dict[str, str]) -> None:
+    """Or by a newer version: an answer for each, and no traceback."""
+    ids = [f"hand{number}" for number, _ in enumerate(BY_HAND)]
+    for kind in ("token.refused", "policy.differed"):
+        stored(ini, *(an_event(event_id=f"{kind}.{each}", at=AT, type=EventType(kind)) for each in ids))
+        for event_id, (column, value, _) in zip(ids, BY_HAND, strict=True):
+            by_hand(ini, f"UPDATE events SET {column} = ? WHERE event_id = ?", value, f"{kind}.{event_id}")
+    sealed(ini)
+
+    def said(*command: str) -> str:
+        result = run(*command)
+        assert (result.exit_code, result.exception) == (0, None), (command, result.output)
+        return result.stdout
+
+    for event_id, (column, _, shown) in zip(ids, BY_HAND, strict=True):
+        told = said("audit", "show", f"token.refused.{event_id}", "--json")
+        assert shown in told or column in ("actor", "details")
+        assert said("audit", "show", f"token.refused.{event_id}")
+    listed = said("audit", "search", "--json", "--limit", "100")
+    assert listed.count("hand") >= len(ids)
+    assert said("audit", "search")
+    assert said("audit", "search", "--error-id", "token.refused.hand0", "--json").count("token.melted") == 1
+    assert said("audit", "export", "--until", "0s").count("hand") >= len(ids)
+    assert "Nothing was changed" in said("audit", "verify")
+    assert said("policy", "shadow-report")
+    assert said("policy", "replay", "--config", str(ini), "--since", "300d")

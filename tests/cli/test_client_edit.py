@@ -124,6 +124,9 @@ def test_an_edit_is_audited(run, ini: Path, notes: str) -> None:
     edited(run, "--add-scope", "notes.write")
     with Configuration(ini).engine() as engine:
         (event,) = engine.stores.events.since(datetime(2020, 1, 1, tzinfo=UTC), type="client.changed")
+        added = engine.stores.events.since(datetime(2020, 1, 1, tzinfo=UTC), type="client.registered")
+        (client,) = (each.details["client"] for each in added if each.client_id == "notes")
+    assert (client["scope"], client["first_party"]) == ("notes.read", False)
     assert (event.client_id, event.actor) == ("notes", "command:client edit")
     assert event.details == {"changed": {"scope": {"from": "notes.read", "to": "notes.read notes.write"}}}
 

@@ -187,6 +187,8 @@ def test_one_grant_is_revoked(run, granted: Configuration) -> None:
     assert live(run) == ["grant_3", "grant_2", "grant_1"]
     (event,) = revocations(granted)
     assert (event.grant_id, event.client_id, event.reason) == ("grant_0", "playground", "disconnected")
+    # What it was.
+    assert event.details.keys() == {"scopes", "resources"} and event.details["scopes"]
     again = run("grant", "revoke", "grant_0")
     assert again.exit_code == 1 and "authserver grant list" in again.stderr
     assert run("grant", "revoke", "unknown").exit_code == 1

@@ -128,6 +128,7 @@ def hostile(run, ini: Path) -> Configuration:
 # The arguments of each command whose output may have what is stored; those that change something come last.
 SHOWING: dict[str, list[str]] = {
     "audit search": [],
+    "audit readers": [],
     "audit show": ["event_2"],
     "client list": [],
     "client secrets": ["demo-service"],
@@ -170,6 +171,7 @@ SHOWING: dict[str, list[str]] = {
     "user password": ["eve", "--password-stdin"],
     "user disable": ["eve"],
     "user enable": ["eve"],
+    "stats": [],
 }
 # These have tests of their own, and print what was typed or made: there is nothing stored in it.
 MAKING = {

@@ -165,7 +165,16 @@ def test_a_revoked_token_registers_nobody_and_its_clients_stay(rules: Rules, mak
         for event in rules.stores.tables.events.values()
         if event.type == "initial_token.revoked"
     ]
-    assert revoked == [{"initial_token": token_id}]
+    (token,) = rules.stores.tables.initial_tokens.values()
+    assert revoked == [
+        {
+            "initial_token": token_id,
+            "policy": token.policy,
+            "uses": token.uses,
+            "used": 1,
+            "expires_at": token.expires_at.isoformat(),
+        }
+    ]
 
 
 def test_a_token_from_before_a_restore_is_of_no_use(rules: Rules, make: Make) -> None:

@@ -450,8 +450,13 @@ def test_what_is_done_with_resources_is_on_record(rules: Rules, web: tuple[Clien
     (gone,) = rules.events("resource.removed")
     (revoked,) = rules.events("grants.revoked")
     assert added["details"]["token_lifetime"] == 300
-    assert changed["details"]["changed"] == ["name", "token_lifetime"]
-    assert gone["details"]["resource"] == revoked["details"]["resource"] == NOTES
+    assert changed["details"]["changed"] == {
+        "name": {"from": resource.name, "to": "Notes"},
+        "token_lifetime": {"from": 300, "to": None},
+    }
+    # What it was last, so that it can be made again.
+    assert gone["details"].items() >= {**added["details"], "name": "Notes", "token_lifetime": None}.items()
+    assert revoked["details"]["resource"] == NOTES
     assert revoked["reason"] == gone["reason"] == "resource-removed"
     assert (revoked["details"]["grants"], revoked["details"]["consents"]) == (1, 1)
 

@@ -177,9 +177,9 @@ def test_a_used_assertion_is_not_used_again(server, clock):
 
 
 def clean_up(server) -> None:
-    storage, settings = server.application.storage, server.application.parts.settings
-    before = upkeep.cutoffs(settings, datetime.now(UTC))
-    assert list(upkeep.remove_all(storage, before, lambda seconds: None))
+    storage, parts = server.application.storage, server.application.parts
+    before = upkeep.cutoffs(parts.settings, datetime.now(UTC))
+    assert list(upkeep.remove_all(storage, parts.ring, before, lambda seconds: None))
 
 
 def test_a_clean_up_an_hour_ahead_takes_nothing_that_is_alive(server, clock):
@@ -385,6 +385,7 @@ READ_THE_CLOCK = {
     "app.py",
     "plugins/shadow.py",
     "upkeep.py",
+    "event_readers.py",
     "engine/keys/following.py",
     # The library that counts there does it by the same clock; nothing but a rate depends on it.
     "features/rate_limits.py",

@@ -196,7 +196,7 @@ def test_a_stranger_is_sent_to_sign_in_and_comes_back(server: Server, page: Page
 
 def test_an_old_sign_in_is_asked_for_again_on_every_page(server: Server) -> None:
     """With its query, and although the session lives."""
-    browser = signed_in(server, "rita")
+    browser = signed_in(server, "ada")
     age(server, browser, ACCESS.age_for_reading + 61)
     for page in [*PAGES, RENAME]:
         asked = sign_in_query(browser.get(f"{page.path}?search=x", expect_errors=True))
@@ -383,7 +383,8 @@ def test_events_are_shown_page_by_page(server: Server, reader: TestApp) -> None:
     page, seen = reader.get("/admin/audit?client=many"), []
     while True:
         seen += [
-            dict(parse_qsl(urlsplit(link["href"]).query))["event_id"] for link in page.html.select("tbody a")
+            dict(parse_qsl(urlsplit(link["href"]).query))["event_id"]
+            for link in page.html.select("tbody a[href*=event_id]")
         ]
         following = page.html.find("a", rel="next")
         if following is None:

@@ -15,6 +15,7 @@ import transaction
 from authserver.engine.ports import AlreadyExists, Stores
 from authserver.engine.records import (
     ClientSecret,
+    DeletionMark,
     Disposable,
     EventType,
     Gauge,
@@ -39,6 +40,7 @@ from authserver.testing.records import (
     a_token,
     a_user,
     an_event,
+    an_event_seal,
     an_initial_token,
 )
 
@@ -111,6 +113,14 @@ WRITES: dict[str, Callable[[Stores], object]] = {
         Span(step=Step.DAY, since=NOW - timedelta(days=1), until=LATER), EventType
     ),
     "statistics.note_sample": lambda stores: stores.statistics.note_sample(Step.HOUR, NOW, {Gauge.PEOPLE: 1}),
+    "event_seals.add": lambda stores: stores.event_seals.add(an_event_seal(number=2, hash=b"2")),
+    "event_seals.change": lambda stores: stores.event_seals.change(
+        an_event_seal(), an_event_seal(key_id="another")
+    ),
+    "event_seals.remove_until": lambda stores: stores.event_seals.remove_until(1),
+    "event_seals.mark": lambda stores: stores.event_seals.mark(
+        DeletionMark(kind="events", until="1", key_id="test", mac=b"")
+    ),
     "sessions.add": lambda stores: stores.sessions.add(a_session(digest=b"new")),
     "sessions.touch": lambda stores: stores.sessions.touch(a_session().digest, LATER),
     "sessions.end": lambda stores: stores.sessions.end(a_session().digest),
@@ -145,6 +155,7 @@ def filled(database: Database) -> Database:
         stores.resources.add(a_resource())
         stores.consents.remember(a_consent())
         stores.signing_keys.add(a_signing_key())
+        stores.event_seals.add(an_event_seal())
         stores.grants.add(a_grant(user_id="user_ada"))
         stores.tokens.add(a_token())
         stores.kept.add_once(a_kept_record())
@@ -187,6 +198,7 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
         "usable_refresh_tokens",
     }
     reads |= {"totals", "totals_of_clients", "top_clients", "series", "strangers", "current", "samples"}
+    reads |= {"deletions", "last"}
     reads |= {"with_ending_secret", "count_secrets", "count_live", "find_all", "hold", "hold_enabled", "page"}
     reads |= {"count_never_used", "count_of_policy", "hold_registrations", "never_used"}
     with database.begin() as stores:

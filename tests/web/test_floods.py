@@ -195,7 +195,9 @@ def test_what_was_counted_is_stored_when_nothing_more_is_refused(
     if ends == "request":
         assert server.http.get("/static/style.css").status_int == 200
     elif ends == "turn":
-        caretaker = Caretaker(application.storage, application.parts.settings, application.floods)
+        caretaker = Caretaker(
+            application.storage, application.parts.ring, application.parts.settings, application.floods
+        )
         caretaker.start()
         deadline = time.monotonic() + 20
         while len(server.events("authorization.refused")) == STORED and time.monotonic() < deadline:

@@ -102,6 +102,24 @@ def read_metadata(
     )
 
 
+def members(client: Client) -> dict[str, Any]:
+    """What a client is registered with, by the names of RFC 7591, 2, and our own. No secret."""
+    return {
+        "client_name": client.name,
+        "token_endpoint_auth_method": client.auth_method,
+        "grant_types": list(client.grant_types),
+        "response_types": list(client.response_types),
+        "redirect_uris": list(client.redirect_uris),
+        "scope": " ".join(client.scopes),
+        "resources": list(client.resources),
+        "application_type": client.application_type,
+        "first_party": client.first_party,
+        "rotates_refresh_tokens": client.rotates_refresh_tokens or client.is_public,
+        "logo": client.logo,
+        **client.details,
+    }
+
+
 def read_members(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) -> dict[str, Any]:
     """What plugins keep of these members (hook `client_metadata`).
 
@@ -111,6 +129,14 @@ def read_members(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) ->
     """
     read = {name: reads(name, given[name]) for name, reads in readers.items() if name in given}
     return {name: value for name, value in read.items() if value is not None}
+
+
+def value_of(text: str) -> Any:
+    """The value of a member that somebody typed: what it says as JSON, or else the text itself."""
+    try:
+        return strict_json.loads(text.encode())
+    except ValueError:
+        return text
 
 
 def read_flag(name: str, value: object) -> bool | None:

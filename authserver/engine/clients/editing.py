@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from authserver.engine import uris
-from authserver.engine.clients.client_metadata import check_metadata, with_metadata
+from authserver.engine.clients.client_metadata import check_metadata, members, with_metadata
 from authserver.engine.clients.logos import read_logo
 from authserver.engine.clients.registration import allowed_metadata, check_rotation
 from authserver.engine.clients.secrets import add_secret, end_all_secrets, needs_secret
@@ -172,7 +172,8 @@ def pin(engine: Engine, client_id: str) -> Edited:
         _check(engine, client)
         engine.stores.clients.add(client)
         engine.journal.client_id = client_id
-        engine.record(EventType.CLIENT_REGISTERED, details={"registered_by": client.registered_by})
+        details = {"registered_by": client.registered_by, "client": members(client)}
+        engine.record(EventType.CLIENT_REGISTERED, details=details)
         return Edited(client=client, changed=NOTHING)
     if not before.is_enabled:
         raise ClientUnchanged(f"{client_id} is disabled for good")
@@ -264,24 +265,6 @@ def _write(engine: Engine, before: Client, after: Client) -> Edited:
         asks_again=after.name != before.name or not set(after.redirect_uris) <= set(before.redirect_uris),
         revoked=revoked,
     )
-
-
-def members(client: Client) -> dict[str, Any]:
-    """What a client is registered with, by the names of RFC 7591, 2, and our own. No secret."""
-    return {
-        "client_name": client.name,
-        "token_endpoint_auth_method": client.auth_method,
-        "grant_types": list(client.grant_types),
-        "response_types": list(client.response_types),
-        "redirect_uris": list(client.redirect_uris),
-        "scope": " ".join(client.scopes),
-        "resources": list(client.resources),
-        "application_type": client.application_type,
-        "first_party": client.first_party,
-        "rotates_refresh_tokens": client.rotates_refresh_tokens or client.is_public,
-        "logo": client.logo,
-        **client.details,
-    }
 
 
 def _editable(engine: Engine, client_id: str) -> Client:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 from authserver.engine.clients.authentication import read_bearer
 from authserver.engine.context import Engine
@@ -18,6 +18,9 @@ from authserver.engine.errors import InvalidToken
 from authserver.engine.records import EventType, InitialAccessToken, InitialTokenState
 
 KIND = "initial"
+
+
+# Characters of the note of a token, and how many clients one may register that has a number of uses.
 MAXIMUM_NOTE = 200
 MAXIMUM_USES = 1_000_000
 
@@ -29,16 +32,23 @@ class RegistrationPolicies(Protocol):
         """Their names."""
 
 
-def registration_policies(engine: Engine) -> Sequence[str] | None:
-    """The names of the registration policies that plugins have; None where no plugin can have any."""
-    # The engine knows plugins by their answers; only here it asks what an operator may name.
-    plugins: Any = engine.policies
+class Plugins(Protocol):
+    """The plugins of this server, by name."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def plugin(self, name: str) -> object: ...
+
+
+def policy_names(plugins: Plugins) -> Sequence[str] | None:
+    """The registration policies that a token can be for; None where no plugin has any."""
     found = [
-        plugin.registration_policies
+        cast(RegistrationPolicies, plugin)
         for plugin in map(plugins.plugin, plugins.names)
         if callable(getattr(plugin, "registration_policies", None))
     ]
-    return [name for names in found for name in names()] if found else None
+    return [policy for plugin in found for policy in plugin.registration_policies()] if found else None
 
 
 def make(
@@ -75,7 +85,9 @@ def revoke(engine: Engine, token_id: str) -> bool:
     """Revoke an initial access token; False when it is unknown or was revoked before. Its clients stay."""
     if not engine.stores.initial_tokens.revoke(token_id, engine.now):
         return False
-    engine.record(EventType.INITIAL_TOKEN_REVOKED, details={"initial_token": token_id})
+    token = next(each for each in engine.stores.initial_tokens.list() if each.token_id == token_id)
+    details = {"uses": token.uses, "used": token.used, "expires_at": token.expires_at.isoformat()}
+    engine.record(EventType.INITIAL_TOKEN_REVOKED, details={**named(token), **details})
     return True
 
 

@@ -12,6 +12,7 @@ from authserver.engine.clients import initial_tokens, room
 from authserver.engine.clients.authentication import read_bearer
 from authserver.engine.clients.client_metadata import (
     check_metadata,
+    members,
     problem_with_details,
     read_metadata,
     read_object,
@@ -275,6 +276,9 @@ def add_client(
         engine.stores.clients.keep_logo(client_id, read)
     engine.journal.client_id = client_id
     details: dict[str, Any] = {"registered_by": registered_by}
+    if registered_by is RegisteredBy.OPERATOR:
+        # Of one that registered itself, the question to the policies has it.
+        details["client"] = members(client)
     if initial_token:
         details |= initial_tokens.named(initial_token)
     if replaced:

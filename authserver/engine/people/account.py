@@ -192,7 +192,8 @@ def revoke_grant(engine: Engine, grant_id: str, *, of: User | None = None) -> En
         consents = engine.stores.consents.forget(grant.user_id, grant.client_id)
     grants = int(engine.stores.grants.revoke(grant_id, engine.now, DISCONNECTED))
     if grants:
-        engine.record(EventType.GRANT_REVOKED, reason=DISCONNECTED)
+        details = {"scopes": list(grant.scopes), "resources": list(grant.resources)}
+        engine.record(EventType.GRANT_REVOKED, reason=DISCONNECTED, details=details)
     if consents:
         engine.record(EventType.CONSENT_ENDED, reason=DISCONNECTED, details={"consents": consents})
     return Ended(grants=grants, consents=consents)
@@ -339,7 +340,8 @@ def enable_user(engine: Engine, user: User) -> Ended | None:
     """
     if not engine.stores.users.enable(user.user_id):
         return None
-    return _end_everything(engine, user, ENABLED_AGAIN, EventType.USER_ENABLED)
+    disabled_at = user.disabled_at.isoformat() if user.disabled_at else None
+    return _end_everything(engine, user, ENABLED_AGAIN, EventType.USER_ENABLED, disabled_at=disabled_at)
 
 
 def sign_out_everywhere(engine: Engine, user: User) -> Ended:
@@ -386,8 +388,8 @@ def _others_of(engine: Engine, grant: Grant) -> bool:
     return any(other.grant_id != grant.grant_id for other in found)
 
 
-def _end_everything(engine: Engine, user: User, reason: str, event: EventType) -> Ended:
-    return end_at_once(engine, Act(subject=Subject.user(user), because=reason, event=event))
+def _end_everything(engine: Engine, user: User, reason: str, event: EventType, **noted: object) -> Ended:
+    return end_at_once(engine, Act(subject=Subject.user(user), because=reason, event=event, noted=noted))
 
 
 def _end_agreements(engine: Engine, user: User, reason: str) -> Ended:

@@ -270,7 +270,13 @@ def add_user(
     )
     engine.stores.users.add(user)
     engine.journal.user_id = user.user_id
-    engine.record(EventType.USER_ADDED)
+    # Values of attributes are personal, so no event has them.
+    details = {
+        "groups": list(user.groups),
+        "attributes": sorted(user.attributes),
+        "password": password is not None,
+    }
+    engine.record(EventType.USER_ADDED, details=details)
     return user
 
 

@@ -17,12 +17,12 @@ import msgspec
 from authserver.engine import uris
 from authserver.engine.clients import secrets
 from authserver.engine.clients.authentication import disable_client
-from authserver.engine.clients.editing import members
+from authserver.engine.clients.client_metadata import members
 from authserver.engine.clients.secrets import SecretsUnchanged
 from authserver.engine.context import Engine
 from authserver.engine.people.attributes import record_change
 from authserver.engine.records import EventFilter, EventType, RegisteredBy
-from authserver.engine.resources import described
+from authserver.engine.resource_registry import described
 
 REASON = "database-restored"
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any, cast
 
-from authserver.administration import InitialTokenState, operators
-from authserver.administration import initial_tokens as rules
+from authserver.administration import (
+    MAXIMUM_NOTE,
+    MAXIMUM_USES,
+    InitialTokenState,
+    make_initial_token,
+    operators,
+    policy_names,
+    revoke_initial_token,
+)
 from authserver.api import Parameter, did_you_mean
 from authserver.features.admin_api import problems
 from authserver.features.admin_api.entries import (
@@ -64,11 +72,11 @@ def list_tokens(call: Call) -> Answer:
 def make(call: Call) -> Answer:
     engine, sent = call.engine, Sent(call.sent)
     policy, note = sent.text("policy", required=True), sent.text("note")
-    uses = None if sent.is_null("uses") else sent.number("uses", 1, least=1, most=rules.MAXIMUM_USES)
+    uses = None if sent.is_null("uses") else sent.number("uses", 1, least=1, most=MAXIMUM_USES)
     seconds = sent.number("expires_in", 30 * DAY, least=60, most=MAXIMUM_SECONDS)
-    if len(note) > rules.MAXIMUM_NOTE:
-        sent.wrong("note", f"It may have up to {rules.MAXIMUM_NOTE} characters.")
-    known = rules.registration_policies(engine)
+    if len(note) > MAXIMUM_NOTE:
+        sent.wrong("note", f"It may have up to {MAXIMUM_NOTE} characters.")
+    known = policy_names(cast(Any, engine.policies))
     if not known:
         raise conflict(
             "There is no registration policy: list registration_token in authserver.plugins of the INI, and a policy in "
@@ -77,7 +85,7 @@ def make(call: Call) -> Answer:
     if policy and policy not in known:
         sent.wrong("policy", f"There is no such policy; {did_you_mean(policy, known, '')}")
     sent.end()
-    token, text = rules.make(
+    token, text = make_initial_token(
         engine,
         policy=policy,
         uses=uses,
@@ -89,7 +97,7 @@ def make(call: Call) -> Answer:
 
 def revoke(call: Call) -> Answer:
     named = call.named("initial_token")
-    if not rules.revoke(call.engine, named):
+    if not revoke_initial_token(call.engine, named):
         if named in [token.token_id for token in call.engine.stores.initial_tokens.list()]:
             raise conflict("It is revoked already.")
         raise nothing_there()
@@ -117,7 +125,7 @@ ENTRIES = (
             "policy": replace(SHOWN["policy"], required=True),
             "uses": Parameter(
                 description="How many clients it may register, one unless given; null: any number.",
-                schema={"type": ["integer", "null"], "minimum": 1, "maximum": rules.MAXIMUM_USES},
+                schema={"type": ["integer", "null"], "minimum": 1, "maximum": MAXIMUM_USES},
             ),
             "expires_in": Parameter(
                 description="Seconds for which it can be used; 30 days unless given.",

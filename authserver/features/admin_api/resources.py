@@ -6,8 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from authserver.administration import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat, Act, Subject
-from authserver.administration import resources as rules
+from authserver.administration import (
+    MAXIMUM_ACCESS_TOKEN_LIFETIME,
+    MINIMUM_ACCESS_TOKEN_LIFETIME,
+    AccessTokenFormat,
+    Act,
+    Subject,
+    add_resource,
+    change_resource,
+)
 from authserver.api import Engine, InvalidTarget, Parameter, Resource, canonical_resource, did_you_mean
 from authserver.features.admin_api import problems
 from authserver.features.admin_api.ends import ENDED, carry_out
@@ -43,7 +50,7 @@ CHANGED: Mapping[str, Parameter] = {
         description="Of its access tokens, in seconds; null: as of all others.",
         schema={
             "type": ["integer", "null"],
-            "minimum": rules.MINIMUM_LIFETIME,
+            "minimum": MINIMUM_ACCESS_TOKEN_LIFETIME,
             "maximum": MAXIMUM_ACCESS_TOKEN_LIFETIME,
         },
     ),
@@ -132,7 +139,7 @@ def create(call: Call) -> Answer:
     sent.end()
     assert form is not None  # or it was refused
     resource = Resource(form=form, uri=uri, created_at=engine.now, **members)
-    rules.add(engine, resource)
+    add_resource(engine, resource)
     record = shown(resource)
     return Answer(body=record, etag=etag_of(record), location=f"/resources/{write_id(uri)}")
 
@@ -145,7 +152,7 @@ def change(call: Call) -> Answer:
     sent.end()
     after = replace(before, **members)
     if after != before:
-        rules.change(engine, before, after)
+        change_resource(engine, before, after)
     record = shown(after)
     return Answer(body=record, etag=etag_of(record))
 
@@ -169,7 +176,7 @@ def _members(engine: Engine, sent: Sent) -> dict[str, Any]:
             members["token_format"] = AccessTokenFormat(text) if text else None
     if "token_lifetime" in sent:
         members["token_lifetime"] = sent.number(
-            "token_lifetime", None, least=rules.MINIMUM_LIFETIME, most=MAXIMUM_ACCESS_TOKEN_LIFETIME
+            "token_lifetime", None, least=MINIMUM_ACCESS_TOKEN_LIFETIME, most=MAXIMUM_ACCESS_TOKEN_LIFETIME
         )
     if "default" in sent:
         members["is_default"] = sent.flag("default", False)

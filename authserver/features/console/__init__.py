@@ -24,8 +24,11 @@ A page that changes something has `act` besides: it calls a function of `authser
 (`pages.py`; add the errors of your functions): nothing is stored then, and the page is shown again with the sentence of
 the error, `visit.get(name)` being what was typed. What a page is about comes in the parameters that its row names in
 `keys`; the macro `form` sends them along. An act that ends something is a page of its own, which says what ends and how
-much of it before it is done (the macro `confirmation`). What may be shown only once, such as a new secret, is what `act`
-returns: values for the template `result`. `act_role` says who may do it; `visit.may("operate")` hides a button.
+much of it before it is done (the macro `confirmation`, and `ends.py`). What may be shown only once, such as a secret, is
+what `act` returns: values for the template `result`; its form has `visit.new_once()` as the field `once`, and `act` begins
+with `visit.once()`, so that reloading that page makes nothing more. Where an error has a `member`, it is `visit.wrong` when
+the form is shown again, and the field has the sentence besides (`wrong` of the macro `field`). `act_role` says who may do
+it; `visit.may("operate")` hides a button.
 
 Pages link to each other by name: `admin_client` with `client_id`, `admin_person` with `user_id`, `admin_grant` with
 `grant_id`, `admin_event` with `event_id`, and their lists `admin_clients`, `admin_people`, `admin_grants`, `admin_audit`;
@@ -45,11 +48,20 @@ from typing import ClassVar
 from pyramid.config import Configurator
 
 from authserver.api import hookimpl
-from authserver.features.console import audit, overview, settings
+from authserver.features.console import (
+    audit,
+    client_forms,
+    client_secrets,
+    clients,
+    initial_tokens,
+    overview,
+    resources,
+    settings,
+)
 from authserver.features.console.access import Access, Role
 from authserver.features.console.pages import Page, Refused, refused_view, view_of
 
-FAMILIES = (overview, audit, settings)
+FAMILIES = (overview, clients, client_forms, client_secrets, initial_tokens, resources, audit, settings)
 PAGES: tuple[Page, ...] = tuple(chain.from_iterable(family.PAGES for family in FAMILIES))
 _MAXIMUM_AGE = 31_536_000
 

@@ -6,8 +6,10 @@ page can forget them.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,13 +22,17 @@ from authserver.administration import (
     BadAttributes,
     BadMoment,
     BadPassword,
+    BadResource,
     BadSearch,
     BadUsername,
     ChangedMeanwhile,
+    ClientUnchanged,
+    SecretsUnchanged,
 )
 from authserver.api import (
     Engine,
     InvalidRequest,
+    Kept,
     OAuthError,
     PageError,
     Parameters,
@@ -34,7 +40,9 @@ from authserver.api import (
     Route,
     Unsealable,
     User,
+    digest,
     from_text,
+    new_identifier,
     own_url,
     read_own_form,
     read_page_query,
@@ -46,19 +54,39 @@ from authserver.api import (
 from authserver.features.console.access import Access, Role
 from authserver.web.languages import SOURCE, PageLanguage
 
+
+class BadInput(ValueError):
+    """What an operator sent cannot be used; the message says what to do.
+
+    Attributes:
+        member: the name of the field that is not right; "" where it is none of them.
+    """
+
+    def __init__(self, sentence: str, member: str = "") -> None:
+        super().__init__(sentence)
+        self.member = member
+
+
 # What says that an operator's input cannot be used; each has a sentence that says what to do.
 PROBLEMS = (
     AlreadyExists,
     BadAttributes,
+    BadInput,
     BadMoment,
     BadPassword,
+    BadResource,
     BadSearch,
     BadUsername,
     ChangedMeanwhile,
+    ClientUnchanged,
     OAuthError,
+    SecretsUnchanged,
 )
 TEMPLATES = "authserver.features.console:templates"
 _NOTICE = "notice-of-operator"
+# The kind under which a form that makes something is remembered, and for how long: browsers reload what they showed last.
+_FORM = "console-form"
+_REMEMBERED = timedelta(days=30)
 # In the address of a page: the sealed sentence about what was just done.
 _DONE = "done"
 
@@ -84,6 +112,7 @@ class Page:
         entry: its label in the navigation; "" for a page that is reached from others.
         below: the name of the page that is marked in the navigation while this one is shown; "" for itself.
         result: the template for the values that `act` returns; "" for `template`.
+        files: whether its form may carry files (`Visit.file`).
     """
 
     name: str
@@ -97,6 +126,7 @@ class Page:
     entry: str = ""
     below: str = ""
     result: str = ""
+    files: bool = False
 
     @property
     def route(self) -> Route:
@@ -110,6 +140,7 @@ class Visit:
     Attributes:
         sent: the parameters of the address, or of the form.
         problem: why the form was refused that is shown again.
+        wrong: the name of what is not right in it, where the error has it as its `member`.
     """
 
     request: Request
@@ -118,6 +149,7 @@ class Visit:
     role: Role
     sent: Parameters = field(repr=False)
     problem: str = ""
+    wrong: str = ""
 
     @property
     def engine(self) -> Engine:
@@ -147,6 +179,38 @@ class Visit:
     def token(self, name: str) -> str:
         """The token of a form that is sent to this page."""
         return session_token(self.request, name)
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """What was sent under a name that several boxes have."""
+        return self.sent.all(name)
+
+    def file(self, name: str) -> bytes:
+        """The content of the file that was sent under this name; empty for none. Raises BadInput for no file."""
+        try:
+            return b64decode(self.sent.get(name) or "", validate=True)
+        except ValueError:
+            raise BadInput(f"{name}: choose a file", name) from None
+
+    def once(self) -> None:
+        """Use up the form, so that sending it again, as reloading its answer does, makes nothing a second time.
+
+        The form has `new_once()` as its field `once`.
+
+        Raises:
+            BadInput: it was used before.
+        """
+        used = digest(_FORM, f"{self.page.name} {self.get('once')}")
+        record = Kept(
+            kind=_FORM, digest=used, created_at=self.engine.now, expires_at=self.engine.now + _REMEMBERED
+        )
+        if not self.get("once") or not self.engine.stores.kept.add_once(record):
+            raise BadInput(
+                "This form was sent before, and what it made is shown only once. Send it again only to make another one."
+            )
+
+    def new_once(self) -> str:
+        """For a form that is sent only once."""
+        return new_identifier("")
 
     def see(self, name: str, /, *, done: str = "", **query: str | None) -> Response:
         """Go to a page, which says what was done.
@@ -182,7 +246,7 @@ class Refused(PageError):
             else InvalidRequest(str(problem), reason="operator-input")
         )
         super().__init__(cause)
-        self.visit = replace(visit, problem=cause.description)
+        self.visit = replace(visit, problem=cause.description, wrong=getattr(problem, "member", ""))
 
 
 def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Request], Response]:
@@ -197,7 +261,7 @@ def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Requ
         if request.method not in (*page.route.methods, "HEAD"):
             raise HTTPMethodNotAllowed(headers={"Allow": ", ".join(page.route.methods)})
         # Before anybody is sent to sign in: a request from another site must not lead anywhere.
-        sent = read_own_form(request) if changes else read_page_query(request)
+        sent = read_own_form(request, files=page.files) if changes else read_page_query(request)
         if user is None or session is None or role is None:
             return see_login(request, page=_back(page, sent, changes))
         if not access.is_recent(session, request.engine.now, changes=changes):

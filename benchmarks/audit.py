@@ -1,0 +1,340 @@
+#!/usr/bin/env python3
+"""Measure what the audit trail costs: writing events, sealing them, searching in many of them, and purging them.
+
+    benchmarks/audit.py                         with 10 million events: 20 minutes, and 10 GB of disk
+    benchmarks/audit.py --events 100000         a quick look
+    benchmarks/audit.py --parts cost seals      only these; search and purge are the others
+
+A PostgreSQL of its own, and a server in this process. The exit status is 1 when a figure is not good enough.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import sqlalchemy as sa
+from run import postgresql_server
+
+from authserver import upkeep
+from authserver.engine import audit
+from authserver.engine.event_proof import verify
+from authserver.engine.event_seals import Sealer, digest_of
+from authserver.engine.records import REFUSALS, Disposable, EventFilter, EventType
+from authserver.event_readers import Reading
+from authserver.storage import ledger, migrate
+from authserver.storage.tables import events as events_table
+from authserver.testing.plans import plan_of, statements_of
+from authserver.testing.server import Server, basic
+
+PARTS = ("cost", "seals", "search", "purge")
+# What is good enough: milliseconds of a page, percent of a request, milliseconds of the slowest request during a purge.
+PAGE, SHARE, DELAY = 200.0, 10.0, 1000.0
+PURGED = 500_000
+CLIENTS, PEOPLE, GRANTS = 20_000, 50_000, 300_000
+FORM = "application/x-www-form-urlencoded"
+JSON = '{"grant_type": "client_credentials", "scopes": ["read"], "resources": ["https://api.example/"], "kind": "jwt"}'
+DECISIONS = (
+    '[{"slot": "scope_decision", "facts": {"client_id": "client-7", "user_id": null, "grant_type": "client_credentials", '
+    '"requested": ["read"], "resources": ["https://api.example/"]}, "verdict": "allow", "reason": "scope-registered", '
+    '"decided_by": "scopes_registered", "outcome": ["read"], "answers": [{"plugin": "scopes_registered", "verdict": "allow", '
+    '"reason": "scope-registered", "microseconds": 9}]}]'
+)
+# Of a thousand events over a year: 850 issuances, 100 refusals, 40 sign-ins, and few of each other type.
+FILL = """
+INSERT INTO events (event_id, type, at, actor, source, request_id, client_id, user_id, grant_id, reason, decisions, details)
+  SELECT 'e' || n,
+    CASE WHEN n % 1000 < 600 THEN 'token.issued' WHEN n % 1000 < 850 THEN 'code.issued'
+      WHEN n % 1000 < 950 THEN (ARRAY['token.refused', 'sign_in.refused', 'authorization.refused'])[1 + n % 3]
+      WHEN n % 1000 < 990 THEN 'sign_in.succeeded' WHEN n % 1000 < 998 THEN 'consent.given'
+      ELSE 'client.changed' END,
+    CAST(:now AS timestamptz) - ((:all - n) * CAST(:step AS interval)),
+    CASE WHEN n % 20 = 0 THEN 'stranger' ELSE 'client:client-' || (n * 7919 % :clients) END,
+    '10.' || (n % 200) || '.' || (n * 31 % 250) || '.' || (n * 17 % 250), 'r' || n,
+    'client-' || (n * 7919 % :clients),
+    CASE WHEN n % 3 = 0 THEN 'user_' || (n * 104729 % :people) END,
+    CASE WHEN n % 2 = 0 THEN 'grant-' || (n * 15485863 % :grants) END,
+    CASE WHEN n % 1000 BETWEEN 850 AND 949 THEN 'scope-not-registered' ELSE '' END,
+    CAST(:decisions AS jsonb), CAST(:details AS jsonb)
+  FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) n
+"""
+CHUNK = 500_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A kind of search; `counts` says whether its time must be good enough."""
+
+    name: str
+    wanted: EventFilter
+    counts: bool = True
+
+
+def fill(server: Server, count: int) -> None:
+    """Events over a year until now. The indexes are made afterwards, which takes less time than one by one."""
+    engine = server.application.storage.engine
+    url = engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET statement_timeout = 0")
+        connection.execute("SET synchronous_commit = off")
+        connection.execute("SET maintenance_work_mem = '1GB'")
+        found = connection.execute(
+            "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'events' AND indexname LIKE 'ix_%'"
+        ).fetchall()
+        for name, _ in found:
+            connection.execute(f"DROP INDEX {name}")
+        statement = sa.text(FILL).compile(dialect=engine.dialect)
+        for first in range(1, count + 1, CHUNK):
+            connection.execute(
+                str(statement),
+                {
+                    "now": datetime.now(UTC),
+                    "all": count,
+                    "step": timedelta(days=365) / count,
+                    "clients": CLIENTS,
+                    "people": PEOPLE,
+                    "grants": GRANTS,
+                    "decisions": DECISIONS,
+                    "details": JSON,
+                    "first": first,
+                    "last": min(first + CHUNK - 1, count),
+                },
+            )
+        for _, definition in found:
+            connection.execute(definition)
+        connection.execute("VACUUM ANALYZE events")
+
+
+def searches(now: datetime) -> list[Search]:
+    day, week = now - timedelta(days=1), now - timedelta(days=7)
+    return [
+        Search(name="all, newest first", wanted=EventFilter()),
+        Search(name="--client", wanted=EventFilter(client_id="client-7")),
+        Search(name="--client --since 7d", wanted=EventFilter(client_id="client-7", since=week)),
+        Search(name="--client --refused", wanted=EventFilter(client_id="client-9", types=REFUSALS)),
+        Search(
+            name="--client --event client.changed",
+            wanted=EventFilter(client_id="client-9", types=frozenset({EventType.CLIENT_CHANGED})),
+        ),
+        Search(name="--user", wanted=EventFilter(user_id="user_9")),
+        Search(name="--grant", wanted=EventFilter(grant_id="grant-12")),
+        Search(
+            name="--event client.changed", wanted=EventFilter(types=frozenset({EventType.CLIENT_CHANGED}))
+        ),
+        Search(name="--event token.issued", wanted=EventFilter(types=frozenset({EventType.TOKEN_ISSUED}))),
+        Search(
+            name="--event client.changed --event user.changed",
+            wanted=EventFilter(types=frozenset({EventType.CLIENT_CHANGED, EventType.USER_CHANGED})),
+        ),
+        Search(name="--refused", wanted=EventFilter(types=REFUSALS)),
+        Search(name="--refused --reason", wanted=EventFilter(types=REFUSALS, reason="scope-not-registered")),
+        Search(name="--error-id", wanted=EventFilter(event_id="e777")),
+        Search(name="--source --since 1d", wanted=EventFilter(source="10.7.7.7", since=day)),
+        # All events of the week are read.
+        Search(name="--source --since 7d", wanted=EventFilter(source="10.7.7.7", since=week), counts=False),
+        Search(name="--request-id --since 1d", wanted=EventFilter(request_id="r77", since=day)),
+        Search(name="--actor --since 1d", wanted=EventFilter(actor="client:client-7", since=day)),
+    ]
+
+
+def measure_search(server: Server) -> bool:
+    """Print what the first page and one in the middle take, with the indexes of their plan."""
+    storage = server.application.storage
+    slowest = 0.0
+    for search in searches(datetime.now(UTC)):
+        for place in ("first page", "second page"):
+            times: list[float] = []
+            for _ in range(7):
+                with storage.begin() as stores, statements_of(storage.engine) as sent:
+                    after = None
+                    if place == "second page":
+                        after = audit.search(stores.events, search.wanted, limit=audit.MAXIMUM_PAGE).next
+                        if after is None:
+                            break
+                        sent.clear()
+                    begun = time.perf_counter()
+                    audit.search(stores.events, search.wanted, after=after, limit=audit.MAXIMUM_PAGE)
+                    times.append((time.perf_counter() - begun) * 1000)
+            if times:
+                plan = plan_of(storage.engine, sent[-1])
+                how = ", ".join([*sorted(plan.indexes), *plan.scans])
+                shown = f"{search.name}, {place}"
+                print(f"{shown:<60} {statistics.median(times):8.1f} {max(times):8.1f} ms  {how}")
+                if search.counts:
+                    slowest = max(slowest, *times)
+    print(f"the slowest that counts: {slowest:.1f} ms (at most {PAGE:.0f})")
+    return slowest <= PAGE
+
+
+@contextmanager
+def no_events() -> Iterator[None]:
+    """Events are made, and written nowhere."""
+    add = ledger.SqlEvents.add
+    ledger.SqlEvents.add = lambda self, event: None
+    try:
+        yield
+    finally:
+        ledger.SqlEvents.add = add
+
+
+def token_request(server: Server) -> Callable[[], None]:
+    """W1: a JWT by client_credentials."""
+    client, secret = server.add_client(grant_types=("client_credentials",))
+    headers = {"Authorization": basic(client.client_id, secret or "")}
+
+    def send() -> None:
+        answer = server.http.post(
+            "/oauth/token", "grant_type=client_credentials", headers=headers, content_type=FORM
+        )
+        assert answer.status_int == 200
+
+    return send
+
+
+def measure_cost(server: Server, *, rounds: int, requests: int) -> bool:
+    """Print the CPU of a token request with its event beside that without: in turns, and the median of the ratios."""
+    send = token_request(server)
+
+    def turn() -> float:
+        begun = time.process_time()
+        for _ in range(requests):
+            send()
+        return (time.process_time() - begun) / requests * 1000
+
+    turn()
+    ratios, on, off = [], [], []
+    for _ in range(rounds):
+        on.append(turn())
+        with no_events():
+            off.append(turn())
+        ratios.append(on[-1] / off[-1])
+    share = (statistics.median(ratios) - 1) * 100
+    print(
+        f"W1: {statistics.median(on):.3f} ms of CPU with its event, {statistics.median(off):.3f} without: "
+        f"{share:+.1f} % (at most {SHARE:.0f} %)"
+    )
+    return share <= SHARE
+
+
+def measure_seals(server: Server, *, limit: int) -> bool:
+    """Print what sealing and verifying take, of so many events."""
+    storage, ring = server.application.storage, server.application.parts.ring
+    with storage.begin() as stores:
+        first, _ = stores.events.following(0, limit=1)[0]
+        stores.event_positions.move("seals", 0, first - 1)
+        numbered = stores.events.following(0, limit=500)
+    reading = Reading(storage, Sealer(ring, lambda: datetime.now(UTC)))
+    cpu, begun, count = time.process_time(), time.perf_counter(), 0
+    while count < limit and (taken := reading.work()):
+        count += taken
+    cpu, elapsed = time.process_time() - cpu, time.perf_counter() - begun
+    print(
+        f"sealing: {cpu / count * 1e6:.0f} ms of CPU for 1,000 events, {count / elapsed:,.0f} events a second"
+    )
+    cpu = time.process_time()
+    for number, event in numbered:
+        digest_of(number, event)
+    print(f"  of that the digests: {(time.process_time() - cpu) / len(numbered) * 1e6:.0f} ms")
+    cpu, begun = time.process_time(), time.perf_counter()
+    proof = verify(storage, ring, now=datetime.now(UTC))
+    elapsed = time.perf_counter() - begun
+    print(f"verifying: {proof.events / elapsed:,.0f} events a second, in {proof.seals:,} seals")
+    return proof.whole is True
+
+
+def measure_purge(server: Server, *, count: int) -> bool:
+    """Print how long the slowest of many token requests took while so many events are purged, and before."""
+    storage, parts = server.application.storage, server.application.parts
+    with storage.engine.connect() as connection:
+        total = connection.execute(sa.select(sa.func.count()).select_from(events_table)).scalar_one()
+        count = min(count, total // 2)
+        ordered = sa.select(events_table.c.at).order_by(events_table.c.at).offset(count - 1).limit(1)
+        connection.execute(sa.text("SET statement_timeout = 0"))
+        before = connection.execute(ordered).scalar_one()
+    send = token_request(server)
+    ended = threading.Event()
+    times: list[float] = []
+
+    def ask() -> None:
+        while not ended.is_set():
+            begun = time.perf_counter()
+            send()
+            times.append((time.perf_counter() - begun) * 1000)
+            ended.wait(0.01)
+
+    def while_asking(work: Callable[[], object]) -> tuple[float, list[float]]:
+        ended.clear()
+        times.clear()
+        thread = threading.Thread(target=ask)
+        thread.start()
+        begun = time.perf_counter()
+        work()
+        took = time.perf_counter() - begun
+        ended.set()
+        thread.join()
+        return took, sorted(times)
+
+    _, idle = while_asking(lambda: time.sleep(10))
+    removed = 0
+
+    def purge() -> None:
+        nonlocal removed
+        for _, batch in upkeep.remove_all(storage, parts.ring, {Disposable.EVENTS: before}, time.sleep):
+            removed += batch.removed
+
+    took, busy = while_asking(purge)
+    for name, found in (("before", idle), ("during", busy)):
+        p95 = found[int(len(found) * 0.95)]
+        print(
+            f"requests {name} the purge: median {statistics.median(found):.1f}, p95 {p95:.1f}, slowest {found[-1]:.1f} ms"
+        )
+    print(f"purged {removed:,} events in {took:.0f} s")
+    return removed >= count and busy[-1] <= DELAY
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--requests", type=int, default=200)
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    good: dict[str, bool] = {}
+    with postgresql_server() as (url, _):
+        migrate.upgrade(url)
+        server = Server(url, {"authserver.event_lifetime": "0"})
+        if "cost" in options.parts:
+            good["cost"] = measure_cost(server, rounds=options.rounds, requests=options.requests)
+        if set(options.parts) - {"cost"}:
+            begun = time.perf_counter()
+            fill(server, options.events)
+            with server.application.storage.engine.connect() as connection:
+                size = connection.execute(sa.text("SELECT pg_total_relation_size('events')")).scalar_one()
+            took = time.perf_counter() - begun
+            print(f"{options.events:,} events: {size / 1e9:.1f} GB with indexes, made in {took:.0f} s")
+        if "search" in options.parts:
+            good["search"] = measure_search(server)
+        if "seals" in options.parts:
+            good["seals"] = measure_seals(server, limit=min(options.events, 100_000))
+        if "purge" in options.parts:
+            good["purge"] = measure_purge(server, count=PURGED)
+        server.close()
+    missed = [name for name, is_good in good.items() if not is_good]
+    print(f"not good enough: {', '.join(missed)}" if missed else "good enough")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
