@@ -11,7 +11,9 @@ from authserver.engine.audit import (
     MAXIMUM_PAGE,
     BadSearch,
     Page,
+    cursor_at,
     find,
+    place_of,
     refused_types,
     search,
     source_of,
@@ -37,16 +39,40 @@ from authserver.engine.clients.secrets import (
 )
 from authserver.engine.counting import Rebuilt, rebuild_counts, whole_day_after
 from authserver.engine.crypto.jose import ALGORITHMS
-from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end, end_at_once, plan
+from authserver.engine.declarations.apply import apply, ends_of, finish
+from authserver.engine.declarations.export import Exported, export
+from authserver.engine.declarations.plan import Declared, Manner
+from authserver.engine.declarations.planning import plan_of
+from authserver.engine.ending import (
+    Act,
+    Ended,
+    Part,
+    Stage,
+    Subject,
+    SubjectKind,
+    end,
+    end_at_once,
+    end_part,
+    plan,
+    plan_part,
+)
 from authserver.engine.event_proof import BadHead, Finding, Proof, verify
 from authserver.engine.keys import ring, signing_keys
-from authserver.engine.letters import MailFailed, NoMail, is_mail_on
+from authserver.engine.letters import MailFailed, NoMail, address_of, is_mail_on
 from authserver.engine.moments import BadMoment, length_of, moment_of
 from authserver.engine.people.account import (
+    ConnectedApp,
+    OwnSession,
+    connected_apps,
     disconnect,
     disconnect_all,
+    disconnect_plan,
     enable_user,
+    end_other_sessions,
+    end_session,
+    grant_plan,
     let_in_by,
+    own_sessions,
     revoke_grant,
     set_password,
     sign_out_everywhere,
@@ -103,6 +129,7 @@ from authserver.engine.statistics import (
     totals,
     usual_since,
 )
+from authserver.engine.uris import canonical_resource
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
 
 __all__ = [
@@ -133,11 +160,14 @@ __all__ = [
     "ClientSecret",
     "ClientState",
     "ClientUnchanged",
+    "ConnectedApp",
     "CountingProgress",
+    "Declared",
     "Edited",
     "Ended",
     "EventFilter",
     "EventType",
+    "Exported",
     "Figures",
     "Finding",
     "Gauge",
@@ -147,10 +177,13 @@ __all__ = [
     "LastSecret",
     "ListEdit",
     "MailFailed",
+    "Manner",
     "Measure",
     "NoLink",
     "NoMail",
+    "OwnSession",
     "Page",
+    "Part",
     "PasswordLink",
     "Proof",
     "Rebuilt",
@@ -159,6 +192,7 @@ __all__ = [
     "SentLink",
     "Series",
     "SigningKey",
+    "Stage",
     "Step",
     "Subject",
     "SubjectKind",
@@ -168,23 +202,36 @@ __all__ = [
     "add_client",
     "add_resource",
     "add_user",
+    "address_of",
+    "apply",
+    "canonical_resource",
     "change",
     "change_resource",
     "client_with_secrets",
+    "connected_apps",
     "counting_progress",
     "current_figures",
+    "cursor_at",
     "disable_client",
     "disable_user",
     "disconnect",
     "disconnect_all",
+    "disconnect_plan",
     "edit",
     "enable_user",
     "end",
     "end_at_once",
+    "end_other_sessions",
+    "end_part",
     "end_secret",
+    "end_session",
+    "ends_of",
+    "export",
     "find",
+    "finish",
     "fitting_metadata",
     "gauge_series",
+    "grant_plan",
     "handle",
     "is_address",
     "is_mail_on",
@@ -200,8 +247,12 @@ __all__ = [
     "normalise_username",
     "operators",
     "overview",
+    "own_sessions",
     "pin",
+    "place_of",
     "plan",
+    "plan_of",
+    "plan_part",
     "policy_names",
     "read_members",
     "rebuild_counts",

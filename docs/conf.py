@@ -24,4 +24,6 @@ html_theme = "furo"
 html_title = "authserver"
 html_show_copyright = False
 html_copy_source = False
+# For editors: what files of declarations can say.
+html_extra_path = ["declarations.schema.json"]
 html_theme_options = {"navigation_with_keys": True}

@@ -1,7 +1,7 @@
 """A Sphinx extension: reference pages made of what the code says of itself.
 
-`.. reference:: settings` is replaced by every setting with its type, bounds, default and meaning, and so
-on for `limits`, `plugins`, `commands`, `hooks` and `conformance`. Nothing is written twice, so nothing can differ.
+`.. reference:: settings` is replaced by every setting with its type, bounds, default and meaning, and so on for the other
+PAGES. Nothing is written twice, so nothing can differ.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from enum import StrEnum
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,6 +28,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from authserver import limits
 from authserver.cli import main as command_line
+from authserver.engine.declarations.forms import Forms
+from authserver.engine.declarations.forms import Reference as Where
 from authserver.hooks import is_implemented
 from authserver.hookspecs import every_hook
 from authserver.ini import PLUGIN_PREFIX, PREFIX
@@ -341,6 +344,54 @@ def conformance_page() -> Iterator[str]:
             yield ""
 
 
+# ---- declarations -----------------------------------------------------------------------------------
+
+
+def declarations_page() -> Iterator[str]:
+    """Each kind of thing that files can declare, with a table of its keys."""
+    for kind, annotation in typing.get_type_hints(Forms, include_extras=True).items():
+        mapping, meta = typing.get_args(annotation)
+        form = typing.get_args(mapping)[1]
+        is_table = dataclasses.is_dataclass(form)
+        yield from heading(f"``[{kind}.NAME]``" if is_table else f"``[{kind}]``", "~")
+        yield meta.description
+        yield ""
+        if is_table:
+            hints = typing.get_type_hints(form, include_extras=True)
+            yield from table(
+                ("Key", "What", "Default", "Meaning"),
+                [declared_key(field, hints[field.name]) for field in dataclasses.fields(form)],
+                widths="22 18 15 45",
+            )
+
+
+def declared_key(field: dataclasses.Field[Any], annotation: Any) -> tuple[str, str, str, str]:
+    kind, meta = typing.get_args(annotation)
+    if field.default_factory is not dataclasses.MISSING or field.default in (None, "", ()):
+        default = "none"
+    else:
+        default = default_words(field) or "required"
+    return f"`{field.name}`", declared_words(kind), default, meta.description
+
+
+def declared_words(kind: Any) -> str:
+    """What a value is, in the words of TOML."""
+    if typing.get_origin(kind) is typing.Annotated:
+        inner, meta = typing.get_args(kind)
+        return declared_words(inner) + bound_words(meta)
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return declared_words(typing.get_args(kind)[0])
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(f"`{value}`" for value in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return "array of texts"
+    if typing.get_origin(kind) is dict:
+        return "table"
+    if kind is Where:
+        return "reference"
+    return {datetime: "date and time with offset"}.get(kind) or type_words(kind)
+
+
 # ---- words ------------------------------------------------------------------------------------------
 
 
@@ -382,6 +433,7 @@ PAGES = {
     "limits": limits_page,
     "plugins": plugins_page,
     "commands": commands_page,
+    "declarations": declarations_page,
     "hooks": hooks_page,
     "conformance": conformance_page,
 }

@@ -41,6 +41,11 @@ class Command:
     def returncode(self) -> int | None:
         return self._process.exitcode
 
+    def kill(self) -> None:
+        """kill -9: no handler runs, nothing is flushed."""
+        self._process.kill()
+        self._process.join(10)
+
     def communicate(self, timeout: float) -> tuple[str, str]:
         """What it printed and what it complained of, when it has ended."""
         self._process.join(timeout)

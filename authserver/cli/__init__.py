@@ -13,6 +13,7 @@ from authserver.containment import interruptible
 
 # Each is in the module of its name, with an underscore for a hyphen.
 COMMANDS = (
+    "apply",
     "audit",
     "client",
     "db",
@@ -20,6 +21,7 @@ COMMANDS = (
     "doctor",
     "end",
     "explain",
+    "export",
     "grant",
     "init",
     "initial-token",

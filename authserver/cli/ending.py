@@ -61,14 +61,14 @@ def carry_out(
         if not act.subject.owns_grants:
             with application.begin() as engine:
                 total = -(-engine.stores.grants.count() // ending.BATCH) or None
-        counted = _sum("Counting", ending.plan(application.begin, act), quiet=quiet, total=total)
+        counted = add_up("Counting", ending.plan(application.begin, act), quiet=quiet, total=total)
     if dry_run:
         return counted
     confirm(f"{ask or f'End this of {words(act.subject.name)}?'} {sentence(counted, dry_run=True)}", yes=yes)
-    return _sum("Ending", ending.end(application.begin, act), quiet=quiet)
+    return add_up("Ending", ending.end(application.begin, act), quiet=quiet)
 
 
-def _sum(what: str, batches: Generator[Ended], *, quiet: bool, total: int | None = None) -> Ended:
+def add_up(what: str, batches: Generator[Ended], *, quiet: bool, total: int | None = None) -> Ended:
     """What the batches have together; with a bar if there are several."""
     with closing(batches):
         # A page of grants, one of consents and one of clients are fast.
@@ -83,10 +83,13 @@ def described(act: Act, ended: Ended, *, dry_run: bool = False) -> dict[str, Any
     return {
         _NAMES.get(act.subject.kind, str(act.subject.kind)): act.subject.name,
         "dry_run": dry_run,
-        **ended.counts,
-        "has_more_jwts": ended.has_more_jwts,
-        "jwts_until": ended.jwts_until,
+        **numbers(ended),
     }
+
+
+def numbers(ended: Ended) -> dict[str, Any]:
+    """How much ended, or would end, as all commands say it to a machine."""
+    return {**ended.counts, "has_more_jwts": ended.has_more_jwts, "jwts_until": ended.jwts_until}
 
 
 def tell(act: Act, ended: Ended, *, done: str = "", dry_run: bool = False, as_json: bool) -> None:

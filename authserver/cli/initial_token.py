@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, cast
@@ -14,9 +16,16 @@ from authserver.cli.ending import confirm, yes_option
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
-from authserver.engine.clients.initial_tokens import MAXIMUM_NOTE, MAXIMUM_USES, make, policy_names, revoke
-from authserver.engine.ports import Policies
-from authserver.ini import did_you_mean
+from authserver.engine.clients.initial_tokens import (
+    MAXIMUM_USES,
+    BadInitialToken,
+    NoRegistrationPolicies,
+    check_note,
+    check_policy,
+    make,
+    new_text,
+    revoke,
+)
 
 if TYPE_CHECKING:
     from authserver.plugins.asking import PluginSet
@@ -70,10 +79,10 @@ def add(
         raise click.UsageError("--unlimited: not with --uses")
     if not lifetime:
         raise click.UsageError("--expires 0: it could never be used")
-    if len(note) > MAXIMUM_NOTE:
-        raise click.UsageError(f"--note: longer than {MAXIMUM_NOTE} characters")
-    with configuration.engine() as engine:
-        _check_policy(engine.policies, policy)
+    with configuration.engine() as engine, _in_a_sentence():
+        check_note(note)
+        plugins = cast("PluginSet", engine.policies)
+        check_policy(map(plugins.plugin, plugins.names), policy)
         token, text = make(
             engine,
             policy=policy,
@@ -87,6 +96,17 @@ def add(
         return
     print_record(record)
     say(SHOWN_ONCE, err=True)
+
+
+@initial_token.command()
+@json_option
+def generate(as_json: bool) -> None:
+    """Print a fresh token that is kept nowhere, for the place from which `authserver apply` takes it."""
+    text = new_text()
+    if as_json:
+        print_json({"token": text})
+    else:
+        say(text)
 
 
 @initial_token.command("list")
@@ -133,20 +153,14 @@ def revoke_token(configuration: Configuration, initial_token: str, yes: bool, as
     )
 
 
-def _check_policy(policies: Policies, name: str) -> None:
-    """Raises click.UsageError unless a plugin has a registration policy of this name."""
-    known = policy_names(cast("PluginSet", policies))
-    if known is None:
-        raise click.ClickException(
-            "no plugin of authserver.plugins has registration policies; list registration_token there"
-        )
-    if not known:
-        raise click.ClickException(
-            "there is no registration policy yet: add a line to authserver.plugin.registration_token.policies, such as "
-            f"`{name if name.isascii() else 'partners'} = scopes SCOPE`"
-        )
-    if name not in known:
-        raise click.UsageError(f"--policy {name}: no such policy; {did_you_mean(name, known, '')}")
+@contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    try:
+        yield
+    except NoRegistrationPolicies as error:
+        raise click.ClickException(str(error)) from error
+    except BadInitialToken as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _is_given(parameter: str) -> bool:

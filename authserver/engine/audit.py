@@ -100,11 +100,16 @@ def _all(stored: Events, wanted: EventFilter, place: Place | None) -> Iterator[E
 
 def cursor_of(event: Event) -> str:
     """The place of an event in the order of time, as a text without a character that a shell or a URL would change."""
-    return f"{event.at.astimezone(UTC).strftime(_TIME)}_{event.event_id}"
+    return cursor_at(event.at, event.event_id)
+
+
+def cursor_at(at: datetime, identifier: str) -> str:
+    """The place of what has this time and id, as `cursor_of`."""
+    return f"{at.astimezone(UTC).strftime(_TIME)}_{identifier}"
 
 
 def place_of(cursor: str) -> Place:
-    """The place that a `cursor_of` names. Raises BadSearch."""
+    """The place that a cursor names. Raises BadSearch."""
     time, _, event_id = cursor.partition("_")
     try:
         at = datetime.strptime(time, _TIME).replace(tzinfo=UTC)

@@ -12,10 +12,11 @@ it until it expires.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from time import monotonic
 from typing import Any, TypeVar
 
 from authserver.engine import uris
@@ -174,7 +175,28 @@ class Ended:
         """The numbers by their names."""
         return {name: getattr(self, name) for name in _NUMBERS}
 
+    @property
+    def told(self) -> tuple[tuple[int, str], ...]:
+        """What ended as people read it: each number that is not zero, and what it is a number of. JWTs do not end."""
+        return tuple(
+            (number, _WORDS[name][number != 1])
+            for name, number in self.counts.items()
+            if number and name in _WORDS
+        )
 
+
+# What the numbers are called: of one, and of several.
+_WORDS = {
+    "sessions": ("session", "sessions"),
+    "grants": ("grant", "grants"),
+    "narrowed_grants": ("narrowed grant", "narrowed grants"),
+    "codes": ("code", "codes"),
+    "refresh_tokens": ("refresh token", "refresh tokens"),
+    "access_tokens": ("access token", "access tokens"),
+    "consents": ("remembered consent", "remembered consents"),
+    "narrowed_consents": ("narrowed consent", "narrowed consents"),
+    "registrations": ("registration", "registrations"),
+}
 _NUMBERS = tuple(item.name for item in fields(Ended) if item.type == "int")
 
 
@@ -215,9 +237,33 @@ class Act:
         return f"{kind}-{'removed' if kind is SubjectKind.RESOURCE else 'disabled'}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """How far an act got: which of its steps is next, and where that goes on. The first one has neither.
+
+    `after` is None, a text, or several; a time among them is in ISO 8601. So it can be kept as JSON.
+    """
+
+    step: int = 0
+    after: str | tuple[str, ...] | None = None
+
+    @property
+    def is_first(self) -> bool:
+        return self == Stage()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What ended in a part of an act, and where the act goes on; None at its end."""
+
+    ended: Ended = Ended()
+    next: Stage | None = None
+
+
 def plan(begin: Begin, act: Act) -> Generator[Ended]:
     """Count what would end, a batch in each transaction; nothing changes."""
-    yield from _work(begin, act, dry_run=True)
+    for part in _work(begin, act, Stage(), dry_run=True):
+        yield part.ended
 
 
 def end(begin: Begin, act: Act) -> Generator[Ended]:
@@ -226,16 +272,53 @@ def end(begin: Begin, act: Act) -> Generator[Ended]:
     Whoever is disabled or removed has an event at once, and a user all that ended in the first batch. What else ended is in
     one event at the end, also if the work is interrupted.
     """
-    rest, is_told = Ended(), act.subject.kind is SubjectKind.USER
+    for part in _end(begin, act, Stage()):
+        yield part.ended
+
+
+def plan_part(begin: Begin, act: Act, stage: Stage, *, seconds: float) -> Part:
+    """Count what would end, as far as that is done in so many seconds, and at least a batch."""
+    return _part(_work(begin, act, stage, dry_run=True), seconds)
+
+
+def end_part(begin: Begin, act: Act, stage: Stage, *, seconds: float) -> Part:
+    """End it, as far as that is done in so many seconds, and at least a batch. Each part leaves the events of `end`."""
+    return _part(_end(begin, act, stage), seconds)
+
+
+def _part(batches: Generator[Part], seconds: float) -> Part:
+    ended, until = Ended(), monotonic() + seconds
+    with closing(batches):
+        for part in batches:
+            ended += part.ended
+            if monotonic() >= until:
+                return Part(ended=ended, next=part.next)
+    return Part(ended=ended)
+
+
+def _end(begin: Begin, act: Act, stage: Stage) -> Generator[Part]:
+    rest, is_told = Ended(), act.subject.kind is SubjectKind.USER and stage.is_first
     try:
-        for ended in _work(begin, act, dry_run=False):
-            rest += Ended() if is_told else ended
+        for part in _work(begin, act, stage, dry_run=False):
+            rest += Ended() if is_told else part.ended
             is_told = False
-            yield ended
+            yield part
     finally:
         if rest:
             with begin() as engine:
                 _record(engine, act, rest, None)
+
+
+def take_away(engine: Engine, subject: Subject) -> bool:
+    """Disable the client or remove the resource in the transaction of this engine; False if that was done before.
+
+    For an act in which more than one of them goes: `end`, which begins with this, ends what hangs on each afterwards.
+    """
+    act = Act(subject=subject, for_good=True)
+    ended, is_gone = _first(engine, act, dry_run=False)
+    if is_gone:
+        _record(engine, act, ended, _act_event(act))
+    return is_gone
 
 
 def end_at_once(engine: Engine, act: Act) -> Ended:
@@ -278,30 +361,27 @@ class _Page:
 
     ended: Ended = Ended()
     size: int = 0
-    next: Any = None
+    next: str | tuple[str, ...] | None = None
 
 
-def _work(begin: Begin, act: Act, *, dry_run: bool) -> Generator[Ended]:
+def _work(begin: Begin, act: Act, stage: Stage, *, dry_run: bool) -> Generator[Part]:
     """What is done once, and then pages of grants, of consents and of clients."""
-    steps, is_first = [_grants, _consents, _registrations], True
+    steps = [_grants, _consents, _registrations]
     if act.for_good and act.subject.kind is not SubjectKind.USER:
         # A token request locks its grant before its client. So whoever disables a client must not lock grants meanwhile.
         steps.insert(0, _no_page)
-    for step in steps:
-        after: Any = None
-        while True:
-            with begin() as engine:
-                ended, is_gone = _first(engine, act, dry_run=dry_run) if is_first else (Ended(), False)
-                page = step(engine, act, after, dry_run=dry_run)
-                ended += page.ended
-                is_theirs = act.subject.kind is SubjectKind.USER and bool(ended or act.event)
-                if is_first and not dry_run and (is_gone or is_theirs):
-                    _record(engine, act, ended, _act_event(act) if is_gone or not act.for_good else None)
-            if is_first or page.size:
-                yield ended
-            is_first, after = False, page.next
-            if after is None:
-                break
+    while stage.step < len(steps):
+        is_first = stage.is_first
+        with begin() as engine:
+            ended, is_gone = _first(engine, act, dry_run=dry_run) if is_first else (Ended(), False)
+            page = steps[stage.step](engine, act, stage.after, dry_run=dry_run)
+            ended += page.ended
+            is_theirs = act.subject.kind is SubjectKind.USER and bool(ended or act.event)
+            if is_first and not dry_run and (is_gone or is_theirs):
+                _record(engine, act, ended, _act_event(act) if is_gone or not act.for_good else None)
+        stage = Stage(step=stage.step + (page.next is None), after=page.next)
+        if is_first or page.size:
+            yield Part(ended=ended, next=stage if stage.step < len(steps) else None)
 
 
 def _no_page(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
@@ -342,7 +422,9 @@ def _take_away(engine: Engine, subject: Subject) -> bool:
         case SubjectKind.CLIENT:
             return stores.clients.disable(subject.identifier, engine.now)
         case SubjectKind.RESOURCE:
-            return stores.resources.remove(subject.identifier)
+            is_gone = stores.resources.remove(subject.identifier)
+            engine.resources.look_again()
+            return is_gone
         case _:
             return False
 
@@ -358,8 +440,9 @@ def _grants(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
             client_id=None if is_user else subject.identifier,
             live_at=engine.now,
         )
-        found = stores.grants.search(wanted, after=after, limit=BATCH)
-        last: Any = (found[-1].created_at, found[-1].grant_id) if found else None
+        place = (datetime.fromisoformat(after[0]), after[1]) if after else None
+        found = stores.grants.search(wanted, after=place, limit=BATCH)
+        last: Any = (found[-1].created_at.isoformat(), found[-1].grant_id) if found else None
     else:
         found = stores.grants.page(after=after or "", limit=BATCH)
         last = found[-1].grant_id if found else None
@@ -418,7 +501,7 @@ def _consents(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
             return _Page(ended=Ended(consents=counted), size=counted, next=None)
         forgotten = consents.forget_some(BATCH, client_id=subject.identifier)
         is_last = forgotten < BATCH
-        return _Page(ended=Ended(consents=forgotten), size=forgotten, next=None if is_last else forgotten)
+        return _Page(ended=Ended(consents=forgotten), size=forgotten, next=None if is_last else "")
     if subject.kind not in (SubjectKind.RESOURCE, SubjectKind.SCOPE):
         return _Page()
     found = consents.page(after=after or ("", ""), limit=BATCH)

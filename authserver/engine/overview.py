@@ -79,7 +79,7 @@ def refusals(engine: Engine) -> Refused:
     found = engine.stores.events.search(EventFilter(types=REFUSALS, since=since), limit=MAXIMUM_EVENTS_READ)
     days: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     for event in found:
-        days[event.at < midnight][event.reason] += 1 + _others(event.details)
+        days[event.at < midnight][event.reason] += 1 + others(event.details)
     is_whole = len(found) < MAXIMUM_EVENTS_READ
     return Refused(
         today=days[0],
@@ -96,7 +96,7 @@ def keys(engine: Engine) -> tuple[SigningKey | None, Sequence[SigningKey]]:
     return signing_key(found, engine.settings.signing_algorithm, engine.now), staged
 
 
-def _others(details: Mapping[str, object]) -> int:
+def others(details: Mapping[str, object]) -> int:
     """How many others an event stands for."""
     more = details.get("more")
     count = more.get("count", 0) if isinstance(more, Mapping) else 0

@@ -20,6 +20,8 @@ from authserver.engine.records import (
     ClientSecret,
     Consent,
     Count,
+    Declaration,
+    DeclaredKind,
     DeletionMark,
     Disposable,
     Event,
@@ -128,7 +130,7 @@ class Clients(Protocol):
         """Keep it from being disabled until this transaction has ended; False when it is kept here and disabled."""
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
-        """Keep one more secret for a client."""
+        """Keep one more secret for a client, in place of itself if it was kept before."""
 
     def change_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> bool:
         """Replace a secret as it was read; False when somebody changed it meanwhile, or it is not kept here."""
@@ -188,8 +190,24 @@ class InitialTokens(Protocol):
         False when it is used up, expired, revoked or unknown.
         """
 
+    def change(self, before: InitialAccessToken, after: InitialAccessToken) -> bool:
+        """Replace policy, note, uses and end of a token as it was read; False when those were changed meanwhile."""
+
     def revoke(self, token_id: str, now: datetime) -> bool:
         """Revoke it; False when it is unknown or was revoked before."""
+
+
+class Declarations(Protocol):
+    """What was made because files declare it (`engine.declarations`)."""
+
+    def list(self) -> Sequence[Declaration]:
+        """All of them, by kind and name."""
+
+    def keep(self, declaration: Declaration) -> None:
+        """Keep it in place of the one of its kind and name, if there is one."""
+
+    def forget(self, kind: DeclaredKind, name: str) -> bool:
+        """Delete it; False when it is unknown."""
 
 
 class Resources(Protocol):
@@ -235,11 +253,14 @@ class Users(Protocol):
     def list(self) -> Sequence[User]:
         """All users, by name."""
 
-    def page(self, *, after: str = "", prefix: str = "", limit: int) -> Sequence[User]:
-        """The next `limit` users by name, beginning after the name `after`, disabled or not; one statement.
+    def page(
+        self, *, after: str = "", prefix: str = "", disabled: bool = False, limit: int
+    ) -> Sequence[User]:
+        """The next `limit` users by name, beginning after the name `after`; one statement.
 
         Args:
             prefix: only those whose name begins so; it is normalised as names are.
+            disabled: only those who are disabled; all are looked at then.
         """
 
     def count(self, *, limit: int) -> int:
@@ -373,6 +394,9 @@ class Tokens(Protocol):
 
     def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
         """The access tokens of these grants that are kept and have not expired; one statement."""
+
+    def newest(self, grant_id: str, *, limit: int) -> Sequence[Token]:
+        """The codes and tokens of a grant that are kept, usable or not, newest first; one statement."""
 
 
 class KeptRecords(Protocol):
@@ -658,6 +682,8 @@ class Stores(Protocol):
     def clients(self) -> Clients: ...
     @property
     def initial_tokens(self) -> InitialTokens: ...
+    @property
+    def declarations(self) -> Declarations: ...
     @property
     def resources(self) -> Resources: ...
     @property

@@ -234,6 +234,31 @@ class Resource:
         return not self.settings
 
 
+class DeclaredKind(StrEnum):
+    """What can be declared in files and is kept in the store (`engine.declarations`)."""
+
+    CLIENT = "clients"
+    RESOURCE = "resources"
+    INITIAL_TOKEN = "initial_tokens"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """A mark: what was made because files declare it, and may be taken away when they do not any more.
+
+    `name` is what files call it. `target` identifies the record: a client id, the canonical form of a resource, or the id
+    of an initial access token. `of_set` is the name of the set of files. `references` say where its secrets and files come
+    from, as files name them, by member; they hold no secret.
+    """
+
+    kind: DeclaredKind
+    name: str
+    target: str
+    of_set: str
+    references: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    made_at: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientMetadata:
     """What a client is registered with (RFC 7591, 2). `details` holds links, contacts and software ids."""
@@ -542,6 +567,7 @@ class EventType(StrEnum):
     CLIENT_SECRET_ADDED = "client_secret.added"
     CLIENT_SECRET_ENDED = "client_secret.ended"
     INITIAL_TOKEN_ADDED = "initial_token.added"
+    INITIAL_TOKEN_CHANGED = "initial_token.changed"
     INITIAL_TOKEN_REVOKED = "initial_token.revoked"
     RESOURCE_ADDED = "resource.added"
     RESOURCE_CHANGED = "resource.changed"

@@ -24,7 +24,7 @@ class TokenForm:
 
 
 class Registry:
-    """The resources of the INI and the store, for one request: each is looked up once.
+    """The resources of the INI and the store, for one request: each is looked up once, unless the request changes one.
 
     Args:
         listed: those of the INI, by their canonical form.
@@ -46,6 +46,10 @@ class Registry:
         if form not in self._found:
             self._found[form] = self._default() if form is None else self._stored.find(form)
         return self._found[form]
+
+    def look_again(self) -> None:
+        """Look everything up again, because this request has changed a resource."""
+        self._found.clear()
 
     def of(self, resources: Iterable[str]) -> tuple[Resource, ...]:
         """What is known of these resources, without those of which nothing is."""

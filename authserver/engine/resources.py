@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from authserver.engine.context import Engine
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.printable import is_printable
-from authserver.engine.records import EventType, Resource
+from authserver.engine.records import NOTHING, Client, EventType, Resource
 from authserver.engine.resource_registry import described
 from authserver.limits import MAXIMUM_CLIENT_NAME
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME
@@ -28,7 +30,7 @@ class BadResource(Exception):
 
 def add(engine: Engine, resource: Resource) -> None:
     """Register a resource. Raises BadResource."""
-    _check(engine, resource)
+    check(engine, resource)
     try:
         engine.stores.resources.add(resource)
     except AlreadyExists:
@@ -38,21 +40,33 @@ def add(engine: Engine, resource: Resource) -> None:
             if known
             else "another resource became the default meanwhile; see `authserver resource list`"
         ) from None
+    engine.resources.look_again()
     engine.record(EventType.RESOURCE_ADDED, details=described(resource))
 
 
 def change(engine: Engine, before: Resource, after: Resource) -> None:
     """Change a registered resource, which `before` is as it was read. Raises BadResource."""
-    _check(engine, after)
+    check(engine, after)
     if not engine.stores.resources.change(before, after):
         raise BadResource(f"{before.uri}: it was changed or removed meanwhile; nothing was changed here")
-    old, new = described(before), described(after)
-    changed = {name: {"from": old[name], "to": new[name]} for name in sorted(new) if new[name] != old[name]}
-    engine.record(EventType.RESOURCE_CHANGED, details={**new, "changed": changed})
+    engine.resources.look_again()
+    changed = {name: {"from": was, "to": now} for name, (was, now) in differences(before, after).items()}
+    engine.record(EventType.RESOURCE_CHANGED, details={**described(after), "changed": changed})
 
 
-def _check(engine: Engine, resource: Resource) -> None:
-    """Raises BadResource for what cannot be registered so."""
+def check(
+    engine: Engine,
+    resource: Resource,
+    *,
+    clients: Mapping[str, Client | None] = NOTHING,
+    freed: Collection[str] = (),
+) -> None:
+    """Raises BadResource for what cannot be registered so.
+
+    Args:
+        clients: what clients will be when the resource is registered, by id, where that is not what they are now.
+        freed: the canonical forms of resources that will not be the default any more.
+    """
     listed = engine.listed_resources.get(resource.form)
     if listed is not None:
         raise BadResource(
@@ -71,7 +85,7 @@ def _check(engine: Engine, resource: Resource) -> None:
     if unknown:
         raise BadResource(f"{unknown[0]}: no such scope; list it in authserver.scopes first", "scopes")
     for client_id in resource.introspecting_clients:
-        client = engine.find_client(client_id)
+        client = clients[client_id] if client_id in clients else engine.find_client(client_id)
         if client is None or not client.is_enabled:
             raise BadResource(
                 f"{client_id}: no such client, or it is disabled; see `authserver client list`",
@@ -83,7 +97,7 @@ def _check(engine: Engine, resource: Resource) -> None:
                 "introspecting_clients",
             )
     default = engine.resources.find(None) if resource.is_default else None
-    if default is not None and default.form != resource.form:
+    if default is not None and default.form not in (resource.form, *freed):
         where = (
             "with `--no-default`"
             if default.is_stored
@@ -92,3 +106,9 @@ def _check(engine: Engine, resource: Resource) -> None:
         raise BadResource(
             f"{default.uri} is the default already; take that back first, {where}", "is_default"
         )
+
+
+def differences(before: Resource, after: Resource) -> Mapping[str, tuple[object, object]]:
+    """Each member that is not the same, by its name in `described`: what it was and what it is."""
+    was, now = described(before), described(after)
+    return {name: (was[name], now[name]) for name in now if was[name] != now[name]}

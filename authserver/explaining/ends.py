@@ -4,32 +4,10 @@ from __future__ import annotations
 
 from authserver.engine.ending import Ended
 
-# What the numbers are called: of one, and of several. JWTs have a sentence of their own.
-_WORDS = {
-    "sessions": ("session", "sessions"),
-    "grants": ("grant", "grants"),
-    "narrowed_grants": ("narrowed grant", "narrowed grants"),
-    "codes": ("code", "codes"),
-    "refresh_tokens": ("refresh token", "refresh tokens"),
-    "access_tokens": ("access token", "access tokens"),
-    "consents": ("remembered consent", "remembered consents"),
-    "narrowed_consents": ("narrowed consent", "narrowed consents"),
-    "registrations": ("registration", "registrations"),
-}
-
-
-def parts(ended: Ended) -> list[tuple[int, str]]:
-    """Each number that is not zero, with the words for it."""
-    return [
-        (number, _WORDS[name][number != 1])
-        for name, number in ended.counts.items()
-        if number and name in _WORDS
-    ]
-
 
 def sentence(ended: Ended, *, dry_run: bool = False) -> str:
     """How much ended, or would end, in one line."""
-    told = [f"{number:,} {words}" for number, words in parts(ended)]
+    told = [f"{number:,} {words}" for number, words in ended.told]
     verb = "Would end" if dry_run else "Ended"
     return f"{verb}: {', '.join(told)}." if told else f"Nothing {'would end' if dry_run else 'ended'}."
 

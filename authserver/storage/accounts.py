@@ -141,10 +141,14 @@ class SqlUsers:
     def list(self) -> Sequence[User]:
         return [_USER.record(row) for row in self._work.read(_LIST_USERS, {})]
 
-    def page(self, *, after: str = "", prefix: str = "", limit: int) -> Sequence[User]:
+    def page(
+        self, *, after: str = "", prefix: str = "", disabled: bool = False, limit: int
+    ) -> Sequence[User]:
         if "\0" in prefix:  # which PostgreSQL would not even compare
             return []
         statement = _PAGE_OF_USERS_THAT_BEGIN if prefix else _PAGE_OF_USERS
+        if disabled:
+            statement = statement.where(users.c.disabled_at.is_not(None))
         parameters = {"after": after, "prefix": prefix, "size": len(prefix), "limit": limit}
         return [_USER.record(row) for row in self._work.read(statement, parameters)]
 

@@ -221,6 +221,12 @@ _ACCESS_TOKENS = select(*_TOKEN.columns).where(
     spelt_out(DISPOSABLE),
     tokens.c.expires_at > bindparam("now"),
 )
+_NEWEST_TOKENS = (
+    select(*_TOKEN.columns)
+    .where(tokens.c.grant_id == bindparam("grant_id"))
+    .order_by(tokens.c.created_at.desc(), tokens.c.kind, tokens.c.digest)
+    .limit(bindparam("limit"))
+)
 _THIS_UNCLAIMED = (
     (tokens.c.kind == bindparam("by_kind"))
     & (tokens.c.digest == bindparam("by_digest"))
@@ -486,6 +492,10 @@ class SqlTokens:
 
     def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
         found = self._work.read(_ACCESS_TOKENS, {"ids": list(grant_ids), "now": now})
+        return [_TOKEN.record(row) for row in found]
+
+    def newest(self, grant_id: str, *, limit: int) -> Sequence[Token]:
+        found = self._work.read(_NEWEST_TOKENS, {"grant_id": grant_id, "limit": limit})
         return [_TOKEN.record(row) for row in found]
 
 

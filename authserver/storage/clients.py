@@ -150,7 +150,8 @@ _FORGET_LOGO = sa.delete(client_logos).where(client_logos.c.client_id == bindpar
 _FIND_LOGO = select(*_LOGO.columns).where(
     client_logos.c.client_id == bindparam("client_id"), client_logos.c.digest == bindparam("digest")
 )
-_ADD_SECRET = insert_new(client_secrets)
+# A secret that was made elsewhere may come back after it has ended.
+_ADD_SECRET = insert_or_replace(client_secrets)
 _CHANGE_SECRET = change(client_secrets, "digest", "key_id", "expires_at", "last_used_at")
 _ADD_ORIGIN = insert_new(client_origins)
 _COUNT_SECRETS = (
@@ -281,7 +282,7 @@ class SqlClients:
         return row is None or row[0] is None
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
-        self._work.add(_ADD_SECRET, {**_SECRET.row(secret), "client_id": client_id})
+        self._work.insert(_ADD_SECRET, {**_SECRET.row(secret), "client_id": client_id})
 
     def change_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> bool:
         old, new = _SECRET.row(before), _SECRET.row(after)

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, select
 from authserver.engine.records import InitialAccessToken
 from authserver.storage.rows import Rows
 from authserver.storage.tables import initial_tokens
-from authserver.storage.work import Work, insert_new
+from authserver.storage.work import Work, change, changed, insert_new
 
 _TOKEN = Rows(InitialAccessToken, initial_tokens)
 _ADD = insert_new(initial_tokens)
@@ -29,6 +29,9 @@ _CLAIM = (
     )
     .values(used=initial_tokens.c.used + 1)
 )
+# How often it was used is not compared: that may change at any time.
+_CHANGEABLE = ("policy", "note", "uses", "expires_at")
+_CHANGE = change(initial_tokens, "token_id", *_CHANGEABLE)
 _REVOKE = (
     sa.update(initial_tokens)
     .where(_THIS, initial_tokens.c.revoked_at.is_(None))
@@ -56,6 +59,11 @@ class SqlInitialTokens:
 
     def claim(self, token_id: str, now: datetime) -> bool:
         return self._work.write(_CLAIM, {"this": token_id, "now": now}) == 1
+
+    def change(self, before: InitialAccessToken, after: InitialAccessToken) -> bool:
+        own = {"token_id": before.token_id}
+        old, new = ({name: getattr(each, name) for name in _CHANGEABLE} | own for each in (before, after))
+        return self._work.write(_CHANGE, changed(old, new)) == 1
 
     def revoke(self, token_id: str, now: datetime) -> bool:
         return self._work.write(_REVOKE, {"this": token_id, "now": now}) == 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from authserver.storage.accounts import SqlSessions, SqlUsers
 from authserver.storage.agreements import SqlConsents, SqlGrants, SqlTokens
 from authserver.storage.clients import SqlClients
+from authserver.storage.declarations import SqlDeclarations
 from authserver.storage.initial_tokens import SqlInitialTokens
 from authserver.storage.kept import SqlKeptRecords
 from authserver.storage.ledger import (
@@ -30,6 +31,7 @@ class SqlStores:
 
     clients: SqlClients
     initial_tokens: SqlInitialTokens
+    declarations: SqlDeclarations
     resources: SqlResources
     users: SqlUsers
     grants: SqlGrants
@@ -53,6 +55,7 @@ def stores_of(work: Work) -> SqlStores:
     return SqlStores(
         clients=SqlClients(work),
         initial_tokens=SqlInitialTokens(work),
+        declarations=SqlDeclarations(work),
         resources=SqlResources(work),
         users=SqlUsers(work),
         grants=SqlGrants(work),

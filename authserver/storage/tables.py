@@ -14,7 +14,16 @@ from typing import Any, ClassVar, cast
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-from authserver.engine.records import ISSUANCES, REFUSALS, EventType, Gauge, RegisteredBy, Step, TokenKind
+from authserver.engine.records import (
+    ISSUANCES,
+    REFUSALS,
+    DeclaredKind,
+    EventType,
+    Gauge,
+    RegisteredBy,
+    Step,
+    TokenKind,
+)
 from authserver.settings import AccessTokenFormat
 from authserver.storage.columns import (
     EventDecisions,
@@ -53,6 +62,7 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         RegisteredBy: choice(RegisteredBy),
         TokenKind: choice(TokenKind),
         EventType: choice(EventType),
+        DeclaredKind: choice(DeclaredKind),
         Step: choice(Step),
         Gauge: choice(Gauge),
         AccessTokenFormat: choice(AccessTokenFormat),
@@ -100,6 +110,19 @@ class InitialTokenRow(Base):
     uses: Mapped[int | None]
     used: Mapped[int]
     revoked_at: Mapped[datetime | None]
+
+
+class DeclarationRow(Base):
+    """What was made because files declare it (`engine.records.Declaration`)."""
+
+    __tablename__ = "declarations"
+
+    kind: Mapped[DeclaredKind] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    target: Mapped[str]
+    of_set: Mapped[str]
+    references: Mapped[dict[str, Any]]
+    made_at: Mapped[datetime]
 
 
 class ClientLogoRow(Base):
@@ -374,6 +397,7 @@ def _table(row: type[Base]) -> Table:
 
 clients = _table(ClientRow)
 initial_tokens = _table(InitialTokenRow)
+declarations = _table(DeclarationRow)
 client_logos = _table(ClientLogoRow)
 client_secrets = _table(ClientSecretRow)
 client_origins = _table(ClientOriginRow)

@@ -10,6 +10,8 @@ from authserver.engine.records import (
     Client,
     Consent,
     Count,
+    Declaration,
+    DeclaredKind,
     Event,
     EventSeal,
     EventType,
@@ -106,6 +108,19 @@ def an_initial_token(**changes: Any) -> InitialAccessToken:
         "uses": 1,
     }
     return InitialAccessToken(**values | changes)
+
+
+def a_declaration(**changes: Any) -> Declaration:
+    """The mark of the client reports, whose secret is in the environment."""
+    values: dict[str, Any] = {
+        "kind": DeclaredKind.CLIENT,
+        "name": "reports",
+        "target": "reports",
+        "of_set": "default",
+        "references": {"secret": {"env": "REPORTS_SECRET"}},
+        "made_at": NOW,
+    }
+    return Declaration(**values | changes)
 
 
 def a_resource(**changes: Any) -> Resource:

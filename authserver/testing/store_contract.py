@@ -26,6 +26,7 @@ from authserver.engine.ports import AlreadyExists, Storage, Stores
 from authserver.engine.records import (
     REFUSALS,
     ClientSecret,
+    DeclaredKind,
     DeletionMark,
     Disposable,
     Event,
@@ -52,6 +53,7 @@ from authserver.testing.records import (
     a_client,
     a_consent,
     a_count,
+    a_declaration,
     a_grant,
     a_kept_record,
     a_resource,
@@ -149,6 +151,14 @@ def test_an_expired_secret_is_not_handed_out(stores: Stores) -> None:
     assert found.secrets == (live,)
     assert [client.secrets for client in stores.clients.list(NOW)] == [(live,)]
     assert [client.secrets for client in stores.clients.list(live.expires_at or NOW)] == [()]
+
+
+def test_a_secret_that_was_kept_before_is_kept_in_place_of_itself(stores: Stores) -> None:
+    ended = ClientSecret(digest=b"digest", key_id="1", created_at=NOW, expires_at=NOW, last_used_at=NOW)
+    stores.clients.add(a_client(secrets=(ended,)))
+    again = ClientSecret(digest=b"digest", key_id="2", created_at=LATER)
+    stores.clients.add_secret("reports", again)
+    assert stores.clients.find("reports", LATER) == a_client(secrets=(again,))
 
 
 def test_a_client_id_is_taken_once_and_the_work_goes_on(stores: Stores) -> None:
@@ -426,6 +436,37 @@ def test_an_initial_access_token_is_revoked_once(stores: Stores) -> None:
     assert not stores.initial_tokens.revoke("initial_1", LATER + timedelta(days=1))
     assert not stores.initial_tokens.revoke("unknown", LATER)
     assert stores.initial_tokens.find(an_initial_token().digest) == an_initial_token(revoked_at=LATER)
+
+
+def test_an_initial_access_token_changes_while_it_is_used(stores: Stores) -> None:
+    before = an_initial_token()
+    stores.initial_tokens.add(before)
+    stores.initial_tokens.add(an_initial_token(token_id="initial_2", digest=b"another"))
+    assert stores.initial_tokens.claim(before.token_id, NOW)
+    changes: dict[str, Any] = {"policy": "others", "note": "for others", "uses": None, "expires_at": LATER}
+    assert stores.initial_tokens.change(before, replace(before, **changes, made_by="somebody", used=9))
+    assert stores.initial_tokens.find(before.digest) == replace(before, **changes, used=1)
+    assert stores.initial_tokens.find(b"another") == an_initial_token(token_id="initial_2", digest=b"another")
+    assert not stores.initial_tokens.change(before, replace(before, note="too late"))
+    assert not stores.initial_tokens.change(an_initial_token(token_id="unknown"), before)
+
+
+def test_what_was_declared_is_listed_replaced_and_forgotten(stores: Stores) -> None:
+    """R-17"""
+    client = a_declaration()
+    resource = a_declaration(
+        kind=DeclaredKind.RESOURCE, name="urn:Ä", target="urn:Ä", of_set="others", references={}
+    )
+    token = a_declaration(kind=DeclaredKind.INITIAL_TOKEN, target="initial_1")
+    for declaration in (resource, token, client):
+        stores.declarations.keep(declaration)
+    assert stores.declarations.list() == [client, token, resource]
+    changed = a_declaration(target="another", of_set="others", references={"logo": {"file": "a.svg"}})
+    stores.declarations.keep(changed)
+    assert stores.declarations.list() == [changed, token, resource]
+    assert stores.declarations.forget(DeclaredKind.CLIENT, "reports")
+    assert not stores.declarations.forget(DeclaredKind.CLIENT, "reports")
+    assert stores.declarations.list() == [token, resource]
 
 
 def test_a_resource_comes_back_as_it_was(stores: Stores) -> None:
@@ -710,6 +751,31 @@ def test_users_are_searched_by_how_their_name_begins(stores: Stores) -> None:
     assert names("o") == {"o'brien", "ob"}
     assert len(names("", limit=3)) == 3
     assert names("zoe") == names("\0") == set()
+    assert names("", disabled=True) == set()
+    for user_id in ("user_1", "user_3"):
+        stores.users.disable(user_id, LATER)
+    assert names("", disabled=True) == {"anna", "bob"}
+    assert names("a", disabled=True) == names("", disabled=True, limit=1) == {"anna"}
+    assert names("ann") == {"ann", "anna"}
+
+
+def test_the_codes_and_tokens_of_a_grant_are_listed_newest_first(stores: Stores) -> None:
+    for number in range(2):
+        stores.grants.add(a_grant(grant_id=f"grant_{number}"))
+    for number, kind in enumerate((TokenKind.CODE, TokenKind.REFRESH, TokenKind.ACCESS, TokenKind.REFRESH)):
+        stores.tokens.add(
+            a_token(
+                kind=kind,
+                digest=bytes([number]),
+                grant_id="grant_0",
+                created_at=NOW + timedelta(minutes=min(number, 2)),
+            )
+        )
+    stores.tokens.add(a_token(grant_id="grant_1", digest=b"another"))
+    found = stores.tokens.newest("grant_0", limit=9)
+    assert [token.digest for token in found] == [b"\2", b"\3", b"\1", b"\0"]
+    assert [token.digest for token in stores.tokens.newest("grant_0", limit=2)] == [b"\2", b"\3"]
+    assert stores.tokens.newest("nothing", limit=9) == []
 
 
 def test_the_access_tokens_of_grants_are_listed_while_they_live(stores: Stores) -> None:

@@ -17,6 +17,8 @@ from authserver.engine.records import (
     Client,
     ClientSecret,
     Consent,
+    Declaration,
+    DeclaredKind,
     DeletionMark,
     Event,
     EventFilter,
@@ -57,6 +59,7 @@ class MemoryStores:
         self._lock = RLock()
         self.clients = MemoryClients(self.tables, self._lock)
         self.initial_tokens = MemoryInitialTokens(self.tables, self._lock)
+        self.declarations = MemoryDeclarations(self.tables, self._lock)
         self.resources = MemoryResources(self.tables, self._lock)
         self.users = MemoryUsers(self.tables, self._lock)
         self.grants = MemoryGrants(self.tables, self._lock)
@@ -192,9 +195,8 @@ class MemoryClients(InMemory):
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
         with self.lock:
             client = self.tables.clients[client_id]
-            if any(secret.digest == known.digest for known in client.secrets):
-                raise AlreadyExists
-            secrets = sorted((*client.secrets, secret), key=lambda each: each.created_at)
+            others = (known for known in client.secrets if known.digest != secret.digest)
+            secrets = sorted((*others, secret), key=lambda each: each.created_at)
             self.tables.clients[client_id] = replace(client, secrets=tuple(secrets))
 
     def change_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> bool:
@@ -294,6 +296,14 @@ class MemoryInitialTokens(InMemory):
             self.tables.initial_tokens[token_id] = replace(token, used=token.used + 1)
             return True
 
+    def change(self, before: InitialAccessToken, after: InitialAccessToken) -> bool:
+        with self.lock:
+            token = self.tables.initial_tokens.get(before.token_id)
+            if token is None or _changeable(token) != _changeable(before):
+                return False
+            self.tables.initial_tokens[before.token_id] = replace(token, **_changeable(after))
+            return True
+
     def revoke(self, token_id: str, now: datetime) -> bool:
         with self.lock:
             token = self.tables.initial_tokens.get(token_id)
@@ -301,6 +311,25 @@ class MemoryInitialTokens(InMemory):
                 return False
             self.tables.initial_tokens[token_id] = replace(token, revoked_at=now)
             return True
+
+
+def _changeable(token: InitialAccessToken) -> dict[str, Any]:
+    return {name: getattr(token, name) for name in ("policy", "note", "uses", "expires_at")}
+
+
+class MemoryDeclarations(InMemory):
+    """`engine.ports.Declarations` in memory."""
+
+    def list(self) -> Sequence[Declaration]:
+        return [declaration for _, declaration in sorted(self.tables.declarations.items())]
+
+    def keep(self, declaration: Declaration) -> None:
+        with self.lock:
+            self.tables.declarations[declaration.kind, declaration.name] = declaration
+
+    def forget(self, kind: DeclaredKind, name: str) -> bool:
+        with self.lock:
+            return self.tables.declarations.pop((kind, name), None) is not None
 
 
 class MemoryResources(InMemory):
@@ -360,8 +389,11 @@ class MemoryUsers(InMemory):
     def list(self) -> Sequence[User]:
         return sorted(self.tables.users.values(), key=lambda user: user.username)
 
-    def page(self, *, after: str = "", prefix: str = "", limit: int) -> Sequence[User]:
+    def page(
+        self, *, after: str = "", prefix: str = "", disabled: bool = False, limit: int
+    ) -> Sequence[User]:
         found = [user for user in self.list() if user.username.startswith(prefix)]
+        found = [user for user in found if not (disabled and user.is_enabled)]
         return [user for user in found if user.username > after][:limit]
 
     def count(self, *, limit: int) -> int:
@@ -627,6 +659,11 @@ class MemoryTokens(InMemory):
             for token in self.tables.tokens.values()
             if token.kind is TokenKind.ACCESS and token.grant_id in grant_ids and token.expires_at > now
         ]
+
+    def newest(self, grant_id: str, *, limit: int) -> Sequence[Token]:
+        found = [token for token in self.tables.tokens.values() if token.grant_id == grant_id]
+        found.sort(key=lambda token: (token.kind, token.digest))
+        return sorted(found, key=lambda token: token.created_at, reverse=True)[:limit]
 
 
 class MemoryKeptRecords(InMemory):

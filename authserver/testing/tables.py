@@ -9,6 +9,8 @@ from threading import RLock
 from authserver.engine.records import (
     Client,
     Consent,
+    Declaration,
+    DeclaredKind,
     DeletionMark,
     Event,
     EventSeal,
@@ -35,6 +37,7 @@ class Tables:
 
     clients: dict[str, Client] = field(default_factory=dict)
     initial_tokens: dict[str, InitialAccessToken] = field(default_factory=dict)
+    declarations: dict[tuple[DeclaredKind, str], Declaration] = field(default_factory=dict)
     logos: dict[str, Logo] = field(default_factory=dict)
     resources: dict[str, Resource] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)

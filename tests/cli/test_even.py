@@ -22,8 +22,17 @@ LISTS = [words for words in TREE if words.split()[-1] in ("list", "search", "con
 # Whose name says that something ends, and these.
 ENDING = re.compile(r"^end |\b(disable|end-secret|remove|restored|revoke|sign-out)$")
 ENDS = [words for words in TREE if ENDING.search(words)] + ["user password"]
-# What they print is no answer: files, a text to be pasted, or an audit trail in JSON Lines.
-WITHOUT_JSON = {"audit export", "db upgrade", "demo", "init", "keys secret", "openapi", "plugin new"}
+# What they print is no answer: files, what files declare, a text to be pasted, or an audit trail in JSON Lines.
+WITHOUT_JSON = {
+    "audit export",
+    "db upgrade",
+    "demo",
+    "export",
+    "init",
+    "keys secret",
+    "openapi",
+    "plugin new",
+}
 
 
 def options_of(words: str) -> set[str]:
@@ -80,7 +89,7 @@ def test_help_speaks_in_one_voice() -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_completes_names(shell: str) -> None:
     """Of commands, options and choices, without an INI file."""
-    assert complete("authserver e", shell) == ["end", "explain"]
+    assert complete("authserver e", shell) == ["end", "explain", "export"]
     assert complete("authserver end ", shell) == ["client", "issuer", "resource", "scope", "user"]
     assert complete("authserver client list --state ", shell) == ["new", "used", "idle", "gone"]
     assert "--dry-run" in complete("authserver user disable --d", shell)

@@ -91,7 +91,7 @@ def test_a_token_is_revoked_by_its_id_and_the_event_says_who_did_it(told, run, i
         (["--policy", "partners", "--uses", "3", "--unlimited"], "--unlimited: not with --uses"),
         (["--policy", "partners", "--expires", "0"], "it could never be used"),
         (["--policy", "partners", "--expires", "soon"], "not a duration"),
-        (["--policy", "partners", "--note", "x" * 201], "--note: longer than"),
+        (["--policy", "partners", "--note", "x" * 201], "a note has up to 200 characters"),
     ],
 )
 def test_what_cannot_be_made_is_refused_in_a_sentence(told, run, arguments, problem) -> None:

@@ -175,6 +175,7 @@ SHOWING: dict[str, list[str]] = {
 }
 # These have tests of their own, and print what was typed or made: there is nothing stored in it.
 MAKING = {
+    "apply",
     "client add",
     "client end-secret",
     "client pin",
@@ -183,6 +184,7 @@ MAKING = {
     "doctor",
     "explain registration",
     "initial-token add",
+    "initial-token generate",
     "keys revoke",
     "keys rotate",
     "limits lift",

@@ -216,7 +216,9 @@ def test_a_shadow_plugin_that_cannot_be_loaded_keeps_no_observer_from_being_told
 
 def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path) -> None:
     """One cause is one sentence: neither the settings of that plugin nor the names of all others are told."""
+    (ini.parent / "declared.toml").touch()
     arguments = {
+        "apply": [str(ini.parent / "declared.toml")],
         "client add": ["--name", "Notes"],
         "client edit": ["demo-service", "--name", "Notes"],
         "client pin": ["https://notes.example/client.json"],

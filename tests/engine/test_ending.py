@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from authserver.engine.clients.authentication import disable_client
 from authserver.engine.context import Issue
 from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end_at_once
 from authserver.engine.errors import InvalidClient, InvalidGrant, UnauthorizedClient
+from authserver.engine.people import account
 from authserver.engine.people.login import disable_user
 from authserver.engine.records import VOUCHED_BY, Consent, Grant, TokenKind
 from authserver.engine.tokens.issuing import issue, issue_code
@@ -189,6 +191,113 @@ def test_nothing_of_the_subject_is_live_and_nothing_else_ended(
     ours = [each for each in before[2].values() if subject.identifier == each.user_id]
     assert done.sessions == len(ours)
     assert [each for each in before[2].values() if each not in tables.sessions.values()] == ours
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    subject=st.sampled_from(SUBJECTS),
+    for_good=st.booleans(),
+    grants=st.lists(GRANTS, max_size=12),
+    consents=CONSENTS,
+    batch=st.sampled_from((1, 2, 5)),
+)
+def test_an_act_can_be_done_in_parts(
+    shared: Rules, subject: Subject, for_good: bool, grants: list[dict[str, Any]], consents: Any, batch: int
+) -> None:
+    """L-08: each goes on where the one before stopped, and together they are the whole act; also when only counting."""
+    rules = shared
+    fill(rules, grants, consents, ["user_ada"])
+    act = Act(subject=subject, for_good=for_good and subject.kind not in ("scope", "issuer"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ending, "BATCH", batch)
+        plan = planned(rules, act)
+        for do in (ending.plan_part, ending.end_part):
+            stage, found, parts = ending.Stage(), Ended(), 0
+            while True:
+                part = do(rules.begin, act, stage, seconds=0)
+                found, parts = found + part.ended, parts + 1
+                if part.next is None:
+                    break
+                # As a page keeps it from one request to the next.
+                step, after = json.loads(json.dumps([part.next.step, part.next.after]))
+                stage = ending.Stage(step=step, after=tuple(after) if isinstance(after, list) else after)
+                assert stage == part.next
+            assert found.counts == plan.counts
+            assert (
+                parts
+                >= len([grant for grant in grants if grant["state"] == "live"])
+                * (not subject.owns_grants)
+                // batch
+            )
+        assert not planned(rules, act)
+
+
+def test_each_part_leaves_an_event_of_what_ended_in_it(rules: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not go on has left no end that is not told."""
+    monkeypatch.setattr(ending, "BATCH", 2)
+    for number in range(3):
+        rules.stores.grants.add(
+            a_grant(
+                grant_id=f"grant_{number}",
+                client_id="notes",
+                expires_at=datetime.now(UTC) + timedelta(days=1),
+            )
+        )
+    act = Act(subject=Subject.client("notes"))
+    part = ending.end_part(rules.begin, act, ending.Stage(), seconds=0)
+    assert part.ended.grants == 2 and part.next is not None
+    ending.end_part(rules.begin, act, part.next, seconds=60)
+    told = [event["details"]["grants"] for event in rules.events("grants.revoked")]
+    assert told == [2, 1]
+
+
+def test_what_would_end_with_a_grant_or_an_application_is_what_ends(make_rules: Callable[..., Rules]) -> None:
+    """E-16: with the last grant to a client the remembered consent, and not before."""
+    for act in ("grants", "application"):
+        rules = make_rules()
+        now, stores = datetime.now(UTC), rules.stores
+        stores.users.add(a_user(user_id="user_ada", username="ada"))
+        later = now + timedelta(days=1)
+        for number in range(2):
+            stores.grants.add(
+                a_grant(grant_id=f"grant_{number}", client_id="notes", user_id="user_ada", expires_at=later)
+            )
+            for kind in TokenKind:
+                stores.tokens.add(
+                    a_token(
+                        kind=kind,
+                        digest=f"{kind} {number}".encode(),
+                        grant_id=f"grant_{number}",
+                        client_id="notes",
+                        expires_at=later,
+                        claimed_at=now if kind is TokenKind.CODE else None,
+                    )
+                )
+        stores.consents.remember(a_consent(user_id="user_ada", client_id="notes"))
+        with rules.begin() as engine:
+            user = stores.users.find("user_ada")
+            first, second = stores.grants.find("grant_0"), stores.grants.find("grant_1")
+            assert user and first and second
+            if act == "application":
+                plan = account.disconnect_plan(engine, user, "notes")
+                assert plan.told == (
+                    (2, "grants"),
+                    (2, "refresh tokens"),
+                    (2, "access tokens"),
+                    (1, "remembered consent"),
+                )
+                done = account.disconnect(engine, user, "notes")
+                assert (done.grants, done.consents) == (plan.grants, plan.consents)
+                assert not account.disconnect_plan(engine, user, "notes")
+                continue
+            for grant, consents in ((first, 0), (second, 1)):
+                plan = account.grant_plan(engine, grant)
+                assert (plan.grants, plan.codes, plan.refresh_tokens, plan.access_tokens) == (1, 0, 1, 1)
+                assert plan.consents == consents
+                done = account.revoke_grant(engine, grant.grant_id)
+                assert (done.grants, done.consents) == (1, consents)
+            gone = stores.grants.find("grant_0")
+            assert gone and not account.grant_plan(engine, gone)
 
 
 def test_the_act_counts_what_hangs_on_a_person(make_rules: Callable[..., Rules]) -> None:

@@ -494,7 +494,10 @@ def test_resources_that_the_backup_lacks_or_knows_otherwise_are_told(make: Make)
     details = dict(described(a_resource(token_format=AccessTokenFormat.OPAQUE)))
     details["token_format"] = "opaque"
     added = logged_event(EventType.RESOURCE_ADDED, details=details)
-    changed = logged_event(EventType.RESOURCE_CHANGED, details={**details, "changed": ["token_format"]})
+    changed = logged_event(
+        EventType.RESOURCE_CHANGED,
+        details={**details, "changed": {"token_format": {"from": None, "to": "opaque"}}},
+    )
     for event in (added, changed):
         done = redo(engine, event)
         assert done.outcome is RedoOutcome.ABSENT

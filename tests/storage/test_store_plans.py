@@ -144,6 +144,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
         "user_7", POPULAR, NOW, limit=9
     ),
     "tokens.count_live": lambda stores: stores.tokens.count_live(["grant-7", "grant-8"], NOW),
+    "tokens.newest": lambda stores: stores.tokens.newest("grant-7", limit=9),
     "tokens.access_tokens": lambda stores: stores.tokens.access_tokens(["grant-7", "grant-8"], NOW),
     "kept.add_once": lambda stores: stores.kept.add_once(a_kept_record(digest=os.urandom(32))),
     "kept.find": lambda stores: stores.kept.find("example", b"unknown"),
@@ -247,6 +248,7 @@ WHOLE = {
 }
 # These are about tables with a handful of rows, or have such tests in `test_upkeep.py`.
 ELSEWHERE = {
+    "declarations",
     "event_positions",
     "event_seals",
     "initial_tokens",
@@ -350,6 +352,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("tokens.claim", {"pk_tokens", "pk_grants"}),
         ("tokens.extend", {"pk_tokens", "pk_grants"}),
         ("tokens.access_tokens", {"ix_tokens_grant_id"}),
+        ("tokens.newest", {"ix_tokens_grant_id"}),
         ("kept.find", {"pk_kept"}),
         ("kept.change", {"pk_kept"}),
         ("kept.claim", {"pk_kept"}),

@@ -15,6 +15,7 @@ import transaction
 from authserver.engine.ports import AlreadyExists, Stores
 from authserver.engine.records import (
     ClientSecret,
+    DeclaredKind,
     DeletionMark,
     Disposable,
     EventType,
@@ -31,6 +32,7 @@ from authserver.testing.records import (
     a_client,
     a_consent,
     a_count,
+    a_declaration,
     a_grant,
     a_kept_record,
     a_resource,
@@ -71,6 +73,11 @@ WRITES: dict[str, Callable[[Stores], object]] = {
         an_initial_token(token_id="new", digest=b"new")
     ),
     "initial_tokens.claim": lambda stores: stores.initial_tokens.claim("initial_1", LATER),
+    "initial_tokens.change": lambda stores: stores.initial_tokens.change(
+        an_initial_token(), an_initial_token(note="another")
+    ),
+    "declarations.keep": lambda stores: stores.declarations.keep(a_declaration(name="new")),
+    "declarations.forget": lambda stores: stores.declarations.forget(DeclaredKind.CLIENT, "reports"),
     "initial_tokens.revoke": lambda stores: stores.initial_tokens.revoke("initial_1", LATER),
     "users.add": lambda stores: stores.users.add(a_user(user_id="user_new", username="new")),
     "users.change": lambda stores: stores.users.change(replace(a_user(), groups=("finance",))),
@@ -149,6 +156,7 @@ def filled(database: Database) -> Database:
         stores.clients.add(a_client(secrets=(A_SECRET,)))
         stores.clients.add(a_client(client_id="unused", registered_by=RegisteredBy.SELF))
         stores.initial_tokens.add(an_initial_token())
+        stores.declarations.keep(a_declaration())
         stores.users.add(a_user())
         stores.users.add(a_user(user_id="user_gone", username="gone"))
         stores.users.disable("user_gone", NOW)

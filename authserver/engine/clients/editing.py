@@ -136,15 +136,10 @@ def edit(engine: Engine, client_id: str, wanted: ClientEdit, *, before: Client |
     before = before or now
     logo = read_logo(wanted.logo) if wanted.logo else None
     after = _edited(before, wanted, logo)
-    _check(engine, after)
-    if not _differences(before, after):
+    check(engine, after)
+    if not differences(before, after):
         return Edited(client=before, changed=NOTHING)
-    if before.is_self_registered:
-        after = replace(after, private_details={**after.private_details, EDITED: True})
-    edited = _write(engine, before, after)
-    if after.logo != before.logo:
-        engine.stores.clients.keep_logo(client_id, logo)
-    return edited
+    return keep(engine, before, as_edited(after), logo=logo)
 
 
 def pin(engine: Engine, client_id: str) -> Edited:
@@ -169,7 +164,7 @@ def pin(engine: Engine, client_id: str) -> Edited:
         client = replace(
             found, registered_by=RegisteredBy.OPERATOR, private_details=NOTHING, last_used_at=None
         )
-        _check(engine, client)
+        check(engine, client)
         engine.stores.clients.add(client)
         engine.journal.client_id = client_id
         details = {"registered_by": client.registered_by, "client": members(client)}
@@ -188,11 +183,9 @@ def pin(engine: Engine, client_id: str) -> Edited:
         application_type=found.application_type,
         details=found.details,
     )
-    _check(engine, after)
+    check(engine, after)
     return (
-        _write(engine, before, after)
-        if _differences(before, after)
-        else Edited(client=before, changed=NOTHING)
+        keep(engine, before, after) if differences(before, after) else Edited(client=before, changed=NOTHING)
     )
 
 
@@ -218,8 +211,8 @@ def update(
         )
     allowed = allowed_metadata(engine, sent, client.client_id, client=client)
     after = replace(with_metadata(client, allowed.metadata), private_details=private_details)
-    _check(engine, after)
-    return _write(engine, client, after)
+    check(engine, after)
+    return keep(engine, client, after)
 
 
 def remove(engine: Engine, client: Client) -> None:
@@ -236,19 +229,39 @@ def remove(engine: Engine, client: Client) -> None:
         end_all_secrets(engine, client.client_id)
 
 
+def as_edited(client: Client) -> Client:
+    """The client as an operator changed it: if it registered itself, it cannot change itself any more."""
+    if not client.is_self_registered:
+        return client
+    return replace(client, private_details={**client.private_details, EDITED: True})
+
+
 def as_managed(client: Client) -> Client:
     """The client as it is kept when it has read or changed its own registration."""
     return replace(client, private_details={**client.private_details, MANAGED: True})
 
 
-def _write(engine: Engine, before: Client, after: Client) -> Edited:
-    """Keep a changed client that was checked, and end what it may not have any more. Raises ChangedMeanwhile."""
+def keep(
+    engine: Engine, before: Client, after: Client, *, logo: Logo | None = None, makes_secret: bool = True
+) -> Edited:
+    """Keep a changed client that was checked, and end what it may not have any more.
+
+    Args:
+        before: as it was read.
+        logo: of the client afterwards; read only if `after` names another than `before`.
+        makes_secret: whether a client that comes to need a secret gets one here.
+
+    Raises:
+        ChangedMeanwhile: somebody else changed it since it was read.
+    """
     client_id = after.client_id
     if not engine.stores.clients.change(before, after):
         raise ChangedMeanwhile(f"{client_id} was changed by somebody else at the same time")
-    changed = _differences(before, after)
+    changed = differences(before, after)
     if not changed:
         return Edited(client=after, changed=NOTHING)
+    if after.logo != before.logo:
+        engine.stores.clients.keep_logo(client_id, logo)
     engine.journal.client_id = client_id
     engine.record(
         EventType.CLIENT_CHANGED,
@@ -261,7 +274,7 @@ def _write(engine: Engine, before: Client, after: Client) -> Edited:
     return Edited(
         client=after,
         changed=changed,
-        secret=_change_secrets(engine, before, after),
+        secret=_change_secrets(engine, before, after, makes_secret=makes_secret),
         asks_again=after.name != before.name or not set(after.redirect_uris) <= set(before.redirect_uris),
         revoked=revoked,
     )
@@ -314,8 +327,8 @@ def _application_type(before: Client, redirect_uris: tuple[str, ...]) -> str:
     return before.application_type
 
 
-def _check(engine: Engine, client: Client) -> None:
-    """The rules of registration, and what an operator vouches for.
+def check(engine: Engine, client: Client) -> None:
+    """The rules for a client that changes: those of registration, and what an operator vouches for.
 
     Raises:
         InvalidRedirectUri, InvalidClientMetadata: as `edit` does.
@@ -351,7 +364,8 @@ def _refuse_withdrawn(member: str, values: Sequence[str], offered: Mapping[str, 
         raise InvalidClientMetadata(f"{member}: {', '.join(withdrawn)}: not offered here; remove it.")
 
 
-def _differences(before: Client, after: Client) -> Mapping[str, tuple[Any, Any]]:
+def differences(before: Client, after: Client) -> Mapping[str, tuple[Any, Any]]:
+    """Each member that is not the same, by its name in `members`: what it was and what it is."""
     was, now = members(before), members(after)
     names = dict.fromkeys((*was, *now))
     return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}
@@ -364,7 +378,7 @@ def _revoke_grants(engine: Engine, client_id: str, reason: str) -> int:
     return revoked
 
 
-def _change_secrets(engine: Engine, before: Client, after: Client) -> str | None:
+def _change_secrets(engine: Engine, before: Client, after: Client, *, makes_secret: bool) -> str | None:
     """A new secret, if the client needs one now and did not before; if it needs none any more, its secrets end.
 
     They end in both cases: one may have been added in the moment in which the client came to need none.
@@ -372,4 +386,4 @@ def _change_secrets(engine: Engine, before: Client, after: Client) -> str | None
     if needs_secret(before.auth_method) == needs_secret(after.auth_method):
         return None
     end_all_secrets(engine, after.client_id)
-    return add_secret(engine, after.client_id) if needs_secret(after.auth_method) else None
+    return add_secret(engine, after.client_id) if makes_secret and needs_secret(after.auth_method) else None

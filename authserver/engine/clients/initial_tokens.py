@@ -6,19 +6,19 @@ A token says who may register; what they may register is up to the policy, which
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from authserver.engine.clients.authentication import read_bearer
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidToken
 from authserver.engine.records import EventType, InitialAccessToken, InitialTokenState
+from authserver.ini import did_you_mean
 
 KIND = "initial"
-
 
 # Characters of the note of a token, and how many clients one may register that has a number of uses.
 MAXIMUM_NOTE = 200
@@ -32,6 +32,46 @@ class RegistrationPolicies(Protocol):
         """Their names."""
 
 
+class BadInitialToken(Exception):
+    """What keeps an initial access token from being kept so, as a sentence."""
+
+
+class NoRegistrationPolicies(BadInitialToken):
+    """Nothing here says what the clients of a token may be."""
+
+
+def policies_of(plugins: Iterable[object]) -> Sequence[RegistrationPolicies]:
+    """Those of the plugins that have registration policies."""
+    return [
+        cast(RegistrationPolicies, plugin)
+        for plugin in plugins
+        if callable(getattr(plugin, "registration_policies", None))
+    ]
+
+
+def check_policy(plugins: Iterable[object], name: str) -> None:
+    """Raises BadInitialToken unless one of the plugins has a registration policy of this name."""
+    found = policies_of(plugins)
+    if not found:
+        raise NoRegistrationPolicies(
+            "no plugin of authserver.plugins has registration policies; list registration_token there"
+        )
+    known = [policy for plugin in found for policy in plugin.registration_policies()]
+    if not known:
+        raise NoRegistrationPolicies(
+            "there is no registration policy yet: add a line to authserver.plugin.registration_token.policies, such as "
+            f"`{name if name.isascii() else 'partners'} = scopes SCOPE`"
+        )
+    if name not in known:
+        raise BadInitialToken(f"{name}: no such policy; {did_you_mean(name, known, '')}")
+
+
+def check_note(note: str) -> None:
+    """Raises BadInitialToken for a note that is too long."""
+    if len(note) > MAXIMUM_NOTE:
+        raise BadInitialToken(f"a note has up to {MAXIMUM_NOTE} characters")
+
+
 class Plugins(Protocol):
     """The plugins of this server, by name."""
 
@@ -43,16 +83,18 @@ class Plugins(Protocol):
 
 def policy_names(plugins: Plugins) -> Sequence[str] | None:
     """The registration policies that a token can be for; None where no plugin has any."""
-    found = [
-        cast(RegistrationPolicies, plugin)
-        for plugin in map(plugins.plugin, plugins.names)
-        if callable(getattr(plugin, "registration_policies", None))
-    ]
+    found = policies_of(map(plugins.plugin, plugins.names))
     return [policy for plugin in found for policy in plugin.registration_policies()] if found else None
 
 
 def make(
-    engine: Engine, *, policy: str, uses: int | None, expires_at: datetime, note: str
+    engine: Engine,
+    *,
+    policy: str,
+    uses: int | None,
+    expires_at: datetime,
+    note: str,
+    text: str | None = None,
 ) -> tuple[InitialAccessToken, str]:
     """Make an initial access token.
 
@@ -60,11 +102,12 @@ def make(
         policy: the registration policy of its clients.
         uses: how many clients it may register; None for any number.
         note: what it is for, for operators.
+        text: the token itself, if it was made before (`may_be_token`).
 
     Returns:
         What is stored, and the token itself, which is not readable again.
     """
-    text = digests.new_credential(digests.INITIAL)
+    text = new_text() if text is None else text
     token = InitialAccessToken(
         token_id=digests.new_identifier("initial_"),
         digest=digests.digest(KIND, text),
@@ -76,9 +119,43 @@ def make(
         uses=uses,
     )
     engine.stores.initial_tokens.add(token)
-    details = {"uses": uses, "expires_at": expires_at.isoformat(), "note": note}
-    engine.record(EventType.INITIAL_TOKEN_ADDED, details={**named(token), **details})
+    engine.record(EventType.INITIAL_TOKEN_ADDED, details={**named(token), **terms(token)})
     return token, text
+
+
+def new_text() -> str:
+    """The text of a fresh token."""
+    return digests.new_credential(digests.INITIAL)
+
+
+def may_be_token(text: str) -> bool:
+    """Whether this text can be an initial access token: it has prefix and checksum, as those made here have."""
+    return digests.well_formed(digests.INITIAL, text)
+
+
+def find(engine: Engine, text: str) -> InitialAccessToken | None:
+    """The token of this text, whatever its state."""
+    return engine.stores.initial_tokens.find(digests.digest(KIND, text))
+
+
+def change(engine: Engine, before: InitialAccessToken, after: InitialAccessToken) -> bool:
+    """Change policy, note, uses or end of a token as it was read; False when they were changed meanwhile."""
+    if not engine.stores.initial_tokens.change(before, after):
+        return False
+    changed = {name: {"from": was, "to": now} for name, (was, now) in differences(before, after).items()}
+    engine.record(EventType.INITIAL_TOKEN_CHANGED, details={**named(after), "changed": changed})
+    return True
+
+
+def terms(token: InitialAccessToken) -> dict[str, Any]:
+    """What a token is good for, by the names that events give it."""
+    return {"uses": token.uses, "expires_at": token.expires_at.isoformat(), "note": token.note}
+
+
+def differences(before: InitialAccessToken, after: InitialAccessToken) -> Mapping[str, tuple[Any, Any]]:
+    """Each of the terms, and the policy, that is not the same: what it was and what it is."""
+    was, now = ({"policy": token.policy, **terms(token)} for token in (before, after))
+    return {name: (was[name], now[name]) for name in now if was[name] != now[name]}
 
 
 def revoke(engine: Engine, token_id: str) -> bool:

@@ -41,6 +41,7 @@ from authserver.engine.records import (
     ClientMetadata,
     EventType,
     InitialAccessToken,
+    Logo,
     RegisteredBy,
 )
 from authserver.settings import Secret
@@ -143,7 +144,7 @@ def _agree(engine: Engine, body: bytes, client_id: str) -> _Agreed:
     """Ask policies, and plugins what they add. Raises as `register` does."""
     token = initial_tokens.presented(engine)
     allowed = allowed_metadata(engine, read_object(body), client_id, token=token)
-    future = with_metadata(_new_client(engine, client_id, RegisteredBy.SELF), allowed.metadata)
+    future = with_metadata(new_client(engine, client_id, RegisteredBy.SELF), allowed.metadata)
     private_details: dict[str, Any] = {}
     members: dict[str, Any] = {}
     for welcome in engine.contributions("registration_response", engine=engine, client=future):
@@ -194,7 +195,7 @@ def allowed_metadata(
         raise _not_allowed(ruling, bearer, client)
     if problem := problem_with_details(ruling.allowed_value):
         raise engine.wrong_value(ruling, problem)
-    base = client or _new_client(engine, client_id, RegisteredBy.SELF)
+    base = client or new_client(engine, client_id, RegisteredBy.SELF)
     metadata = _acceptable(engine, _offered(engine, asked, ruling.allowed_value), base)
     if engine.settings.strict_registration:
         _refuse_what_was_left_out(asked, metadata)
@@ -227,6 +228,7 @@ def add_client(
     registered_by: RegisteredBy = RegisteredBy.OPERATOR,
     rotates_refresh_tokens: bool = True,
     logo: bytes = b"",
+    makes_secret: bool = True,
     initial_token: InitialAccessToken | None = None,
     replaced: Sequence[str] = (),
     private_details: Mapping[str, Any] = NOTHING,
@@ -237,31 +239,32 @@ def add_client(
         client_id: chosen by an operator; otherwise a fresh one.
         rotates_refresh_tokens: False lets a confidential client keep its refresh token.
         logo: the content of an SVG or PNG file; empty for none.
+        makes_secret: whether a client that needs a secret gets one here; else it has none before `secrets.add_secret`.
         initial_token: what let it in, if it registered itself with one.
         replaced: the ids of clients that were deleted for it.
 
     Returns:
-        The client and its secret, which is not readable again; None for a client without secret.
+        The client and its secret, which is not readable again; None if it got none.
 
     Raises:
-        InvalidRedirectUri, InvalidClientMetadata: as for `check_metadata` and `read_logo`.
+        InvalidRedirectUri, InvalidClientMetadata: as for `check_new_client`.
         AlreadyExists: the client id is taken.
     """
-    check_metadata(engine, metadata, registered_by=registered_by)
-    check_rotation(metadata.token_endpoint_auth_method, rotates_refresh_tokens)
-    read = read_logo(logo) if logo else None
     if client_id is None:
         client_id = digests.new_identifier("client_")
-    elif not _is_client_id(client_id):
-        raise InvalidClientMetadata(
-            f"A client_id has up to {MAXIMUM_CHOSEN_ID} visible ASCII characters and begins neither with user_ nor "
-            "https:."
-        )
+    read = check_new_client(
+        engine,
+        metadata,
+        client_id=client_id,
+        registered_by=registered_by,
+        rotates_refresh_tokens=rotates_refresh_tokens,
+        logo=logo,
+    )
     secret, stored = None, None
-    if needs_secret(metadata.token_endpoint_auth_method):
+    if makes_secret and needs_secret(metadata.token_endpoint_auth_method):
         secret, stored = new_secret(engine.ring, client_id, engine.now)
     client = replace(
-        with_metadata(_new_client(engine, client_id, registered_by), metadata),
+        with_metadata(new_client(engine, client_id, registered_by), metadata),
         first_party=first_party,
         rotates_refresh_tokens=rotates_refresh_tokens,
         secrets=(stored,) if stored else (),
@@ -318,6 +321,30 @@ def fitting_metadata(
     )
 
 
+def check_new_client(
+    engine: Engine,
+    metadata: ClientMetadata,
+    *,
+    client_id: str,
+    registered_by: RegisteredBy = RegisteredBy.OPERATOR,
+    rotates_refresh_tokens: bool = True,
+    logo: bytes = b"",
+) -> Logo | None:
+    """The rules under which a new client is kept, but whether its id is taken; its logo, if it has one.
+
+    Raises:
+        InvalidRedirectUri, InvalidClientMetadata: as for `check_metadata` and `read_logo`, and for what can be no id.
+    """
+    check_metadata(engine, metadata, registered_by=registered_by)
+    check_rotation(metadata.token_endpoint_auth_method, rotates_refresh_tokens)
+    if not _is_client_id(client_id):
+        raise InvalidClientMetadata(
+            f"A client_id has up to {MAXIMUM_CHOSEN_ID} visible ASCII characters and begins neither with user_ nor "
+            "https:."
+        )
+    return read_logo(logo) if logo else None
+
+
 def check_rotation(auth_method: str, rotates_refresh_tokens: bool) -> None:
     """Only rotation protects the refresh tokens of a public client (OAuth 2.1, 4.3.1). Raises InvalidClientMetadata."""
     if auth_method == "none" and not rotates_refresh_tokens:
@@ -358,7 +385,7 @@ def describe_elsewhere(
     offered = _offered(engine, asked, confined)
     metadata = _with_redirect_uris(offered, [uri for uri in offered.redirect_uris if _may_have(engine, uri)])
     check_metadata(engine, metadata, registered_by=RegisteredBy.SELF)
-    return with_metadata(_new_client(engine, client_id, RegisteredBy.SELF), metadata)
+    return with_metadata(new_client(engine, client_id, RegisteredBy.SELF), metadata)
 
 
 def describe(client: Client, secret: str | None) -> dict[str, Any]:
@@ -445,7 +472,7 @@ def _refuse_what_was_left_out(asked: ClientMetadata, allowed: ClientMetadata) ->
         raise error(f"{names}: not everything in it is offered here.", reason="not-everything-offered")
 
 
-def _new_client(engine: Engine, client_id: str, registered_by: RegisteredBy) -> Client:
+def new_client(engine: Engine, client_id: str, registered_by: RegisteredBy) -> Client:
     """A client without metadata yet."""
     return Client(
         client_id=client_id,

@@ -157,11 +157,13 @@ def handle(secret: ClientSecret) -> str:
     return hashlib.sha256(made.encode()).hexdigest()[:8]
 
 
-def rotate_secret(engine: Engine, client_id: str, overlap: timedelta) -> str:
+def rotate_secret(engine: Engine, client_id: str, overlap: timedelta, *, text: str | None = None) -> str:
     """Give a client one more secret, and let those it has end after the overlap; an earlier end stays (R-05).
 
     Args:
         overlap: zero ends them at once.
+        text: the new secret, if it was made elsewhere (`may_be_secret`). If the client has it, it has no end any more; if
+            it had none, nothing is done.
 
     Returns:
         The new secret, which is not readable again.
@@ -170,29 +172,38 @@ def rotate_secret(engine: Engine, client_id: str, overlap: timedelta) -> str:
         TwoLiveSecrets: it has two, and there is to be an overlap.
         SecretsUnchanged: it is unknown here, disabled, or no client with a secret.
     """
+    engine.journal.client_id = client_id
     ends_at = engine.now + overlap
     ending: list[ClientSecret] = []
     while True:
         client = client_with_secrets(engine, client_id)
         if not client.is_enabled:
             raise SecretsUnchanged(f"{client_id} is disabled for good")
-        live = live_secrets(client, engine.now)
+        same = matching(engine, client, client_id, text) if text is not None else None
+        if text is not None and same is not None and same.expires_at is None:
+            return text
+        live = [secret for secret in live_secrets(client, engine.now) if secret != same]
         if overlap and len(live) >= MAXIMUM_LIVE:
             raise TwoLiveSecrets(client_id, live)
         changed = [secret for secret in live if end_at(engine, client_id, secret, ends_at)]
         ending += changed
         if len(changed) == len(live):
             break
-    text = add_secret(engine, client_id, others_end_at=ends_at if ending else None)
+    text = add_secret(engine, client_id, text=text, others_end_at=ends_at if ending else None)
     if not overlap:
         for secret in ending:
             engine.record(EventType.CLIENT_SECRET_ENDED, details={"secret": handle(secret)})
     return text
 
 
-def add_secret(engine: Engine, client_id: str, *, others_end_at: datetime | None = None) -> str:
-    """Keep a new secret for a client, and return it: it is not readable again."""
-    text, added = new_secret(engine.ring, client_id, engine.now)
+def add_secret(
+    engine: Engine, client_id: str, *, text: str | None = None, others_end_at: datetime | None = None
+) -> str:
+    """Keep one more secret for a client, a new one or this text, and return it: it is not readable again."""
+    if text is None:
+        text, added = new_secret(engine.ring, client_id, engine.now)
+    else:
+        added = stored_secret(engine.ring, client_id, text, engine.now)
     engine.stores.clients.add_secret(client_id, added)
     engine.journal.client_id = client_id
     engine.record(
@@ -249,7 +260,9 @@ def end_at(engine: Engine, client_id: str, secret: ClientSecret, at: datetime) -
     ends_at = min(at, secret.expires_at or at)
     ended = replace(secret, expires_at=ends_at)
     if ends_at <= engine.now:
-        ended = replace(ended, digest=hashlib.sha256(secret.digest).digest())
+        # Each time by another: a secret that was made elsewhere may come back, and end again.
+        made = secret.created_at.isoformat().encode()
+        ended = replace(ended, digest=hashlib.sha256(secret.digest + made).digest())
     return engine.stores.clients.change_secret(client_id, secret, ended)
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from authserver.engine import rates
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
-from authserver.engine.ending import Act, Ended, Subject, end_at_once
+from authserver.engine.ending import BATCH, Act, Ended, Subject, end_at_once
 from authserver.engine.errors import OAuthError, PasswordRefused
 from authserver.engine.letters import LetterKind
 from authserver.engine.people import mail
@@ -32,8 +32,10 @@ from authserver.engine.records import (
     Consent,
     EventType,
     Grant,
+    GrantFilter,
     RegisteredBy,
     Session,
+    TokenKind,
     User,
     is_address,
 )
@@ -129,15 +131,25 @@ def let_in_by(grant: Grant) -> str | None:
     return name
 
 
-def connected_apps(engine: Engine, user: User) -> Sequence[ConnectedApp]:
+def connected_apps(engine: Engine, user: User, *, limit: int | None = None) -> Sequence[ConnectedApp]:
     """The clients that may act for a user now, last used first, then those with a remembered consent alone (E-16).
 
     Three statements however many they are.
+
+    Args:
+        limit: of how many grants, the newest, and of how many consents; None: of all.
     """
-    grants: dict[str, list[Grant]] = {}
-    for grant in engine.stores.grants.list(engine.now, user_id=user.user_id):
+    stores, grants = engine.stores, dict[str, list[Grant]]()
+    if limit is None:
+        found = stores.grants.list(engine.now, user_id=user.user_id)
+        remembered = stores.consents.list(user_id=user.user_id)
+    else:
+        wanted = GrantFilter(user_id=user.user_id, live_at=engine.now, redeemed=True)
+        found = stores.grants.search(wanted, limit=limit)
+        remembered = stores.consents.page(user_id=user.user_id, limit=limit)
+    for grant in found:
         grants.setdefault(grant.client_id, []).append(grant)
-    consents = {consent.client_id: consent for consent in engine.stores.consents.list(user_id=user.user_id)}
+    consents = {consent.client_id: consent for consent in remembered}
     client_ids = list(dict.fromkeys([*grants, *consents]))
     clients = _clients(engine, client_ids)
     apps = [
@@ -197,6 +209,28 @@ def revoke_grant(engine: Engine, grant_id: str, *, of: User | None = None) -> En
     if consents:
         engine.record(EventType.CONSENT_ENDED, reason=DISCONNECTED, details={"consents": consents})
     return Ended(grants=grants, consents=consents)
+
+
+def grant_plan(engine: Engine, grant: Grant) -> Ended:
+    """What `revoke_grant` would end; nothing when it is not live."""
+    if grant.revoked_at is not None or grant.expires_at <= engine.now:
+        return Ended()
+    ended = _with_grants(engine, [grant.grant_id])
+    if grant.user_id is None or _others_of(engine, grant):
+        return ended
+    consent = engine.stores.consents.find(grant.user_id, grant.client_id)
+    return ended + Ended(consents=int(consent is not None))
+
+
+def disconnect_plan(engine: Engine, user: User, client_id: str) -> Ended:
+    """What `disconnect` would end."""
+    stores, place = engine.stores, None
+    wanted = GrantFilter(user_id=user.user_id, client_id=client_id, live_at=engine.now)
+    ended = Ended(consents=stores.consents.count(user_id=user.user_id, client_id=client_id))
+    while found := stores.grants.search(wanted, after=place, limit=BATCH):
+        ended += _with_grants(engine, [grant.grant_id for grant in found])
+        place = (found[-1].created_at, found[-1].grant_id)
+    return ended
 
 
 def own_sessions(engine: Engine, user: User, session_id: str) -> Sequence[OwnSession]:
@@ -380,6 +414,17 @@ def _as_agreed(consent: Consent | None) -> Client | None:
 
 def _handle(session: Session) -> str:
     return digests.digest(_HANDLE_KIND, session.digest.hex()).hex()[:32]
+
+
+def _with_grants(engine: Engine, grant_ids: Sequence[str]) -> Ended:
+    """These live grants, and what can still be used of them."""
+    live = engine.stores.tokens.count_live(grant_ids, engine.now)
+    return Ended(
+        grants=len(grant_ids),
+        codes=live.get(TokenKind.CODE, 0),
+        refresh_tokens=live.get(TokenKind.REFRESH, 0),
+        access_tokens=live.get(TokenKind.ACCESS, 0),
+    )
 
 
 def _others_of(engine: Engine, grant: Grant) -> bool:

@@ -22,17 +22,20 @@ They work without JavaScript, are in English, and show no secret. How to add a p
 A page that changes something has `act` besides: it calls a function of `authserver.administration`, and returns
 `visit.see("admin_things", done="The thing is gone.")`. What is wrong with the input it raises as one of `PROBLEMS`
 (`pages.py`; add the errors of your functions): nothing is stored then, and the page is shown again with the sentence of
-the error, `visit.get(name)` being what was typed. What a page is about comes in the parameters that its row names in
-`keys`; the macro `form` sends them along. An act that ends something is a page of its own, which says what ends and how
-much of it before it is done (the macro `confirmation`, and `ends.py`). What may be shown only once, such as a secret, is
-what `act` returns: values for the template `result`; its form has `visit.new_once()` as the field `once`, and `act` begins
-with `visit.once()`, so that reloading that page makes nothing more. Where an error has a `member`, it is `visit.wrong` when
-the form is shown again, and the field has the sentence besides (`wrong` of the macro `field`). `act_role` says who may do
+the error, `visit.get(name)` being what was typed. `BadInput` is one of them for what only the page knows; and
+`visit.check_acts_on(user)` refuses what would let an operator take the place of somebody with a higher role. What a page
+is about comes in the parameters that its row names in `keys`; the macro `form` sends them along. An act that ends something
+is a page of its own, which says what ends and how much of it before it is done (the macro `confirmation`, and `ends.py`).
+What may be shown only once, such as a secret, is what `act` returns: values for the template `result`; its form has
+`visit.new_once()` as the field `once`, and `act` begins with `visit.once()`, so that reloading that page makes nothing
+more. Where an error has a `member`, it is `visit.wrong` when the form is shown again, and the field has the sentence
+besides (`wrong` of the macro `field`). `act_role` says who may do
 it; `visit.may("operate")` hides a button.
 
 Pages link to each other by name: `admin_client` with `client_id`, `admin_person` with `user_id`, `admin_grant` with
-`grant_id`, `admin_event` with `event_id`, and their lists `admin_clients`, `admin_people`, `admin_grants`, `admin_audit`;
-`templates/links.jinja2` has these links, which are texts until there is such a page (`visit.has`).
+`grant_id`, `admin_event` with `event_id`, and their lists `admin_clients`, `admin_people`, `admin_grants`, `admin_audit`.
+`admin_end` ends everything of something: with `kind`, `name`, and `disable=yes` for a person or client. In
+`templates/links.jinja2` there are links that are texts until there is such a page (`visit.has`).
 
 Texts that others wrote go through the filter `visible`. Lists have a limit, and go on after a place (the macro `pager`); no
 table is counted as a whole.
@@ -53,15 +56,30 @@ from authserver.features.console import (
     client_forms,
     client_secrets,
     clients,
+    grants,
     initial_tokens,
+    kill_switch,
     overview,
+    people,
     resources,
     settings,
 )
 from authserver.features.console.access import Access, Role
 from authserver.features.console.pages import Page, Refused, refused_view, view_of
 
-FAMILIES = (overview, clients, client_forms, client_secrets, initial_tokens, resources, audit, settings)
+FAMILIES = (
+    overview,
+    clients,
+    client_forms,
+    client_secrets,
+    people,
+    grants,
+    initial_tokens,
+    resources,
+    audit,
+    kill_switch,
+    settings,
+)
 PAGES: tuple[Page, ...] = tuple(chain.from_iterable(family.PAGES for family in FAMILIES))
 _MAXIMUM_AGE = 31_536_000
 
@@ -84,7 +102,7 @@ class AdminConsole:
             both.
     """
 
-    reasons: ClassVar[Mapping[str, str]] = {"operator-input": ""}
+    reasons: ClassVar[Mapping[str, str]] = {"operator-input": "", "role-too-low": ""}
 
     read: tuple[str, ...] = ()
     operate: tuple[str, ...] = ()

@@ -13,18 +13,17 @@ from authserver.administration import (
     REFUSALS,
     BadMoment,
     BadSearch,
-    BadUsername,
     EventFilter,
     EventType,
     find,
     moment_of,
-    normalise_username,
     search,
     source_of,
     types_of,
 )
 from authserver.api import Event
 from authserver.explaining.explain import Check, explain_event
+from authserver.features.console.finding import names_of, user_id_of
 from authserver.features.console.pages import Page, Visit
 
 PAGE = 50
@@ -120,7 +119,7 @@ def _filter(visit: Visit, sent: Mapping[str, str]) -> EventFilter:
         event_id=sent["error_id"] or None,
         types=types,
         client_id=sent["client"] or None,
-        user_id=_user_id(visit, sent["user"]) if sent["user"] else None,
+        user_id=user_id_of(visit, sent["user"]) if sent["user"] else None,
         grant_id=sent["grant"] or None,
         actor=sent["actor"] or None,
         source=source_of(sent["source"]) if sent["source"] else None,
@@ -130,26 +129,11 @@ def _filter(visit: Visit, sent: Mapping[str, str]) -> EventFilter:
     )
 
 
-def _user_id(visit: Visit, name: str) -> str:
-    """The id of a person: of this name, or this id itself, also when nobody has it any more. Raises BadSearch."""
-    try:
-        user = visit.engine.stores.users.find_by_name(normalise_username(name))
-    except BadUsername:
-        user = None
-    if user is None and not name.startswith("user_"):
-        raise BadSearch(
-            f"{name}: there is no such person. Sign-ins under a name that nobody has are found by the event sign_in.refused"
-        )
-    return user.user_id if user else name
-
-
 def _rows(visit: Visit, events: Iterable[Event]) -> list[Row]:
     events = list(events)
-    stores, now = visit.engine.stores, visit.engine.now
-    user_ids = sorted({event.user_id for event in events if event.user_id})
-    client_ids = sorted({event.client_id for event in events if event.client_id})
-    people = {user.user_id: user.username for user in stores.users.find_all(user_ids)} if user_ids else {}
-    clients = {client.client_id: client.name for client in stores.clients.find_all(client_ids, now)}
+    clients, people = names_of(
+        visit, (event.client_id for event in events), (event.user_id for event in events)
+    )
     return [
         Row(
             event=event,

@@ -10,7 +10,7 @@ from typing import Any
 
 from authserver.administration import Act, Ended, end, plan
 from authserver.api import Engine
-from authserver.explaining.ends import jwt_sentence, parts, sentence
+from authserver.explaining.ends import jwt_sentence, sentence
 from authserver.features.console.pages import Visit
 
 # Seconds. Whoever confirms waits for the count, and a server in front for the end; there are commands for more.
@@ -49,7 +49,7 @@ def told(amount: Amount, *, command: str) -> Mapping[str, Any]:
     Args:
         command: that counts all of it.
     """
-    found = parts(amount.ended)
+    found = amount.ended.told
     return {
         "ends": found or [(0, "grants, tokens and consents: nothing is in use")],
         "jwts": jwt_sentence(amount.ended, dry_run=True),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -27,6 +28,8 @@ from authserver.administration import (
     BadUsername,
     ChangedMeanwhile,
     ClientUnchanged,
+    NoLink,
+    NoMail,
     SecretsUnchanged,
 )
 from authserver.api import (
@@ -67,6 +70,10 @@ class BadInput(ValueError):
         self.member = member
 
 
+class RoleTooLow(ValueError):
+    """An operator may see the page, and may not do this; the message says who may."""
+
+
 # What says that an operator's input cannot be used; each has a sentence that says what to do.
 PROBLEMS = (
     AlreadyExists,
@@ -79,7 +86,10 @@ PROBLEMS = (
     BadUsername,
     ChangedMeanwhile,
     ClientUnchanged,
+    NoLink,
+    NoMail,
     OAuthError,
+    RoleTooLow,
     SecretsUnchanged,
 )
 TEMPLATES = "authserver.features.console:templates"
@@ -147,6 +157,7 @@ class Visit:
     page: Page
     person: User
     role: Role
+    access: Access
     sent: Parameters = field(repr=False)
     problem: str = ""
     wrong: str = ""
@@ -167,6 +178,29 @@ class Visit:
     def may(self, role: str) -> bool:
         """Whether the person has this role (`read`, `operate` or `administer`), so that a button makes sense."""
         return self.role >= Role[role.upper()]
+
+    def begin(self) -> AbstractContextManager[Engine]:
+        """A transaction of its own, for work in batches: it is kept whatever becomes of this request."""
+        caller = replace(self.request.caller, actor=f"user:{self.person.user_id}")
+        return self.request.application.begin(caller=caller)
+
+    def role_of(self, user: User) -> Role | None:
+        """The role of somebody in these pages; None for none."""
+        return self.access.role_of(user)
+
+    def may_act_on(self, user: User) -> bool:
+        """Whether somebody has no higher role, so that their password or their role is not out of reach."""
+        return (self.role_of(user) or 0) <= self.role
+
+    def check_acts_on(self, user: User) -> None:
+        """Raises RoleTooLow for somebody with a higher role: whoever took their place would have it, too."""
+        if not self.may_act_on(user):
+            raise RoleTooLow("This person has a higher role than you. Ask somebody who has it, too.")
+
+    def check_may(self, role: str) -> None:
+        """Raises RoleTooLow without this role, for a part of a page that needs a higher one."""
+        if not self.may(role):
+            raise RoleTooLow(f"This needs the role {role}.")
 
     def address(self, name: str, /, **query: str | None) -> str:
         """The address of a page, with these parameters; without those that are empty."""
@@ -240,11 +274,8 @@ class Refused(PageError):
     """Something cannot be shown or done; the page says why. Nothing was done."""
 
     def __init__(self, visit: Visit, problem: Exception) -> None:
-        cause = (
-            problem
-            if isinstance(problem, OAuthError)
-            else InvalidRequest(str(problem), reason="operator-input")
-        )
+        reason = "role-too-low" if isinstance(problem, RoleTooLow) else "operator-input"
+        cause = problem if isinstance(problem, OAuthError) else InvalidRequest(str(problem), reason=reason)
         super().__init__(cause)
         self.visit = replace(visit, problem=cause.description, wrong=getattr(problem, "member", ""))
 
@@ -267,7 +298,7 @@ def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Requ
         if not access.is_recent(session, request.engine.now, changes=changes):
             return see_login(request, page=_back(page, sent, changes), again="yes")
         request.language = PageLanguage(SOURCE)
-        visit = Visit(request=request, page=page, person=user, role=role, sent=sent)
+        visit = Visit(request=request, page=page, person=user, role=role, access=access, sent=sent)
         do: Act = page.act if changes and page.act else page.show
         try:
             found = do(visit)

@@ -1,0 +1,173 @@
+"""A plan is brought about: all of it in one transaction, by the rules that the single commands follow."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC
+
+from authserver.engine import ending, resources
+from authserver.engine.clients import editing, initial_tokens
+from authserver.engine.clients.editing import ChangedMeanwhile
+from authserver.engine.clients.registration import add_client
+from authserver.engine.clients.secrets import SecretsUnchanged, rotate_secret
+from authserver.engine.context import Engine
+from authserver.engine.declarations.forms import DeclaredInitialToken
+from authserver.engine.declarations.plan import ENDING, Action, Declared, Manner, Plan, Step
+from authserver.engine.declarations.planning import plan_of
+from authserver.engine.ending import Act, Begin, Ended, Subject
+from authserver.engine.keys.ring import check_known
+from authserver.engine.ports import AlreadyExists
+from authserver.engine.records import NOTHING, Declaration, DeclaredKind
+from authserver.engine.resources import BadResource
+
+
+def apply(
+    engine: Engine,
+    declared: Declared,
+    manner: Manner,
+    shown: Plan,
+    *,
+    plugins: Mapping[str, object] = NOTHING,
+) -> None:
+    """Bring about what is declared, in the transaction of this engine; `finish` does what takes more than one.
+
+    Args:
+        shown: the plan as it was agreed to.
+
+    Raises:
+        ChangedMeanwhile: it is another plan by now, or becomes one while it is written. The transaction must not be
+            committed then.
+        ValueError: the plan has problems.
+    """
+    if shown.problems:
+        raise ValueError("a plan with problems cannot be applied")
+    check_known(engine)
+    plan = plan_of(engine, declared, manner, plugins=plugins)
+    if plan.problems or plan.steps != shown.steps:
+        raise _changed(_different(plan, shown))
+    for step in plan.steps:
+        try:
+            _act(engine, declared, manner, step)
+        except (AlreadyExists, BadResource, ChangedMeanwhile, SecretsUnchanged) as error:
+            raise _changed(step.name) from error
+        finally:
+            # The next step is about something else.
+            engine.journal.client_id = None
+
+
+def finish(begin: Begin, plan: Plan) -> Generator[Ended]:
+    """End what was granted to the clients and for the resources of an applied plan that are gone (L-08).
+
+    A batch in each transaction; what ended in each. It can be run again after an interruption: until it is done, each plan
+    that prunes has it as a step.
+    """
+    for step in filter(_ends, plan.steps):
+        subject = _subject(step)
+        # Not for good: whoever brought it back meanwhile keeps it, and the grants from before end nevertheless.
+        reason = Act(subject=subject, for_good=True).reason
+        yield from ending.end(begin, Act(subject=subject, because=reason))
+        with begin() as engine:
+            engine.stores.declarations.forget(step.kind, step.name)
+
+
+def ends_of(begin: Begin, plan: Plan) -> Sequence[Ended | None]:
+    """How much ends with each step; None for one with which nothing does. Nothing is written."""
+    return [
+        sum(ending.plan(begin, Act(subject=_subject(step))), Ended()) if _ends(step) else None
+        for step in plan.steps
+    ]
+
+
+def _ends(step: Step) -> bool:
+    return step.action in (Action.DISABLE, Action.REMOVE, Action.END)
+
+
+def _subject(step: Step) -> Subject:
+    if step.kind is DeclaredKind.CLIENT:
+        return Subject.client(step.name)
+    return Subject.resource(step.name, step.before.uri if step.before else step.name)
+
+
+def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None:
+    """Do this step, and keep its mark or delete it."""
+    stores, mark = engine.stores, step.mark
+    match step.kind, step.action:
+        case DeclaredKind.CLIENT, Action.ADD | Action.CHANGE:
+            _put_client(engine, declared, manner, step)
+        case DeclaredKind.RESOURCE, Action.ADD:
+            resources.add(engine, step.after)
+        case DeclaredKind.RESOURCE, Action.CHANGE:
+            if resources.differences(step.before, step.after):
+                resources.change(engine, step.before, step.after)
+        case DeclaredKind.INITIAL_TOKEN, Action.ADD | Action.CHANGE:
+            mark = _put_token(engine, step)
+        case DeclaredKind.INITIAL_TOKEN, Action.REVOKE:
+            if not initial_tokens.revoke(engine, step.before.token_id):
+                raise ChangedMeanwhile
+        case DeclaredKind.CLIENT | DeclaredKind.RESOURCE, Action.DISABLE | Action.REMOVE:
+            if not ending.take_away(engine, _subject(step)):
+                raise ChangedMeanwhile
+            assert mark is not None  # or it would stay
+            stores.declarations.keep(replace(mark, references=ENDING))
+    match step.action:
+        case Action.ADD | Action.CHANGE:
+            if mark is not None:
+                stores.declarations.keep(mark)
+        case Action.REVOKE | Action.FORGET:
+            stores.declarations.forget(step.kind, step.name)
+
+
+def _put_client(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None:
+    if step.before is None:
+        assert step.metadata is not None
+        add_client(
+            engine,
+            step.metadata,
+            client_id=step.name,
+            first_party=step.after.first_party,
+            rotates_refresh_tokens=step.after.rotates_refresh_tokens,
+            logo=declared.files.get((step.kind, step.name, "logo"), b""),
+            makes_secret=False,
+        )
+    elif editing.differences(step.before, step.after):
+        editing.keep(engine, step.before, editing.as_edited(step.after), logo=step.logo, makes_secret=False)
+    if step.secret is not None:
+        rotate_secret(engine, step.name, manner.overlap, text=step.secret.value)
+
+
+def _put_token(engine: Engine, step: Step) -> Declaration | None:
+    """Make or change a token, and revoke the one before; its mark, which names it."""
+    if step.replaced is not None and not initial_tokens.revoke(engine, step.replaced.token_id):
+        raise ChangedMeanwhile
+    if step.secret is None:
+        if initial_tokens.differences(step.before, step.after) and not initial_tokens.change(
+            engine, step.before, step.after
+        ):
+            raise ChangedMeanwhile
+        return step.mark
+    form: DeclaredInitialToken = step.after
+    made, _ = initial_tokens.make(
+        engine,
+        policy=form.policy,
+        uses=form.uses,
+        expires_at=form.expires_at.astimezone(UTC),
+        note=form.note,
+        text=step.secret.value,
+    )
+    return replace(step.mark, target=made.token_id) if step.mark else None
+
+
+def _different(plan: Plan, shown: Plan) -> str:
+    """The name of something that is not as it was shown."""
+    if plan.problems:
+        return str(plan.problems[0].path[-1])
+    return next(
+        step.name for step in (*plan.steps, *shown.steps) if step not in plan.steps or step not in shown.steps
+    )
+
+
+def _changed(name: str) -> ChangedMeanwhile:
+    return ChangedMeanwhile(
+        f"{name} was changed by somebody else since the plan was made; nothing was changed here"
+    )

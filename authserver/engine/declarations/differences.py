@@ -1,0 +1,136 @@
+"""What files declare and only the INI can set: scopes, limits and trusted issuers, compared with what the server has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from authserver.engine.context import Engine
+from authserver.engine.declarations.forms import DeclaredLimit, Forms
+from authserver.engine.rates import limiters, table_of
+from authserver.ini import did_you_mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What is not as it is declared, and what to write into the INI.
+
+    Attributes:
+        kind, name: where it is said, such as `scopes` and the name of the scope.
+        was, declared: what the server has, None for nothing, and what it should have.
+        setting: the key in the INI.
+        line: what to write there; empty where words say it better, which are then in `setting`.
+    """
+
+    kind: str
+    name: str
+    was: Any
+    declared: Any
+    setting: str
+    line: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to do, as a sentence without an end."""
+        return f"write `{self.line}` among the lines of {self.setting}" if self.line else self.setting
+
+
+def in_the_ini(engine: Engine, forms: Forms, plugins: Mapping[str, object]) -> Sequence[Difference]:
+    """Everything that the INI would have to say otherwise; what is not declared may be as it is.
+
+    Of the issuers that a plugin trusts all must be declared, if any is.
+    """
+    return [
+        *_scopes(engine, forms),
+        *_limits(forms, plugins),
+        *_issuers(forms, plugins),
+    ]
+
+
+def declared_limits(plugins: Mapping[str, object]) -> Mapping[str, DeclaredLimit]:
+    """The limits that the server has, as they are declared; those that no declaration can say are left out."""
+    names = DeclaredLimit.__dataclass_fields__
+    found: dict[str, DeclaredLimit] = {}
+    try:
+        rows = table_of(limiters(plugins.values()))
+    except ValueError:
+        return found
+    for row in rows:
+        if names.keys() <= row.keys():
+            found[str(row["limit"])] = DeclaredLimit(**{name: row[name] for name in names})
+    return found
+
+
+def trusted_issuers(plugins: Mapping[str, object]) -> Mapping[str, tuple[str, ...]]:
+    """The issuers that plugins trust, by the name of the plugin: those that have a setting `issuers`."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, plugin in plugins.items():
+        lines = getattr(plugin, "issuers", None)
+        if isinstance(lines, tuple) and all(isinstance(line, tuple) and len(line) == 2 for line in lines):
+            found[name] = tuple(issuer for issuer, _ in lines)
+    return found
+
+
+def _scopes(engine: Engine, forms: Forms) -> Iterator[Difference]:
+    for name, sentence in sorted(forms.scopes.items()):
+        was = engine.scopes.get(name)
+        if was != sentence:
+            yield Difference(
+                kind="scopes",
+                name=name,
+                was=was,
+                declared=sentence,
+                setting="authserver.scopes",
+                line=f"{name} = {sentence}",
+            )
+
+
+def _limits(forms: Forms, plugins: Mapping[str, object]) -> Iterator[Difference]:
+    if not forms.limits:
+        return
+    known = declared_limits(plugins)
+    where = [name for name, plugin in plugins.items() if limiters([plugin])]
+    for name, limit in sorted(forms.limits.items()):
+        was = known.get(name)
+        if was != limit:
+            yield Difference(
+                kind="limits",
+                name=name,
+                was=None if was is None else asdict(was),
+                declared=asdict(limit),
+                setting=f"authserver.plugin.{where[0]}.limits"
+                if where
+                else "list a plugin that limits in authserver.plugins",
+                line=f"{name} = {limit.counted}, {limit.key}, {limit.count}, {limit.seconds} seconds"
+                if where
+                else "",
+            )
+
+
+def _issuers(forms: Forms, plugins: Mapping[str, object]) -> Iterator[Difference]:
+    known = trusted_issuers(plugins)
+    for plugin, issuers in sorted(forms.trusted_issuers.items()):
+        was = known.get(plugin)
+        if was is None:
+            hint = did_you_mean(plugin, known, "") if plugin not in plugins else "it has no issuers"
+            yield Difference(
+                kind="trusted_issuers",
+                name=plugin,
+                was=None,
+                declared=list(issuers),
+                setting=f"list {plugin} in authserver.plugins, with its issuers ({hint})",
+            )
+        elif set(was) != set(issuers):
+            missing = [issuer for issuer in issuers if issuer not in was]
+            more = [issuer for issuer in was if issuer not in issuers]
+            words = [f"add {issuer} with its JWK Set" for issuer in missing] + [
+                f"remove {issuer}" for issuer in more
+            ]
+            yield Difference(
+                kind="trusted_issuers",
+                name=plugin,
+                was=list(was),
+                declared=list(issuers),
+                setting=f"authserver.plugin.{plugin}.issuers: {', '.join(words)}",
+            )

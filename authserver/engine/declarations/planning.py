@@ -1,0 +1,541 @@
+"""What a declaration would change: compared with what is there, checked by the rules of registration, written nowhere.
+
+A plan is made twice: to show it, and again in the transaction that brings it about (`declarations.apply`). Both must be
+the same, or somebody changed something meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC
+from typing import Any
+
+from authserver.engine import resources, uris
+from authserver.engine.clients import editing, initial_tokens
+from authserver.engine.clients.client_metadata import members, read_metadata, with_metadata
+from authserver.engine.clients.initial_tokens import BadInitialToken
+from authserver.engine.clients.logos import read_logo
+from authserver.engine.clients.registration import check_new_client, new_client
+from authserver.engine.clients.secrets import (
+    MAXIMUM_LIVE,
+    MINIMUM_CLIENT_SECRET,
+    live_secrets,
+    matching,
+    may_be_secret,
+    needs_secret,
+)
+from authserver.engine.context import Engine
+from authserver.engine.declarations.differences import Difference, in_the_ini
+from authserver.engine.declarations.forms import (
+    DeclaredClient,
+    DeclaredInitialToken,
+    DeclaredResource,
+    Reference,
+)
+from authserver.engine.declarations.plan import ENDING, Action, Declared, Manner, Path, Plan, Problem, Step
+from authserver.engine.errors import InvalidTarget, Refusal
+from authserver.engine.records import (
+    NOTHING,
+    Client,
+    ClientMetadata,
+    Declaration,
+    DeclaredKind,
+    InitialAccessToken,
+    InitialTokenState,
+    RegisteredBy,
+    Resource,
+    is_address,
+)
+from authserver.engine.resource_registry import described
+from authserver.engine.resources import BadResource
+from authserver.ini import did_you_mean
+from authserver.limits import MAXIMUM_CLIENT_SECRET
+from authserver.settings import Secret
+
+
+class BadDeclaration(Exception):
+    """Why something cannot be brought about, as a sentence; `members` lead to where it is said."""
+
+    def __init__(self, text: str, *members: str) -> None:
+        super().__init__(text)
+        self.members = members
+
+
+def plan_of(
+    engine: Engine, declared: Declared, manner: Manner, *, plugins: Mapping[str, object] = NOTHING
+) -> Plan:
+    """Compare what is declared with what is there.
+
+    Args:
+        plugins: by name, those that are loaded.
+    """
+    planning = _Planning(engine, declared, manner, plugins)
+    planning.run()
+    return planning.plan
+
+
+class _Planning:
+    """One comparison."""
+
+    def __init__(
+        self, engine: Engine, declared: Declared, manner: Manner, plugins: Mapping[str, object]
+    ) -> None:
+        self.engine = engine
+        self.forms = declared.forms
+        self.declared = declared
+        self.manner = manner
+        self.plugins = plugins
+        marks = engine.stores.declarations.list()
+        self.tokens = {token.token_id: token for token in engine.stores.initial_tokens.list()}
+        self.marks = {(mark.kind, mark.name): mark for mark in marks}
+        self.steps: list[Step] = []
+        self.problems: list[Problem] = []
+        # What clients and resources will be.
+        self.clients: dict[str, Client | None] = {}
+        self.meant: set[tuple[DeclaredKind, str]] = set()
+        self.left: list[tuple[DeclaredKind, str]] = []
+        self.elsewhere: Sequence[Difference] = ()
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(
+            steps=tuple(self.steps),
+            elsewhere=tuple(self.elsewhere),
+            problems=tuple(self.problems),
+            left=tuple(self.left),
+        )
+
+    def run(self) -> None:
+        with self._problems(()):
+            self.elsewhere = in_the_ini(self.engine, self.forms, self.plugins)
+        for client_id, client in sorted(self.forms.clients.items()):
+            with self._problems((DeclaredKind.CLIENT, client_id)):
+                self._client(client_id, client)
+        self._resources()
+        tokens: dict[str, str] = {}
+        for name, token in sorted(self.forms.initial_tokens.items()):
+            with self._problems((DeclaredKind.INITIAL_TOKEN, name)):
+                self._initial_token(name, token, tokens)
+        self._undeclared(DeclaredKind.INITIAL_TOKEN)
+        self._undeclared(DeclaredKind.CLIENT)
+
+    @contextmanager
+    def _problems(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except BadDeclaration as error:
+            self.problems.append(Problem(path=(*path, *error.members), text=str(error)))
+        except Refusal as error:
+            self.problems.append(Problem(path=path, text=error.description))
+        except (BadResource, BadInitialToken) as error:
+            self.problems.append(Problem(path=path, text=str(error)))
+
+    # ---- Clients
+
+    def _client(self, client_id: str, form: DeclaredClient) -> None:
+        engine, path = self.engine, (DeclaredKind.CLIENT, client_id)
+        if is_address(client_id):
+            raise BadDeclaration(
+                "a client that is known by its address is kept with `authserver client pin`, and not declared"
+            )
+        mark = self._mark(*path)
+        self.clients[client_id] = None
+        metadata = _metadata(engine, form)
+        secret, content = (
+            self.declared.secrets.get((*path, "secret")),
+            self.declared.files.get((*path, "logo")),
+        )
+        _check_secret(metadata, form, secret)
+        before = self._client_before(client_id)
+        if before is None:
+            check_new_client(
+                engine,
+                metadata,
+                client_id=client_id,
+                rotates_refresh_tokens=form.rotates_refresh_tokens,
+                logo=content or b"",
+            )
+        logo = read_logo(content) if content is not None else None
+        base = before or new_client(engine, client_id, RegisteredBy.OPERATOR)
+        after = replace(
+            with_metadata(base, metadata),
+            first_party=form.first_party,
+            rotates_refresh_tokens=form.rotates_refresh_tokens,
+            logo=logo.digest if logo else base.logo,
+        )
+        if before is None:
+            changes = {name: (None, value) for name, value in members(after).items() if value}
+        else:
+            changes = dict(editing.differences(before, after))
+            if changes:
+                editing.check(engine, after)
+        self.clients[client_id] = after
+        changes |= self._secret_change(before, secret, form.secret)
+        kept = self._kept(
+            *path,
+            client_id,
+            _references(secret=form.secret, logo=form.logo),
+            mark,
+            is_new=before is None,
+            # One that registered itself never goes because files do not name it any more.
+            adopt=self.manner.adopt and not after.is_self_registered,
+            changes=changes,
+        )
+        if not changes:
+            return
+        has_none = form.secret is None and not live_secrets(after, engine.now)
+        self.steps.append(
+            Step(
+                kind=DeclaredKind.CLIENT,
+                name=client_id,
+                action=Action.CHANGE if before else Action.ADD,
+                changes=changes,
+                note=f"It has no secret: `authserver client rotate-secret {client_id}` makes one, and shows it once."
+                if has_none and needs_secret(after.auth_method)
+                else "",
+                before=before,
+                after=after,
+                metadata=metadata,
+                secret=secret if "secret" in changes else None,
+                logo=logo,
+                mark=kept,
+            )
+        )
+
+    def _client_before(self, client_id: str) -> Client | None:
+        """The client as it is, if there is one. Raises BadDeclaration if it cannot be declared."""
+        client = self.engine.stores.clients.find(client_id, self.engine.now)
+        if client is None and self.engine.find_client_elsewhere(client_id) is not None:
+            raise BadDeclaration("a plugin keeps this client: change it there")
+        if client is not None and not client.is_enabled:
+            raise BadDeclaration(
+                "it is disabled for good: take it out of the file, or declare another client id"
+            )
+        return client
+
+    def _secret_change(
+        self, before: Client | None, secret: Secret | None, reference: Reference | None
+    ) -> dict[str, tuple[Any, Any]]:
+        """Whether another secret must be kept, in words that do not tell it."""
+        if secret is None:
+            return {}
+        live = live_secrets(before, self.engine.now) if before else ()
+        if before is None or not live:
+            return {"secret": (None, str(reference))}
+        found = matching(self.engine, before, before.client_id, secret.value)
+        if found is not None and found.expires_at is None:
+            return {}
+        if found is None and self.manner.overlap and len(live) >= MAXIMUM_LIVE:
+            raise BadDeclaration(
+                f"it has two live secrets already, and neither is this one: `authserver client secrets {before.client_id}` "
+                "shows when one ends; wait for that, or end both at once with --overlap 0",
+                "secret",
+            )
+        return {"secret": ("the same, which ends soon" if found else "another", str(reference))}
+
+    # ---- Resources
+
+    def _resources(self) -> None:
+        engine = self.engine
+        forms: dict[str, tuple[str, DeclaredResource]] = {}
+        for uri, form in sorted(self.forms.resources.items()):
+            with self._problems((DeclaredKind.RESOURCE, uri)):
+                try:
+                    canonical = uris.canonical_resource(uri)
+                except InvalidTarget:
+                    raise BadDeclaration(
+                        "expected an absolute URI without a fragment, such as https://api.example.com/"
+                    ) from None
+                if canonical in forms:
+                    raise BadDeclaration(f"it is the same resource as {forms[canonical][0]}")
+                forms[canonical] = (uri, form)
+                self.meant.add((DeclaredKind.RESOURCE, canonical))
+        steps = len(self.steps)
+        self._undeclared(DeclaredKind.RESOURCE)
+        gone = {step.before.form for step in self.steps[steps:] if step.before}
+        freed = gone | {canonical for canonical, (_, form) in forms.items() if not form.default}
+        clients = {**self.clients, **self._clients_that_leave()}
+        found: list[Step] = []
+        for canonical, (uri, form) in forms.items():
+            with self._problems((DeclaredKind.RESOURCE, uri)):
+                mark = self._mark(DeclaredKind.RESOURCE, canonical)
+                before = engine.stores.resources.find(canonical)
+                if before is None and mark is not None and mark.references == ENDING:
+                    raise BadDeclaration(
+                        "it was removed, and what was granted for it has not ended to the last: take it out, and let "
+                        "`authserver apply --prune` go on with that first"
+                    )
+                after = Resource(
+                    form=canonical,
+                    uri=uri,
+                    name=form.name.strip(),
+                    scopes=None if form.scopes is None else tuple(dict.fromkeys(form.scopes)),
+                    token_format=form.token_format,
+                    token_lifetime=form.token_lifetime,
+                    is_default=form.default,
+                    introspecting_clients=tuple(dict.fromkeys(form.introspecting_clients)),
+                    created_at=before.created_at if before else engine.now,
+                )
+                resources.check(engine, after, clients=clients, freed=freed)
+                changes: dict[str, tuple[Any, Any]]
+                if before is None:
+                    changes = {name: (None, value) for name, value in described(after).items() if value}
+                else:
+                    changes = dict(resources.differences(before, after))
+                kept = self._kept(
+                    DeclaredKind.RESOURCE,
+                    canonical,
+                    canonical,
+                    {},
+                    mark,
+                    is_new=before is None,
+                    adopt=self.manner.adopt,
+                    changes=changes,
+                )
+                if changes:
+                    found.append(
+                        Step(
+                            kind=DeclaredKind.RESOURCE,
+                            name=canonical,
+                            action=Action.CHANGE if before else Action.ADD,
+                            changes=changes,
+                            before=before,
+                            after=after,
+                            mark=kept,
+                        )
+                    )
+        # One stops being the default before another begins to be it.
+        self.steps += sorted(found, key=lambda step: step.after.is_default)
+
+    def _clients_that_leave(self) -> Mapping[str, None]:
+        """Clients that are disabled in the end, so that no resource may name them."""
+        if not self.manner.prune:
+            return {}
+        return {
+            name: None
+            for (kind, name), mark in self.marks.items()
+            if kind is DeclaredKind.CLIENT
+            and mark.of_set == self.manner.of_set
+            and name not in self.forms.clients
+        }
+
+    # ---- Initial access tokens
+
+    def _initial_token(self, name: str, form: DeclaredInitialToken, tokens: dict[str, str]) -> None:
+        engine = self.engine
+        mark = self._mark(DeclaredKind.INITIAL_TOKEN, name)
+        secret = self.declared.secrets[DeclaredKind.INITIAL_TOKEN, name, "token"]
+        if not initial_tokens.may_be_token(secret.value):
+            raise BadDeclaration(
+                f"there is no initial access token at {form.token}: make one with `authserver initial-token generate`",
+                "token",
+            )
+        if (other := tokens.setdefault(secret.value, name)) != name:
+            raise BadDeclaration(f"it is the same token as that of {other}", "token")
+        initial_tokens.check_policy(self.plugins.values(), form.policy)
+        initial_tokens.check_note(form.note)
+        expires_at = form.expires_at.astimezone(UTC)
+        before = initial_tokens.find(engine, secret.value)
+        replaced = self._token_before(mark, secret)
+        if before is None:
+            if expires_at <= engine.now:
+                raise BadDeclaration("it has ended already", "expires_at")
+            after = None
+            changes: dict[str, tuple[Any, Any]] = {
+                "token": ("another" if replaced else None, str(form.token)),
+                "policy": (None, form.policy),
+                "uses": (None, form.uses),
+                "expires_at": (None, expires_at.isoformat()),
+                "note": (None, form.note or None),
+            }
+            changes = {member: pair for member, pair in changes.items() if pair != (None, None)}
+        elif before.state(engine.now) is InitialTokenState.REVOKED:
+            raise BadDeclaration(f"the token at {form.token} was revoked: put another one there", "token")
+        else:
+            after = replace(before, policy=form.policy, uses=form.uses, expires_at=expires_at, note=form.note)
+            changes = dict(initial_tokens.differences(before, after))
+            if replaced:
+                changes["token"] = ("another", str(form.token))
+        kept = self._kept(
+            DeclaredKind.INITIAL_TOKEN,
+            name,
+            before.token_id if before else "",
+            _references(token=form.token),
+            mark,
+            is_new=before is None,
+            adopt=self.manner.adopt,
+            changes=changes,
+        )
+        if changes:
+            self.steps.append(
+                Step(
+                    kind=DeclaredKind.INITIAL_TOKEN,
+                    name=name,
+                    action=Action.CHANGE if before or replaced else Action.ADD,
+                    changes=changes,
+                    before=before,
+                    after=after or form,
+                    replaced=replaced,
+                    secret=None if before else secret,
+                    mark=kept,
+                )
+            )
+
+    def _token_before(self, mark: Declaration | None, secret: Secret) -> InitialAccessToken | None:
+        """The live token of this name, if another is declared now."""
+        if mark is None:
+            return None
+        found = self.tokens.get(mark.target)
+        if (
+            found is None
+            or found.revoked_at is not None
+            or found == initial_tokens.find(self.engine, secret.value)
+        ):
+            return None
+        return found
+
+    # ---- Marks
+
+    def _mark(self, kind: DeclaredKind, name: str) -> Declaration | None:
+        """The mark of this thing, if this set made it before. Raises BadDeclaration if another set did."""
+        self.meant.add((kind, name))
+        mark = self.marks.get((kind, name))
+        if mark is not None and mark.of_set != self.manner.of_set:
+            raise BadDeclaration(
+                f"it belongs to the set {mark.of_set}: take it out of one of the two, or name that set with --set"
+            )
+        return mark
+
+    def _kept(
+        self,
+        kind: DeclaredKind,
+        name: str,
+        target: str,
+        references: Mapping[str, Any],
+        mark: Declaration | None,
+        *,
+        is_new: bool,
+        adopt: bool,
+        changes: dict[str, tuple[Any, Any]],
+    ) -> Declaration | None:
+        """The mark to keep, which is noted among the changes if nothing else says it; None if the present one stays."""
+        made = Declaration(
+            kind=kind,
+            name=name,
+            target=target,
+            of_set=self.manner.of_set,
+            references=references,
+            made_at=self.engine.now,
+        )
+        if is_new:
+            return made
+        if mark is None:
+            if not adopt:
+                return None
+            changes["declared"] = (None, f"in the set {self.manner.of_set}")
+            return made
+        if mark.references == references and mark.target == target:
+            return None
+        for member in sorted({*mark.references, *references}):
+            was, now = (_shown(each.get(member)) for each in (mark.references, references))
+            if was != now:
+                changes.setdefault(f"{member}_is_at", (was, now))
+        return made
+
+    def _undeclared(self, kind: DeclaredKind) -> None:
+        """What this set made before and does not declare any more."""
+        for (of_kind, name), mark in sorted(self.marks.items()):
+            if of_kind is not kind or mark.of_set != self.manner.of_set or (kind, name) in self.meant:
+                continue
+            if not self.manner.prune:
+                self.left.append((kind, name))
+                continue
+            before, action = self._end_of(mark)
+            self.steps.append(Step(kind=kind, name=name, action=action, before=before, mark=mark))
+
+    def _end_of(self, mark: Declaration) -> tuple[Any, Action]:
+        stores = self.engine.stores
+        match mark.kind:
+            case DeclaredKind.CLIENT:
+                client = stores.clients.find(mark.target, self.engine.now)
+                if client and client.is_enabled:
+                    return client, Action.DISABLE
+                return client, Action.END if mark.references == ENDING else Action.FORGET
+            case DeclaredKind.RESOURCE:
+                resource = stores.resources.find(mark.target)
+                return resource, Action.REMOVE if resource else Action.END
+            case DeclaredKind.INITIAL_TOKEN:
+                token = self.tokens.get(mark.target)
+                return token, Action.REVOKE if token and token.revoked_at is None else Action.FORGET
+
+
+def default_grant_types(redirect_uris: Sequence[str]) -> tuple[str, ...]:
+    """The grant types of a client that declares none."""
+    return ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
+
+
+# The members of a client that only pages and operators see.
+DETAILS = ("client_uri", "policy_uri", "tos_uri", "logo_uri", "contacts", "software_id", "software_version")
+
+
+def _metadata(engine: Engine, form: DeclaredClient) -> ClientMetadata:
+    """What a client is to be registered with. Raises BadDeclaration, and InvalidClientMetadata and InvalidRedirectUri."""
+    grant_types = form.grant_types
+    if grant_types is None:
+        grant_types = default_grant_types(form.redirect_uris)
+    known: Sequence[tuple[str, Sequence[str], Mapping[str, Any] | Sequence[str]]] = (
+        ("grant_types", grant_types, engine.grant_types),
+        ("scopes", form.scopes, engine.scopes),
+        ("token_endpoint_auth_method", (form.token_endpoint_auth_method,), engine.auth_methods),
+        ("metadata", tuple(form.metadata), engine.client_metadata),
+    )
+    for member, given, offered in known:
+        for value in given:
+            if value not in offered:
+                raise BadDeclaration(f"{value}: not offered here; {did_you_mean(value, offered, '')}", member)
+    details = {name: value for name in DETAILS if (value := _plain(getattr(form, name)))}
+    sent = {
+        "client_name": form.client_name,
+        "redirect_uris": list(form.redirect_uris),
+        "grant_types": list(grant_types),
+        "scope": " ".join(form.scopes),
+        "token_endpoint_auth_method": form.token_endpoint_auth_method,
+        "application_type": form.application_type,
+        **details,
+        **form.metadata,
+    }
+    if not form.client_name.strip():
+        raise BadDeclaration("must not be empty", "client_name")
+    return read_metadata(
+        {name: value for name, value in sent.items() if value not in ("", [], None)}, engine.client_metadata
+    )
+
+
+def _check_secret(metadata: ClientMetadata, form: DeclaredClient, secret: Secret | None) -> None:
+    """Raises BadDeclaration for a secret that the client cannot have."""
+    if secret is None:
+        return
+    if not needs_secret(metadata.token_endpoint_auth_method):
+        raise BadDeclaration(
+            f"a client with {metadata.token_endpoint_auth_method} has no secret: take it out", "secret"
+        )
+    if not may_be_secret(secret.value):
+        raise BadDeclaration(
+            f"what is at {form.secret} can be no secret: it must have {MINIMUM_CLIENT_SECRET} to {MAXIMUM_CLIENT_SECRET} "
+            "characters, and no prefix of another kind of credential",
+            "secret",
+        )
+
+
+def _references(**given: Reference | None) -> dict[str, Any]:
+    return {member: reference.as_written() for member, reference in given.items() if reference}
+
+
+def _shown(reference: Mapping[str, str] | None) -> str | None:
+    return None if reference is None else str(Reference(**reference))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
