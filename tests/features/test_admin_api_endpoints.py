@@ -213,11 +213,11 @@ def test_what_is_too_much_for_one_request_ends_in_the_next_one(
     admin: Administrator, granted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """L-08: The client is disabled by the first request; only what is left of its grants takes more of them."""
-    monkeypatch.setattr(ends, "MAXIMUM_BATCHES", 1)
+    monkeypatch.setattr(ends, "MAXIMUM_SECONDS", 0)
     path = f"/clients/{granted['client_id']}/disable"
     first = admin.post(path, status=200)
     assert (first["state"], first["ended"]["grants"], first["ended"]["has_more"]) == ("gone", 0, True)
-    monkeypatch.setattr(ends, "MAXIMUM_BATCHES", 9)
+    monkeypatch.setattr(ends, "MAXIMUM_SECONDS", 9)
     second = admin.post(path, status=200)["ended"]
     assert (second["grants"], second["consents"], second["has_more"]) == (1, 1, False)
     assert_problem(admin.ask("POST", path), 409, "conflict")

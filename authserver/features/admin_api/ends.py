@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
-from authserver.administration import Act, Ended, Subject, SubjectKind, end, plan, user_id_of
+from authserver.administration import Act, Ended, Stage, Subject, SubjectKind, end_part, plan_part, user_id_of
 from authserver.api import Engine, InvalidTarget, Parameter, Problem, canonical_resource, object_schema
 from authserver.features.admin_api import problems
 from authserver.features.admin_api.entries import (
@@ -28,9 +28,9 @@ SCOPES = {
     WRITE: "End everything of a person, an application, an API or a scope at once",
 }
 
-# What ends with a person or a client is found by an index. So many batches of it end in one request, which is one
-# transaction; the next request goes on.
-MAXIMUM_BATCHES = 20
+# What ends with a person or a client is found by an index. A request, which is one transaction, ends it for so many
+# seconds; the next request goes on.
+MAXIMUM_SECONDS = 5.0
 # For anything else all grants and consents are looked through. Where there are more of either, the command does it.
 MAXIMUM_RECORDS = 20_000
 _COUNTS: Mapping[str, str] = {
@@ -64,7 +64,7 @@ ENDED = Parameter(
                 required=True,
             ),
             "has_more": Parameter(
-                description="Whether there may be more than this: send the request again until it is false.",
+                description="Whether there is more than this: send the request again until it is false.",
                 schema={"type": "boolean"},
                 required=True,
             ),
@@ -79,7 +79,7 @@ class Done:
     """What an act ended in one request.
 
     Attributes:
-        has_more: whether there may be more, for another request.
+        has_more: whether there is more, for another request.
     """
 
     ended: Ended
@@ -97,15 +97,15 @@ class Done:
 
 def carry_out(engine: Engine, act: Act, *, dry_run: bool = False) -> Done:
     """End it, or count what would end, in the transaction of this request. Raises Problem where that takes too long."""
-    stores, limit = engine.stores, MAXIMUM_BATCHES if act.subject.owns_grants else None
-    if limit is None and max(stores.grants.count(), stores.consents.count()) > MAXIMUM_RECORDS:
+    stores, seconds = engine.stores, MAXIMUM_SECONDS if act.subject.owns_grants else math.inf
+    if seconds == math.inf and max(stores.grants.count(), stores.consents.count()) > MAXIMUM_RECORDS:
         raise conflict(
             f"There are more than {MAXIMUM_RECORDS:,} grants or consents to look through, which takes too long here: run "
             "`authserver end` or `authserver resource remove`, which work in batches."
         )
-    with closing((plan if dry_run else end)(lambda: nullcontext(engine), act)) as batches:
-        found = list(islice(batches, limit))
-    return Done(ended=sum(found, Ended()), has_more=len(found) == limit)
+    do = plan_part if dry_run else end_part
+    part = do(lambda: nullcontext(engine), act, Stage(), seconds=seconds)
+    return Done(ended=part.ended, has_more=part.next is not None)
 
 
 def _kind(call: Call) -> SubjectKind:
